@@ -1,0 +1,1 @@
+"""What crosses the wire: typed messages, sockets, connection files. Never torch, never pickle."""

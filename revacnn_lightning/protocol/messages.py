@@ -1,0 +1,280 @@
+"""Every message, and the one inverse pair `encode(message) -> frames`, `decode(frames) -> message`.
+
+A message is ``[topic, header, buffer...]``: the topic names the struct (and is what a subscriber
+filters on), the header is the struct in msgpack, the buffers are raw little-endian float32 arrays
+that the header describes. `docs` of the format: README, "The wire".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, Union
+
+import msgspec
+import numpy as np
+from msgspec import Struct, field
+
+from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
+from revacnn_lightning.protocol.requests import RequestBody
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Applied",
+    "FilterSet",
+    "Layer",
+    "Message",
+    "PlanSummary",
+    "Planned",
+    "RefusedReply",
+    "Reply",
+    "Request",
+    "Snapshot",
+    "Status",
+    "Structure",
+    "decode",
+    "encode",
+]
+
+# Raised when an old reader could misunderstand a new message. New fields with defaults, new
+# messages and new requests do not raise it: both sides ignore what they do not know.
+PROTOCOL_VERSION = 1
+
+# Bounds of what is accepted from the other side, so that a broken or hostile peer cannot make
+# either side allocate without limit. ResNet-152 has 150 convs and 75 thousand filters.
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_BUFFER_BYTES = 256 * 2**20
+MAX_FRAMES = 64
+
+
+class Layer(Struct, frozen=True):
+    """One conv of the network, as a viewer needs to know it.
+
+    ``ids`` names each filter for life: a filter keeps its id when edits move its index.
+    ``activation_of`` says what the statistic ``activation`` is the sum of: the module whose
+    output it is (``"relu1"``), or ``""`` for the absolute values of the conv's own output.
+    ``refused`` is why no filter of the layer can be added or removed, ``""`` if they can.
+    """
+
+    name: str
+    kind: str  # class name: Conv2d, ConvTranspose2d
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int
+    ids: list[int]
+    frozen: list[int] = field(default_factory=list)  # indices of frozen filters
+    activation_of: str = ""
+    observed: bool = True  # False: no statistics reach us, e.g. inside a compiled region
+    refused: str = ""
+
+
+class Structure(Struct, frozen=True, tag="structure"):
+    """The network as it is now. ``layers`` in forward order; ``edges`` are (from, to) indices."""
+
+    run: str  # identifies this training process's run; a new one means: forget what you knew
+    version: int  # raised by one with every edit
+    step: int
+    model: str
+    layers: list[Layer]
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    parameters: int = 0  # trainable and frozen, of the whole model
+
+
+class Snapshot(Struct, frozen=True, tag="snapshot"):
+    """What one training batch told us.
+
+    ``values`` is float32 of shape (len(statistics), number of filters): the filters of all
+    layers of structure ``version``, one layer after the other in the structure's order.
+    """
+
+    run: str
+    version: int
+    step: int  # batches trained since the start of fit, counting every micro-batch
+    epoch: int
+    batch: int  # within the epoch
+    batches: int  # in an epoch; 0 if unknown
+    epochs: int  # planned; 0 if unknown
+    time: float  # seconds since the epoch (Unix), when published
+    loss: float | None
+    learning_rates: list[float]
+    batches_per_second: float
+    statistics: list[str]
+    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    metrics: dict[str, float] = field(default_factory=dict)  # what the module logged
+    nonfinite: bool = False  # inf or NaN among the gradients of this batch
+
+
+class Status(Struct, frozen=True, tag="status"):
+    """What the run is doing; sent on every change, and about once a second in between."""
+
+    run: str
+    state: Literal["training", "validating", "paused", "finished", "failed"]
+    step: int
+    version: int
+    time: float
+    detail: str = ""
+
+
+class FilterSet(Struct, frozen=True):
+    """Filters of one layer that an edit removes (``filters``) or adds (``count``)."""
+
+    layer: str
+    filters: list[int] = field(default_factory=list)
+    count: int = 0
+
+
+class PlanSummary(Struct, frozen=True):
+    """What an edit does, in words and numbers, for a person to read before Apply."""
+
+    title: str  # "Remove conv2 · filter 36"
+    sets: list[FilterSet] = field(default_factory=list)
+    why: str = ""  # why several go together: "one per group: 32"
+    parameters_before: int = 0
+    parameters_after: int = 0
+    notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
+
+
+class Request(Struct, frozen=True, tag="request"):
+    """The envelope of a request. ``version``: the structure its indices mean; None: any."""
+
+    id: str
+    body: RequestBody
+    version: int | None = None
+    dry_run: bool = False
+    protocol: int = PROTOCOL_VERSION
+
+
+class Planned(Struct, frozen=True, tag="planned"):
+    """Answer to a dry run."""
+
+    id: str
+    plan: PlanSummary
+
+
+class Applied(Struct, frozen=True, tag="applied"):
+    """The request was carried out, between the batches ``step - 1`` and ``step``."""
+
+    id: str
+    step: int
+    version: int
+    plan: PlanSummary
+    output_change: float | None = None  # relative change of the output on the verifying batch
+    seconds: float = 0.0
+
+
+class RefusedReply(Struct, frozen=True, tag="refused"):
+    """The request was not carried out, nothing was changed."""
+
+    id: str
+    reason: str
+    version: int = -1  # the structure version now; -1 if unknown
+
+
+Reply = Union[Planned, Applied, RefusedReply]
+Message = Union[Structure, Snapshot, Status, Request, Planned, Applied, RefusedReply]
+M = TypeVar("M", bound=Message)
+
+_TYPES: dict[bytes, Any] = {
+    b"structure": Structure,
+    b"snapshot": Snapshot,
+    b"status": Status,
+    b"request": Request,
+    b"planned": Planned,
+    b"applied": Applied,
+    b"refused": RefusedReply,
+}
+_TOPICS = {cls: topic for topic, cls in _TYPES.items()}
+
+
+class _Array(Struct, frozen=True):
+    """Stands in the header for an array: its shape, and which buffer frame holds it."""
+
+    shape: list[int]
+    frame: int
+
+
+def _extract(arrays: list[np.ndarray], value: Any) -> Any:
+    """Encoder hook: move an array out of the header into a buffer frame."""
+    if isinstance(value, np.ndarray):
+        arrays.append(np.ascontiguousarray(value, dtype="<f4"))
+        return _Array(list(value.shape), len(arrays) - 1)
+    raise NotImplementedError(f"messages hold no {type(value).__name__}")
+
+
+def _insert(buffers: Sequence[Any], kind: type, value: Any) -> Any:
+    """Decoder hook: the array whose description stands in the header."""
+    if kind is not np.ndarray:
+        raise NotImplementedError(f"messages hold no {kind.__name__}")
+    array = msgspec.convert(value, _Array)
+    if not 0 <= array.frame < len(buffers):
+        raise ValueError(f"buffer {array.frame} is missing")
+    if any(n < 0 for n in array.shape):
+        raise ValueError(f"negative size in shape {array.shape}")
+    buffer = memoryview(buffers[array.frame])
+    if 4 * math.prod(array.shape) != buffer.nbytes:
+        raise ValueError(f"shape {array.shape} does not fit a buffer of {buffer.nbytes} bytes")
+    return np.frombuffer(buffer, dtype="<f4").reshape(array.shape)
+
+
+def encode(message: Message) -> list[Any]:
+    """Frames ``[topic, header, buffer...]`` of a message. Arrays are not copied."""
+    arrays: list[np.ndarray] = []
+    header = msgspec.msgpack.encode(message, enc_hook=lambda value: _extract(arrays, value))
+    return [_TOPICS[type(message)], header, *arrays]
+
+
+def decode(frames: Sequence[Any]) -> Message | None:
+    """The message of these frames; None for a topic that this version does not know.
+
+    Arrays are views into the frames, not copies.
+
+    Raises:
+        ProtocolVersionError: a request of another protocol version.
+        ProtocolError: anything that is not a well-formed message within bounds.
+    """
+    if not 2 <= len(frames) <= MAX_FRAMES:
+        raise ProtocolError(f"a message of {len(frames)} frames; expected 2 to {MAX_FRAMES}")
+    topic, header, *buffers = (memoryview(frame) for frame in frames)
+    kind = _TYPES.get(topic.tobytes())
+    if kind is None:
+        return None
+    if header.nbytes > MAX_HEADER_BYTES or sum(b.nbytes for b in buffers) > MAX_BUFFER_BYTES:
+        raise ProtocolError(f"a message larger than {MAX_BUFFER_BYTES} bytes")
+    if kind is Request:
+        _check_version(header)
+    try:
+        message: Message = msgspec.msgpack.decode(
+            header, type=kind, dec_hook=lambda cls, value: _insert(buffers, cls, value)
+        )
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"a malformed {topic.tobytes().decode()} message: {error}") from error
+    return message
+
+
+def request_id(frames: Sequence[Any]) -> str:
+    """The id of a request that could not be decoded, so that it can be refused by name; or ""."""
+
+    class Envelope(Struct):
+        id: str = ""
+
+    try:
+        return msgspec.msgpack.decode(frames[1], type=Envelope).id
+    except (msgspec.MsgspecError, ValueError, IndexError):
+        return ""
+
+
+def _check_version(header: memoryview) -> None:
+    class Envelope(Struct):
+        protocol: int = PROTOCOL_VERSION
+
+    try:
+        version = msgspec.msgpack.decode(header, type=Envelope).protocol
+    except (msgspec.MsgspecError, ValueError):
+        return  # malformed in another way, which the full decoding reports
+    if version != PROTOCOL_VERSION:
+        raise ProtocolVersionError(
+            f"the request speaks protocol {version}, this training speaks {PROTOCOL_VERSION}; "
+            "install the same revacnn-lightning on both sides"
+        )

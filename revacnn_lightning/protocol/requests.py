@@ -1,0 +1,129 @@
+"""What can be asked of a running training. Pure data: a request says what, never how.
+
+Layers are named as in ``model.named_modules()``. Filters are indices into the layer's output
+channels, valid for the structure version that the envelope (`messages.Request`) carries.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Union
+
+from msgspec import Struct
+
+__all__ = [
+    "AddFilters",
+    "Control",
+    "Edit",
+    "Freeze",
+    "InsertLayer",
+    "MergeFilters",
+    "Reinitialize",
+    "RemoveFilters",
+    "RemoveLayer",
+    "RequestBody",
+    "SetFilter",
+    "Undo",
+    "Unfreeze",
+]
+
+
+class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Add ``count`` filters to a conv. The network's function stays as it is.
+
+    New filters get fresh random coefficients and zero outgoing weights. With ``split_from`` they
+    are copies of that filter instead, and the outgoing weights are shared out among the copies.
+    """
+
+    layer: str
+    count: int = 1
+    split_from: int | None = None
+
+
+class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Remove these filters of a conv, and all that belongs to them elsewhere in the network."""
+
+    layer: str
+    filters: list[int]
+
+
+class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Insert a layer after a conv, keeping the function: a residual block or a Dirac conv."""
+
+    after: str
+    kind: Literal["residual", "dirac"] = "residual"
+
+
+class RemoveLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Replace a layer or a shape-preserving block by the identity, or by a strided 1x1 conv."""
+
+    layer: str
+
+
+class Freeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Keep these filters (``None``: the whole layer) exactly as they are while the rest trains."""
+
+    layer: str
+    filters: list[int] | None = None
+
+
+class Unfreeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Let frozen filters (``None``: the whole layer) train again."""
+
+    layer: str
+    filters: list[int] | None = None
+
+
+class Reinitialize(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Draw the coefficients of these filters anew, as the layer's own initialisation would."""
+
+    layer: str
+    filters: list[int]
+
+
+class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Set a filter to the weighted mean of others (what dragging it in an embedding asks for).
+
+    ``weights`` are relative, finite, non-negative, one per neighbour, not all zero.
+    """
+
+    layer: str
+    filter: int
+    neighbours: list[int]
+    weights: list[float]
+
+
+class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Merge duplicate filters into the first: outgoing weights are added, the others removed."""
+
+    layer: str
+    filters: list[int]
+
+
+class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Take back the last ``count`` edits that are not yet taken back, newest first."""
+
+    count: int = 1
+
+
+class Control(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Steer the run rather than the network.
+
+    ``hello`` asks for the current structure and status.
+    """
+
+    action: Literal["hello"]
+
+
+Edit = Union[
+    AddFilters,
+    RemoveFilters,
+    InsertLayer,
+    RemoveLayer,
+    Freeze,
+    Unfreeze,
+    Reinitialize,
+    SetFilter,
+    MergeFilters,
+    Undo,
+]
+RequestBody = Union[Edit, Control]
