@@ -36,6 +36,7 @@ from revacnn_lightning.protocol.sockets import Requester, Subscriber
 __all__ = ["Run", "attach"]
 
 POLL_SECONDS = 0.01
+HELLO_SECONDS = 1.0  # at least this long between two greetings
 
 
 class Run:
@@ -57,7 +58,7 @@ class Run:
         self._subscriber = Subscriber(connection.telemetry, connection.server_key)
         self._requester = Requester(connection.requests, connection.server_key)
         self._put_aside: list[Message] = []  # telemetry that `ask` met while it waited
-        self.request(Control("hello"))
+        self._greet()
 
     def poll(self) -> list[Message]:
         """All messages that have arrived since the last call, oldest first. Never waits."""
@@ -137,7 +138,18 @@ class Run:
                 self.status = message
             elif isinstance(message, Snapshot):
                 self.snapshot = message
+                self._ask_for_structure(message.version)
         return messages
+
+    def _ask_for_structure(self, version: int) -> None:
+        """Telemetry may be dropped on a slow line; a structure that was missed is asked for."""
+        known = self.structure is not None and self.structure.version == version
+        if not known and time.monotonic() - self._greeted > HELLO_SECONDS:
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = time.monotonic()
+        self.request(Control("hello"))
 
     def _take_structure(self, structure: Structure) -> None:
         known = self.structure

@@ -94,9 +94,9 @@ class _Socket:
         self._socket.connect(endpoint)
         self.endpoint = endpoint
 
-    def close(self) -> None:
-        """Close at once, dropping what is still queued. May be called again."""
-        self._socket.close(linger=0)
+    def close(self, linger: float = 0.0) -> None:
+        """Close, giving what is still queued ``linger`` seconds to leave. May be called again."""
+        self._socket.close(linger=int(1000 * linger))
         self._context.term()
 
 
