@@ -10,26 +10,29 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from revacnn_lightning.errors import Refused
 from revacnn_lightning.probe import UserForward, forwards_of, to_float
-from revacnn_lightning.session import Endpoints, Progress, Session
+from revacnn_lightning.protocol.requests import Edit
+from revacnn_lightning.session import Endpoints, Pending, Progress, Session
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
-elif "lightning.pytorch" in sys.modules or "pytorch_lightning" not in sys.modules:
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        from pytorch_lightning import Callback
+    from pytorch_lightning.utilities import rank_zero_info
+elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.utilities import rank_zero_info
 else:
     from pytorch_lightning import Callback
+    from pytorch_lightning.utilities import rank_zero_info
 
 __all__ = ["ReVACNN"]
 
@@ -116,6 +119,18 @@ class ReVACNN(Callback):
         """The connection file while the run can be watched, else None."""
         return None if self._session is None else self._session.file
 
+    def steer(self, edit: Edit, *, dry_run: bool = False) -> Pending:
+        """Ask for an edit from inside the training process: a callback, or another thread.
+
+        It is carried out at the next batch boundary; then the returned object has the reply.
+
+        Raises:
+            Refused: no training is running that could be changed.
+        """
+        if self._session is None:
+            raise Refused("no training is running; steer while trainer.fit runs")
+        return self._session.submit(edit, dry_run=dry_run)
+
     @_harmless
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -128,7 +143,11 @@ class ReVACNN(Callback):
             Recorder(pl_module, **options),
             self._endpoints,
         )
-        log.info("Watching this run; its connection file is %s", self._session.file)
+        rank_zero_info(
+            "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
+            f"{self._session.file}, run `{self._session.connection.ssh_command()}` and then "
+            "`revacnn view --connect` with the copy."
+        )
 
     @_harmless
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,6 +6,7 @@ it just as well. Each training batch is ``before_batch`` ... ``after_batch``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from revacnn_lightning.errors import RevacnnError, StaleStructure
+from revacnn_lightning.errors import Refused, RequestTimeout, RevacnnError, StaleStructure
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -38,13 +39,14 @@ from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder, Recording
 
-__all__ = ["Endpoints", "Progress", "Session"]
+__all__ = ["Endpoints", "Pending", "Progress", "Session"]
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 LAST_WORDS_SECONDS = 0.2  # how long closing waits for "finished" to reach the viewers
 
+Answer = Callable[[Reply], None]
 State = Literal["training", "validating", "paused", "finished", "failed"]
 
 
@@ -67,6 +69,30 @@ class Progress:
     batch: int = 0
     batches: int = 0
     epochs: int = 0
+
+
+@dataclass
+class Pending:
+    """An edit asked for from inside the training process; it is answered at a batch boundary."""
+
+    id: str
+    reply: Reply | None = None
+
+    def answer(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def result(self) -> Applied | Planned:
+        """The reply.
+
+        Raises:
+            Refused: the edit was refused, for the reason given.
+            RequestTimeout: no batch boundary has come yet.
+        """
+        if self.reply is None:
+            raise RequestTimeout("no batch boundary has come since; ask again after the next batch")
+        if isinstance(self.reply, RefusedReply):
+            raise Refused(self.reply.reason)
+        return self.reply
 
 
 @dataclass
@@ -106,7 +132,7 @@ class Session:
         self._state: State = "training"
         self._progress = Progress()
         self._rate = _Rate()
-        self._waiting: deque[tuple[bytes, Request]] = deque()  # edits, until one may be made
+        self._waiting: deque[tuple[Answer, Request]] = deque()  # edits, until one may be made
         self._watched = False  # whether any viewer ever said hello
         self._topology_of = -1  # the structure version whose edges and refusals are known
         self._edges: list[tuple[str, str]] = []
@@ -170,17 +196,8 @@ class Session:
         """
         self._progress = progress
         self.take_requests()
+        self._serve(probe, may_edit, cannot_edit)
         if self._watched and self.structure is not None and self._topology_of != self.version:
-            self._learn_topology(probe)
-        kept: deque[tuple[bytes, Request]] = deque()
-        while self._waiting:
-            client, request = self._waiting.popleft()
-            if not may_edit and not request.dry_run:
-                kept.append((client, request))
-                continue
-            self._server.reply(client, self._answer(request, probe, cannot_edit))
-        self._waiting = kept
-        if self.structure is not None and self._topology_of != self.version and self._watched:
             self._learn_topology(probe)
         self.recorder.begin_batch()
 
@@ -214,7 +231,22 @@ class Session:
             if isinstance(request.body, Control):
                 self._greet(client)
             else:
-                self._waiting.append((client, request))
+                self._waiting.append((functools.partial(self._server.reply, client), request))
+
+    def submit(self, edit: Edit, *, dry_run: bool = False) -> Pending:
+        """Ask for an edit from inside the process, any thread; done at the next batch boundary."""
+        pending = Pending(uuid.uuid4().hex)
+        self._waiting.append((pending.answer, Request(pending.id, edit, dry_run=dry_run)))
+        return pending
+
+    def _serve(self, probe: Callable[[], Probe], may_edit: bool, cannot_edit: str) -> None:
+        """Answer what waits; edits stay waiting unless they may be made now."""
+        for _ in range(len(self._waiting)):
+            answer, request = self._waiting.popleft()
+            if may_edit or request.dry_run:
+                answer(self._answer(request, probe, cannot_edit))
+            else:
+                self._waiting.append((answer, request))
 
     def _greet(self, client: bytes) -> None:
         self._watched = True
@@ -263,9 +295,9 @@ class Session:
         )
 
     def _refuse_waiting(self, reason: str) -> None:
-        for client, request in self._waiting:
-            self._server.reply(client, RefusedReply(request.id, reason, self.version))
-        self._waiting.clear()
+        while self._waiting:
+            answer, request = self._waiting.popleft()
+            answer(RefusedReply(request.id, reason, self.version))
 
     # ------------------------------------------------------------------ what is published
 
