@@ -74,7 +74,7 @@ def zero_new_filters(module: TwoConvs, old: int) -> None:
         module.conv1.bias[old:] = 0
 
 
-# ---------------------------------------------------------------------- an edit leaves the run alone
+# --------------------------------------------------------------------- an edit leaves the run alone
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
