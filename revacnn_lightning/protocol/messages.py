@@ -2,14 +2,14 @@
 
 A message is ``[topic, header, buffer...]``: the topic names the struct (and is what a subscriber
 filters on), the header is the struct in msgpack, the buffers are raw little-endian float32 arrays
-that the header describes. `docs` of the format: README, "The wire".
+that the header describes. The format on one page: README.md, "The wire".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -172,9 +172,8 @@ class RefusedReply(Struct, frozen=True, tag="refused"):
     version: int = -1  # the structure version now; -1 if unknown
 
 
-Reply = Union[Planned, Applied, RefusedReply]
-Message = Union[Structure, Snapshot, Status, Request, Planned, Applied, RefusedReply]
-M = TypeVar("M", bound=Message)
+Reply = Planned | Applied | RefusedReply
+Message = Structure | Snapshot | Status | Request | Reply
 
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,

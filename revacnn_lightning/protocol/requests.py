@@ -6,7 +6,7 @@ channels, valid for the structure version that the envelope (`messages.Request`)
 
 from __future__ import annotations
 
-from typing import Literal, Union
+from typing import Literal
 
 from msgspec import Struct
 
@@ -114,16 +114,16 @@ class Control(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     action: Literal["hello"]
 
 
-Edit = Union[
-    AddFilters,
-    RemoveFilters,
-    InsertLayer,
-    RemoveLayer,
-    Freeze,
-    Unfreeze,
-    Reinitialize,
-    SetFilter,
-    MergeFilters,
-    Undo,
-]
-RequestBody = Union[Edit, Control]
+Edit = (
+    AddFilters
+    | RemoveFilters
+    | InsertLayer
+    | RemoveLayer
+    | Freeze
+    | Unfreeze
+    | Reinitialize
+    | SetFilter
+    | MergeFilters
+    | Undo
+)
+RequestBody = Edit | Control

@@ -1,0 +1,262 @@
+"""`ReVACNN`: Lightning's hooks on one side, the run's session on the other.
+
+The only file that imports Lightning. It works with `pytorch_lightning` and with
+`lightning.pytorch`, whichever the user's Trainer comes from.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.probe import UserForward, forwards_of, to_float
+from revacnn_lightning.session import Endpoints, Progress, Session
+from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.telemetry import STATISTICS, Recorder
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningModule, Trainer
+elif "lightning.pytorch" in sys.modules or "pytorch_lightning" not in sys.modules:
+    try:
+        from lightning.pytorch import Callback
+    except ImportError:
+        from pytorch_lightning import Callback
+else:
+    from pytorch_lightning import Callback
+
+__all__ = ["ReVACNN"]
+
+log = logging.getLogger(__name__)
+
+METRICS_EVERY = 10  # batches; reading a logged metric may wait for the device
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def _harmless(hook: Hook) -> Hook:
+    """A fault of ours is logged and ends the watching; it never stops the training."""
+
+    @functools.wraps(hook)
+    def guarded(self: ReVACNN, *args: Any, **kwargs: Any) -> None:
+        if self._broken:
+            return
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:  # the training must outlive any fault of ours
+            log.warning("ReVACNN stops watching this run, the training goes on", exc_info=True)
+            self._broken = True
+            self._close(
+                "failed", f"ReVACNN met an error of its own, and let go of the run: {error}"
+            )
+
+    return guarded  # type: ignore[return-value]
+
+
+class ReVACNN(Callback):
+    """Shows every filter of the network live, and lets it be changed while it trains.
+
+    Args:
+        host: address to listen on. The default is reachable from this machine only; from another
+            one, forward the ports with ssh (the command is logged when the run starts).
+        telemetry_port: port of the telemetry; 0 takes a free one.
+        request_port: port of the requests; 0 takes a free one.
+        connection_file: where to write the connection file; None: in the user's runtime
+            directory, where a viewer on this machine finds it by itself.
+        statistics: what to gather of each filter on every batch, of `telemetry.STATISTICS`.
+        forward: ``(module, batch) -> output``, one forward on a batch, for tracing which channels
+            belong together. Needed only where neither ``module(images)`` nor ``training_step``
+            shows how the network is really used.
+
+    Raises:
+        ValueError: a statistic that does not exist, or a port out of range.
+
+    Example::
+
+        trainer = Trainer(max_epochs=10, callbacks=[ReVACNN()])
+        trainer.fit(model, data)        # and in another terminal: revacnn view
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        telemetry_port: int = 0,
+        request_port: int = 0,
+        connection_file: str | Path | None = None,
+        statistics: Sequence[str] | None = None,
+        forward: UserForward | None = None,
+    ) -> None:
+        super().__init__()
+        for port in (telemetry_port, request_port):
+            if not 0 <= port <= 65535:
+                raise ValueError(f"port {port} is out of range; 0 takes a free one")
+        unknown = set(statistics or ()) - set(STATISTICS)
+        if unknown:
+            raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
+        file = Path(connection_file).expanduser() if connection_file else None
+        self._endpoints = Endpoints(host, telemetry_port, request_port, file)
+        self._statistics = statistics
+        self._forward = forward
+        self._session: Session | None = None
+        self._broken = False
+        self._step = 0  # training batches so far, counted over resumed fits too
+        self._metrics: dict[str, float] = {}
+
+    # ------------------------------------------------------------------ life
+
+    @property
+    def connection_file(self) -> Path | None:
+        """The connection file while the run can be watched, else None."""
+        return None if self._session is None else self._session.file
+
+    @_harmless
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._close()
+        options = {} if self._statistics is None else {"statistics": self._statistics}
+        self._session = Session(
+            pl_module,
+            Editor(pl_module, trainer.optimizers),
+            Recorder(pl_module, **options),
+            self._endpoints,
+        )
+        log.info("Watching this run; its connection file is %s", self._session.file)
+
+    @_harmless
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._session is not None:
+            self._session.recorder.attach()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close("finished")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            self._close("finished", "stopped by hand")
+        else:
+            self._close("failed", f"{type(exception).__name__}: {exception}")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def _close(self, state: Any = "finished", detail: str = "") -> None:
+        """Let go of everything. May be called again; a fault here is logged, no more."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        try:
+            session.close(state, detail)
+        except Exception:  # the training must outlive any fault of ours
+            log.warning("ReVACNN could not close cleanly", exc_info=True)
+
+    # ------------------------------------------------------------------ a batch
+
+    @_harmless
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._session is None:
+            return
+        self._session.before_batch(
+            self._progress(trainer, batch_idx),
+            lambda: self._probe(trainer, pl_module, batch, batch_idx),
+            may_edit=batch_idx % trainer.accumulate_grad_batches == 0,
+            cannot_edit=_cannot_edit(trainer),
+        )
+
+    @_harmless
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self._session is None:
+            return
+        if self._step % METRICS_EVERY == 0:
+            self._metrics = _numbers(trainer.callback_metrics)
+        self._step += 1
+        accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        self._session.after_batch(
+            loss=_loss(outputs, accumulated),
+            learning_rates=[
+                float(group["lr"]) for opt in trainer.optimizers for group in opt.param_groups
+            ],
+            metrics=self._metrics,
+            grad_scale=_loss_scale(trainer) / accumulated,
+        )
+
+    @_harmless
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._session is not None:
+            self._session.take_requests()
+            self._session.beat_if_due("validating")
+
+    def _progress(self, trainer: Trainer, batch_idx: int) -> Progress:
+        batches = trainer.num_training_batches
+        return Progress(
+            step=self._step,
+            epoch=trainer.current_epoch,
+            batch=batch_idx,
+            batches=int(batches) if batches != float("inf") else 0,
+            epochs=max(0, trainer.max_epochs or 0),
+        )
+
+    def _probe(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> Probe:
+        context = trainer.precision_plugin.train_step_context
+        return Probe(forwards_of(module, batch, index, context=context, user_forward=self._forward))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._step = state_dict["step"]
+
+
+def _cannot_edit(trainer: Trainer) -> str:
+    """Why the network of this training cannot be changed; "" if it can."""
+    if trainer.world_size > 1:
+        return (
+            f"this training runs in {trainer.world_size} processes; the network can only be "
+            "changed in a training of one process for now"
+        )
+    return ""
+
+
+def _loss(outputs: Any, accumulated: int) -> float | None:
+    """The batch's loss. Lightning hands it on divided by the batches accumulated."""
+    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+    value = to_float(loss)
+    return None if value is None else value * accumulated
+
+
+def _loss_scale(trainer: Trainer) -> float:
+    """What 16-mixed precision multiplied the loss by; 1 without a scaler."""
+    scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
+def _numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
+    values = ((name, to_float(value)) for name, value in metrics.items())
+    return {name: value for name, value in values if value is not None}

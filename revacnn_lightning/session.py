@@ -1,0 +1,372 @@
+"""One training run: what it tells its viewers, and what it lets them change.
+
+Knows no Lightning: the callback feeds it from Lightning's hooks, a hand-written loop could feed
+it just as well. Each training batch is ``before_batch`` ... ``after_batch``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from revacnn_lightning.errors import RevacnnError, StaleStructure
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Layer,
+    Planned,
+    RefusedReply,
+    Reply,
+    Request,
+    Snapshot,
+    Status,
+    Structure,
+)
+from revacnn_lightning.protocol.requests import Control, Edit
+from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.telemetry import Recorder, Recording
+
+__all__ = ["Endpoints", "Progress", "Session"]
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+LAST_WORDS_SECONDS = 0.2  # how long closing waits for "finished" to reach the viewers
+
+State = Literal["training", "validating", "paused", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a run listens. Port 0 takes a free one; ``file`` None: a new one per run."""
+
+    host: str = "127.0.0.1"
+    telemetry_port: int = 0
+    request_port: int = 0
+    file: Path | None = None
+
+
+@dataclass
+class Progress:
+    """Where the training is. ``step`` counts training batches from 0; unknown totals are 0."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    batches: int = 0
+    epochs: int = 0
+
+
+@dataclass
+class _Rate:
+    """Training batches per second, smoothed over about the last second."""
+
+    value: float = 0.0
+    _last: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        elapsed = max(now - self._last, 1e-6)
+        self._last = now
+        share = min(1.0, elapsed)  # of a second: long batches count at once
+        self.value += share * (1 / elapsed - self.value) if self.value else 1 / elapsed
+
+
+class Session:
+    """The wire, the recorder and the editor of one run.
+
+    Args:
+        model: the module whose convs are watched and steered.
+        editor: changes the model and its optimizers.
+        recorder: reads the statistics.
+        endpoints: where to listen.
+    """
+
+    def __init__(
+        self, model: nn.Module, editor: Editor, recorder: Recorder, endpoints: Endpoints
+    ) -> None:
+        self.run = uuid.uuid4().hex[:12]
+        self.model = model
+        self.editor = editor
+        self.recorder = recorder
+        self.version = 0  # of the published structure
+        self.structure: Structure | None = None  # None until a batch has shown the forward order
+        self._state: State = "training"
+        self._progress = Progress()
+        self._rate = _Rate()
+        self._waiting: deque[tuple[bytes, Request]] = deque()  # edits, until one may be made
+        self._watched = False  # whether any viewer ever said hello
+        self._topology_of = -1  # the structure version whose edges and refusals are known
+        self._edges: list[tuple[str, str]] = []
+        self._refusals: dict[str, str] = {}
+        self._last_beat = 0.0
+        self._open(endpoints)
+
+    # ------------------------------------------------------------------ life
+
+    def _open(self, endpoints: Endpoints) -> None:
+        keys = Keys.generate()
+        self._publisher = Publisher(f"tcp://{endpoints.host}:{endpoints.telemetry_port}", keys)
+        try:
+            self._server = RequestServer(f"tcp://{endpoints.host}:{endpoints.request_port}", keys)
+        except OSError:
+            self._publisher.close()
+            raise
+        self.connection = Connection(
+            run=self.run,
+            telemetry=self._publisher.endpoint,
+            requests=self._server.endpoint,
+            server_key=keys.public,
+            model=type(self.model).__name__,
+            pid=os.getpid(),
+            hostname=socket.gethostname(),
+        )
+        try:
+            self.file = connections.write(self.connection, endpoints.file)
+        except RevacnnError:
+            self._publisher.close()
+            self._server.close()
+            raise
+
+    def close(self, state: State = "finished", detail: str = "") -> None:
+        """Say the last word, leave nothing on the model, on the disk or on the ports."""
+        self.recorder.detach()
+        connections.remove(self.file)
+        if self._state not in ("finished", "failed"):
+            self._refuse_waiting("the training has ended")
+            self._beat(state, detail)
+        self._server.close(LAST_WORDS_SECONDS)
+        self._publisher.close(LAST_WORDS_SECONDS)
+
+    # ------------------------------------------------------------------ a batch
+
+    def before_batch(
+        self,
+        progress: Progress,
+        probe: Callable[[], Probe],
+        *,
+        may_edit: bool = True,
+        cannot_edit: str = "",
+    ) -> None:
+        """Carry out what was asked for, then begin to record.
+
+        Args:
+            progress: where the training is.
+            probe: makes the real forwards on samples of this batch; called only when needed.
+            may_edit: False in the middle of an accumulation window: edits wait for the next one.
+            cannot_edit: why this training cannot be changed at all; "" if it can.
+        """
+        self._progress = progress
+        self.take_requests()
+        if self._watched and self.structure is not None and self._topology_of != self.version:
+            self._learn_topology(probe)
+        kept: deque[tuple[bytes, Request]] = deque()
+        while self._waiting:
+            client, request = self._waiting.popleft()
+            if not may_edit and not request.dry_run:
+                kept.append((client, request))
+                continue
+            self._server.reply(client, self._answer(request, probe, cannot_edit))
+        self._waiting = kept
+        if self.structure is not None and self._topology_of != self.version and self._watched:
+            self._learn_topology(probe)
+        self.recorder.begin_batch()
+
+    def after_batch(
+        self,
+        *,
+        loss: float | None,
+        learning_rates: list[float],
+        metrics: dict[str, float],
+        grad_scale: float = 1.0,
+    ) -> None:
+        """Publish what the batch told. ``grad_scale``: what multiplied the true gradients."""
+        recording = self.recorder.end_batch(grad_scale=grad_scale)
+        self._rate.tick()
+        self._state = "training"
+        if recording is None:
+            return
+        self._follow_order()
+        self._publisher.publish(self._snapshot(recording, loss, learning_rates, metrics))
+        self.beat_if_due("training")
+
+    def abandon_batch(self) -> None:
+        """The batch will not be finished (skipped, or an exception): record nothing of it."""
+        self.recorder.end_batch()
+
+    # ------------------------------------------------------------------ requests
+
+    def take_requests(self) -> None:
+        """Take what has arrived: greetings are answered at once, edits wait for `before_batch`."""
+        for client, request in self._server.drain():
+            if isinstance(request.body, Control):
+                self._greet(client)
+            else:
+                self._waiting.append((client, request))
+
+    def _greet(self, client: bytes) -> None:
+        self._watched = True
+        if self.structure is not None:
+            self._server.reply(client, self.structure)
+        self._server.reply(client, self._status(self._state))
+
+    def _answer(self, request: Request, probe: Callable[[], Probe], cannot_edit: str) -> Reply:
+        """Plan or carry out one request."""
+        edit = request.body
+        assert not isinstance(edit, Control)
+        try:
+            if cannot_edit:
+                raise RevacnnError(cannot_edit)
+            self._check_version(request.version)
+            if request.dry_run:
+                return Planned(request.id, self.editor.plan(edit, probe()).summary())
+            return self._apply(request.id, edit, probe())
+        except RevacnnError as error:
+            log.info("Refused %s: %s", edit, error)
+            return RefusedReply(request.id, str(error), self.version)
+        except Exception as error:  # a fault of ours costs the request, not the run
+            log.warning("%s failed and was not carried out", edit, exc_info=True)
+            reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
+            return RefusedReply(request.id, reason, self.version)
+
+    def _check_version(self, version: int | None) -> None:
+        if version is not None and version != self.version:
+            raise StaleStructure(
+                f"the network has changed since (the request is for structure {version}, now it is "
+                f"{self.version}): look again, and repeat the request if it is still wanted"
+            )
+
+    def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
+        outcome = self.editor.apply(edit, probe)
+        self.recorder.follow()
+        self._publish_structure()
+        log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
+        return Applied(
+            id=request_id,
+            step=self._progress.step,
+            version=self.version,
+            plan=outcome.plan.summary(),
+            output_change=outcome.output_change,
+            seconds=outcome.seconds,
+        )
+
+    def _refuse_waiting(self, reason: str) -> None:
+        for client, request in self._waiting:
+            self._server.reply(client, RefusedReply(request.id, reason, self.version))
+        self._waiting.clear()
+
+    # ------------------------------------------------------------------ what is published
+
+    def _follow_order(self) -> None:
+        """The forward order is known after the first batch, and may change with the model."""
+        known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
+        if self.structure is None or known != list(self.recorder.layers):
+            self._publish_structure()
+
+    def _publish_structure(self) -> None:
+        self.version += 1 if self.structure is not None else 0
+        self.structure = self._describe()
+        self._publisher.publish(self.structure)
+
+    def _learn_topology(self, probe: Callable[[], Probe]) -> None:
+        """Trace which conv feeds which, and what cannot be edited, for the page to show."""
+        self._topology_of = self.version
+        try:
+            forwards = probe()
+            self._edges = self.editor.edges(forwards)
+            self._refusals = self.editor.refusals(forwards)
+        except RevacnnError as error:
+            self._edges = []
+            self._refusals = {name: str(error) for name in self.recorder.layers}
+        self.structure = self._describe()
+        self._publisher.publish(self.structure)
+
+    def _describe(self) -> Structure:
+        modules = dict(self.model.named_modules())
+        names = list(self.recorder.layers)
+        index = {name: i for i, name in enumerate(names)}
+        known = self._topology_of == self.version
+        edges = [(index[a], index[b]) for a, b in self._edges if a in index and b in index]
+        return Structure(
+            run=self.run,
+            version=self.version,
+            step=self._progress.step,
+            model=type(self.model).__name__,
+            layers=[self._layer(name, modules[name]) for name in names],
+            edges=edges if known else [],
+            parameters=sum(p.numel() for p in self.model.parameters()),
+        )
+
+    def _layer(self, name: str, conv: Any) -> Layer:
+        return Layer(
+            name=name,
+            kind=type(conv).__name__,
+            in_channels=conv.in_channels,
+            out_channels=conv.out_channels,
+            kernel_size=tuple(conv.kernel_size),
+            stride=tuple(conv.stride),
+            groups=conv.groups,
+            ids=self.editor.filter_ids(name),
+            frozen=self.editor.frozen_filters(name),
+            activation_of=self.recorder.activation_of.get(name, ""),
+            observed=self.recorder.observed.get(name, True),
+            refused=self._refusals.get(name, "") if self._topology_of == self.version else "",
+        )
+
+    def _snapshot(
+        self,
+        recording: Recording,
+        loss: float | None,
+        learning_rates: list[float],
+        metrics: dict[str, float],
+    ) -> Snapshot:
+        progress = self._progress
+        return Snapshot(
+            run=self.run,
+            version=self.version,
+            step=progress.step,
+            epoch=progress.epoch,
+            batch=progress.batch,
+            batches=progress.batches,
+            epochs=progress.epochs,
+            time=time.time(),
+            loss=loss,
+            learning_rates=learning_rates,
+            batches_per_second=self._rate.value,
+            statistics=list(recording.names),
+            values=recording.values,
+            metrics=metrics,
+            nonfinite=recording.nonfinite,
+        )
+
+    def beat_if_due(self, state: State) -> None:
+        """Say that the run lives and what it does: on every change, else once a second."""
+        if state != self._state or time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
+            self._beat(state)
+
+    def _beat(self, state: State, detail: str = "") -> None:
+        self._state = state
+        self._last_beat = time.monotonic()
+        self._publisher.publish(self._status(state, detail))
+
+    def _status(self, state: State, detail: str = "") -> Status:
+        return Status(
+            run=self.run,
+            state=state,
+            step=self._progress.step,
+            version=self.version,
+            time=time.time(),
+            detail=detail,
+        )
