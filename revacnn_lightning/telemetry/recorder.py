@@ -185,8 +185,8 @@ class Recorder:
         """Stop counting; what the batch told us.
 
         Args:
-            grad_scale: what the gradients that the backward pass saw are to be multiplied by to be
-                the true ones: ``accumulate_grad_batches / loss scale``.
+            grad_scale: what the loss was multiplied by before the backward pass, and with it all
+                gradients: ``loss scale / accumulate_grad_batches``. It is divided out again.
         """
         if not self._counting:
             return None
@@ -309,7 +309,7 @@ class Recorder:
         if layer.gradient is None:
             return None, 0.0 if layer.weight is not None else np.nan
         assert layer.weight is not None
-        return layer.gradient, grad_scale * layer.width / layer.weight.numel()
+        return layer.gradient, layer.width / layer.weight.numel() / grad_scale
 
     def _read_activation(self, layer: _Layer, grad_scale: float) -> tuple[Tensor | None, float]:
         value = layer.absolute if layer.source is layer.conv else layer.passed_on

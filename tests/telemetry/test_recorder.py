@@ -122,7 +122,7 @@ def test_only_this_micro_batch():
 
 def test_grad_scale():
     model = small()
-    plain, scaled = record(model, IMAGES), record(model, IMAGES, grad_scale=3 / 1024)
+    plain, scaled = record(model, IMAGES), record(model, IMAGES, grad_scale=1024 / 3)
     np.testing.assert_allclose(scaled.values[0], plain.values[0] * 3 / 1024, rtol=1e-5)
     np.testing.assert_allclose(scaled.values[1], plain.values[1], rtol=1e-5)
 
