@@ -194,6 +194,13 @@ class ReVACNN(Callback):
         )
 
     @_harmless
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._session is not None:
+            self._session.recorder.optimizer_stepping(optimizer)
+
+    @_harmless
     def on_train_batch_end(
         self,
         trainer: Trainer,

@@ -228,7 +228,7 @@ def test_every_training_batch_is_published_and_no_other():
         assert snapshot.batches == 40
         assert snapshot.values.shape == (len(snapshot.statistics), 4 + 3)
         assert {"gradient", "activation"} <= set(snapshot.statistics)
-        assert np.isfinite(snapshot.values).all()
+        assert np.isfinite(snapshot.values).all()  # every batch is a step here
         assert snapshot.loss is not None
         assert snapshot.learning_rates == [1e-3]
 
