@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from revacnn_lightning.controls import TrainerControls
 from revacnn_lightning.errors import Refused
+from revacnn_lightning.inbox import Pending
 from revacnn_lightning.probe import UserForward, forwards_of, to_float
 from revacnn_lightning.protocol.requests import Edit
-from revacnn_lightning.session import Endpoints, Pending, Progress, Session
+from revacnn_lightning.session import Endpoints, Progress, Session
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 
@@ -141,6 +143,7 @@ class ReVACNN(Callback):
             pl_module,
             Editor(pl_module, trainer.optimizers),
             Recorder(pl_module, **options),
+            TrainerControls(trainer),
             self._endpoints,
         )
         rank_zero_info(

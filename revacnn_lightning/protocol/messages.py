@@ -21,9 +21,11 @@ from revacnn_lightning.protocol.requests import RequestBody
 __all__ = [
     "PROTOCOL_VERSION",
     "Applied",
+    "Done",
     "FilterSet",
     "Layer",
     "Message",
+    "ParameterGroup",
     "PlanSummary",
     "Planned",
     "RefusedReply",
@@ -106,6 +108,17 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     nonfinite: bool = False  # inf or NaN among the gradients of this batch
 
 
+class ParameterGroup(Struct, frozen=True):
+    """Hyper-parameters of one parameter group as they are now; None: the optimizer has none."""
+
+    optimizer: int
+    group: int
+    kind: str  # the optimizer's class name
+    parameters: int
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
 class Status(Struct, frozen=True, tag="status"):
     """What the run is doing; sent on every change, and about once a second in between."""
 
@@ -115,6 +128,7 @@ class Status(Struct, frozen=True, tag="status"):
     version: int
     time: float
     detail: str = ""
+    groups: list[ParameterGroup] = field(default_factory=list)
 
 
 class FilterSet(Struct, frozen=True):
@@ -164,6 +178,13 @@ class Applied(Struct, frozen=True, tag="applied"):
     seconds: float = 0.0
 
 
+class Done(Struct, frozen=True, tag="done"):
+    """A command (pause, checkpoint, learning rate, ...) was carried out."""
+
+    id: str
+    detail: str = ""  # "Saved revacnn/step=120.ckpt"
+
+
 class RefusedReply(Struct, frozen=True, tag="refused"):
     """The request was not carried out, nothing was changed."""
 
@@ -172,7 +193,7 @@ class RefusedReply(Struct, frozen=True, tag="refused"):
     version: int = -1  # the structure version now; -1 if unknown
 
 
-Reply = Planned | Applied | RefusedReply
+Reply = Planned | Applied | Done | RefusedReply
 Message = Structure | Snapshot | Status | Request | Reply
 
 _TYPES: dict[bytes, Any] = {
@@ -182,6 +203,7 @@ _TYPES: dict[bytes, Any] = {
     b"request": Request,
     b"planned": Planned,
     b"applied": Applied,
+    b"done": Done,
     b"refused": RefusedReply,
 }
 _TOPICS = {cls: topic for topic, cls in _TYPES.items()}

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 __all__ = [
     "AddFilters",
+    "Command",
     "Control",
     "Edit",
     "Freeze",
@@ -22,6 +23,7 @@ __all__ = [
     "RemoveLayer",
     "RequestBody",
     "SetFilter",
+    "SetHyperparameter",
     "Undo",
     "Unfreeze",
 ]
@@ -108,10 +110,24 @@ class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class Control(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Steer the run rather than the network.
 
-    ``hello`` asks for the current structure and status.
+    ``hello``: send the current structure and status. ``pause``, ``resume``: hold before the next
+    batch, go on. ``step``: train one batch and pause. ``checkpoint``: save one now. ``stop``: save
+    one and end the training.
     """
 
-    action: Literal["hello"]
+    action: Literal["hello", "pause", "resume", "step", "checkpoint", "stop"]
+
+
+class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Set the learning rate or weight decay of one parameter group of one optimizer.
+
+    A learning-rate schedule goes on in proportion: its shape stays, its scale is changed.
+    """
+
+    optimizer: int
+    group: int
+    name: Literal["lr", "weight_decay"]
+    value: float
 
 
 Edit = (
@@ -126,4 +142,5 @@ Edit = (
     | MergeFilters
     | Undo
 )
-RequestBody = Edit | Control
+Command = Control | SetHyperparameter
+RequestBody = Edit | Command
