@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from revacnn_lightning import ReVACNN, attach
 from revacnn_lightning.controls import groups_of, set_hyperparameter
-from revacnn_lightning.errors import Refused
+from revacnn_lightning.errors import ConnectionFileError, Refused
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.messages import Status
 from revacnn_lightning.protocol.requests import AddFilters, Control, SetHyperparameter
@@ -93,38 +95,28 @@ def test_bad_values_are_refused_and_change_nothing(request_: SetHyperparameter, 
 # ---------------------------------------------------------------------- in a real training
 
 
-class Person(threading.Thread):
-    """Attaches to the run that is about to start, and does ``what`` with it."""
-
-    def __init__(self, what) -> None:
-        super().__init__()
-        self.what, self.result, self.error = what, None, None
-
-    def run(self) -> None:
+def when_it_runs(what: Callable[[Run], dict]) -> dict:
+    """Attach to the run that is about to start, once it is there, and do ``what`` with it."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    with attach(timeout=10) as run:
-                        self.result = self.what(run)
-                        return
-                except Exception:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
-        except Exception as error:
-            self.error = error
+            run = attach(timeout=10)
+        except ConnectionFileError:
+            time.sleep(0.05)
+            continue
+        with run:
+            return what(run)
+    raise AssertionError("the training did not start in time")
 
 
-def train_with(what, tmp_path: Path, count: int = 100_000) -> tuple:
-    """Train until ``what(run)`` has stopped the run; returns its result and the trainer."""
-    person = Person(what)
-    person.start()
-    trainer = fit(TwoConvs(), [ReVACNN()], count=4, max_epochs=count, default_root_dir=tmp_path)
-    person.join()
-    if person.error is not None:
-        raise person.error
-    return person.result, trainer
+def train_with(what: Callable[[Run], dict], tmp_path: Path) -> tuple[dict, pl.Trainer]:
+    """Train until ``what(run)``, in another thread, has stopped the run; returns its result."""
+    with ThreadPoolExecutor(1) as other:
+        person = other.submit(when_it_runs, what)
+        trainer = fit(
+            TwoConvs(), [ReVACNN()], count=4, max_epochs=10_000, default_root_dir=tmp_path
+        )
+        return person.result(), trainer
 
 
 def steps_within(run: Run, seconds: float) -> int:
@@ -161,11 +153,11 @@ def test_pause_step_edit_while_paused_resume_and_stop_with_a_checkpoint(tmp_path
 
 
 def test_the_learning_rate_is_set_in_the_running_optimizer(tmp_path: Path):
-    def person(run: Run) -> str:
+    def person(run: Run) -> dict:
         done = run.command(SetHyperparameter(0, 0, "lr", 0.25))
         run.command(Control("stop"))
-        return done
+        return {"done": done}
 
-    done, trainer = train_with(person, tmp_path)
-    assert done == "lr 0.001 → 0.25"
+    seen, trainer = train_with(person, tmp_path)
+    assert seen["done"] == "lr 0.001 → 0.25"
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.25
