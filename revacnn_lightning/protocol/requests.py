@@ -26,6 +26,7 @@ __all__ = [
     "SetHyperparameter",
     "Undo",
     "Unfreeze",
+    "Watch",
 ]
 
 
@@ -130,6 +131,21 @@ class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
     value: float
 
 
+class Watch(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send the details of a layer (`messages.Detail`) for the next few seconds.
+
+    A viewer repeats this while it shows the layer; the interest expires when the viewer does.
+    ``hz`` is the wish, the training may send less. ``image``: index into the validation data of
+    the image whose maps are wanted; None: the first of the current batch. ``smoothed``: gradients
+    averaged over about 20 batches rather than of the current one.
+    """
+
+    layer: str
+    hz: float = 2.0
+    image: int | None = None
+    smoothed: bool = True
+
+
 Edit = (
     AddFilters
     | RemoveFilters
@@ -142,5 +158,5 @@ Edit = (
     | MergeFilters
     | Undo
 )
-Command = Control | SetHyperparameter
+Command = Control | SetHyperparameter | Watch
 RequestBody = Edit | Command
