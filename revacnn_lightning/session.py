@@ -20,7 +20,7 @@ from torch import nn
 
 from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
 from revacnn_lightning.description import Topology, describe
-from revacnn_lightning.errors import RevacnnError, StaleStructure
+from revacnn_lightning.errors import Refused, RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
@@ -35,7 +35,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Control, Edit, SetHyperparameter
+from revacnn_lightning.protocol.requests import Command, Control, Edit, SetHyperparameter, Watch
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder, Recording
@@ -245,9 +245,11 @@ class Session:
             reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
             return RefusedReply(request.id, reason, self.version)
 
-    def _command(self, command: Control | SetHyperparameter) -> str:
+    def _command(self, command: Command) -> str:
         """Carry out a command; returns what was done, in words."""
         controls = self.controls
+        if isinstance(command, Watch):
+            raise Refused("this training does not send the details of layers")
         if isinstance(command, SetHyperparameter):
             done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
             self._beat(self._state)
