@@ -35,7 +35,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Control, Edit, SetHyperparameter, Watch
+from revacnn_lightning.protocol.requests import Command, Edit, SetHyperparameter, Watch
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder, Recording
