@@ -117,6 +117,7 @@ class Session:
         self._progress = Progress()
         self._rate = _Rate()
         self._watched = False  # whether any viewer ever said hello
+        self._edited = False  # since the last batch
         self._paused = False
         self._steps = 0  # single batches to train although paused
         self._topology = Topology(version=-1)
@@ -286,6 +287,7 @@ class Session:
     def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
         outcome = self.editor.apply(edit, probe)
         self.recorder.follow()
+        self._edited = True
         self._structure_changed()
         log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
         return Applied(
@@ -304,6 +306,9 @@ class Session:
         known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
         if self.structure is None or known != list(self.recorder.layers):
             self._structure_changed()
+        elif self._edited:
+            self._publish_structure()  # only now it is known again what each activation sums
+        self._edited = False
 
     def _structure_changed(self) -> None:
         self.version += 1 if self.structure is not None else 0

@@ -278,6 +278,7 @@ def test_the_structure_names_every_conv_and_follows_an_edit():
     assert before.layers[0].ids == [0, 1, 2, 3]
     assert after.version > before.version
     assert after.layers[0].ids == [0, 2, 3]
+    assert [layer.activation_of for layer in after.layers] == ["relu1", "relu2"]
     assert after.layers[1].in_channels == 3
     assert after.parameters < before.parameters
     widths = {s.version: s.values.shape[1] for s in watcher.of(Snapshot)}
