@@ -24,6 +24,7 @@ __all__ = ["NetworkView", "amplitude", "thickness"]
 ROBUST = (3.0, 99.3)
 DEFAULT_SIZE = (1040, 560)
 STATISTICS = ("gradient", "activation", "weight_norm")  # columns of the nodes, where published
+PATHS_EVERY = 2  # frames: strokes are the dearest part of the picture
 ID_BITS = 2**32
 
 
@@ -42,6 +43,7 @@ class NetworkView:
         self._laid_out: tuple[Any, ...] = ()
         self._shown: tuple[Any, ...] = ()
         self._serials: dict[str, int] = {}
+        self._frames = 0
 
     def _figure(self) -> figure:
         width, height = DEFAULT_SIZE
@@ -165,15 +167,20 @@ class NetworkView:
         states = self._states(state, structure, starts)
         node = self._selected_node(layout)
         columns: dict[str, Any] = {"state": states, **shown}
+        path_columns: dict[str, Any] = {}
         marks = np.zeros(len(layout.flow.x), np.uint8)
         marks[_paths_of(layout, np.flatnonzero(states == State.STAGED))] = 2
         marks[_paths_of(layout, np.array([node]))] = 1
-        path_columns: dict[str, Any] = {"mark": marks}
+        if not np.array_equal(marks, self.flow.data["mark"]):
+            path_columns["mark"] = marks
         if "gradient" in shown and "activation" in shown:
             columns["amp"] = amplitude(shown["gradient"])
-            path_columns["weight"] = _path_weights(layout, shown["activation"])
+            self._frames += 1
+            if path_columns or self._frames % PATHS_EVERY == 1:
+                path_columns["weight"] = _path_weights(layout, shown["activation"])
         self.source.data.update(columns)
-        self.flow.data.update(path_columns)
+        if path_columns:
+            self.flow.data.update(path_columns)
         self._tell_selection(structure, node)
 
     def _states(self, state: RunState, structure: Structure, starts: np.ndarray) -> np.ndarray:

@@ -221,7 +221,7 @@
     }, big ? layer.label : String(layer.filters))
     const size = page.make("span", {}, big ? `${layer.filters} filters · ${layer.kernel}` : layer.label)
     const element = page.make("div", {
-      class: "column", "data-layer": layer.name, "data-density": density, "data-lane": layer.lane,
+      class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane),
     }, title, size, page.make("div", {class: "steer"}, steer(layer, true), steer(layer, false)))
     return element
   }
