@@ -65,7 +65,7 @@ class NetworkView:
             "x0", "y", "x1", "y", "c0", "cy", "c1", "cy", source=self.arcs, level="underlay",
             line_dash=[2, 3], line_width=1.2, line_alpha=0.6, line_color=self.tab.palette.muted,
         )  # fmt: skip
-        plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size=1), **plain)
+        plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
         # The overlay has a canvas of its own: moving nodes repaint nothing else.
         plot.add_glyph(
             self.source, JitterScatter(x="x", y="y", size="size"), level="overlay", **plain
@@ -113,6 +113,7 @@ class NetworkView:
         flow = layout.flow
         self.flow.data = {
             "x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1,
+            "size": np.full(len(flow.x), layout.stroke, np.float32),
             "weight": np.zeros(len(flow.x), np.float32), "mark": np.zeros(len(flow.x), np.uint8),
         }  # fmt: skip
         self.arcs.data = _arcs(layout)
@@ -323,7 +324,6 @@ def _headers(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
                 "center": column.center,
                 "top": column.top,
                 "header_y": header_y,
-                "header": layout.density != "crowded",
                 "lane": lane,
                 "refused": layer.refused,
             }
@@ -344,4 +344,6 @@ def _empty_nodes() -> dict[str, np.ndarray]:
 
 
 def _empty_flow() -> dict[str, np.ndarray]:
-    return {name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "weight", "mark")}
+    return {
+        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "weight", "mark")
+    }
