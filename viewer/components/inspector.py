@@ -32,7 +32,7 @@ class Inspector(HtmlPart):
         at, index = here
         layer = structure.layers[at]
         id_ = layer.ids[index]
-        why = layer.refused
+        why = self.tab.refused(layer)
         alone = "The last filter of a layer cannot be removed" if len(layer.ids) == 1 else ""
         staged = id_ in self.tab.staging.removed_ids(layer.name)
         return {
