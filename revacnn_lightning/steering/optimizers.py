@@ -17,7 +17,15 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.transaction import Transaction
 
-__all__ = ["check", "edit_state", "groups_of", "notes_for", "start_value"]
+__all__ = [
+    "add_parameter",
+    "check",
+    "drop_parameter",
+    "edit_state",
+    "groups_of",
+    "notes_for",
+    "start_value",
+]
 
 # What cannot be exact, and why. Keys are class names, so that older torch versions need no class.
 INEXACT = {
@@ -146,4 +154,74 @@ def _edit_flat(
             _assign(tx, state, key, edited(key, value))
     cached = getattr(optimizer, "_numel_cache", None)
     optimizer._numel_cache = None
+    tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
+
+
+# -------------------------------------------------------------------- parameters come and go
+
+
+def add_parameter(
+    tx: Transaction,
+    optimizer: Optimizer,
+    group: dict[str, Any],
+    parameter: nn.Parameter | Tensor,
+    position: int,
+) -> None:
+    """Put a parameter into a group at this position, with the state of one that begins."""
+    listed = group["params"]
+    position = min(position, len(listed))
+    at = sum(p.numel() for p in listed[:position])
+    _resize_flat(tx, optimizer, at, 0, parameter.numel())
+    listed.insert(position, parameter)
+
+    def take_out() -> None:
+        listed[:] = [each for each in listed if each is not parameter]
+        optimizer.state.pop(parameter, None)
+
+    tx.on_rollback(take_out)
+    if type(optimizer).__name__ == "Adagrad":  # the only one that makes its state beforehand
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "sum": torch.full_like(parameter, group["initial_accumulator_value"]).detach(),
+        }
+
+
+def drop_parameter(
+    tx: Transaction, optimizer: Optimizer, group: dict[str, Any], parameter: Tensor
+) -> None:
+    """Take a parameter out of a group, and its state with it."""
+    listed = group["params"]
+    position = next(i for i, each in enumerate(listed) if each is parameter)
+    at = sum(p.numel() for p in listed[:position])
+    _resize_flat(tx, optimizer, at, parameter.numel(), 0)
+    del listed[position]
+    state = optimizer.state.pop(parameter, None)
+
+    def put_back() -> None:
+        listed.insert(position, parameter)
+        if state is not None:
+            optimizer.state[parameter] = state
+
+    tx.on_rollback(put_back)
+
+
+def _resize_flat(tx: Transaction, optimizer: Any, at: int, remove: int, insert: int) -> None:
+    """LBFGS: cut ``remove`` entries of each flat vector at ``at``, and put in ``insert`` zeros."""
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        return
+    total = sum(p.numel() for p in optimizer._params)
+
+    def edited(flat: Any) -> Any:
+        if not isinstance(flat, Tensor) or flat.ndim != 1 or flat.numel() != total:
+            return flat
+        return torch.cat([flat[:at], flat.new_zeros(insert), flat[at + remove :]])
+
+    # The state hangs on the first parameter; `planning` refuses to remove that one.
+    state = optimizer.state.get(optimizer._params[0], {})
+    for key, value in list(state.items()):
+        if isinstance(value, list):
+            _assign(tx, state, key, [edited(each) for each in value])
+        else:
+            _assign(tx, state, key, edited(value))
+    cached, optimizer._numel_cache = optimizer._numel_cache, None
     tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
