@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering import optimizers as states
 from revacnn_lightning.steering.filters import FilterIds
+from revacnn_lightning.steering.probe import is_quiet
 
 __all__ = ["Freezer", "KeepStatistics"]
 
@@ -139,14 +140,15 @@ class KeepStatistics:
         self.kept: list[Tensor] = []
 
     def before(self, module: nn.Module, args: Any) -> None:
-        if module.training:
+        if module.training and not is_quiet():
             self.kept = [s.index_select(0, self.at) for s in _statistics(module)]
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module.training:
-            with torch.no_grad():
-                for statistic, kept in zip(_statistics(module), self.kept, strict=True):
-                    statistic.index_copy_(0, self.at, kept)
+        if module.training and not is_quiet():
+            for statistic, kept in zip(_statistics(module), self.kept, strict=True):
+                # Through .data, unseen by autograd: backward asserts that the statistics were
+                # not changed since the forward, although in training mode it never reads them.
+                statistic.data.index_copy_(0, self.at, kept)
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

@@ -221,7 +221,7 @@ def _replace(
     record = _taken(model, edit, old, optimizers)
     _adopt(tx, new, old, optimizers)
     _swap(tx, model, old, new)
-    _drop_parameters(tx, old, optimizers, keep=model)
+    record |= _drop_parameters(tx, old, optimizers, edit.host, keep=model)
     return record, old
 
 
@@ -301,14 +301,21 @@ def _drop_parameters(
     tx: Transaction,
     module: nn.Module,
     optimizers: Sequence[Optimizer],
+    prefix: str = "",
     keep: nn.Module | None = None,
-) -> None:
-    """Take a module's parameters out of their groups, but those that ``keep`` still uses."""
+) -> Record:
+    """Take a module's parameters out of their groups, but those that ``keep`` still uses.
+
+    Returns the parts of flat optimizer state that went with them.
+    """
     still = {id(p) for p in keep.parameters()} if keep is not None else set()
-    for parameter in module.parameters():
+    record: Record = {}
+    for name, parameter in module.named_parameters(prefix):
         if id(parameter) not in still:
-            for _, optimizer, group in list(states.groups_of(optimizers, parameter)):
-                states.drop_parameter(tx, optimizer, group, parameter)
+            for i, optimizer, group in list(states.groups_of(optimizers, parameter)):
+                cut = states.drop_parameter(tx, optimizer, group, parameter)
+                record |= {f"flat {i} {name} {key}": part for key, part in cut.items()}
+    return record
 
 
 def _put_back(
@@ -325,8 +332,12 @@ def _put_back(
         optimizer, group = optimizers[i], optimizers[i].param_groups[j]
         if any(each is parameter for each in group["params"]):
             continue  # it is shared with a layer that stayed
-        states.add_parameter(tx, optimizer, group, parameter, position)
-        start = f"state {i} {name} "
-        kept = {key[len(start) :]: v for key, v in record.items() if key.startswith(start)}
+        flat = _under(record, f"flat {i} {name} ")
+        states.add_parameter(tx, optimizer, group, parameter, position, flat)
+        kept = _under(record, f"state {i} {name} ")
         if kept:
             optimizer.state[parameter] = kept  # rolled back with the parameter itself
+
+
+def _under(record: Record, start: str) -> Record:
+    return {key[len(start) :]: v for key, v in record.items() if key.startswith(start)}

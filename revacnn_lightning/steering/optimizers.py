@@ -8,7 +8,7 @@ parameters: they are cut, resized and joined again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -166,12 +166,16 @@ def add_parameter(
     group: dict[str, Any],
     parameter: nn.Parameter | Tensor,
     position: int,
+    flat: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Put a parameter into a group at this position, with the state of one that begins."""
+    """Put a parameter into a group at this position, with the state of one that begins.
+
+    ``flat``: what `drop_parameter` returned, for a parameter that comes back.
+    """
     listed = group["params"]
     position = min(position, len(listed))
     at = sum(p.numel() for p in listed[:position])
-    _resize_flat(tx, optimizer, at, 0, parameter.numel())
+    _resize_flat(tx, optimizer, at, 0, parameter.numel(), flat or {})
     listed.insert(position, parameter)
 
     def take_out() -> None:
@@ -188,12 +192,15 @@ def add_parameter(
 
 def drop_parameter(
     tx: Transaction, optimizer: Optimizer, group: dict[str, Any], parameter: Tensor
-) -> None:
-    """Take a parameter out of a group, and its state with it."""
+) -> dict[str, Tensor]:
+    """Take a parameter out of a group, and its state with it.
+
+    Returns its part of LBFGS's flat vectors, by their names.
+    """
     listed = group["params"]
     position = next(i for i, each in enumerate(listed) if each is parameter)
     at = sum(p.numel() for p in listed[:position])
-    _resize_flat(tx, optimizer, at, parameter.numel(), 0)
+    cut = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
     del listed[position]
     state = optimizer.state.pop(parameter, None)
 
@@ -203,25 +210,41 @@ def drop_parameter(
             optimizer.state[parameter] = state
 
     tx.on_rollback(put_back)
+    return cut
 
 
-def _resize_flat(tx: Transaction, optimizer: Any, at: int, remove: int, insert: int) -> None:
-    """LBFGS: cut ``remove`` entries of each flat vector at ``at``, and put in ``insert`` zeros."""
+def _resize_flat(
+    tx: Transaction,
+    optimizer: Any,
+    at: int,
+    remove: int,
+    insert: int,
+    filling: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """LBFGS: cut ``remove`` entries of each flat vector at ``at`` and put ``insert`` others in.
+
+    They are zeros where ``filling`` has none for this vector. Returns what was cut, by vector.
+    """
+    cut: dict[str, Tensor] = {}
     if not isinstance(optimizer, torch.optim.LBFGS):
-        return
+        return cut
     total = sum(p.numel() for p in optimizer._params)
 
-    def edited(flat: Any) -> Any:
+    def edited(key: str, flat: Any) -> Any:
         if not isinstance(flat, Tensor) or flat.ndim != 1 or flat.numel() != total:
             return flat
-        return torch.cat([flat[:at], flat.new_zeros(insert), flat[at + remove :]])
+        cut[key] = flat[at : at + remove].clone()
+        part = filling.get(key)
+        part = flat.new_zeros(insert) if part is None else part.to(flat)
+        return torch.cat([flat[:at], part, flat[at + remove :]])
 
-    # The state hangs on the first parameter; `planning` refuses to remove that one.
+    # The state hangs on the first parameter; the planner refuses to remove that one.
     state = optimizer.state.get(optimizer._params[0], {})
     for key, value in list(state.items()):
         if isinstance(value, list):
-            _assign(tx, state, key, [edited(each) for each in value])
+            _assign(tx, state, key, [edited(f"{key}.{j}", v) for j, v in enumerate(value)])
         else:
-            _assign(tx, state, key, edited(value))
+            _assign(tx, state, key, edited(key, value))
     cached, optimizer._numel_cache = optimizer._numel_cache, None
     tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
+    return cut
