@@ -22,7 +22,7 @@ from revacnn_lightning.steering.plan import EditPlan
 from revacnn_lightning.steering.surgery import Record
 from revacnn_lightning.steering.transaction import Transaction
 
-__all__ = ["Entry", "Journal", "Taken", "perform", "unperform"]
+__all__ = ["Entry", "Journal", "Taken", "perform", "script", "text", "unperform"]
 
 FORMAT = 1
 # How many of the newest edits can be undone. Each costs the memory of what it removed.
@@ -169,3 +169,34 @@ def unperform(
         surgery.unresize(tx, model, edit, optimizers, next(records))
     for value in reversed(plan.values):
         surgery.restore_values(tx, model, value, optimizers, next(records))
+
+
+# -------------------------------------------------------------------- for people
+
+
+def text(journal: Journal) -> str:
+    """The journal as lines to read: number, title, parameters, reason."""
+    if not journal.entries:
+        return "no edits"
+    lines = []
+    for number, entry in enumerate(journal.entries, 1):
+        plan = entry.plan
+        growth = plan.parameters_after - plan.parameters_before
+        lines.append(f"{number:4}  {plan.title}  ({growth:+d} parameters)")
+        lines += [f"      {each}" for each in (plan.why, *plan.notes) if each]
+    return "\n".join(lines)
+
+
+def script(journal: Journal) -> str:
+    """A Python script whose ``edit(model)`` repeats the edits on a fresh, unedited model."""
+    data = journal.to_data()
+    del data["records"]  # what undo needs; tensors
+    plans = data.pop("plans")
+    written = [f"    # {plan['title']}\n    {plan!r},\n" for plan in plans]
+    return (
+        f'"""Repeats {len(plans)} edits on a fresh model; load its weights afterwards."""\n\n'
+        "from revacnn_lightning.steering import Journal\n\n"
+        "PLANS = [\n" + "".join(written) + "]\n\n\n"
+        "def edit(model):\n"
+        f"    Journal.from_data({{**{data!r}, 'plans': PLANS}}).replay(model)\n"
+    )
