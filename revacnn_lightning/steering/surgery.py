@@ -34,7 +34,7 @@ __all__ = [
     "unresize",
 ]
 
-Record = dict[str, Tensor]  # what one change took away
+Record = dict[str, Any]  # what one change took away: tensors, and numbers of optimizer state
 
 
 def find(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
@@ -289,7 +289,7 @@ def _new_rows(
         return draw(owner, data, generator).index_select(edit.dim, at)
     others = data.index_select(edit.dim, torch.tensor(edit.sources, device=data.device))
     if edit.action == "add":
-        return rows + others.sum(edit.dim, keepdim=True)
+        return rows + others
     shape = [1] * data.ndim
     shape[edit.dim] = -1
     weights = torch.tensor(edit.weights, dtype=torch.float64)
