@@ -38,7 +38,7 @@ from revacnn_lightning.telemetry.statistics import (
     Conv,
 )
 from revacnn_lightning.telemetry.transfer import Transfer
-from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weight_of
+from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, read_step, weight_of
 
 __all__ = ["Recorder", "Recording"]
 
@@ -400,10 +400,11 @@ class Recorder:
         if not self._counting:
             return
         with torch.no_grad():
-            for weights, group in self._weights_of(optimizer):
-                if "update_ratio" in self.statistics:
-                    weights.stepped(group, optimizer)
-                if "optimizer_gradient" in self.statistics:
+            mine = self._weights_of(optimizer)
+            if "update_ratio" in self.statistics:
+                read_step(mine, optimizer)
+            if "optimizer_gradient" in self.statistics:
+                for weights, _ in mine:
                     weights.took()
 
     def _weights_of(
