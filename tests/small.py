@@ -84,11 +84,13 @@ def fit(
 
 
 class At(pl.Callback):
-    """Calls ``action(trainer, module)`` before the batch with this index begins."""
+    """Calls ``action(trainer, module)`` before the batch with this index begins, once."""
 
     def __init__(self, batch_idx: int, action: Callable[[pl.Trainer, Any], None]) -> None:
         self.batch_idx, self.action = batch_idx, action
+        self.done = False
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
-        if batch_idx == self.batch_idx:
+        if batch_idx == self.batch_idx and not self.done:
+            self.done = True
             self.action(trainer, pl_module)
