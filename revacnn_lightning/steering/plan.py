@@ -75,12 +75,16 @@ class ValueEdit(Struct):
 
 
 class AttributeEdit(Struct):
-    """An integer attribute of a module that holds a number of channels."""
+    """An integer attribute of a module that holds a number of channels.
+
+    ``index`` names an entry of an attribute that is a list or a tuple; -1: the attribute itself.
+    """
 
     module: str
     attribute: str
     old: int
     new: int
+    index: int = -1
 
 
 class LayerEdit(Struct):

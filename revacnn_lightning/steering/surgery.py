@@ -238,7 +238,13 @@ def _conv_sizes(conv: _ConvNd) -> dict[str, int]:
 def set_size(tx: Transaction, model: nn.Module, edit: AttributeEdit, undo: bool = False) -> None:
     """Do one `AttributeEdit`, or take it back."""
     module = model.get_submodule(edit.module)
-    set_attribute(tx, module, edit.attribute, edit.old if undo else edit.new)
+    value: Any = edit.old if undo else edit.new
+    if edit.index >= 0:
+        whole = getattr(module, edit.attribute)
+        entries = list(whole)
+        entries[edit.index] = value
+        value = type(whole)(entries)
+    set_attribute(tx, module, edit.attribute, value)
 
 
 # -------------------------------------------------------------------- values

@@ -71,7 +71,7 @@ def settled(before: Channels, after: Channels, plan: EditPlan) -> EditPlan:
     Raises:
         EditFailed: some label arrives where it never did.
     """
-    tensors = placement.settle(before, after, plan.tensors)
+    tensors = placement.settle(before, after, plan.tensors, strict=is_mixed(before, plan))
     if tensors == plan.tensors:
         return plan
     by_key = {(edit.tensor, edit.dim): edit for edit in tensors}

@@ -30,6 +30,7 @@ from revacnn_lightning.steering.planners.context import (
     conv_named,
     planner,
 )
+from revacnn_lightning.steering.planners.sizes import attribute_edits
 from revacnn_lightning.steering.surgery import find
 
 __all__ = ["move_of", "refusal"]
@@ -94,6 +95,7 @@ def removal(
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = _resizing_plan(context, request, title, edits, classes, layer)
+    plan.attributes = attribute_edits(context.model, channels, classes, -1)
     plan.sets = [messages.FilterSet(name, filters=indices)
                  for name, indices in channels.filters_in(classes).items()]  # fmt: skip
     mixed = channels.mixed(classes)
@@ -158,6 +160,7 @@ def _add(context: Context, request: requests.AddFilters) -> EditPlan:
     how = "" if request.split_from is None else f" split from {request.split_from}"
     title = f"Add {what} to {request.layer}{how}"
     plan = _resizing_plan(context, request, title, edits, classes, request.layer)
+    plan.attributes = attribute_edits(context.model, channels, classes, request.count)
     plan.sets = [messages.FilterSet(name, count=len(indices) * request.count)
                  for name, indices in channels.filters_in(classes).items()]  # fmt: skip
     return plan
