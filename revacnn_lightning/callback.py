@@ -10,26 +10,30 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor
 
+from revacnn_lightning.controls import TrainerControls
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.inbox import Pending
 from revacnn_lightning.probe import UserForward, forwards_of, to_float
+from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.session import Endpoints, Progress, Session
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
-elif "lightning.pytorch" in sys.modules or "pytorch_lightning" not in sys.modules:
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        from pytorch_lightning import Callback
+    from pytorch_lightning.utilities import rank_zero_info
+elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.utilities import rank_zero_info
 else:
     from pytorch_lightning import Callback
+    from pytorch_lightning.utilities import rank_zero_info
 
 __all__ = ["ReVACNN"]
 
@@ -116,6 +120,18 @@ class ReVACNN(Callback):
         """The connection file while the run can be watched, else None."""
         return None if self._session is None else self._session.file
 
+    def steer(self, edit: Edit, *, dry_run: bool = False) -> Pending:
+        """Ask for an edit from inside the training process: a callback, or another thread.
+
+        It is carried out at the next batch boundary; then the returned object has the reply.
+
+        Raises:
+            Refused: no training is running that could be changed.
+        """
+        if self._session is None:
+            raise Refused("no training is running; steer while trainer.fit runs")
+        return self._session.submit(edit, dry_run=dry_run)
+
     @_harmless
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -126,9 +142,14 @@ class ReVACNN(Callback):
             pl_module,
             Editor(pl_module, trainer.optimizers),
             Recorder(pl_module, **options),
+            TrainerControls(trainer),
             self._endpoints,
         )
-        log.info("Watching this run; its connection file is %s", self._session.file)
+        rank_zero_info(
+            "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
+            f"{self._session.file}, run `{self._session.connection.ssh_command()}` and then "
+            "`revacnn view --connect` with the copy."
+        )
 
     @_harmless
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,6 +193,7 @@ class ReVACNN(Callback):
             lambda: self._probe(trainer, pl_module, batch, batch_idx),
             may_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             cannot_edit=_cannot_edit(trainer),
+            loss_scale=_loss_scale(trainer),
         )
 
     @_harmless
@@ -190,12 +212,12 @@ class ReVACNN(Callback):
         self._step += 1
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._session.after_batch(
-            loss=_loss(outputs, accumulated),
+            loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
             learning_rates=[
                 float(group["lr"]) for opt in trainer.optimizers for group in opt.param_groups
             ],
             metrics=self._metrics,
-            grad_scale=_loss_scale(trainer) / accumulated,
+            loss_factor=1 / accumulated,  # Lightning hands the loss on divided
         )
 
     @_harmless
@@ -244,17 +266,16 @@ def _cannot_edit(trainer: Trainer) -> str:
     return ""
 
 
-def _loss(outputs: Any, accumulated: int) -> float | None:
-    """The batch's loss. Lightning hands it on divided by the batches accumulated."""
-    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-    value = to_float(loss)
-    return None if value is None else value * accumulated
+def _loss_scale(trainer: Trainer) -> Tensor | float:
+    """What 16-mixed precision multiplies the loss by; 1 without a scaler.
 
-
-def _loss_scale(trainer: Trainer) -> float:
-    """What 16-mixed precision multiplied the loss by; 1 without a scaler."""
-    scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
-    return 1.0 if scaler is None else float(scaler.get_scale())
+    As the scaler's own tensor, because `get_scale` would wait for the device.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not scaler.is_enabled():
+        return 1.0
+    scale: Tensor | None = scaler._scale  # None before its first use, which creates it lazily
+    return float(scaler.get_scale()) if scale is None else scale
 
 
 def _numbers(metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -11,20 +11,23 @@ import os
 import socket
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from revacnn_lightning.errors import RevacnnError, StaleStructure
+from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
+from revacnn_lightning.description import Topology, describe
+from revacnn_lightning.errors import Refused, RevacnnError, StaleStructure
+from revacnn_lightning.inbox import Inbox, Pending
+from revacnn_lightning.probe import to_float
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
-    Layer,
+    Done,
     Planned,
     RefusedReply,
     Reply,
@@ -33,7 +36,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Control, Edit
+from revacnn_lightning.protocol.requests import Command, Edit, SetHyperparameter, Watch
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder, Recording
@@ -43,6 +46,7 @@ __all__ = ["Endpoints", "Progress", "Session"]
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+PAUSE_POLL_SECONDS = 0.02  # how often a paused run looks for requests
 LAST_WORDS_SECONDS = 0.2  # how long closing waits for "finished" to reach the viewers
 
 State = Literal["training", "validating", "paused", "finished", "failed"]
@@ -70,6 +74,19 @@ class Progress:
 
 
 @dataclass
+class _Facts:
+    """What goes with a recording. A GPU's recording, and so the loss, is read one batch later."""
+
+    progress: Progress
+    batches_per_second: float
+    loss: Tensor | float | None
+    loss_factor: float
+    learning_rates: list[float]
+    metrics: dict[str, float]
+    version: int = -1
+
+
+@dataclass
 class _Rate:
     """Training batches per second, smoothed over about the last second."""
 
@@ -91,26 +108,33 @@ class Session:
         model: the module whose convs are watched and steered.
         editor: changes the model and its optimizers.
         recorder: reads the statistics.
+        controls: holds, saves and ends the training.
         endpoints: where to listen.
     """
 
     def __init__(
-        self, model: nn.Module, editor: Editor, recorder: Recorder, endpoints: Endpoints
+        self,
+        model: nn.Module,
+        editor: Editor,
+        recorder: Recorder,
+        controls: Controls,
+        endpoints: Endpoints,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         self.model = model
         self.editor = editor
         self.recorder = recorder
+        self.controls = controls
         self.version = 0  # of the published structure
         self.structure: Structure | None = None  # None until a batch has shown the forward order
         self._state: State = "training"
         self._progress = Progress()
         self._rate = _Rate()
-        self._waiting: deque[tuple[bytes, Request]] = deque()  # edits, until one may be made
         self._watched = False  # whether any viewer ever said hello
-        self._topology_of = -1  # the structure version whose edges and refusals are known
-        self._edges: list[tuple[str, str]] = []
-        self._refusals: dict[str, str] = {}
+        self._edited = False  # since the last batch
+        self._paused = False
+        self._steps = 0  # single batches to train although paused
+        self._topology = Topology(version=-1)
         self._last_beat = 0.0
         self._open(endpoints)
 
@@ -124,6 +148,7 @@ class Session:
         except OSError:
             self._publisher.close()
             raise
+        self._inbox = Inbox(self._server)
         self.connection = Connection(
             run=self.run,
             telemetry=self._publisher.endpoint,
@@ -142,10 +167,12 @@ class Session:
 
     def close(self, state: State = "finished", detail: str = "") -> None:
         """Say the last word, leave nothing on the model, on the disk or on the ports."""
+        for recording in self.recorder.flush():
+            self._publisher.publish(self._snapshot(recording))
         self.recorder.detach()
         connections.remove(self.file)
         if self._state not in ("finished", "failed"):
-            self._refuse_waiting("the training has ended")
+            self._inbox.refuse_all("the training has ended", self.version)
             self._beat(state, detail)
         self._server.close(LAST_WORDS_SECONDS)
         self._publisher.close(LAST_WORDS_SECONDS)
@@ -159,6 +186,7 @@ class Session:
         *,
         may_edit: bool = True,
         cannot_edit: str = "",
+        loss_scale: Tensor | float = 1.0,
     ) -> None:
         """Carry out what was asked for, then begin to record.
 
@@ -167,54 +195,54 @@ class Session:
             probe: makes the real forwards on samples of this batch; called only when needed.
             may_edit: False in the middle of an accumulation window: edits wait for the next one.
             cannot_edit: why this training cannot be changed at all; "" if it can.
+            loss_scale: what mixed precision multiplies the loss by in this batch.
         """
         self._progress = progress
-        self.take_requests()
-        if self._watched and self.structure is not None and self._topology_of != self.version:
+        while True:
+            self.take_requests()
+            self._inbox.serve(lambda request: self._answer(request, probe, cannot_edit), may_edit)
             self._learn_topology(probe)
-        kept: deque[tuple[bytes, Request]] = deque()
-        while self._waiting:
-            client, request = self._waiting.popleft()
-            if not may_edit and not request.dry_run:
-                kept.append((client, request))
-                continue
-            self._server.reply(client, self._answer(request, probe, cannot_edit))
-        self._waiting = kept
-        if self.structure is not None and self._topology_of != self.version and self._watched:
-            self._learn_topology(probe)
-        self.recorder.begin_batch()
+            if not self._hold():
+                break
+        self.recorder.begin_batch(loss_scale=loss_scale)
 
     def after_batch(
         self,
         *,
-        loss: float | None,
+        loss: Tensor | float | None,
         learning_rates: list[float],
         metrics: dict[str, float],
-        grad_scale: float = 1.0,
+        loss_factor: float = 1.0,
     ) -> None:
-        """Publish what the batch told. ``grad_scale``: what multiplied the true gradients."""
-        recording = self.recorder.end_batch(grad_scale=grad_scale)
-        self._rate.tick()
-        self._state = "training"
-        if recording is None:
-            return
-        self._follow_order()
-        self._publisher.publish(self._snapshot(recording, loss, learning_rates, metrics))
-        self.beat_if_due("training")
+        """Publish what the batch told.
 
-    def abandon_batch(self) -> None:
-        """The batch will not be finished (skipped, or an exception): record nothing of it."""
-        self.recorder.end_batch()
+        Args:
+            loss: of the batch, as the backward pass began from it (before mixed precision's scale).
+            learning_rates: of each parameter group of each optimizer.
+            metrics: what the module has logged.
+            loss_factor: what the loss, and with it all gradients, was multiplied by:
+                1 / accumulated batches. It is divided out.
+        """
+        self._rate.tick()
+        if isinstance(loss, Tensor):
+            loss = loss.detach().clone()
+        facts = _Facts(self._progress, self._rate.value, loss, loss_factor, learning_rates, metrics)
+        recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
+        self._follow_order()
+        facts.version = self.version
+        if recording is not None:
+            self._publisher.publish(self._snapshot(recording))
+        self.beat_if_due("training")
 
     # ------------------------------------------------------------------ requests
 
     def take_requests(self) -> None:
-        """Take what has arrived: greetings are answered at once, edits wait for `before_batch`."""
-        for client, request in self._server.drain():
-            if isinstance(request.body, Control):
-                self._greet(client)
-            else:
-                self._waiting.append((client, request))
+        """Take what has arrived: greetings are answered at once, the rest at batch boundaries."""
+        self._inbox.take(self._greet)
+
+    def submit(self, edit: Edit, *, dry_run: bool = False) -> Pending:
+        """Ask for an edit from inside the process, any thread; done at the next batch boundary."""
+        return self._inbox.submit(edit, dry_run=dry_run)
 
     def _greet(self, client: bytes) -> None:
         self._watched = True
@@ -225,8 +253,9 @@ class Session:
     def _answer(self, request: Request, probe: Callable[[], Probe], cannot_edit: str) -> Reply:
         """Plan or carry out one request."""
         edit = request.body
-        assert not isinstance(edit, Control)
         try:
+            if isinstance(edit, Command):
+                return Done(request.id, self._command(edit))
             if cannot_edit:
                 raise RevacnnError(cannot_edit)
             self._check_version(request.version)
@@ -241,6 +270,37 @@ class Session:
             reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
             return RefusedReply(request.id, reason, self.version)
 
+    def _command(self, command: Command) -> str:
+        """Carry out a command; returns what was done, in words."""
+        controls = self.controls
+        if isinstance(command, Watch):
+            raise Refused("this training does not send the details of layers")
+        if isinstance(command, SetHyperparameter):
+            done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
+            self._beat(self._state)
+            return done
+        if command.action in ("checkpoint", "stop"):
+            path = controls.checkpoint(f"{self.run}-step={self._progress.step}")
+            if command.action == "checkpoint":
+                return f"Saved {path}"
+            controls.stop()
+            self._paused = False
+            return f"Stopping; saved {path}"
+        self._paused = command.action in ("pause", "step")
+        self._steps = 1 if command.action == "step" else 0
+        return {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}[command.action]
+
+    def _hold(self) -> bool:
+        """Whether to wait before this batch: paused, and no single step was asked for."""
+        if not self._paused:
+            return False
+        if self._steps > 0:
+            self._steps -= 1
+            return False
+        self.beat_if_due("paused")
+        time.sleep(PAUSE_POLL_SECONDS)
+        return True
+
     def _check_version(self, version: int | None) -> None:
         if version is not None and version != self.version:
             raise StaleStructure(
@@ -251,7 +311,8 @@ class Session:
     def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
         outcome = self.editor.apply(edit, probe)
         self.recorder.follow()
-        self._publish_structure()
+        self._edited = True
+        self._structure_changed()
         log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
         return Applied(
             id=request_id,
@@ -262,92 +323,58 @@ class Session:
             seconds=outcome.seconds,
         )
 
-    def _refuse_waiting(self, reason: str) -> None:
-        for client, request in self._waiting:
-            self._server.reply(client, RefusedReply(request.id, reason, self.version))
-        self._waiting.clear()
-
     # ------------------------------------------------------------------ what is published
 
     def _follow_order(self) -> None:
         """The forward order is known after the first batch, and may change with the model."""
         known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
         if self.structure is None or known != list(self.recorder.layers):
-            self._publish_structure()
+            self._structure_changed()
+        elif self._edited:
+            self._publish_structure()  # only now it is known again what each activation sums
+        self._edited = False
 
-    def _publish_structure(self) -> None:
+    def _structure_changed(self) -> None:
         self.version += 1 if self.structure is not None else 0
-        self.structure = self._describe()
-        self._publisher.publish(self.structure)
+        self._publish_structure()
 
     def _learn_topology(self, probe: Callable[[], Probe]) -> None:
         """Trace which conv feeds which, and what cannot be edited, for the page to show."""
-        self._topology_of = self.version
-        try:
-            forwards = probe()
-            self._edges = self.editor.edges(forwards)
-            self._refusals = self.editor.refusals(forwards)
-        except RevacnnError as error:
-            self._edges = []
-            self._refusals = {name: str(error) for name in self.recorder.layers}
-        self.structure = self._describe()
-        self._publisher.publish(self.structure)
+        if self._watched and self.structure is not None and self._topology.version != self.version:
+            self._topology = Topology.traced(self.version, self.editor, probe)
+            self._publish_structure()
 
-    def _describe(self) -> Structure:
-        modules = dict(self.model.named_modules())
-        names = list(self.recorder.layers)
-        index = {name: i for i, name in enumerate(names)}
-        known = self._topology_of == self.version
-        edges = [(index[a], index[b]) for a, b in self._edges if a in index and b in index]
-        return Structure(
+    def _publish_structure(self) -> None:
+        self.structure = describe(
             run=self.run,
             version=self.version,
             step=self._progress.step,
-            model=type(self.model).__name__,
-            layers=[self._layer(name, modules[name]) for name in names],
-            edges=edges if known else [],
-            parameters=sum(p.numel() for p in self.model.parameters()),
+            model=self.model,
+            recorder=self.recorder,
+            editor=self.editor,
+            topology=self._topology,
         )
+        self._publisher.publish(self.structure)
 
-    def _layer(self, name: str, conv: Any) -> Layer:
-        return Layer(
-            name=name,
-            kind=type(conv).__name__,
-            in_channels=conv.in_channels,
-            out_channels=conv.out_channels,
-            kernel_size=tuple(conv.kernel_size),
-            stride=tuple(conv.stride),
-            groups=conv.groups,
-            ids=self.editor.filter_ids(name),
-            frozen=self.editor.frozen_filters(name),
-            activation_of=self.recorder.activation_of.get(name, ""),
-            observed=self.recorder.observed.get(name, True),
-            refused=self._refusals.get(name, "") if self._topology_of == self.version else "",
-        )
-
-    def _snapshot(
-        self,
-        recording: Recording,
-        loss: float | None,
-        learning_rates: list[float],
-        metrics: dict[str, float],
-    ) -> Snapshot:
-        progress = self._progress
+    def _snapshot(self, recording: Recording) -> Snapshot:
+        facts: _Facts = recording.tag
+        progress = facts.progress
+        loss = to_float(facts.loss)
         return Snapshot(
             run=self.run,
-            version=self.version,
+            version=facts.version,
             step=progress.step,
             epoch=progress.epoch,
             batch=progress.batch,
             batches=progress.batches,
             epochs=progress.epochs,
             time=time.time(),
-            loss=loss,
-            learning_rates=learning_rates,
-            batches_per_second=self._rate.value,
-            statistics=list(recording.names),
+            loss=None if loss is None else loss / facts.loss_factor,
+            learning_rates=facts.learning_rates,
+            batches_per_second=facts.batches_per_second,
+            statistics=recording.names,
             values=recording.values,
-            metrics=metrics,
+            metrics=facts.metrics,
             nonfinite=recording.nonfinite,
         )
 
@@ -369,4 +396,5 @@ class Session:
             version=self.version,
             time=time.time(),
             detail=detail,
+            groups=groups_of(self.controls.optimizers),
         )

@@ -21,6 +21,7 @@ MESSAGES = [
     messages.Request("id", requests.Control("hello")),
     messages.Planned("id", PLAN),
     messages.Applied("id", 10, 2, PLAN, output_change=0.0),
+    messages.Done("id", "Paused"),
     messages.RefusedReply("id", "no", 1),
 ]
 
