@@ -227,8 +227,8 @@ class NetworkView:
 
 def amplitude(gradient: np.ndarray) -> np.ndarray:
     """How strongly each node moves, 0 to 1: log-scaled between robust percentiles."""
+    positive = gradient[(gradient > 0) & np.isfinite(gradient)]
     gradient = np.nan_to_num(gradient, nan=0.0, posinf=np.finfo(np.float32).max)
-    positive = gradient[gradient > 0]
     if not len(positive):
         return np.zeros(len(gradient), np.float32)
     low, high = np.log(np.percentile(positive, ROBUST))
