@@ -56,11 +56,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(runtime: Path, folder: Path = ROOT / "viewer", *arguments: str) -> Iterator[str]:
+def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iterator[str]:
     """A bokeh server with the viewer; yields the page's address."""
-    port = free_port()
+    port = port or free_port()
     command = ["bokeh", "serve", str(folder), "--port", str(port), "--log-level", "warning"]
-    with process(runtime, *command, *arguments) as running:
+    with process(runtime, *command) as running:
         address = f"http://localhost:{port}/{folder.name}"
 
         def answers() -> bool:

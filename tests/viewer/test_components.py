@@ -19,7 +19,8 @@ from viewer.components.layer_filters import FilterBars, FilterCloud
 from viewer.components.learning_rate import LearningRateChart
 from viewer.components.loss import LossChart
 from viewer.components.marks import EditMarks
-from viewer.components.network import NetworkView, amplitude, thickness
+from viewer.components.network import NetworkView
+from viewer.components.network_columns import amplitude, thickness
 from viewer.components.staging_bar import Changes, Reply, StagingBar
 from viewer.glyphs import Command, PageLink
 from viewer.hub import Hub
@@ -295,7 +296,7 @@ def test_a_closed_tab_is_forgotten(hub: DirectHub) -> None:
     document.clear()
     for callback in list(document.session_callbacks):
         document.remove_periodic_callback(callback)
-    del page, document
+    del page, document, callback
     gc.collect()
     assert remembered() is None
 
