@@ -90,8 +90,8 @@ class Pace(pl.Callback):
 
 def main() -> None:
     options = parse_arguments()
-    pl.seed_everything(options.seed)
     source: Source = folder(options.data_dir) if options.data_dir else SOURCES[options.data]()
+    pl.seed_everything(options.seed, verbose=False)
     train = DataLoader(source.train, options.batch_size, shuffle=True, drop_last=True)
     validation = DataLoader(source.validation, 256)
     # Both datasets are in memory, or small: worker processes would only slow the start.

@@ -20,7 +20,7 @@ from torch import nn
 
 from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
 from revacnn_lightning.description import Topology, describe
-from revacnn_lightning.errors import RevacnnError, StaleStructure
+from revacnn_lightning.errors import Refused, RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
@@ -35,7 +35,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Control, Edit, SetHyperparameter
+from revacnn_lightning.protocol.requests import Command, Edit, SetHyperparameter, Watch
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder, Recording
@@ -117,6 +117,7 @@ class Session:
         self._progress = Progress()
         self._rate = _Rate()
         self._watched = False  # whether any viewer ever said hello
+        self._edited = False  # since the last batch
         self._paused = False
         self._steps = 0  # single batches to train although paused
         self._topology = Topology(version=-1)
@@ -245,9 +246,11 @@ class Session:
             reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
             return RefusedReply(request.id, reason, self.version)
 
-    def _command(self, command: Control | SetHyperparameter) -> str:
+    def _command(self, command: Command) -> str:
         """Carry out a command; returns what was done, in words."""
         controls = self.controls
+        if isinstance(command, Watch):
+            raise Refused("this training does not send the details of layers")
         if isinstance(command, SetHyperparameter):
             done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
             self._beat(self._state)
@@ -284,6 +287,7 @@ class Session:
     def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
         outcome = self.editor.apply(edit, probe)
         self.recorder.follow()
+        self._edited = True
         self._structure_changed()
         log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
         return Applied(
@@ -302,6 +306,9 @@ class Session:
         known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
         if self.structure is None or known != list(self.recorder.layers):
             self._structure_changed()
+        elif self._edited:
+            self._publish_structure()  # only now it is known again what each activation sums
+        self._edited = False
 
     def _structure_changed(self) -> None:
         self.version += 1 if self.structure is not None else 0

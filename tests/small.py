@@ -74,9 +74,10 @@ def fit(
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "callbacks": list(callbacks),
+        "limit_val_batches": 1.0 if validate else 0,
     }
     trainer = pl.Trainer(**{**defaults, **options})
-    trainer.fit(model, batches(count), batches(2) if validate else None)
+    trainer.fit(model, batches(count), batches(2))
     return trainer
 
 

@@ -17,7 +17,6 @@ from revacnn_lightning import ReVACNN, attach
 from revacnn_lightning.controls import groups_of, set_hyperparameter
 from revacnn_lightning.errors import ConnectionFileError, Refused
 from revacnn_lightning.protocol.client import Run
-from revacnn_lightning.protocol.messages import Status
 from revacnn_lightning.protocol.requests import AddFilters, Control, SetHyperparameter
 from tests.small import TwoConvs, fit
 
@@ -119,32 +118,32 @@ def train_with(what: Callable[[Run], dict], tmp_path: Path) -> tuple[dict, pl.Tr
         return person.result(), trainer
 
 
-def steps_within(run: Run, seconds: float) -> int:
-    """How many batches are trained in so many seconds."""
-    run.poll()
+def step_after(run: Run, seconds: float) -> int:
+    """The last batch that has been trained, so many seconds from now."""
     time.sleep(seconds)
-    return len([message for message in run.poll() if not isinstance(message, Status)])
+    run.poll()
+    assert run.snapshot is not None
+    return run.snapshot.step
 
 
 def test_pause_step_edit_while_paused_resume_and_stop_with_a_checkpoint(tmp_path: Path):
     def person(run: Run) -> dict:
         seen: dict = {"paused": run.command(Control("pause"))}
-        steps_within(run, 0.2)
-        seen["while paused"] = steps_within(run, 0.5)
-        seen["edited"] = run.ask(AddFilters("conv1", 2)).version
-        steps_within(run, 0.2)
+        seen["at"] = step_after(run, 0.2)
+        seen["later"] = step_after(run, 0.5)
+        seen["edited at"] = run.ask(AddFilters("conv1", 2)).step
         run.command(Control("step"))
-        seen["stepped"] = steps_within(run, 0.5)
+        seen["stepped"] = step_after(run, 0.5)
         run.command(Control("resume"))
-        seen["resumed"] = steps_within(run, 0.5)
+        seen["resumed"] = step_after(run, 0.5)
         seen["stopped"] = run.command(Control("stop"))
         return seen
 
     seen, trainer = train_with(person, tmp_path)
     assert seen["paused"] == "Paused"
-    assert seen["while paused"] == 0
-    assert seen["stepped"] == 1
-    assert seen["resumed"] > 5
+    assert seen["later"] == seen["at"]
+    assert seen["edited at"] == seen["stepped"] == seen["at"] + 1
+    assert seen["resumed"] > seen["stepped"] + 5
     assert trainer.lightning_module.conv1.out_channels == 6
     path = Path(seen["stopped"].removeprefix("Stopping; saved "))
     assert path.is_file()

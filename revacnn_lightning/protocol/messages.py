@@ -251,9 +251,9 @@ class _Array(Struct, frozen=True):
 def _extract(arrays: list[np.ndarray], value: Any) -> Any:
     """Encoder hook: move an array out of the header into a buffer frame."""
     if isinstance(value, np.ndarray):
-        dtype = "<f2" if value.dtype == np.float16 else "<f4"
-        arrays.append(np.ascontiguousarray(value, dtype=dtype))
-        return _Array(list(value.shape), len(arrays) - 1, dtype[1:])
+        dtype: Literal["f2", "f4"] = "f2" if value.dtype == np.float16 else "f4"
+        arrays.append(np.ascontiguousarray(value, dtype=f"<{dtype}"))
+        return _Array(list(value.shape), len(arrays) - 1, dtype)
     raise NotImplementedError(f"messages hold no {type(value).__name__}")
 
 

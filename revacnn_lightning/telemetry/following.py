@@ -10,11 +10,14 @@ two branches is not the map of either conv.
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-__all__ = ["Trail", "is_nonlinearity", "is_norm"]
+__all__ = ["Trail", "is_nonlinearity", "is_norm", "period"]
+
+T = TypeVar("T")
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -94,3 +97,13 @@ class Trail:
     def clear(self) -> None:
         """Forget all tensors."""
         self._marks.clear()
+
+
+def period(sequence: Sequence[T]) -> list[T]:
+    """The shortest beginning that repeated gives the sequence: ABAB -> AB, ABC -> ABC."""
+    for length in range(1, len(sequence) // 2 + 1):
+        if len(sequence) % length == 0 and all(
+            item is sequence[i % length] for i, item in enumerate(sequence)
+        ):
+            return list(sequence[:length])
+    return list(sequence)

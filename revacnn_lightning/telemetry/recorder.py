@@ -1,39 +1,52 @@
 """Hooks on the convs, one flat device buffer, one copy to the host per batch.
 
-What the hooks see is reduced at once to one number per filter (`statistics`), while the tensor is
-still in the cache and before an in-place ReLU overwrites it. The sums stay on the device; the end
-of the batch concatenates them and copies the result to the host, once. Scales (images,
-coefficients, loss scale) are applied there.
+What the hooks see is reduced to one number per filter (`statistics`) within the batch. The sums
+stay on the device; the end of the batch concatenates them and copies the result to the host, once.
+Counts (images, pixels, coefficients) and the loss scale are divided out there.
 
-Weight gradients come from hooks on the weights, which see what this backward pass brought, before
-it is added to ``.grad`` and before clipping. Maps come from one hook on all module calls of the
-process: nothing is stored in the model, so its copies, pickles and checkpoints know nothing of us.
+Maps come from one hook on all module calls of the process, weight gradients from hooks on the
+weights, optimizer steps from hooks on all optimizers: nothing is stored in the model, so its
+copies, pickles and checkpoints know nothing of us.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry import statistics as reduce
-from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
+from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm, period
+from revacnn_lightning.telemetry.maps import MapQueue, MapSums
+from revacnn_lightning.telemetry.statistics import (
+    DEFAULT,
+    MAP_GRADIENTS,
+    STATISTICS,
+    WHILE_LOOKED_AT,
+    Conv,
+)
+from revacnn_lightning.telemetry.transfer import Transfer
+from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weight_of
 
-__all__ = ["DEFAULT", "STATISTICS", "Recorder", "Recording"]
+__all__ = ["Recorder", "Recording"]
 
 log = logging.getLogger(__name__)
 
-DEFAULT = ("gradient", "activation", "weight_norm", "update_ratio")
-STATISTICS = DEFAULT
+# What a compiled module says when it is called while any hook on all modules is there. Ours leaves
+# compiled regions alone.
+_COMPILED_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
 
 
 @dataclass
@@ -47,64 +60,108 @@ class Recording:
 
     names: list[str]
     values: np.ndarray
-    nonfinite: bool  # inf or NaN among the gradients of this batch
+    nonfinite: bool  # inf or NaN among the gradients of the convs on this batch
     layers: list[str]
     widths: list[int]
+    tag: Any = None  # what `end_batch` was given
 
 
 @dataclass(eq=False)
 class _Layer:
-    """A conv and what is known of it; the second half is of the current batch."""
+    """A conv and what is known of it."""
 
     name: str
-    conv: reduce.Conv
+    conv: Conv
     width: int
-    weight: Tensor | None = None  # the parameter that has our hook
-    handle: RemovableHandle | None = None
-    source: nn.Module | None = None  # the module whose output is measured; None: not known yet
-    rank: int = -1  # place in the forward order; -1: not seen yet
+    weights: WeightSums
+    own: MapSums  # of the conv's output
+    passed_on: MapSums  # of the output of the non-linearity that follows
+    source: nn.Module | None = None  # whose output is the map: the conv or the non-linearity
+    follower: nn.Module | None = None  # the non-linearity that followed in this batch
+    rank: int = -1  # place in the forward order; -1: as in the model
+    seen: bool = False  # it was called
     turn: int = -1  # when it was called first in this batch; -1: not called
-    calls: int = 0
-    images: int = 0  # of all calls whose map was summed
-    absolute: Tensor | None = None  # Σ|a| of the conv's output
-    passed_on: Tensor | None = None  # Σa of the output of the non-linearity that follows
-    follower: nn.Module | None = None  # that non-linearity, and how many calls reached it
-    followed: int = 0
-    gradient: Tensor | None = None  # Σ|∂L/∂w|
-    norm: Tensor | None = None  # ‖w‖ as of the last time it was needed
-    before: Tensor | None = None  # the weight just before the optimizer steps
-    update: Tensor | None = None  # ‖Δw‖/‖w‖ of the last step
+    hidden: bool = False  # it runs, but its calls do not reach us
+    wanted: frozenset[str] = frozenset()  # statistics of this batch
 
-    def begin(self) -> None:
-        self.calls = self.images = self.followed = 0
+    @property
+    def map(self) -> MapSums:
+        """Of the activation map."""
+        return self.passed_on if self.source not in (None, self.conv) else self.own
+
+    def begin(self, wanted: frozenset[str]) -> None:
+        self.wanted = wanted
         self.turn = -1
-        self.absolute = self.passed_on = self.follower = self.gradient = self.norm = None
-        self.update = None
+        self.follower = None
+        self.own.begin()
+        self.passed_on.begin()
+
+    def forget(self) -> None:
+        """It was edited, or the network around it was."""
+        self.source = None
+        self.hidden = False
+        self.weights.forget()
+        self.own.at_once = self.passed_on.at_once = False
+        self.begin(frozenset())
+
+
+@dataclass(eq=False)
+class _Tap:
+    """A module whose calls give maps, and whose: ``owners`` repeat, call after call."""
+
+    owners: list[_Layer | None] = field(default_factory=list)
+    calls: int = 0
+    again: int = 0  # calls that activation checkpointing repeated
+
+    def next_owner(self, again: bool) -> _Layer | None:
+        turn = self.again if again else self.calls
+        if again:
+            self.again += 1
+        else:
+            self.calls += 1
+        return self.owners[turn % len(self.owners)] if self.owners else None
 
 
 class Recorder:
     """Statistics of every filter of every conv of a model, batch by batch.
 
+    The first batch is *traced*: it finds out the forward order and whose output is the map of each
+    conv. The batches after it rely on that and check that it still holds; a network that takes
+    another way from batch to batch is traced on every batch, which costs a little more.
+
     Args:
         model: observed from `attach` to `detach`; the model itself is never changed.
-        statistics: which of `STATISTICS` to gather.
+        statistics: which of `STATISTICS` to gather of all layers.
+
+    Raises:
+        ValueError: a statistic that does not exist.
     """
 
     def __init__(self, model: nn.Module, *, statistics: Sequence[str] = DEFAULT) -> None:
         unknown = set(statistics) - set(STATISTICS)
         if unknown:
-            raise ValueError(f"unknown statistics {sorted(unknown)}; known are {list(STATISTICS)}")
-        self.names = list(statistics)
+            raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
+        self.statistics = [name for name in STATISTICS if name in statistics]
         self._model = model
         self._layers: list[_Layer] = []
         self._of_conv: dict[nn.Module, _Layer] = {}
+        self._looked_at: frozenset[str] = frozenset()
         self._handles: list[RemovableHandle] = []
-        self._trail = Trail()
+        self._filter: Any = None
         self._counting = False
+        self._tracing = True
+        self._restless = False  # the network has taken another way than the trace
+        self._trail = Trail()
+        self._taps: dict[nn.Module, _Tap] = {}
+        self._traced: dict[nn.Module, list[_Layer | None]] = {}
         self._turns = itertools.count()
+        self._queue = MapQueue()
+        self._reader = GradientReader()
+        self._transfer: Transfer[Recording] = Transfer()
+        self._loss_scale: Tensor | float = 1.0
         self.follow()
 
-    # -- what is observed ---------------------------------------------------------------------
+    # ------------------------------------------------------------------ what is observed
 
     @property
     def layers(self) -> list[str]:
@@ -118,213 +175,399 @@ class Recorder:
 
     @property
     def activation_of(self) -> dict[str, str]:
-        """Layer -> name of the module whose output ``activation`` sums; "" for |conv output|."""
+        """Layer -> name of the module whose output is its map; "" for the conv's own output."""
         names = {module: name for name, module in self._model.named_modules()}
         return {
-            layer.name: "" if layer.source in (None, layer.conv) else names[layer.source]
+            layer.name: "" if layer.source in (None, layer.conv) else names.get(layer.source, "")
             for layer in self._layers
         }
 
     @property
     def observed(self) -> dict[str, bool]:
-        """Layer -> whether its maps reach us."""
-        return {layer.name: True for layer in self._layers}
+        """Layer -> whether its maps reach us.
+
+        False for a conv in a compiled region, where no hook runs. Its weights, and what the
+        optimizer does to them, are known all the same.
+        """
+        return {layer.name: not layer.hidden for layer in self._layers}
+
+    def look_at(self, layers: Iterable[str]) -> None:
+        """Gather of these layers also what is gathered only while somebody looks at them."""
+        self._looked_at = frozenset(layers)
 
     def attach(self) -> None:
         """Begin to observe. Does nothing if already attached."""
-        if not self._handles:
-            self._handles = [
-                register_module_forward_hook(self._on_forward),
-                register_optimizer_step_post_hook(self._on_step),
-            ]
+        if self._handles:
+            return
+        self._handles = [
+            register_module_forward_hook(self._on_forward),
+            register_optimizer_step_pre_hook(self._on_stepping),
+            register_optimizer_step_post_hook(self._on_stepped),
+        ]
+        if self._filter is None and any(map(_is_compiled, self._model.modules())):
+            warnings.filterwarnings("ignore", _COMPILED_WARNING, UserWarning)
+            self._filter = warnings.filters[0]
 
     def detach(self) -> None:
         """Remove every trace. May be called at any time, any number of times."""
-        self._counting = False
-        self._trail.clear()
+        self._stop()
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._filter in warnings.filters:
+            warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
+        self._filter = None
+        self._transfer.clear()
         for layer in self._layers:
-            _unhook(layer)
-            layer.begin()
-            layer.before = None
+            self._reader.unhook(layer.weights)
+            layer.weights.forget()
+            layer.begin(frozenset())
 
     def follow(self) -> None:
-        """Take note of a structural edit: new, removed and resized convs. Between batches only."""
-        known = self._of_conv
-        found = [
-            (name, module)
-            for name, module in self._model.named_modules()  # each module once, even when shared
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        ]
-        self._of_conv = {}
-        for name, conv in found:
-            layer = known.pop(conv, None) or _Layer(name, conv, 0)
-            layer.name, layer.width = name, conv.out_channels
-            layer.begin()
-            layer.source = layer.before = None
-            _unhook(layer)
-            self._of_conv[conv] = layer
+        """Take note of a structural edit: new, removed, resized convs. Between batches only.
+
+        Recordings that are still under way (see `end_batch`) are of the structure before: take
+        them with `flush` first.
+        """
+        known, self._of_conv = self._of_conv, {}
+        for name, module in self._model.named_modules():  # each module once, even when shared
+            if isinstance(module, Conv):
+                layer = known.pop(module, None) or _new_layer(module)
+                layer.name, layer.width = name, module.out_channels
+                self._reader.unhook(layer.weights)
+                layer.forget()
+                self._of_conv[module] = layer
         for layer in known.values():
-            _unhook(layer)
+            self._reader.unhook(layer.weights)
         self._layers = _forward_order(list(self._of_conv.values()))
+        self._tracing, self._restless = True, False
+        self._taps = {}
 
-    # -- a batch ------------------------------------------------------------------------------
+    # ------------------------------------------------------------------ a batch
 
-    def begin_batch(self) -> None:
-        """From here to `end_batch`, forwards and backwards count."""
-        self._counting = bool(self._handles)
-        self._trail.clear()
-        self._turns = itertools.count()
-        for layer in self._layers:
-            layer.begin()
-            _hook(layer, self._on_gradient)
-
-    def end_batch(self, *, grad_scale: float = 1.0) -> Recording | None:
-        """Stop counting; what the batch told us.
+    def begin_batch(self, *, loss_scale: Tensor | float = 1.0) -> None:
+        """From here to `end_batch`, forwards and backwards count.
 
         Args:
-            grad_scale: what the loss was multiplied by before the backward pass, and with it all
-                gradients: ``loss scale / accumulate_grad_batches``. It is divided out again.
+            loss_scale: what mixed precision multiplies the loss by. A tensor on the device is
+                copied there, without waiting for it.
+        """
+        if not self._handles:
+            return
+        self._counting = True
+        self._loss_scale = (
+            loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
+        )
+        self._turns = itertools.count()
+        self._traced = {}
+        everywhere = frozenset(self.statistics)
+        looked_at = everywhere | WHILE_LOOKED_AT
+        for tap in self._taps.values():
+            tap.calls = tap.again = 0
+        for layer in self._layers:
+            layer.begin(looked_at if layer.name in self._looked_at else everywhere)
+        self._reader.begin(layer.weights for layer in self._layers)
+
+    def end_batch(self, *, grad_scale: float = 1.0, tag: Any = None) -> Recording | None:
+        """Stop counting; what the batch told us.
+
+        From a GPU that is the recording of the batch before, whose copy has finished meanwhile.
+
+        Args:
+            grad_scale: what else the loss was multiplied by before the backward pass, and with it
+                all gradients: ``1 / accumulate_grad_batches``. It is divided out again.
+            tag: goes into the recording of this batch.
         """
         if not self._counting:
             return None
+        with torch.no_grad():
+            self._queue.flush()
+            self._settle()
+            recording = self._send(grad_scale, tag)
+        self._stop()
+        return recording
+
+    def flush(self) -> list[Recording]:
+        """The recordings that are still under way, oldest first; waits for the device."""
+        return self._transfer.flush()
+
+    def _stop(self) -> None:
         self._counting = False
+        self._reader.end()
+        self._queue.clear()
         self._trail.clear()
-        self.optimizer_stepped()
-        self._settle_sources()
-        self._settle_order()
-        return self._to_host(grad_scale)
 
-    def optimizer_stepping(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """The gradients are complete and the optimizer is about to change the weights."""
-        self.optimizer_stepped()
-        if not self._counting or "update_ratio" not in self.names:
-            return
-        mine = None if optimizer is None else _parameters(optimizer)
-        for layer in self._layers:
-            weight = layer.weight
-            if weight is not None and (mine is None or id(weight) in mine):
-                layer.before = weight.detach().clone()
-
-    def optimizer_stepped(self) -> None:
-        """The optimizer has changed the weights."""
-        for layer in self._layers:
-            before, layer.before = layer.before, None
-            if before is None or layer.weight is None:
-                continue
-            after = layer.weight.detach()
-            layer.norm = reduce.rows_norm(reduce.filter_rows(after, layer.conv))
-            change = reduce.rows_norm(reduce.filter_rows(before.sub_(after), layer.conv))
-            layer.update = change / layer.norm
-
-    # -- hooks --------------------------------------------------------------------------------
+    # ------------------------------------------------------------------ hooks
 
     def _on_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not self._counting or not isinstance(output, Tensor):
+        if torch.compiler.is_compiling():
+            return  # a compiled region leaves us out; `observed` says so
+        if not self._counting:
             return
+        if self._tracing:
+            if isinstance(output, Tensor) and output.dim() == 4:
+                self._trace(module, args, output)
+            return
+        tap = self._taps.get(module)
+        if tap is not None:
+            self._measure(tap, output)
+
+    def _measure(self, tap: _Tap, output: Tensor) -> None:
+        again = _in_backward()
+        owner = tap.next_owner(again)
+        if owner is None:
+            return
+        sums = owner.map
+        self._watch_gradient(owner, sums, output)
+        if again:
+            return
+        sums.seen(output)
+        if "activation" not in owner.wanted and "firing" not in owner.wanted:
+            return
+        if sums.at_once:
+            sums.add(output.detach(), "firing" in owner.wanted)
+        else:
+            self._queue.put(sums, output, sums.add, "firing" in owner.wanted)
+
+    def _trace(self, module: nn.Module, args: Any, output: Tensor) -> None:
         layer = self._of_conv.get(module)
         if layer is not None:
-            self._on_conv(layer, output)
-        elif args and is_norm(module):
+            owner: _Layer | None = layer
+            self._trail.mark(output, layer)
+        elif args and (is_norm(module) or is_nonlinearity(module)):
             owner = self._trail.take(args[0], output)
+        else:
+            return
+        if layer is None and is_norm(module):
             if owner is not None:
                 self._trail.mark(output, owner)
-        elif args and is_nonlinearity(module):
-            owner = self._trail.take(args[0], output)
-            if owner is not None:
-                self._on_passed_on(owner, module, output)
+            return
+        again = _in_backward()
+        if not again:
+            self._traced.setdefault(module, []).append(owner)
+        if owner is not None:
+            self._measure_traced(owner, module, output, again)
 
-    def _on_conv(self, layer: _Layer, output: Tensor) -> None:
-        if _in_backward():
-            return  # activation checkpointing computes again what was counted already
-        if not layer.calls:
-            layer.turn = next(self._turns)
-        _hook(layer, self._on_gradient)  # a lazy module has its weight only now
-        layer.calls += 1
-        if layer.source is None or layer.source is layer.conv:
-            layer.absolute = _add(layer.absolute, reduce.absolute_sum(output.detach()))
-            layer.images += len(output)
-        if layer.source is not layer.conv:
-            self._trail.mark(output, layer)
+    def _measure_traced(
+        self, owner: _Layer, module: nn.Module, output: Tensor, again: bool
+    ) -> None:
+        sums = owner.own if module is owner.conv else owner.passed_on
+        self._watch_gradient(owner, sums, output)
+        if again:
+            return
+        if module is not owner.conv:
+            owner.follower = module
+        elif owner.turn < 0:
+            owner.turn = next(self._turns)
+            self._reader.hook(owner.weights)  # a lazy conv has its weight only now
+        sums.seen(output)
+        sums.add(output.detach(), "firing" in owner.wanted)
+        self._queue.put(sums, output, None)
 
-    def _on_passed_on(self, layer: _Layer, module: nn.Module, output: Tensor) -> None:
-        layer.follower = module
-        layer.followed += 1
-        layer.passed_on = _add(layer.passed_on, reduce.map_sum(output.detach()))
-        if layer.source is not None:
-            layer.images += len(output)
+    def _watch_gradient(self, owner: _Layer, sums: MapSums, output: Tensor) -> None:
+        if not output.requires_grad or owner.wanted.isdisjoint(MAP_GRADIENTS):
+            return
+        magnitude = "activation_gradient" in owner.wanted
+        per_image = "signal_to_noise" in owner.wanted
 
-    def _on_gradient(self, layer: _Layer, gradient: Tensor) -> None:
-        if self._counting:
-            rows = reduce.filter_rows(gradient.detach(), layer.conv)
-            layer.gradient = _add(layer.gradient, reduce.rows_absolute_sum(rows))
+        def arrive(gradient: Tensor) -> None:
+            if self._counting:
+                self._queue.put(sums, gradient.detach(), sums.add_gradient, magnitude, per_image)
 
-    def _on_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.optimizer_stepped()
+        output.register_hook(arrive)
 
-    # -- the end of a batch -------------------------------------------------------------------
+    def _on_stepping(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        if not self._counting or "update_ratio" not in self.statistics:
+            return None
+        mine = self._weights_of(optimizer)
+        if not mine:
+            return None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: the optimizer
+        if closure is None:
+            _stepping(mine, optimizer)
+            return None
 
-    def _settle_sources(self) -> None:
-        """Decide, for layers seen for the first time, what their activation is the sum of."""
-        for layer in self._layers:
-            if not layer.calls:
-                continue
-            if layer.source is None:
-                every_call = layer.followed == layer.calls
-                layer.source = layer.follower if every_call else layer.conv
-            elif layer.source is not layer.conv and layer.followed != layer.calls:
-                layer.source = None  # the network took another way: find out again
-                layer.passed_on = None
+        def closure_then_copy() -> Any:  # backward runs in it: a copy before would cost its memory
+            result = closure()
+            _stepping(mine, optimizer)
+            return result
+
+        if len(args) > 1:
+            return (args[0], closure_then_copy, *args[2:]), kwargs
+        return args, {**kwargs, "closure": closure_then_copy}
+
+    def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._counting:
+            return
+        with torch.no_grad():
+            for weights, group in self._weights_of(optimizer):
+                if "update_ratio" in self.statistics:
+                    weights.stepped(group, optimizer)
+                if "optimizer_gradient" in self.statistics:
+                    weights.took()
+
+    def _weights_of(
+        self, optimizer: torch.optim.Optimizer
+    ) -> list[tuple[WeightSums, dict[str, Any]]]:
+        """Our weights that the optimizer changes, each with its parameter group."""
+        mine = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
+        return [
+            (mine[id(parameter)], group)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if id(parameter) in mine
+        ]
+
+    # ------------------------------------------------------------------ the end of a batch
+
+    def _settle(self) -> None:
+        """Draw the conclusions of a traced batch, or see whether the trace still holds."""
+        if self._tracing:
+            for layer in self._layers:
+                _settle_source(layer)
+            self._settle_order()
+            self._settle_hidden()
+            self._tracing = self._restless
+            if not self._restless:
+                self._settle_taps()
+        elif not self._as_traced():
+            self._tracing = self._restless = True
+        elif any(self._taps[layer.conv].calls for layer in self._layers if not layer.seen):
+            self._tracing = True  # a conv not seen before
 
     def _settle_order(self) -> None:
         """Sort by this batch's forward, if it called a layer that was not seen before."""
-        if any(layer.rank < 0 <= layer.turn for layer in self._layers):
+        if any(layer.turn >= 0 and not layer.seen for layer in self._layers):
             for layer in self._layers:
                 layer.rank = layer.turn
+                layer.seen = layer.seen or layer.turn >= 0
             self._layers = _forward_order(list(self._of_conv.values()))
 
-    def _to_host(self, grad_scale: float) -> Recording:
+    def _settle_hidden(self) -> None:
+        """Layers that got a gradient without having been called run where no hook does."""
+        unseen = [layer for layer in self._layers if not layer.seen]
+        compiled = any(layer.weights.arrived for layer in unseen)
+        hidden = [layer for layer in unseen if compiled and not layer.hidden]
+        for layer in self._layers:
+            layer.hidden = compiled and layer in unseen
+        if hidden:
+            names = ", ".join(layer.name for layer in hidden)
+            log.warning(
+                "The activation maps of %s are not observed: they run in a compiled region "
+                "(torch.compile, torch.jit), where no hook is called. Their weights are.",
+                names,
+            )
+
+    def _settle_taps(self) -> None:
+        """Which modules to listen to from now on, and whose maps their calls give."""
+        for module, owners in self._traced.items():
+            mine = [layer if layer and layer.source is module else None for layer in owners]
+            self._taps[module] = _Tap(period(mine))
+        for layer in self._layers:
+            self._taps.setdefault(layer.conv, _Tap())  # not called yet
+        self._taps = {
+            module: tap
+            for module, tap in self._taps.items()
+            if any(tap.owners) or (module in self._of_conv and not self._of_conv[module].seen)
+        }
+
+    def _as_traced(self) -> bool:
+        """Whether the network took the way that was traced; maps that it missed are lost."""
+        holds = True
+        for tap in self._taps.values():
+            if tap.owners and tap.calls % len(tap.owners):
+                holds = False
+                for layer in tap.owners:
+                    if layer is not None:
+                        layer.map.lost = True
+        for layer in self._layers:
+            if layer.weights.arrived and not layer.map.calls and not layer.hidden:
+                holds = holds and not layer.seen
+                layer.map.lost = True
+        return holds
+
+    def _send(self, grad_scale: float, tag: Any) -> Recording | None:
+        names = self.statistics
+        if self._looked_at:
+            names = [name for name in STATISTICS if name in {*names, *WHILE_LOOKED_AT}]
         parts: list[Tensor] = []
-        scales: list[float] = []
-        for name in self.names:
+        divisors: list[float] = []
+        for name in names:
+            read = getattr(self, f"_{name}")
             for layer in self._layers:
-                value, scale = getattr(self, f"_read_{name}")(layer, grad_scale)
-                parts.append(_filler(layer) if value is None else value)
-                scales.append(scale)
-        widths = self.widths
-        flat = torch.cat(parts) if parts else torch.zeros(0)
-        values = flat.cpu().numpy().reshape(len(self.names), sum(widths))
-        factors = np.asarray(scales, np.float32).reshape(len(self.names), len(widths))
-        values *= np.repeat(factors, widths, axis=1)
-        nonfinite = False
-        if "gradient" in self.names:
-            measured = np.repeat([layer.gradient is not None for layer in self._layers], widths)
-            row = values[self.names.index("gradient")]
-            nonfinite = not np.isfinite(row[measured]).all()
-        return Recording(list(self.names), values, nonfinite, self.layers, widths)
+                value, divisor = read(layer) if name in layer.wanted else (None, np.nan)
+                parts.append(_zeros(layer) if value is None else value)
+                divisors.append(divisor)
+        if isinstance(self._loss_scale, Tensor):
+            parts.append(self._loss_scale.float().reshape(1))
+        else:
+            grad_scale *= self._loss_scale
+        flat = torch.cat(_on_one_device(parts)) if parts else torch.zeros(0)
+        layers, widths = self.layers, self.widths
+        arrived = np.repeat([layer.weights.arrived for layer in self._layers], widths)
 
-    def _read_gradient(self, layer: _Layer, grad_scale: float) -> tuple[Tensor | None, float]:
-        if layer.gradient is None:
-            return None, 0.0 if layer.weight is not None else np.nan
-        assert layer.weight is not None
-        return layer.gradient, layer.width / layer.weight.numel() / grad_scale
+        def finish(values: np.ndarray) -> Recording:
+            scale, count = grad_scale, len(names) * sum(widths)
+            if len(values) > count:
+                scale *= float(values[count])
+            table = values[:count].reshape(len(names), -1)
+            by = np.asarray(divisors, np.float64).reshape(len(names), len(widths))
+            for row, name in enumerate(names):
+                if name in ("gradient", "activation_gradient"):
+                    by[row] *= scale
+            with np.errstate(all="ignore"):  # infinite gradients are data here
+                table /= np.repeat(by, widths, axis=1)
+            gradients = table[[row for row, name in enumerate(names) if name == "gradient"]]
+            nonfinite = not np.isfinite(gradients[:, arrived]).all()
+            return Recording(list(names), table, nonfinite, layers, widths, tag)
 
-    def _read_activation(self, layer: _Layer, grad_scale: float) -> tuple[Tensor | None, float]:
-        value = layer.absolute if layer.source is layer.conv else layer.passed_on
-        if value is None or layer.images == 0:
-            return None, np.nan if layer.calls else 0.0
-        return value, 1 / layer.images
+        return self._transfer.send(flat, finish)
 
-    def _read_weight_norm(self, layer: _Layer, grad_scale: float) -> tuple[Tensor | None, float]:
-        weight = layer.conv._parameters.get("weight")
-        if layer.norm is None and weight is not None and not nn.parameter.is_lazy(weight):
-            layer.norm = reduce.rows_norm(reduce.filter_rows(weight.detach(), layer.conv))
-        return layer.norm, 1.0 if layer.norm is not None else np.nan
+    # Each statistic of a layer: the sums, and the count to divide them by. No sums: divided by
+    # one, zero; divided by NaN, not measured.
 
-    def _read_update_ratio(self, layer: _Layer, grad_scale: float) -> tuple[Tensor | None, float]:
-        return layer.update, 1.0 if layer.update is not None else np.nan
+    def _gradient(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        value = layer.weights.gradient()
+        if value is None:
+            unknown = layer.weights.arrived or layer.weights.parameter is None
+            return None, np.nan if unknown else 1
+        return value, _coefficients(layer)
+
+    def _optimizer_gradient(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        value = layer.weights.used
+        return value, np.nan if value is None else _coefficients(layer)
+
+    def _weight_norm(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        value = layer.weights.norm_now()
+        return value, np.nan if value is None else 1
+
+    def _update_ratio(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        value = layer.weights.update
+        return value, np.nan if value is None else 1
+
+    def _activation(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        return _of_maps(layer, layer.map.total, layer.map.images)
+
+    def _firing(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        return _of_maps(layer, layer.map.positive, layer.map.pixels)
+
+    def _activation_gradient(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        return _of_maps(layer, layer.map.gradient, layer.map.gradient_pixels)
+
+    def _signal_to_noise(self, layer: _Layer) -> tuple[Tensor | None, float]:
+        value = layer.map.signal_to_noise()
+        return value, np.nan if value is None or layer.map.lost or layer.hidden else 1
+
+
+def _new_layer(conv: Conv) -> _Layer:
+    return _Layer("", conv, 0, WeightSums(conv), MapSums(absolute=True), MapSums(absolute=False))
+
+
+def _settle_source(layer: _Layer) -> None:
+    """Decide what the map of a traced layer is: what followed every call of it, else its output."""
+    if layer.own.calls:
+        every = layer.passed_on.calls == layer.own.calls
+        layer.source = layer.follower if every else layer.conv
 
 
 def _forward_order(layers: list[_Layer]) -> list[_Layer]:
@@ -336,39 +579,41 @@ def _forward_order(layers: list[_Layer]) -> list[_Layer]:
     return [layer for _, _, layer in sorted(keyed, key=lambda item: item[:2])]
 
 
-def _hook(layer: _Layer, on_gradient: Any) -> None:
-    """Have our hook on the weight that the conv has now, if it can have a gradient."""
-    weight = layer.conv._parameters.get("weight")
-    if weight is layer.weight:
-        return
-    _unhook(layer)
-    if weight is None or not weight.requires_grad or nn.parameter.is_lazy(weight):
-        return
-    layer.weight = weight
-    layer.handle = weight.register_hook(lambda gradient: on_gradient(layer, gradient))
+def _of_maps(layer: _Layer, value: Tensor | None, count: int) -> tuple[Tensor | None, float]:
+    if layer.hidden or layer.map.lost:
+        return None, np.nan
+    return (None, 1) if value is None or not count else (value, count)
 
 
-def _unhook(layer: _Layer) -> None:
-    if layer.handle is not None:
-        layer.handle.remove()
-    layer.weight = layer.handle = None
+def _coefficients(layer: _Layer) -> float:
+    """K, how many a filter has."""
+    weight = weight_of(layer.conv)
+    return np.nan if weight is None else weight.numel() / layer.width
 
 
-def _add(total: Tensor | None, part: Tensor) -> Tensor:
-    return part if total is None else total + part
-
-
-def _filler(layer: _Layer) -> Tensor:
+def _zeros(layer: _Layer) -> Tensor:
     """Stands for a value that was not measured."""
-    device = "cpu" if layer.weight is None else layer.weight.device
-    return torch.zeros(layer.width, device=device)
+    weight = weight_of(layer.conv)
+    return torch.zeros(layer.width, device="cpu" if weight is None else weight.device)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> set[int]:
-    groups: Iterable[dict[str, Any]] = optimizer.param_groups
-    return {id(parameter) for group in groups for parameter in group["params"]}
+def _on_one_device(parts: list[Tensor]) -> list[Tensor]:
+    """A model spread over several devices gathers on that of its first conv."""
+    device = parts[0].device
+    return [part if part.device == device else part.to(device) for part in parts]
+
+
+def _stepping(
+    weights: Collection[tuple[WeightSums, dict[str, Any]]], optimizer: torch.optim.Optimizer
+) -> None:
+    for each, group in weights:
+        each.stepping(group, optimizer)
 
 
 def _in_backward() -> bool:
     """Whether autograd is running on this thread."""
     return torch._C._current_graph_task_id() != -1
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return "_orig_mod" in module._modules  # without importing the compiler to ask for its class

@@ -48,6 +48,7 @@ def of_layer(recording, name, layer):
 def _nothing_left():
     yield
     module_internals._global_forward_hooks.clear()
+    optimizer_internals._global_optimizer_pre_hooks.clear()
     optimizer_internals._global_optimizer_post_hooks.clear()
 
 
@@ -100,7 +101,6 @@ def test_update_ratio():
         before = copy.deepcopy(model)
         recorder.begin_batch()
         obvious.train_step(model, IMAGES)
-        recorder.optimizer_stepping(optimizer)
         optimizer.step()
         recording = recorder.end_batch()
     for name in recording.layers:
@@ -202,7 +202,10 @@ def test_validation_is_not_counted():
 def trace_of_us(model):
     return [
         dict(module_internals._global_forward_hooks),
-        dict(optimizer_internals._global_optimizer_post_hooks),
+        {
+            **optimizer_internals._global_optimizer_pre_hooks,
+            **optimizer_internals._global_optimizer_post_hooks,
+        },
         [p._backward_hooks for p in model.parameters() if p._backward_hooks],
         [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks],
         [m for m in model.modules() if m._backward_hooks or m._backward_pre_hooks],

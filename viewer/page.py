@@ -1,0 +1,139 @@
+"""One tab's page: its components, when each is updated, and when nothing is sent at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from functools import lru_cache
+from pathlib import Path
+
+from bokeh.document import Document
+
+from .components import Component
+from .components.filter_history import FilterActivation, FilterGradient
+from .components.header import Header
+from .components.inspector import Inspector
+from .components.layer_chart import LayerActivationChart, LayerGradientChart
+from .components.layer_filters import FilterBars, FilterCloud
+from .components.learning_rate import LearningRateChart
+from .components.loss import LossChart
+from .components.marks import EditMarks
+from .components.network import NetworkView
+from .components.staging_bar import Changes, Reply, StagingBar
+from .glyphs import Command, PageLink, Panel
+from .hub import Hub
+from .palette import PALETTES, theme
+from .tab import Tab
+
+__all__ = ["Page", "assets"]
+
+log = logging.getLogger(__name__)
+
+TICK_MS = 100  # network, header, staging: 10 Hz
+CHARTS_EVERY = 4  # ticks
+LOST_SECONDS = 5.0  # an answer that takes longer is not coming
+
+
+class Page:
+    """Everything of one tab. Lives as long as its document."""
+
+    def __init__(self, hub: Hub, theme_name: str = "dark") -> None:
+        self.link = PageLink(name="link", theme=theme_name)
+        self.tab = Tab(hub, self.link, PALETTES[theme_name])
+        tab, marks = self.tab, EditMarks(self.tab)
+        self.network = NetworkView(tab)
+        self.fast: list[Component] = [
+            self.network, Header(tab), Inspector(tab), StagingBar(tab), Reply(tab), Changes(tab),
+        ]  # fmt: skip
+        self.slow: list[Component] = [
+            marks,
+            LossChart(tab, marks.source),
+            LearningRateChart(tab, marks.source),
+            LayerGradientChart(tab, marks.source),
+            LayerActivationChart(tab, marks.source),
+            FilterBars(tab),
+            FilterCloud(tab),
+            FilterGradient(tab, marks.source),
+            FilterActivation(tab, marks.source),
+        ]
+        self._sent_at = 0.0
+        self._ticks = 0
+        self.link.on_event(Command, self._on_command)
+        self.link.on_change("theme", self._on_theme)
+
+    def open(self, document: Document) -> None:
+        """Put the page into a document and begin to update it."""
+        document.theme = theme(self.tab.palette)
+        panels = [self.network.headers, self.network.selection]
+        for component in (*self.fast, *self.slow):
+            if isinstance(component.root, Panel):
+                panels.append(component.root)
+            elif not isinstance(component, EditMarks):
+                document.add_root(component.root)
+        self.link.panels = panels
+        document.add_root(self.link)
+        self.update()
+        _every(document, TICK_MS, self)
+
+    def update(self) -> None:
+        """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
+        if not self._may_send():
+            return
+        self.tab.update()
+        due = self._ticks % CHARTS_EVERY == 0
+        self._ticks += 1
+        changed = [component.update() for component in (*self.fast, *(self.slow if due else ()))]
+        if any(changed):
+            self.link.sent += 1
+            self._sent_at = time.monotonic()
+
+    def _may_send(self) -> bool:
+        """Not to a hidden tab, and not while the page has yet to paint what it got."""
+        if not self.link.visible:
+            return False
+        waiting = self.link.sent > self.link.seen
+        return not waiting or time.monotonic() - self._sent_at > LOST_SECONDS
+
+    def _on_command(self, event: Command) -> None:
+        self.tab.command(event)
+        for component in self.fast:
+            component.update()
+
+    def _on_theme(self, _attribute: str, _old: str, new: str) -> None:
+        palette = PALETTES.get(new)
+        if palette is None or palette is self.tab.palette:
+            return
+        self.tab.palette = palette
+        document = self.link.document
+        if document is not None:
+            document.theme = theme(palette)
+        for component in (*self.fast, *self.slow):
+            component.restyle(palette)
+        self._ticks = 0
+
+
+def _every(document: Document, ms: int, page: Page) -> None:
+    """Update the page periodically, without keeping a closed one alive."""
+    reference = weakref.ref(page)
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.update()
+
+    document.add_periodic_callback(call, ms)
+
+
+@lru_cache(maxsize=1)
+def assets() -> dict[str, str]:
+    """Style and script of the page, to be written into it.
+
+    So the page is the same wherever it is served from, and behind any prefix.
+    """
+    folder = Path(__file__).with_name("static")
+    scripts = sorted(folder.glob("*.js"))
+    return {
+        "style": (folder / "page.css").read_text(encoding="utf-8"),
+        "script": ";\n".join(path.read_text(encoding="utf-8") for path in scripts),
+    }
