@@ -253,7 +253,8 @@ def _umap(data: Array, job: Job) -> Array:
 
 def _umap_warm(data: Array, last: Array, job: Job) -> Array:
     """Some epochs with small steps. UMAP stretches its start to a box; ours always fills it."""
-    return _umap_box(_run_umap(data, _umap_box(last), job, n_epochs=30, learning_rate=0.02))
+    rate = min(0.04, 0.005 + 0.1 * job.change)
+    return _umap_box(_run_umap(data, _umap_box(last), job, n_epochs=30, learning_rate=rate))
 
 
 def _umap_box(points: Array) -> Array:
