@@ -42,8 +42,10 @@ NEIGHBOURS = 5  # a new filter stands among so many of its nearest
 ASIDE_Y = -1.22  # the row of the odd filters, below the frame [-1, 1]²
 ASIDE_PITCH = 0.14
 FOLLOW = 0.25  # the frame follows the layout's extent by this part per refresh
-# Iterations of a warm start: as many as the data has moved, in the limits of patience.
-LEAST, PER_CHANGE, MOST, MOST_OF_MANY, MANY = 25, 500, 150, 80, 1024
+MANY = 1024  # filters: from here on, first layouts are made with fewer iterations
+# Iterations of a warm start: the more, the more the data has moved.
+LEAST, PER_CHANGE = 25, 400
+ANOTHER = 0.3  # a change after which the data counts as another
 
 Array = np.ndarray
 
@@ -186,7 +188,7 @@ def _embed(data: Array, last: Array, job: Job) -> Array:
     same_method = job.last is not None and job.last.method == job.method
     warm = same_method and not job.anew and kept >= max(SMALLEST, len(data) // 4)
     if job.method == "tsne":
-        points = _tsne_warm(data, _place_new(data, last), job) if warm else _tsne(data, job)
+        points = _tsne_warm(data, _place_new(data, last), job) if warm else _tsne_cold(data, job)
     elif job.method == "umap":
         points = _umap_warm(data, _place_new(data, last), job) if warm else _umap(data, job)
     else:
@@ -227,22 +229,31 @@ def _tsne_begin(data: Array, at: Array, seed: int):  # type: ignore[no-untyped-d
     )
 
 
-def _tsne(data: Array, job: Job) -> Array:
-    """A t-SNE from nothing. Few points would collapse under the usual exaggeration of 12."""
-    start = _pca(data)
-    start *= 1e-4 / start[:, 0].std()
-    many = len(data) > MANY
+def _tsne(data: Array, start: Array, early: int, late: int, job: Job) -> Array:
+    """A t-SNE from ``start`` (n, 2), of which only the shape counts, from early exaggeration on."""
+    start = (start - start.mean(axis=0)) * (1e-4 / max(float(start.std()), 1e-12))
+    # Few points would collapse under the usual exaggeration of 12.
+    exaggeration = min(12.0, max(1.0, len(data) / 12))
     embedding = _tsne_begin(data, start, job.seed)
-    embedding = embedding.optimize(
-        100 if many else 200, exaggeration=min(12.0, max(1.0, len(data) / 12)), momentum=0.5
-    )
-    return np.array(embedding.optimize(250 if many else 500, momentum=0.8), np.float64)
+    embedding = embedding.optimize(early, exaggeration=exaggeration, momentum=0.5)
+    return np.array(embedding.optimize(late, momentum=0.8), np.float64)
+
+
+def _tsne_cold(data: Array, job: Job) -> Array:
+    """A t-SNE from nothing."""
+    many = len(data) > MANY
+    return _tsne(data, _pca(data), 100 if many else 250, 250 if many else 600, job)
 
 
 def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
-    """Some more iterations from where the points stand."""
-    most = MOST_OF_MANY if len(data) > MANY else MOST
-    iterations = int(min(most, LEAST + PER_CHANGE * job.change))
+    """Some more iterations from where the points stand.
+
+    Where the data is another (gradients are, from batch to batch), the last layout would only
+    hold the new one back: it becomes the start of a short run from nothing.
+    """
+    if job.change > ANOTHER:
+        return _onto(_tsne(data, last, 75, 225, job), last)
+    iterations = int(LEAST + PER_CHANGE * job.change)
     embedding = _tsne_begin(data, last, job.seed)
     return np.array(embedding.optimize(iterations, momentum=0.8), np.float64)
 
