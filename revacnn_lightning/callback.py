@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from revacnn_lightning.controls import TrainerControls
@@ -194,14 +193,8 @@ class ReVACNN(Callback):
             lambda: self._probe(trainer, pl_module, batch, batch_idx),
             may_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             cannot_edit=_cannot_edit(trainer),
+            loss_scale=_loss_scale(trainer),
         )
-
-    @_harmless
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        if self._session is not None:
-            self._session.recorder.optimizer_stepping(optimizer)
 
     @_harmless
     def on_train_batch_end(
@@ -219,12 +212,12 @@ class ReVACNN(Callback):
         self._step += 1
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._session.after_batch(
-            loss=_loss(outputs, accumulated),
+            loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
             learning_rates=[
                 float(group["lr"]) for opt in trainer.optimizers for group in opt.param_groups
             ],
             metrics=self._metrics,
-            grad_scale=_loss_scale(trainer) / accumulated,
+            loss_factor=1 / accumulated,  # Lightning hands the loss on divided
         )
 
     @_harmless
@@ -273,17 +266,16 @@ def _cannot_edit(trainer: Trainer) -> str:
     return ""
 
 
-def _loss(outputs: Any, accumulated: int) -> float | None:
-    """The batch's loss. Lightning hands it on divided by the batches accumulated."""
-    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-    value = to_float(loss)
-    return None if value is None else value * accumulated
+def _loss_scale(trainer: Trainer) -> Tensor | float:
+    """What 16-mixed precision multiplies the loss by; 1 without a scaler.
 
-
-def _loss_scale(trainer: Trainer) -> float:
-    """What 16-mixed precision multiplied the loss by; 1 without a scaler."""
-    scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
-    return 1.0 if scaler is None else float(scaler.get_scale())
+    As the scaler's own tensor, because `get_scale` would wait for the device.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not scaler.is_enabled():
+        return 1.0
+    scale: Tensor | None = scaler._scale  # None before its first use, which creates it lazily
+    return float(scaler.get_scale()) if scale is None else scale
 
 
 def _numbers(metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
 from revacnn_lightning.description import Topology, describe
 from revacnn_lightning.errors import Refused, RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
+from revacnn_lightning.probe import to_float
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -70,6 +71,19 @@ class Progress:
     batch: int = 0
     batches: int = 0
     epochs: int = 0
+
+
+@dataclass
+class _Facts:
+    """What goes with a recording. A GPU's recording, and so the loss, is read one batch later."""
+
+    progress: Progress
+    batches_per_second: float
+    loss: Tensor | float | None
+    loss_factor: float
+    learning_rates: list[float]
+    metrics: dict[str, float]
+    version: int = -1
 
 
 @dataclass
@@ -153,6 +167,8 @@ class Session:
 
     def close(self, state: State = "finished", detail: str = "") -> None:
         """Say the last word, leave nothing on the model, on the disk or on the ports."""
+        for recording in self.recorder.flush():
+            self._publisher.publish(self._snapshot(recording))
         self.recorder.detach()
         connections.remove(self.file)
         if self._state not in ("finished", "failed"):
@@ -170,6 +186,7 @@ class Session:
         *,
         may_edit: bool = True,
         cannot_edit: str = "",
+        loss_scale: Tensor | float = 1.0,
     ) -> None:
         """Carry out what was asked for, then begin to record.
 
@@ -178,6 +195,7 @@ class Session:
             probe: makes the real forwards on samples of this batch; called only when needed.
             may_edit: False in the middle of an accumulation window: edits wait for the next one.
             cannot_edit: why this training cannot be changed at all; "" if it can.
+            loss_scale: what mixed precision multiplies the loss by in this batch.
         """
         self._progress = progress
         while True:
@@ -186,29 +204,35 @@ class Session:
             self._learn_topology(probe)
             if not self._hold():
                 break
-        self.recorder.begin_batch()
+        self.recorder.begin_batch(loss_scale=loss_scale)
 
     def after_batch(
         self,
         *,
-        loss: float | None,
+        loss: Tensor | float | None,
         learning_rates: list[float],
         metrics: dict[str, float],
-        grad_scale: float = 1.0,
+        loss_factor: float = 1.0,
     ) -> None:
-        """Publish what the batch told. ``grad_scale``: what multiplied the true gradients."""
-        recording = self.recorder.end_batch(grad_scale=grad_scale)
-        self._rate.tick()
-        self._state = "training"
-        if recording is None:
-            return
-        self._follow_order()
-        self._publisher.publish(self._snapshot(recording, loss, learning_rates, metrics))
-        self.beat_if_due("training")
+        """Publish what the batch told.
 
-    def abandon_batch(self) -> None:
-        """The batch will not be finished (skipped, or an exception): record nothing of it."""
-        self.recorder.end_batch()
+        Args:
+            loss: of the batch, as the backward pass began from it (before mixed precision's scale).
+            learning_rates: of each parameter group of each optimizer.
+            metrics: what the module has logged.
+            loss_factor: what the loss, and with it all gradients, was multiplied by:
+                1 / accumulated batches. It is divided out.
+        """
+        self._rate.tick()
+        if isinstance(loss, Tensor):
+            loss = loss.detach().clone()
+        facts = _Facts(self._progress, self._rate.value, loss, loss_factor, learning_rates, metrics)
+        recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
+        self._follow_order()
+        facts.version = self.version
+        if recording is not None:
+            self._publisher.publish(self._snapshot(recording))
+        self.beat_if_due("training")
 
     # ------------------------------------------------------------------ requests
 
@@ -332,29 +356,25 @@ class Session:
         )
         self._publisher.publish(self.structure)
 
-    def _snapshot(
-        self,
-        recording: Recording,
-        loss: float | None,
-        learning_rates: list[float],
-        metrics: dict[str, float],
-    ) -> Snapshot:
-        progress = self._progress
+    def _snapshot(self, recording: Recording) -> Snapshot:
+        facts: _Facts = recording.tag
+        progress = facts.progress
+        loss = to_float(facts.loss)
         return Snapshot(
             run=self.run,
-            version=self.version,
+            version=facts.version,
             step=progress.step,
             epoch=progress.epoch,
             batch=progress.batch,
             batches=progress.batches,
             epochs=progress.epochs,
             time=time.time(),
-            loss=loss,
-            learning_rates=learning_rates,
-            batches_per_second=self._rate.value,
-            statistics=list(recording.names),
+            loss=None if loss is None else loss / facts.loss_factor,
+            learning_rates=facts.learning_rates,
+            batches_per_second=facts.batches_per_second,
+            statistics=recording.names,
             values=recording.values,
-            metrics=metrics,
+            metrics=facts.metrics,
             nonfinite=recording.nonfinite,
         )
 

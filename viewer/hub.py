@@ -31,6 +31,11 @@ class Health(Struct, frozen=True):
     kind: str  # waiting, connecting, training, validating, paused, silent, finished, failed, gone
     text: str
 
+    @property
+    def ended(self) -> bool:
+        """Nothing can be asked of this run any more."""
+        return self.kind in ("finished", "failed", "gone")
+
 
 class Hub:
     """Holds the run that this server shows.

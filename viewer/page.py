@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import weakref
@@ -30,8 +31,9 @@ __all__ = ["Page", "assets"]
 
 log = logging.getLogger(__name__)
 
-TICK_MS = 100  # network, header, staging: 10 Hz
-CHARTS_EVERY = 4  # ticks
+TICK_MS = 25  # how soon a returned credit, a reply, a click is noticed
+FRAME_SECONDS = 0.095  # network, header, staging: at most 10 Hz
+CHARTS_PER_FRAME = 2  # in turn: each at about 2 Hz, never all in one frame
 LOST_SECONDS = 5.0  # an answer that takes longer is not coming
 
 
@@ -58,7 +60,7 @@ class Page:
             FilterActivation(tab, marks.source),
         ]
         self._sent_at = 0.0
-        self._ticks = 0
+        self._turns = itertools.cycle(self.slow)
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
 
@@ -73,7 +75,9 @@ class Page:
                 document.add_root(component.root)
         self.link.panels = panels
         document.add_root(self.link)
-        self.update()
+        self.tab.update()
+        for component in (*self.fast, *self.slow):
+            component.update()
         _every(document, TICK_MS, self)
 
     def update(self) -> None:
@@ -81,9 +85,8 @@ class Page:
         if not self._may_send():
             return
         self.tab.update()
-        due = self._ticks % CHARTS_EVERY == 0
-        self._ticks += 1
-        changed = [component.update() for component in (*self.fast, *(self.slow if due else ()))]
+        due = [next(self._turns) for _ in range(CHARTS_PER_FRAME)]
+        changed = [component.update() for component in (*self.fast, *due)]
         if any(changed):
             self.link.sent += 1
             self._sent_at = time.monotonic()
@@ -92,8 +95,9 @@ class Page:
         """Not to a hidden tab, and not while the page has yet to paint what it got."""
         if not self.link.visible:
             return False
+        since = time.monotonic() - self._sent_at
         waiting = self.link.sent > self.link.seen
-        return not waiting or time.monotonic() - self._sent_at > LOST_SECONDS
+        return since > (LOST_SECONDS if waiting else FRAME_SECONDS)
 
     def _on_command(self, event: Command) -> None:
         self.tab.command(event)
@@ -110,7 +114,6 @@ class Page:
             document.theme = theme(palette)
         for component in (*self.fast, *self.slow):
             component.restyle(palette)
-        self._ticks = 0
 
 
 def _every(document: Document, ms: int, page: Page) -> None:

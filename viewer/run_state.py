@@ -261,7 +261,7 @@ class RunState:
         self.talk += 1
         record = self.records.get(reply.id)
         if record is None:
-            if not isinstance(reply, Applied):
+            if isinstance(reply, Planned | RefusedReply):
                 self.plans[reply.id] = reply
                 while len(self.plans) > MAX_PLANS:
                     self.plans.popitem(last=False)

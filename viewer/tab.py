@@ -205,7 +205,7 @@ class Tab:
 
     def _on_stage_add(self, what: Arguments) -> None:
         chosen = self._layer(what.layer)
-        if chosen is not None and not self._refused(chosen):
+        if chosen is not None and not self.refused(chosen):
             self.staging.add(chosen.name)
 
     def _on_stage_split(self, _: Arguments) -> None:
@@ -288,11 +288,13 @@ class Tab:
             return None
         return structure.layers[index]
 
-    def _refused(self, layer: Layer) -> str:
-        return layer.refused
+    def refused(self, layer: Layer) -> str:
+        """Why this layer's width cannot be changed now; "" if it can."""
+        health = self.hub.health()
+        return f"The run has ended: {health.text}" if health.ended else layer.refused
 
     def _may_change(self, layer: int) -> bool:
-        return self.structure is not None and not self._refused(self.structure.layers[layer])
+        return self.structure is not None and not self.refused(self.structure.layers[layer])
 
     def _least_active(self, state: RunState, at: int, layer: Layer) -> int | None:
         """Index of the least active filter of a layer that is not staged already."""

@@ -51,6 +51,7 @@ class FilterHistory(Chart):
         values = state.filter_history(self.statistic, layer, index).astype(float)
         mean = _layer_mean(state, self.statistic, layer)
         there = np.isfinite(values)
+        self.root.title.text = f"Filter {index} · {self.title}"
         self.source.data = {
             "step": state.filters.steps[there].copy(),
             "value": values[there],
@@ -61,7 +62,7 @@ class FilterHistory(Chart):
 
 
 class FilterGradient(FilterHistory):
-    title = "Its mean |∇|"
+    title = "mean |∇|"
     name = "filter_gradient"
     statistic = "gradient"
 
@@ -70,7 +71,7 @@ class FilterGradient(FilterHistory):
 
 
 class FilterActivation(FilterHistory):
-    title = "Its Σ activation"
+    title = "Σ activation"
     name = "filter_activation"
     statistic = "activation"
 

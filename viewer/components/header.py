@@ -31,6 +31,8 @@ class Header(HtmlPart):
             "run": run,
             "kind": health.kind,
             "state": health.text,
+            "ended": health.ended,
+            "still": health.kind not in ("training", "validating", "connecting"),
             "problem": hub.problem,
             "model": structure.model if structure is not None else "",
             "fields": _fields(state) if state is not None else [],

@@ -32,7 +32,7 @@ class Inspector(HtmlPart):
         at, index = here
         layer = structure.layers[at]
         id_ = layer.ids[index]
-        why = layer.refused
+        why = self.tab.refused(layer)
         alone = "The last filter of a layer cannot be removed" if len(layer.ids) == 1 else ""
         staged = id_ in self.tab.staging.removed_ids(layer.name)
         return {
@@ -45,7 +45,7 @@ class Inspector(HtmlPart):
             "refused": {"add": why, "split": why, "remove": why or alone},
             "words": {
                 "add": f"Stage one more filter for {layer.name}  (+)",
-                "split": f"Stage a split of filter {index} into two, sharing its outgoing weights  (s)",
+                "split": f"Stage a split of filter {index} into two that share its output  (s)",
                 "remove": f"Stage the removal of filter {index}, or take it back  (Delete)",
             },
         }

@@ -16,7 +16,7 @@ __all__ = ["LayerActivationChart", "LayerGradientChart"]
 
 NAMED_LAYERS = 8  # with more, only the layer under the pointer is named
 POINTS = 240  # per curve
-LETTER = 0.026  # of the time axis, that a letter of a name takes
+LETTER = 0.031  # of the time axis, that a letter of a name takes
 
 
 class LayerChart(Chart):

@@ -24,6 +24,7 @@ __all__ = ["NetworkView", "amplitude", "thickness"]
 ROBUST = (3.0, 99.3)
 DEFAULT_SIZE = (1040, 560)
 STATISTICS = ("gradient", "activation", "weight_norm")  # columns of the nodes, where published
+PATHS_EVERY = 2  # frames: strokes are the dearest part of the picture
 ID_BITS = 2**32
 
 
@@ -42,6 +43,7 @@ class NetworkView:
         self._laid_out: tuple[Any, ...] = ()
         self._shown: tuple[Any, ...] = ()
         self._serials: dict[str, int] = {}
+        self._frames = 0
 
     def _figure(self) -> figure:
         width, height = DEFAULT_SIZE
@@ -63,7 +65,7 @@ class NetworkView:
             "x0", "y", "x1", "y", "c0", "cy", "c1", "cy", source=self.arcs, level="underlay",
             line_dash=[2, 3], line_width=1.2, line_alpha=0.6, line_color=self.tab.palette.muted,
         )  # fmt: skip
-        plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size=1), **plain)
+        plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
         # The overlay has a canvas of its own: moving nodes repaint nothing else.
         plot.add_glyph(
             self.source, JitterScatter(x="x", y="y", size="size"), level="overlay", **plain
@@ -111,6 +113,7 @@ class NetworkView:
         flow = layout.flow
         self.flow.data = {
             "x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1,
+            "size": np.full(len(flow.x), layout.stroke, np.float32),
             "weight": np.zeros(len(flow.x), np.float32), "mark": np.zeros(len(flow.x), np.uint8),
         }  # fmt: skip
         self.arcs.data = _arcs(layout)
@@ -165,15 +168,20 @@ class NetworkView:
         states = self._states(state, structure, starts)
         node = self._selected_node(layout)
         columns: dict[str, Any] = {"state": states, **shown}
+        path_columns: dict[str, Any] = {}
         marks = np.zeros(len(layout.flow.x), np.uint8)
         marks[_paths_of(layout, np.flatnonzero(states == State.STAGED))] = 2
         marks[_paths_of(layout, np.array([node]))] = 1
-        path_columns: dict[str, Any] = {"mark": marks}
+        if not np.array_equal(marks, self.flow.data["mark"]):
+            path_columns["mark"] = marks
         if "gradient" in shown and "activation" in shown:
             columns["amp"] = amplitude(shown["gradient"])
-            path_columns["weight"] = _path_weights(layout, shown["activation"])
+            self._frames += 1
+            if path_columns or self._frames % PATHS_EVERY == 1:
+                path_columns["weight"] = _path_weights(layout, shown["activation"])
         self.source.data.update(columns)
-        self.flow.data.update(path_columns)
+        if path_columns:
+            self.flow.data.update(path_columns)
         self._tell_selection(structure, node)
 
     def _states(self, state: RunState, structure: Structure, starts: np.ndarray) -> np.ndarray:
@@ -316,7 +324,6 @@ def _headers(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
                 "center": column.center,
                 "top": column.top,
                 "header_y": header_y,
-                "header": layout.density != "crowded",
                 "lane": lane,
                 "refused": layer.refused,
             }
@@ -337,4 +344,6 @@ def _empty_nodes() -> dict[str, np.ndarray]:
 
 
 def _empty_flow() -> dict[str, np.ndarray]:
-    return {name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "weight", "mark")}
+    return {
+        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "weight", "mark")
+    }

@@ -108,7 +108,8 @@ class Changes(HtmlPart):
     def content(self) -> dict[str, Any]:
         state = self.tab.state
         records = [] if state is None else list(state.records.values())
-        why_not = "A change is being applied" if self.tab.busy else "There is no training"
+        ended = self.tab.hub.health().ended
+        why_not = "A change is being applied" if self.tab.busy else "There is no training any more"
         return {
             "records": [
                 {
@@ -118,7 +119,7 @@ class Changes(HtmlPart):
                 }
                 for record in reversed(records[-SHOWN_RECORDS:])
             ],
-            "can_undo": self.tab.structure is not None and not self.tab.busy,
+            "can_undo": self.tab.structure is not None and not self.tab.busy and not ended,
             "why_not": why_not,
         }
 

@@ -28,7 +28,8 @@ class JitterScatter(Scatter):
 class FlowPaths(Scatter):
     """Curves from (``x``, ``y``) to (``x1``, ``y1``), drawn by a worker below the plot.
 
-    Columns besides these: ``weight`` (0 to 1: thickness), ``mark`` (1: selected, 2: staged).
+    Columns besides these: ``weight`` (0 to 1: thickness), ``mark`` (1: selected, 2: staged),
+    ``size`` (the same for all: a factor on the thickness).
     """
 
 

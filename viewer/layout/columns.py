@@ -7,9 +7,11 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["Column", "State", "dot_pitch", "dots", "strip"]
+__all__ = ["Column", "State", "comfortable_pitch", "dot_pitch", "dots", "strip"]
 
 PITCH = 8.6  # px between dots where there is room
+LARGEST_PITCH = 26.0  # px, in small networks with room to spare
+SPARE_SHARE = 0.15  # of a layer's width that dots may take when they are larger than need be
 OPEN_PITCH = 10.5  # px, in an opened layer
 SMALLEST_PITCH = 4.5  # px; below, single dots cannot be told apart or hit
 SLOT_SHARE = 0.40  # of a layer's width that its dots may take; the rest is for the paths
@@ -63,13 +65,24 @@ class Column:
         return (self.left + self.right) / 2
 
 
-def dot_pitch(n: int, slot: float, height: float) -> float:
+def dot_pitch(n: int, slot: float, height: float, largest: float = PITCH) -> float:
     """The largest pitch at which ``n`` dots fit a slot; 0 if none does."""
-    for pitch in np.arange(PITCH, SMALLEST_PITCH - 1e-6, -0.2):
+    for pitch in np.arange(largest, SMALLEST_PITCH - 1e-6, -0.2):
         columns = np.ceil(n * pitch / height)
         if columns * pitch <= slot * SLOT_SHARE or columns == 1:
             return float(pitch)
     return 0.0
+
+
+def comfortable_pitch(sizes: list[tuple[int, float, float]]) -> float:
+    """The largest pitch that suits all layers, given as (filters, slot, height) of each."""
+    for pitch in np.arange(LARGEST_PITCH, PITCH, -0.4):
+        if all(
+            np.ceil(n * pitch / height) * pitch <= max(slot * SPARE_SHARE, pitch)
+            for n, slot, height in sizes
+        ):
+            return float(pitch)
+    return PITCH
 
 
 def dots(layer: int, n: int, pitch: float, center: float, middle: float, height: float) -> Column:
@@ -81,7 +94,7 @@ def dots(layer: int, n: int, pitch: float, center: float, middle: float, height:
         layer=layer,
         x=center + (i % across - (across - 1) / 2) * pitch,
         y=middle + (i // across - (down - 1) / 2) * pitch,
-        size=pitch * 0.68,
+        size=pitch * (0.68 if pitch < 12 else 0.62),
         bar=0.0,
         first=np.arange(n + 1),
     )

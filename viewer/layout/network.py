@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .columns import BAR_WIDTH, OPEN_PITCH, SLOT_SHARE, Column, dot_pitch, dots, strip
+from .columns import (
+    BAR_WIDTH,
+    OPEN_PITCH,
+    PITCH,
+    SLOT_SHARE,
+    Column,
+    comfortable_pitch,
+    dot_pitch,
+    dots,
+    strip,
+)
 from .stages import Stage, find_stages, short_name
 from .topology import Edge, flows_and_arcs, forward_edges, ranks
 
@@ -18,6 +29,7 @@ __all__ = ["Flow", "NetworkLayout", "StageBox", "lay_out"]
 ROOMY = 8  # up to so many places there is room for large headers
 CROWDED = 30  # from so many places on, all layers are strips without headers
 MAX_PATHS = 2500  # more cannot be redrawn at the data rate (20 000: 1.6 times a second)
+BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for headers
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
 BARS, BARS_CROWDED = 96, 64
 
@@ -63,6 +75,12 @@ class NetworkLayout:
     rank: list[int] = field(default_factory=list)
 
     @property
+    def stroke(self) -> float:
+        """How much thicker paths are drawn where nodes are larger than usual."""
+        largest = max((column.size for column in self.columns if not column.bar), default=0.0)
+        return float(np.clip(largest / (PITCH * 0.68), 1.0, 2.2))
+
+    @property
     def node_offsets(self) -> np.ndarray:
         """Where each layer's nodes begin, (layers + 1,)."""
         return np.cumsum([0] + [column.n for column in self.columns])
@@ -93,7 +111,7 @@ def lay_out(
         height=height,
         columns=columns,
         labels=[short_name(name, stages, names) for name in names],
-        stages=_boxes(stages, rank, columns, 9.0 if density == "normal" else 4.0),
+        stages=_boxes(stages, rank, columns, BOX_PADS[density]),
         flow=_paths(columns, flows),
         arcs=arcs,
         density=density,
@@ -137,13 +155,22 @@ def _columns(
         places[place].append(layer)
     slots = _slots(structure, places, area, opened)
     widest = max((len(layer.ids) for layer in structure.layers), default=1)
+    lanes = {
+        layer: (slots[place], middle, height)
+        for place, members in enumerate(places)
+        for layer, (middle, height) in _lanes(structure, members, area)
+    }
+    largest = comfortable_pitch(
+        [(len(structure.layers[k].ids), slot, height) for k, (slot, _, height) in lanes.items()]
+    )
     made: dict[int, Column] = {}
     for place, members in enumerate(places):
-        for layer, (middle, height) in _lanes(structure, members, area):
+        for layer in members:
+            _, middle, height = lanes[layer]
             n = len(structure.layers[layer].ids)
             is_open = structure.layers[layer].name in opened
             made[layer] = _column(
-                layer, n, n / widest, slots[place], middle, height, density, is_open
+                layer, n, n / widest, slots[place], middle, height, density, is_open, largest
             )
     _spread([[made[layer] for layer in members] for members in places], made, area)
     return [made[layer] for layer in range(len(structure.layers))]
@@ -192,6 +219,7 @@ def _column(
     height: float,
     density: str,
     is_open: bool,
+    largest: float,
 ) -> Column:
     """Dots if they fit, else a strip whose height tells how wide the layer is."""
     if is_open:
@@ -199,7 +227,7 @@ def _column(
         while pitch > 3.0 and np.ceil(n * pitch / height) * pitch > slot * 0.9:
             pitch -= 0.25
         return dots(layer, n, pitch, 0.0, middle, height)
-    pitch = 0.0 if density == "crowded" else dot_pitch(n, slot, height)
+    pitch = 0.0 if density == "crowded" else dot_pitch(n, slot, height, largest)
     if pitch > 0:
         return dots(layer, n, pitch, 0.0, middle, height)
     base, bars = (0.52, BARS_CROWDED) if density == "crowded" else (0.30, BARS)
@@ -230,14 +258,19 @@ def _spread(places: list[list[Column]], made: dict[int, Column], area: _Area) ->
 def _boxes(
     stages: list[Stage], rank: list[int], columns: list[Column], pad: float
 ) -> list[StageBox]:
-    boxes = []
+    """Frames around the stages, never overlapping."""
+    spans = []
     for stage in stages:
         members = [
             c for c, place in zip(columns, rank, strict=True) if stage.first <= place <= stage.last
         ]
-        left, right = min(c.left for c in members), max(c.right for c in members)
-        boxes.append(StageBox(stage.name, left - pad, right + pad))
-    return boxes
+        spans.append((min(c.left for c in members), max(c.right for c in members)))
+    gaps = [(b[0] - a[1]) / 2 - 2 for a, b in pairwise(spans)]
+    pad = min([pad, *gaps])
+    return [
+        StageBox(stage.name, left - pad, right + pad)
+        for stage, (left, right) in zip(stages, spans, strict=True)
+    ]
 
 
 def _paths(columns: list[Column], flows: list[Edge]) -> Flow:

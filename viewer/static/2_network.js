@@ -221,15 +221,17 @@
     }, big ? layer.label : String(layer.filters))
     const size = page.make("span", {}, big ? `${layer.filters} filters · ${layer.kernel}` : layer.label)
     const element = page.make("div", {
-      class: "column", "data-layer": layer.name, "data-density": density, "data-lane": layer.lane,
+      class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane),
     }, title, size, page.make("div", {class: "steer"}, steer(layer, true), steer(layer, false)))
     return element
   }
 
   page.drawers.columns = (data) => {
+    if (data.layers == null) return
+    if (plot != null) hover(-1) // what was under the pointer may have moved away
     const stages = data.stages.map((stage) => page.make("div", {class: "stage"}, page.make("b", {}, stage.name)))
-    const headers = data.layers.map((layer) => layer.header ? header(layer, data.density) : null)
-    page.byId("columns").replaceChildren(...stages, ...headers.filter((element) => element != null))
+    const headers = data.layers.map((layer) => header(layer, data.density))
+    page.byId("columns").replaceChildren(...stages, ...headers)
     page.headers = headers
     page.stages = stages
     page.byId("layer-names").replaceChildren(...data.layers.map((layer) => page.make("option", {value: layer.name})))
@@ -242,11 +244,12 @@
     const data = page.parts.columns
     if (plot == null || data?.layers == null || page.headers == null) return
     page.headers.forEach((element, i) => {
-      if (element == null) return
-      const layer = data.layers[i], [x, y] = to_screen(layer.center, layer.top)
-      const above = layer.lane || layer.header_y == null ? y - 18 : layer.header_y
+      const layer = data.layers[i], [at, y] = to_screen(layer.center, layer.top)
+      const above = layer.lane ? y - 18 : layer.header_y ?? Math.max(2, y - 44)
+      element.hidden = at < -20 || at > plot.clientWidth + 20
+      const half = element.offsetWidth / 2 + 3 // never cut off at the sides while in view
+      const x = element.hidden ? at : clamp(at, half, plot.clientWidth - half)
       element.style.transform = `translate(-50%, 0) translate(${x.toFixed(1)}px, ${above.toFixed(1)}px)`
-      element.style.visibility = x < -20 || x > plot.clientWidth + 20 ? "hidden" : ""
     })
     page.stages.forEach((element, i) => {
       const stage = data.stages[i], [left] = to_screen(stage.left, 0), [right] = to_screen(stage.right, 0)
@@ -258,7 +261,7 @@
 
   function mark_current() {
     const current = page.parts.selection?.layer
-    page.headers?.forEach((element, i) => element?.setAttribute("data-current", i === current))
+    page.headers?.forEach((element, i) => element.setAttribute("data-current", i === current))
   }
 
   page.drawers.selection = (data) => {

@@ -22,6 +22,8 @@
 
   page.drawers.header = (data) => {
     byId("app").dataset.run = data.run
+    byId("app").dataset.ended = data.ended
+    page.still = data.still
     byId("dot").dataset.kind = data.kind
     byId("model").textContent = data.model
     byId("model").hidden = data.runs.length > 1

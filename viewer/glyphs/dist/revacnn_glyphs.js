@@ -38,6 +38,9 @@
     })
   }
 
+  /** Nodes stand still where the person wants it so, and while nothing is being trained. */
+  const moving = () => page.motion > 0 && !page.still
+
   const theme_name = () => document.documentElement.dataset.theme == "light" ? "light" : "dark"
 
   function column(view, name) {
@@ -73,7 +76,7 @@
     /** Paint the overlay canvas alone, at once: the plot's own throttle would halve the rate. */
     _animate() {
       page.frames += 1
-      if (page.motion > 0 || this._tween != null || this.dirty) {
+      if (moving() || this._tween != null || this.dirty) {
         this.dirty = false
         const {plot_view} = this.renderer
         plot_view.invalidate_painters(this.renderer)
@@ -118,8 +121,8 @@
 
     _jitter(X, Y, S) {
       const amp = column(this, "amp"), phase = column(this, "phase"), bar = column(this, "bar")
-      const t = performance.now() / 1000, n = X.length, motion = page.motion
-      if (motion == 0) return
+      const t = performance.now() / 1000, n = X.length, {motion} = page
+      if (!moving()) return
       for (let i = 0; i < n; i++) {
         const p = phase[i]
         const reach = motion * amp[i] * (bar[i] > 0 ? 6 : Math.max(1.2, S[i] * 0.375)) * 0.62
@@ -176,7 +179,7 @@
         ctx.stroke()
         return
       }
-      const pulse = page.motion > 0 ? 0.5 + 0.5 * Math.sin(performance.now() / 1000 * 5) : 0.6
+      const pulse = moving() ? 0.5 + 0.5 * Math.sin(performance.now() / 1000 * 5) : 0.6
       const colour = state == STATE.fresh ? theme.fresh : theme.staged
       const grow = state == STATE.together ? 0 : 1.5 + 1.5 * pulse
       outline(ctx, x, y, size + grow, bar > 0 ? bar + 2 * grow : 0)
@@ -286,10 +289,11 @@
       else buckets[Math.min(BUCKETS - 1, q.weight[i] * BUCKETS | 0)].push(i)
     }
     const dim = marked.length > 0 ? 0.55 : 1
+    const light_touch = Math.min(1, Math.max(0.42, Math.sqrt(900 / q.weight.length)))
     for (let k = 0; k < BUCKETS; k++) {
       const u = (k + 0.5) / BUCKETS
-      ctx.lineWidth = 0.4 + 3.4 * u * u
-      ctx.globalAlpha = (0.18 + 0.52 * u) * dim
+      ctx.lineWidth = (0.4 + 3.4 * u * u) * q.scale
+      ctx.globalAlpha = (0.18 + 0.52 * u) * dim * light_touch
       ctx.strokeStyle = q.light
         ? `hsl(${212 - 8 * u},${50 + 30 * u}%,${60 - 26 * u}%)`
         : `hsl(${214 - 12 * u},${60 + 35 * u}%,${50 + 20 * u}%)`
@@ -301,7 +305,7 @@
     }
     ctx.globalAlpha = 1
     for (const i of marked) {
-      ctx.lineWidth = 1 + 4 * q.weight[i]
+      ctx.lineWidth = (1 + 3.4 * q.weight[i]) * q.scale
       ctx.strokeStyle = q.mark[i] == 2 ? (q.light ? "#c81e43" : "#f43f5e")
                                        : (q.light ? "#0c4a6e" : "#e0f2fe")
       ctx.beginPath()
@@ -361,7 +365,7 @@
 
     _paint(_ctx, _indices, data) {
       if (this._canvas == null) this._start()
-      const {sx, sy} = {...this, ...data}
+      const {sx, sy, size} = {...this, ...data}
       const {plot_view, xscale, yscale} = this.renderer
       const {canvas_view, frame} = plot_view, {x_range, y_range} = plot_view.model
       const {width, height} = canvas_view.bbox
@@ -372,6 +376,7 @@
       this._key = key
       this._post({
         width, height, light,
+        scale: sx.length > 0 ? size.get(0) : 1,
         ratio: canvas_view.pixel_ratio,
         zoom: frame.bbox.width / Math.abs(x_range.end - x_range.start),
         x: Float32Array.from(sx),
