@@ -28,6 +28,7 @@ __all__ = [
     "Job",
     "Layout",
     "Method",
+    "grid",
     "lay_out",
     "perplexity",
     "relative_change",
@@ -117,7 +118,7 @@ def lay_out(job: Job) -> Layout:
     raw = np.full((len(ids), 2), np.nan)
     frame = (0.0, 0.0, 0.0)
     if len(sound) < SMALLEST:
-        positions[sound] = _grid(len(sound))
+        positions[sound] = grid(len(sound))
     else:
         last = _coordinates_of(job.last, ids[sound])
         data = _reduce(unit_rows(job.features[sound]))
@@ -322,7 +323,7 @@ def _spread(points: Array, rounds: int = 12) -> Array:
     return points
 
 
-def _grid(n: int) -> Array:
+def grid(n: int) -> Array:
     """Fixed places (n, 2) of a few filters, row by row."""
     if n == 0:
         return np.zeros((0, 2))
