@@ -131,6 +131,10 @@ class RunState:
         names = [layer.name for layer in self.structure.layers]
         return names.index(name) if name in names else None
 
+    def layer_ids(self, layer: int) -> list[int]:
+        """Ids of a layer's filters."""
+        return [] if self.structure is None else self.structure.layers[layer].ids
+
     def layer_values(self, statistic: str, layer: int) -> np.ndarray:
         """Newest values of one layer's filters; empty before the first snapshot."""
         values = self.latest.get(statistic)

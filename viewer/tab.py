@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Layer, RefusedReply, Structure
 from revacnn_lightning.protocol.requests import Undo
 
+from .embedding import METHODS, Method
 from .glyphs import Command, PageLink
 from .hub import Hub
 from .palette import DARK, Palette
@@ -25,6 +27,8 @@ __all__ = ["Selection", "Tab"]
 log = logging.getLogger(__name__)
 
 RECENT_ROWS = 8  # of the history, over which "least active" is judged
+MOST_PICKED = 65536  # filters in one selection
+PANES = ("layer", "maps", "statistics")  # of the right-hand side
 
 
 class Selection(Struct, frozen=True):
@@ -45,6 +49,8 @@ class Arguments(Struct, frozen=True):
     by: str = ""
     run: str = ""
     row: str = ""
+    ids: Annotated[list[int], Meta(max_length=MOST_PICKED)] = []
+    weights: Annotated[list[float], Meta(max_length=MOST_PICKED)] = []
 
 
 class Tab:
@@ -58,6 +64,9 @@ class Tab:
         self.staging = Staging()
         self.opened: set[str] = set()
         self.sort_by = "gradient"
+        self.method: Method = "tsne"
+        self.pane = "layer"
+        self.also: list[int] = []  # ids of the other selected filters of the selection's layer
         self.touched = 0
         self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
         self.error = ""  # why the last action could not even be sent
@@ -89,6 +98,15 @@ class Tab:
             if layer.name == self.selection.layer and self.selection.filter_id in layer.ids:
                 return i, layer.ids.index(self.selection.filter_id)
         return None
+
+    def picked(self) -> list[int]:
+        """Ids of all selected filters, the one that is described first."""
+        here, structure = self.selected(), self.structure
+        if here is None or structure is None or self.selection is None:
+            return []
+        there = set(structure.layers[here[0]].ids)
+        others = [i for i in self.also if i in there and i != self.selection.filter_id]
+        return [self.selection.filter_id, *others]
 
     def update(self) -> None:
         """Follow the run: a new one, edits, replies. Called before the components are."""
@@ -143,7 +161,39 @@ class Tab:
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
         index = max(0, min(int(index), len(chosen.ids) - 1))
         self.selection = Selection(chosen.name, chosen.ids[index])
+        self.also = []
         self.touched += 1
+
+    def _on_pick(self, what: Arguments) -> None:
+        """Select these filters of the selection's layer, by their ids."""
+        here, structure = self.selected(), self.structure
+        if here is None or structure is None:
+            return
+        layer = structure.layers[here[0]]
+        there = set(layer.ids)
+        ids = [i for i in dict.fromkeys(what.ids) if i in there]
+        if ids:
+            self.selection = Selection(layer.name, ids[0])
+            self.also = ids[1:]
+
+    def _on_method(self, what: Arguments) -> None:
+        self.method = next((method for method in METHODS if method == what.by), self.method)
+
+    def _on_pane(self, what: Arguments) -> None:
+        if what.by in PANES:
+            self.pane = what.by
+
+    def _on_anew(self, _: Arguments) -> None:
+        if self.selection is not None:
+            self.hub.opened.lay_out_anew(self.selection.layer, self.method)
+
+    def _on_image(self, what: Arguments) -> None:
+        """Step through the validation images; before the first comes the current batch."""
+        if self.selection is not None:
+            known = self.hub.opened.show(self.selection.layer, self.method)
+            at = -1 if known.image is None else known.image
+            at = -1 if what.by == "batch" else at + what.dx
+            self.hub.opened.choose_image(self.selection.layer, None if at < 0 else at)
 
     def _on_select(self, chosen: Arguments) -> None:
         """Select the filter of the largest gradient in a range; in the layer without one."""
@@ -186,10 +236,14 @@ class Tab:
         self.reply = None
 
     def _on_stage_remove(self, _: Arguments) -> None:
-        here = self.selected()
-        if here is None or self.selection is None or not self._may_change(here[0]):
+        """Stage the removal of the selected filters; take it back where all of it is staged."""
+        here, layer = self.selected(), self._layer(None)
+        if here is None or layer is None or not self._may_change(here[0]):
             return
-        self.staging.toggle_removal(self.selection.layer, self.selection.filter_id)
+        picked, staged = self.picked(), set(self.staging.removed_ids(layer.name))
+        for filter_id in picked:
+            if (filter_id in staged) == staged.issuperset(picked):
+                self.staging.toggle_removal(layer.name, filter_id)
 
     def _on_stage_least(self, what: Arguments) -> None:
         """Stage the removal of the layer's least active filter."""
@@ -209,9 +263,43 @@ class Tab:
             self.staging.add(chosen.name)
 
     def _on_stage_split(self, _: Arguments) -> None:
-        here = self.selected()
-        if here is not None and self.selection is not None and self._may_change(here[0]):
-            self.staging.split(self.selection.layer, self.selection.filter_id)
+        here, layer = self.selected(), self._layer(None)
+        if here is not None and layer is not None and self._may_change(here[0]):
+            for filter_id in self.picked():
+                self.staging.split(layer.name, filter_id)
+
+    def _on_stage_merge(self, _: Arguments) -> None:
+        here, layer, picked = self.selected(), self._layer(None), self.picked()
+        if here is None or layer is None or len(picked) < 2:
+            return
+        if self._may_change(here[0]):
+            self.staging.toggle("merge", layer.name, picked)
+
+    def _on_stage_freeze(self, _: Arguments) -> None:
+        """Freeze the selected filters, or unfreeze them if all of them are frozen."""
+        layer = self._layer(None)
+        if layer is not None:
+            frozen = {layer.ids[index] for index in layer.frozen}
+            kind = "unfreeze" if frozen.issuperset(self.picked()) else "freeze"
+            self.staging.toggle(kind, layer.name, self.picked())
+
+    def _on_stage_reinitialize(self, _: Arguments) -> None:
+        layer = self._layer(None)
+        if layer is not None:
+            self.staging.toggle("reinitialize", layer.name, self.picked())
+
+    def _on_stage_set(self, what: Arguments) -> None:
+        """Set the first of ``ids`` to the mean of the others, weighted."""
+        layer = self._layer(None)
+        if layer is None or len(what.ids) < 2 or len(what.ids) != len(what.weights) + 1:
+            return
+        weights = np.array(what.weights)
+        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+            return
+        if set(what.ids) <= set(layer.ids):
+            target, *near = what.ids
+            row = Staged(layer.name, "set", [target], neighbours=near, weights=what.weights)
+            self.staging.put(row)
 
     def _on_unstage(self, what: Arguments) -> None:
         """Forget one row, or all; what is sent already cannot be taken back so."""
@@ -318,16 +406,25 @@ class Tab:
 
 
 _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
+    "anew": Tab._on_anew,
     "apply": Tab._on_apply,
     "dismiss": Tab._on_dismiss,
     "follow": Tab._on_follow,
+    "image": Tab._on_image,
+    "method": Tab._on_method,
     "move": Tab._on_move,
     "open": Tab._on_open,
+    "pane": Tab._on_pane,
+    "pick": Tab._on_pick,
     "select": Tab._on_select,
     "sort": Tab._on_sort,
     "stage_add": Tab._on_stage_add,
+    "stage_freeze": Tab._on_stage_freeze,
     "stage_least": Tab._on_stage_least,
+    "stage_merge": Tab._on_stage_merge,
+    "stage_reinitialize": Tab._on_stage_reinitialize,
     "stage_remove": Tab._on_stage_remove,
+    "stage_set": Tab._on_stage_set,
     "stage_split": Tab._on_stage_split,
     "undo": Tab._on_undo,
     "unstage": Tab._on_unstage,
