@@ -71,7 +71,7 @@ def _require_unpinned(context: Context, layer: str, classes: Sequence[int]) -> N
 def _remove(context: Context, request: requests.RemoveFilters) -> EditPlan:
     conv = conv_named(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
-    if len(request.filters) == conv.out_channels:
+    if len(request.filters) == conv.out_channels == 1:
         raise Refused(f"the last filter of {request.layer} cannot be removed: one must stay")
     return removal(context, request, request.layer, request.filters)
 
