@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
-__all__ = ["Report", "progress"]
+__all__ = ["Report", "progress", "progress_bar"]
 
 T = TypeVar("T")
 
@@ -23,6 +24,14 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     """Iterate with a progress bar on stderr, which is gone when the work is done."""
     console = Console(stderr=True)
     yield from track(items, description, total=total, console=console, transient=True)
+
+
+@contextmanager
+def progress_bar(total: int, description: str = "working") -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr, advanced by calling what this yields with the work done."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 class Report:
@@ -37,6 +46,7 @@ class Report:
         self.columns = list(columns)
         self.rows: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
+        self.notes: list[str] = []
         self._console = Console()
 
     def row(self, *values: Any, **named: Any) -> None:
@@ -48,6 +58,10 @@ class Report:
         if unknown:
             raise ValueError(f"no column {sorted(unknown)}; there are {self.columns}")
         self.rows.append(row)
+
+    def note(self, text: str) -> None:
+        """A line below the table."""
+        self.notes.append(text)
 
     def check(self, name: str, value: Any, limit: Any, ok: bool) -> None:
         """A figure that must be reached: ``limit`` says what must be, in words or as a number."""
@@ -61,6 +75,8 @@ class Report:
         for row in self.rows:
             table.add_row(*(_shown(row.get(column, "")) for column in self.columns))
         self._console.print(table)
+        for note in self.notes:
+            self._console.print(note, markup=False, highlight=False)
         for each in self.checks:
             verdict = "[green]reached[/]" if each["ok"] else "[red]missed[/]"
             self._console.print(
@@ -83,6 +99,7 @@ class Report:
                 "torch": torch.__version__,
             },
             "rows": self.rows,
+            "notes": self.notes,
             "checks": self.checks,
         }
 

@@ -22,7 +22,14 @@ from revacnn_lightning.inbox import Pending
 from revacnn_lightning.probe import UserForward, forwards_of, to_float
 from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.session import Endpoints, Progress, Session
-from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.steering import Editor, Journal, Probe
+from revacnn_lightning.steering.checkpoint import (
+    STATE_KEY,
+    find_state,
+    order_param_groups,
+    replay_for_load,
+    state_to_save,
+)
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 
 if TYPE_CHECKING:
@@ -109,6 +116,8 @@ class ReVACNN(Callback):
         self._statistics = statistics
         self._forward = forward
         self._session: Session | None = None
+        self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
+        self._resumed: dict[str, Any] | None = None  # what the checkpoint of an edited run holds
         self._broken = False
         self._step = 0  # training batches so far, counted over resumed fits too
         self._metrics: dict[str, float] = {}
@@ -132,15 +141,30 @@ class ReVACNN(Callback):
             raise Refused("no training is running; steer while trainer.fit runs")
         return self._session.submit(edit, dry_run=dry_run)
 
-    @_harmless
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            if self._edits_of(pl_module) is None:
+                self._editor = None  # it belongs to another model
+            self._replay_before_weights_load(pl_module)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
+        pl_module.__dict__.pop("on_load_checkpoint", None)
+        if self._resumed is not None:
+            # Not guarded: with another order the optimizer would train with foreign state.
+            order_param_groups(pl_module, trainer.optimizers, self._resumed)
+        self._resumed = None
+        if trainer.is_global_zero:
+            self._open(trainer, pl_module)
+
+    @_harmless
+    def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to listen, and tell how to watch."""
         self._close()
+        self._editor = Editor(pl_module, trainer.optimizers, journal=self._edits_of(pl_module))
         options = {} if self._statistics is None else {"statistics": self._statistics}
         self._session = Session(
             pl_module,
-            Editor(pl_module, trainer.optimizers),
+            self._editor,
             Recorder(pl_module, **options),
             TrainerControls(trainer),
             self._endpoints,
@@ -162,12 +186,14 @@ class ReVACNN(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        pl_module.__dict__.pop("on_load_checkpoint", None)
         if isinstance(exception, KeyboardInterrupt):
             self._close("finished", "stopped by hand")
         else:
             self._close("failed", f"{type(exception).__name__}: {exception}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pl_module.__dict__.pop("on_load_checkpoint", None)
         self._close()
 
     def _close(self, state: Any = "finished", detail: str = "") -> None:
@@ -177,6 +203,7 @@ class ReVACNN(Callback):
             return
         try:
             session.close(state, detail)
+            session.editor.close()
         except Exception:  # the training must outlive any fault of ours
             log.warning("ReVACNN could not close cleanly", exc_info=True)
 
@@ -254,6 +281,38 @@ class ReVACNN(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._step = state_dict["step"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Also after the run was let go of: without its edits the weights would be unreadable.
+        if self._editor is not None and self._editor.journal.version > 0:
+            checkpoint[STATE_KEY] = state_to_save(self._editor)
+
+    def _replay_before_weights_load(self, module: LightningModule) -> None:
+        """Have an edited run's checkpoint resume on the unedited model class.
+
+        Lightning shows a callback the checkpoint only after the weights were loaded, which would
+        not fit. The module's own `on_load_checkpoint` runs before: until the fit starts it is
+        wrapped on the instance.
+        """
+        module.__dict__.pop("on_load_checkpoint", None)
+        load = module.on_load_checkpoint
+
+        def replay_then_load(checkpoint: dict[str, Any]) -> None:
+            state = find_state(checkpoint)
+            if state is not None:
+                self._resumed = state
+                if self._edits_of(module) is None:  # else it has its edits already
+                    self._editor = Editor(module, journal=replay_for_load(module, state))
+            load(checkpoint)
+
+        module.__dict__["on_load_checkpoint"] = replay_then_load
+
+    def _edits_of(self, module: LightningModule) -> Journal | None:
+        """The edits that were made to this very module before, by an earlier fit or a resume."""
+        editor = self._editor
+        return editor.journal if editor is not None and editor.model is module else None
 
 
 def _cannot_edit(trainer: Trainer) -> str:

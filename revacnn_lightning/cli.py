@@ -50,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
+
+    journal = commands.add_parser("journal", help="print the edits that a checkpoint holds")
+    journal.add_argument("checkpoint", type=Path)
+    journal.add_argument(
+        "--script", action="store_true", help="as a Python script that repeats them on a new model"
+    )
+    journal.set_defaults(run=_journal)
     return parser
 
 
@@ -190,4 +197,30 @@ def _runs(options: argparse.Namespace) -> int:
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
         print(f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}")
+    return 0
+
+
+# ---------------------------------------------------------------------- revacnn journal
+
+
+def _journal(options: argparse.Namespace) -> int:
+    try:
+        import torch
+
+        from revacnn_lightning.steering import journal
+        from revacnn_lightning.steering.checkpoint import find_state
+    except ImportError as error:
+        raise RevacnnError(
+            "reading checkpoints needs torch: pip install 'revacnn-lightning[train]'"
+        ) from error
+    try:
+        checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+        raise RevacnnError(f"{options.checkpoint} is not a readable checkpoint: {error}") from error
+    state = find_state(checkpoint) if isinstance(checkpoint, dict) else None
+    if state is None:
+        print(f"{options.checkpoint} holds no edits.")
+        return 0
+    edits = journal.Journal.from_data(state["journal"])
+    print(journal.script(edits) if options.script else journal.text(edits))
     return 0

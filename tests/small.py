@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -62,9 +63,10 @@ def fit(
     *,
     count: int = 12,
     validate: bool = False,
+    resume: Path | None = None,
     **options: Any,
 ) -> pl.Trainer:
-    """Train one epoch of ``count`` batches, quietly, on the CPU."""
+    """Train one epoch of ``count`` batches, quietly, on the CPU; or the rest of one."""
     defaults: dict[str, Any] = {
         "max_epochs": 1,
         "accelerator": "cpu",
@@ -77,16 +79,18 @@ def fit(
         "limit_val_batches": 1.0 if validate else 0,
     }
     trainer = pl.Trainer(**{**defaults, **options})
-    trainer.fit(model, batches(count), batches(2))
+    trainer.fit(model, batches(count), batches(2), ckpt_path=resume)
     return trainer
 
 
 class At(pl.Callback):
-    """Calls ``action(trainer, module)`` before the batch with this index begins."""
+    """Calls ``action(trainer, module)`` before the batch with this index begins, once."""
 
     def __init__(self, batch_idx: int, action: Callable[[pl.Trainer, Any], None]) -> None:
         self.batch_idx, self.action = batch_idx, action
+        self.done = False
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
-        if batch_idx == self.batch_idx:
+        if batch_idx == self.batch_idx and not self.done:
+            self.done = True
             self.action(trainer, pl_module)

@@ -45,7 +45,8 @@ def send_frames_at_once() -> bool:
     original = WSHandler._async_open
 
     async def _async_open(self: Any, token: str) -> None:
-        self.set_nodelay(True)
+        if self.ws_connection is not None:  # None: closed again already
+            self.set_nodelay(True)
         await original(self, token)
 
     WSHandler._async_open = _async_open

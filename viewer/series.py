@@ -43,11 +43,11 @@ class Series:
             return False
         steps, rows = zip(*self._pending, strict=True)
         self._pending.clear()
-        if self.length == self._capacity:
-            self._halve()
         self._steps[self.length] = steps[-1]
         self._rows[self.length] = rows[0] if len(rows) == 1 else _mean(np.stack(rows))
         self.length += 1
+        if self.length == self._capacity:  # at once: the next row is gathered at the new stride
+            self._halve()
         return True
 
     def select_columns(self, source: np.ndarray) -> None:

@@ -31,6 +31,7 @@ class Channels:
         untraced: convs that no forward ran.
         norm_after: conv -> the batch norms that normalise its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
+        uses: attributes of the model's own classes that count channels.
         epsilon: rounding unit of the coarsest floating type that a conv computed in.
     """
 
@@ -43,6 +44,7 @@ class Channels:
         self.norm_after = tracer.norm_after
         self.shapes = tracer.shapes
         self.epsilon = tracer.epsilon
+        self.uses = tracer.uses
         self._by_key = {(site.name, site.dim): site for site in self.sites}
         self._starts = np.array([site.start for site in self.sites], int)
         self._of = _components(tracer.atoms, tracer.unions)
@@ -70,6 +72,10 @@ class Channels:
     def classes(self, layer: str, indices: Iterable[int]) -> list[int]:
         """The classes of these filters of a conv."""
         return sorted({int(self._of[self.filters[layer][i]]) for i in indices})
+
+    def count_in(self, classes: Iterable[int], atoms: np.ndarray) -> int:
+        """How many of these atoms belong to these classes."""
+        return int(np.isin(self._of[atoms], list(classes)).sum())
 
     def class_of(self, atoms: np.ndarray) -> np.ndarray:
         """The class of each atom."""

@@ -7,24 +7,25 @@ writes it into the journal; whatever fails on the way takes everything back.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailed, Refused, StaleStructure
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import planning, verify
+from revacnn_lightning.steering import planners, verify
 from revacnn_lightning.steering.channels import Channels
 from revacnn_lightning.steering.filters import FilterIds
-from revacnn_lightning.steering.journal import Journal, perform
+from revacnn_lightning.steering.freezing import Freezer
+from revacnn_lightning.steering.journal import Journal, Taken, perform, unperform
 from revacnn_lightning.steering.plan import EditPlan
 from revacnn_lightning.steering.probe import ForwardRaised, Probe, evaluate, relative_change, trace
-from revacnn_lightning.steering.surgery import Record
 from revacnn_lightning.steering.transaction import Transaction
 
 __all__ = ["Editor", "Outcome"]
@@ -57,11 +58,12 @@ class Editor:
         journal: Journal | None = None,
     ) -> None:
         self.model = model
-        self.optimizers: list[Optimizer] = list(optimizers)
         self.journal = Journal() if journal is None else journal
         self._filters = FilterIds(model)
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
+        self._freezer = Freezer(model, self._filters)
+        self.optimizers = list(optimizers)
         self._channels: Channels | None = None
         self._traced_version = -1
         self._busy = False
@@ -70,6 +72,20 @@ class Editor:
     def version(self) -> int:
         """Raised by one with every applied edit or undo."""
         return self.journal.version
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Those that train the model. To change them, set the list anew."""
+        return self._optimizers
+
+    @optimizers.setter
+    def optimizers(self, optimizers: Sequence[Optimizer]) -> None:
+        self._optimizers = list(optimizers)
+        self._freezer.refresh(self._optimizers)
+
+    def close(self) -> None:
+        """Take every hook of frozen filters off the model and its optimizers."""
+        self._freezer.release()
 
     # ---------------------------------------------------------------- looking
 
@@ -103,7 +119,7 @@ class Editor:
         """Conv -> why no filter can be added or removed there. Editable convs are absent."""
         channels = self.channels(probe)
         convs = [*channels.filters, *channels.untraced]
-        reasons = {layer: planning.refusal(channels, layer) for layer in convs}
+        reasons = {layer: planners.filters.refusal(channels, layer) for layer in convs}
         return {layer: reason for layer, reason in reasons.items() if reason}
 
     def plan(self, request: requests.Edit, probe: Probe, version: int | None = None) -> EditPlan:
@@ -118,8 +134,26 @@ class Editor:
                 f"the request was made for structure {version}, the network is at "
                 f"{self.version}; look again and repeat it"
             )
-        context = planning.Context(self.model, self.channels(probe), self.optimizers)
-        return planning.make_plan(context, request)
+        if isinstance(request, requests.Undo):
+            return self._plan_undo(request)
+        context = planners.Context(
+            self.model, self.channels(probe), self.optimizers, self.frozen_filters
+        )
+        return planners.make_plan(context, request)
+
+    def _plan_undo(self, request: requests.Undo) -> EditPlan:
+        possible = self.journal.undoable
+        if request.count < 1:
+            raise Refused(f"the number of edits to undo is {request.count}; it must be at least 1")
+        if request.count > possible:
+            raise Refused(f"{request.count} edits cannot be undone; {possible} can")
+        entries = self.journal.entries[-request.count :]
+        now = sum(p.numel() for p in self.model.parameters())
+        then = now - sum(e.plan.parameters_after - e.plan.parameters_before for e in entries)
+        titles = [entry.plan.title for entry in reversed(entries)]
+        return EditPlan(
+            request, f"Undo: {'; '.join(titles)}", parameters_before=now, parameters_after=then
+        )
 
     # ---------------------------------------------------------------- changing
 
@@ -135,13 +169,37 @@ class Editor:
             plan = self.plan(request, probe, version)
             with Transaction() as tx:
                 try:
-                    plan, records, change, after = self._resize(tx, plan, probe)
+                    done = self._carry_out(tx, plan, probe)
                 except ForwardRaised as error:
                     raise EditFailed(f"{error} after the edit; it was taken back") from error
-            self._filters.apply(plan)
-            self.journal.append(plan, records)
-            self._channels, self._traced_version = after, self.version
-        return Outcome(plan, change, perf_counter() - start)
+            self._commit(done)
+        return Outcome(done.plan, done.change, perf_counter() - start)
+
+    def _carry_out(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+        if isinstance(plan.request, requests.Undo):
+            return self._undo(tx, plan, probe)
+        if plan.tensors:
+            return self._resize(tx, plan, probe)
+        if plan.layers:
+            return self._change_layers(tx, plan, probe)
+        if plan.values:
+            return self._change_values(tx, plan, probe)
+        return _Done(plan, Taken(), 0.0, self.channels(probe))  # freezing touches no tensor
+
+    def _commit(self, done: _Done) -> None:
+        """Write down what passed. From here on nothing fails."""
+        if done.taken is None:
+            for _ in range(done.undone):
+                self.journal.entries.pop()
+                self._filters.revert()
+            self.journal.version += 1
+        else:
+            self._filters.apply(done.plan)
+            self.journal.append(done.plan, done.taken)
+        self._freezer.refresh(self.optimizers)
+        self._channels, self._traced_version = done.channels, self.version
+        if done.plan.layers or done.plan.freezes or done.taken is None:
+            _forget_compiled()
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -157,38 +215,72 @@ class Editor:
         """Randomness of its own for each edit, so that training's is untouched."""
         return torch.Generator().manual_seed(self.version + 1)
 
-    def _resize(
-        self, tx: Transaction, plan: EditPlan, probe: Probe
-    ) -> tuple[EditPlan, list[Record], float, Channels]:
+    # ---------------------------------------------------------------- the kinds of edits
+
+    def _resize(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
         """Perform a plan of values and sizes, settle its placement, and verify it."""
         before = self.channels(probe)
         was = evaluate(self.model, probe)
         expected = verify.expected(tx, self.model, plan, probe, was, self._generator())
         start = tx.size
-        records = perform(tx, self.model, plan, self.optimizers, self._generator())
-        watched = verify.fresh_rows(plan)
-        after = trace(self.model, probe, watched)
+        taken = perform(tx, self.model, plan, self.optimizers, self._generator())
+        after = trace(self.model, probe, verify.fresh_rows(plan))
         settled = verify.settled(before, after, plan)
         if settled is not plan:
             tx.rollback(keep=start)
             plan = settled
-            records = perform(tx, self.model, plan, self.optimizers, self._generator())
+            taken = perform(tx, self.model, plan, self.optimizers, self._generator())
         after = verify.bring_to_life(tx, self.model, plan, probe, after, self._generator())
         now = evaluate(self.model, probe)
-        if not before_mixed(before, plan):
+        if not verify.is_mixed(before, plan):
             verify.check(tx, self.model, probe, now, expected, after.epsilon)
-        return plan, records, _change(now, was), after
+        return _Done(plan, taken, relative_change(now, was), after)
+
+    def _change_layers(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+        """Insert a block, which keeps the function, or take a layer out, which does not."""
+        was = evaluate(self.model, probe)
+        taken = perform(tx, self.model, plan, self.optimizers, self._generator())
+        with verify.unused(taken.layers):
+            after = trace(self.model, probe)
+            now = evaluate(self.model, probe)
+        verify.check_shapes(now, was)
+        if all(layer.action == "insert" for layer in plan.layers):
+            verify.check(tx, self.model, probe, now, was, after.epsilon)
+        return _Done(plan, taken, relative_change(now, was), after)
+
+    def _change_values(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+        was = evaluate(self.model, probe)
+        taken = perform(tx, self.model, plan, self.optimizers, self._generator())
+        now = evaluate(self.model, probe)
+        verify.check_shapes(now, was)
+        return _Done(plan, taken, relative_change(now, was), self.channels(probe))
+
+    def _undo(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+        assert isinstance(plan.request, requests.Undo)
+        count = plan.request.count
+        was = evaluate(self.model, probe)
+        for entry in reversed(self.journal.entries[-count:]):
+            assert entry.taken is not None
+            unperform(tx, self.model, entry.plan, self.optimizers, entry.taken)
+        now = evaluate(self.model, probe)
+        verify.check_shapes(now, was)
+        after = trace(self.model, probe)
+        return _Done(plan, None, relative_change(now, was), after, undone=count)
 
 
-def before_mixed(channels: Channels, plan: EditPlan) -> bool:
-    """Whether the edited channels are normalised together, so that no output is expected."""
-    classes = {
-        c
-        for move in plan.filters
-        for c in channels.classes(move.layer, verify.removed_filters(move))
-    }
-    return bool(channels.mixed(classes))
+@dataclass
+class _Done:
+    """An edit that was performed and has passed. ``taken`` is None for an undo."""
+
+    plan: EditPlan
+    taken: Taken | None
+    change: float
+    channels: Channels
+    undone: int = 0
 
 
-def _change(now: Sequence[Tensor], was: Sequence[Tensor]) -> float:
-    return relative_change(now, was)
+def _forget_compiled() -> None:
+    """Compiled code does not see hooks and layers that come and go; let it be compiled anew."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from revacnn_lightning.steering.plan import EditPlan, FilterMove, order_of
+from revacnn_lightning.steering.plan import EditPlan, FilterMove, FreezeEdit, order_of
 
 __all__ = ["FilterIds"]
+
+
+@dataclass
+class _Before:
+    """What an edit changed: ids of the layers it touched, and everything frozen."""
+
+    ids: dict[str, list[int]]
+    frozen: dict[str, set[int]]
 
 
 class FilterIds:
@@ -23,8 +31,9 @@ class FilterIds:
         self._model = model
         self._ids: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
-        self._undo: list[dict[str, list[int]]] = []  # ids before each edit, newest last
+        self._undo: list[_Before] = []  # one per edit, newest last
         self.frozen: dict[str, set[int]] = {}
+        self.norms: dict[str, list[str]] = {}  # batch norms whose entries freeze with a layer's
 
     def of(self, layer: str) -> list[int]:
         """The ids of a conv's filters, in the order of its output.
@@ -32,11 +41,10 @@ class FilterIds:
         Raises:
             KeyError: the model has no conv of this name.
         """
+        conv = dict(self._model.named_modules())[layer]
+        if not isinstance(conv, _ConvNd):
+            raise KeyError(layer)
         if layer not in self._ids:
-            modules = dict(self._model.named_modules())
-            conv = modules[layer]
-            if not isinstance(conv, _ConvNd):
-                raise KeyError(layer)
             self._start(layer, conv.out_channels)
         return list(self._ids[layer])
 
@@ -45,28 +53,37 @@ class FilterIds:
         frozen = self.frozen.get(layer, set())
         return [i for i, each in enumerate(self.of(layer)) if each in frozen]
 
-    def freeze(self, layer: str, ids: Iterable[int]) -> None:
-        self.frozen.setdefault(layer, set()).update(ids)
-
-    def unfreeze(self, layer: str, ids: Iterable[int]) -> None:
-        left = self.frozen.get(layer, set()) - set(ids)
-        self.frozen[layer] = left
-        if not left:
-            del self.frozen[layer]
-
     def apply(self, plan: EditPlan) -> None:
         """Follow an edit."""
-        before: dict[str, list[int]] = {}
+        before = _Before({}, {layer: set(ids) for layer, ids in self.frozen.items()})
         for move in plan.filters:
             if move.layer not in self._ids:
                 self._start(move.layer, move.size)
-            before[move.layer] = self._ids[move.layer]
+            before.ids[move.layer] = self._ids[move.layer]
             self._ids[move.layer] = self._moved(move)
+        for edit in plan.freezes:
+            self._freeze(edit)
         self._undo.append(before)
 
-    def revert(self, plan: EditPlan) -> None:
+    def revert(self) -> None:
         """Follow the undoing of the newest edit that was not undone: its filters' ids return."""
-        self._ids.update(self._undo.pop())
+        before = self._undo.pop()
+        self._ids.update(before.ids)
+        self.frozen = before.frozen
+
+    def _freeze(self, edit: FreezeEdit) -> None:
+        if edit.layer not in self._ids:
+            self._start(edit.layer, edit.size)
+        ids = self._ids[edit.layer]
+        named = {ids[i] for i in edit.indices}
+        frozen = self.frozen.get(edit.layer, set())
+        frozen = frozen | named if edit.frozen else frozen - named
+        if frozen:
+            self.frozen[edit.layer] = frozen
+            if edit.frozen:
+                self.norms[edit.layer] = edit.norms
+        else:
+            self.frozen.pop(edit.layer, None)
 
     def _start(self, layer: str, count: int) -> None:
         self._ids[layer] = list(range(count))

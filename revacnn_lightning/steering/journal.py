@@ -6,20 +6,23 @@ edit took away, from which it can be undone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering import surgery
+from revacnn_lightning.steering.layers import change_layer, unchange_layer
 from revacnn_lightning.steering.plan import EditPlan
 from revacnn_lightning.steering.surgery import Record
 from revacnn_lightning.steering.transaction import Transaction
 
-__all__ = ["Entry", "Journal", "perform"]
+__all__ = ["Entry", "Journal", "Taken", "perform", "script", "text", "unperform"]
 
 FORMAT = 1
 # How many of the newest edits can be undone. Each costs the memory of what it removed.
@@ -27,11 +30,22 @@ UNDOABLE = 32
 
 
 @dataclass
+class Taken:
+    """What an edit took away: one record per change, in the plan's order, and removed layers.
+
+    The layers are objects of this process; in another one, `Journal.replay` finds them again.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    layers: dict[str, nn.Module] = field(default_factory=dict)
+
+
+@dataclass
 class Entry:
-    """One edit that was applied. ``records`` is None once it is too old to be undone."""
+    """One edit that was applied. ``taken`` is None once it is too old to be undone."""
 
     plan: EditPlan
-    records: list[Record] | None
+    taken: Taken | None
 
 
 @dataclass
@@ -44,11 +58,21 @@ class Journal:
     entries: list[Entry] = field(default_factory=list)
     version: int = 0
 
-    def append(self, plan: EditPlan, records: list[Record]) -> None:
-        self.entries.append(Entry(plan, records))
+    @property
+    def undoable(self) -> int:
+        """How many of the newest edits can be taken back."""
+        count = 0
+        for entry in reversed(self.entries):
+            if entry.taken is None:
+                break
+            count += 1
+        return count
+
+    def append(self, plan: EditPlan, taken: Taken) -> None:
+        self.entries.append(Entry(plan, taken))
         self.version += 1
         for old in self.entries[:-UNDOABLE]:
-            old.records = None
+            old.taken = None
 
     def to_data(self) -> dict[str, Any]:
         """Dicts, lists, strings, numbers and tensors: loads under ``weights_only=True``.
@@ -59,7 +83,7 @@ class Journal:
             "format": FORMAT,
             "version": self.version,
             "plans": [msgspec.to_builtins(entry.plan) for entry in self.entries],
-            "records": [entry.records for entry in self.entries],
+            "records": [entry.taken and entry.taken.records for entry in self.entries],
         }
 
     @classmethod
@@ -76,7 +100,11 @@ class Journal:
                 )
             plans = [msgspec.convert(plan, EditPlan) for plan in data["plans"]]
             kept = data.get("records") or [None] * len(plans)
-            return cls([Entry(p, r) for p, r in zip(plans, kept, strict=True)], data["version"])
+            entries = [
+                Entry(plan, None if records is None else Taken(records))
+                for plan, records in zip(plans, kept, strict=True)
+            ]
+            return cls(entries, data["version"])
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise SteeringError(f"this is not a journal of edits: {error}") from error
 
@@ -89,40 +117,86 @@ class Journal:
         with Transaction() as tx:
             for number, entry in enumerate(self.entries, 1):
                 try:
-                    perform(tx, model, entry.plan, [], torch.Generator().manual_seed(number))
+                    generator = torch.Generator().manual_seed(number)
+                    found = perform(tx, model, entry.plan, [], generator)
                 except (AttributeError, IndexError, RuntimeError) as error:
                     raise SteeringError(
                         f"edit {number} of the journal ({entry.plan.title}) does not fit this "
                         f"model: {error}"
                     ) from error
+                if entry.taken is not None:
+                    entry.taken.layers = found.layers
 
 
 def perform(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
-    optimizers: Any,
+    optimizers: Sequence[Optimizer],
     generator: torch.Generator,
-) -> list[Record]:
-    """Do everything a plan says, in its order; returns one record per change, in that order."""
-    records = []
+) -> Taken:
+    """Do everything a plan says, in its order, but freezing, which touches no tensor."""
+    taken = Taken()
     for value in plan.values:
-        records.append(surgery.change_values(tx, model, value, optimizers, generator))
+        taken.records.append(surgery.change_values(tx, model, value, optimizers, generator))
     for edit in plan.tensors:
-        records.append(surgery.resize(tx, model, edit, optimizers, generator))
+        taken.records.append(surgery.resize(tx, model, edit, optimizers, generator))
     for size in plan.attributes:
         surgery.set_size(tx, model, size)
-    return records
+    for layer in plan.layers:
+        record, removed = change_layer(tx, model, layer, optimizers, generator)
+        taken.records.append(record)
+        if removed is not None:
+            taken.layers[layer.host] = removed
+    return taken
 
 
 def unperform(
-    tx: Transaction, model: nn.Module, plan: EditPlan, optimizers: Any, records: list[Record]
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    optimizers: Sequence[Optimizer],
+    taken: Taken,
 ) -> None:
     """Undo everything a plan did, newest first."""
+    records = iter(reversed(taken.records))
+    for layer in reversed(plan.layers):
+        removed = taken.layers.get(layer.host)
+        unchange_layer(tx, model, layer, optimizers, next(records), removed)
     for size in reversed(plan.attributes):
         surgery.set_size(tx, model, size, undo=True)
-    of_values, of_tensors = records[: len(plan.values)], records[len(plan.values) :]
-    for edit, record in reversed(list(zip(plan.tensors, of_tensors, strict=True))):
-        surgery.unresize(tx, model, edit, optimizers, record)
-    for value, record in reversed(list(zip(plan.values, of_values, strict=True))):
-        surgery.restore_values(tx, model, value, optimizers, record)
+    for edit in reversed(plan.tensors):
+        surgery.unresize(tx, model, edit, optimizers, next(records))
+    for value in reversed(plan.values):
+        surgery.restore_values(tx, model, value, optimizers, next(records))
+
+
+# -------------------------------------------------------------------- for people
+
+
+def text(journal: Journal) -> str:
+    """The journal as lines to read: number, title, parameters, reason."""
+    if not journal.entries:
+        return "no edits"
+    lines = []
+    for number, entry in enumerate(journal.entries, 1):
+        plan = entry.plan
+        growth = plan.parameters_after - plan.parameters_before
+        lines.append(f"{number:4}  {plan.title}  ({growth:+d} parameters)")
+        lines += [f"      {each}" for each in (plan.why, *plan.notes) if each]
+    return "\n".join(lines)
+
+
+def script(journal: Journal) -> str:
+    """A Python script whose ``edit(model)`` repeats the edits on a fresh, unedited model."""
+    data = journal.to_data()
+    del data["records"]  # what undo needs; tensors
+    plans = data.pop("plans")
+    written = [f"    # {plan['title']}\n    {plan!r},\n" for plan in plans]
+    return (
+        f'"""Repeats {len(plans)} edits on a fresh model; load its weights afterwards."""\n\n'
+        "from revacnn_lightning.steering import Journal\n\n"
+        "PLANS = [\n" + "".join(written) + "]\n\n\n"
+        "def edit(model):\n"
+        f"    Journal.from_data({{**{data!r}, 'plans': PLANS}}).replay(model)\n"
+    )

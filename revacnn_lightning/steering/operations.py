@@ -12,7 +12,6 @@ __all__ = [
     "RESHAPES",
     "SILENT",
     "SPATIAL",
-    "SPLITS",
     "VIEWS",
 ]
 
@@ -29,7 +28,6 @@ VIEWS = names(
     " index_select"
 )
 RESHAPES = names("view _unsafe_view reshape _reshape_alias")
-SPLITS = names("split split_with_sizes chunk")
 # The same elements at the same place.
 COPIES = names(
     "clone contiguous detach alias lift_fresh _to_copy to set_data empty_like zeros_like ones_like"

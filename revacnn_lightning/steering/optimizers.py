@@ -8,7 +8,7 @@ parameters: they are cut, resized and joined again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,15 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.transaction import Transaction
 
-__all__ = ["check", "edit_state", "groups_of", "notes_for", "start_value"]
+__all__ = [
+    "add_parameter",
+    "check",
+    "drop_parameter",
+    "edit_state",
+    "groups_of",
+    "notes_for",
+    "start_value",
+]
 
 # What cannot be exact, and why. Keys are class names, so that older torch versions need no class.
 INEXACT = {
@@ -147,3 +155,96 @@ def _edit_flat(
     cached = getattr(optimizer, "_numel_cache", None)
     optimizer._numel_cache = None
     tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
+
+
+# -------------------------------------------------------------------- parameters come and go
+
+
+def add_parameter(
+    tx: Transaction,
+    optimizer: Optimizer,
+    group: dict[str, Any],
+    parameter: nn.Parameter | Tensor,
+    position: int,
+    flat: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Put a parameter into a group at this position, with the state of one that begins.
+
+    ``flat``: what `drop_parameter` returned, for a parameter that comes back.
+    """
+    listed = group["params"]
+    position = min(position, len(listed))
+    at = sum(p.numel() for p in listed[:position])
+    _resize_flat(tx, optimizer, at, 0, parameter.numel(), flat or {})
+    listed.insert(position, parameter)
+
+    def take_out() -> None:
+        listed[:] = [each for each in listed if each is not parameter]
+        optimizer.state.pop(parameter, None)
+
+    tx.on_rollback(take_out)
+    if type(optimizer).__name__ == "Adagrad":  # the only one that makes its state beforehand
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "sum": torch.full_like(parameter, group["initial_accumulator_value"]).detach(),
+        }
+
+
+def drop_parameter(
+    tx: Transaction, optimizer: Optimizer, group: dict[str, Any], parameter: Tensor
+) -> dict[str, Tensor]:
+    """Take a parameter out of a group, and its state with it.
+
+    Returns its part of LBFGS's flat vectors, by their names.
+    """
+    listed = group["params"]
+    position = next(i for i, each in enumerate(listed) if each is parameter)
+    at = sum(p.numel() for p in listed[:position])
+    cut = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
+    del listed[position]
+    state = optimizer.state.pop(parameter, None)
+
+    def put_back() -> None:
+        listed.insert(position, parameter)
+        if state is not None:
+            optimizer.state[parameter] = state
+
+    tx.on_rollback(put_back)
+    return cut
+
+
+def _resize_flat(
+    tx: Transaction,
+    optimizer: Any,
+    at: int,
+    remove: int,
+    insert: int,
+    filling: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """LBFGS: cut ``remove`` entries of each flat vector at ``at`` and put ``insert`` others in.
+
+    They are zeros where ``filling`` has none for this vector. Returns what was cut, by vector.
+    """
+    cut: dict[str, Tensor] = {}
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        return cut
+    total = sum(p.numel() for p in optimizer._params)
+
+    def edited(key: str, flat: Any) -> Any:
+        if not isinstance(flat, Tensor) or flat.ndim != 1 or flat.numel() != total:
+            return flat
+        cut[key] = flat[at : at + remove].clone()
+        part = filling.get(key)
+        part = flat.new_zeros(insert) if part is None else part.to(flat)
+        return torch.cat([flat[:at], part, flat[at + remove :]])
+
+    # The state hangs on the first parameter; the planner refuses to remove that one.
+    state = optimizer.state.get(optimizer._params[0], {})
+    for key, value in list(state.items()):
+        if isinstance(value, list):
+            _assign(tx, state, key, [edited(f"{key}.{j}", v) for j, v in enumerate(value)])
+        else:
+            _assign(tx, state, key, edited(key, value))
+    cached, optimizer._numel_cache = optimizer._numel_cache, None
+    tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
+    return cut

@@ -51,11 +51,14 @@ def insert(
     return TensorEdit(tensor, dim, size, runs_of(np.concatenate(order)), positions)
 
 
-def settle(before: Channels, after: Channels, edits: Sequence[TensorEdit]) -> list[TensorEdit]:
+def settle(
+    before: Channels, after: Channels, edits: Sequence[TensorEdit], strict: bool = False
+) -> list[TensorEdit]:
     """The edits with every consumer's entries where their labels arrive in the resized model.
 
     ``after`` is the trace of the model resized by ``edits``. A consumer at which nothing arrives
-    keeps the guess.
+    keeps the guess; so does one at which something without a label arrives (a layer that was left
+    with a single filter has none), unless ``strict``, when no comparison of outputs will follow.
 
     Raises:
         EditFailed: a label arrives somewhere it never arrived before.
@@ -69,6 +72,9 @@ def settle(before: Channels, after: Channels, edits: Sequence[TensorEdit]) -> li
             settled.append(edit)
             continue
         new = fresh[arriving]
+        if not strict and (source[arriving] < 0).any():
+            settled.append(edit)
+            continue
         order = _match(arrived, source[arriving], new, edit.tensor)
         settled.append(TensorEdit(edit.tensor, edit.dim, edit.size, runs_of(order),
                                   np.flatnonzero(new).tolist(), edit.fill))  # fmt: skip

@@ -18,6 +18,7 @@ __all__ = [
     "AttributeEdit",
     "EditPlan",
     "FilterMove",
+    "FreezeEdit",
     "LayerEdit",
     "TensorEdit",
     "ValueEdit",
@@ -61,7 +62,8 @@ class ValueEdit(Struct):
     """Rows or columns of one tensor that get other values, at the same size.
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` by ``weights``; ``fresh``: as the
-    layer's own initialisation draws it; ``add``: the sum of ``sources`` is added.
+    layer's own initialisation draws it; ``add``: each gets the one of ``sources`` at the same
+    place added.
     """
 
     tensor: str
@@ -73,12 +75,16 @@ class ValueEdit(Struct):
 
 
 class AttributeEdit(Struct):
-    """An integer attribute of a module that holds a number of channels."""
+    """An integer attribute of a module that holds a number of channels.
+
+    ``index`` names an entry of an attribute that is a list or a tuple; -1: the attribute itself.
+    """
 
     module: str
     attribute: str
     old: int
     new: int
+    index: int = -1
 
 
 class LayerEdit(Struct):
@@ -94,6 +100,22 @@ class LayerEdit(Struct):
     child: str = ""
     channels: int = 0  # of the inserted block
     kernel: int = 3
+    # where the parameters of the replaced layer stood: (name, optimizer, group, position)
+    places: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+
+class FreezeEdit(Struct):
+    """Filters that are kept as they are from now on, or trained again.
+
+    ``norms`` are the batch norms that normalise the conv's output alone: a filter's entries there
+    belong to it.
+    """
+
+    layer: str
+    size: int  # filters of the layer
+    indices: list[int]
+    frozen: bool
+    norms: list[str] = field(default_factory=list)
 
 
 class EditPlan(Struct):
@@ -106,13 +128,12 @@ class EditPlan(Struct):
     filters: list[FilterMove] = field(default_factory=list)
     attributes: list[AttributeEdit] = field(default_factory=list)
     layers: list[LayerEdit] = field(default_factory=list)
+    freezes: list[FreezeEdit] = field(default_factory=list)
     sets: list[messages.FilterSet] = field(default_factory=list)
     why: str = ""
     parameters_before: int = 0
     parameters_after: int = 0
     notes: list[str] = field(default_factory=list)
-    # requests.Undo only: how many edits it takes back
-    undoes: int = 0
 
     def summary(self) -> messages.PlanSummary:
         return messages.PlanSummary(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -17,7 +18,14 @@ from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.channels import Channels
 from revacnn_lightning.steering.tracer import Tracer
 
-__all__ = ["ForwardRaised", "Probe", "evaluate", "quiet", "relative_change", "trace"]
+__all__ = ["ForwardRaised", "Probe", "evaluate", "is_quiet", "quiet", "relative_change", "trace"]
+
+_QUIET = ContextVar("quiet", default=False)
+
+
+def is_quiet() -> bool:
+    """Whether the running forward is one of ours, of which no trace will remain."""
+    return _QUIET.get()
 
 
 class ForwardRaised(SteeringError):
@@ -47,6 +55,7 @@ def quiet(model: nn.Module, training: bool | None = None) -> Iterator[None]:
     buffers = [(m, name, b, b.detach().clone()) for m in model.modules()
                for name, b in m._buffers.items() if b is not None]  # fmt: skip
     grads = [(p, p.grad) for p in model.parameters()]
+    token = _QUIET.set(True)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=_devices(model)), torch.no_grad():
@@ -55,6 +64,7 @@ def quiet(model: nn.Module, training: bool | None = None) -> Iterator[None]:
                     module.training = training
             yield
     finally:
+        _QUIET.reset(token)
         np.random.set_state(numpy_state)
         random.setstate(python_state)
         for module, flag in flags:

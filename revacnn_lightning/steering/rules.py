@@ -29,7 +29,6 @@ from revacnn_lightning.steering.operations import (
     RESHAPES,
     SILENT,
     SPATIAL,
-    SPLITS,
     VIEWS,
 )
 from revacnn_lightning.steering.tracer import Call, Tracer
@@ -217,7 +216,7 @@ def _tie_parts(tracer: Tracer, call: Call, component: Component, parts: list[Com
     said = dims(component)
     if len(said) != 1:
         return
-    if call.base in SPLITS and len({p.shape for p in parts}) == 1:
+    if call.base == "split" and len({p.shape for p in parts}) == 1:
         dim = call.get(2, "dim", 0) % component.ndim
         if dim in said:
             for part in parts[1:]:
@@ -356,7 +355,8 @@ def _reduce(tracer: Tracer, call: Call) -> None:
         _unknown(tracer, call)
         return
     kept = []
-    for component in tracer.labels(x):
+    for labelled in tracer.labels(x):
+        component = _without_groups(tracer, labelled, listed)
         if dims(component) & set(listed):
             tracer.mix(component, f"aten.{call.base} in {tracer.where()} reduces over them")
         elif call.outs[0].ndim == x.ndim:
@@ -368,13 +368,27 @@ def _reduce(tracer: Tracer, call: Call) -> None:
         tracer.label(out, list(kept))
 
 
+def _without_groups(tracer: Tracer, component: Component, over: Sequence[int]) -> Component:
+    """Of a component over (groups, channels per group), that of one group.
+
+    What an operation over the groups makes of them belongs to all of them alike.
+    """
+    for dim in sorted(dims(component))[:-1]:
+        if dim in over:
+            first = component.narrow(dim, 0, 1)
+            tracer.union(first, component)
+            component = first
+    return component
+
+
 @rule("_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "sort", "topk")
 def _over_one_dim(tracer: Tracer, call: Call) -> None:
     x = call.args[0]
     default = -1 if call.base in ("sort", "topk") else 0
     dim = call.get(2 if call.base == "topk" else 1, "dim", default) % x.ndim
     kept = []
-    for component in tracer.labels(x):
+    for labelled in tracer.labels(x):
+        component = _without_groups(tracer, labelled, [dim])
         if dim in dims(component):
             tracer.pin(component, f"pass aten.{call.base} in {tracer.where()}")
         else:

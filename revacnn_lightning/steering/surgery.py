@@ -34,7 +34,7 @@ __all__ = [
     "unresize",
 ]
 
-Record = dict[str, Tensor]  # what one change took away
+Record = dict[str, Any]  # what one change took away: tensors, and numbers of optimizer state
 
 
 def find(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
@@ -238,7 +238,13 @@ def _conv_sizes(conv: _ConvNd) -> dict[str, int]:
 def set_size(tx: Transaction, model: nn.Module, edit: AttributeEdit, undo: bool = False) -> None:
     """Do one `AttributeEdit`, or take it back."""
     module = model.get_submodule(edit.module)
-    set_attribute(tx, module, edit.attribute, edit.old if undo else edit.new)
+    value: Any = edit.old if undo else edit.new
+    if edit.index >= 0:
+        whole = getattr(module, edit.attribute)
+        entries = list(whole)
+        entries[edit.index] = value
+        value = type(whole)(entries)
+    set_attribute(tx, module, edit.attribute, value)
 
 
 # -------------------------------------------------------------------- values
@@ -289,7 +295,7 @@ def _new_rows(
         return draw(owner, data, generator).index_select(edit.dim, at)
     others = data.index_select(edit.dim, torch.tensor(edit.sources, device=data.device))
     if edit.action == "add":
-        return rows + others.sum(edit.dim, keepdim=True)
+        return rows + others
     shape = [1] * data.ndim
     shape[edit.dim] = -1
     weights = torch.tensor(edit.weights, dtype=torch.float64)

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.steering.labels import Component, along, dims
+from revacnn_lightning.steering.sizes import SizeMode, Use, remembering
 
 __all__ = ["Call", "Site", "Tracer"]
 
@@ -72,6 +73,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, watched: Iterable[tuple[str, int, int]] = ()) -> None:
         super().__init__()
+        self.model = model
         self.names = {id(m): name for name, m in model.named_modules()}
         self.convs = [n for n, m in model.named_modules() if isinstance(m, _ConvNd)]
         self.sites: list[Site] = []
@@ -81,6 +83,7 @@ class Tracer(TorchDispatchMode):
         self._alive: list[Tensor] = []  # holds this forward's tensors, so that ids stay theirs
         self._sources: dict[int, frozenset[str]] = {}  # convs whose filters a tensor is made of
         self._uniform: set[int] = set()  # tensors whose values do not depend on the index
+        self._free: set[int] = set()
         self.unions: list[tuple[np.ndarray, np.ndarray]] = []
         self.pins: list[tuple[np.ndarray, str]] = []
         self.mixes: list[tuple[np.ndarray, str]] = []  # normalised or reduced over the channels
@@ -91,6 +94,7 @@ class Tracer(TorchDispatchMode):
         self.filters: dict[str, np.ndarray] = {}  # conv -> the atom of each of its filters
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read it alone
+        self.uses: list[Use] = []  # attributes that count channels
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.epsilon = 0.0  # of the coarsest floating type a conv computed in
         self._stack: list[nn.Module] = []
@@ -178,14 +182,24 @@ class Tracer(TorchDispatchMode):
         self._produced[flat[flat < len(self._produced)]] = True
 
     def is_emitted(self, component: Component) -> bool:
+        """Whether these channels are made by rows of a weight (or are constants), so that they
+        are what arrives further on."""
         first = int(component.reshape(-1)[0])
-        return first >= len(self._produced) or bool(self._produced[first])
+        if first < len(self._produced):
+            return bool(self._produced[first])
+        return first not in self._free
 
     def constant(self, size: int, reason: str) -> Tensor:
         """Atoms for channels that no parameter makes."""
         atoms = self._new_atoms(size)
         self.constants.append((self.atoms - size, self.atoms))
         self.pin(atoms, reason)
+        return atoms
+
+    def free(self, size: int) -> Tensor:
+        """Atoms for channels that no parameter makes, whose number may change."""
+        atoms = self._new_atoms(size)
+        self._free.update(atoms.tolist())
         return atoms
 
     def line(self, tensor: Tensor, dim: int, reason: str = "") -> Tensor | None:
@@ -251,6 +265,8 @@ class Tracer(TorchDispatchMode):
                 register_module_forward_hook(self._leave, always_call=True),
             ):
                 stack.callback(handle.remove)
+            if stack.enter_context(remembering(self.model)):
+                stack.enter_context(SizeMode(self))
             stack.enter_context(self)
             yield
 

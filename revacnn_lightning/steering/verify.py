@@ -7,7 +7,8 @@ removed filters' outgoing columns set to zero. Either is compared on the verifyi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -18,11 +19,20 @@ from revacnn_lightning.errors import EditFailed
 from revacnn_lightning.steering import placement, surgery
 from revacnn_lightning.steering.channels import Channels
 from revacnn_lightning.steering.plan import EditPlan, FilterMove, order_of
-from revacnn_lightning.steering.planning import move_of
+from revacnn_lightning.steering.planners.filters import move_of
 from revacnn_lightning.steering.probe import Probe, evaluate, relative_change, trace
 from revacnn_lightning.steering.transaction import Transaction
 
-__all__ = ["bring_to_life", "check", "expected", "fresh_rows", "removed_filters", "settled"]
+__all__ = [
+    "bring_to_life",
+    "check",
+    "check_shapes",
+    "expected",
+    "fresh_rows",
+    "is_mixed",
+    "settled",
+    "unused",
+]
 
 # A fresh filter is alive on half of all inputs or so; eight silent draws mean its input is silent.
 DRAWS = 8
@@ -61,7 +71,7 @@ def settled(before: Channels, after: Channels, plan: EditPlan) -> EditPlan:
     Raises:
         EditFailed: some label arrives where it never did.
     """
-    tensors = placement.settle(before, after, plan.tensors)
+    tensors = placement.settle(before, after, plan.tensors, strict=is_mixed(before, plan))
     if tensors == plan.tensors:
         return plan
     by_key = {(edit.tensor, edit.dim): edit for edit in tensors}
@@ -75,6 +85,44 @@ def removed_filters(move: FilterMove) -> list[int]:
     if new.any():
         return sorted(set(order[new].tolist()))
     return sorted(set(range(move.size)) - set(order.tolist()))
+
+
+def is_mixed(channels: Channels, plan: EditPlan) -> bool:
+    """Whether the edited channels are normalised together, so that no output is expected."""
+    classes = {c for m in plan.filters for c in channels.classes(m.layer, removed_filters(m))}
+    return bool(channels.mixed(classes))
+
+
+@contextmanager
+def unused(layers: Mapping[str, nn.Module]) -> Iterator[None]:
+    """A layer that was taken out must not be run inside: someone else holds it.
+
+    Raises:
+        EditFailed: it was run.
+    """
+    ran: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+        for name, module in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if ran:
+        raise EditFailed(f"{ran[0]} is run although it was taken out: the model's code holds it")
+
+
+def check_shapes(now: Sequence[Tensor], was: Sequence[Tensor]) -> None:
+    """The output must have the shape it had.
+
+    Raises:
+        EditFailed: it has not.
+    """
+    shapes = [tuple(t.shape) for t in now], [tuple(t.shape) for t in was]
+    if shapes[0] != shapes[1]:
+        raise EditFailed(f"the output's shapes were {shapes[1]} and became {shapes[0]}")
 
 
 def fresh_rows(plan: EditPlan) -> list[tuple[str, int, int]]:

@@ -10,14 +10,11 @@ two branches is not the map of either conv.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Trail", "is_nonlinearity", "is_norm", "period"]
-
-T = TypeVar("T")
+__all__ = ["Trail", "is_nonlinearity", "is_norm"]
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -97,13 +94,3 @@ class Trail:
     def clear(self) -> None:
         """Forget all tensors."""
         self._marks.clear()
-
-
-def period(sequence: Sequence[T]) -> list[T]:
-    """The shortest beginning that repeated gives the sequence: ABAB -> AB, ABC -> ABC."""
-    for length in range(1, len(sequence) // 2 + 1):
-        if len(sequence) % length == 0 and all(
-            item is sequence[i % length] for i, item in enumerate(sequence)
-        ):
-            return list(sequence[:length])
-    return list(sequence)

@@ -28,7 +28,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm, period
+from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
 from revacnn_lightning.telemetry.maps import MapQueue, MapSums
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
@@ -38,7 +38,7 @@ from revacnn_lightning.telemetry.statistics import (
     Conv,
 )
 from revacnn_lightning.telemetry.transfer import Transfer
-from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weight_of
+from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, read_step, weight_of
 
 __all__ = ["Recorder", "Recording"]
 
@@ -77,10 +77,12 @@ class _Layer:
     own: MapSums  # of the conv's output
     passed_on: MapSums  # of the output of the non-linearity that follows
     source: nn.Module | None = None  # whose output is the map: the conv or the non-linearity
-    follower: nn.Module | None = None  # the non-linearity that followed in this batch
+    follower: nn.Module | None = None  # the non-linearity, in a traced batch
+    feeders: set[nn.Module] = field(default_factory=set)  # and what handed it its input
     rank: int = -1  # place in the forward order; -1: as in the model
     seen: bool = False  # it was called
-    turn: int = -1  # when it was called first in this batch; -1: not called
+    turn: int = -1  # when it was called first in a traced batch; -1: not called
+    marks: int = 0  # maps of this batch that the non-linearity should have received
     hidden: bool = False  # it runs, but its calls do not reach us
     wanted: frozenset[str] = frozenset()  # statistics of this batch
 
@@ -91,35 +93,18 @@ class _Layer:
 
     def begin(self, wanted: frozenset[str]) -> None:
         self.wanted = wanted
-        self.turn = -1
-        self.follower = None
+        self.turn, self.marks = -1, 0
         self.own.begin()
         self.passed_on.begin()
 
     def forget(self) -> None:
         """It was edited, or the network around it was."""
-        self.source = None
+        self.source = self.follower = None
+        self.feeders = set()
         self.hidden = False
         self.weights.forget()
         self.own.at_once = self.passed_on.at_once = False
         self.begin(frozenset())
-
-
-@dataclass(eq=False)
-class _Tap:
-    """A module whose calls give maps, and whose: ``owners`` repeat, call after call."""
-
-    owners: list[_Layer | None] = field(default_factory=list)
-    calls: int = 0
-    again: int = 0  # calls that activation checkpointing repeated
-
-    def next_owner(self, again: bool) -> _Layer | None:
-        turn = self.again if again else self.calls
-        if again:
-            self.again += 1
-        else:
-            self.calls += 1
-        return self.owners[turn % len(self.owners)] if self.owners else None
 
 
 class Recorder:
@@ -152,8 +137,10 @@ class Recorder:
         self._tracing = True
         self._restless = False  # the network has taken another way than the trace
         self._trail = Trail()
-        self._taps: dict[nn.Module, _Tap] = {}
-        self._traced: dict[nn.Module, list[_Layer | None]] = {}
+        self._awaited: set[_Layer] = set()  # called outside of a trace, and not traced so far
+        self._taps: dict[nn.Module, _Layer | None] = {}
+        self._norms: dict[nn.Module, _Layer | None] = {}
+        self._mixed: set[nn.Module] = set()  # norms that are not of one conv alone
         self._turns = itertools.count()
         self._queue = MapQueue()
         self._reader = GradientReader()
@@ -241,7 +228,7 @@ class Recorder:
             self._reader.unhook(layer.weights)
         self._layers = _forward_order(list(self._of_conv.values()))
         self._tracing, self._restless = True, False
-        self._taps = {}
+        self._taps, self._norms, self._mixed, self._awaited = {}, {}, set(), set()
 
     # ------------------------------------------------------------------ a batch
 
@@ -259,11 +246,8 @@ class Recorder:
             loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
         )
         self._turns = itertools.count()
-        self._traced = {}
         everywhere = frozenset(self.statistics)
         looked_at = everywhere | WHILE_LOOKED_AT
-        for tap in self._taps.values():
-            tap.calls = tap.again = 0
         for layer in self._layers:
             layer.begin(looked_at if layer.name in self._looked_at else everywhere)
         self._reader.begin(layer.weights for layer in self._layers)
@@ -308,60 +292,70 @@ class Recorder:
             if isinstance(output, Tensor) and output.dim() == 4:
                 self._trace(module, args, output)
             return
-        tap = self._taps.get(module)
-        if tap is not None:
-            self._measure(tap, output)
+        if module in self._taps and isinstance(output, Tensor):
+            self._measure(self._taps[module], module, args, output)
 
-    def _measure(self, tap: _Tap, output: Tensor) -> None:
-        again = _in_backward()
-        owner = tap.next_owner(again)
-        if owner is None:
+    def _measure(self, layer: _Layer | None, module: nn.Module, args: Any, output: Tensor) -> None:
+        """A call of one of the modules that the trace has found to matter.
+
+        ``layer``: the conv whose map the output is, or, where it is to be handed on to a
+        non-linearity, is going to be; None: the module is such a non-linearity.
+        """
+        again = _in_backward()  # activation checkpointing computes what was counted already
+        if layer is None:
+            layer = self._trail.take(args[0], output) if args else None
+            if layer is None:
+                return
+        elif not layer.seen:
+            self._awaited.add(layer)
             return
-        sums = owner.map
-        self._watch_gradient(owner, sums, output)
+        elif layer.source is not module:
+            layer.marks += not again
+            self._trail.mark(output, layer)
+            return
+        sums = layer.map
+        self._watch_gradient(layer, sums, output)
         if again:
             return
         sums.seen(output)
-        if "activation" not in owner.wanted and "firing" not in owner.wanted:
+        if "activation" not in layer.wanted and "firing" not in layer.wanted:
             return
         if sums.at_once:
-            sums.add(output.detach(), "firing" in owner.wanted)
+            sums.add(output.detach(), "firing" in layer.wanted)
         else:
-            self._queue.put(sums, output, sums.add, "firing" in owner.wanted)
+            self._queue.put(sums, output, sums.add, "firing" in layer.wanted)
 
     def _trace(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        """A call of any module, while it is not known which ones matter."""
         layer = self._of_conv.get(module)
         if layer is not None:
-            owner: _Layer | None = layer
-            self._trail.mark(output, layer)
-        elif args and (is_norm(module) or is_nonlinearity(module)):
-            owner = self._trail.take(args[0], output)
-        else:
-            return
-        if layer is None and is_norm(module):
-            if owner is not None:
-                self._trail.mark(output, owner)
-            return
-        again = _in_backward()
-        if not again:
-            self._traced.setdefault(module, []).append(owner)
-        if owner is not None:
-            self._measure_traced(owner, module, output, again)
+            self._trail.mark(output, (layer, module))
+            self._measure_traced(layer, layer.own, output)
+        elif args and is_norm(module):
+            layer, _ = self._trail.take(args[0], output) or (None, None)
+            self._note_norm(module, layer)
+            if layer is not None:
+                self._trail.mark(output, (layer, module))
+        elif args and is_nonlinearity(module):
+            layer, feeder = self._trail.take(args[0], output) or (None, None)
+            if layer is not None:
+                layer.follower = module
+                layer.feeders.add(feeder)
+                self._measure_traced(layer, layer.passed_on, output)
 
-    def _measure_traced(
-        self, owner: _Layer, module: nn.Module, output: Tensor, again: bool
-    ) -> None:
-        sums = owner.own if module is owner.conv else owner.passed_on
-        self._watch_gradient(owner, sums, output)
-        if again:
+    def _note_norm(self, norm: nn.Module, layer: _Layer | None) -> None:
+        if self._norms.setdefault(norm, layer) is not layer:
+            self._mixed.add(norm)
+
+    def _measure_traced(self, layer: _Layer, sums: MapSums, output: Tensor) -> None:
+        self._watch_gradient(layer, sums, output)
+        if _in_backward():
             return
-        if module is not owner.conv:
-            owner.follower = module
-        elif owner.turn < 0:
-            owner.turn = next(self._turns)
-            self._reader.hook(owner.weights)  # a lazy conv has its weight only now
+        if layer.turn < 0:
+            layer.turn = next(self._turns)
+            self._reader.hook(layer.weights)  # a lazy conv has its weight only now
         sums.seen(output)
-        sums.add(output.detach(), "firing" in owner.wanted)
+        sums.add(output.detach(), "firing" in layer.wanted)
         self._queue.put(sums, output, None)
 
     def _watch_gradient(self, owner: _Layer, sums: MapSums, output: Tensor) -> None:
@@ -400,10 +394,11 @@ class Recorder:
         if not self._counting:
             return
         with torch.no_grad():
-            for weights, group in self._weights_of(optimizer):
-                if "update_ratio" in self.statistics:
-                    weights.stepped(group, optimizer)
-                if "optimizer_gradient" in self.statistics:
+            mine = self._weights_of(optimizer)
+            if "update_ratio" in self.statistics:
+                read_step(mine, optimizer)
+            if "optimizer_gradient" in self.statistics:
+                for weights, _ in mine:
                     weights.took()
 
     def _weights_of(
@@ -427,13 +422,11 @@ class Recorder:
                 _settle_source(layer)
             self._settle_order()
             self._settle_hidden()
-            self._tracing = self._restless
-            if not self._restless:
-                self._settle_taps()
+            self._settle_taps()
         elif not self._as_traced():
-            self._tracing = self._restless = True
-        elif any(self._taps[layer.conv].calls for layer in self._layers if not layer.seen):
-            self._tracing = True  # a conv not seen before
+            self._restless = True
+        self._awaited = {layer for layer in self._awaited if not layer.seen}
+        self._tracing = self._restless or bool(self._awaited)
 
     def _settle_order(self) -> None:
         """Sort by this batch's forward, if it called a layer that was not seen before."""
@@ -459,31 +452,25 @@ class Recorder:
             )
 
     def _settle_taps(self) -> None:
-        """Which modules to listen to from now on, and whose maps their calls give."""
-        for module, owners in self._traced.items():
-            mine = [layer if layer and layer.source is module else None for layer in owners]
-            self._taps[module] = _Tap(period(mine))
+        """Which modules to listen to from now on. See `_measure` for what they stand for."""
+        self._taps = {}
         for layer in self._layers:
-            self._taps.setdefault(layer.conv, _Tap())  # not called yet
-        self._taps = {
-            module: tap
-            for module, tap in self._taps.items()
-            if any(tap.owners) or (module in self._of_conv and not self._of_conv[module].seen)
-        }
+            if not layer.seen or layer.source is layer.conv:
+                self._taps[layer.conv] = layer
+            elif layer.source is not None:
+                self._taps[layer.source] = None
+                self._taps.update(dict.fromkeys(layer.feeders, layer))
+        self._restless = self._restless or not self._mixed.isdisjoint(self._taps)
 
     def _as_traced(self) -> bool:
         """Whether the network took the way that was traced; maps that it missed are lost."""
         holds = True
-        for tap in self._taps.values():
-            if tap.owners and tap.calls % len(tap.owners):
-                holds = False
-                for layer in tap.owners:
-                    if layer is not None:
-                        layer.map.lost = True
         for layer in self._layers:
-            if layer.weights.arrived and not layer.map.calls and not layer.hidden:
-                holds = holds and not layer.seen
-                layer.map.lost = True
+            missed = layer.weights.arrived and not layer.map.calls and not layer.hidden
+            strayed = layer.source is not layer.conv and layer.marks != layer.map.calls
+            if layer.seen and (missed or strayed):
+                holds = False
+            layer.map.lost = layer.map.lost or missed or strayed
         return holds
 
     def _send(self, grad_scale: float, tag: Any) -> Recording | None:

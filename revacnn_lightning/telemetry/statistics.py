@@ -82,17 +82,18 @@ Conv = nn.Conv2d | nn.ConvTranspose2d
 BLOCK = 128 * 1024
 
 # Below this many pixels, summing over the images first is faster than summing pixel runs that are
-# shorter than a few vector registers (4×4 pixels, 512 filters: 0.05 ms instead of 0.19 ms).
+# shorter than a few vector registers (4×4 pixels, 512 filters: 0.05 ms instead of 0.19 ms). Both
+# ways read memory in its order, which a sum over (0, 2, 3) in one call does not.
 SHORT_RUN = 64
 
 
 def map_sum(maps: Tensor) -> Tensor:
     """Sum over images and pixels: (B, C, H, W) -> (C,)."""
+    if maps.device.type != "cpu":
+        return maps.sum((0, 2, 3), dtype=torch.float32)
     if maps.shape[2] * maps.shape[3] < SHORT_RUN and maps.is_contiguous():
         return maps.sum(0, dtype=torch.float32).sum((1, 2))
-    if maps.device.type == "cpu" and not maps.is_contiguous():
-        return maps.sum((2, 3), dtype=torch.float32).sum(0)
-    return maps.sum((0, 2, 3), dtype=torch.float32)
+    return image_sums(maps).sum(0)
 
 
 def absolute_sum(maps: Tensor) -> Tensor:
@@ -132,7 +133,8 @@ def signal_to_noise(images: Tensor) -> Tensor:
     """|mean| / standard deviation over the images: (B, C) -> (C,). NaN for 0 / 0 and for B < 2."""
     if len(images) < 2:
         return images.new_full((images.shape[1],), torch.nan)
-    variance, mean = torch.var_mean(images, 0)
+    mean = images.mean(0)
+    variance = (images - mean).square_().sum(0).div_(len(images) - 1)  # var_mean is 10 times slower
     return mean.abs_() / variance.sqrt_()
 
 

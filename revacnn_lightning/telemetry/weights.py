@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry import statistics as reduce
 
-__all__ = ["GradientReader", "WeightSums", "weight_of"]
+__all__ = ["GradientReader", "WeightSums", "read_step", "weight_of"]
 
 
 def weight_of(conv: reduce.Conv) -> Tensor | None:
@@ -112,26 +112,22 @@ class WeightSums:
         if weight is not None and self.before is None and not _tells_its_step(optimizer, group):
             self.before = weight.detach().clone()
 
-    def stepped(self, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer has changed the weight: by how much?"""
+    def change(self, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> Tensor | None:
+        """‖Δw‖ of the step that the optimizer has just made; None if it cannot be told."""
         before, self.before = self.before, None
+        self.norm = None  # a step through .data does not raise the weight's version
         weight = weight_of(self.conv)
         if weight is None:
-            return
-        self.norm = None
+            return None
         if before is not None:
             rows = reduce.filter_rows(weight.detach(), self.conv)
-            change = reduce.rows_distance(rows, reduce.filter_rows(before, self.conv))
-        elif not _tells_its_step(optimizer, group):
-            return
-        elif weight.grad is None:
-            change = torch.zeros(self.conv.out_channels, device=weight.device)
-        else:
-            momentum = optimizer.state[weight]["momentum_buffer"]
-            change = reduce.rows_norm(reduce.filter_rows(momentum, self.conv)) * group["lr"]
-        norm = self.norm_now()
-        assert norm is not None
-        self.update = change / norm
+            return reduce.rows_distance(rows, reduce.filter_rows(before, self.conv))
+        if not _tells_its_step(optimizer, group):
+            return None
+        if weight.grad is None:  # then it has left the weight alone
+            return torch.zeros(self.conv.out_channels, device=weight.device)
+        momentum = optimizer.state[weight]["momentum_buffer"]
+        return reduce.rows_norm(reduce.filter_rows(momentum, self.conv)).mul_(group["lr"])
 
     def took(self) -> None:
         """The optimizer has used the gradient that ``.grad`` holds now."""
@@ -139,6 +135,22 @@ class WeightSums:
         grad = None if weight is None else weight.grad
         if grad is not None:
             self.used = reduce.rows_absolute_sum(reduce.filter_rows(grad.detach(), self.conv))
+
+
+def read_step(
+    weights: Iterable[tuple[WeightSums, dict[str, Any]]], optimizer: torch.optim.Optimizer
+) -> None:
+    """The optimizer has just changed these weights of these parameter groups: by how much?"""
+    changes: list[Tensor] = []
+    norms: list[Tensor] = []
+    for sums, group in weights:
+        change, norm = sums.change(group, optimizer), sums.norm_now()
+        if change is not None and norm is not None:
+            sums.update = change
+            changes.append(change)
+            norms.append(norm)
+    if changes:
+        torch._foreach_div_(changes, norms)
 
 
 def _tells_its_step(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:

@@ -183,7 +183,7 @@ def checksum(model: nn.Module, *optimizers: torch.optim.Optimizer, journal: obje
             digest.update(str((value.dtype, tuple(value.shape), value.stride())).encode())
             digest.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(value, dict):
-            for key, each in value.items():
+            for key, each in sorted(value.items(), key=lambda item: str(item[0])):
                 digest.update(str(key).encode())
                 add(each)
         elif isinstance(value, (list, tuple)):

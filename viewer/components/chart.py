@@ -29,8 +29,8 @@ TICKS = """
     if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(3)))
     return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
 """
-TOOLTIP_STYLE = InlineStyleSheet(
-    css=".bk-Tooltip{background:transparent!important;border:0!important;opacity:1!important}"
+TOOLTIP_STYLE = (
+    ".bk-Tooltip{background:transparent!important;border:0!important;opacity:1!important}"
     ":focus{outline:none!important}"
 )
 
@@ -50,7 +50,7 @@ class Chart:
             tools="",
             toolbar_location=None,
             min_border=4,
-            stylesheets=[TOOLTIP_STYLE],
+            stylesheets=[InlineStyleSheet(css=TOOLTIP_STYLE)],
             **options,
         )
         self.root.xgrid.visible = False

@@ -10,7 +10,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from ..palette import Palette
 from ..tab import Tab
 from .chart import Chart, blend, tooltip
-from .network import amplitude
+from .network_columns import amplitude
 
 __all__ = ["FilterBars", "FilterCloud"]
 

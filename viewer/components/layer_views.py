@@ -17,7 +17,7 @@ from ..palette import Palette
 from ..run_state import RunState
 from ..tab import Tab
 from ..thumbnails import atlas, photograph
-from .network import amplitude
+from .network_columns import amplitude
 from .panel import HtmlPart
 
 __all__ = ["InputImage", "LayerPanel", "LayerView", "layer_views"]

@@ -1,20 +1,14 @@
-"""From a request to an `EditPlan`, or to the sentence that says why there is none.
-
-Nothing here touches the model. Each kind of request has its planner; all share `Context`.
-"""
+"""Adding, removing and merging filters: a class of channels becomes `TensorEdit`s."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import Optimizer
 
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import messages, requests
@@ -26,81 +20,33 @@ from revacnn_lightning.steering.plan import (
     Fill,
     FilterMove,
     TensorEdit,
+    ValueEdit,
     order_of,
     runs_of,
 )
+from revacnn_lightning.steering.planners.context import (
+    Context,
+    check_filters,
+    conv_named,
+    planner,
+)
+from revacnn_lightning.steering.planners.sizes import attribute_edits
 from revacnn_lightning.steering.surgery import find
 
-__all__ = ["Context", "conv_named", "make_plan", "refusal"]
+__all__ = ["move_of", "refusal"]
 
-# Adding more filters than this, or than the layer has times this factor, is taken for a slip.
+# Adding more filters than this at once is taken for a slip.
 MOST_NEW_FILTERS = 4096
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-
-
-@dataclass
-class Context:
-    """What planning may look at."""
-
-    model: nn.Module
-    channels: Channels
-    optimizers: Sequence[Optimizer]
-
-
-Planner = Callable[[Context, Any], EditPlan]
-PLANNERS: dict[type, Planner] = {}
-
-
-def planner(kind: type) -> Callable[[Planner], Planner]:
-    """Register the planner of a kind of request."""
-
-    def register(function: Planner) -> Planner:
-        PLANNERS[kind] = function
-        return function
-
-    return register
-
-
-def make_plan(context: Context, request: requests.Edit) -> EditPlan:
-    """Plan a request.
-
-    Raises:
-        Refused: it cannot be done; the message says why.
-    """
-    return PLANNERS[type(request)](context, request)
-
-
-def conv_named(model: nn.Module, name: str) -> _ConvNd:
-    """The conv of this name.
-
-    Raises:
-        Refused: there is no such layer, or it is no conv.
-    """
-    module = dict(model.named_modules()).get(name)
-    if module is None:
-        raise Refused(f"there is no layer {name!r} in this network")
-    if not isinstance(module, _ConvNd):
-        raise Refused(f"{name!r} is a {type(module).__name__}, not a conv; only convs have filters")
-    return module
-
-
-def check_filters(conv: _ConvNd, layer: str, filters: Sequence[int]) -> None:
-    """Refuse indices that are no filters of this conv, or that are listed twice."""
-    if not filters:
-        raise Refused(f"no filter of {layer} was named")
-    for index in filters:
-        if not 0 <= index < conv.out_channels:
-            raise Refused(
-                f"{layer} has no filter {index}; its filters are 0 to {conv.out_channels - 1}"
-            )
-    if len(set(filters)) != len(filters):
-        raise Refused(f"a filter of {layer} is listed twice in {list(filters)}")
 
 
 def refusal(channels: Channels, layer: str) -> str:
     """Why no filter of this conv can be added or removed; "" if some can."""
     if layer in channels.untraced:
-        return f"{layer} was not run by any forward of the model, or has a single filter"
+        return (
+            f"{layer} was not run by any forward of the model, or has a single filter, "
+            "whose way through the network cannot be told from a constant's"
+        )
     atoms = channels.filters[layer]
     reasons = [channels.pinned([c]) for c in channels.classes_of_atoms(atoms)]
     return f"filters of {layer} {reasons[0]}" if all(reasons) else ""
@@ -125,6 +71,8 @@ def _require_unpinned(context: Context, layer: str, classes: Sequence[int]) -> N
 def _remove(context: Context, request: requests.RemoveFilters) -> EditPlan:
     conv = conv_named(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
+    if len(request.filters) == conv.out_channels == 1:
+        raise Refused(f"the last filter of {request.layer} cannot be removed: one must stay")
     return removal(context, request, request.layer, request.filters)
 
 
@@ -152,11 +100,40 @@ def removal(
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = _resizing_plan(context, request, title, edits, classes, layer)
+    plan.attributes = attribute_edits(context.model, channels, classes, -1)
     plan.sets = [messages.FilterSet(name, filters=indices)
                  for name, indices in channels.filters_in(classes).items()]  # fmt: skip
     mixed = channels.mixed(classes)
     if mixed:
         plan.notes.append(f"the other channels change as well: {mixed}")
+    return plan
+
+
+@planner(requests.MergeFilters)
+def _merge(context: Context, request: requests.MergeFilters) -> EditPlan:
+    """Columns of the others are added to those of the first, then the others are removed."""
+    conv = conv_named(context.model, request.layer)
+    check_filters(conv, request.layer, request.filters)
+    if len(request.filters) < 2:
+        raise Refused(f"merging filters of {request.layer} takes at least two of them")
+    keep, *others = request.filters
+    plan = removal(context, request, request.layer, others)
+    channels = context.channels
+    target = channels.classes(request.layer, [keep])
+    _require_unpinned(context, request.layer, target)
+    into = channels.members(target)
+    for other in others:
+        classes = channels.classes(request.layer, [other])
+        if classes == target:
+            raise Refused(f"filters {keep} and {other} of {request.layer} only exist together")
+        for (name, dim), indices in sorted(channels.members(classes).items()):
+            if channels.is_input(name, dim, indices):
+                kept = into.get((name, dim), np.zeros(0, int))
+                if len(kept) != len(indices):
+                    raise Refused(f"{name} reads filters {keep} and {other} differently")
+                plan.values.append(ValueEdit(name, dim, kept.tolist(), "add", indices.tolist()))
+    listed = ", ".join(map(str, others))
+    plan.title = f"Merge {request.layer} · {listed} into {keep}"
     return plan
 
 
@@ -188,6 +165,7 @@ def _add(context: Context, request: requests.AddFilters) -> EditPlan:
     how = "" if request.split_from is None else f" split from {request.split_from}"
     title = f"Add {what} to {request.layer}{how}"
     plan = _resizing_plan(context, request, title, edits, classes, request.layer)
+    plan.attributes = attribute_edits(context.model, channels, classes, request.count)
     plan.sets = [messages.FilterSet(name, count=len(indices) * request.count)
                  for name, indices in channels.filters_in(classes).items()]  # fmt: skip
     return plan
