@@ -28,7 +28,7 @@ __all__ = ["EmbeddingWorker", "Failure"]
 log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = 10.0  # for a job
-START_LIMIT_SECONDS = 90.0  # for imports and UMAP's compilation, on a busy machine
+START_LIMIT_SECONDS = 120.0  # for imports and UMAP's compilation, on a busy machine
 MOST_FAILED_STARTS = 3
 CLOSE_SECONDS = 5.0
 
@@ -108,8 +108,8 @@ class EmbeddingWorker:
         """End a process that takes too long, to start or for a job."""
         if self._child is None or (self._current is None and self._ready):
             return
-        method: Method = "tsne" if self._current is None else self._current[1].method
-        prepared = (method if method == "umap" else "tsne") in self._ready
+        # Until UMAP is compiled, that goes on beside the first jobs and holds them up.
+        prepared = self._current is not None and "umap" in self._ready
         limit = self._limit if prepared else START_LIMIT_SECONDS
         if time.monotonic() - self._since > limit:
             self._end_child(f"no layout within {limit:g} s", done)

@@ -7,7 +7,7 @@
   "use strict"
   const page = window.revacnn
   const {byId, make} = page
-  const TWEEN_MS = 600, STEPS = 24, NEAR = 4, ODD = ["", "dead", "not finite", "identical to another"]
+  const TWEEN_MS = 600, RESORT_MS = 4000, STEPS = 24, NEAR = 4, ODD = ["", "dead", "not finite", "identical to another"]
   const views = page.views = {}
   let picked = [], picked_at = 0, hovered = null, lasso = false, sort = "activation"
 
@@ -390,17 +390,26 @@
 
   /** The grid of activation maps: the same tiles, in rows, by the chosen order. */
   class Grid extends Cloud {
+    /** New data reorders the grid every few seconds, not with every batch. */
+    take(data, model) {
+      const image = page.parts.input?.title
+      if (data.layer != this.data.layer || image != this.image || performance.now() - (this.sorted ?? 0) > RESORT_MS) this.rank = null
+      this.image = image
+      super.take(data, model)
+    }
     arrange() {
       const [width, height] = this.size(), n = Math.max(1, this.n)
       let columns = Math.ceil(Math.sqrt(n * width / Math.max(1, height)))
       while (columns < n && Math.ceil(n / columns) * width / columns > height) columns += 1
+      this.columns = columns
+      this.cell = Math.min(width / columns, 76)
+      if (this.rank?.length == this.n) return
+      this.sorted = performance.now()
       const column = sort == "gradient" ? 0 : 1, order = [...this.ids.keys()]
       const value = (i) => sort == "index" ? -this.data.indices[i] : this.values[2 * i + column]
       order.sort((a, b) => value(b) - value(a) || this.data.indices[a] - this.data.indices[b])
       this.rank = new Array(this.n)
       order.forEach((i, rank) => this.rank[i] = rank)
-      this.columns = columns
-      this.cell = Math.min(width / columns, 76)
     }
     side() {
       this.arrange()
@@ -417,6 +426,7 @@
     resort() {
       const now = this.positions()
       this.before = new Map(this.ids.map((id, i) => [id, now[i]]))
+      this.rank = null
       this.arrange()
       this.began = page.motion > 0 ? performance.now() : 0
       this.draw()
