@@ -110,11 +110,11 @@ def _forward_takes_images(module: nn.Module) -> bool:
     """Whether the module has a forward of its own that can be called with the images alone."""
     if type(module).forward.__module__.startswith(("pytorch_lightning.", "lightning.")):
         return False  # the LightningModule base's, which does nothing
-    parameters = inspect.signature(module.forward).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [p for p in parameters if p.default is p.empty and p.kind in positional]
-    takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
-    return len(required) == 1 or (not required and (takes_any or len(parameters) > 0))
+    try:
+        inspect.signature(module.forward).bind(object())
+    except TypeError:
+        return False
+    return True
 
 
 def _training_step(module: Any, batch: Any, batch_idx: int) -> Any:
