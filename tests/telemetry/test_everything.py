@@ -303,3 +303,43 @@ def test_no_memory_grows_over_many_batches(recorder_of):
     for _ in range(50):
         record(recorder, model)
     assert objects() - before < 20
+
+
+def test_a_small_budget_thins_out_the_dear_ones_and_says_so(recorder_of):
+    torch.manual_seed(0)
+    model = Residual()
+    recorder = Recorder(model, statistics=STATISTICS, max_overhead=1e-6)  # nothing is so cheap
+    optimizer = torch.optim.Adam(model.parameters())
+    recorder.attach()
+    measured = dict.fromkeys(STATISTICS, 0)
+    batches = 300
+    for batch in range(batches):
+        recorder.begin_batch()
+        optimizer.zero_grad()
+        obvious.train_step(model, IMAGES)
+        if batch % 2:
+            optimizer.step()
+        recording = recorder.end_batch()
+        for name in STATISTICS:
+            measured[name] += not np.isnan(of_layer(recording, name, "first")).all()
+    recorder.detach()
+    every = recorder.every
+    assert every["gradient"] == every["activation"] == 1
+    assert measured["gradient"] == measured["activation"] == batches
+    thinned = [name for name in STATISTICS if every[name] > 1]
+    assert len(thinned) >= 3
+    for name in STATISTICS:
+        assert measured[name] >= 2
+        assert name not in thinned or measured[name] < batches * 0.9
+    assert recording.every == [every[name] for name in recording.names]
+    assert recorder.overhead > 1e-6
+
+
+def test_without_a_budget_everything_is_gathered_always(recorder_of):
+    model = Residual()
+    recorder = recorder_of(model)
+    for _ in range(50):
+        recording = record(recorder, model)
+    assert set(recorder.every.values()) == {1}
+    assert np.isfinite(of_layer(recording, "firing", "first")).all()
+    assert recorder.overhead > 0
