@@ -332,7 +332,7 @@ def grid(n: int) -> Array:
     i = np.arange(n)
     x = (i % columns + 0.5) / columns * 2 - 1
     y = 1 - (i // columns + 0.5) / rows * 2
-    return np.stack([x, y], axis=1) * 0.7
+    return np.stack([x, y], axis=1) * (0.7 if n < SMALLEST else 0.95)
 
 
 def _row(odd: Array) -> Array:
