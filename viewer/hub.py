@@ -12,7 +12,7 @@ from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit
+from revacnn_lightning.protocol.requests import Edit, RequestBody
 
 from .opened import OpenedLayers
 from .run_state import RunState
@@ -70,8 +70,8 @@ class Hub:
                 self.opened.take(message, self.state)
             self.opened.tick(self.state, self._run.request)
 
-    def request(self, edit: Edit, title: str, version: int | None) -> str:
-        """Ask the training for a change; its reply becomes a record of the run state.
+    def request(self, edit: RequestBody, title: str, version: int | None) -> str:
+        """Ask the training for something; its reply becomes a record of the run state.
 
         Raises:
             ProtocolError: there is no run, or it cannot be reached.

@@ -12,6 +12,7 @@ from pathlib import Path
 from bokeh.document import Document
 
 from .components import Component
+from .components.controls import Controls
 from .components.filter_history import FilterActivation, FilterGradient
 from .components.header import Header
 from .components.inspector import Inspector
@@ -47,8 +48,8 @@ class Page:
         tab, marks = self.tab, EditMarks(self.tab)
         self.network = NetworkView(tab)
         self.fast: list[Component] = [
-            self.network, Header(tab), Inspector(tab), LayerPanel(tab), StagingBar(tab), Reply(tab),
-            Changes(tab), *layer_views(tab), InputImage(tab),
+            self.network, Header(tab), Controls(tab), Inspector(tab), LayerPanel(tab),
+            StagingBar(tab), Reply(tab), Changes(tab), *layer_views(tab), InputImage(tab),
         ]  # fmt: skip
         self.slow: list[Component] = [
             marks,

@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Layer, RefusedReply, Structure
-from revacnn_lightning.protocol.requests import Undo
+from revacnn_lightning.protocol.requests import Command as RunCommand
+from revacnn_lightning.protocol.requests import Control, SetHyperparameter, Undo
 
 from .embedding import METHODS, Method
 from .glyphs import Command, PageLink
@@ -26,6 +27,14 @@ __all__ = ["Selection", "Tab"]
 
 log = logging.getLogger(__name__)
 
+CONTROLS = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "step": "Train one batch",
+    "checkpoint": "Save a checkpoint",
+    "stop": "Stop the training",
+}
+RATES = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 RECENT_ROWS = 8  # of the history, over which "least active" is judged
 MOST_PICKED = 65536  # filters in one selection
 PANES = ("layer", "maps", "statistics")  # of the right-hand side
@@ -47,6 +56,9 @@ class Arguments(Struct, frozen=True):
     dx: int = 0
     dy: int = 0
     by: str = ""
+    optimizer: int = 0
+    group: int = 0
+    value: float = 0.0
     run: str = ""
     row: str = ""
     ids: Annotated[list[int], Meta(max_length=MOST_PICKED)] = []
@@ -315,6 +327,31 @@ class Tab:
         if structure is not None and not self.busy:
             self._send(Staged("", "undo"), structure)
 
+    def _on_control(self, what: Arguments) -> None:
+        """Hold, step, save or end the run."""
+        title = CONTROLS.get(what.by)
+        if title is not None:
+            self._order(msgspec.convert({"type": "Control", "action": what.by}, Control), title)
+
+    def _on_rate(self, what: Arguments) -> None:
+        """Set a learning rate or a weight decay."""
+        name = RATES.get(what.by)
+        if name is not None:
+            order = {"optimizer": what.optimizer, "group": what.group, "name": what.by}
+            request = msgspec.convert({**order, "value": what.value}, SetHyperparameter)
+            self._order(request, f"Set {name} to {what.value:g}")
+
+    def _order(self, request: RunCommand, title: str) -> None:
+        """Send what is not an edit of the network; its reply is shown like one of those."""
+        if self.state is None:
+            return
+        try:
+            request_id = self.hub.request(request, title, None)
+        except ProtocolError as error:
+            self.error = str(error)
+            return
+        self.reply = self.state.records[request_id]
+
     # Staging, previewing, applying
 
     def may_apply(self) -> bool:
@@ -408,6 +445,7 @@ class Tab:
 _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "anew": Tab._on_anew,
     "apply": Tab._on_apply,
+    "control": Tab._on_control,
     "dismiss": Tab._on_dismiss,
     "follow": Tab._on_follow,
     "image": Tab._on_image,
@@ -416,6 +454,7 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "open": Tab._on_open,
     "pane": Tab._on_pane,
     "pick": Tab._on_pick,
+    "rate": Tab._on_rate,
     "select": Tab._on_select,
     "sort": Tab._on_sort,
     "stage_add": Tab._on_stage_add,

@@ -194,6 +194,7 @@ class Editor:
                 self._filters.revert()
             self.journal.version += 1
         else:
+            done.taken.channels = self._channels
             self._filters.apply(done.plan)
             self.journal.append(done.plan, done.taken)
         self._freezer.refresh(self.optimizers)
@@ -258,13 +259,16 @@ class Editor:
     def _undo(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
         assert isinstance(plan.request, requests.Undo)
         count = plan.request.count
+        known = self.journal.entries[-count].taken
         was = evaluate(self.model, probe)
         for entry in reversed(self.journal.entries[-count:]):
             assert entry.taken is not None
             unperform(tx, self.model, entry.plan, self.optimizers, entry.taken)
         now = evaluate(self.model, probe)
         verify.check_shapes(now, was)
-        after = trace(self.model, probe)
+        after = known.channels if known is not None else None
+        if after is None:
+            after = trace(self.model, probe)
         return _Done(plan, None, relative_change(now, was), after, undone=count)
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering import surgery
+from revacnn_lightning.steering.channels import Channels
 from revacnn_lightning.steering.layers import change_layer, unchange_layer
 from revacnn_lightning.steering.plan import EditPlan
 from revacnn_lightning.steering.surgery import Record
@@ -38,6 +39,8 @@ class Taken:
 
     records: list[Record] = field(default_factory=list)
     layers: dict[str, nn.Module] = field(default_factory=dict)
+    # what was known of the structure before the edit; kept of the newest edit only
+    channels: Channels | None = None
 
 
 @dataclass
@@ -69,6 +72,8 @@ class Journal:
         return count
 
     def append(self, plan: EditPlan, taken: Taken) -> None:
+        if self.entries and self.entries[-1].taken is not None:
+            self.entries[-1].taken.channels = None
         self.entries.append(Entry(plan, taken))
         self.version += 1
         for old in self.entries[:-UNDOABLE]:

@@ -150,11 +150,12 @@ def test_amplitude_is_robust() -> None:
 
 
 def test_thickness_is_relative_to_the_layer() -> None:
-    assert thickness(np.zeros(3, np.float32)).tolist() == [0, 0, 0]
-    found = thickness(np.array([0, 1, 10], np.float32))
-    assert found[0] == 0
-    assert found[2] == 1
-    assert np.isfinite(thickness(np.array([np.nan, np.inf, 1], np.float32))).all()
+    activation = np.array([0, 0, 0, 0, 1, 10, np.nan, np.inf, 1], np.float32)
+    found = thickness(activation, np.array([0, 3, 6, 9]))
+    assert found[:3].tolist() == [0, 0, 0]
+    assert found[3] == 0
+    assert 0 < found[4] < found[5] == 1
+    assert found[6:].tolist() == [0, 0, 1]
 
 
 def test_the_header_tells_the_figures(tab: Tab, hub: DirectHub) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from bokeh.core.properties import value, without_property_validation
 from bokeh.models import ColumnDataSource, HoverTool, Range1d
@@ -15,6 +17,8 @@ from .chart import Chart, blend, tooltip
 __all__ = ["LayerActivationChart", "LayerGradientChart"]
 
 NAMED_LAYERS = 8  # with more, only the layer under the pointer is named
+MANY_LAYERS = 16
+SECONDS_PER_LAYER = 0.025  # a ResNet-50: every 1.3 s
 POINTS = 240  # per curve
 LETTER = 0.031  # of the time axis, that a letter of a name takes
 
@@ -36,6 +40,7 @@ class LayerChart(Chart):
         self.root.add_tools(
             HoverTool(renderers=[lines], tooltips=tooltip(("@layer", "")), line_policy="interp")
         )
+        self._drawn = 0.0
         self.restyle(tab.palette)
 
     def series(self, state: RunState) -> Series:
@@ -46,7 +51,7 @@ class LayerChart(Chart):
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
-        self._shown = ()
+        self._shown, self._drawn = (), 0.0
 
     @without_property_validation
     def update(self) -> bool:
@@ -56,8 +61,13 @@ class LayerChart(Chart):
         series = self.series(state)
         here = self.tab.selected()
         current = -1 if here is None else here[0]
+        # Each curve is a message part of its own: with very many, they are sent less often.
+        n_layers, now = len(state.structure.layers), time.monotonic()
+        if n_layers > MANY_LAYERS and now - self._drawn < n_layers * SECONDS_PER_LAYER:
+            return False
         if not self.is_new(state, series.length, series.stride, state.shape, current):
             return False
+        self._drawn = now
         thin = max(1, series.length // POINTS)
         steps = series.steps[::thin].copy()
         values = series.rows[::thin].T.astype(float)

@@ -104,8 +104,12 @@
 
     /** Positions and sizes of this moment; half-way between two layouts during a tween. */
     _places(sx, sy, size) {
-      const n = sx.length, X = Float32Array.from(sx), Y = Float32Array.from(sy)
-      const S = Float32Array.from({length: n}, (_, i) => size.get(i))
+      const n = sx.length
+      if (this._X?.length != n) [this._X, this._Y, this._S] = [0, 0, 0].map(() => new Float32Array(n))
+      const {_X: X, _Y: Y, _S: S} = this
+      X.set(sx)
+      Y.set(sy)
+      for (let i = 0; i < n; i++) S[i] = size.get(i)
       if (this._tween == null) return [X, Y, S]
       const t = ease(Math.min(1, (performance.now() - this._tween.start) / TWEEN_MS))
       for (let i = 0; i < n; i++) {
@@ -380,12 +384,12 @@
         scale: sx.length > 0 ? size.get(0) : 1,
         ratio: canvas_view.pixel_ratio,
         zoom: frame.bbox.width / Math.abs(x_range.end - x_range.start),
-        x: Float32Array.from(sx),
-        y: Float32Array.from(sy),
-        x1: Float32Array.from(xscale.v_compute(column(this, "x1"))),
-        y1: Float32Array.from(yscale.v_compute(column(this, "y1"))),
-        weight: Float32Array.from(weight),
-        mark: Uint8Array.from(mark),
+        x: new Float32Array(sx),
+        y: new Float32Array(sy),
+        x1: new Float32Array(xscale.v_compute(column(this, "x1"))),
+        y1: new Float32Array(yscale.v_compute(column(this, "y1"))),
+        weight: new Float32Array(weight),
+        mark: new Uint8Array(mark),
         middle: yscale.compute((y_range.start + y_range.end) / 2),
         box: [frame.bbox.x, frame.bbox.y, frame.bbox.width, frame.bbox.height],
       })
