@@ -30,7 +30,7 @@ from revacnn_lightning.steering.checkpoint import (
     replay_for_load,
     state_to_save,
 )
-from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry import DEFAULT, STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -80,13 +80,16 @@ class ReVACNN(Callback):
         request_port: port of the requests; 0 takes a free one.
         connection_file: where to write the connection file; None: in the user's runtime
             directory, where a viewer on this machine finds it by itself.
-        statistics: what to gather of each filter on every batch, of `telemetry.STATISTICS`.
+        statistics: what to gather of each filter, of `telemetry.STATISTICS`.
+        max_overhead: share of a training step that gathering may cost, 0.03 for 3 %. On a machine
+            where it costs more, the dear statistics are gathered on some batches only (the page
+            says on which), never the gradient and the activation. None: everything, always.
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing which channels
             belong together. Needed only where neither ``module(images)`` nor ``training_step``
             shows how the network is really used.
 
     Raises:
-        ValueError: a statistic that does not exist, or a port out of range.
+        ValueError: a statistic that does not exist, a port or a share out of range.
 
     Example::
 
@@ -101,19 +104,23 @@ class ReVACNN(Callback):
         telemetry_port: int = 0,
         request_port: int = 0,
         connection_file: str | Path | None = None,
-        statistics: Sequence[str] | None = None,
+        statistics: Sequence[str] = DEFAULT,
+        max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
     ) -> None:
         super().__init__()
         for port in (telemetry_port, request_port):
             if not 0 <= port <= 65535:
                 raise ValueError(f"port {port} is out of range; 0 takes a free one")
-        unknown = set(statistics or ()) - set(STATISTICS)
+        unknown = set(statistics) - set(STATISTICS)
         if unknown:
             raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
+        if max_overhead is not None and not 0 < max_overhead <= 1:
+            raise ValueError(f"max_overhead {max_overhead} is no share of a step; 0.03 means 3 %")
         file = Path(connection_file).expanduser() if connection_file else None
         self._endpoints = Endpoints(host, telemetry_port, request_port, file)
-        self._statistics = statistics
+        self._statistics = tuple(statistics)
+        self._max_overhead = max_overhead
         self._forward = forward
         self._session: Session | None = None
         self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
@@ -161,11 +168,10 @@ class ReVACNN(Callback):
         """Start to listen, and tell how to watch."""
         self._close()
         self._editor = Editor(pl_module, trainer.optimizers, journal=self._edits_of(pl_module))
-        options = {} if self._statistics is None else {"statistics": self._statistics}
         self._session = Session(
             pl_module,
             self._editor,
-            Recorder(pl_module, **options),
+            Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
         )

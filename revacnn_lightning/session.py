@@ -375,6 +375,7 @@ class Session:
             statistics=recording.names,
             values=recording.values,
             metrics=facts.metrics,
+            every=recording.every,
             nonfinite=recording.nonfinite,
         )
 
