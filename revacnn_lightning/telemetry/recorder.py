@@ -28,6 +28,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
 from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.maps import MapQueue, MapSums, in_backward
@@ -125,6 +126,11 @@ class Recorder:
         max_overhead: share of a step that gathering may cost. Where it would cost more, the dear
             statistics are gathered on every 2nd, 4th, ... batch; never ``gradient`` and
             ``activation``, those always. None: everything, always.
+        detail_hz: how often per second a detail of an opened layer is made at most.
+
+    Attributes:
+        details: what is shown of the layers that a viewer has open. Their dearer statistics are
+            gathered as well.
 
     Raises:
         ValueError: a statistic that does not exist, a share that is none.
@@ -136,6 +142,7 @@ class Recorder:
         *,
         statistics: Sequence[str] = DEFAULT,
         max_overhead: float | None = None,
+        detail_hz: float = DETAIL_HZ,
     ) -> None:
         unknown = set(statistics) - set(STATISTICS)
         if unknown:
@@ -144,7 +151,9 @@ class Recorder:
         self._model = model
         self._layers: list[_Layer] = []
         self._of_conv: dict[nn.Module, _Layer] = {}
-        self._looked_at: frozenset[str] = frozenset()
+        self.details = Details(hz=detail_hz)
+        self._asked_for: frozenset[str] = frozenset()
+        self._looked_at: frozenset[str] = frozenset()  # in this batch
         self._handles: list[RemovableHandle] = []
         self._filter: Any = None
         self._counting = False
@@ -210,7 +219,7 @@ class Recorder:
 
     def look_at(self, layers: Iterable[str]) -> None:
         """Gather of these layers also what is gathered only while somebody looks at them."""
-        self._looked_at = frozenset(layers)
+        self._asked_for = frozenset(layers)
 
     def attach(self) -> None:
         """Begin to observe. Does nothing if already attached."""
@@ -239,6 +248,7 @@ class Recorder:
             self._reader.unhook(layer.weights)
             layer.weights.forget()
             layer.begin(frozenset())
+        self.details.close_all()
 
     def follow(self) -> None:
         """Take note of a structural edit: new, removed, resized convs. Between batches only.
@@ -278,6 +288,8 @@ class Recorder:
             loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
         )
         self._turns = itertools.count()
+        self.details.begin(self._convs())
+        self._looked_at = (self._asked_for | self.details.layers).intersection(self.layers)
         self._due = frozenset(self._governor.due(self._names()))
         self._owed = (frozenset() if self._stepped else self._owed) | (self._due & OF_STEPS)
         self._stepped = False
@@ -311,6 +323,15 @@ class Recorder:
             self._govern(seconds)
         return recording
 
+    def read_details(self, *, grad_scale: float = 1.0, tag: Any = None) -> list[Detail]:
+        """The details that are due, of the batch that `end_batch` has ended.
+
+        Args:
+            grad_scale: what the loss was multiplied by in all, `begin_batch`'s scale included.
+            tag: goes into the details.
+        """
+        return self.details.end(self._model, self._convs(), grad_scale, tag)
+
     def flush(self) -> list[Recording]:
         """The recordings that are still under way, oldest first; waits for the device."""
         return self._transfer.flush()
@@ -320,6 +341,9 @@ class Recorder:
         if not self._looked_at:
             return self.statistics
         return [name for name in STATISTICS if name in {*self.statistics, *WHILE_LOOKED_AT}]
+
+    def _convs(self) -> dict[str, Conv]:
+        return {layer.name: layer.conv for layer in self._layers}
 
     def _device(self) -> torch.device:
         weight = weight_of(self._layers[0].conv) if self._layers else None
@@ -386,6 +410,8 @@ class Recorder:
         self._watch_gradient(layer, sums, output)
         if again:
             return
+        if self.details.wants_map(layer.name):
+            self.details.saw_map(layer.name, output)
         sums.seen(output)
         if "activation" not in layer.wanted and "firing" not in layer.wanted:
             return
@@ -423,6 +449,8 @@ class Recorder:
         if layer.turn < 0:
             layer.turn = next(self._turns)
             self._reader.hook(layer.weights)  # a lazy conv has its weight only now
+        if layer.source is not None and sums is layer.map and self.details.wants_map(layer.name):
+            self.details.saw_map(layer.name, output)
         sums.seen(output)
         sums.add(output.detach(), "firing" in layer.wanted)
         self._queue.put(sums, output, None)
