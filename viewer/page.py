@@ -22,6 +22,7 @@ from .components.loss import LossChart
 from .components.marks import EditMarks
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
+from .components.timeline import Timeline
 from .glyphs import Command, PageLink, Panel
 from .hub import Hub
 from .palette import PALETTES, theme
@@ -45,9 +46,8 @@ class Page:
         self.tab = Tab(hub, self.link, PALETTES[theme_name])
         tab, marks = self.tab, EditMarks(self.tab)
         self.network = NetworkView(tab)
-        self.fast: list[Component] = [
-            self.network, Header(tab), Inspector(tab), StagingBar(tab), Reply(tab), Changes(tab),
-        ]  # fmt: skip
+        parts = (Header, Inspector, StagingBar, Reply, Changes, Timeline)
+        self.fast: list[Component] = [self.network, *(part(tab) for part in parts)]
         self.slow: list[Component] = [
             marks,
             LossChart(tab, marks.source),

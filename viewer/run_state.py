@@ -27,7 +27,7 @@ from revacnn_lightning.protocol.messages import (
 
 from .series import Series
 
-__all__ = ["EditMark", "RequestRecord", "RunState"]
+__all__ = ["FILTER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
 
 SCALAR_ROWS = 2048  # points of a chart over the whole run: more than its pixels
 LAYER_ROWS = 512

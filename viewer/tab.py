@@ -17,13 +17,15 @@ from revacnn_lightning.protocol.requests import Undo
 from .glyphs import Command, PageLink
 from .hub import Hub
 from .palette import DARK, Palette
-from .run_state import RequestRecord, RunState
+from .run_state import FILTER_STATISTICS, RequestRecord, RunState
 from .staging import Staged, Staging
 
 __all__ = ["Selection", "Tab"]
 
 log = logging.getLogger(__name__)
 
+PLAY_FRAMES = 200  # in which the whole recording is played
+PLAY_FRAME_SECONDS = 0.09
 RECENT_ROWS = 8  # of the history, over which "least active" is judged
 
 
@@ -42,6 +44,7 @@ class Arguments(Struct, frozen=True):
     last: int = -1
     dx: int = 0
     dy: int = 0
+    at: int = -1
     by: str = ""
     run: str = ""
     row: str = ""
@@ -58,10 +61,13 @@ class Tab:
         self.staging = Staging()
         self.opened: set[str] = set()
         self.sort_by = "gradient"
+        self.moment: float | None = None  # the batch looked back at; None: live
+        self.playing = False
         self.touched = 0
         self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
         self.error = ""  # why the last action could not even be sent
         self._queue: list[Staged] = []
+        self._played = 0.0
         self._waiting = ""  # id of the request whose reply is awaited
         self._seen: tuple[RunState | None, int] = (None, 0)
 
@@ -90,6 +96,71 @@ class Tab:
                 return i, layer.ids.index(self.selection.filter_id)
         return None
 
+    # The moment that is shown
+
+    def clock(self) -> tuple[float, ...]:
+        """Changes whenever other numbers are to be shown than before."""
+        if self.state is None:
+            return ()
+        return (self.state.numbers,) if self.moment is None else (-1, self.moment)
+
+    def row(self) -> int:
+        """The row of the recorded history that is shown."""
+        state = self.state
+        if state is None or not state.filters.length:
+            return 0
+        last = state.filters.length - 1
+        if self.moment is None:
+            return last
+        return min(last, int(np.searchsorted(state.filters.steps, self.moment)))
+
+    def values(self) -> dict[str, np.ndarray]:
+        """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
+        state = self.state
+        if state is None:
+            return {}
+        if self.moment is None or not state.filters.length:
+            return state.latest
+        row = state.filters.rows[self.row()]
+        return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
+
+    def layer_values(self, statistic: str, layer: int) -> np.ndarray:
+        """One layer's part of `values`; empty if there is none."""
+        values, state = self.values().get(statistic), self.state
+        if values is None or state is None:
+            return np.zeros(0, np.float32)
+        return values[state.offsets[layer] : state.offsets[layer + 1]]
+
+    def _go_to(self, row: int) -> None:
+        """Show a row of the history; the last one is live."""
+        state = self.state
+        if state is None or not 0 <= row < state.filters.length - 1:
+            self.moment, self.playing = None, False
+        else:
+            self.moment = float(state.filters.steps[row])
+        self.touched += 1
+
+    def _play_on(self, state: RunState) -> None:
+        now = time.monotonic()
+        if self.playing and now - self._played > PLAY_FRAME_SECONDS:
+            self._played = now
+            self._go_to(self.row() + max(1, round(state.filters.length / PLAY_FRAMES)))
+
+    def _on_time(self, what: Arguments) -> None:
+        self.playing = False
+        self._go_to(what.at)
+
+    def _on_play(self, _: Arguments) -> None:
+        """Begin to play where we are, from the beginning if that is the end; or halt."""
+        self.playing = not self.playing
+        if self.playing and self.moment is None:
+            self._go_to(0)
+
+    def _on_live(self, _: Arguments) -> None:
+        self._go_to(-1)
+
+    # Following the run
+
     def update(self) -> None:
         """Follow the run: a new one, edits, replies. Called before the components are."""
         state, structure = self.state, self.structure
@@ -99,6 +170,7 @@ class Tab:
             self._seen = (state, shape)
         if state is None or structure is None:
             return
+        self._play_on(state)
         self._ask_plans(structure)
         self._take_plans(state)
         self._continue_apply(state, structure)
@@ -109,6 +181,7 @@ class Tab:
             self.staging.unstage()
             self._queue, self._waiting, self.reply, self.selection = [], "", None, None
             self.opened.clear()
+            self.moment, self.playing = None, False
         if structure is None or not structure.layers:
             return
         self.staging.follow(structure)
@@ -321,14 +394,17 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "apply": Tab._on_apply,
     "dismiss": Tab._on_dismiss,
     "follow": Tab._on_follow,
+    "live": Tab._on_live,
     "move": Tab._on_move,
     "open": Tab._on_open,
+    "play": Tab._on_play,
     "select": Tab._on_select,
     "sort": Tab._on_sort,
     "stage_add": Tab._on_stage_add,
     "stage_least": Tab._on_stage_least,
     "stage_remove": Tab._on_stage_remove,
     "stage_split": Tab._on_stage_split,
+    "time": Tab._on_time,
     "undo": Tab._on_undo,
     "unstage": Tab._on_unstage,
 }

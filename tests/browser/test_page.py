@@ -201,6 +201,22 @@ def test_zoom_pan_and_back(digits: str, open_page: Any) -> None:
     wait_for(lambda: abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 1, what="back")
 
 
+def test_looking_back_and_returning(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function("revacnn.parts.timeline.recorded > 30")
+    box = page.locator("#time").bounding_box()
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    page.wait_for_function("revacnn.parts.timeline.live === false")
+    assert page.inner_text("#moment").startswith("batch")
+    first = page.evaluate("revacnn.network.value('gradient', 0)")
+    time.sleep(0.5)
+    assert page.evaluate("revacnn.network.value('gradient', 0)") == first
+    page.click("#play")
+    page.wait_for_function("(v) => revacnn.network.value('gradient', 0) != v", arg=first)
+    page.click("#live")
+    page.wait_for_function("revacnn.parts.timeline.live === true")
+
+
 def test_search_finds_a_layer(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     page.keyboard.press("/")

@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.messages import Planned, RefusedReply, Structure
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
 from tests.viewer.conftest import DirectHub
+from viewer.components.network import NetworkView
 from viewer.glyphs import Command
+from viewer.layout import State
 from viewer.tab import Tab
 
 
@@ -193,3 +195,42 @@ def test_replies_of_a_newer_structure_wait_for_it(tab: Tab, hub: DirectHub) -> N
     hub.state.take(replace(applied, version=5))  # type: ignore[type-var]
     tab.update()
     assert tab.busy
+
+
+def test_looking_back_shows_what_was(tab: Tab, hub: DirectHub) -> None:
+    hub.train(40)
+    state = hub.state
+    assert state is not None
+    before = state.layer_values("gradient", 1).copy()
+    hub.train(30)
+    do(tab, "time", at=state.filters.length - 31)
+    assert tab.moment is not None
+    np.testing.assert_allclose(tab.layer_values("gradient", 1), before, rtol=1e-6)
+    clock = tab.clock()
+    hub.train()
+    assert tab.clock() == clock  # the past does not change
+    do(tab, "live")
+    assert tab.moment is None
+    assert tab.values() is state.latest
+
+
+def test_playing_ends_live(tab: Tab, hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.train(20)
+    monkeypatch.setattr("viewer.tab.PLAY_FRAME_SECONDS", 0.0)
+    do(tab, "play")
+    assert (tab.playing, tab.row()) == (True, 1)
+    for _ in range(30):
+        tab.update()
+    assert not tab.playing
+    assert tab.moment is None
+
+
+def test_filters_that_did_not_exist_yet_are_absent(tab: Tab, hub: DirectHub) -> None:
+    hub.request(AddFilters("conv1", 1), "add", 0)
+    hub.deliver()
+    hub.train(5)
+    do(tab, "time", at=0)
+    assert np.isnan(tab.layer_values("gradient", 0)[8])
+    view = NetworkView(tab)
+    view.update()
+    assert view.source.data["state"][8] == State.ABSENT

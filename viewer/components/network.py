@@ -78,7 +78,7 @@ class NetworkView:
         if state is None or state.structure is None or not state.structure.layers:
             return self._clear()
         fresh = bool(state.new().any())  # ends with time, not with a message
-        seen = (state, state.numbers, state.shape, self.tab.touched, fresh)
+        seen = (state, self.tab.clock(), state.shape, self.tab.touched, fresh)
         layout = self._lay_out_if_needed(state, state.structure)
         if layout is None and seen == self._shown:
             return False
@@ -126,14 +126,14 @@ class NetworkView:
         if layout is None:
             return
         starts = layout.first_filters(state.offsets)
-        shown = {
-            name: columns.bins(state.latest[name], starts)
-            for name in STATISTICS
-            if name in state.latest
-        }
-        states = columns.node_states(state, structure, self.tab.staging.rows, starts)
-        node = self._selected_node(layout)
+        values = self.tab.values()
+        shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
+        for name in set(STATISTICS) & set(self.source.data) - set(shown):  # not recorded
+            shown[name] = np.full(len(starts), np.nan, np.float32)
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
+        states = columns.node_states(state, structure, self.tab.staging.rows, starts)
+        states[np.isnan(gradient) & (self.tab.moment is not None)] = State.ABSENT
+        node = self._selected_node(layout)
         moving = {"state": states, "amp": columns.amplitude(gradient), **shown}
         if anew:
             static = columns.node_columns(structure, layout, self._serials)

@@ -27,6 +27,7 @@ class State(IntEnum):
     STAGED = 3
     TOGETHER = 4  # goes together with what is staged
     FROZEN = 5
+    ABSENT = 6  # did not exist yet at the moment shown
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@
   /* ----------------------------------------------------------------------------- tooltip */
 
   const STATES = ["", "dead: no activation for a while", "new", "staged for removal",
-                  "goes together with what is staged", "frozen"]
+                  "goes together with what is staged", "frozen",
+                  "did not exist yet"]
 
   function hover(node, event) {
     const tip = page.byId("tip")
@@ -219,7 +220,9 @@
       onclick: () => page.send("select", {layer: layer.index, first: -1, last: -1}),
       ondblclick: () => page.send("open", {layer: layer.index}),
     }, big ? layer.label : String(layer.filters))
-    const size = page.make("span", {}, big ? `${layer.filters} filters · ${layer.kernel}` : layer.label)
+    // Beside a narrow branch there is no room for its name; the tooltip has it.
+    const words = big ? `${layer.filters} filters · ${layer.kernel}` : layer.lane && density != "roomy" ? "" : layer.label
+    const size = page.make("span", {}, words)
     const element = page.make("div", {
       class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane),
     }, title, size, page.make("div", {class: "steer"}, steer(layer, true), steer(layer, false)))

@@ -14,7 +14,7 @@
 
   const TAU = 2 * Math.PI
   const STEPS = 24
-  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5}
+  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5, absent: 6}
   const THEMES = {
     dark: {
       ramp: [[62, 78, 106], [110, 95, 110], [214, 120, 44], [251, 176, 64], [255, 240, 205]],
@@ -171,6 +171,7 @@
     }
 
     _paint_special(ctx, theme, state, x, y, size, bar, amp) {
+      if (state == STATE.absent) return
       ctx.beginPath()
       if (state == STATE.dead || state == STATE.frozen) {
         outline(ctx, x, y, Math.max(1.5, size - 1.2), Math.max(0, bar - 1.2))
