@@ -11,8 +11,14 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import Layer, RefusedReply, Structure
-from revacnn_lightning.protocol.requests import Undo
+from revacnn_lightning.protocol.messages import (
+    Layer,
+    Planned,
+    PlanSummary,
+    RefusedReply,
+    Structure,
+)
+from revacnn_lightning.protocol.requests import RemoveFilters, Undo
 
 from .glyphs import Command, PageLink
 from .hub import Hub
@@ -24,6 +30,8 @@ __all__ = ["Selection", "Tab"]
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 60.0  # a reply that takes longer no longer holds up the next request
+MAX_COMPANIES = 256
 PLAY_FRAMES = 200  # in which the whole recording is played
 PLAY_FRAME_SECONDS = 0.09
 RECENT_ROWS = 8  # of the history, over which "least active" is judged
@@ -68,6 +76,8 @@ class Tab:
         self.error = ""  # why the last action could not even be sent
         self._queue: list[Staged] = []
         self._played = 0.0
+        self._peeked: Selection | None = None  # what the pointer rests on
+        self._companies: dict[tuple[int, Selection], str] = {}  # id of the dry run for each
         self._waiting = ""  # id of the request whose reply is awaited
         self._seen: tuple[RunState | None, int] = (None, 0)
 
@@ -159,6 +169,47 @@ class Tab:
     def _on_live(self, _: Arguments) -> None:
         self._go_to(-1)
 
+    # What goes together
+
+    def company(self) -> tuple[PlanSummary | None, str]:
+        """What a removal of the filter in question would take with it, or why it is refused.
+
+        The filter in question is the one the pointer rests on, else the selected one. The answer
+        comes from the training, by a dry run; until then nothing is known.
+        """
+        state, structure, filter_ = self.state, self.structure, self._peeked or self.selection
+        if state is None or structure is None or filter_ is None:
+            return None, ""
+        plan = state.plans.get(self._companies.get((structure.version, filter_), ""))
+        if isinstance(plan, Planned):
+            return plan.plan, ""
+        return None, "" if plan is None else plan.reason
+
+    def _ask_company(self, structure: Structure) -> None:
+        filter_ = self._peeked or self.selection
+        if filter_ is None or (structure.version, filter_) in self._companies:
+            return
+        layer = next((one for one in structure.layers if one.name == filter_.layer), None)
+        if layer is None or filter_.filter_id not in layer.ids or self.refused(layer):
+            return
+        if len(self._companies) >= MAX_COMPANIES:
+            self._companies.clear()
+        edit = RemoveFilters(layer.name, [layer.ids.index(filter_.filter_id)])
+        try:
+            plan_id = self.hub.preview(edit, structure.version)
+        except ProtocolError as error:
+            log.warning("Cannot ask what goes together: %s", error)
+            return
+        self._companies[structure.version, filter_] = plan_id
+
+    def _on_peek(self, what: Arguments) -> None:
+        """The pointer rests on a filter; without a layer, on none any more."""
+        layer = self._layer(what.layer) if what.layer is not None else None
+        if layer is None or not 0 <= what.first < len(layer.ids):
+            self._peeked = None
+        else:
+            self._peeked = Selection(layer.name, layer.ids[what.first])
+
     # Following the run
 
     def update(self) -> None:
@@ -171,6 +222,7 @@ class Tab:
         if state is None or structure is None:
             return
         self._play_on(state)
+        self._ask_company(structure)
         self._ask_plans(structure)
         self._take_plans(state)
         self._continue_apply(state, structure)
@@ -182,6 +234,8 @@ class Tab:
             self._queue, self._waiting, self.reply, self.selection = [], "", None, None
             self.opened.clear()
             self.moment, self.playing = None, False
+            self._companies.clear()
+        self._peeked = None
         if structure is None or not structure.layers:
             return
         self.staging.follow(structure)
@@ -326,9 +380,10 @@ class Tab:
         """Send the next request once the one before is answered and its structure is known."""
         if self._waiting:
             record = state.records.get(self._waiting)
-            if record is not None and record.state == "sent":
+            lost = record is None or time.time() - record.sent > PATIENCE_SECONDS
+            if record is not None and record.state == "sent" and not lost:
                 return
-            if record is not None and record.version > structure.version:
+            if record is not None and record.version > structure.version and not lost:
                 return
             self._waiting = ""
             self.touched += 1
@@ -397,6 +452,7 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "live": Tab._on_live,
     "move": Tab._on_move,
     "open": Tab._on_open,
+    "peek": Tab._on_peek,
     "play": Tab._on_play,
     "select": Tab._on_select,
     "sort": Tab._on_sort,

@@ -98,6 +98,17 @@ def test_hovering_tells_and_a_click_selects(digits: str, open_page: Any) -> None
     page.wait_for_function("revacnn.parts.inspector.layer == 'conv1'")
 
 
+def test_a_resting_pointer_shows_what_goes_together(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        node = nodes(page, "layer1.0.conv2")[9]
+        page.mouse.move(node["x"], node["y"])
+        page.wait_for_selector("#tip .company")
+        assert "goes together with" in page.inner_text("#tip")
+        assert len(page.evaluate("revacnn.company")) == 3
+        assert page.is_hidden("#staging")
+
+
 def test_remove_a_filter(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     before = width(page, "conv2")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from revacnn_lightning.protocol.messages import Planned, RefusedReply, Structure
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
 from tests.viewer.conftest import DirectHub
 from viewer.components.network import NetworkView
-from viewer.glyphs import Command
+from viewer.glyphs import Command, PageLink
 from viewer.layout import State
 from viewer.tab import Tab
 
@@ -70,13 +71,13 @@ def test_keys_move_within_and_between_layers(tab: Tab) -> None:
 def test_staging_asks_for_a_plan_and_apply_sends_it(tab: Tab, hub: DirectHub) -> None:
     do(tab, "select", layer=1, first=6, last=6)
     do(tab, "stage_remove")
-    assert [(r.body, r.dry_run) for r in hub.requests] == [(RemoveFilters("conv2", [6]), True)]
+    assert hub.requests[-1].body == RemoveFilters("conv2", [6])
+    assert all(request.dry_run for request in hub.requests)
     settle(tab, hub)
     assert isinstance(tab.staging.rows[0].plan, Planned)
     do(tab, "apply")
-    assert [(r.body, r.dry_run, r.version) for r in hub.requests[1:]] == [
-        (RemoveFilters("conv2", [6]), False, 0),
-    ]  # fmt: skip
+    sent = [(r.body, r.version) for r in hub.requests if not r.dry_run]
+    assert sent == [(RemoveFilters("conv2", [6]), 0)]
     assert tab.busy
     settle(tab, hub)
     assert not tab.busy
@@ -234,3 +235,26 @@ def test_filters_that_did_not_exist_yet_are_absent(tab: Tab, hub: DirectHub) -> 
     view = NetworkView(tab)
     view.update()
     assert view.source.data["state"][8] == State.ABSENT
+
+
+def test_what_goes_together_is_asked_before_anything_is_staged(
+    make_hub: Callable[..., DirectHub],
+) -> None:
+    hub = make_hub("resnet18")
+    tab = Tab(hub, PageLink())
+    tab.update()
+    assert tab.company() == (None, "")
+    settle(tab, hub)
+    plan, reason = tab.company()
+    assert plan is not None
+    assert reason == ""
+    assert [part.layer for part in plan.sets] == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
+    asked = len(hub.requests)
+    settle(tab, hub)
+    assert len(hub.requests) == asked  # once is enough
+    do(tab, "peek", layer=1, first=3)
+    settle(tab, hub)
+    assert hub.requests[-1].body == RemoveFilters("layer1.0.conv1", [3])
+    assert all(request.dry_run for request in hub.requests)
+    do(tab, "peek")
+    assert tab.company()[0] == plan

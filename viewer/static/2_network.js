@@ -130,8 +130,22 @@
                   "goes together with what is staged", "frozen",
                   "did not exist yet"]
 
+  /* A pointer that rests on a filter asks the training what would go together with it. */
+  const REST_MS = 220
+  let peeked = -1, resting = null
+  function rest(node) {
+    clearTimeout(resting)
+    resting = setTimeout(() => {
+      if (node == peeked || node < 0 && peeked < 0) return
+      peeked = node
+      if (node < 0) page.send("peek", {})
+      else page.send("peek", {layer: page.network.value("layer", node), first: page.network.value("first", node)})
+    }, REST_MS)
+  }
+
   function hover(node, event) {
     const tip = page.byId("tip")
+    if (node != page.hovered) rest(node)
     if (node != page.hovered && page.network != null) page.network.dirty = true
     page.hovered = node
     plot.dataset.over = node >= 0 ? "node" : ""
@@ -157,6 +171,10 @@
     rows.push(line("Σ activation", scientific(value("activation")), "activation"))
     const norm = value("weight_norm")
     if (norm != null && isFinite(norm)) rows.push(line("weight norm", scientific(norm), ""))
+    const company = page.parts.selection?.company_text
+    if (company && (node == peeked || node == page.chosen && peeked < 0)) {
+      rows.push(page.make("small", {class: "company"}, company))
+    }
     const state = STATES[value("state")]
     if (state) rows.push(page.make("small", {}, state))
     rows.push(page.make("small", {}, many ? "click to select · double click to open" : "click to select · Del to remove"))
@@ -269,6 +287,8 @@
 
   page.drawers.selection = (data) => {
     page.chosen = data.node
+    page.company = data.company
+    page.refresh_tip()
     if (page.network != null) page.network.dirty = true
     mark_current()
     if (data.text) page.say(data.text)

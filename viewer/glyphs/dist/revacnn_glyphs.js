@@ -159,6 +159,7 @@
         this._paint_special(ctx, theme, state[i], X[i], Y[i], S[i] * zoom, bar[i] * zoom, amp[i])
       }
       this._paint_gone(ctx, theme, zoom)
+      for (const i of page.company ?? []) this._ring(ctx, theme.hover, i, 1, X, Y, S, bar, zoom)
       this._ring(ctx, theme.hover, page.hovered, 1.5, X, Y, S, bar, zoom)
       this._ring(ctx, theme.chosen, page.chosen, 2, X, Y, S, bar, zoom)
     }
