@@ -75,7 +75,13 @@ class Channels:
 
     def count_in(self, classes: Iterable[int], atoms: np.ndarray) -> int:
         """How many of these atoms belong to these classes."""
-        return int(np.isin(self._of[atoms], list(classes)).sum())
+        return int(self._chosen(classes)[self._of[atoms]].sum())
+
+    def _chosen(self, classes: Iterable[int]) -> np.ndarray:
+        """Class -> whether it is one of these."""
+        chosen = np.zeros(len(self._bounds), bool)
+        chosen[list(classes)] = True
+        return chosen
 
     def class_of(self, atoms: np.ndarray) -> np.ndarray:
         """The class of each atom."""
@@ -127,9 +133,11 @@ class Channels:
 
     def filters_in(self, classes: Iterable[int]) -> dict[str, list[int]]:
         """Which filters of which convs belong to these classes."""
-        wanted = np.array(sorted(classes))
-        found = {name: np.flatnonzero(np.isin(self._of[atoms], wanted)).tolist()
-                 for name, atoms in self.filters.items()}  # fmt: skip
+        wanted = self._chosen(classes)
+        found = {
+            name: np.flatnonzero(wanted[self._of[atoms]]).tolist()
+            for name, atoms in self.filters.items()
+        }
         return {name: indices for name, indices in found.items() if indices}
 
     def locate(self, atom: int) -> tuple[str, int, int] | None:
