@@ -43,7 +43,10 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 def refusal(channels: Channels, layer: str) -> str:
     """Why no filter of this conv can be added or removed; "" if some can."""
     if layer in channels.untraced:
-        return f"{layer} was not run by any forward of the model, or has a single filter"
+        return (
+            f"{layer} was not run by any forward of the model, or has a single filter, "
+            "whose way through the network cannot be told from a constant's"
+        )
     atoms = channels.filters[layer]
     reasons = [channels.pinned([c]) for c in channels.classes_of_atoms(atoms)]
     return f"filters of {layer} {reasons[0]}" if all(reasons) else ""
@@ -68,6 +71,8 @@ def _require_unpinned(context: Context, layer: str, classes: Sequence[int]) -> N
 def _remove(context: Context, request: requests.RemoveFilters) -> EditPlan:
     conv = conv_named(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
+    if len(request.filters) == conv.out_channels == 1:
+        raise Refused(f"the last filter of {request.layer} cannot be removed: one must stay")
     return removal(context, request, request.layer, request.filters)
 
 

@@ -1,0 +1,202 @@
+"""The four ends of the wire. The only file that imports zmq.
+
+====================  ========================  =========================================
+training side         viewer side               carries
+====================  ========================  =========================================
+`Publisher` (PUB)     `Subscriber` (SUB)        telemetry to everybody who listens
+`RequestServer`       `Requester` (DEALER)      requests, and the reply to who asked
+(ROUTER)
+====================  ========================  =========================================
+
+Nothing here ever waits: sends drop or fail at once, receives take what has arrived. libzmq's
+own inbox is the queue, so the training process needs no thread and no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import zmq
+
+from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.protocol.messages import (
+    Message,
+    RefusedReply,
+    Request,
+    decode,
+    encode,
+    request_id,
+)
+
+__all__ = ["Keys", "Publisher", "RequestServer", "Requester", "Subscriber"]
+
+log = logging.getLogger(__name__)
+
+# A slow viewer may fall this many messages behind before messages are dropped for it. Small: one
+# message can hold 400 kB, and old telemetry is worth nothing.
+SEND_QUEUE = 8
+RECEIVE_QUEUE = 256
+MAX_REQUEST_BYTES = 2**20
+# Requests taken per batch boundary, so that a flood of them cannot stop the training.
+MAX_REQUESTS_PER_DRAIN = 32
+# Telemetry messages taken per poll: several seconds of a fast training.
+MAX_MESSAGES_PER_POLL = 1024
+
+
+class Keys(NamedTuple):
+    """A CURVE key pair, Z85."""
+
+    public: str
+    secret: str
+
+    @classmethod
+    def generate(cls) -> Keys:
+        public, secret = zmq.curve_keypair()
+        return cls(public.decode(), secret.decode())
+
+
+class _Socket:
+    """What all four ends share: a context of their own, CURVE, closing without waiting."""
+
+    def __init__(self, kind: int) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(kind)
+        self._socket.linger = 0
+        self.endpoint = ""
+
+    def _serve(self, endpoint: str, keys: Keys) -> None:
+        """Listen; an endpoint that ends in ``:0`` takes any free port. CURVE comes before bind."""
+        self._socket.curve_server = True
+        self._socket.curve_publickey = keys.public.encode()
+        self._socket.curve_secretkey = keys.secret.encode()
+        if endpoint.endswith(":0"):
+            endpoint = endpoint[:-1] + "*"
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(f"cannot listen on {endpoint}: {error}") from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _join(self, endpoint: str, server_key: str) -> None:
+        """Connect, with a key pair of one's own that lives as long as the socket."""
+        own = Keys.generate()
+        self._socket.curve_serverkey = server_key.encode()
+        self._socket.curve_publickey = own.public.encode()
+        self._socket.curve_secretkey = own.secret.encode()
+        # A forwarded port answers even when the far training is gone: notice, and reconnect.
+        self._socket.heartbeat_ivl = 2_000  # ms
+        self._socket.heartbeat_timeout = 10_000  # ms
+        self._socket.reconnect_ivl_max = 2_000  # ms
+        self._socket.connect(endpoint)
+        self.endpoint = endpoint
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close, giving what is still queued ``linger`` seconds to leave. May be called again."""
+        self._socket.close(linger=int(1000 * linger))
+        self._context.term()
+
+
+class Publisher(_Socket):
+    """Broadcasts telemetry. Nobody listening costs nothing; a slow listener loses messages."""
+
+    def __init__(self, endpoint: str, keys: Keys) -> None:
+        super().__init__(zmq.PUB)
+        self._socket.sndhwm = SEND_QUEUE
+        self._serve(endpoint, keys)
+
+    def publish(self, message: Message) -> None:
+        """Send to whoever listens now. Arrays must not be changed afterwards: they are not copied.
+
+        Raises:
+            OSError: libzmq refused; the message is lost.
+        """
+        self._socket.send_multipart(encode(message), flags=zmq.NOBLOCK, copy=False)
+
+
+class RequestServer(_Socket):
+    """Takes the requests that have arrived, and answers each to who asked."""
+
+    def __init__(self, endpoint: str, keys: Keys) -> None:
+        super().__init__(zmq.ROUTER)
+        self._socket.maxmsgsize = MAX_REQUEST_BYTES
+        self._socket.rcvhwm = RECEIVE_QUEUE
+        self._serve(endpoint, keys)
+
+    def drain(self) -> Iterator[tuple[bytes, Request]]:
+        """The requests that have arrived, as (who asked, request); malformed ones are refused."""
+        for _ in range(MAX_REQUESTS_PER_DRAIN):
+            try:
+                client, *frames = self._socket.recv_multipart(flags=zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = decode(frames)
+                if not isinstance(message, Request):
+                    raise ProtocolError("expected a request")
+            except ProtocolError as error:
+                log.warning("Refused a request that cannot be understood: %s", error)
+                self.reply(client, RefusedReply(id=request_id(frames), reason=str(error)))
+                continue
+            yield client, message
+
+    def reply(self, client: bytes, reply: Message) -> None:
+        """Send a reply; a client that has gone, or does not read, simply misses it."""
+        try:
+            self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
+        except zmq.Again:
+            log.warning("A viewer does not read its replies; dropped a %s", type(reply).__name__)
+
+
+class Subscriber(_Socket):
+    """Receives telemetry."""
+
+    def __init__(self, endpoint: str, server_key: str) -> None:
+        super().__init__(zmq.SUB)
+        self._socket.rcvhwm = RECEIVE_QUEUE
+        self._socket.subscribe(b"")
+        self._join(endpoint, server_key)
+
+    def poll(self) -> Iterator[Message]:
+        """What has arrived since the last call, oldest first. Never waits."""
+        yield from _receive(self._socket)
+
+
+class Requester(_Socket):
+    """Sends requests and receives the replies to them."""
+
+    def __init__(self, endpoint: str, server_key: str) -> None:
+        super().__init__(zmq.DEALER)
+        self._join(endpoint, server_key)
+
+    def send(self, request: Request) -> None:
+        """Queue a request; it leaves when the training is reachable.
+
+        Raises:
+            ProtocolError: too many requests wait already; the training is not reachable.
+        """
+        try:
+            self._socket.send_multipart(encode(request), flags=zmq.NOBLOCK)
+        except zmq.Again as error:
+            raise ProtocolError("the training cannot be reached; too many requests wait") from error
+
+    def poll(self) -> Iterator[Message]:
+        """The replies that have arrived since the last call. Never waits."""
+        yield from _receive(self._socket)
+
+
+def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:
+    for _ in range(MAX_MESSAGES_PER_POLL):
+        try:
+            frames = socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return
+        try:
+            message = decode([frame.buffer for frame in frames])
+        except ProtocolError as error:
+            log.warning("Ignored a message that cannot be understood: %s", error)
+            continue
+        if message is not None:
+            yield message

@@ -1,0 +1,274 @@
+"""The page in a real Chromium, on a real bokeh server, with a made-up training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.viewer.processes import server, training, wait_for
+
+pytestmark = pytest.mark.browser
+
+READY = "window.revacnn?.ready === true"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with a small training; tests may change the network, but not end the run."""
+    runtime = tmp_path_factory.mktemp("digits")
+    with training(runtime, "--net", "digits", "--refuse", "conv3"), server(runtime) as address:
+        yield address
+
+
+def ready(page: Any) -> Any:
+    page.wait_for_function(READY)
+    page.wait_for_function("revacnn.parts.header.fields.some((field) => field.label == 'Loss')")
+    return page
+
+
+def nodes(page: Any, layer: str) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = page.evaluate("(layer) => revacnn.nodes(layer)", layer)
+    return found
+
+
+def width(page: Any, layer: str) -> int:
+    script = "(name) => revacnn.parts.columns.layers.find((one) => one.name == name).filters"
+    found: int = page.evaluate(script, layer)
+    return found
+
+
+def click_node(page: Any, layer: str, index: int) -> None:
+    node = nodes(page, layer)[index]
+    page.mouse.click(node["x"], node["y"])
+    page.wait_for_function(
+        "([layer, index]) => revacnn.parts.inspector.layer == layer && "
+        "revacnn.parts.selection.index == index",
+        arg=[layer, index],
+    )
+
+
+def pixels(page: Any) -> bytes:
+    """The network view as it is drawn now."""
+    found: bytes = page.locator("#plot").screenshot()
+    return found
+
+
+def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    assert page.inner_text("#model") == "DigitsNet"
+    assert page.get_attribute("#dot", "data-kind") == "training"
+    for name in ("conv1", "conv2", "conv3"):
+        assert len(nodes(page, name)) == width(page, name)
+    assert "conv1" in page.inner_text(".column >> nth=0")
+    before = page.evaluate("[revacnn.frames, revacnn.sent]")
+    first = pixels(page)
+    wait_for(lambda: pixels(page) != first, what="movement")
+    page.wait_for_function(
+        "([f, s]) => revacnn.frames > f + 10 && revacnn.sent > s + 5", arg=before
+    )
+    page.wait_for_function("revacnn.paths_drawn > 3")
+    page.wait_for_function("/\\d+ Hz · \\d+ fps/.test(document.getElementById('rate').textContent)")
+
+
+def test_motion_stops_when_it_is_not_wanted(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits, reduced_motion="reduce"))
+    assert page.evaluate("revacnn.motion") == 0
+    assert page.input_value("#motion") == "0"
+
+
+def test_hovering_tells_and_a_click_selects(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    node = nodes(page, "conv2")[4]
+    page.mouse.move(node["x"] + 1, node["y"] + 1)
+    page.wait_for_selector("#tip:not([hidden])")
+    assert "conv2 · filter 4" in page.inner_text("#tip")
+    assert "mean |∇|" in page.inner_text("#tip")
+    click_node(page, "conv2", 4)
+    assert page.inner_text("#layer") == "conv2"
+    assert page.inner_text("#filter").startswith("filter 4")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("revacnn.parts.selection.index == 5")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("revacnn.parts.inspector.layer == 'conv1'")
+
+
+def test_remove_a_filter(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    before = width(page, "conv2")
+    click_node(page, "conv2", 6)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    assert "Remove conv2 · filter 6 at the next batch" in page.inner_text("#staging")
+    assert "parameters" in page.inner_text("#staging .detail")
+    page.wait_for_function("revacnn.nodes('conv2')[6].state == 3")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#staging", state="hidden")
+    page.click("#remove")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.click("#staging button.apply")
+    page.wait_for_selector("#reply[data-state=applied]")
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before - 1)
+    assert f"conv2: {before - 1} filters" in page.inner_text("#reply")
+    assert "applied at batch" in page.inner_text("#records li >> nth=0")
+
+
+def test_add_filters_with_the_buttons_of_the_header(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    before = width(page, "conv1")
+    more = page.locator('.column[data-layer="conv1"] button.more')
+    more.click()
+    more.click()
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    assert "2 filters to conv1" in page.inner_text("#staging")
+    page.click("#staging button.apply")
+    page.wait_for_function("(n) => revacnn.nodes('conv1').length == n", arg=before + 2)
+    states = [node["state"] for node in nodes(page, "conv1")]
+    assert states.count(2) >= 2  # new ones pulse
+
+
+def test_refusals_are_shown_before_and_after_apply(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    for index in range(width(page, "conv1")):
+        click_node(page, "conv1", index)
+        page.keyboard.press("Delete")
+        page.wait_for_function("(n) => revacnn.nodes('conv1')[n].state == 3", arg=index)
+    page.wait_for_selector("#staging .row[data-plan=refused]")
+    assert "left without filters" in page.inner_text("#staging .detail")
+    assert page.is_disabled("#staging button.apply")
+    page.click("#staging button.undo")
+    page.wait_for_selector("#staging", state="hidden")
+    less = page.locator('.column[data-layer="conv3"] button.less')
+    assert less.get_attribute("aria-disabled") == "true"
+    assert "reshaped" in (less.get_attribute("title") or "")
+
+
+def test_undo_reaches_the_training(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.click("#undo")
+    page.wait_for_selector("#reply[data-state=applied], #reply[data-state=refused]")
+
+
+def test_two_tabs_see_the_same_network(digits: str, open_page: Any) -> None:
+    one, other = ready(open_page(digits)), ready(open_page(digits))
+    one.click('.column[data-layer="conv2"] button.more')
+    one.wait_for_selector("#staging .row[data-plan=planned]")
+    assert other.is_hidden("#staging")
+    one.click("#staging button.apply")
+    one.wait_for_selector("#reply[data-state=applied]")
+    other.wait_for_function(
+        "(n) => revacnn.nodes('conv2').length == n", arg=len(nodes(one, "conv2"))
+    )
+
+
+def test_dark_and_light(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits, color_scheme="light"))
+    theme = "document.documentElement.dataset.theme"
+    colour = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(theme) == "light"
+    light = page.evaluate(colour)
+    page.click("#theme")
+    assert page.evaluate(theme) == "dark"
+    assert page.evaluate(colour) != light
+    tick = "Bokeh.documents[0].get_model_by_name('loss').xaxis?.[0]?.major_label_text_color ?? ''"
+    page.wait_for_function(
+        "Bokeh.documents[0].get_model_by_name('loss').title.text_color == '#c7d3e3'", timeout=5000
+    )
+    assert isinstance(page.evaluate(tick), str)
+    page.reload()
+    ready(page)
+    assert page.evaluate(theme) == "dark"  # remembered
+
+
+def test_zoom_pan_and_back(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    node = nodes(page, "conv2")[8]
+    page.mouse.move(node["x"], node["y"])
+    page.mouse.wheel(0, -600)
+    page.wait_for_selector("#zoom-out:not([hidden])")
+    wait_for(lambda: abs(nodes(page, "conv1")[0]["x"] - node["x"]) > 700, what="zoomed in")
+    assert abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 2  # what is under the pointer stays
+    page.mouse.down()
+    page.mouse.move(node["x"] + 80, node["y"] + 30, steps=4)
+    page.mouse.up()
+    wait_for(lambda: abs(nodes(page, "conv2")[8]["x"] - node["x"] - 80) < 2, what="panned")
+    page.click("#zoom-out")
+    wait_for(lambda: abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 1, what="back")
+
+
+def test_search_finds_a_layer(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.keyboard.press("/")
+    page.keyboard.type("nv3")
+    page.wait_for_function("revacnn.parts.inspector.layer == 'conv3'")
+
+
+def test_a_strip_opens_and_closes(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "resnet50"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        strip = nodes(page, "layer3.2.conv1")
+        assert len(strip) < 100
+        page.mouse.dblclick(strip[5]["x"], strip[5]["y"])
+        page.wait_for_function("revacnn.nodes('layer3.2.conv1').length == 256")
+        page.keyboard.press("Enter")
+        page.wait_for_function("(n) => revacnn.nodes('layer3.2.conv1').length == n", arg=len(strip))
+
+
+def test_before_any_run_and_from_one_run_to_the_next(tmp_path: Path, open_page: Any) -> None:
+    with server(tmp_path) as address:
+        page = open_page(address)
+        page.wait_for_selector("#empty:not([hidden])")
+        assert "callbacks=[ReVACNN()]" in page.inner_text("#empty")
+        with training(tmp_path, "--net", "digits") as process:
+            ready(page)
+            assert page.is_hidden("#empty")
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            page.wait_for_selector("#dot[data-kind=gone]")
+            assert "without a word" in page.inner_text("#run-state")
+            assert page.get_attribute("#add", "aria-disabled") == "true"
+        with training(tmp_path, "--net", "alexnet", "--end-after", "6"):
+            page.wait_for_function("revacnn.parts.columns.layers.length == 5")
+            page.wait_for_function("revacnn.nodes('features.0').length == 64")
+            page.wait_for_selector("#dot[data-kind=training]")
+            page.wait_for_selector("#dot[data-kind=finished]")
+
+
+def test_a_chooser_for_two_runs(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "digits"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        with training(tmp_path, "--net", "alexnet"):
+            page.wait_for_selector("#runs:not([hidden])")
+            assert width(page, "conv1") > 0
+            page.select_option("#runs", index=0)
+            page.wait_for_function("revacnn.nodes('features.0').length == 64")
+
+
+def test_a_hidden_tab_is_sent_nothing(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {get: () => true, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    time.sleep(0.5)
+    before = page.evaluate("revacnn.sent")
+    time.sleep(1.0)
+    assert page.evaluate("revacnn.sent") == before
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("(n) => revacnn.sent > n + 2", arg=before)
+
+
+def test_the_page_comes_back_after_the_server(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "digits"):
+        with server(tmp_path) as address:
+            page = ready(open_page(address))
+            port = address.split(":")[2].split("/")[0]
+        page.wait_for_function("revacnn.waiting === true")
+        assert "waiting" in page.inner_text("#run-state")
+        with server(tmp_path, port=int(port)):
+            page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")

@@ -1,0 +1,435 @@
+"""A process that talks like a training: the viewer's test double for one.
+
+``python -m tests.viewer.fake_training --net alexnet`` serves a structure, publishes plausible
+snapshots, and answers requests by changing its own widths. No torch: it starts in no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Detail,
+    Done,
+    FilterSet,
+    Layer,
+    Planned,
+    PlanSummary,
+    RefusedReply,
+    Request,
+    Snapshot,
+    Status,
+    Structure,
+)
+from revacnn_lightning.protocol.requests import (
+    AddFilters,
+    Control,
+    Freeze,
+    MergeFilters,
+    Reinitialize,
+    RemoveFilters,
+    SetFilter,
+    Undo,
+    Unfreeze,
+    Watch,
+)
+from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from tests.viewer.fake_detail import FakeDetails
+
+STATISTICS = ["gradient", "activation", "weight_norm"]
+
+
+@dataclass
+class Conv:
+    """One layer of a made-up network. Layers of one ``group`` must keep the same width."""
+
+    name: str
+    width: int
+    kernel: int = 3
+    stride: int = 1
+    group: str = ""
+    feeds: list[int] = field(default_factory=list)
+    refused: str = ""
+
+
+def digits() -> list[Conv]:
+    return [Conv("conv1", 8), Conv("conv2", 16), Conv("conv3", 16)]
+
+
+def alexnet() -> list[Conv]:
+    widths = [(64, 11, 4), (192, 5, 1), (384, 3, 1), (256, 3, 1), (256, 3, 1)]
+    places = [0, 3, 6, 8, 10]
+    return [
+        Conv(f"features.{place}", width, kernel, stride)
+        for place, (width, kernel, stride) in zip(places, widths, strict=True)
+    ]
+
+
+def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv]:
+    """A ResNet as torchvision names it, with its shortcuts as edges."""
+    layers = [Conv("conv1", 64, 7, 2, group="layer1")]
+    outputs = [0]  # layers whose sum is the current feature map
+    for stage, n_blocks in enumerate(blocks, start=1):
+        width = 32 * 2**stage
+        for block in range(n_blocks):
+            path = f"layer{stage}.{block}"
+            stride = 2 if block == 0 and stage > 1 else 1
+            kernels = [1, 3, 1] if bottleneck else [3, 3]
+            final = width * (4 if bottleneck else 1)
+            start = len(layers)
+            for k, kernel in enumerate(kernels):
+                last = k == len(kernels) - 1
+                group = f"layer{stage}" if last else ""
+                layers.append(
+                    Conv(f"{path}.conv{k + 1}", final if last else width, kernel, group=group)
+                )
+            layers[start + (1 if bottleneck else 0)].stride = stride
+            for source in outputs:
+                layers[source].feeds.append(start)
+            for k in range(len(kernels) - 1):
+                layers[start + k].feeds.append(start + k + 1)
+            end = len(layers) - 1
+            if block == 0 and (stage > 1 or bottleneck):
+                layers.append(Conv(f"{path}.downsample.0", final, 1, stride, group=f"layer{stage}"))
+                for source in outputs:
+                    layers[source].feeds.append(len(layers) - 1)
+                outputs = [end, len(layers) - 1]
+            else:
+                outputs = [*outputs, end]
+    if not edges:
+        for layer in layers:
+            layer.feeds = []
+    return layers
+
+
+def inception() -> list[Conv]:
+    """A stem and two modules of four parallel branches, whose outputs are concatenated."""
+    layers = [Conv("stem.conv", 64, 7, 2)]
+    before = [0]
+    for module in ("mixed_a", "mixed_b"):
+        ends = []
+        for branch, chain in (
+            ("branch1", [(64, 1)]),
+            ("branch3", [(48, 1), (128, 3)]),
+            ("branch5", [(16, 1), (32, 3), (32, 3)]),
+            ("pool", [(32, 1)]),
+        ):
+            feeding = before
+            for k, (width, kernel) in enumerate(chain):
+                for source in feeding:
+                    layers[source].feeds.append(len(layers))
+                feeding = [len(layers)]
+                layers.append(Conv(f"{module}.{branch}.{k}", width, kernel))
+            ends += feeding
+        before = ends
+    return layers
+
+
+NETS = {
+    "digits": digits,
+    "alexnet": alexnet,
+    "resnet18": lambda: resnet([2, 2, 2, 2], bottleneck=False),
+    "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
+    "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
+    "inception": inception,
+}
+
+
+class FakeTraining:
+    """The state of a made-up run, and what it answers."""
+
+    def __init__(self, net: str, seed: int = 0) -> None:
+        self.run = uuid.uuid4().hex[:12]
+        self.net = net
+        self.convs = NETS[net]()
+        self.version = 0
+        self.step = 0
+        self.random = np.random.default_rng(seed)
+        self.next_id = 0
+        self.ids: list[list[int]] = []
+        self.base: dict[int, np.ndarray] = {}  # id -> base value of each statistic
+        self.undone: list[list[list[int]]] = []
+        self.details = FakeDetails(seed)
+        self.watched: dict[str, tuple[Watch, float]] = {}  # layer -> wish, until when
+        self.detailed: dict[str, float] = {}
+        self.frozen: set[int] = set()
+        for conv in self.convs:
+            self.ids.append([self._new_filter() for _ in range(conv.width)])
+        dead = self.random.random(self.next_id) < 0.015
+        self.dead = {int(id_) for id_ in np.flatnonzero(dead)}
+        for id_ in self.dead:
+            self.base[id_][:] = (1e-7, 0.0, 0.1)
+
+    def _new_filter(self) -> int:
+        id_ = self.next_id
+        self.next_id += 1
+        self.base[id_] = np.array(
+            [
+                self.random.lognormal(0, 0.75),
+                self.random.lognormal(0, 0.8),
+                self.random.lognormal(1, 0.2),
+            ]
+        )
+        return id_
+
+    def structure(self) -> Structure:
+        layers, widths_in = [], self._inputs()
+        for i, conv in enumerate(self.convs):
+            layers.append(
+                Layer(
+                    name=conv.name,
+                    kind="Conv2d",
+                    in_channels=widths_in[i],
+                    out_channels=len(self.ids[i]),
+                    kernel_size=(conv.kernel, conv.kernel),
+                    stride=(conv.stride, conv.stride),
+                    groups=1,
+                    ids=list(self.ids[i]),
+                    frozen=[k for k, id_ in enumerate(self.ids[i]) if id_ in self.frozen],
+                    activation_of=f"relu{i + 1}",
+                    refused=conv.refused,
+                )
+            )
+        edges = [(i, j) for i, conv in enumerate(self.convs) for j in conv.feeds]
+        return Structure(
+            run=self.run,
+            version=self.version,
+            step=self.step,
+            model={"digits": "DigitsNet", "alexnet": "AlexNet"}.get(
+                self.net, self.net.capitalize()
+            ),
+            layers=layers,
+            edges=edges,
+            parameters=self.parameters(self.ids),
+        )
+
+    def _inputs(self) -> list[int]:
+        widths = [3] + [len(ids) for ids in self.ids[:-1]]
+        return widths[: len(self.convs)]
+
+    def parameters(self, ids: list[list[int]]) -> int:
+        widths = [3] + [len(one) for one in ids]
+        pairs = zip(widths, widths[1:], self.convs, strict=False)
+        return sum(a * b * conv.kernel**2 + b for a, b, conv in pairs)
+
+    def snapshot(self) -> Snapshot:
+        t, decay = self.step, 1 / (1 + self.step / 900)
+        parts = []
+        for i, ids in enumerate(self.ids):
+            base = np.stack([self.base[id_] for id_ in ids])  # (filters, statistics)
+            phase = np.asarray(ids) * 0.7
+            depth = math.exp(-1.2 * i / max(1, len(self.ids)))
+            wave = np.exp(0.5 * np.sin(t * 0.12 + phase) + self.random.normal(0, 0.15, len(ids)))
+            gradient = base[:, 0] * wave * depth * decay * 2e-3
+            activation = base[:, 1] * np.exp(0.4 * np.sin(t * 0.09 + 2 * phase)) * 180
+            parts.append(np.stack([gradient, activation, base[:, 2]]))
+        epoch, batch = divmod(self.step, 100)
+        loss = 2.3 * math.exp(-self.step / 400) + 0.3 + self.random.normal(0, 0.05)
+        return Snapshot(
+            run=self.run,
+            version=self.version,
+            step=self.step,
+            epoch=epoch,
+            batch=batch,
+            batches=100,
+            epochs=30,
+            time=time.time(),
+            loss=max(0.02, loss),
+            learning_rates=[0.05 * (1 + math.cos(math.pi * min(1, self.step / 3000)))],
+            batches_per_second=20.0,
+            statistics=STATISTICS,
+            values=np.concatenate(parts, axis=1).astype(np.float32),
+            metrics={
+                "val_acc": min(0.97, 0.4 + epoch * 0.05),
+                "val_loss": 2.3 * math.exp(-epoch / 5) + 0.4,
+            },
+        )
+
+    def status(self, state: str = "training") -> Status:
+        return Status(self.run, state, self.step, self.version, time.time())  # type: ignore[arg-type]
+
+    def answer(self, request: Request) -> list[object]:
+        """What a training replies to a request; changes the network where it is asked to."""
+        body = request.body
+        if isinstance(body, Control):
+            return [self.structure(), self.status()]
+        if isinstance(body, Watch):
+            if body.layer not in [conv.name for conv in self.convs]:
+                return [RefusedReply(request.id, f"there is no conv {body.layer!r}", self.version)]
+            self.watched[body.layer] = (body, time.monotonic() + 5)
+            return [Done(request.id)]
+        if request.version is not None and request.version != self.version:
+            reason = f"the network is at version {self.version}, not at {request.version} any more"
+            return [RefusedReply(request.id, reason, self.version)]
+        planned = self._plan(body)
+        if isinstance(planned, str):
+            return [RefusedReply(request.id, planned, self.version)]
+        after, plan = planned
+        if request.dry_run:
+            return [Planned(request.id, plan)]
+        if isinstance(body, Undo):
+            self.undone.pop()
+        else:
+            self.undone.append([list(ids) for ids in self.ids])
+        if isinstance(body, Freeze | Unfreeze):
+            ids = self.ids[[conv.name for conv in self.convs].index(body.layer)]
+            chosen = {ids[i] for i in body.filters or range(len(ids))}
+            self.frozen = self.frozen | chosen if isinstance(body, Freeze) else self.frozen - chosen
+        self.ids, self.version = after, self.version + 1
+        return [Applied(request.id, self.step, self.version, plan), self.structure()]
+
+    def due_details(self) -> list[Detail]:
+        """Details of the watched layers whose time has come."""
+        now, due = time.monotonic(), []
+        for at, conv in enumerate(self.convs):
+            wish, until = self.watched.get(conv.name, (None, 0.0))
+            if wish is None or now > until:
+                continue
+            if now - self.detailed.get(conv.name, 0.0) < 1 / wish.hz:
+                continue
+            self.detailed[conv.name] = now
+            due.append(
+                self.details.detail(
+                    self.run, self.version, self.step, conv.name, self.ids[at], conv.kernel,
+                    at == 0, self.dead, wish.image,
+                )
+            )  # fmt: skip
+        return due
+
+    def _plan(self, body: object) -> tuple[list[list[int]], PlanSummary] | str:
+        after = [list(ids) for ids in self.ids]
+        if isinstance(body, Undo):
+            if not self.undone:
+                return "there is no edit to take back"
+            after = self.undone[-1]
+            return after, self._summary("Undo the last edit", [], after, "")
+        if isinstance(body, Freeze | Unfreeze | Reinitialize | SetFilter):
+            return after, self._summary(f"{type(body).__name__} {body.layer}", [], after, "")
+        if isinstance(body, MergeFilters):
+            body = RemoveFilters(body.layer, body.filters[1:])
+        if not isinstance(body, (AddFilters, RemoveFilters)):
+            return f"this training does not serve {type(body).__name__} yet"
+        names = [conv.name for conv in self.convs]
+        if body.layer not in names:
+            return f"there is no conv {body.layer!r}"
+        at = names.index(body.layer)
+        if self.convs[at].refused:
+            return self.convs[at].refused
+        group = self.convs[at].group
+        members = [i for i, conv in enumerate(self.convs) if conv.group == group] if group else [at]
+        why = (
+            f"{len(members)} layers are added up and must keep one width"
+            if len(members) > 1
+            else ""
+        )
+        if isinstance(body, RemoveFilters):
+            return self._plan_removal(body, at, members, after, why)
+        sets = [FilterSet(names[i], count=body.count) for i in members]
+        for i in members:
+            after[i] += [self._new_filter() for _ in range(body.count)]
+        return after, self._summary(f"Add {body.count} to {body.layer}", sets, after, why)
+
+    def _plan_removal(
+        self, body: RemoveFilters, at: int, members: list[int], after: list[list[int]], why: str
+    ) -> tuple[list[list[int]], PlanSummary] | str:
+        chosen = set(body.filters)
+        if any(not 0 <= index < len(self.ids[at]) for index in chosen):
+            return f"{body.layer} has the filters 0 to {len(self.ids[at]) - 1}"
+        if len(chosen) >= len(self.ids[at]):
+            return f"{body.layer} would be left without filters"
+        sets = []
+        for i in members:
+            indices = sorted(index for index in chosen if index < len(self.ids[i]))
+            sets.append(FilterSet(self.convs[i].name, filters=indices))
+            after[i] = [id_ for index, id_ in enumerate(self.ids[i]) if index not in chosen]
+        title = f"Remove {body.layer} · filter{'s' if len(chosen) > 1 else ''} " + ", ".join(
+            map(str, sorted(chosen))
+        )
+        return after, self._summary(title, sets, after, why)
+
+    def _summary(
+        self, title: str, sets: list[FilterSet], after: list[list[int]], why: str
+    ) -> PlanSummary:
+        return PlanSummary(
+            title=title,
+            sets=sets,
+            why=why,
+            parameters_before=self.parameters(self.ids),
+            parameters_after=self.parameters(after),
+        )
+
+
+def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None:
+    """Publish and answer until told to stop, or for ``end_after`` seconds."""
+    keys = Keys.generate()
+    publisher = Publisher("tcp://127.0.0.1:0", keys)
+    server = RequestServer("tcp://127.0.0.1:0", keys)
+    path = connections.write(
+        Connection(
+            run=training.run,
+            telemetry=publisher.endpoint,
+            requests=server.endpoint,
+            server_key=keys.public,
+            model=training.structure().model,
+            pid=os.getpid(),
+            hostname=socket.gethostname(),
+        )
+    )
+    began = said = time.monotonic()
+    try:
+        while not end_after or time.monotonic() - began < end_after:
+            training.step += 1
+            for client, request in server.drain():
+                for reply in training.answer(request):
+                    server.reply(client, reply)  # type: ignore[arg-type]
+                    if isinstance(reply, Structure):
+                        publisher.publish(reply)
+            publisher.publish(training.snapshot())
+            for detail in training.due_details():
+                publisher.publish(detail)
+            if time.monotonic() - said > 1:
+                said = time.monotonic()
+                publisher.publish(training.structure())
+                publisher.publish(training.status())
+            time.sleep(1 / hz)
+        publisher.publish(training.status(end))
+        time.sleep(0.3)
+    finally:
+        connections.remove(path)
+        server.close()
+        publisher.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--net", choices=sorted(NETS), default="alexnet")
+    parser.add_argument("--hz", type=float, default=20.0)
+    parser.add_argument("--end-after", type=float, default=0.0, help="seconds; 0: never")
+    parser.add_argument("--end", choices=["finished", "failed"], default="finished")
+    parser.add_argument("--refuse", default="", help="name of a layer that cannot be changed")
+    arguments = parser.parse_args()
+    training = FakeTraining(arguments.net)
+    for conv in training.convs:
+        if conv.name == arguments.refuse:
+            conv.refused = "its output is reshaped in a way that is not known"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    serve(training, arguments.hz, arguments.end_after, arguments.end)
+
+
+if __name__ == "__main__":
+    Path(connections.runtime_dir()).mkdir(parents=True, exist_ok=True)
+    main()

@@ -1,0 +1,75 @@
+"""Starts and stops the processes the viewer's tests need."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
+    """Wait until the condition holds, and fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what or condition}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def process(runtime: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m <arguments>`` with a runtime directory of its own; ended afterwards."""
+    environment = {**os.environ, "REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"}
+    running = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.terminate()
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def training(
+    runtime: Path, *arguments: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """A made-up training."""
+    return process(runtime, "tests.viewer.fake_training", *arguments)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iterator[str]:
+    """A bokeh server with the viewer; yields the page's address."""
+    port = port or free_port()
+    command = ["bokeh", "serve", str(folder), "--port", str(port), "--log-level", "warning"]
+    with process(runtime, *command) as running:
+        address = f"http://localhost:{port}/{folder.name}"
+
+        def answers() -> bool:
+            assert running.poll() is None, "the server has ended"
+            try:
+                with urllib.request.urlopen(address, timeout=5) as answer:
+                    return bool(answer.status == 200)
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                return False
+
+        wait_for(answers, 30, "the server answers")
+        yield address

@@ -1,0 +1,45 @@
+"""The folder as a bokeh app: in a clone, and under another name elsewhere, as in the wheel."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.viewer.processes import ROOT, server
+
+
+@pytest.mark.parametrize("name", ["viewer", "_viewer"])
+def test_the_page_is_served_complete_and_offline(tmp_path: Path, name: str) -> None:
+    folder = ROOT / "viewer"
+    if name != "viewer":
+        ignored = shutil.ignore_patterns("__pycache__")
+        folder = Path(shutil.copytree(folder, tmp_path / "site" / name, ignore=ignored))
+    with server(tmp_path, folder) as address:
+        page = urllib.request.urlopen(address, timeout=20).read().decode()
+        assert '<div id="app"' in page
+        assert "No training yet" in page
+        scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
+        assert any("revacnn_glyphs.js" in script for script in scripts)
+        host = address.rsplit("/", 1)[0]
+        for script in scripts:
+            assert not re.match(r"https?://", script) or script.startswith("http://localhost"), (
+                script
+            )
+            url = script if script.startswith("http") else f"{host}/{script.lstrip('/')}"
+            assert urllib.request.urlopen(url, timeout=20).status == 200
+        assert not re.search(r"(href|src)=\"https?://(?!localhost)", page)
+        assert "@import" not in page
+
+
+def test_the_remembered_theme_is_there_from_the_start(tmp_path: Path) -> None:
+    with server(tmp_path) as address:
+        request = urllib.request.Request(address, headers={"Cookie": "revacnn-theme=light"})
+        page = urllib.request.urlopen(request, timeout=20).read().decode()
+        assert 'dataset.theme = "light"' in page
+        request = urllib.request.Request(address, headers={"Cookie": "revacnn-theme=<script>"})
+        page = urllib.request.urlopen(request, timeout=20).read().decode()
+        assert 'dataset.theme = ""' in page

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from bokeh.document import Document
+
+from revacnn_lightning.protocol.requests import AddFilters
+from tests.viewer.conftest import DirectHub
+from viewer.components.filter_history import FilterActivation, FilterGradient
+from viewer.components.header import Header
+from viewer.components.inspector import Inspector
+from viewer.components.layer_chart import LayerActivationChart, LayerGradientChart
+from viewer.components.layer_filters import FilterBars, FilterCloud
+from viewer.components.learning_rate import LearningRateChart
+from viewer.components.loss import LossChart
+from viewer.components.marks import EditMarks
+from viewer.components.network import NetworkView
+from viewer.components.network_columns import amplitude, thickness
+from viewer.components.staging_bar import Changes, Reply, StagingBar
+from viewer.glyphs import Command, PageLink
+from viewer.hub import Hub
+from viewer.layout import State
+from viewer.page import Page
+from viewer.palette import LIGHT
+from viewer.tab import Tab
+
+HTML = [Header, Inspector, StagingBar, Reply, Changes]
+CHARTS: list[Callable[..., Any]] = [
+    LossChart, LearningRateChart, LayerGradientChart, LayerActivationChart,
+    FilterGradient, FilterActivation,
+]  # fmt: skip
+
+
+def build(tab: Tab, chart: Callable[..., Any]) -> Any:
+    return chart(tab) if chart in (FilterBars, FilterCloud) else chart(tab, EditMarks(tab).source)
+
+
+@pytest.mark.parametrize("component", [NetworkView, *HTML])
+def test_nothing_new_means_nothing_sent(tab: Tab, component: Callable[[Tab], Any]) -> None:
+    part = component(tab)
+    part.update()
+    assert part.update() is False
+
+
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+def test_charts_update_with_new_numbers_only(
+    tab: Tab, hub: DirectHub, chart: Callable[..., Any]
+) -> None:
+    part = build(tab, chart)
+    assert part.update() is True
+    assert part.update() is False
+    hub.train()
+    assert part.update() is True
+    part.restyle(LIGHT)
+    lengths = {len(column) for column in part.source.data.values()}
+    assert len(lengths) == 1
+
+
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+def test_without_a_run_charts_are_empty(chart: Callable[..., Any]) -> None:
+    part = build(Tab(Hub(), PageLink()), chart)
+    assert part.update() is False
+
+
+def test_the_network_shows_every_filter(tab: Tab, hub: DirectHub) -> None:
+    view = NetworkView(tab)
+    assert view.update() is True
+    data = view.source.data
+    assert len(data["x"]) == 40
+    np.testing.assert_array_equal(data["gradient"], hub.state.latest["gradient"])  # type: ignore[union-attr]
+    assert data["amp"].min() >= 0
+    assert data["amp"].max() <= 1
+    assert data["amp"].std() > 0.1
+    assert [layer["filters"] for layer in view.headers.data["layers"]] == [8, 16, 16]
+    assert view.selection.data["node"] == 0
+
+
+def test_the_network_keeps_keys_over_an_edit(tab: Tab, hub: DirectHub) -> None:
+    view = NetworkView(tab)
+    view.update()
+    before = set(view.source.data["key"])
+    hub.request(AddFilters("conv2", 2), "add", 0)
+    hub.deliver()
+    tab.update()
+    view.update()
+    after = view.source.data["key"]
+    assert before < set(after)
+    assert len(set(after)) == len(after) == 42
+    assert (view.source.data["state"] == State.NEW).sum() == 2
+    lengths = {len(column) for column in view.source.data.values()}
+    assert lengths == {42}
+
+
+def test_staged_and_accompanying_filters_are_marked(make_hub: Callable[..., DirectHub]) -> None:
+    hub = make_hub("resnet18")
+    tab = Tab(hub, PageLink())
+    tab.update()
+    view = NetworkView(tab)
+    tab.select(0, 5)
+    tab.command(Command(None, "stage_remove"))
+    hub.deliver()
+    tab.update()
+    view.update()
+    states = view.source.data["state"]
+    assert (states == State.STAGED).sum() == 1
+    assert (states == State.TOGETHER).sum() == 2  # conv2 of both blocks of layer1
+    staged = int(np.flatnonzero(states == State.STAGED)[0])
+    assert view.source.data["layer"][staged] == 0
+    assert 2 in view.flow.data["mark"] or 1 in view.flow.data["mark"]
+
+
+def test_a_large_network_is_binned(make_hub: Callable[..., DirectHub]) -> None:
+    hub = make_hub("resnet50")
+    tab = Tab(hub, PageLink(width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    view.update()
+    assert hub.state is not None
+    assert len(view.source.data["x"]) < hub.state.n_filters / 5
+    first, last = view.source.data["first"], view.source.data["last"]
+    values = hub.state.layer_values("gradient", 0)
+    np.testing.assert_allclose(
+        view.source.data["gradient"][0], values[first[0] : last[0] + 1].mean(), rtol=1e-5
+    )
+
+
+def test_the_view_is_laid_out_for_its_size(tab: Tab) -> None:
+    view = NetworkView(tab)
+    view.update()
+    tab.link.width, tab.link.height = 700, 400
+    assert view.update() is True
+    assert view.source.data["x"].max() < 700
+    assert (view.root.x_range.end, view.root.y_range.start) == (700, 400)
+
+
+def test_amplitude_is_robust() -> None:
+    values = np.concatenate([np.geomspace(1e-6, 1e-3, 200), [1e9, np.inf, np.nan, 0.0]])
+    found = amplitude(values.astype(np.float32))
+    assert np.isfinite(found).all()
+    assert 0.2 < found[150] < 0.9
+    assert found[-1] == 0
+    assert np.all(np.diff(found[:200]) >= 0)
+    assert amplitude(np.zeros(4, np.float32)).tolist() == [0, 0, 0, 0]
+    assert len(set(amplitude(np.full(4, 3e-3, np.float32)))) == 1
+
+
+def test_thickness_is_relative_to_the_layer() -> None:
+    activation = np.array([0, 0, 0, 0, 1, 10, np.nan, np.inf, 1], np.float32)
+    found = thickness(activation, np.array([0, 3, 6, 9]))
+    assert found[:3].tolist() == [0, 0, 0]
+    assert found[3] == 0
+    assert 0 < found[4] < found[5] == 1
+    assert found[6:].tolist() == [0, 0, 1]
+
+
+def test_the_header_tells_the_figures(tab: Tab, hub: DirectHub) -> None:
+    header = Header(tab)
+    header.update()
+    data = header.source.data
+    fields = {field["label"]: field["value"] for field in data["fields"]}
+    assert data["run"] == "here"
+    assert data["kind"] == "training"
+    assert fields["Layers · filters"] == "3 · 40"
+    assert fields["Epoch"] == "1 / 30"
+    assert "val acc" in fields
+    assert fields["Throughput"] == "20.0 batch/s"
+
+
+def test_the_header_without_a_run() -> None:
+    header = Header(Tab(Hub(), PageLink()))
+    header.update()
+    assert header.source.data["run"] == "none"
+    assert header.source.data["fields"] == []
+
+
+def test_the_staging_bar_shows_plan_company_and_refusal(
+    make_hub: Callable[..., DirectHub],
+) -> None:
+    hub = make_hub("resnet18")
+    tab = Tab(hub, PageLink())
+    tab.update()
+    bar = StagingBar(tab)
+    tab.command(Command(None, "stage_remove"))
+    bar.update()
+    assert bar.source.data["rows"][0]["plan"] == "asked"
+    hub.deliver()
+    tab.update()
+    bar.update()
+    row = bar.source.data["rows"][0]
+    assert row["plan"] == "planned"
+    assert "parameters (−" in row["detail"]
+    assert "layer1.0.conv2 (1)" in row["why"]
+    assert "must keep one width" in row["why"]
+    assert bar.source.data["can_apply"] is True
+
+
+def test_a_refused_plan_disables_apply(tab: Tab, hub: DirectHub) -> None:
+    hub.training.convs[0].refused = "it is special"  # known to the training, not yet to us
+    tab.command(Command(None, "stage_remove"))
+    hub.deliver()
+    tab.update()
+    bar = StagingBar(tab)
+    bar.update()
+    assert bar.source.data["rows"][0]["refused"] == "it is special"
+    assert bar.source.data["can_apply"] is False
+
+
+def test_replies_are_shown_and_kept(tab: Tab, hub: DirectHub) -> None:
+    reply, changes = Reply(tab), Changes(tab)
+    tab.command(Command(None, "stage_add"))
+    hub.deliver()
+    tab.update()
+    tab.command(Command(None, "apply"))
+    reply.update()
+    assert reply.source.data["state"] == "sent"
+    hub.deliver()
+    tab.update()
+    reply.update()
+    changes.update()
+    assert reply.source.data["state"] == "applied"
+    assert reply.source.data["text"] == "conv1: 9 filters"
+    assert changes.source.data["records"][0]["text"] == "applied at batch 3 · conv1: 9 filters"
+    tab.command(Command(None, "dismiss"))
+    reply.update()
+    assert reply.source.data == {}
+    assert len(changes.source.data["records"]) == 1
+
+
+def test_edits_are_marked_on_the_time_axes(tab: Tab, hub: DirectHub) -> None:
+    marks = EditMarks(tab)
+    hub.request(AddFilters("conv1"), "add", 0)
+    hub.deliver()
+    assert marks.update() is True
+    assert marks.source.data["step"].tolist() == [3.0]
+
+
+def test_the_inspector_explains_what_it_shows(tab: Tab) -> None:
+    inspector = Inspector(tab)
+    inspector.update()
+    data = inspector.source.data
+    assert data["layer"] == "conv1"
+    assert data["facts"] == "8 filters · 3→8 · 3×3"
+    assert "relu1's output" in data["about"]
+    assert [value["label"] for value in data["values"]] == ["mean |∇|", "Σ act", "norm"]
+    assert data["refused"] == {"add": "", "split": "", "remove": ""}
+
+
+def test_loss_falls_back_to_a_linear_axis(tab: Tab, hub: DirectHub) -> None:
+    chart = LossChart(tab, EditMarks(tab).source)
+    chart.update()
+    assert type(chart.root.y_scale).__name__ == "LogScale"
+    assert hub.state is not None
+    hub.state.scalars.add(99, np.array([-1.0, 20.0]))
+    chart.update()
+    assert type(chart.root.y_scale).__name__ == "LinearScale"
+    assert type(chart.root.yaxis[0]).__name__ == "LinearAxis"
+
+
+def test_bars_are_sorted_and_a_click_selects(tab: Tab) -> None:
+    bars = FilterBars(tab)
+    bars.update()
+    assert np.all(np.diff(bars.source.data["value"]) <= 0)
+    from bokeh.events import Tap
+
+    bars._on_tap(Tap(None, x=2.2, y=0.0))
+    assert tab.selected() == (0, int(bars.source.data["filter"][2]))
+
+
+def test_the_cloud_leaves_out_silent_filters_and_says_so(tab: Tab, hub: DirectHub) -> None:
+    hub.training.base[3][1] = 0.0
+    hub.train()
+    cloud = FilterCloud(tab)
+    cloud.update()
+    assert 3 not in cloud.source.data["filter"]
+    assert "1 silent" in cloud.root.title.text
+
+
+def test_two_tabs_share_the_run_and_no_model(hub: DirectHub) -> None:
+    first, second = Document(), Document()
+    Page(hub).open(first)
+    Page(hub, "light").open(second)
+    assert {root.name for root in first.roots} == {root.name for root in second.roots}
+    models = [{model.id for model in document.models} for document in (first, second)]
+    assert not models[0] & models[1]
+
+
+def test_a_closed_tab_is_forgotten(hub: DirectHub) -> None:
+    document = Document()
+    page = Page(hub)
+    page.open(document)
+    remembered = weakref.ref(page)
+    document.clear()
+    for callback in list(document.session_callbacks):
+        document.remove_periodic_callback(callback)
+    del page, document, callback
+    gc.collect()
+    assert remembered() is None
+
+
+def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("viewer.page.time.monotonic", lambda: clock[0])
+    page = Page(hub)
+
+    def step(seconds: float) -> int:
+        clock[0] += seconds
+        hub.train()
+        page.update()
+        return page.link.sent
+
+    assert step(0.1) == 1
+    assert step(0.1) == 1  # not painted yet
+    page.link.seen = 1
+    assert step(0.01) == 2
+    page.link.seen = 2
+    assert step(0.01) == 2  # not more than ten a second
+    assert step(0.1) == 3
+    assert step(1.0) == 3
+    assert step(5.0) == 4  # the answer was lost
+    page.link.seen, page.link.visible = 4, False
+    assert step(60.0) == 4  # nobody looks

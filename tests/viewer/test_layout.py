@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from revacnn_lightning.protocol.messages import Structure
+from tests.viewer.fake_training import NETS, FakeTraining
+from viewer.layout import NetworkLayout, lay_out
+from viewer.layout.network import MAX_PATHS
+from viewer.layout.stages import find_stages, short_name
+from viewer.layout.topology import flows_and_arcs, forward_edges, ranks
+
+SIZES = [(1100, 620), (820, 480), (500, 320)]
+
+
+def structure(net: str) -> Structure:
+    return FakeTraining(net).structure()
+
+
+def boxes(layout: NetworkLayout) -> list[tuple[float, float, float, float]]:
+    return [(c.left, c.right, c.top, c.bottom) for c in layout.columns]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, int]) -> None:
+    network = structure(net)
+    layout = lay_out(network, *size)
+    for column, layer in zip(layout.columns, network.layers, strict=True):
+        assert column.first[0] == 0
+        assert column.first[-1] == len(layer.ids)
+        assert np.all(np.diff(column.first) >= 1)
+        assert column.left >= -1
+        assert column.right <= size[0] + 1
+        assert column.top >= layout.top - 8
+        assert column.bottom <= size[1] + 1
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
+    layout = lay_out(structure(net), *size)
+    found = boxes(layout)
+    for i, a in enumerate(found):
+        for b in found[i + 1 :]:
+            apart = a[1] <= b[0] + 1 or b[1] <= a[0] + 1 or a[3] <= b[2] + 1 or b[3] <= a[2] + 1
+            assert apart, (net, a, b)
+
+
+def test_small_networks_get_large_dots_and_large_ones_strips() -> None:
+    small, large = (
+        lay_out(structure("digits"), 1100, 620),
+        lay_out(structure("resnet50"), 1100, 620),
+    )
+    assert all(c.bar == 0 and c.size > 10 for c in small.columns)
+    assert all(c.bar > 0 for c in large.columns)
+    assert sum(c.n for c in large.columns) < 4000
+    assert (small.density, large.density) == ("roomy", "crowded")
+    assert small.stroke > large.stroke == 1
+
+
+def test_an_opened_layer_shows_every_filter() -> None:
+    network = structure("resnet50")
+    layout = lay_out(network, 1100, 620, {"layer4.2.conv3"})
+    column = layout.columns[[layer.name for layer in network.layers].index("layer4.2.conv3")]
+    assert column.n == 2048
+    assert column.bar == 0
+
+
+def test_node_bins_cover_the_flat_arrays() -> None:
+    network = structure("resnet18")
+    layout = lay_out(network, 1100, 620)
+    offsets = np.cumsum([0] + [len(layer.ids) for layer in network.layers])
+    starts = layout.first_filters(offsets)
+    assert starts[0] == 0
+    assert np.all(np.diff(starts) >= 1)
+    assert len(starts) == layout.node_offsets[-1]
+
+
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_paths_are_few_and_run_from_left_to_right(net: str) -> None:
+    flow = lay_out(structure(net), 1100, 620).flow
+    assert 0 < len(flow.x) <= MAX_PATHS
+    assert np.all(flow.x1 > flow.x)
+    assert np.all(flow.last > flow.first)
+
+
+def test_without_edges_layers_form_a_chain() -> None:
+    network = structure("alexnet")
+    assert forward_edges(network) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert ranks(5, forward_edges(network)) == [0, 1, 2, 3, 4]
+
+
+def test_parallel_branches_share_a_place() -> None:
+    network = structure("inception")
+    rank = ranks(len(network.layers), forward_edges(network))
+    at = {layer.name: place for layer, place in zip(network.layers, rank, strict=True)}
+    assert at["mixed_a.branch1.0"] == at["mixed_a.branch3.0"] == at["mixed_a.pool.0"] == 1
+    assert at["mixed_a.branch5.2"] == 3
+    assert at["mixed_b.branch1.0"] == 4
+
+
+def test_edges_that_would_go_backwards_or_nowhere_are_ignored() -> None:
+    network = structure("digits")
+    broken = Structure(
+        "r", 0, 0, "m", network.layers, edges=[(0, 1), (2, 1), (1, 2), (0, 9), (1, 1)]
+    )
+    assert forward_edges(broken) == [(0, 1), (1, 2)]
+
+
+def test_shortcuts_are_arcs_one_per_end() -> None:
+    network = structure("resnet18")
+    edges = forward_edges(network)
+    flows, arcs = flows_and_arcs(edges, ranks(len(network.layers), edges))
+    names = [layer.name for layer in network.layers]
+    assert (names.index("conv1"), names.index("layer1.1.conv1")) in arcs
+    assert (names.index("conv1"), names.index("layer1.0.conv1")) in flows
+    ends = [end for _, end in arcs]
+    assert len(ends) == len(set(ends))
+
+
+def test_stages_are_read_off_the_module_paths() -> None:
+    names = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"]
+    stages = find_stages(names, [0, 1, 2, 3])
+    assert [(s.name, s.first, s.last) for s in stages] == [
+        ("conv1", 0, 0), ("layer1", 1, 2), ("layer2", 3, 3),
+    ]  # fmt: skip
+    assert short_name("layer1.0.conv2", stages, names) == "0.conv2"
+
+
+def test_a_shared_prefix_is_not_a_stage() -> None:
+    names = ["net.features.0", "net.features.3", "net.features.6"]
+    assert find_stages(names, [0, 1, 2]) == []
+    assert find_stages(["conv1", "conv2", "conv3"], [0, 1, 2]) == []
+    deep = ["net.a.0", "net.a.1", "net.b.0"]
+    assert [s.name for s in find_stages(deep, [0, 1, 2])] == ["a", "b"]
+
+
+def test_a_network_of_one_filter() -> None:
+    layer = structure("digits").layers[0]
+    one = Structure("r", 0, 0, "m", [type(layer)("c", "Conv2d", 3, 1, (3, 3), (1, 1), 1, [0])])
+    layout = lay_out(one, 800, 400)
+    assert layout.columns[0].n == 1
+    assert len(layout.flow.x) == 0
+    assert lay_out(Structure("r", 0, 0, "m", []), 800, 400).columns == []

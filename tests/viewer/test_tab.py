@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from revacnn_lightning.protocol.messages import Planned, RefusedReply, Structure
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
+from tests.viewer.conftest import DirectHub
+from viewer.glyphs import Command
+from viewer.tab import Tab
+
+
+def do(tab: Tab, command: str, **args: Any) -> None:
+    tab.command(Command(None, command, args))
+
+
+def settle(tab: Tab, hub: DirectHub, rounds: int = 6) -> None:
+    for _ in range(rounds):
+        hub.deliver()
+        tab.update()
+
+
+def network(tab: Tab) -> Structure:
+    assert tab.structure is not None
+    return tab.structure
+
+
+def test_something_is_selected_from_the_start(tab: Tab) -> None:
+    assert tab.selected() == (0, 0)
+
+
+def test_a_click_on_several_filters_selects_the_strongest(tab: Tab, hub: DirectHub) -> None:
+    assert hub.state is not None
+    gradient = hub.state.layer_values("gradient", 1)[4:9]
+    do(tab, "select", layer=1, first=4, last=8)
+    assert tab.selected() == (1, 4 + int(np.argmax(gradient)))
+
+
+def test_the_selection_follows_its_filter_through_edits(tab: Tab, hub: DirectHub) -> None:
+    do(tab, "select", layer=1, first=6, last=6)
+    hub.request(RemoveFilters("conv2", [0, 1]), "elsewhere", 0)
+    settle(tab, hub)
+    assert tab.selected() == (1, 4)
+
+
+def test_when_the_selected_filter_goes_the_selection_stays_in_its_layer(
+    tab: Tab, hub: DirectHub
+) -> None:
+    do(tab, "select", layer=1, first=6, last=6)
+    hub.request(RemoveFilters("conv2", [6]), "this one", 0)
+    settle(tab, hub)
+    assert tab.selected() == (1, 0)
+
+
+def test_keys_move_within_and_between_layers(tab: Tab) -> None:
+    do(tab, "select", layer=1, first=8, last=8)
+    do(tab, "move", dx=0, dy=1)
+    assert tab.selected() == (1, 9)
+    do(tab, "move", dx=-1, dy=0)
+    assert tab.selected() == (0, 4)
+    do(tab, "move", dx=-1, dy=-99)
+    assert tab.selected() == (0, 0)
+
+
+def test_staging_asks_for_a_plan_and_apply_sends_it(tab: Tab, hub: DirectHub) -> None:
+    do(tab, "select", layer=1, first=6, last=6)
+    do(tab, "stage_remove")
+    assert [(r.body, r.dry_run) for r in hub.requests] == [(RemoveFilters("conv2", [6]), True)]
+    settle(tab, hub)
+    assert isinstance(tab.staging.rows[0].plan, Planned)
+    do(tab, "apply")
+    assert [(r.body, r.dry_run, r.version) for r in hub.requests[1:]] == [
+        (RemoveFilters("conv2", [6]), False, 0),
+    ]  # fmt: skip
+    assert tab.busy
+    settle(tab, hub)
+    assert not tab.busy
+    assert tab.staging.rows == []
+    assert tab.reply is not None
+    assert (tab.reply.state, tab.reply.text) == ("applied", "conv2: 15 filters")
+
+
+def test_several_changes_go_one_after_the_other_each_for_its_own_structure(
+    tab: Tab, hub: DirectHub
+) -> None:
+    do(tab, "stage_add", layer=1)
+    do(tab, "select", layer=1, first=6, last=6)
+    do(tab, "stage_remove")
+    do(tab, "stage_add", layer=2)
+    settle(tab, hub)
+    do(tab, "apply")
+    settle(tab, hub)
+    sent = [(r.body, r.version) for r in hub.requests if not r.dry_run]
+    assert sent == [
+        (RemoveFilters("conv2", [6]), 0),
+        (AddFilters("conv2", 1), 1),
+        (AddFilters("conv3", 1), 2),
+    ]
+    assert [len(layer.ids) for layer in network(tab).layers] == [8, 16, 17]
+
+
+def test_a_refusal_is_known_before_apply(tab: Tab, hub: DirectHub) -> None:
+    for index in range(8):
+        do(tab, "select", layer=0, first=index, last=index)
+        do(tab, "stage_remove")
+    settle(tab, hub)
+    plan = tab.staging.rows[0].plan
+    assert isinstance(plan, RefusedReply)
+    assert "without filters" in plan.reason
+    do(tab, "apply")
+    assert not tab.busy
+    assert all(request.dry_run for request in hub.requests)
+
+
+def test_minus_takes_the_least_active_filter_and_then_the_next(tab: Tab, hub: DirectHub) -> None:
+    assert hub.state is not None
+    start = hub.state.n_filters + 8
+    order = np.argsort(hub.state.filters.rows[:, start : start + 16].mean(axis=0), kind="stable")
+    do(tab, "stage_least", layer=1)
+    do(tab, "stage_least", layer=1)
+    staged = tab.staging.removed_ids("conv2")
+    assert staged == [network(tab).layers[1].ids[i] for i in order[:2]]
+
+
+def test_a_layer_that_refuses_is_not_staged(tab: Tab, hub: DirectHub) -> None:
+    hub.training.convs[1].refused = "because"
+    hub.training.version = 1
+    assert hub.state is not None
+    hub.state.take(hub.training.structure())
+    tab.update()
+    do(tab, "stage_add", layer=1)
+    do(tab, "stage_least", layer=1)
+    assert tab.staging.rows == []
+
+
+def test_nothing_is_staged_after_the_run_has_ended(tab: Tab, hub: DirectHub) -> None:
+    hub.kind = "finished"
+    do(tab, "stage_add", layer=1)
+    do(tab, "stage_remove")
+    assert tab.staging.rows == []
+    assert "ended" in tab.refused(network(tab).layers[0])
+
+
+def test_undo_asks_the_training(tab: Tab, hub: DirectHub) -> None:
+    do(tab, "undo")
+    settle(tab, hub)
+    assert isinstance(hub.requests[-1].body, Undo)
+    assert tab.reply is not None
+    assert (tab.reply.state, tab.reply.text) == ("refused", "there is no edit to take back")
+
+
+def test_another_run_begins_with_nothing_staged(tab: Tab, hub: DirectHub) -> None:
+    do(tab, "stage_add", layer=1)
+    do(tab, "open", layer=1)
+    other = DirectHub(type(hub.training)("alexnet"))
+    other.attach()
+    hub.state = other.state
+    tab.update()
+    assert tab.staging.rows == []
+    assert not tab.opened
+    assert tab.selected() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        ("nonsense", {}),
+        ("select", {"layer": 99}),
+        ("select", {"layer": "x"}),
+        ("select", {}),
+        ("sort", {"by": "__class__"}),
+        ("stage_add", {"layer": -5}),
+        ("unstage", {"row": "no such row"}),
+        ("follow", {"run": "nobody"}),
+        ("move", {"dx": [1]}),
+    ],
+)
+def test_void_commands_do_nothing(tab: Tab, command: str, args: dict[str, Any]) -> None:
+    before = tab.selected(), tab.sort_by, len(tab.staging.rows)
+    do(tab, command, **args)
+    assert (tab.selected(), tab.sort_by, len(tab.staging.rows)) == before
+
+
+def test_replies_of_a_newer_structure_wait_for_it(tab: Tab, hub: DirectHub) -> None:
+    do(tab, "stage_add", layer=1)
+    settle(tab, hub)
+    do(tab, "apply")
+    applied = next(r for r in hub._replies if type(r).__name__ == "Applied")
+    assert hub.state is not None
+    hub.state.take(replace(applied, version=5))  # type: ignore[type-var]
+    tab.update()
+    assert tab.busy

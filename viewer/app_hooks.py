@@ -1,0 +1,23 @@
+"""Once per server process: begin to follow a run."""
+
+from __future__ import annotations
+
+import sys
+
+from bokeh.server.contexts import ServerContext
+
+from . import server
+from .bokeh_private import send_frames_at_once
+
+# Bokeh sets sys.argv to what follows --args only while this file is executed.
+ARGUMENTS = sys.argv[1:]
+
+send_frames_at_once()
+
+
+def on_server_loaded(server_context: ServerContext) -> None:
+    server.start(ARGUMENTS)
+
+
+def on_server_unloaded(server_context: ServerContext) -> None:
+    server.stop()

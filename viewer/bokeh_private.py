@@ -1,0 +1,54 @@
+"""Every private interface of Bokeh that the viewer uses, named here and nowhere else.
+
+Bokeh's minor version is pinned for their sake; ``tests/viewer/test_bokeh_private.py`` fails when
+one of them changes. Without the extension's drawing the columns are those of an ordinary
+`bokeh.models.Scatter`, which would still show the network, slower and without motion.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import bokeh
+from bokeh.server.views.ws import WSHandler
+
+__all__ = ["BOKEH_VERSION", "JAVASCRIPT_NAMES", "send_frames_at_once"]
+
+log = logging.getLogger(__name__)
+
+BOKEH_VERSION = (3, 9)
+
+# BokehJS names that ``glyphs/dist/revacnn_glyphs.js`` relies on, and where.
+JAVASCRIPT_NAMES = {
+    "_paint": "glyph views draw in it",
+    "invalidate_painters": "plot view: mark one renderer for repainting",
+    "repaint": "plot view: paint now, instead of at the next throttled paint",
+    "underlays_el": "canvas view: the element below the plot's canvas",
+    "pixel_ratio": "canvas view: device pixels per CSS pixel",
+    "subscribed_events": "model: which events are sent to the server",
+}
+
+
+def send_frames_at_once() -> bool:
+    """Switch Nagle's algorithm off for the page's websocket; False if this Bokeh is unknown.
+
+    Bokeh sends an update as several small frames. With Nagle, each waits for the page's
+    acknowledgement of the one before: 40-50 ms per update instead of 9.
+    """
+    version = tuple(int(part) for part in bokeh.__version__.split(".")[:2])
+    if version != BOKEH_VERSION or not hasattr(WSHandler, "_async_open"):
+        log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
+        return False
+    if getattr(WSHandler, "_revacnn_nodelay", False):
+        return True
+    original = WSHandler._async_open
+
+    async def _async_open(self: Any, token: str) -> None:
+        if self.ws_connection is not None:  # None: closed again already
+            self.set_nodelay(True)
+        await original(self, token)
+
+    WSHandler._async_open = _async_open
+    WSHandler._revacnn_nodelay = True
+    return True

@@ -1,0 +1,128 @@
+"""One curve per layer: the mean over its filters of a statistic."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from bokeh.core.properties import value, without_property_validation
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
+
+from ..palette import FONT, Palette
+from ..run_state import RunState
+from ..series import Series
+from ..tab import Tab
+from .chart import Chart, blend, tooltip
+
+__all__ = ["LayerActivationChart", "LayerGradientChart"]
+
+NAMED_LAYERS = 8  # with more, only the layer under the pointer is named
+MANY_LAYERS = 16
+SECONDS_PER_LAYER = 0.025  # a ResNet-50: every 1.3 s
+POINTS = 240  # per curve
+LETTER = 0.031  # of the time axis, that a letter of a name takes
+
+
+class LayerChart(Chart):
+    def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
+        super().__init__(tab, marks, y_axis_type="log", x_range=Range1d(0, 1))
+        self.source = ColumnDataSource(
+            {"step": [], "value": [], "color": [], "layer": [], "width": []}
+        )
+        self.names = ColumnDataSource({"step": [], "value": [], "color": [], "layer": []})
+        lines = self.root.multi_line(
+            "step", "value", source=self.source, line_color="color", line_width="width"
+        )
+        self.root.text(
+            "step", "value", text="layer", source=self.names, text_color="color", x_offset=4,
+            text_font_size="9.5px", text_font=value(FONT), text_baseline="middle",
+        )  # fmt: skip
+        self.root.add_tools(
+            HoverTool(renderers=[lines], tooltips=tooltip(("@layer", "")), line_policy="interp")
+        )
+        self._drawn = 0.0
+        self.restyle(tab.palette)
+
+    def series(self, state: RunState) -> Series:
+        raise NotImplementedError
+
+    def ramp(self, palette: Palette) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def restyle(self, palette: Palette) -> None:
+        super().restyle(palette)
+        self._shown, self._drawn = (), 0.0
+
+    @without_property_validation
+    def update(self) -> bool:
+        state = self.tab.state
+        if state is None or state.structure is None:
+            return False
+        series = self.series(state)
+        here = self.tab.selected()
+        current = -1 if here is None else here[0]
+        # Each curve is a message part of its own: with very many, they are sent less often.
+        n_layers, now = len(state.structure.layers), time.monotonic()
+        if n_layers > MANY_LAYERS and now - self._drawn < n_layers * SECONDS_PER_LAYER:
+            return False
+        if not self.is_new(state, series.length, series.stride, state.shape, current):
+            return False
+        self._drawn = now
+        thin = max(1, series.length // POINTS)
+        steps = series.steps[::thin].copy()
+        values = series.rows[::thin].T.astype(float)
+        values[~(values > 0)] = np.nan  # what a logarithmic axis cannot show
+        self._draw([layer.name for layer in state.structure.layers], steps, values, current)
+        return True
+
+    def _draw(self, names: list[str], steps: np.ndarray, values: np.ndarray, current: int) -> None:
+        colours = blend(self.ramp(self.tab.palette), len(names))
+        many = len(names) > NAMED_LAYERS
+        self.source.data = {
+            "step": [steps for _ in names],
+            "value": list(values),
+            "color": colours,
+            "layer": names,
+            "width": [2.4 if i == current else 1.0 if many else 1.6 for i in range(len(names))],
+        }
+        if not len(steps):
+            return
+        named = [i for i in range(len(names)) if not many or i == current]
+        named = [i for i in named if np.isfinite(values[i, -1])]
+        room = 0.02 + LETTER * max((len(_short(names[i])) for i in named), default=0)
+        self.root.x_range.update(
+            start=float(steps[0]),
+            end=float(steps[-1] + room * (steps[-1] - steps[0]) + 1),
+        )
+        self.names.data = {
+            "step": np.full(len(named), steps[-1]),
+            "value": np.array([values[i, -1] for i in named]),
+            "color": [colours[i] for i in named],
+            "layer": [_short(names[i]) for i in named],
+        }
+
+
+class LayerGradientChart(LayerChart):
+    title = "Mean |∇| by layer"
+    name = "layer_gradient"
+
+    def series(self, state: RunState) -> Series:
+        return state.layer_gradient
+
+    def ramp(self, palette: Palette) -> tuple[str, ...]:
+        return palette.layers
+
+
+class LayerActivationChart(LayerChart):
+    title = "Mean Σ activation by layer"
+    name = "layer_activation"
+
+    def series(self, state: RunState) -> Series:
+        return state.layer_activation
+
+    def ramp(self, palette: Palette) -> tuple[str, ...]:
+        return palette.tides
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 11 else "…" + name[-10:]

@@ -1,0 +1,53 @@
+"""The learning rate of every parameter group over the batches."""
+
+from __future__ import annotations
+
+import numpy as np
+from bokeh.core.properties import without_property_validation
+from bokeh.models import ColumnDataSource
+
+from ..palette import Palette
+from ..tab import Tab
+from .chart import Chart, blend
+
+__all__ = ["LearningRateChart"]
+
+MAX_GROUPS = 8  # curves drawn
+
+
+class LearningRateChart(Chart):
+    title = "Learning rate"
+    name = "learning_rate"
+
+    def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
+        super().__init__(tab, marks)
+        self.source = ColumnDataSource({"step": [], "rate": [], "color": []})
+        self._colours: list[str] = []
+        self.root.multi_line("step", "rate", source=self.source, line_color="color", line_width=2)
+        self.restyle(tab.palette)
+
+    def restyle(self, palette: Palette) -> None:
+        super().restyle(palette)
+        self._colours = blend((palette.green, palette.blue), MAX_GROUPS)
+        self._shown = ()
+
+    @without_property_validation
+    def update(self) -> bool:
+        state = self.tab.state
+        if state is None:
+            return False
+        rates = state.learning_rates
+        if not self.is_new(state, rates.length, rates.stride, rates.width):
+            return False
+        values = rates.rows[:, :MAX_GROUPS].astype(float)
+        distinct = [
+            k for k in range(values.shape[1])
+            if not any(np.array_equal(values[:, k], values[:, j], equal_nan=True) for j in range(k))
+        ]  # fmt: skip
+        steps = rates.steps.copy()
+        self.source.data = {
+            "step": [steps for _ in distinct],
+            "rate": [values[:, k].copy() for k in distinct],
+            "color": [self._colours[k] for k in range(len(distinct))],
+        }
+        return True

@@ -1,0 +1,189 @@
+"""The network view: nodes that move with the gradient, paths as thick as the activation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from bokeh.core.properties import without_property_validation
+from bokeh.models import ColumnDataSource, Range1d
+from bokeh.plotting import figure
+
+from revacnn_lightning.protocol.messages import Structure
+
+from ..glyphs import FlowPaths, JitterScatter, Panel
+from ..layout import NetworkLayout, State, lay_out
+from ..palette import Palette
+from ..run_state import RunState
+from ..tab import Tab
+from . import network_columns as columns
+
+__all__ = ["NetworkView"]
+
+DEFAULT_SIZE = (1040, 560)
+STATISTICS = ("gradient", "activation", "weight_norm")  # shown of the nodes, where published
+PATHS_EVERY = 2  # frames: strokes are the dearest part of the picture
+
+
+class NetworkView:
+    """The figure, and the HTML above it (`headers`, `selection`)."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.tab = tab
+        self.layout: NetworkLayout | None = None
+        self.source = ColumnDataSource(columns.empty_nodes())
+        self.flow = ColumnDataSource(columns.empty_flow())
+        self.arcs = ColumnDataSource({name: [] for name in ("x0", "x1", "y", "c0", "c1", "cy")})
+        self.headers = Panel(part="columns", data={}, name="columns")
+        self.selection = Panel(part="selection", data={}, name="selection")
+        self.root = self._figure()
+        self._laid_out: tuple[Any, ...] = ()
+        self._shown: tuple[Any, ...] = ()
+        self._serials: dict[str, int] = {}
+        self._frames = 0
+
+    def _figure(self) -> figure:
+        width, height = DEFAULT_SIZE
+        plot = figure(
+            name="network",
+            sizing_mode="stretch_both",
+            x_range=Range1d(0, width),
+            y_range=Range1d(height, 0),  # y points down, as on the screen
+            tools="",
+            toolbar_location=None,
+            output_backend="canvas",
+            min_border=0,
+            lod_threshold=None,
+        )
+        plot.grid.visible = False
+        plot.axis.visible = False
+        plain = {"nonselection_glyph": None, "selection_glyph": None}
+        self._arcs = plot.bezier(
+            "x0", "y", "x1", "y", "c0", "cy", "c1", "cy", source=self.arcs, level="underlay",
+            line_dash=[2, 3], line_width=1.2, line_alpha=0.6, line_color=self.tab.palette.muted,
+        )  # fmt: skip
+        plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
+        # The overlay has a canvas of its own: moving nodes repaint nothing else.
+        plot.add_glyph(
+            self.source, JitterScatter(x="x", y="y", size="size"), level="overlay", **plain
+        )
+        return plot
+
+    def restyle(self, palette: Palette) -> None:
+        self._arcs.glyph.line_color = palette.muted
+
+    @without_property_validation
+    def update(self) -> bool:
+        state = self.tab.state
+        if state is None or state.structure is None or not state.structure.layers:
+            return self._clear()
+        fresh = bool(state.new().any())  # ends with time, not with a message
+        seen = (state, state.numbers, state.shape, self.tab.touched, fresh)
+        layout = self._lay_out_if_needed(state, state.structure)
+        if layout is None and seen == self._shown:
+            return False
+        self._shown = seen
+        if layout is not None:
+            self.layout = layout
+            self._place(state.structure, layout)
+        self._draw(state, state.structure, anew=layout is not None)
+        return True
+
+    def _clear(self) -> bool:
+        if self.layout is None:
+            return False
+        self.layout, self._laid_out, self._shown = None, (), ()
+        self.source.data, self.flow.data = columns.empty_nodes(), columns.empty_flow()
+        self.arcs.data = {name: [] for name in self.arcs.data}
+        self.headers.data = {**self.headers.data, "layers": [], "stages": []}
+        return True
+
+    # Where everything lies: after an edit, a resize, an opened layer
+
+    def _lay_out_if_needed(self, state: RunState, structure: Structure) -> NetworkLayout | None:
+        link = self.tab.link
+        width, height = link.width or DEFAULT_SIZE[0], link.height or DEFAULT_SIZE[1]
+        key = (width, height, state, state.shape, frozenset(self.tab.opened))
+        if key == self._laid_out:
+            return None
+        if key[:2] != self._laid_out[:2]:
+            self.root.x_range.update(start=0, end=width)
+            self.root.y_range.update(start=height, end=0)
+        self._laid_out = key
+        return lay_out(structure, width, height, self.tab.opened)
+
+    def _place(self, structure: Structure, layout: NetworkLayout) -> None:
+        for layer in structure.layers:
+            self._serials.setdefault(layer.name, len(self._serials) + 1)
+        self.arcs.data = columns.arc_columns(layout)
+        self.headers.data = columns.header_data(structure, layout)
+
+    # What it shows: with every snapshot, selection, staged change
+
+    def _draw(self, state: RunState, structure: Structure, *, anew: bool) -> None:
+        """Send what has changed; with a new layout everything, in one piece."""
+        layout = self.layout
+        if layout is None:
+            return
+        starts = layout.first_filters(state.offsets)
+        shown = {
+            name: columns.bins(state.latest[name], starts)
+            for name in STATISTICS
+            if name in state.latest
+        }
+        states = columns.node_states(state, structure, self.tab.staging.rows, starts)
+        node = self._selected_node(layout)
+        gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
+        moving = {"state": states, "amp": columns.amplitude(gradient), **shown}
+        if anew:
+            static = columns.node_columns(structure, layout, self._serials)
+            self.source.data = {**static, **moving}
+        else:
+            self.source.data.update(moving)
+        self._draw_paths(layout, shown.get("activation"), states, node, anew=anew)
+        self._tell_selection(structure, node)
+
+    def _draw_paths(
+        self,
+        layout: NetworkLayout,
+        activation: np.ndarray | None,
+        states: np.ndarray,
+        node: int,
+        *,
+        anew: bool,
+    ) -> None:
+        marks = np.zeros(len(layout.flow.x), np.uint8)
+        marks[columns.paths_of(layout, np.flatnonzero(states == State.STAGED))] = 2
+        marks[columns.paths_of(layout, np.array([node]))] = 1
+        remarked = anew or not np.array_equal(marks, self.flow.data["mark"])
+        self._frames += 1
+        if not remarked and self._frames % PATHS_EVERY:
+            return
+        weight = np.zeros(len(marks), np.float32)
+        if activation is not None:
+            weight = columns.path_weights(layout, activation)
+        changed = {"weight": weight, "mark": marks}
+        if anew:
+            self.flow.data = {**columns.flow_columns(layout), **changed}
+        else:
+            self.flow.data.update(changed)
+
+    def _selected_node(self, layout: NetworkLayout) -> int:
+        here = self.tab.selected()
+        if here is None:
+            return -1
+        layer, index = here
+        column = layout.columns[layer]
+        inside = int(np.searchsorted(column.first, index, side="right")) - 1
+        return int(layout.node_offsets[layer]) + min(inside, column.n - 1)
+
+    def _tell_selection(self, structure: Structure, node: int) -> None:
+        here = self.tab.selected()
+        if here is None:
+            self.selection.data = {"node": -1, "layer": -1, "text": ""}
+            return
+        layer, index = here
+        name = structure.layers[layer].name
+        content = {"node": node, "layer": layer, "index": index, "text": f"{name} filter {index}"}
+        if content != self.selection.data:
+            self.selection.data = content

@@ -1,0 +1,214 @@
+"""The columns of the network view's sources: from layout and numbers to arrays, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from revacnn_lightning.protocol.messages import Planned, Structure
+
+from ..layout import NetworkLayout, State
+from ..run_state import RunState
+from ..staging import Staged
+
+__all__ = [
+    "amplitude",
+    "arc_columns",
+    "bins",
+    "empty_flow",
+    "empty_nodes",
+    "flow_columns",
+    "header_data",
+    "node_columns",
+    "node_states",
+    "path_weights",
+    "paths_of",
+    "thickness",
+]
+
+Columns = dict[str, Any]
+
+# Gradients spread over orders of magnitude; a few extremes must not still all the others.
+ROBUST = (3.0, 99.3)
+ID_BITS = 2**32  # a node's key holds its layer's number above its first filter's id
+
+
+def node_columns(
+    structure: Structure, layout: NetworkLayout, serials: Mapping[str, int]
+) -> Columns:
+    """What of the nodes changes with the layout only. ``serials`` numbers the layers for good."""
+    columns = layout.columns
+    sizes = [column.n for column in columns]
+
+    def spread(values: Iterable[float], kind: type = np.float32) -> np.ndarray:
+        return np.repeat(np.asarray(list(values), kind), sizes)
+
+    layers = [structure.layers[column.layer] for column in columns]
+    ids = [
+        np.asarray(layer.ids, np.float64)[column.first[:-1]]
+        for layer, column in zip(layers, columns, strict=True)
+    ]
+    key = spread((serials[layer.name] for layer in layers), np.float64) * ID_BITS
+    key += np.concatenate(ids)
+    return {
+        "x": np.concatenate([column.x for column in columns]),
+        "y": np.concatenate([column.y for column in columns]),
+        "size": spread(column.size for column in columns),
+        "bar": spread(column.bar for column in columns),
+        "phase": ((key * 0.6180339887) % 1 * 2 * np.pi).astype(np.float32),
+        "key": key,
+        "layer": spread((column.layer for column in columns), np.int32),
+        "first": np.concatenate([column.first[:-1] for column in columns]).astype(np.int32),
+        "last": np.concatenate([column.first[1:] - 1 for column in columns]).astype(np.int32),
+    }
+
+
+def flow_columns(layout: NetworkLayout) -> Columns:
+    """What of the paths changes with the layout only."""
+    flow = layout.flow
+    size = np.full(len(flow.x), layout.stroke, np.float32)
+    return {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1, "size": size}
+
+
+def node_states(
+    state: RunState, structure: Structure, rows: Iterable[Staged], starts: np.ndarray
+) -> np.ndarray:
+    """One state per node; of several filters, dead and frozen only where all are."""
+    frozen = np.zeros(state.n_filters, bool)
+    for layer, offset in zip(structure.layers, state.offsets[:-1], strict=True):
+        frozen[[int(offset) + index for index in layer.frozen]] = True
+    staged, together = _staged_filters(state, structure, rows)
+    states = np.zeros(len(starts), np.uint8)
+    if not len(starts):
+        return states
+    states[np.logical_and.reduceat(state.dead(), starts)] = State.DEAD
+    states[np.logical_and.reduceat(frozen, starts)] = State.FROZEN
+    states[np.logical_or.reduceat(state.new(), starts)] = State.NEW
+    states[np.logical_or.reduceat(together, starts)] = State.TOGETHER
+    states[np.logical_or.reduceat(staged, starts)] = State.STAGED
+    return states
+
+
+def _staged_filters(
+    state: RunState, structure: Structure, rows: Iterable[Staged]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which filters a person wants removed, and which would go with them."""
+    staged, together = np.zeros(state.n_filters, bool), np.zeros(state.n_filters, bool)
+    for row in rows:
+        at = state.layer_index(row.layer)
+        if row.kind == "remove" and at is not None:
+            wanted = np.isin(structure.layers[at].ids, row.ids)
+            staged[int(state.offsets[at]) + np.flatnonzero(wanted)] = True
+        for part in row.plan.plan.sets if isinstance(row.plan, Planned) else ():
+            at = state.layer_index(part.layer)
+            if at is not None:
+                places = int(state.offsets[at]) + np.asarray(part.filters, np.int64)
+                together[places[places < state.offsets[at + 1]]] = True
+    return staged, together
+
+
+def amplitude(gradient: np.ndarray) -> np.ndarray:
+    """How strongly each node moves, 0 to 1: log-scaled between robust percentiles."""
+    positive = gradient[(gradient > 0) & np.isfinite(gradient)]
+    gradient = np.nan_to_num(gradient, nan=0.0, posinf=np.finfo(np.float32).max)
+    if not len(positive):
+        return np.zeros(len(gradient), np.float32)
+    low, high = np.log(np.percentile(positive, ROBUST))
+    logs = np.log(np.maximum(gradient, 1e-38))
+    scale = (logs - low) / (high - low) if high > low else np.full(len(gradient), 0.5)
+    return np.where(gradient > 0, np.clip(scale, 0, 1) ** 1.5, 0).astype(np.float32)
+
+
+def thickness(activation: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Thickness of the nodes' paths, 0 to 1: relative to the most active of their layer."""
+    activation = np.nan_to_num(activation, nan=0.0, posinf=0.0)
+    counts = np.diff(offsets)
+    layer = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((activation, layer))
+    # The 99th percentile of each layer, all at once.
+    top = activation[order][offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)][layer]
+    scaled = np.divide(activation, top, out=np.zeros(len(activation)), where=top > 0)
+    return (np.clip(scaled, 0, 1) ** 0.8).astype(np.float32)
+
+
+def bins(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Mean of each node's filters."""
+    if len(starts) == len(values):
+        return values
+    counts = np.diff(np.append(starts, len(values)))
+    return (np.add.reduceat(values, starts) / counts).astype(np.float32)
+
+
+def path_weights(layout: NetworkLayout, activation: np.ndarray) -> np.ndarray:
+    """Of several nodes a path stands for, the strongest."""
+    weights = np.append(thickness(activation, layout.node_offsets), np.float32(0))
+    pairs = np.stack([layout.flow.first, layout.flow.last], axis=1).ravel()
+    return np.maximum.reduceat(weights, pairs)[::2] if len(pairs) else np.zeros(0, np.float32)
+
+
+def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
+    """Indices of the paths that begin at one of these nodes."""
+    if not len(nodes) or not len(layout.flow.first):
+        return np.zeros(0, np.int64)
+    place = np.searchsorted(nodes, layout.flow.first)
+    ends = np.append(nodes, np.iinfo(np.int64).max)
+    return np.flatnonzero(ends[place] < layout.flow.last)
+
+
+def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:
+    """Connections that skip layers, hanging below the columns."""
+    centers = np.array([column.center for column in layout.columns])
+    pairs = np.array(layout.arcs, np.int64).reshape(-1, 2)
+    x0, x1 = centers[pairs[:, 0]], centers[pairs[:, 1]]
+    y = np.full(len(pairs), layout.height - layout.bottom + 6)
+    sag = np.minimum(layout.bottom * 1.1, 8 + (x1 - x0) * 0.10)
+    return {
+        "x0": x0, "x1": x1, "y": y,
+        "c0": x0 + (x1 - x0) * 0.25, "c1": x1 - (x1 - x0) * 0.25, "cy": y + sag,
+    }  # fmt: skip
+
+
+def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
+    """What the page writes above the columns."""
+    shared = {place for place in layout.rank if layout.rank.count(place) > 1}
+    staged = bool(layout.stages)
+    header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
+    layers = []
+    for column in layout.columns:
+        layer = structure.layers[column.layer]
+        lane = layout.rank[column.layer] in shared
+        layers.append(
+            {
+                "index": column.layer,
+                "name": layer.name,
+                "label": layout.labels[column.layer],
+                "filters": len(layer.ids),
+                "kernel": "×".join(map(str, layer.kernel_size)),
+                "center": column.center,
+                "top": column.top,
+                "header_y": header_y,
+                "lane": lane,
+                "refused": layer.refused,
+            }
+        )
+    return {
+        "width": layout.width,
+        "height": layout.height,
+        "density": layout.density,
+        "layers": layers,
+        "stages": [{"name": s.name, "left": s.left, "right": s.right} for s in layout.stages],
+        "stage_top": 26,
+    }
+
+
+def empty_nodes() -> dict[str, np.ndarray]:
+    names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last", "amp", "state")
+    return {name: np.zeros(0, np.float32) for name in names}
+
+
+def empty_flow() -> dict[str, np.ndarray]:
+    return {
+        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "weight", "mark")
+    }

@@ -1,0 +1,132 @@
+"""The bar of staged changes, the reply to the last one, and the list of all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revacnn_lightning.protocol.messages import Planned, PlanSummary, RefusedReply, Structure
+
+from ..run_state import RequestRecord
+from ..staging import Staged
+from ..wording import count
+from .panel import HtmlPart
+
+__all__ = ["Changes", "Reply", "StagingBar"]
+
+APPLIED_SECONDS = 20.0  # then the reply leaves; it stays in the list of changes
+SHOWN_RECORDS = 30
+
+
+class StagingBar(HtmlPart):
+    """What is staged, what it would do, and whether the training would do it."""
+
+    part = "staging"
+
+    def content(self) -> dict[str, Any]:
+        structure = self.tab.structure
+        rows = self.tab.staging.rows if structure is not None else []
+        if not rows or structure is None:
+            return {"rows": []}
+        refused = any(isinstance(row.plan, RefusedReply) for row in rows)
+        return {
+            "rows": [_row(row, structure) for row in rows],
+            "when": "at the next batch",
+            "summary": f"{len(rows)} changes at the next batch",
+            "busy": self.tab.busy,
+            "can_apply": self.tab.may_apply() and not self.tab.busy,
+            "hint": "The training would refuse this" if refused else "Send to the training",
+        }
+
+
+def _row(row: Staged, structure: Structure) -> dict[str, Any]:
+    content = {
+        "key": row.key,
+        "verb": row.verb,
+        "title": row.title(structure),
+        "plan": "asked",
+        "detail": "",
+        "why": "",
+        "refused": "",
+    }
+    if isinstance(row.plan, RefusedReply):
+        content.update(plan="refused", refused=row.plan.reason)
+    elif isinstance(row.plan, Planned):
+        plan = row.plan.plan
+        content.update(plan="planned", detail=_figures(plan), why=_company(plan, row.layer))
+    return content
+
+
+def _figures(plan: PlanSummary) -> str:
+    """Parameters before and after."""
+    before, after = plan.parameters_before, plan.parameters_after
+    if not before:
+        return ""
+    change = f"{100 * (after - before) / before:+.2f} %".replace("-", "−")
+    return f"{count(before)} → {count(after)} parameters ({change})"
+
+
+def _company(plan: PlanSummary, layer: str) -> str:
+    """What goes together with it, and why; and what else should be known."""
+    others = [
+        f"{part.layer} ({len(part.filters) or part.count})"
+        for part in plan.sets
+        if part.layer != layer
+    ]
+    words = []
+    if others:
+        words.append(f"together with {', '.join(others[:4])}{' …' if len(others) > 4 else ''}")
+    return " · ".join([*words, *filter(None, [plan.why]), *plan.notes])
+
+
+class Reply(HtmlPart):
+    """What became of the last request of this tab."""
+
+    part = "reply"
+
+    def content(self) -> dict[str, Any]:
+        if self.tab.error:
+            return {"title": self.tab.error, "state": "refused", "outcome": "", "text": ""}
+        record = self.tab.reply
+        if record is None:
+            return {}
+        if record.state in ("applied", "done") and self.tab.reply_age() > APPLIED_SECONDS:
+            self.tab.reply = None
+            return {}
+        return {
+            "title": record.title,
+            "state": record.state,
+            "outcome": _outcome(record),
+            "text": record.text,
+        }
+
+
+class Changes(HtmlPart):
+    """Every request of this server, newest first."""
+
+    part = "changes"
+
+    def content(self) -> dict[str, Any]:
+        state = self.tab.state
+        records = [] if state is None else list(state.records.values())
+        ended = self.tab.hub.health().ended
+        why_not = "A change is being applied" if self.tab.busy else "There is no training any more"
+        return {
+            "records": [
+                {
+                    "title": record.title,
+                    "state": record.state,
+                    "text": " · ".join(filter(None, [_outcome(record), record.text])),
+                }
+                for record in reversed(records[-SHOWN_RECORDS:])
+            ],
+            "can_undo": self.tab.structure is not None and not self.tab.busy and not ended,
+            "why_not": why_not,
+        }
+
+
+def _outcome(record: RequestRecord) -> str:
+    if record.state == "applied":
+        return f"applied at batch {count(record.step)}"
+    if record.state == "done":
+        return "done"
+    return "refused" if record.state == "refused" else "sent, waiting for the next batch"

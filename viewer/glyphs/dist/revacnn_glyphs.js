@@ -1,0 +1,490 @@
+/* The drawing of the network view, and the link between page and server. Written by hand for
+ * Bokeh 3.9: no TypeScript, no node, no bundler; Bokeh serves this file after its own.
+ * Private names of Bokeh used here are listed in viewer/bokeh_private.py. */
+(function () {
+  "use strict"
+  const load = Bokeh.require
+  const {Scatter, ScatterView} = load("models/glyphs/scatter")
+  const {Model} = load("model")
+  const {ModelEvent} = load("core/bokeh_events")
+  const {register_models} = load("base")
+
+  const page = window.revacnn ??= {}
+  Object.assign(page, {motion: page.motion ?? 1, frames: 0, paths_drawn: 0})
+
+  const TAU = 2 * Math.PI
+  const STEPS = 24
+  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5}
+  const THEMES = {
+    dark: {
+      ramp: [[62, 78, 106], [110, 95, 110], [214, 120, 44], [251, 176, 64], [255, 240, 205]],
+      dead: "#4b5a73", fresh: "#34d399", staged: "#f43f5e", frozen: "#7dd3fc", chosen: "#ffffff",
+      hover: "rgba(255,255,255,.55)",
+    },
+    light: {
+      ramp: [[176, 188, 206], [196, 160, 130], [222, 120, 38], [200, 80, 10], [120, 30, 0]],
+      dead: "#aab4c4", fresh: "#0f8a5f", staged: "#c81e43", frozen: "#0284c7", chosen: "#0f172a",
+      hover: "rgba(15,23,42,.5)",
+    },
+  }
+  for (const theme of Object.values(THEMES)) theme.colours = ramp(theme.ramp)
+  page.themes = THEMES
+
+  function ramp(stops) {
+    return Array.from({length: STEPS}, (_, k) => {
+      const at = k / (STEPS - 1) * (stops.length - 1)
+      const low = Math.min(Math.floor(at), stops.length - 2), share = at - low
+      const mix = (c) => Math.round(stops[low][c] * (1 - share) + stops[low + 1][c] * share)
+      return `rgb(${mix(0)},${mix(1)},${mix(2)})`
+    })
+  }
+
+  /** Nodes stand still where the person wants it so, and while nothing is being trained. */
+  const moving = () => page.motion > 0 && !page.still
+
+  const theme_name = () => document.documentElement.dataset.theme == "light" ? "light" : "dark"
+
+  function column(view, name) {
+    const {data} = view.renderer.data_source.get_value()
+    return data instanceof Map ? data.get(name) : data[name]
+  }
+
+  /* ------------------------------------------------------------------------------- the nodes */
+
+  const TWEEN_MS = 450
+  const ease = (t) => 1 - (1 - t) ** 3
+
+  class JitterScatterView extends ScatterView {
+    connect_signals() {
+      super.connect_signals()
+      if (this.model !== this.renderer.model.glyph) return // a view for selection or hovering
+      page.network = this
+      const loop = () => {
+        if (this._removed) return
+        this._animate()
+        this._frame = requestAnimationFrame(loop)
+      }
+      this._frame = requestAnimationFrame(loop)
+      page.attach?.()
+    }
+
+    remove() {
+      this._removed = true
+      cancelAnimationFrame(this._frame)
+      super.remove()
+    }
+
+    /** Paint the overlay canvas alone, at once: the plot's own throttle would halve the rate. */
+    _animate() {
+      page.frames += 1
+      if (moving() || this._tween != null || this.dirty) {
+        this.dirty = false
+        const {plot_view} = this.renderer
+        plot_view.invalidate_painters(this.renderer)
+        plot_view.repaint()
+      }
+    }
+
+    /** When the network was laid out anew, set out from where its nodes were, by their keys. */
+    _retarget() {
+      const keys = column(this, "key")
+      if (keys === this._keys) return
+      if (this._keys != null && this.rest != null && page.motion > 0) {
+        const {sx, sy, size} = this.rest, now = new Set(keys), before = new Map(), gone = []
+        for (let i = 0; i < this._keys.length; i++) {
+          const place = [sx[i], sy[i], size.get(i)]
+          before.set(this._keys[i], place)
+          if (!now.has(this._keys[i]) && gone.length < 512) gone.push(place)
+        }
+        const stays = gone.length < this._keys.length
+        if (stays) this._tween = {before, gone, start: performance.now()}
+      }
+      this._keys = keys
+    }
+
+    /** Positions and sizes of this moment; half-way between two layouts during a tween. */
+    _places(sx, sy, size) {
+      const n = sx.length
+      if (this._X?.length != n) [this._X, this._Y, this._S] = [0, 0, 0].map(() => new Float32Array(n))
+      const {_X: X, _Y: Y, _S: S} = this
+      X.set(sx)
+      Y.set(sy)
+      for (let i = 0; i < n; i++) S[i] = size.get(i)
+      if (this._tween == null) return [X, Y, S]
+      const t = ease(Math.min(1, (performance.now() - this._tween.start) / TWEEN_MS))
+      for (let i = 0; i < n; i++) {
+        const from = this._tween.before.get(this._keys[i])
+        if (from == null) S[i] *= t
+        else {
+          X[i] = from[0] + (X[i] - from[0]) * t
+          Y[i] = from[1] + (Y[i] - from[1]) * t
+          S[i] = from[2] + (S[i] - from[2]) * t
+        }
+      }
+      return [X, Y, S]
+    }
+
+    _jitter(X, Y, S) {
+      const amp = column(this, "amp"), phase = column(this, "phase"), bar = column(this, "bar")
+      const t = performance.now() / 1000, n = X.length, {motion} = page
+      if (!moving()) return
+      for (let i = 0; i < n; i++) {
+        const p = phase[i]
+        const reach = motion * amp[i] * (bar[i] > 0 ? 6 : Math.max(1.2, S[i] * 0.375)) * 0.62
+        X[i] += reach * (Math.sin(23 * t + p) + 0.6 * Math.sin(37 * t + 2.3 * p))
+        if (bar[i] == 0) Y[i] += reach * (Math.cos(27 * t + 1.7 * p) + 0.6 * Math.sin(41 * t + p))
+      }
+    }
+
+    _paint(ctx, indices, data) {
+      const {sx, sy, size} = {...this, ...data}
+      this._retarget()
+      this.rest = {sx, sy, size}
+      const [X, Y, S] = this._places(sx, sy, size)
+      this._jitter(X, Y, S)
+      const theme = THEMES[theme_name()], zoom = this._zoom()
+      const state = column(this, "state"), amp = column(this, "amp"), bar = column(this, "bar")
+      const buckets = Array.from({length: STEPS}, () => []), special = []
+      for (const i of indices) {
+        if (state[i] == STATE.normal) buckets[Math.min(STEPS - 1, amp[i] * STEPS | 0)].push(i)
+        else special.push(i)
+      }
+      for (let k = 0; k < STEPS; k++) {
+        if (buckets[k].length == 0) continue
+        ctx.fillStyle = theme.colours[k]
+        ctx.beginPath()
+        for (const i of buckets[k]) outline(ctx, X[i], Y[i], S[i] * zoom, bar[i] * zoom)
+        ctx.fill()
+      }
+      for (const i of special) {
+        this._paint_special(ctx, theme, state[i], X[i], Y[i], S[i] * zoom, bar[i] * zoom, amp[i])
+      }
+      this._paint_gone(ctx, theme, zoom)
+      this._ring(ctx, theme.hover, page.hovered, 1.5, X, Y, S, bar, zoom)
+      this._ring(ctx, theme.chosen, page.chosen, 2, X, Y, S, bar, zoom)
+    }
+
+    /** Nodes grow with zooming in, half as fast as the distances between them. */
+    _zoom() {
+      const {x_range} = this.renderer.plot_view.model
+      const {width} = this.renderer.plot_view.frame.bbox
+      return Math.max(1, width / Math.abs(x_range.end - x_range.start)) ** 0.85
+    }
+
+    _paint_special(ctx, theme, state, x, y, size, bar, amp) {
+      ctx.beginPath()
+      if (state == STATE.dead || state == STATE.frozen) {
+        outline(ctx, x, y, Math.max(1.5, size - 1.2), Math.max(0, bar - 1.2))
+        ctx.lineWidth = 1.2
+        ctx.strokeStyle = state == STATE.dead ? theme.dead : theme.frozen
+        if (state == STATE.frozen) {
+          ctx.fillStyle = theme.colours[Math.min(STEPS - 1, amp * STEPS | 0)]
+          ctx.fill()
+        }
+        ctx.stroke()
+        return
+      }
+      const pulse = moving() ? 0.5 + 0.5 * Math.sin(performance.now() / 1000 * 5) : 0.6
+      const colour = state == STATE.fresh ? theme.fresh : theme.staged
+      const grow = state == STATE.together ? 0 : 1.5 + 1.5 * pulse
+      outline(ctx, x, y, size + grow, bar > 0 ? bar + 2 * grow : 0)
+      ctx.fillStyle = ctx.strokeStyle = colour
+      ctx.lineWidth = 1.4
+      ctx.globalAlpha = state == STATE.together ? 0.25 + 0.2 * pulse : 0.45 + 0.45 * pulse
+      ctx.fill()
+      ctx.globalAlpha = 1
+      ctx.stroke()
+    }
+
+    _paint_gone(ctx, theme, zoom) {
+      if (this._tween == null) return
+      const t = (performance.now() - this._tween.start) / TWEEN_MS
+      if (t >= 1) {
+        this._tween = null
+        return
+      }
+      ctx.globalAlpha = 1 - t
+      ctx.fillStyle = theme.staged
+      ctx.beginPath()
+      for (const [x, y, size] of this._tween.gone) {
+        outline(ctx, x, y, Math.min(14, size) * (1 - ease(t)) * 1.5 * zoom, 0)
+      }
+      ctx.fill()
+      ctx.globalAlpha = 1
+    }
+
+    _ring(ctx, colour, i, width, X, Y, S, bar, zoom) {
+      if (i == null || i < 0 || i >= X.length) return
+      ctx.beginPath()
+      const grow = bar[i] > 0 ? 4 : 6
+      outline(ctx, X[i], Y[i], S[i] * zoom + grow, bar[i] > 0 ? bar[i] * zoom + 6 : 0)
+      ctx.lineWidth = width
+      ctx.strokeStyle = colour
+      ctx.stroke()
+    }
+
+    /** The node under a point of the plot (px), -1 if none is near. */
+    hit(x, y) {
+      if (this.rest == null) return -1
+      const {sx, sy, size} = this.rest, bar = column(this, "bar"), zoom = this._zoom()
+      let best = -1, nearest = Infinity
+      for (let i = 0; i < sx.length; i++) {
+        const across = Math.max(bar[i] / 2 * zoom, size.get(i) / 2 * zoom) + 4
+        const down = size.get(i) / 2 * zoom + 3
+        const dx = Math.abs(sx[i] - x), dy = Math.abs(sy[i] - y)
+        if (dx > across || dy > down) continue
+        const distance = bar[i] > 0 ? dy : dx * dx + dy * dy
+        if (distance < nearest) [best, nearest] = [i, distance]
+      }
+      return best
+    }
+
+    /** A value of node i. */
+    value(name, i) {
+      return column(this, name)?.[i]
+    }
+  }
+
+  function outline(ctx, x, y, size, bar) {
+    if (bar > 0) ctx.rect(x - bar / 2, y - size / 2, bar, size)
+    else {
+      ctx.moveTo(x + size / 2, y)
+      ctx.arc(x, y, size / 2, 0, TAU)
+    }
+  }
+
+  class JitterScatter extends Scatter {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "JitterScatter"
+    static {
+      this.prototype.default_view = JitterScatterView
+    }
+  }
+
+  /* ------------------------------------------------------------------------------- the paths */
+
+  /** Draws one request; runs in a worker where there is one, and then knows nothing of the page. */
+  function draw_paths(canvas, ctx, q) {
+    if (canvas.width != q.width * q.ratio || canvas.height != q.height * q.ratio) {
+      canvas.width = q.width * q.ratio
+      canvas.height = q.height * q.ratio
+    }
+    const curve = (i) => {
+      const a = q.x[i], b = q.y[i], c = q.x1[i], d = q.y1[i]
+      ctx.moveTo(a, b)
+      if (c - a < 110 * q.zoom) {
+        const h = (c - a) * 0.5
+        ctx.bezierCurveTo(a + h, b, c - h, d, c, d)
+        return
+      }
+      const m = (a + c) / 2, waist = q.middle + ((b + d) / 2 - q.middle) * 0.84, h = (c - a) * 0.24
+      ctx.bezierCurveTo(a + h, b, m - h, waist, m, waist)
+      ctx.bezierCurveTo(m + h, waist, c - h, d, c, d)
+    }
+    ctx.setTransform(1, 0, 0, 1, 0, 0)
+    ctx.clearRect(0, 0, canvas.width, canvas.height)
+    ctx.setTransform(q.ratio, 0, 0, q.ratio, 0, 0)
+    ctx.save()
+    ctx.beginPath()
+    ctx.rect(...q.box)
+    ctx.clip()
+    const BUCKETS = 10, buckets = Array.from({length: BUCKETS}, () => []), marked = []
+    for (let i = 0; i < q.weight.length; i++) {
+      if (q.mark[i] > 0) marked.push(i)
+      else buckets[Math.min(BUCKETS - 1, q.weight[i] * BUCKETS | 0)].push(i)
+    }
+    const dim = marked.length > 0 ? 0.55 : 1
+    const light_touch = Math.min(1, Math.max(0.42, Math.sqrt(900 / q.weight.length)))
+    for (let k = 0; k < BUCKETS; k++) {
+      const u = (k + 0.5) / BUCKETS
+      ctx.lineWidth = (0.4 + 3.4 * u * u) * q.scale
+      ctx.globalAlpha = (0.18 + 0.52 * u) * dim * light_touch
+      ctx.strokeStyle = q.light
+        ? `hsl(${212 - 8 * u},${50 + 30 * u}%,${60 - 26 * u}%)`
+        : `hsl(${214 - 12 * u},${60 + 35 * u}%,${50 + 20 * u}%)`
+      for (let from = 0; from < buckets[k].length; from += 24) {
+        ctx.beginPath()
+        for (const i of buckets[k].slice(from, from + 24)) curve(i)
+        ctx.stroke()
+      }
+    }
+    ctx.globalAlpha = 1
+    for (const i of marked) {
+      ctx.lineWidth = (1 + 3.4 * q.weight[i]) * q.scale
+      ctx.strokeStyle = q.mark[i] == 2 ? (q.light ? "#c81e43" : "#f43f5e")
+                                       : (q.light ? "#0c4a6e" : "#e0f2fe")
+      ctx.beginPath()
+      curve(i)
+      ctx.stroke()
+    }
+    ctx.restore()
+  }
+
+  const WORKER = `
+    ${draw_paths}
+    let canvas, ctx
+    onmessage = ({data}) => {
+      if (data.canvas) { canvas = data.canvas; ctx = canvas.getContext("2d") }
+      else { draw_paths(canvas, ctx, data); requestAnimationFrame(() => postMessage("drawn")) }
+    }`
+
+  class FlowPathsView extends ScatterView {
+    _start() {
+      const canvas = this._canvas = document.createElement("canvas")
+      canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
+      this.renderer.plot_view.canvas_view.underlays_el.append(canvas)
+      if (canvas.transferControlToOffscreen == null || window.Worker == null) {
+        this._context = canvas.getContext("2d")
+        return
+      }
+      const url = URL.createObjectURL(new Blob([WORKER], {type: "text/javascript"}))
+      this._worker = new Worker(url)
+      URL.revokeObjectURL(url)
+      this._worker.onmessage = () => {
+        page.paths_drawn += 1
+        this._busy = false
+        if (this._next != null) this._post(this._next)
+      }
+      const offscreen = canvas.transferControlToOffscreen()
+      this._worker.postMessage({canvas: offscreen}, [offscreen])
+    }
+
+    /** Hand over a request; while one is being drawn, only the newest waits. */
+    _post(request) {
+      if (this._worker == null) {
+        draw_paths(this._canvas, this._context, request)
+        page.paths_drawn += 1
+      } else if (this._busy) this._next = request
+      else {
+        this._next = null
+        this._busy = true
+        this._worker.postMessage(request)
+      }
+    }
+
+    remove() {
+      this._worker?.terminate()
+      this._canvas?.remove()
+      super.remove()
+    }
+
+    _paint(_ctx, _indices, data) {
+      if (this._canvas == null) this._start()
+      const {sx, sy, size} = {...this, ...data}
+      const {plot_view, xscale, yscale} = this.renderer
+      const {canvas_view, frame} = plot_view, {x_range, y_range} = plot_view.model
+      const {width, height} = canvas_view.bbox
+      const weight = column(this, "weight"), mark = column(this, "mark"), light = theme_name() == "light"
+      const key = [weight, mark, column(this, "x1"), width, height, light, x_range.start, x_range.end,
+                   y_range.start, y_range.end]
+      if (this._key != null && key.every((value, i) => value === this._key[i])) return
+      this._key = key
+      this._post({
+        width, height, light,
+        scale: sx.length > 0 ? size.get(0) : 1,
+        ratio: canvas_view.pixel_ratio,
+        zoom: frame.bbox.width / Math.abs(x_range.end - x_range.start),
+        x: new Float32Array(sx),
+        y: new Float32Array(sy),
+        x1: new Float32Array(xscale.v_compute(column(this, "x1"))),
+        y1: new Float32Array(yscale.v_compute(column(this, "y1"))),
+        weight: new Float32Array(weight),
+        mark: new Uint8Array(mark),
+        middle: yscale.compute((y_range.start + y_range.end) / 2),
+        box: [frame.bbox.x, frame.bbox.y, frame.bbox.width, frame.bbox.height],
+      })
+    }
+  }
+
+  class FlowPaths extends Scatter {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "FlowPaths"
+    static {
+      this.prototype.default_view = FlowPathsView
+    }
+  }
+
+  /* -------------------------------------------------------------------- page <-> server links */
+
+  class Command extends ModelEvent {
+    constructor(command, args) {
+      super()
+      this.command = command
+      this.args = args
+    }
+    get event_values() {
+      return {...super.event_values, command: this.command, args: this.args}
+    }
+    static {
+      this.prototype.event_name = "revacnn_command"
+    }
+  }
+
+  class PageLink extends Model {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "PageLink"
+    static {
+      this.define(({Any, Bool, Int, Str}) => ({
+        sent: [Int, 0],
+        seen: [Int, 0],
+        visible: [Bool, true],
+        theme: [Str, "dark"],
+        width: [Int, 0],
+        height: [Int, 0],
+        panels: [Any, []],
+      }))
+    }
+    initialize() {
+      super.initialize()
+      page.link = this
+      // Painted, not merely received: an answer is the credit for the next frame.
+      this.connect(this.properties.sent.change, () => {
+        page.on_sent?.()
+        requestAnimationFrame(() => this.seen = this.sent)
+      })
+    }
+    command(name, args = {}) {
+      this.trigger_event(new Command(name, args))
+    }
+  }
+
+  class Panel extends Model {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Panel"
+    static {
+      this.define(({Any, Str}) => ({part: [Str, ""], data: [Any, {}]}))
+    }
+    initialize() {
+      super.initialize()
+      const draw = () => page.draw?.(this.part, plain(this.data), this)
+      this.connect(this.properties.data.change, draw)
+      draw()
+    }
+  }
+
+  /** Maps, which Bokeh makes of Python's dicts, as plain objects. */
+  function plain(value) {
+    if (value instanceof Map) {
+      return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]))
+    }
+    return Array.isArray(value) ? value.map(plain) : value
+  }
+
+  /** A panel with arrays; the page takes them from ``model`` when ``data`` has changed. */
+  class Sprites extends Panel {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Sprites"
+    static {
+      this.define(({Any}) => ({
+        atlas: [Any, null],
+        ids: [Any, null],
+        places: [Any, null],
+        odd: [Any, null],
+        amp: [Any, null],
+        values: [Any, null],
+      }))
+    }
+  }
+
+  register_models({JitterScatter, FlowPaths, PageLink, Panel, Sprites})
+})()

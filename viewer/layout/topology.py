@@ -1,0 +1,50 @@
+"""Which layers stand side by side, and what connects them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from revacnn_lightning.protocol.messages import Structure
+
+__all__ = ["flows_and_arcs", "forward_edges", "ranks"]
+
+Edge = tuple[int, int]
+
+
+def forward_edges(structure: Structure) -> list[Edge]:
+    """The edges between layers; a plain chain where the training has told of none."""
+    n = len(structure.layers)
+    edges = {(a, b) for a, b in structure.edges if 0 <= a < b < n}
+    if not edges:
+        return [(i, i + 1) for i in range(n - 1)]
+    return sorted(edges)
+
+
+def ranks(n: int, edges: list[Edge]) -> list[int]:
+    """The place of each layer from left to right: one more than the furthest that feeds it.
+
+    So parallel branches get the same places, and nothing feeds a layer from its right. Places
+    are without gaps; layers that nothing feeds stand first.
+    """
+    rank = [0] * n
+    for a, b in sorted(edges):  # layers are in forward order, so a < b
+        rank[b] = max(rank[b], rank[a] + 1)
+    return rank
+
+
+def flows_and_arcs(edges: list[Edge], rank: list[int]) -> tuple[list[Edge], list[Edge]]:
+    """Split the edges into those drawn as flows of paths and those drawn as arcs.
+
+    A layer flows to the nearest layers it feeds. Edges that skip places are arcs; where several
+    arcs end in one layer (a sum of many outputs), the nearest stands for them all.
+    """
+    nearest: dict[int, int] = {}
+    for a, b in edges:
+        nearest[a] = min(nearest.get(a, rank[b]), rank[b])
+    flows = [(a, b) for a, b in edges if rank[b] == nearest[a]]
+    skipping: dict[int, list[int]] = defaultdict(list)
+    for a, b in edges:
+        if rank[b] > nearest[a]:
+            skipping[b].append(a)
+    arcs = [(max(sources, key=lambda a: (rank[a], -a)), b) for b, sources in skipping.items()]
+    return flows, arcs

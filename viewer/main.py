@@ -1,0 +1,42 @@
+"""Once per browser tab: the page.
+
+Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` for a certain run).
+
+What a test can hold on to in the page, all of it kept stable:
+
+- ``window.revacnn.ready`` is true once the network and its first numbers have been painted.
+  ``revacnn.frames`` counts animation frames, ``revacnn.sent`` the updates received.
+- ``revacnn.nodes("conv2")`` lists the nodes of a layer: ``{index, last, state, x, y}``, with x and
+  y in the window's pixels, where the mouse can click. A bar of a strip stands for the filters
+  ``index`` to ``last``. States are those of `viewer.layout.State` (3: staged for removal).
+- ``revacnn.parts`` holds the newest data of each part of the page: ``header``, ``columns``
+  (``layers[i].filters`` is a width), ``selection``, ``staging``, ``reply``, ``changes``,
+  ``inspector``.
+- ``#staging`` is the bar of staged changes: ``.row[data-plan=asked|planned|refused]`` with
+  ``.title``, ``.detail``; ``button.apply``, ``button.undo``. ``#reply[data-state]`` is ``sent``,
+  ``applied`` or ``refused``, with ``.outcome`` and ``.text``. ``#records li[data-state]`` are all
+  requests, newest first.
+- ``.column[data-layer="conv2"]`` is a layer's header with ``button.less`` and ``button.more``;
+  ``#dot[data-kind]`` and ``#run-state`` say what the run is doing; ``#app[data-run]`` is ``none``
+  before there is a run, ``connecting`` until it answers, then ``here``.
+"""
+
+from __future__ import annotations
+
+from bokeh.io import curdoc
+
+from .page import Page, assets
+from .palette import PALETTES
+from .server import hub
+
+document = curdoc()
+context = document.session_context
+remembered = ""
+if context is not None and context.request is not None:
+    remembered = str(context.request.cookies.get("revacnn-theme", ""))
+if remembered not in PALETTES:
+    remembered = ""
+document.title = "ReVACNN"
+document.template_variables.update(theme=remembered, **assets())
+page = Page(hub(), remembered or "dark")
+page.open(document)
