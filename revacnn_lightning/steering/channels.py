@@ -29,6 +29,7 @@ class Channels:
         filters: conv name -> the atom of each of its filters, in the order of its output.
         edges: (conv, conv) pairs: the filters of the first feed the second.
         untraced: convs that no forward ran.
+        unlabelled: convs whose filters could not be followed: those with a single one.
         norm_after: conv -> the batch norms that normalise its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         uses: attributes of the model's own classes that count channels.
@@ -40,7 +41,8 @@ class Channels:
         self.constants = tracer.constants
         self.filters = tracer.filters
         self.edges = sorted(tracer.edges)
-        self.untraced = [name for name in tracer.convs if name not in tracer.filters]
+        self.untraced = [name for name in tracer.convs if name not in tracer.ran]
+        self.unlabelled = sorted(tracer.ran - set(tracer.filters))
         self.norm_after = tracer.norm_after
         self.shapes = tracer.shapes
         self.epsilon = tracer.epsilon

@@ -134,7 +134,7 @@ def trace(model: nn.Module, probe: Probe, watched: Sequence[tuple[str, int, int]
     tracer = Tracer(model, watched)
     with quiet(model, None if model.training else True):
         _trace_once(tracer, probe)
-    if len(tracer.filters) < len(tracer.convs):
+    if len(tracer.ran) < len(tracer.convs):
         with quiet(model, False):
             _trace_once(tracer, probe)
     return Channels(tracer)

@@ -95,6 +95,7 @@ class Tracer(TorchDispatchMode):
         self.arrivals: list[tuple[np.ndarray, np.ndarray]] = []
         self.constants: list[tuple[int, int]] = []  # atoms given to unlabelled parts of a concat
         self.filters: dict[str, np.ndarray] = {}  # conv -> the atom of each of its filters
+        self.ran: set[str] = set()  # convs that some forward ran
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read it alone
         self.uses: list[Use] = []  # attributes that count channels
@@ -321,6 +322,7 @@ class Tracer(TorchDispatchMode):
         name = self.module_name()
         if not isinstance(self.module, _ConvNd) or not name:
             return None
+        self.ran.add(name)
         self.edges |= {(source, name) for source in self.sources(x)}
         self._sources[id(out)] = frozenset((name,))
         return name
