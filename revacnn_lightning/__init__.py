@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.callback import ReVACNN
     from revacnn_lightning.errors import Refused, RevacnnError
     from revacnn_lightning.protocol.client import Run, attach
+    from revacnn_lightning.steering.checkpoint import load_edited
 
 # public name -> the module that holds it
 _HOMES = {
@@ -23,9 +24,10 @@ _HOMES = {
     "RevacnnError": "revacnn_lightning.errors",
     "Run": "revacnn_lightning.protocol.client",
     "attach": "revacnn_lightning.protocol.client",
+    "load_edited": "revacnn_lightning.steering.checkpoint",
 }
 
-__all__ = ["ReVACNN", "Refused", "RevacnnError", "Run", "attach"]
+__all__ = ["ReVACNN", "Refused", "RevacnnError", "Run", "attach", "load_edited"]
 
 
 def __getattr__(name: str) -> Any:

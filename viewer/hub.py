@@ -12,8 +12,9 @@ from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit
+from revacnn_lightning.protocol.requests import Edit, RequestBody
 
+from .opened import OpenedLayers
 from .run_state import RunState
 
 __all__ = ["POLL_MS", "Health", "Hub"]
@@ -44,6 +45,7 @@ class Hub:
         state: what is known of the run; None before the first one. A new object for a new run.
         runs: the live runs of this machine, newest first.
         problem: why there is no run yet, in a sentence.
+        opened: the layers that tabs show in detail.
     """
 
     def __init__(self, connection_file: Path | None = None) -> None:
@@ -51,6 +53,7 @@ class Hub:
         self.state: RunState | None = None
         self.runs: list[Connection] = []
         self.problem = ""
+        self.opened = OpenedLayers()
         self._run: Run | None = None
         self._chosen = ""  # the run a person has chosen, as long as it lives
         self._sought = 0.0
@@ -64,9 +67,11 @@ class Hub:
         if self._run is not None and self.state is not None:
             for message in self._run.poll():
                 self.state.take(message)
+                self.opened.take(message, self.state)
+            self.opened.tick(self.state, self._run.request)
 
-    def request(self, edit: Edit, title: str, version: int | None) -> str:
-        """Ask the training for a change; its reply becomes a record of the run state.
+    def request(self, edit: RequestBody, title: str, version: int | None) -> str:
+        """Ask the training for something; its reply becomes a record of the run state.
 
         Raises:
             ProtocolError: there is no run, or it cannot be reached.
@@ -115,7 +120,12 @@ class Hub:
         return Health(status.state, status.detail or status.state)
 
     def close(self) -> None:
-        """Detach from the run."""
+        """Detach from the run, and compute nothing any more."""
+        self._detach()
+        self.opened.close()
+
+    def _detach(self) -> None:
+        self.opened.forget()
         if self._run is not None:
             self._run.close()
             self._run = None
@@ -148,7 +158,7 @@ class Hub:
     def _attach(self, connection: Connection) -> None:
         if self._run is not None and self._run.connection.run == connection.run:
             return
-        self.close()
+        self._detach()
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
         self._run = Run(connection)
         self.state = RunState(connection)

@@ -6,17 +6,20 @@ import itertools
 import logging
 import time
 import weakref
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 from bokeh.document import Document
 
 from .components import Component
+from .components.controls import Controls
 from .components.filter_history import FilterActivation, FilterGradient
 from .components.header import Header
 from .components.inspector import Inspector
 from .components.layer_chart import LayerActivationChart, LayerGradientChart
 from .components.layer_filters import FilterBars, FilterCloud
+from .components.layer_views import InputImage, LayerPanel, layer_views
 from .components.learning_rate import LearningRateChart
 from .components.loss import LossChart
 from .components.marks import EditMarks
@@ -46,21 +49,30 @@ class Page:
         self.tab = Tab(hub, self.link, PALETTES[theme_name])
         tab, marks = self.tab, EditMarks(self.tab)
         self.network = NetworkView(tab)
-        parts = (Header, Inspector, StagingBar, Reply, Changes, Timeline)
-        self.fast: list[Component] = [self.network, *(part(tab) for part in parts)]
+        parts: tuple[Callable[[Tab], Component], ...] = (
+            *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
+            *(Timeline, InputImage),
+        )
+        self.fast: list[Component] = [
+            self.network,
+            *(part(tab) for part in parts),
+            *layer_views(tab),
+        ]
         self.slow: list[Component] = [
             marks,
             LossChart(tab, marks.source),
             LearningRateChart(tab, marks.source),
             LayerGradientChart(tab, marks.source),
             LayerActivationChart(tab, marks.source),
+        ]
+        self.statistics: list[Component] = [
             FilterBars(tab),
             FilterCloud(tab),
             FilterGradient(tab, marks.source),
             FilterActivation(tab, marks.source),
         ]
         self._sent_at = 0.0
-        self._turns = itertools.cycle(self.slow)
+        self._turns = itertools.cycle([*self.slow, *self.statistics])
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
 
@@ -68,7 +80,7 @@ class Page:
         """Put the page into a document and begin to update it."""
         document.theme = theme(self.tab.palette)
         panels = [self.network.headers, self.network.selection]
-        for component in (*self.fast, *self.slow):
+        for component in self.components:
             if isinstance(component.root, Panel):
                 panels.append(component.root)
             elif not isinstance(component, EditMarks):
@@ -76,9 +88,14 @@ class Page:
         self.link.panels = panels
         document.add_root(self.link)
         self.tab.update()
-        for component in (*self.fast, *self.slow):
+        for component in self.components:
             component.update()
         _every(document, TICK_MS, self)
+
+    @property
+    def components(self) -> list[Component]:
+        """All parts of the page."""
+        return [*self.fast, *self.slow, *self.statistics]
 
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
@@ -86,6 +103,8 @@ class Page:
             return
         self.tab.update()
         due = [next(self._turns) for _ in range(CHARTS_PER_FRAME)]
+        if self.tab.pane != "statistics":
+            due = [component for component in due if component not in self.statistics]
         changed = [component.update() for component in (*self.fast, *due)]
         if any(changed):
             self.link.sent += 1
@@ -112,7 +131,7 @@ class Page:
         document = self.link.document
         if document is not None:
             document.theme = theme(palette)
-        for component in (*self.fast, *self.slow):
+        for component in self.components:
             component.restyle(palette)
 
 

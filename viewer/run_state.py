@@ -16,6 +16,7 @@ from msgspec import Struct
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
+    Done,
     Message,
     Planned,
     RefusedReply,
@@ -56,7 +57,7 @@ class RequestRecord(Struct):
     id: str
     title: str
     sent: float  # Unix time
-    state: str = "sent"  # sent, applied, refused
+    state: str = "sent"  # sent, applied, done, refused
     step: int = 0
     version: int = 0  # of the structure it led to
     layers: list[str] = []  # whose widths it changed
@@ -109,7 +110,7 @@ class RunState:
         elif isinstance(message, Status):
             self.status = message
             self.talk += 1
-        elif isinstance(message, (Planned, Applied, RefusedReply)):
+        elif isinstance(message, (Planned, Applied, Done, RefusedReply)):
             self._take_reply(message)
 
     def sent(self, request_id: str, title: str) -> None:
@@ -131,6 +132,10 @@ class RunState:
             return None
         names = [layer.name for layer in self.structure.layers]
         return names.index(name) if name in names else None
+
+    def layer_ids(self, layer: int) -> list[int]:
+        """Ids of a layer's filters."""
+        return [] if self.structure is None else self.structure.layers[layer].ids
 
     def layer_values(self, statistic: str, layer: int) -> np.ndarray:
         """Newest values of one layer's filters; empty before the first snapshot."""
@@ -264,7 +269,7 @@ class RunState:
         self.talk += 1
         record = self.records.get(reply.id)
         if record is None:
-            if not isinstance(reply, Applied):
+            if isinstance(reply, Planned | RefusedReply):
                 self.plans[reply.id] = reply
                 while len(self.plans) > MAX_PLANS:
                     self.plans.popitem(last=False)
@@ -274,6 +279,8 @@ class RunState:
             record.layers = list(dict.fromkeys(part.layer for part in reply.plan.sets))
             if self.structure is not None:
                 self._tell_widths(self.structure)
+        elif isinstance(reply, Done):
+            record.state, record.text = "done", reply.detail
         elif isinstance(reply, RefusedReply):
             record.state, record.text = "refused", reply.reason
 

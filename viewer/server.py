@@ -29,6 +29,7 @@ def start(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="revacnn viewer", description=__doc__)
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
     _hub = Hub(parser.parse_args(arguments).connect)
+    _hub.opened.start()
     _loop = PeriodicCallback(_hub.tick, POLL_MS)
     _loop.start()
 

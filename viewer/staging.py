@@ -8,34 +8,55 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from revacnn_lightning.protocol.messages import Layer, Planned, RefusedReply, Structure
-from revacnn_lightning.protocol.requests import AddFilters, Edit, RemoveFilters
+from revacnn_lightning.protocol.requests import (
+    AddFilters,
+    Edit,
+    Freeze,
+    MergeFilters,
+    Reinitialize,
+    RemoveFilters,
+    SetFilter,
+    Unfreeze,
+)
 
 __all__ = ["Staged", "Staging"]
 
-# Within one Apply, removals go first: what is added must not be among what is removed.
-ORDER = {"remove": 0, "split": 1, "add": 2}
+# Within one Apply, removals go before additions: what is added must not be among what is removed.
+ORDER = ["set", "reinitialize", "freeze", "unfreeze", "merge", "remove", "split", "add"]
+VERBS = {
+    "add": "Add",
+    "freeze": "Freeze",
+    "merge": "Merge",
+    "reinitialize": "Re-initialise",
+    "remove": "Remove",
+    "set": "Set",
+    "split": "Split",
+    "unfreeze": "Unfreeze",
+}
 NAMED_FILTERS = 6  # so many are named one by one in a title
 
 
 class Staged(Struct):
-    """One request to be: all removals, or all additions, of one layer, or one split filter."""
+    """One request to be: all removals, or all additions, of one layer, or one split filter, ..."""
 
     layer: str
-    kind: str  # remove, add, split
-    ids: list[int] = field(default_factory=list)  # filters to be removed, or the one to be split
+    kind: str  # one of VERBS
+    ids: list[int] = field(default_factory=list)  # filters that it is about
     count: int = 0  # filters to be added
+    neighbours: list[int] = field(default_factory=list)  # ids that a filter is set to the mean of
+    weights: list[float] = field(default_factory=list)  # of the neighbours
     plan_id: str = ""  # of the dry run that was asked for it
     plan: Planned | RefusedReply | None = None
 
     @property
     def key(self) -> str:
-        """Names the row: one per layer and kind, and one per split filter."""
-        split = f"/{self.ids[0]}" if self.kind == "split" else ""
-        return f"{self.kind}/{self.layer}{split}"
+        """Names the row: one per layer and kind, and one per filter split or set."""
+        one = f"/{self.ids[0]}" if self.kind in ("split", "set") else ""
+        return f"{self.kind}/{self.layer}{one}"
 
     @property
     def verb(self) -> str:
-        return {"remove": "Remove", "add": "Add", "split": "Split"}[self.kind]
+        return VERBS[self.kind]
 
     def title(self, structure: Structure) -> str:
         """What it is about: ``conv2 · filters 3, 36``."""
@@ -45,7 +66,11 @@ class Staged(Struct):
         if len(indices) > NAMED_FILTERS:
             return f"{self.layer} · {len(indices)} filters"
         plural = "s" if len(indices) != 1 else ""
-        return f"{self.layer} · filter{plural} {', '.join(map(str, indices))}"
+        title = f"{self.layer} · filter{plural} {', '.join(map(str, indices))}"
+        if self.kind == "set":
+            near = ", ".join(map(str, _places(structure, self.layer, self.neighbours)))
+            title += f" to the mean of {near}"
+        return title
 
     def edit(self, structure: Structure) -> Edit | None:
         """The request in terms of this structure; None if it has become void."""
@@ -58,7 +83,21 @@ class Staged(Struct):
             return None
         if self.kind == "split":
             return AddFilters(self.layer, 1, split_from=indices[0])
-        return RemoveFilters(self.layer, indices)
+        if self.kind == "set":
+            return self._set(structure, indices[0])
+        if self.kind == "merge":
+            return MergeFilters(self.layer, indices) if len(indices) > 1 else None
+        edits = {"freeze": Freeze, "unfreeze": Unfreeze, "reinitialize": Reinitialize}
+        return edits.get(self.kind, RemoveFilters)(self.layer, indices)
+
+    def _set(self, structure: Structure, index: int) -> SetFilter | None:
+        layer = _layer(structure, self.layer)
+        there = set() if layer is None else set(layer.ids)
+        pairs = [p for p in zip(self.neighbours, self.weights, strict=True) if p[0] in there]
+        if not pairs:
+            return None
+        near = _places(structure, self.layer, [id_ for id_, _ in pairs])
+        return SetFilter(self.layer, index, near, [weight for _, weight in pairs])
 
 
 class Staging:
@@ -88,6 +127,20 @@ class Staging:
         if all(row.key != other.key for other in self.rows):
             self.rows.append(row)
 
+    def put(self, row: Staged) -> None:
+        """Stage a row in place of one of the same key."""
+        self.rows = [other for other in self.rows if other.key != row.key]
+        self.rows.append(row)
+
+    def toggle(self, kind: str, layer: str, ids: list[int]) -> None:
+        """Stage this for these filters and no others, or take that back if it is so staged."""
+        row = Staged(layer, kind, ids=list(ids))
+        known = next((other for other in self.rows if other.key == row.key), None)
+        if known is not None and set(known.ids) == set(ids):
+            self.rows.remove(known)
+        else:
+            self.put(row)
+
     def unstage(self, key: str = "") -> None:
         """Forget one row, or all."""
         self.rows = [row for row in self.rows if key and row.key != key]
@@ -109,7 +162,7 @@ class Staging:
 
     def in_order(self) -> list[Staged]:
         """The rows in the order in which Apply sends them."""
-        return sorted(self.rows, key=lambda row: ORDER[row.kind])
+        return sorted(self.rows, key=lambda row: ORDER.index(row.kind))
 
     def _row(self, layer: str, kind: str) -> Staged:
         for row in self.rows:
@@ -130,8 +183,13 @@ def _layer(structure: Structure, name: str) -> Layer | None:
 
 
 def _indices(structure: Structure, row: Staged) -> list[int]:
-    layer = _layer(structure, row.layer)
+    return _places(structure, row.layer, row.ids)
+
+
+def _places(structure: Structure, layer_name: str, ids: list[int]) -> list[int]:
+    """Indices of those of these filters that are there."""
+    layer = _layer(structure, layer_name)
     if layer is None:
         return []
     at = {id_: i for i, id_ in enumerate(layer.ids)}
-    return [at[id_] for id_ in row.ids if id_ in at]
+    return [at[id_] for id_ in ids if id_ in at]

@@ -5,25 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import (
-    Layer,
-    Planned,
-    PlanSummary,
-    RefusedReply,
-    Structure,
-)
-from revacnn_lightning.protocol.requests import RemoveFilters, Undo
+from revacnn_lightning.protocol.messages import Layer, PlanSummary, RefusedReply, Structure
+from revacnn_lightning.protocol.requests import Command as RunCommand
+from revacnn_lightning.protocol.requests import Control, SetHyperparameter, Undo
 
+from .company import Company
+from .embedding import METHODS, Method
 from .glyphs import Command, PageLink
 from .hub import Hub
 from .palette import DARK, Palette
-from .run_state import FILTER_STATISTICS, RequestRecord, RunState
+from .playback import Playback
+from .run_state import RequestRecord, RunState
 from .staging import Staged, Staging
 
 __all__ = ["Selection", "Tab"]
@@ -31,10 +30,17 @@ __all__ = ["Selection", "Tab"]
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0  # a reply that takes longer no longer holds up the next request
-MAX_COMPANIES = 256
-PLAY_FRAMES = 200  # in which the whole recording is played
-PLAY_FRAME_SECONDS = 0.09
+CONTROLS = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "step": "Train one batch",
+    "checkpoint": "Save a checkpoint",
+    "stop": "Stop the training",
+}
+RATES = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 RECENT_ROWS = 8  # of the history, over which "least active" is judged
+MOST_PICKED = 65536  # filters in one selection
+PANES = ("layer", "maps", "statistics")  # of the right-hand side
 
 
 class Selection(Struct, frozen=True):
@@ -54,8 +60,13 @@ class Arguments(Struct, frozen=True):
     dy: int = 0
     at: int = -1
     by: str = ""
+    optimizer: int = 0
+    group: int = 0
+    value: float = 0.0
     run: str = ""
     row: str = ""
+    ids: Annotated[list[int], Meta(max_length=MOST_PICKED)] = []
+    weights: Annotated[list[float], Meta(max_length=MOST_PICKED)] = []
 
 
 class Tab:
@@ -69,15 +80,16 @@ class Tab:
         self.staging = Staging()
         self.opened: set[str] = set()
         self.sort_by = "gradient"
-        self.moment: float | None = None  # the batch looked back at; None: live
-        self.playing = False
+        self.playback = Playback()
+        self.method: Method = "tsne"
+        self.pane = "layer"
+        self.also: list[int] = []  # ids of the other selected filters of the selection's layer
         self.touched = 0
         self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
         self.error = ""  # why the last action could not even be sent
         self._queue: list[Staged] = []
-        self._played = 0.0
         self._peeked: Selection | None = None  # what the pointer rests on
-        self._companies: dict[tuple[int, Selection], str] = {}  # id of the dry run for each
+        self._company = Company()
         self._waiting = ""  # id of the request whose reply is awaited
         self._seen: tuple[RunState | None, int] = (None, 0)
 
@@ -106,33 +118,24 @@ class Tab:
                 return i, layer.ids.index(self.selection.filter_id)
         return None
 
+    def picked(self) -> list[int]:
+        """Ids of all selected filters, the one that is described first."""
+        here, structure = self.selected(), self.structure
+        if here is None or structure is None or self.selection is None:
+            return []
+        there = set(structure.layers[here[0]].ids)
+        others = [i for i in self.also if i in there and i != self.selection.filter_id]
+        return [self.selection.filter_id, *others]
+
     # The moment that is shown
 
     def clock(self) -> tuple[float, ...]:
         """Changes whenever other numbers are to be shown than before."""
-        if self.state is None:
-            return ()
-        return (self.state.numbers,) if self.moment is None else (-1, self.moment)
-
-    def row(self) -> int:
-        """The row of the recorded history that is shown."""
-        state = self.state
-        if state is None or not state.filters.length:
-            return 0
-        last = state.filters.length - 1
-        if self.moment is None:
-            return last
-        return min(last, int(np.searchsorted(state.filters.steps, self.moment)))
+        return self.playback.clock(self.state)
 
     def values(self) -> dict[str, np.ndarray]:
         """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
-        state = self.state
-        if state is None:
-            return {}
-        if self.moment is None or not state.filters.length:
-            return state.latest
-        row = state.filters.rows[self.row()]
-        return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
+        return self.playback.values(self.state)
 
     def layer_values(self, statistic: str, layer: int) -> np.ndarray:
         """One layer's part of `values`; empty if there is none."""
@@ -141,66 +144,37 @@ class Tab:
             return np.zeros(0, np.float32)
         return values[state.offsets[layer] : state.offsets[layer + 1]]
 
-    def _go_to(self, row: int) -> None:
-        """Show a row of the history; the last one is live."""
-        state = self.state
-        if state is None or not 0 <= row < state.filters.length - 1:
-            self.moment, self.playing = None, False
-        else:
-            self.moment = float(state.filters.steps[row])
-        self.touched += 1
-
-    def _play_on(self, state: RunState) -> None:
-        now = time.monotonic()
-        if self.playing and now - self._played > PLAY_FRAME_SECONDS:
-            self._played = now
-            self._go_to(self.row() + max(1, round(state.filters.length / PLAY_FRAMES)))
-
     def _on_time(self, what: Arguments) -> None:
-        self.playing = False
-        self._go_to(what.at)
+        if self.state is not None:
+            self.playback.playing = False
+            self.playback.go_to(self.state, what.at)
 
     def _on_play(self, _: Arguments) -> None:
-        """Begin to play where we are, from the beginning if that is the end; or halt."""
-        self.playing = not self.playing
-        if self.playing and self.moment is None:
-            self._go_to(0)
+        if self.state is not None:
+            self.playback.toggle(self.state)
 
     def _on_live(self, _: Arguments) -> None:
-        self._go_to(-1)
+        self.playback.go_live()
 
     # What goes together
 
     def company(self) -> tuple[PlanSummary | None, str]:
-        """What a removal of the filter in question would take with it, or why it is refused.
+        """What the removal of a filter would take with it, or why it is refused.
 
-        The filter in question is the one the pointer rests on, else the selected one. The answer
-        comes from the training, by a dry run; until then nothing is known.
+        The filter is the one the pointer rests on, else the selected one.
         """
-        state, structure, filter_ = self.state, self.structure, self._peeked or self.selection
-        if state is None or structure is None or filter_ is None:
+        filter_ = self._peeked or self.selection
+        if self.state is None or self.structure is None or filter_ is None:
             return None, ""
-        plan = state.plans.get(self._companies.get((structure.version, filter_), ""))
-        if isinstance(plan, Planned):
-            return plan.plan, ""
-        return None, "" if plan is None else plan.reason
+        return self._company.answer(self.state, self.structure, filter_.layer, filter_.filter_id)
 
     def _ask_company(self, structure: Structure) -> None:
         filter_ = self._peeked or self.selection
-        if filter_ is None or (structure.version, filter_) in self._companies:
+        if filter_ is None:
             return
-        layer = next((one for one in structure.layers if one.name == filter_.layer), None)
-        if layer is None or filter_.filter_id not in layer.ids or self.refused(layer):
-            return
-        if len(self._companies) >= MAX_COMPANIES:
-            self._companies.clear()
-        edit = RemoveFilters(layer.name, [layer.ids.index(filter_.filter_id)])
-        try:
-            plan_id = self.hub.preview(edit, structure.version)
-        except ProtocolError as error:
-            log.warning("Cannot ask what goes together: %s", error)
-            return
-        self._companies[structure.version, filter_] = plan_id
+        at = [layer for layer in structure.layers if layer.name == filter_.layer]
+        if at and not self.refused(at[0]):
+            self._company.ask(self.hub, structure, filter_.layer, filter_.filter_id)
 
     def _on_peek(self, what: Arguments) -> None:
         """The pointer rests on a filter; without a layer, on none any more."""
@@ -221,7 +195,8 @@ class Tab:
             self._seen = (state, shape)
         if state is None or structure is None:
             return
-        self._play_on(state)
+        if self.playback.advance(state):
+            self.touched += 1
         self._ask_company(structure)
         self._ask_plans(structure)
         self._take_plans(state)
@@ -233,8 +208,8 @@ class Tab:
             self.staging.unstage()
             self._queue, self._waiting, self.reply, self.selection = [], "", None, None
             self.opened.clear()
-            self.moment, self.playing = None, False
-            self._companies.clear()
+            self.playback.go_live()
+            self._company.clear()
         self._peeked = None
         if structure is None or not structure.layers:
             return
@@ -270,7 +245,39 @@ class Tab:
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
         index = max(0, min(int(index), len(chosen.ids) - 1))
         self.selection = Selection(chosen.name, chosen.ids[index])
+        self.also = []
         self.touched += 1
+
+    def _on_pick(self, what: Arguments) -> None:
+        """Select these filters of the selection's layer, by their ids."""
+        here, structure = self.selected(), self.structure
+        if here is None or structure is None:
+            return
+        layer = structure.layers[here[0]]
+        there = set(layer.ids)
+        ids = [i for i in dict.fromkeys(what.ids) if i in there]
+        if ids:
+            self.selection = Selection(layer.name, ids[0])
+            self.also = ids[1:]
+
+    def _on_method(self, what: Arguments) -> None:
+        self.method = next((method for method in METHODS if method == what.by), self.method)
+
+    def _on_pane(self, what: Arguments) -> None:
+        if what.by in PANES:
+            self.pane = what.by
+
+    def _on_anew(self, _: Arguments) -> None:
+        if self.selection is not None:
+            self.hub.opened.lay_out_anew(self.selection.layer, self.method)
+
+    def _on_image(self, what: Arguments) -> None:
+        """Step through the validation images; before the first comes the current batch."""
+        if self.selection is not None:
+            known = self.hub.opened.show(self.selection.layer, self.method)
+            at = -1 if known.image is None else known.image
+            at = -1 if what.by == "batch" else at + what.dx
+            self.hub.opened.choose_image(self.selection.layer, None if at < 0 else at)
 
     def _on_select(self, chosen: Arguments) -> None:
         """Select the filter of the largest gradient in a range; in the layer without one."""
@@ -313,10 +320,14 @@ class Tab:
         self.reply = None
 
     def _on_stage_remove(self, _: Arguments) -> None:
-        here = self.selected()
-        if here is None or self.selection is None or not self._may_change(here[0]):
+        """Stage the removal of the selected filters; take it back where all of it is staged."""
+        here, layer = self.selected(), self._layer(None)
+        if here is None or layer is None or not self._may_change(here[0]):
             return
-        self.staging.toggle_removal(self.selection.layer, self.selection.filter_id)
+        picked, staged = self.picked(), set(self.staging.removed_ids(layer.name))
+        for filter_id in picked:
+            if (filter_id in staged) == staged.issuperset(picked):
+                self.staging.toggle_removal(layer.name, filter_id)
 
     def _on_stage_least(self, what: Arguments) -> None:
         """Stage the removal of the layer's least active filter."""
@@ -336,9 +347,43 @@ class Tab:
             self.staging.add(chosen.name)
 
     def _on_stage_split(self, _: Arguments) -> None:
-        here = self.selected()
-        if here is not None and self.selection is not None and self._may_change(here[0]):
-            self.staging.split(self.selection.layer, self.selection.filter_id)
+        here, layer = self.selected(), self._layer(None)
+        if here is not None and layer is not None and self._may_change(here[0]):
+            for filter_id in self.picked():
+                self.staging.split(layer.name, filter_id)
+
+    def _on_stage_merge(self, _: Arguments) -> None:
+        here, layer, picked = self.selected(), self._layer(None), self.picked()
+        if here is None or layer is None or len(picked) < 2:
+            return
+        if self._may_change(here[0]):
+            self.staging.toggle("merge", layer.name, picked)
+
+    def _on_stage_freeze(self, _: Arguments) -> None:
+        """Freeze the selected filters, or unfreeze them if all of them are frozen."""
+        layer = self._layer(None)
+        if layer is not None:
+            frozen = {layer.ids[index] for index in layer.frozen}
+            kind = "unfreeze" if frozen.issuperset(self.picked()) else "freeze"
+            self.staging.toggle(kind, layer.name, self.picked())
+
+    def _on_stage_reinitialize(self, _: Arguments) -> None:
+        layer = self._layer(None)
+        if layer is not None:
+            self.staging.toggle("reinitialize", layer.name, self.picked())
+
+    def _on_stage_set(self, what: Arguments) -> None:
+        """Set the first of ``ids`` to the mean of the others, weighted."""
+        layer = self._layer(None)
+        if layer is None or len(what.ids) < 2 or len(what.ids) != len(what.weights) + 1:
+            return
+        weights = np.array(what.weights)
+        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+            return
+        if set(what.ids) <= set(layer.ids):
+            target, *near = what.ids
+            row = Staged(layer.name, "set", [target], neighbours=near, weights=what.weights)
+            self.staging.put(row)
 
     def _on_unstage(self, what: Arguments) -> None:
         """Forget one row, or all; what is sent already cannot be taken back so."""
@@ -353,6 +398,31 @@ class Tab:
         structure = self.structure
         if structure is not None and not self.busy:
             self._send(Staged("", "undo"), structure)
+
+    def _on_control(self, what: Arguments) -> None:
+        """Hold, step, save or end the run."""
+        title = CONTROLS.get(what.by)
+        if title is not None:
+            self._order(msgspec.convert({"type": "Control", "action": what.by}, Control), title)
+
+    def _on_rate(self, what: Arguments) -> None:
+        """Set a learning rate or a weight decay."""
+        name = RATES.get(what.by)
+        if name is not None:
+            order = {"optimizer": what.optimizer, "group": what.group, "name": what.by}
+            request = msgspec.convert({**order, "value": what.value}, SetHyperparameter)
+            self._order(request, f"Set {name} to {what.value:g}")
+
+    def _order(self, request: RunCommand, title: str) -> None:
+        """Send what is not an edit of the network; its reply is shown like one of those."""
+        if self.state is None:
+            return
+        try:
+            request_id = self.hub.request(request, title, None)
+        except ProtocolError as error:
+            self.error = str(error)
+            return
+        self.reply = self.state.records[request_id]
 
     # Staging, previewing, applying
 
@@ -446,19 +516,30 @@ class Tab:
 
 
 _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
+    "anew": Tab._on_anew,
     "apply": Tab._on_apply,
+    "control": Tab._on_control,
     "dismiss": Tab._on_dismiss,
     "follow": Tab._on_follow,
+    "image": Tab._on_image,
     "live": Tab._on_live,
+    "method": Tab._on_method,
     "move": Tab._on_move,
     "open": Tab._on_open,
+    "pane": Tab._on_pane,
     "peek": Tab._on_peek,
+    "pick": Tab._on_pick,
     "play": Tab._on_play,
+    "rate": Tab._on_rate,
     "select": Tab._on_select,
     "sort": Tab._on_sort,
     "stage_add": Tab._on_stage_add,
+    "stage_freeze": Tab._on_stage_freeze,
     "stage_least": Tab._on_stage_least,
+    "stage_merge": Tab._on_stage_merge,
+    "stage_reinitialize": Tab._on_stage_reinitialize,
     "stage_remove": Tab._on_stage_remove,
+    "stage_set": Tab._on_stage_set,
     "stage_split": Tab._on_stage_split,
     "time": Tab._on_time,
     "undo": Tab._on_undo,

@@ -21,21 +21,24 @@ from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
+    Done,
     Message,
     Planned,
     PlanSummary,
     RefusedReply,
+    Reply,
     Request,
     Snapshot,
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Control, Edit, RequestBody
+from revacnn_lightning.protocol.requests import Command, Control, Edit, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 
 __all__ = ["Run", "attach"]
 
 POLL_SECONDS = 0.01
+HELLO_SECONDS = 1.0  # at least this long between two greetings
 
 
 class Run:
@@ -57,7 +60,7 @@ class Run:
         self._subscriber = Subscriber(connection.telemetry, connection.server_key)
         self._requester = Requester(connection.requests, connection.server_key)
         self._put_aside: list[Message] = []  # telemetry that `ask` met while it waited
-        self.request(Control("hello"))
+        self._greet()
 
     def poll(self) -> list[Message]:
         """All messages that have arrived since the last call, oldest first. Never waits."""
@@ -92,6 +95,15 @@ class Run:
         reply = self._await(self.request(edit, version=self._version()), timeout)
         assert isinstance(reply, Applied)
         return reply
+
+    def command(self, command: Command, *, timeout: float = 60.0) -> str:
+        """Pause, resume, save a checkpoint, set a learning rate, ...; returns what was done.
+
+        Raises as `ask` does.
+        """
+        reply = self._await(self.request(command), timeout)
+        assert isinstance(reply, Done)
+        return reply.detail
 
     def plan(self, edit: Edit, *, timeout: float = 60.0) -> PlanSummary:
         """What `ask` would do, without doing it. Raises as `ask` does."""
@@ -137,7 +149,18 @@ class Run:
                 self.status = message
             elif isinstance(message, Snapshot):
                 self.snapshot = message
+                self._ask_for_structure(message.version)
         return messages
+
+    def _ask_for_structure(self, version: int) -> None:
+        """Telemetry may be dropped on a slow line; a structure that was missed is asked for."""
+        known = self.structure is not None and self.structure.version == version
+        if not known and time.monotonic() - self._greeted > HELLO_SECONDS:
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = time.monotonic()
+        self.request(Control("hello"))
 
     def _take_structure(self, structure: Structure) -> None:
         known = self.structure
@@ -145,17 +168,19 @@ class Run:
         if known is None or known.run != structure.run or known.version <= structure.version:
             self.structure = structure
 
-    def _await(self, request_id: str, timeout: float) -> Applied | Planned:
+    def _await(self, request_id: str, timeout: float) -> Applied | Planned | Done:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            received = self._receive()
-            self._put_aside += received
-            for reply in received:
-                if isinstance(reply, (Applied, Planned, RefusedReply)) and reply.id == request_id:
-                    self._put_aside.remove(reply)
-                    if isinstance(reply, RefusedReply):
-                        raise Refused(reply.reason)
-                    return reply
+            answer = None
+            for message in self._receive():
+                if isinstance(message, Reply) and message.id == request_id:
+                    answer = message
+                else:
+                    self._put_aside.append(message)
+            if isinstance(answer, RefusedReply):
+                raise Refused(answer.reason)
+            if answer is not None:
+                return answer
             del self._put_aside[:-1024]  # nobody polls: keep the newest
             time.sleep(POLL_SECONDS)
         raise RequestTimeout(

@@ -1,15 +1,15 @@
 """Every message, and the one inverse pair `encode(message) -> frames`, `decode(frames) -> message`.
 
 A message is ``[topic, header, buffer...]``: the topic names the struct (and is what a subscriber
-filters on), the header is the struct in msgpack, the buffers are raw little-endian float32 arrays
-that the header describes. `docs` of the format: README, "The wire".
+filters on), the header is the struct in msgpack, the buffers are raw little-endian float arrays
+(float32, details float16) that the header describes. The format on one page: README.md, "The wire".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -21,9 +21,12 @@ from revacnn_lightning.protocol.requests import RequestBody
 __all__ = [
     "PROTOCOL_VERSION",
     "Applied",
+    "Detail",
+    "Done",
     "FilterSet",
     "Layer",
     "Message",
+    "ParameterGroup",
     "PlanSummary",
     "Planned",
     "RefusedReply",
@@ -32,6 +35,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "Structure",
+    "View",
     "decode",
     "encode",
 ]
@@ -86,7 +90,8 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     """What one training batch told us.
 
     ``values`` is float32 of shape (len(statistics), number of filters): the filters of all
-    layers of structure ``version``, one layer after the other in the structure's order.
+    layers of structure ``version``, one layer after the other in the structure's order. NaN where
+    nothing was measured in this batch; ``every`` says on every how manyth batch a statistic is.
     """
 
     run: str
@@ -103,7 +108,47 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     statistics: list[str]
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     metrics: dict[str, float] = field(default_factory=dict)  # what the module logged
+    every: list[int] = field(default_factory=list)  # of each of ``statistics``; empty: 1
     nonfinite: bool = False  # inf or NaN among the gradients of this batch
+
+
+class View(Struct, frozen=True):
+    """One way of looking at the filters of a layer.
+
+    ``features`` (C, d), d <= 64: a fixed random projection of what is looked at, for embeddings;
+    ``images`` (C, h, w) or, for three input channels, (C, h, w, 3): for thumbnails, unscaled.
+    Either may be of shape (0,) where the training cannot tell.
+    """
+
+    features: np.ndarray
+    images: np.ndarray
+
+
+class Detail(Struct, frozen=True, tag="detail"):
+    """An opened layer. Rows in the order of the filters of structure ``version``."""
+
+    run: str
+    version: int
+    step: int
+    layer: str
+    coefficients: View
+    gradients: View
+    activations: View
+    activation_gradients: View
+    image: np.ndarray  # the input image, (channels, H, W)
+    image_index: int | None = None  # into the validation data; None: first of the batch
+    label: str = ""
+
+
+class ParameterGroup(Struct, frozen=True):
+    """Hyper-parameters of one parameter group as they are now; None: the optimizer has none."""
+
+    optimizer: int
+    group: int
+    kind: str  # the optimizer's class name
+    parameters: int
+    learning_rate: float | None = None
+    weight_decay: float | None = None
 
 
 class Status(Struct, frozen=True, tag="status"):
@@ -115,6 +160,7 @@ class Status(Struct, frozen=True, tag="status"):
     version: int
     time: float
     detail: str = ""
+    groups: list[ParameterGroup] = field(default_factory=list)
 
 
 class FilterSet(Struct, frozen=True):
@@ -164,6 +210,13 @@ class Applied(Struct, frozen=True, tag="applied"):
     seconds: float = 0.0
 
 
+class Done(Struct, frozen=True, tag="done"):
+    """A command (pause, checkpoint, learning rate, ...) was carried out."""
+
+    id: str
+    detail: str = ""  # "Saved revacnn/step=120.ckpt"
+
+
 class RefusedReply(Struct, frozen=True, tag="refused"):
     """The request was not carried out, nothing was changed."""
 
@@ -172,34 +225,37 @@ class RefusedReply(Struct, frozen=True, tag="refused"):
     version: int = -1  # the structure version now; -1 if unknown
 
 
-Reply = Union[Planned, Applied, RefusedReply]
-Message = Union[Structure, Snapshot, Status, Request, Planned, Applied, RefusedReply]
-M = TypeVar("M", bound=Message)
+Reply = Planned | Applied | Done | RefusedReply
+Message = Structure | Snapshot | Detail | Status | Request | Reply
 
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,
     b"snapshot": Snapshot,
+    b"detail": Detail,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,
     b"applied": Applied,
+    b"done": Done,
     b"refused": RefusedReply,
 }
 _TOPICS = {cls: topic for topic, cls in _TYPES.items()}
 
 
 class _Array(Struct, frozen=True):
-    """Stands in the header for an array: its shape, and which buffer frame holds it."""
+    """Stands in the header for an array: its shape and type, and which buffer frame holds it."""
 
     shape: list[int]
     frame: int
+    dtype: Literal["f2", "f4"] = "f4"
 
 
 def _extract(arrays: list[np.ndarray], value: Any) -> Any:
     """Encoder hook: move an array out of the header into a buffer frame."""
     if isinstance(value, np.ndarray):
-        arrays.append(np.ascontiguousarray(value, dtype="<f4"))
-        return _Array(list(value.shape), len(arrays) - 1)
+        dtype: Literal["f2", "f4"] = "f2" if value.dtype == np.float16 else "f4"
+        arrays.append(np.ascontiguousarray(value, dtype=f"<{dtype}"))
+        return _Array(list(value.shape), len(arrays) - 1, dtype)
     raise NotImplementedError(f"messages hold no {type(value).__name__}")
 
 
@@ -213,9 +269,10 @@ def _insert(buffers: Sequence[Any], kind: type, value: Any) -> Any:
     if any(n < 0 for n in array.shape):
         raise ValueError(f"negative size in shape {array.shape}")
     buffer = memoryview(buffers[array.frame])
-    if 4 * math.prod(array.shape) != buffer.nbytes:
+    dtype = np.dtype(f"<{array.dtype}")
+    if dtype.itemsize * math.prod(array.shape) != buffer.nbytes:
         raise ValueError(f"shape {array.shape} does not fit a buffer of {buffer.nbytes} bytes")
-    return np.frombuffer(buffer, dtype="<f4").reshape(array.shape)
+    return np.frombuffer(buffer, dtype=dtype).reshape(array.shape)
 
 
 def encode(message: Message) -> list[Any]:

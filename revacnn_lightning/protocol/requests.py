@@ -6,12 +6,13 @@ channels, valid for the structure version that the envelope (`messages.Request`)
 
 from __future__ import annotations
 
-from typing import Literal, Union
+from typing import Literal
 
 from msgspec import Struct
 
 __all__ = [
     "AddFilters",
+    "Command",
     "Control",
     "Edit",
     "Freeze",
@@ -22,8 +23,10 @@ __all__ = [
     "RemoveLayer",
     "RequestBody",
     "SetFilter",
+    "SetHyperparameter",
     "Undo",
     "Unfreeze",
+    "Watch",
 ]
 
 
@@ -108,22 +111,52 @@ class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class Control(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Steer the run rather than the network.
 
-    ``hello`` asks for the current structure and status.
+    ``hello``: send the current structure and status. ``pause``, ``resume``: hold before the next
+    batch, go on. ``step``: train one batch and pause. ``checkpoint``: save one now. ``stop``: save
+    one and end the training.
     """
 
-    action: Literal["hello"]
+    action: Literal["hello", "pause", "resume", "step", "checkpoint", "stop"]
 
 
-Edit = Union[
-    AddFilters,
-    RemoveFilters,
-    InsertLayer,
-    RemoveLayer,
-    Freeze,
-    Unfreeze,
-    Reinitialize,
-    SetFilter,
-    MergeFilters,
-    Undo,
-]
-RequestBody = Union[Edit, Control]
+class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Set the learning rate or weight decay of one parameter group of one optimizer.
+
+    A learning-rate schedule goes on in proportion: its shape stays, its scale is changed.
+    """
+
+    optimizer: int
+    group: int
+    name: Literal["lr", "weight_decay"]
+    value: float
+
+
+class Watch(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send the details of a layer (`messages.Detail`) for the next few seconds.
+
+    A viewer repeats this while it shows the layer; the interest expires when the viewer does.
+    ``hz`` is the wish, the training may send less. ``image``: index into the validation data of
+    the image whose maps are wanted; None: the first of the current batch. ``smoothed``: gradients
+    averaged over about 20 batches rather than of the current one.
+    """
+
+    layer: str
+    hz: float = 2.0
+    image: int | None = None
+    smoothed: bool = True
+
+
+Edit = (
+    AddFilters
+    | RemoveFilters
+    | InsertLayer
+    | RemoveLayer
+    | Freeze
+    | Unfreeze
+    | Reinitialize
+    | SetFilter
+    | MergeFilters
+    | Undo
+)
+Command = Control | SetHyperparameter | Watch
+RequestBody = Edit | Command

@@ -24,7 +24,6 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import (
     Message,
     RefusedReply,
-    Reply,
     Request,
     decode,
     encode,
@@ -94,9 +93,9 @@ class _Socket:
         self._socket.connect(endpoint)
         self.endpoint = endpoint
 
-    def close(self) -> None:
-        """Close at once, dropping what is still queued. May be called again."""
-        self._socket.close(linger=0)
+    def close(self, linger: float = 0.0) -> None:
+        """Close, giving what is still queued ``linger`` seconds to leave. May be called again."""
+        self._socket.close(linger=int(1000 * linger))
         self._context.term()
 
 
@@ -143,12 +142,12 @@ class RequestServer(_Socket):
                 continue
             yield client, message
 
-    def reply(self, client: bytes, reply: Reply) -> None:
+    def reply(self, client: bytes, reply: Message) -> None:
         """Send a reply; a client that has gone, or does not read, simply misses it."""
         try:
             self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
         except zmq.Again:
-            log.warning("A viewer does not read its replies; dropped the one to %s", reply.id)
+            log.warning("A viewer does not read its replies; dropped a %s", type(reply).__name__)
 
 
 class Subscriber(_Socket):

@@ -23,6 +23,8 @@ from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
+    Detail,
+    Done,
     FilterSet,
     Layer,
     Planned,
@@ -33,8 +35,20 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import AddFilters, Control, RemoveFilters, Undo
+from revacnn_lightning.protocol.requests import (
+    AddFilters,
+    Control,
+    Freeze,
+    MergeFilters,
+    Reinitialize,
+    RemoveFilters,
+    SetFilter,
+    Undo,
+    Unfreeze,
+    Watch,
+)
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from tests.viewer.fake_detail import FakeDetails
 
 STATISTICS = ["gradient", "activation", "weight_norm"]
 
@@ -150,11 +164,16 @@ class FakeTraining:
         self.ids: list[list[int]] = []
         self.base: dict[int, np.ndarray] = {}  # id -> base value of each statistic
         self.undone: list[list[list[int]]] = []
+        self.details = FakeDetails(seed)
+        self.watched: dict[str, tuple[Watch, float]] = {}  # layer -> wish, until when
+        self.detailed: dict[str, float] = {}
+        self.frozen: set[int] = set()
         for conv in self.convs:
             self.ids.append([self._new_filter() for _ in range(conv.width)])
         dead = self.random.random(self.next_id) < 0.015
-        for id_ in np.flatnonzero(dead):
-            self.base[int(id_)][:] = (1e-7, 0.0, 0.1)
+        self.dead = {int(id_) for id_ in np.flatnonzero(dead)}
+        for id_ in self.dead:
+            self.base[id_][:] = (1e-7, 0.0, 0.1)
 
     def _new_filter(self) -> int:
         id_ = self.next_id
@@ -181,6 +200,7 @@ class FakeTraining:
                     stride=(conv.stride, conv.stride),
                     groups=1,
                     ids=list(self.ids[i]),
+                    frozen=[k for k, id_ in enumerate(self.ids[i]) if id_ in self.frozen],
                     activation_of=f"relu{i + 1}",
                     refused=conv.refused,
                 )
@@ -248,6 +268,11 @@ class FakeTraining:
         body = request.body
         if isinstance(body, Control):
             return [self.structure(), self.status()]
+        if isinstance(body, Watch):
+            if body.layer not in [conv.name for conv in self.convs]:
+                return [RefusedReply(request.id, f"there is no conv {body.layer!r}", self.version)]
+            self.watched[body.layer] = (body, time.monotonic() + 5)
+            return [Done(request.id)]
         if request.version is not None and request.version != self.version:
             reason = f"the network is at version {self.version}, not at {request.version} any more"
             return [RefusedReply(request.id, reason, self.version)]
@@ -261,8 +286,30 @@ class FakeTraining:
             self.undone.pop()
         else:
             self.undone.append([list(ids) for ids in self.ids])
+        if isinstance(body, Freeze | Unfreeze):
+            ids = self.ids[[conv.name for conv in self.convs].index(body.layer)]
+            chosen = {ids[i] for i in body.filters or range(len(ids))}
+            self.frozen = self.frozen | chosen if isinstance(body, Freeze) else self.frozen - chosen
         self.ids, self.version = after, self.version + 1
         return [Applied(request.id, self.step, self.version, plan), self.structure()]
+
+    def due_details(self) -> list[Detail]:
+        """Details of the watched layers whose time has come."""
+        now, due = time.monotonic(), []
+        for at, conv in enumerate(self.convs):
+            wish, until = self.watched.get(conv.name, (None, 0.0))
+            if wish is None or now > until:
+                continue
+            if now - self.detailed.get(conv.name, 0.0) < 1 / wish.hz:
+                continue
+            self.detailed[conv.name] = now
+            due.append(
+                self.details.detail(
+                    self.run, self.version, self.step, conv.name, self.ids[at], conv.kernel,
+                    at == 0, self.dead, wish.image,
+                )
+            )  # fmt: skip
+        return due
 
     def _plan(self, body: object) -> tuple[list[list[int]], PlanSummary] | str:
         after = [list(ids) for ids in self.ids]
@@ -271,6 +318,10 @@ class FakeTraining:
                 return "there is no edit to take back"
             after = self.undone[-1]
             return after, self._summary("Undo the last edit", [], after, "")
+        if isinstance(body, Freeze | Unfreeze | Reinitialize | SetFilter):
+            return after, self._summary(f"{type(body).__name__} {body.layer}", [], after, "")
+        if isinstance(body, MergeFilters):
+            body = RemoveFilters(body.layer, body.filters[1:])
         if not isinstance(body, (AddFilters, RemoveFilters)):
             return f"this training does not serve {type(body).__name__} yet"
         names = [conv.name for conv in self.convs]
@@ -349,6 +400,8 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
                     if isinstance(reply, Structure):
                         publisher.publish(reply)
             publisher.publish(training.snapshot())
+            for detail in training.due_details():
+                publisher.publish(detail)
             if time.monotonic() - said > 1:
                 said = time.monotonic()
                 publisher.publish(training.structure())

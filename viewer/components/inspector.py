@@ -39,7 +39,7 @@ class Inspector(HtmlPart):
             "layer": layer.name,
             "facts": _facts(layer),
             "about": _about(layer),
-            "filter": f"filter {index}" + (" · staged" if staged else ""),
+            "filter": _which(index, len(self.tab.picked())) + (" · staged" if staged else ""),
             "values": _values(self.tab, at, index),
             "sort": self.tab.sort_by,
             "refused": {"add": why, "split": why, "remove": why or alone},
@@ -49,6 +49,11 @@ class Inspector(HtmlPart):
                 "remove": f"Stage the removal of filter {index}, or take it back  (Delete)",
             },
         }
+
+
+def _which(index: int, n_picked: int) -> str:
+    """``filter 3``, or ``filter 3 and 4 more``."""
+    return f"filter {index}" + (f" and {n_picked - 1} more" if n_picked > 1 else "")
 
 
 def _facts(layer: Layer) -> str:

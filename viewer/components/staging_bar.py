@@ -89,7 +89,7 @@ class Reply(HtmlPart):
         record = self.tab.reply
         if record is None:
             return {}
-        if record.state == "applied" and self.tab.reply_age() > APPLIED_SECONDS:
+        if record.state in ("applied", "done") and self.tab.reply_age() > APPLIED_SECONDS:
             self.tab.reply = None
             return {}
         return {
@@ -127,4 +127,6 @@ class Changes(HtmlPart):
 def _outcome(record: RequestRecord) -> str:
     if record.state == "applied":
         return f"applied at batch {count(record.step)}"
+    if record.state == "done":
+        return "done"
     return "refused" if record.state == "refused" else "sent, waiting for the next batch"

@@ -14,7 +14,7 @@ from bokeh.events import ModelEvent
 from bokeh.model import Model
 from bokeh.models.glyphs import Scatter
 
-__all__ = ["Command", "FlowPaths", "JitterScatter", "PageLink", "Panel"]
+__all__ = ["Command", "FlowPaths", "JitterScatter", "PageLink", "Panel", "Sprites"]
 
 
 class JitterScatter(Scatter):
@@ -38,6 +38,20 @@ class Panel(Model):
 
     part = String()
     data = Dict(String, Any)
+
+
+class Sprites(Panel):
+    """Pictures of filters, to be drawn wherever ``part`` says. ``data`` is set after the arrays.
+
+    The arrays have one row per filter; `data` tells how they are to be coloured.
+    """
+
+    atlas = Any()  # uint8 (n, h, w), levels, or (n, h, w, 3), red, green, blue
+    ids = Any()  # float64 (n,)
+    places = Any()  # float32 (n, 2): where each stands, NaN if nowhere
+    odd = Any()  # uint8 (n,): `Oddity`
+    amp = Any()  # float32 (n,): gradient, 0 to 1: colour of the border
+    values = Any()  # float32 (n, 2): gradient and activation, as they are
 
 
 class PageLink(Model):

@@ -27,9 +27,11 @@
   }
 
   /** Called by the server's panels with their newest data. */
-  page.draw = (part, data) => {
+  page.models = {}
+  page.draw = (part, data, model) => {
     page.parts[part] = data
-    if (page.byId("app") != null) page.drawers[part]?.(data)
+    page.models[part] = model
+    if (page.byId("app") != null) page.drawers[part]?.(data, model)
   }
 
   page.say = (text) => {
@@ -69,7 +71,7 @@
   }
 
   addEventListener("DOMContentLoaded", () => {
-    for (const [part, data] of Object.entries(page.parts)) page.drawers[part]?.(data)
+    for (const [part, data] of Object.entries(page.parts)) page.drawers[part]?.(data, page.models[part])
     set_motion(page.motion)
     page.byId("motion").addEventListener("input", (event) => {
       set_motion(Number(event.target.value))

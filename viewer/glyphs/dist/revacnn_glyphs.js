@@ -28,6 +28,7 @@
     },
   }
   for (const theme of Object.values(THEMES)) theme.colours = ramp(theme.ramp)
+  page.themes = THEMES
 
   function ramp(stops) {
     return Array.from({length: STEPS}, (_, k) => {
@@ -457,7 +458,7 @@
     }
     initialize() {
       super.initialize()
-      const draw = () => page.draw?.(this.part, plain(this.data))
+      const draw = () => page.draw?.(this.part, plain(this.data), this)
       this.connect(this.properties.data.change, draw)
       draw()
     }
@@ -471,5 +472,21 @@
     return Array.isArray(value) ? value.map(plain) : value
   }
 
-  register_models({JitterScatter, FlowPaths, PageLink, Panel})
+  /** A panel with arrays; the page takes them from ``model`` when ``data`` has changed. */
+  class Sprites extends Panel {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Sprites"
+    static {
+      this.define(({Any}) => ({
+        atlas: [Any, null],
+        ids: [Any, null],
+        places: [Any, null],
+        odd: [Any, null],
+        amp: [Any, null],
+        values: [Any, null],
+      }))
+    }
+  }
+
+  register_models({JitterScatter, FlowPaths, PageLink, Panel, Sprites})
 })()

@@ -1,0 +1,50 @@
+# make demo    set everything up, train a small CNN and open the page on which it can be watched
+# make test    set everything up and run the tests
+# make check   lint, types and tests: what CI runs
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= examples/01_digits.py
+
+# torch and torchvision must come from one index in one call: builds of different origin do not
+# load into one process.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
+
+.PHONY: demo test check lint types browser clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
+
+test: $(VENV)/.dev browser
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+browser: $(VENV)/.dev
+	@.ci/browser $(BIN)/playwright
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "Installing what the demo needs (PyTorch is a few GB; this takes some minutes)"
+	@$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing what the tests need (PyTorch is a few GB; this takes some minutes)"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,150 @@
+"""How fast, how steady and how true the layouts of an opened layer are.
+
+``python -m benchmarks.embedding``: layouts of the filters, gradients, activation maps and
+activation gradients of a conv that learns digits, refreshed every 10 batches as the viewer does.
+
+- refresh: all four views, through the worker process; median of the refreshes.
+- moved: way of the filters from refresh to refresh in the view of coefficients, mean, in percent
+  of the layout's rms radius.
+- true: trustworthiness (k = 7) of the layout after all refreshes, as a part of that of one made
+  from nothing of the same data (Venna and Kaski 2001).
+- loop delay: 99th percentile of how much later than asked an event loop wakes up that polls the
+  worker as the viewer's does, while it lays out four views from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+import numpy as np
+from sklearn.manifold import trustworthiness
+
+from benchmarks.features import VIEWS, snapshots
+from benchmarks.report import Report, progress
+from revacnn_lightning.diagnostics.odd import Oddity, unit_rows
+from viewer.embedding import Job, Layout, Method, lay_out, relative_change
+from viewer.embedding_worker import EmbeddingWorker, Failure
+
+REFRESH_HZ = {64: 4.0, 128: 2.0, 512: 0.5, 2048: 0.05}  # what must be reached
+REFRESHES = {64: 12, 128: 12, 512: 10, 2048: 6}
+NEIGHBOURS = 7
+MOST_MOVED = 0.05
+LEAST_TRUE = 0.97
+LOOP_DELAY_MS = 50.0
+POLL_SECONDS = 0.01
+LOOP_SECONDS = 0.005
+
+Features = dict[str, np.ndarray]
+Layouts = dict[str, Layout]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--check", action="store_true", help="fail where a figure is missed")
+    parser.add_argument("--quick", action="store_true", help="64 and 512 filters, few refreshes")
+    parser.add_argument("--method", choices=["tsne", "umap", "pca"], default="tsne")
+    options = parser.parse_args()
+    sizes = [64, 512] if options.quick else list(REFRESH_HZ)
+    report = Report(
+        f"Layouts of four views ({options.method})",
+        ["filters", "first s", "refresh Hz", "moved %", *(f"true: {view}" for view in VIEWS)],
+    )
+    worker = EmbeddingWorker()
+    for n in progress(sizes, "Layouts", total=len(sizes)):
+        _measure(report, worker, options.method, n, 5 if options.quick else REFRESHES[n])
+    worker.close()
+    n = sizes[-1]
+    delay = asyncio.run(_loop_delay(next(snapshots(n, 1)), options.method))
+    report.check(f"loop delay p99, {n} filters, ms", delay, f"<= {LOOP_DELAY_MS:g}", delay <= 50)
+    return report.finish(options.json, options.check)
+
+
+def _measure(
+    report: Report, worker: EmbeddingWorker, method: Method, n: int, refreshes: int
+) -> None:
+    layouts: Layouts = {}
+    before: Features = {}
+    seconds, moved = [], []
+    for features in snapshots(n, refreshes + 1):
+        began = time.perf_counter()
+        new = _refresh(worker, method, features, layouts, before)
+        seconds.append(time.perf_counter() - began)
+        if layouts:
+            moved.append(_displacement(layouts[VIEWS[0]], new[VIEWS[0]]))
+        layouts, before = new, features
+    hz = float(1 / np.median(seconds[1:]))
+    way = float(np.mean(moved))
+    true = {view: _trueness(before[view], layouts[view], method) for view in VIEWS}
+    report.row(n, seconds[0], hz, 100 * way, *true.values())
+    report.check(f"refresh of {n} filters, Hz", hz, f">= {REFRESH_HZ[n]}", hz >= REFRESH_HZ[n])
+    report.check(f"moved per refresh, {n} filters", way, f"<= {MOST_MOVED}", way <= MOST_MOVED)
+    for view, part in true.items():
+        ok = part >= LEAST_TRUE
+        report.check(f"true after {refreshes} refreshes, {n}, {view}", part, ">= 0.97", ok)
+
+
+def _refresh(
+    worker: EmbeddingWorker, method: Method, features: Features, last: Layouts, before: Features
+) -> Layouts:
+    """The four layouts, each begun from the last."""
+    for view, rows in features.items():
+        change = relative_change(before[view], rows) if before else 1.0
+        worker.submit(view, Job(rows, np.arange(len(rows)), method, last.get(view), change))
+    done: Layouts = {}
+    while len(done) < len(features):
+        for view, layout in worker.poll():
+            if isinstance(layout, Failure):
+                raise RuntimeError(f"{view}: {layout.reason}")
+            done[str(view)] = layout
+        time.sleep(POLL_SECONDS)
+    return done
+
+
+def _displacement(before: Layout, after: Layout) -> float:
+    """Mean way of the filters that stand among the others in both, in rms radii."""
+    both = (before.odd == Oddity.NONE) & (after.odd == Oddity.NONE)
+    way = np.linalg.norm(after.positions[both] - before.positions[both], axis=1).mean()
+    centred = before.positions[both] - before.positions[both].mean(axis=0)
+    return float(way / np.sqrt((centred**2).sum(axis=1).mean()))
+
+
+def _trueness(features: np.ndarray, layout: Layout, method: Method) -> float:
+    """Trustworthiness of a layout, as a part of that of one from nothing."""
+    cold = lay_out(Job(features, layout.ids, method))
+    sound = layout.odd == Oddity.NONE
+    units = unit_rows(features[sound])
+    of = [
+        trustworthiness(units, each.positions[sound], n_neighbors=NEIGHBOURS)
+        for each in (layout, cold)
+    ]
+    return float(of[0] / of[1])
+
+
+async def _loop_delay(features: Features, method: Method) -> float:
+    """99th percentile (ms) of an event loop's delay while four layouts are made from nothing."""
+    worker = EmbeddingWorker()
+    worker.submit("warm-up", Job(next(iter(features.values()))[:64], np.arange(64), method))
+    while not worker.poll():
+        await asyncio.sleep(POLL_SECONDS)
+    for view, rows in features.items():
+        worker.submit(view, Job(rows, np.arange(len(rows)), method))
+    delays, done, polled = [], 0, 0.0
+    while done < len(features):
+        asked = time.perf_counter()
+        await asyncio.sleep(LOOP_SECONDS)
+        delays.append(time.perf_counter() - asked - LOOP_SECONDS)
+        if asked - polled > 0.025:
+            polled = asked
+            began = time.perf_counter()
+            done += len(worker.poll())
+            delays.append(time.perf_counter() - began)  # nothing else can run meanwhile
+    worker.close()
+    return 1000 * float(np.percentile(delays, 99))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,401 @@
+"""One training run: what it tells its viewers, and what it lets them change.
+
+Knows no Lightning: the callback feeds it from Lightning's hooks, a hand-written loop could feed
+it just as well. Each training batch is ``before_batch`` ... ``after_batch``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
+from revacnn_lightning.description import Topology, describe
+from revacnn_lightning.errors import Refused, RevacnnError, StaleStructure
+from revacnn_lightning.inbox import Inbox, Pending
+from revacnn_lightning.probe import to_float
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    Planned,
+    RefusedReply,
+    Reply,
+    Request,
+    Snapshot,
+    Status,
+    Structure,
+)
+from revacnn_lightning.protocol.requests import Command, Edit, SetHyperparameter, Watch
+from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.telemetry import Recorder, Recording
+
+__all__ = ["Endpoints", "Progress", "Session"]
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+PAUSE_POLL_SECONDS = 0.02  # how often a paused run looks for requests
+LAST_WORDS_SECONDS = 0.2  # how long closing waits for "finished" to reach the viewers
+
+State = Literal["training", "validating", "paused", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a run listens. Port 0 takes a free one; ``file`` None: a new one per run."""
+
+    host: str = "127.0.0.1"
+    telemetry_port: int = 0
+    request_port: int = 0
+    file: Path | None = None
+
+
+@dataclass
+class Progress:
+    """Where the training is. ``step`` counts training batches from 0; unknown totals are 0."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    batches: int = 0
+    epochs: int = 0
+
+
+@dataclass
+class _Facts:
+    """What goes with a recording. A GPU's recording, and so the loss, is read one batch later."""
+
+    progress: Progress
+    batches_per_second: float
+    loss: Tensor | float | None
+    loss_factor: float
+    learning_rates: list[float]
+    metrics: dict[str, float]
+    version: int = -1
+
+
+@dataclass
+class _Rate:
+    """Training batches per second, smoothed over about the last second."""
+
+    value: float = 0.0
+    _last: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        elapsed = max(now - self._last, 1e-6)
+        self._last = now
+        share = min(1.0, elapsed)  # of a second: long batches count at once
+        self.value += share * (1 / elapsed - self.value) if self.value else 1 / elapsed
+
+
+class Session:
+    """The wire, the recorder and the editor of one run.
+
+    Args:
+        model: the module whose convs are watched and steered.
+        editor: changes the model and its optimizers.
+        recorder: reads the statistics.
+        controls: holds, saves and ends the training.
+        endpoints: where to listen.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        editor: Editor,
+        recorder: Recorder,
+        controls: Controls,
+        endpoints: Endpoints,
+    ) -> None:
+        self.run = uuid.uuid4().hex[:12]
+        self.model = model
+        self.editor = editor
+        self.recorder = recorder
+        self.controls = controls
+        self.version = 0  # of the published structure
+        self.structure: Structure | None = None  # None until a batch has shown the forward order
+        self._state: State = "training"
+        self._progress = Progress()
+        self._rate = _Rate()
+        self._watched = False  # whether any viewer ever said hello
+        self._edited = False  # since the last batch
+        self._paused = False
+        self._steps = 0  # single batches to train although paused
+        self._topology = Topology(version=-1)
+        self._last_beat = 0.0
+        self._open(endpoints)
+
+    # ------------------------------------------------------------------ life
+
+    def _open(self, endpoints: Endpoints) -> None:
+        keys = Keys.generate()
+        self._publisher = Publisher(f"tcp://{endpoints.host}:{endpoints.telemetry_port}", keys)
+        try:
+            self._server = RequestServer(f"tcp://{endpoints.host}:{endpoints.request_port}", keys)
+        except OSError:
+            self._publisher.close()
+            raise
+        self._inbox = Inbox(self._server)
+        self.connection = Connection(
+            run=self.run,
+            telemetry=self._publisher.endpoint,
+            requests=self._server.endpoint,
+            server_key=keys.public,
+            model=type(self.model).__name__,
+            pid=os.getpid(),
+            hostname=socket.gethostname(),
+        )
+        try:
+            self.file = connections.write(self.connection, endpoints.file)
+        except RevacnnError:
+            self._publisher.close()
+            self._server.close()
+            raise
+
+    def close(self, state: State = "finished", detail: str = "") -> None:
+        """Say the last word, leave nothing on the model, on the disk or on the ports."""
+        for recording in self.recorder.flush():
+            self._publisher.publish(self._snapshot(recording))
+        self.recorder.detach()
+        connections.remove(self.file)
+        if self._state not in ("finished", "failed"):
+            self._inbox.refuse_all("the training has ended", self.version)
+            self._beat(state, detail)
+        self._server.close(LAST_WORDS_SECONDS)
+        self._publisher.close(LAST_WORDS_SECONDS)
+
+    # ------------------------------------------------------------------ a batch
+
+    def before_batch(
+        self,
+        progress: Progress,
+        probe: Callable[[], Probe],
+        *,
+        may_edit: bool = True,
+        cannot_edit: str = "",
+        loss_scale: Tensor | float = 1.0,
+    ) -> None:
+        """Carry out what was asked for, then begin to record.
+
+        Args:
+            progress: where the training is.
+            probe: makes the real forwards on samples of this batch; called only when needed.
+            may_edit: False in the middle of an accumulation window: edits wait for the next one.
+            cannot_edit: why this training cannot be changed at all; "" if it can.
+            loss_scale: what mixed precision multiplies the loss by in this batch.
+        """
+        self._progress = progress
+        while True:
+            self.take_requests()
+            self._inbox.serve(lambda request: self._answer(request, probe, cannot_edit), may_edit)
+            self._learn_topology(probe)
+            if not self._hold():
+                break
+        self.recorder.begin_batch(loss_scale=loss_scale)
+
+    def after_batch(
+        self,
+        *,
+        loss: Tensor | float | None,
+        learning_rates: list[float],
+        metrics: dict[str, float],
+        loss_factor: float = 1.0,
+    ) -> None:
+        """Publish what the batch told.
+
+        Args:
+            loss: of the batch, as the backward pass began from it (before mixed precision's scale).
+            learning_rates: of each parameter group of each optimizer.
+            metrics: what the module has logged.
+            loss_factor: what the loss, and with it all gradients, was multiplied by:
+                1 / accumulated batches. It is divided out.
+        """
+        self._rate.tick()
+        if isinstance(loss, Tensor):
+            loss = loss.detach().clone()
+        facts = _Facts(self._progress, self._rate.value, loss, loss_factor, learning_rates, metrics)
+        recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
+        self._follow_order()
+        facts.version = self.version
+        if recording is not None:
+            self._publisher.publish(self._snapshot(recording))
+        self.beat_if_due("training")
+
+    # ------------------------------------------------------------------ requests
+
+    def take_requests(self) -> None:
+        """Take what has arrived: greetings are answered at once, the rest at batch boundaries."""
+        self._inbox.take(self._greet)
+
+    def submit(self, edit: Edit, *, dry_run: bool = False) -> Pending:
+        """Ask for an edit from inside the process, any thread; done at the next batch boundary."""
+        return self._inbox.submit(edit, dry_run=dry_run)
+
+    def _greet(self, client: bytes) -> None:
+        self._watched = True
+        if self.structure is not None:
+            self._server.reply(client, self.structure)
+        self._server.reply(client, self._status(self._state))
+
+    def _answer(self, request: Request, probe: Callable[[], Probe], cannot_edit: str) -> Reply:
+        """Plan or carry out one request."""
+        edit = request.body
+        try:
+            if isinstance(edit, Command):
+                return Done(request.id, self._command(edit))
+            if cannot_edit:
+                raise RevacnnError(cannot_edit)
+            self._check_version(request.version)
+            if request.dry_run:
+                return Planned(request.id, self.editor.plan(edit, probe()).summary())
+            return self._apply(request.id, edit, probe())
+        except RevacnnError as error:
+            log.info("Refused %s: %s", edit, error)
+            return RefusedReply(request.id, str(error), self.version)
+        except Exception as error:  # a fault of ours costs the request, not the run
+            log.warning("%s failed and was not carried out", edit, exc_info=True)
+            reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
+            return RefusedReply(request.id, reason, self.version)
+
+    def _command(self, command: Command) -> str:
+        """Carry out a command; returns what was done, in words."""
+        controls = self.controls
+        if isinstance(command, Watch):
+            raise Refused("this training does not send the details of layers")
+        if isinstance(command, SetHyperparameter):
+            done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
+            self._beat(self._state)
+            return done
+        if command.action in ("checkpoint", "stop"):
+            path = controls.checkpoint(f"{self.run}-step={self._progress.step}")
+            if command.action == "checkpoint":
+                return f"Saved {path}"
+            controls.stop()
+            self._paused = False
+            return f"Stopping; saved {path}"
+        self._paused = command.action in ("pause", "step")
+        self._steps = 1 if command.action == "step" else 0
+        return {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}[command.action]
+
+    def _hold(self) -> bool:
+        """Whether to wait before this batch: paused, and no single step was asked for."""
+        if not self._paused:
+            return False
+        if self._steps > 0:
+            self._steps -= 1
+            return False
+        self.beat_if_due("paused")
+        time.sleep(PAUSE_POLL_SECONDS)
+        return True
+
+    def _check_version(self, version: int | None) -> None:
+        if version is not None and version != self.version:
+            raise StaleStructure(
+                f"the network has changed since (the request is for structure {version}, now it is "
+                f"{self.version}): look again, and repeat the request if it is still wanted"
+            )
+
+    def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
+        outcome = self.editor.apply(edit, probe)
+        self.recorder.follow()
+        self._edited = True
+        self._structure_changed()
+        log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
+        return Applied(
+            id=request_id,
+            step=self._progress.step,
+            version=self.version,
+            plan=outcome.plan.summary(),
+            output_change=outcome.output_change,
+            seconds=outcome.seconds,
+        )
+
+    # ------------------------------------------------------------------ what is published
+
+    def _follow_order(self) -> None:
+        """The forward order is known after the first batch, and may change with the model."""
+        known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
+        if self.structure is None or known != list(self.recorder.layers):
+            self._structure_changed()
+        elif self._edited:
+            self._publish_structure()  # only now it is known again what each activation sums
+        self._edited = False
+
+    def _structure_changed(self) -> None:
+        self.version += 1 if self.structure is not None else 0
+        self._publish_structure()
+
+    def _learn_topology(self, probe: Callable[[], Probe]) -> None:
+        """Trace which conv feeds which, and what cannot be edited, for the page to show."""
+        if self._watched and self.structure is not None and self._topology.version != self.version:
+            self._topology = Topology.traced(self.version, self.editor, probe)
+            self._publish_structure()
+
+    def _publish_structure(self) -> None:
+        self.structure = describe(
+            run=self.run,
+            version=self.version,
+            step=self._progress.step,
+            model=self.model,
+            recorder=self.recorder,
+            editor=self.editor,
+            topology=self._topology,
+        )
+        self._publisher.publish(self.structure)
+
+    def _snapshot(self, recording: Recording) -> Snapshot:
+        facts: _Facts = recording.tag
+        progress = facts.progress
+        loss = to_float(facts.loss)
+        return Snapshot(
+            run=self.run,
+            version=facts.version,
+            step=progress.step,
+            epoch=progress.epoch,
+            batch=progress.batch,
+            batches=progress.batches,
+            epochs=progress.epochs,
+            time=time.time(),
+            loss=None if loss is None else loss / facts.loss_factor,
+            learning_rates=facts.learning_rates,
+            batches_per_second=facts.batches_per_second,
+            statistics=recording.names,
+            values=recording.values,
+            metrics=facts.metrics,
+            every=recording.every,
+            nonfinite=recording.nonfinite,
+        )
+
+    def beat_if_due(self, state: State) -> None:
+        """Say that the run lives and what it does: on every change, else once a second."""
+        if state != self._state or time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
+            self._beat(state)
+
+    def _beat(self, state: State, detail: str = "") -> None:
+        self._state = state
+        self._last_beat = time.monotonic()
+        self._publisher.publish(self._status(state, detail))
+
+    def _status(self, state: State, detail: str = "") -> Status:
+        return Status(
+            run=self.run,
+            state=state,
+            step=self._progress.step,
+            version=self.version,
+            time=time.time(),
+            detail=detail,
+            groups=groups_of(self.controls.optimizers),
+        )

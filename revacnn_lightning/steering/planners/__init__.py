@@ -1,0 +1,22 @@
+"""From a request to an `EditPlan`, or to the sentence that says why there is none.
+
+Nothing in here touches the model.
+"""
+
+from __future__ import annotations
+
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering.plan import EditPlan
+from revacnn_lightning.steering.planners import filters, layers, values
+from revacnn_lightning.steering.planners.context import PLANNERS, Context
+
+__all__ = ["Context", "filters", "layers", "make_plan", "values"]
+
+
+def make_plan(context: Context, request: requests.Edit) -> EditPlan:
+    """Plan a request.
+
+    Raises:
+        Refused: it cannot be done; the message says why.
+    """
+    return PLANNERS[type(request)](context, request)

@@ -1,0 +1,178 @@
+"""Real forwards of the model that leave no mark on it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.steering.channels import Channels
+from revacnn_lightning.steering.tracer import Tracer
+
+__all__ = ["ForwardRaised", "Probe", "evaluate", "is_quiet", "quiet", "relative_change", "trace"]
+
+_QUIET = ContextVar("quiet", default=False)
+
+
+def is_quiet() -> bool:
+    """Whether the running forward is one of ours, of which no trace will remain."""
+    return _QUIET.get()
+
+
+class ForwardRaised(SteeringError):
+    """The model's own forward raised on the verifying batch."""
+
+
+@dataclass
+class Probe:
+    """Real forwards of the model, on one or two samples of the current batch.
+
+    Each of ``forwards`` runs one and returns its output. All are traced and what they show is
+    united; the output of the first is what `verify` compares before and after an edit.
+    """
+
+    forwards: Sequence[Callable[[], Any]]
+
+
+@contextmanager
+def quiet(model: nn.Module, training: bool | None = None) -> Iterator[None]:
+    """Whatever a forward does inside, afterwards the model is as it was.
+
+    Put back are: random number generators (torch on every device in use, numpy, Python), the
+    values of all buffers (batch-norm statistics), the ``training`` flags, and every ``.grad``.
+    ``training``: the mode for all modules inside; None leaves each as it is.
+    """
+    flags = [(m, m.training) for m in model.modules()]
+    buffers = [(m, name, b, b.detach().clone()) for m in model.modules()
+               for name, b in m._buffers.items() if b is not None]  # fmt: skip
+    grads = [(p, p.grad) for p in model.parameters()]
+    token = _QUIET.set(True)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=_devices(model)), torch.no_grad():
+            if training is not None:
+                for module, _ in flags:
+                    module.training = training
+            yield
+    finally:
+        _QUIET.reset(token)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for module, flag in flags:
+            module.training = flag
+        with torch.no_grad():
+            for module, name, buffer, value in buffers:
+                buffer.copy_(value)
+                module._buffers[name] = buffer
+        for parameter, grad in grads:
+            if parameter.grad is not grad:
+                parameter.grad = grad
+
+
+def _devices(model: nn.Module) -> list[int]:
+    return sorted({p.device.index for p in model.parameters()
+                   if p.device.type == "cuda" and p.device.index is not None})  # fmt: skip
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Compiled modules run their own Python, so that a trace sees every operation."""
+    if hasattr(torch.compiler, "set_stance"):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+def run(forward: Callable[[], Any]) -> Any:
+    """Run the user's forward.
+
+    Raises:
+        ForwardRaised: with what it raised, whatever that was.
+    """
+    try:
+        with _eager():
+            return forward()
+    except Exception as error:  # the model's forward is anyone's code
+        text = str(error).strip().splitlines()
+        detail = f"{type(error).__name__}: {text[0] if text else ''}"
+        raise ForwardRaised(f"the model's forward raised {detail}") from error
+
+
+def trace(model: nn.Module, probe: Probe, watched: Sequence[tuple[str, int, int]] = ()) -> Channels:
+    """Run every forward of the probe in training mode and unite what they show.
+
+    A second round in evaluation mode is run only if it may show convs that the first did not.
+    A model that is already training keeps the mode of each of its modules, so that batch norms
+    which the user froze stay frozen.
+
+    Raises:
+        ForwardRaised: a forward raised.
+    """
+    tracer = Tracer(model, watched)
+    with quiet(model, None if model.training else True):
+        _trace_once(tracer, probe)
+    if len(tracer.filters) < len(tracer.convs):
+        with quiet(model, False):
+            _trace_once(tracer, probe)
+    return Channels(tracer)
+
+
+def _trace_once(tracer: Tracer, probe: Probe) -> None:
+    for forward in probe.forwards:
+        with tracer.watching():
+            tracer.output(run(forward), tensors_in)
+
+
+def evaluate(model: nn.Module, probe: Probe) -> list[Tensor]:
+    """The floating-point outputs of the probe's first forward, in evaluation mode.
+
+    Raises:
+        ForwardRaised: the forward raised.
+    """
+    with quiet(model, False):
+        found = tensors_in(run(probe.forwards[0]))
+        return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested containers, dataclasses included."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            found += tensors_in([getattr(leaf, each.name) for each in fields(leaf)])
+    return found
+
+
+def relative_change(new: Sequence[Tensor], old: Sequence[Tensor]) -> float:
+    """max |new - old| / max |old| over all outputs; inf if shapes differ, nan becomes inf.
+
+    Values that are not finite in both at the same place and equal there count as equal.
+    """
+    if [t.shape for t in new] != [t.shape for t in old]:
+        return float("inf")
+    change = scale = 0.0
+    for a, b in zip(new, old, strict=True):
+        if not b.numel():
+            continue
+        x, y = a.detach().double(), b.detach().double()
+        same = (x == y) | (x.isnan() & y.isnan())
+        difference = torch.where(same, 0.0, (x - y).abs())
+        worst = float(difference.max())
+        change = max(change, worst if worst == worst else float("inf"))
+        finite = y[y.isfinite()]
+        scale = max(scale, float(finite.abs().max()) if finite.numel() else 0.0)
+    if change == 0.0:
+        return 0.0
+    return change / scale if scale > 0 else float("inf")

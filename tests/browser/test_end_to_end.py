@@ -1,0 +1,216 @@
+"""A real training, a real Bokeh server and a real browser: what the project exists for."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from revacnn_lightning import attach
+from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.protocol.messages import Snapshot
+from revacnn_lightning.protocol.requests import RemoveFilters
+from tests.browser.chromium import chromium
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 60_000  # milliseconds; machines that run tests may be busy
+
+pytestmark = pytest.mark.browser
+
+
+def environment() -> dict[str, str]:
+    """That of this process, with the package importable even where it is not installed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> object:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not happen within {seconds:g} s")
+
+
+@pytest.fixture(scope="module")
+def module_runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One directory of connection files for all processes of this module."""
+    return tmp_path_factory.mktemp("runtime")
+
+
+@pytest.fixture(scope="module")
+def processes(module_runtime_dir: Path, tmp_path_factory) -> Iterator[dict]:
+    """A training of digits, and ``bokeh serve viewer`` beside it."""
+    env = {**environment(), "REVACNN_RUNTIME_DIR": str(module_runtime_dir)}
+    log = tmp_path_factory.mktemp("log")
+    port = free_port()
+    example = [sys.executable, str(ROOT / "examples" / "01_digits.py"), "--pace", "30"]
+    serve = [sys.executable, "-m", "bokeh", "serve", str(ROOT / "viewer"), "--port", str(port)]
+    with (log / "training").open("w") as out, (log / "server").open("w") as served:
+        training = subprocess.Popen(example, stdout=out, stderr=out, env=env)
+        server = subprocess.Popen(serve, stdout=served, stderr=served, env=env)
+        yield {"training": training, "url": f"http://127.0.0.1:{port}/viewer", "log": log}
+        for process in (training, server):
+            process.send_signal(signal.SIGINT)
+        for process in (training, server):
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def page(processes: dict) -> Iterator[Page]:
+    server_log = processes["log"] / "server"
+    until(lambda: "Bokeh app running" in server_log.read_text(), "the server's start")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1680, "height": 960})
+        page.set_default_timeout(PATIENCE)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(processes["url"])
+        page.wait_for_function("window.revacnn && revacnn.ready", timeout=120_000)
+        yield page
+        assert errors == []
+
+
+@pytest.fixture
+def run(module_runtime_dir: Path, monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[Run]:
+    """The training itself, asked directly: what it says counts, not what the page shows."""
+    monkeypatch.setenv("REVACNN_RUNTIME_DIR", str(module_runtime_dir))
+    with attach(timeout=60) as attached:
+        yield attached
+
+
+def width(run: Run, layer: str) -> int:
+    run.poll()
+    assert run.structure is not None
+    return {each.name: each.out_channels for each in run.structure.layers}[layer]
+
+
+def losses(run: Run, count: int) -> list[float]:
+    """The losses of the next ``count`` batches."""
+    seen: list[float] = []
+
+    def enough() -> bool:
+        seen.extend(m.loss for m in run.poll() if isinstance(m, Snapshot) and m.loss is not None)
+        return len(seen) >= count
+
+    until(enough, f"{count} more batches")
+    return seen[:count]
+
+
+def nodes(page: Page, layer: str) -> list[dict]:
+    return page.evaluate(f"revacnn.nodes({layer!r})")
+
+
+def shown_width(page: Page, layer: str) -> int:
+    layers = page.evaluate("revacnn.parts.columns.layers")
+    return next(each["filters"] for each in layers if each["name"] == layer)
+
+
+def click_node(page: Page, layer: str, index: int) -> None:
+    [node] = [node for node in nodes(page, layer) if node["index"] == index]
+    page.mouse.click(node["x"], node["y"])
+    expect(page.locator("#layer")).to_have_text(layer)
+    expect(page.locator("#filter")).to_have_text(f"filter {index}")
+
+
+def apply_staged(page: Page) -> str:
+    """Press Apply; the text of the reply."""
+    apply = page.locator("#staging button.apply")
+    expect(apply).to_be_enabled(timeout=PATIENCE)
+    apply.click()
+    expect(page.locator("#reply[data-state=applied], #reply[data-state=refused]")).to_be_visible(
+        timeout=PATIENCE
+    )
+    return page.locator("#reply").inner_text()
+
+
+def clear(page: Page) -> None:
+    """Nothing staged, no reply shown."""
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+
+
+def test_the_page_fills_with_the_network_and_its_numbers(page: Page, run: Run):
+    for layer in run.structure.layers:
+        assert len(nodes(page, layer.name)) == layer.out_channels
+    fields = page.locator("#fields").inner_text()
+    for name in ("Epoch", "Batch", "Loss", "Learning rate", "Throughput"):
+        assert name in fields
+    assert page.locator("#run-state").inner_text().startswith("training")
+    assert re.search(r"Loss\s+\d", fields)
+
+
+def test_the_nodes_move_between_two_frames(page: Page):
+    before = {n["index"]: (n["x"], n["y"]) for n in nodes(page, "features.conv2")}
+    frames = page.evaluate("revacnn.frames")
+    page.wait_for_function(f"revacnn.frames > {frames + 5}")
+    pictures = [page.locator("#network").screenshot() for _ in range(2)]
+    assert pictures[0] != pictures[1]
+    assert set(before) == {n["index"] for n in nodes(page, "features.conv2")}
+
+
+def test_a_click_and_apply_removes_a_filter_and_the_training_goes_on_learning(page: Page, run: Run):
+    clear(page)
+    old = width(run, "features.conv2")
+    first = losses(run, 30)
+    click_node(page, "features.conv2", 5)
+    page.keyboard.press("Delete")
+    expect(page.locator("#staging .row[data-plan=planned] .title")).to_contain_text(
+        "conv2 · filter 5", timeout=PATIENCE
+    )
+    reply = apply_staged(page)
+    assert "conv2" in reply
+    until(lambda: width(run, "features.conv2") == old - 1, "the removal")
+    page.wait_for_function(f"revacnn.nodes('features.conv2').length == {old - 1}")
+    assert shown_width(page, "features.conv2") == old - 1
+    losses(run, 150)
+    last = losses(run, 30)
+    assert sum(last) < sum(first)
+
+
+def test_the_plus_button_and_apply_add_a_filter(page: Page, run: Run):
+    clear(page)
+    old = width(run, "features.conv1")
+    page.locator(".column[data-layer='features.conv1'] button.more").click()
+    expect(page.locator("#staging .row[data-plan=planned]")).to_be_visible(timeout=PATIENCE)
+    apply_staged(page)
+    until(lambda: width(run, "features.conv1") == old + 1, "the growth")
+    page.wait_for_function(f"revacnn.nodes('features.conv1').length == {old + 1}")
+    assert all(loss == loss for loss in losses(run, 20))
+
+
+def test_a_bad_request_shows_its_reason_and_changes_nothing(page: Page, run: Run):
+    clear(page)
+    alone = width(run, "features.conv3") - 1
+    run.ask(RemoveFilters("features.conv3", list(range(1, alone + 1))))
+    page.wait_for_function("revacnn.nodes('features.conv3').length == 1")
+    click_node(page, "features.conv3", 0)
+    page.keyboard.press("Delete")
+    staged = page.locator("#staging .row[data-plan=refused]")
+    expect(staged).to_contain_text("features.conv3", timeout=PATIENCE)
+    expect(staged.locator(".detail")).to_contain_text("last", timeout=PATIENCE)
+    expect(page.locator("#staging button.apply")).to_be_disabled()
+    assert width(run, "features.conv3") == 1
+    clear(page)
+
+
+def test_the_page_says_so_when_the_training_ends(page: Page, processes: dict):
+    processes["training"].send_signal(signal.SIGINT)
+    expect(page.locator("#dot[data-kind=training]")).to_have_count(0, timeout=PATIENCE)
+    assert "training" not in page.locator("#run-state").inner_text()

@@ -1,0 +1,109 @@
+"""The connection file: private, found by itself, and clear about what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+
+
+def make(run: str = "a", **changes: object) -> Connection:
+    fields = {
+        "run": run,
+        "telemetry": "tcp://127.0.0.1:41001",
+        "requests": "tcp://127.0.0.1:41002",
+        "server_key": "k" * 40,
+        "pid": os.getpid(),
+        "hostname": socket.gethostname(),
+    }
+    return Connection(**{**fields, **changes})
+
+
+def test_what_is_written_is_read(runtime_dir: Path):
+    path = connections.write(make())
+    assert path.parent == runtime_dir
+    assert connections.read(path) == make(started=connections.read(path).started)
+
+
+def test_only_the_owner_can_read_it_also_when_it_replaces_an_open_file(tmp_path: Path):
+    path = tmp_path / "mine.json"
+    path.write_text("{}")
+    path.chmod(0o644)
+    connections.write(make(), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path):
+    path = connections.write(make(), tmp_path / "open.json")
+    path.chmod(0o640)
+    with pytest.raises(ConnectionFileError, match=f"chmod 600 {path}"):
+        connections.read(path)
+
+
+def test_missing_file_says_where_it_was_looked_for(tmp_path: Path):
+    with pytest.raises(ConnectionFileError, match=str(tmp_path / "none.json")):
+        connections.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"run": 1}', b"\xff\xfe"])
+def test_a_file_with_other_content_is_refused(tmp_path: Path, content: bytes):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(ConnectionFileError, match="not a usable connection file"):
+        connections.read(path)
+
+
+def test_a_file_of_another_protocol_version_is_refused(tmp_path: Path):
+    path = connections.write(make(protocol=99), tmp_path / "new.json")
+    with pytest.raises(ConnectionFileError, match="protocol 99"):
+        connections.read(path)
+
+
+def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConnectionFileError, match="cannot write"):
+        connections.write(make(), tmp_path / "file" / "run.json")
+
+
+def test_the_newest_live_run_is_found(runtime_dir: Path):
+    connections.write(make("old", started=1.0))
+    connections.write(make("new", started=2.0))
+    (runtime_dir / "run-broken.json").write_text("{")
+    assert [run.run for run in connections.list_runs()] == ["new", "old"]
+    assert connections.find_newest().run == "new"
+
+
+def test_runs_whose_process_died_are_passed_over():
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **_CAPTURE)
+    connections.write(make("dead", pid=int(gone.stdout)))
+    with pytest.raises(ConnectionFileError, match=r"callbacks=\[ReVACNN\(\)\]"):
+        connections.find_newest()
+
+
+def test_a_run_on_another_machine_is_not_taken_for_dead():
+    assert not make(hostname="elsewhere", pid=2**22 + 1).process_is_gone()
+
+
+def test_the_ssh_command_forwards_both_ports():
+    assert make(hostname="gpu7").ssh_command() == (
+        "ssh -N -L 41001:127.0.0.1:41001 -L 41002:127.0.0.1:41002 gpu7"
+    )
+
+
+def test_the_file_holds_no_secret_key_of_the_training(tmp_path: Path):
+    content = msgspec.json.decode(connections.write(make(), tmp_path / "c.json").read_bytes())
+    assert not [name for name in content if "secret" in name]
+
+
+_CAPTURE = {"capture_output": True, "text": True, "check": True}

@@ -1,0 +1,148 @@
+"""encode and decode are inverse, and decode survives whatever arrives."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
+from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.protocol.messages import decode, encode
+
+LAYER = messages.Layer("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, ids=[0, 1])
+PLAN = messages.PlanSummary("Remove conv1 · filter 1", [messages.FilterSet("conv1", [1])])
+MESSAGES = [
+    messages.Structure("run", 1, 10, "Net", [LAYER], edges=[(0, 0)]),
+    messages.Status("run", "training", 10, 1, 1.5),
+    messages.Request("id", requests.RemoveFilters("conv1", [1]), version=1),
+    messages.Request("id", requests.Control("hello")),
+    messages.Planned("id", PLAN),
+    messages.Applied("id", 10, 2, PLAN, output_change=0.0),
+    messages.Done("id", "Paused"),
+    messages.RefusedReply("id", "no", 1),
+]
+
+
+def snapshot(values: np.ndarray, **changes: object) -> messages.Snapshot:
+    fields = {
+        "run": "run",
+        "version": 1,
+        "step": 10,
+        "epoch": 0,
+        "batch": 10,
+        "batches": 100,
+        "epochs": 5,
+        "time": 1.5,
+        "loss": 0.5,
+        "learning_rates": [0.1],
+        "batches_per_second": 20.0,
+        "statistics": ["gradient"],
+        "values": values,
+    }
+    return messages.Snapshot(**{**fields, **changes})
+
+
+def sent(message: messages.Message) -> list[bytes]:
+    """The frames as they arrive: bytes."""
+    return [bytes(frame) for frame in encode(message)]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_decode_is_the_inverse_of_encode(message: messages.Message):
+    assert decode(sent(message)) == message
+
+
+@given(st.integers(0, 4), st.integers(0, 50))
+def test_arrays_travel_as_raw_buffers(statistics: int, filters: int):
+    values = np.random.default_rng(0).normal(size=(statistics, filters)).astype(np.float32)
+    frames = sent(snapshot(values))
+    received = decode(frames)
+    assert frames[2] == values.tobytes()
+    assert isinstance(received, messages.Snapshot)
+    assert received.values.dtype == np.float32
+    np.testing.assert_array_equal(received.values, values)
+
+
+def test_arrays_of_another_layout_or_type_arrive_right():
+    values = np.arange(6.0).reshape(2, 3).T  # float64, not contiguous
+    received = decode(sent(snapshot(values)))
+    assert isinstance(received, messages.Snapshot)
+    np.testing.assert_array_equal(received.values, values)
+
+
+def test_unknown_topic_is_ignored_so_that_newer_trainings_can_say_more():
+    assert decode([b"weather", b"\x80"]) is None
+
+
+def test_unknown_fields_are_ignored_so_that_messages_can_grow():
+    topic, header = sent(MESSAGES[1])
+    grown = msgspec.msgpack.encode({**msgspec.msgpack.decode(header), "mood": "good"})
+    assert decode([topic, grown]) == MESSAGES[1]
+
+
+def test_unknown_fields_of_a_request_are_refused_because_they_would_change_what_is_done():
+    body = {"type": "RemoveFilters", "layer": "conv1", "filters": [1], "only_if": "dead"}
+    header = msgspec.msgpack.encode({"type": "request", "id": "x", "body": body})
+    with pytest.raises(ProtocolError, match="only_if"):
+        decode([b"request", header])
+
+
+def test_request_of_another_protocol_version_says_what_to_do():
+    with pytest.raises(ProtocolVersionError, match="install the same revacnn-lightning"):
+        decode(sent(messages.Request("id", requests.Undo(), protocol=99)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "complaint"),
+    [
+        ([], "0 frames"),
+        ([b"status"], "1 frames"),
+        ([b"status"] * 100, "100 frames"),
+        ([b"status", b""], "malformed status"),
+        ([b"status", b"\xc1"], "malformed status"),
+        ([b"request", b"\x81\xa2id\xa1x"], "malformed request"),
+        ([b"snapshot", b"\x80"], "malformed snapshot"),
+    ],
+)
+def test_malformed_messages_are_protocol_errors(frames: list[bytes], complaint: str):
+    with pytest.raises(ProtocolError, match=complaint):
+        decode(frames)
+
+
+@pytest.mark.parametrize(
+    ("shape", "frame"), [([2, 3], 5), ([2, 3], -1), ([-2, -3], 0), ([7, 1], 0), ([2**40, 2**40], 0)]
+)
+def test_array_descriptions_that_lie_are_protocol_errors(shape: list[int], frame: int):
+    topic, header, buffer = sent(snapshot(np.zeros((2, 3), np.float32)))
+    fields = msgspec.msgpack.decode(header)
+    fields["values"] = {"shape": shape, "frame": frame}
+    with pytest.raises(ProtocolError):
+        decode([topic, msgspec.msgpack.encode(fields), buffer])
+
+
+@given(st.sampled_from([b"request", b"snapshot", b"structure", b"applied"]), st.binary())
+def test_noise_never_raises_anything_but_a_protocol_error(topic: bytes, noise: bytes):
+    try:
+        decode([topic, noise])
+    except ProtocolError:
+        return
+
+
+@given(st.data())
+def test_a_message_damaged_in_one_byte_decodes_or_is_a_protocol_error(data: st.DataObject):
+    frames = sent(data.draw(st.sampled_from(MESSAGES)))
+    position = data.draw(st.integers(0, len(frames[1]) - 1))
+    damaged = bytearray(frames[1])
+    damaged[position] = data.draw(st.integers(0, 255))
+    try:
+        decode([frames[0], bytes(damaged)])
+    except ProtocolError:
+        return
+
+
+def test_a_deeply_nested_header_does_not_exhaust_the_stack():
+    with pytest.raises(ProtocolError):
+        decode([b"request", b"\x91" * 1_000_000])

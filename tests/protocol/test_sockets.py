@@ -1,0 +1,178 @@
+"""The wire between two ends: nothing waits, nothing leaks, nobody without the key gets in."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import zmq
+
+from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.messages import RefusedReply, Request, Status
+from revacnn_lightning.protocol.requests import Control, Undo
+from revacnn_lightning.protocol.sockets import (
+    Keys,
+    Publisher,
+    Requester,
+    RequestServer,
+    Subscriber,
+)
+from tests.protocol.test_messages import snapshot
+
+STATUS = Status("run", "training", 1, 0, 0.0)
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> object:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.01)
+    raise AssertionError("did not happen in time")
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys.generate()
+
+
+@pytest.fixture
+def publisher(keys: Keys) -> Iterator[Publisher]:
+    end = Publisher("tcp://127.0.0.1:0", keys)
+    yield end
+    end.close()
+
+
+@pytest.fixture
+def server(keys: Keys) -> Iterator[RequestServer]:
+    end = RequestServer("tcp://127.0.0.1:0", keys)
+    yield end
+    end.close()
+
+
+@pytest.fixture
+def subscriber(publisher: Publisher, keys: Keys) -> Iterator[Subscriber]:
+    end = Subscriber(publisher.endpoint, keys.public)
+    yield end
+    end.close()
+
+
+@pytest.fixture
+def requester(server: RequestServer, keys: Keys) -> Iterator[Requester]:
+    end = Requester(server.endpoint, keys.public)
+    yield end
+    end.close()
+
+
+def test_telemetry_arrives(publisher: Publisher, subscriber: Subscriber):
+    def received() -> list[object]:
+        publisher.publish(STATUS)
+        return list(subscriber.poll())
+
+    assert until(received)[0] == STATUS
+
+
+def test_a_request_is_answered_to_who_asked(server: RequestServer, requester: Requester):
+    requester.send(Request("mine", Undo()))
+    [(client, request)] = until(lambda: list(server.drain()))
+    assert request == Request("mine", Undo())
+    server.reply(client, RefusedReply("mine", "because"))
+    assert until(lambda: list(requester.poll())) == [RefusedReply("mine", "because")]
+
+
+def test_a_reply_to_a_client_that_left_is_dropped(server: RequestServer, requester: Requester):
+    requester.send(Request("mine", Undo()))
+    [(client, _)] = until(lambda: list(server.drain()))
+    requester.close()
+    time.sleep(0.1)
+    server.reply(client, RefusedReply("mine", "because"))
+
+
+def test_malformed_requests_are_refused_by_name(server: RequestServer, requester: Requester):
+    requester._socket.send_multipart([b"request", b"\x81\xa2id\xa4mine"])
+    requester._socket.send_multipart([b"noise"])
+    until(lambda: server._socket.poll(100))
+    time.sleep(0.1)
+    assert list(server.drain()) == []
+    replies = []
+    until(lambda: (replies.extend(requester.poll()), len(replies) == 2)[1])
+    assert replies[0].id == "mine"
+    assert "malformed request" in replies[0].reason
+
+
+def test_a_flood_of_requests_is_taken_in_portions(server: RequestServer, requester: Requester):
+    for index in range(100):
+        requester.send(Request(str(index), Control("hello")))
+    time.sleep(0.5)
+    portions = [len(list(server.drain())) for _ in range(5)]
+    assert max(portions) <= 32
+    assert sum(portions) == 100
+
+
+def test_a_viewer_that_never_reads_does_not_block_the_publisher(
+    publisher: Publisher, subscriber: Subscriber
+):
+    until(lambda: (publisher.publish(STATUS), list(subscriber.poll()))[1])
+    for _ in range(2000):  # 2,000 x 400 kB, far beyond any buffer
+        publisher.publish(snapshot(np.zeros((4, 26_000), np.float32)))
+
+
+def test_without_the_key_nothing_is_heard(publisher: Publisher, keys: Keys):
+    stranger = Subscriber(publisher.endpoint, Keys.generate().public)
+    friend = Subscriber(publisher.endpoint, keys.public)
+    until(lambda: (publisher.publish(STATUS), list(friend.poll()))[1])
+    time.sleep(0.2)
+    assert list(stranger.poll()) == []
+    stranger.close()
+    friend.close()
+
+
+def test_an_unencrypted_client_is_not_let_in(server: RequestServer):
+    context = zmq.Context()
+    plain = context.socket(zmq.DEALER)
+    plain.linger = 0
+    plain.connect(server.endpoint)
+    plain.send_multipart([b"request", b"\x80"])
+    time.sleep(0.5)
+    assert list(server.drain()) == []
+    plain.close()
+    context.term()
+
+
+def test_garbage_on_the_port_is_harmless(server: RequestServer, requester: Requester):
+    port = int(server.endpoint.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+    requester.send(Request("mine", Undo()))
+    assert until(lambda: list(server.drain()))
+
+
+def test_a_port_that_is_taken_is_a_clear_error(publisher: Publisher, keys: Keys):
+    with pytest.raises(OSError, match="cannot listen on"):
+        Publisher(publisher.endpoint, keys)
+
+
+def test_closing_frees_the_port_and_may_be_repeated(keys: Keys):
+    first = Publisher("tcp://127.0.0.1:0", keys)
+    endpoint = first.endpoint
+    first.close()
+    first.close()
+    second = Publisher(endpoint, keys)
+    second.close()
+
+
+def test_a_structure_that_was_missed_is_asked_for_again(
+    publisher: Publisher, server: RequestServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("revacnn_lightning.protocol.client.HELLO_SECONDS", 0.0)
+    run = Run(Connection("run", publisher.endpoint, server.endpoint, keys.public))
+    until(lambda: list(server.drain()))  # the greeting, whose answer is lost
+    values = np.zeros((1, 2), np.float32)
+    until(lambda: (publisher.publish(snapshot(values)), run.poll())[1])
+    [(_, request), *_] = until(lambda: list(server.drain()))
+    assert request.body == Control("hello")
+    run.close()

@@ -1,0 +1,96 @@
+"""Small networks and trainings that the tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd-momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0),
+}
+
+
+class TwoConvs(pl.LightningModule):
+    """conv1 -> relu1 -> conv2 -> relu2 -> flatten -> linear, on 6x6 images, in float64."""
+
+    def __init__(self, optimizer: str = "adamw") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.optimizer = optimizer
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(4, 3, 3)
+        self.relu2 = nn.ReLU()
+        self.linear = nn.Linear(3 * 4 * 4, 2)
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.relu2(self.conv2(self.relu1(self.conv1(images))))
+        return self.linear(hidden.flatten(1))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = nn.functional.cross_entropy(self(images), labels)
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        self.log("val_loss", nn.functional.cross_entropy(self(images), labels))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return OPTIMIZERS[self.optimizer](self.parameters())
+
+
+def batches(count: int = 12, size: int = 4) -> DataLoader:
+    """The same ``count`` batches of random float64 images every time."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count * size, 1, 6, 6, generator=generator, dtype=torch.float64)
+    labels = torch.randint(2, (count * size,), generator=generator)
+    return DataLoader(TensorDataset(images, labels), batch_size=size)
+
+
+def fit(
+    model: pl.LightningModule,
+    callbacks: Sequence[pl.Callback] = (),
+    *,
+    count: int = 12,
+    validate: bool = False,
+    resume: Path | None = None,
+    **options: Any,
+) -> pl.Trainer:
+    """Train one epoch of ``count`` batches, quietly, on the CPU; or the rest of one."""
+    defaults: dict[str, Any] = {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": list(callbacks),
+        "limit_val_batches": 1.0 if validate else 0,
+    }
+    trainer = pl.Trainer(**{**defaults, **options})
+    trainer.fit(model, batches(count), batches(2), ckpt_path=resume)
+    return trainer
+
+
+class At(pl.Callback):
+    """Calls ``action(trainer, module)`` before the batch with this index begins, once."""
+
+    def __init__(self, batch_idx: int, action: Callable[[pl.Trainer, Any], None]) -> None:
+        self.batch_idx, self.action = batch_idx, action
+        self.done = False
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        if batch_idx == self.batch_idx and not self.done:
+            self.done = True
+            self.action(trainer, pl_module)

@@ -1,0 +1,198 @@
+"""Filters are added and removed exactly, on every conv of every small network."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor, Probe
+from tests.steering import nets
+
+CASES = [
+    (kind, name)
+    for kind in nets.NETS.values()
+    for name, module in kind().named_modules()
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and name != "aux"
+]
+each_conv = pytest.mark.parametrize(
+    ("kind", "layer"), CASES, ids=lambda v: getattr(v, "__name__", v)
+)
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@each_conv
+def test_new_filters_leave_the_function_as_it_was(kind: type[nn.Module], layer: str) -> None:
+    model, editor, probe = nets.editor_of(kind)
+    x = nets.images(3, seed=9)  # not the batch that the edit was verified on
+    before = nets.output(model, x)
+    width = model.get_submodule(layer).out_channels
+    outcome = editor.apply(requests.AddFilters(layer, count=2), probe)
+    assert model.get_submodule(layer).out_channels > width
+    assert difference(nets.output(model, x), before) < 1e-12
+    assert outcome.output_change is not None
+    assert outcome.output_change < 1e-12
+
+
+@each_conv
+def test_split_filters_leave_the_function_as_it_was(kind: type[nn.Module], layer: str) -> None:
+    model, editor, probe = nets.editor_of(kind)
+    before = nets.output(model)
+    editor.apply(requests.AddFilters(layer, count=2, split_from=1), probe)
+    assert difference(nets.output(model), before) < 1e-12
+
+
+@each_conv
+def test_a_silenced_filter_can_be_removed_without_a_trace(
+    kind: type[nn.Module], layer: str
+) -> None:
+    """Added with zero outgoing weights and removed again: what is left is the old network."""
+    model, editor, probe = nets.editor_of(kind)
+    state = copy.deepcopy(model.state_dict())
+    plan = editor.apply(requests.AddFilters(layer), probe).plan
+    move = next(m for m in plan.filters if m.layer == layer)
+    editor.apply(requests.RemoveFilters(layer, [move.new[0]]), probe)
+    after = model.state_dict()
+    assert [*after] == [*state]
+    assert all(torch.equal(after[name], state[name]) for name in state)
+
+
+@each_conv
+def test_removal_is_the_network_with_its_columns_zeroed(kind: type[nn.Module], layer: str) -> None:
+    model, editor, probe = nets.editor_of(kind)
+    twin = copy.deepcopy(model)
+    plan = editor.apply(requests.RemoveFilters(layer, [1]), probe).plan
+    with torch.no_grad():
+        for edit in plan.tensors:
+            if edit.fill == "zero":
+                kept = [i for a, b in edit.runs for i in range(a, b)]
+                gone = [i for i in range(edit.size) if i not in kept]
+                dict(twin.named_parameters())[edit.tensor].index_fill_(
+                    edit.dim, torch.tensor(gone), 0.0
+                )
+    x = nets.images(3, seed=9)
+    assert difference(nets.output(model, x), nets.output(twin, x)) < 1e-12
+
+
+@each_conv
+def test_training_goes_on_after_an_edit(kind: type[nn.Module], layer: str) -> None:
+    model, editor, probe = nets.editor_of(kind)
+    (optimizer,) = editor.optimizers
+    parameters = {id(p) for p in model.parameters()}
+    for _ in range(2):
+        nets.step(model, optimizer)
+        editor.apply(requests.AddFilters(layer), probe)
+        nets.step(model, optimizer)
+        editor.apply(requests.RemoveFilters(layer, [0]), probe)
+    nets.step(model, optimizer)
+    assert {id(p) for p in model.parameters()} == parameters
+    for parameter in model.parameters():
+        for value in optimizer.state[parameter].values():
+            assert value.ndim == 0 or value.shape == parameter.shape
+
+
+def test_what_goes_together_is_said() -> None:
+    _, editor, probe = nets.editor_of(nets.Residual)
+    plan = editor.plan(requests.RemoveFilters("stem.0", [3]), probe)
+    assert {s.layer for s in plan.sets} == {"stem.0", "a.1", "b.1"}
+    assert all(s.filters == [3] for s in plan.sets)
+    assert "a.1" in plan.why
+    _, editor, probe = nets.editor_of(nets.Grouped)
+    plan = editor.plan(requests.RemoveFilters("grouped.0", [1]), probe)
+    assert plan.why.endswith("one per group: 4")
+    assert {tuple(s.filters) for s in plan.sets} == {(1, 4, 7, 10), (2, 3, 8, 9, 14, 15, 20, 21)}
+
+
+def test_parameters_are_counted() -> None:
+    model, editor, probe = nets.editor_of(nets.Residual)
+    plan = editor.apply(requests.RemoveFilters("stem.0", [3, 4]), probe).plan
+    assert plan.parameters_after == sum(p.numel() for p in model.parameters())
+    assert plan.parameters_before > plan.parameters_after
+
+
+def test_ids_stay_with_their_filters() -> None:
+    _, editor, probe = nets.editor_of(nets.Plain)
+    assert editor.filter_ids("conv1") == [0, 1, 2, 3, 4, 5]
+    editor.apply(requests.RemoveFilters("conv1", [1, 4]), probe)
+    assert editor.filter_ids("conv1") == [0, 2, 3, 5]
+    editor.apply(requests.AddFilters("conv1", split_from=1), probe)
+    assert editor.filter_ids("conv1") == [0, 2, 6, 3, 5]
+    editor.apply(requests.RemoveFilters("conv1", [2]), probe)
+    editor.apply(requests.AddFilters("conv1"), probe)
+    assert editor.filter_ids("conv1") == [0, 2, 3, 5, 7]
+    assert editor.version == 4
+
+
+def test_a_filter_without_life_is_drawn_again() -> None:
+    """The conv behind sees the new filter only through a ReLU that it never passes at first."""
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 4, 1)
+            self.conv2 = nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv2(torch.relu(self.conv1(x)))
+
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model = Gate()
+        x = torch.full((1, 3, 1, 1), 1.0)  # one pixel: about half of all filters are silent on it
+        editor = Editor(model)
+        editor.journal.version = seed  # another draw each time
+        probe = Probe([partial(model, x)])
+        plan = editor.apply(requests.AddFilters("conv1"), probe).plan
+        assert not plan.notes
+        assert (model.conv1(x) > 0)[0, -1].all()
+
+
+def test_edges_are_the_topology() -> None:
+    _, editor, probe = nets.editor_of(nets.Residual)
+    edges = set(editor.edges(probe))
+    assert ("stem.0", "a.0.0") in edges
+    assert ("stem.0", "b.0.0") in edges
+    assert ("a.1", "b.0.0") in edges
+    assert ("a.0.0", "b.0.0") not in edges
+
+
+def test_refusals_name_the_reason() -> None:
+    _, editor, probe = nets.editor_of(nets.Auxiliary)
+    refusals = editor.refusals(probe)
+    assert set(refusals) == {"aux"}
+    assert "output" in refusals["aux"]
+    with pytest.raises(Refused, match="output"):
+        editor.apply(requests.AddFilters("aux"), probe)
+
+
+def test_a_plan_touches_nothing() -> None:
+    model, editor, probe = nets.editor_of(nets.Shuffle)
+    nets.step(model, editor.optimizers[0])
+    before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
+    editor.plan(requests.RemoveFilters("left.0", [1]), probe)
+    editor.plan(requests.AddFilters("first.0"), probe)
+    editor.edges(probe)
+    assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
+
+
+def test_frozen_parameters_memory_format_and_gradients_are_kept() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    model.to(memory_format=torch.channels_last)
+    model.conv1.requires_grad_(False)
+    nets.step(model, editor.optimizers[0])
+    gradient = model.conv2.weight.grad.clone()
+    editor.apply(requests.RemoveFilters("conv2", [2]), probe)
+    editor.apply(requests.AddFilters("conv1"), probe)
+    assert not model.conv1.weight.requires_grad
+    assert model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    kept = [0, 1, 3, 4, 5, 6, 7]
+    assert torch.equal(model.conv2.weight.grad[:, :6], gradient[kept])
+    assert model.conv2.weight.grad[:, 6:].eq(0).all()

@@ -1,0 +1,120 @@
+"""Frozen is frozen: weights, optimizer state and statistics; and free again afterwards."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor
+from tests.steering import nets
+
+OPTIMIZERS = [
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.1, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.1, "fused": True}),
+    ("Adam", {"lr": 0.1, "foreach": True}),
+    ("Rprop", {"lr": 0.1}),
+    ("ASGD", {"lr": 0.1, "weight_decay": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=lambda v: str(v))
+def test_nothing_moves_a_frozen_filter(name: str, options: dict[str, object]) -> None:
+    model = nets.build(nets.Plain)
+    optimizer = getattr(torch.optim, name)(model.parameters(), **options)
+    nets.step(model, optimizer)
+    editor = Editor(model, [optimizer])
+    editor.apply(requests.Freeze("conv1", [1, 4]), nets.probe_of(model))
+    assert editor.frozen_filters("conv1") == [1, 4]
+    tensors = [model.conv1.weight, model.conv1.bias, model.bn1.weight, model.bn1.bias]
+    tensors += [model.bn1.running_mean, model.bn1.running_var]
+    for parameter in (model.conv1.weight, model.bn1.bias):
+        tensors += [v for v in optimizer.state[parameter].values() if v.ndim]
+    before = [t.detach().clone() for t in tensors]
+    for i in range(3):
+        nets.step(model, optimizer, seed=i)
+    for then, now in zip(before, tensors, strict=True):
+        assert torch.equal(now[[1, 4]], then[[1, 4]])
+        assert not torch.equal(now[[0, 2, 3, 5]], then[[0, 2, 3, 5]])
+    editor.apply(requests.Unfreeze("conv1"), nets.probe_of(model))
+    assert editor.frozen_filters("conv1") == []
+    nets.step(model, optimizer)
+    assert not torch.equal(model.conv1.weight[1], before[0][1])
+    assert not torch.equal(model.bn1.running_mean[1], before[4][1])
+
+
+def test_frozen_before_the_first_step() -> None:
+    """State that the optimizer makes while they are frozen begins where it begins."""
+    model, editor, probe = nets.editor_of(nets.Plain)
+    editor.apply(requests.Freeze("conv2"), probe)
+    weight = model.conv2.weight.detach().clone()
+    nets.step(model, editor.optimizers[0])
+    assert torch.equal(model.conv2.weight, weight)
+    assert editor.optimizers[0].state[model.conv2.weight]["exp_avg"].eq(0).all()
+
+
+def test_freezing_follows_the_filter_not_the_index() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    editor.apply(requests.Freeze("conv1", [3]), probe)
+    row = model.conv1.weight[3].detach().clone()
+    editor.apply(requests.RemoveFilters("conv1", [1]), probe)
+    editor.apply(requests.AddFilters("conv1", split_from=0), probe)
+    assert editor.frozen_filters("conv1") == [3]
+    editor.apply(requests.RemoveFilters("conv1", [0]), probe)
+    assert editor.frozen_filters("conv1") == [2]
+    nets.step(model, editor.optimizers[0])
+    assert torch.equal(model.conv1.weight[2], row)
+    editor.apply(requests.RemoveFilters("conv1", [2]), probe)
+    assert editor.frozen_filters("conv1") == []
+    editor.apply(requests.Undo(), probe)
+    assert editor.frozen_filters("conv1") == [2]
+
+
+def test_freezing_leaves_the_output_and_is_undone() -> None:
+    model, editor, probe = nets.editor_of(nets.Residual)
+    outcome = editor.apply(requests.Freeze("a.1"), probe)
+    assert outcome.output_change == 0.0
+    editor.apply(requests.Undo(), probe)
+    weight = model.a[1].weight.detach().clone()
+    nets.step(model, editor.optimizers[0])
+    assert not torch.equal(model.a[1].weight, weight)
+
+
+def test_hooks_go_when_nothing_is_frozen() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    (optimizer,) = editor.optimizers
+    editor.apply(requests.Freeze("conv1"), probe)
+    assert optimizer._optimizer_step_pre_hooks
+    assert model.bn1._forward_hooks
+    pickle.loads(pickle.dumps(model))
+    copy.deepcopy(model)(nets.images())
+    editor.apply(requests.Unfreeze("conv1"), probe)
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert not model.bn1._forward_hooks
+    assert not model.bn1._forward_pre_hooks
+
+
+def test_new_optimizers_freeze_as_well() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    editor.apply(requests.Freeze("conv1"), probe)
+    editor.optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
+    weight = model.conv1.weight.detach().clone()
+    nets.step(model, editor.optimizers[0])
+    assert torch.equal(model.conv1.weight, weight)
+
+
+def test_refused() -> None:
+    _, editor, probe = nets.editor_of(nets.Plain)
+    with pytest.raises(Refused, match="not frozen"):
+        editor.apply(requests.Unfreeze("conv1", [1]), probe)
+    editor.apply(requests.Freeze("conv1", [1]), probe)
+    with pytest.raises(Refused, match="frozen already"):
+        editor.apply(requests.Freeze("conv1", [1]), probe)
+    with pytest.raises(Refused, match="unfreeze it first"):
+        editor.apply(requests.SetFilter("conv1", 1, [0], [1.0]), probe)

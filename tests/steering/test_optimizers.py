@@ -1,0 +1,107 @@
+"""Optimizers after an edit: survivors train exactly as in a run that was never edited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor
+from tests.steering import nets
+
+STEPS = 10
+DENSE: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.05}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}),
+    ("Adam", {"lr": 0.01, "amsgrad": True}),
+    ("AdamW", {"lr": 0.01}),
+    ("RMSprop", {"lr": 0.01, "centered": True, "momentum": 0.9}),
+    ("Adagrad", {"lr": 0.01, "initial_accumulator_value": 0.1}),
+    ("Adadelta", {"lr": 0.1}),
+    ("Adamax", {"lr": 0.01}),
+    ("NAdam", {"lr": 0.01}),
+    ("RAdam", {"lr": 0.01}),
+    ("ASGD", {"lr": 0.05, "t0": 2}),
+    ("Rprop", {"lr": 0.01}),
+]
+
+
+def without_third_channel() -> nn.Module:
+    """Plain with filter 2 of conv1 and conv2 dead: no gradient reaches or leaves them.
+
+    No bias stands before a batch norm (its gradient is rounding noise, which Rprop would follow).
+    """
+    model = nets.build(nets.Plain)
+    with torch.no_grad():
+        model.conv2.weight[2] = 0
+        model.conv2.bias[2] = -1  # below the ReLU for good
+        model.fc.weight[:, 8:12] = 0
+    model.conv1.register_parameter("bias", None)
+    return model
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first: int) -> None:
+    for i in range(steps):
+        x = nets.images(4, seed=first + i)
+        y = torch.randint(5, (4,), generator=torch.Generator().manual_seed(first + i))
+
+        def closure(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+
+@pytest.mark.parametrize("variant", ["default", "foreach"])
+@pytest.mark.parametrize(("name", "options"), DENSE, ids=lambda v: v if isinstance(v, str) else "")
+def test_survivors_train_as_without_the_edit(
+    name: str, options: dict[str, Any], variant: str
+) -> None:
+    if variant == "foreach":
+        options = {**options, "foreach": True}
+    make = getattr(torch.optim, name)
+    plain, pruned = without_third_channel(), without_third_channel()
+    optimizers = [make(m.parameters(), **options) for m in (plain, pruned)]
+    for model, optimizer in zip((plain, pruned), optimizers, strict=True):
+        train(model, optimizer, STEPS, first=0)
+    editor = Editor(pruned, [optimizers[1]])
+    editor.apply(requests.RemoveFilters("conv2", [2]), nets.probe_of(pruned))
+    for model, optimizer in zip((plain, pruned), optimizers, strict=True):
+        train(model, optimizer, STEPS, first=100)
+    kept = [0, 1, 3, 4, 5, 6, 7]
+    for ours, theirs in (
+        (pruned.conv1.weight, plain.conv1.weight),
+        (pruned.conv2.weight, plain.conv2.weight[kept]),
+        (pruned.fc.weight, plain.fc.weight[:, [i for i in range(32) if i // 4 != 2]]),
+    ):
+        assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "start"),
+    [("Adam", "exp_avg", 0.0), ("Adagrad", "sum", 0.25), ("Rprop", "step_size", 0.02)],
+)
+def test_new_entries_start_where_the_optimizer_starts_them(
+    name: str, key: str, start: float
+) -> None:
+    options = {"Adagrad": {"initial_accumulator_value": 0.25}}.get(name, {})
+    model = nets.build(nets.Plain)
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.02, **options)
+    nets.step(model, optimizer)
+    editor = Editor(model, [optimizer])
+    editor.apply(requests.AddFilters("conv1"), nets.probe_of(model))
+    assert optimizer.state[model.conv1.weight][key][6].eq(start).all()
+    assert optimizer.state[model.conv2.weight][key][:, 6].eq(start).all()
+
+
+def test_what_cannot_be_exact_is_said() -> None:
+    model = nets.build(nets.Plain)
+    editor = Editor(model, [torch.optim.Adafactor(model.parameters())])
+    plan = editor.plan(requests.RemoveFilters("conv1", [0]), nets.probe_of(model))
+    assert any("Adafactor" in note for note in plan.notes)

@@ -1,0 +1,196 @@
+"""Undo: as if it had never been, and what trained meanwhile keeps its training."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor, Journal
+from tests.steering import nets
+
+# kind of network, the edit
+EDITS = [
+    (nets.Residual, requests.RemoveFilters("stem.0", [1, 5])),
+    (nets.Residual, requests.AddFilters("a.1", count=2)),
+    (nets.Residual, requests.AddFilters("a.0.0", split_from=2)),
+    (nets.Grouped, requests.RemoveFilters("grouped.0", [2])),
+    (nets.Grouped, requests.AddFilters("conv.0")),
+    (nets.Concat, requests.RemoveFilters("up", [0])),
+    (nets.Concat, requests.MergeFilters("deep.0", [1, 3, 4])),
+    (nets.Shuffle, requests.RemoveFilters("left.0", [1])),
+    (nets.Plain, requests.SetFilter("conv2", 1, [0, 3], [1.0, 2.0])),
+    (nets.Plain, requests.Reinitialize("conv1", [0, 4])),
+    (nets.Plain, requests.InsertLayer("conv1")),
+    (nets.Plain, requests.InsertLayer("conv2", "dirac")),
+    (nets.Plain, requests.RemoveLayer("conv1")),
+    (nets.Residual, requests.RemoveLayer("a")),
+    (nets.Plain, requests.Freeze("conv1", [1])),
+]
+named = pytest.mark.parametrize(
+    ("kind", "request_"), EDITS, ids=lambda v: getattr(v, "__name__", type(v).__name__)
+)
+
+
+def trained(kind: type[nn.Module], optimizer: str = "Adam") -> tuple[nn.Module, Editor]:
+    model = nets.build(kind)
+    chosen = getattr(torch.optim, optimizer)(model.parameters(), lr=1e-2)
+    for i in range(2):
+        nets.step(model, chosen, seed=i)
+    return model, Editor(model, [chosen])
+
+
+@named
+def test_undone_at_once_nothing_ever_happened(
+    kind: type[nn.Module], request_: requests.Edit
+) -> None:
+    model, editor = trained(kind)
+    before = nets.checksum(model, *editor.optimizers)
+    probe = nets.probe_of(model)
+    editor.apply(request_, probe)
+    assert nets.checksum(model, *editor.optimizers) != before or kind is nets.Plain
+    editor.apply(requests.Undo(), probe)
+    assert nets.checksum(model, *editor.optimizers) == before
+    assert not editor.journal.entries
+    assert editor.version == 2
+
+
+@named
+def test_undone_at_once_training_goes_on_bit_for_bit(
+    kind: type[nn.Module], request_: requests.Edit
+) -> None:
+    model, editor = trained(kind)
+    twin, other = trained(kind)
+    editor.apply(request_, nets.probe_of(model))
+    editor.apply(requests.Undo(), nets.probe_of(model))
+    for i in range(3):
+        nets.step(model, editor.optimizers[0], seed=10 + i)
+        nets.step(twin, other.optimizers[0], seed=10 + i)
+    assert nets.checksum(model, *editor.optimizers) == nets.checksum(twin, *other.optimizers)
+
+
+@named
+def test_undone_later_the_structure_is_as_before(
+    kind: type[nn.Module], request_: requests.Edit
+) -> None:
+    model, editor = trained(kind)
+    shapes = {name: t.shape for name, t in model.state_dict().items()}
+    order = [[id(p) for p in g["params"]] for g in editor.optimizers[0].param_groups]
+    editor.apply(request_, nets.probe_of(model))
+    nets.step(model, editor.optimizers[0])
+    editor.apply(requests.Undo(), nets.probe_of(model))
+    assert {name: t.shape for name, t in model.state_dict().items()} == shapes
+    assert [[id(p) for p in g["params"]] for g in editor.optimizers[0].param_groups] == order
+    nets.step(model, editor.optimizers[0])
+
+
+def test_what_left_comes_back_as_it_was_and_the_rest_keeps_its_training() -> None:
+    model, editor = trained(nets.Plain)
+    (optimizer,) = editor.optimizers
+    weight = model.conv1.weight.detach().clone()
+    moment = optimizer.state[model.conv1.weight]["exp_avg"].clone()
+    editor.apply(requests.RemoveFilters("conv1", [2]), nets.probe_of(model))
+    nets.step(model, optimizer)
+    survivors = model.conv1.weight.detach().clone()
+    editor.apply(requests.Undo(), nets.probe_of(model))
+    assert torch.equal(model.conv1.weight[2], weight[2])
+    assert torch.equal(optimizer.state[model.conv1.weight]["exp_avg"][2], moment[2])
+    assert torch.equal(model.conv1.weight[[0, 1, 3, 4, 5]], survivors)
+    assert editor.filter_ids("conv1") == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_split_is_undone_with_the_training_since() -> None:
+    model, editor = trained(nets.Plain)
+    columns = model.conv2.weight.detach().clone()
+    editor.apply(requests.AddFilters("conv1", split_from=1), nets.probe_of(model))
+    with torch.no_grad():
+        model.conv2.weight[:, 1] += 0.25  # what training did to the first twin
+    editor.apply(requests.Undo(), nets.probe_of(model))
+    assert torch.allclose(model.conv2.weight[:, 1], columns[:, 1] + 0.25)
+    assert torch.equal(model.conv2.weight[:, [0, 2, 3, 4, 5]], columns[:, [0, 2, 3, 4, 5]])
+
+
+def test_twenty_edits_one_by_one_and_at_once() -> None:
+    model, editor = trained(nets.Residual)
+    probe = nets.probe_of(model)
+    before = nets.checksum(model, *editor.optimizers)
+    for i in range(10):
+        editor.apply(requests.AddFilters("stem.0"), probe)
+        editor.apply(requests.RemoveFilters("a.1", [i % 3]), probe)
+    middle = copy.deepcopy(model.state_dict())
+    editor.apply(requests.Undo(5), probe)
+    for _ in range(15):
+        editor.apply(requests.Undo(), probe)
+    assert nets.checksum(model, *editor.optimizers) == before
+    assert middle["stem.0.weight"].shape == (8, 3, 3, 3)
+    with pytest.raises(Refused, match="0 can"):
+        editor.apply(requests.Undo(), probe)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Rprop", "ASGD", "LBFGS", "Adafactor"])
+def test_undo_with_other_optimizers(optimizer: str) -> None:
+    def fit(model: nn.Module, chosen: torch.optim.Optimizer, seed: int) -> None:
+        def closure() -> torch.Tensor:
+            chosen.zero_grad()
+            loss = model(nets.images(4, seed)).square().mean()
+            loss.backward()
+            return loss
+
+        chosen.step(closure)
+
+    model = nets.build(nets.Plain)
+    chosen = getattr(torch.optim, optimizer)(model.parameters())
+    fit(model, chosen, 1)
+    editor = Editor(model, [chosen])
+    probe = nets.probe_of(model)
+    before = nets.checksum(model, chosen)
+    for request in (
+        requests.AddFilters("conv1", count=2),
+        requests.RemoveFilters("conv2", [1, 2]),
+        requests.InsertLayer("conv1"),
+        requests.RemoveLayer("conv2"),
+    ):
+        editor.apply(request, probe)
+        editor.apply(requests.Undo(), probe)
+        assert nets.checksum(model, chosen) == before
+    editor.apply(requests.AddFilters("conv1", count=2), probe)
+    editor.apply(requests.InsertLayer("conv1"), probe)
+    fit(model, chosen, 2)
+    editor.apply(requests.Undo(2), probe)
+    fit(model, chosen, 3)
+
+
+def test_undo_in_another_process() -> None:
+    """Saved and loaded in between, removed layers included."""
+    model, editor = trained(nets.Residual)
+    probe = nets.probe_of(model)
+    weight = model.a[1].weight.detach().clone()
+    before = copy.deepcopy(model.state_dict())
+    for request in (
+        requests.AddFilters("stem.0"),
+        requests.Freeze("stem.0", [0]),
+        requests.RemoveLayer("a"),
+        requests.RemoveFilters("b.0.0", [1]),
+    ):
+        editor.apply(request, probe)
+    file = io.BytesIO()
+    torch.save([editor.journal.to_data(), model.state_dict()], file)
+    file.seek(0)
+    data, weights = torch.load(file, weights_only=True)
+
+    fresh = nets.build(nets.Residual, seed=7)
+    journal = Journal.from_data(data)
+    journal.replay(fresh)
+    fresh.load_state_dict(weights)
+    later = Editor(fresh, [torch.optim.Adam(fresh.parameters())], journal=journal)
+    assert later.frozen_filters("stem.0") == [0]
+    later.apply(requests.Undo(4), nets.probe_of(fresh))
+    assert torch.equal(fresh.a[1].weight, weight)
+    after = fresh.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert not later.frozen_filters("stem.0")

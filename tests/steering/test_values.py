@@ -1,0 +1,77 @@
+"""Other coefficients for a filter, and two filters made one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from revacnn_lightning.protocol import requests
+from tests.steering import nets
+
+
+def test_a_filter_is_set_to_the_weighted_mean() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    (optimizer,) = editor.optimizers
+    nets.step(model, optimizer)
+    weight, bias = model.conv2.weight.detach().clone(), model.conv2.bias.detach().clone()
+    outcome = editor.apply(requests.SetFilter("conv2", 1, [0, 3], [1.0, 3.0]), probe)
+    assert torch.allclose(model.conv2.weight[1], 0.25 * weight[0] + 0.75 * weight[3])
+    assert torch.allclose(model.conv2.bias[1], 0.25 * bias[0] + 0.75 * bias[3])
+    rest = [0, 2, 3, 4, 5, 6, 7]
+    assert torch.equal(model.conv2.weight[rest], weight[rest])
+    assert optimizer.state[model.conv2.weight]["exp_avg"][1].eq(0).all()
+    assert optimizer.state[model.conv2.weight]["exp_avg"][0].ne(0).any()
+    assert outcome.output_change is not None
+    assert outcome.output_change > 0
+
+
+def test_transposed_convs_have_filters_too() -> None:
+    model, editor, probe = nets.editor_of(nets.Concat)
+    weight = model.up.weight.detach().clone()
+    editor.apply(requests.SetFilter("up", 1, [0], [2.0]), probe)
+    assert torch.allclose(model.up.weight[:, 1], weight[:, 0])
+
+
+def test_a_filter_is_drawn_anew() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    state = torch.get_rng_state()
+    weight = model.conv1.weight.detach().clone()
+    editor.apply(requests.Reinitialize("conv1", [2]), probe)
+    assert not torch.equal(model.conv1.weight[2], weight[2])
+    assert model.conv1.weight[2].abs().max() <= 27**-0.5  # 1 / sqrt(fan in)
+    assert torch.equal(model.conv1.weight[[0, 1, 3, 4, 5]], weight[[0, 1, 3, 4, 5]])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("others", [[3], [0, 3]])
+def test_merged_duplicates_keep_the_function(others: list[int]) -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    with torch.no_grad():
+        for tensor in (model.conv1.weight, model.conv1.bias, model.bn1.weight, model.bn1.bias,
+                       model.bn1.running_mean, model.bn1.running_var):  # fmt: skip
+            for other in others:
+                tensor[other] = tensor[1]
+    before = nets.output(model)
+    outcome = editor.apply(requests.MergeFilters("conv1", [1, *others]), probe)
+    assert torch.allclose(nets.output(model), before, rtol=1e-12)
+    assert model.conv1.out_channels == 6 - len(others)
+    assert outcome.output_change is not None
+    assert outcome.output_change < 1e-12
+
+
+def test_merging_behind_a_flatten() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    with torch.no_grad():
+        model.conv2.weight[5] = model.conv2.weight[2]
+        model.conv2.bias[5] = model.conv2.bias[2]
+    before = nets.output(model)
+    editor.apply(requests.MergeFilters("conv2", [5, 2]), probe)
+    assert torch.allclose(nets.output(model), before, rtol=1e-12)
+    assert editor.filter_ids("conv2") == [0, 1, 3, 4, 5, 6, 7]
+
+
+def test_merging_what_differs_says_how_much_it_changed() -> None:
+    _, editor, probe = nets.editor_of(nets.Plain)
+    outcome = editor.apply(requests.MergeFilters("conv1", [1, 4]), probe)
+    assert outcome.output_change is not None
+    assert outcome.output_change > 1e-3

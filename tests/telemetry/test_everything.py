@@ -1,0 +1,345 @@
+"""All statistics together, in networks that make it hard to tell whose map is whose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from revacnn_lightning.telemetry import STATISTICS, Recorder
+from tests.telemetry import obvious
+from tests.telemetry.adapter import of_layer
+
+IMAGES = torch.randn(6, 3, 10, 10, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def recorder_of():
+    made = []
+
+    def make(model, statistics=STATISTICS):
+        recorder = Recorder(model, statistics=statistics)
+        recorder.attach()
+        made.append(recorder)
+        return recorder
+
+    yield make
+    for recorder in made:
+        recorder.detach()
+
+
+def record(recorder, model, images=IMAGES):
+    model.zero_grad()
+    recorder.begin_batch()
+    obvious.train_step(model, images)
+    return recorder.end_batch()
+
+
+def expected(maps: torch.Tensor, gradient: torch.Tensor, absolute: bool) -> dict[str, np.ndarray]:
+    """What the map statistics should be, given all maps and their gradients, (B, C, H, W)."""
+    images = gradient.double().sum((2, 3))
+    return {
+        "activation": obvious.pixel_sum(maps.abs() if absolute else maps),
+        "firing": (maps > 0).double().mean((0, 2, 3)).numpy(),
+        "activation_gradient": gradient.double().abs().mean((0, 2, 3)).numpy(),
+        "signal_to_noise": (images.mean(0).abs() / images.std(0)).numpy(),
+    }
+
+
+def check(recording, layer, maps, gradient, absolute=False):
+    for name, values in expected(maps, gradient, absolute).items():
+        np.testing.assert_allclose(
+            of_layer(recording, name, layer), values, rtol=2e-3, atol=1e-6, err_msg=name
+        )
+
+
+class Residual(nn.Module):
+    """One ReLU for two places, as torchvision's ResNets have it, and a sum in place."""
+
+    def __init__(self, in_place: bool = True) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.second = nn.Conv2d(4, 3, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(3)
+        self.relu = nn.ReLU(inplace=in_place)
+        self.seen: dict[str, torch.Tensor] = {}
+
+    def keep(self, name: str, x: torch.Tensor) -> None:
+        if self.training and x.requires_grad:
+            self.seen[name] = x.detach().clone()
+            x.register_hook(lambda g: self.seen.__setitem__(name + ".gradient", g.clone()))
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.first(x)))
+        self.keep("first", y)
+        y = self.second(y)
+        self.keep("second", y)
+        y = self.bn2(y)
+        y += x
+        return self.relu(y)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_residual_block(recorder_of, in_place):
+    torch.manual_seed(0)
+    model = Residual(in_place)
+    recorder = recorder_of(model)
+    for batch in range(3):  # the first is traced, the others rely on it
+        recording = record(recorder, model, IMAGES * (1 + batch))
+        assert recording.names == list(STATISTICS)
+        for layer, absolute in (("first", False), ("second", True)):
+            check(
+                recording,
+                layer,
+                model.seen[layer],
+                model.seen[layer + ".gradient"],
+                absolute,
+            )
+    assert recorder.activation_of == {"first": "relu", "second": ""}
+
+
+def test_an_in_place_function_after_a_conv(recorder_of):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            self.map = y.detach().clone()
+            return F.relu_(y)
+
+    torch.manual_seed(0)
+    model = Net()
+    recorder = recorder_of(model)
+    for _ in range(3):
+        recording = record(recorder, model)
+        np.testing.assert_allclose(
+            of_layer(recording, "activation", "conv"),
+            obvious.pixel_sum(model.map.abs()),
+            rtol=1e-4,
+        )
+
+
+def test_a_map_that_is_overwritten_for_the_first_time_is_missed_once_not_wrong(recorder_of):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.overwrite = False
+
+        def forward(self, x):
+            y = self.conv(x)
+            self.map = y.detach().clone()
+            return F.relu_(y) if self.overwrite else F.relu(y)
+
+    torch.manual_seed(0)
+    model = Net()
+    recorder = recorder_of(model)
+    record(recorder, model)
+    record(recorder, model)
+    model.overwrite = True
+    missed = record(recorder, model)
+    assert np.isnan(of_layer(missed, "activation", "conv")).all()
+    again = record(recorder, model)
+    np.testing.assert_allclose(
+        of_layer(again, "activation", "conv"), obvious.pixel_sum(model.map.abs()), rtol=1e-4
+    )
+
+
+class Deciding(nn.Module):
+    """Takes another way on every other batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.extra = nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.batch = 0
+
+    def forward(self, x):
+        self.batch += 1
+        if self.batch % 2 == 0:
+            x = self.relu(self.extra(x))
+            self.extra_map = x.detach().clone()
+        y = self.relu(self.conv(x))
+        self.map = y.detach().clone()
+        return y
+
+
+def test_a_network_that_takes_another_way_is_never_recorded_wrongly(recorder_of):
+    torch.manual_seed(0)
+    model = Deciding()
+    recorder = recorder_of(model)
+    missed = 0
+    for batch in range(8):
+        recording = record(recorder, model)
+        values = of_layer(recording, "activation", "conv")
+        if np.isnan(values).all():
+            missed += 1
+        else:
+            np.testing.assert_allclose(values, obvious.pixel_sum(model.map), rtol=1e-4)
+        extra = of_layer(recording, "activation", "extra")
+        if model.batch % 2:
+            assert (extra == 0).all()
+        elif not np.isnan(extra).all():
+            np.testing.assert_allclose(extra, obvious.pixel_sum(model.extra_map), rtol=1e-4)
+        assert batch < 4 or not np.isnan(recording.values[:2]).any()
+    assert missed <= 1
+
+
+def test_several_forwards_of_varying_number(recorder_of):
+    torch.manual_seed(0)
+    model = Residual()
+    recorder = recorder_of(model)
+    for forwards in (1, 2, 3, 1):
+        model.zero_grad()
+        recorder.begin_batch()
+        maps = []
+        for i in range(forwards):
+            obvious.train_step(model, IMAGES * (1 + i))
+            maps.append(model.seen["first"])
+        recording = recorder.end_batch()
+        np.testing.assert_allclose(
+            of_layer(recording, "activation", "first"),
+            obvious.pixel_sum(torch.cat(maps)),
+            rtol=1e-4,
+        )
+        np.testing.assert_allclose(
+            of_layer(recording, "gradient", "first"),
+            obvious.mean_absolute_coefficient(model.first.weight.grad, model.first),
+            rtol=1e-3,
+        )
+
+
+def test_dearer_statistics_of_the_layers_that_are_looked_at(recorder_of):
+    torch.manual_seed(0)
+    model = Residual()
+    recorder = recorder_of(model, ("gradient", "activation"))
+    assert record(recorder, model).names == ["gradient", "activation"]
+    recorder.look_at(["second"])
+    recording = record(recorder, model)
+    assert recording.names == [
+        "gradient",
+        "activation",
+        "activation_gradient",
+        "firing",
+        "signal_to_noise",
+    ]
+    assert np.isnan(of_layer(recording, "firing", "first")).all()
+    check(recording, "second", model.seen["second"], model.seen["second.gradient"], True)
+    recorder.look_at([])
+    assert record(recorder, model).names == ["gradient", "activation"]
+
+
+def test_a_forward_without_gradients_counts_and_needs_none(recorder_of):
+    torch.manual_seed(0)
+    model = Residual()
+    recorder = recorder_of(model)
+    for _ in range(2):
+        recorder.begin_batch()
+        with torch.no_grad():
+            output = model(IMAGES)
+        recording = recorder.end_batch()
+    assert output.shape == IMAGES.shape
+    assert (of_layer(recording, "activation", "first") > 0).all()
+    assert (of_layer(recording, "activation_gradient", "first") == 0).all()
+    assert (of_layer(recording, "gradient", "first") == 0).all()
+
+
+def test_a_transposed_grouped_conv_with_everything(recorder_of):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.ConvTranspose2d(3, 6, 3, groups=3)
+            self.act = nn.SiLU()
+
+        def forward(self, x):
+            y = self.act(self.conv(x))
+            self.map = y.detach().clone()
+            y.register_hook(lambda g: setattr(self, "gradient", g.clone()))
+            return y
+
+    torch.manual_seed(0)
+    model = Net()
+    recorder = recorder_of(model)
+    for _ in range(2):
+        recording = record(recorder, model)
+        check(recording, "conv", model.map, model.gradient)
+        np.testing.assert_allclose(
+            of_layer(recording, "gradient", "conv"),
+            obvious.mean_absolute_coefficient(model.conv.weight.grad, model.conv),
+            rtol=1e-4,
+        )
+
+
+def test_double_precision(recorder_of):
+    torch.manual_seed(0)
+    model = Residual().double()
+    recorder = recorder_of(model)
+    for _ in range(2):
+        recording = record(recorder, model, IMAGES.double())
+    assert recording.values.dtype == np.float32
+    check(recording, "first", model.seen["first"], model.seen["first.gradient"])
+
+
+def test_no_memory_grows_over_many_batches(recorder_of):
+    import gc
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    recorder = recorder_of(model)
+
+    def objects() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    for _ in range(5):
+        record(recorder, model)
+    before = objects()
+    for _ in range(50):
+        record(recorder, model)
+    assert objects() - before < 20
+
+
+def test_a_small_budget_thins_out_the_dear_ones_and_says_so(recorder_of):
+    torch.manual_seed(0)
+    model = Residual()
+    recorder = Recorder(model, statistics=STATISTICS, max_overhead=1e-6)  # nothing is so cheap
+    optimizer = torch.optim.Adam(model.parameters())
+    recorder.attach()
+    measured = dict.fromkeys(STATISTICS, 0)
+    batches = 300
+    for batch in range(batches):
+        recorder.begin_batch()
+        optimizer.zero_grad()
+        obvious.train_step(model, IMAGES)
+        if batch % 2:
+            optimizer.step()
+        recording = recorder.end_batch()
+        for name in STATISTICS:
+            measured[name] += not np.isnan(of_layer(recording, name, "first")).all()
+    recorder.detach()
+    every = recorder.every
+    assert every["gradient"] == every["activation"] == 1
+    assert measured["gradient"] == measured["activation"] == batches
+    thinned = [name for name in STATISTICS if every[name] > 1]
+    assert len(thinned) >= 3
+    for name in STATISTICS:
+        assert measured[name] >= 2
+        assert name not in thinned or measured[name] < batches * 0.9
+    assert recording.every == [every[name] for name in recording.names]
+    assert recorder.overhead > 1e-6
+
+
+def test_without_a_budget_everything_is_gathered_always(recorder_of):
+    model = Residual()
+    recorder = recorder_of(model)
+    for _ in range(50):
+        recording = record(recorder, model)
+    assert set(recorder.every.values()) == {1}
+    assert np.isfinite(of_layer(recording, "firing", "first")).all()
+    assert recorder.overhead > 0

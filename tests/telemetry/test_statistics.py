@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from revacnn_lightning.telemetry import statistics
+from tests.telemetry import obvious
+
+SIZES = [
+    (2, 3, 5, 7),
+    (1, 1, 1, 1),
+    (4, 6, 2, 2),
+    (3, 5, 16, 16),
+    (64, 32, 24, 24),  # several blocks
+    (3, 200, 40, 40),  # a block smaller than an image
+    (0, 4, 3, 3),
+]
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3),
+    "strided": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_maps(size, layout, dtype):
+    torch.manual_seed(0)
+    maps = layout(torch.randn(size).to(dtype))
+    wide = maps.double()
+    torch.testing.assert_close(
+        statistics.map_sum(maps).double(), wide.sum((0, 2, 3)), rtol=1e-5, atol=1e-2
+    )
+    torch.testing.assert_close(
+        statistics.absolute_sum(maps).double(), wide.abs().sum((0, 2, 3)), rtol=1e-5, atol=1e-2
+    )
+    assert torch.equal(statistics.positive_count(maps), (maps > 0).sum((0, 2, 3)).float())
+
+
+def test_infinities_and_nans_show():
+    maps = torch.ones(2, 3, 4, 4)
+    maps[0, 1, 0, 0] = torch.inf
+    maps[1, 2, 0, 0] = torch.nan
+    sums = statistics.absolute_sum(maps)
+    assert sums[0] == 32
+    assert sums[1] == torch.inf
+    assert sums[2].isnan()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=st.integers(1, 3),
+    inputs=st.integers(1, 3),
+    outputs=st.integers(1, 4),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    transposed=st.booleans(),
+    last=st.booleans(),
+)
+def test_weights(groups, inputs, outputs, kernel, transposed, last):
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    conv = kind(groups * inputs, groups * outputs, kernel, groups=groups)
+    if last:
+        conv = conv.to(memory_format=torch.channels_last)
+    rows = statistics.filter_rows(conv.weight.detach(), conv)
+    assert rows.shape == (groups * outputs, inputs * kernel[0] * kernel[1])
+    torch.testing.assert_close(
+        statistics.rows_absolute_sum(rows).double() / rows.shape[1],
+        torch.from_numpy(obvious.mean_absolute_coefficient(conv.weight, conv)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    torch.testing.assert_close(
+        statistics.rows_norm(rows).double(),
+        torch.from_numpy(obvious.norm(conv.weight, conv)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_rows_of_an_ordinary_conv_are_no_copy(layout):
+    conv = nn.Conv2d(4, 8, 3).to(memory_format=layout)
+    rows = statistics.filter_rows(conv.weight.detach(), conv)
+    assert rows.data_ptr() == conv.weight.data_ptr()
+
+
+def test_large_weights_in_blocks():
+    conv = nn.Conv2d(300, 130, 3)
+    rows = statistics.filter_rows(conv.weight.detach(), conv)
+    torch.testing.assert_close(statistics.rows_absolute_sum(rows), rows.abs().sum(1))

@@ -1,0 +1,463 @@
+"""The callback in real Lightning trainings."""
+
+from __future__ import annotations
+
+import logging
+import stat
+import threading
+import time
+from pathlib import Path
+
+import lightning.pytorch
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from revacnn_lightning import ReVACNN, attach
+from revacnn_lightning.errors import ConnectionFileError, Refused, RequestTimeout
+from revacnn_lightning.protocol.messages import Applied, Message, Snapshot, Status, Structure
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from tests.small import At, TwoConvs, batches, fit
+
+
+class Watcher(pl.Callback):
+    """Attaches to the run from a thread of its own, as another process would, and keeps all."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._stop = threading.Event()
+        self._attached = threading.Event()
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx == 2:  # the structure is known after the first batch
+            deadline = time.monotonic() + 10
+            while not self._attached.is_set() and time.monotonic() < deadline:
+                time.sleep(0.01)
+                _revacnn(trainer)._session.take_requests()
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._finish()
+
+    def on_exception(self, trainer, pl_module, exception) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        time.sleep(0.2)
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        with attach(timeout=20) as run:
+            self._attached.set()
+            while not self._stop.is_set():
+                self.messages += run.poll()
+                time.sleep(0.005)
+            self.messages += run.poll()
+
+    def of(self, kind: type) -> list:
+        return [message for message in self.messages if isinstance(message, kind)]
+
+
+def _revacnn(trainer: pl.Trainer) -> ReVACNN:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, ReVACNN))
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def zero_new_filters(module: TwoConvs, old: int) -> None:
+    with torch.no_grad():
+        module.conv1.weight[old:] = 0
+        module.conv1.bias[old:] = 0
+
+
+# --------------------------------------------------------------------- an edit leaves the run alone
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
+def test_a_zero_filter_added_mid_run_leaves_the_run_unchanged(optimizer: str, accumulate: int):
+    options = {"count": 24, "accumulate_grad_batches": accumulate}
+    plain = TwoConvs(optimizer)
+    fit(plain, **options)
+
+    edited = TwoConvs(optimizer)
+    revacnn = ReVACNN()
+    ask = At(5, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
+    # The edit happens at the next start of an accumulation window, batch 6, before this callback.
+    zero = At(6, lambda _, module: zero_new_filters(module, old=4))
+    asked: list = []
+    fit(edited, [revacnn, ask, zero], **options)
+
+    assert isinstance(asked[0].result(), Applied)
+    assert asked[0].result().step == 6
+    assert edited.conv1.out_channels == edited.conv2.in_channels == 5
+    expected = weights(plain)
+    got = weights(edited)
+    for name in expected:
+        survivors = got[name]
+        if name.startswith("conv1"):
+            survivors = survivors[:4]
+        elif name == "conv2.weight":
+            survivors = survivors[:, :4]
+        torch.testing.assert_close(survivors, expected[name], rtol=1e-12, atol=1e-14)
+    assert not got["conv1.weight"][4:].any()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
+def test_a_zero_filter_removed_mid_run_leaves_the_run_unchanged(optimizer: str, accumulate: int):
+    def model_with_a_dead_filter() -> TwoConvs:
+        model = TwoConvs(optimizer)
+        with torch.no_grad():
+            model.conv1.weight[2] = 0
+            model.conv1.bias[2] = 0
+            model.conv2.weight[:, 2] = 0
+        return model
+
+    options = {"count": 24, "accumulate_grad_batches": accumulate}
+    plain = model_with_a_dead_filter()
+    fit(plain, **options)
+    edited = model_with_a_dead_filter()
+    revacnn = ReVACNN()
+    asked: list = []
+    ask = At(5, lambda *_: asked.append(revacnn.steer(RemoveFilters("conv1", [2]))))
+    fit(edited, [revacnn, ask], **options)
+
+    assert asked[0].result().step == 6
+    kept = [0, 1, 3]
+    expected = weights(plain)
+    expected["conv1.weight"] = expected["conv1.weight"][kept]
+    expected["conv1.bias"] = expected["conv1.bias"][kept]
+    expected["conv2.weight"] = expected["conv2.weight"][:, kept]
+    for name, value in weights(edited).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-14)
+
+
+def test_an_edit_in_mid_window_waits_for_the_next_window():
+    revacnn = ReVACNN()
+    asked: list = []
+    ask = At(1, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
+    fit(TwoConvs(), [revacnn, ask], accumulate_grad_batches=4)
+    assert asked[0].result().step == 4
+
+
+def test_an_edit_asked_for_during_validation_waits_for_the_next_training_batch():
+    asked: list = []
+
+    class AskInValidation(pl.Callback):
+        def on_validation_batch_start(self, trainer, *_) -> None:
+            if not trainer.sanity_checking and not asked:
+                asked.append(revacnn.steer(AddFilters("conv1")))
+                with pytest.raises(RequestTimeout):
+                    asked[0].result()
+
+    revacnn = ReVACNN()
+    fit(TwoConvs(), [revacnn, AskInValidation()], validate=True, val_check_interval=6)
+    assert asked[0].result().step == 6
+
+
+def test_the_optimizer_object_its_wrappers_and_the_schedule_stay_the_same():
+    seen: list[object] = []
+    revacnn = ReVACNN()
+
+    def note(trainer: pl.Trainer, _: object) -> None:
+        seen.append([trainer.optimizers[0], id(trainer.optimizers[0].param_groups[0])])
+
+    ask = At(2, lambda *_: revacnn.steer(AddFilters("conv1")))
+    fit(TwoConvs(), [revacnn, At(1, note), ask, At(6, note)])
+    assert seen[0][0] is seen[1][0]
+    assert seen[0][1] == seen[1][1]
+
+
+def test_an_edit_asked_for_when_nothing_trains_is_refused():
+    with pytest.raises(Refused, match="no training is running"):
+        ReVACNN().steer(AddFilters("conv1"))
+
+
+def test_an_edit_still_waiting_when_the_training_ends_is_refused():
+    revacnn = ReVACNN()
+    asked: list = []
+    ask = At(11, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
+    fit(TwoConvs(), [revacnn, ask])
+    with pytest.raises(Refused, match="has ended"):
+        asked[0].result()
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (RemoveFilters("conv1", [0, 1, 2, 3]), "conv1"),
+        (RemoveFilters("conv1", [4]), "4"),
+        (RemoveFilters("conv1", [-1]), "-1"),
+        (RemoveFilters("conv1", []), "conv1"),
+        (RemoveFilters("conv9", [0]), "conv9"),
+        (RemoveFilters("linear", [0]), "linear"),
+        (AddFilters("conv1", 0), "0"),
+        (AddFilters("conv1", 10**9), "1000000000"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_requests_are_refused_with_a_reason_and_change_nothing(edit, reason: str):
+    plain = TwoConvs()
+    fit(plain)
+    steered = TwoConvs()
+    revacnn = ReVACNN()
+    asked: list = []
+    fit(steered, [revacnn, At(3, lambda *_: asked.append(revacnn.steer(edit)))])
+    with pytest.raises(Refused, match=reason):
+        asked[0].result()
+    for name, value in weights(plain).items():
+        assert torch.equal(weights(steered)[name], value)
+
+
+# ---------------------------------------------------------------------- what is published
+
+
+def test_every_training_batch_is_published_and_no_other():
+    watcher = Watcher()
+    fit(TwoConvs(), [ReVACNN(), watcher], count=40, validate=True)
+    snapshots = watcher.of(Snapshot)
+    steps = [snapshot.step for snapshot in snapshots]
+    assert steps == list(range(steps[0], 40))
+    assert len(steps) >= 37
+    for snapshot in snapshots:
+        assert snapshot.batches == 40
+        assert snapshot.values.shape == (len(snapshot.statistics), 4 + 3)
+        assert {"gradient", "activation"} <= set(snapshot.statistics)
+        assert np.isfinite(snapshot.values[:2]).all()  # gradient and activation, always
+        assert snapshot.every[:2] == [1, 1]
+        assert snapshot.loss is not None
+        assert snapshot.learning_rates == [1e-3]
+
+
+def test_the_statistics_are_those_of_the_definition():
+    """Against the slow, obvious way: autograd and a plain forward, before each step."""
+    expected: dict[int, dict[str, torch.Tensor]] = {}
+
+    class Slow(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+            images, labels = batch
+            first = module.relu1(module.conv1(images))
+            second = module.relu2(module.conv2(first))
+            loss = nn.functional.cross_entropy(module.linear(second.flatten(1)), labels)
+            grads = torch.autograd.grad(loss, [module.conv1.weight, module.conv2.weight])
+            expected[batch_idx] = {
+                "gradient": torch.cat([grad.abs().mean((1, 2, 3)) for grad in grads]),
+                "activation": torch.cat([a.sum((2, 3)).mean(0) for a in (first, second)]),
+                "loss": loss.detach(),
+            }
+
+    watcher = Watcher()
+    # The slow way comes first: what it computes is not part of the batch that is recorded.
+    fit(TwoConvs(), [Slow(), ReVACNN(), watcher], count=12, accumulate_grad_batches=3)
+    snapshots = watcher.of(Snapshot)
+    assert len(snapshots) >= 9
+    for snapshot in snapshots:
+        slow = expected[snapshot.step]
+        for name in ("gradient", "activation"):
+            row = snapshot.values[snapshot.statistics.index(name)]
+            np.testing.assert_allclose(row, slow[name].detach().numpy(), rtol=1e-5)
+        assert snapshot.loss == pytest.approx(float(slow["loss"]), rel=1e-6)
+
+
+def test_the_structure_names_every_conv_and_follows_an_edit():
+    watcher = Watcher()
+    revacnn = ReVACNN()
+    ask = At(6, lambda *_: revacnn.steer(RemoveFilters("conv1", [1])))
+    fit(TwoConvs(), [revacnn, watcher, ask], count=20)
+    before, *_, after = watcher.of(Structure)
+    assert [layer.name for layer in before.layers] == ["conv1", "conv2"]
+    assert [layer.activation_of for layer in before.layers] == ["relu1", "relu2"]
+    assert before.layers[0].ids == [0, 1, 2, 3]
+    assert after.version > before.version
+    assert after.layers[0].ids == [0, 2, 3]
+    assert [layer.activation_of for layer in after.layers] == ["relu1", "relu2"]
+    assert after.layers[1].in_channels == 3
+    assert after.parameters < before.parameters
+    widths = {s.version: s.values.shape[1] for s in watcher.of(Snapshot)}
+    assert widths[before.version] == 7
+    assert widths[after.version] == 6
+
+
+def test_a_viewer_is_told_which_conv_feeds_which_and_that_the_run_ended():
+    watcher = Watcher()
+    fit(TwoConvs(), [ReVACNN(), watcher], count=20)
+    assert watcher.of(Structure)[-1].edges == [(0, 1)]
+    assert [status.state for status in watcher.of(Status)][-1] == "finished"
+
+
+# ---------------------------------------------------------------------- manners
+
+
+def traces(module: nn.Module) -> list[str]:
+    """Whatever a hook of ours could leave on a model."""
+    found = []
+    for name, child in module.named_modules():
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            found += [f"{name}.{kind}"] if getattr(child, kind) else []
+    for name, parameter in module.named_parameters():
+        found += [f"{name} hook"] if parameter._backward_hooks else []
+        found += [f"{name} post"] if parameter._post_accumulate_grad_hooks else []
+    return found
+
+
+def test_nothing_is_left_on_the_model_after_training():
+    plain, model = TwoConvs(), TwoConvs()
+    fit(plain)
+    fit(model, [ReVACNN()])
+    assert traces(model) == []
+    assert set(vars(model)) == set(vars(plain))
+
+
+@pytest.mark.parametrize("error", [ValueError("out of data"), KeyboardInterrupt()])
+def test_nothing_is_left_after_an_exception(error: BaseException, runtime_dir: Path):
+    def fail(*_: object) -> None:
+        raise error
+
+    model = TwoConvs()
+    with pytest.raises((ValueError, SystemExit)):
+        fit(model, [ReVACNN(), At(3, fail)])
+    assert traces(model) == []
+    assert list(runtime_dir.iterdir()) == []
+
+
+def test_a_crash_is_told_to_the_viewers():
+    def fail(*_: object) -> None:
+        raise ValueError("out of data")
+
+    watcher = Watcher()
+    with pytest.raises(ValueError, match="out of data"):
+        fit(TwoConvs(), [ReVACNN(), watcher, At(6, fail)])
+    last = watcher.of(Status)[-1]
+    assert (last.state, last.detail) == ("failed", "ValueError: out of data")
+
+
+def test_a_fault_of_ours_is_logged_and_the_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    plain = TwoConvs()
+    fit(plain)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    revacnn = ReVACNN()
+    watched = TwoConvs()
+    sabotage = At(3, lambda *_: monkeypatch.setattr(revacnn._session.recorder, "end_batch", fail))
+    with caplog.at_level(logging.WARNING):
+        fit(watched, [revacnn, sabotage])
+    assert "the training goes on" in caplog.text
+    assert traces(watched) == []
+    for name, value in weights(plain).items():
+        assert torch.equal(weights(watched)[name], value)
+
+
+def test_watching_does_not_change_the_training():
+    plain, watched = TwoConvs(), TwoConvs()
+    fit(plain)
+    fit(watched, [ReVACNN(), Watcher()])
+    for name, value in weights(plain).items():
+        assert torch.equal(weights(watched)[name], value)
+
+
+def test_the_connection_file_lives_as_long_as_the_run_and_is_private(tmp_path: Path):
+    path = tmp_path / "run.json"
+    modes: list[int] = []
+    note = At(3, lambda *_: modes.append(stat.S_IMODE(path.stat().st_mode)))
+    fit(TwoConvs(), [ReVACNN(connection_file=path), note])
+    assert modes == [0o600]
+    assert not path.exists()
+    with pytest.raises(ConnectionFileError):
+        attach()
+
+
+def test_one_callback_serves_several_fits_one_after_the_other():
+    revacnn = ReVACNN()
+    model = TwoConvs()
+    fit(model, [revacnn])
+    fit(model, [revacnn])
+    assert revacnn._step == 24
+    assert traces(model) == []
+
+
+def test_validate_test_and_predict_do_not_start_a_run(runtime_dir: Path):
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        callbacks=[ReVACNN()],
+    )
+    trainer.validate(TwoConvs(), batches(2), verbose=False)
+    assert not runtime_dir.exists()
+
+
+def test_the_trainer_of_lightning_pytorch_takes_the_same_callback():
+    asked: list = []
+
+    class Ask(lightning.pytorch.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+            if batch_idx == 3:
+                asked.append(revacnn.steer(AddFilters("net.0")))
+
+    class Module(lightning.pytorch.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)
+            ).double()
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters())
+
+    revacnn = ReVACNN()
+    module = Module()
+    trainer = lightning.pytorch.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[revacnn, Ask()],
+    )
+    trainer.fit(module, batches(8))
+    assert isinstance(asked[0].result(), Applied)
+    assert module.net[0].out_channels == 5
+    assert module.net[3].in_features == 5 * 16
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"telemetry_port": 70_000}, "port 70000"),
+        ({"request_port": -1}, "port -1"),
+        ({"statistics": ["gradients"]}, "gradients"),
+        ({"max_overhead": 3}, "0.03 means 3 %"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(options: dict, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        ReVACNN(**options)
+
+
+def test_a_port_that_is_taken_does_not_stop_the_training(caplog: pytest.LogCaptureFixture):
+    import socket
+
+    with socket.socket() as taken, caplog.at_level(logging.WARNING):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        trainer = fit(TwoConvs(), [ReVACNN(telemetry_port=taken.getsockname()[1])])
+    assert trainer.global_step == 12
+    assert "cannot listen on" in caplog.text

@@ -1,0 +1,116 @@
+"""The `revacnn` command, as a person types it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from revacnn_lightning import cli
+
+COMMAND = [sys.executable, "-m", "revacnn_lightning"]
+
+SCRIPT = """
+import signal, sys, time
+print("training", *sys.argv[1:], flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("ended by Ctrl-C", flush=True)
+"""
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        **options,
+    )
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f"{pattern!r} was never printed, but: {seen}")
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as page:
+            return page.status == 200
+    except OSError:
+        return False
+
+
+def test_runs_says_where_it_looked_when_there_are_none(
+    capsys: pytest.CaptureFixture[str], runtime_dir: Path
+):
+    assert cli.main(["runs"]) == 0
+    assert str(runtime_dir) in capsys.readouterr().out
+
+
+def test_the_viewer_is_found_in_a_clone():
+    assert (cli.viewer_dir() / "main.py").is_file()
+
+
+def test_view_serves_the_page_and_ends_at_ctrl_c():
+    viewer = start("view", "--no-open", "--port", "0")
+    address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/)")[1]
+    assert answers(address)
+    viewer.send_signal(signal.SIGINT)
+    assert viewer.wait(timeout=20) == 0
+    assert not answers(address)
+    viewer.stdout.close()
+
+
+def test_view_with_a_port_that_is_taken_says_so():
+    first = start("view", "--no-open", "--port", "0")
+    port = read_until(first, r":(\d+)/")[1]
+    second = subprocess.run(
+        [*COMMAND, "view", "--no-open", "--port", port], capture_output=True, text=True, timeout=60
+    )
+    first.terminate()
+    first.wait(timeout=20)
+    first.stdout.close()
+    assert second.returncode == 1
+    assert f"cannot serve on 127.0.0.1:{port}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_launch_ends_training_and_viewer_at_ctrl_c(tmp_path: Path):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    launch = start(
+        "launch", "--no-open", "--port", "0", str(script), "--lr", "0.1", start_new_session=True
+    )
+    address = read_until(launch, r"Open this page:\s+(http\S+)")[1]
+    read_until(launch, r"training --lr 0\.1")
+    assert answers(address)
+    os.killpg(launch.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    read_until(launch, "ended by Ctrl-C")
+    assert launch.wait(timeout=20) == 0
+    launch.stdout.close()
+    time.sleep(0.2)
+    assert not answers(address)
+
+
+def test_launch_returns_the_status_of_the_script(tmp_path: Path):
+    script = tmp_path / "train.py"
+    script.write_text("raise SystemExit(3)")
+    launch = start("launch", "--no-open", "--port", "0", str(script))
+    assert launch.wait(timeout=60) == 3
+    launch.stdout.close()

@@ -1,0 +1,120 @@
+"""Made-up details of a layer that look like those of a training: Gabor filters and their maps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.fft import irfft2, rfft2
+
+from revacnn_lightning.protocol.messages import Detail, View
+
+FEATURES = 64
+IMAGE = 64  # px
+MAP = 24  # px
+
+
+class FakeDetails:
+    """Coefficients per filter id that drift with the steps, and all that follows from them."""
+
+    def __init__(self, seed: int = 3) -> None:
+        self.random = np.random.default_rng(seed)
+        self.coefficients: dict[tuple[str, int], np.ndarray] = {}
+        self.projections: dict[int, np.ndarray] = {}
+        self.maps: dict[tuple[object, ...], np.ndarray] = {}
+
+    def detail(
+        self, run: str, version: int, step: int, layer: str, ids: list[int], kernel: int,
+        rgb: bool, dead: set[int], image: int | None,
+    ) -> Detail:  # fmt: skip
+        weights = np.stack([self._filter(layer, id_, kernel, rgb) for id_ in ids])  # (n, k, k, 3)
+        weights[[i for i, id_ in enumerate(ids) if id_ in dead]] = 0
+        picture = photograph(0 if image is None else image)  # (H, W, 3)
+        key = (layer, tuple(ids), image)
+        if key not in self.maps:  # a convolution of hundreds of filters takes its time
+            self.maps = {key: self._maps(weights, picture)}
+        maps = self.maps[key] * self.random.normal(1, 0.05, (len(ids), 1, 1))
+        errors = self.random.normal(size=maps.shape) * (maps > 0)
+        errors *= self.random.lognormal(0, 0.8, (len(ids), 1, 1))
+        gradients = 0.15 * weights + 0.2 * self.random.normal(size=weights.shape)
+        gradients[(weights == 0).all(axis=(1, 2, 3))] = 0
+        small = weights if rgb else weights[..., 0]
+        small_gradients = gradients if rgb else gradients[..., 0]
+        return Detail(
+            run=run,
+            version=version,
+            step=step,
+            layer=layer,
+            coefficients=self._view(small),
+            gradients=self._view(1e-3 * small_gradients),
+            activations=self._view(maps),
+            activation_gradients=self._view(1e-3 * errors),
+            image=picture.transpose(2, 0, 1).astype(np.float32),
+            image_index=image,
+            label=("dahlia", "two circles", "stripes")[(image or 0) % 3],
+        )
+
+    def _filter(self, layer: str, id_: int, kernel: int, rgb: bool) -> np.ndarray:
+        """The filter (k, k, 3) as it is now: it drifts a little with every call."""
+        key = (layer, id_)
+        if key not in self.coefficients:
+            self.coefficients[key] = gabor(np.random.default_rng(id_), kernel, rgb)
+        drift = self.random.normal(0, 0.004, self.coefficients[key].shape)
+        self.coefficients[key] = self.coefficients[key] + drift
+        return self.coefficients[key].copy()
+
+    def _maps(self, weights: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        """Rectified responses (n, MAP, MAP) to the picture, by Fourier transform."""
+        n, size = len(weights), picture.shape[0]
+        spectrum = rfft2(picture - picture.mean(axis=(0, 1)), axes=(0, 1))  # (H, W/2+1, 3)
+        padded = np.zeros((n, size, size, 3))
+        padded[:, : weights.shape[1], : weights.shape[2]] = weights
+        responses = irfft2((rfft2(padded, axes=(1, 2)) * spectrum).sum(axis=3), axes=(1, 2))
+        at = np.linspace(0, size - 1, MAP).astype(int)
+        return np.maximum(responses[:, at][:, :, at], 0)
+
+    def _view(self, images: np.ndarray) -> View:
+        rows = images.reshape(len(images), -1)
+        if rows.shape[1] not in self.projections:
+            random = np.random.default_rng(rows.shape[1])
+            self.projections[rows.shape[1]] = random.normal(size=(rows.shape[1], FEATURES))
+        features = rows @ self.projections[rows.shape[1]] / np.sqrt(FEATURES)
+        largest = np.abs(features).max() or 1.0
+        return View((features / largest).astype(np.float16), images.astype(np.float32))
+
+
+def gabor(random: np.random.Generator, kernel: int, rgb: bool) -> np.ndarray:
+    """An oriented wave or a spot, grey or coloured, (kernel, kernel, 3)."""
+    grid = np.linspace(-1, 1, kernel) if kernel > 1 else np.zeros(1)
+    x, y = np.meshgrid(grid, grid)
+    angle, phase = random.uniform(0, np.pi), random.uniform(0, 2 * np.pi)
+    frequency, width = random.uniform(0.4, 1.6), random.uniform(0.4, 0.8)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    envelope = np.exp(-(x**2 + y**2) / (2 * width**2))
+    if not rgb or random.random() < 0.5:
+        colour = np.ones(3)
+    else:
+        colour = random.normal(size=3)
+    if random.random() < 0.3:
+        frequency = 0.0
+    wave = envelope * np.cos(np.pi * frequency * along * 2 + phase)
+    return wave[..., None] * colour / max(1e-9, np.abs(colour).max())
+
+
+def photograph(index: int) -> np.ndarray:
+    """A picture (IMAGE, IMAGE, 3) in [0, 1]: a flower, circles, or stripes."""
+    grid = np.linspace(-1, 1, IMAGE)
+    x, y = np.meshgrid(grid, grid)
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    kind = index % 3
+    if kind == 0:
+        petals = 0.5 + 0.5 * np.cos(13 * angle + 16 * np.sqrt(radius))
+        inside = np.clip((0.85 - radius) * 8, 0, 1)
+        flower = np.stack([0.55 + 0.45 * petals, 0.2 + 0.45 * petals * (1 - radius / 2),
+                           0.15 + 0.2 * petals], axis=2)  # fmt: skip
+        leaves = np.stack([0.05 + 0.1 * x**2, 0.25 + 0.15 * np.sin(5 * x + 3 * y),
+                           0.15 + 0.05 * y], axis=2)  # fmt: skip
+        return np.clip(inside[..., None] * flower + (1 - inside[..., None]) * leaves, 0, 1)
+    if kind == 1:
+        rings = [0.5 + 0.5 * np.cos(20 * np.hypot(x - c, y)) for c in (-0.4, 0.1, 0.5)]
+        return np.stack(rings, axis=2)
+    waves = [0.5 + 0.5 * np.sin((6 + index) * x + k * y) for k in (2, 4, 7)]
+    return np.stack(waves, axis=2)

@@ -1,0 +1,27 @@
+"""Stands in for the process that computes layouts; what a job's seed says, it does."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from viewer.embedding import Job, Layout, lay_out
+from viewer.embedding_process import serve
+
+OBEY, HANG, CRASH, RAISE, WAIT = range(5)
+
+
+def compute(job: Job) -> Layout:
+    if job.seed == HANG:
+        time.sleep(600)
+    if job.seed == CRASH:
+        os._exit(3)
+    if job.seed == RAISE:
+        raise ValueError("as the test asked")
+    if job.seed == WAIT:
+        time.sleep(0.5)
+    return lay_out(job)
+
+
+if __name__ == "__main__":
+    serve(compute)

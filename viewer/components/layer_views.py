@@ -1,0 +1,240 @@
+"""The selected layer in pictures: four views by likeness, its maps, and the input image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from bokeh.core.properties import without_property_validation
+
+from revacnn_lightning.diagnostics.odd import Oddity
+from revacnn_lightning.protocol.messages import Detail, View
+
+from ..embedding import Layout, grid
+from ..glyphs import Sprites
+from ..opened import VIEWS, OpenLayer
+from ..palette import Palette
+from ..run_state import RunState
+from ..tab import Tab
+from ..thumbnails import atlas, photograph
+from .network_columns import amplitude
+from .panel import HtmlPart
+
+__all__ = ["InputImage", "LayerPanel", "LayerView", "layer_views"]
+
+TITLES = {
+    "coefficients": "Filters",
+    "gradients": "Filter gradients",
+    "activations": "Activation maps",
+    "activation_gradients": "Activation gradients",
+}
+# How levels become colours in the page: around the middle, or from nothing.
+COLOURING = {
+    "coefficients": "grey",
+    "gradients": "warm",
+    "activations": "blue",
+    "activation_gradients": "diverging",
+}
+NOTHING = np.zeros((0, 1, 1), np.uint8)
+
+
+def layer_views(tab: Tab) -> list[LayerView]:
+    """All four."""
+    return [LayerView(tab, view) for view in VIEWS]
+
+
+class LayerView:
+    """One view: thumbnails of all filters, like beside like."""
+
+    def __init__(self, tab: Tab, view: str) -> None:
+        self.tab = tab
+        self.view = view
+        self.root = self.source = Sprites(part=f"view-{view}", data={}, name=f"view-{view}")
+        self._shown: tuple[Any, ...] = ()
+        self._drawn: tuple[Any, ...] = ()
+        self._draws = 0
+
+    def restyle(self, palette: Palette) -> None:
+        """Nothing to do: the page colours the levels."""
+
+    @property
+    def _wanted(self) -> bool:
+        return self.tab.pane == "layer" or (self.tab.pane, self.view) == ("maps", "activations")
+
+    @without_property_validation
+    def update(self) -> bool:
+        tab, state, here = self.tab, self.tab.state, self.tab.selected()
+        if state is None or here is None or tab.selection is None:
+            return self._clear()
+        if not self._wanted:
+            return False
+        layer = tab.hub.opened.show(tab.selection.layer, tab.method)
+        if layer.detail is None:
+            return self._clear(layer.refused)
+        key = (state, state.shape, tab.selection.layer, tab.method, layer.serial)
+        if key == self._shown:
+            return False
+        self._shown = key
+        self._draw(state, here[0], layer, layer.detail)
+        return True
+
+    def _draw(self, state: RunState, at: int, layer: OpenLayer, detail: Detail) -> None:
+        """Send pictures when they are new, and places with them."""
+        tab, view = self.tab, _view_of(detail, self.view)
+        ids = np.asarray(state.layer_ids(at), np.int64)
+        rows = _rows(layer.ids, ids)  # removed filters disappear at once
+        shown = layer.ids[rows]
+        where = _rows(ids, shown)
+        drawn = (state, state.shape, detail.layer, layer.received)
+        if drawn != self._drawn:
+            self._drawn = drawn
+            pictures = atlas(view.images, signed=self.view != "activations")
+            self.root.atlas = pictures[rows] if len(pictures) == len(layer.ids) else NOTHING
+        layout = tab.hub.opened.layout(detail.layer, self.view, tab.method)
+        places, odd = _places(layout, shown)
+        values = _numbers(state, at, where)
+        if self.view == "activations" and view.images.ndim == 3 and len(rows):
+            values[:, 1] = _sums(view.images)[rows]  # of this very image
+        amp = amplitude(np.nan_to_num(values[:, 0]))
+        self.root.update(
+            ids=shown.astype(np.float64), places=places, odd=odd, amp=amp, values=values
+        )
+        self._draws += 1
+        self.root.data = {
+            "layer": detail.layer,
+            "title": TITLES[self.view],
+            "colouring": COLOURING[self.view],
+            "status": _status(layout, view),
+            "busy": layout is None and len(view.features) > 0,
+            "step": detail.step,
+            "draw": self._draws,
+            "indices": where.tolist(),
+        }
+
+    def _clear(self, why: str = "") -> bool:
+        status = why or "waiting for the training to send this layer"
+        if self.source.data.get("status") == status:
+            return False
+        self._shown = self._drawn = ()
+        self.root.atlas = NOTHING
+        self.root.data = {
+            "layer": "",
+            "title": TITLES[self.view],
+            "colouring": COLOURING[self.view],
+            "status": status,
+            "busy": not why,
+            "step": 0,
+            "draw": 0,
+            "indices": [],
+        }
+        return True
+
+
+class InputImage:
+    """The image whose activation maps are shown."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.tab = tab
+        self.root = self.source = Sprites(part="input", data={}, name="input")
+        self._drawn: Detail | None = None
+
+    def restyle(self, palette: Palette) -> None:
+        """Nothing to do: a photograph has its own colours."""
+
+    @without_property_validation
+    def update(self) -> bool:
+        tab = self.tab
+        if tab.pane != "maps" or tab.selection is None:
+            return False
+        layer = tab.hub.opened.show(tab.selection.layer, tab.method)
+        if layer.detail is None or layer.detail is self._drawn:
+            return False
+        self._drawn = layer.detail
+        self.root.atlas = photograph(layer.detail.image)
+        index = layer.detail.image_index
+        name = "first of the batch" if index is None else f"validation image {index}"
+        self.root.data = {
+            "title": f"Input · {name}",
+            "label": layer.detail.label,
+            "step": layer.detail.step,
+            "waiting": layer.image != index,
+        }
+        return True
+
+
+class LayerPanel(HtmlPart):
+    """What is chosen in the panel: pane, method, filters, and what may be done with them."""
+
+    part = "panel"
+
+    def content(self) -> dict[str, Any]:
+        tab, structure, here = self.tab, self.tab.structure, self.tab.selected()
+        content = {"pane": tab.pane, "method": tab.method, "selected": [], "staged": []}
+        if structure is None or here is None:
+            return content
+        layer = structure.layers[here[0]]
+        picked = tab.picked()
+        refused = layer.refused
+        several = "" if len(picked) > 1 else "Select two or more filters to merge them"
+        frozen = {layer.ids[index] for index in layer.frozen}
+        thaw = frozen.issuperset(picked)
+        return content | {
+            "selected": picked,
+            "staged": tab.staging.removed_ids(layer.name),
+            "frozen": sorted(frozen),
+            "freeze": "Unfreeze" if thaw else "Freeze",
+            "refused": {"freeze": "", "reinitialize": "", "merge": refused or several},
+            "words": {
+                "freeze": "Let the selected filters train again" if thaw
+                else "Keep the selected filters as they are while the rest trains",
+                "reinitialize": "Draw the coefficients of the selected filters anew",
+                "merge": "Merge the selected filters into one, adding up their outgoing weights",
+            },
+        }  # fmt: skip
+
+
+def _view_of(detail: Detail, name: str) -> View:
+    view: View = getattr(detail, name)
+    return view
+
+
+def _rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Rows of ``ids`` of those that are wanted, in the order of ``ids`` where both have them."""
+    if len(ids) == len(wanted) and (ids == wanted).all():
+        return np.arange(len(ids))
+    at = {int(name): row for row, name in enumerate(ids)}
+    return np.array([at[int(name)] for name in wanted if int(name) in at], np.int64)
+
+
+def _places(layout: Layout | None, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where these filters stand, float32 (n, 2), and `Oddity`; a grid before there is a layout."""
+    if layout is None:
+        return grid(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
+    places = np.full((len(ids), 2), np.nan, np.float32)
+    odd = np.full(len(ids), Oddity.NONE, np.uint8)
+    at = {int(name): row for row, name in enumerate(layout.ids)}
+    for i, name in enumerate(ids.tolist()):
+        if name in at:
+            places[i], odd[i] = layout.positions[at[name]], layout.odd[at[name]]
+    return places, odd
+
+
+def _numbers(state: RunState, at: int, where: np.ndarray) -> np.ndarray:
+    """Gradient and activation of these filters of a layer, by index, float32 (n, 2)."""
+    values = np.zeros((len(where), 2), np.float32)
+    for column, name in enumerate(("gradient", "activation")):
+        newest = state.layer_values(name, at)
+        if len(newest) == len(state.layer_ids(at)):
+            values[:, column] = newest[where]
+    return values
+
+
+def _sums(images: np.ndarray) -> np.ndarray:
+    """Sum of each map (n, h, w), float32 (n,)."""
+    return np.nan_to_num(np.asarray(images, np.float32)).sum(axis=(1, 2))
+
+
+def _status(layout: Layout | None, view: View) -> str:
+    if not len(view.images) and not len(view.features):
+        return "the training has nothing to show here yet"
+    return "laying out…" if layout is None else ""

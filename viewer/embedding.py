@@ -1,0 +1,351 @@
+"""Lays the filters of a layer out in a plane, like beside like, and keeps them where they were.
+
+Pure functions of arrays; `viewer.embedding_worker` runs them in a process of their own.
+
+- t-SNE (van der Maaten and Hinton 2008) by openTSNE, begun from the last layout and without early
+  exaggeration: filters that have hardly changed hardly move. Cold runs begin from the principal
+  components (Kobak and Berens 2019).
+- UMAP (McInnes, Healy and Melville 2018), also begun from the last layout, with a learning rate
+  so small that the layout keeps its shape.
+- PCA. This, and every layout from nothing, is turned onto the last one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from scipy.spatial import cKDTree
+
+from revacnn_lightning.diagnostics.odd import Oddity, find_odd, unit_rows
+
+__all__ = [
+    "ASIDE_Y",
+    "METHODS",
+    "Job",
+    "Layout",
+    "Method",
+    "grid",
+    "lay_out",
+    "perplexity",
+    "relative_change",
+]
+
+Method = Literal["tsne", "umap", "pca"]
+METHODS: tuple[Method, ...] = ("tsne", "umap", "pca")
+
+SMALLEST = 5  # fewer filters than this stand in a fixed grid: nothing can be said of likeness
+COMPONENTS = 50  # principal components kept before distances are taken
+NEIGHBOURS = 5  # a new filter stands among so many of its nearest
+ASIDE_Y = -1.22  # the row of the odd filters, below the frame [-1, 1]²
+ASIDE_PITCH = 0.14
+FOLLOW = 0.25  # the frame follows the layout's extent by this part per refresh
+MANY = 1024  # filters: from here on, first layouts are made with fewer iterations
+# Iterations of a warm start: the more, the more the data has moved.
+LEAST, PER_CHANGE = 25, 400
+ANOTHER = 0.3  # a change after which the data counts as another
+
+Array = np.ndarray
+
+
+class Layout(Struct, frozen=True):
+    """Where the filters of a layer stand. Rows in the order of ``ids``.
+
+    Attributes:
+        method: what it was made by.
+        ids: of the filters, for life, int64 (n,).
+        positions: float32 (n, 2), in [-1, 1]² but for the odd ones, which stand at `ASIDE_Y`.
+        odd: `Oddity` of each, uint8 (n,).
+        same_as: id of the filter that an identical one equals, else -1, int64 (n,).
+        raw: the method's own coordinates, float64 (n, 2); NaN for the odd ones.
+        frame: centre (x, y) and half width of the square of ``raw`` that is shown.
+    """
+
+    method: Method
+    ids: Array
+    positions: Array
+    odd: Array
+    same_as: Array
+    raw: Array
+    frame: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class Job(Struct, frozen=True, tag=True):
+    """Features to lay out.
+
+    Attributes:
+        features: (n, d), one row per filter.
+        ids: of the filters, for life, int64 (n,).
+        last: the layout to begin from; None for a first one.
+        change: `relative_change` of the features since ``last``.
+        anew: begin from nothing, and only turn the result onto ``last``.
+    """
+
+    features: Array
+    ids: Array
+    method: Method = "tsne"
+    last: Layout | None = None
+    change: float = 1.0
+    anew: bool = False
+    seed: int = 0
+
+
+def perplexity(n: int) -> float:
+    """Perplexity for ``n`` points: t-SNE needs three times as many neighbours as this."""
+    return max(1.0, min(30.0, (n - 1) / 3))
+
+
+def relative_change(before: Array, now: Array) -> float:
+    """How far the directions of the rows have moved, mean over the rows; 0 to 2."""
+    if before.shape != now.shape:
+        return 1.0
+    both = np.isfinite(before).all(axis=1) & np.isfinite(now).all(axis=1)
+    if not both.any():
+        return 1.0
+    moved = unit_rows(now[both]) - unit_rows(before[both])
+    return float(np.linalg.norm(moved, axis=1).mean())
+
+
+def lay_out(job: Job) -> Layout:
+    """The layout of one set of features."""
+    ids = np.asarray(job.ids, np.int64)
+    odd, twin = find_odd(job.features)
+    sound = np.flatnonzero(odd == Oddity.NONE)
+    positions = np.zeros((len(ids), 2), np.float32)
+    raw = np.full((len(ids), 2), np.nan)
+    frame = (0.0, 0.0, 0.0)
+    if len(sound) < SMALLEST:
+        positions[sound] = grid(len(sound))
+    else:
+        last = _coordinates_of(job.last, ids[sound])
+        data = _reduce(unit_rows(job.features[sound]))
+        raw[sound] = _embed(data, last, job)
+        frame = _frame(raw[sound], job)
+        positions[sound] = _spread((raw[sound] - frame[:2]) / frame[2])
+    positions[odd != Oddity.NONE] = _row(odd[odd != Oddity.NONE])
+    same_as = np.where(twin >= 0, ids[twin], -1)
+    return Layout(job.method, ids, positions, odd, same_as, raw, frame)
+
+
+# ---------------------------------------------------------------- from the last layout
+
+
+def _coordinates_of(last: Layout | None, ids: Array) -> Array:
+    """The last layout's own coordinates of these filters, NaN where it has none, (n, 2)."""
+    found = np.full((len(ids), 2), np.nan)
+    if last is not None and len(last.ids):
+        at = {int(name): row for row, name in enumerate(last.ids)}
+        for i, name in enumerate(ids.tolist()):
+            if name in at:
+                found[i] = last.raw[at[name]]
+    return found
+
+
+def _place_new(data: Array, last: Array) -> Array:
+    """Fill the gaps of ``last`` (n, 2): each new point among its nearest neighbours in ``data``."""
+    known = np.isfinite(last).all(axis=1)
+    if known.all():
+        return last
+    tree = cKDTree(data[known])
+    distance, nearest = tree.query(data[~known], k=min(NEIGHBOURS, int(known.sum())))
+    distance, nearest = distance.reshape(len(distance), -1), nearest.reshape(len(nearest), -1)
+    weight = 1 / (distance + 1e-6)
+    weight /= weight.sum(axis=1, keepdims=True)
+    placed = last.copy()
+    placed[~known] = np.einsum("ij,ijk->ik", weight, last[known][nearest])  # (new, 2)
+    return placed
+
+
+def _onto(points: Array, target: Array) -> Array:
+    """``points`` (n, 2) turned and mirrored, not bent, to fit those rows of ``target`` not NaN.
+
+    The orthogonal Procrustes problem (Schönemann 1966), with a shift.
+    """
+    known = np.isfinite(target).all(axis=1)
+    if known.sum() < 3:
+        return points
+    here, there = points[known].mean(axis=0), target[known].mean(axis=0)
+    u, _, vt = np.linalg.svd((points[known] - here).T @ (target[known] - there))
+    return (points - here) @ (u @ vt) + there
+
+
+# ---------------------------------------------------------------- the methods
+
+
+def _reduce(data: Array) -> Array:
+    """At most `COMPONENTS` principal components of ``data`` (n, d)."""
+    if min(data.shape) <= COMPONENTS:
+        return data - data.mean(axis=0)
+    return _principal(data, COMPONENTS)
+
+
+def _embed(data: Array, last: Array, job: Job) -> Array:
+    """Coordinates (n, 2) by the job's method; ``last`` (n, 2) is where they were, or NaN."""
+    kept = int(np.isfinite(last).all(axis=1).sum())
+    same_method = job.last is not None and job.last.method == job.method
+    warm = same_method and not job.anew and kept >= max(SMALLEST, len(data) // 4)
+    if job.method == "tsne":
+        points = _tsne_warm(data, _place_new(data, last), job) if warm else _tsne_cold(data, job)
+    elif job.method == "umap":
+        points = _umap_warm(data, _place_new(data, last), job) if warm else _umap(data, job)
+    else:
+        points = _pca(data)
+    if not _is_drawn(points):
+        points = _pca(data)
+    if warm and job.method != "pca":
+        return points
+    if not same_method and job.last is not None and job.last.frame[2] > 0:
+        last = last / job.last.frame[2] * np.abs(points).max()  # another method, another scale
+    points = _onto(points, last)
+    return _umap_box(points) if job.method == "umap" else points
+
+
+def _is_drawn(points: Array) -> bool:
+    """Whether the points are finite and not all in one place."""
+    return bool(np.isfinite(points).all()) and float(np.ptp(points, axis=0).max()) > 1e-9
+
+
+def _pca(data: Array) -> Array:
+    """The first two principal components (n, 2), at least one of them of some extent."""
+    return _principal(data, 2)
+
+
+def _principal(data: Array, components: int) -> Array:
+    from sklearn.decomposition import PCA  # half a second that only the worker has to spend
+
+    solver = "covariance_eigh" if len(data) > data.shape[1] else "full"
+    return np.asarray(PCA(components, svd_solver=solver).fit_transform(data), np.float64)
+
+
+def _affinities(data: Array, seed: int):  # type: ignore[no-untyped-def]  # openTSNE has no types
+    from openTSNE.affinity import PerplexityBasedNN
+
+    return PerplexityBasedNN(
+        data, perplexity=perplexity(len(data)), method="exact", n_jobs=1, random_state=seed
+    )
+
+
+def _tsne_begin(data: Array, at: Array, seed: int):  # type: ignore[no-untyped-def]
+    from openTSNE import TSNEEmbedding
+
+    return TSNEEmbedding(
+        at, _affinities(data, seed), negative_gradient_method="bh", n_jobs=1, random_state=seed
+    )
+
+
+def _tsne(data: Array, start: Array, early: int, late: int, job: Job) -> Array:
+    """A t-SNE from ``start`` (n, 2), of which only the shape counts, from early exaggeration on."""
+    start = (start - start.mean(axis=0)) * (1e-4 / max(float(start.std()), 1e-12))
+    # Few points would collapse under the usual exaggeration of 12.
+    exaggeration = min(12.0, max(1.0, len(data) / 12))
+    embedding = _tsne_begin(data, start, job.seed)
+    embedding = embedding.optimize(early, exaggeration=exaggeration, momentum=0.5)
+    return np.array(embedding.optimize(late, momentum=0.8), np.float64)
+
+
+def _tsne_cold(data: Array, job: Job) -> Array:
+    """A t-SNE from nothing."""
+    many = len(data) > MANY
+    return _tsne(data, _pca(data), 100 if many else 250, 250 if many else 600, job)
+
+
+def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
+    """Some more iterations from where the points stand.
+
+    Where the data is another (gradients are, from batch to batch), the last layout would only
+    hold the new one back: it becomes the start of a short run from nothing.
+    """
+    if job.change > ANOTHER:
+        return _onto(_tsne(data, last, 75, 225, job), last)
+    iterations = int(LEAST + PER_CHANGE * job.change)
+    embedding = _tsne_begin(data, last, job.seed)
+    return np.array(embedding.optimize(iterations, momentum=0.8), np.float64)
+
+
+def _umap(data: Array, job: Job) -> Array:
+    return _run_umap(data, _umap_box(_pca(data)), job, n_epochs=200)
+
+
+def _umap_warm(data: Array, last: Array, job: Job) -> Array:
+    """Some epochs with small steps. UMAP stretches its start to a box; ours always fills it."""
+    rate = min(0.04, 0.005 + 0.1 * job.change)
+    return _umap_box(_run_umap(data, _umap_box(last), job, n_epochs=30, learning_rate=rate))
+
+
+def _umap_box(points: Array) -> Array:
+    """``points`` (n, 2) stretched to [0, 10]²."""
+    extent = np.ptp(points, axis=0)
+    return 10 * (points - points.min(axis=0)) / np.where(extent > 0, extent, 1.0)
+
+
+def _run_umap(data: Array, start: Array, job: Job, **options: float) -> Array:
+    with warnings.catch_warnings():
+        # A small layer can have filters without any neighbour in common: they are drawn apart.
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
+        warnings.filterwarnings("ignore", message="Tensorflow not installed")
+        from umap import UMAP
+
+        reducer = UMAP(
+            n_neighbors=min(15, len(data) - 1),
+            init=start.astype(np.float32),
+            random_state=job.seed,
+            n_jobs=1,
+            **options,
+        )
+        return np.asarray(reducer.fit_transform(data.astype(np.float32)), np.float64)
+
+
+# ---------------------------------------------------------------- the picture
+
+
+def _frame(raw: Array, job: Job) -> tuple[float, float, float]:
+    """Centre and half width of what is shown of ``raw`` (n, 2): it follows slowly."""
+    low, high = raw.min(axis=0), raw.max(axis=0)
+    (x, y), half = (low + high) / 2, float((high - low).max()) / 2
+    last = job.last
+    if last is None or job.anew or last.method != job.method or last.frame[2] <= 0:
+        return float(x), float(y), half
+    x, y = (old + FOLLOW * (new - old) for old, new in zip(last.frame, (x, y), strict=False))
+    inside = float(np.abs(raw - (x, y)).max())
+    return float(x), float(y), max(inside, last.frame[2] + FOLLOW * (half - last.frame[2]))
+
+
+def _spread(points: Array, rounds: int = 12) -> Array:
+    """``points`` (n, 2) pushed apart where pictures of them would hide each other, in [-1, 1]²."""
+    distance = min(0.24, 1.35 / np.sqrt(len(points)))
+    points = points.copy()
+    for _ in range(rounds):
+        pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")  # (pairs, 2)
+        apart = points[pairs[:, 0]] - points[pairs[:, 1]]
+        length = np.linalg.norm(apart, axis=1, keepdims=True)
+        push = 0.3 * (distance - length) * apart / np.maximum(length, 1e-9)
+        for axis in (0, 1):
+            points[:, axis] += np.bincount(pairs[:, 0], push[:, axis], len(points))
+            points[:, axis] -= np.bincount(pairs[:, 1], push[:, axis], len(points))
+        points = np.clip(points, -1.0, 1.0)
+    return points
+
+
+def grid(n: int) -> Array:
+    """Fixed places (n, 2) of a few filters, row by row."""
+    if n == 0:
+        return np.zeros((0, 2))
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    i = np.arange(n)
+    x = (i % columns + 0.5) / columns * 2 - 1
+    y = 1 - (i // columns + 0.5) / rows * 2
+    return np.stack([x, y], axis=1) * (0.7 if n < SMALLEST else 0.95)
+
+
+def _row(odd: Array) -> Array:
+    """Places (n, 2) of the odd filters: dead, then not finite, then identical, with a gap."""
+    order = np.argsort(odd, kind="stable")
+    sorts_before = np.searchsorted(np.unique(odd), odd[order])
+    place = np.arange(len(odd)) + 0.6 * sorts_before
+    pitch = min(ASIDE_PITCH, 2 / max(1.0, float(place.max(initial=0.0))))
+    row = np.empty((len(odd), 2))
+    row[order] = np.stack([-1 + pitch * place, np.full(len(odd), ASIDE_Y)], axis=1)
+    return row

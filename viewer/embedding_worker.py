@@ -1,0 +1,199 @@
+"""Has layouts computed in a process of its own, without ever waiting for it.
+
+The newest job of a key replaces one that has not begun. A job that takes too long, or that
+crashes, ends the process; it is reported as a `Failure`, and a new process does the next job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+import revacnn_lightning
+
+from .embedding import Job, Layout, Method
+from .embedding_process import Message, Ready, Result, read_frame, write_frame
+
+__all__ = ["EmbeddingWorker", "Failure"]
+
+log = logging.getLogger(__name__)
+
+LIMIT_SECONDS = 10.0  # for a job
+START_LIMIT_SECONDS = 120.0  # for imports and UMAP's compilation, on a busy machine
+MOST_FAILED_STARTS = 3
+CLOSE_SECONDS = 5.0
+
+
+class Failure(Struct, frozen=True):
+    """Why there is no layout, in a sentence."""
+
+    reason: str
+
+
+class EmbeddingWorker:
+    """One process that lays filters out. Not thread-safe: submit and poll from one thread.
+
+    Args:
+        command: starts the process (tests put another in its place).
+        limit: seconds a job may take.
+    """
+
+    def __init__(
+        self, command: Sequence[str] | None = None, *, limit: float = LIMIT_SECONDS
+    ) -> None:
+        module = f"{Path(__file__).parent.name}.embedding_process"
+        self._command = list(command or [sys.executable, "-m", module])
+        self._limit = limit
+        self._waiting: dict[Hashable, Job] = {}  # in the order in which they are done
+        self._current: tuple[Hashable, Job] | None = None
+        self._since = 0.0  # monotonic time since when we wait for the process
+        self._ready: set[Method] = set()
+        self._failed_starts = 0
+        self._child: _Child | None = None
+        self._start()
+
+    def submit(self, key: Hashable, job: Job) -> None:
+        """Have a layout computed. One of the same key that has not begun is forgotten."""
+        self._waiting[key] = job
+
+    def is_busy(self, key: Hashable) -> bool:
+        """Whether a layout for this key is awaited or being computed."""
+        return key in self._waiting or (self._current is not None and self._current[0] == key)
+
+    def forget(self, key: Hashable) -> None:
+        """Do not compute what has not begun for this key."""
+        self._waiting.pop(key, None)
+
+    def poll(self) -> list[tuple[Hashable, Layout | Failure]]:
+        """What has been done since the last call. Never waits."""
+        done: list[tuple[Hashable, Layout | Failure]] = []
+        for message in self._child.receive() if self._child is not None else []:
+            if message is None:
+                self._end_child("the process that computes layouts has died", done)
+                break
+            if isinstance(message, Ready):
+                self._ready.add(message.method)
+                self._failed_starts = 0
+                self._since = time.monotonic()
+            elif isinstance(message, Result) and self._current is not None:
+                done.append((self._current[0], message.layout))
+                self._current = None
+        self._check_time(done)
+        self._dispatch(done)
+        return done
+
+    def close(self) -> None:
+        """End the process. Nothing is computed any more."""
+        self._waiting.clear()
+        self._current = None
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _start(self) -> None:
+        self._ready.clear()
+        self._since = time.monotonic()
+        self._child = _Child(self._command)
+
+    def _check_time(self, done: list[tuple[Hashable, Layout | Failure]]) -> None:
+        """End a process that takes too long, to start or for a job."""
+        if self._child is None or (self._current is None and self._ready):
+            return
+        # Until UMAP is compiled, that goes on beside the first jobs and holds them up.
+        prepared = self._current is not None and "umap" in self._ready
+        limit = self._limit if prepared else START_LIMIT_SECONDS
+        if time.monotonic() - self._since > limit:
+            self._end_child(f"no layout within {limit:g} s", done)
+
+    def _end_child(self, reason: str, done: list[tuple[Hashable, Layout | Failure]]) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+        if not self._ready:
+            self._failed_starts += 1
+        log.warning("Layouts: %s; the process is started anew", reason)
+        if self._current is not None:
+            done.append((self._current[0], Failure(reason)))
+            self._current = None
+        if self._failed_starts < MOST_FAILED_STARTS:
+            self._start()
+
+    def _dispatch(self, done: list[tuple[Hashable, Layout | Failure]]) -> None:
+        """Begin the next job if there is one and nothing else is being done."""
+        if self._child is None:
+            reason = "the process that computes layouts does not start; see the server's log"
+            done += [(key, Failure(reason)) for key in self._waiting]
+            self._waiting.clear()
+        elif self._waiting and self._current is None and self._ready:
+            key = next(iter(self._waiting))
+            self._current = (key, self._waiting.pop(key))
+            self._since = time.monotonic()
+            self._child.send(self._current[1])
+
+
+class _Child:
+    """The process, and the thread that waits for it in our place."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+        )
+        self._outbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._converse, daemon=True)
+        self._thread.start()
+
+    def send(self, job: Job) -> None:
+        self._outbox.put(job)
+
+    def receive(self) -> list[Message | None]:
+        """What it has said since the last call; None at last if it has died."""
+        messages = []
+        while not self._inbox.empty():
+            messages.append(self._inbox.get_nowait())
+        return messages
+
+    def end(self) -> None:
+        self._outbox.put(None)
+        self._process.kill()
+        self._process.wait(CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _converse(self) -> None:
+        """Send jobs and take answers, one for one, until one side has had enough."""
+        ears, mouth = self._process.stdout, self._process.stdin
+        assert ears is not None
+        assert mouth is not None
+        try:
+            with ears, mouth:
+                self._inbox.put(read_frame(ears))
+                while (job := self._outbox.get()) is not None:
+                    write_frame(mouth, job)
+                    answer: Message | None = None
+                    while not isinstance(answer, Result):
+                        answer = read_frame(ears)
+                        self._inbox.put(answer)
+        except (EOFError, OSError):
+            self._inbox.put(None)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with one thread for all numerics, and with the places where our modules lie."""
+    threads = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
+    library = Path(revacnn_lightning.__file__).parents[1]
+    path = [str(library), *(place for place in sys.path if place), str(Path(__file__).parents[1])]
+    return {
+        **os.environ,
+        **{f"{name}_NUM_THREADS": "1" for name in threads},
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONSAFEPATH": "1",
+    }
