@@ -133,6 +133,13 @@ class Tab:
         """Changes whenever other numbers are to be shown than before."""
         return self.playback.clock(self.state)
 
+    def news(self) -> tuple[object, ...]:
+        """Changes with everything that a message of the training may have changed."""
+        state = self.state
+        if state is None:
+            return (self.touched,)
+        return (state, state.numbers, state.shape, state.talk, self.touched)
+
     def values(self) -> dict[str, np.ndarray]:
         """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
         return self.playback.values(self.state)
