@@ -205,25 +205,27 @@ def test_looking_back_shows_what_was(tab: Tab, hub: DirectHub) -> None:
     before = state.layer_values("gradient", 1).copy()
     hub.train(30)
     do(tab, "time", at=state.filters.length - 31)
-    assert tab.moment is not None
+    assert tab.playback.moment is not None
     np.testing.assert_allclose(tab.layer_values("gradient", 1), before, rtol=1e-6)
     clock = tab.clock()
     hub.train()
     assert tab.clock() == clock  # the past does not change
     do(tab, "live")
-    assert tab.moment is None
+    assert tab.playback.moment is None
     assert tab.values() is state.latest
 
 
 def test_playing_ends_live(tab: Tab, hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.train(20)
-    monkeypatch.setattr("viewer.tab.PLAY_FRAME_SECONDS", 0.0)
+    state = hub.state
+    assert state is not None
+    monkeypatch.setattr("viewer.playback.FRAME_SECONDS", 0.0)
     do(tab, "play")
-    assert (tab.playing, tab.row()) == (True, 1)
+    assert (tab.playback.playing, tab.playback.row(state)) == (True, 1)
     for _ in range(30):
         tab.update()
-    assert not tab.playing
-    assert tab.moment is None
+    assert not tab.playback.playing
+    assert tab.playback.moment is None
 
 
 def test_filters_that_did_not_exist_yet_are_absent(tab: Tab, hub: DirectHub) -> None:

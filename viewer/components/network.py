@@ -133,7 +133,7 @@ class NetworkView:
             shown[name] = np.full(len(starts), np.nan, np.float32)
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
         states = columns.node_states(state, structure, self.tab.staging.rows, starts)
-        states[np.isnan(gradient) & (self.tab.moment is not None)] = State.ABSENT
+        states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = State.ABSENT
         node = self._selected_node(layout)
         moving = {"state": states, "amp": columns.amplitude(gradient), **shown}
         if anew:
@@ -194,7 +194,7 @@ class NetworkView:
             "index": index,
             "text": f"{name} filter {index}",
             "company": columns.nodes_of(state, layout, company),
-            "company_text": reason or columns.company_text(company),
+            "company_text": reason or columns.company_text(company, name),
         }
         if content != self.selection.data:
             self.selection.data = content

@@ -171,9 +171,9 @@ def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -
     return nodes if len(nodes) > 1 else []
 
 
-def company_text(plan: PlanSummary | None) -> str:
+def company_text(plan: PlanSummary | None, layer: str) -> str:
     """What goes together, for the tooltip: ``together with conv1, layer1.1.conv2``."""
-    others = [part.layer for part in plan.sets[1:]] if plan is not None else []
+    others = [] if plan is None else [p.layer for p in plan.sets if p.layer != layer]
     if not others:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""

@@ -17,14 +17,15 @@ class Timeline(HtmlPart):
         state = self.tab.state
         if state is None or state.filters.length < 2:
             return {"rows": 0}
-        rows, live = state.filters.length, self.tab.moment is None
-        step = int(state.filters.steps[self.tab.row()])
+        rows, live = state.filters.length, self.tab.playback.moment is None
+        row = self.tab.playback.row(state)
+        step = int(state.filters.steps[row])
         return {
             # Live, the slider stands at its end however long the recording: no news every frame.
             "rows": rows if not live else 1000,
-            "at": self.tab.row() if not live else 999,
+            "at": row if not live else 999,
             "recorded": rows,
             "live": live,
-            "playing": self.tab.playing,
+            "playing": self.tab.playback.playing,
             "text": "live" if live else f"batch {count(step)}",
         }

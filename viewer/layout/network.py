@@ -33,6 +33,7 @@ BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for header
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
 BARS, BARS_CROWDED = 96, 64
 MAX_BARS = 6000  # in all, on screen
+THICKEST = 3.8  # px: an ordinary path at its thickest
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,12 @@ class NetworkLayout:
 
     @property
     def stroke(self) -> float:
-        """How much thicker paths are drawn where nodes are larger than usual."""
-        largest = max((column.size for column in self.columns if not column.bar), default=0.0)
-        return float(np.clip(largest / (PITCH * 0.68), 1.0, 2.2))
+        """How much thicker paths are drawn where they have more room than usual."""
+        if any(column.bar for column in self.columns) or not len(self.flow.x):
+            return 1.0
+        apart = np.diff(np.sort(self.flow.y1))
+        room = float(np.median(apart[apart > 0])) if np.any(apart > 0) else PITCH
+        return float(np.clip(room * 0.55 / THICKEST, 1.0, 2.2))
 
     @property
     def node_offsets(self) -> np.ndarray:

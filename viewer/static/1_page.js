@@ -3,6 +3,7 @@
  * window.revacnn holds what is worth knowing from outside:
  *   ready        true once the network, its headers and its first numbers have been painted
  *   frames       animation frames so far          sent   updates received so far
+ *   age          seconds from publishing to painting of the newest numbers, by the two clocks
  *   parts        the newest data of each HTML part: header, columns, selection, staging, ...
  *   nodes(name)  where the nodes of a layer are on the screen: [{index, last, x, y}, ...]
  */

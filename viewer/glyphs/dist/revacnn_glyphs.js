@@ -426,9 +426,10 @@
     static __module__ = "revacnn_glyphs"
     static __name__ = "PageLink"
     static {
-      this.define(({Any, Bool, Int, Str}) => ({
+      this.define(({Any, Bool, Float, Int, Str}) => ({
         sent: [Int, 0],
         seen: [Int, 0],
+        stamp: [Float, 0],
         visible: [Bool, true],
         theme: [Str, "dark"],
         width: [Int, 0],
@@ -442,7 +443,10 @@
       // Painted, not merely received: an answer is the credit for the next frame.
       this.connect(this.properties.sent.change, () => {
         page.on_sent?.()
-        requestAnimationFrame(() => this.seen = this.sent)
+        requestAnimationFrame(() => {
+          this.seen = this.sent
+          page.age = Date.now() / 1000 - this.stamp // true where both clocks are the same one
+        })
       })
     }
     command(name, args = {}) {
