@@ -31,7 +31,7 @@ from revacnn_lightning.steering.operations import (
     SPATIAL,
     VIEWS,
 )
-from revacnn_lightning.steering.tracer import Call, Tracer
+from revacnn_lightning.steering.tracer import Call, Tracer, rounding_unit
 
 __all__ = ["apply_rule"]
 
@@ -248,6 +248,16 @@ def _pixel_unshuffle(tracer: Tracer, call: Call) -> None:
         tracer.label(call.out, [along(atoms.repeat_interleave(r * r), call.out.ndim, dim)])
 
 
+@rule("im2col")
+def _unfold(tracer: Tracer, call: Call) -> None:
+    """(B, C, H, W) -> (B, C·k·k, L): the kernel's positions of one channel stand together."""
+    x = call.args[0]
+    atoms = tracer.line(x, x.ndim - 3)
+    if atoms is not None:
+        made = atoms.repeat_interleave(call.out.shape[-2] // len(atoms))
+        tracer.label(call.out, [along(made, call.out.ndim, call.out.ndim - 2)])
+
+
 @rule("index")
 def _index(tracer: Tracer, call: Call) -> None:
     """x[:, [2, 0, 1]]: fixed indices. Fine along any dimension but a labelled one."""
@@ -405,7 +415,7 @@ def _convolution(tracer: Tracer, call: Call) -> None:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
     name = tracer.start_at_conv(call.out, x)
-    tracer.epsilon = max(tracer.epsilon, torch.finfo(call.out.dtype).eps)
+    tracer.epsilon = max(tracer.epsilon, rounding_unit(call.out))
     for component in tracer.labels(x):
         if dims(component) - {0, 1}:
             tracer.pin(component, f"are treated as space by {tracer.where()}")

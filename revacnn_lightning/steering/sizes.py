@@ -40,11 +40,16 @@ class Attribute(NamedTuple):
 
 
 class Expression(NamedTuple):
-    """``constant + Σ factor · attribute``; not ``linear``: some other function of them."""
+    """``constant + Σ factor · attribute``; not ``linear``: some other function of them.
+
+    ``mixed``: an ordinary number is part of it, which may itself have been read off a shape
+    (``x.shape[1] // self.groups``), so that it says nothing about how attributes must change.
+    """
 
     terms: tuple[tuple[Attribute, Fraction], ...]
     constant: Fraction = Fraction(0)
     linear: bool = True
+    mixed: bool = False
 
     def value(self, of: Callable[[Attribute], int]) -> Fraction:
         return self.constant + sum((f * of(a) for a, f in self.terms), Fraction(0))
@@ -57,11 +62,12 @@ class Expression(NamedTuple):
             tuple((a, f) for a, f in terms.items() if f or not self.linear),
             self.constant + sign * other.constant,
             self.linear and other.linear,
+            self.mixed or other.mixed or not self.terms or not other.terms,
         )
 
     def times(self, factor: Fraction) -> Expression:
         terms = tuple((a, f * factor) for a, f in self.terms)
-        return Expression(terms, self.constant * factor, self.linear)
+        return Expression(terms, self.constant * factor, self.linear, self.mixed)
 
     def opaque(self) -> Expression:
         return self._replace(linear=False)
@@ -246,7 +252,13 @@ def counted(tracer: Tracer, tensor: Tensor, dim: int) -> Tensor | None:
 def _note(tracer: Tracer, number: Any, atoms: Tensor | None) -> None:
     """``number`` counts ``atoms``."""
     if isinstance(number, TracedInt) and atoms is not None and int(number) == len(atoms):
-        tracer.uses.append(Use(number.expression, atoms, tracer.where()))
+        expression = number.expression
+        if expression.mixed:
+            return
+        tracer.uses.append(Use(expression, atoms, tracer.where()))
+        if expression.linear:
+            # All that one number counts has to stay equally many: their filters go together.
+            tracer.union(tracer.counted.setdefault(expression, atoms), atoms)
 
 
 Watch = Callable[["Tracer", tuple[Any, ...], dict[str, Any], Any], None]
