@@ -18,7 +18,6 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 from scipy.spatial import cKDTree
-from sklearn.decomposition import PCA
 
 from revacnn_lightning.diagnostics.odd import Oddity, find_odd, unit_rows
 
@@ -179,8 +178,7 @@ def _reduce(data: Array) -> Array:
     """At most `COMPONENTS` principal components of ``data`` (n, d)."""
     if min(data.shape) <= COMPONENTS:
         return data - data.mean(axis=0)
-    solver = "covariance_eigh" if len(data) > data.shape[1] else "full"
-    return np.asarray(PCA(COMPONENTS, svd_solver=solver).fit_transform(data), np.float64)
+    return _principal(data, COMPONENTS)
 
 
 def _embed(data: Array, last: Array, job: Job) -> Array:
@@ -211,7 +209,14 @@ def _is_drawn(points: Array) -> bool:
 
 def _pca(data: Array) -> Array:
     """The first two principal components (n, 2), at least one of them of some extent."""
-    return np.asarray(PCA(2, svd_solver="full").fit_transform(data), np.float64)
+    return _principal(data, 2)
+
+
+def _principal(data: Array, components: int) -> Array:
+    from sklearn.decomposition import PCA  # half a second that only the worker has to spend
+
+    solver = "covariance_eigh" if len(data) > data.shape[1] else "full"
+    return np.asarray(PCA(components, svd_solver=solver).fit_transform(data), np.float64)
 
 
 def _affinities(data: Array, seed: int):  # type: ignore[no-untyped-def]  # openTSNE has no types
@@ -332,7 +337,7 @@ def grid(n: int) -> Array:
     i = np.arange(n)
     x = (i % columns + 0.5) / columns * 2 - 1
     y = 1 - (i // columns + 0.5) / rows * 2
-    return np.stack([x, y], axis=1) * 0.7
+    return np.stack([x, y], axis=1) * (0.7 if n < SMALLEST else 0.95)
 
 
 def _row(odd: Array) -> Array:

@@ -24,6 +24,7 @@ from .components.loss import LossChart
 from .components.marks import EditMarks
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
+from .components.timeline import Timeline
 from .glyphs import Command, PageLink, Panel
 from .hub import Hub
 from .palette import PALETTES, theme
@@ -47,10 +48,13 @@ class Page:
         self.tab = Tab(hub, self.link, PALETTES[theme_name])
         tab, marks = self.tab, EditMarks(self.tab)
         self.network = NetworkView(tab)
+        parts = (Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes, Timeline)
         self.fast: list[Component] = [
-            self.network, Header(tab), Controls(tab), Inspector(tab), LayerPanel(tab),
-            StagingBar(tab), Reply(tab), Changes(tab), *layer_views(tab), InputImage(tab),
-        ]  # fmt: skip
+            self.network,
+            *(part(tab) for part in parts),
+            *layer_views(tab),
+            InputImage(tab),
+        ]
         self.slow: list[Component] = [
             marks,
             LossChart(tab, marks.source),

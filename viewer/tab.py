@@ -12,15 +12,21 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import Layer, RefusedReply, Structure
+from revacnn_lightning.protocol.messages import (
+    Layer,
+    Planned,
+    PlanSummary,
+    RefusedReply,
+    Structure,
+)
 from revacnn_lightning.protocol.requests import Command as RunCommand
-from revacnn_lightning.protocol.requests import Control, SetHyperparameter, Undo
+from revacnn_lightning.protocol.requests import Control, RemoveFilters, SetHyperparameter, Undo
 
 from .embedding import METHODS, Method
 from .glyphs import Command, PageLink
 from .hub import Hub
 from .palette import DARK, Palette
-from .run_state import RequestRecord, RunState
+from .run_state import FILTER_STATISTICS, RequestRecord, RunState
 from .staging import Staged, Staging
 
 __all__ = ["Selection", "Tab"]
@@ -35,6 +41,10 @@ CONTROLS = {
     "stop": "Stop the training",
 }
 RATES = {"lr": "the learning rate", "weight_decay": "the weight decay"}
+PATIENCE_SECONDS = 60.0  # a reply that takes longer no longer holds up the next request
+MAX_COMPANIES = 256
+PLAY_FRAMES = 200  # in which the whole recording is played
+PLAY_FRAME_SECONDS = 0.09
 RECENT_ROWS = 8  # of the history, over which "least active" is judged
 MOST_PICKED = 65536  # filters in one selection
 PANES = ("layer", "maps", "statistics")  # of the right-hand side
@@ -55,6 +65,7 @@ class Arguments(Struct, frozen=True):
     last: int = -1
     dx: int = 0
     dy: int = 0
+    at: int = -1
     by: str = ""
     optimizer: int = 0
     group: int = 0
@@ -79,10 +90,15 @@ class Tab:
         self.method: Method = "tsne"
         self.pane = "layer"
         self.also: list[int] = []  # ids of the other selected filters of the selection's layer
+        self.moment: float | None = None  # the batch looked back at; None: live
+        self.playing = False
         self.touched = 0
         self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
         self.error = ""  # why the last action could not even be sent
         self._queue: list[Staged] = []
+        self._played = 0.0
+        self._peeked: Selection | None = None  # what the pointer rests on
+        self._companies: dict[tuple[int, Selection], str] = {}  # id of the dry run for each
         self._waiting = ""  # id of the request whose reply is awaited
         self._seen: tuple[RunState | None, int] = (None, 0)
 
@@ -120,6 +136,112 @@ class Tab:
         others = [i for i in self.also if i in there and i != self.selection.filter_id]
         return [self.selection.filter_id, *others]
 
+    # The moment that is shown
+
+    def clock(self) -> tuple[float, ...]:
+        """Changes whenever other numbers are to be shown than before."""
+        if self.state is None:
+            return ()
+        return (self.state.numbers,) if self.moment is None else (-1, self.moment)
+
+    def row(self) -> int:
+        """The row of the recorded history that is shown."""
+        state = self.state
+        if state is None or not state.filters.length:
+            return 0
+        last = state.filters.length - 1
+        if self.moment is None:
+            return last
+        return min(last, int(np.searchsorted(state.filters.steps, self.moment)))
+
+    def values(self) -> dict[str, np.ndarray]:
+        """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
+        state = self.state
+        if state is None:
+            return {}
+        if self.moment is None or not state.filters.length:
+            return state.latest
+        row = state.filters.rows[self.row()]
+        return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
+
+    def layer_values(self, statistic: str, layer: int) -> np.ndarray:
+        """One layer's part of `values`; empty if there is none."""
+        values, state = self.values().get(statistic), self.state
+        if values is None or state is None:
+            return np.zeros(0, np.float32)
+        return values[state.offsets[layer] : state.offsets[layer + 1]]
+
+    def _go_to(self, row: int) -> None:
+        """Show a row of the history; the last one is live."""
+        state = self.state
+        if state is None or not 0 <= row < state.filters.length - 1:
+            self.moment, self.playing = None, False
+        else:
+            self.moment = float(state.filters.steps[row])
+        self.touched += 1
+
+    def _play_on(self, state: RunState) -> None:
+        now = time.monotonic()
+        if self.playing and now - self._played > PLAY_FRAME_SECONDS:
+            self._played = now
+            self._go_to(self.row() + max(1, round(state.filters.length / PLAY_FRAMES)))
+
+    def _on_time(self, what: Arguments) -> None:
+        self.playing = False
+        self._go_to(what.at)
+
+    def _on_play(self, _: Arguments) -> None:
+        """Begin to play where we are, from the beginning if that is the end; or halt."""
+        self.playing = not self.playing
+        if self.playing and self.moment is None:
+            self._go_to(0)
+
+    def _on_live(self, _: Arguments) -> None:
+        self._go_to(-1)
+
+    # What goes together
+
+    def company(self) -> tuple[PlanSummary | None, str]:
+        """What a removal of the filter in question would take with it, or why it is refused.
+
+        The filter in question is the one the pointer rests on, else the selected one. The answer
+        comes from the training, by a dry run; until then nothing is known.
+        """
+        state, structure, filter_ = self.state, self.structure, self._peeked or self.selection
+        if state is None or structure is None or filter_ is None:
+            return None, ""
+        plan = state.plans.get(self._companies.get((structure.version, filter_), ""))
+        if isinstance(plan, Planned):
+            return plan.plan, ""
+        return None, "" if plan is None else plan.reason
+
+    def _ask_company(self, structure: Structure) -> None:
+        filter_ = self._peeked or self.selection
+        if filter_ is None or (structure.version, filter_) in self._companies:
+            return
+        layer = next((one for one in structure.layers if one.name == filter_.layer), None)
+        if layer is None or filter_.filter_id not in layer.ids or self.refused(layer):
+            return
+        if len(self._companies) >= MAX_COMPANIES:
+            self._companies.clear()
+        edit = RemoveFilters(layer.name, [layer.ids.index(filter_.filter_id)])
+        try:
+            plan_id = self.hub.preview(edit, structure.version)
+        except ProtocolError as error:
+            log.warning("Cannot ask what goes together: %s", error)
+            return
+        self._companies[structure.version, filter_] = plan_id
+
+    def _on_peek(self, what: Arguments) -> None:
+        """The pointer rests on a filter; without a layer, on none any more."""
+        layer = self._layer(what.layer) if what.layer is not None else None
+        if layer is None or not 0 <= what.first < len(layer.ids):
+            self._peeked = None
+        else:
+            self._peeked = Selection(layer.name, layer.ids[what.first])
+
+    # Following the run
+
     def update(self) -> None:
         """Follow the run: a new one, edits, replies. Called before the components are."""
         state, structure = self.state, self.structure
@@ -129,6 +251,8 @@ class Tab:
             self._seen = (state, shape)
         if state is None or structure is None:
             return
+        self._play_on(state)
+        self._ask_company(structure)
         self._ask_plans(structure)
         self._take_plans(state)
         self._continue_apply(state, structure)
@@ -139,6 +263,9 @@ class Tab:
             self.staging.unstage()
             self._queue, self._waiting, self.reply, self.selection = [], "", None, None
             self.opened.clear()
+            self.moment, self.playing = None, False
+            self._companies.clear()
+        self._peeked = None
         if structure is None or not structure.layers:
             return
         self.staging.follow(structure)
@@ -378,9 +505,10 @@ class Tab:
         """Send the next request once the one before is answered and its structure is known."""
         if self._waiting:
             record = state.records.get(self._waiting)
-            if record is not None and record.state == "sent":
+            lost = record is None or time.time() - record.sent > PATIENCE_SECONDS
+            if record is not None and record.state == "sent" and not lost:
                 return
-            if record is not None and record.version > structure.version:
+            if record is not None and record.version > structure.version and not lost:
                 return
             self._waiting = ""
             self.touched += 1
@@ -455,6 +583,9 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "pane": Tab._on_pane,
     "pick": Tab._on_pick,
     "rate": Tab._on_rate,
+    "live": Tab._on_live,
+    "peek": Tab._on_peek,
+    "play": Tab._on_play,
     "select": Tab._on_select,
     "sort": Tab._on_sort,
     "stage_add": Tab._on_stage_add,
@@ -465,6 +596,7 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "stage_remove": Tab._on_stage_remove,
     "stage_set": Tab._on_stage_set,
     "stage_split": Tab._on_stage_split,
+    "time": Tab._on_time,
     "undo": Tab._on_undo,
     "unstage": Tab._on_unstage,
 }

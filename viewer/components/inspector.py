@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import Layer
 
-from ..run_state import RunState
+from ..tab import Tab
 from ..wording import compact, count, scientific
 from .panel import HtmlPart
 
@@ -39,8 +39,8 @@ class Inspector(HtmlPart):
             "layer": layer.name,
             "facts": _facts(layer),
             "about": _about(layer),
-            "filter": f"filter {index}" + (" · staged" if staged else ""),
-            "values": _values(state, at, index),
+            "filter": _which(index, len(self.tab.picked())) + (" · staged" if staged else ""),
+            "values": _values(self.tab, at, index),
             "sort": self.tab.sort_by,
             "refused": {"add": why, "split": why, "remove": why or alone},
             "words": {
@@ -49,6 +49,11 @@ class Inspector(HtmlPart):
                 "remove": f"Stage the removal of filter {index}, or take it back  (Delete)",
             },
         }
+
+
+def _which(index: int, n_picked: int) -> str:
+    """``filter 3``, or ``filter 3 and 4 more``."""
+    return f"filter {index}" + (f" and {n_picked - 1} more" if n_picked > 1 else "")
 
 
 def _facts(layer: Layer) -> str:
@@ -82,13 +87,12 @@ def _about(layer: Layer) -> str:
     )
 
 
-def _values(state: RunState, layer: int, index: int) -> list[dict[str, Any]]:
-    names = sorted(
-        state.latest, key=lambda name: (list(WORDS).index(name) if name in WORDS else 99, name)
-    )
+def _values(tab: Tab, layer: int, index: int) -> list[dict[str, Any]]:
+    shown = tab.values()
+    names = sorted(shown, key=lambda name: (list(WORDS).index(name) if name in WORDS else 99, name))
     values = []
     for name in names[:SHOWN_VALUES]:
-        number = float(state.layer_values(name, layer)[index])
+        number = float(tab.layer_values(name, layer)[index])
         text = scientific(number) if name == "gradient" else compact(number)
         label = WORDS.get(name, name.replace("_", " "))
         values.append({"label": label, "value": text, "tone": name, "title": ""})

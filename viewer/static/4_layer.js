@@ -361,7 +361,10 @@
       }
       const tip = byId("tip")
       if (i == null) {
-        if (tip.dataset.of == "layer") tip.hidden = true
+        if (tip.dataset.of == "layer") {
+          tip.hidden = true
+          delete tip.dataset.of
+        }
         return
       }
       tip.dataset.of = "layer"
@@ -474,12 +477,14 @@
     page.drawers[`view-${name}`] = (data, model) => {
       const box = document.querySelector(`[data-view="${name}"]`)
       if (views[name] == null) views[name] = new Cloud(name, box.querySelector("canvas"))
-      box.querySelector(".status").textContent = data.status ?? ""
+      const status = box.querySelector(".status")
+      status.textContent = status.title = data.status ?? ""
+      status.dataset.busy = Boolean(data.busy)
       views[name].take(data, model)
       if (name != "activations") return
       if (views.maps == null) views.maps = new Grid("maps", byId("maps"))
       views.maps.take(data, model)
-      byId("maps-status").textContent = data.status && data.status != "laying out…" ? data.status : ""
+      byId("maps-status").textContent = data.draw ? "" : data.status
     }
   }
 

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from revacnn_lightning.protocol.messages import View
+from revacnn_lightning.protocol.requests import (
+    Freeze,
+    MergeFilters,
+    Reinitialize,
+    RemoveFilters,
+    SetFilter,
+    Unfreeze,
+)
+from tests.viewer.conftest import DirectHub
+from tests.viewer.test_opened import World
+from tests.viewer.test_tab import do, settle
+from viewer.components.layer_views import InputImage, LayerPanel, LayerView, layer_views
+from viewer.opened import VIEWS
+from viewer.tab import Tab
+
+
+@pytest.fixture
+def world(hub: DirectHub, tab: Tab, monkeypatch: pytest.MonkeyPatch) -> World:
+    """``conv2`` is selected, and the training sends its details."""
+    world = World(hub, monkeypatch)
+    hub.opened = world.layers
+    do(tab, "select", layer=1, first=3, last=3)
+    world.layers.show("conv2", "tsne")
+    world.send(world.detail())
+    return world
+
+
+def arrays(view: LayerView) -> dict[str, Any]:
+    return {name: getattr(view.root, name) for name in ("atlas", "ids", "places", "odd", "values")}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_pictures_come_before_the_layout_and_stand_in_a_grid(
+    world: World, tab: Tab, name: str
+) -> None:
+    view = LayerView(tab, name)
+
+    assert view.update() is True
+    assert view.update() is False
+
+    shown = arrays(view)
+    assert {len(part) for part in shown.values()} == {16}
+    assert shown["atlas"].dtype == np.uint8
+    assert len(np.unique(shown["places"], axis=0)) == 16
+    assert view.root.data["status"] == "laying out…"
+    assert view.root.data["indices"] == list(range(16))
+
+
+def test_the_layout_follows_when_it_is_done(world: World, tab: Tab) -> None:
+    view = LayerView(tab, "coefficients")
+    view.update()
+    grid, pictures = view.root.places, view.root.atlas
+    world.tick()
+
+    assert view.update() is True
+
+    layout = world.layers.layout("conv2", "coefficients", "tsne")
+    assert layout is not None
+    np.testing.assert_array_equal(view.root.places, layout.positions)
+    assert not np.array_equal(view.root.places, grid)
+    assert view.root.atlas is pictures  # sent once per detail
+    assert view.root.data["status"] == ""
+
+
+def test_a_removed_filter_disappears_before_new_details_come(
+    world: World, tab: Tab, hub: DirectHub
+) -> None:
+    view = LayerView(tab, "coefficients")
+    world.tick()
+    view.update()
+    before = {int(id_): place for id_, place in zip(view.root.ids, view.root.places, strict=True)}
+    hub.request(RemoveFilters("conv2", [2, 5]), "", 0)
+    settle(tab, hub)
+    assert hub.state is not None
+    hub.train()
+
+    view.update()
+
+    assert len(view.root.ids) == 14
+    for id_, place in zip(view.root.ids, view.root.places, strict=True):
+        np.testing.assert_array_equal(place, before[int(id_)])
+    assert len(view.root.atlas) == 14
+    assert view.root.data["indices"] == list(range(14))
+
+
+def test_a_new_filter_has_no_place_until_it_is_laid_out(
+    world: World, tab: Tab, hub: DirectHub
+) -> None:
+    world.tick()
+    do(tab, "stage_add")
+    do(tab, "apply")
+    settle(tab, hub)
+    world.send(world.detail())
+    view = LayerView(tab, "coefficients")
+
+    view.update()
+    assert np.isnan(view.root.places[16]).all()
+    assert not np.isnan(view.root.places[:16]).any()
+
+    world.layers.show("conv2", "tsne")
+    world.tick()
+    view.update()
+    assert not np.isnan(view.root.places).any()
+
+
+def test_dead_and_broken_filters_stand_aside_with_a_reason(world: World, tab: Tab) -> None:
+    detail = world.detail()
+    features = detail.coefficients.features.copy()
+    images = detail.coefficients.images.copy()
+    features[4], images[4] = 0, 0
+    features[9], images[9] = np.nan, np.nan
+    world.send(replace(detail, coefficients=View(features, images)))
+    world.tick()
+    view = LayerView(tab, "coefficients")
+
+    view.update()
+
+    np.testing.assert_array_equal(view.root.odd[[4, 9]], [1, 2])
+    assert view.root.odd.sum() == 3
+    assert (view.root.places[[4, 9], 1] < -1).all()
+
+
+def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: Tab) -> None:
+    nothing = View(np.zeros(0, np.float16), np.zeros(0, np.float16))
+    world.send(replace(world.detail(), activation_gradients=nothing))
+    world.tick()
+    view = LayerView(tab, "activation_gradients")
+
+    view.update()
+
+    assert "nothing to show" in view.root.data["status"]
+    assert len(view.root.atlas) == 0
+
+
+@pytest.mark.parametrize("pane", ["maps", "statistics"])
+def test_hidden_views_are_neither_sent_nor_asked_for(world: World, tab: Tab, pane: str) -> None:
+    do(tab, "pane", by=pane)
+    world.now += 100
+    sent = [view.view for view in layer_views(tab) if view.update()]
+
+    assert sent == (["activations"] if pane == "maps" else [])
+    if pane == "statistics":
+        world.asked.clear()
+        world.tick()
+        assert world.asked == []
+
+
+def test_the_input_image_is_shown_with_the_maps(world: World, tab: Tab) -> None:
+    image = InputImage(tab)
+    assert image.update() is False
+    do(tab, "pane", by="maps")
+
+    assert image.update() is True
+    assert image.update() is False
+    assert image.root.atlas.shape == (1, 64, 64, 3)
+    assert image.root.data["label"] == "dahlia"
+
+    do(tab, "image", dx=1)
+    world.tick(0.1)
+    assert world.asked[-1].image == 0
+    do(tab, "image", dx=1)
+    do(tab, "image", by="batch")
+    world.tick(0.1)
+    assert world.asked[-1].image is None
+
+
+def test_several_filters_are_selected_and_acted_upon(tab: Tab, hub: DirectHub) -> None:
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "pick", ids=[ids[5], ids[7], ids[5], 10**6])
+
+    assert tab.selected() == (1, 5)
+    assert LayerPanel(tab).content()["selected"] == [ids[5], ids[7]]
+
+    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
+        do(tab, command)
+    settle(tab, hub)
+    edits = [row.edit(tab.structure) for row in tab.staging.in_order()]  # type: ignore[arg-type]
+    assert edits == [
+        Reinitialize("conv2", [5, 7]),
+        Freeze("conv2", [5, 7]),
+        MergeFilters("conv2", [5, 7]),
+        RemoveFilters("conv2", [5, 7]),
+    ]
+    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
+        do(tab, command)
+    assert tab.staging.rows == []
+
+
+def test_one_filter_cannot_be_merged(tab: Tab) -> None:
+    assert LayerPanel(tab).content()["refused"]["merge"]
+    do(tab, "stage_merge")
+    assert tab.staging.rows == []
+
+
+def test_frozen_filters_are_unfrozen(tab: Tab, hub: DirectHub) -> None:
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "stage_freeze")
+    do(tab, "apply")
+    settle(tab, hub)
+    assert LayerPanel(tab).content()["freeze"] == "Unfreeze"
+
+    do(tab, "stage_freeze")
+    assert tab.staging.rows[0].edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
+
+
+def test_a_dragged_filter_is_staged_to_become_a_mean(tab: Tab, hub: DirectHub) -> None:
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
+    settle(tab, hub)
+
+    row = tab.staging.rows[0]
+    assert row.edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
+    assert row.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
+
+    do(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # dragged on
+    assert len(tab.staging.rows) == 1
+
+    hub.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
+    settle(tab, hub)
+    assert tab.staging.rows == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "weights"),
+    [([0], []), ([8, 9], [0.0]), ([8, 9], [-1.0]), ([8, 9], [float("nan")]), ([8, 10**6], [1.0]),
+     ([8, 9, 10], [1.0])],
+)  # fmt: skip
+def test_void_drags_stage_nothing(tab: Tab, ids: list[int], weights: list[float]) -> None:
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "stage_set", ids=ids, weights=weights)
+
+    assert tab.staging.rows == []
+
+
+def test_the_selection_survives_edits(tab: Tab, hub: DirectHub) -> None:
+    ids = list(tab.structure.layers[1].ids)  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "pick", ids=[ids[5], ids[7], ids[9]])
+    hub.request(RemoveFilters("conv2", [0, 7]), "", 0)
+    settle(tab, hub)
+
+    assert tab.picked() == [ids[5], ids[9]]
+    assert tab.selected() == (1, 4)
