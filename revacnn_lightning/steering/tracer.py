@@ -22,7 +22,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.steering.labels import Component, along, dims
-from revacnn_lightning.steering.sizes import Expression, SizeMode, Use, remembering
+from revacnn_lightning.steering.sizes import Expression, remembering
+from revacnn_lightning.steering.uses import SizeMode, Use
 
 __all__ = ["Call", "Site", "Tracer", "rounding_unit"]
 
@@ -72,7 +73,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, watched: Iterable[tuple[str, int, int]] = ()) -> None:
         super().__init__()
-        from revacnn_lightning.steering.rules import apply_rule  # rules.py imports this module
+        from revacnn_lightning.steering.rules import apply_rule  # rules/ imports this module
 
         self._follow_rule = apply_rule
         self.model = model
