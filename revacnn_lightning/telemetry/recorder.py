@@ -43,7 +43,7 @@ from revacnn_lightning.telemetry.statistics import (
 )
 from revacnn_lightning.telemetry.timing import Stopwatch
 from revacnn_lightning.telemetry.transfer import Transfer
-from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, read_step, weight_of
+from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weight_of
 
 __all__ = ["Recorder", "Recording"]
 
@@ -169,6 +169,7 @@ class Recorder:
         self._due: frozenset[str] = frozenset()  # statistics of this batch
         self._owed: frozenset[str] = frozenset()  # to be gathered at the next optimizer step
         self._stepped = False  # in this batch
+        self._mine: dict[int, list[tuple[WeightSums, dict[str, Any]]]] = {}  # in this batch
         self._stopwatch = Stopwatch()
         self._began: Any = 0.0
         self._queue = MapQueue(self._stopwatch)
@@ -288,11 +289,14 @@ class Recorder:
             loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
         )
         self._turns = itertools.count()
-        self.details.begin(self._convs())
-        self._looked_at = (self._asked_for | self.details.layers).intersection(self.layers)
+        self._looked_at = self._asked_for
+        if self.details.layers:
+            self.details.begin(self._convs())
+            self._looked_at |= self.details.layers
         self._due = frozenset(self._governor.due(self._names()))
         self._owed = (frozenset() if self._stepped else self._owed) | (self._due & OF_STEPS)
         self._stepped = False
+        self._mine.clear()
         self._due -= OF_STEPS & self._governor.every.keys()  # only when a step has come
         everywhere = self._due.intersection(self.statistics)
         for layer in self._layers:
@@ -330,6 +334,8 @@ class Recorder:
             grad_scale: what the loss was multiplied by in all, `begin_batch`'s scale included.
             tag: goes into the details.
         """
+        if not self.details.layers:
+            return []
         return self.details.end(self._model, self._convs(), grad_scale, tag)
 
     def flush(self) -> list[Recording]:
@@ -496,7 +502,8 @@ class Recorder:
         with torch.no_grad():
             begin = self._stopwatch.now()
             if "update_ratio" in self._owed:
-                read_step(mine, optimizer)
+                for weights, group in mine:
+                    weights.stepped(group, optimizer)
                 self._stopwatch.add("update_ratio", begin)
             begin = self._stopwatch.now()
             if "optimizer_gradient" in self._owed:
@@ -514,21 +521,24 @@ class Recorder:
         optimizer: torch.optim.Optimizer,
     ) -> None:
         begin = self._stopwatch.now()
-        for each, group in weights:
-            each.stepping(group, optimizer)
+        with torch.no_grad():
+            for each, group in weights:
+                each.stepping(group, optimizer)
         self._stopwatch.add("update_ratio", begin)
 
     def _weights_of(
         self, optimizer: torch.optim.Optimizer
     ) -> list[tuple[WeightSums, dict[str, Any]]]:
         """Our weights that the optimizer changes, each with its parameter group."""
-        mine = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
-        return [
-            (mine[id(parameter)], group)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if id(parameter) in mine
-        ]
+        if id(optimizer) not in self._mine:
+            mine = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
+            self._mine[id(optimizer)] = [
+                (mine[id(parameter)], group)
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+                if id(parameter) in mine
+            ]
+        return self._mine[id(optimizer)]
 
     # ------------------------------------------------------------------ the end of a batch
 
@@ -593,7 +603,7 @@ class Recorder:
     def _send(self, grad_scale: float, tag: Any) -> Recording | None:
         begin = self._stopwatch.now()
         names = list(self._names())
-        every = list(self.every.values())
+        every = [self._governor.every.get(name, 1) for name in names]
         if "weight_norm" in self._due:
             for layer in self._layers:
                 layer.weights.norm_now()
@@ -607,27 +617,39 @@ class Recorder:
                 value, divisor = read(layer) if name in layer.wanted else (None, np.nan)
                 parts.append(_zeros(layer) if value is None else value)
                 divisors.append(divisor)
+        ratio = names.index("update_ratio") if "update_ratio" in names else None
+        if ratio is not None:  # a row of its own, for the host to divide by
+            for layer in self._layers:
+                norm = layer.weights.norm_after
+                parts.append(_zeros(layer) if norm is None else norm)
+                divisors.append(1.0)
+        scale_is_sent = isinstance(self._loss_scale, Tensor)
         if isinstance(self._loss_scale, Tensor):
             parts.append(self._loss_scale.float().reshape(1))
         else:
             grad_scale *= self._loss_scale
         flat = torch.cat(_on_one_device(parts)) if parts else torch.zeros(0)
         layers, widths = self.layers, self.widths
-        arrived = np.repeat([layer.weights.arrived for layer in self._layers], widths)
+        arrived = [layer.weights.arrived for layer in self._layers]
 
         def finish(values: np.ndarray) -> Recording:
-            scale, count = grad_scale, len(names) * sum(widths)
-            if len(values) > count:
-                scale *= float(values[count])
-            table = values[:count].reshape(len(names), -1)
-            by = np.asarray(divisors, np.float64).reshape(len(names), len(widths))
+            scale = grad_scale
+            if scale_is_sent:
+                scale *= float(values[-1])
+                values = values[:-1]
+            table = values.reshape(-1, sum(widths))
+            by = np.array(divisors, np.float32).reshape(-1, len(widths))
             for row, name in enumerate(names):
                 if name in ("gradient", "activation_gradient"):
                     by[row] *= scale
-            with np.errstate(all="ignore"):  # infinite gradients are data here
-                table /= np.repeat(by, widths, axis=1)
-            gradients = table[[row for row, name in enumerate(names) if name == "gradient"]]
-            nonfinite = not np.isfinite(gradients[:, arrived]).all()
+            with np.errstate(all="ignore"):  # infinite gradients and weights are data here
+                table /= by.repeat(widths, axis=1)
+                if ratio is not None:
+                    table[ratio] /= table[-1]
+                    table = table[:-1]
+            nonfinite = "gradient" in names and _any_nonfinite(
+                table[names.index("gradient")], arrived, widths
+            )
             return Recording(names, table, nonfinite, layers, widths, every, tag)
 
         recording = self._transfer.send(flat, finish)
@@ -654,7 +676,7 @@ class Recorder:
 
     def _update_ratio(self, layer: _Layer) -> tuple[Tensor | None, float]:
         value = layer.weights.update
-        return value, np.nan if value is None else 1
+        return value, np.nan if value is None else 1 / layer.weights.rate
 
     def _activation(self, layer: _Layer) -> tuple[Tensor | None, float]:
         return _of_maps(layer, layer.map.total, layer.map.images)
@@ -712,6 +734,14 @@ def _on_one_device(parts: list[Tensor]) -> list[Tensor]:
     """A model spread over several devices gathers on that of its first conv."""
     device = parts[0].device
     return [part if part.device == device else part.to(device) for part in parts]
+
+
+def _any_nonfinite(gradients: np.ndarray, arrived: list[bool], widths: list[int]) -> bool:
+    """Whether a gradient that came is inf or NaN; the others are NaN for want of one."""
+    with np.errstate(all="ignore"):
+        if np.isfinite(gradients.sum()):
+            return False
+    return not np.isfinite(gradients[np.repeat(arrived, widths)]).all()
 
 
 def _is_compiled(module: nn.Module) -> bool:
