@@ -9,6 +9,7 @@ it into ``.grad`` instead of handing it over.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +47,8 @@ class WeightSums:
     norm: Tensor | None = None  # ‖w‖, as long as the weight is at
     norm_version: int = -1
     before: Tensor | None = None  # copy of the weight, while the optimizer steps
-    update: Tensor | None = None  # times `rate`: ‖Δw‖ of the last step
-    rate: float = 1.0
+    update: Tensor | None = None  # divided by `per_rate`: ‖Δw‖ of the last step
+    per_rate: float = 1.0
     norm_after: Tensor | None = None  # ‖w‖ after it
     used: Tensor | None = None  # Σ|gradient that the last step used|
 
@@ -124,14 +125,18 @@ class WeightSums:
             return
         if before is not None:
             change = reduce.by_filter(before.sub_(weight), self.conv)
-            self.update, self.rate = reduce.coefficient_norm(change), 1.0
+            self.update, self.per_rate = reduce.coefficient_norm(change), 1.0
         elif not _tells_its_step(optimizer, group):
             return
         elif weight.grad is None:  # then it has left the weight alone
-            self.update, self.rate = torch.zeros(self.conv.out_channels, device=weight.device), 1.0
+            self.update, self.per_rate = (
+                torch.zeros(self.conv.out_channels, device=weight.device),
+                1.0,
+            )
         else:
             momentum = reduce.by_filter(optimizer.state[weight]["momentum_buffer"], self.conv)
-            self.update, self.rate = reduce.coefficient_norm(momentum), float(group["lr"])
+            self.update = reduce.coefficient_norm(momentum)
+            self.per_rate = 1 / group["lr"] if group["lr"] else math.inf
         self.norm_after = self.norm_now()
 
     def took(self) -> None:
