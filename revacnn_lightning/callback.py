@@ -17,9 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from revacnn_lightning.controls import TrainerControls
+from revacnn_lightning.details import Forward
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.inbox import Pending
-from revacnn_lightning.probe import UserForward, forwards_of, to_float
+from revacnn_lightning.probe import (
+    UserForward,
+    forward_takes_images,
+    forwards_of,
+    images_of,
+    to_float,
+)
 from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.session import Endpoints, Progress, Session
 from revacnn_lightning.steering import Editor, Journal, Probe
@@ -174,6 +181,8 @@ class ReVACNN(Callback):
             Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
+            images=functools.partial(_validation_image, trainer),
+            forward=self._forward_of_images(pl_module),
         )
         rank_zero_info(
             "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
@@ -251,6 +260,7 @@ class ReVACNN(Callback):
             ],
             metrics=self._metrics,
             loss_factor=1 / accumulated,  # Lightning hands the loss on divided
+            image=lambda: _first_image(batch),
         )
 
     @_harmless
@@ -279,6 +289,13 @@ class ReVACNN(Callback):
     def _probe(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> Probe:
         context = trainer.precision_plugin.train_step_context
         return Probe(forwards_of(module, batch, index, context=context, user_forward=self._forward))
+
+    def _forward_of_images(self, module: LightningModule) -> Forward | None:
+        """Takes a batch of images through the module; None if we do not know how."""
+        own = self._forward
+        if own is not None:
+            return lambda images: own(module, images)
+        return module if forward_takes_images(module) else None
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -319,6 +336,31 @@ class ReVACNN(Callback):
         """The edits that were made to this very module before, by an earlier fit or a resume."""
         editor = self._editor
         return editor.journal if editor is not None and editor.model is module else None
+
+
+def _first_image(batch: Any) -> Tensor | None:
+    """The first image of a batch, (channels, H, W)."""
+    images = images_of(batch)
+    return images[0] if images is not None and images.ndim == 4 and len(images) else None
+
+
+def _validation_image(trainer: Trainer, index: int) -> Tensor:
+    """Image ``index`` of the (first) validation data set, on the model's device.
+
+    Raises:
+        Refused: there is no validation data, or no such image in it.
+    """
+    loaders: Any = trainer.val_dataloaders
+    loader = loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
+    data = getattr(loader, "dataset", None)
+    if data is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise Refused("this training has no validation images to choose from")
+    if not 0 <= index < len(data):
+        raise Refused(f"there is no validation image {index}; there are {len(data)}")
+    image = images_of(data[index])
+    if image is None or image.ndim != 3:
+        raise Refused(f"item {index} of the validation data is not an image")
+    return image.to(trainer.strategy.root_device)
 
 
 def _cannot_edit(trainer: Trainer) -> str:

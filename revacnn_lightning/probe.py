@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from revacnn_lightning.errors import Refused
 
-__all__ = ["SAMPLES", "batch_size", "forwards_of", "samples"]
+__all__ = ["SAMPLES", "batch_size", "forward_takes_images", "forwards_of", "images_of", "samples"]
 
 SAMPLES = 2
 
@@ -85,7 +85,7 @@ def forwards_of(
         steps.append(lambda: user_forward(module, small))
     else:
         images = images_of(small)
-        if images is not None and _forward_takes_images(module):
+        if images is not None and forward_takes_images(module):
             steps.append(lambda: module(images))
         if module.automatic_optimization:
             steps.append(lambda: _loss(_training_step(module, small, batch_idx)))
@@ -106,7 +106,7 @@ def forwards_of(
     return [in_context(step) for step in steps]
 
 
-def _forward_takes_images(module: nn.Module) -> bool:
+def forward_takes_images(module: nn.Module) -> bool:
     """Whether the module has a forward of its own that can be called with the images alone."""
     if type(module).forward.__module__.startswith(("pytorch_lightning.", "lightning.")):
         return False  # the LightningModule base's, which does nothing

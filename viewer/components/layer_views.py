@@ -52,6 +52,7 @@ class LayerView:
         self.root = self.source = Sprites(part=f"view-{view}", data={}, name=f"view-{view}")
         self._shown: tuple[Any, ...] = ()
         self._drawn: tuple[Any, ...] = ()
+        self._layout: Layout | None = None
         self._draws = 0
 
     def restyle(self, palette: Palette) -> None:
@@ -71,16 +72,18 @@ class LayerView:
         layer = tab.hub.opened.show(tab.selection.layer, tab.method)
         if layer.detail is None:
             return self._clear(layer.refused)
-        key = (state, state.shape, tab.selection.layer, tab.method, layer.serial)
-        if key == self._shown:
+        layout = tab.hub.opened.layout(tab.selection.layer, self.view, tab.method)
+        known = layout is self._layout
+        key = (state, state.shape, tab.selection.layer, tab.method, layer.received)
+        if known and key == self._shown:
             return False
-        self._shown = key
+        self._shown, self._layout = key, layout
         self._draw(state, here[0], layer, layer.detail)
         return True
 
     def _draw(self, state: RunState, at: int, layer: OpenLayer, detail: Detail) -> None:
         """Send pictures when they are new, and places with them."""
-        tab, view = self.tab, _view_of(detail, self.view)
+        view = _view_of(detail, self.view)
         ids = np.asarray(state.layer_ids(at), np.int64)
         rows = _rows(layer.ids, ids)  # removed filters disappear at once
         shown = layer.ids[rows]
@@ -90,7 +93,7 @@ class LayerView:
             self._drawn = drawn
             pictures = atlas(view.images, signed=self.view != "activations")
             self.root.atlas = pictures[rows] if len(pictures) == len(layer.ids) else NOTHING
-        layout = tab.hub.opened.layout(detail.layer, self.view, tab.method)
+        layout = self._layout
         places, odd = _places(layout, shown)
         values = _numbers(state, at, where)
         if self.view == "activations" and view.images.ndim == 3 and len(rows):

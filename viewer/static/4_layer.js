@@ -7,7 +7,7 @@
   "use strict"
   const page = window.revacnn
   const {byId, make} = page
-  const TWEEN_MS = 600, RESORT_MS = 4000, STEPS = 24, NEAR = 4, ODD = ["", "dead", "not finite", "identical to another"]
+  const TWEEN_MS = 600, RESORT_MS = 4000, LEAST_MOVE = 2, STEPS = 24, NEAR = 4, ODD = ["", "dead", "not finite", "identical to another"]
   const views = page.views = {}
   let picked = [], picked_at = 0, hovered = null, lasso = false, sort = "activation"
 
@@ -89,16 +89,24 @@
       this.n = this.ids.length
       this.row = new Map(this.ids.map((id, i) => [id, i]))
       for (const name of ["places", "odd", "amp", "values"]) this[name] = model[name] ?? []
-      if (model.atlas !== this._atlas_of) {
-        this._atlas_of = model.atlas
-        this.tiles = paint_atlas(model.atlas, data.colouring)
+      if (model.atlas !== this.atlas) {
+        this.atlas = model.atlas
+        this.tiles = null // painted when they are first seen
       }
       if (other_layer) {
         this.before.clear()
         this.whole(false)
       }
-      this.began = page.motion > 0 && this.before.size > 0 ? performance.now() : 0
+      this.began = page.motion > 0 && this.moves() ? performance.now() : 0
       this.draw()
+    }
+
+    /** Whether any filter has a visible way to go from where it stood before. */
+    moves() {
+      return this.ids.some((id, i) => {
+        const from = this.before.get(id), to = this.target(i)
+        return from != null && Math.hypot(to[0] - from[0], to[1] - from[1]) > LEAST_MOVE
+      })
     }
 
     size() {
@@ -156,7 +164,7 @@
       requestAnimationFrame(() => {
         this._waiting = false
         this.paint(this.ctx, devicePixelRatio)
-        if (this.began) this.draw()
+        if (this.began) requestAnimationFrame(() => this.draw()) // every other frame is enough
       })
     }
 
@@ -168,6 +176,7 @@
       }
       ctx.setTransform(ratio, 0, 0, ratio, 0, 0)
       ctx.clearRect(0, 0, width, height)
+      this.tiles ??= paint_atlas(this.atlas, this.data.colouring)
       if (!this.n || this.tiles == null || this.tiles.n != this.n) return
       const at = this.positions(), side = this.side(), chosen = new Set(picked), last = []
       ctx.imageSmoothingEnabled = this.tiles.w > 12
@@ -377,6 +386,7 @@
 
     describe(i) {
       const line = (label, text, tone) => make("div", {"data-tone": tone}, label, make("span", {}, text))
+      this.tiles ??= paint_atlas(this.atlas, this.data.colouring)
       const {canvas, across, w, h} = this.tiles, large = make("canvas", {class: "enlarged", width: 168, height: Math.round(168 * h / w)})
       const ctx = large.getContext("2d")
       ctx.imageSmoothingEnabled = w > 12
