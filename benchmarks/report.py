@@ -82,9 +82,13 @@ class Report:
             self._console.print(
                 f"{verdict}  {each['name']}: {_shown(each['value'])} (must be {each['limit']})"
             )
+        self.save(json_path)
+        return int(check and not all(each["ok"] for each in self.checks))
+
+    def save(self, json_path: str | Path | None) -> None:
+        """Write what there is so far: a long run that is cut short has not run for nothing."""
         if json_path is not None:
             Path(json_path).write_text(json.dumps(self.to_data(), indent=1) + "\n")
-        return int(check and not all(each["ok"] for each in self.checks))
 
     def to_data(self) -> dict[str, Any]:
         """Everything, JSON-able, with the machine it was measured on."""

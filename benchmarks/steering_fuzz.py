@@ -258,6 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
             c = tally.counts
             report.row(name, c["applied"], c["refused"], c["rolled back"], c["undone"],
                        c["replays"], len(tally.errors), tally.seconds)  # fmt: skip
+            report.save(options.json)
             kinds += tally.kinds
             errors += tally.errors
             applied += c["applied"]

@@ -86,4 +86,4 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
     loss = torch.stack([F.cross_entropy(t, y) for t in outs]).sum()
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return loss.item()

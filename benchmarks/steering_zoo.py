@@ -240,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
                 for what in ("removed", "added")
             ]
             report.row(name, len(subject.convs()), tested, *shown, perf_counter() - start)
+            report.save(options.json)
             total += counts
             examples += subject.examples.values()
             if family(name) not in NOT_PLAIN:

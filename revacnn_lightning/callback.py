@@ -17,9 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from revacnn_lightning.controls import TrainerControls
+from revacnn_lightning.details import Forward
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.inbox import Pending
-from revacnn_lightning.probe import UserForward, forwards_of, to_float
+from revacnn_lightning.probe import (
+    UserForward,
+    forward_takes_images,
+    forwards_of,
+    images_of,
+    to_float,
+)
 from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.session import Endpoints, Progress, Session
 from revacnn_lightning.steering import Editor, Journal, Probe
@@ -30,7 +37,7 @@ from revacnn_lightning.steering.checkpoint import (
     replay_for_load,
     state_to_save,
 )
-from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry import DEFAULT, STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -80,13 +87,16 @@ class ReVACNN(Callback):
         request_port: port of the requests; 0 takes a free one.
         connection_file: where to write the connection file; None: in the user's runtime
             directory, where a viewer on this machine finds it by itself.
-        statistics: what to gather of each filter on every batch, of `telemetry.STATISTICS`.
+        statistics: what to gather of each filter, of `telemetry.STATISTICS`.
+        max_overhead: share of a training step that gathering may cost, 0.03 for 3 %. On a machine
+            where it costs more, the dear statistics are gathered on some batches only (the page
+            says on which), never the gradient and the activation. None: everything, always.
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing which channels
             belong together. Needed only where neither ``module(images)`` nor ``training_step``
             shows how the network is really used.
 
     Raises:
-        ValueError: a statistic that does not exist, or a port out of range.
+        ValueError: a statistic that does not exist, a port or a share out of range.
 
     Example::
 
@@ -101,19 +111,23 @@ class ReVACNN(Callback):
         telemetry_port: int = 0,
         request_port: int = 0,
         connection_file: str | Path | None = None,
-        statistics: Sequence[str] | None = None,
+        statistics: Sequence[str] = DEFAULT,
+        max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
     ) -> None:
         super().__init__()
         for port in (telemetry_port, request_port):
             if not 0 <= port <= 65535:
                 raise ValueError(f"port {port} is out of range; 0 takes a free one")
-        unknown = set(statistics or ()) - set(STATISTICS)
+        unknown = set(statistics) - set(STATISTICS)
         if unknown:
             raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
+        if max_overhead is not None and not 0 < max_overhead <= 1:
+            raise ValueError(f"max_overhead {max_overhead} is no share of a step; 0.03 means 3 %")
         file = Path(connection_file).expanduser() if connection_file else None
         self._endpoints = Endpoints(host, telemetry_port, request_port, file)
-        self._statistics = statistics
+        self._statistics = tuple(statistics)
+        self._max_overhead = max_overhead
         self._forward = forward
         self._session: Session | None = None
         self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
@@ -161,13 +175,14 @@ class ReVACNN(Callback):
         """Start to listen, and tell how to watch."""
         self._close()
         self._editor = Editor(pl_module, trainer.optimizers, journal=self._edits_of(pl_module))
-        options = {} if self._statistics is None else {"statistics": self._statistics}
         self._session = Session(
             pl_module,
             self._editor,
-            Recorder(pl_module, **options),
+            Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
+            images=functools.partial(_validation_image, trainer),
+            forward=self._forward_of_images(pl_module),
         )
         rank_zero_info(
             "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
@@ -245,6 +260,7 @@ class ReVACNN(Callback):
             ],
             metrics=self._metrics,
             loss_factor=1 / accumulated,  # Lightning hands the loss on divided
+            image=lambda: _first_image(batch),
         )
 
     @_harmless
@@ -273,6 +289,13 @@ class ReVACNN(Callback):
     def _probe(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> Probe:
         context = trainer.precision_plugin.train_step_context
         return Probe(forwards_of(module, batch, index, context=context, user_forward=self._forward))
+
+    def _forward_of_images(self, module: LightningModule) -> Forward | None:
+        """Takes a batch of images through the module; None if we do not know how."""
+        own = self._forward
+        if own is not None:
+            return lambda images: own(module, images)
+        return module if forward_takes_images(module) else None
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -313,6 +336,31 @@ class ReVACNN(Callback):
         """The edits that were made to this very module before, by an earlier fit or a resume."""
         editor = self._editor
         return editor.journal if editor is not None and editor.model is module else None
+
+
+def _first_image(batch: Any) -> Tensor | None:
+    """The first image of a batch, (channels, H, W)."""
+    images = images_of(batch)
+    return images[0] if images is not None and images.ndim == 4 and len(images) else None
+
+
+def _validation_image(trainer: Trainer, index: int) -> Tensor:
+    """Image ``index`` of the (first) validation data set, on the model's device.
+
+    Raises:
+        Refused: there is no validation data, or no such image in it.
+    """
+    loaders: Any = trainer.val_dataloaders
+    loader = loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
+    data = getattr(loader, "dataset", None)
+    if data is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise Refused("this training has no validation images to choose from")
+    if not 0 <= index < len(data):
+        raise Refused(f"there is no validation image {index}; there are {len(data)}")
+    image = images_of(data[index])
+    if image is None or image.ndim != 3:
+        raise Refused(f"item {index} of the validation data is not an image")
+    return image.to(trainer.strategy.root_device)
 
 
 def _cannot_edit(trainer: Trainer) -> str:

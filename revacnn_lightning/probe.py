@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from revacnn_lightning.errors import Refused
 
-__all__ = ["SAMPLES", "batch_size", "forwards_of", "samples"]
+__all__ = ["SAMPLES", "batch_size", "forward_takes_images", "forwards_of", "images_of", "samples"]
 
 SAMPLES = 2
 
@@ -85,7 +85,7 @@ def forwards_of(
         steps.append(lambda: user_forward(module, small))
     else:
         images = images_of(small)
-        if images is not None and _forward_takes_images(module):
+        if images is not None and forward_takes_images(module):
             steps.append(lambda: module(images))
         if module.automatic_optimization:
             steps.append(lambda: _loss(_training_step(module, small, batch_idx)))
@@ -106,15 +106,15 @@ def forwards_of(
     return [in_context(step) for step in steps]
 
 
-def _forward_takes_images(module: nn.Module) -> bool:
+def forward_takes_images(module: nn.Module) -> bool:
     """Whether the module has a forward of its own that can be called with the images alone."""
     if type(module).forward.__module__.startswith(("pytorch_lightning.", "lightning.")):
         return False  # the LightningModule base's, which does nothing
-    parameters = inspect.signature(module.forward).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [p for p in parameters if p.default is p.empty and p.kind in positional]
-    takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
-    return len(required) == 1 or (not required and (takes_any or len(parameters) > 0))
+    try:
+        inspect.signature(module.forward).bind(object())
+    except TypeError:
+        return False
+    return True
 
 
 def _training_step(module: Any, batch: Any, batch_idx: int) -> Any:

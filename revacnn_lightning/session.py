@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
 from revacnn_lightning.description import Topology, describe
-from revacnn_lightning.errors import Refused, RevacnnError, StaleStructure
+from revacnn_lightning.details import Forward, Images, OpenedLayers, no_images
+from revacnn_lightning.errors import RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
 from revacnn_lightning.probe import to_float
 from revacnn_lightning.protocol import connection as connections
@@ -110,6 +111,8 @@ class Session:
         recorder: reads the statistics.
         controls: holds, saves and ends the training.
         endpoints: where to listen.
+        images: gives an image of the validation data by its index.
+        forward: takes a batch of one image through the model; None: it cannot be done.
     """
 
     def __init__(
@@ -119,6 +122,9 @@ class Session:
         recorder: Recorder,
         controls: Controls,
         endpoints: Endpoints,
+        *,
+        images: Images = no_images,
+        forward: Forward | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         self.model = model
@@ -134,6 +140,7 @@ class Session:
         self._edited = False  # since the last batch
         self._paused = False
         self._steps = 0  # single batches to train although paused
+        self._opened = OpenedLayers(recorder, model, images, forward)
         self._topology = Topology(version=-1)
         self._last_beat = 0.0
         self._open(endpoints)
@@ -213,6 +220,7 @@ class Session:
         learning_rates: list[float],
         metrics: dict[str, float],
         loss_factor: float = 1.0,
+        image: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         """Publish what the batch told.
 
@@ -222,6 +230,7 @@ class Session:
             metrics: what the module has logged.
             loss_factor: what the loss, and with it all gradients, was multiplied by:
                 1 / accumulated batches. It is divided out.
+            image: the first image of the batch, for the details of opened layers.
         """
         self._rate.tick()
         if isinstance(loss, Tensor):
@@ -232,6 +241,14 @@ class Session:
         facts.version = self.version
         if recording is not None:
             self._publisher.publish(self._snapshot(recording))
+        for detail in self._opened.read(
+            run=self.run,
+            version=self.version,
+            step=self._progress.step,
+            grad_scale=loss_factor,
+            image=image,
+        ):
+            self._publisher.publish(detail)
         self.beat_if_due("training")
 
     # ------------------------------------------------------------------ requests
@@ -274,7 +291,8 @@ class Session:
         """Carry out a command; returns what was done, in words."""
         controls = self.controls
         if isinstance(command, Watch):
-            raise Refused("this training does not send the details of layers")
+            self._opened.watch(command)
+            return ""
         if isinstance(command, SetHyperparameter):
             done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
             self._beat(self._state)
@@ -375,6 +393,7 @@ class Session:
             statistics=recording.names,
             values=recording.values,
             metrics=facts.metrics,
+            every=recording.every,
             nonfinite=recording.nonfinite,
         )
 

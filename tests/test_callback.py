@@ -232,7 +232,8 @@ def test_every_training_batch_is_published_and_no_other():
         assert snapshot.batches == 40
         assert snapshot.values.shape == (len(snapshot.statistics), 4 + 3)
         assert {"gradient", "activation"} <= set(snapshot.statistics)
-        assert np.isfinite(snapshot.values).all()  # every batch is a step here
+        assert np.isfinite(snapshot.values[:2]).all()  # gradient and activation, always
+        assert snapshot.every[:2] == [1, 1]
         assert snapshot.loss is not None
         assert snapshot.learning_rates == [1e-3]
 
@@ -443,6 +444,7 @@ def test_the_trainer_of_lightning_pytorch_takes_the_same_callback():
         ({"telemetry_port": 70_000}, "port 70000"),
         ({"request_port": -1}, "port -1"),
         ({"statistics": ["gradients"]}, "gradients"),
+        ({"max_overhead": 3}, "0.03 means 3 %"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(options: dict, complaint: str):

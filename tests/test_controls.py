@@ -104,17 +104,33 @@ def when_it_runs(what: Callable[[Run], dict]) -> dict:
             time.sleep(0.05)
             continue
         with run:
-            return what(run)
+            try:
+                return what(run)
+            finally:
+                run.request(Control("stop"))  # also after a failure, or the training never ends
+                time.sleep(0.2)
     raise AssertionError("the training did not start in time")
 
 
-def train_with(what: Callable[[Run], dict], tmp_path: Path) -> tuple[dict, pl.Trainer]:
+def until_some(find: Callable[[], list], count: int, seconds: float = 60) -> list:
+    """Collect what ``find`` finds until there are ``count``."""
+    found: list = []
+    deadline = time.monotonic() + seconds
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"only {found} within {seconds} s"
+        found += find()
+        time.sleep(0.01)
+    return found
+
+
+def train_with(
+    what: Callable[[Run], dict], tmp_path: Path, **options: object
+) -> tuple[dict, pl.Trainer]:
     """Train until ``what(run)``, in another thread, has stopped the run; returns its result."""
     with ThreadPoolExecutor(1) as other:
         person = other.submit(when_it_runs, what)
-        trainer = fit(
-            TwoConvs(), [ReVACNN()], count=4, max_epochs=10_000, default_root_dir=tmp_path
-        )
+        every = {"count": 4, "max_epochs": 10_000, "default_root_dir": tmp_path, **options}
+        trainer = fit(TwoConvs(), [ReVACNN()], **every)
         return person.result(), trainer
 
 
@@ -135,7 +151,7 @@ def test_pause_step_edit_while_paused_resume_and_stop_with_a_checkpoint(tmp_path
         run.command(Control("step"))
         seen["stepped"] = step_after(run, 0.5)
         run.command(Control("resume"))
-        seen["resumed"] = step_after(run, 0.5)
+        until_some(run.poll, 20)
         seen["stopped"] = run.command(Control("stop"))
         return seen
 
@@ -143,7 +159,6 @@ def test_pause_step_edit_while_paused_resume_and_stop_with_a_checkpoint(tmp_path
     assert seen["paused"] == "Paused"
     assert seen["later"] == seen["at"]
     assert seen["edited at"] == seen["stepped"] == seen["at"] + 1
-    assert seen["resumed"] > seen["stepped"] + 5
     assert trainer.lightning_module.conv1.out_channels == 6
     path = Path(seen["stopped"].removeprefix("Stopping; saved "))
     assert path.is_file()

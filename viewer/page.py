@@ -6,6 +6,7 @@ import itertools
 import logging
 import time
 import weakref
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .components.loss import LossChart
 from .components.marks import EditMarks
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
+from .components.timeline import Timeline
 from .glyphs import Command, PageLink, Panel
 from .hub import Hub
 from .palette import PALETTES, theme
@@ -33,7 +35,8 @@ __all__ = ["Page", "assets"]
 
 log = logging.getLogger(__name__)
 
-TICK_MS = 25  # how soon a returned credit, a reply, a click is noticed
+TICK_MS = 15  # how soon a returned credit, a snapshot, a reply, a click is noticed
+LOOK_SECONDS = 0.1  # how often things are looked at that come without a message
 FRAME_SECONDS = 0.095  # network, header, staging: at most 10 Hz
 CHARTS_PER_FRAME = 2  # in turn: each at about 2 Hz, never all in one frame
 LOST_SECONDS = 5.0  # an answer that takes longer is not coming
@@ -47,10 +50,15 @@ class Page:
         self.tab = Tab(hub, self.link, PALETTES[theme_name])
         tab, marks = self.tab, EditMarks(self.tab)
         self.network = NetworkView(tab)
+        parts: tuple[Callable[[Tab], Component], ...] = (
+            *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
+            *(Timeline, InputImage),
+        )
         self.fast: list[Component] = [
-            self.network, Header(tab), Controls(tab), Inspector(tab), LayerPanel(tab),
-            StagingBar(tab), Reply(tab), Changes(tab), *layer_views(tab), InputImage(tab),
-        ]  # fmt: skip
+            self.network,
+            *(part(tab) for part in parts),
+            *layer_views(tab),
+        ]
         self.slow: list[Component] = [
             marks,
             LossChart(tab, marks.source),
@@ -64,7 +72,8 @@ class Page:
             FilterGradient(tab, marks.source),
             FilterActivation(tab, marks.source),
         ]
-        self._sent_at = 0.0
+        self._sent_at = self._looked_at = 0.0
+        self._news: tuple[object, ...] = ()
         self._turns = itertools.cycle([*self.slow, *self.statistics])
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
@@ -92,7 +101,7 @@ class Page:
 
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
-        if not self._may_send():
+        if not self._may_send() or not self._is_due():
             return
         self.tab.update()
         due = [next(self._turns) for _ in range(CHARTS_PER_FRAME)]
@@ -100,8 +109,19 @@ class Page:
             due = [component for component in due if component not in self.statistics]
         changed = [component.update() for component in (*self.fast, *due)]
         if any(changed):
+            state = self.tab.state
+            if state is not None and state.snapshot is not None:
+                self.link.stamp = state.snapshot.time
             self.link.sent += 1
             self._sent_at = time.monotonic()
+
+    def _is_due(self) -> bool:
+        """At once when the run has told something new; else now and then, for what time changes."""
+        news, now = self.tab.news(), time.monotonic()
+        if news == self._news and now - self._looked_at < LOOK_SECONDS:
+            return False
+        self._news, self._looked_at = news, now
+        return True
 
     def _may_send(self) -> bool:
         """Not to a hidden tab, and not while the page has yet to paint what it got."""

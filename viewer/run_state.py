@@ -28,7 +28,7 @@ from revacnn_lightning.protocol.messages import (
 
 from .series import Series
 
-__all__ = ["EditMark", "RequestRecord", "RunState"]
+__all__ = ["FILTER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
 
 SCALAR_ROWS = 2048  # points of a chart over the whole run: more than its pixels
 LAYER_ROWS = 512
@@ -84,6 +84,7 @@ class RunState:
         self.offsets = np.zeros(1, np.int64)
         self.latest: dict[str, np.ndarray] = {}
         self.zero_streak = np.zeros(0, np.int32)
+        self._observed = np.zeros(0, bool)
         self.born = np.zeros(
             0, np.float64
         )  # monotonic time each filter appeared; 0: from the start
@@ -150,7 +151,7 @@ class RunState:
 
     def dead(self) -> np.ndarray:
         """Which filters have been silent for so long that they count as dead, bool (filters,)."""
-        return self.zero_streak >= DEAD_AFTER
+        return (self.zero_streak >= DEAD_AFTER) & self._observed
 
     def new(self) -> np.ndarray:
         """Which filters were added just now, bool (filters,)."""
@@ -164,7 +165,9 @@ class RunState:
             return
         source = _source_columns(known, structure)
         self.structure = structure
-        self.offsets = np.cumsum([0] + [len(layer.ids) for layer in structure.layers])
+        widths = [len(layer.ids) for layer in structure.layers]
+        self.offsets = np.cumsum([0, *widths])
+        self._observed = np.repeat([layer.observed for layer in structure.layers], widths)
         self._follow(source, first=known is None)
         self._follow_layers(known, structure)
         if known is not None:

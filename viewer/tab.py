@@ -12,14 +12,16 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import Layer, RefusedReply, Structure
+from revacnn_lightning.protocol.messages import Layer, PlanSummary, RefusedReply, Structure
 from revacnn_lightning.protocol.requests import Command as RunCommand
 from revacnn_lightning.protocol.requests import Control, SetHyperparameter, Undo
 
+from .company import Company
 from .embedding import METHODS, Method
 from .glyphs import Command, PageLink
 from .hub import Hub
 from .palette import DARK, Palette
+from .playback import Playback
 from .run_state import RequestRecord, RunState
 from .staging import Staged, Staging
 
@@ -27,6 +29,7 @@ __all__ = ["Selection", "Tab"]
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 60.0  # a reply that takes longer no longer holds up the next request
 CONTROLS = {
     "pause": "Pause",
     "resume": "Resume",
@@ -55,6 +58,7 @@ class Arguments(Struct, frozen=True):
     last: int = -1
     dx: int = 0
     dy: int = 0
+    at: int = -1
     by: str = ""
     optimizer: int = 0
     group: int = 0
@@ -76,6 +80,7 @@ class Tab:
         self.staging = Staging()
         self.opened: set[str] = set()
         self.sort_by = "gradient"
+        self.playback = Playback()
         self.method: Method = "tsne"
         self.pane = "layer"
         self.also: list[int] = []  # ids of the other selected filters of the selection's layer
@@ -83,6 +88,8 @@ class Tab:
         self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
         self.error = ""  # why the last action could not even be sent
         self._queue: list[Staged] = []
+        self._peeked: Selection | None = None  # what the pointer rests on
+        self._company = Company()
         self._waiting = ""  # id of the request whose reply is awaited
         self._seen: tuple[RunState | None, int] = (None, 0)
 
@@ -120,6 +127,72 @@ class Tab:
         others = [i for i in self.also if i in there and i != self.selection.filter_id]
         return [self.selection.filter_id, *others]
 
+    # The moment that is shown
+
+    def clock(self) -> tuple[float, ...]:
+        """Changes whenever other numbers are to be shown than before."""
+        return self.playback.clock(self.state)
+
+    def news(self) -> tuple[object, ...]:
+        """Changes with everything that a message of the training may have changed."""
+        state = self.state
+        if state is None:
+            return (self.touched,)
+        return (state, state.numbers, state.shape, state.talk, self.touched)
+
+    def values(self) -> dict[str, np.ndarray]:
+        """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
+        return self.playback.values(self.state)
+
+    def layer_values(self, statistic: str, layer: int) -> np.ndarray:
+        """One layer's part of `values`; empty if there is none."""
+        values, state = self.values().get(statistic), self.state
+        if values is None or state is None:
+            return np.zeros(0, np.float32)
+        return values[state.offsets[layer] : state.offsets[layer + 1]]
+
+    def _on_time(self, what: Arguments) -> None:
+        if self.state is not None:
+            self.playback.playing = False
+            self.playback.go_to(self.state, what.at)
+
+    def _on_play(self, _: Arguments) -> None:
+        if self.state is not None:
+            self.playback.toggle(self.state)
+
+    def _on_live(self, _: Arguments) -> None:
+        self.playback.go_live()
+
+    # What goes together
+
+    def company(self) -> tuple[PlanSummary | None, str]:
+        """What the removal of a filter would take with it, or why it is refused.
+
+        The filter is the one the pointer rests on, else the selected one.
+        """
+        filter_ = self._peeked or self.selection
+        if self.state is None or self.structure is None or filter_ is None:
+            return None, ""
+        return self._company.answer(self.state, self.structure, filter_.layer, filter_.filter_id)
+
+    def _ask_company(self, structure: Structure) -> None:
+        filter_ = self._peeked or self.selection
+        if filter_ is None:
+            return
+        at = [layer for layer in structure.layers if layer.name == filter_.layer]
+        if at and not self.refused(at[0]):
+            self._company.ask(self.hub, structure, filter_.layer, filter_.filter_id)
+
+    def _on_peek(self, what: Arguments) -> None:
+        """The pointer rests on a filter; without a layer, on none any more."""
+        layer = self._layer(what.layer) if what.layer is not None else None
+        if layer is None or not 0 <= what.first < len(layer.ids):
+            self._peeked = None
+        else:
+            self._peeked = Selection(layer.name, layer.ids[what.first])
+
+    # Following the run
+
     def update(self) -> None:
         """Follow the run: a new one, edits, replies. Called before the components are."""
         state, structure = self.state, self.structure
@@ -129,6 +202,9 @@ class Tab:
             self._seen = (state, shape)
         if state is None or structure is None:
             return
+        if self.playback.advance(state):
+            self.touched += 1
+        self._ask_company(structure)
         self._ask_plans(structure)
         self._take_plans(state)
         self._continue_apply(state, structure)
@@ -139,6 +215,9 @@ class Tab:
             self.staging.unstage()
             self._queue, self._waiting, self.reply, self.selection = [], "", None, None
             self.opened.clear()
+            self.playback.go_live()
+            self._company.clear()
+        self._peeked = None
         if structure is None or not structure.layers:
             return
         self.staging.follow(structure)
@@ -378,9 +457,10 @@ class Tab:
         """Send the next request once the one before is answered and its structure is known."""
         if self._waiting:
             record = state.records.get(self._waiting)
-            if record is not None and record.state == "sent":
+            lost = record is None or time.time() - record.sent > PATIENCE_SECONDS
+            if record is not None and record.state == "sent" and not lost:
                 return
-            if record is not None and record.version > structure.version:
+            if record is not None and record.version > structure.version and not lost:
                 return
             self._waiting = ""
             self.touched += 1
@@ -449,11 +529,14 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "dismiss": Tab._on_dismiss,
     "follow": Tab._on_follow,
     "image": Tab._on_image,
+    "live": Tab._on_live,
     "method": Tab._on_method,
     "move": Tab._on_move,
     "open": Tab._on_open,
     "pane": Tab._on_pane,
+    "peek": Tab._on_peek,
     "pick": Tab._on_pick,
+    "play": Tab._on_play,
     "rate": Tab._on_rate,
     "select": Tab._on_select,
     "sort": Tab._on_sort,
@@ -465,6 +548,7 @@ _COMMANDS: dict[str, Callable[[Tab, Arguments], None]] = {
     "stage_remove": Tab._on_stage_remove,
     "stage_set": Tab._on_stage_set,
     "stage_split": Tab._on_stage_split,
+    "time": Tab._on_time,
     "undo": Tab._on_undo,
     "unstage": Tab._on_unstage,
 }

@@ -90,7 +90,8 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     """What one training batch told us.
 
     ``values`` is float32 of shape (len(statistics), number of filters): the filters of all
-    layers of structure ``version``, one layer after the other in the structure's order.
+    layers of structure ``version``, one layer after the other in the structure's order. NaN where
+    nothing was measured in this batch; ``every`` says on every how manyth batch a statistic is.
     """
 
     run: str
@@ -107,6 +108,7 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     statistics: list[str]
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     metrics: dict[str, float] = field(default_factory=dict)  # what the module logged
+    every: list[int] = field(default_factory=list)  # of each of ``statistics``; empty: 1
     nonfinite: bool = False  # inf or NaN among the gradients of this batch
 
 

@@ -29,6 +29,7 @@ class Channels:
         filters: conv name -> the atom of each of its filters, in the order of its output.
         edges: (conv, conv) pairs: the filters of the first feed the second.
         untraced: convs that no forward ran.
+        unlabelled: convs whose filters could not be followed: those with a single one.
         norm_after: conv -> the batch norms that normalise its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         uses: attributes of the model's own classes that count channels.
@@ -40,7 +41,8 @@ class Channels:
         self.constants = tracer.constants
         self.filters = tracer.filters
         self.edges = sorted(tracer.edges)
-        self.untraced = [name for name in tracer.convs if name not in tracer.filters]
+        self.untraced = [name for name in tracer.convs if name not in tracer.ran]
+        self.unlabelled = sorted(tracer.ran - set(tracer.filters))
         self.norm_after = tracer.norm_after
         self.shapes = tracer.shapes
         self.epsilon = tracer.epsilon
@@ -75,7 +77,13 @@ class Channels:
 
     def count_in(self, classes: Iterable[int], atoms: np.ndarray) -> int:
         """How many of these atoms belong to these classes."""
-        return int(np.isin(self._of[atoms], list(classes)).sum())
+        return int(self._chosen(classes)[self._of[atoms]].sum())
+
+    def _chosen(self, classes: Iterable[int]) -> np.ndarray:
+        """Class -> whether it is one of these."""
+        chosen = np.zeros(len(self._bounds), bool)
+        chosen[list(classes)] = True
+        return chosen
 
     def class_of(self, atoms: np.ndarray) -> np.ndarray:
         """The class of each atom."""
@@ -127,9 +135,11 @@ class Channels:
 
     def filters_in(self, classes: Iterable[int]) -> dict[str, list[int]]:
         """Which filters of which convs belong to these classes."""
-        wanted = np.array(sorted(classes))
-        found = {name: np.flatnonzero(np.isin(self._of[atoms], wanted)).tolist()
-                 for name, atoms in self.filters.items()}  # fmt: skip
+        wanted = self._chosen(classes)
+        found = {
+            name: np.flatnonzero(wanted[self._of[atoms]]).tolist()
+            for name, atoms in self.filters.items()
+        }
         return {name: indices for name, indices in found.items() if indices}
 
     def locate(self, atom: int) -> tuple[str, int, int] | None:

@@ -118,7 +118,7 @@ class Editor:
     def refusals(self, probe: Probe) -> dict[str, str]:
         """Conv -> why no filter can be added or removed there. Editable convs are absent."""
         channels = self.channels(probe)
-        convs = [*channels.filters, *channels.untraced]
+        convs = [*channels.filters, *channels.untraced, *channels.unlabelled]
         reasons = {layer: planners.filters.refusal(channels, layer) for layer in convs}
         return {layer: reason for layer, reason in reasons.items() if reason}
 

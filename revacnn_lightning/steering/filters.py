@@ -41,7 +41,10 @@ class FilterIds:
         Raises:
             KeyError: the model has no conv of this name.
         """
-        conv = dict(self._model.named_modules())[layer]
+        try:
+            conv = self._model.get_submodule(layer)
+        except AttributeError as error:
+            raise KeyError(layer) from error
         if not isinstance(conv, _ConvNd):
             raise KeyError(layer)
         if layer not in self._ids:

@@ -18,7 +18,7 @@ Component = Tensor  # int64, broadcastable to the shape of the tensor it labels
 
 def dims(component: Component) -> frozenset[int]:
     """The dimensions along which a component says anything: those of size > 1."""
-    return frozenset(d for d, size in enumerate(component.shape) if size > 1)
+    return frozenset([d for d, size in enumerate(component.shape) if size > 1])
 
 
 def along(atoms: Tensor, ndim: int, dim: int) -> Component:

@@ -114,9 +114,11 @@ def _match(arrived: np.ndarray, wanted: np.ndarray, new: np.ndarray, name: str) 
     copies = np.searchsorted(labels, wanted, "right") - first
     rank = _rank(2 * wanted + new)
     if (copies == 0).any() or (rank >= copies)[~new].any():
-        raise EditFailed(f"after the edit {name} would read channels it never read before, "
-                         "because a size written into the model's code did not change with "
-                         "them")  # fmt: skip
+        raise EditFailed(
+            f"after the edit {name} would read channels it never read before: a size written into "
+            "the model's code stayed, or a view permutes the channels in a way that only their "
+            "old number allows"
+        )
     return by_label[first + rank % copies]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
@@ -51,42 +52,54 @@ def quiet(model: nn.Module, training: bool | None = None) -> Iterator[None]:
     values of all buffers (batch-norm statistics), the ``training`` flags, and every ``.grad``.
     ``training``: the mode for all modules inside; None leaves each as it is.
     """
-    flags = [(m, m.training) for m in model.modules()]
-    buffers = [(m, name, b, b.detach().clone()) for m in model.modules()
-               for name, b in m._buffers.items() if b is not None]  # fmt: skip
-    grads = [(p, p.grad) for p in model.parameters()]
+    modules = list(model.modules())
+    flags = [(m, m.training) for m in modules]
+    buffers = [
+        (m._buffers, name, buffer, buffer.detach().clone())
+        for m in modules
+        for name, buffer in m._buffers.items()
+        if buffer is not None
+    ]
+    grads = [(p, p.grad) for m in modules for p in m._parameters.values() if p is not None]
     token = _QUIET.set(True)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng(devices=_devices(model)), torch.no_grad():
-            if training is not None:
-                for module, _ in flags:
-                    module.training = training
+        with torch.random.fork_rng(devices=_devices(p for p, _ in grads)), torch.no_grad():
+            for module, flag in flags:
+                if training is not None and flag != training:
+                    _set_mode(module, training)
             yield
     finally:
         _QUIET.reset(token)
         np.random.set_state(numpy_state)
         random.setstate(python_state)
         for module, flag in flags:
-            module.training = flag
+            if module.training != flag:
+                _set_mode(module, flag)
         with torch.no_grad():
-            for module, name, buffer, value in buffers:
+            for owner, name, buffer, value in buffers:
+                owner[name] = buffer
                 buffer.copy_(value)
-                module._buffers[name] = buffer
         for parameter, grad in grads:
             if parameter.grad is not grad:
                 parameter.grad = grad
 
 
-def _devices(model: nn.Module) -> list[int]:
-    return sorted({p.device.index for p in model.parameters()
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """As ``module.training = training``, without nn.Module's search for parameters by that name."""
+    object.__setattr__(module, "training", training)
+
+
+def _devices(parameters: Iterable[Tensor]) -> list[int]:
+    return sorted({p.device.index for p in parameters
                    if p.device.type == "cuda" and p.device.index is not None})  # fmt: skip
 
 
 @contextmanager
 def _eager() -> Iterator[None]:
     """Compiled modules run their own Python, so that a trace sees every operation."""
-    if hasattr(torch.compiler, "set_stance"):
+    # Where nothing was compiled yet, dynamo need not even be loaded.
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
         with torch.compiler.set_stance("force_eager"):
             yield
     else:
@@ -121,7 +134,7 @@ def trace(model: nn.Module, probe: Probe, watched: Sequence[tuple[str, int, int]
     tracer = Tracer(model, watched)
     with quiet(model, None if model.training else True):
         _trace_once(tracer, probe)
-    if len(tracer.filters) < len(tracer.convs):
+    if len(tracer.ran) < len(tracer.convs):
         with quiet(model, False):
             _trace_once(tracer, probe)
     return Channels(tracer)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.steering.labels import Component, along, dims
 from revacnn_lightning.steering.sizes import SizeMode, Use, remembering
@@ -73,9 +72,13 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, watched: Iterable[tuple[str, int, int]] = ()) -> None:
         super().__init__()
+        from revacnn_lightning.steering.rules import apply_rule  # rules.py imports this module
+
+        self._follow_rule = apply_rule
         self.model = model
-        self.names = {id(m): name for name, m in model.named_modules()}
-        self.convs = [n for n, m in model.named_modules() if isinstance(m, _ConvNd)]
+        modules = list(model.named_modules())
+        self.names = {id(m): name for name, m in modules}
+        self.convs = [name for name, m in modules if isinstance(m, _ConvNd)]
         self.sites: list[Site] = []
         self.atoms = 0  # how many exist
         self._own: dict[int, list[Component]] = {}  # labels of parameters and buffers, for good
@@ -92,6 +95,7 @@ class Tracer(TorchDispatchMode):
         self.arrivals: list[tuple[np.ndarray, np.ndarray]] = []
         self.constants: list[tuple[int, int]] = []  # atoms given to unlabelled parts of a concat
         self.filters: dict[str, np.ndarray] = {}  # conv -> the atom of each of its filters
+        self.ran: set[str] = set()  # convs that some forward ran
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read it alone
         self.uses: list[Use] = []  # attributes that count channels
@@ -107,8 +111,8 @@ class Tracer(TorchDispatchMode):
             self._watched[starts[name, dim] + index] = True
 
     def _label_model(self, model: nn.Module) -> None:
-        conv_weights = {id(p) for m in model.modules() if isinstance(m, _ConvNd)
-                        for p in m.parameters() if p.ndim > 2}  # fmt: skip
+        convs = (model.get_submodule(name) for name in self.convs)
+        conv_weights = {id(p) for conv in convs for p in conv.parameters() if p.ndim > 2}
         for name, tensor in _tensors_of(model):
             components = []
             # The kernel's own height and width are never edited.
@@ -152,9 +156,7 @@ class Tracer(TorchDispatchMode):
 
     def union(self, a: Tensor, b: Tensor) -> None:
         """The atoms at equal (broadcast) positions belong together."""
-        x, y = torch.broadcast_tensors(a, b)
-        left, right = x.reshape(-1).numpy(), y.reshape(-1).numpy()
-        self.unions.append((left, right))
+        self.unions.append(_paired(a, b))
 
     def pin(self, atoms: Tensor, reason: str) -> None:
         """These may not be edited."""
@@ -172,8 +174,7 @@ class Tracer(TorchDispatchMode):
 
     def arrive(self, atoms: Tensor, arriving: Tensor) -> None:
         """Write down which label arrives at which atom; the first forward to say so counts."""
-        x, y = torch.broadcast_tensors(atoms, arriving)
-        self.arrivals.append((x.reshape(-1).numpy(), y.reshape(-1).numpy()))
+        self.arrivals.append(_paired(atoms, arriving))
 
     def emit(self, atoms: Tensor) -> None:
         """These are rows of a weight: each makes a channel of its own."""
@@ -290,18 +291,22 @@ class Tracer(TorchDispatchMode):
             made = tuple(out.shape) if isinstance(out, Tensor) else None
             self.shapes.setdefault(name, set()).add((given, made))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled while tracing, so that torch need not load its compiler for us."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        from revacnn_lightning.steering.rules import apply_rule
-
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
         base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-        call = Call(func, name, base, args, kwargs, out, _tensors((args, kwargs)), _tensors(out))
+        tensors = _tensors((*args, *kwargs.values())) if kwargs else _tensors(args)
+        call = Call(func, name, base, args, kwargs, out, tensors, _tensors((out,)))
         self._carry_sources(call)
-        apply_rule(self, call)
+        self._follow_rule(self, call)
         return out
 
     def _carry_sources(self, call: Call) -> None:
@@ -317,6 +322,7 @@ class Tracer(TorchDispatchMode):
         name = self.module_name()
         if not isinstance(self.module, _ConvNd) or not name:
             return None
+        self.ran.add(name)
         self.edges |= {(source, name) for source in self.sources(x)}
         self._sources[id(out)] = frozenset((name,))
         return name
@@ -328,8 +334,22 @@ class Tracer(TorchDispatchMode):
                 self.pin(component, "reach the model's output")
 
 
+def _paired(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Both as 1-D arrays, broadcast to each other."""
+    if a.shape != b.shape:
+        a, b = torch.broadcast_tensors(a, b)
+    return a.reshape(-1).numpy(), b.reshape(-1).numpy()
+
+
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """The tensors of an aten call's arguments or results: in lists at most, so no pytree needed."""
+    found: list[Tensor] = []
+    for each in tree:
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, (list, tuple)):
+            found += _tensors(each)
+    return found
 
 
 def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import statistics as reduce
+from revacnn_lightning.telemetry.timing import Stopwatch
 
-__all__ = ["MapQueue", "MapSums"]
+__all__ = ["MapQueue", "MapSums", "in_backward"]
 
 # What the queue may keep alive. Small against the maps that the backward pass keeps anyway, and
 # against 1 % of the memory of any process that has loaded torch.
@@ -86,7 +87,8 @@ class MapSums:
 class MapQueue:
     """Maps, and gradients of maps, waiting to be summed."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
         self._waiting: list[tuple[MapSums, Tensor, int, Callable[..., None] | None, Any]] = []
         self._bytes = 0
 
@@ -105,6 +107,9 @@ class MapQueue:
     def flush(self) -> None:
         """Sum all that waits."""
         waiting, self._waiting, self._bytes = self._waiting, [], 0
+        if not waiting:
+            return
+        begin = self._stopwatch.now()
         with torch.no_grad():
             for sums, tensor, version, add, arguments in waiting:
                 if tensor._version != version:
@@ -112,10 +117,16 @@ class MapQueue:
                     sums.lost = sums.lost or add is not None
                 elif add is not None:
                     add(tensor, *arguments)
+        self._stopwatch.add("map gradients" if in_backward() else "maps", begin)
 
     def clear(self) -> None:
         """Forget all that waits."""
         self._waiting, self._bytes = [], 0
+
+
+def in_backward() -> bool:
+    """Whether autograd is running on this thread."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:

@@ -28,15 +28,20 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
 from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
-from revacnn_lightning.telemetry.maps import MapQueue, MapSums
+from revacnn_lightning.telemetry.governor import Governor
+from revacnn_lightning.telemetry.maps import MapQueue, MapSums, in_backward
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
     MAP_GRADIENTS,
+    OF_STEPS,
+    PROTECTED,
     STATISTICS,
     WHILE_LOOKED_AT,
     Conv,
 )
+from revacnn_lightning.telemetry.timing import Stopwatch
 from revacnn_lightning.telemetry.transfer import Transfer
 from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, read_step, weight_of
 
@@ -63,6 +68,7 @@ class Recording:
     nonfinite: bool  # inf or NaN among the gradients of the convs on this batch
     layers: list[str]
     widths: list[int]
+    every: list[int]  # of each of `names`: it is gathered on every n-th batch
     tag: Any = None  # what `end_batch` was given
 
 
@@ -117,12 +123,27 @@ class Recorder:
     Args:
         model: observed from `attach` to `detach`; the model itself is never changed.
         statistics: which of `STATISTICS` to gather of all layers.
+        max_overhead: share of a step that gathering may cost. Where it would cost more, the dear
+            statistics are gathered on every 2nd, 4th, ... batch; never ``gradient`` and
+            ``activation``, those always. None: everything, always.
+        detail_hz: how often per second a detail of an opened layer is made at most.
+
+    Attributes:
+        details: what is shown of the layers that a viewer has open. Their dearer statistics are
+            gathered as well.
 
     Raises:
-        ValueError: a statistic that does not exist.
+        ValueError: a statistic that does not exist, a share that is none.
     """
 
-    def __init__(self, model: nn.Module, *, statistics: Sequence[str] = DEFAULT) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        statistics: Sequence[str] = DEFAULT,
+        max_overhead: float | None = None,
+        detail_hz: float = DETAIL_HZ,
+    ) -> None:
         unknown = set(statistics) - set(STATISTICS)
         if unknown:
             raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
@@ -130,7 +151,9 @@ class Recorder:
         self._model = model
         self._layers: list[_Layer] = []
         self._of_conv: dict[nn.Module, _Layer] = {}
-        self._looked_at: frozenset[str] = frozenset()
+        self.details = Details(hz=detail_hz)
+        self._asked_for: frozenset[str] = frozenset()
+        self._looked_at: frozenset[str] = frozenset()  # in this batch
         self._handles: list[RemovableHandle] = []
         self._filter: Any = None
         self._counting = False
@@ -142,8 +165,14 @@ class Recorder:
         self._norms: dict[nn.Module, _Layer | None] = {}
         self._mixed: set[nn.Module] = set()  # norms that are not of one conv alone
         self._turns = itertools.count()
-        self._queue = MapQueue()
-        self._reader = GradientReader()
+        self._governor = Governor(max_overhead, PROTECTED)
+        self._due: frozenset[str] = frozenset()  # statistics of this batch
+        self._owed: frozenset[str] = frozenset()  # to be gathered at the next optimizer step
+        self._stepped = False  # in this batch
+        self._stopwatch = Stopwatch()
+        self._began: Any = 0.0
+        self._queue = MapQueue(self._stopwatch)
+        self._reader = GradientReader(self._stopwatch)
         self._transfer: Transfer[Recording] = Transfer()
         self._loss_scale: Tensor | float = 1.0
         self.follow()
@@ -178,9 +207,19 @@ class Recorder:
         """
         return {layer.name: not layer.hidden for layer in self._layers}
 
+    @property
+    def every(self) -> dict[str, int]:
+        """Statistic -> it is gathered on every n-th batch, of all that are gathered now."""
+        return {name: self._governor.every.get(name, 1) for name in self._names()}
+
+    @property
+    def overhead(self) -> float:
+        """What gathering costs now, as a share of a step, averaged over about ten batches."""
+        return self._governor.overhead
+
     def look_at(self, layers: Iterable[str]) -> None:
         """Gather of these layers also what is gathered only while somebody looks at them."""
-        self._looked_at = frozenset(layers)
+        self._asked_for = frozenset(layers)
 
     def attach(self) -> None:
         """Begin to observe. Does nothing if already attached."""
@@ -209,6 +248,7 @@ class Recorder:
             self._reader.unhook(layer.weights)
             layer.weights.forget()
             layer.begin(frozenset())
+        self.details.close_all()
 
     def follow(self) -> None:
         """Take note of a structural edit: new, removed, resized convs. Between batches only.
@@ -242,15 +282,23 @@ class Recorder:
         if not self._handles:
             return
         self._counting = True
+        self._stopwatch.begin(self._device())
+        self._began = self._stopwatch.now()
         self._loss_scale = (
             loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
         )
         self._turns = itertools.count()
-        everywhere = frozenset(self.statistics)
-        looked_at = everywhere | WHILE_LOOKED_AT
+        self.details.begin(self._convs())
+        self._looked_at = (self._asked_for | self.details.layers).intersection(self.layers)
+        self._due = frozenset(self._governor.due(self._names()))
+        self._owed = (frozenset() if self._stepped else self._owed) | (self._due & OF_STEPS)
+        self._stepped = False
+        self._due -= OF_STEPS & self._governor.every.keys()  # only when a step has come
+        everywhere = self._due.intersection(self.statistics)
         for layer in self._layers:
-            layer.begin(looked_at if layer.name in self._looked_at else everywhere)
+            layer.begin(self._due if layer.name in self._looked_at else everywhere)
         self._reader.begin(layer.weights for layer in self._layers)
+        self._stopwatch.add("fixed", self._began)
 
     def end_batch(self, *, grad_scale: float = 1.0, tag: Any = None) -> Recording | None:
         """Stop counting; what the batch told us.
@@ -269,11 +317,56 @@ class Recorder:
             self._settle()
             recording = self._send(grad_scale, tag)
         self._stop()
+        self._stopwatch.add("step", self._began)
+        self._stopwatch.end()
+        for seconds in self._stopwatch.read():
+            self._govern(seconds)
         return recording
+
+    def read_details(self, *, grad_scale: float = 1.0, tag: Any = None) -> list[Detail]:
+        """The details that are due, of the batch that `end_batch` has ended.
+
+        Args:
+            grad_scale: what the loss was multiplied by in all, `begin_batch`'s scale included.
+            tag: goes into the details.
+        """
+        return self.details.end(self._model, self._convs(), grad_scale, tag)
 
     def flush(self) -> list[Recording]:
         """The recordings that are still under way, oldest first; waits for the device."""
         return self._transfer.flush()
+
+    def _names(self) -> list[str]:
+        """The statistics that are gathered now, of all or of some layers."""
+        if not self._looked_at:
+            return self.statistics
+        return [name for name in STATISTICS if name in {*self.statistics, *WHILE_LOOKED_AT}]
+
+    def _convs(self) -> dict[str, Conv]:
+        return {layer.name: layer.conv for layer in self._layers}
+
+    def _device(self) -> torch.device:
+        weight = weight_of(self._layers[0].conv) if self._layers else None
+        return torch.device("cpu") if weight is None else weight.device
+
+    def _govern(self, seconds: dict[str, float]) -> None:
+        """Have the governor know what a batch has cost."""
+        step, fixed = seconds.pop("step"), seconds.pop("fixed", 0.0)
+        # Two statistics come out of one pass; what is between them is a matter of counting reads.
+        maps = seconds.pop("maps", 0.0)
+        firing = 0.5 * maps if "firing" in self._due else 0.0
+        seconds |= {"activation": maps - firing}
+        gradients = seconds.pop("map gradients", 0.0)
+        both = self._due & MAP_GRADIENTS
+        seconds |= {name: gradients / len(both) for name in both}
+        if "firing" in self._due:
+            seconds["firing"] = firing
+        if self._governor.update(step, seconds, fixed):
+            log.info(
+                "Gathering costs %.1f %% of a step; gathered on every n-th batch only: %s",
+                100 * self._governor.overhead,
+                self._governor.every or "none",
+            )
 
     def _stop(self) -> None:
         self._counting = False
@@ -301,7 +394,7 @@ class Recorder:
         ``layer``: the conv whose map the output is, or, where it is to be handed on to a
         non-linearity, is going to be; None: the module is such a non-linearity.
         """
-        again = _in_backward()  # activation checkpointing computes what was counted already
+        again = in_backward()  # activation checkpointing computes what was counted already
         if layer is None:
             layer = self._trail.take(args[0], output) if args else None
             if layer is None:
@@ -317,6 +410,8 @@ class Recorder:
         self._watch_gradient(layer, sums, output)
         if again:
             return
+        if self.details.wants_map(layer.name):
+            self.details.saw_map(layer.name, output)
         sums.seen(output)
         if "activation" not in layer.wanted and "firing" not in layer.wanted:
             return
@@ -349,11 +444,13 @@ class Recorder:
 
     def _measure_traced(self, layer: _Layer, sums: MapSums, output: Tensor) -> None:
         self._watch_gradient(layer, sums, output)
-        if _in_backward():
+        if in_backward():
             return
         if layer.turn < 0:
             layer.turn = next(self._turns)
             self._reader.hook(layer.weights)  # a lazy conv has its weight only now
+        if layer.source is not None and sums is layer.map and self.details.wants_map(layer.name):
+            self.details.saw_map(layer.name, output)
         sums.seen(output)
         sums.add(output.detach(), "firing" in layer.wanted)
         self._queue.put(sums, output, None)
@@ -371,19 +468,19 @@ class Recorder:
         output.register_hook(arrive)
 
     def _on_stepping(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-        if not self._counting or "update_ratio" not in self.statistics:
+        if not self._counting or "update_ratio" not in self._owed:
             return None
         mine = self._weights_of(optimizer)
         if not mine:
             return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: the optimizer
         if closure is None:
-            _stepping(mine, optimizer)
+            self._copy_weights(mine, optimizer)
             return None
 
         def closure_then_copy() -> Any:  # backward runs in it: a copy before would cost its memory
             result = closure()
-            _stepping(mine, optimizer)
+            self._copy_weights(mine, optimizer)
             return result
 
         if len(args) > 1:
@@ -393,13 +490,33 @@ class Recorder:
     def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if not self._counting:
             return
+        mine = self._weights_of(optimizer) if self._owed else []
+        if not mine:
+            return
         with torch.no_grad():
-            mine = self._weights_of(optimizer)
-            if "update_ratio" in self.statistics:
+            begin = self._stopwatch.now()
+            if "update_ratio" in self._owed:
                 read_step(mine, optimizer)
-            if "optimizer_gradient" in self.statistics:
+                self._stopwatch.add("update_ratio", begin)
+            begin = self._stopwatch.now()
+            if "optimizer_gradient" in self._owed:
                 for weights, _ in mine:
                     weights.took()
+                self._stopwatch.add("optimizer_gradient", begin)
+        self._stepped = True
+        self._due |= self._owed
+        for layer in self._layers:
+            layer.wanted |= self._owed
+
+    def _copy_weights(
+        self,
+        weights: Collection[tuple[WeightSums, dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        begin = self._stopwatch.now()
+        for each, group in weights:
+            each.stepping(group, optimizer)
+        self._stopwatch.add("update_ratio", begin)
 
     def _weights_of(
         self, optimizer: torch.optim.Optimizer
@@ -474,9 +591,14 @@ class Recorder:
         return holds
 
     def _send(self, grad_scale: float, tag: Any) -> Recording | None:
-        names = self.statistics
-        if self._looked_at:
-            names = [name for name in STATISTICS if name in {*names, *WHILE_LOOKED_AT}]
+        begin = self._stopwatch.now()
+        names = list(self._names())
+        every = list(self.every.values())
+        if "weight_norm" in self._due:
+            for layer in self._layers:
+                layer.weights.norm_now()
+            self._stopwatch.add("weight_norm", begin)
+            begin = self._stopwatch.now()
         parts: list[Tensor] = []
         divisors: list[float] = []
         for name in names:
@@ -506,9 +628,11 @@ class Recorder:
                 table /= np.repeat(by, widths, axis=1)
             gradients = table[[row for row, name in enumerate(names) if name == "gradient"]]
             nonfinite = not np.isfinite(gradients[:, arrived]).all()
-            return Recording(list(names), table, nonfinite, layers, widths, tag)
+            return Recording(names, table, nonfinite, layers, widths, every, tag)
 
-        return self._transfer.send(flat, finish)
+        recording = self._transfer.send(flat, finish)
+        self._stopwatch.add("fixed", begin)
+        return recording
 
     # Each statistic of a layer: the sums, and the count to divide them by. No sums: divided by
     # one, zero; divided by NaN, not measured.
@@ -588,18 +712,6 @@ def _on_one_device(parts: list[Tensor]) -> list[Tensor]:
     """A model spread over several devices gathers on that of its first conv."""
     device = parts[0].device
     return [part if part.device == device else part.to(device) for part in parts]
-
-
-def _stepping(
-    weights: Collection[tuple[WeightSums, dict[str, Any]]], optimizer: torch.optim.Optimizer
-) -> None:
-    for each, group in weights:
-        each.stepping(group, optimizer)
-
-
-def _in_backward() -> bool:
-    """Whether autograd is running on this thread."""
-    return torch._C._current_graph_task_id() != -1
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -46,6 +46,8 @@ from torch import Tensor, nn
 __all__ = [
     "DEFAULT",
     "MAP_GRADIENTS",
+    "OF_STEPS",
+    "PROTECTED",
     "STATISTICS",
     "WHILE_LOOKED_AT",
     "Conv",
@@ -72,6 +74,9 @@ STATISTICS = (
 
 # Dearer; gathered of all layers where asked for, else of a layer while somebody looks at it.
 WHILE_LOOKED_AT = frozenset({"activation_gradient", "firing", "signal_to_noise"})
+# These two drive the network view: gathered on every batch, whatever they cost.
+PROTECTED = frozenset({"gradient", "activation"})
+OF_STEPS = frozenset({"update_ratio", "optimizer_gradient"})
 MAP_GRADIENTS = frozenset({"activation_gradient", "signal_to_noise"})
 
 Conv = nn.Conv2d | nn.ConvTranspose2d

@@ -19,6 +19,7 @@ from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry import statistics as reduce
+from revacnn_lightning.telemetry.timing import Stopwatch
 
 __all__ = ["GradientReader", "WeightSums", "read_step", "weight_of"]
 
@@ -169,8 +170,9 @@ def _tells_its_step(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> 
 class GradientReader:
     """Reads the gradients of all weights when a backward pass ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopwatch: Stopwatch) -> None:
         self.counting = False
+        self._stopwatch = stopwatch
         self.in_hooks = False  # another party rewrites .grad at the end of the backward pass
         self._arriving: list[WeightSums] = []
 
@@ -220,8 +222,10 @@ class GradientReader:
 
     def _read(self) -> None:
         arriving, self._arriving = self._arriving, []
+        begin = self._stopwatch.now()
         for sums in dict.fromkeys(arriving):
             sums.read()
+        self._stopwatch.add("gradient", begin)
 
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:

@@ -98,6 +98,17 @@ def test_hovering_tells_and_a_click_selects(digits: str, open_page: Any) -> None
     page.wait_for_function("revacnn.parts.inspector.layer == 'conv1'")
 
 
+def test_a_resting_pointer_shows_what_goes_together(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        node = nodes(page, "layer1.0.conv2")[9]
+        page.mouse.move(node["x"], node["y"])
+        page.wait_for_selector("#tip .company")
+        assert "goes together with" in page.inner_text("#tip")
+        assert len(page.evaluate("revacnn.company")) == 3
+        assert page.is_hidden("#staging")
+
+
 def test_remove_a_filter(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     before = width(page, "conv2")
@@ -199,6 +210,22 @@ def test_zoom_pan_and_back(digits: str, open_page: Any) -> None:
     wait_for(lambda: abs(nodes(page, "conv2")[8]["x"] - node["x"] - 80) < 2, what="panned")
     page.click("#zoom-out")
     wait_for(lambda: abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 1, what="back")
+
+
+def test_looking_back_and_returning(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function("revacnn.parts.timeline.recorded > 30")
+    box = page.locator("#time").bounding_box()
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    page.wait_for_function("revacnn.parts.timeline.live === false")
+    assert page.inner_text("#moment").startswith("batch")
+    first = page.evaluate("revacnn.network.value('gradient', 0)")
+    time.sleep(0.5)
+    assert page.evaluate("revacnn.network.value('gradient', 0)") == first
+    page.click("#play")
+    page.wait_for_function("(v) => revacnn.network.value('gradient', 0) != v", arg=first)
+    page.click("#live")
+    page.wait_for_function("revacnn.parts.timeline.live === true")
 
 
 def test_search_finds_a_layer(digits: str, open_page: Any) -> None:

@@ -303,3 +303,47 @@ def test_no_memory_grows_over_many_batches(recorder_of):
     for _ in range(50):
         record(recorder, model)
     assert objects() - before < 20
+
+
+def test_a_small_budget_thins_out_the_dear_ones_and_says_so(recorder_of):
+    torch.manual_seed(0)
+    model = Residual()
+    recorder = Recorder(model, statistics=STATISTICS, max_overhead=1e-6)  # nothing is so cheap
+    optimizer = torch.optim.Adam(model.parameters())
+    recorder.attach()
+
+    def measured(batches: int) -> dict[str, int]:
+        count = dict.fromkeys(STATISTICS, 0)
+        for batch in range(batches):
+            recorder.begin_batch()
+            optimizer.zero_grad()
+            obvious.train_step(model, IMAGES)
+            if batch % 2:
+                optimizer.step()
+            recording = recorder.end_batch()
+            assert recording.every == list(recorder.every.values()) or batch % 20 == 19
+            for name in STATISTICS:
+                count[name] += not np.isnan(of_layer(recording, name, "first")).all()
+        return count
+
+    measured(300)
+    every = recorder.every
+    thinned = [name for name in STATISTICS if every[name] > 1]
+    assert len(thinned) >= 3
+    count = measured(128)
+    recorder.detach()
+    assert every["gradient"] == every["activation"] == 1
+    assert count["gradient"] == count["activation"] == 128
+    for name in thinned:
+        assert 1 <= count[name] <= 64 + 1
+    assert recorder.overhead > 1e-6
+
+
+def test_without_a_budget_everything_is_gathered_always(recorder_of):
+    model = Residual()
+    recorder = recorder_of(model)
+    for _ in range(50):
+        recording = record(recorder, model)
+    assert set(recorder.every.values()) == {1}
+    assert np.isfinite(of_layer(recording, "firing", "first")).all()
+    assert recorder.overhead > 0

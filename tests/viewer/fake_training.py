@@ -144,6 +144,7 @@ NETS = {
     "alexnet": alexnet,
     "resnet18": lambda: resnet([2, 2, 2, 2], bottleneck=False),
     "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
+    "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),
     "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
     "inception": inception,
 }

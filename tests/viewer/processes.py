@@ -58,6 +58,15 @@ def free_port() -> int:
 @contextlib.contextmanager
 def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iterator[str]:
     """A bokeh server with the viewer; yields the page's address."""
+    with serve(runtime, folder, port) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def serve(
+    runtime: Path, folder: Path = ROOT / "viewer", port: int = 0
+) -> Iterator[tuple[str, int]]:
+    """A bokeh server with the viewer; yields the page's address and the process id."""
     port = port or free_port()
     command = ["bokeh", "serve", str(folder), "--port", str(port), "--log-level", "warning"]
     with process(runtime, *command) as running:
@@ -72,4 +81,4 @@ def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iter
                 return False
 
         wait_for(answers, 30, "the server answers")
-        yield address
+        yield address, running.pid

@@ -22,11 +22,14 @@ from ..tab import Tab
 
 __all__ = ["Chart", "blend", "smooth", "tooltip"]
 
-# Three digits, without an exponent where that stays short.
+# As many digits as tell neighbouring ticks apart, without an exponent where that stays short.
 TICKS = """
     const size = Math.abs(tick)
     if (size == 0) return "0"
-    if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(3)))
+    const steps = ticks.slice(1).map((t, i) => Math.abs(t - ticks[i])).filter((s) => s > 0)
+    const finest = steps.length ? Math.min(...steps) : size
+    const digits = Math.min(8, Math.max(3, Math.ceil(Math.log10(size / finest)) + 1))
+    if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(digits)))
     return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
 """
 TOOLTIP_STYLE = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import Layer
 
-from ..run_state import RunState
+from ..tab import Tab
 from ..wording import compact, count, scientific
 from .panel import HtmlPart
 
@@ -40,7 +40,7 @@ class Inspector(HtmlPart):
             "facts": _facts(layer),
             "about": _about(layer),
             "filter": _which(index, len(self.tab.picked())) + (" · staged" if staged else ""),
-            "values": _values(state, at, index),
+            "values": _values(self.tab, at, index),
             "sort": self.tab.sort_by,
             "refused": {"add": why, "split": why, "remove": why or alone},
             "words": {
@@ -87,13 +87,12 @@ def _about(layer: Layer) -> str:
     )
 
 
-def _values(state: RunState, layer: int, index: int) -> list[dict[str, Any]]:
-    names = sorted(
-        state.latest, key=lambda name: (list(WORDS).index(name) if name in WORDS else 99, name)
-    )
+def _values(tab: Tab, layer: int, index: int) -> list[dict[str, Any]]:
+    shown = tab.values()
+    names = sorted(shown, key=lambda name: (list(WORDS).index(name) if name in WORDS else 99, name))
     values = []
     for name in names[:SHOWN_VALUES]:
-        number = float(state.layer_values(name, layer)[index])
+        number = float(tab.layer_values(name, layer)[index])
         text = scientific(number) if name == "gradient" else compact(number)
         label = WORDS.get(name, name.replace("_", " "))
         values.append({"label": label, "value": text, "tone": name, "title": ""})

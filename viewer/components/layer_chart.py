@@ -125,4 +125,11 @@ class LayerActivationChart(LayerChart):
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 11 else "…" + name[-10:]
+    """The end of a module path, as many of its parts as fit."""
+    parts = name.split(".")
+    short = parts[-1]
+    for part in reversed(parts[:-1]):
+        if len(part) + 1 + len(short) > 11:
+            break
+        short = f"{part}.{short}"
+    return short

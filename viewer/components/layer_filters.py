@@ -43,12 +43,12 @@ class FilterBars(Chart):
     @without_property_validation
     def update(self) -> bool:
         state, here, by = self.tab.state, self.tab.selected(), self.tab.sort_by
-        if state is None or here is None or by not in state.latest:
+        if state is None or here is None or by not in self.tab.values():
             return False
-        if not self.is_new(state, state.numbers, state.shape, here, by):
+        if not self.is_new(state, self.tab.clock(), state.shape, here, by):
             return False
         layer, index = here
-        values = np.nan_to_num(state.layer_values(by, layer), posinf=0.0)
+        values = np.nan_to_num(self.tab.layer_values(by, layer), posinf=0.0)
         order = np.argsort(-values, kind="stable")
         colours = self._colours(by, values)
         colours[index] = self.tab.palette.selected
@@ -115,12 +115,12 @@ class FilterCloud(Chart):
         if (
             state is None
             or here is None
-            or not self.is_new(state, state.numbers, state.shape, here)
+            or not self.is_new(state, self.tab.clock(), state.shape, here)
         ):
             return False
         layer, index = here
-        gradient = state.layer_values("gradient", layer)
-        activation = state.layer_values("activation", layer)
+        gradient = self.tab.layer_values("gradient", layer)
+        activation = self.tab.layer_values("activation", layer)
         there = (gradient > 0) & (activation > 0) & np.isfinite(gradient) & np.isfinite(activation)
         steps = np.minimum(STEPS - 1, (amplitude(gradient) * STEPS).astype(int))
         filters = np.flatnonzero(there)

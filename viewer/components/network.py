@@ -78,7 +78,8 @@ class NetworkView:
         if state is None or state.structure is None or not state.structure.layers:
             return self._clear()
         fresh = bool(state.new().any())  # ends with time, not with a message
-        seen = (state, state.numbers, state.shape, self.tab.touched, fresh)
+        company = len(state.plans)  # what goes together is answered as a plan
+        seen = (state, self.tab.clock(), state.shape, self.tab.touched, fresh, company)
         layout = self._lay_out_if_needed(state, state.structure)
         if layout is None and seen == self._shown:
             return False
@@ -126,14 +127,14 @@ class NetworkView:
         if layout is None:
             return
         starts = layout.first_filters(state.offsets)
-        shown = {
-            name: columns.bins(state.latest[name], starts)
-            for name in STATISTICS
-            if name in state.latest
-        }
-        states = columns.node_states(state, structure, self.tab.staging.rows, starts)
-        node = self._selected_node(layout)
+        values = self.tab.values()
+        shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
+        for name in set(STATISTICS) & set(self.source.data) - set(shown):  # not recorded
+            shown[name] = np.full(len(starts), np.nan, np.float32)
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
+        states = columns.node_states(state, structure, self.tab.staging.rows, starts)
+        states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = State.ABSENT
+        node = self._selected_node(layout)
         moving = {"state": states, "amp": columns.amplitude(gradient), **shown}
         if anew:
             static = columns.node_columns(structure, layout, self._serials)
@@ -141,7 +142,7 @@ class NetworkView:
         else:
             self.source.data.update(moving)
         self._draw_paths(layout, shown.get("activation"), states, node, anew=anew)
-        self._tell_selection(structure, node)
+        self._tell_selection(state, structure, layout, node)
 
     def _draw_paths(
         self,
@@ -177,13 +178,23 @@ class NetworkView:
         inside = int(np.searchsorted(column.first, index, side="right")) - 1
         return int(layout.node_offsets[layer]) + min(inside, column.n - 1)
 
-    def _tell_selection(self, structure: Structure, node: int) -> None:
+    def _tell_selection(
+        self, state: RunState, structure: Structure, layout: NetworkLayout, node: int
+    ) -> None:
         here = self.tab.selected()
         if here is None:
             self.selection.data = {"node": -1, "layer": -1, "text": ""}
             return
         layer, index = here
         name = structure.layers[layer].name
-        content = {"node": node, "layer": layer, "index": index, "text": f"{name} filter {index}"}
+        company, reason = self.tab.company()
+        content = {
+            "node": node,
+            "layer": layer,
+            "index": index,
+            "text": f"{name} filter {index}",
+            "company": columns.nodes_of(state, layout, company),
+            "company_text": reason or columns.company_text(company, name),
+        }
         if content != self.selection.data:
             self.selection.data = content

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.protocol.messages import Planned, Structure
+from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
 from ..layout import NetworkLayout, State
 from ..run_state import RunState
@@ -17,12 +17,14 @@ __all__ = [
     "amplitude",
     "arc_columns",
     "bins",
+    "company_text",
     "empty_flow",
     "empty_nodes",
     "flow_columns",
     "header_data",
     "node_columns",
     "node_states",
+    "nodes_of",
     "path_weights",
     "paths_of",
     "thickness",
@@ -155,6 +157,27 @@ def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
     place = np.searchsorted(nodes, layout.flow.first)
     ends = np.append(nodes, np.iinfo(np.int64).max)
     return np.flatnonzero(ends[place] < layout.flow.last)
+
+
+def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
+    """The nodes of the filters that a plan removes, if they are more than one."""
+    nodes: list[int] = []
+    for part in plan.sets if plan is not None else ():
+        at = state.layer_index(part.layer)
+        if at is not None and at < len(layout.columns):
+            column, offset = layout.columns[at], int(layout.node_offsets[at])
+            inside = np.searchsorted(column.first, part.filters, side="right") - 1
+            nodes += [offset + int(i) for i in inside if 0 <= i < column.n]
+    return nodes if len(nodes) > 1 else []
+
+
+def company_text(plan: PlanSummary | None, layer: str) -> str:
+    """What goes together, for the tooltip: ``together with conv1, layer1.1.conv2``."""
+    others = [] if plan is None else [p.layer for p in plan.sets if p.layer != layer]
+    if not others:
+        return ""
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"goes together with {', '.join(others[:3])}{more}"
 
 
 def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:

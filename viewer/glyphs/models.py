@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any as AnyType
 
-from bokeh.core.properties import Any, Bool, Dict, Instance, Int, List, String
+from bokeh.core.properties import Any, Bool, Dict, Float, Instance, Int, List, String
 from bokeh.events import ModelEvent
 from bokeh.model import Model
 from bokeh.models.glyphs import Scatter
@@ -61,6 +61,7 @@ class PageLink(Model):
 
     sent = Int(default=0)
     seen = Int(default=0)
+    stamp = Float(default=0.0)  # when the newest numbers sent were published, Unix time
     visible = Bool(default=True)
     theme = String(default="dark")
     width = Int(default=0)  # px, of the network view

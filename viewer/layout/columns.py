@@ -27,6 +27,7 @@ class State(IntEnum):
     STAGED = 3
     TOGETHER = 4  # goes together with what is staged
     FROZEN = 5
+    ABSENT = 6  # did not exist yet at the moment shown
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class Column:
 
     @property
     def left(self) -> float:
-        return float(self.x.min()) - max(self.size, self.bar) / 2
+        return float(self.x.min()) - (self.bar or self.size) / 2
 
     @property
     def right(self) -> float:
-        return float(self.x.max()) + max(self.size, self.bar) / 2
+        return float(self.x.max()) + (self.bar or self.size) / 2
 
     @property
     def top(self) -> float:

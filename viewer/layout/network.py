@@ -32,6 +32,8 @@ MAX_PATHS = 2500  # more cannot be redrawn at the data rate (20 000: 1.6 times a
 BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for headers
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
 BARS, BARS_CROWDED = 96, 64
+MAX_BARS = 6000  # in all, on screen
+THICKEST = 3.8  # px: an ordinary path at its thickest
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,12 @@ class NetworkLayout:
 
     @property
     def stroke(self) -> float:
-        """How much thicker paths are drawn where nodes are larger than usual."""
-        largest = max((column.size for column in self.columns if not column.bar), default=0.0)
-        return float(np.clip(largest / (PITCH * 0.68), 1.0, 2.2))
+        """How much thicker paths are drawn where they have more room than usual."""
+        if any(column.bar for column in self.columns) or not len(self.flow.x):
+            return 1.0
+        apart = np.diff(np.sort(self.flow.y1))
+        room = float(np.median(apart[apart > 0])) if np.any(apart > 0) else PITCH
+        return float(np.clip(room * 0.55 / THICKEST, 1.0, 2.2))
 
     @property
     def node_offsets(self) -> np.ndarray:
@@ -163,6 +168,7 @@ def _columns(
     largest = comfortable_pitch(
         [(len(structure.layers[k].ids), slot, height) for k, (slot, _, height) in lanes.items()]
     )
+    most = MAX_BARS // max(1, len(lanes))
     made: dict[int, Column] = {}
     for place, members in enumerate(places):
         for layer in members:
@@ -170,7 +176,7 @@ def _columns(
             n = len(structure.layers[layer].ids)
             is_open = structure.layers[layer].name in opened
             made[layer] = _column(
-                layer, n, n / widest, slots[place], middle, height, density, is_open, largest
+                layer, n, n / widest, slots[place], middle, height, density, is_open, largest, most
             )
     _spread([[made[layer] for layer in members] for members in places], made, area)
     return [made[layer] for layer in range(len(structure.layers))]
@@ -220,6 +226,7 @@ def _column(
     density: str,
     is_open: bool,
     largest: float,
+    most_bars: int,
 ) -> Column:
     """Dots if they fit, else a strip whose height tells how wide the layer is."""
     if is_open:
@@ -233,7 +240,8 @@ def _column(
     base, bars = (0.52, BARS_CROWDED) if density == "crowded" else (0.30, BARS)
     height *= base + (1 - base) * np.sqrt(share)
     width = min(BAR_WIDTH, slot * 0.5)
-    return strip(layer, n, min(bars, max(1, int(height / 3))), width, 0.0, middle, height)
+    bars = max(1, min(bars, most_bars, int(height / 3)))
+    return strip(layer, n, bars, width, 0.0, middle, height)
 
 
 def _spread(places: list[list[Column]], made: dict[int, Column], area: _Area) -> None:

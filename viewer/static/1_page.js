@@ -3,6 +3,7 @@
  * window.revacnn holds what is worth knowing from outside:
  *   ready        true once the network, its headers and its first numbers have been painted
  *   frames       animation frames so far          sent   updates received so far
+ *   age          seconds from publishing to painting of the newest numbers, by the two clocks
  *   parts        the newest data of each HTML part: header, columns, selection, staging, ...
  *   nodes(name)  where the nodes of a layer are on the screen: [{index, last, x, y}, ...]
  */
@@ -35,7 +36,7 @@
   }
 
   page.say = (text) => {
-    page.byId("live").textContent = text
+    page.byId("said").textContent = text
   }
 
   /* Motion: remembered by the browser; none where the system asks for none. */
@@ -89,6 +90,11 @@
     for (const button of document.querySelectorAll("[data-sort]")) {
       button.addEventListener("click", () => page.send("sort", {by: button.dataset.sort}))
     }
+    for (const id of ["play", "live"]) page.byId(id).addEventListener("click", () => page.send(id, {}))
+    page.byId("time").addEventListener("input", (event) => {
+      const {recorded, rows} = page.parts.timeline, at = Number(event.target.value)
+      page.send("time", {at: Math.round(at / (rows - 1) * (recorded - 1))})
+    })
     page.byId("runs").addEventListener("change", (event) => page.send("follow", {run: event.target.value}))
   })
   document.addEventListener("visibilitychange", () => {

@@ -127,10 +127,25 @@
   /* ----------------------------------------------------------------------------- tooltip */
 
   const STATES = ["", "dead: no activation for a while", "new", "staged for removal",
-                  "goes together with what is staged", "frozen"]
+                  "goes together with what is staged", "frozen",
+                  "did not exist yet"]
+
+  /* A pointer that rests on a filter asks the training what would go together with it. */
+  const REST_MS = 220
+  let peeked = -1, resting = null
+  function rest(node) {
+    clearTimeout(resting)
+    resting = setTimeout(() => {
+      if (node == peeked || node < 0 && peeked < 0) return
+      peeked = node
+      if (node < 0) page.send("peek", {})
+      else page.send("peek", {layer: page.network.value("layer", node), first: page.network.value("first", node)})
+    }, REST_MS)
+  }
 
   function hover(node, event) {
     const tip = page.byId("tip")
+    if (node != page.hovered) rest(node)
     if (node != page.hovered && page.network != null) page.network.dirty = true
     page.hovered = node
     plot.dataset.over = node >= 0 ? "node" : ""
@@ -156,6 +171,10 @@
     rows.push(line("Σ activation", scientific(value("activation")), "activation"))
     const norm = value("weight_norm")
     if (norm != null && isFinite(norm)) rows.push(line("weight norm", scientific(norm), ""))
+    const company = page.parts.selection?.company_text
+    if (company && (node == peeked || node == page.chosen && peeked < 0)) {
+      rows.push(page.make("small", {class: "company"}, company))
+    }
     const state = STATES[value("state")]
     if (state) rows.push(page.make("small", {}, state))
     rows.push(page.make("small", {}, many ? "click to select · double click to open" : "click to select · Del to remove"))
@@ -219,7 +238,9 @@
       onclick: () => page.send("select", {layer: layer.index, first: -1, last: -1}),
       ondblclick: () => page.send("open", {layer: layer.index}),
     }, big ? layer.label : String(layer.filters))
-    const size = page.make("span", {}, big ? `${layer.filters} filters · ${layer.kernel}` : layer.label)
+    // Beside a narrow branch there is no room for its name; the tooltip has it.
+    const words = big ? `${layer.filters} filters · ${layer.kernel}` : layer.lane && density != "roomy" ? "" : layer.label
+    const size = page.make("span", {}, words)
     const element = page.make("div", {
       class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane),
     }, title, size, page.make("div", {class: "steer"}, steer(layer, true), steer(layer, false)))
@@ -266,6 +287,8 @@
 
   page.drawers.selection = (data) => {
     page.chosen = data.node
+    page.company = data.company
+    page.refresh_tip()
     if (page.network != null) page.network.dirty = true
     mark_current()
     if (data.text) page.say(data.text)

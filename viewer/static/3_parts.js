@@ -102,6 +102,22 @@
       : [make("li", {class: "none"}, "Nothing changed yet. Select a filter and press Delete, or use − and + above a layer.")]))
   }
 
+  page.drawers.timeline = (data) => {
+    byId("timeline").hidden = data.rows < 2
+    if (data.rows < 2) return
+    const slider = byId("time")
+    byId("timeline").dataset.live = data.live
+    slider.max = data.rows - 1
+    // Not while it is being dragged: the hand knows better.
+    if (!slider.matches(":active")) slider.value = data.at
+    slider.style.setProperty("--part", `${100 * slider.value / slider.max}%`)
+    slider.setAttribute("aria-valuetext", data.text)
+    byId("moment").textContent = data.text
+    byId("play").dataset.playing = data.playing
+    byId("play").title = data.playing ? "Halt" : "Play what was recorded since this viewer attached"
+    byId("play").setAttribute("aria-label", byId("play").title)
+  }
+
   /* ------------------------------------------------------------------------------- inspector */
 
   page.drawers.inspector = (data) => {

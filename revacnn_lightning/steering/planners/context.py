@@ -47,9 +47,10 @@ def conv_named(model: nn.Module, name: str) -> _ConvNd:
     Raises:
         Refused: there is no such layer, or it is no conv.
     """
-    module = dict(model.named_modules()).get(name)
-    if module is None:
-        raise Refused(f"there is no layer {name!r} in this network")
+    try:
+        module = model.get_submodule(name)
+    except AttributeError as error:
+        raise Refused(f"there is no layer {name!r} in this network") from error
     if not isinstance(module, _ConvNd):
         raise Refused(f"{name!r} is a {type(module).__name__}, not a conv; only convs have filters")
     return module

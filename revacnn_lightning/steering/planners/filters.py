@@ -43,9 +43,11 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 def refusal(channels: Channels, layer: str) -> str:
     """Why no filter of this conv can be added or removed; "" if some can."""
     if layer in channels.untraced:
+        return f"{layer} was not run by any forward of the model"
+    if layer in channels.unlabelled:
         return (
-            f"{layer} was not run by any forward of the model, or has a single filter, "
-            "whose way through the network cannot be told from a constant's"
+            f"{layer} has a single filter, whose way through the network cannot be told from "
+            "a constant's"
         )
     atoms = channels.filters[layer]
     reasons = [channels.pinned([c]) for c in channels.classes_of_atoms(atoms)]
@@ -230,8 +232,17 @@ def _resizing_plan(
         why=_why(context, classes, layer),
         parameters_before=before,
         parameters_after=before + _growth(context.model, edits),
-        notes=states.notes_for(context.optimizers, named.values()),
+        notes=states.notes_for(context.optimizers, named.values()) + _not_run(context.channels),
     )
+
+
+def _not_run(channels: Channels) -> list[str]:
+    """A layer that no forward ran may read the edited channels without anyone knowing."""
+    names = channels.untraced
+    if not names:
+        return []
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return [f"not run by any forward, and so not edited along: {shown}"]
 
 
 def _growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:

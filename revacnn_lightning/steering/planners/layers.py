@@ -40,10 +40,10 @@ def _insert(context: Context, request: requests.InsertLayer) -> EditPlan:
 
 @planner(requests.RemoveLayer)
 def _remove(context: Context, request: requests.RemoveLayer) -> EditPlan:
-    modules = dict(context.model.named_modules())
-    module = modules.get(request.layer)
-    if module is None:
-        raise Refused(f"there is no layer {request.layer!r} in this network")
+    try:
+        module = context.model.get_submodule(request.layer)
+    except AttributeError as error:
+        raise Refused(f"there is no layer {request.layer!r} in this network") from error
     if module is context.model:
         raise Refused("the whole network cannot be removed")
     if isinstance(module, nn.Identity):

@@ -14,7 +14,7 @@
 
   const TAU = 2 * Math.PI
   const STEPS = 24
-  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5}
+  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5, absent: 6}
   const THEMES = {
     dark: {
       ramp: [[62, 78, 106], [110, 95, 110], [214, 120, 44], [251, 176, 64], [255, 240, 205]],
@@ -160,6 +160,7 @@
         this._paint_special(ctx, theme, state[i], X[i], Y[i], S[i] * zoom, bar[i] * zoom, amp[i])
       }
       this._paint_gone(ctx, theme, zoom)
+      for (const i of page.company ?? []) this._ring(ctx, theme.hover, i, 1, X, Y, S, bar, zoom)
       this._ring(ctx, theme.hover, page.hovered, 1.5, X, Y, S, bar, zoom)
       this._ring(ctx, theme.chosen, page.chosen, 2, X, Y, S, bar, zoom)
     }
@@ -172,6 +173,7 @@
     }
 
     _paint_special(ctx, theme, state, x, y, size, bar, amp) {
+      if (state == STATE.absent) return
       ctx.beginPath()
       if (state == STATE.dead || state == STATE.frozen) {
         outline(ctx, x, y, Math.max(1.5, size - 1.2), Math.max(0, bar - 1.2))
@@ -424,9 +426,10 @@
     static __module__ = "revacnn_glyphs"
     static __name__ = "PageLink"
     static {
-      this.define(({Any, Bool, Int, Str}) => ({
+      this.define(({Any, Bool, Float, Int, Str}) => ({
         sent: [Int, 0],
         seen: [Int, 0],
+        stamp: [Float, 0],
         visible: [Bool, true],
         theme: [Str, "dark"],
         width: [Int, 0],
@@ -440,7 +443,10 @@
       // Painted, not merely received: an answer is the credit for the next frame.
       this.connect(this.properties.sent.change, () => {
         page.on_sent?.()
-        requestAnimationFrame(() => this.seen = this.sent)
+        requestAnimationFrame(() => {
+          this.seen = this.sent
+          page.age = Date.now() / 1000 - this.stamp // true where both clocks are the same one
+        })
       })
     }
     command(name, args = {}) {

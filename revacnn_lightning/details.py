@@ -1,0 +1,159 @@
+"""Opened layers: from what the recorder tells of them to the `Detail` a viewer is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning import telemetry
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol import messages
+from revacnn_lightning.protocol.messages import View
+from revacnn_lightning.protocol.requests import Watch
+from revacnn_lightning.telemetry.detail import Packed
+from revacnn_lightning.telemetry.recorder import Recorder
+
+__all__ = ["OpenedLayers"]
+
+NOTHING = np.zeros(0, np.float16)
+PARTS = 8  # per side of a map, of which the means are its features: 64 of them
+LARGEST_IMAGE = 256  # pixels of a side of the input image that is sent
+
+Images = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's device
+Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> whatever the model gives
+
+
+def no_images(index: int) -> Tensor:
+    """`Images` of a training that has none to choose from."""
+    raise Refused("this training has no validation images to choose from")
+
+
+class OpenedLayers:
+    """The layers that viewers have open, and the input image whose maps they see.
+
+    All viewers share one interest in a layer, and see the maps of one image: that which was asked
+    for last.
+    """
+
+    def __init__(
+        self, recorder: Recorder, model: nn.Module, images: Images, forward: Forward | None
+    ) -> None:
+        self._recorder = recorder
+        self._model = model
+        self._images = images
+        self._forward = forward
+        self._index: int | None = None
+        self._pinned: Tensor | None = None
+
+    def watch(self, request: Watch) -> None:
+        """A viewer looks at a layer, or goes on looking.
+
+        Raises:
+            Refused: there is no such layer or image, or no way to show the image's maps.
+        """
+        if request.layer not in self._recorder.layers:
+            raise Refused(f"there is no convolution {request.layer} (any more)")
+        if not 0 < request.hz < float("inf"):
+            raise Refused(f"details can be sent so many times a second, not {request.hz}")
+        if request.image != self._index:
+            self._pin(request.image)
+        self._recorder.details.open(
+            request.layer, "viewer", hz=request.hz, smoothed=request.smoothed
+        )
+
+    def _pin(self, index: int | None) -> None:
+        if index is not None and self._forward is None:
+            raise Refused("the module's forward does not take an image alone, so no image of the "
+                          "validation data can be shown; pass ReVACNN(forward=...)")  # fmt: skip
+        self._pinned = None if index is None else self._images(index)
+        self._recorder.details.pin(self._pinned, self._forward)
+        self._index = index
+
+    def read(
+        self,
+        *,
+        run: str,
+        version: int,
+        step: int,
+        grad_scale: float,
+        image: Callable[[], Tensor | None],
+    ) -> list[messages.Detail]:
+        """What is due after a batch whose first image is ``image()``."""
+        details = self._recorder.read_details(grad_scale=grad_scale)
+        if not details:
+            return []
+        modules = dict(self._model.named_modules())
+        shown = image() if self._pinned is None else self._pinned
+        return [
+            messages.Detail(
+                run=run,
+                version=version,
+                step=step,
+                layer=detail.layer,
+                coefficients=_coefficients(detail, modules[detail.layer]),
+                gradients=_gradients(detail, modules[detail.layer]),
+                activations=_maps(detail.maps),
+                activation_gradients=_maps(detail.map_gradients),
+                image=NOTHING if shown is None else _image(shown),
+                image_index=self._index,
+            )
+            for detail in details
+        ]
+
+
+def _coefficients(detail: telemetry.Detail, conv: Any) -> View:
+    return View(_values(detail.coefficients), _pictures(conv.weight.detach(), conv))
+
+
+def _gradients(detail: telemetry.Detail, conv: Any) -> View:
+    gradient = conv.weight.grad
+    pictures = NOTHING if gradient is None else _pictures(gradient.detach(), conv)
+    return View(_values(detail.gradients), pictures)
+
+
+def _maps(maps: Packed | None) -> View:
+    """Maps are their own pictures; what is embedded are their means over 8x8 parts."""
+    if maps is None:
+        return View(NOTHING, NOTHING)
+    height, width = maps.values.shape[1:]
+    pixels = torch.from_numpy(maps.values).float()
+    parts = (min(PARTS, height), min(PARTS, width))
+    pooled = nn.functional.adaptive_avg_pool2d(pixels, parts)
+    return View(pooled.flatten(1).half().numpy(), maps.values)
+
+
+def _values(packed: Packed | None) -> np.ndarray:
+    """As float16 at most 1 in magnitude: pictures and embeddings know no scale."""
+    return NOTHING if packed is None else packed.values
+
+
+def _pictures(weight: Tensor, conv: Any) -> np.ndarray:
+    """(C, h, w, 3) of filters with three inputs, else the strongest input slice, (C, h, w)."""
+    if getattr(conv, "transposed", False):
+        if conv.groups > 1:
+            return NOTHING
+        weight = weight.transpose(0, 1)  # (C, inputs, h, w)
+    if weight.shape[1] == 3:
+        return _half(weight.permute(0, 2, 3, 1))
+    strongest = weight.float().square().sum((2, 3)).argmax(1)
+    return _half(weight[torch.arange(len(weight), device=weight.device), strongest])
+
+
+def _image(image: Tensor) -> np.ndarray:
+    image = image.detach().float()
+    largest = max(image.shape[-2:])
+    if largest > LARGEST_IMAGE:
+        factor = LARGEST_IMAGE / largest
+        image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
+    return _half(image)
+
+
+def _half(tensor: Tensor) -> np.ndarray:
+    """To the host as float16, scaled to at most 1 in magnitude, which float16 holds for sure."""
+    tensor = tensor.float()
+    largest = torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().amax()
+    return (tensor / largest.clamp_min(1e-30)).half().cpu().numpy()

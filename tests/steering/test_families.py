@@ -1,0 +1,123 @@
+"""A small member of each family of published CNNs, by another judge than the engine itself."""
+
+from __future__ import annotations
+
+import copy
+import random
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks import steering_fuzz
+from benchmarks.steering_models import SMALL, randomised, seeded, train_step
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor, EditPlan, Probe
+
+PIXELS = 32
+
+
+def subject(name: str) -> tuple[nn.Module, Editor, Probe, Tensor]:
+    model = seeded(SMALL[name], 0).double()
+    x = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
+    randomised(model, x)
+    unseen = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
+    return model, Editor(model), Probe([partial(model, x)]), unseen
+
+
+def evaluated(model: nn.Module, x: Tensor) -> Tensor:
+    twin = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        return twin(x)
+
+
+def silenced(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
+    """The unedited model with the columns zeroed that read what the plan removes."""
+    twin = copy.deepcopy(model)
+    named = dict(twin.named_parameters())
+    with torch.no_grad():
+        for edit in plan.tensors:
+            if edit.fill == "zero":
+                kept = {i for a, b in edit.runs for i in range(a, b)}
+                gone = torch.tensor([i for i in range(edit.size) if i not in kept])
+                named[edit.tensor].index_fill_(edit.dim, gone, 0.0)
+    return evaluated(twin, x)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_filter_removed_and_one_added(name: str) -> None:
+    model, editor, probe, unseen = subject(name)
+    convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    before = evaluated(model, unseen)
+    exact, reasons = 0, []
+    for layer in random.Random(name).sample(convs, 5):
+        width = model.get_submodule(layer).out_channels
+        for request in (
+            requests.RemoveFilters(layer, [width // 2]),
+            requests.AddFilters(layer),
+            requests.AddFilters(layer, split_from=0),
+        ):
+            try:
+                plan = editor.plan(request, probe)
+            except Refused as error:
+                reasons.append(str(error))
+                continue
+            removal = isinstance(request, requests.RemoveFilters)
+            expected = silenced(model, plan, unseen) if removal else before
+            editor.apply(request, probe)
+            difference = (evaluated(model, unseen) - expected).abs().max() / expected.abs().max()
+            assert difference.item() < 1e-8
+            editor.apply(requests.Undo(), probe)
+            exact += 1
+    assert torch.equal(evaluated(model, unseen), before)
+    assert exact >= 6
+    assert all("output" in reason or "at least one" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("name", ["resnext", "shufflenet", "regnet_y"])
+def test_random_edits(name: str) -> None:
+    tally = steering_fuzz.fuzz(name, 12, seed=3, report=lambda done: None)
+    assert not tally.errors
+    assert tally.counts["applied"] >= 12
+    assert tally.counts["undone"] > 0
+    assert tally.counts["replays"] > 0
+
+
+def test_auxiliary_heads_are_edited_along() -> None:
+    """Inception-like: a head that runs only while training reads the edited channels."""
+    from torchvision.models.googlenet import GoogLeNet
+
+    model = seeded(partial(GoogLeNet, num_classes=10, aux_logits=True, init_weights=False), 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    x, y = torch.randn(2, 3, 64, 64), torch.tensor([1, 2])
+    editor = Editor(model, [optimizer])
+    probe = Probe([partial(model, x)])
+    plan = editor.apply(requests.RemoveFilters("inception4a.branch1.conv", [3]), probe).plan
+    assert "aux1.conv.conv.weight" in {edit.tensor for edit in plan.tensors}
+    editor.apply(requests.AddFilters("aux2.conv.conv"), probe)
+    train_step(model, optimizer, x, y)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet_v2", "efficientnet"])
+def test_removal_agrees_with_torch_pruning(name: str) -> None:
+    """Where torch-pruning is known to be right, both leave the same network."""
+    pruning = pytest.importorskip("torch_pruning")
+    ours, editor, probe, unseen = subject(name)
+    theirs = copy.deepcopy(ours).eval()
+    convs = [n for n, m in ours.named_modules() if isinstance(m, nn.Conv2d)]
+    layer = convs[len(convs) // 2]
+    graph = pruning.DependencyGraph().build_dependency(theirs, example_inputs=unseen)
+    conv = theirs.get_submodule(layer)
+    prune = (
+        pruning.prune_depthwise_conv_out_channels
+        if conv.groups == conv.in_channels > 1
+        else pruning.prune_conv_out_channels
+    )
+    graph.get_pruning_group(conv, prune, idxs=[2]).prune()
+    editor.apply(requests.RemoveFilters(layer, [2]), probe)
+    mine, other = ours.state_dict(), theirs.state_dict()
+    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in other.items()}
+    assert torch.allclose(evaluated(ours, unseen), evaluated(theirs, unseen), rtol=1e-9, atol=1e-12)

@@ -1,0 +1,125 @@
+"""What a viewer is told of a layer that it has open."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from revacnn_lightning.details import _pictures
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.protocol.messages import Detail
+from revacnn_lightning.protocol.requests import Control, RemoveFilters, Watch
+from tests.small import batches
+from tests.test_controls import train_with, until_some
+
+
+def details(run: Run, watch: Watch, count: int = 1) -> list[Detail]:
+    """The next details of a layer, asked for as a viewer does."""
+    run.command(watch)
+    return until_some(lambda: [m for m in run.poll() if isinstance(m, Detail)], count)
+
+
+def test_an_opened_layer_is_sent_with_its_pictures_features_and_input(tmp_path):
+    def person(run: Run) -> dict:
+        seen = {"detail": details(run, Watch("conv2"))[-1]}
+        run.command(Control("stop"))
+        return seen
+
+    seen, _ = train_with(person, tmp_path)
+    detail = seen["detail"]
+    assert detail.layer == "conv2"
+    assert detail.coefficients.features.shape == (3, 4 * 9)
+    assert detail.coefficients.images.shape == (3, 3, 3)
+    assert detail.gradients.features.shape == (3, 4 * 9)
+    assert detail.activations.images.shape == (3, 4, 4)
+    assert detail.activations.features.shape == (3, 16)
+    assert detail.activation_gradients.images.shape == (3, 4, 4)
+    assert detail.image.shape == (1, 6, 6)
+    assert detail.image_index is None
+    assert np.abs(detail.coefficients.features).max() == pytest.approx(1, rel=1e-3)
+
+
+def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_path):
+    def person(run: Run) -> dict:
+        run.command(Control("pause"))
+        run.command(Watch("conv1", image=3))
+        run.command(Control("step"))
+        found = until_some(lambda: [m for m in run.poll() if isinstance(m, Detail)], 1)
+        run.command(Control("stop"))
+        return {"detail": found[-1]}
+
+    seen, trainer = train_with(person, tmp_path, validate=True)
+    detail, model = seen["detail"], trainer.lightning_module
+    image = batches(2).dataset[3][0]
+    assert detail.image_index == 3
+    np.testing.assert_allclose(detail.image, image / image.abs().max(), atol=1e-3)
+    # The model has gone on by one batch since: the same maps up to one small step.
+    with torch.no_grad():
+        maps = model.relu1(model.conv1(image[None]))[0]
+    np.testing.assert_allclose(detail.activations.images, maps / maps.max(), atol=0.05)
+
+
+def test_a_layer_that_is_edited_while_it_is_open_goes_on_with_its_new_width(tmp_path):
+    def person(run: Run) -> dict:
+        before = details(run, Watch("conv1"))[-1]
+        version = run.ask(RemoveFilters("conv1", [0])).version
+        run.command(Watch("conv1"))
+        after = until_some(
+            lambda: [m for m in run.poll() if isinstance(m, Detail) and m.version >= version], 1
+        )[-1]
+        run.command(Control("stop"))
+        return {"before": before, "after": after}
+
+    seen, _ = train_with(person, tmp_path)
+    assert len(seen["before"].coefficients.features) == 4
+    assert len(seen["after"].coefficients.features) == 3
+    assert len(seen["after"].activations.images) == 3
+
+
+@pytest.mark.parametrize(
+    ("watch", "reason"),
+    [
+        (Watch("conv9"), "no convolution conv9"),
+        (Watch("linear"), "no convolution linear"),
+        (Watch("conv1", hz=0), "so many times"),
+        (Watch("conv1", hz=math.nan), "so many times"),
+        (Watch("conv1", image=-1), "no validation image -1"),
+        (Watch("conv1", image=10**9), "no validation image 1000000000"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_with_the_reason(watch: Watch, reason: str, tmp_path):
+    def person(run: Run) -> dict:
+        try:
+            run.command(watch)
+        except Refused as error:
+            return {"reason": str(error)}
+        finally:
+            run.command(Control("stop"))
+        return {"reason": "it was not refused"}
+
+    seen, _ = train_with(person, tmp_path, validate=True)
+    assert reason in seen["reason"]
+
+
+def test_pictures_are_colours_for_three_inputs_and_the_strongest_slice_otherwise():
+    colour = nn.Conv2d(3, 4, 5)
+    assert _pictures(colour.weight.detach(), colour).shape == (4, 5, 5, 3)
+    conv = nn.Conv2d(6, 2, 3)
+    with torch.no_grad():
+        conv.weight[0, 4] = 5.0
+        conv.weight[1, 2] = -5.0
+    pictures = _pictures(conv.weight.detach(), conv)
+    np.testing.assert_allclose(pictures, [np.ones((3, 3)), -np.ones((3, 3))])
+    transposed = nn.ConvTranspose2d(3, 4, 2)
+    assert _pictures(transposed.weight.detach(), transposed).shape == (4, 2, 2, 3)
+
+
+def test_a_dead_layer_has_dark_pictures_and_no_nan():
+    conv = nn.Conv2d(6, 2, 3)
+    nn.init.zeros_(conv.weight)
+    assert not _pictures(conv.weight.detach(), conv).any()

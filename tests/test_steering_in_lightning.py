@@ -1,0 +1,215 @@
+"""Edits in trainings of every kind that Lightning knows: they work, or are refused in words.
+
+Where they work, the edit is one that must not matter (a dead filter goes, a filter is added whose
+output nobody reads), and the run is compared with the unedited one.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from revacnn_lightning import ReVACNN
+from revacnn_lightning.callback import _cannot_edit
+from revacnn_lightning.errors import Refused
+from revacnn_lightning.protocol.messages import Applied
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from tests.small import At, TwoConvs, fit
+
+DEAD = 2
+
+
+class WithDeadFilter(TwoConvs):
+    """Filter 2 of conv1 is all zero, and so stays."""
+
+    def __init__(self, optimizer: str = "adamw") -> None:
+        super().__init__(optimizer)
+        with torch.no_grad():
+            self.conv1.weight[DEAD] = 0
+            self.conv1.bias[DEAD] = 0
+            self.conv2.weight[:, DEAD] = 0
+
+    def forward(self, images):
+        return super().forward(images.to(self.conv1.weight.dtype))
+
+
+class Single(WithDeadFilter):
+    """In float32, which mixed precision casts down; it leaves float64 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.float()
+
+
+class Scheduled(WithDeadFilter):
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=30)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class ByHand(WithDeadFilter):
+    """Two optimizers, stepped by hand, of which one trains the convs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        loss = nn.functional.cross_entropy(self(images), labels)
+        optimizers = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def configure_optimizers(self):
+        convs = [*self.conv1.parameters(), *self.conv2.parameters()]
+        return [torch.optim.Adam(convs, lr=1e-3), torch.optim.SGD(self.linear.parameters(), 0.1)]
+
+
+class ByHandWithoutForward(ByHand):
+    """Its forward needs more than the images, so it cannot be guessed how to run it."""
+
+    def forward(self, images, *, scale):
+        return super().forward(images) * scale
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+
+def run_with(edit, model: pl.LightningModule, at: int = 6, **options) -> object:
+    """Train ``model`` with an edit before batch ``at``; what became of the edit."""
+    revacnn = options.pop("revacnn", None) or ReVACNN()
+    asked: list = []
+    ask = At(at, lambda *_: asked.append(revacnn.steer(edit)))
+    fit(model, [ask, revacnn], count=18, **options)
+    return asked[0].result()
+
+
+def assert_survivors_equal(plain: TwoConvs, edited: TwoConvs, tolerance: float) -> None:
+    kept = [index for index in range(4) if index != DEAD]
+    expected = {name: value.clone() for name, value in plain.state_dict().items()}
+    expected["conv1.weight"] = expected["conv1.weight"][kept]
+    expected["conv1.bias"] = expected["conv1.bias"][kept]
+    expected["conv2.weight"] = expected["conv2.weight"][:, kept]
+    for name, value in edited.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "tolerance"),
+    [
+        (WithDeadFilter, {"accumulate_grad_batches": 3}, 1e-12),
+        (WithDeadFilter, {"gradient_clip_val": 0.05}, 1e-12),
+        (WithDeadFilter, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, 1e-12),
+        (WithDeadFilter, {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}, 1e-12),
+        (Scheduled, {}, 1e-12),
+        (ByHand, {}, 1e-12),
+        # Rounded to eight bits of mantissa on the way.
+        (Single, {"precision": "bf16-mixed"}, 1e-2),
+        (WithDeadFilter, {"precision": "64-true"}, 1e-12),
+    ],
+    ids=["accumulate", "clip", "clip by value", "clip+accumulate", "schedule", "by hand", "bf16",
+         "64"],
+)  # fmt: skip
+def test_removing_a_dead_filter_leaves_the_run_as_it_was(make, options: dict, tolerance: float):
+    plain, edited = make(), make()
+    fit(plain, count=18, **options)
+    done = run_with(RemoveFilters("conv1", [DEAD]), edited, **options)
+    assert isinstance(done, Applied)
+    assert edited.conv1.out_channels == 3
+    assert_survivors_equal(plain, edited, tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:.*not supported on CPU")
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "32-true"])
+def test_growing_keeps_the_output_in_every_precision(precision: str):
+    done = run_with(AddFilters("conv1", 2), Single(), precision=precision)
+    assert done.output_change is not None
+    assert done.output_change <= 1e-2  # of bfloat16; exact in the others
+
+
+def test_the_schedule_goes_on_with_the_same_optimizer():
+    model = Scheduled()
+    rates: list[float] = []
+    note = pl.callbacks.LambdaCallback(
+        on_train_batch_end=lambda trainer, *_: rates.append(
+            trainer.optimizers[0].param_groups[0]["lr"]
+        )
+    )
+    revacnn = ReVACNN()
+    ask = At(6, lambda *_: revacnn.steer(AddFilters("conv1")))
+    fit(model, [ask, revacnn, note], count=18)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        torch.optim.SGD([torch.zeros(1)], 0.1), max_lr=1e-2, total_steps=30
+    )
+    expected = []
+    for _ in range(18):
+        schedule.optimizer.step()
+        schedule.step()
+        expected.append(schedule.get_last_lr()[0])
+    assert rates == pytest.approx(expected)
+
+
+def test_manual_optimization_that_cannot_be_run_is_refused_before_anything_is_touched():
+    model = ByHandWithoutForward()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(Refused, match="pass ReVACNN\\(forward="):
+        run_with(AddFilters("conv1"), model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_manual_optimization_with_a_forward_given_by_the_user_works():
+    model = ByHandWithoutForward()
+    revacnn = ReVACNN(forward=lambda module, batch: module(batch[0], scale=2.0))
+    run_with(AddFilters("conv1"), model, revacnn=revacnn)
+    assert model.conv1.out_channels == 5
+
+
+def test_more_than_one_process_is_refused_with_that_reason():
+    assert _cannot_edit(SimpleNamespace(world_size=1)) == ""
+    assert "2 processes" in _cannot_edit(SimpleNamespace(world_size=2))
+
+
+def test_an_edit_does_not_touch_the_randomness_of_the_training():
+    """Dropout masks, shuffles and augmentations are those of the unedited run."""
+
+    class WithDropout(WithDeadFilter):
+        def forward(self, images):
+            hidden = self.relu2(self.conv2(self.relu1(self.conv1(images))))
+            return self.linear(nn.functional.dropout(hidden.flatten(1), 0.5, self.training))
+
+    plain, edited = WithDropout(), WithDropout()
+    pl.seed_everything(3, verbose=False)
+    fit(plain, count=18)
+    pl.seed_everything(3, verbose=False)
+    run_with(RemoveFilters("conv1", [DEAD]), edited)
+    assert_survivors_equal(plain, edited, 1e-12)
+
+
+def test_batch_norm_statistics_do_not_count_the_verifying_forwards():
+    class WithNorm(WithDeadFilter):
+        def __init__(self) -> None:
+            super().__init__()
+            # Without a bias before the norm, whose gradient is rounding noise that Adam amplifies.
+            self.conv2.bias = None
+            self.norm = nn.BatchNorm2d(3).double()
+
+        def forward(self, images):
+            hidden = self.relu2(self.norm(self.conv2(self.relu1(self.conv1(images)))))
+            return self.linear(hidden.flatten(1))
+
+    plain, edited = WithNorm(), WithNorm()
+    fit(plain, count=18)
+    run_with(RemoveFilters("conv1", [DEAD]), edited)
+    assert int(edited.norm.num_batches_tracked) == 18
+    assert_survivors_equal(plain, edited, 1e-12)

@@ -1,0 +1,31 @@
+"""Going back in what has been recorded since the viewer attached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wording import count
+from .panel import HtmlPart
+
+__all__ = ["Timeline"]
+
+
+class Timeline(HtmlPart):
+    part = "timeline"
+
+    def content(self) -> dict[str, Any]:
+        state = self.tab.state
+        if state is None or state.filters.length < 2:
+            return {"rows": 0}
+        rows, live = state.filters.length, self.tab.playback.moment is None
+        row = self.tab.playback.row(state)
+        step = int(state.filters.steps[row])
+        return {
+            # Live, the slider stands at its end however long the recording: no news every frame.
+            "rows": rows if not live else 1000,
+            "at": row if not live else 999,
+            "recorded": rows,
+            "live": live,
+            "playing": self.tab.playback.playing,
+            "text": "live" if live else f"batch {count(step)}",
+        }
