@@ -85,10 +85,10 @@
       this.before = new Map(this.ids.map((id, i) => [id, now[i]]))
       const other_layer = data.layer != this.data.layer
       this.data = data
-      this.ids = Array.from(model.ids ?? [])
+      this.ids = Array.from(data.ids ?? [])
       this.n = this.ids.length
       this.row = new Map(this.ids.map((id, i) => [id, i]))
-      for (const name of ["places", "odd", "amp", "values"]) this[name] = model[name] ?? []
+      for (const name of ["places", "odd", "amp", "values"]) this[name] = data[name] ?? []
       if (model.atlas !== this.atlas) {
         this.atlas = model.atlas
         this.tiles = null // painted when they are first seen
