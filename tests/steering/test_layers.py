@@ -68,6 +68,16 @@ def test_an_inserted_block_trains_is_edited_and_copied() -> None:
         assert torch.equal(nets.output(twin), nets.output(model))
 
 
+def test_a_block_behind_a_dirac_conv_of_another_width() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
+    editor.apply(requests.RemoveFilters("conv1.inserted1.conv", [0, 3]), probe)
+    assert (model.conv1.out_channels, model.conv2.in_channels) == (6, 4)
+    outcome = editor.apply(requests.InsertLayer("conv1"), probe)
+    assert outcome.output_change == 0.0
+    assert model.conv1.inserted2.conv.in_channels == 4
+
+
 def test_inserted_layers_survive_a_checkpoint() -> None:
     model, editor, probe = nets.editor_of(nets.Residual)
     editor.apply(requests.InsertLayer("a.1"), probe)

@@ -23,7 +23,7 @@ def _insert(context: Context, request: requests.InsertLayer) -> EditPlan:
         raise Refused(f"{request.after} was not run by any forward of the model")
     taken = {name for name, _ in host.named_children()}
     child = next(f"inserted{i}" for i in range(1, len(taken) + 2) if f"inserted{i}" not in taken)
-    edit = LayerEdit("insert", request.after, request.kind, child, host.out_channels)
+    edit = LayerEdit("insert", request.after, request.kind, child, _width_behind(host))
     with torch.device("meta"):
         block = layers.BLOCKS[request.kind](edit.channels, edit.kernel)
     added = sum(p.numel() for p in block.parameters())
@@ -36,6 +36,15 @@ def _insert(context: Context, request: requests.InsertLayer) -> EditPlan:
         parameters_before=before,
         parameters_after=before + added,
     )
+
+
+def _width_behind(host: nn.Conv2d | nn.ConvTranspose2d) -> int:
+    """Channels behind a conv and the blocks inserted there; a Dirac conv may have other widths."""
+    width = host.out_channels
+    for block in host.children():
+        if isinstance(block, layers.DiracBlock) and isinstance(block.conv, nn.Conv2d):
+            width = block.conv.out_channels
+    return width
 
 
 @planner(requests.RemoveLayer)
