@@ -27,8 +27,10 @@ from revacnn_lightning.probe import (
     images_of,
     to_float,
 )
+from revacnn_lightning.progress import Progress
 from revacnn_lightning.protocol.requests import Edit
-from revacnn_lightning.session import Endpoints, Progress, Session
+from revacnn_lightning.session import Session
+from revacnn_lightning.station import Endpoints
 from revacnn_lightning.steering import Editor, Journal, Probe
 from revacnn_lightning.steering.checkpoint import (
     STATE_KEY,

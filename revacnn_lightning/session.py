@@ -7,12 +7,9 @@ it just as well. Each training batch is ``before_batch`` ... ``after_batch``.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,83 +20,32 @@ from revacnn_lightning.description import Topology, describe
 from revacnn_lightning.details import Forward, Images, OpenedLayers, no_images
 from revacnn_lightning.errors import RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
-from revacnn_lightning.probe import to_float
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.progress import Facts, Progress, Rate, snapshot
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    Message,
     Planned,
     RefusedReply,
     Reply,
     Request,
-    Snapshot,
     Status,
     Structure,
 )
 from revacnn_lightning.protocol.requests import Command, Edit, SetHyperparameter, Watch
-from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from revacnn_lightning.station import Endpoints, Station
 from revacnn_lightning.steering import Editor, Probe
-from revacnn_lightning.telemetry import Recorder, Recording
+from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["Endpoints", "Progress", "Session"]
+__all__ = ["Session"]
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 PAUSE_POLL_SECONDS = 0.02  # how often a paused run looks for requests
-LAST_WORDS_SECONDS = 0.2  # how long closing waits for "finished" to reach the viewers
 
 State = Literal["training", "validating", "paused", "finished", "failed"]
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Where a run listens. Port 0 takes a free one; ``file`` None: a new one per run."""
-
-    host: str = "127.0.0.1"
-    telemetry_port: int = 0
-    request_port: int = 0
-    file: Path | None = None
-
-
-@dataclass
-class Progress:
-    """Where the training is. ``step`` counts training batches from 0; unknown totals are 0."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    batches: int = 0
-    epochs: int = 0
-
-
-@dataclass
-class _Facts:
-    """What goes with a recording. A GPU's recording, and so the loss, is read one batch later."""
-
-    progress: Progress
-    batches_per_second: float
-    loss: Tensor | float | None
-    loss_factor: float
-    learning_rates: list[float]
-    metrics: dict[str, float]
-    version: int = -1
-
-
-@dataclass
-class _Rate:
-    """Training batches per second, smoothed over about the last second."""
-
-    value: float = 0.0
-    _last: float = field(default_factory=time.monotonic)
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        elapsed = max(now - self._last, 1e-6)
-        self._last = now
-        share = min(1.0, elapsed)  # of a second: long batches count at once
-        self.value += share * (1 / elapsed - self.value) if self.value else 1 / elapsed
 
 
 class Session:
@@ -135,7 +81,7 @@ class Session:
         self.structure: Structure | None = None  # None until a batch has shown the forward order
         self._state: State = "training"
         self._progress = Progress()
-        self._rate = _Rate()
+        self._rate = Rate()
         self._watched = False  # whether any viewer ever said hello
         self._edited = False  # since the last batch
         self._paused = False
@@ -143,46 +89,30 @@ class Session:
         self._opened = OpenedLayers(recorder, model, images, forward)
         self._topology = Topology(version=-1)
         self._last_beat = 0.0
-        self._open(endpoints)
+        self._station = Station(self.run, type(model).__name__, endpoints)
+        self._inbox = Inbox(self._station.server)
 
     # ------------------------------------------------------------------ life
 
-    def _open(self, endpoints: Endpoints) -> None:
-        keys = Keys.generate()
-        self._publisher = Publisher(f"tcp://{endpoints.host}:{endpoints.telemetry_port}", keys)
-        try:
-            self._server = RequestServer(f"tcp://{endpoints.host}:{endpoints.request_port}", keys)
-        except OSError:
-            self._publisher.close()
-            raise
-        self._inbox = Inbox(self._server)
-        self.connection = Connection(
-            run=self.run,
-            telemetry=self._publisher.endpoint,
-            requests=self._server.endpoint,
-            server_key=keys.public,
-            model=type(self.model).__name__,
-            pid=os.getpid(),
-            hostname=socket.gethostname(),
-        )
-        try:
-            self.file = connections.write(self.connection, endpoints.file)
-        except RevacnnError:
-            self._publisher.close()
-            self._server.close()
-            raise
+    @property
+    def connection(self) -> Connection:
+        """What a viewer needs to know in order to attach."""
+        return self._station.connection
+
+    @property
+    def file(self) -> Path:
+        """The connection file."""
+        return self._station.file
 
     def close(self, state: State = "finished", detail: str = "") -> None:
         """Say the last word, leave nothing on the model, on the disk or on the ports."""
         for recording in self.recorder.flush():
-            self._publisher.publish(self._snapshot(recording))
+            self._publish(snapshot(self.run, recording))
         self.recorder.detach()
-        connections.remove(self.file)
         if self._state not in ("finished", "failed"):
             self._inbox.refuse_all("the training has ended", self.version)
             self._beat(state, detail)
-        self._server.close(LAST_WORDS_SECONDS)
-        self._publisher.close(LAST_WORDS_SECONDS)
+        self._station.close()
 
     # ------------------------------------------------------------------ a batch
 
@@ -232,15 +162,15 @@ class Session:
                 1 / accumulated batches. It is divided out.
             image: the first image of the batch, for the details of opened layers.
         """
-        self._rate.tick()
         if isinstance(loss, Tensor):
             loss = loss.detach().clone()
-        facts = _Facts(self._progress, self._rate.value, loss, loss_factor, learning_rates, metrics)
+        rate = self._rate.tick()
+        facts = Facts(self._progress, rate, loss, loss_factor, learning_rates, metrics)
         recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
         self._follow_order()
         facts.version = self.version
         if recording is not None:
-            self._publisher.publish(self._snapshot(recording))
+            self._publish(snapshot(self.run, recording))
         for detail in self._opened.read(
             run=self.run,
             version=self.version,
@@ -248,7 +178,7 @@ class Session:
             grad_scale=loss_factor,
             image=image,
         ):
-            self._publisher.publish(detail)
+            self._publish(detail)
         self.beat_if_due("training")
 
     # ------------------------------------------------------------------ requests
@@ -264,8 +194,8 @@ class Session:
     def _greet(self, client: bytes) -> None:
         self._watched = True
         if self.structure is not None:
-            self._server.reply(client, self.structure)
-        self._server.reply(client, self._status(self._state))
+            self._station.server.reply(client, self.structure)
+        self._station.server.reply(client, self._status(self._state))
 
     def _answer(self, request: Request, probe: Callable[[], Probe], cannot_edit: str) -> Reply:
         """Plan or carry out one request."""
@@ -343,6 +273,9 @@ class Session:
 
     # ------------------------------------------------------------------ what is published
 
+    def _publish(self, message: Message) -> None:
+        self._station.publisher.publish(message)
+
     def _follow_order(self) -> None:
         """The forward order is known after the first batch, and may change with the model."""
         known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
@@ -372,30 +305,7 @@ class Session:
             editor=self.editor,
             topology=self._topology,
         )
-        self._publisher.publish(self.structure)
-
-    def _snapshot(self, recording: Recording) -> Snapshot:
-        facts: _Facts = recording.tag
-        progress = facts.progress
-        loss = to_float(facts.loss)
-        return Snapshot(
-            run=self.run,
-            version=facts.version,
-            step=progress.step,
-            epoch=progress.epoch,
-            batch=progress.batch,
-            batches=progress.batches,
-            epochs=progress.epochs,
-            time=time.time(),
-            loss=None if loss is None else loss / facts.loss_factor,
-            learning_rates=facts.learning_rates,
-            batches_per_second=facts.batches_per_second,
-            statistics=recording.names,
-            values=recording.values,
-            metrics=facts.metrics,
-            every=recording.every,
-            nonfinite=recording.nonfinite,
-        )
+        self._publish(self.structure)
 
     def beat_if_due(self, state: State) -> None:
         """Say that the run lives and what it does: on every change, else once a second."""
@@ -405,7 +315,7 @@ class Session:
     def _beat(self, state: State, detail: str = "") -> None:
         self._state = state
         self._last_beat = time.monotonic()
-        self._publisher.publish(self._status(state, detail))
+        self._publish(self._status(state, detail))
 
     def _status(self, state: State, detail: str = "") -> Status:
         return Status(

@@ -22,9 +22,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.steering.labels import Component, along, dims
-from revacnn_lightning.steering.sizes import SizeMode, Use, remembering
+from revacnn_lightning.steering.sizes import Expression, remembering
+from revacnn_lightning.steering.uses import SizeMode, Use
 
-__all__ = ["Call", "Site", "Tracer"]
+__all__ = ["Call", "Site", "Tracer", "rounding_unit"]
 
 
 class Site(NamedTuple):
@@ -72,7 +73,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, watched: Iterable[tuple[str, int, int]] = ()) -> None:
         super().__init__()
-        from revacnn_lightning.steering.rules import apply_rule  # rules.py imports this module
+        from revacnn_lightning.steering.rules import apply_rule  # rules/ imports this module
 
         self._follow_rule = apply_rule
         self.model = model
@@ -99,6 +100,7 @@ class Tracer(TorchDispatchMode):
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read it alone
         self.uses: list[Use] = []  # attributes that count channels
+        self.counted: dict[Expression, Tensor] = {}  # the first channels that each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.epsilon = 0.0  # of the coarsest floating type a conv computed in
         self._stack: list[nn.Module] = []
@@ -332,6 +334,21 @@ class Tracer(TorchDispatchMode):
         for tensor in collect(value):
             for component in self.labels(tensor):
                 self.pin(component, "reach the model's output")
+
+
+def rounding_unit(tensor: Tensor) -> float:
+    """Of the arithmetic that made this output of a conv.
+
+    On Nvidia GPUs torch multiplies single precision as TF32, with 10 bits of mantissa, unless it
+    was told not to.
+    """
+    if tensor.dtype == torch.float32 and tensor.device.type == "cuda":
+        precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+        if precision is None:  # torch before 2.9
+            precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+        if precision != "ieee":
+            return 2.0**-10
+    return float(torch.finfo(tensor.dtype).eps) if tensor.is_floating_point() else 0.0
 
 
 def _paired(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:

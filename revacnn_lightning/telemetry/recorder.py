@@ -15,12 +15,11 @@ import itertools
 import logging
 import warnings
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -31,7 +30,9 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
 from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
 from revacnn_lightning.telemetry.governor import Governor
+from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer, settle_source
 from revacnn_lightning.telemetry.maps import MapQueue, MapSums, in_backward
+from revacnn_lightning.telemetry.recording import Assembler, Recording
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
     MAP_GRADIENTS,
@@ -43,7 +44,7 @@ from revacnn_lightning.telemetry.statistics import (
 )
 from revacnn_lightning.telemetry.timing import Stopwatch
 from revacnn_lightning.telemetry.transfer import Transfer
-from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, read_step, weight_of
+from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weight_of
 
 __all__ = ["Recorder", "Recording"]
 
@@ -52,65 +53,6 @@ log = logging.getLogger(__name__)
 # What a compiled module says when it is called while any hook on all modules is there. Ours leaves
 # compiled regions alone.
 _COMPILED_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
-
-
-@dataclass
-class Recording:
-    """What one batch told us.
-
-    ``values`` is float32 of shape (S, N): a row for each of ``names``, the filters of all
-    ``layers`` side by side, ``widths`` of them each. NaN: not measured on this batch. The array is
-    never written to again.
-    """
-
-    names: list[str]
-    values: np.ndarray
-    nonfinite: bool  # inf or NaN among the gradients of the convs on this batch
-    layers: list[str]
-    widths: list[int]
-    every: list[int]  # of each of `names`: it is gathered on every n-th batch
-    tag: Any = None  # what `end_batch` was given
-
-
-@dataclass(eq=False)
-class _Layer:
-    """A conv and what is known of it."""
-
-    name: str
-    conv: Conv
-    width: int
-    weights: WeightSums
-    own: MapSums  # of the conv's output
-    passed_on: MapSums  # of the output of the non-linearity that follows
-    source: nn.Module | None = None  # whose output is the map: the conv or the non-linearity
-    follower: nn.Module | None = None  # the non-linearity, in a traced batch
-    feeders: set[nn.Module] = field(default_factory=set)  # and what handed it its input
-    rank: int = -1  # place in the forward order; -1: as in the model
-    seen: bool = False  # it was called
-    turn: int = -1  # when it was called first in a traced batch; -1: not called
-    marks: int = 0  # maps of this batch that the non-linearity should have received
-    hidden: bool = False  # it runs, but its calls do not reach us
-    wanted: frozenset[str] = frozenset()  # statistics of this batch
-
-    @property
-    def map(self) -> MapSums:
-        """Of the activation map."""
-        return self.passed_on if self.source not in (None, self.conv) else self.own
-
-    def begin(self, wanted: frozenset[str]) -> None:
-        self.wanted = wanted
-        self.turn, self.marks = -1, 0
-        self.own.begin()
-        self.passed_on.begin()
-
-    def forget(self) -> None:
-        """It was edited, or the network around it was."""
-        self.source = self.follower = None
-        self.feeders = set()
-        self.hidden = False
-        self.weights.forget()
-        self.own.at_once = self.passed_on.at_once = False
-        self.begin(frozenset())
 
 
 class Recorder:
@@ -149,8 +91,8 @@ class Recorder:
             raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
         self.statistics = [name for name in STATISTICS if name in statistics]
         self._model = model
-        self._layers: list[_Layer] = []
-        self._of_conv: dict[nn.Module, _Layer] = {}
+        self._layers: list[Layer] = []
+        self._of_conv: dict[nn.Module, Layer] = {}
         self.details = Details(hz=detail_hz)
         self._asked_for: frozenset[str] = frozenset()
         self._looked_at: frozenset[str] = frozenset()  # in this batch
@@ -160,19 +102,21 @@ class Recorder:
         self._tracing = True
         self._restless = False  # the network has taken another way than the trace
         self._trail = Trail()
-        self._awaited: set[_Layer] = set()  # called outside of a trace, and not traced so far
-        self._taps: dict[nn.Module, _Layer | None] = {}
-        self._norms: dict[nn.Module, _Layer | None] = {}
+        self._awaited: set[Layer] = set()  # called outside of a trace, and not traced so far
+        self._taps: dict[nn.Module, Layer | None] = {}
+        self._norms: dict[nn.Module, Layer | None] = {}
         self._mixed: set[nn.Module] = set()  # norms that are not of one conv alone
         self._turns = itertools.count()
         self._governor = Governor(max_overhead, PROTECTED)
         self._due: frozenset[str] = frozenset()  # statistics of this batch
         self._owed: frozenset[str] = frozenset()  # to be gathered at the next optimizer step
         self._stepped = False  # in this batch
+        self._mine: dict[int, list[tuple[WeightSums, dict[str, Any]]]] = {}  # in this batch
         self._stopwatch = Stopwatch()
         self._began: Any = 0.0
         self._queue = MapQueue(self._stopwatch)
         self._reader = GradientReader(self._stopwatch)
+        self._assembler = Assembler()
         self._transfer: Transfer[Recording] = Transfer()
         self._loss_scale: Tensor | float = 1.0
         self.follow()
@@ -259,14 +203,14 @@ class Recorder:
         known, self._of_conv = self._of_conv, {}
         for name, module in self._model.named_modules():  # each module once, even when shared
             if isinstance(module, Conv):
-                layer = known.pop(module, None) or _new_layer(module)
+                layer = known.pop(module, None) or new_layer(module)
                 layer.name, layer.width = name, module.out_channels
                 self._reader.unhook(layer.weights)
                 layer.forget()
                 self._of_conv[module] = layer
         for layer in known.values():
             self._reader.unhook(layer.weights)
-        self._layers = _forward_order(list(self._of_conv.values()))
+        self._layers = forward_order(list(self._of_conv.values()))
         self._tracing, self._restless = True, False
         self._taps, self._norms, self._mixed, self._awaited = {}, {}, set(), set()
 
@@ -288,11 +232,14 @@ class Recorder:
             loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
         )
         self._turns = itertools.count()
-        self.details.begin(self._convs())
-        self._looked_at = (self._asked_for | self.details.layers).intersection(self.layers)
+        self._looked_at = self._asked_for
+        if self.details.layers:
+            self.details.begin(self._convs())
+            self._looked_at |= self.details.layers
         self._due = frozenset(self._governor.due(self._names()))
         self._owed = (frozenset() if self._stepped else self._owed) | (self._due & OF_STEPS)
         self._stepped = False
+        self._mine.clear()
         self._due -= OF_STEPS & self._governor.every.keys()  # only when a step has come
         everywhere = self._due.intersection(self.statistics)
         for layer in self._layers:
@@ -330,6 +277,8 @@ class Recorder:
             grad_scale: what the loss was multiplied by in all, `begin_batch`'s scale included.
             tag: goes into the details.
         """
+        if not self.details.layers:
+            return []
         return self.details.end(self._model, self._convs(), grad_scale, tag)
 
     def flush(self) -> list[Recording]:
@@ -377,18 +326,15 @@ class Recorder:
     # ------------------------------------------------------------------ hooks
 
     def _on_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return  # a compiled region leaves us out; `observed` says so
-        if not self._counting:
-            return
-        if self._tracing:
-            if isinstance(output, Tensor) and output.dim() == 4:
-                self._trace(module, args, output)
-            return
-        if module in self._taps and isinstance(output, Tensor):
-            self._measure(self._taps[module], module, args, output)
+        if module in self._taps:
+            if self._counting and isinstance(output, Tensor):
+                self._measure(self._taps[module], module, args, output)
+        elif self._counting and self._tracing and isinstance(output, Tensor) and output.dim() == 4:
+            self._trace(module, args, output)
 
-    def _measure(self, layer: _Layer | None, module: nn.Module, args: Any, output: Tensor) -> None:
+    def _measure(self, layer: Layer | None, module: nn.Module, args: Any, output: Tensor) -> None:
         """A call of one of the modules that the trace has found to matter.
 
         ``layer``: the conv whose map the output is, or, where it is to be handed on to a
@@ -438,11 +384,11 @@ class Recorder:
                 layer.feeders.add(feeder)
                 self._measure_traced(layer, layer.passed_on, output)
 
-    def _note_norm(self, norm: nn.Module, layer: _Layer | None) -> None:
+    def _note_norm(self, norm: nn.Module, layer: Layer | None) -> None:
         if self._norms.setdefault(norm, layer) is not layer:
             self._mixed.add(norm)
 
-    def _measure_traced(self, layer: _Layer, sums: MapSums, output: Tensor) -> None:
+    def _measure_traced(self, layer: Layer, sums: MapSums, output: Tensor) -> None:
         self._watch_gradient(layer, sums, output)
         if in_backward():
             return
@@ -455,7 +401,7 @@ class Recorder:
         sums.add(output.detach(), "firing" in layer.wanted)
         self._queue.put(sums, output, None)
 
-    def _watch_gradient(self, owner: _Layer, sums: MapSums, output: Tensor) -> None:
+    def _watch_gradient(self, owner: Layer, sums: MapSums, output: Tensor) -> None:
         if not output.requires_grad or owner.wanted.isdisjoint(MAP_GRADIENTS):
             return
         magnitude = "activation_gradient" in owner.wanted
@@ -496,7 +442,8 @@ class Recorder:
         with torch.no_grad():
             begin = self._stopwatch.now()
             if "update_ratio" in self._owed:
-                read_step(mine, optimizer)
+                for weights, group in mine:
+                    weights.stepped(group, optimizer)
                 self._stopwatch.add("update_ratio", begin)
             begin = self._stopwatch.now()
             if "optimizer_gradient" in self._owed:
@@ -514,21 +461,24 @@ class Recorder:
         optimizer: torch.optim.Optimizer,
     ) -> None:
         begin = self._stopwatch.now()
-        for each, group in weights:
-            each.stepping(group, optimizer)
+        with torch.no_grad():
+            for each, group in weights:
+                each.stepping(group, optimizer)
         self._stopwatch.add("update_ratio", begin)
 
     def _weights_of(
         self, optimizer: torch.optim.Optimizer
     ) -> list[tuple[WeightSums, dict[str, Any]]]:
         """Our weights that the optimizer changes, each with its parameter group."""
-        mine = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
-        return [
-            (mine[id(parameter)], group)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if id(parameter) in mine
-        ]
+        if id(optimizer) not in self._mine:
+            mine = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
+            self._mine[id(optimizer)] = [
+                (mine[id(parameter)], group)
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+                if id(parameter) in mine
+            ]
+        return self._mine[id(optimizer)]
 
     # ------------------------------------------------------------------ the end of a batch
 
@@ -536,7 +486,7 @@ class Recorder:
         """Draw the conclusions of a traced batch, or see whether the trace still holds."""
         if self._tracing:
             for layer in self._layers:
-                _settle_source(layer)
+                settle_source(layer)
             self._settle_order()
             self._settle_hidden()
             self._settle_taps()
@@ -544,6 +494,8 @@ class Recorder:
             self._restless = True
         self._awaited = {layer for layer in self._awaited if not layer.seen}
         self._tracing = self._restless or bool(self._awaited)
+        if self._tracing:
+            self._taps = {}
 
     def _settle_order(self) -> None:
         """Sort by this batch's forward, if it called a layer that was not seen before."""
@@ -551,7 +503,7 @@ class Recorder:
             for layer in self._layers:
                 layer.rank = layer.turn
                 layer.seen = layer.seen or layer.turn >= 0
-            self._layers = _forward_order(list(self._of_conv.values()))
+            self._layers = forward_order(list(self._of_conv.values()))
 
     def _settle_hidden(self) -> None:
         """Layers that got a gradient without having been called run where no hook does."""
@@ -592,126 +544,19 @@ class Recorder:
 
     def _send(self, grad_scale: float, tag: Any) -> Recording | None:
         begin = self._stopwatch.now()
-        names = list(self._names())
-        every = list(self.every.values())
         if "weight_norm" in self._due:
             for layer in self._layers:
                 layer.weights.norm_now()
             self._stopwatch.add("weight_norm", begin)
             begin = self._stopwatch.now()
-        parts: list[Tensor] = []
-        divisors: list[float] = []
-        for name in names:
-            read = getattr(self, f"_{name}")
-            for layer in self._layers:
-                value, divisor = read(layer) if name in layer.wanted else (None, np.nan)
-                parts.append(_zeros(layer) if value is None else value)
-                divisors.append(divisor)
-        if isinstance(self._loss_scale, Tensor):
-            parts.append(self._loss_scale.float().reshape(1))
-        else:
-            grad_scale *= self._loss_scale
-        flat = torch.cat(_on_one_device(parts)) if parts else torch.zeros(0)
-        layers, widths = self.layers, self.widths
-        arrived = np.repeat([layer.weights.arrived for layer in self._layers], widths)
-
-        def finish(values: np.ndarray) -> Recording:
-            scale, count = grad_scale, len(names) * sum(widths)
-            if len(values) > count:
-                scale *= float(values[count])
-            table = values[:count].reshape(len(names), -1)
-            by = np.asarray(divisors, np.float64).reshape(len(names), len(widths))
-            for row, name in enumerate(names):
-                if name in ("gradient", "activation_gradient"):
-                    by[row] *= scale
-            with np.errstate(all="ignore"):  # infinite gradients are data here
-                table /= np.repeat(by, widths, axis=1)
-            gradients = table[[row for row, name in enumerate(names) if name == "gradient"]]
-            nonfinite = not np.isfinite(gradients[:, arrived]).all()
-            return Recording(names, table, nonfinite, layers, widths, every, tag)
-
+        names = self._names()
+        every = [self._governor.every.get(name, 1) for name in names]
+        flat, finish = self._assembler.assemble(
+            names, self._layers, grad_scale, self._loss_scale, every, tag
+        )
         recording = self._transfer.send(flat, finish)
         self._stopwatch.add("fixed", begin)
         return recording
-
-    # Each statistic of a layer: the sums, and the count to divide them by. No sums: divided by
-    # one, zero; divided by NaN, not measured.
-
-    def _gradient(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        value = layer.weights.gradient()
-        if value is None:
-            unknown = layer.weights.arrived or layer.weights.parameter is None
-            return None, np.nan if unknown else 1
-        return value, _coefficients(layer)
-
-    def _optimizer_gradient(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        value = layer.weights.used
-        return value, np.nan if value is None else _coefficients(layer)
-
-    def _weight_norm(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        value = layer.weights.norm_now()
-        return value, np.nan if value is None else 1
-
-    def _update_ratio(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        value = layer.weights.update
-        return value, np.nan if value is None else 1
-
-    def _activation(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        return _of_maps(layer, layer.map.total, layer.map.images)
-
-    def _firing(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        return _of_maps(layer, layer.map.positive, layer.map.pixels)
-
-    def _activation_gradient(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        return _of_maps(layer, layer.map.gradient, layer.map.gradient_pixels)
-
-    def _signal_to_noise(self, layer: _Layer) -> tuple[Tensor | None, float]:
-        value = layer.map.signal_to_noise()
-        return value, np.nan if value is None or layer.map.lost or layer.hidden else 1
-
-
-def _new_layer(conv: Conv) -> _Layer:
-    return _Layer("", conv, 0, WeightSums(conv), MapSums(absolute=True), MapSums(absolute=False))
-
-
-def _settle_source(layer: _Layer) -> None:
-    """Decide what the map of a traced layer is: what followed every call of it, else its output."""
-    if layer.own.calls:
-        every = layer.passed_on.calls == layer.own.calls
-        layer.source = layer.follower if every else layer.conv
-
-
-def _forward_order(layers: list[_Layer]) -> list[_Layer]:
-    """By first forward; a layer not seen yet stays behind its predecessor in the model."""
-    rank, keyed = -1, []
-    for place, layer in enumerate(layers):
-        rank = layer.rank if layer.rank >= 0 else rank
-        keyed.append((rank, place, layer))
-    return [layer for _, _, layer in sorted(keyed, key=lambda item: item[:2])]
-
-
-def _of_maps(layer: _Layer, value: Tensor | None, count: int) -> tuple[Tensor | None, float]:
-    if layer.hidden or layer.map.lost:
-        return None, np.nan
-    return (None, 1) if value is None or not count else (value, count)
-
-
-def _coefficients(layer: _Layer) -> float:
-    """K, how many a filter has."""
-    weight = weight_of(layer.conv)
-    return np.nan if weight is None else weight.numel() / layer.width
-
-
-def _zeros(layer: _Layer) -> Tensor:
-    """Stands for a value that was not measured."""
-    weight = weight_of(layer.conv)
-    return torch.zeros(layer.width, device="cpu" if weight is None else weight.device)
-
-
-def _on_one_device(parts: list[Tensor]) -> list[Tensor]:
-    """A model spread over several devices gathers on that of its first conv."""
-    device = parts[0].device
-    return [part if part.device == device else part.to(device) for part in parts]
 
 
 def _is_compiled(module: nn.Module) -> bool:

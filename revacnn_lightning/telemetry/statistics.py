@@ -52,14 +52,14 @@ __all__ = [
     "WHILE_LOOKED_AT",
     "Conv",
     "absolute_sum",
+    "by_filter",
+    "coefficient_norm",
+    "coefficient_sum",
     "filter_rows",
     "image_sums",
     "map_sum",
     "map_sums",
     "positive_count",
-    "rows_absolute_sum",
-    "rows_distance",
-    "rows_norm",
     "signal_to_noise",
 ]
 
@@ -143,46 +143,49 @@ def signal_to_noise(images: Tensor) -> Tensor:
     return mean.abs_() / variance.sqrt_()
 
 
-def filter_rows(weight: Tensor, conv: Conv) -> Tensor:
-    """The coefficients (or their gradients) of each filter in a row of its own: (C, K).
+def by_filter(weight: Tensor, conv: Conv) -> Tensor:
+    """The coefficients (or their gradients) with the filters along the first dimension.
 
-    A view wherever the memory allows one: standard and channels_last weights of an ordinary conv.
-    The weight of a transposed conv is (in, out / groups, h, w), group after group along the
-    first dimension, so there the rows are a copy unless kernel and groups are trivial.
+    That is the weight itself for an ordinary conv. The weight of a transposed conv is (in, out /
+    groups, h, w), group after group along the first dimension; here it becomes (C, K), a copy
+    unless kernel and groups are trivial.
     """
-    if isinstance(conv, nn.ConvTranspose2d):
-        inputs, width, *kernel = weight.shape
-        grouped = weight.reshape(conv.groups, inputs // conv.groups, width, *kernel)
-        return grouped.transpose(1, 2).reshape(conv.groups * width, -1)
-    if not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last):
-        return weight.permute(0, 2, 3, 1).flatten(1)
-    return weight.flatten(1)
+    if not isinstance(conv, nn.ConvTranspose2d):
+        return weight
+    inputs, width, *kernel = weight.shape
+    grouped = weight.reshape(conv.groups, inputs // conv.groups, width, *kernel)
+    return grouped.transpose(1, 2).reshape(conv.groups * width, -1)
 
 
-def rows_absolute_sum(rows: Tensor) -> Tensor:
-    """Sum of absolute values of each row: (C, K) -> (C,)."""
-    if rows.device.type != "cpu" or rows.numel() <= BLOCK:
-        return rows.abs().sum(1, dtype=torch.float32)
-    out = rows.new_empty(len(rows), dtype=torch.float32)
-    step = max(1, BLOCK // rows.shape[1])
-    scratch = rows.new_empty((step, rows.shape[1]))
-    for begin in range(0, len(rows), step):
-        block = rows[begin : begin + step]
+def filter_rows(weight: Tensor, conv: Conv) -> Tensor:
+    """The coefficients of each filter in a row of its own: (C, K)."""
+    return by_filter(weight, conv).flatten(1)
+
+
+def coefficient_sum(filters: Tensor) -> Tensor:
+    """Sum of absolute values of each filter: (C, ...) -> (C,)."""
+    rest = _REST[filters.dim()]
+    if filters.device.type != "cpu" or filters.numel() <= BLOCK:
+        return filters.abs().sum(rest, dtype=torch.float32)
+    out = filters.new_empty(len(filters), dtype=torch.float32)
+    step = max(1, BLOCK // filters[0].numel())
+    scratch = torch.empty_like(filters[:step])
+    for begin in range(0, len(filters), step):
+        block = filters[begin : begin + step]
         absolute = torch.abs(block, out=scratch[: len(block)])
-        out[begin : begin + step] = absolute.sum(1, dtype=torch.float32)
+        out[begin : begin + step] = absolute.sum(rest, dtype=torch.float32)
     return out
 
 
-def rows_norm(rows: Tensor) -> Tensor:
-    """Euclidean norm of each row: (C, K) -> (C,)."""
-    if rows.dtype == torch.float64:
-        return torch.linalg.vector_norm(rows, dim=1).float()
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+def coefficient_norm(filters: Tensor) -> Tensor:
+    """Euclidean norm of each filter: (C, ...) -> (C,)."""
+    norm = torch.linalg.vector_norm(filters, 2, _REST[filters.dim()])
+    return norm if norm.dtype == torch.float32 else norm.float()
 
 
-def rows_distance(rows: Tensor, others: Tensor) -> Tensor:
-    """Euclidean norm of the difference of each row: two (C, K) -> (C,). Overwrites ``others``."""
-    return rows_norm(others.sub_(rows))
+# All dimensions but the first. Reducing over them is one operation where flattening first is two,
+# and so close to a convolution the second costs as much as the first.
+_REST = {2: (1,), 4: (1, 2, 3)}
 
 
 def _blocks(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

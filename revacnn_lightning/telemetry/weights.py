@@ -9,6 +9,7 @@ it into ``.grad`` instead of handing it over.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry import statistics as reduce
 from revacnn_lightning.telemetry.timing import Stopwatch
 
-__all__ = ["GradientReader", "WeightSums", "read_step", "weight_of"]
+__all__ = ["GradientReader", "WeightSums", "weight_of"]
 
 
 def weight_of(conv: reduce.Conv) -> Tensor | None:
@@ -46,7 +47,9 @@ class WeightSums:
     norm: Tensor | None = None  # ‖w‖, as long as the weight is at
     norm_version: int = -1
     before: Tensor | None = None  # copy of the weight, while the optimizer steps
-    update: Tensor | None = None  # ‖Δw‖ / ‖w‖ of the last step
+    update: Tensor | None = None  # divided by `per_rate`: ‖Δw‖ of the last step
+    per_rate: float = 1.0
+    norm_after: Tensor | None = None  # ‖w‖ after it
     used: Tensor | None = None  # Σ|gradient that the last step used|
 
     def begin(self) -> None:
@@ -57,7 +60,7 @@ class WeightSums:
     def forget(self) -> None:
         """Forget everything: the weight is another."""
         self.begin()
-        self.norm = self.before = self.update = self.used = None
+        self.norm = self.before = self.update = self.norm_after = self.used = None
 
     def holds_this_batch(self) -> bool:
         """Whether ``.grad``, once the running backward pass has ended, is of this batch alone."""
@@ -79,8 +82,8 @@ class WeightSums:
 
     def add(self, gradient: Tensor) -> None:
         """Sum what a backward pass brought."""
-        rows = reduce.filter_rows(gradient.detach(), self.conv)
-        self.settled = _plus(self.settled, reduce.rows_absolute_sum(rows))
+        filters = reduce.by_filter(gradient.detach(), self.conv)
+        self.settled = _plus(self.settled, reduce.coefficient_sum(filters))
 
     def read(self) -> None:
         """Sum what ``.grad`` holds."""
@@ -89,7 +92,7 @@ class WeightSums:
         if grad is None:  # an optimizer that steps within the backward pass took it away
             self.in_hook = True
             return
-        self.current = reduce.rows_absolute_sum(reduce.filter_rows(grad.detach(), self.conv))
+        self.current = reduce.coefficient_sum(reduce.by_filter(grad, self.conv))
         self.grad, self.version = grad, grad._version
 
     def gradient(self) -> Tensor | None:
@@ -103,7 +106,7 @@ class WeightSums:
         if weight is None:
             return None
         if self.norm is None or self.norm_version != weight._version:
-            self.norm = reduce.rows_norm(reduce.filter_rows(weight.detach(), self.conv))
+            self.norm = reduce.coefficient_norm(reduce.by_filter(weight, self.conv))
             self.norm_version = weight._version
         return self.norm
 
@@ -113,45 +116,35 @@ class WeightSums:
         if weight is not None and self.before is None and not _tells_its_step(optimizer, group):
             self.before = weight.detach().clone()
 
-    def change(self, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> Tensor | None:
-        """‖Δw‖ of the step that the optimizer has just made; None if it cannot be told."""
+    def stepped(self, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer has changed the weight: by how much?"""
         before, self.before = self.before, None
         self.norm = None  # a step through .data does not raise the weight's version
         weight = weight_of(self.conv)
         if weight is None:
-            return None
+            return
         if before is not None:
-            rows = reduce.filter_rows(weight.detach(), self.conv)
-            return reduce.rows_distance(rows, reduce.filter_rows(before, self.conv))
-        if not _tells_its_step(optimizer, group):
-            return None
-        if weight.grad is None:  # then it has left the weight alone
-            return torch.zeros(self.conv.out_channels, device=weight.device)
-        momentum = optimizer.state[weight]["momentum_buffer"]
-        return reduce.rows_norm(reduce.filter_rows(momentum, self.conv)).mul_(group["lr"])
+            change = reduce.by_filter(before.sub_(weight), self.conv)
+            self.update, self.per_rate = reduce.coefficient_norm(change), 1.0
+        elif not _tells_its_step(optimizer, group):
+            return
+        elif weight.grad is None:  # then it has left the weight alone
+            self.update, self.per_rate = (
+                torch.zeros(self.conv.out_channels, device=weight.device),
+                1.0,
+            )
+        else:
+            momentum = reduce.by_filter(optimizer.state[weight]["momentum_buffer"], self.conv)
+            self.update = reduce.coefficient_norm(momentum)
+            self.per_rate = 1 / group["lr"] if group["lr"] else math.inf
+        self.norm_after = self.norm_now()
 
     def took(self) -> None:
         """The optimizer has used the gradient that ``.grad`` holds now."""
         weight = weight_of(self.conv)
         grad = None if weight is None else weight.grad
         if grad is not None:
-            self.used = reduce.rows_absolute_sum(reduce.filter_rows(grad.detach(), self.conv))
-
-
-def read_step(
-    weights: Iterable[tuple[WeightSums, dict[str, Any]]], optimizer: torch.optim.Optimizer
-) -> None:
-    """The optimizer has just changed these weights of these parameter groups: by how much?"""
-    changes: list[Tensor] = []
-    norms: list[Tensor] = []
-    for sums, group in weights:
-        change, norm = sums.change(group, optimizer), sums.norm_now()
-        if change is not None and norm is not None:
-            sums.update = change
-            changes.append(change)
-            norms.append(norm)
-    if changes:
-        torch._foreach_div_(changes, norms)
+            self.used = reduce.coefficient_sum(reduce.by_filter(grad, self.conv))
 
 
 def _tells_its_step(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
@@ -164,6 +157,7 @@ def _tells_its_step(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> 
         and group["momentum"] != 0
         and not group["nesterov"]
         and not group["fused"]
+        and not isinstance(group["lr"], Tensor)
     )
 
 
@@ -223,8 +217,9 @@ class GradientReader:
     def _read(self) -> None:
         arriving, self._arriving = self._arriving, []
         begin = self._stopwatch.now()
-        for sums in dict.fromkeys(arriving):
-            sums.read()
+        with torch.no_grad():
+            for sums in dict.fromkeys(arriving):
+                sums.read()
         self._stopwatch.add("gradient", begin)
 
 

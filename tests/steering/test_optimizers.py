@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor
 from tests.steering import nets
@@ -105,3 +106,51 @@ def test_what_cannot_be_exact_is_said() -> None:
     editor = Editor(model, [torch.optim.Adafactor(model.parameters())])
     plan = editor.plan(requests.RemoveFilters("conv1", [0]), nets.probe_of(model))
     assert any("Adafactor" in note for note in plan.notes)
+
+
+def test_state_of_unknown_shape_is_refused() -> None:
+    """An optimizer from elsewhere, with a matrix per parameter that no rule can resize."""
+
+    class Preconditioned(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            super().step(closure)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    self.state[p]["preconditioner"] = torch.eye(len(p))
+
+    model = nets.build(nets.Plain)
+    optimizer = Preconditioned(model.parameters(), lr=0.1)
+    nets.step(model, optimizer)
+    editor = Editor(model, [optimizer])
+    before = nets.checksum(model, optimizer)
+    with pytest.raises(Refused, match="'preconditioner' that Preconditioned keeps"):
+        editor.apply(requests.RemoveFilters("conv1", [0]), nets.probe_of(model))
+    assert nets.checksum(model, optimizer) == before
+
+
+def test_two_optimizers() -> None:
+    model = nets.build(nets.Plain)
+    first = torch.optim.SGD(model.conv1.parameters(), lr=0.1, momentum=0.9)
+    rest = [p for p in model.parameters() if all(p is not q for q in model.conv1.parameters())]
+    second = torch.optim.Adam(rest, lr=0.01)
+    for optimizer in (first, second):
+        nets.step(model, optimizer)
+    editor = Editor(model, [first, second])
+    before = nets.checksum(model, first, second)
+    editor.apply(requests.RemoveFilters("conv1", [3]), nets.probe_of(model))
+    assert first.state[model.conv1.weight]["momentum_buffer"].shape == model.conv1.weight.shape
+    assert second.state[model.conv2.weight]["exp_avg"].shape == model.conv2.weight.shape
+    editor.apply(requests.Undo(), nets.probe_of(model))
+    assert nets.checksum(model, first, second) == before
+
+
+def test_schedulers_and_clipping_go_on() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    (optimizer,) = editor.optimizers
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+    for request in (requests.AddFilters("conv1"), requests.InsertLayer("conv2")):
+        editor.apply(request, probe)
+        nets.step(model, optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.81)

@@ -154,7 +154,45 @@ class Halves(nn.Module):
         return self.fc(F.relu(self.conv2(torch.cat([self.a(a), b], 1))).mean((2, 3)))
 
 
-FOLLOWED = [Split, UnequalSplit, Paths, Ghost, DualPath, Flat, Functional, Halves]
+class Shared(nn.Module):
+    """Non-local block: one attribute counts the channels of three convs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = 4
+        self.conv1 = nn.Conv2d(3, 6, 1)
+        self.theta, self.phi, self.g = (nn.Conv2d(6, 4, 1) for _ in range(3))
+        self.out = nn.Conv2d(4, 6, 1)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv1(x))
+        b, _, h, w = x.shape
+        g, theta = (f(x).view(b, self.inner, -1).transpose(1, 2) for f in (self.g, self.theta))
+        attention = torch.softmax(theta @ self.phi(x).view(b, self.inner, -1), -1)
+        y = (attention @ g).transpose(1, 2).reshape(b, self.inner, h, w)
+        return self.fc((x + self.out(y)).mean((2, 3)))
+
+
+class Derived(nn.Module):
+    """ShuffleNet v1: a number read off a shape, divided by an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups = 2
+        self.conv1 = nn.Conv2d(3, 8, 1)
+        self.grouped = nn.Conv2d(8, 8, 1, groups=2)
+        self.conv2 = nn.Conv2d(8, 6, 1)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.grouped(F.relu(self.conv1(x)))
+        b, c, h, w = x.shape
+        x = x.view(b, self.groups, c // self.groups, h, w).transpose(1, 2)
+        return self.fc(F.relu(self.conv2(x.reshape(b, c, h, w))).mean((2, 3)))
+
+
+FOLLOWED = [Split, UnequalSplit, Paths, Ghost, DualPath, Flat, Functional, Halves, Shared, Derived]
 CASES = [
     (kind, name)
     for kind in FOLLOWED
@@ -231,23 +269,6 @@ class Product(nn.Module):
         return self.conv2(self.conv1(x).view(b, self.heads * self.width, h, w)).mean((2, 3))
 
 
-class TwoNumbers(nn.Module):
-    """One attribute that counts the channels of two convs nothing else ties together."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.width = 6
-        self.conv1 = nn.Conv2d(3, 6, 1)
-        self.conv2 = nn.Conv2d(6, 6, 1)
-        self.conv3 = nn.Conv2d(6, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, _, h, w = x.shape
-        x = self.conv1(x).view(b, self.width, h, w)
-        x = self.conv2(x).view(b, self.width, h, w)
-        return self.conv3(x).mean((2, 3))
-
-
 class Plainly(nn.Module):
     """A number that no attribute holds: only the verifying forward can find it out."""
 
@@ -265,7 +286,6 @@ class Plainly(nn.Module):
     ("kind", "error", "reason"),
     [
         (Product, Refused, "heads and width"),
-        (TwoNumbers, Refused, "width = 6"),
         (Plainly, EditFailed, "RuntimeError"),
     ],
 )
@@ -278,6 +298,13 @@ def test_what_stays_ambiguous_is_refused(
         with pytest.raises(error, match=reason):
             editor.apply(request, probe)
     assert nets.checksum(model, *editor.optimizers) == before
+
+
+def test_what_one_number_counts_goes_together() -> None:
+    _, editor, probe = nets.editor_of(Shared)
+    plan = editor.plan(requests.RemoveFilters("g", [1]), probe)
+    assert {s.layer: s.filters for s in plan.sets} == {"theta": [1], "phi": [1], "g": [1]}
+    assert [(e.attribute, e.old, e.new) for e in plan.attributes] == [("inner", 4, 3)]
 
 
 def test_attributes_are_themselves_again_after_a_trace() -> None:
@@ -295,11 +322,13 @@ def test_arithmetic_remembers() -> None:
     model = Product()
     with remembering(model):
         heads, width = model.heads, model.width
-        linear = (2 * heads + 1) - width
-        assert int(linear) == 2
+        linear = 2 * heads - width
+        assert int(linear) == 1
         assert linear.expression.linear
-        assert linear.expression.value(lambda a: {"heads": 5, "width": 4}[a.name]) == 7
+        assert not linear.expression.mixed
+        assert linear.expression.value(lambda a: {"heads": 5, "width": 4}[a.name]) == 6
+        assert (7 - heads).expression.mixed
         assert not (heads * width).expression.linear
-        assert not (7 // heads).expression.linear
+        assert (7 // heads).expression.mixed
         assert copy.deepcopy(heads) == 2
         assert type(copy.deepcopy(heads)) is int

@@ -66,30 +66,40 @@ def test_weights(groups, inputs, outputs, kernel, transposed, last):
     conv = kind(groups * inputs, groups * outputs, kernel, groups=groups)
     if last:
         conv = conv.to(memory_format=torch.channels_last)
+    filters = statistics.by_filter(conv.weight.detach(), conv)
     rows = statistics.filter_rows(conv.weight.detach(), conv)
     assert rows.shape == (groups * outputs, inputs * kernel[0] * kernel[1])
     torch.testing.assert_close(
-        statistics.rows_absolute_sum(rows).double() / rows.shape[1],
+        statistics.coefficient_sum(filters).double() / rows.shape[1],
         torch.from_numpy(obvious.mean_absolute_coefficient(conv.weight, conv)),
         rtol=1e-5,
         atol=1e-6,
     )
     torch.testing.assert_close(
-        statistics.rows_norm(rows).double(),
+        statistics.coefficient_norm(filters).double(),
         torch.from_numpy(obvious.norm(conv.weight, conv)),
         rtol=1e-5,
         atol=1e-6,
     )
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_rows_of_an_ordinary_conv_are_no_copy(layout):
-    conv = nn.Conv2d(4, 8, 3).to(memory_format=layout)
-    rows = statistics.filter_rows(conv.weight.detach(), conv)
-    assert rows.data_ptr() == conv.weight.data_ptr()
+def test_the_filters_of_an_ordinary_conv_are_no_copy():
+    conv = nn.Conv2d(4, 8, 3)
+    assert statistics.by_filter(conv.weight, conv) is conv.weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_come_out_as_float32(dtype):
+    weight = torch.randn(4, 3, 2, 2).to(dtype)
+    for reduction in (statistics.coefficient_sum, statistics.coefficient_norm):
+        assert reduction(weight).dtype == torch.float32
+    torch.testing.assert_close(
+        statistics.coefficient_sum(weight), weight.float().abs().sum((1, 2, 3))
+    )
 
 
 def test_large_weights_in_blocks():
     conv = nn.Conv2d(300, 130, 3)
-    rows = statistics.filter_rows(conv.weight.detach(), conv)
-    torch.testing.assert_close(statistics.rows_absolute_sum(rows), rows.abs().sum(1))
+    for weight in (conv.weight, conv.weight.contiguous(memory_format=torch.channels_last)):
+        sums = statistics.coefficient_sum(weight.detach())
+        torch.testing.assert_close(sums, weight.detach().abs().sum((1, 2, 3)))

@@ -35,7 +35,8 @@ def world(hub: DirectHub, tab: Tab, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def arrays(view: LayerView) -> dict[str, Any]:
-    return {name: getattr(view.root, name) for name in ("atlas", "ids", "places", "odd", "values")}
+    names = ("ids", "indices", "places", "odd", "amp", "values")
+    return {name: view.root.data[name] for name in names} | {"atlas": view.root.atlas}
 
 
 @pytest.mark.parametrize("name", VIEWS)
@@ -52,21 +53,21 @@ def test_pictures_come_before_the_layout_and_stand_in_a_grid(
     assert shown["atlas"].dtype == np.uint8
     assert len(np.unique(shown["places"], axis=0)) == 16
     assert view.root.data["status"] == "laying out…"
-    assert view.root.data["indices"] == list(range(16))
+    assert list(view.root.data["indices"]) == list(range(16))
 
 
 def test_the_layout_follows_when_it_is_done(world: World, tab: Tab) -> None:
     view = LayerView(tab, "coefficients")
     view.update()
-    grid, pictures = view.root.places, view.root.atlas
+    grid, pictures = view.root.data["places"], view.root.atlas
     world.tick()
 
     assert view.update() is True
 
     layout = world.layers.layout("conv2", "coefficients", "tsne")
     assert layout is not None
-    np.testing.assert_array_equal(view.root.places, layout.positions)
-    assert not np.array_equal(view.root.places, grid)
+    np.testing.assert_array_equal(view.root.data["places"], layout.positions)
+    assert not np.array_equal(view.root.data["places"], grid)
     assert view.root.atlas is pictures  # sent once per detail
     assert view.root.data["status"] == ""
 
@@ -77,7 +78,10 @@ def test_a_removed_filter_disappears_before_new_details_come(
     view = LayerView(tab, "coefficients")
     world.tick()
     view.update()
-    before = {int(id_): place for id_, place in zip(view.root.ids, view.root.places, strict=True)}
+    before = {
+        int(id_): place
+        for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True)
+    }
     hub.request(RemoveFilters("conv2", [2, 5]), "", 0)
     settle(tab, hub)
     assert hub.state is not None
@@ -85,11 +89,11 @@ def test_a_removed_filter_disappears_before_new_details_come(
 
     view.update()
 
-    assert len(view.root.ids) == 14
-    for id_, place in zip(view.root.ids, view.root.places, strict=True):
+    assert len(view.root.data["ids"]) == 14
+    for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True):
         np.testing.assert_array_equal(place, before[int(id_)])
     assert len(view.root.atlas) == 14
-    assert view.root.data["indices"] == list(range(14))
+    assert list(view.root.data["indices"]) == list(range(14))
 
 
 def test_a_new_filter_has_no_place_until_it_is_laid_out(
@@ -103,13 +107,13 @@ def test_a_new_filter_has_no_place_until_it_is_laid_out(
     view = LayerView(tab, "coefficients")
 
     view.update()
-    assert np.isnan(view.root.places[16]).all()
-    assert not np.isnan(view.root.places[:16]).any()
+    assert np.isnan(view.root.data["places"][16]).all()
+    assert not np.isnan(view.root.data["places"][:16]).any()
 
     world.layers.show("conv2", "tsne")
     world.tick()
     view.update()
-    assert not np.isnan(view.root.places).any()
+    assert not np.isnan(view.root.data["places"]).any()
 
 
 def test_dead_and_broken_filters_stand_aside_with_a_reason(world: World, tab: Tab) -> None:
@@ -124,9 +128,9 @@ def test_dead_and_broken_filters_stand_aside_with_a_reason(world: World, tab: Ta
 
     view.update()
 
-    np.testing.assert_array_equal(view.root.odd[[4, 9]], [1, 2])
-    assert view.root.odd.sum() == 3
-    assert (view.root.places[[4, 9], 1] < -1).all()
+    np.testing.assert_array_equal(view.root.data["odd"][[4, 9]], [1, 2])
+    assert view.root.data["odd"].sum() == 3
+    assert (view.root.data["places"][[4, 9], 1] < -1).all()
 
 
 def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: Tab) -> None:

@@ -99,9 +99,6 @@ class LayerView:
         if self.view == "activations" and view.images.ndim == 3 and len(rows):
             values[:, 1] = _sums(view.images)[rows]  # of this very image
         amp = amplitude(np.nan_to_num(values[:, 0]))
-        self.root.update(
-            ids=shown.astype(np.float64), places=places, odd=odd, amp=amp, values=values
-        )
         self._draws += 1
         self.root.data = {
             "layer": detail.layer,
@@ -111,7 +108,12 @@ class LayerView:
             "busy": layout is None and len(view.features) > 0,
             "step": detail.step,
             "draw": self._draws,
-            "indices": where.tolist(),
+            "ids": shown.astype(np.float64),
+            "indices": where.astype(np.int32),
+            "places": places,
+            "odd": odd,
+            "amp": amp,
+            "values": values,
         }
 
     def _clear(self, why: str = "") -> bool:
@@ -128,7 +130,6 @@ class LayerView:
             "busy": not why,
             "step": 0,
             "draw": 0,
-            "indices": [],
         }
         return True
 

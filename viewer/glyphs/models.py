@@ -41,17 +41,15 @@ class Panel(Model):
 
 
 class Sprites(Panel):
-    """Pictures of filters, to be drawn wherever ``part`` says. ``data`` is set after the arrays.
+    """Pictures of filters, to be drawn wherever ``part`` says.
 
-    The arrays have one row per filter; `data` tells how they are to be coloured.
+    ``data`` is one message, as each property is sent by itself: words, and arrays with one row
+    per filter. ``ids`` float64 (n,); ``places`` float32 (n, 2), where each stands, NaN if nowhere;
+    ``odd`` uint8 (n,), `Oddity`; ``amp`` float32 (n,), gradient, 0 to 1; ``values`` float32 (n, 2),
+    gradient and activation as they are; ``indices`` int32 (n,). It is set after ``atlas``.
     """
 
-    atlas = Any()  # uint8 (n, h, w), levels, or (n, h, w, 3), red, green, blue
-    ids = Any()  # float64 (n,)
-    places = Any()  # float32 (n, 2): where each stands, NaN if nowhere
-    odd = Any()  # uint8 (n,): `Oddity`
-    amp = Any()  # float32 (n,): gradient, 0 to 1: colour of the border
-    values = Any()  # float32 (n, 2): gradient and activation, as they are
+    atlas = Any()  # uint8 (n, h, w), levels, or (n, h, w, 3), red, green, blue; sent when new
 
 
 class PageLink(Model):

@@ -292,7 +292,7 @@ def _why(context: Context, classes: Sequence[int], layer: str) -> str:
     others = [name for name in sets if name != layer]
     if others:
         shown = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
-        parts.append(f"sums and depthwise convs tie {layer} to {shown}")
+        parts.append(f"sums, depthwise convs or sizes tie {layer} to {shown}")
     if mine > len(classes):
         if 1 < conv.groups < conv.in_channels and mine % conv.groups == 0:
             parts.append(f"one per group: {mine // len(classes)}")

@@ -476,19 +476,12 @@
     return Array.isArray(value) ? value.map(plain) : value
   }
 
-  /** A panel with arrays; the page takes them from ``model`` when ``data`` has changed. */
+  /** A panel with pictures, which the page takes from ``model.atlas`` when ``data`` has changed. */
   class Sprites extends Panel {
     static __module__ = "revacnn_glyphs"
     static __name__ = "Sprites"
     static {
-      this.define(({Any}) => ({
-        atlas: [Any, null],
-        ids: [Any, null],
-        places: [Any, null],
-        odd: [Any, null],
-        amp: [Any, null],
-        values: [Any, null],
-      }))
+      this.define(({Any}) => ({atlas: [Any, null]}))
     }
   }
 

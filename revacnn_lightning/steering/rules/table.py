@@ -1,0 +1,29 @@
+"""The table of rules: aten operation -> what it does to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from revacnn_lightning.steering.tracer import Call, Tracer
+
+__all__ = ["RULES", "Rule", "rule", "unknown"]
+
+Rule = Callable[[Tracer, Call], None]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of these aten operations."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def unknown(tracer: Tracer, call: Call) -> None:
+    for tensor in call.tensors:
+        for component in tracer.labels(tensor):
+            tracer.pin(component, f"are read by aten.{call.base} in {tracer.where()}, which is "
+                                  "no operation whose channels can be followed")  # fmt: skip
