@@ -65,12 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=1, help="of the batch, for the probe")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="five convs per model")
+    parser.add_argument("--quick", action="store_true", help="three convs per model")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--check", action="store_true", help="exit 1 if a figure is missed")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    edits = 5 if options.quick else options.edits
+    edits = 3 if options.quick else options.edits
     report = Report(
         f"One edit against one training step (batch {BATCH}, {options.pixels} px, fp32)",
         ["model", "step ms", "remove ms", "add ms", "slowest ms", "edit / step"],

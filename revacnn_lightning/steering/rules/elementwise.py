@@ -24,6 +24,12 @@ def pointwise(tracer: Tracer, call: Call) -> None:
                 tracer.pin(component, f"are written into a tensor of fixed size in "
                                       f"{tracer.where()}")  # fmt: skip
         return
+    if len(call.tensors) == 1:  # relu and the like: nothing meets
+        joined = tracer.labels(call.tensors[0])
+        for each in call.outs:
+            if each.shape == out.shape:
+                tracer.label(each, list(joined))
+        return
     joined = join(tracer, call.tensors, out.ndim)
     _pin_constants(tracer, call.tensors, joined, out.ndim)
     for each in call.outs:
