@@ -1,8 +1,7 @@
 """Every private interface of Bokeh that the viewer uses, named here and nowhere else.
 
 Bokeh's minor version is pinned for their sake; ``tests/viewer/test_bokeh_private.py`` fails when
-one of them changes. Without the extension's drawing the columns are those of an ordinary
-`bokeh.models.Scatter`, which would still show the network, slower and without motion.
+one of them changes.
 """
 
 from __future__ import annotations

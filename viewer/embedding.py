@@ -314,7 +314,7 @@ def _frame(raw: Array, job: Job) -> tuple[float, float, float]:
 
 def _spread(points: Array, rounds: int = 12) -> Array:
     """``points`` (n, 2) pushed apart where pictures of them would hide each other, in [-1, 1]²."""
-    distance = min(0.24, 1.35 / np.sqrt(len(points)))
+    distance = min(0.4, 1.35 / np.sqrt(len(points)))
     points = points.copy()
     for _ in range(rounds):
         pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")  # (pairs, 2)

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = 10.0  # for a job
 START_LIMIT_SECONDS = 120.0  # for imports and UMAP's compilation, on a busy machine
+PATIENCE = 6  # times the limit, for a process that computes but is hardly let to
 MOST_FAILED_STARTS = 3
 CLOSE_SECONDS = 5.0
 
@@ -111,7 +112,8 @@ class EmbeddingWorker:
         # Until UMAP is compiled, that goes on beside the first jobs and holds them up.
         prepared = self._current is not None and "umap" in self._ready
         limit = self._limit if prepared else START_LIMIT_SECONDS
-        if time.monotonic() - self._since > limit:
+        waited = time.monotonic() - self._since
+        if waited > limit and (waited > PATIENCE * limit or not self._child.is_starved(limit)):
             self._end_child(f"no layout within {limit:g} s", done)
 
     def _end_child(self, reason: str, done: list[tuple[Hashable, Layout | Failure]]) -> None:
@@ -147,13 +149,20 @@ class _Child:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
         )
+        self._cpu = 0.0  # s that it had used when the last job was sent
         self._outbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._converse, daemon=True)
         self._thread.start()
 
     def send(self, job: Job) -> None:
+        self._cpu = _usage(self._process.pid)[1]
         self._outbox.put(job)
+
+    def is_starved(self, seconds: float) -> bool:
+        """Whether it still computes, and a busy machine gave it less than this for the job."""
+        running, cpu = _usage(self._process.pid)
+        return running and cpu - self._cpu < seconds
 
     def receive(self) -> list[Message | None]:
         """What it has said since the last call; None at last if it has died."""
@@ -184,6 +193,15 @@ class _Child:
                         self._inbox.put(answer)
         except (EOFError, OSError):
             self._inbox.put(None)
+
+
+def _usage(pid: int) -> tuple[bool, float]:
+    """Whether a process wants to run, and the processor time (s) it has used; Linux only."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False, 0.0
+    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _environment() -> dict[str, str]:

@@ -160,5 +160,9 @@ class Hub:
             return
         self._detach()
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
-        self._run = Run(connection)
+        try:
+            self._run = Run(connection)
+        except ConnectionFileError as error:
+            self.problem = str(error)
+            return
         self.state = RunState(connection)

@@ -10,8 +10,8 @@ What a test can hold on to in the page, all of it kept stable:
   y in the window's pixels, where the mouse can click. A bar of a strip stands for the filters
   ``index`` to ``last``. States are those of `viewer.layout.State` (3: staged for removal).
 - ``revacnn.parts`` holds the newest data of each part of the page: ``header``, ``columns``
-  (``layers[i].filters`` is a width), ``selection``, ``staging``, ``reply``, ``changes``,
-  ``inspector``.
+  (``layers[i].filters`` is a width), ``selection`` (``company``: the nodes that go together),
+  ``staging``, ``reply``, ``changes``, ``inspector``, ``timeline``.
 - ``#staging`` is the bar of staged changes: ``.row[data-plan=asked|planned|refused]`` with
   ``.title``, ``.detail``; ``button.apply``, ``button.undo``. ``#reply[data-state]`` is ``sent``,
   ``applied`` or ``refused``, with ``.outcome`` and ``.text``. ``#records li[data-state]`` are all

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from revacnn_lightning.errors import Refused, RequestTimeout
+from revacnn_lightning.errors import ConnectionFileError, Refused, RequestTimeout
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -58,7 +58,11 @@ class Run:
         self.snapshot: Snapshot | None = None
         self.heard = time.monotonic()
         self._subscriber = Subscriber(connection.telemetry, connection.server_key)
-        self._requester = Requester(connection.requests, connection.server_key)
+        try:
+            self._requester = Requester(connection.requests, connection.server_key)
+        except ConnectionFileError:
+            self._subscriber.close()
+            raise
         self._put_aside: list[Message] = []  # telemetry that `ask` met while it waited
         self._greet()
 

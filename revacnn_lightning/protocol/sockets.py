@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import zmq
 
-from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.messages import (
     Message,
     RefusedReply,
@@ -81,16 +81,30 @@ class _Socket:
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def _join(self, endpoint: str, server_key: str) -> None:
-        """Connect, with a key pair of one's own that lives as long as the socket."""
+        """Connect, with a key pair of one's own that lives as long as the socket.
+
+        Raises:
+            ConnectionFileError: the address or the key is not one.
+        """
         own = Keys.generate()
-        self._socket.curve_serverkey = server_key.encode()
+        try:
+            self._socket.curve_serverkey = server_key.encode()
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConnectionFileError(f"{server_key!r} is no CURVE key: {error}") from error
         self._socket.curve_publickey = own.public.encode()
         self._socket.curve_secretkey = own.secret.encode()
         # A forwarded port answers even when the far training is gone: notice, and reconnect.
         self._socket.heartbeat_ivl = 2_000  # ms
         self._socket.heartbeat_timeout = 10_000  # ms
         self._socket.reconnect_ivl_max = 2_000  # ms
-        self._socket.connect(endpoint)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConnectionFileError(
+                f"{endpoint!r} is no address to connect to: {error}"
+            ) from error
         self.endpoint = endpoint
 
     def close(self, linger: float = 0.0) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zmq
 
+from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import RefusedReply, Request, Status
@@ -176,3 +177,14 @@ def test_a_structure_that_was_missed_is_asked_for_again(
     [(_, request), *_] = until(lambda: list(server.drain()))
     assert request.body == Control("hello")
     run.close()
+
+
+@pytest.mark.parametrize("endpoint", ["", "nonsense", "tcp://"])
+def test_an_address_that_is_none_is_a_clear_error(endpoint: str, keys: Keys):
+    with pytest.raises(ConnectionFileError, match="no address to connect to"):
+        Run(Connection("run", "tcp://127.0.0.1:9", endpoint, keys.public))
+
+
+def test_a_key_that_is_none_is_a_clear_error():
+    with pytest.raises(ConnectionFileError, match="no CURVE key"):
+        Run(Connection("run", "tcp://127.0.0.1:9", "tcp://127.0.0.1:9", "short"))

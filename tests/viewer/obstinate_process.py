@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+import sklearn.decomposition  # noqa: F401  # so that no job waits for it
+
 from viewer.embedding import Job, Layout, lay_out
 from viewer.embedding_process import serve
 

@@ -23,7 +23,7 @@ def job(does: int = OBEY, n: int = 8) -> Job:
 
 @pytest.fixture
 def worker() -> Iterator[EmbeddingWorker]:
-    worker = EmbeddingWorker(PROCESS, limit=2.0)
+    worker = EmbeddingWorker(PROCESS, limit=5.0)
     yield worker
     worker.close()
 
@@ -103,7 +103,7 @@ def test_a_hanging_job_is_ended_and_the_next_is_done(worker: EmbeddingWorker) ->
 
     done = wait_for(worker, 2)
 
-    assert done["hanging"] == Failure("no layout within 2 s")
+    assert done["hanging"] == Failure("no layout within 5 s")
     assert isinstance(done["next"], Layout)
     assert hanging.poll() is not None
     assert process_of(worker) is not hanging

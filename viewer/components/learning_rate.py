@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from bokeh.core.properties import without_property_validation
-from bokeh.models import ColumnDataSource
+from bokeh.models import ColumnDataSource, DataRange1d
 
 from ..palette import Palette
 from ..tab import Tab
@@ -20,7 +20,8 @@ class LearningRateChart(Chart):
     name = "learning_rate"
 
     def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
-        super().__init__(tab, marks)
+        # From zero, so that a first step of a slow schedule does not look like a collapse.
+        super().__init__(tab, marks, y_range=DataRange1d(start=0))
         self.source = ColumnDataSource({"step": [], "rate": [], "color": []})
         self._colours: list[str] = []
         self.root.multi_line("step", "rate", source=self.source, line_color="color", line_width=2)

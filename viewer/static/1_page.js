@@ -111,20 +111,22 @@
   }
 
   /** The server went away under the open page: wait for it, then begin anew. */
-  function lost() {
+  async function lost() {
     if (page.waiting) return
     page.waiting = true
     page.draw("header", {...page.parts.header, kind: "gone", state: "the viewer's server is gone; waiting for it"})
-    const again = setInterval(async () => {
-      try {
-        const answer = await fetch(location.href, {cache: "no-store"})
-        if (answer.ok) {
-          clearInterval(again)
-          location.reload()
-        }
-      } catch (error) {
-        if (!(error instanceof TypeError)) throw error // not reachable yet
-      }
-    }, 1500)
+    // A file of Bokeh's, not the page: asking for that would make the new server build one.
+    const probe = document.querySelector('script[src*="/static/js/bokeh"]').src
+    while (!await answers(probe)) await new Promise((done) => setTimeout(done, 1000))
+    location.reload()
+  }
+
+  async function answers(url) {
+    try {
+      return (await fetch(url, {method: "HEAD", cache: "no-store"})).ok
+    } catch (error) {
+      if (error instanceof TypeError) return false // not reachable yet
+      throw error
+    }
   }
 })()

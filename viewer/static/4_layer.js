@@ -127,7 +127,7 @@
 
     /** Where filter i is to stand, in pixels. */
     target(i) {
-      const [width, height] = this.size(), margin = Math.min(18, this.side() / this.scale ** 0.8 / 2 + 3)
+      const [width, height] = this.size(), margin = Math.min(26, this.side() / this.scale ** 0.8 / 2 + 3)
       const [x, y] = [this.places[2 * i], this.places[2 * i + 1]]
       if (this.odd[i] > 0) return [width / 2 + x * (width / 2 - 16), height - 14]
       const below = this.aside(), mid = (height - below) / 2
@@ -187,10 +187,15 @@
         else this.tile(ctx, i, at[i], this.odd[i] ? Math.min(side, 22) : side)
       }
       for (const i of last) {
-        const mine = chosen.has(this.ids[i]), grow = this.ids[i] === hovered ? 1.9 : chosen.size > 6 ? 1.2 : 1.55
+        const mine = chosen.has(this.ids[i]), grow = this.growth(this.ids[i] === hovered, chosen.size)
         this.tile(ctx, i, at[i], Math.max(side * grow, Math.min(24, side * 3)), mine)
       }
       this.paint_drag(ctx, at)
+    }
+
+    /** How much larger a hovered or selected thumbnail is than the others. */
+    growth(is_hovered, n_selected) {
+      return is_hovered ? 1.7 : n_selected > 6 ? 1.15 : 1.4
     }
 
     tile(ctx, i, [x, y], side, mine = false) {
@@ -415,7 +420,7 @@
       let columns = Math.ceil(Math.sqrt(n * width / Math.max(1, height)))
       while (columns < n && Math.ceil(n / columns) * width / columns > height) columns += 1
       this.columns = columns
-      this.cell = Math.min(width / columns, 76)
+      this.cell = Math.min(width / columns, 104)
       if (this.rank?.length == this.n) return
       this.sorted = performance.now()
       const column = sort == "gradient" ? 0 : 1, order = [...this.ids.keys()]
@@ -430,6 +435,9 @@
     }
     aside() {
       return 0
+    }
+    growth() {
+      return 1
     }
     target(i) {
       if (this.rank == null || this.rank.length != this.n) this.arrange()
