@@ -140,9 +140,12 @@ def _launch(options: argparse.Namespace) -> int:
 
 def _run_in_foreground(command: list[str]) -> int:
     """Run a command that shares our terminal: Ctrl-C is for it, and we wait until it has ended."""
+    # Where Ctrl-C is ignored (a job in the background), a child would ignore it for ever.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     script = subprocess.Popen(command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGINT: inherited,
         # A polite end of ours is a polite end of the training's too.
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: script.send_signal(signal.SIGINT)),
     }
