@@ -1,38 +1,27 @@
-"""Chromium for the tests that are marked ``browser``; they are skipped where there is none."""
+"""What the tests that are marked ``browser`` share."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-# What the browser says when a test ends its server; not an error of the page.
-LOST = re.compile(r"websocket|ERR_CONNECTION|cannot send", re.IGNORECASE)
+from tests.browser import chromium as browsers
+
+# What the browser and Bokeh say when a test ends their server, perhaps in the middle of a message;
+# not an error of the page.
+LOST = re.compile(
+    r"websocket|ERR_CONNECTION|cannot send|Closing connection: .* fragment", re.IGNORECASE
+)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium: $REVACNN_CHROMIUM, or what is on the path, or Playwright's own."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = (
-        os.environ.get("REVACNN_CHROMIUM")
-        or shutil.which("chromium")
-        or shutil.which("chromium-browser")
-    )
-    with playwright.sync_playwright() as driver:
-        if found is None and not os.path.exists(driver.chromium.executable_path):
-            pytest.skip("no Chromium on this machine (apt-get install chromium)")
-        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+    """One headless Chromium for all tests."""
+    with browsers.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -50,7 +39,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("pageerror", lambda error: note("error", str(error)))
         page.on("console", lambda message: note(message.type, message.text))
         page.goto(address)
         return page

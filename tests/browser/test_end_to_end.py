@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from revacnn_lightning import attach
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import RemoveFilters
-from tests.browser.chromium import chromium
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 120_000  # milliseconds; machines that run tests may be busy
@@ -73,18 +72,18 @@ def processes(module_runtime_dir: Path, tmp_path_factory) -> Iterator[dict]:
 
 
 @pytest.fixture(scope="module")
-def page(processes: dict) -> Iterator[Page]:
+def page(processes: dict, chromium: Browser) -> Iterator[Page]:
     server_log = processes["log"] / "server"
     until(lambda: "Bokeh app running" in server_log.read_text(), "the server's start")
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1680, "height": 960})
-        page.set_default_timeout(PATIENCE)
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(processes["url"])
-        page.wait_for_function("window.revacnn && revacnn.ready", timeout=120_000)
-        yield page
-        assert errors == []
+    page = chromium.new_page(viewport={"width": 1680, "height": 960})
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(processes["url"])
+    page.wait_for_function("window.revacnn && revacnn.ready", timeout=120_000)
+    yield page
+    page.close()
+    assert errors == []
 
 
 @pytest.fixture
