@@ -227,7 +227,7 @@ class RunState:
         if values.shape != (len(snapshot.statistics), self.n_filters):
             return
         self.snapshot = snapshot
-        self.latest = dict(zip(snapshot.statistics, values, strict=True))
+        self.latest = self._measured(snapshot)
         step = snapshot.step
         loss = math.nan if snapshot.loss is None else snapshot.loss
         self.scalars.add(step, np.array([loss, snapshot.batches_per_second]))
@@ -235,6 +235,16 @@ class RunState:
         self._take_metrics(step, snapshot.metrics)
         self._take_filters(step)
         self.numbers += 1
+
+    def _measured(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        """The newest value of each statistic; one that is thinned out keeps its last."""
+        every = dict(zip(snapshot.statistics, snapshot.every, strict=False))
+        latest = dict(zip(snapshot.statistics, snapshot.values, strict=True))
+        for name, row in latest.items():
+            last = self.latest.get(name)
+            if every.get(name, 1) > 1 and last is not None:
+                latest[name] = np.where(np.isnan(row), last, row)
+        return latest
 
     def _take_rates(self, step: int, rates: list[float]) -> None:
         if not rates:

@@ -125,3 +125,15 @@ def test_a_changing_number_of_parameter_groups(hub: DirectHub) -> None:
 def test_the_double_refuses_a_stale_request(hub: DirectHub) -> None:
     (reply,) = hub.training.answer(Request("x", AddFilters("conv1"), version=5))
     assert "version 0" in reply.reason  # type: ignore[attr-defined]
+
+
+def test_a_statistic_that_is_thinned_out_keeps_its_last_measured_value(hub: DirectHub) -> None:
+    state = state_of(hub)
+    taken = hub.training.snapshot()
+    gaps = taken.values.copy()
+    gaps[1] = np.nan
+    often = [1] * len(taken.statistics)
+    state.take(replace(taken, every=[often[0], 4, *often[2:]], values=gaps))
+    assert np.isfinite(state.latest[taken.statistics[1]]).all()
+    state.take(replace(taken, every=often, values=gaps))
+    assert np.isnan(state.latest[taken.statistics[1]]).all()
