@@ -139,21 +139,31 @@ def _launch(options: argparse.Namespace) -> int:
 
 
 def _run_in_foreground(command: list[str]) -> int:
-    """Run a command that shares our terminal: Ctrl-C is for it, and we wait until it has ended."""
+    """Run a command that shares our terminal: Ctrl-C is for it, and we wait until it has ended.
+
+    Returns its status; 0 if it was ended by Ctrl-C, which is how a training is meant to be ended.
+    """
+    interrupted = False
+
+    def note_interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    def end_politely(*_: object) -> None:
+        note_interrupt()
+        script.send_signal(signal.SIGINT)
+
     # Where Ctrl-C is ignored (a job in the background), a child would ignore it for ever.
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
     script = subprocess.Popen(command)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    before = {
-        signal.SIGINT: inherited,
-        # A polite end of ours is a polite end of the training's too.
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: script.send_signal(signal.SIGINT)),
-    }
+    signal.signal(signal.SIGINT, note_interrupt)
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, end_politely)
     try:
-        return script.wait()
+        status = script.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return 0 if interrupted else status
 
 
 def _start_viewer(options: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:

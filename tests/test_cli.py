@@ -24,6 +24,7 @@ try:
     time.sleep(60)
 except KeyboardInterrupt:
     print("ended by Ctrl-C", flush=True)
+    sys.exit(1)  # as Lightning does
 """
 
 
