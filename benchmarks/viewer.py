@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from playwright.sync_api import sync_playwright
 
 from benchmarks.report import Report, progress_bar
-from tests.browser.conftest import ARGUMENTS
+from tests.browser.chromium import ARGUMENTS
 from tests.viewer.processes import serve, training
 
 NETS = ["alexnet", "resnet18", "resnet50", "resnet152"]
