@@ -220,7 +220,6 @@ class ReVACNN(Callback):
             return
         try:
             session.close(state, detail)
-            session.editor.close()
         except Exception:  # the training must outlive any fault of ours
             log.warning("ReVACNN could not close cleanly", exc_info=True)
 

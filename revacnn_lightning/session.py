@@ -106,13 +106,16 @@ class Session:
 
     def close(self, state: State = "finished", detail: str = "") -> None:
         """Say the last word, leave nothing on the model, on the disk or on the ports."""
-        for recording in self.recorder.flush():
-            self._publish(snapshot(self.run, recording))
-        self.recorder.detach()
-        if self._state not in ("finished", "failed"):
-            self._inbox.refuse_all("the training has ended", self.version)
-            self._beat(state, detail)
-        self._station.close()
+        try:
+            for recording in self.recorder.flush():
+                self._publish(snapshot(self.run, recording))
+            if self._state not in ("finished", "failed"):
+                self._inbox.refuse_all("the training has ended", self.version)
+                self._beat(state, detail)
+        finally:
+            self.recorder.detach()
+            self.editor.close()
+            self._station.close()
 
     # ------------------------------------------------------------------ a batch
 

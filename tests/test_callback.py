@@ -360,6 +360,21 @@ def test_a_fault_of_ours_is_logged_and_the_training_goes_on(
         assert torch.equal(weights(watched)[name], value)
 
 
+def test_a_fault_in_the_last_words_still_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, runtime_dir: Path
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    revacnn, model = ReVACNN(), TwoConvs()
+    sabotage = At(3, lambda *_: monkeypatch.setattr(revacnn._session.recorder, "flush", fail))
+    with caplog.at_level(logging.WARNING):
+        fit(model, [revacnn, sabotage])
+    assert "could not close cleanly" in caplog.text
+    assert traces(model) == []
+    assert list(runtime_dir.iterdir()) == []
+
+
 def test_watching_does_not_change_the_training():
     plain, watched = TwoConvs(), TwoConvs()
     fit(plain)
