@@ -102,7 +102,7 @@ class Trail:
 
 @contextlib.contextmanager
 def following(
-    convs: Mapping[nn.Module, str], saw: Callable[[str, nn.Module, Tensor], None]
+    convs: Mapping[Any, str], saw: Callable[[str, nn.Module, Tensor], None]
 ) -> Iterator[None]:
     """Tell of the maps of these convs in the forwards that are run inside.
 

@@ -217,7 +217,7 @@ def _upsample(before: int, after: int) -> Rule:
         else:
             at = ends * length / made
         at = np.floor(at + 1e-6).astype(np.int64)
-        return np.clip(at + [-before, after], 0, length - 1)
+        return np.clip(at + np.array([-before, after]), 0, length - 1)
 
     return rule
 
