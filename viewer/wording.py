@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 
-__all__ = ["compact", "count", "scientific"]
+__all__ = ["clock", "compact", "count", "scientific"]
 
 
 def count(n: int) -> str:
     """``22720`` as ``22 720``, with spaces that do not break."""
     return f"{n:,}".replace(",", "\u202f")
+
+
+def clock(moment: float) -> str:
+    """A Unix time as a local time of day: ``14:03:27``."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def compact(value: float | None) -> str:
