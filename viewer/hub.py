@@ -100,14 +100,14 @@ class Hub:
         """What the run is doing, as far as we know."""
         run = self._run
         if run is None:
-            return Health("waiting", "waiting for a training")
+            return Health("waiting", self.problem or "waiting for a training")
         status = run.status
         if status is not None and status.state == "finished":
             return Health("finished", f"finished at batch {count(status.step)}")
         if status is not None and status.state == "failed":
             return Health("failed", f"failed: {status.detail}" if status.detail else "failed")
         if run.connection.process_is_gone():
-            return Health("gone", f"its process ended without a word; last heard {self._heard()}")
+            return Health("gone", f"ended without a word; last heard {self._heard()}")
         if run.structure is None:
             return Health("connecting", "attached, waiting for the first answer")
         if run.silent_for() > SILENT_SECONDS:

@@ -8,6 +8,7 @@ import numpy as np
 from bokeh.models import (
     ColumnDataSource,
     CustomJSTickFormatter,
+    HoverTool,
     InlineStyleSheet,
     LinearAxis,
     LinearScale,
@@ -62,7 +63,7 @@ class Chart:
         self.root.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
         self.root.yaxis[0].formatter = CustomJSTickFormatter(code=TICKS)
         if marks is not None:
-            self.root.vspan(
+            drawn = self.root.vspan(
                 x="step",
                 source=marks,
                 line_width=1,
@@ -70,6 +71,9 @@ class Chart:
                 line_dash="dash",
                 line_alpha="alpha",
                 level="underlay",
+            )
+            self.root.add_tools(
+                HoverTool(renderers=[drawn], tooltips=tooltip(("@title", "")), mode="vline")
             )
         self._shown: tuple[Any, ...] = ()
 

@@ -10,6 +10,7 @@ from bokeh.models import ColumnDataSource
 
 from ..palette import Palette
 from ..tab import Tab
+from ..wording import count
 
 __all__ = ["TimeMarks"]
 
@@ -41,11 +42,12 @@ def _columns(
     edits: list[tuple[float, str]], moment: float | None, palette: Palette
 ) -> dict[str, Any]:
     """Edits are thin, dashed and green, the moment is one line in the colour of the text."""
-    n, cursor = len(edits), [] if moment is None else [moment]
+    n, cursor = len(edits), [] if moment is None else [int(moment)]
     m = len(cursor)
     return {
         "step": np.array([step for step, _ in edits] + cursor, float),
-        "title": [title for _, title in edits] + [""] * m,
+        "title": [title for _, title in edits]
+        + [f"Looking back at batch {count(at)}" for at in cursor],
         "color": [palette.green] * n + [palette.text] * m,
         "dash": ["dashed"] * n + ["solid"] * m,
         "alpha": np.array([0.6] * n + [0.9] * m, float),

@@ -119,7 +119,7 @@
     const undo = byId("undo")
     undo.setAttribute("aria-disabled", String(!data.can_undo))
     undo.title = data.can_undo ? "Ask the training to take back its last change" : data.why_not
-    const list = data.records.map((record) => make("li", {"data-state": record.state},
+    const list = data.records.map((record) => make("li", {"data-state": record.state, title: record.about || null},
       make("span", {}, make("span", {class: "title"}, record.title), make("small", {}, record.text))))
     byId("records").replaceChildren(...(list.length ? list
       : [make("li", {class: "none"}, "Nothing changed yet. Select a filter and press Delete, or use − and + above a layer.")]))
