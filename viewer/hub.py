@@ -12,8 +12,9 @@ from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit, RequestBody
+from revacnn_lightning.protocol.requests import Edit, Inspect, RequestBody
 
+from .inspected import InspectedFilters
 from .opened import OpenedLayers
 from .run_state import RunState
 
@@ -46,6 +47,7 @@ class Hub:
         runs: the live runs of this machine, newest first.
         problem: why there is no run yet, in a sentence.
         opened: the layers that tabs show in detail.
+        inspected: the filters of which tabs show what they look for.
     """
 
     def __init__(self, connection_file: Path | None = None) -> None:
@@ -54,6 +56,7 @@ class Hub:
         self.runs: list[Connection] = []
         self.problem = ""
         self.opened = OpenedLayers()
+        self.inspected = InspectedFilters()
         self._run: Run | None = None
         self._chosen = ""  # the run a person has chosen, as long as it lives
         self._sought = 0.0
@@ -68,7 +71,9 @@ class Hub:
             for message in self._run.poll():
                 self.state.take(message)
                 self.opened.take(message, self.state)
+                self.inspected.take(message, self.state)
             self.opened.tick(self.state, self._run.request)
+            self.inspected.tick(self.state, self._inspect)
 
     def request(self, edit: RequestBody, title: str, version: int | None) -> str:
         """Ask the training for something; its reply becomes a record of the run state.
@@ -124,8 +129,14 @@ class Hub:
         self._detach()
         self.opened.close()
 
+    def _inspect(self, request: Inspect, version: int) -> str:
+        if self._run is None:
+            raise ProtocolError("no training is attached")
+        return self._run.request(request, version=version)
+
     def _detach(self) -> None:
         self.opened.forget()
+        self.inspected.forget()
         if self._run is not None:
             self._run.close()
             self._run = None

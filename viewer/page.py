@@ -22,6 +22,7 @@ from .components.layer_chart import LayerActivationChart, LayerGradientChart
 from .components.layer_filters import FilterBars, FilterCloud
 from .components.layer_views import InputImage, LayerPanel, layer_views
 from .components.learning_rate import LearningRateChart
+from .components.looks import Looks
 from .components.loss import LossChart
 from .components.marks import EditMarks
 from .components.network import NetworkView
@@ -53,7 +54,7 @@ class Page:
         self.network = NetworkView(tab)
         parts: tuple[Callable[[Tab], Component], ...] = (
             *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
-            *(Timeline, InputImage),
+            *(Timeline, InputImage, Looks),
         )
         self.fast: list[Component] = [
             self.network,
