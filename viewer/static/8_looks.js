@@ -47,7 +47,6 @@
     canvas.style.width = `min(100cqw, 100cqh * ${wide / high})`
     paint(canvas, picture, ENLARGED)
     place.addEventListener("pointermove", (event) => enlarge(event, picture, lines))
-    place.addEventListener("pointerleave", hide)
     return place
   }
 
@@ -114,7 +113,7 @@
 
   page.drawers.looks = (news) => {
     data = news
-    hide()
+    if (!data.finds) hide()
     byId("finds-facts").textContent = byId("finds-facts").title = data.finds?.length ? data.facts : ""
     byId("finds").replaceChildren(...finds())
     byId("looks-title").textContent = [data.title, data.busy ? "the next one is on its way" : ""].filter(Boolean).join(" · ")
@@ -123,6 +122,9 @@
   }
 
   addEventListener("DOMContentLoaded", () => {
+    const pane = document.querySelector(".pane.looks") // pictures are replaced under the pointer
+    pane.addEventListener("pointermove", (event) => event.target.closest(".picture") ?? hide())
+    pane.addEventListener("pointerleave", hide)
     for (const button of document.querySelectorAll("button[data-image]")) {
       const by = button.dataset.image == "batch" ? {by: "batch"} : {dx: Number(button.dataset.image)}
       button.addEventListener("click", () => page.send("image", by))
