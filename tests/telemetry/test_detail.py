@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from revacnn_lightning.telemetry import Packed, Recorder
-from revacnn_lightning.telemetry.detail import Details, features, maps_of_image, thumbnails
+from revacnn_lightning.telemetry.detail import Details, features
+from revacnn_lightning.telemetry.image_maps import maps_of_image, thumbnails
 from tests.telemetry import obvious
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))
@@ -65,7 +66,6 @@ def test_an_opened_layer(watched):
     weight = model.first.weight.detach()
     for packed, expected in [
         (detail.coefficients, weight.flatten(1)),
-        (detail.kernels, weight),
         (detail.gradients, model.first.weight.grad.flatten(1) / 0.25),
         (detail.maps, model.map[0]),
         (detail.map_gradients, model.map_gradient[0] / 0.25),
