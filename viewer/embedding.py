@@ -45,6 +45,7 @@ FOLLOW = 0.25  # the frame follows the layout's extent by this part per refresh
 MANY = 1024  # filters: from here on, first layouts are made with fewer iterations
 # Iterations of a warm start: the more, the more the data has moved.
 LEAST, PER_CHANGE = 25, 400
+WARM_RATE = 0.6  # of the usual learning rate: a small layer would go on rearranging itself
 ANOTHER = 0.3  # a change after which the data counts as another
 
 Array = np.ndarray
@@ -261,7 +262,8 @@ def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
         return _onto(_tsne(data, last, 75, 225, job), last)
     iterations = int(LEAST + PER_CHANGE * job.change)
     embedding = _tsne_begin(data, last, job.seed)
-    return np.array(embedding.optimize(iterations, momentum=0.8), np.float64)
+    rate = WARM_RATE * len(data)
+    return np.array(embedding.optimize(iterations, learning_rate=rate, momentum=0.8), np.float64)
 
 
 def _umap(data: Array, job: Job) -> Array:
