@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bokeh.document import Document
 
+from .commands import perform
 from .components import Component
 from .components.controls import Controls
 from .components.filter_history import FilterActivation, FilterGradient
@@ -132,7 +133,7 @@ class Page:
         return since > (LOST_SECONDS if waiting else FRAME_SECONDS)
 
     def _on_command(self, event: Command) -> None:
-        self.tab.command(event)
+        perform(self.tab, event)
         for component in self.fast:
             component.update()
 
