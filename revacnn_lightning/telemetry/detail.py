@@ -8,27 +8,31 @@ is not renewed expires.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.image_maps import maps_of_image, thumbnails
+from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
 from revacnn_lightning.telemetry.statistics import Conv, filter_rows
 
-__all__ = ["Detail", "Details", "Packed"]
+__all__ = ["Detail", "Details", "Packed", "maps_of_image"]
 
 DETAIL_HZ = 2.0  # details of a layer per second, at most
 INTEREST_SECONDS = 10.0  # that interest lasts without being renewed
 FEATURES = 64  # dimensions of what is embedded
 SMOOTHED_BATCHES = 20  # that a smoothed gradient remembers
+MAP_ELEMENTS = 2**16  # of the maps of a layer, together: 128 KB
+MAX_SIDE = 32  # pixels of a map that is sent
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Detail:
 
     ``coefficients`` and ``gradients`` are (C, D): the coefficients themselves where there are at
     most 64, else a random projection of them that is the same on every batch, for every layer with
-    as many, and keeps distances between filters. ``maps`` and ``map_gradients`` (C, h, w) are of one
-    image, averaged down to at most 32×32 pixels, fewer in a wide layer. None: there is none, as
-    the gradient of a frozen layer or the gradients of a pinned image.
+    as many, and keeps distances between filters. ``maps`` and ``map_gradients`` (C, h, w) are of
+    one image, averaged down to at most 32×32 pixels, fewer in a wide layer. None: there is none,
+    as the gradient of a frozen layer or the gradients of a pinned image.
     """
 
     layer: str
@@ -293,3 +297,66 @@ def _projection(coefficients: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(coefficients)
     matrix = torch.randn(coefficients, FEATURES, generator=generator) / math.sqrt(FEATURES)
     return matrix.to(device)
+
+
+def thumbnails(maps: Tensor) -> Tensor:
+    """(C, H, W) -> (C, h, w) by averaging, so that all maps of a layer stay small together."""
+    side = min(MAX_SIDE, max(4, math.isqrt(MAP_ELEMENTS // maps.shape[0])))
+    height, width = min(side, maps.shape[1]), min(side, maps.shape[2])
+    return nn.functional.adaptive_avg_pool2d(maps.float(), (height, width))
+
+
+def maps_of_image(
+    model: nn.Module,
+    image: Tensor,
+    convs: dict[str, Conv],
+    forward: Callable[[Tensor], Any] | None = None,
+) -> dict[str, Tensor]:
+    """The activation maps of one image, (C, h, w) each, from a forward in eval mode.
+
+    Batch-norm statistics, the random generators, gradients and the modules' modes are afterwards
+    as they were.
+    """
+    names = {conv: name for name, conv in convs.items()}
+    trail, maps = Trail(), {}
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.dim() != 4:
+            return
+        if module in names:
+            name = names[module]
+        elif args and (is_norm(module) or is_nonlinearity(module)):
+            name = trail.take(args[0], output)
+        else:
+            return
+        if name is None:
+            return
+        if is_norm(module):
+            trail.mark(output, name)
+            return
+        if module in names:
+            trail.mark(output, name)  # and as long as no non-linearity follows:
+        maps[name] = thumbnails(output[0])
+
+    device = next(iter(convs.values())).weight.device
+    with _undisturbed(model, device):
+        handle = register_module_forward_hook(hook)
+        try:
+            (forward or model)(image.to(device).unsqueeze(0))
+        finally:
+            handle.remove()
+    return maps
+
+
+@contextlib.contextmanager
+def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode without gradients; leaves no trace."""
+    training = [module for module in model.modules() if module.training]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        model.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
