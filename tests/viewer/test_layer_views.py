@@ -162,7 +162,8 @@ def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
 ) -> None:
     views = layer_views(tab)
     world.tick()
-    assert all([view.update() for view in views])
+    for view in views:
+        assert view.update() is True
     structure = tab.structure
     assert structure is not None
     assert hub.state is not None

@@ -113,6 +113,7 @@ class LayerView:
             "status": _status(layout, view, failed),
             "busy": layout is None and len(view.features) > 0 and not failed,
             "step": detail.step,
+            "slices": detail.slices,
             "draw": self._draws,
             "ids": shown.astype(np.float64),
             "indices": where.astype(np.int32),

@@ -8,8 +8,8 @@
 
   const same = (group) => group.length == shown.picked.length && group.every((id) => shown.picked.includes(id))
 
-  /** The group after the one that is selected, from the last to the first again. */
-  const next = (groups) => groups[(groups.findIndex(same) + 1) % groups.length]
+  /** The group after that of the selected filter, from the last to the first again. */
+  const next = (groups) => groups[(groups.findIndex((group) => group.includes(shown.picked[0])) + 1) % groups.length]
 
   function chip({kind, text, advice, groups}) {
     const at = groups.findIndex(same), several = groups.length > 1
