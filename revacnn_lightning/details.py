@@ -15,10 +15,10 @@ from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.messages import View
 from revacnn_lightning.protocol.requests import Slices, Watch
 from revacnn_lightning.telemetry.detail import Packed
-from revacnn_lightning.telemetry.pictures import as_picture, pictures
+from revacnn_lightning.telemetry.pictures import half, pictures
 from revacnn_lightning.telemetry.recorder import Recorder
 
-__all__ = ["OpenedLayers"]
+__all__ = ["OpenedLayers", "shown_image"]
 
 NOTHING = np.zeros(0, np.float16)
 PARTS = 8  # per side of a map, of which the means are its features: 64 of them
@@ -104,7 +104,7 @@ class OpenedLayers:
                 gradients=_gradients(detail, modules[detail.layer], self._mean(detail.layer)),
                 activations=_maps(detail.maps),
                 activation_gradients=_maps(detail.map_gradients),
-                image=NOTHING if shown is None else _image(shown),
+                image=NOTHING if shown is None else shown_image(shown),
                 image_index=self._index,
                 slices=self._slices.get(detail.layer, "strongest"),
             )
@@ -138,10 +138,11 @@ def _values(packed: Packed | None) -> np.ndarray:
     return NOTHING if packed is None else packed.values
 
 
-def _image(image: Tensor) -> np.ndarray:
+def shown_image(image: Tensor) -> np.ndarray:
+    """An input image (channels, H, W) as it is sent: not too large."""
     image = image.detach().float()
     largest = max(image.shape[-2:])
     if largest > LARGEST_IMAGE:
         factor = LARGEST_IMAGE / largest
         image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
-    return as_picture(image)
+    return half(image)

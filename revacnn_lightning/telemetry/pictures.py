@@ -8,7 +8,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.statistics import Conv, filter_rows
 
-__all__ = ["as_picture", "pictures"]
+__all__ = ["half", "pictures"]
 
 
 def pictures(weight: Tensor, conv: Conv, *, mean: bool = False) -> np.ndarray:
@@ -25,14 +25,14 @@ def pictures(weight: Tensor, conv: Conv, *, mean: bool = False) -> np.ndarray:
     """
     kernels = filter_rows(weight, conv).unflatten(1, (-1, *conv.kernel_size))  # (C, inputs, h, w)
     if kernels.shape[1] == 3:
-        return as_picture(kernels.permute(0, 2, 3, 1))
+        return half(kernels.permute(0, 2, 3, 1))
     if mean:
-        return as_picture(kernels.float().mean(1))
+        return half(kernels.float().mean(1))
     strongest = kernels.float().square().sum((2, 3)).argmax(1)
-    return as_picture(kernels[torch.arange(len(kernels), device=kernels.device), strongest])
+    return half(kernels[torch.arange(len(kernels), device=kernels.device), strongest])
 
 
-def as_picture(tensor: Tensor) -> np.ndarray:
+def half(tensor: Tensor) -> np.ndarray:
     """To the host as float16, scaled to at most 1 in magnitude, which float16 holds for sure."""
     tensor = tensor.float()
     largest = torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().amax()
