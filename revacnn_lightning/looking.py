@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from revacnn_lightning.details import NOTHING, Forward, Images, half, shown_image
+from revacnn_lightning.details import NOTHING, Forward, Images, shown_image
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.requests import Inspect
 from revacnn_lightning.telemetry.attribution import Attribution, Examined, attribute, examine
 from revacnn_lightning.telemetry.exciting import MOST, Finds, Responses
+from revacnn_lightning.telemetry.pictures import half
 from revacnn_lightning.telemetry.receptive import Box
 from revacnn_lightning.telemetry.recorder import Recorder
 from revacnn_lightning.telemetry.transfer import Transfer

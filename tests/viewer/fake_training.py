@@ -327,7 +327,7 @@ class FakeTraining:
             due.append(
                 self.details.detail(
                     self.run, self.version, self.step, conv.name, self.ids[at], conv.kernel,
-                    at == 0, self.dead, wish.image,
+                    at == 0, self.dead, wish.image, wish.slices,
                 )
             )  # fmt: skip
         return due
