@@ -139,7 +139,7 @@ def test_a_replayed_insertion_lets_the_norm_go_as_well() -> None:
     _, editor, probe = nets.editor_of(nets.Residual)
     editor.apply(requests.Freeze("stem.0"), probe)
     editor.apply(requests.InsertLayer("stem.0", "dirac"), probe)
-    editor.apply(requests.AddFilters("stem.0.inserted1.conv", 2), probe)
+    editor.apply(requests.RemoveFilters("stem.0.inserted1.conv", [0, 1]), probe)
     journal = Journal.from_data(editor.journal.to_data())
     fresh = nets.build(nets.Residual)
     journal.replay(fresh)
