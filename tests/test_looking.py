@@ -188,15 +188,21 @@ def test_a_dear_network_is_run_less_often(world: World, monkeypatch: pytest.Monk
     assert world.recorder.elsewhere == pytest.approx(looking.SHARE, rel=1.0)
 
 
-def test_what_it_costs_counts_in_the_budget(world: World):
+def test_what_it_costs_counts_in_the_budget(world: World, monkeypatch: pytest.MonkeyPatch):
+    told: list[tuple[float, dict[str, float], float]] = []
+
+    def update(step: float, costs: dict[str, float], fixed: float) -> bool:
+        told.append((step, costs, fixed))
+        return False
+
     world.looking.inspect(Inspect("0", 2))
-    for _ in range(4):
-        world.batch()
-    assert world.recorder._governor._costs["finds"] > 0
-    overhead = world.recorder.overhead
+    world.batch()
+    monkeypatch.setattr(world.recorder._governor, "update", update)
     world.recorder.elsewhere = 0.5
     world.batch()
-    assert world.recorder.overhead > overhead + 0.02
+    [(step, costs, fixed)] = told
+    assert costs["finds"] > 0
+    assert fixed > 0.5 * step
 
 
 def test_a_chosen_image_is_shown_instead_of_the_first_of_the_batch(world: World):
