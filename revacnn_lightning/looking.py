@@ -54,6 +54,7 @@ class _Inspected:
     finds: Finds = field(default_factory=Finds)
     note: str = ""  # on the finds
     due: float = -math.inf
+    took: float = 0.0  # seconds, the last time
 
 
 class Looking:
@@ -228,7 +229,8 @@ class Looking:
             image_index=one.index,
             refused=found if isinstance(found, str) else found.refused,
         )
-        took = time.perf_counter() - began
+        took, one.took = one.took, time.perf_counter() - began
+        took = min(took, one.took)  # the first of all loads captum; another may be held up
         wait = INSPECTION_SECONDS if len(sent.finds) == MOST else GATHERING_SECONDS
         one.due = self._clock() + max(wait, took * len(self._inspected) / SHARE)
         return sent

@@ -30,7 +30,7 @@ CONTROLS = {
 }
 RATES = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 MOST_PICKED = 65536  # filters in one selection
-PANES = ("layer", "maps", "statistics")  # of the right-hand side
+PANES = ("layer", "maps", "looks", "statistics")  # of the right-hand side
 
 
 class Arguments(Struct, frozen=True):

@@ -46,6 +46,7 @@ class OpenLayer(Struct):
         slices: what is wanted to be seen of filters with many inputs.
         refused: why the training sends nothing.
         shown: when a tab last showed it (monotonic), per method.
+        kept: when it was last needed for its image alone (monotonic).
     """
 
     detail: Detail | None = None
@@ -58,6 +59,7 @@ class OpenLayer(Struct):
     refused: str = ""
     asked: float = 0.0
     shown: dict[str, float] = {}
+    kept: float = 0.0
 
 
 class _Laid(Struct):
@@ -121,6 +123,14 @@ class OpenedLayers:
         known = self._layers.get(layer)
         if known is not None and known.image != image:
             known.image, known.asked = image, 0.0
+
+    def image_of(self, layer: str) -> int | None:
+        """The image chosen for a layer. Does not ask for the layer's details."""
+        known = self._layers.get(layer)
+        if known is None:
+            return None
+        known.kept = time.monotonic()
+        return known.image
 
     def choose_slices(self, layer: str, slices: Slices) -> None:
         """Have other slices of its filters sent."""
@@ -209,7 +219,7 @@ class OpenedLayers:
         structure = None if state is None else state.structure
         names = set() if structure is None else {layer.name for layer in structure.layers}
         for name, layer in list(self._layers.items()):
-            unseen = now - max(layer.shown.values(), default=0.0) > KEPT_SECONDS
+            unseen = now - max([layer.kept, *layer.shown.values()]) > KEPT_SECONDS
             if unseen or (structure is not None and name not in names):
                 del self._layers[name]
                 for key in [key for key in self._laid if key[0] == name]:
