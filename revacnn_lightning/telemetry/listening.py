@@ -49,7 +49,7 @@ class Listener:
 
     def follow(self, layers: list[Layer]) -> None:
         """The network is this one now: trace it."""
-        self._of_conv = {layer.conv: layer for layer in layers}
+        self._of_conv: dict[nn.Module, Layer] = {layer.conv: layer for layer in layers}
         self._tracing = True
         self._restless = False  # the network has taken another way than the trace
         self._awaited: set[Layer] = set()  # called outside of a trace, and not traced so far

@@ -177,8 +177,8 @@ class Recorder:
         Recordings that are still under way (see `end_batch`) are of the structure before: take
         them with `flush` first.
         """
-        known = {layer.conv: layer for layer in self._layers}
-        layers = []
+        known: dict[nn.Module, Layer] = {layer.conv: layer for layer in self._layers}
+        layers: list[Layer] = []
         for name, module in self._model.named_modules():  # each module once, even when shared
             if isinstance(module, Conv):
                 layer = known.pop(module, None) or new_layer(module)
