@@ -1,6 +1,7 @@
 """Once per browser tab: the page.
 
-Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` for a certain run).
+Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` for a certain run). Each tab
+follows a run of its own, which its address names: ``viewer?run=3f2a…``.
 
 What a test can hold on to in the page, all of it kept stable:
 
@@ -27,16 +28,17 @@ from bokeh.io import curdoc
 
 from .page import Page, assets
 from .palette import PALETTES
-from .server import hub
+from .server import runs
 
 document = curdoc()
 context = document.session_context
-remembered = ""
+remembered = wanted = ""
 if context is not None and context.request is not None:
     remembered = str(context.request.cookies.get("revacnn-theme", ""))
+    wanted = context.request.arguments.get("run", [b""])[0].decode("ascii", "replace")
 if remembered not in PALETTES:
     remembered = ""
 document.title = "ReVACNN"
 document.template_variables.update(theme=remembered, **assets())
-page = Page(hub(), remembered or "dark")
+page = Page(runs().nothing, remembered or "dark", runs=runs(), wanted=wanted)
 page.open(document)

@@ -14,22 +14,24 @@ from bokeh.document import Document
 
 from .commands import perform
 from .components import Component
+from .components.chart_choices import ChartChoices
 from .components.controls import Controls
 from .components.filter_history import FilterActivation, FilterGradient
 from .components.header import Header
 from .components.inspector import Inspector
-from .components.layer_chart import LayerActivationChart, LayerGradientChart
+from .components.layer_chart import LayerChart
 from .components.layer_filters import FilterBars, FilterCloud
 from .components.layer_views import InputImage, LayerPanel, layer_views
 from .components.learning_rate import LearningRateChart
-from .components.loss import LossChart
-from .components.marks import EditMarks
+from .components.marks import TimeMarks
+from .components.metric_chart import MetricChart
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
 from .components.timeline import Timeline
 from .glyphs import Command, PageLink, Panel
 from .hub import Hub
 from .palette import PALETTES, theme
+from .runs import Runs
 from .tab import Tab
 
 __all__ = ["Page", "assets"]
@@ -44,28 +46,33 @@ LOST_SECONDS = 5.0  # an answer that takes longer is not coming
 
 
 class Page:
-    """Everything of one tab. Lives as long as its document."""
+    """Everything of one tab. Lives as long as its document.
 
-    def __init__(self, hub: Hub, theme_name: str = "dark") -> None:
+    ``hub`` is of the run to begin with; ``runs`` and ``wanted`` are those of `Choice`.
+    """
+
+    def __init__(
+        self, hub: Hub, theme_name: str = "dark", *, runs: Runs | None = None, wanted: str = ""
+    ) -> None:
         self.link = PageLink(name="link", theme=theme_name)
-        self.tab = Tab(hub, self.link, PALETTES[theme_name])
-        tab, marks = self.tab, EditMarks(self.tab)
+        self.tab = Tab(hub, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
+        tab, marks = self.tab, TimeMarks(self.tab)
         self.network = NetworkView(tab)
         parts: tuple[Callable[[Tab], Component], ...] = (
             *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
-            *(Timeline, InputImage),
+            *(Timeline, InputImage, ChartChoices),
         )
         self.fast: list[Component] = [
             self.network,
+            marks,
             *(part(tab) for part in parts),
             *layer_views(tab),
         ]
         self.slow: list[Component] = [
-            marks,
-            LossChart(tab, marks.source),
+            MetricChart(tab, marks.source),
             LearningRateChart(tab, marks.source),
-            LayerGradientChart(tab, marks.source),
-            LayerActivationChart(tab, marks.source),
+            LayerChart(tab, marks.source, 0),
+            LayerChart(tab, marks.source, 1),
         ]
         self.statistics: list[Component] = [
             FilterBars(tab),
@@ -86,7 +93,7 @@ class Page:
         for component in self.components:
             if isinstance(component.root, Panel):
                 panels.append(component.root)
-            elif not isinstance(component, EditMarks):
+            elif not isinstance(component, TimeMarks):
                 document.add_root(component.root)
         self.link.panels = panels
         document.add_root(self.link)
@@ -102,6 +109,7 @@ class Page:
 
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
+        self.tab.choice.update()
         if not self._may_send() or not self._is_due():
             return
         self.tab.update()

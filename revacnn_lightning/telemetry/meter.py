@@ -5,12 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from revacnn_lightning.telemetry.detail import Details
+from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.layer import Layer
 from revacnn_lightning.telemetry.maps import MapSums, in_backward
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENTS
 from revacnn_lightning.telemetry.timing import Stopwatch
 
-__all__ = ["Meter"]
+__all__ = ["FINDS", "Meter"]
+
+FINDS = "finds"  # what excites filters; is thinned out like a statistic
 
 
 class Meter:
@@ -20,9 +23,10 @@ class Meter:
         counting: whether a batch is under way; gradients that arrive later do not count.
     """
 
-    def __init__(self, details: Details, stopwatch: Stopwatch) -> None:
+    def __init__(self, details: Details, excitement: Excitement, stopwatch: Stopwatch) -> None:
         self.counting = False
         self._details = details
+        self._excitement = excitement
         self._stopwatch = stopwatch
 
     def measure(self, layer: Layer, sums: MapSums, maps: Tensor) -> bool:
@@ -37,8 +41,8 @@ class Meter:
             self._await_gradient(wanted, sums, maps)
         if in_backward():
             return False
-        if layer.source is not None and sums is layer.map and self._details.wants_map(layer.name):
-            self._details.saw_map(layer.name, maps)
+        if layer.source is not None and sums is layer.map:
+            self._show(layer.name, maps)
         sums.seen(maps)
         firing = "firing" in wanted
         if firing or "activation" in wanted:
@@ -46,6 +50,15 @@ class Meter:
             sums.add(maps.detach(), firing)
             self._stopwatch.add("maps", begin)
         return True
+
+    def _show(self, layer: str, maps: Tensor) -> None:
+        """Have those see the map who look at the layer, or at what excites its filters."""
+        if self._details.wants_map(layer):
+            self._details.saw_map(layer, maps)
+        if self._excitement.wants(layer):
+            begin = self._stopwatch.now()
+            self._excitement.saw(layer, maps)
+            self._stopwatch.add(FINDS, begin)
 
     def _await_gradient(self, wanted: frozenset[str], sums: MapSums, maps: Tensor) -> None:
         magnitude = "activation_gradient" in wanted

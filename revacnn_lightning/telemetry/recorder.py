@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
+from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer
 from revacnn_lightning.telemetry.listening import Listener
-from revacnn_lightning.telemetry.meter import Meter
+from revacnn_lightning.telemetry.meter import FINDS, Meter
 from revacnn_lightning.telemetry.recording import Assembler, Recording
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
@@ -62,6 +63,8 @@ class Recorder:
     Attributes:
         details: what is shown of the layers that a viewer has open. Their dearer statistics are
             gathered as well.
+        excitement: what excites the filters that a viewer inspects.
+        elsewhere: what else of ours costs the training, as a share of its time.
 
     Raises:
         ValueError: a statistic that does not exist, a share that is none.
@@ -80,6 +83,8 @@ class Recorder:
             raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
         self.statistics = [name for name in STATISTICS if name in statistics]
         self.details = Details(hz=detail_hz)
+        self.excitement = Excitement()
+        self.elsewhere = 0.0
         self._model = model
         self._layers: list[Layer] = []
         self._attached = False
@@ -92,7 +97,7 @@ class Recorder:
         self._loss_scale: Tensor | float = 1.0
         self._governor = Governor(max_overhead, PROTECTED)
         self._stopwatch = Stopwatch()
-        self._meter = Meter(self.details, self._stopwatch)
+        self._meter = Meter(self.details, self.excitement, self._stopwatch)
         self._reader = GradientReader(self._stopwatch)
         self._listener = Listener(self._meter, self._reader)
         self._steps = StepWatch(self._stopwatch, self._reader)
@@ -215,7 +220,9 @@ class Recorder:
         if self.details.layers:
             self.details.begin(self._convs())
             self._looked_at |= self.details.layers
-        due = frozenset(self._governor.due(self._names()))
+        finds = [FINDS] if self.excitement.filters else []
+        due = frozenset(self._governor.due([*self._names(), *finds]))
+        self.excitement.begin(FINDS in due)
         self._steps.begin(due & OF_STEPS)
         self._due = due - (OF_STEPS & self._governor.every.keys())  # those when a step has come
         everywhere = self._due.intersection(self.statistics)
@@ -282,6 +289,7 @@ class Recorder:
     def _govern(self, seconds: dict[str, float]) -> None:
         """Have the governor know what a batch has cost."""
         step, fixed = seconds.pop("step"), seconds.pop("fixed", 0.0)
+        fixed += self.elsewhere * step
         # Two statistics come out of one pass; what is between them is a matter of counting reads.
         maps = seconds.pop("maps", 0.0)
         firing = 0.5 * maps if "firing" in self._due else 0.0
