@@ -98,10 +98,10 @@ class PlainHooks(Plain):
     def after(self, loss: Tensor) -> None:
         for conv, before in zip(self.convs, self.copies, strict=True):
             assert conv.weight.grad is not None
-            norm = conv.weight.norm(dim=(1, 2, 3))
+            norm = conv.weight.flatten(1).norm(dim=1)
             self._keep(conv.weight.grad.abs().mean((1, 2, 3)))
             self._keep(norm)
-            self._keep((conv.weight - before).norm(dim=(1, 2, 3)) / norm)
+            self._keep((conv.weight - before).flatten(1).norm(dim=1) / norm)
         np.concatenate(self.values).tofile(self.file)
         self.values = []
 
