@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.document import Document
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
@@ -308,6 +309,17 @@ def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:
     assert [values[-1] for values in layers.source.data["value"]] == [0.0, 0.0, 0.0]
     perform(tab, Command(None, "chart", {"at": 0, "by": "__class__"}))
     assert metric.update() is False
+
+
+def test_a_chart_of_a_thinned_statistic_says_so(tab: Tab, hub: DirectHub) -> None:
+    chart = LayerChart(tab, TimeMarks(tab).source, 0)
+    chart.update()
+    assert chart.sampled.text == ""
+    taken = hub.training.snapshot()
+    thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
+    tab.state.take(replace(taken, every=thinned))  # type: ignore[union-attr]
+    chart.update()
+    assert chart.sampled.text == "every 4th batch"
 
 
 def test_the_inspector_explains_what_it_shows(tab: Tab) -> None:
