@@ -14,6 +14,7 @@ from revacnn_lightning.protocol.requests import Control, SetHyperparameter
 
 from .embedding import METHODS
 from .glyphs import Command
+from .layout import stage_of
 from .staging import Staged
 from .tab import Selection, Tab
 
@@ -185,6 +186,15 @@ def _open(tab: Tab, what: Arguments) -> None:
     chosen = tab.layer(what.layer)
     if chosen is not None:
         tab.opened ^= {chosen.name}
+
+
+@command("open_stage")
+def _open_stage(tab: Tab, what: Arguments) -> None:
+    """Show every filter of all layers of a stage, or fold them up again."""
+    chosen, structure = tab.layer(what.layer), tab.structure
+    if chosen is not None and structure is not None:
+        together = set(stage_of(structure, chosen.name))
+        tab.opened = tab.opened - together if together <= tab.opened else tab.opened | together
 
 
 @command("sort")

@@ -21,10 +21,10 @@ from .columns import (
     dots,
     strip,
 )
-from .stages import Stage, find_stages, short_name
+from .stages import Stage, find_stages, members, short_name
 from .topology import Edge, flows_and_arcs, forward_edges, ranks
 
-__all__ = ["Flow", "NetworkLayout", "StageBox", "lay_out"]
+__all__ = ["Flow", "NetworkLayout", "StageBox", "lay_out", "stage_of"]
 
 ROOMY = 8  # up to so many places there is room for large headers
 CROWDED = 30  # from so many places on, all layers are strips without headers
@@ -33,6 +33,7 @@ BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for header
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
 BARS, BARS_CROWDED = 96, 64
 MAX_BARS = 6000  # in all, on screen
+CLOSED_SHARE = 0.35  # of the view's width, at least, for the layers that are not opened
 THICKEST = 3.8  # px: an ordinary path at its thickest
 
 
@@ -43,6 +44,7 @@ class StageBox:
     name: str
     left: float
     right: float
+    layer: int  # one of those in it
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,13 @@ def lay_out(
     )
 
 
+def stage_of(structure: Structure, layer: str) -> list[str]:
+    """The layers that open and close together with this one as its stage."""
+    names = [one.name for one in structure.layers]
+    rank = ranks(len(names), forward_edges(structure))
+    return members(layer, find_stages(names, rank), names)
+
+
 @dataclass(frozen=True)
 class _Area:
     """What the columns may fill."""
@@ -196,8 +205,9 @@ def _slots(
                 need = max(need, across * OPEN_PITCH / SLOT_SHARE * 0.6)
         wanted.append(need)
     closed = sum(1 for need in wanted if need == 0)
-    rest = max(free * 0.35, free - sum(wanted))
-    return [need or rest / max(1, closed) for need in wanted]
+    rest = max(free * CLOSED_SHARE, free - sum(wanted)) if closed else 0.0
+    fit = min(1.0, (free - rest) / max(1.0, sum(wanted)))
+    return [need * fit or rest / max(1, closed) for need in wanted]
 
 
 def _lanes(
@@ -267,17 +277,18 @@ def _boxes(
     stages: list[Stage], rank: list[int], columns: list[Column], pad: float
 ) -> list[StageBox]:
     """Frames around the stages, never overlapping."""
-    spans = []
+    spans, inside = [], []
     for stage in stages:
-        members = [
+        there = [
             c for c, place in zip(columns, rank, strict=True) if stage.first <= place <= stage.last
         ]
-        spans.append((min(c.left for c in members), max(c.right for c in members)))
+        spans.append((min(c.left for c in there), max(c.right for c in there)))
+        inside.append(there[0].layer)
     gaps = [(b[0] - a[1]) / 2 - 2 for a, b in pairwise(spans)]
     pad = min([pad, *gaps])
     return [
-        StageBox(stage.name, left - pad, right + pad)
-        for stage, (left, right) in zip(stages, spans, strict=True)
+        StageBox(stage.name, left - pad, right + pad, layer)
+        for stage, (left, right), layer in zip(stages, spans, inside, strict=True)
     ]
 
 

@@ -89,15 +89,5 @@
       byId("rates-panel").hidden = !byId("rates-panel").hidden
       byId("rates").setAttribute("aria-expanded", !byId("rates-panel").hidden)
     })
-    document.addEventListener("keydown", (event) => {
-      const at = document.activeElement?.tagName ?? ""
-      if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT|TEXTAREA|BUTTON/.test(at)) return
-      if (!page.parts.controls?.available) return
-      if (event.key == " ") {
-        event.preventDefault()
-        toggle()
-      } else if (event.key == "." && page.parts.controls.paused) command("step")
-      else if (event.key == "Escape") byId("rates-panel").hidden = true
-    })
   })
 })()
