@@ -139,6 +139,26 @@ def inception() -> list[Conv]:
     return layers
 
 
+def densenet() -> list[Conv]:
+    """Two dense blocks: each layer reads the outputs of all before it in its block."""
+    layers, before = [Conv("features.conv0", 64, 7, 2)], [0]
+    for block in (1, 2):
+        for n in range(6):
+            path = f"features.denseblock{block}.denselayer{n + 1}"
+            for source in before:
+                layers[source].feeds.append(len(layers))
+            layers.append(Conv(f"{path}.conv1", 128, 1, feeds=[len(layers) + 1]))
+            layers.append(Conv(f"{path}.conv2", 32, 3))
+            before = [*before, len(layers) - 1]
+        if block == 1:
+            for source in before:
+                layers[source].feeds.append(len(layers))
+            before = [len(layers)]
+            layers.append(Conv("features.transition1.conv", 128, 1))
+    return layers
+
+
+CONCATENATING = {"densenet", "inception"}
 NETS = {
     "digits": digits,
     "alexnet": alexnet,
@@ -146,6 +166,7 @@ NETS = {
     "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
     "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),
     "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
+    "densenet": densenet,
     "inception": inception,
 }
 
@@ -219,8 +240,15 @@ class FakeTraining:
         )
 
     def _inputs(self) -> list[int]:
-        widths = [3] + [len(ids) for ids in self.ids[:-1]]
-        return widths[: len(self.convs)]
+        """What each layer reads: the concatenation of its sources, or their sum."""
+        widths: list[list[int]] = [[] for _ in self.convs]
+        for conv, ids in zip(self.convs, self.ids, strict=True):
+            for reader in conv.feeds:
+                widths[reader].append(len(ids))
+        if not any(widths):  # a plain chain
+            widths = [[], *([len(ids)] for ids in self.ids[:-1])]
+        united = sum if self.net in CONCATENATING else max
+        return [united(each) if each else 3 for each in widths]
 
     def parameters(self, ids: list[list[int]]) -> int:
         widths = [3] + [len(one) for one in ids]

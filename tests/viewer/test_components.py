@@ -24,6 +24,7 @@ from viewer.components.metric_chart import MetricChart
 from viewer.components.network import NetworkView
 from viewer.components.network_columns import amplitude, thickness
 from viewer.components.staging_bar import Changes, Reply, StagingBar
+from viewer.components.timeline import Timeline
 from viewer.glyphs import Command, PageLink
 from viewer.hub import Hub
 from viewer.layout import State
@@ -254,6 +255,16 @@ def test_the_moment_looked_back_at_is_marked_too(tab: Tab, hub: DirectHub) -> No
     perform(tab, Command(None, "live"))
     assert marks.update() is True
     assert len(marks.source.data["step"]) == 0
+
+
+def test_the_time_slider_says_how_much_is_kept(tab: Tab, hub: DirectHub) -> None:
+    timeline = Timeline(tab)
+    timeline.update()
+    assert timeline.source.data["kept"].startswith("Recorded is every batch since batch 1.")
+    assert hub.state is not None
+    hub.train(hub.state.filters.capacity)
+    timeline.update()
+    assert "every 2 batches" in timeline.source.data["kept"]
 
 
 def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:

@@ -159,6 +159,17 @@ def test_undo_asks_the_training(tab: Tab, hub: DirectHub) -> None:
     )
 
 
+def test_a_stage_opens_and_closes_as_a_whole(make_hub: Callable[..., DirectHub]) -> None:
+    tab = Tab(make_hub("resnet18"), PageLink())
+    tab.update()
+    do(tab, "open", layer=6)
+    do(tab, "open_stage", layer=6)
+    assert len(tab.opened) == 5
+    assert all(name.startswith("layer2.") for name in tab.opened)
+    do(tab, "open_stage", layer=7)
+    assert not tab.opened
+
+
 def test_another_run_begins_with_nothing_staged(tab: Tab, hub: DirectHub) -> None:
     do(tab, "stage_add", layer=1)
     do(tab, "open", layer=1)

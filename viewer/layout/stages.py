@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Stage", "find_stages", "members", "short_name"]
+__all__ = ["Stage", "find_stages", "layers_of", "short_name"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_stages(names: Sequence[str], rank: Sequence[int]) -> list[Stage]:
     ]
 
 
-def members(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
+def layers_of(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
     """The layers of the stage that a layer is in; the layer alone where there are no stages."""
     prefix = _prefix(names, common_prefix(names))
     for stage in stages:

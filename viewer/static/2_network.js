@@ -3,7 +3,7 @@
   "use strict"
   const page = window.revacnn
   const MAX_ZOOM = 24
-  const TITLE_PX = 4.5 // per letter of a stage's title; it may hang over its frame a little
+  const TITLE_PX = 6.3, SMALL_TITLE_PX = 4.9 // per letter of a stage's title
   let plot, model, drag = null, moved = false
 
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value))
@@ -262,7 +262,9 @@
       const stage = data.stages[i], [left] = to_screen(stage.left, 0), [right] = to_screen(stage.right, 0)
       element.style.transform = `translate(${left.toFixed(1)}px, ${data.stage_top}px)`
       element.style.width = `${(right - left).toFixed(1)}px`
-      element.firstChild.hidden = right - left < TITLE_PX * stage.name.length
+      const room = (right - left + 4) / stage.name.length // a title may hang over its frame a little
+      element.firstChild.hidden = room < SMALL_TITLE_PX
+      element.firstChild.dataset.small = room < TITLE_PX
       element.firstChild.title = `${stage.name} · double click to open or close`
       element.style.height = `${plot.clientHeight - data.stage_top - 8}px`
     })

@@ -46,6 +46,7 @@
       const row = panel.children[i].children[j + 1], asked = row.dataset.asked
       row.querySelector("output").textContent = value.text
       if (asked != null && Math.abs(Number(asked) - value.value) <= 1e-6 * Math.abs(value.value)) delete row.dataset.asked
+      row.querySelector("output").dataset.asked = row.dataset.asked ?? ""
     }))
   }
 
