@@ -10,8 +10,9 @@ from msgspec import Struct
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit, RequestBody
+from revacnn_lightning.protocol.requests import Edit, Inspect, RequestBody
 
+from .inspected import InspectedFilters
 from .opened import OpenedLayers
 from .run_state import RunState
 from .wording import clock, count
@@ -47,6 +48,8 @@ class Hub:
         state: what is known of the run.
         problem: why it cannot be attached to, in a sentence.
         shown: when a tab last showed it (monotonic).
+        opened: the layers that tabs show in detail.
+        inspected: the filters of which tabs show what they look for.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Hub:
         self.state = None if connection is None else RunState(connection)
         self.problem = ""
         self.opened = OpenedLayers() if opened is None else opened
+        self.inspected = InspectedFilters()
         self.shown = time.monotonic()
         self._run: Run | None = None
         if connection is not None:
@@ -72,7 +76,9 @@ class Hub:
             for message in self._run.poll():
                 self.state.take(message)
                 self.opened.take(message, self.state)
+                self.inspected.take(message, self.state)
             self.opened.tick(self.state, self._run.request)
+            self.inspected.tick(self.state, self._inspect)
 
     def request(self, edit: RequestBody, title: str, version: int | None) -> str:
         """Ask the training for something; its reply becomes a record of the run state.
@@ -129,6 +135,11 @@ class Hub:
             self._run.close()
             self._run = None
         self.opened.close()
+
+    def _inspect(self, request: Inspect, version: int) -> str:
+        if self._run is None:
+            raise ProtocolError("no training is attached")
+        return self._run.request(request, version=version)
 
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)

@@ -127,6 +127,7 @@
 
   function select(node) {
     page.chosen = node // shown at once; the server's answer confirms it
+    page.also = []
     page.network.dirty = true
     const value = (name) => page.network.value(name, node)
     page.send("select", {layer: value("layer"), first: value("first"), last: value("last")})
@@ -277,6 +278,7 @@
 
   page.drawers.selection = (data) => {
     page.chosen = data.node
+    page.also = data.also
     page.company = data.company
     page.refresh_tip()
     if (page.network != null) page.network.dirty = true
