@@ -68,7 +68,7 @@ def test_keys_zoom_look_back_and_choose_what_is_shown(address: str, open_page: A
     page.wait_for_function("revacnn.parts.timeline.live === false")
     page.keyboard.press("l")
     page.wait_for_function("revacnn.parts.timeline.live === true")
-    page.keyboard.press("3")
+    page.keyboard.press("4")
     page.wait_for_selector("#inspector[data-pane=statistics]")
     page.keyboard.press("1")
     page.wait_for_selector("#inspector[data-pane=layer]")

@@ -54,7 +54,7 @@
     ],
     "Page": [
       ["1", "", "", send("pane", {by: "layer"})], ["2", "", "", send("pane", {by: "maps"})],
-      ["3", "1  2  3", "layer, maps, statistics", send("pane", {by: "statistics"})],
+      ["3", "", "", send("pane", {by: "looks"})], ["4", "1  2  3  4", "layer, maps, looks for, statistics", send("pane", {by: "statistics"})],
       ["j", "", "", () => page.set_motion(page.motion - 0.25)], ["k", "J  K", "less, more motion", () => page.set_motion(page.motion + 0.25)],
       ["t", "T", "dark or light", press("theme")],
       ["?", "?", "this sheet", () => sheet()],
