@@ -143,7 +143,9 @@ def test_a_layer_that_refuses_is_not_staged(tab: Tab, hub: DirectHub) -> None:
 def test_nothing_is_staged_after_the_run_has_ended(tab: Tab, hub: DirectHub) -> None:
     hub.kind = "finished"
     do(tab, "stage_add", layer=1)
-    do(tab, "stage_remove")
+    for command in ("remove", "split", "freeze", "reinitialize"):
+        do(tab, f"stage_{command}")
+    do(tab, "stage_set", ids=[0, 1], weights=[1.0])
     assert tab.staging.rows == []
     assert "ended" in tab.refused(network(tab).layers[0])
 
