@@ -119,6 +119,29 @@ def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv
     return layers
 
 
+def densenet(blocks: list[int]) -> list[Conv]:
+    """A DenseNet as torchvision names it: every layer reads all that came before in its block."""
+    layers = [Conv("features.conv0", 64, 7, 2)]
+    width, before = 64, [0]
+
+    def add(conv: Conv, sources: list[int]) -> int:
+        for source in sources:
+            layers[source].feeds.append(len(layers))
+        layers.append(conv)
+        return len(layers) - 1
+
+    for b, n_layers in enumerate(blocks, start=1):
+        for k in range(1, n_layers + 1):
+            path = f"features.denseblock{b}.denselayer{k}"
+            inner = add(Conv(f"{path}.conv1", 128, 1), before)
+            before = [*before, add(Conv(f"{path}.conv2", 32), [inner])]
+            width += 32
+        if b < len(blocks):
+            width //= 2
+            before = [add(Conv(f"features.transition{b}.conv", width, 1), before)]
+    return layers
+
+
 def inception() -> list[Conv]:
     """A stem and two modules of four parallel branches, whose outputs are concatenated."""
     layers = [Conv("stem.conv", 64, 7, 2)]
@@ -142,26 +165,7 @@ def inception() -> list[Conv]:
     return layers
 
 
-def densenet() -> list[Conv]:
-    """Two dense blocks: each layer reads the outputs of all before it in its block."""
-    layers, before = [Conv("features.conv0", 64, 7, 2)], [0]
-    for block in (1, 2):
-        for n in range(6):
-            path = f"features.denseblock{block}.denselayer{n + 1}"
-            for source in before:
-                layers[source].feeds.append(len(layers))
-            layers.append(Conv(f"{path}.conv1", 128, 1, feeds=[len(layers) + 1]))
-            layers.append(Conv(f"{path}.conv2", 32, 3))
-            before = [*before, len(layers) - 1]
-        if block == 1:
-            for source in before:
-                layers[source].feeds.append(len(layers))
-            before = [len(layers)]
-            layers.append(Conv("features.transition1.conv", 128, 1))
-    return layers
-
-
-CONCATENATING = {"densenet", "inception"}
+CONCATENATING = {"densenet", "densenet121", "inception"}
 NETS = {
     "digits": digits,
     "alexnet": alexnet,
@@ -169,7 +173,8 @@ NETS = {
     "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
     "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),
     "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
-    "densenet": densenet,
+    "densenet": lambda: densenet([6, 6]),
+    "densenet121": lambda: densenet([6, 12, 24, 16]),
     "inception": inception,
 }
 
