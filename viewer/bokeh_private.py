@@ -10,9 +10,11 @@ import logging
 from typing import Any
 
 import bokeh
+from bokeh.document.events import DocumentPatchedEvent
+from bokeh.server.connection import ServerConnection
 from bokeh.server.views.ws import WSHandler
 
-__all__ = ["BOKEH_VERSION", "JAVASCRIPT_NAMES", "send_frames_at_once"]
+__all__ = ["BOKEH_VERSION", "JAVASCRIPT_NAMES", "send_changes_together", "send_frames_at_once"]
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,7 @@ def send_frames_at_once() -> bool:
     Bokeh sends an update as several small frames. With Nagle, each waits for the page's
     acknowledgement of the one before: 40-50 ms per update instead of 9.
     """
-    version = tuple(int(part) for part in bokeh.__version__.split(".")[:2])
-    if version != BOKEH_VERSION or not hasattr(WSHandler, "_async_open"):
-        log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
+    if not _is_known(WSHandler, "_async_open"):
         return False
     if getattr(WSHandler, "_revacnn_nodelay", False):
         return True
@@ -51,3 +51,42 @@ def send_frames_at_once() -> bool:
     WSHandler._async_open = _async_open
     WSHandler._revacnn_nodelay = True
     return True
+
+
+def send_changes_together() -> bool:
+    """Send all that one callback changes as one message; False if this Bokeh is unknown.
+
+    Bokeh sends every changed property by itself, in three frames or more, of which server and page
+    each make a task. A session writes what was changed once its callback is through
+    (``ServerSession._pending_writes``), so the first write may take all changes along.
+    """
+    if not _is_known(ServerConnection, "send_patch_document"):
+        return False
+    if getattr(ServerConnection, "_revacnn_together", False):
+        return True
+
+    def send_patch_document(self: Any, event: DocumentPatchedEvent) -> Any:
+        changes = self.__dict__.setdefault("_revacnn_changes", [])
+        changes.append(event)
+        return _send(self) if len(changes) == 1 else _sent_already()
+
+    ServerConnection.send_patch_document = send_patch_document
+    ServerConnection._revacnn_together = True
+    return True
+
+
+async def _send(connection: Any) -> None:
+    changes, connection._revacnn_changes = connection._revacnn_changes, []
+    await connection._socket.send_message(connection.protocol.create("PATCH-DOC", changes))
+
+
+async def _sent_already() -> None:
+    pass
+
+
+def _is_known(kind: type, name: str) -> bool:
+    version = tuple(int(part) for part in bokeh.__version__.split(".")[:2])
+    if version == BOKEH_VERSION and hasattr(kind, name):
+        return True
+    log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
+    return False

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -17,13 +20,18 @@ from revacnn_lightning.protocol.requests import Edit, RequestBody
 from .opened import OpenedLayers
 from .run_state import RunState
 
-__all__ = ["POLL_MS", "Health", "Hub"]
+__all__ = ["Health", "Hub", "Watcher"]
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 10  # how long a message may lie unread; an empty poll costs some 20 us
 SEEK_SECONDS = 1.0  # how often we look for runs
 SILENT_SECONDS = 5.0  # the training says something about once a second
+
+
+class Watcher(Protocol):
+    """Wants to know when there may be something new."""
+
+    def notice(self) -> None: ...
 
 
 class Health(Struct, frozen=True):
@@ -46,6 +54,9 @@ class Hub:
         runs: the live runs of this machine, newest first.
         problem: why there is no run yet, in a sentence.
         opened: the layers that tabs show in detail.
+        watchers: told after everything that was read, and at every tick; held weakly.
+        on_sockets: called with the sockets to be read from now on, before old ones are closed.
+        on_request: called when something was sent; that may swallow the sign of an arrival.
     """
 
     def __init__(self, connection_file: Path | None = None) -> None:
@@ -54,21 +65,41 @@ class Hub:
         self.runs: list[Connection] = []
         self.problem = ""
         self.opened = OpenedLayers()
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
+        self.on_sockets: Callable[[list[int]], None] = lambda _: None
+        self.on_request: Callable[[], None] = lambda: None
         self._run: Run | None = None
         self._chosen = ""  # the run a person has chosen, as long as it lives
         self._sought = 0.0
 
     def tick(self) -> None:
-        """Take what has arrived; now and then look for a run. Called every `POLL_MS`."""
+        """Look for a run now and then, and after layouts. Called several times a second."""
         now = time.monotonic()
         if now - self._sought >= SEEK_SECONDS:
             self._sought = now
             self._seek()
+        self._take()
         if self._run is not None and self.state is not None:
-            for message in self._run.poll():
-                self.state.take(message)
-                self.opened.take(message, self.state)
             self.opened.tick(self.state, self._run.request)
+        self._tell()
+
+    def read(self) -> None:
+        """Take what has arrived."""
+        if self._take():
+            self._tell()
+
+    def _take(self) -> bool:
+        if self._run is None or self.state is None:
+            return False
+        messages = self._run.poll()
+        for message in messages:
+            self.state.take(message)
+            self.opened.take(message, self.state)
+        return bool(messages)
+
+    def _tell(self) -> None:
+        for watcher in list(self.watchers):
+            watcher.notice()
 
     def request(self, edit: RequestBody, title: str, version: int | None) -> str:
         """Ask the training for something; its reply becomes a record of the run state.
@@ -80,6 +111,7 @@ class Hub:
             raise ProtocolError("no training is attached")
         request_id = self._run.request(edit, version=version)
         self.state.sent(request_id, title)
+        self.on_request()
         return request_id
 
     def preview(self, edit: Edit, version: int | None) -> str:
@@ -90,7 +122,9 @@ class Hub:
         """
         if self._run is None:
             raise ProtocolError("no training is attached")
-        return self._run.request(edit, version=version, dry_run=True)
+        request_id = self._run.request(edit, version=version, dry_run=True)
+        self.on_request()
+        return request_id
 
     def follow(self, run_id: str) -> None:
         """Show this run, which must be among `runs`, from now on."""
@@ -127,6 +161,7 @@ class Hub:
     def _detach(self) -> None:
         self.opened.forget()
         if self._run is not None:
+            self.on_sockets([])
             self._run.close()
             self._run = None
 
@@ -166,3 +201,4 @@ class Hub:
             self.problem = str(error)
             return
         self.state = RunState(connection)
+        self.on_sockets(self._run.sockets())

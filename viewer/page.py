@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from .components.staging_bar import Changes, Reply, StagingBar
 from .components.timeline import Timeline
 from .glyphs import Command, PageLink, Panel
 from .hub import Hub
+from .pacing import Pace
 from .palette import PALETTES, theme
 from .tab import Tab
 
@@ -35,11 +35,7 @@ __all__ = ["Page", "assets"]
 
 log = logging.getLogger(__name__)
 
-TICK_MS = 15  # how soon a returned credit, a snapshot, a reply, a click is noticed
-LOOK_SECONDS = 0.1  # how often things are looked at that come without a message
-FRAME_SECONDS = 0.095  # network, header, staging: at most 10 Hz
-CHARTS_PER_FRAME = 2  # in turn: each at about 2 Hz, never all in one frame
-LOST_SECONDS = 5.0  # an answer that takes longer is not coming
+LOOK_SECONDS = 0.25  # how often things are looked at that come without a message
 
 
 class Page:
@@ -56,11 +52,11 @@ class Page:
         )
         self.fast: list[Component] = [
             self.network,
+            marks,
             *(part(tab) for part in parts),
             *layer_views(tab),
         ]
         self.slow: list[Component] = [
-            marks,
             LossChart(tab, marks.source),
             LearningRateChart(tab, marks.source),
             LayerGradientChart(tab, marks.source),
@@ -72,16 +68,20 @@ class Page:
             FilterGradient(tab, marks.source),
             FilterActivation(tab, marks.source),
         ]
-        self._sent_at = self._looked_at = 0.0
+        self._pace = Pace()
+        self._looked_at = 0.0
+        self._asked_for = False
         self._news: tuple[object, ...] = ()
-        self._turns = itertools.cycle([*self.slow, *self.statistics])
+        self._turns = itertools.cycle(self.slow), itertools.cycle([*self.slow, *self.statistics])
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
+        self.link.on_change("seen", self._on_seen)
+        self.link.on_change("visible", self._on_seen)
 
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
         document.theme = theme(self.tab.palette)
-        panels = [self.network.headers, self.network.selection]
+        panels = list(self.network.panels)
         for component in self.components:
             if isinstance(component.root, Panel):
                 panels.append(component.root)
@@ -92,44 +92,63 @@ class Page:
         self.tab.update()
         for component in self.components:
             component.update()
-        _every(document, TICK_MS, self)
+        self.tab.hub.watchers.add(self)
 
     @property
     def components(self) -> list[Component]:
         """All parts of the page."""
         return [*self.fast, *self.slow, *self.statistics]
 
+    def notice(self) -> None:
+        """There may be something new: have it shown as soon as it may be sent."""
+        document, now = self.link.document, time.monotonic()
+        wait = self._pace.wait(now)
+        if document is None or self._asked_for or wait is None or not self._is_due(now):
+            return
+        self._asked_for = True
+        if wait > 0:
+            document.add_timeout_callback(self.update, 1 + int(1000 * wait))
+        else:
+            document.add_next_tick_callback(self.update)
+
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
-        if not self._may_send() or not self._is_due():
+        self._asked_for = False
+        now = time.monotonic()
+        if self._pace.wait(now) != 0 or not self._is_due(now):
             return
         self.tab.update()
-        due = [next(self._turns) for _ in range(CHARTS_PER_FRAME)]
-        if self.tab.pane != "statistics":
-            due = [component for component in due if component not in self.statistics]
-        changed = [component.update() for component in (*self.fast, *due)]
+        self._news, self._looked_at = self.tab.news(), now
+        changed = [component.update() for component in (*self.fast, *self._charts(now))]
         if any(changed):
-            state = self.tab.state
-            if state is not None and state.snapshot is not None:
-                self.link.stamp = state.snapshot.time
+            self._tell_times()
             self.link.sent += 1
-            self._sent_at = time.monotonic()
+            self._pace.sent(now)
 
-    def _is_due(self) -> bool:
-        """At once when the run has told something new; else now and then, for what time changes."""
-        news, now = self.tab.news(), time.monotonic()
-        if news == self._news and now - self._looked_at < LOOK_SECONDS:
-            return False
-        self._news, self._looked_at = news, now
-        return True
+    def _charts(self, now: float) -> list[Component]:
+        """The next chart whose turn it is: never all in one frame."""
+        if not self._pace.charts_due(now):
+            return []
+        return [next(self._turns[self.tab.pane == "statistics"])]
 
-    def _may_send(self) -> bool:
-        """Not to a hidden tab, and not while the page has yet to paint what it got."""
-        if not self.link.visible:
-            return False
-        since = time.monotonic() - self._sent_at
-        waiting = self.link.sent > self.link.seen
-        return since > (LOST_SECONDS if waiting else FRAME_SECONDS)
+    def _is_due(self, now: float) -> bool:
+        """At once when the run has told something new; else now and then, for what time changes.
+
+        Nothing is ever due in a hidden tab.
+        """
+        new = self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
+        return bool(self.link.visible) and new
+
+    def _tell_times(self) -> None:
+        state = self.tab.state
+        if state is not None and state.snapshot is not None:
+            self.link.stamps = [state.snapshot.time, state.read, time.time()]
+
+    def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
+        """The page has painted, or can be seen again: go on."""
+        if self.link.seen >= self.link.sent:
+            self._pace.answered(time.monotonic())
+        self.notice()
 
     def _on_command(self, event: Command) -> None:
         self.tab.command(event)
@@ -146,18 +165,6 @@ class Page:
             document.theme = theme(palette)
         for component in self.components:
             component.restyle(palette)
-
-
-def _every(document: Document, ms: int, page: Page) -> None:
-    """Update the page periodically, without keeping a closed one alive."""
-    reference = weakref.ref(page)
-
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.update()
-
-    document.add_periodic_callback(call, ms)
 
 
 @lru_cache(maxsize=1)

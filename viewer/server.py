@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tornado.ioloop import PeriodicCallback
-
-from .hub import POLL_MS, Hub
+from .hub import Hub
+from .reading import Reading
 
 __all__ = ["hub", "start", "stop"]
 
 _hub: Hub | None = None
-_loop: PeriodicCallback | None = None
+_reading: Reading | None = None
 
 
 def hub() -> Hub:
@@ -25,21 +24,20 @@ def hub() -> Hub:
 
 def start(arguments: list[str]) -> None:
     """Begin to follow a run; ``--connect FILE`` names its connection file."""
-    global _hub, _loop
+    global _hub, _reading
     parser = argparse.ArgumentParser(prog="revacnn viewer", description=__doc__)
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
     _hub = Hub(parser.parse_args(arguments).connect)
     _hub.opened.start()
-    _loop = PeriodicCallback(_hub.tick, POLL_MS)
-    _loop.start()
+    _reading = Reading(_hub)
 
 
 def stop() -> None:
     """Detach from the run."""
-    global _hub, _loop
-    if _loop is not None:
-        _loop.stop()
-        _loop = None
+    global _hub, _reading
+    if _reading is not None:
+        _reading.close()
+        _reading = None
     if _hub is not None:
         _hub.close()
         _hub = None
