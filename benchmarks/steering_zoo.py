@@ -66,7 +66,7 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     pixels = 64
     if name in ("googlenet", "inception_v3"):
         options |= {"init_weights": False, "aux_logits": True}
-        pixels = 96
+        pixels = 299 if name == "inception_v3" else 96  # its auxiliary head pools 17×17 pixels
     if name.startswith("vit"):
         options["image_size"] = pixels = 64 if name != "vit_h_14" else 56
     if name.startswith("maxvit"):

@@ -21,7 +21,9 @@ from revacnn_lightning.details import Forward
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.inbox import Pending
 from revacnn_lightning.probe import (
+    SAMPLES,
     UserForward,
+    batch_size,
     forward_takes_images,
     forwards_of,
     images_of,
@@ -289,7 +291,8 @@ class ReVACNN(Callback):
 
     def _probe(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> Probe:
         context = trainer.precision_plugin.train_step_context
-        return Probe(forwards_of(module, batch, index, context=context, user_forward=self._forward))
+        forwards = forwards_of(module, batch, index, context=context, user_forward=self._forward)
+        return Probe(forwards, samples=max(1, min(SAMPLES, batch_size(batch))))
 
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
         """Takes a batch of images through the module; None if we do not know how."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bokeh.document import Document
 
+from .commands import perform
 from .components import Component
 from .components.controls import Controls
 from .components.filter_history import FilterActivation, FilterGradient
@@ -151,7 +152,7 @@ class Page:
         self.notice()
 
     def _on_command(self, event: Command) -> None:
-        self.tab.command(event)
+        perform(self.tab, event)
         for component in self.fast:
             component.update()
 

@@ -179,6 +179,8 @@ class PlanSummary(Struct, frozen=True):
     why: str = ""  # why several go together: "one per group: 32"
     parameters_before: int = 0
     parameters_after: int = 0
+    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: not known
+    macs_after: int = 0
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
 

@@ -7,8 +7,10 @@ From a request to an edited network, file by file::
       labels.py       which index of which tensor a channel is
       rules/          what each operation does to labels
       sizes.py uses.py  attributes that count channels
+      products.py     what each call costs, in proportion to which channels
     channels.py     the answer: classes of indices that must be edited together
     planners/       request + channels -> plan.py: EditPlan, pure data, or a refusal
+    macs.py         the plan's multiply-accumulates, before and after
     placement.py    where the columns go: where their labels arrive
     surgery.py      the plan done to parameters, gradients and buffers (resize.py: to one tensor)
       optimizers.py   ... and to the optimizers' state

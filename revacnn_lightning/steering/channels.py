@@ -33,10 +33,11 @@ class Channels:
         norm_after: conv -> the batch norms that normalise its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         uses: attributes of the model's own classes that count channels.
+        products: what the first forward multiplies, on ``samples`` samples.
         epsilon: rounding unit of the coarsest floating type that a conv computed in.
     """
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, samples: int = 1) -> None:
         self.sites: list[Site] = tracer.sites
         self.constants = tracer.constants
         self.filters = tracer.filters
@@ -45,6 +46,8 @@ class Channels:
         self.unlabelled = sorted(tracer.ran - set(tracer.filters))
         self.norm_after = tracer.norm_after
         self.shapes = tracer.shapes
+        self.products = tracer.products
+        self.samples = samples
         self.epsilon = tracer.epsilon
         self.uses = tracer.uses
         self._by_key = {(site.name, site.dim): site for site in self.sites}

@@ -24,6 +24,7 @@ from revacnn_lightning.steering.channels import Channels
 from revacnn_lightning.steering.filters import FilterIds
 from revacnn_lightning.steering.freezing import Freezer
 from revacnn_lightning.steering.journal import Journal, Taken, perform, unperform
+from revacnn_lightning.steering.macs import macs_of
 from revacnn_lightning.steering.plan import EditPlan
 from revacnn_lightning.steering.probe import ForwardRaised, Probe, evaluate, relative_change, trace
 from revacnn_lightning.steering.transaction import Transaction
@@ -135,13 +136,13 @@ class Editor:
                 f"{self.version}; look again and repeat it"
             )
         if isinstance(request, requests.Undo):
-            return self._plan_undo(request)
+            return self._plan_undo(request, probe)
         context = planners.Context(
             self.model, self.channels(probe), self.optimizers, self.frozen_filters
         )
         return planners.make_plan(context, request)
 
-    def _plan_undo(self, request: requests.Undo) -> EditPlan:
+    def _plan_undo(self, request: requests.Undo, probe: Probe) -> EditPlan:
         possible = self.journal.undoable
         if request.count < 1:
             raise Refused(f"the number of edits to undo is {request.count}; it must be at least 1")
@@ -150,9 +151,17 @@ class Editor:
         entries = self.journal.entries[-request.count :]
         now = sum(p.numel() for p in self.model.parameters())
         then = now - sum(e.plan.parameters_after - e.plan.parameters_before for e in entries)
+        # Of an edit that an earlier version of this package planned, they were not written down.
+        known = all(entry.plan.macs_before for entry in entries)
+        macs = macs_of(self.channels(probe)) if known else 0
         titles = [entry.plan.title for entry in reversed(entries)]
         return EditPlan(
-            request, f"Undo: {'; '.join(titles)}", parameters_before=now, parameters_after=then
+            request,
+            f"Undo: {'; '.join(titles)}",
+            parameters_before=now,
+            parameters_after=then,
+            macs_before=macs,
+            macs_after=macs - sum(e.plan.macs_after - e.plan.macs_before for e in entries),
         )
 
     # ---------------------------------------------------------------- changing

@@ -133,6 +133,8 @@ class EditPlan(Struct):
     why: str = ""
     parameters_before: int = 0
     parameters_after: int = 0
+    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: not known
+    macs_after: int = 0
     notes: list[str] = field(default_factory=list)
 
     def summary(self) -> messages.PlanSummary:
@@ -142,6 +144,8 @@ class EditPlan(Struct):
             why=self.why,
             parameters_before=self.parameters_before,
             parameters_after=self.parameters_after,
+            macs_before=self.macs_before,
+            macs_after=self.macs_after,
             notes=self.notes,
         )
 

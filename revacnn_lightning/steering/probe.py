@@ -40,9 +40,11 @@ class Probe:
 
     Each of ``forwards`` runs one and returns its output. All are traced and what they show is
     united; the output of the first is what `verify` compares before and after an edit.
+    ``samples`` is how many it takes: multiply-accumulates are told of one.
     """
 
     forwards: Sequence[Callable[[], Any]]
+    samples: int = 1
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def _traced(model: nn.Module, probe: Probe, watched: Sequence[tuple[str, int, in
     if len(tracer.ran) < len(tracer.convs):
         with quiet(model, False):
             _trace_once(tracer, probe)
-    return Channels(tracer)
+    return Channels(tracer, probe.samples)
 
 
 def _trace_once(tracer: Tracer, probe: Probe) -> None:

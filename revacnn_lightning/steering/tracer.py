@@ -22,6 +22,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.steering.labels import Component, along, dims
+from revacnn_lightning.steering.products import Product, product_of
 from revacnn_lightning.steering.sizes import Expression, remembering
 from revacnn_lightning.steering.uses import SizeMode, Use
 
@@ -103,6 +104,8 @@ class Tracer(TorchDispatchMode):
         self.counted: dict[Expression, Tensor] = {}  # the first channels that each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.epsilon = 0.0  # of the coarsest floating type a conv computed in
+        self.products: list[Product] = []  # of the first forward alone
+        self._forwards = 0  # that were watched
         self._stack: list[nn.Module] = []
         self._label_model(model)
         self._produced = np.zeros(self.atoms, bool)
@@ -249,6 +252,10 @@ class Tracer(TorchDispatchMode):
                 return self.names[id(module)]
         return ""
 
+    def path(self) -> tuple[str, ...]:
+        """The modules of the model whose forwards are running, outermost first."""
+        return tuple([self.names[id(m)] for m in self._stack if id(m) in self.names])
+
     def where(self) -> str:
         return self.module_name() or "the model's forward"
 
@@ -262,6 +269,7 @@ class Tracer(TorchDispatchMode):
     def watching(self) -> Iterator[None]:
         """Around one forward: hooks in, dispatch mode on, and all of it gone afterwards."""
         with ExitStack() as stack:
+            self._forwards += 1
             stack.callback(self._forget)
             for handle in (
                 register_module_forward_pre_hook(self._enter),
@@ -308,6 +316,9 @@ class Tracer(TorchDispatchMode):
         tensors = _tensors((*args, *kwargs.values())) if kwargs else _tensors(args)
         call = Call(func, name, base, args, kwargs, out, tensors, _tensors((out,)))
         self._carry_sources(call)
+        product = product_of(self, call) if self._forwards == 1 else None
+        if product is not None:
+            self.products.append(product)
         self._follow_rule(self, call)
         return out
 

@@ -161,15 +161,15 @@ def test_maps_are_sorted_and_images_stepped_through(page: Any) -> None:
     page.click('button[data-pane="maps"]')
     page.wait_for_function("revacnn.views.maps?.n == 64 && revacnn.parts.input?.label == 'dahlia'")
     values = "revacnn.views.maps.values"
-    order = f"""(column) => {{
+    # Pressed and read in one go: data that come between would be sorted only a while later.
+    order = f"""([name, column]) => {{
+      document.querySelector(`button[data-order="${{name}}"]`).click()
       const view = revacnn.views.maps
-      view.arrange()
       return view.ids.map((_, i) => [view.rank[i], column < 0 ? i : -{values}[2 * i + column]])
         .sort((a, b) => a[0] - b[0]).map((pair) => pair[1])
     }}"""
     for name, column in (("index", -1), ("gradient", 0)):
-        page.click(f'button[data-order="{name}"]')
-        found = page.evaluate(order, column)
+        found = page.evaluate(order, [name, column])
         assert found == sorted(found)
     page.click("#image-after")
     page.wait_for_function("revacnn.parts.input.title.includes('validation image 0')")

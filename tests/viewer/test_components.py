@@ -11,6 +11,7 @@ from bokeh.document import Document
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
+from viewer.commands import perform
 from viewer.components.filter_history import FilterActivation, FilterGradient
 from viewer.components.header import Header
 from viewer.components.inspector import Inspector
@@ -102,7 +103,7 @@ def test_staged_and_accompanying_filters_are_marked(make_hub: Callable[..., Dire
     tab.update()
     view = NetworkView(tab)
     tab.select(0, 5)
-    tab.command(Command(None, "stage_remove"))
+    perform(tab, Command(None, "stage_remove"))
     hub.deliver()
     tab.update()
     view.update()
@@ -185,7 +186,7 @@ def test_the_staging_bar_shows_plan_company_and_refusal(
     tab = Tab(hub, PageLink())
     tab.update()
     bar = StagingBar(tab)
-    tab.command(Command(None, "stage_remove"))
+    perform(tab, Command(None, "stage_remove"))
     bar.update()
     assert bar.source.data["rows"][0]["plan"] == "asked"
     hub.deliver()
@@ -201,7 +202,7 @@ def test_the_staging_bar_shows_plan_company_and_refusal(
 
 def test_a_refused_plan_disables_apply(tab: Tab, hub: DirectHub) -> None:
     hub.training.convs[0].refused = "it is special"  # known to the training, not yet to us
-    tab.command(Command(None, "stage_remove"))
+    perform(tab, Command(None, "stage_remove"))
     hub.deliver()
     tab.update()
     bar = StagingBar(tab)
@@ -212,10 +213,10 @@ def test_a_refused_plan_disables_apply(tab: Tab, hub: DirectHub) -> None:
 
 def test_replies_are_shown_and_kept(tab: Tab, hub: DirectHub) -> None:
     reply, changes = Reply(tab), Changes(tab)
-    tab.command(Command(None, "stage_add"))
+    perform(tab, Command(None, "stage_add"))
     hub.deliver()
     tab.update()
-    tab.command(Command(None, "apply"))
+    perform(tab, Command(None, "apply"))
     reply.update()
     assert reply.source.data["state"] == "sent"
     hub.deliver()
@@ -225,7 +226,7 @@ def test_replies_are_shown_and_kept(tab: Tab, hub: DirectHub) -> None:
     assert reply.source.data["state"] == "applied"
     assert reply.source.data["text"] == "conv1: 9 filters"
     assert changes.source.data["records"][0]["text"] == "applied at batch 3 · conv1: 9 filters"
-    tab.command(Command(None, "dismiss"))
+    perform(tab, Command(None, "dismiss"))
     reply.update()
     assert reply.source.data == {}
     assert len(changes.source.data["records"]) == 1

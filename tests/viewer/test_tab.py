@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.messages import Planned, RefusedReply, Structure
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
 from tests.viewer.conftest import DirectHub
+from viewer.commands import perform
 from viewer.components.network import NetworkView
 from viewer.glyphs import Command, PageLink
 from viewer.layout import State
@@ -17,7 +18,7 @@ from viewer.tab import Tab
 
 
 def do(tab: Tab, command: str, **args: Any) -> None:
-    tab.command(Command(None, command, args))
+    perform(tab, Command(None, command, args))
 
 
 def settle(tab: Tab, hub: DirectHub, rounds: int = 6) -> None:
@@ -78,12 +79,12 @@ def test_staging_asks_for_a_plan_and_apply_sends_it(tab: Tab, hub: DirectHub) ->
     do(tab, "apply")
     sent = [(r.body, r.version) for r in hub.requests if not r.dry_run]
     assert sent == [(RemoveFilters("conv2", [6]), 0)]
-    assert tab.busy
+    assert tab.applying.busy
     settle(tab, hub)
-    assert not tab.busy
+    assert not tab.applying.busy
     assert tab.staging.rows == []
-    assert tab.reply is not None
-    assert (tab.reply.state, tab.reply.text) == ("applied", "conv2: 15 filters")
+    assert tab.applying.reply is not None
+    assert (tab.applying.reply.state, tab.applying.reply.text) == ("applied", "conv2: 15 filters")
 
 
 def test_several_changes_go_one_after_the_other_each_for_its_own_structure(
@@ -114,7 +115,7 @@ def test_a_refusal_is_known_before_apply(tab: Tab, hub: DirectHub) -> None:
     assert isinstance(plan, RefusedReply)
     assert "without filters" in plan.reason
     do(tab, "apply")
-    assert not tab.busy
+    assert not tab.applying.busy
     assert all(request.dry_run for request in hub.requests)
 
 
@@ -151,8 +152,11 @@ def test_undo_asks_the_training(tab: Tab, hub: DirectHub) -> None:
     do(tab, "undo")
     settle(tab, hub)
     assert isinstance(hub.requests[-1].body, Undo)
-    assert tab.reply is not None
-    assert (tab.reply.state, tab.reply.text) == ("refused", "there is no edit to take back")
+    assert tab.applying.reply is not None
+    assert (tab.applying.reply.state, tab.applying.reply.text) == (
+        "refused",
+        "there is no edit to take back",
+    )
 
 
 def test_another_run_begins_with_nothing_staged(tab: Tab, hub: DirectHub) -> None:
@@ -195,7 +199,7 @@ def test_replies_of_a_newer_structure_wait_for_it(tab: Tab, hub: DirectHub) -> N
     assert hub.state is not None
     hub.state.take(replace(applied, version=5))  # type: ignore[type-var]
     tab.update()
-    assert tab.busy
+    assert tab.applying.busy
 
 
 def test_looking_back_shows_what_was(tab: Tab, hub: DirectHub) -> None:

@@ -91,7 +91,8 @@ class NetworkView:
             return self._clear()
         fresh = bool(state.new().any())  # ends with time, not with a message
         company = len(state.plans)  # what goes together is answered as a plan
-        seen = (state, self.tab.clock(), state.shape, self.tab.touched, fresh, company)
+        touched = (self.tab.touched, self.tab.applying.touched)
+        seen = (state, self.tab.clock(), state.shape, touched, fresh, company)
         layout = self._lay_out_if_needed(state, state.structure)
         if layout is None and seen == self._shown:
             return False

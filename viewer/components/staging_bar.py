@@ -32,8 +32,8 @@ class StagingBar(HtmlPart):
             "rows": [_row(row, structure) for row in rows],
             "when": "at the next batch",
             "summary": f"{len(rows)} changes at the next batch",
-            "busy": self.tab.busy,
-            "can_apply": self.tab.may_apply() and not self.tab.busy,
+            "busy": self.tab.applying.busy,
+            "can_apply": self.tab.applying.may_apply() and not self.tab.applying.busy,
             "hint": "The training would refuse this" if refused else "Send to the training",
         }
 
@@ -84,13 +84,13 @@ class Reply(HtmlPart):
     part = "reply"
 
     def content(self) -> dict[str, Any]:
-        if self.tab.error:
-            return {"title": self.tab.error, "state": "refused", "outcome": "", "text": ""}
-        record = self.tab.reply
+        if self.tab.applying.error:
+            return {"title": self.tab.applying.error, "state": "refused", "outcome": "", "text": ""}
+        record = self.tab.applying.reply
         if record is None:
             return {}
-        if record.state in ("applied", "done") and self.tab.reply_age() > APPLIED_SECONDS:
-            self.tab.reply = None
+        if record.state in ("applied", "done") and self.tab.applying.reply_age > APPLIED_SECONDS:
+            self.tab.applying.reply = None
             return {}
         return {
             "title": record.title,
@@ -109,7 +109,11 @@ class Changes(HtmlPart):
         state = self.tab.state
         records = [] if state is None else list(state.records.values())
         ended = self.tab.hub.health().ended
-        why_not = "A change is being applied" if self.tab.busy else "There is no training any more"
+        why_not = (
+            "A change is being applied"
+            if self.tab.applying.busy
+            else "There is no training any more"
+        )
         return {
             "records": [
                 {
@@ -119,7 +123,7 @@ class Changes(HtmlPart):
                 }
                 for record in reversed(records[-SHOWN_RECORDS:])
             ],
-            "can_undo": self.tab.structure is not None and not self.tab.busy and not ended,
+            "can_undo": self.tab.structure is not None and not self.tab.applying.busy and not ended,
             "why_not": why_not,
         }
 

@@ -6,6 +6,7 @@ Nothing in here touches the model.
 from __future__ import annotations
 
 from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering.macs import macs_of, macs_with
 from revacnn_lightning.steering.plan import EditPlan
 from revacnn_lightning.steering.planners import filters, layers, values
 from revacnn_lightning.steering.planners.context import PLANNERS, Context
@@ -19,4 +20,7 @@ def make_plan(context: Context, request: requests.Edit) -> EditPlan:
     Raises:
         Refused: it cannot be done; the message says why.
     """
-    return PLANNERS[type(request)](context, request)
+    plan = PLANNERS[type(request)](context, request)
+    plan.macs_before = macs_of(context.channels)
+    plan.macs_after = macs_with(context.channels, plan, context.model)
+    return plan

@@ -1,0 +1,181 @@
+/* A cloud of thumbnails: where each filter stands, its way there, and how it is painted.
+ *
+ * `page.shown` is what all clouds of the panel share. For tests: `cloud.at(id)` tells where a filter
+ * is on the screen, `cloud.ids`, `cloud.picked()` what is shown and selected. */
+(function () {
+  "use strict"
+  const page = window.revacnn
+  const TWEEN_MS = 600, LEAST_MOVE = 2, STEPS = 24
+  const ODD = page.ODD = ["", "dead", "not finite", "identical to another"] // why a filter stands aside
+  const shown = page.shown = {picked: [], picked_at: 0, hovered: null, lasso: false, sort: "activation", staged: new Set(), frozen: new Set()}
+
+  const clamp = page.clamp = (value, low, high) => Math.min(high, Math.max(low, value))
+  const ease = (t) => 1 - (1 - t) ** 3
+  const light = () => document.documentElement.dataset.theme == "light"
+  page.theme = () => page.themes[light() ? "light" : "dark"]
+
+  class Cloud {
+    constructor(name, canvas) {
+      Object.assign(this, {name, canvas, ids: [], n: 0, scale: 1, shift: [0, 0], before: new Map(), data: {}})
+      this.ctx = canvas.getContext("2d")
+      new ResizeObserver(() => this.draw()).observe(canvas)
+    }
+
+    /** New arrays from the server: set out from where everything stands now. */
+    take(data, model) {
+      const now = this.positions()
+      this.before = new Map(this.ids.map((id, i) => [id, now[i]]))
+      const other_layer = data.layer != this.data.layer
+      this.data = data
+      this.ids = Array.from(data.ids ?? [])
+      this.n = this.ids.length
+      this.row = new Map(this.ids.map((id, i) => [id, i]))
+      for (const name of ["places", "odd", "amp", "values"]) this[name] = data[name] ?? []
+      if (model.atlas !== this.atlas) {
+        this.atlas = model.atlas
+        this.tiles = null // painted when they are first seen
+      }
+      if (other_layer) {
+        this.before.clear()
+        this.whole(false)
+      }
+      this.began = page.motion > 0 && this.moves() ? performance.now() : 0
+      this.draw()
+    }
+
+    /** Whether any filter has a visible way to go from where it stood before. */
+    moves() {
+      return this.ids.some((id, i) => {
+        const from = this.before.get(id), to = this.target(i)
+        return from != null && Math.hypot(to[0] - from[0], to[1] - from[1]) > LEAST_MOVE
+      })
+    }
+
+    size() {
+      const {clientWidth: width, clientHeight: height} = this.canvas
+      return [width, height]
+    }
+
+    /** The pixels of a thumbnail. */
+    side() {
+      const [width, height] = this.size()
+      return clamp(0.62 * Math.min(width, height) / Math.sqrt(Math.max(1, this.n)), 6, 44) * this.scale ** 0.8
+    }
+
+    /** Height (px) of the row of the odd ones. */
+    aside() {
+      return this.odd?.some?.((reason) => reason > 0) ? 40 : 0
+    }
+
+    /** Where filter i is to stand, in pixels. */
+    target(i) {
+      const [width, height] = this.size(), margin = Math.min(26, this.side() / this.scale ** 0.8 / 2 + 3)
+      const [x, y] = [this.places[2 * i], this.places[2 * i + 1]]
+      if (this.odd[i] > 0) return [width / 2 + x * (width / 2 - 16), height - 14]
+      const below = this.aside(), mid = (height - below) / 2
+      const px = width / 2 + x * (width / 2 - margin), py = mid - y * (mid - margin)
+      return [this.shift[0] + px * this.scale, this.shift[1] + py * this.scale]
+    }
+
+    /** Where all stand now, on their way from where they were. */
+    positions() {
+      const t = this.began ? ease(clamp((performance.now() - this.began) / TWEEN_MS, 0, 1)) : 1
+      const all = new Array(this.n)
+      for (let i = 0; i < this.n; i++) {
+        const to = this.target(i), from = t < 1 ? this.before.get(this.ids[i]) : null
+        all[i] = from == null || !isFinite(from[0]) ? to : [from[0] + (to[0] - from[0]) * t, from[1] + (to[1] - from[1]) * t]
+      }
+      if (t >= 1) this.began = 0
+      return all
+    }
+
+    /** Centre of a filter in the window's pixels, for tests. */
+    at(id) {
+      const i = this.row?.get(id), box = this.canvas.getBoundingClientRect()
+      if (i == null) return null
+      const [x, y] = this.positions()[i]
+      return [box.left + x, box.top + y]
+    }
+    picked() {
+      return shown.picked
+    }
+
+    draw() {
+      if (this._waiting || this.canvas.offsetParent == null) return
+      this._waiting = true
+      requestAnimationFrame(() => {
+        this._waiting = false
+        this.paint(this.ctx, devicePixelRatio)
+        if (this.began) requestAnimationFrame(() => this.draw()) // every other frame is enough
+      })
+    }
+
+    paint(ctx, ratio) {
+      const [width, height] = this.size()
+      if (this.canvas.width != width * ratio || this.canvas.height != height * ratio) {
+        this.canvas.width = width * ratio
+        this.canvas.height = height * ratio
+      }
+      ctx.setTransform(ratio, 0, 0, ratio, 0, 0)
+      ctx.clearRect(0, 0, width, height)
+      this.tiles ??= page.paint_atlas(this.atlas, this.data.colouring)
+      if (!this.n || this.tiles == null || this.tiles.n != this.n) return
+      const at = this.positions(), side = this.side(), chosen = new Set(shown.picked), last = []
+      ctx.imageSmoothingEnabled = this.tiles.w > 12
+      this.paint_aside(ctx, width, height)
+      for (let i = 0; i < this.n; i++) {
+        if (!isFinite(at[i][0])) continue
+        if (chosen.has(this.ids[i]) || this.ids[i] === shown.hovered) last.push(i)
+        else this.tile(ctx, i, at[i], this.odd[i] ? Math.min(side, 22) : side)
+      }
+      for (const i of last) {
+        const mine = chosen.has(this.ids[i]), grow = this.growth(this.ids[i] === shown.hovered, chosen.size)
+        this.tile(ctx, i, at[i], Math.max(side * grow, Math.min(24, side * 3)), mine)
+      }
+      this.paint_over(ctx, at)
+    }
+
+    /** How much larger a shown.hovered or selected thumbnail is than the others. */
+    growth(is_hovered, n_selected) {
+      return is_hovered ? 1.7 : n_selected > 6 ? 1.15 : 1.4
+    }
+
+    tile(ctx, i, [x, y], side, mine = false) {
+      const {canvas, across, w, h} = this.tiles, theme = page.theme()
+      const wide = w >= h ? side : side * w / h, high = w >= h ? side * h / w : side
+      const left = x - wide / 2, top = y - high / 2
+      ctx.drawImage(canvas, i % across * w, Math.floor(i / across) * h, w, h, left, top, wide, high)
+      const removed = shown.staged.has(this.ids[i]), id_frozen = shown.frozen.has(this.ids[i])
+      ctx.lineWidth = mine ? 2 : removed || id_frozen ? 1.5 : 1
+      ctx.strokeStyle = removed ? theme.staged : mine ? theme.chosen : id_frozen ? theme.frozen
+        : theme.colours[Math.min(STEPS - 1, this.amp[i] * STEPS | 0)]
+      ctx.strokeRect(left - 0.5, top - 0.5, wide + 1, high + 1)
+      if (removed) {
+        ctx.globalAlpha = 0.35
+        ctx.fillStyle = theme.staged
+        ctx.fillRect(left, top, wide, high)
+        ctx.globalAlpha = 1
+      }
+    }
+
+    /** The line above the odd ones, and how many there are of which kind. */
+    paint_aside(ctx, width, height) {
+      if (!this.aside()) return
+      const style = getComputedStyle(document.documentElement), counts = [0, 0, 0, 0]
+      for (const reason of this.odd) counts[reason] += 1
+      const words = [1, 2, 3].filter((k) => counts[k]).map((k) => `${counts[k]} ${k == 3 ? "identical" : ODD[k]}`)
+      ctx.strokeStyle = style.getPropertyValue("--line")
+      ctx.lineWidth = 1
+      ctx.beginPath()
+      ctx.moveTo(4, height - 40.5)
+      ctx.lineTo(width - 4, height - 40.5)
+      ctx.stroke()
+      ctx.fillStyle = style.getPropertyValue("--muted")
+      ctx.font = `10px ${style.getPropertyValue("--font")}`
+      ctx.textAlign = "right"
+      ctx.fillText(words.join(" · "), width - 6, height - 30)
+    }
+  }
+
+  page.Cloud = Cloud
+})()
