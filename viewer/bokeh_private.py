@@ -6,7 +6,9 @@ one of them changes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import bokeh
@@ -28,6 +30,7 @@ JAVASCRIPT_NAMES = {
     "underlays_el": "canvas view: the element below the plot's canvas",
     "pixel_ratio": "canvas view: device pixels per CSS pixel",
     "subscribed_events": "model: which events are sent to the server",
+    "sync: false": "setv of models: an option, not to send a change to the server",
 }
 
 
@@ -77,7 +80,21 @@ def send_changes_together() -> bool:
 
 async def _send(connection: Any) -> None:
     changes, connection._revacnn_changes = connection._revacnn_changes, []
-    await connection._socket.send_message(connection.protocol.create("PATCH-DOC", changes))
+    message, handler = connection.protocol.create("PATCH-DOC", changes), connection._socket
+    with _as_one_piece(handler):
+        await handler.send_message(message)
+
+
+@contextlib.contextmanager
+def _as_one_piece(handler: Any) -> Iterator[None]:
+    """Gather a message's many small frames: each by itself would wake the browser up."""
+    if handler.ws_connection is not None:
+        handler.set_nodelay(False)
+    try:
+        yield
+    finally:
+        if handler.ws_connection is not None:
+            handler.set_nodelay(True)  # sends what was gathered
 
 
 async def _sent_already() -> None:

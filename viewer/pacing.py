@@ -4,10 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Pace"]
 
-PERIOD = 0.1  # s between frames, on average
-SLACK = 0.03  # s: a snapshot that comes a little early need not wait
+PERIOD = 0.08  # s between frames with new numbers, on average: a training at 10 Hz never waits
+SLACK = 0.04  # s: numbers that come a little early need not wait
+APART = 0.04  # s from any frame to one that brings no new numbers
 LOST = 5.0  # s; an answer that takes longer is not coming
-CHART_PERIOD = 0.1  # s between two charts; each costs a page more than all the nodes
 CHART_SHARE = 3.0  # charts wait this many times as long as a frame takes to be painted
 MEMORY = 0.3  # weight of the newest answer in the mean
 
@@ -24,17 +24,17 @@ class Pace:
         self._due = self._sent_at = self._charts_at = float("-inf")
         self._waiting = False
 
-    def wait(self, now: float) -> float | None:
-        """Seconds until a frame may be sent; None: not before the last one is answered."""
+    def wait(self, now: float, *, numbers: bool) -> float | None:
+        """Seconds until a frame, with new numbers or without, may be sent; None: no credit."""
         if self._waiting and now - self._sent_at < LOST:
             return None
-        return max(0.0, self._due - now)
+        return max(0.0, (self._due if numbers else self._sent_at + APART) - now)
 
-    def sent(self, now: float) -> None:
+    def sent(self, now: float, *, numbers: bool) -> None:
         """A frame has been sent."""
         self._sent_at, self._waiting = now, True
-        # The average is kept: what was sent early is paid for by the next.
-        self._due = max(self._due, now - SLACK) + PERIOD
+        if numbers:  # the average is kept: what was sent early is paid for by the next
+            self._due = min(max(self._due, now - SLACK), now) + PERIOD
 
     def answered(self, now: float) -> None:
         """The page has painted what it was sent."""
@@ -44,7 +44,7 @@ class Pace:
 
     def charts_due(self, now: float) -> bool:
         """Whether a chart may go with this frame: a page that lags gets fewer."""
-        if now - self._charts_at < max(CHART_PERIOD, CHART_SHARE * self.lag) - SLACK:
+        if now - self._charts_at < max(PERIOD, CHART_SHARE * self.lag) - SLACK:
             return False
         self._charts_at = now
         return True

@@ -73,6 +73,7 @@ class Page:
         self._looked_at = 0.0
         self._asked_for = False
         self._news: tuple[object, ...] = ()
+        self._clock: tuple[float, ...] = ()
         self._turns = itertools.cycle(self.slow), itertools.cycle([*self.slow, *self.statistics])
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
@@ -82,8 +83,9 @@ class Page:
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
         document.theme = theme(self.tab.palette)
-        panels = list(self.network.panels)
+        panels: list[Panel] = []
         for component in self.components:
+            panels += getattr(component, "panels", ())
             if isinstance(component.root, Panel):
                 panels.append(component.root)
             elif not isinstance(component, EditMarks):
@@ -103,8 +105,10 @@ class Page:
     def notice(self) -> None:
         """There may be something new: have it shown as soon as it may be sent."""
         document, now = self.link.document, time.monotonic()
-        wait = self._pace.wait(now)
-        if document is None or self._asked_for or wait is None or not self._is_due(now):
+        if document is None or self._asked_for or not self._is_due(now):
+            return
+        wait = self._pace.wait(now, numbers=self._has_numbers())
+        if wait is None:
             return
         self._asked_for = True
         if wait > 0:
@@ -115,16 +119,21 @@ class Page:
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
         self._asked_for = False
-        now = time.monotonic()
-        if self._pace.wait(now) != 0 or not self._is_due(now):
+        now, numbers = time.monotonic(), self._has_numbers()
+        if self._pace.wait(now, numbers=numbers) != 0 or not self._is_due(now):
             return
         self.tab.update()
         self._news, self._looked_at = self.tab.news(), now
+        self._clock = self.tab.clock()
         changed = [component.update() for component in (*self.fast, *self._charts(now))]
         if any(changed):
             self._tell_times()
             self.link.sent += 1
-            self._pace.sent(now)
+            self._pace.sent(now, numbers=numbers)
+
+    def _has_numbers(self) -> bool:
+        """Whether other numbers are to be shown than before."""
+        return self.tab.clock() != self._clock
 
     def _charts(self, now: float) -> list[Component]:
         """The next chart whose turn it is: never all in one frame."""

@@ -46,6 +46,7 @@ class NetworkView:
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
         self._shown: tuple[Any, ...] = ()
+        self._told: tuple[Any, ...] = ()
         self._serials: dict[str, int] = {}
         self._frames = 0
 
@@ -106,7 +107,7 @@ class NetworkView:
     def _clear(self) -> bool:
         if self.layout is None:
             return False
-        self.layout, self._laid_out, self._shown = None, (), ()
+        self.layout, self._laid_out, self._shown, self._told = None, (), (), ()
         self.source.data, self.flow.data = columns.empty_nodes(), columns.empty_flow()
         self.arcs.data = {name: [] for name in self.arcs.data}
         self.numbers.data, self.strokes.data = {}, {}
@@ -149,7 +150,10 @@ class NetworkView:
         if anew:
             self.source.data = columns.node_columns(structure, layout, self._serials)
             self.flow.data = columns.flow_columns(layout)
-        self.numbers.data = {"state": states, "amp": columns.amplitude(gradient), **shown}
+        told = (self.tab.clock(), state, state.shape)
+        if told != self._told or not np.array_equal(states, self.numbers.data["state"]):
+            self._told = told
+            self.numbers.data = {"state": states, "amp": columns.amplitude(gradient), **shown}
         self._draw_strokes(layout, shown.get("activation"), states, anew=anew)
         self._tell_selection(state, structure, layout, self._selected_node(layout))
 
@@ -163,9 +167,9 @@ class NetworkView:
     ) -> None:
         staged = np.zeros(len(layout.flow.x), np.uint8)
         staged[columns.paths_of(layout, np.flatnonzero(states == State.STAGED))] = 1
-        remarked = anew or not np.array_equal(staged, self.strokes.data["staged"])
         self._frames += 1
-        if not remarked and self._frames % PATHS_EVERY:
+        due = anew or self._frames % PATHS_EVERY == 0
+        if not due and np.array_equal(staged, self.strokes.data["staged"]):
             return
         weight = np.zeros(len(staged), np.float32)
         if activation is not None:

@@ -118,9 +118,16 @@
     if (node >= 0) page.send("open", {layer: page.network.value("layer", node)})
   }
 
+  /** Ring and path of a node. */
+  function choose(node) {
+    if (node === page.chosen) return
+    page.chosen = node
+    page.flow?.draw()
+    if (page.network != null) page.network.dirty = true
+  }
+
   function select(node) {
-    page.chosen = node // shown at once; the server's answer confirms it
-    page.network.dirty = true
+    choose(node) // shown at once; the server's answer confirms it
     const value = (name) => page.network.value(name, node)
     page.send("select", {layer: value("layer"), first: value("first"), last: value("last")})
   }
@@ -288,8 +295,10 @@
     page.headers?.forEach((element, i) => element.setAttribute("data-current", i === current))
   }
 
+  page.drawers.strokes = () => page.flow?.draw()
+
   page.drawers.selection = (data) => {
-    page.chosen = data.node
+    choose(data.node)
     page.company = data.company
     page.refresh_tip()
     if (page.network != null) page.network.dirty = true
