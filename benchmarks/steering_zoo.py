@@ -69,12 +69,13 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
         pixels = 299 if name == "inception_v3" else 96  # its auxiliary head pools 17×17 pixels
     if name.startswith("vit"):
         options["image_size"] = pixels = 64 if name != "vit_h_14" else 56
-    if name.startswith("maxvit"):
-        options |= {"input_size": (64, 64), "partition_size": 2}
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        model = torchvision.models.get_model(name, weights=None, **options)
+        if name == "maxvit_t":
+            model = small_maxvit(pixels)
+        else:
+            model = torchvision.models.get_model(name, weights=None, **options)
     if name.startswith("vgg"):  # 4096 units between the linear layers test nothing that 64 do not
         first = model.classifier[0]
         model.classifier = nn.Sequential(
@@ -83,6 +84,20 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     model = model.double()
     x = torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
     return randomised(model, x), x, torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
+
+
+def small_maxvit(pixels: int) -> nn.Module:
+    """maxvit_t with windows of 2×2: its own of 7×7 take images of 224 pixels and no others."""
+    return torchvision.models.MaxVit(
+        input_size=(pixels, pixels),
+        stem_channels=64,
+        partition_size=2,
+        block_channels=[64, 128, 256, 512],
+        block_layers=[2, 2, 5, 2],
+        head_dim=32,
+        stochastic_depth_prob=0.2,
+        num_classes=100,
+    )
 
 
 def output(model: nn.Module, x: Tensor) -> Tensor:

@@ -187,6 +187,7 @@ class ReVACNN(Callback):
             self._endpoints,
             images=functools.partial(_validation_image, trainer),
             forward=self._forward_of_images(pl_module),
+            cannot_look=_cannot_look(trainer),
         )
         rank_zero_info(
             "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
@@ -263,7 +264,7 @@ class ReVACNN(Callback):
             ],
             metrics=self._metrics,
             loss_factor=1 / accumulated,  # Lightning hands the loss on divided
-            image=lambda: _first_image(batch),
+            images=lambda: images_of(batch),
         )
 
     @_harmless
@@ -342,12 +343,6 @@ class ReVACNN(Callback):
         return editor.journal if editor is not None and editor.model is module else None
 
 
-def _first_image(batch: Any) -> Tensor | None:
-    """The first image of a batch, (channels, H, W)."""
-    images = images_of(batch)
-    return images[0] if images is not None and images.ndim == 4 and len(images) else None
-
-
 def _validation_image(trainer: Trainer, index: int) -> Tensor:
     """Image ``index`` of the (first) validation data set, on the model's device.
 
@@ -374,6 +369,14 @@ def _cannot_edit(trainer: Trainer) -> str:
             f"this training runs in {trainer.world_size} processes; the network can only be "
             "changed in a training of one process for now"
         )
+    return ""
+
+
+def _cannot_look(trainer: Trainer) -> str:
+    """Why this process may not run the network by itself in between; "" if it may."""
+    if trainer.world_size > 1:
+        count = trainer.world_size
+        return f"this training runs in {count} processes, which must run the network together"
     return ""
 
 

@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.requests import Watch
 from revacnn_lightning.telemetry.detail import Packed
 from revacnn_lightning.telemetry.recorder import Recorder
 
-__all__ = ["OpenedLayers"]
+__all__ = ["OpenedLayers", "half", "shown_image"]
 
 NOTHING = np.zeros(0, np.float16)
 PARTS = 8  # per side of a map, of which the means are its features: 64 of them
@@ -98,7 +98,7 @@ class OpenedLayers:
                 gradients=_gradients(detail, modules[detail.layer]),
                 activations=_maps(detail.maps),
                 activation_gradients=_maps(detail.map_gradients),
-                image=NOTHING if shown is None else _image(shown),
+                image=NOTHING if shown is None else shown_image(shown),
                 image_index=self._index,
             )
             for detail in details
@@ -138,21 +138,22 @@ def _pictures(weight: Tensor, conv: Any) -> np.ndarray:
             return NOTHING
         weight = weight.transpose(0, 1)  # (C, inputs, h, w)
     if weight.shape[1] == 3:
-        return _half(weight.permute(0, 2, 3, 1))
+        return half(weight.permute(0, 2, 3, 1))
     strongest = weight.float().square().sum((2, 3)).argmax(1)
-    return _half(weight[torch.arange(len(weight), device=weight.device), strongest])
+    return half(weight[torch.arange(len(weight), device=weight.device), strongest])
 
 
-def _image(image: Tensor) -> np.ndarray:
+def shown_image(image: Tensor) -> np.ndarray:
+    """An input image (channels, H, W) as it is sent: not too large."""
     image = image.detach().float()
     largest = max(image.shape[-2:])
     if largest > LARGEST_IMAGE:
         factor = LARGEST_IMAGE / largest
         image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
-    return _half(image)
+    return half(image)
 
 
-def _half(tensor: Tensor) -> np.ndarray:
+def half(tensor: Tensor) -> np.ndarray:
     """To the host as float16, scaled to at most 1 in magnitude, which float16 holds for sure."""
     tensor = tensor.float()
     largest = torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().amax()

@@ -20,6 +20,7 @@ from revacnn_lightning.description import Topology, describe
 from revacnn_lightning.details import Forward, Images, OpenedLayers, no_images
 from revacnn_lightning.errors import RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
+from revacnn_lightning.looking import Looking
 from revacnn_lightning.progress import Facts, Progress, Rate, snapshot
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -33,7 +34,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Edit, SetHyperparameter, Watch
+from revacnn_lightning.protocol.requests import Command, Edit, Inspect, SetHyperparameter, Watch
 from revacnn_lightning.station import Endpoints, Station
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder
@@ -59,6 +60,7 @@ class Session:
         endpoints: where to listen.
         images: gives an image of the validation data by its index.
         forward: takes a batch of one image through the model; None: it cannot be done.
+        cannot_look: why the model must not be run in between, for what its filters look for.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Session:
         *,
         images: Images = no_images,
         forward: Forward | None = None,
+        cannot_look: str = "",
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         self.model = model
@@ -87,6 +90,7 @@ class Session:
         self._paused = False
         self._steps = 0  # single batches to train although paused
         self._opened = OpenedLayers(recorder, model, images, forward)
+        self._looking = Looking(recorder, model, images, forward, cannot_look)
         self._topology = Topology(version=-1)
         self._last_beat = 0.0
         self._station = Station(self.run, type(model).__name__, endpoints)
@@ -153,7 +157,7 @@ class Session:
         learning_rates: list[float],
         metrics: dict[str, float],
         loss_factor: float = 1.0,
-        image: Callable[[], Tensor | None] = lambda: None,
+        images: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         """Publish what the batch told.
 
@@ -163,7 +167,7 @@ class Session:
             metrics: what the module has logged.
             loss_factor: what the loss, and with it all gradients, was multiplied by:
                 1 / accumulated batches. It is divided out.
-            image: the first image of the batch, for the details of opened layers.
+            images: of the batch, (B, channels, H, W), for what is shown of opened layers.
         """
         if isinstance(loss, Tensor):
             loss = loss.detach().clone()
@@ -179,9 +183,13 @@ class Session:
             version=self.version,
             step=self._progress.step,
             grad_scale=loss_factor,
-            image=image,
+            image=lambda: _first(images()),
         ):
             self._publish(detail)
+        for inspection in self._looking.read(
+            run=self.run, version=self.version, step=self._progress.step, images=images
+        ):
+            self._publish(inspection)
         self.beat_if_due("training")
 
     # ------------------------------------------------------------------ requests
@@ -204,6 +212,8 @@ class Session:
         """Plan or carry out one request."""
         edit = request.body
         try:
+            if isinstance(edit, Inspect):
+                self._check_version(request.version)
             if isinstance(edit, Command):
                 return Done(request.id, self._command(edit))
             if cannot_edit:
@@ -225,6 +235,9 @@ class Session:
         controls = self.controls
         if isinstance(command, Watch):
             self._opened.watch(command)
+            return ""
+        if isinstance(command, Inspect):
+            self._looking.inspect(command)
             return ""
         if isinstance(command, SetHyperparameter):
             done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
@@ -289,6 +302,7 @@ class Session:
         self._edited = False
 
     def _structure_changed(self) -> None:
+        self._looking.forget()
         self.version += 1 if self.structure is not None else 0
         self._publish_structure()
 
@@ -330,3 +344,7 @@ class Session:
             detail=detail,
             groups=groups_of(self.controls.optimizers),
         )
+
+
+def _first(images: Tensor | None) -> Tensor | None:
+    return images[0] if images is not None and images.ndim == 4 and len(images) else None

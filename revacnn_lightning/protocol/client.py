@@ -22,6 +22,7 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    Inspection,
     Message,
     Planned,
     PlanSummary,
@@ -32,7 +33,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Control, Edit, RequestBody
+from revacnn_lightning.protocol.requests import Command, Control, Edit, Inspect, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 
 __all__ = ["Run", "attach"]
@@ -108,6 +109,41 @@ class Run:
         reply = self._await(self.request(command), timeout)
         assert isinstance(reply, Done)
         return reply.detail
+
+    def inspect(
+        self, layer: str, filter: int, *, image: int | None = None, timeout: float = 60.0
+    ) -> Inspection:
+        """What a filter looks for, as the training tells it next.
+
+        The training images that excite it are gathered from now on, for about ten seconds: ask
+        again, and there are more of them.
+
+        Args:
+            layer: name of a conv.
+            filter: index of one of its filters in the structure as last heard of.
+            image: index into the validation data of the image in which it is told what excites
+                the filter; None: the first of the batch.
+            timeout: seconds to wait; a running training answers within a batch or two seconds.
+
+        Raises as `ask` does.
+        """
+        deadline = time.monotonic() + timeout
+        self._await(self.request(Inspect(layer, filter, image), version=self._version()), timeout)
+        while time.monotonic() < deadline:
+            messages, found = self._receive(), None
+            for message in messages:
+                if isinstance(message, Inspection):
+                    mine = (message.layer, message.filter, message.image_index)
+                    found = message if mine == (layer, filter, image) else found
+            self._put_aside += [message for message in messages if message is not found]
+            if found is not None:
+                return found
+            del self._put_aside[:-1024]
+            time.sleep(POLL_SECONDS)
+        raise RequestTimeout(
+            f"no batch of run {self.connection.run} has ended within {timeout:g} s; it may be "
+            "validating, paused or gone"
+        )
 
     def plan(self, edit: Edit, *, timeout: float = 60.0) -> PlanSummary:
         """What `ask` would do, without doing it. Raises as `ask` does."""

@@ -1,8 +1,9 @@
 """Every message, and the one inverse pair `encode(message) -> frames`, `decode(frames) -> message`.
 
 A message is ``[topic, header, buffer...]``: the topic names the struct (and is what a subscriber
-filters on), the header is the struct in msgpack, the buffers are raw little-endian float arrays
-(float32, details float16) that the header describes. The format on one page: README.md, "The wire".
+filters on), the header is the struct in msgpack, the buffers are raw little-endian arrays (float32;
+float16 in details, uint8 for pixels) that the header describes. The format on one page: README.md,
+"The wire".
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = [
     "Detail",
     "Done",
     "FilterSet",
+    "Find",
+    "Inspection",
     "Layer",
     "Message",
     "ParameterGroup",
@@ -140,6 +143,51 @@ class Detail(Struct, frozen=True, tag="detail"):
     label: str = ""
 
 
+class Find(Struct, frozen=True):
+    """A training image that excites a filter.
+
+    ``crop`` uint8 (1 or 3, h, w): what the unit that responds most sees of the image, scaled to
+    the image's own range, and down where it is large. ``box``: top, left, bottom, right of that,
+    in pixels of the image, whose ``size`` is (H, W). ``step``: the batch that it was in.
+    """
+
+    crop: np.ndarray
+    box: tuple[int, int, int, int]
+    size: tuple[int, int]
+    response: float
+    step: int
+
+
+class Inspection(Struct, frozen=True, tag="inspection"):
+    """What a filter looks for; ``filter`` is its index in structure ``version``.
+
+    ``finds``: the training images of recent batches that excite it most, the strongest first, nine
+    at most; ``finds_refused``: what is to be said of them, why there are none or not cropped.
+
+    ``image`` is the shown one as in `Detail`, and ``size`` that of the original. The strongest
+    ``response`` to it comes from what lies in ``box`` of the original. ``deconvolution`` and
+    ``guided`` (channels, h, w) tell of these pixels how they excite the filter, float16 of at most
+    1 in magnitude; of shape (0,) where that cannot be told, for the reason ``refused``.
+    """
+
+    run: str
+    version: int
+    step: int
+    layer: str
+    filter: int
+    image: np.ndarray
+    deconvolution: np.ndarray
+    guided: np.ndarray
+    finds: list[Find] = field(default_factory=list)
+    finds_refused: str = ""
+    sees: tuple[int, int] = (0, 0)  # height and width of the receptive field; (0, 0): not known
+    response: float | None = None
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    size: tuple[int, int] = (0, 0)
+    image_index: int | None = None  # into the validation data; None: first of the batch
+    refused: str = ""
+
+
 class ParameterGroup(Struct, frozen=True):
     """Hyper-parameters of one parameter group as they are now; None: the optimizer has none."""
 
@@ -228,12 +276,13 @@ class RefusedReply(Struct, frozen=True, tag="refused"):
 
 
 Reply = Planned | Applied | Done | RefusedReply
-Message = Structure | Snapshot | Detail | Status | Request | Reply
+Message = Structure | Snapshot | Detail | Inspection | Status | Request | Reply
 
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,
     b"snapshot": Snapshot,
     b"detail": Detail,
+    b"inspection": Inspection,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,
@@ -244,18 +293,21 @@ _TYPES: dict[bytes, Any] = {
 _TOPICS = {cls: topic for topic, cls in _TYPES.items()}
 
 
+_DTYPES: dict[str, Literal["f2", "f4", "u1"]] = {"f2": "f2", "u1": "u1"}  # all others as f4
+
+
 class _Array(Struct, frozen=True):
     """Stands in the header for an array: its shape and type, and which buffer frame holds it."""
 
     shape: list[int]
     frame: int
-    dtype: Literal["f2", "f4"] = "f4"
+    dtype: Literal["f2", "f4", "u1"] = "f4"
 
 
 def _extract(arrays: list[np.ndarray], value: Any) -> Any:
     """Encoder hook: move an array out of the header into a buffer frame."""
     if isinstance(value, np.ndarray):
-        dtype: Literal["f2", "f4"] = "f2" if value.dtype == np.float16 else "f4"
+        dtype = _DTYPES.get(value.dtype.str[1:], "f4")
         arrays.append(np.ascontiguousarray(value, dtype=f"<{dtype}"))
         return _Array(list(value.shape), len(arrays) - 1, dtype)
     raise NotImplementedError(f"messages hold no {type(value).__name__}")

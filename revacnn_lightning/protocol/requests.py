@@ -17,6 +17,7 @@ __all__ = [
     "Edit",
     "Freeze",
     "InsertLayer",
+    "Inspect",
     "MergeFilters",
     "Reinitialize",
     "RemoveFilters",
@@ -146,6 +147,19 @@ class Watch(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     smoothed: bool = True
 
 
+class Inspect(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send what a filter looks for (`messages.Inspection`) for the next few seconds.
+
+    A viewer repeats this while it shows the filter; the interest expires when the viewer does.
+    ``image``: index into the validation data of the image in which it is shown what excites the
+    filter; None: the first of the current batch.
+    """
+
+    layer: str
+    filter: int
+    image: int | None = None
+
+
 Edit = (
     AddFilters
     | RemoveFilters
@@ -158,5 +172,5 @@ Edit = (
     | MergeFilters
     | Undo
 )
-Command = Control | SetHyperparameter | Watch
+Command = Control | SetHyperparameter | Watch | Inspect
 RequestBody = Edit | Command

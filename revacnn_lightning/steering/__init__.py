@@ -5,6 +5,7 @@ From a request to an edited network, file by file::
     probe.py        real forwards of the model that leave no mark on it
     tracer.py       watches one: every aten call is shown to a rule
       labels.py       which index of which tensor a channel is
+      trace.py        what rules read and note (facts.py: the notes)
       rules/          what each operation does to labels
       sizes.py uses.py  attributes that count channels
       products.py     what each call costs, in proportion to which channels

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from revacnn_lightning.steering.tracer import Site, Tracer
+from revacnn_lightning.steering.facts import Site
+from revacnn_lightning.steering.trace import Trace
 
 __all__ = ["Channels"]
 
@@ -37,33 +38,33 @@ class Channels:
         epsilon: rounding unit of the coarsest floating type that a conv computed in.
     """
 
-    def __init__(self, tracer: Tracer, samples: int = 1) -> None:
-        self.sites: list[Site] = tracer.sites
-        self.constants = tracer.constants
-        self.filters = tracer.filters
-        self.edges = sorted(tracer.edges)
-        self.untraced = [name for name in tracer.convs if name not in tracer.ran]
-        self.unlabelled = sorted(tracer.ran - set(tracer.filters))
-        self.norm_after = tracer.norm_after
-        self.shapes = tracer.shapes
-        self.products = tracer.products
+    def __init__(self, trace: Trace, samples: int = 1) -> None:
+        self.sites: list[Site] = trace.sites
+        self.constants = trace.constants
+        self.filters = trace.filters
+        self.edges = sorted(trace.edges)
+        self.untraced = [name for name in trace.convs if name not in trace.ran]
+        self.unlabelled = sorted(trace.ran - set(trace.filters))
+        self.norm_after = trace.norm_after
+        self.shapes = trace.shapes
+        self.products = trace.products
         self.samples = samples
-        self.epsilon = tracer.epsilon
-        self.uses = tracer.uses
+        self.epsilon = trace.epsilon
+        self.uses = trace.uses
         self._by_key = {(site.name, site.dim): site for site in self.sites}
         self._starts = np.array([site.start for site in self.sites], int)
-        self._of = _components(tracer.atoms, tracer.unions)
+        self._of = _components(trace.atoms, trace.unions)
         self._order = np.argsort(self._of, kind="stable")
-        self._bounds = np.searchsorted(self._of[self._order], np.arange(tracer.atoms + 1))
-        self._pins = self._reasons(tracer.pins)
-        self._mixes = self._reasons(tracer.mixes)
-        self._is_input = _mask(tracer.atoms, tracer.inputs)
-        self._is_output = _mask(tracer.atoms, tracer.outputs)
-        self.arrival = np.full(tracer.atoms, -1)
-        for atoms, arriving in reversed(tracer.arrivals):  # the first to arrive is kept
+        self._bounds = np.searchsorted(self._of[self._order], np.arange(trace.atoms + 1))
+        self._pins = self._reasons(trace.pins)
+        self._mixes = self._reasons(trace.mixes)
+        self._is_input = _mask(trace.atoms, trace.inputs)
+        self._is_output = _mask(trace.atoms, trace.outputs)
+        self.arrival = np.full(trace.atoms, -1)
+        for atoms, arriving in reversed(trace.arrivals):  # the first to arrive is kept
             self.arrival[atoms] = arriving
-        dead = tracer._watched.copy()
-        dead &= np.isin(np.arange(len(dead)), self.arrival) & ~tracer.alive[: len(dead)]
+        dead = trace.watched.copy()
+        dead &= np.isin(np.arange(len(dead)), self.arrival) & ~trace.alive[: len(dead)]
         self.dead = np.flatnonzero(dead)  # watched atoms that reach consumers as zeros only
 
     def _reasons(self, noted: Sequence[tuple[np.ndarray, str]]) -> dict[int, str]:

@@ -10,8 +10,8 @@ from torch import nn
 
 from revacnn_lightning.steering import layers
 from revacnn_lightning.steering.channels import Channels
+from revacnn_lightning.steering.facts import Product
 from revacnn_lightning.steering.plan import EditPlan, LayerEdit, order_of
-from revacnn_lightning.steering.products import Product
 
 __all__ = ["macs_of", "macs_with"]
 

@@ -154,16 +154,16 @@ def _traced(model: nn.Module, probe: Probe, watched: Sequence[tuple[str, int, in
     tracer = Tracer(model, watched)
     with quiet(model, None if model.training else True):
         _trace_once(tracer, probe)
-    if len(tracer.ran) < len(tracer.convs):
+    if len(tracer.trace.ran) < len(tracer.trace.convs):
         with quiet(model, False):
             _trace_once(tracer, probe)
-    return Channels(tracer, probe.samples)
+    return Channels(tracer.trace, probe.samples)
 
 
 def _trace_once(tracer: Tracer, probe: Probe) -> None:
     for forward in probe.forwards:
         with tracer.watching():
-            tracer.output(run(forward), tensors_in)
+            tracer.trace.output(run(forward), tensors_in)
 
 
 def evaluate(model: nn.Module, probe: Probe) -> list[Tensor]:

@@ -9,48 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from revacnn_lightning.steering.facts import Call, Product
 from revacnn_lightning.steering.labels import dims
+from revacnn_lightning.steering.trace import Trace
 
-if TYPE_CHECKING:
-    from revacnn_lightning.steering.tracer import Call, Tracer
-
-__all__ = ["Product", "product_of"]
+__all__ = ["product_of"]
 
 
-class Product(NamedTuple):
-    """One call that multiplies, on all samples of the traced batch.
-
-    Attributes:
-        modules: whose forwards it is part of, outermost first.
-        macs: multiply-accumulates.
-        sides: the atoms along each dimension that ``macs`` is proportional to.
-        places: (sample, pixel) pairs of a conv's output; 0 if it is no conv.
-    """
-
-    modules: tuple[str, ...]
-    macs: int
-    sides: tuple[np.ndarray, ...]
-    places: int = 0
-
-
-def product_of(tracer: Tracer, call: Call) -> Product | None:
+def product_of(trace: Trace, call: Call) -> Product | None:
     """What a call multiplies; None if it multiplies nothing that is counted."""
     count = _COUNTS.get(call.base)
     if count is None and call.base.startswith("_scaled_dot_product"):
         count = _attention
-    return None if count is None else count(tracer, call)
+    return None if count is None else count(trace, call)
 
 
-def _convolution(tracer: Tracer, call: Call) -> Product:
+def _convolution(trace: Trace, call: Call) -> Product:
     """The whole weight at every pixel of the output; transposed, at every pixel of the input."""
     x, weight, transposed = call.args[0], call.args[1], call.args[6]
     macs = weight.numel() * _places(x if transposed else call.out)
-    return Product(tracer.path(), macs, _sides(tracer, (weight, 0), (weight, 1)), _places(call.out))
+    return Product(trace.path(), macs, _sides(trace, (weight, 0), (weight, 1)), _places(call.out))
 
 
 def _places(activation: Tensor) -> int:
@@ -58,36 +40,36 @@ def _places(activation: Tensor) -> int:
     return activation.shape[0] * math.prod(activation.shape[2:])
 
 
-def _matrix_product(tracer: Tracer, call: Call) -> Product:
+def _matrix_product(trace: Trace, call: Call) -> Product:
     """(…, N, K) x (…, K, M)."""
     first = 1 if call.base in ("addmm", "baddbmm") else 0  # behind what is added
     x, weight = call.args[first : first + 2]
-    inner = (weight, -2) if _atoms_along(tracer, weight, -2) is not None else (x, -1)
-    sides = _sides(tracer, (x, -2), inner, (weight, -1))
-    return Product(tracer.path(), x.numel() * weight.shape[-1], sides)
+    inner = (weight, -2) if _atoms_along(trace, weight, -2) is not None else (x, -1)
+    sides = _sides(trace, (x, -2), inner, (weight, -1))
+    return Product(trace.path(), x.numel() * weight.shape[-1], sides)
 
 
-def _attention(tracer: Tracer, call: Call) -> Product:
+def _attention(trace: Trace, call: Call) -> Product:
     """softmax(q kᵀ) v of q (…, L, E), k (…, S, E), v (…, S, F), whose channels are never edited."""
     q, k, v = call.args[:3]
     queries = math.prod(q.shape[:-1])
-    return Product(tracer.path(), queries * k.shape[-2] * (q.shape[-1] + v.shape[-1]), ())
+    return Product(trace.path(), queries * k.shape[-2] * (q.shape[-1] + v.shape[-1]), ())
 
 
-_COUNTS: dict[str, Callable[[Tracer, Call], Product]] = {
+_COUNTS: dict[str, Callable[[Trace, Call], Product]] = {
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _convolution),
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matrix_product),
 }
 
 
-def _sides(tracer: Tracer, *dimensions: tuple[Tensor, int]) -> tuple[np.ndarray, ...]:
-    found = (_atoms_along(tracer, tensor, dim) for tensor, dim in dimensions)
+def _sides(trace: Trace, *dimensions: tuple[Tensor, int]) -> tuple[np.ndarray, ...]:
+    found = (_atoms_along(trace, tensor, dim) for tensor, dim in dimensions)
     return tuple(atoms for atoms in found if atoms is not None)
 
 
-def _atoms_along(tracer: Tracer, tensor: Tensor, dim: int) -> np.ndarray | None:
+def _atoms_along(trace: Trace, tensor: Tensor, dim: int) -> np.ndarray | None:
     """The atom of each index of one dimension; None where it has no labels of its own."""
-    for component in tracer.labels(tensor):
+    for component in trace.labels(tensor):
         if dims(component) == {dim % tensor.ndim}:
             return component.reshape(-1).numpy()
     return None

@@ -8,35 +8,26 @@ edit that changes how many there are has to change the attribute as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from revacnn_lightning.steering.facts import Use
 from revacnn_lightning.steering.labels import along, dims
-from revacnn_lightning.steering.sizes import Expression, TracedInt
+from revacnn_lightning.steering.sizes import TracedInt
+from revacnn_lightning.steering.trace import Trace
 
-if TYPE_CHECKING:
-    from revacnn_lightning.steering.tracer import Tracer
-
-__all__ = ["SizeMode", "Use"]
-
-
-class Use(NamedTuple):
-    """``expression`` is how many of ``atoms`` there are."""
-
-    expression: Expression
-    atoms: Tensor  # int64, 1-D
-    where: str
+__all__ = ["SizeMode"]
 
 
 class SizeMode(TorchFunctionMode):
     """Watches the arguments of torch functions for integers that remember."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, trace: Trace) -> None:
         super().__init__()
-        self.tracer = tracer
+        self.trace = trace
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -45,7 +36,7 @@ class SizeMode(TorchFunctionMode):
         if _mentions(args) or (kwargs and _mentions(tuple(kwargs.values()))):
             watch = WATCHED.get(getattr(func, "__name__", ""))
             if watch is not None:
-                watch(self.tracer, args, kwargs or {}, out)
+                watch(self.trace, args, kwargs or {}, out)
         return out
 
 
@@ -70,14 +61,14 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def counted(tracer: Tracer, tensor: Tensor, dim: int) -> Tensor | None:
+def counted(trace: Trace, tensor: Tensor, dim: int) -> Tensor | None:
     """The atoms that the length of one dimension counts; None if it is not labelled.
 
     Of a component over two dimensions, (groups, channels per group), the last is what edits
     change; every group changes alike, so the first group's atoms stand for all.
     """
     dim %= tensor.ndim
-    for component in tracer.labels(tensor):
+    for component in trace.labels(tensor):
         said = sorted(dims(component))
         if said and said[-1] == dim and len(said) <= 2:
             for other in said[:-1]:
@@ -86,19 +77,19 @@ def counted(tracer: Tracer, tensor: Tensor, dim: int) -> Tensor | None:
     return None
 
 
-def _note(tracer: Tracer, number: Any, atoms: Tensor | None) -> None:
+def _note(trace: Trace, number: Any, atoms: Tensor | None) -> None:
     """``number`` counts ``atoms``."""
     if isinstance(number, TracedInt) and atoms is not None and int(number) == len(atoms):
         expression = number.expression
         if expression.mixed:
             return
-        tracer.uses.append(Use(expression, atoms, tracer.where()))
+        trace.uses.append(Use(expression, atoms, trace.where()))
         if expression.linear:
             # All that one number counts has to stay equally many: their filters go together.
-            tracer.union(tracer.counted.setdefault(expression, atoms), atoms)
+            trace.union(trace.counted.setdefault(expression, atoms), atoms)
 
 
-Watch = Callable[["Tracer", tuple[Any, ...], dict[str, Any], Any], None]
+Watch = Callable[["Trace", tuple[Any, ...], dict[str, Any], Any], None]
 WATCHED: dict[str, Watch] = {}
 
 
@@ -113,46 +104,46 @@ def watch(*names: str) -> Callable[[Watch], Watch]:
 
 
 @watch("view", "reshape", "expand", "unflatten", "broadcast_to")
-def _shaped(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _shaped(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Sizes of the result, in its order (of its last dimensions, for unflatten of one)."""
     sizes = [n for n in _leaves((args[1:], list(kwargs.values()))) if isinstance(n, int)]
     if len(sizes) == out.ndim:
         for dim, number in enumerate(sizes):
-            _note(tracer, number, counted(tracer, out, dim))
+            _note(trace, number, counted(trace, out, dim))
     else:  # unflatten(dim, sizes) and the like
         for number in sizes:
             for dim, size in enumerate(out.shape):
                 if isinstance(number, TracedInt) and size == int(number):
-                    _note(tracer, number, counted(tracer, out, dim))
+                    _note(trace, number, counted(trace, out, dim))
 
 
 @watch("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full",
        "new_empty")  # fmt: skip
-def _made(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _made(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """A tensor made with such a size gets labels of its own, which what it meets will join."""
     numbers = [n for n in _leaves((args, kwargs.get("size", ()))) if isinstance(n, int)]
-    components = list(tracer.labels(out))
+    components = list(trace.labels(out))
     for dim, number in enumerate(numbers[: out.ndim]):
         if isinstance(number, TracedInt) and out.shape[dim] == int(number):
-            atoms = tracer.free(int(number))
+            atoms = trace.free(int(number))
             components.append(along(atoms, out.ndim, dim))
-            _note(tracer, number, atoms)
-    tracer.label(out, components)
+            _note(trace, number, atoms)
+    trace.label(out, components)
 
 
 @watch("split", "split_with_sizes", "tensor_split")
-def _split(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _split(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     sizes = args[1] if len(args) > 1 else next(
         v for k, v in kwargs.items() if k in ("split_size", "split_size_or_sections", "split_sizes")
     )  # fmt: skip
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
     listed = sizes if isinstance(sizes, (list, tuple)) else [sizes] * len(out)
     for number, part in zip(listed, out, strict=False):
-        _note(tracer, number, counted(tracer, part, dim))
+        _note(trace, number, counted(trace, part, dim))
 
 
 @watch("__getitem__")
-def _sliced(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _sliced(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """x[:, :n] and x[:, n:]: n counts what stands before it."""
     x, index = args
     listed = list(index) if isinstance(index, tuple) else [index]
@@ -163,34 +154,34 @@ def _sliced(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: 
     dim = 0
     for each in listed:
         if isinstance(each, slice) and dim < x.ndim:
-            atoms = counted(tracer, x, dim)
+            atoms = counted(trace, x, dim)
             for number in (each.start, each.stop):
                 if isinstance(number, TracedInt) and atoms is not None and int(number) >= 0:
-                    _note(tracer, number, atoms[: int(number)])
+                    _note(trace, number, atoms[: int(number)])
         if each is not None:
             dim += 1
 
 
 @watch("narrow")
-def _narrow(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _narrow(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     x, dim, start, length = (*args, *kwargs.values())[:4]
-    atoms = counted(tracer, x, dim)
+    atoms = counted(trace, x, dim)
     if atoms is not None:
-        _note(tracer, start, atoms[: int(start)])
-        _note(tracer, length, atoms[int(start) : int(start) + int(length)])
+        _note(trace, start, atoms[: int(start)])
+        _note(trace, length, atoms[int(start) : int(start) + int(length)])
 
 
 @watch("conv2d", "conv1d", "conv3d")
-def _convolved(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _convolved(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """A functional depthwise conv: the number of groups counts its channels."""
     x = args[0]
     groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
     if isinstance(groups, TracedInt) and int(groups) == x.shape[1]:
-        _note(tracer, groups, counted(tracer, x, 1))
+        _note(trace, groups, counted(trace, x, 1))
 
 
 @watch("layer_norm", "rms_norm")
-def _normalised(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+def _normalised(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     sizes = [n for n in tree_leaves(args[1]) if isinstance(n, int)]
     for i, number in enumerate(sizes):
-        _note(tracer, number, counted(tracer, out, out.ndim - len(sizes) + i))
+        _note(trace, number, counted(trace, out, out.ndim - len(sizes) + i))

@@ -8,22 +8,21 @@ is not renewed expires.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
+from revacnn_lightning.telemetry.following import following
 from revacnn_lightning.telemetry.statistics import Conv, filter_rows
+from revacnn_lightning.telemetry.undisturbed import undisturbed
 
 __all__ = ["Detail", "Details", "Packed", "maps_of_image"]
 
@@ -323,45 +322,12 @@ def maps_of_image(
     as they were.
     """
     names = {conv: name for name, conv in convs.items()}
-    trail, maps = Trail(), {}
+    maps: dict[str, Tensor] = {}
 
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.dim() != 4:
-            return
-        if module in names:
-            name = names[module]
-        elif args and (is_norm(module) or is_nonlinearity(module)):
-            name = trail.take(args[0], output)
-        else:
-            return
-        if name is None:
-            return
-        if is_norm(module):
-            trail.mark(output, name)
-            return
-        if module in names:
-            trail.mark(output, name)  # and as long as no non-linearity follows:
+    def keep(name: str, module: nn.Module, output: Tensor) -> None:
         maps[name] = thumbnails(output[0])
 
     device = next(iter(convs.values())).weight.device
-    with _undisturbed(model, device):
-        handle = register_module_forward_hook(hook)
-        try:
-            (forward or model)(image.to(device).unsqueeze(0))
-        finally:
-            handle.remove()
+    with undisturbed(model, device), following(names, keep):
+        (forward or model)(image.to(device).unsqueeze(0))
     return maps
-
-
-@contextlib.contextmanager
-def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode without gradients; leaves no trace."""
-    training = [module for module in model.modules() if module.training]
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True

@@ -9,12 +9,16 @@ two branches is not the map of either conv.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
-__all__ = ["Trail", "is_nonlinearity", "is_norm"]
+__all__ = ["Trail", "following", "is_nonlinearity", "is_norm"]
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -94,3 +98,34 @@ class Trail:
     def clear(self) -> None:
         """Forget all tensors."""
         self._marks.clear()
+
+
+@contextlib.contextmanager
+def following(
+    convs: Mapping[Any, str], saw: Callable[[str, nn.Module, Tensor], None]
+) -> Iterator[None]:
+    """Tell of the maps of these convs in the forwards that are run inside.
+
+    ``saw(name, module, output)`` is called with the output of a conv, and again with that of the
+    non-linearity that follows it: the last call is the map as the network passes it on.
+    """
+    trail = Trail()
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.dim() != 4:
+            return
+        if module in convs:
+            trail.mark(output, convs[module])  # and as long as no non-linearity follows:
+            saw(convs[module], module, output)
+        elif args and (is_norm(module) or is_nonlinearity(module)):
+            name = trail.take(args[0], output)
+            if name is not None and is_norm(module):
+                trail.mark(output, name)
+            elif name is not None:
+                saw(name, module, output)
+
+    handle = register_module_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -28,6 +28,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
+from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer, settle_source
@@ -49,6 +50,8 @@ from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weig
 __all__ = ["Recorder", "Recording"]
 
 log = logging.getLogger(__name__)
+
+_FINDS = "finds"  # is thinned out like a statistic
 
 # What a compiled module says when it is called while any hook on all modules is there. Ours leaves
 # compiled regions alone.
@@ -73,6 +76,8 @@ class Recorder:
     Attributes:
         details: what is shown of the layers that a viewer has open. Their dearer statistics are
             gathered as well.
+        excitement: what excites the filters that a viewer inspects.
+        elsewhere: what else of ours costs the training, as a share of its time.
 
     Raises:
         ValueError: a statistic that does not exist, a share that is none.
@@ -94,6 +99,8 @@ class Recorder:
         self._layers: list[Layer] = []
         self._of_conv: dict[nn.Module, Layer] = {}
         self.details = Details(hz=detail_hz)
+        self.excitement = Excitement()
+        self.elsewhere = 0.0
         self._asked_for: frozenset[str] = frozenset()
         self._looked_at: frozenset[str] = frozenset()  # in this batch
         self._handles: list[RemovableHandle] = []
@@ -236,7 +243,9 @@ class Recorder:
         if self.details.layers:
             self.details.begin(self._convs())
             self._looked_at |= self.details.layers
-        self._due = frozenset(self._governor.due(self._names()))
+        finds = [_FINDS] if self.excitement.filters else []
+        self._due = frozenset(self._governor.due([*self._names(), *finds]))
+        self.excitement.begin(_FINDS in self._due)
         self._owed = (frozenset() if self._stepped else self._owed) | (self._due & OF_STEPS)
         self._stepped = False
         self._mine.clear()
@@ -301,6 +310,7 @@ class Recorder:
     def _govern(self, seconds: dict[str, float]) -> None:
         """Have the governor know what a batch has cost."""
         step, fixed = seconds.pop("step"), seconds.pop("fixed", 0.0)
+        fixed += self.elsewhere * step
         # Two statistics come out of one pass; what is between them is a matter of counting reads.
         maps = seconds.pop("maps", 0.0)
         firing = 0.5 * maps if "firing" in self._due else 0.0
@@ -358,6 +368,7 @@ class Recorder:
             return
         if self.details.wants_map(layer.name):
             self.details.saw_map(layer.name, output)
+        self._see(layer.name, output)
         sums.seen(output)
         if "activation" not in layer.wanted and "firing" not in layer.wanted:
             return
@@ -395,11 +406,20 @@ class Recorder:
         if layer.turn < 0:
             layer.turn = next(self._turns)
             self._reader.hook(layer.weights)  # a lazy conv has its weight only now
-        if layer.source is not None and sums is layer.map and self.details.wants_map(layer.name):
-            self.details.saw_map(layer.name, output)
+        if layer.source is not None and sums is layer.map:
+            if self.details.wants_map(layer.name):
+                self.details.saw_map(layer.name, output)
+            self._see(layer.name, output)
         sums.seen(output)
         sums.add(output.detach(), "firing" in layer.wanted)
         self._queue.put(sums, output, None)
+
+    def _see(self, layer: str, maps: Tensor) -> None:
+        """Look for what excites the filters that somebody inspects."""
+        if self.excitement.wants(layer):
+            begin = self._stopwatch.now()
+            self.excitement.saw(layer, maps)
+            self._stopwatch.add(_FINDS, begin)
 
     def _watch_gradient(self, owner: Layer, sums: MapSums, output: Tensor) -> None:
         if not output.requires_grad or owner.wanted.isdisjoint(MAP_GRADIENTS):

@@ -26,6 +26,17 @@ MESSAGES = [
 ]
 
 
+INSPECTION = messages.Inspection(
+    "run", 1, 10, "conv1", 0,
+    image=np.ones((1, 4, 4), np.float16),
+    deconvolution=np.full((1, 2, 2), 0.5, np.float16),
+    guided=np.zeros(0, np.float16),
+    finds=[messages.Find(np.ones((1, 2, 3), np.uint8), (0, 1, 2, 4), (8, 8), 2.5, 9)],
+    box=(0, 0, 2, 2),
+    refused="no captum",
+)  # fmt: skip
+
+
 def snapshot(values: np.ndarray, **changes: object) -> messages.Snapshot:
     fields = {
         "run": "run",
@@ -53,6 +64,19 @@ def sent(message: messages.Message) -> list[bytes]:
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_decode_is_the_inverse_of_encode(message: messages.Message):
     assert decode(sent(message)) == message
+
+
+def test_an_inspection_travels_with_its_pixels_as_bytes():
+    frames = sent(INSPECTION)
+    arrived = decode(frames)
+    assert isinstance(arrived, messages.Inspection)
+    [find] = arrived.finds
+    assert find.crop.dtype == np.uint8
+    np.testing.assert_array_equal(find.crop, INSPECTION.finds[0].crop)
+    np.testing.assert_array_equal(arrived.deconvolution, INSPECTION.deconvolution)
+    assert arrived.deconvolution.dtype == np.float16
+    assert (find.box, arrived.box, arrived.refused) == ((0, 1, 2, 4), (0, 0, 2, 2), "no captum")
+    assert sum(map(len, frames)) < 600
 
 
 @given(st.integers(0, 4), st.integers(0, 50))

@@ -81,7 +81,8 @@ def test_planned_and_counted_are_the_same(
     try:
         plan = editor.apply(edit(layer), probe).plan
     except Refused:
-        pytest.skip("this network refuses the edit")
+        assert counted(model, nets.images()) == before
+        return
     after = counted(model, nets.images())
     assert (plan.macs_before, plan.macs_after) == (before, after)
     assert editor.plan(requests.Undo(), probe).macs_before == after

@@ -394,7 +394,7 @@ def test_sharded_parameters_are_refused() -> None:
     model.conv1.weight = sharded
     assert type(model.conv1.weight) is not nn.Parameter
     tracer = Tracer(model)
-    assert any("Shard" in reason for _, reason in tracer.pins)
+    assert any("Shard" in reason for _, reason in tracer.trace.pins)
 
 
 @pytest.mark.parametrize(

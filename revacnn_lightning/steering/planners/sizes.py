@@ -9,9 +9,9 @@ from torch import nn
 
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.steering.channels import Channels
+from revacnn_lightning.steering.facts import Use
 from revacnn_lightning.steering.plan import AttributeEdit
 from revacnn_lightning.steering.sizes import Attribute
-from revacnn_lightning.steering.uses import Use
 
 __all__ = ["attribute_edits"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from revacnn_lightning.steering.facts import Call
 from revacnn_lightning.steering.rules import layers as _layers  # noqa: F401 - registers its rules
 from revacnn_lightning.steering.rules.elementwise import pointwise
 from revacnn_lightning.steering.rules.operations import (
@@ -24,49 +25,49 @@ from revacnn_lightning.steering.rules.operations import (
 from revacnn_lightning.steering.rules.reductions import reduce, spatial
 from revacnn_lightning.steering.rules.table import RULES, Rule, unknown
 from revacnn_lightning.steering.rules.views import view
-from revacnn_lightning.steering.tracer import Call, Tracer
+from revacnn_lightning.steering.trace import Trace
 
 __all__ = ["apply_rule"]
 
 
-def apply_rule(tracer: Tracer, call: Call) -> None:
+def apply_rule(trace: Trace, call: Call) -> None:
     """Find the rule of a call and follow it."""
     base = call.base
     if base in CREATIONS:
         for out in call.outs:
-            tracer.mark_uniform(out)
+            trace.mark_uniform(out)
         return
-    labelled = any(tracer.labels(t) for t in call.tensors)
+    labelled = any(trace.labels(t) for t in call.tensors)
     found = RULES.get(base)
     if not labelled:
-        _without_labels(tracer, call, found)
+        _without_labels(trace, call, found)
     elif found is not None:
-        found(tracer, call)
+        found(trace, call)
     elif base in COPIES:
         for out in call.outs:
-            tracer.label(out, list(tracer.labels(call.args[0])))
+            trace.label(out, list(trace.labels(call.args[0])))
     elif base in VIEWS:
-        view(tracer, call)
+        view(trace, call)
     elif base in SPATIAL:
-        spatial(tracer, call)
+        spatial(trace, call)
     elif base in REDUCTIONS and not _is_binary(call):
-        reduce(tracer, call)
+        reduce(trace, call)
     elif base in POINTWISE or torch.Tag.pointwise in call.func.tags:
-        pointwise(tracer, call)
+        pointwise(trace, call)
     elif base not in SILENT:
-        unknown(tracer, call)
+        unknown(trace, call)
 
 
-def _without_labels(tracer: Tracer, call: Call, found: Rule | None) -> None:
+def _without_labels(trace: Trace, call: Call, found: Rule | None) -> None:
     """Noise and constants stay so under pointwise operations and copies."""
     if call.base in NOISE or (
         call.tensors
         and found is None
         and (call.base in COPIES or torch.Tag.pointwise in call.func.tags)
-        and all(t.numel() == 1 or tracer.is_uniform(t) for t in call.tensors)
+        and all(t.numel() == 1 or trace.is_uniform(t) for t in call.tensors)
     ):
         for out in call.outs:
-            tracer.mark_uniform(out)
+            trace.mark_uniform(out)
 
 
 def _is_binary(call: Call) -> bool:

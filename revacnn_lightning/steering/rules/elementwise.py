@@ -7,37 +7,38 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from revacnn_lightning.steering.facts import Call
 from revacnn_lightning.steering.labels import Component, aligned, dims
-from revacnn_lightning.steering.tracer import Call, Tracer
+from revacnn_lightning.steering.trace import Trace
 
 __all__ = ["join", "pointwise"]
 
 
-def pointwise(tracer: Tracer, call: Call) -> None:
+def pointwise(trace: Trace, call: Call) -> None:
     """Broadcast operands: what meets at one place belongs together."""
     if not call.outs:
         return
     out = call.outs[0]
-    if call.inplace and call.tensors and not tracer.labels(call.args[0]):
+    if call.inplace and call.tensors and not trace.labels(call.args[0]):
         for tensor in call.tensors[1:]:
-            for component in tracer.labels(tensor):
-                tracer.pin(component, f"are written into a tensor of fixed size in "
-                                      f"{tracer.where()}")  # fmt: skip
+            for component in trace.labels(tensor):
+                trace.pin(component, f"are written into a tensor of fixed size in "
+                                      f"{trace.where()}")  # fmt: skip
         return
     if len(call.tensors) == 1:  # relu and the like: nothing meets
-        joined = tracer.labels(call.tensors[0])
+        joined = trace.labels(call.tensors[0])
         for each in call.outs:
             if each.shape == out.shape:
-                tracer.label(each, list(joined))
+                trace.label(each, list(joined))
         return
-    joined = join(tracer, call.tensors, out.ndim)
-    _pin_constants(tracer, call.tensors, joined, out.ndim)
+    joined = join(trace, call.tensors, out.ndim)
+    _pin_constants(trace, call.tensors, joined, out.ndim)
     for each in call.outs:
         if each.shape == out.shape:
-            tracer.label(each, list(joined))
+            trace.label(each, list(joined))
 
 
-def join(tracer: Tracer, tensors: Sequence[Tensor], ndim: int) -> list[Component]:
+def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Component]:
     """The components of a broadcast result; the operands' are united where they overlap.
 
     A component that conv filters emitted stands for the result before one of a parameter: what
@@ -45,29 +46,29 @@ def join(tracer: Tracer, tensors: Sequence[Tensor], ndim: int) -> list[Component
     """
     joined: list[Component] = []
     for tensor in tensors:
-        for raw in tracer.labels(tensor):
+        for raw in trace.labels(tensor):
             component = aligned(raw, ndim)
             said = dims(component)
             for i, other in enumerate(joined):
                 theirs = dims(other)
                 if said & theirs:
-                    tracer.union(component, other)
-                    joined[i] = _stands_for_both(tracer, component, other)
+                    trace.union(component, other)
+                    joined[i] = _stands_for_both(trace, component, other)
                     break
             else:
                 joined.append(component)
     return joined
 
 
-def _stands_for_both(tracer: Tracer, new: Component, old: Component) -> Component:
+def _stands_for_both(trace: Trace, new: Component, old: Component) -> Component:
     said, theirs = dims(new), dims(old)
     if said == theirs:
-        new_emitted, old_emitted = tracer.is_emitted(new), tracer.is_emitted(old)
+        new_emitted, old_emitted = trace.is_emitted(new), trace.is_emitted(old)
         if new_emitted and not old_emitted:
-            tracer.arrive(old, new)
+            trace.arrive(old, new)
             return new
         if old_emitted and not new_emitted:
-            tracer.arrive(new, old)
+            trace.arrive(new, old)
         return old
     if said < theirs:
         return old
@@ -77,17 +78,17 @@ def _stands_for_both(tracer: Tracer, new: Component, old: Component) -> Componen
 
 
 def _pin_constants(
-    tracer: Tracer, tensors: Sequence[Tensor], joined: list[Component], ndim: int
+    trace: Trace, tensors: Sequence[Tensor], joined: list[Component], ndim: int
 ) -> None:
     """An operand without labels along a labelled dimension has a size nobody can edit."""
     for tensor in tensors:
-        if tracer.is_uniform(tensor) or tensor.numel() == 1:
+        if trace.is_uniform(tensor) or tensor.numel() == 1:
             continue
         lead = ndim - tensor.ndim
         wide = {d + lead for d, size in enumerate(tensor.shape) if size > 1}
-        known = [dims(aligned(c, ndim)) for c in tracer.labels(tensor)]
+        known = [dims(aligned(c, ndim)) for c in trace.labels(tensor)]
         for component in joined:
             said = dims(component)
             if said & wide and not any(said & k for k in known):
-                tracer.pin(component, f"meet a tensor of fixed size in {tracer.where()} "
+                trace.pin(component, f"meet a tensor of fixed size in {trace.where()} "
                                       f"(aten operation of {ndim} dimensions)")  # fmt: skip

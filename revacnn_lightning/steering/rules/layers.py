@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from revacnn_lightning.steering.facts import Call
 from revacnn_lightning.steering.labels import Component, along, dims
 from revacnn_lightning.steering.rules.elementwise import join
 from revacnn_lightning.steering.rules.operations import BATCH_NORMS
 from revacnn_lightning.steering.rules.table import rule, unknown
-from revacnn_lightning.steering.tracer import Call, Tracer, rounding_unit
+from revacnn_lightning.steering.trace import Trace
 
 __all__: list[str] = []
 
 
 @rule("convolution", "_convolution", "convolution_overrideable")
-def _convolution(tracer: Tracer, call: Call) -> None:
+def _convolution(trace: Trace, call: Call) -> None:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
-    name = tracer.start_at_conv(call.out, x)
-    tracer.epsilon = max(tracer.epsilon, rounding_unit(call.out))
-    for component in tracer.labels(x):
+    name = trace.start_at_conv(call.out, x)
+    trace.epsilon = max(trace.epsilon, _rounding_unit(call.out))
+    for component in trace.labels(x):
         if dims(component) - {0, 1}:
-            tracer.pin(component, f"are treated as space by {tracer.where()}")
-    arriving = tracer.line(x, 1)
-    rows, columns = tracer.line(weight, 0), tracer.line(weight, 1)
+            trace.pin(component, f"are treated as space by {trace.where()}")
+    arriving = trace.line(x, 1)
+    rows, columns = trace.line(weight, 0), trace.line(weight, 1)
     if arriving is not None and not (groups > 1 and groups == x.shape[1] and not transposed):
-        tracer.look_alive(x, 1, arriving)
+        trace.look_alive(x, 1, arriving)
     if transposed:
-        made = _transposed(tracer, arriving, rows, columns, groups)
+        made = _transposed(trace, arriving, rows, columns, groups)
         own = made
     elif groups > 1 and groups == x.shape[1]:
-        made, own = _depthwise(tracer, arriving, rows, groups), rows
+        made, own = _depthwise(trace, arriving, rows, groups), rows
     else:
-        made = own = _grouped(tracer, arriving, rows, columns, groups)
+        made = own = _grouped(trace, arriving, rows, columns, groups)
     if bias is not None and made is not None:
-        of_bias = tracer.line(bias, 0)
+        of_bias = trace.line(bias, 0)
         if of_bias is not None:
-            tracer.union(of_bias, made)
-            tracer.arrive(of_bias, made)
+            trace.union(of_bias, made)
+            trace.arrive(of_bias, made)
     if name is not None and own is not None:
-        tracer.filters[name] = own.numpy()
-    batch = [c for c in tracer.labels(x) if dims(c) == {0}]
-    tracer.label(call.out, ([along(made, call.out.ndim, 1)] if made is not None else []) + batch)
+        trace.filters[name] = own.numpy()
+    batch = [c for c in trace.labels(x) if dims(c) == {0}]
+    trace.label(call.out, ([along(made, call.out.ndim, 1)] if made is not None else []) + batch)
 
 
 def _grouped(
-    tracer: Tracer,
+    trace: Trace,
     arriving: Tensor | None,
     rows: Tensor | None,
     columns: Tensor | None,
@@ -53,21 +55,21 @@ def _grouped(
 ) -> Tensor | None:
     """weight (C_out, C_in / groups, …): each group has its own rows, columns are shared in name."""
     if rows is not None:
-        tracer.emit(rows)
+        trace.emit(rows)
         if groups > 1:
             per_group = rows.view(groups, -1)
-            tracer.union(per_group[:1], per_group)
+            trace.union(per_group[:1], per_group)
     if columns is not None and arriving is not None:
         per_group = arriving.view(groups, -1)
-        tracer.consume(columns, per_group[0])
-        tracer.union(columns[None], per_group)
+        trace.consume(columns, per_group[0])
+        trace.union(columns[None], per_group)
     else:
-        _pin_unmatched(tracer, arriving, columns)
+        _pin_unmatched(trace, arriving, columns)
     return rows
 
 
 def _transposed(
-    tracer: Tracer,
+    trace: Trace,
     arriving: Tensor | None,
     rows: Tensor | None,
     columns: Tensor | None,
@@ -75,148 +77,163 @@ def _transposed(
 ) -> Tensor | None:
     """weight (C_in, C_out / groups, …)."""
     if rows is not None and arriving is not None:
-        tracer.consume(rows, arriving)
+        trace.consume(rows, arriving)
         if groups > 1:
             per_group = rows.view(groups, -1)
-            tracer.union(per_group[:1], per_group)
+            trace.union(per_group[:1], per_group)
     else:
-        _pin_unmatched(tracer, arriving, rows)
+        _pin_unmatched(trace, arriving, rows)
     if columns is None:
         return None
-    tracer.emit(columns)
+    trace.emit(columns)
     return columns.repeat(groups)
 
 
 def _depthwise(
-    tracer: Tracer, arriving: Tensor | None, rows: Tensor | None, groups: int
+    trace: Trace, arriving: Tensor | None, rows: Tensor | None, groups: int
 ) -> Tensor | None:
     """Channel i passes through filters i·m … i·m + m - 1 of its own."""
     if rows is None or arriving is None:
-        _pin_unmatched(tracer, arriving, rows)
+        _pin_unmatched(trace, arriving, rows)
         return rows
     through = arriving.repeat_interleave(len(rows) // groups)
-    tracer.emit(rows)
-    tracer.union(rows, through)
-    tracer.arrive(rows, through)
+    trace.emit(rows)
+    trace.union(rows, through)
+    trace.arrive(rows, through)
     return through
 
 
-def _pin_unmatched(tracer: Tracer, arriving: Tensor | None, columns: Tensor | None) -> None:
+def _pin_unmatched(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
     for atoms, reason in (
-        (columns, f"{tracer.where()} reads channels that no layer makes"),
-        (arriving, f"are read by {tracer.where()}, whose weight could not be followed"),
+        (columns, f"{trace.where()} reads channels that no layer makes"),
+        (arriving, f"are read by {trace.where()}, whose weight could not be followed"),
     ):
         if atoms is not None:
-            tracer.pin(atoms, reason)
+            trace.pin(atoms, reason)
 
 
 @rule("addmm")
-def _addmm(tracer: Tracer, call: Call) -> None:
-    _matrix_product(tracer, call, call.args[1], call.args[2], call.args[0])
+def _addmm(trace: Trace, call: Call) -> None:
+    _matrix_product(trace, call, call.args[1], call.args[2], call.args[0])
 
 
 @rule("mm", "bmm")
-def _mm(tracer: Tracer, call: Call) -> None:
-    _matrix_product(tracer, call, call.args[0], call.args[1], None)
+def _mm(trace: Trace, call: Call) -> None:
+    _matrix_product(trace, call, call.args[0], call.args[1], None)
 
 
 @rule("baddbmm")
-def _baddbmm(tracer: Tracer, call: Call) -> None:
-    if tracer.labels(call.args[0]):
-        unknown(tracer, call)
+def _baddbmm(trace: Trace, call: Call) -> None:
+    if trace.labels(call.args[0]):
+        unknown(trace, call)
     else:
-        _matrix_product(tracer, call, call.args[1], call.args[2], None)
+        _matrix_product(trace, call, call.args[1], call.args[2], None)
 
 
 def _matrix_product(
-    tracer: Tracer, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None
+    trace: Trace, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> None:
     """(…, N, K) x (…, K, M) -> (…, N, M)."""
     ndim = x.ndim
-    arriving = tracer.line(x, ndim - 1)
-    inner, made = tracer.line(weight, ndim - 2), tracer.line(weight, ndim - 1)
-    for component in tracer.labels(x):
+    arriving = trace.line(x, ndim - 1)
+    inner, made = trace.line(weight, ndim - 2), trace.line(weight, ndim - 1)
+    for component in trace.labels(x):
         if len(dims(component)) > 1:
-            tracer.pin(component, f"are interleaved before {tracer.where()}")
+            trace.pin(component, f"are interleaved before {trace.where()}")
     if inner is not None and arriving is not None:
-        tracer.look_alive(x, ndim - 1, arriving)
-        tracer.consume(inner, arriving)
+        trace.look_alive(x, ndim - 1, arriving)
+        trace.consume(inner, arriving)
     else:
-        _pin_unmatched(tracer, arriving, inner)
+        _pin_unmatched(trace, arriving, inner)
     result: list[Component] = []
     if made is not None:
-        tracer.emit(made)
+        trace.emit(made)
         result.append(along(made, call.out.ndim, call.out.ndim - 1))
-        of_bias = tracer.line(bias, bias.ndim - 1) if bias is not None else None
+        of_bias = trace.line(bias, bias.ndim - 1) if bias is not None else None
         if of_bias is not None:
-            tracer.union(of_bias, made)
-            tracer.arrive(of_bias, made)
-    result += [c for c in tracer.labels(x) if len(dims(c)) == 1 and ndim - 1 not in dims(c)]
-    tracer.label(call.out, result)
+            trace.union(of_bias, made)
+            trace.arrive(of_bias, made)
+    result += [c for c in trace.labels(x) if len(dims(c)) == 1 and ndim - 1 not in dims(c)]
+    trace.label(call.out, result)
 
 
 @rule(*BATCH_NORMS)
-def _batch_norm(tracer: Tracer, call: Call) -> None:
+def _batch_norm(trace: Trace, call: Call) -> None:
     x = call.args[0]
-    arriving = tracer.line(x, 1)
+    arriving = trace.line(x, 1)
     for tensor in call.args[1:5]:
         if isinstance(tensor, Tensor):
-            own = tracer.line(tensor, 0)
+            own = trace.line(tensor, 0)
             if own is None:
                 continue
             if arriving is None:
-                tracer.pin(own, f"{tracer.where()} normalises channels that no layer makes")
+                trace.pin(own, f"{trace.where()} normalises channels that no layer makes")
             else:
-                tracer.union(own, arriving)
-                tracer.arrive(own, arriving)
-    sources = tracer.sources(x)
-    if len(sources) == 1 and tracer.module_name():
+                trace.union(own, arriving)
+                trace.arrive(own, arriving)
+    sources = trace.sources(x)
+    if len(sources) == 1 and trace.module_name():
         (conv,) = sources
-        if len(tracer.filters.get(conv, ())) == x.shape[1]:
-            tracer.norm_after.setdefault(conv, set()).add(tracer.module_name())
-    tracer.label(call.outs[0], list(tracer.labels(x)))
+        if len(trace.filters.get(conv, ())) == x.shape[1]:
+            trace.norm_after.setdefault(conv, set()).add(trace.module_name())
+    trace.label(call.outs[0], list(trace.labels(x)))
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
-def _layer_norm(tracer: Tracer, call: Call) -> None:
+def _layer_norm(trace: Trace, call: Call) -> None:
     x, shape = call.args[:2]
     over = set(range(x.ndim - len(shape), x.ndim))
     affine = [t for t in call.args[2:4] if isinstance(t, Tensor)]
-    for component in tracer.labels(x):
+    for component in trace.labels(x):
         if dims(component) & over:
-            tracer.mix(component, f"{tracer.where()} normalises over them")
-    tracer.label(call.outs[0], join(tracer, [x, *affine], x.ndim))
+            trace.mix(component, f"{trace.where()} normalises over them")
+    trace.label(call.outs[0], join(trace, [x, *affine], x.ndim))
 
 
 @rule("native_group_norm", "group_norm")
-def _group_norm(tracer: Tracer, call: Call) -> None:
+def _group_norm(trace: Trace, call: Call) -> None:
     x, weight, bias = call.args[:3]
     groups = int(call.args[6]) if call.base == "native_group_norm" else int(call.args[1])
-    arriving = tracer.line(x, 1)
+    arriving = trace.line(x, 1)
     if arriving is not None:
         for tensor in (weight, bias):
-            own = tracer.line(tensor, 0) if isinstance(tensor, Tensor) else None
+            own = trace.line(tensor, 0) if isinstance(tensor, Tensor) else None
             if own is not None:
-                tracer.union(arriving, own)
-                tracer.arrive(own, arriving)
-        tracer.mix(arriving, f"{tracer.where()} normalises over them")
+                trace.union(arriving, own)
+                trace.arrive(own, arriving)
+        trace.mix(arriving, f"{trace.where()} normalises over them")
         per_group = arriving.view(groups, -1)
         if per_group.shape[0] > 1:
-            tracer.union(per_group[:1], per_group)
-    tracer.label(call.outs[0], list(tracer.labels(x)))
+            trace.union(per_group[:1], per_group)
+    trace.label(call.outs[0], list(trace.labels(x)))
 
 
 @rule("_weight_norm_interface")
-def _weight_norm(tracer: Tracer, call: Call) -> None:
+def _weight_norm(trace: Trace, call: Call) -> None:
     """w = g v / |v| (Salimans & Kingma 2016); g has size 1 in every dimension but ``dim``."""
     direction, gain = call.args[:2]
     # A new column of zeros leaves |v| as it was, so nothing is normalised together.
-    tracer.label(call.outs[0], join(tracer, [direction, gain], direction.ndim))
+    trace.label(call.outs[0], join(trace, [direction, gain], direction.ndim))
 
 
 @rule("embedding")
-def _embedding(tracer: Tracer, call: Call) -> None:
-    made = tracer.line(call.args[0], 1)
+def _embedding(trace: Trace, call: Call) -> None:
+    made = trace.line(call.args[0], 1)
     if made is not None:
-        tracer.emit(made)
-        tracer.label(call.out, [along(made, call.out.ndim, call.out.ndim - 1)])
+        trace.emit(made)
+        trace.label(call.out, [along(made, call.out.ndim, call.out.ndim - 1)])
+
+
+def _rounding_unit(tensor: Tensor) -> float:
+    """Of the arithmetic that made this output of a conv.
+
+    On Nvidia GPUs torch multiplies single precision as TF32, with 10 bits of mantissa, unless it
+    was told not to.
+    """
+    if tensor.dtype == torch.float32 and tensor.device.type == "cuda":
+        precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+        if precision is None:  # torch before 2.9
+            precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+        if precision != "ieee":
+            return 2.0**-10
+    return float(torch.finfo(tensor.dtype).eps) if tensor.is_floating_point() else 0.0

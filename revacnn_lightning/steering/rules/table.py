@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from revacnn_lightning.steering.tracer import Call, Tracer
+from revacnn_lightning.steering.facts import Call
+from revacnn_lightning.steering.trace import Trace
 
 __all__ = ["RULES", "Rule", "rule", "unknown"]
 
-Rule = Callable[[Tracer, Call], None]
+Rule = Callable[[Trace, Call], None]
 RULES: dict[str, Rule] = {}
 
 
@@ -22,8 +23,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def unknown(tracer: Tracer, call: Call) -> None:
+def unknown(trace: Trace, call: Call) -> None:
     for tensor in call.tensors:
-        for component in tracer.labels(tensor):
-            tracer.pin(component, f"are read by aten.{call.base} in {tracer.where()}, which is "
+        for component in trace.labels(tensor):
+            trace.pin(component, f"are read by aten.{call.base} in {trace.where()}, which is "
                                   "no operation whose channels can be followed")  # fmt: skip
