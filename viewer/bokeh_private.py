@@ -16,22 +16,38 @@ from bokeh.document.events import DocumentPatchedEvent
 from bokeh.server.connection import ServerConnection
 from bokeh.server.views.ws import WSHandler
 
-__all__ = ["BOKEH_VERSION", "JAVASCRIPT_NAMES", "send_changes_together", "send_frames_at_once"]
+__all__ = [
+    "BOKEH_VERSION",
+    "JAVASCRIPT_NAMES",
+    "may_draw",
+    "send_changes_together",
+    "send_frames_at_once",
+]
 
 log = logging.getLogger(__name__)
 
 BOKEH_VERSION = (3, 9)
 
-# BokehJS names that ``glyphs/dist/revacnn_glyphs.js`` relies on, and where.
+# BokehJS names that ``glyphs/dist/revacnn_glyphs.js`` and ``static/*.js`` rely on, and where.
 JAVASCRIPT_NAMES = {
     "_paint": "glyph views draw in it",
+    "canvas_view": "plot view: its canvases",
+    "default_view": "model prototypes: the view that draws them",
     "invalidate_painters": "plot view: mark one renderer for repainting",
-    "repaint": "plot view: paint now, instead of at the next throttled paint",
-    "underlays_el": "canvas view: the element below the plot's canvas",
     "pixel_ratio": "canvas view: device pixels per CSS pixel",
-    "subscribed_events": "model: which events are sent to the server",
+    "plot_view": "renderer view: the plot's view",
+    "repaint": "plot view: paint now, instead of at the next throttled paint",
+    "request_paint": "plot view: paint soon",
     "sync: false": "setv of models: an option, not to send a change to the server",
+    "underlays_el": "canvas view: the element below the plot's canvas",
+    "v_compute": "scales: many places at once",
+    "xscale": "renderer view: from data to the screen",
 }
+
+
+def may_draw() -> bool:
+    """Whether the network view may be drawn by glyphs of our own, which rely on the names above."""
+    return _version() == BOKEH_VERSION
 
 
 def send_frames_at_once() -> bool:
@@ -102,8 +118,11 @@ async def _sent_already() -> None:
 
 
 def _is_known(kind: type, name: str) -> bool:
-    version = tuple(int(part) for part in bokeh.__version__.split(".")[:2])
-    if version == BOKEH_VERSION and hasattr(kind, name):
+    if _version() == BOKEH_VERSION and hasattr(kind, name):
         return True
     log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
     return False
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in bokeh.__version__.split(".")[:2])

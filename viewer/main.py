@@ -19,24 +19,31 @@ What a test can hold on to in the page, all of it kept stable:
 - ``.column[data-layer="conv2"]`` is a layer's header with ``button.less`` and ``button.more``;
   ``#dot[data-kind]`` and ``#run-state`` say what the run is doing; ``#app[data-run]`` is ``none``
   before there is a run, ``connecting`` until it answers, then ``here``.
+
+With ``?plain=1``, with $REVACNN_PLAIN set, and where this Bokeh is not the one our own glyphs were
+written for, the network is drawn with Bokeh's: the same to look at and to use, but slower.
 """
 
 from __future__ import annotations
 
+import os
+
 from bokeh.io import curdoc
 
+from .bokeh_private import may_draw
 from .page import Page, assets
 from .palette import PALETTES
 from .server import hub
 
 document = curdoc()
 context = document.session_context
-remembered = ""
+remembered, plain = "", not may_draw() or os.environ.get("REVACNN_PLAIN", "") not in ("", "0")
 if context is not None and context.request is not None:
     remembered = str(context.request.cookies.get("revacnn-theme", ""))
+    plain = plain or "plain" in context.request.arguments
 if remembered not in PALETTES:
     remembered = ""
 document.title = "ReVACNN"
 document.template_variables.update(theme=remembered, **assets())
-page = Page(hub(), remembered or "dark")
+page = Page(hub(), remembered or "dark", plain=plain)
 page.open(document)

@@ -42,8 +42,8 @@ LOOK_SECONDS = 0.25  # how often things are looked at that come without a messag
 class Page:
     """Everything of one tab. Lives as long as its document."""
 
-    def __init__(self, hub: Hub, theme_name: str = "dark") -> None:
-        self.link = PageLink(name="link", theme=theme_name)
+    def __init__(self, hub: Hub, theme_name: str = "dark", *, plain: bool = False) -> None:
+        self.link = PageLink(name="link", theme=theme_name, plain=plain)
         self.tab = Tab(hub, self.link, PALETTES[theme_name])
         tab, marks = self.tab, EditMarks(self.tab)
         self.network = NetworkView(tab)

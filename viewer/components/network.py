@@ -17,6 +17,7 @@ from ..palette import Palette
 from ..run_state import RunState
 from ..tab import Tab
 from . import network_columns as columns
+from .plain import PlainDrawing
 
 __all__ = ["NetworkView"]
 
@@ -36,13 +37,14 @@ class NetworkView:
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
         self.layout: NetworkLayout | None = None
-        self.source = ColumnDataSource(columns.empty_nodes())
-        self.flow = ColumnDataSource(columns.empty_flow())
+        self.source = ColumnDataSource(columns.empty_nodes(), name="network_nodes")
+        self.flow = ColumnDataSource(columns.empty_flow(), name="network_paths")
         self.arcs = ColumnDataSource({name: [] for name in ("x0", "x1", "y", "c0", "c1", "cy")})
         self.headers = Panel(part="columns", data={}, name="columns")
         self.selection = Panel(part="selection", data={}, name="selection")
         self.numbers = Panel(part="numbers", data={}, name="numbers")
         self.strokes = Panel(part="strokes", data={}, name="strokes")
+        self.plain = PlainDrawing() if tab.link.plain else None
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
         self._shown: tuple[Any, ...] = ()
@@ -75,6 +77,9 @@ class NetworkView:
             "x0", "y", "x1", "y", "c0", "cy", "c1", "cy", source=self.arcs, level="underlay",
             line_dash=[2, 3], line_width=1.2, line_alpha=0.6, line_color=self.tab.palette.muted,
         )  # fmt: skip
+        if self.plain is not None:
+            self.plain.add_to(plot)
+            return plot
         plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
         # The overlay has a canvas of its own: moving nodes repaint nothing else.
         plot.add_glyph(
@@ -111,6 +116,8 @@ class NetworkView:
         self.source.data, self.flow.data = columns.empty_nodes(), columns.empty_flow()
         self.arcs.data = {name: [] for name in self.arcs.data}
         self.numbers.data, self.strokes.data = {}, {}
+        if self.plain is not None:
+            self.plain.place(self.source.data, self.flow.data)
         self.headers.data = {**self.headers.data, "layers": [], "stages": []}
         return True
 
@@ -150,6 +157,8 @@ class NetworkView:
         if anew:
             self.source.data = columns.node_columns(structure, layout, self._serials)
             self.flow.data = columns.flow_columns(layout)
+            if self.plain is not None:
+                self.plain.place(self.source.data, self.flow.data)
         told = (self.tab.clock(), state, state.shape)
         if told != self._told or not np.array_equal(states, self.numbers.data["state"]):
             self._told = told

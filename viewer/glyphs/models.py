@@ -61,6 +61,7 @@ class PageLink(Model):
     been painted: the credit without which nothing more is sent.
     """
 
+    plain = Bool(default=False)  # the network is drawn with Bokeh's own glyphs
     sent = Int(default=0)
     seen = Int(default=0)
     # Of the newest numbers sent: when they were published, read, and sent. Unix time.

@@ -126,6 +126,17 @@
     if (page.network != null) page.network.dirty = true
   }
 
+  /** A filter was selected elsewhere: shown here, too, before the server's answer confirms it. */
+  page.show_chosen = (name, index) => {
+    const layer = page.parts.columns?.layers?.findIndex((one) => one.name == name) ?? -1, {network} = page
+    for (let node = 0; layer >= 0 && network?.value("layer", node) != null; node++) {
+      if (network.value("layer", node) != layer || network.value("first", node) > index || network.value("last", node) < index) continue
+      choose(node)
+      page.byId("filter").textContent = `filter ${index}`
+      return
+    }
+  }
+
   function select(node) {
     choose(node) // shown at once; the server's answer confirms it
     const value = (name) => page.network.value(name, node)

@@ -1,14 +1,111 @@
-/* The drawing of the network view, and the link between page and server. Written by hand for
+/* The link between page and server, and the drawing of the network view. Written by hand for
  * Bokeh 3.9: no TypeScript, no node, no bundler; Bokeh serves this file after its own.
  * Private names of Bokeh used here are listed in viewer/bokeh_private.py. */
 (function () {
   "use strict"
-  const load = Bokeh.require
-  const {Scatter, ScatterView} = load("models/glyphs/scatter")
-  const {Model} = load("model")
-  const {ModelEvent} = load("core/bokeh_events")
-  const {register_models} = load("base")
+  const {Model} = Bokeh.require("model")
+  const {ModelEvent} = Bokeh.require("core/bokeh_events")
+  const {register_models} = Bokeh.require("base")
+  const page = window.revacnn ??= {}
 
+  /* -------------------------------------------------------------------- page <-> server links */
+
+  class Command extends ModelEvent {
+    constructor(command, args) {
+      super()
+      this.command = command
+      this.args = args
+    }
+    get event_values() {
+      return {...super.event_values, command: this.command, args: this.args}
+    }
+    static {
+      this.prototype.event_name = "revacnn_command"
+    }
+  }
+
+  class PageLink extends Model {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "PageLink"
+    static {
+      this.define(({Any, Bool, Int, Str}) => ({
+        plain: [Bool, false],
+        sent: [Int, 0],
+        seen: [Int, 0],
+        stamps: [Any, []],
+        visible: [Bool, true],
+        theme: [Str, "dark"],
+        width: [Int, 0],
+        height: [Int, 0],
+        panels: [Any, []],
+      }))
+    }
+    initialize() {
+      super.initialize()
+      page.link = this
+      if (this.plain) page.begin_plain?.()
+      // Painted, not merely received: an answer is the credit for the next frame.
+      const channel = new MessageChannel()
+      channel.port1.onmessage = () => {
+        this.seen = this.sent
+        page.on_painted?.(this.stamps, this._received)
+      }
+      this.connect(this.properties.sent.change, () => {
+        this._received = Date.now()
+        page.on_sent?.()
+        requestAnimationFrame(() => channel.port2.postMessage(null)) // after this frame is painted
+      })
+    }
+    command(name, args = {}) {
+      this.trigger_event(new Command(name, args))
+    }
+  }
+
+  class Panel extends Model {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Panel"
+    static {
+      this.define(({Any, Str}) => ({part: [Str, ""], data: [Any, {}]}))
+    }
+    initialize() {
+      super.initialize()
+      const draw = () => page.draw?.(this.part, plain(this.data), this)
+      this.connect(this.properties.data.change, draw)
+      draw()
+    }
+  }
+
+  /** Maps, which Bokeh makes of Python's dicts, as plain objects. */
+  function plain(value) {
+    if (value instanceof Map) {
+      return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]))
+    }
+    return Array.isArray(value) ? value.map(plain) : value
+  }
+
+  /** A panel with pictures, which the page takes from ``model.atlas`` when ``data`` has changed. */
+  class Sprites extends Panel {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Sprites"
+    static {
+      this.define(({Any}) => ({atlas: [Any, null]}))
+    }
+  }
+
+  register_models({PageLink, Panel, Sprites})
+})()
+
+/* A Bokeh in which this cannot be drawn gets the plain drawing: see static/2_plain.js. */
+try {
+  draw_network()
+} catch (error) {
+  console.warn("The network is drawn plainly:", error)
+}
+
+function draw_network() {
+  "use strict"
+  const {Scatter, ScatterView} = Bokeh.require("models/glyphs/scatter")
+  const {register_models} = Bokeh.require("base")
   const page = window.revacnn ??= {}
   Object.assign(page, {motion: page.motion ?? 1, frames: 0, paths_drawn: 0})
 
@@ -440,87 +537,5 @@
     }
   }
 
-  /* -------------------------------------------------------------------- page <-> server links */
-
-  class Command extends ModelEvent {
-    constructor(command, args) {
-      super()
-      this.command = command
-      this.args = args
-    }
-    get event_values() {
-      return {...super.event_values, command: this.command, args: this.args}
-    }
-    static {
-      this.prototype.event_name = "revacnn_command"
-    }
-  }
-
-  class PageLink extends Model {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "PageLink"
-    static {
-      this.define(({Any, Bool, Int, Str}) => ({
-        sent: [Int, 0],
-        seen: [Int, 0],
-        stamps: [Any, []],
-        visible: [Bool, true],
-        theme: [Str, "dark"],
-        width: [Int, 0],
-        height: [Int, 0],
-        panels: [Any, []],
-      }))
-    }
-    initialize() {
-      super.initialize()
-      page.link = this
-      // Painted, not merely received: an answer is the credit for the next frame.
-      const channel = new MessageChannel()
-      channel.port1.onmessage = () => {
-        this.seen = this.sent
-        page.on_painted?.(this.stamps, this._received)
-      }
-      this.connect(this.properties.sent.change, () => {
-        this._received = Date.now()
-        page.on_sent?.()
-        requestAnimationFrame(() => channel.port2.postMessage(null)) // after this frame is painted
-      })
-    }
-    command(name, args = {}) {
-      this.trigger_event(new Command(name, args))
-    }
-  }
-
-  class Panel extends Model {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "Panel"
-    static {
-      this.define(({Any, Str}) => ({part: [Str, ""], data: [Any, {}]}))
-    }
-    initialize() {
-      super.initialize()
-      const draw = () => page.draw?.(this.part, plain(this.data), this)
-      this.connect(this.properties.data.change, draw)
-      draw()
-    }
-  }
-
-  /** Maps, which Bokeh makes of Python's dicts, as plain objects. */
-  function plain(value) {
-    if (value instanceof Map) {
-      return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]))
-    }
-    return Array.isArray(value) ? value.map(plain) : value
-  }
-
-  /** A panel with pictures, which the page takes from ``model.atlas`` when ``data`` has changed. */
-  class Sprites extends Panel {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "Sprites"
-    static {
-      this.define(({Any}) => ({atlas: [Any, null]}))
-    }
-  }
-
-  register_models({JitterScatter, FlowPaths, PageLink, Panel, Sprites})
-})()
+  register_models({JitterScatter, FlowPaths})
+}
