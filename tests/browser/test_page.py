@@ -299,3 +299,31 @@ def test_the_page_comes_back_after_the_server(tmp_path: Path, open_page: Any) ->
         assert "waiting" in page.inner_text("#run-state")
         with server(tmp_path, port=int(port)):
             page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")
+
+
+def test_drawn_with_bokehs_own_glyphs_the_page_does_the_same(digits: str, open_page: Any) -> None:
+    page = ready(open_page(f"{digits}?plain=1"))
+    assert page.evaluate("revacnn.link.plain")
+    for name in ("conv1", "conv2", "conv3"):
+        assert len(nodes(page, name)) == width(page, name)
+    first = pixels(page)
+    wait_for(lambda: pixels(page) != first, what="movement")
+    page.wait_for_function("revacnn.paths_drawn > 3")
+    before = width(page, "conv2")
+    click_node(page, "conv2", 3)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.wait_for_function("revacnn.nodes('conv2')[3].state == 3")
+    page.click("#staging button.apply")
+    page.wait_for_selector("#reply[data-state=applied]")
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before - 1)
+    page.mouse.move(5, 5)
+    page.mouse.wheel(0, -400)  # over the header: nothing is zoomed
+    node = nodes(page, "conv2")[8]
+    page.mouse.move(node["x"], node["y"])
+    page.mouse.wheel(0, -600)
+    page.wait_for_selector("#zoom-out:not([hidden])")
+    assert abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 2
+    shot = os.environ.get("REVACNN_SHOTS")
+    if shot:
+        page.screenshot(path=str(Path(shot) / "plain.png"))

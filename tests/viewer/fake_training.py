@@ -116,6 +116,29 @@ def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv
     return layers
 
 
+def densenet(blocks: list[int]) -> list[Conv]:
+    """A DenseNet as torchvision names it: every layer reads all that came before in its block."""
+    layers = [Conv("features.conv0", 64, 7, 2)]
+    width, before = 64, [0]
+
+    def add(conv: Conv, sources: list[int]) -> int:
+        for source in sources:
+            layers[source].feeds.append(len(layers))
+        layers.append(conv)
+        return len(layers) - 1
+
+    for b, n_layers in enumerate(blocks, start=1):
+        for k in range(1, n_layers + 1):
+            path = f"features.denseblock{b}.denselayer{k}"
+            inner = add(Conv(f"{path}.conv1", 128, 1), before)
+            before = [*before, add(Conv(f"{path}.conv2", 32), [inner])]
+            width += 32
+        if b < len(blocks):
+            width //= 2
+            before = [add(Conv(f"features.transition{b}.conv", width, 1), before)]
+    return layers
+
+
 def inception() -> list[Conv]:
     """A stem and two modules of four parallel branches, whose outputs are concatenated."""
     layers = [Conv("stem.conv", 64, 7, 2)]
@@ -146,6 +169,7 @@ NETS = {
     "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
     "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),
     "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
+    "densenet121": lambda: densenet([6, 12, 24, 16]),
     "inception": inception,
 }
 

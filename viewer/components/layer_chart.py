@@ -34,7 +34,9 @@ class LayerChart(Chart):
         super().__init__(tab, marks, y_axis_type="log", x_range=Range1d(0, 1))
         self.source = Panel(part=f"curves-{self.name}", data={}, name=f"{self.name}_data")
         self.panels = (self.source,)
-        columns = {"step": [], "value": [], "color": [], "layer": [], "width": []}
+        columns: dict[str, list[float]] = {
+            name: [] for name in ("step", "value", "color", "layer", "width")
+        }
         curves = ColumnDataSource(columns, name=f"{self.name}_curves")
         self.names = ColumnDataSource({"step": [], "value": [], "color": [], "layer": []})
         lines = self.root.multi_line(

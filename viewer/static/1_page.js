@@ -75,10 +75,12 @@
   /* How old the numbers were when they were painted, and where the time went. */
   const TIMES = 600
   page.times = []
+  page.lag = 0 // ms from arrival to painting, smoothed: what a slow page leaves out depends on it
   page.on_painted = (stamps, received) => {
     const [published, ...others] = stamps.map((stamp) => 1000 * stamp), painted = Date.now()
     if (published == null || published === page.times.at(-1)?.[0]) return // something else was new
     page.age = (painted - published) / 1000
+    page.lag += 0.3 * (painted - received - page.lag)
     page.times.push([published, ...others, received, painted])
     if (page.times.length > TIMES) page.times.shift()
   }

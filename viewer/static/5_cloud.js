@@ -5,7 +5,7 @@
 (function () {
   "use strict"
   const page = window.revacnn
-  const TWEEN_MS = 600, LEAST_MOVE = 2, STEPS = 24
+  const TWEEN_MS = 600, LAGGING_MS = 100, LEAST_MOVE = 2, STEPS = 24
   const ODD = page.ODD = ["", "dead", "not finite", "identical to another"] // why a filter stands aside
   const shown = page.shown = {picked: [], picked_at: 0, hovered: null, lasso: false, sort: "activation", staged: new Set(), frozen: new Set()}
 
@@ -43,7 +43,7 @@
         this.before.clear()
         this.whole(false)
       }
-      this.began = page.motion > 0 && this.moves() ? performance.now() : 0
+      this.began = page.motion > 0 && page.lag < LAGGING_MS && this.moves() ? performance.now() : 0
       this.draw()
     }
 

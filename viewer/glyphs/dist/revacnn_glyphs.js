@@ -155,7 +155,7 @@ function draw_network() {
 
   /* ------------------------------------------------------------------------------- the nodes */
 
-  const TWEEN_MS = 450
+  const TWEEN_MS = 450, SLOW_MS = 45
   const ease = (t) => 1 - (1 - t) ** 3
 
   class JitterScatterView extends ScatterView {
@@ -163,9 +163,9 @@ function draw_network() {
       super.connect_signals()
       if (this.model !== this.renderer.model.glyph) return // a view for selection or hovering
       page.network = this
-      const loop = () => {
+      const loop = (now) => {
         if (this._removed) return
-        this._animate()
+        this._animate(now)
         this._frame = requestAnimationFrame(loop)
       }
       this._frame = requestAnimationFrame(loop)
@@ -179,8 +179,13 @@ function draw_network() {
     }
 
     /** Paint the overlay canvas alone, at once: the plot's own throttle would halve the rate. */
-    _animate() {
+    _animate(now) {
       page.frames += 1
+      // Where frames take long, every other one is left to what arrives and to the person's hand.
+      const slow = now - this._last > SLOW_MS
+      this._last = now
+      this._skipped = slow && !this._skipped
+      if (this._skipped) return
       if (moving() || this._tween != null || this.dirty) {
         this.dirty = false
         const {plot_view} = this.renderer
