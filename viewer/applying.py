@@ -8,7 +8,7 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import RefusedReply, Structure
 from revacnn_lightning.protocol.requests import Command, Edit, Undo
 
-from .hub import Hub
+from .choice import Choice
 from .run_state import RequestRecord, RunState
 from .staging import Staged, Staging
 
@@ -20,8 +20,8 @@ PATIENCE_SECONDS = 60.0  # a reply that takes longer no longer holds up the next
 class Applying:
     """The requests of one tab. ``touched`` is counted up with every change that may be shown."""
 
-    def __init__(self, hub: Hub, staging: Staging) -> None:
-        self.hub = hub
+    def __init__(self, choice: Choice, staging: Staging) -> None:
+        self._choice = choice
         self.staging = staging
         self.touched = 0
         self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
@@ -83,7 +83,7 @@ class Applying:
             edit = row.edit(structure)
             if not row.plan_id and not self.busy and edit is not None:
                 try:
-                    row.plan_id = self.hub.preview(edit, structure.version)
+                    row.plan_id = self._choice.hub.preview(edit, structure.version)
                 except ProtocolError as error:
                     self.error = str(error)
 
@@ -118,11 +118,11 @@ class Applying:
 
     def _request(self, request: Command | Edit | Undo, title: str, version: int | None) -> str:
         """Send a request; its id, or "" where it could not be sent."""
-        state = self.hub.state
+        state = self._choice.hub.state
         if state is None:
             return ""
         try:
-            request_id = self.hub.request(request, title, version)
+            request_id = self._choice.hub.request(request, title, version)
         except ProtocolError as error:
             self.error = str(error)
             return ""

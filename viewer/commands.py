@@ -64,7 +64,7 @@ def perform(tab: Tab, event: Command) -> None:
     except msgspec.ValidationError as error:
         log.warning("Ignored a malformed command of the page: %s", error)
         return
-    if handler is None or tab.structure is None:
+    if handler is None or (tab.structure is None and event.command != "follow"):
         return
     tab.applying.error = ""
     handler(tab, arguments)
@@ -195,7 +195,15 @@ def _sort(tab: Tab, what: Arguments) -> None:
 
 @command("follow")
 def _follow(tab: Tab, what: Arguments) -> None:
-    tab.hub.follow(what.run)
+    """Show another run."""
+    tab.choice.follow(what.run)
+
+
+@command("chart")
+def _chart(tab: Tab, what: Arguments) -> None:
+    """Show something else in a chart."""
+    if tab.state is not None:
+        tab.charts.choose(what.at, what.by, tab.state.metrics)
 
 
 @command("dismiss")

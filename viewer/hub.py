@@ -1,37 +1,27 @@
-"""Finds a run, follows it, and finds the next one. One per server process, shared by all tabs."""
+"""Follows one run. One per run and server process, shared by all tabs that show it."""
 
 from __future__ import annotations
 
 import logging
 import time
-import weakref
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
 
 from msgspec import Struct
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
-from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, RequestBody
 
 from .opened import OpenedLayers
 from .run_state import RunState
+from .wording import clock, count
 
-__all__ = ["Health", "Hub", "Watcher"]
+__all__ = ["Health", "Hub"]
 
 log = logging.getLogger(__name__)
 
-SEEK_SECONDS = 1.0  # how often we look for runs
 SILENT_SECONDS = 5.0  # the training says something about once a second
-
-
-class Watcher(Protocol):
-    """Wants to know when there may be something new."""
-
-    def notice(self) -> None: ...
 
 
 class Health(Struct, frozen=True):
@@ -47,59 +37,61 @@ class Health(Struct, frozen=True):
 
 
 class Hub:
-    """Holds the run that this server shows.
+    """Holds a run, also after it has ended.
+
+    Args:
+        connection: where the run is; None: there is none yet, and nothing can be asked.
+        opened: what holds the layers that tabs show in detail.
 
     Attributes:
-        state: what is known of the run; None before the first one. A new object for a new run.
-        runs: the live runs of this machine, newest first.
-        problem: why there is no run yet, in a sentence.
-        opened: the layers that tabs show in detail.
-        watchers: told after everything that was read, and at every tick; held weakly.
-        on_sockets: called with the sockets to be read from now on, before old ones are closed.
+        state: what is known of the run.
+        problem: why it cannot be attached to, in a sentence.
+        shown: when a tab last showed it (monotonic).
+        on_news: called when something has been read.
         on_request: called when something was sent; that may swallow the sign of an arrival.
+        on_close: called before the sockets are closed.
     """
 
-    def __init__(self, connection_file: Path | None = None) -> None:
-        self.connection_file = connection_file
-        self.state: RunState | None = None
-        self.runs: list[Connection] = []
+    def __init__(
+        self, connection: Connection | None = None, opened: OpenedLayers | None = None
+    ) -> None:
+        self.connection = connection
+        self.state = None if connection is None else RunState(connection)
         self.problem = ""
-        self.opened = OpenedLayers()
-        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
-        self.on_sockets: Callable[[list[int]], None] = lambda _: None
-        self.on_request: Callable[[], None] = lambda: None
+        self.opened = OpenedLayers() if opened is None else opened
+        self.shown = time.monotonic()
+        self.on_news: Callable[[], None] = _nothing
+        self.on_request: Callable[[], None] = _nothing
+        self.on_close: Callable[[], None] = _nothing
         self._run: Run | None = None
-        self._chosen = ""  # the run a person has chosen, as long as it lives
-        self._sought = 0.0
+        if connection is not None:
+            self._attach(connection)
+
+    @property
+    def run(self) -> str:
+        """The id of the run; "" if there is none."""
+        return "" if self.connection is None else self.connection.run
 
     def tick(self) -> None:
-        """Look for a run now and then, and after layouts. Called several times a second."""
-        now = time.monotonic()
-        if now - self._sought >= SEEK_SECONDS:
-            self._sought = now
-            self._seek()
-        self._take()
+        """Look after messages and layouts. Called several times a second."""
+        self.read()
         if self._run is not None and self.state is not None:
             self.opened.tick(self.state, self._run.request)
-        self._tell()
 
     def read(self) -> None:
         """Take what has arrived."""
-        if self._take():
-            self._tell()
-
-    def _take(self) -> bool:
         if self._run is None or self.state is None:
-            return False
+            return
         messages = self._run.poll()
         for message in messages:
             self.state.take(message)
             self.opened.take(message, self.state)
-        return bool(messages)
+        if messages:
+            self.on_news()
 
-    def _tell(self) -> None:
-        for watcher in list(self.watchers):
-            watcher.notice()
+    def sockets(self) -> list[int]:
+        """Descriptors that become readable when there may be something to read; see `Run`."""
+        return [] if self._run is None else self._run.sockets()
 
     def request(self, edit: RequestBody, title: str, version: int | None) -> str:
         """Ask the training for something; its reply becomes a record of the run state.
@@ -126,79 +118,48 @@ class Hub:
         self.on_request()
         return request_id
 
-    def follow(self, run_id: str) -> None:
-        """Show this run, which must be among `runs`, from now on."""
-        for connection in self.runs:
-            if connection.run == run_id:
-                self._chosen = run_id
-                self._attach(connection)
-
     def health(self) -> Health:
         """What the run is doing, as far as we know."""
         run = self._run
         if run is None:
-            return Health("waiting", "waiting for a training")
+            return Health("waiting", self.problem or "waiting for a training")
         status = run.status
         if status is not None and status.state == "finished":
-            return Health("finished", f"finished at batch {status.step:,}".replace(",", " "))
+            return Health("finished", f"finished at batch {count(status.step)}")
         if status is not None and status.state == "failed":
             return Health("failed", f"failed: {status.detail}" if status.detail else "failed")
         if run.connection.process_is_gone():
-            return Health("gone", "the training process ended without a word")
+            return Health("gone", f"ended without a word; last heard {self._heard()}")
         if run.structure is None:
             return Health("connecting", "attached, waiting for the first answer")
         if run.silent_for() > SILENT_SECONDS:
-            return Health("silent", f"no word for {run.silent_for():.0f} s")
+            return Health("silent", f"no word for {run.silent_for():.0f} s, since {self._heard()}")
         if status is None:
             return Health("training", "training")
         return Health(status.state, status.detail or status.state)
 
+    def _heard(self) -> str:
+        """When the run was last heard of, and at which batch."""
+        snapshot = None if self.state is None else self.state.snapshot
+        at = "" if snapshot is None else f" at batch {count(snapshot.step)}"
+        silent = 0.0 if self._run is None else self._run.silent_for()
+        return f"{clock(time.time() - silent)}{at}"
+
     def close(self) -> None:
         """Detach from the run, and compute nothing any more."""
-        self._detach()
-        self.opened.close()
-
-    def _detach(self) -> None:
-        self.opened.forget()
+        self.on_close()
         if self._run is not None:
-            self.on_sockets([])
             self._run.close()
             self._run = None
-
-    def _seek(self) -> None:
-        self.runs = self._find()
-        current = "" if self._run is None else self._run.connection.run
-        if self._run is not None and self._chosen == current and not self._run.is_gone():
-            return
-        others = [connection for connection in self.runs if connection.run != current]
-        if others and (self._run is None or self._run.is_gone()):
-            self._attach(others[0])
-
-    def _find(self) -> list[Connection]:
-        if self.connection_file is None:
-            runs = connections.list_runs()
-            self.problem = "" if runs else "No training is running on this machine yet."
-            return runs
-        try:
-            found = connections.read(self.connection_file)
-        except ConnectionFileError as error:
-            self.problem = str(error)
-            return []
-        if found.process_is_gone():
-            self.problem = f"The training of {self.connection_file} has ended."
-            return []
-        self.problem = ""
-        return [found]
+        self.opened.close()
 
     def _attach(self, connection: Connection) -> None:
-        if self._run is not None and self._run.connection.run == connection.run:
-            return
-        self._detach()
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
         try:
             self._run = Run(connection)
         except ConnectionFileError as error:
             self.problem = str(error)
-            return
-        self.state = RunState(connection)
-        self.on_sockets(self._run.sockets())
+
+
+def _nothing() -> None:
+    pass

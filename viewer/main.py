@@ -1,6 +1,7 @@
 """Once per browser tab: the page.
 
-Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` for a certain run).
+Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` for a certain run). Each tab
+follows a run of its own, which its address names: ``viewer?run=3f2a…``.
 
 What a test can hold on to in the page, all of it kept stable:
 
@@ -33,17 +34,19 @@ from bokeh.io import curdoc
 from .bokeh_private import may_draw
 from .page import Page, assets
 from .palette import PALETTES
-from .server import hub
+from .server import runs
 
 document = curdoc()
 context = document.session_context
-remembered, plain = "", not may_draw() or os.environ.get("REVACNN_PLAIN", "") not in ("", "0")
+remembered = wanted = ""
+plain = not may_draw() or os.environ.get("REVACNN_PLAIN", "") not in ("", "0")
 if context is not None and context.request is not None:
     remembered = str(context.request.cookies.get("revacnn-theme", ""))
+    wanted = context.request.arguments.get("run", [b""])[0].decode("ascii", "replace")
     plain = plain or "plain" in context.request.arguments
 if remembered not in PALETTES:
     remembered = ""
 document.title = "ReVACNN"
 document.template_variables.update(theme=remembered, **assets())
-page = Page(hub(), remembered or "dark", plain=plain)
+page = Page(runs().nothing, remembered or "dark", runs=runs(), wanted=wanted, plain=plain)
 page.open(document)

@@ -13,16 +13,17 @@ from bokeh.document import Document
 
 from .commands import perform
 from .components import Component
+from .components.chart_choices import ChartChoices
 from .components.controls import Controls
 from .components.filter_history import FilterActivation, FilterGradient
 from .components.header import Header
 from .components.inspector import Inspector
-from .components.layer_chart import LayerActivationChart, LayerGradientChart
+from .components.layer_chart import LayerChart
 from .components.layer_filters import FilterBars, FilterCloud
 from .components.layer_views import InputImage, LayerPanel, layer_views
 from .components.learning_rate import LearningRateChart
-from .components.loss import LossChart
-from .components.marks import EditMarks
+from .components.marks import TimeMarks
+from .components.metric_chart import MetricChart
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
 from .components.timeline import Timeline
@@ -30,6 +31,7 @@ from .glyphs import Command, PageLink, Panel
 from .hub import Hub
 from .pacing import Pace
 from .palette import PALETTES, theme
+from .runs import Runs
 from .tab import Tab
 
 __all__ = ["Page", "assets"]
@@ -40,16 +42,28 @@ LOOK_SECONDS = 0.25  # how often things are looked at that come without a messag
 
 
 class Page:
-    """Everything of one tab. Lives as long as its document."""
+    """Everything of one tab. Lives as long as its document.
 
-    def __init__(self, hub: Hub, theme_name: str = "dark", *, plain: bool = False) -> None:
+    ``hub`` is of the run to begin with; ``runs`` and ``wanted`` are those of `Choice`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        theme_name: str = "dark",
+        *,
+        runs: Runs | None = None,
+        wanted: str = "",
+        plain: bool = False,
+    ) -> None:
         self.link = PageLink(name="link", theme=theme_name, plain=plain)
-        self.tab = Tab(hub, self.link, PALETTES[theme_name])
-        tab, marks = self.tab, EditMarks(self.tab)
+        self.tab = Tab(hub, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
+        self._runs = runs
+        tab, marks = self.tab, TimeMarks(self.tab)
         self.network = NetworkView(tab)
         parts: tuple[Callable[[Tab], Component], ...] = (
             *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
-            *(Timeline, InputImage),
+            *(Timeline, InputImage, ChartChoices),
         )
         self.fast: list[Component] = [
             self.network,
@@ -58,10 +72,10 @@ class Page:
             *layer_views(tab),
         ]
         self.slow: list[Component] = [
-            LossChart(tab, marks.source),
+            MetricChart(tab, marks.source),
             LearningRateChart(tab, marks.source),
-            LayerGradientChart(tab, marks.source),
-            LayerActivationChart(tab, marks.source),
+            LayerChart(tab, marks.source, 0),
+            LayerChart(tab, marks.source, 1),
         ]
         self.statistics: list[Component] = [
             FilterBars(tab),
@@ -88,14 +102,15 @@ class Page:
             panels += getattr(component, "panels", ())
             if isinstance(component.root, Panel):
                 panels.append(component.root)
-            elif not isinstance(component, EditMarks):
+            elif not isinstance(component, TimeMarks):
                 document.add_root(component.root)
         self.link.panels = panels
         document.add_root(self.link)
         self.tab.update()
         for component in self.components:
             component.update()
-        self.tab.hub.watchers.add(self)
+        if self._runs is not None:
+            self._runs.watchers.add(self)
 
     @property
     def components(self) -> list[Component]:
@@ -104,6 +119,7 @@ class Page:
 
     def notice(self) -> None:
         """There may be something new: have it shown as soon as it may be sent."""
+        self.tab.choice.update()
         document, now = self.link.document, time.monotonic()
         if document is None or self._asked_for or not self._is_due(now):
             return
@@ -119,6 +135,7 @@ class Page:
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
         self._asked_for = False
+        self.tab.choice.update()
         now, numbers = time.monotonic(), self._has_numbers()
         if self._pace.wait(now, numbers=numbers) != 0 or not self._is_due(now):
             return

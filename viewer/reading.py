@@ -1,10 +1,11 @@
-"""Has the hub read what arrives as soon as it does, in the server's event loop."""
+"""Has what arrives read as soon as it does, in the server's event loop."""
 
 from __future__ import annotations
 
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from .hub import Hub
+from .runs import Runs
 
 __all__ = ["Reading"]
 
@@ -15,38 +16,56 @@ TICK_MS = 100  # for all that comes without a message
 
 
 class Reading:
-    """Waits on the sockets of the hub's run. To be made in the event loop's thread."""
+    """Drives the runs. To be made in the event loop's thread."""
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
         self._loop = IOLoop.current()
-        self._sockets: list[int] = []
-        self._waited_on: list[int] = []
-        self._resting = False
-        hub.on_sockets, hub.on_request = self._watch, self._rest
-        self._ticks = PeriodicCallback(hub.tick, TICK_MS)
+        self._waits: dict[Hub, _Wait] = {}
+        self._ticks = PeriodicCallback(self.tick, TICK_MS)
         self._ticks.start()
+
+    def tick(self) -> None:
+        """Tick the runs, and wait on the sockets of new ones."""
+        self.runs.tick()
+        # What is closed has ended its waiting by itself.
+        self._waits = {
+            hub: self._waits.get(hub) or _Wait(hub, self._loop)
+            for hub in self.runs.hubs()
+            if hub.sockets()
+        }
 
     def close(self) -> None:
         """Read nothing any more."""
         self._ticks.stop()
-        self._watch([])
+        for wait in self._waits.values():
+            wait.close()
 
-    def _watch(self, sockets: list[int]) -> None:
+
+class _Wait:
+    """Waits on the sockets of one hub."""
+
+    def __init__(self, hub: Hub, loop: IOLoop) -> None:
+        self.hub = hub
+        self._loop = loop
+        self._listening: list[int] = []
+        self._resting = self._closed = False
+        hub.on_request, hub.on_close = self._rest, self.close
+        self._rest()
+
+    def close(self) -> None:
+        self._closed = True
         self._ignore()
-        self._sockets = sockets
-        if sockets:
-            self._rest()
 
     def _listen(self) -> None:
-        for descriptor in self._sockets:
+        self._listening = self.hub.sockets()
+        for descriptor in self._listening:
             self._loop.add_handler(descriptor, self._arrived, IOLoop.READ)
-        self._waited_on = self._sockets
 
     def _ignore(self) -> None:
-        for descriptor in self._waited_on:
+        for descriptor in self._listening:
             self._loop.remove_handler(descriptor)
-        self._waited_on = []
+        self._listening = []
 
     def _arrived(self, _descriptor: int, _events: int) -> None:
         self._rest()
@@ -55,13 +74,13 @@ class Reading:
     def _rest(self) -> None:
         """Wait on nothing for a moment, then read: also what came without a sign."""
         self._ignore()
-        if not self._resting:
+        if not self._resting and not self._closed:
             self._resting = True
             self._loop.call_later(REST_SECONDS, self._rested)
 
     def _rested(self) -> None:
         self._resting = False
-        if not self._sockets:
+        if self._closed:
             return
         try:
             self.hub.read()

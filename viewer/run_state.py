@@ -19,6 +19,7 @@ from revacnn_lightning.protocol.messages import (
     Done,
     Message,
     Planned,
+    PlanSummary,
     RefusedReply,
     Reply,
     Snapshot,
@@ -28,7 +29,7 @@ from revacnn_lightning.protocol.messages import (
 
 from .series import Series
 
-__all__ = ["FILTER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
+__all__ = ["FILTER_STATISTICS", "LAYER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
 
 SCALAR_ROWS = 2048  # points of a chart over the whole run: more than its pixels
 LAYER_ROWS = 512
@@ -36,6 +37,8 @@ MAX_METRICS = 64
 FILTER_BYTES = 48 * 2**20  # of the history of every filter
 FILTER_ROWS = 600
 FILTER_STATISTICS = ("gradient", "activation")
+# Of each layer the mean over its filters; of "dead" their share.
+LAYER_STATISTICS = ("gradient", "activation", "update_ratio", "dead")
 # A filter counts as dead when its activation was exactly zero in this many snapshots in a row.
 DEAD_AFTER = 20
 NEW_SECONDS = 8.0  # a new filter is marked as new for so long
@@ -49,6 +52,7 @@ class EditMark(Struct, frozen=True):
 
     step: int
     version: int
+    title: str = ""  # what was done, where this viewer has heard of it
 
 
 class RequestRecord(Struct):
@@ -62,6 +66,8 @@ class RequestRecord(Struct):
     version: int = 0  # of the structure it led to
     layers: list[str] = []  # whose widths it changed
     text: str = ""  # the new widths, or the reason of the refusal
+    plan: PlanSummary | None = None  # of an applied edit
+    output_change: float | None = None  # measured on the batch before which it was applied
 
 
 class RunState:
@@ -94,8 +100,7 @@ class RunState:
         self.learning_rates = Series(1, SCALAR_ROWS)
         self.metrics: dict[str, Series] = {}
         self._metric_values: dict[str, float] = {}
-        self.layer_gradient = Series(0, LAYER_ROWS)
-        self.layer_activation = Series(0, LAYER_ROWS)
+        self.layers = {name: Series(0, LAYER_ROWS) for name in LAYER_STATISTICS}
         self.filters = Series(0, 4)  # gradient of every filter, then activation of every filter
         self.records: OrderedDict[str, RequestRecord] = OrderedDict()
         self.plans: OrderedDict[str, Planned | RefusedReply] = OrderedDict()
@@ -173,9 +178,20 @@ class RunState:
         self._follow(source, first=known is None)
         self._follow_layers(known, structure)
         if known is not None:
-            self.marks.append(EditMark(structure.step, structure.version))
+            self._mark(structure)
             self._tell_widths(structure)
         self.shape += 1
+
+    def _mark(self, structure: Structure) -> None:
+        titles = {r.version: r.title for r in self.records.values() if r.state == "applied"}
+        title = titles.get(structure.version, "")
+        self.marks.append(EditMark(structure.step, structure.version, title))
+
+    def _name_mark(self, record: RequestRecord) -> None:
+        """The reply has come after the structure that it led to."""
+        for i, mark in enumerate(self.marks):
+            if mark.version == record.version:
+                self.marks[i] = EditMark(mark.step, mark.version, record.title)
 
     def _tell_widths(self, structure: Structure) -> None:
         """Complete the records of applied requests with the widths they led to."""
@@ -218,8 +234,8 @@ class RunState:
             return
         at = {name: i for i, name in enumerate(names)}
         source = np.array([at.get(layer.name, -1) for layer in structure.layers], np.int64)
-        self.layer_gradient.select_columns(source)
-        self.layer_activation.select_columns(source)
+        for series in self.layers.values():
+            series.select_columns(source)
 
     def _take_snapshot(self, snapshot: Snapshot) -> None:
         structure = self.structure
@@ -272,10 +288,16 @@ class RunState:
         if gradient is None or activation is None or not len(gradient):
             return
         self.zero_streak = np.where(activation == 0, self.zero_streak + 1, 0).astype(np.int32)
-        starts, counts = self.offsets[:-1], np.diff(self.offsets)
-        self.layer_gradient.add(step, np.add.reduceat(gradient, starts) / counts)
-        self.layer_activation.add(step, np.add.reduceat(activation, starts) / counts)
+        self._take_layers(step)
         self.filters.add(step, np.concatenate([gradient, activation]))
+
+    def _take_layers(self, step: int) -> None:
+        """The mean of every statistic over the filters of each layer."""
+        known = {**self.latest, "dead": self.dead().astype(np.float32)}
+        for name, series in self.layers.items():
+            values = known.get(name)
+            if values is not None:
+                series.add(step, _means(values, self.offsets))
 
     def _take_reply(self, reply: Reply) -> None:
         self.talk += 1
@@ -288,6 +310,8 @@ class RunState:
         elif isinstance(reply, Applied):
             record.state, record.step = "applied", reply.step
             record.version, record.title = reply.version, reply.plan.title or record.title
+            record.plan, record.output_change = reply.plan, reply.output_change
+            self._name_mark(record)
             record.layers = list(dict.fromkeys(part.layer for part in reply.plan.sets))
             if self.structure is not None:
                 self._tell_widths(self.structure)
@@ -295,6 +319,15 @@ class RunState:
             record.state, record.text = "done", reply.detail
         elif isinstance(reply, RefusedReply):
             record.state, record.text = "refused", reply.reason
+
+
+def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The mean of each run of ``values``, of those that are there; NaN where none is."""
+    there = np.isfinite(values)
+    starts = offsets[:-1]
+    total = np.add.reduceat(np.where(there, values, 0), starts, dtype=np.float64)
+    count = np.add.reduceat(there, starts, dtype=np.int64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _source_columns(known: Structure | None, structure: Structure) -> np.ndarray:

@@ -1,43 +1,43 @@
-"""The one hub of this server process, and the loop that drives it."""
+"""The runs of this server process, and the loop that drives them."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from .hub import Hub
 from .reading import Reading
+from .runs import Runs
 
-__all__ = ["hub", "start", "stop"]
+__all__ = ["runs", "start", "stop"]
 
-_hub: Hub | None = None
+_runs: Runs | None = None
 _reading: Reading | None = None
 
 
-def hub() -> Hub:
-    """The hub; made on first use where no server has started one (tests, scripts)."""
-    global _hub
-    if _hub is None:
-        _hub = Hub()
-    return _hub
+def runs() -> Runs:
+    """The runs; made on first use where no server has started them (tests, scripts)."""
+    global _runs
+    if _runs is None:
+        _runs = Runs()
+    return _runs
 
 
 def start(arguments: list[str]) -> None:
-    """Begin to follow a run; ``--connect FILE`` names its connection file."""
-    global _hub, _reading
+    """Begin to look for runs; ``--connect FILE`` names the connection file of the only one."""
+    global _runs, _reading
     parser = argparse.ArgumentParser(prog="revacnn viewer", description=__doc__)
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
-    _hub = Hub(parser.parse_args(arguments).connect)
-    _hub.opened.start()
-    _reading = Reading(_hub)
+    _runs = Runs(parser.parse_args(arguments).connect)
+    _runs.start()
+    _reading = Reading(_runs)
 
 
 def stop() -> None:
-    """Detach from the run."""
-    global _hub, _reading
+    """Detach from every run."""
+    global _runs, _reading
     if _reading is not None:
         _reading.close()
         _reading = None
-    if _hub is not None:
-        _hub.close()
-        _hub = None
+    if _runs is not None:
+        _runs.close()
+        _runs = None

@@ -8,6 +8,8 @@ from msgspec import Struct
 from revacnn_lightning.protocol.messages import Layer, PlanSummary, Structure
 
 from .applying import Applying
+from .charts import Charts
+from .choice import Choice
 from .company import Company
 from .embedding import Method
 from .glyphs import PageLink
@@ -15,6 +17,7 @@ from .hub import Hub
 from .palette import DARK, Palette
 from .playback import Playback
 from .run_state import RunState
+from .runs import Runs
 from .staging import Staging
 
 __all__ = ["Selection", "Tab"]
@@ -32,16 +35,25 @@ class Selection(Struct, frozen=True):
 class Tab:
     """State of one tab. ``touched`` is counted up with every change a component may show."""
 
-    def __init__(self, hub: Hub, link: PageLink, palette: Palette = DARK) -> None:
-        self.hub = hub
+    def __init__(
+        self,
+        hub: Hub,
+        link: PageLink,
+        palette: Palette = DARK,
+        *,
+        runs: Runs | None = None,
+        wanted: str = "",
+    ) -> None:
+        self.choice = Choice(hub, runs, wanted)
         self.link = link
         self.palette = palette
         self.selection: Selection | None = None
         self.staging = Staging()
-        self.applying = Applying(hub, self.staging)
+        self.applying = Applying(self.choice, self.staging)
         self.opened: set[str] = set()
         self.sort_by = "gradient"
         self.playback = Playback()
+        self.charts = Charts()
         self.method: Method = "tsne"
         self.pane = "layer"
         self.also: list[int] = []  # ids of the other selected filters of the selection's layer
@@ -51,6 +63,11 @@ class Tab:
         self._seen: tuple[RunState | None, int] = (None, 0)
 
     # The run
+
+    @property
+    def hub(self) -> Hub:
+        """Of the run that is shown; one without a run before there is any."""
+        return self.choice.hub
 
     @property
     def state(self) -> RunState | None:
@@ -127,6 +144,7 @@ class Tab:
 
     def update(self) -> None:
         """Follow the run: a new one, edits, replies. Called before the components are."""
+        self.choice.update()
         state, structure = self.state, self.structure
         shape = 0 if state is None else state.shape
         if (state, shape) != self._seen:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 
-__all__ = ["compact", "count", "scientific"]
+__all__ = ["clock", "compact", "count", "part", "percent", "scientific", "short"]
 
 
 def count(n: int) -> str:
     """``22720`` as ``22 720``, with spaces that do not break."""
     return f"{n:,}".replace(",", "\u202f")
+
+
+def clock(moment: float) -> str:
+    """A Unix time as a local time of day: ``14:03:27``."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def compact(value: float | None) -> str:
@@ -22,6 +28,29 @@ def compact(value: float | None) -> str:
         digits = max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:.{digits}f}"
     return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def short(n: float) -> str:
+    """``1 819 066 368`` as ``1.82 G``."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{compact(n / size)}\u202f{unit}"
+    return f"{n:.0f}"
+
+
+def percent(change: float) -> str:
+    """A relative change: ``−3.2 %``, ``+0.04 %``."""
+    if change == 0:
+        return "±0 %"
+    digits = max(0, min(3, 1 - math.floor(math.log10(abs(100 * change)))))
+    return f"{100 * change:+.{digits}f}\u202f%".replace("-", "−")
+
+
+def part(share: float) -> str:
+    """A share of something: ``3.2 %``."""
+    if not math.isfinite(share):
+        return "more than can be told"
+    return percent(share).lstrip("+")
 
 
 def scientific(value: float | None) -> str:

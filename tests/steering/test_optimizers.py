@@ -9,26 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.optimizers import COUPLED, OPTIMIZERS
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor
 from tests.steering import nets
 
 STEPS = 10
-DENSE: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"lr": 0.05}),
-    ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}),
-    ("Adam", {"lr": 0.01, "amsgrad": True}),
-    ("AdamW", {"lr": 0.01}),
-    ("RMSprop", {"lr": 0.01, "centered": True, "momentum": 0.9}),
-    ("Adagrad", {"lr": 0.01, "initial_accumulator_value": 0.1}),
-    ("Adadelta", {"lr": 0.1}),
-    ("Adamax", {"lr": 0.01}),
-    ("NAdam", {"lr": 0.01}),
-    ("RAdam", {"lr": 0.01}),
-    ("ASGD", {"lr": 0.05, "t0": 2}),
-    ("Rprop", {"lr": 0.01}),
-]
+DENSE = [(name, options) for name, options in OPTIMIZERS if name not in {*COUPLED, "LBFGS"}]
 
 
 def without_third_channel() -> nn.Module:

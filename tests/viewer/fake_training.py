@@ -50,7 +50,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
 
-STATISTICS = ["gradient", "activation", "weight_norm"]
+STATISTICS = ["gradient", "activation", "weight_norm", "update_ratio"]
 
 
 @dataclass
@@ -252,6 +252,9 @@ class FakeTraining:
         pairs = zip(widths, widths[1:], self.convs, strict=False)
         return sum(a * b * conv.kernel**2 + b for a, b, conv in pairs)
 
+    def macs(self, ids: list[list[int]]) -> int:
+        return 28 * 28 * self.parameters(ids)
+
     def _filters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of all filters: base values (filters, statistics), phase, and what depth takes away."""
         if self._made_for != self.version:  # gathered once: it is a training's time that counts
@@ -268,7 +271,7 @@ class FakeTraining:
         wave = np.exp(0.5 * np.sin(t * 0.12 + phase) + self.random.normal(0, 0.15, len(phase)))
         gradient = base[:, 0] * wave * depth * decay * 2e-3
         activation = base[:, 1] * np.exp(0.4 * np.sin(t * 0.09 + 2 * phase)) * 180
-        values = np.stack([gradient, activation, base[:, 2]]).astype(np.float32)
+        values = np.stack([gradient, activation, base[:, 2], 0.05 * gradient]).astype(np.float32)
         epoch, batch = divmod(self.step, 100)
         loss = 2.3 * math.exp(-self.step / 400) + 0.3 + self.random.normal(0, 0.05)
         return Snapshot(
@@ -286,6 +289,7 @@ class FakeTraining:
             statistics=STATISTICS,
             values=values,
             metrics={
+                "train_acc": min(0.99, 0.4 + self.step / 3000),
                 "val_acc": min(0.97, 0.4 + epoch * 0.05),
                 "val_loss": 2.3 * math.exp(-epoch / 5) + 0.4,
             },
@@ -322,7 +326,9 @@ class FakeTraining:
             chosen = {ids[i] for i in body.filters or range(len(ids))}
             self.frozen = self.frozen | chosen if isinstance(body, Freeze) else self.frozen - chosen
         self.ids, self.version = after, self.version + 1
-        return [Applied(request.id, self.step, self.version, plan), self.structure()]
+        change = 0.037 if isinstance(body, RemoveFilters | MergeFilters) else 0.0
+        applied = Applied(request.id, self.step, self.version, plan, output_change=change)
+        return [applied, self.structure()]
 
     def due_details(self) -> list[Detail]:
         """Details of the watched layers whose time has come."""
@@ -402,6 +408,8 @@ class FakeTraining:
             why=why,
             parameters_before=self.parameters(self.ids),
             parameters_after=self.parameters(after),
+            macs_before=self.macs(self.ids),
+            macs_after=self.macs(after),
         )
 
 

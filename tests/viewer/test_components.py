@@ -12,14 +12,15 @@ from bokeh.document import Document
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
 from viewer.commands import perform
+from viewer.components.chart_choices import ChartChoices
 from viewer.components.filter_history import FilterActivation, FilterGradient
 from viewer.components.header import Header
 from viewer.components.inspector import Inspector
-from viewer.components.layer_chart import LayerActivationChart, LayerGradientChart
+from viewer.components.layer_chart import LayerChart
 from viewer.components.layer_filters import FilterBars, FilterCloud
 from viewer.components.learning_rate import LearningRateChart
-from viewer.components.loss import LossChart
-from viewer.components.marks import EditMarks
+from viewer.components.marks import TimeMarks
+from viewer.components.metric_chart import MetricChart
 from viewer.components.network import NetworkView
 from viewer.components.network_columns import amplitude, thickness
 from viewer.components.staging_bar import Changes, Reply, StagingBar
@@ -28,17 +29,17 @@ from viewer.hub import Hub
 from viewer.layout import State
 from viewer.page import Page
 from viewer.palette import LIGHT
+from viewer.runs import Runs
 from viewer.tab import Tab
 
 HTML = [Header, Inspector, StagingBar, Reply, Changes]
 CHARTS: list[Callable[..., Any]] = [
-    LossChart, LearningRateChart, LayerGradientChart, LayerActivationChart,
-    FilterGradient, FilterActivation,
+    MetricChart, LearningRateChart, LayerChart, FilterGradient, FilterActivation,
 ]  # fmt: skip
 
 
 def build(tab: Tab, chart: Callable[..., Any]) -> Any:
-    return chart(tab) if chart in (FilterBars, FilterCloud) else chart(tab, EditMarks(tab).source)
+    return chart(tab) if chart in (FilterBars, FilterCloud) else chart(tab, TimeMarks(tab).source)
 
 
 @pytest.mark.parametrize("component", [NetworkView, *HTML])
@@ -224,8 +225,10 @@ def test_replies_are_shown_and_kept(tab: Tab, hub: DirectHub) -> None:
     reply.update()
     changes.update()
     assert reply.source.data["state"] == "applied"
-    assert reply.source.data["text"] == "conv1: 9 filters"
-    assert changes.source.data["records"][0]["text"] == "applied at batch 3 · conv1: 9 filters"
+    told = "conv1: 9 filters · the output is unchanged"
+    assert reply.source.data["text"].startswith(f"{told} · 3\u202f712 → 3\u202f884 parameters")
+    assert "multiply-accumulates (+4.6\u202f%)" in reply.source.data["text"]
+    assert changes.source.data["records"][0]["text"] == f"applied at batch 3 · {told}"
     perform(tab, Command(None, "dismiss"))
     reply.update()
     assert reply.source.data == {}
@@ -233,11 +236,47 @@ def test_replies_are_shown_and_kept(tab: Tab, hub: DirectHub) -> None:
 
 
 def test_edits_are_marked_on_the_time_axes(tab: Tab, hub: DirectHub) -> None:
-    marks = EditMarks(tab)
+    marks = TimeMarks(tab)
     hub.request(AddFilters("conv1"), "add", 0)
     hub.deliver()
     assert marks.update() is True
     assert marks.source.data["step"].tolist() == [3.0]
+    assert marks.source.data["title"] == ["Add 1 to conv1"]
+    assert marks.update() is False
+
+
+def test_the_moment_looked_back_at_is_marked_too(tab: Tab, hub: DirectHub) -> None:
+    marks = TimeMarks(tab)
+    hub.train(5)
+    perform(tab, Command(None, "time", {"at": 2}))
+    assert marks.update() is True
+    assert marks.source.data["step"].tolist() == [3.0]
+    assert "batch 3" in marks.source.data["title"][0]
+    perform(tab, Command(None, "live"))
+    assert marks.update() is True
+    assert len(marks.source.data["step"]) == 0
+
+
+def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:
+    metric, layers, choices = (
+        MetricChart(tab, TimeMarks(tab).source),
+        LayerChart(tab, TimeMarks(tab).source, 1),
+        ChartChoices(tab),
+    )
+    for part in (metric, layers, choices):
+        part.update()
+    assert metric.source.data["label"] == ["train", "val_loss"]
+    told = choices.source.data["charts"]
+    assert [name for name, _ in told[0]["options"]] == ["loss", "acc"]
+    assert [chart["current"] for chart in told] == ["loss", "gradient", "activation"]
+    perform(tab, Command(None, "chart", {"at": 0, "by": "acc"}))
+    perform(tab, Command(None, "chart", {"at": 2, "by": "dead"}))
+    assert metric.update() is layers.update() is choices.update() is True
+    assert metric.source.data["label"] == ["train_acc", "val_acc"]
+    assert type(metric.root.y_scale).__name__ == "LinearScale"
+    assert [values[-1] for values in layers.source.data["value"]] == [0.0, 0.0, 0.0]
+    perform(tab, Command(None, "chart", {"at": 0, "by": "__class__"}))
+    assert metric.update() is False
 
 
 def test_the_inspector_explains_what_it_shows(tab: Tab) -> None:
@@ -247,12 +286,12 @@ def test_the_inspector_explains_what_it_shows(tab: Tab) -> None:
     assert data["layer"] == "conv1"
     assert data["facts"] == "8 filters · 3→8 · 3×3"
     assert "relu1's output" in data["about"]
-    assert [value["label"] for value in data["values"]] == ["mean |∇|", "Σ act", "norm"]
+    assert [value["label"] for value in data["values"]] == ["mean |∇|", "Σ act", "norm", "update"]
     assert data["refused"] == {"add": "", "split": "", "remove": ""}
 
 
 def test_loss_falls_back_to_a_linear_axis(tab: Tab, hub: DirectHub) -> None:
-    chart = LossChart(tab, EditMarks(tab).source)
+    chart = MetricChart(tab, TimeMarks(tab).source)
     chart.update()
     assert type(chart.root.y_scale).__name__ == "LogScale"
     assert hub.state is not None
@@ -291,16 +330,16 @@ def test_two_tabs_share_the_run_and_no_model(hub: DirectHub) -> None:
 
 
 def test_a_closed_tab_is_forgotten(hub: DirectHub) -> None:
-    document = Document()
-    page = Page(hub)
+    document, runs = Document(), Runs()
+    page = Page(hub, runs=runs)
     page.open(document)
     remembered = weakref.ref(page)
-    assert list(hub.watchers) == [page]
+    assert list(runs.watchers) == [page]
     document.clear()
     del page, document
     gc.collect()
     assert remembered() is None
-    assert list(hub.watchers) == []
+    assert list(runs.watchers) == []
 
 
 def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:

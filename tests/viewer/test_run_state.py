@@ -29,7 +29,7 @@ def test_values_are_found_by_layer(hub: DirectHub) -> None:
     assert isinstance(snapshot, Snapshot)
     np.testing.assert_array_equal(state.layer_values("activation", 1), snapshot.values[1, 8:24])
     np.testing.assert_allclose(
-        state.layer_gradient.rows[-1, 0], snapshot.values[0, :8].mean(), 1e-6
+        state.layers["gradient"].rows[-1, 0], snapshot.values[0, :8].mean(), 1e-6
     )
     assert state.layer_index("conv3") == 2
     assert state.layer_index("conv9") is None

@@ -8,6 +8,7 @@ import numpy as np
 from bokeh.models import (
     ColumnDataSource,
     CustomJSTickFormatter,
+    HoverTool,
     InlineStyleSheet,
     LinearAxis,
     LinearScale,
@@ -61,15 +62,18 @@ class Chart:
             axis.ticker.desired_num_ticks = 4
         self.root.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
         self.root.yaxis[0].formatter = CustomJSTickFormatter(code=TICKS)
-        self._mark = None
         if marks is not None:
-            self._mark = self.root.vspan(
+            drawn = self.root.vspan(
                 x="step",
                 source=marks,
                 line_width=1,
-                line_dash=[3, 3],
-                line_alpha=0.55,
+                line_color="color",
+                line_dash="dash",
+                line_alpha="alpha",
                 level="underlay",
+            )
+            self.root.add_tools(
+                HoverTool(renderers=[drawn], tooltips=tooltip(("@title", "")), mode="vline")
             )
         self._shown: tuple[Any, ...] = ()
 
@@ -81,8 +85,7 @@ class Chart:
         return True
 
     def restyle(self, palette: Palette) -> None:
-        if self._mark is not None:
-            self._mark.glyph.line_color = palette.green
+        """Take on the colours of another theme."""
 
     def use_log_scale(self, wanted: bool) -> None:
         """Logarithmic where all values are positive."""

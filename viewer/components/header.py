@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.messages import Structure
+
+from ..hub import Health
 from ..run_state import RunState
-from ..wording import compact, count
+from ..wording import clock, compact, count
 from .panel import HtmlPart
 
 __all__ = ["Header"]
@@ -19,32 +23,44 @@ class Header(HtmlPart):
     part = "header"
 
     def content(self) -> dict[str, Any]:
-        hub = self.tab.hub
-        health = hub.health()
+        choice = self.tab.choice
+        health = choice.hub.health()
         state, structure = self.tab.state, self.tab.structure
         if state is None:
             run = "none"
         else:
             run = "connecting" if structure is None else "here"
-        current = "" if state is None else state.connection.run
+        following = choice.next_run()
         return {
             "run": run,
             "kind": health.kind,
             "state": health.text,
             "ended": health.ended,
             "still": health.kind not in ("training", "validating", "connecting"),
-            "problem": hub.problem,
+            "ended_text": _epitaph(health, structure),
+            "problem": choice.problem,
             "model": structure.model if structure is not None else "",
             "fields": _fields(state) if state is not None else [],
+            "current": choice.hub.run,
             "runs": [
-                {
-                    "id": one.run,
-                    "label": f"{one.model or one.run} · {one.pid}",
-                    "current": one.run == current,
-                }
-                for one in hub.runs
+                {**_named(one), "current": one.run == choice.hub.run} for one in choice.known()
             ],
+            "next": None if following is None else _named(following),
         }
+
+
+def _named(connection: Connection) -> dict[str, Any]:
+    """A run as a person tells it from others: its model, and when it began."""
+    began = clock(connection.started)[:5]
+    return {"id": connection.run, "label": f"{connection.model or connection.run} · {began}"}
+
+
+def _epitaph(health: Health, structure: Structure | None) -> str:
+    """What is said over the last picture of a run that has ended."""
+    if not health.ended:
+        return ""
+    name = "This run" if structure is None else structure.model
+    return f"{name} {health.text}. What it showed last stays here."
 
 
 def _fields(state: RunState) -> list[dict[str, Any]]:

@@ -6,16 +6,14 @@ import time
 
 import numpy as np
 from bokeh.core.properties import value, without_property_validation
-from bokeh.models import ColumnDataSource, HoverTool, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
 
 from ..glyphs import Panel
 from ..palette import FONT, Palette
-from ..run_state import RunState
-from ..series import Series
 from ..tab import Tab
 from .chart import Chart, blend, tooltip
 
-__all__ = ["LayerActivationChart", "LayerGradientChart"]
+__all__ = ["LayerChart"]
 
 NAMED_LAYERS = 8  # with more, only the layer under the pointer is named
 MANY_LAYERS = 16
@@ -25,12 +23,15 @@ LETTER = 0.031  # of the time axis, that a letter of a name takes
 
 
 class LayerChart(Chart):
-    """``source`` has all curves in one array; the page makes of it what Bokeh draws lines from.
+    """``place``: 0 or 1, the first or the second of the page's two.
 
+    ``source`` has all curves in one array; the page makes of it what Bokeh draws lines from.
     Bokeh itself would send every curve twice, steps and values, as a message part of its own.
     """
 
-    def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
+    def __init__(self, tab: Tab, marks: ColumnDataSource, place: int = 0) -> None:
+        self.place = place
+        self.name = f"layers_{place}"
         super().__init__(tab, marks, y_axis_type="log", x_range=Range1d(0, 1))
         self.source = Panel(part=f"curves-{self.name}", data={}, name=f"{self.name}_data")
         self.panels = (self.source,)
@@ -52,12 +53,6 @@ class LayerChart(Chart):
         self._drawn = 0.0
         self.restyle(tab.palette)
 
-    def series(self, state: RunState) -> Series:
-        raise NotImplementedError
-
-    def ramp(self, palette: Palette) -> tuple[str, ...]:
-        raise NotImplementedError
-
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
         self._shown, self._drawn = (), 0.0
@@ -67,25 +62,41 @@ class LayerChart(Chart):
         state = self.tab.state
         if state is None or state.structure is None:
             return False
-        series = self.series(state)
+        of = self.tab.charts.layers[self.place]
+        series = state.layers[of]
         here = self.tab.selected()
         current = -1 if here is None else here[0]
         # With very many curves the page takes its time to draw them: they are sent less often.
         n_layers, now = len(state.structure.layers), time.monotonic()
-        if n_layers > MANY_LAYERS and now - self._drawn < n_layers * SECONDS_PER_LAYER:
+        same = bool(self._shown) and self._shown[-1] == of
+        if same and n_layers > MANY_LAYERS and now - self._drawn < n_layers * SECONDS_PER_LAYER:
             return False
-        if not self.is_new(state, series.length, series.stride, state.shape, current):
+        if not self.is_new(state, series.length, series.stride, state.shape, current, of):
             return False
         self._drawn = now
         thin = max(1, series.length // POINTS)
         steps = series.steps[::thin].copy()
         values = series.rows[::thin].T.copy()  # (layers, steps)
-        values[~(values > 0)] = np.nan  # what a logarithmic axis cannot show
+        self._set_scale(of)
+        if of != "dead":
+            values[~(values > 0)] = np.nan  # what a logarithmic axis cannot show
         self._draw([layer.name for layer in state.structure.layers], steps, values, current)
         return True
 
+    def _ramp(self) -> tuple[str, ...]:
+        """Forward is blue, backward is orange."""
+        palette = self.tab.palette
+        forward = self.tab.charts.layers[self.place] in ("activation", "dead")
+        return palette.tides if forward else palette.layers
+
+    def _set_scale(self, of: str) -> None:
+        """Logarithmic, but for a share, which is drawn in percent from zero."""
+        self.use_log_scale(of != "dead")
+        if of == "dead":
+            self.root.yaxis[0].formatter = NumeralTickFormatter(format="0[.]0 %")
+
     def _draw(self, names: list[str], steps: np.ndarray, values: np.ndarray, current: int) -> None:
-        colours = blend(self.ramp(self.tab.palette), len(names))
+        colours = blend(self._ramp(), len(names))
         many = len(names) > NAMED_LAYERS
         self.source.data = {
             "step": steps,
@@ -109,28 +120,6 @@ class LayerChart(Chart):
             "color": [colours[i] for i in named],
             "layer": [_short(names[i]) for i in named],
         }
-
-
-class LayerGradientChart(LayerChart):
-    title = "Mean |∇| by layer"
-    name = "layer_gradient"
-
-    def series(self, state: RunState) -> Series:
-        return state.layer_gradient
-
-    def ramp(self, palette: Palette) -> tuple[str, ...]:
-        return palette.layers
-
-
-class LayerActivationChart(LayerChart):
-    title = "Mean Σ activation by layer"
-    name = "layer_activation"
-
-    def series(self, state: RunState) -> Series:
-        return state.layer_activation
-
-    def ramp(self, palette: Palette) -> tuple[str, ...]:
-        return palette.tides
 
 
 def _short(name: str) -> str:

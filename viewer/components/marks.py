@@ -1,30 +1,54 @@
-"""Where the network was changed, for the time axes of all charts."""
+"""What is marked on the time axes of all charts: where the network was changed, and the moment
+that is looked back at."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from bokeh.models import ColumnDataSource
 
 from ..palette import Palette
 from ..tab import Tab
+from ..wording import count
 
-__all__ = ["EditMarks"]
+__all__ = ["TimeMarks"]
 
 
-class EditMarks:
-    """Has no place of its own in the page: the charts share its source."""
+class TimeMarks:
+    """Has no place of its own in the page: the charts share its source, and draw it."""
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
-        self.root = self.source = ColumnDataSource({"step": np.zeros(0)}, name="marks")
+        self.root = self.source = ColumnDataSource(_columns([], None, tab.palette), name="marks")
+        self._shown: tuple[Any, ...] = ()
 
     def update(self) -> bool:
-        state = self.tab.state
-        steps = np.array([mark.step for mark in state.marks] if state is not None else [], float)
-        if np.array_equal(steps, self.source.data["step"]):
+        state, moment = self.tab.state, self.tab.playback.moment
+        marks = [] if state is None else list(state.marks)
+        shown = (marks, moment, self.tab.palette)
+        if shown == self._shown:
             return False
-        self.source.data = {"step": steps}
+        self._shown = shown
+        edits = [(float(mark.step), mark.title or "The network was changed") for mark in marks]
+        self.source.data = _columns(edits, moment, self.tab.palette)
         return True
 
     def restyle(self, palette: Palette) -> None:
-        """Drawn by the charts."""
+        self.update()
+
+
+def _columns(
+    edits: list[tuple[float, str]], moment: float | None, palette: Palette
+) -> dict[str, Any]:
+    """Edits are thin, dashed and green, the moment is one line in the colour of the text."""
+    n, cursor = len(edits), [] if moment is None else [int(moment)]
+    m = len(cursor)
+    return {
+        "step": np.array([step for step, _ in edits] + cursor, float),
+        "title": [title for _, title in edits]
+        + [f"Looking back at batch {count(at)}" for at in cursor],
+        "color": [palette.green] * n + [palette.text] * m,
+        "dash": ["dashed"] * n + ["solid"] * m,
+        "alpha": np.array([0.6] * n + [0.9] * m, float),
+    }

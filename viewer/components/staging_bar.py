@@ -8,13 +8,14 @@ from revacnn_lightning.protocol.messages import Planned, PlanSummary, RefusedRep
 
 from ..run_state import RequestRecord
 from ..staging import Staged
-from ..wording import count
+from ..wording import count, part, percent, short
 from .panel import HtmlPart
 
 __all__ = ["Changes", "Reply", "StagingBar"]
 
 APPLIED_SECONDS = 20.0  # then the reply leaves; it stays in the list of changes
 SHOWN_RECORDS = 30
+SAME = 1e-5  # relative change of the output that rounding explains
 
 
 class StagingBar(HtmlPart):
@@ -57,12 +58,18 @@ def _row(row: Staged, structure: Structure) -> dict[str, Any]:
 
 
 def _figures(plan: PlanSummary) -> str:
-    """Parameters before and after."""
-    before, after = plan.parameters_before, plan.parameters_after
-    if not before:
-        return ""
-    change = f"{100 * (after - before) / before:+.2f} %".replace("-", "−")
-    return f"{count(before)} → {count(after)} parameters ({change})"
+    """Parameters and multiply-accumulates before and after."""
+    figures = (
+        ("parameters", plan.parameters_before, plan.parameters_after, count),
+        ("multiply-accumulates", plan.macs_before, plan.macs_after, short),
+    )
+    return " · ".join(
+        f"{words(before)} → {words(after)} {name} ({percent((after - before) / before)})"
+        if before != after
+        else f"{words(before)} {name}, unchanged"
+        for name, before, after, words in figures
+        if before
+    )
 
 
 def _company(plan: PlanSummary, layer: str) -> str:
@@ -96,7 +103,7 @@ class Reply(HtmlPart):
             "title": record.title,
             "state": record.state,
             "outcome": _outcome(record),
-            "text": record.text,
+            "text": " · ".join(filter(None, [_what(record), _size(record)])),
         }
 
 
@@ -119,13 +126,32 @@ class Changes(HtmlPart):
                 {
                     "title": record.title,
                     "state": record.state,
-                    "text": " · ".join(filter(None, [_outcome(record), record.text])),
+                    "about": _size(record),
+                    "text": " · ".join(filter(None, [_outcome(record), _what(record)])),
                 }
                 for record in reversed(records[-SHOWN_RECORDS:])
             ],
             "can_undo": self.tab.structure is not None and not self.tab.applying.busy and not ended,
             "why_not": why_not,
         }
+
+
+def _what(record: RequestRecord) -> str:
+    """What a request led to: the new widths, and what became of the output."""
+    if record.state != "applied" or record.plan is None:
+        return record.text
+    parts = [record.text]
+    if record.output_change is not None:
+        moved = record.output_change >= SAME
+        how = f"changed by {part(record.output_change)}" if moved else "is unchanged"
+        parts.append(f"the output {how}")
+    return " · ".join(filter(None, parts))
+
+
+def _size(record: RequestRecord) -> str:
+    plan = record.plan
+    same = plan is None or plan.parameters_before == plan.parameters_after
+    return "" if plan is None or same else _figures(plan)
 
 
 def _outcome(record: RequestRecord) -> str:

@@ -11,7 +11,7 @@
     source.setv({data}, {sync: false})
   }
 
-  for (const name of ["layer_gradient", "layer_activation"]) {
+  for (const name of ["layers_0", "layers_1"]) {
     page.drawers[`curves-${name}`] = (data) => draw(name, data)
   }
 })()

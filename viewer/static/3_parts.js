@@ -34,9 +34,32 @@
     runs(data.runs)
     byId("empty").hidden = data.run != "none"
     byId("problem").textContent = data.problem
+    if (data.current) remember(data.current)
+    ended(data)
     const connecting = byId("connecting")
     connecting.hidden = data.run != "connecting"
     connecting.textContent = data.run == "connecting" ? data.state : ""
+  }
+
+  /** The address names the run, so that reloading the page stays with it. */
+  function remember(run) {
+    const address = new URL(location.href)
+    if (address.searchParams.get("run") == run) return
+    address.searchParams.set("run", run)
+    history.replaceState(history.state, "", address)
+  }
+
+  function ended(data) {
+    const bar = byId("ended"), {next} = data
+    bar.hidden = !data.ended
+    bar.dataset.kind = data.kind
+    bar.querySelector(".what").textContent = data.ended ? data.ended_text : ""
+    const button = bar.querySelector(".next")
+    button.hidden = next == null
+    if (next != null) {
+      button.textContent = `Show ${next.label}`
+      button.onclick = () => page.send("follow", {run: next.id})
+    }
   }
 
   function runs(list) {
@@ -96,10 +119,21 @@
     const undo = byId("undo")
     undo.setAttribute("aria-disabled", String(!data.can_undo))
     undo.title = data.can_undo ? "Ask the training to take back its last change" : data.why_not
-    const list = data.records.map((record) => make("li", {"data-state": record.state},
+    const list = data.records.map((record) => make("li", {"data-state": record.state, title: record.about || null},
       make("span", {}, make("span", {class: "title"}, record.title), make("small", {}, record.text))))
     byId("records").replaceChildren(...(list.length ? list
       : [make("li", {class: "none"}, "Nothing changed yet. Select a filter and press Delete, or use − and + above a layer.")]))
+  }
+
+  page.drawers.charts = (data) => {
+    data.charts?.forEach((chart, i) => {
+      const select = document.querySelector(`select[data-chart="${i}"]`), key = JSON.stringify(chart.options)
+      if (select.dataset.key != key) {
+        select.dataset.key = key
+        select.replaceChildren(...chart.options.map(([value, label]) => make("option", {value}, label)))
+      }
+      if (select != document.activeElement || select.value == "") select.value = chart.current
+    })
   }
 
   page.drawers.timeline = (data) => {
@@ -135,6 +169,15 @@
       button.setAttribute("aria-pressed", String(button.dataset.sort == data.sort))
     }
   }
+
+  addEventListener("DOMContentLoaded", () => {
+    for (const select of document.querySelectorAll("select[data-chart]")) {
+      select.addEventListener("change", () => {
+        page.send("chart", {at: Number(select.dataset.chart), by: select.value})
+        select.blur() // so that keys go to the network again
+      })
+    }
+  })
 
   /* Before there is a run: two layers of dots and the paths between them. */
   addEventListener("DOMContentLoaded", () => {

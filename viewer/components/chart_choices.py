@@ -1,0 +1,32 @@
+"""The titles of the charts, from which a person chooses what they show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..charts import LAYER_TITLES
+from ..metrics import LOSS, families
+from .panel import HtmlPart
+
+__all__ = ["ChartChoices"]
+
+
+class ChartChoices(HtmlPart):
+    part = "charts"
+
+    def content(self) -> dict[str, Any]:
+        state, charts = self.tab.state, self.tab.charts
+        metrics = families(state.metrics if state is not None else ())
+        words = {name: "Loss" if name == LOSS else name.capitalize() for name in metrics}
+        known = {
+            name: title
+            for name, title in LAYER_TITLES.items()
+            if state is None or name in charts.layers or state.layers[name].length
+        }
+        return {
+            "charts": [
+                {"current": current, "options": list(options.items())}
+                for current, options in [(charts.metric, words)]
+                + [(current, known) for current in charts.layers]
+            ]
+        }
