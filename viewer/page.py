@@ -92,7 +92,8 @@ class Page:
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
         self.link.on_change("seen", self._on_seen)
-        self.link.on_change("visible", self._on_seen)
+        for name in ("visible", "width", "height"):
+            self.link.on_change(name, self._on_view)
 
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
@@ -109,6 +110,7 @@ class Page:
         self.tab.update()
         for component in self.components:
             component.update()
+        self._remember(time.monotonic())
         if self._runs is not None:
             self._runs.watchers.add(self)
 
@@ -140,13 +142,16 @@ class Page:
         if self._pace.wait(now, numbers=numbers) != 0 or not self._is_due(now):
             return
         self.tab.update()
-        self._news, self._looked_at = self.tab.news(), now
-        self._clock = self.tab.clock()
+        self._remember(now)
         changed = [component.update() for component in (*self.fast, *self._charts(now))]
         if any(changed):
             self._tell_times()
             self.link.sent += 1
             self._pace.sent(now, numbers=numbers)
+
+    def _remember(self, now: float) -> None:
+        """All that is new at this moment is being shown."""
+        self._news, self._clock, self._looked_at = self.tab.news(), self.tab.clock(), now
 
     def _has_numbers(self) -> bool:
         """Whether other numbers are to be shown than before."""
@@ -172,9 +177,14 @@ class Page:
             self.link.stamps = [state.snapshot.time, state.read, time.time()]
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
-        """The page has painted, or can be seen again: go on."""
+        """The page has painted what it was sent: go on."""
         if self.link.seen >= self.link.sent:
             self._pace.answered(time.monotonic())
+        self.notice()
+
+    def _on_view(self, _attribute: str, _old: object, _new: object) -> None:
+        """The page has got another size, or can be seen again: something is to be done."""
+        self._looked_at = float("-inf")
         self.notice()
 
     def _on_command(self, event: Command) -> None:

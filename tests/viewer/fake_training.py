@@ -265,6 +265,11 @@ class FakeTraining:
             self._made = np.stack([self.base[id_] for id_ in ids]), np.asarray(ids) * 0.7, spread
         return self._made
 
+    def silence(self, id_: int) -> None:
+        """Have a filter never respond again."""
+        self.base[id_][1] = 0.0
+        self._made_for = -1
+
     def snapshot(self) -> Snapshot:
         t, decay = self.step, 1 / (1 + self.step / 900)
         base, phase, depth = self._filters()
