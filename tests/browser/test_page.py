@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,26 @@ def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
     )
     page.wait_for_function("revacnn.paths_drawn > 3")
     page.wait_for_function("/\\d+ Hz · \\d+ fps/.test(document.getElementById('rate').textContent)")
+
+
+def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function(
+        "['layers_0', 'layers_1'].every((name) => {"
+        "  const source = Bokeh.documents[0].get_model_by_name(`${name}_curves`);"
+        "  const column = (of) => source.data instanceof Map ? source.data.get(of) : source.data[of];"
+        "  return column('layer').length == 3 && column('value')[2].length > 3"
+        "    && column('value')[2].length == column('step')[2].length"
+        "    && Math.max(...column('value')[2]) > 0 })"
+    )
+
+
+def test_the_times_of_every_snapshot_are_told(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function("revacnn.times.length > 5")
+    for times in page.evaluate("revacnn.times"):
+        assert len(times) == 5
+        assert all(later - earlier >= -1 for earlier, later in pairwise(times))  # whole ms
 
 
 def test_motion_stops_when_it_is_not_wanted(digits: str, open_page: Any) -> None:
