@@ -85,17 +85,21 @@ def send_changes_together() -> bool:
         return True
 
     def send_patch_document(self: Any, event: DocumentPatchedEvent) -> Any:
-        changes = self.__dict__.setdefault("_revacnn_changes", [])
+        # A list of its own for every callback; that of one which failed is never written.
+        writes = self.session._pending_writes
+        known, changes = self.__dict__.get("_revacnn_changes", (None, []))
+        if writes is None or known is not writes:
+            changes = []
+            self._revacnn_changes = writes, changes
         changes.append(event)
-        return _send(self) if len(changes) == 1 else _sent_already()
+        return _send(self, changes) if len(changes) == 1 else _sent_already()
 
     ServerConnection.send_patch_document = send_patch_document
     ServerConnection._revacnn_together = True
     return True
 
 
-async def _send(connection: Any) -> None:
-    changes, connection._revacnn_changes = connection._revacnn_changes, []
+async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
     message, handler = connection.protocol.create("PATCH-DOC", changes), connection._socket
     with _as_one_piece(handler):
         await handler.send_message(message)

@@ -82,7 +82,7 @@ def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) 
     page.wait_for_function(
         "['layers_0', 'layers_1'].every((name) => {"
         "  const source = Bokeh.documents[0].get_model_by_name(`${name}_curves`);"
-        "  const column = (of) => source.data instanceof Map ? source.data.get(of) : source.data[of];"
+        "  const column = (of) => source.data.get?.(of) ?? source.data[of];"
         "  return column('layer').length == 3 && column('value')[2].length > 3"
         "    && column('value')[2].length == column('step')[2].length"
         "    && Math.max(...column('value')[2]) > 0 })"

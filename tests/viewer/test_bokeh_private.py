@@ -82,6 +82,7 @@ def session() -> Iterator[tuple[ServerSession, Document, Handler]]:
     session.destroy()
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # Bokeh drops them
 def test_all_changes_of_a_callback_are_one_message(
     monkeypatch: pytest.MonkeyPatch, session: tuple[ServerSession, Document, Handler]
 ) -> None:
@@ -102,8 +103,15 @@ def test_all_changes_of_a_callback_are_one_message(
         document.add_root(first)
         document.add_root(second)
 
-    for callback in (build, change, change):
+    def fail() -> None:
+        first.sent += 1
+        raise ArithmeticError
+
+    for callback in (build, change):
         asyncio.run(server.with_document_locked(callback))
+    with pytest.raises(ArithmeticError):
+        asyncio.run(server.with_document_locked(fail))
+    asyncio.run(server.with_document_locked(change))
     assert [len(message.content["events"]) for message in handler.messages] == [2, 3, 3]
     assert handler.at_once == [False, True] * 3
 
