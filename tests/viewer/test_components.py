@@ -387,3 +387,21 @@ def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     page.link.visible = False
     page.update()
     assert page.link.sent == 0  # hidden in the meantime
+
+
+def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..., Any]) -> None:
+    hub = make_hub("resnet50")
+    tab = Tab(hub, PageLink(plain=True, width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    view.update()
+    assert view.plain is not None
+    modules = {renderer.glyph.__module__ for renderer in view.root.renderers}
+    assert all(module.startswith("bokeh.") for module in modules)
+    nodes, paths = view.plain.nodes.data, view.plain.paths.data
+    assert {len(column) for column in nodes.values()} == {len(view.source.data["x"])}
+    assert {len(column) for column in paths.values()} == {len(view.flow.data["x"])}
+    bars = nodes["width"] > 0
+    assert bars.any()
+    assert not ((nodes["size"] > 0) & bars).any()  # a bar, or a dot
+    assert ((nodes["height"] > 0) == bars).all()

@@ -16,7 +16,6 @@ __all__ = ["PlainDrawing"]
 
 # name: dtype, of the columns that the page fills in
 LOOKS = {"alpha": "f4", "line_alpha": "f4", "line_width": "f4"}
-NO_SELECTION = {"nonselection_glyph": None, "selection_glyph": None}
 
 
 class PlainDrawing:
@@ -25,21 +24,22 @@ class PlainDrawing:
     def __init__(self) -> None:
         self.nodes = ColumnDataSource(_nodes({}), name="plain_nodes")
         self.paths = ColumnDataSource(_paths({}), name="plain_paths")
-        # The whole network on the plot's canvas is not repainted for nodes that move.
-        self._level = "overlay"
 
     def add_to(self, plot: figure) -> None:
         """Have it drawn by this figure."""
         plot.bezier(
             "x0", "y0", "x1", "y1", "cx0", "y0", "cx1", "y1", source=self.paths,
-            line_color="color", line_alpha="line_alpha", line_width="line_width", **NO_SELECTION,
+            line_color="color", line_alpha="line_alpha", line_width="line_width",
         )  # fmt: skip
+        # The overlay has a canvas of its own: moving nodes repaint no paths.
         look = {
             "fill_color": "color", "fill_alpha": "alpha", "line_color": "line",
-            "line_alpha": "line_alpha", "line_width": "line_width", "level": self._level,
+            "line_alpha": "line_alpha", "line_width": "line_width", "level": "overlay",
         }  # fmt: skip
-        plot.rect("x", "y", "width", "height", source=self.nodes, **look, **NO_SELECTION)
-        plot.scatter("x", "y", size="size", source=self.nodes, **look, **NO_SELECTION)
+        plot.rect("x", "y", "width", "height", source=self.nodes, **look)
+        plot.scatter("x", "y", size="size", source=self.nodes, **look)
+        for renderer in plot.renderers:
+            renderer.nonselection_glyph = renderer.selection_glyph = None  # not mapped in vain
 
     def place(self, nodes: Any, flow: Any) -> None:
         """Put everything in its place; the page then gives it colours."""
