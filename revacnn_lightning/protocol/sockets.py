@@ -114,6 +114,10 @@ class _Socket:
             ) from error
         self.endpoint = endpoint
 
+    def descriptor(self) -> int:
+        """What an event loop waits on. Edge-triggered: receive until nothing is left first."""
+        return int(self._socket.getsockopt(zmq.FD))
+
     def close(self, linger: float = 0.0) -> None:
         """Close, giving what is still queued ``linger`` seconds to leave. May be called again."""
         self._socket.close(linger=int(1000 * linger))
