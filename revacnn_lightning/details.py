@@ -13,11 +13,12 @@ from revacnn_lightning import telemetry
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.messages import View
-from revacnn_lightning.protocol.requests import Watch
+from revacnn_lightning.protocol.requests import Slices, Watch
 from revacnn_lightning.telemetry.detail import Packed
+from revacnn_lightning.telemetry.pictures import half, pictures
 from revacnn_lightning.telemetry.recorder import Recorder
 
-__all__ = ["OpenedLayers", "half", "shown_image"]
+__all__ = ["OpenedLayers", "shown_image"]
 
 NOTHING = np.zeros(0, np.float16)
 PARTS = 8  # per side of a map, of which the means are its features: 64 of them
@@ -35,8 +36,8 @@ def no_images(index: int) -> Tensor:
 class OpenedLayers:
     """The layers that viewers have open, and the input image whose maps they see.
 
-    All viewers share one interest in a layer, and see the maps of one image: that which was asked
-    for last.
+    All viewers share one interest in a layer, and see the maps of one image and the same slices of
+    its filters: those that were asked for last.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class OpenedLayers:
         self._forward = forward
         self._index: int | None = None
         self._pinned: Tensor | None = None
+        self._slices: dict[str, Slices] = {}  # of each layer that was ever watched
 
     def watch(self, request: Watch) -> None:
         """A viewer looks at a layer, or goes on looking.
@@ -61,9 +63,13 @@ class OpenedLayers:
             raise Refused(f"details can be sent so many times a second, not {request.hz}")
         if request.image != self._index:
             self._pin(request.image)
+        self._slices[request.layer] = request.slices
         self._recorder.details.open(
             request.layer, "viewer", hz=request.hz, smoothed=request.smoothed
         )
+
+    def _mean(self, layer: str) -> bool:
+        return self._slices.get(layer) == "mean"
 
     def _pin(self, index: int | None) -> None:
         if index is not None and self._forward is None:
@@ -94,25 +100,26 @@ class OpenedLayers:
                 version=version,
                 step=step,
                 layer=detail.layer,
-                coefficients=_coefficients(detail, modules[detail.layer]),
-                gradients=_gradients(detail, modules[detail.layer]),
+                coefficients=_coefficients(detail, modules[detail.layer], self._mean(detail.layer)),
+                gradients=_gradients(detail, modules[detail.layer], self._mean(detail.layer)),
                 activations=_maps(detail.maps),
                 activation_gradients=_maps(detail.map_gradients),
                 image=NOTHING if shown is None else shown_image(shown),
                 image_index=self._index,
+                slices=self._slices.get(detail.layer, "strongest"),
             )
             for detail in details
         ]
 
 
-def _coefficients(detail: telemetry.Detail, conv: Any) -> View:
-    return View(_values(detail.coefficients), _pictures(conv.weight.detach(), conv))
+def _coefficients(detail: telemetry.Detail, conv: Any, mean: bool) -> View:
+    return View(_values(detail.coefficients), pictures(conv.weight.detach(), conv, mean=mean))
 
 
-def _gradients(detail: telemetry.Detail, conv: Any) -> View:
+def _gradients(detail: telemetry.Detail, conv: Any, mean: bool) -> View:
     gradient = conv.weight.grad
-    pictures = NOTHING if gradient is None else _pictures(gradient.detach(), conv)
-    return View(_values(detail.gradients), pictures)
+    seen = NOTHING if gradient is None else pictures(gradient.detach(), conv, mean=mean)
+    return View(_values(detail.gradients), seen)
 
 
 def _maps(maps: Packed | None) -> View:
@@ -131,18 +138,6 @@ def _values(packed: Packed | None) -> np.ndarray:
     return NOTHING if packed is None else packed.values
 
 
-def _pictures(weight: Tensor, conv: Any) -> np.ndarray:
-    """(C, h, w, 3) of filters with three inputs, else the strongest input slice, (C, h, w)."""
-    if getattr(conv, "transposed", False):
-        if conv.groups > 1:
-            return NOTHING
-        weight = weight.transpose(0, 1)  # (C, inputs, h, w)
-    if weight.shape[1] == 3:
-        return half(weight.permute(0, 2, 3, 1))
-    strongest = weight.float().square().sum((2, 3)).argmax(1)
-    return half(weight[torch.arange(len(weight), device=weight.device), strongest])
-
-
 def shown_image(image: Tensor) -> np.ndarray:
     """An input image (channels, H, W) as it is sent: not too large."""
     image = image.detach().float()
@@ -151,10 +146,3 @@ def shown_image(image: Tensor) -> np.ndarray:
         factor = LARGEST_IMAGE / largest
         image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
     return half(image)
-
-
-def half(tensor: Tensor) -> np.ndarray:
-    """To the host as float16, scaled to at most 1 in magnitude, which float16 holds for sure."""
-    tensor = tensor.float()
-    largest = torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().amax()
-    return (tensor / largest.clamp_min(1e-30)).half().cpu().numpy()

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from revacnn_lightning.details import NOTHING, Forward, Images, half, shown_image
+from revacnn_lightning.details import NOTHING, Forward, Images, shown_image
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.requests import Inspect
 from revacnn_lightning.telemetry.attribution import Attribution, Examined, attribute, examine
 from revacnn_lightning.telemetry.exciting import MOST, Finds, Responses
+from revacnn_lightning.telemetry.pictures import half
 from revacnn_lightning.telemetry.receptive import Box
 from revacnn_lightning.telemetry.recorder import Recorder
 from revacnn_lightning.telemetry.transfer import Transfer
@@ -53,6 +54,7 @@ class _Inspected:
     finds: Finds = field(default_factory=Finds)
     note: str = ""  # on the finds
     due: float = -math.inf
+    took: float = 0.0  # seconds, the last time
 
 
 class Looking:
@@ -227,7 +229,8 @@ class Looking:
             image_index=one.index,
             refused=found if isinstance(found, str) else found.refused,
         )
-        took = time.perf_counter() - began
+        took, one.took = one.took, time.perf_counter() - began
+        took = min(took, one.took)  # the first of all loads captum; another may be held up
         wait = INSPECTION_SECONDS if len(sent.finds) == MOST else GATHERING_SECONDS
         one.due = self._clock() + max(wait, took * len(self._inspected) / SHARE)
         return sent

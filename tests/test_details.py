@@ -7,9 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from revacnn_lightning.details import _pictures
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.messages import Detail
@@ -64,6 +62,28 @@ def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_
     np.testing.assert_allclose(detail.activations.images, maps / maps.max(), atol=0.05)
 
 
+def test_pictures_can_be_the_mean_of_the_slices_instead(tmp_path):
+    def person(run: Run) -> dict:
+        strongest = details(run, Watch("conv2"))[-1]
+        run.command(Watch("conv2", slices="mean"))
+        means = until_some(lambda: [m for m in run.poll() if is_mean(m)], 1)
+        run.command(Control("stop"))
+        return {"strongest": strongest, "mean": means[-1]}
+
+    def is_mean(message: object) -> bool:
+        return isinstance(message, Detail) and message.slices == "mean"
+
+    seen, trainer = train_with(person, tmp_path)
+    assert seen["strongest"].slices == "strongest"
+    assert seen["mean"].coefficients.images.shape == (3, 3, 3)
+    assert seen["mean"].gradients.images.shape == (3, 3, 3)
+    # The model has gone on since: the same pictures up to some small steps.
+    means = trainer.lightning_module.conv2.weight.detach().mean(1)
+    np.testing.assert_allclose(
+        seen["mean"].coefficients.images, means / means.abs().max(), atol=0.1
+    )
+
+
 def test_a_layer_that_is_edited_while_it_is_open_goes_on_with_its_new_width(tmp_path):
     def person(run: Run) -> dict:
         before = details(run, Watch("conv1"))[-1]
@@ -104,22 +124,3 @@ def test_what_cannot_be_shown_is_refused_with_the_reason(watch: Watch, reason: s
 
     seen, _ = train_with(person, tmp_path, validate=True)
     assert reason in seen["reason"]
-
-
-def test_pictures_are_colours_for_three_inputs_and_the_strongest_slice_otherwise():
-    colour = nn.Conv2d(3, 4, 5)
-    assert _pictures(colour.weight.detach(), colour).shape == (4, 5, 5, 3)
-    conv = nn.Conv2d(6, 2, 3)
-    with torch.no_grad():
-        conv.weight[0, 4] = 5.0
-        conv.weight[1, 2] = -5.0
-    pictures = _pictures(conv.weight.detach(), conv)
-    np.testing.assert_allclose(pictures, [np.ones((3, 3)), -np.ones((3, 3))])
-    transposed = nn.ConvTranspose2d(3, 4, 2)
-    assert _pictures(transposed.weight.detach(), transposed).shape == (4, 2, 2, 3)
-
-
-def test_a_dead_layer_has_dark_pictures_and_no_nan():
-    conv = nn.Conv2d(6, 2, 3)
-    nn.init.zeros_(conv.weight)
-    assert not _pictures(conv.weight.detach(), conv).any()

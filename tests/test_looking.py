@@ -182,7 +182,7 @@ def test_a_dear_network_is_run_less_often(world: World, monkeypatch: pytest.Monk
         world.looking.inspect(Inspect("0", 2))
         sent += len(world.batch())
         world.later(0.5)
-    assert sent == pytest.approx(200 * looking.SHARE / 0.5, abs=1)
+    assert sent == pytest.approx(200 * looking.SHARE / 0.5, abs=2)
     assert world.recorder.elsewhere == pytest.approx(looking.SHARE, rel=1.0)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from revacnn_lightning.protocol.requests import Control, SetHyperparameter
+from revacnn_lightning.protocol.requests import Control, SetHyperparameter, Slices
 
 from .embedding import METHODS
 from .glyphs import Command
@@ -30,7 +30,7 @@ CONTROLS = {
 }
 RATES = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 MOST_PICKED = 65536  # filters in one selection
-PANES = ("layer", "maps", "statistics")  # of the right-hand side
+PANES = ("layer", "maps", "looks", "statistics")  # of the right-hand side
 
 
 class Arguments(Struct, frozen=True):
@@ -149,6 +149,14 @@ def _image(tab: Tab, what: Arguments) -> None:
         at = -1 if known.image is None else known.image
         at = -1 if what.by == "batch" else at + what.dx
         tab.hub.opened.choose_image(tab.selection.layer, None if at < 0 else at)
+
+
+@command("slices")
+def _slices(tab: Tab, what: Arguments) -> None:
+    """What the pictures of filters with many inputs show."""
+    wanted = next((slices for slices in get_args(Slices) if slices == what.by), None)
+    if tab.selection is not None and wanted is not None:
+        tab.hub.opened.choose_slices(tab.selection.layer, wanted)
 
 
 @command("select")

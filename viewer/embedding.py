@@ -19,15 +19,16 @@ import numpy as np
 from msgspec import Struct
 from scipy.spatial import cKDTree
 
+from revacnn_lightning.diagnostics.alike import groups_alike
 from revacnn_lightning.diagnostics.odd import Oddity, find_odd, unit_rows
 
+from .arrangement import SMALLEST, aside, grid, spread
+
 __all__ = [
-    "ASIDE_Y",
     "METHODS",
     "Job",
     "Layout",
     "Method",
-    "grid",
     "lay_out",
     "perplexity",
     "relative_change",
@@ -36,15 +37,13 @@ __all__ = [
 Method = Literal["tsne", "umap", "pca"]
 METHODS: tuple[Method, ...] = ("tsne", "umap", "pca")
 
-SMALLEST = 5  # fewer filters than this stand in a fixed grid: nothing can be said of likeness
 COMPONENTS = 50  # principal components kept before distances are taken
 NEIGHBOURS = 5  # a new filter stands among so many of its nearest
-ASIDE_Y = -1.22  # the row of the odd filters, below the frame [-1, 1]²
-ASIDE_PITCH = 0.14
 FOLLOW = 0.25  # the frame follows the layout's extent by this part per refresh
 MANY = 1024  # filters: from here on, first layouts are made with fewer iterations
 # Iterations of a warm start: the more, the more the data has moved.
 LEAST, PER_CHANGE = 25, 400
+WARM_RATE = 0.6  # of the usual learning rate: a small layer would go on rearranging itself
 ANOTHER = 0.3  # a change after which the data counts as another
 
 Array = np.ndarray
@@ -56,9 +55,12 @@ class Layout(Struct, frozen=True):
     Attributes:
         method: what it was made by.
         ids: of the filters, for life, int64 (n,).
-        positions: float32 (n, 2), in [-1, 1]² but for the odd ones, which stand at `ASIDE_Y`.
+        positions: float32 (n, 2), in [-1, 1]² but for the odd ones, which stand aside
+            (`arrangement.ASIDE_Y`).
         odd: `Oddity` of each, uint8 (n,).
         same_as: id of the filter that an identical one equals, else -1, int64 (n,).
+        alike: number of its group of near duplicates (`groups_alike`), int64 (n,); -1: in none,
+            or nobody asked.
         raw: the method's own coordinates, float64 (n, 2); NaN for the odd ones.
         frame: centre (x, y) and half width of the square of ``raw`` that is shown.
     """
@@ -68,6 +70,7 @@ class Layout(Struct, frozen=True):
     positions: Array
     odd: Array
     same_as: Array
+    alike: Array
     raw: Array
     frame: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
@@ -81,6 +84,7 @@ class Job(Struct, frozen=True, tag=True):
         last: the layout to begin from; None for a first one.
         change: `relative_change` of the features since ``last``.
         anew: begin from nothing, and only turn the result onto ``last``.
+        compare: also look for near duplicates.
     """
 
     features: Array
@@ -89,6 +93,7 @@ class Job(Struct, frozen=True, tag=True):
     last: Layout | None = None
     change: float = 1.0
     anew: bool = False
+    compare: bool = False
     seed: int = 0
 
 
@@ -123,10 +128,11 @@ def lay_out(job: Job) -> Layout:
         data = _reduce(unit_rows(job.features[sound]))
         raw[sound] = _embed(data, last, job)
         frame = _frame(raw[sound], job)
-        positions[sound] = _spread((raw[sound] - frame[:2]) / frame[2])
-    positions[odd != Oddity.NONE] = _row(odd[odd != Oddity.NONE])
+        positions[sound] = spread((raw[sound] - frame[:2]) / frame[2])
+    positions[odd != Oddity.NONE] = aside(odd[odd != Oddity.NONE])
     same_as = np.where(twin >= 0, ids[twin], -1)
-    return Layout(job.method, ids, positions, odd, same_as, raw, frame)
+    alike = groups_alike(job.features) if job.compare else np.full(len(ids), -1)
+    return Layout(job.method, ids, positions, odd, same_as, alike, raw, frame)
 
 
 # ---------------------------------------------------------------- from the last layout
@@ -261,7 +267,8 @@ def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
         return _onto(_tsne(data, last, 75, 225, job), last)
     iterations = int(LEAST + PER_CHANGE * job.change)
     embedding = _tsne_begin(data, last, job.seed)
-    return np.array(embedding.optimize(iterations, momentum=0.8), np.float64)
+    rate = WARM_RATE * len(data)
+    return np.array(embedding.optimize(iterations, learning_rate=rate, momentum=0.8), np.float64)
 
 
 def _umap(data: Array, job: Job) -> Array:
@@ -310,42 +317,3 @@ def _frame(raw: Array, job: Job) -> tuple[float, float, float]:
     x, y = (old + FOLLOW * (new - old) for old, new in zip(last.frame, (x, y), strict=False))
     inside = float(np.abs(raw - (x, y)).max())
     return float(x), float(y), max(inside, last.frame[2] + FOLLOW * (half - last.frame[2]))
-
-
-def _spread(points: Array, rounds: int = 12) -> Array:
-    """``points`` (n, 2) pushed apart where pictures of them would hide each other, in [-1, 1]²."""
-    distance = min(0.4, 1.35 / np.sqrt(len(points)))
-    points = points.copy()
-    for _ in range(rounds):
-        pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")  # (pairs, 2)
-        apart = points[pairs[:, 0]] - points[pairs[:, 1]]
-        length = np.linalg.norm(apart, axis=1, keepdims=True)
-        push = 0.3 * (distance - length) * apart / np.maximum(length, 1e-9)
-        for axis in (0, 1):
-            points[:, axis] += np.bincount(pairs[:, 0], push[:, axis], len(points))
-            points[:, axis] -= np.bincount(pairs[:, 1], push[:, axis], len(points))
-        points = np.clip(points, -1.0, 1.0)
-    return points
-
-
-def grid(n: int) -> Array:
-    """Fixed places (n, 2) of a few filters, row by row."""
-    if n == 0:
-        return np.zeros((0, 2))
-    columns = int(np.ceil(np.sqrt(n)))
-    rows = -(-n // columns)
-    i = np.arange(n)
-    x = (i % columns + 0.5) / columns * 2 - 1
-    y = 1 - (i // columns + 0.5) / rows * 2
-    return np.stack([x, y], axis=1) * (0.7 if n < SMALLEST else 0.95)
-
-
-def _row(odd: Array) -> Array:
-    """Places (n, 2) of the odd filters: dead, then not finite, then identical, with a gap."""
-    order = np.argsort(odd, kind="stable")
-    sorts_before = np.searchsorted(np.unique(odd), odd[order])
-    place = np.arange(len(odd)) + 0.6 * sorts_before
-    pitch = min(ASIDE_PITCH, 2 / max(1.0, float(place.max(initial=0.0))))
-    row = np.empty((len(odd), 2))
-    row[order] = np.stack([-1 + pitch * place, np.full(len(odd), ASIDE_Y)], axis=1)
-    return row

@@ -11,8 +11,9 @@ from msgspec import Struct
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit, RequestBody
+from revacnn_lightning.protocol.requests import Edit, Inspect, RequestBody
 
+from .inspected import InspectedFilters
 from .opened import OpenedLayers
 from .run_state import RunState
 from .wording import clock, count
@@ -47,6 +48,8 @@ class Hub:
         state: what is known of the run.
         problem: why it cannot be attached to, in a sentence.
         shown: when a tab last showed it (monotonic).
+        opened: the layers that tabs show in detail.
+        inspected: the filters of which tabs show what they look for.
         on_news: called when something has been read.
         on_request: called when something was sent; that may swallow the sign of an arrival.
         on_close: called before the sockets are closed.
@@ -59,6 +62,7 @@ class Hub:
         self.state = None if connection is None else RunState(connection)
         self.problem = ""
         self.opened = OpenedLayers() if opened is None else opened
+        self.inspected = InspectedFilters()
         self.shown = time.monotonic()
         self.on_news: Callable[[], None] = _nothing
         self.on_request: Callable[[], None] = _nothing
@@ -77,6 +81,7 @@ class Hub:
         self.read()
         if self._run is not None and self.state is not None:
             self.opened.tick(self.state, self._run.request)
+            self.inspected.tick(self.state, self._inspect)
 
     def read(self) -> None:
         """Take what has arrived."""
@@ -86,6 +91,7 @@ class Hub:
         for message in messages:
             self.state.take(message)
             self.opened.take(message, self.state)
+            self.inspected.take(message, self.state)
         if messages:
             self.on_news()
 
@@ -152,6 +158,11 @@ class Hub:
             self._run.close()
             self._run = None
         self.opened.close()
+
+    def _inspect(self, request: Inspect, version: int) -> str:
+        if self._run is None:
+            raise ProtocolError("no training is attached")
+        return self._run.request(request, version=version)
 
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct
 
+from revacnn_lightning.diagnostics.colour import single_colour
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Detail, Message, RefusedReply, View
-from revacnn_lightning.protocol.requests import Watch
+from revacnn_lightning.protocol.requests import Slices, Watch
 
 from .embedding import Job, Layout, Method, relative_change
 from .embedding_worker import EmbeddingWorker, Failure
@@ -40,19 +41,25 @@ class OpenLayer(Struct):
         ids: of its rows, int64 (n,).
         serial: counted up with every detail and layout.
         received: serial of the detail.
+        single: which of its filters see a single colour, bool (n,).
         image: of the validation data that its maps are wanted of; None: of the current batch.
+        slices: what is wanted to be seen of filters with many inputs.
         refused: why the training sends nothing.
         shown: when a tab last showed it (monotonic), per method.
+        kept: when it was last needed for its image alone (monotonic).
     """
 
     detail: Detail | None = None
     ids: np.ndarray = np.zeros(0, np.int64)
     serial: int = 0
     received: int = 0
+    single: np.ndarray = np.zeros(0, bool)
     image: int | None = None
+    slices: Slices = "strongest"
     refused: str = ""
     asked: float = 0.0
     shown: dict[str, float] = {}
+    kept: float = 0.0
 
 
 class _Laid(Struct):
@@ -64,6 +71,7 @@ class _Laid(Struct):
     made_of: int = -1  # which detail
     retry_at: float = 0.0
     anew: bool = False
+    failed: str = ""  # why the newest attempt has led to nothing
 
 
 class OpenedLayers:
@@ -116,6 +124,24 @@ class OpenedLayers:
         if known is not None and known.image != image:
             known.image, known.asked = image, 0.0
 
+    def image_of(self, layer: str) -> int | None:
+        """The image chosen for a layer. Does not ask for the layer's details."""
+        known = self._layers.get(layer)
+        if known is None:
+            return None
+        known.kept = time.monotonic()
+        return known.image
+
+    def choose_slices(self, layer: str, slices: Slices) -> None:
+        """Have other slices of its filters sent."""
+        known = self._layers.get(layer)
+        if known is not None and known.slices != slices:
+            known.slices, known.asked = slices, 0.0
+
+    def known(self, layer: str) -> OpenLayer | None:
+        """What is known of a layer, without showing it."""
+        return self._layers.get(layer)
+
     def layout(self, layer: str, view: str, method: Method) -> Layout | None:
         """The newest layout; None before the first."""
         laid = self._laid.get((layer, view, method))
@@ -127,6 +153,11 @@ class OpenedLayers:
             laid = self._laid.get((layer, view, method))
             if laid is not None:
                 laid.anew, laid.made_of, laid.retry_at = True, -1, 0.0
+
+    def failure(self, layer: str, view: str, method: Method) -> str:
+        """Why the newest layout has failed; "" if it has not."""
+        laid = self._laid.get((layer, view, method))
+        return "" if laid is None else laid.failed
 
     def is_computing(self, layer: str, view: str, method: Method) -> bool:
         """Whether a layout is under way."""
@@ -160,7 +191,7 @@ class OpenedLayers:
 
     def _ask(self, name: str, layer: OpenLayer, ask: Callable[[Watch], str]) -> None:
         try:
-            request = ask(Watch(name, WATCH_HZ, layer.image))
+            request = ask(Watch(name, WATCH_HZ, layer.image, slices=layer.slices))
         except ProtocolError as error:
             layer.refused = str(error)
             layer.serial += 1
@@ -180,6 +211,7 @@ class OpenedLayers:
         if any(len(part) not in (0, len(ids)) for part in _arrays(detail)):
             return
         layer.detail, layer.ids, layer.refused = detail, ids, ""
+        layer.single = single_colour(detail.coefficients.images)
         layer.serial += 1
         layer.received = layer.serial
 
@@ -187,7 +219,7 @@ class OpenedLayers:
         structure = None if state is None else state.structure
         names = set() if structure is None else {layer.name for layer in structure.layers}
         for name, layer in list(self._layers.items()):
-            unseen = now - max(layer.shown.values(), default=0.0) > KEPT_SECONDS
+            unseen = now - max([layer.kept, *layer.shown.values()]) > KEPT_SECONDS
             if unseen or (structure is not None and name not in names):
                 del self._layers[name]
                 for key in [key for key in self._laid if key[0] == name]:
@@ -215,7 +247,9 @@ class OpenedLayers:
         if worker is None or done or worker.is_busy(key):
             return
         change = _change(laid.ids, laid.features, layer.ids, features)
-        job = Job(features, layer.ids, key[2], laid.layout or self._other(key), change, laid.anew)
+        last = laid.layout or self._other(key)
+        compare = key[1] == "coefficients"
+        job = Job(features, layer.ids, key[2], last, change, laid.anew, compare)
         laid.anew = False
         laid.made_of = layer.received
         self._computing[key] = (layer, features, layer.ids, layer.received)
@@ -237,9 +271,12 @@ class OpenedLayers:
             layer, features, ids, _ = of
             layer.serial += 1
             if isinstance(result, Failure):
-                laid.layout, laid.retry_at = None, now + RETRY_SECONDS
+                # The last layout stays in sight, but the next one does not begin from it.
+                laid.anew, laid.made_of, laid.failed = True, -1, result.reason
+                laid.retry_at = now + RETRY_SECONDS
             else:
                 laid.layout, laid.features, laid.ids = result, features, ids
+                laid.failed = ""
 
 
 def _view(detail: Detail, name: str) -> View:

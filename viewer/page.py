@@ -22,6 +22,7 @@ from .components.layer_chart import LayerChart
 from .components.layer_filters import FilterBars, FilterCloud
 from .components.layer_views import InputImage, LayerPanel, layer_views
 from .components.learning_rate import LearningRateChart
+from .components.looks import Looks
 from .components.marks import TimeMarks
 from .components.metric_chart import MetricChart
 from .components.network import NetworkView
@@ -63,7 +64,7 @@ class Page:
         self.network = NetworkView(tab)
         parts: tuple[Callable[[Tab], Component], ...] = (
             *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
-            *(Timeline, InputImage, ChartChoices),
+            *(Timeline, InputImage, Looks, ChartChoices),
         )
         self.fast: list[Component] = [
             self.network,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["atlas", "photograph"]
+__all__ = ["atlas", "attribution", "photograph"]
 
 MOST_PIXELS = 32  # on the longer side of a thumbnail
 FAINTEST = 0.12  # of the layer's largest value: a map whose own largest is less stays dim
@@ -42,6 +42,21 @@ def photograph(image: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     levels = (values - low) / (high - low if high > low else 1.0)
     return np.rint(255 * levels).astype(np.uint8).transpose(1, 2, 0)[None]
+
+
+def attribution(values: np.ndarray) -> np.ndarray:
+    """What pixels (channels, h, w) contribute, as one tile spread around the middle.
+
+    Three channels as red, green and blue, (1, h, w, 3); otherwise levels of their mean, (1, h, w).
+    """
+    values = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if values.ndim != 3 or values.size == 0:
+        return np.zeros((0, 1, 1), np.uint8)
+    if len(values) != 3:
+        values = values.mean(axis=0, keepdims=True)
+    largest = float(np.abs(values).max())
+    levels = np.rint(128 + 127 * values / (largest or 1.0)).astype(np.uint8)
+    return levels.transpose(1, 2, 0)[None] if len(levels) == 3 else levels
 
 
 def _shrink(images: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
-from revacnn_lightning.protocol.requests import RequestBody
+from revacnn_lightning.protocol.requests import RequestBody, Slices
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -141,6 +141,7 @@ class Detail(Struct, frozen=True, tag="detail"):
     image: np.ndarray  # the input image, (channels, H, W)
     image_index: int | None = None  # into the validation data; None: first of the batch
     label: str = ""
+    slices: Slices = "strongest"  # that the images of coefficients and gradients show
 
 
 class Find(Struct, frozen=True):

@@ -25,10 +25,13 @@ __all__ = [
     "RequestBody",
     "SetFilter",
     "SetHyperparameter",
+    "Slices",
     "Undo",
     "Unfreeze",
     "Watch",
 ]
+
+Slices = Literal["strongest", "mean"]  # of a filter: that of its strongest input, or their mean
 
 
 class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -138,13 +141,15 @@ class Watch(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     A viewer repeats this while it shows the layer; the interest expires when the viewer does.
     ``hz`` is the wish, the training may send less. ``image``: index into the validation data of
     the image whose maps are wanted; None: the first of the current batch. ``smoothed``: gradients
-    averaged over about 20 batches rather than of the current one.
+    averaged over about 20 batches rather than of the current one. ``slices``: what a picture shows
+    of a filter whose input has another number of channels than three.
     """
 
     layer: str
     hz: float = 2.0
     image: int | None = None
     smoothed: bool = True
+    slices: Slices = "strongest"
 
 
 class Inspect(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -32,7 +32,6 @@ FEATURES = 64  # dimensions of what is embedded
 SMOOTHED_BATCHES = 20  # that a smoothed gradient remembers
 MAP_ELEMENTS = 2**16  # of the maps of a layer, together: 128 KB
 MAX_SIDE = 32  # pixels of a map that is sent
-FEW_INPUTS = 4  # input channels up to which kernels are sent as they are, to be seen as pictures
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,13 @@ class Detail:
 
     ``coefficients`` and ``gradients`` are (C, D): the coefficients themselves where there are at
     most 64, else a random projection of them that is the same on every batch, for every layer with
-    as many, and keeps distances between filters. ``kernels`` (C, inputs, h, w) are the coefficients
-    as they are, of a layer with at most 4 input channels. ``maps`` and ``map_gradients`` (C, h, w)
-    are of one image, averaged down to at most 32×32 pixels, fewer in a wide layer. None: there is
-    none, as the gradient of a frozen layer or the gradients of a pinned image.
+    as many, and keeps distances between filters. ``maps`` and ``map_gradients`` (C, h, w) are of
+    one image, averaged down to at most 32×32 pixels, fewer in a wide layer. None: there is none,
+    as the gradient of a frozen layer or the gradients of a pinned image.
     """
 
     layer: str
     coefficients: Packed | None = None
-    kernels: Packed | None = None
     gradients: Packed | None = None
     smoothed: bool = False  # the gradients are of the last 20 batches, the newest counting most
     maps: Packed | None = None
@@ -230,8 +227,6 @@ class Details:
         detail = Detail(name, tag=tag, pinned=self._image is not None, smoothed=opened.smoothed)
         weight = conv.weight.detach()
         detail.coefficients = Packed.of(features(filter_rows(weight, conv)))
-        if conv.in_channels // conv.groups <= FEW_INPUTS and isinstance(conv, nn.Conv2d):
-            detail.kernels = Packed.of(weight)
         gradients = opened.smooth if opened.smoothed else opened.gradient
         if gradients is not None:
             detail.gradients = Packed.of(gradients, grad_scale)

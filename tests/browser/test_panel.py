@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -19,6 +20,25 @@ LAID_OUT = (
     "revacnn.views?.coefficients?.n > 0 && Object.values(revacnn.views).every("
     "(view) => view.data.status == '' && !view.began)"
 )
+# Size of every picture in an SVG file, and how many colours it has once it is decoded.
+DRAWN = """async () => Promise.all([...document.querySelectorAll("image")].map(async (image) => {
+  const picture = new Image()
+  picture.src = image.getAttribute("href")
+  await picture.decode()
+  const html = "http://www.w3.org/1999/xhtml"
+  const canvas = Object.assign(document.createElementNS(html, "canvas"),
+                               {width: picture.naturalWidth, height: picture.naturalHeight})
+  const ctx = canvas.getContext("2d")
+  ctx.drawImage(picture, 0, 0)
+  const {data} = ctx.getImageData(0, 0, canvas.width, canvas.height)
+  return [canvas.width, canvas.height, new Set(new Uint32Array(data.buffer)).size]
+}))"""
+
+CLICK_ON_FINDING = """(kind) => {
+  const {groups} = revacnn.parts.panel.findings.find((one) => one.kind == kind)
+  document.querySelector(`#findings [data-kind="${kind}"]`).click()
+  return [groups, revacnn.shown.picked]
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +214,97 @@ def test_views_are_saved_as_table_and_picture(page: Any, tmp_path: Path) -> None
     picture.value.save_as(tmp_path / "view.png")
     assert (tmp_path / "view.png").read_bytes().startswith(b"\x89PNG")
     assert table.value.suggested_filename.startswith("features.0-coefficients-step")
+
+
+@pytest.mark.parametrize("view", ["coefficients", "maps"])
+def test_a_saved_drawing_opens_and_shows_every_filter(page: Any, view: str, tmp_path: Path) -> None:
+    if view == "maps":
+        page.click('button[data-pane="maps"]')
+        page.wait_for_function("revacnn.views.maps?.n == 64 && !revacnn.views.maps.began")
+    page.hover(f'[data-view="{view}"] canvas')
+    with page.expect_download() as drawing:
+        page.click(f'[data-view="{view}"] button[data-save="svg"]')
+    path = tmp_path / drawing.value.suggested_filename
+    drawing.value.save_as(path)
+    page.click('button[data-pane="layer"]')
+
+    root = ElementTree.parse(path).getroot()
+    names = "{http://www.w3.org/2000/svg}"
+    groups = [group for group in root.iter(f"{names}g") if "data-filter" in group.attrib]
+    assert sorted(int(group.attrib["data-filter"]) for group in groups) == list(range(64))
+    for group in groups:
+        title, rect = group.find(f"{names}title"), group.find(f"{names}rect")
+        assert title is not None
+        assert f"filter {group.attrib['data-filter']} ·" in str(title.text)
+        assert rect is not None
+        assert rect.attrib["stroke"]
+    assert path.name.startswith(f"features.0-{view}-step")
+    assert path.suffix == ".svg"
+
+    sheet = page.context.new_page()
+    sheet.goto(path.as_uri())
+    pictures = sheet.evaluate(DRAWN)
+    assert len(pictures) == 64
+    assert all(width == height == (11 if view == "coefficients" else 24)
+               for width, height, _ in pictures)  # fmt: skip
+    assert sum(colours for *_, colours in pictures) / 64 > 10
+    assert sheet.evaluate("document.documentElement.clientWidth") > 300
+    sheet.close()
+
+
+def test_what_is_to_be_noticed_selects_the_filters_and_steps_through_the_groups(page: Any) -> None:
+    chosen = []
+    for kind in ("alike", "alike", "colour"):
+        page.wait_for_selector(f'#findings [data-kind="{kind}"]')
+        groups, picked = page.evaluate(CLICK_ON_FINDING, kind)  # they change as filters learn
+        assert picked in groups
+        selected(page, picked)
+        chosen.append(picked)
+    assert len(groups) == 1
+    assert chosen[0] != chosen[1]
+
+    page.evaluate(CLICK_ON_FINDING, "alike")
+    page.wait_for_selector('#merge:not([aria-disabled="true"])')
+    page.click("#merge")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.keyboard.press("Escape")
+
+
+def test_all_selected_filters_are_ringed_in_the_network(page: Any) -> None:
+    ids = page.evaluate("revacnn.views.coefficients.ids.slice(10, 15)")
+    page.evaluate("(ids) => revacnn.shown.pick(ids)", ids)
+    selected(page, ids)
+    page.wait_for_function("revacnn.also.length == 4")
+    ringed = page.evaluate(
+        """() => new Promise((resolve) => {
+          const {network} = revacnn, {_ring: ring} = network, found = new Set()
+          network._ring = (ctx, colour, i, ...rest) => {
+            if (colour == revacnn.theme().chosen) found.add(network.value("first", i))
+            ring.call(network, ctx, colour, i, ...rest)
+          }
+          network.dirty = true
+          requestAnimationFrame(() => requestAnimationFrame(() => {
+            delete network._ring
+            resolve([...found])
+          }))
+        })"""
+    )
+    assert sorted(ringed) == [10, 11, 12, 13, 14]
+
+
+def test_the_pictures_of_a_layer_of_many_inputs_show_strongest_slice_or_mean(page: Any) -> None:
+    assert page.is_hidden("#slices")
+    page.evaluate("revacnn.send('select', {layer: 1, first: 0, last: 0})")
+    page.wait_for_selector("#slices:not([hidden])")
+    page.wait_for_function("revacnn.views.coefficients.data.layer == 'features.3'")
+    assert page.get_attribute('button[data-slices="strongest"]', "aria-pressed") == "true"
+    for name in ("mean", "strongest"):
+        page.click(f'button[data-slices="{name}"]')
+        page.wait_for_selector(f'button[data-slices="{name}"][aria-pressed="true"]')
+        pictures = "revacnn.views.coefficients.data.slices"
+        page.wait_for_function(f"(name) => {pictures} == name", arg=name)
+    page.evaluate("revacnn.send('select', {layer: 0, first: 0, last: 0})")
+    page.wait_for_selector("#slices", state="hidden")
 
 
 def test_statistics_stay_available(page: Any) -> None:

@@ -65,7 +65,6 @@ def test_an_opened_layer(watched):
     weight = model.first.weight.detach()
     for packed, expected in [
         (detail.coefficients, weight.flatten(1)),
-        (detail.kernels, weight),
         (detail.gradients, model.first.weight.grad.flatten(1) / 0.25),
         (detail.maps, model.map[0]),
         (detail.map_gradients, model.map_gradient[0] / 0.25),

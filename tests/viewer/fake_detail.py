@@ -6,6 +6,7 @@ import numpy as np
 from numpy.fft import irfft2, rfft2
 
 from revacnn_lightning.protocol.messages import Detail, View
+from revacnn_lightning.protocol.requests import Slices
 
 FEATURES = 64
 IMAGE = 64  # px
@@ -23,7 +24,7 @@ class FakeDetails:
 
     def detail(
         self, run: str, version: int, step: int, layer: str, ids: list[int], kernel: int,
-        rgb: bool, dead: set[int], image: int | None,
+        rgb: bool, dead: set[int], image: int | None, slices: Slices = "strongest",
     ) -> Detail:  # fmt: skip
         weights = np.stack([self._filter(layer, id_, kernel, rgb) for id_ in ids])  # (n, k, k, 3)
         weights[[i for i, id_ in enumerate(ids) if id_ in dead]] = 0
@@ -36,20 +37,24 @@ class FakeDetails:
         errors *= self.random.lognormal(0, 0.8, (len(ids), 1, 1))
         gradients = 0.15 * weights + 0.2 * self.random.normal(size=weights.shape)
         gradients[(weights == 0).all(axis=(1, 2, 3))] = 0
-        small = weights if rgb else weights[..., 0]
-        small_gradients = gradients if rgb else gradients[..., 0]
+        seen, seen_gradients = weights, gradients
+        if not rgb:
+            mean = slices == "mean"
+            seen = weights.mean(axis=3) if mean else weights[..., 0]
+            seen_gradients = gradients.mean(axis=3) if mean else gradients[..., 0]
         return Detail(
             run=run,
             version=version,
             step=step,
             layer=layer,
-            coefficients=self._view(small),
-            gradients=self._view(1e-3 * small_gradients),
+            coefficients=self._view(seen),
+            gradients=self._view(1e-3 * seen_gradients),
             activations=self._view(maps),
             activation_gradients=self._view(1e-3 * errors),
             image=picture.transpose(2, 0, 1).astype(np.float32),
             image_index=image,
             label=("dahlia", "two circles", "stripes")[(image or 0) % 3],
+            slices=slices,
         )
 
     def _filter(self, layer: str, id_: int, kernel: int, rgb: bool) -> np.ndarray:

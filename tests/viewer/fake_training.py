@@ -26,6 +26,7 @@ from revacnn_lightning.protocol.messages import (
     Detail,
     Done,
     FilterSet,
+    Inspection,
     Layer,
     Planned,
     PlanSummary,
@@ -39,6 +40,7 @@ from revacnn_lightning.protocol.requests import (
     AddFilters,
     Control,
     Freeze,
+    Inspect,
     MergeFilters,
     Reinitialize,
     RemoveFilters,
@@ -49,6 +51,7 @@ from revacnn_lightning.protocol.requests import (
 )
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
+from tests.viewer.fake_inspection import inspection
 
 STATISTICS = ["gradient", "activation", "weight_norm", "update_ratio"]
 
@@ -190,6 +193,7 @@ class FakeTraining:
         self.undone: list[list[list[int]]] = []
         self.details = FakeDetails(seed)
         self.watched: dict[str, tuple[Watch, float]] = {}  # layer -> wish, until when
+        self.inspected: dict[tuple[str, int], int | None] = {}  # filter -> image, until it is sent
         self.detailed: dict[str, float] = {}
         self.frozen: set[int] = set()
         self._made_for = -1
@@ -308,6 +312,9 @@ class FakeTraining:
         body = request.body
         if isinstance(body, Control):
             return [self.structure(), self.status()]
+        if isinstance(body, Inspect):
+            self.inspected[body.layer, body.filter] = body.image
+            return [Done(request.id)]
         if isinstance(body, Watch):
             if body.layer not in [conv.name for conv in self.convs]:
                 return [RefusedReply(request.id, f"there is no conv {body.layer!r}", self.version)]
@@ -335,6 +342,14 @@ class FakeTraining:
         applied = Applied(request.id, self.step, self.version, plan, output_change=change)
         return [applied, self.structure()]
 
+    def due_inspections(self) -> list[Inspection]:
+        """What the inspected filters look for, once for each request."""
+        wanted, self.inspected = self.inspected, {}
+        return [
+            inspection(self.run, self.version, self.step, layer, index, image)
+            for (layer, index), image in wanted.items()
+        ]
+
     def due_details(self) -> list[Detail]:
         """Details of the watched layers whose time has come."""
         now, due = time.monotonic(), []
@@ -348,7 +363,7 @@ class FakeTraining:
             due.append(
                 self.details.detail(
                     self.run, self.version, self.step, conv.name, self.ids[at], conv.kernel,
-                    at == 0, self.dead, wish.image,
+                    at == 0, self.dead, wish.image, wish.slices,
                 )
             )  # fmt: skip
         return due
@@ -444,6 +459,8 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
                     if isinstance(reply, Structure):
                         publisher.publish(reply)
             publisher.publish(training.snapshot())
+            for inspected in training.due_inspections():
+                publisher.publish(inspected)
             for detail in training.due_details():
                 publisher.publish(detail)
             if time.monotonic() - said > 1:

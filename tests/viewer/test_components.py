@@ -11,6 +11,7 @@ from bokeh.document import Document
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
+from tests.viewer.test_tab import do
 from viewer.commands import perform
 from viewer.components.chart_choices import ChartChoices
 from viewer.components.filter_history import FilterActivation, FilterGradient
@@ -82,6 +83,37 @@ def test_the_network_shows_every_filter(tab: Tab, hub: DirectHub) -> None:
     assert data["amp"].std() > 0.1
     assert [layer["filters"] for layer in view.headers.data["layers"]] == [8, 16, 16]
     assert view.selection.data["node"] == 0
+
+
+def test_all_selected_filters_are_told_to_the_network(tab: Tab) -> None:
+    view = NetworkView(tab)
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "pick", ids=[ids[5], ids[2], ids[9]])
+    view.update()
+
+    assert view.selection.data["node"] == 8 + 5
+    assert sorted(view.selection.data["also"]) == [8 + 2, 8 + 9]
+
+    do(tab, "select", layer=2, first=0, last=0)
+    view.update()
+    assert view.selection.data["also"] == []
+
+
+def test_selected_filters_of_one_strip_share_its_nodes(make_hub: Any) -> None:
+    tab = Tab(make_hub("resnet50"), PageLink())
+    tab.update()
+    view = NetworkView(tab)
+    last = len(tab.structure.layers) - 1  # type: ignore[union-attr]
+    ids = tab.structure.layers[last].ids  # type: ignore[union-attr]
+    do(tab, "select", layer=last, first=0, last=0)
+    do(tab, "pick", ids=ids)
+    view.update()
+
+    assert view.layout is not None
+    first, end = view.layout.node_offsets[last : last + 2]
+    assert end - first < len(ids)
+    assert view.selection.data["also"] == list(range(int(first), int(end)))
 
 
 def test_the_network_keeps_keys_over_an_edit(tab: Tab, hub: DirectHub) -> None:

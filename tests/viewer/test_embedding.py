@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from msgspec.structs import replace
 from sklearn.manifold import trustworthiness
 
 from revacnn_lightning.diagnostics.odd import Oddity
+from viewer.arrangement import ASIDE_Y
 from viewer.embedding import (
-    ASIDE_Y,
     METHODS,
     Job,
     Layout,
@@ -128,15 +129,8 @@ def test_a_chain_of_refreshes_stays_as_true_as_a_first_layout() -> None:
 def test_laid_out_anew_is_turned_onto_the_last(method: Method) -> None:
     features = clusters(64)
     last = first(features, method)
-    mirrored = Layout(
-        method,
-        last.ids,
-        last.positions * (-1, 1),
-        last.odd,
-        last.same_as,
-        last.raw * (-1, 1),
-        last.frame,
-    )
+    turned = {"positions": last.positions * (-1, 1), "raw": last.raw * (-1, 1)}
+    mirrored = replace(last, **turned)
 
     anew = lay_out(Job(features, last.ids, method, mirrored, anew=True))
 

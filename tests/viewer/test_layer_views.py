@@ -145,6 +145,108 @@ def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: Tab) ->
     assert len(view.root.atlas) == 0
 
 
+def test_a_layout_that_failed_is_told_instead_of_awaited(world: World, tab: Tab) -> None:
+    world.worker.fail = True
+    world.tick()
+    view = LayerView(tab, "coefficients")
+
+    view.update()
+
+    assert view.root.data["status"] == "too long; will be tried again"
+    assert view.root.data["busy"] is False
+    assert len(view.root.atlas) == 16  # the pictures stand in a grid meanwhile
+
+
+def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
+    world: World, tab: Tab, hub: DirectHub
+) -> None:
+    views = layer_views(tab)
+    world.tick()
+    for view in views:
+        assert view.update() is True
+    structure = tab.structure
+    assert structure is not None
+    assert hub.state is not None
+    layers = [layer for layer in structure.layers if layer.name != "conv2"]
+    hub.state.take(replace(structure, layers=layers, version=structure.version + 1))
+    tab.update()
+    world.tick()
+    for view in views:
+        view.update()
+
+    assert tab.selection is not None
+    assert tab.selection.layer == "conv1"
+    assert {view.root.data["layer"] for view in views} == {""}
+    assert {len(view.root.atlas) for view in views} == {0}
+    assert LayerPanel(tab).content()["findings"] == []
+
+
+def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
+    world: World, tab: Tab, hub: DirectHub
+) -> None:
+    panel, ids = LayerPanel(tab), tab.structure.layers[1].ids  # type: ignore[union-attr]
+    assert panel.content()["findings"] == []  # nothing is laid out yet
+    detail = world.detail()
+    features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
+    features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
+    features[5], features[6] = 0, np.nan
+    world.send(replace(detail, coefficients=View(features, detail.coefficients.images)))
+    world.tick()
+
+    found = {one["kind"]: one for one in panel.content()["findings"]}
+    assert found["alike"]["text"] == "2 groups of near duplicates (6 filters)"
+    expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
+    assert found["alike"]["groups"] == expected
+    assert found["dead"]["groups"] == [[ids[5]]]
+    assert found["nonfinite"]["groups"] == [[ids[6]]]
+    assert "colour" not in found
+
+    hub.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
+    settle(tab, hub)
+    (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
+    assert alike["groups"] == [[ids[2], ids[9], ids[11]]]
+    assert alike["text"] == "3 near duplicates"
+
+
+def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: Tab) -> None:
+    do(tab, "select", layer=0, first=0, last=0)
+    world.layers.show("conv1", "tsne")
+    detail = world.detail("conv1")
+    images = detail.coefficients.images.copy()
+    images[:] = np.random.default_rng(0).normal(size=images.shape)
+    images[[1, 6]] = (0.9, -0.2, 0.4)
+    world.send(replace(detail, coefficients=View(detail.coefficients.features, images)))
+
+    (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
+    ids = tab.structure.layers[0].ids  # type: ignore[union-attr]
+    assert colour["groups"] == [[ids[1], ids[6]]]
+    assert colour["text"] == "2 single-colour"
+
+
+def test_filters_that_are_silent_for_long_are_dead(world: World, tab: Tab, hub: DirectHub) -> None:
+    assert hub.state is not None
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    hub.training.dead.add(ids[8])
+    hub.training.base[ids[8]][:] = (1e-7, 0.0, 0.1)
+    hub.train(40)
+
+    (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
+    assert dead["groups"] == [[ids[8]]]
+
+
+def test_slices_are_a_choice_only_for_filters_of_many_inputs(world: World, tab: Tab) -> None:
+    panel = LayerPanel(tab)
+    assert panel.content()["slices"] == "strongest"
+    do(tab, "slices", by="mean")
+    assert panel.content()["slices"] == "mean"
+    do(tab, "slices", by="loudest")  # nonsense
+    assert panel.content()["slices"] == "mean"
+
+    do(tab, "select", layer=0, first=0, last=0)  # red, green and blue
+    world.layers.show("conv1", "tsne")
+    assert panel.content()["slices"] == ""
+
+
 @pytest.mark.parametrize("pane", ["maps", "statistics"])
 def test_hidden_views_are_neither_sent_nor_asked_for(world: World, tab: Tab, pane: str) -> None:
     do(tab, "pane", by=pane)

@@ -213,6 +213,54 @@ def test_why_the_training_sends_nothing_is_told(world: World) -> None:
     assert "compiled" in world.layers.show("conv2", "tsne").refused
 
 
+def test_the_chosen_slices_are_asked_for_at_once_and_by_all_tabs(world: World) -> None:
+    world.layers.show("conv2", "tsne")
+    world.layers.choose_slices("conv2", "mean")
+    world.layers.choose_slices("elsewhere", "mean")  # nobody has it open
+    world.tick(0.01)
+    world.tick(0.1)
+    world.tick(2.5)
+
+    assert [watch.slices for watch in world.asked] == ["mean", "mean"]
+    assert world.layers.show("conv2", "pca").slices == "mean"
+
+
+def test_near_duplicates_are_sought_among_the_coefficients_only(world: World) -> None:
+    world.layers.show("conv2", "tsne")
+    detail = world.detail()
+    features = detail.coefficients.features.copy()
+    features[[4, 9, 11]] = features[2] * 0.5
+    view = replace(detail.coefficients, features=features)
+    world.send(replace(detail, coefficients=view, gradients=view))
+    world.tick()
+
+    alike = {name: world.layers.layout("conv2", name, "tsne").alike for name in VIEWS}  # type: ignore[union-attr]
+    assert set(np.flatnonzero(alike["coefficients"] == 0)) == {2, 4, 9, 11}
+    assert (alike["gradients"] == -1).all()
+
+
+def test_a_failed_layout_leaves_the_last_one_in_sight_and_is_told(world: World) -> None:
+    world.layers.show("conv2", "tsne")
+    world.send(world.detail())
+    world.tick()
+    before = world.layers.layout("conv2", "coefficients", "tsne")
+    world.worker.fail = True
+    world.send(world.detail())
+    world.tick(0.1)
+
+    assert world.layers.layout("conv2", "coefficients", "tsne") is before
+    assert world.layers.failure("conv2", "coefficients", "tsne") == "too long"
+
+    world.worker.fail = False
+    world.now += opened.RETRY_SECONDS
+    world.layers.show("conv2", "tsne")
+    world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
+    assert all(job.anew for job in world.worker.jobs.values())
+    world.tick()
+    assert world.layers.layout("conv2", "coefficients", "tsne") is not before
+    assert world.layers.failure("conv2", "coefficients", "tsne") == ""
+
+
 def test_a_failed_layout_is_tried_again_later_and_from_nothing(world: World) -> None:
     world.worker.fail = True
     world.layers.show("conv2", "tsne")

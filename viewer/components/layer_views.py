@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 from bokeh.core.properties import without_property_validation
+from msgspec.structs import asdict
 
 from revacnn_lightning.diagnostics.odd import Oddity
-from revacnn_lightning.protocol.messages import Detail, View
+from revacnn_lightning.protocol.messages import Detail, Layer, View
 
-from ..embedding import Layout, grid
+from ..arrangement import grid
+from ..embedding import Layout
+from ..findings import findings
 from ..glyphs import Sprites
 from ..opened import VIEWS, OpenLayer
 from ..palette import Palette
@@ -73,15 +76,18 @@ class LayerView:
         if layer.detail is None:
             return self._clear(layer.refused)
         layout = tab.hub.opened.layout(tab.selection.layer, self.view, tab.method)
+        failed = tab.hub.opened.failure(tab.selection.layer, self.view, tab.method)
         known = layout is self._layout
-        key = (state, state.shape, tab.selection.layer, tab.method, layer.received)
+        key = (state, state.shape, tab.selection.layer, tab.method, layer.received, failed)
         if known and key == self._shown:
             return False
         self._shown, self._layout = key, layout
-        self._draw(state, here[0], layer, layer.detail)
+        self._draw(state, here[0], layer, layer.detail, failed)
         return True
 
-    def _draw(self, state: RunState, at: int, layer: OpenLayer, detail: Detail) -> None:
+    def _draw(
+        self, state: RunState, at: int, layer: OpenLayer, detail: Detail, failed: str
+    ) -> None:
         """Send pictures when they are new, and places with them."""
         view = _view_of(detail, self.view)
         ids = np.asarray(state.layer_ids(at), np.int64)
@@ -104,9 +110,10 @@ class LayerView:
             "layer": detail.layer,
             "title": TITLES[self.view],
             "colouring": COLOURING[self.view],
-            "status": _status(layout, view),
-            "busy": layout is None and len(view.features) > 0,
+            "status": _status(layout, view, failed),
+            "busy": layout is None and len(view.features) > 0 and not failed,
             "step": detail.step,
+            "slices": detail.slices,
             "draw": self._draws,
             "ids": shown.astype(np.float64),
             "indices": where.astype(np.int32),
@@ -173,7 +180,10 @@ class LayerPanel(HtmlPart):
 
     def content(self) -> dict[str, Any]:
         tab, structure, here = self.tab, self.tab.structure, self.tab.selected()
-        content = {"pane": tab.pane, "method": tab.method, "selected": [], "staged": []}
+        content: dict[str, Any] = {
+            "pane": tab.pane, "method": tab.method, "selected": [], "staged": [],
+            "findings": [], "slices": "",
+        }  # fmt: skip
         if structure is None or here is None:
             return content
         layer = structure.layers[here[0]]
@@ -186,6 +196,8 @@ class LayerPanel(HtmlPart):
             "selected": picked,
             "staged": tab.staging.removed_ids(layer.name),
             "frozen": sorted(frozen),
+            "findings": self._findings(layer, here[0]),
+            "slices": self._slices(layer),
             "freeze": "Unfreeze" if thaw else "Freeze",
             "refused": {"freeze": "", "reinitialize": "", "merge": refused or several},
             "words": {
@@ -195,6 +207,24 @@ class LayerPanel(HtmlPart):
                 "merge": "Merge the selected filters into one, adding up their outgoing weights",
             },
         }  # fmt: skip
+
+    def _findings(self, layer: Layer, at: int) -> list[dict[str, Any]]:
+        """What is to be noticed among the layer's filters."""
+        tab, known = self.tab, self.tab.hub.opened.known(layer.name)
+        if known is None or tab.state is None:
+            return []
+        layout = tab.hub.opened.layout(layer.name, "coefficients", tab.method)
+        ids = np.asarray(tab.state.layer_ids(at), np.int64)
+        start, end = tab.state.offsets[at : at + 2]
+        silent = ids[tab.state.dead()[start:end]]
+        return [asdict(finding) for finding in findings(known, layout, ids, silent)]
+
+    def _slices(self, layer: Layer) -> str:
+        """Which slices the filters' pictures show; "" where there is nothing to choose."""
+        known = self.tab.hub.opened.known(layer.name)
+        if known is None or layer.in_channels // layer.groups in (1, 3):
+            return ""
+        return known.slices
 
 
 def _view_of(detail: Detail, name: str) -> View:
@@ -238,7 +268,9 @@ def _sums(images: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(images, np.float32)).sum(axis=(1, 2))
 
 
-def _status(layout: Layout | None, view: View) -> str:
+def _status(layout: Layout | None, view: View, failed: str) -> str:
     if not len(view.images) and not len(view.features):
         return "the training has nothing to show here yet"
+    if failed:
+        return f"{failed}; will be tried again"
     return "laying out…" if layout is None else ""

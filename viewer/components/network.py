@@ -194,18 +194,24 @@ class NetworkView:
         inside = int(np.searchsorted(column.first, index, side="right")) - 1
         return int(layout.node_offsets[layer]) + min(inside, column.n - 1)
 
+    def _other_nodes(self, layout: NetworkLayout, ids: list[int], layer: int) -> list[int]:
+        """The nodes of the filters that are selected besides the described one."""
+        row = {name: i for i, name in enumerate(ids)}
+        return columns.nodes_at(layout, layer, [row[name] for name in self.tab.picked()[1:]])
+
     def _tell_selection(
         self, state: RunState, structure: Structure, layout: NetworkLayout, node: int
     ) -> None:
         here = self.tab.selected()
         if here is None:
-            self.selection.data = {"node": -1, "layer": -1, "text": ""}
+            self.selection.data = {"node": -1, "also": [], "layer": -1, "text": ""}
             return
         layer, index = here
         name = structure.layers[layer].name
         company, reason = self.tab.company()
         content = {
             "node": node,
+            "also": self._other_nodes(layout, structure.layers[layer].ids, layer),
             "layer": layer,
             "index": index,
             "text": f"{name} filter {index}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "header_data",
     "node_columns",
     "node_states",
+    "nodes_at",
     "nodes_of",
     "path_weights",
     "paths_of",
@@ -159,6 +160,13 @@ def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
     place = np.searchsorted(nodes, layout.flow.first)
     ends = np.append(nodes, np.iinfo(np.int64).max)
     return np.flatnonzero(ends[place] < layout.flow.last)
+
+
+def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
+    """The nodes in which these filters of a layer are drawn, each once."""
+    column, offset = layout.columns[layer], int(layout.node_offsets[layer])
+    inside = np.searchsorted(column.first, np.asarray(filters, np.int64), side="right") - 1
+    return [offset + int(i) for i in np.unique(np.minimum(inside, column.n - 1))]
 
 
 def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:

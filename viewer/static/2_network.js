@@ -138,6 +138,7 @@
   }
 
   function select(node) {
+    page.also = []
     choose(node) // shown at once; the server's answer confirms it
     const value = (name) => page.network.value(name, node)
     page.send("select", {layer: value("layer"), first: value("first"), last: value("last")})
@@ -310,6 +311,7 @@
 
   page.drawers.selection = (data) => {
     choose(data.node)
+    page.also = data.also
     page.company = data.company
     page.refresh_tip()
     if (page.network != null) page.network.dirty = true

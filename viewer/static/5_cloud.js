@@ -56,11 +56,11 @@
     }
 
     size() {
-      return this.box
+      return this.extent
     }
     /** Asking the page for a size has it laid out: not to be done for every filter. */
     measure() {
-      this.box = [this.canvas.clientWidth, this.canvas.clientHeight]
+      this.extent = [this.canvas.clientWidth, this.canvas.clientHeight]
     }
 
     /** The pixels of a thumbnail. */
@@ -108,7 +108,7 @@
     }
 
     draw() {
-      if (this._waiting || this.box[0] == 0) return // hidden
+      if (this._waiting || this.extent[0] == 0) return // hidden
       this._waiting = true
       requestAnimationFrame(() => {
         this._waiting = false
@@ -127,35 +127,72 @@
       ctx.clearRect(0, 0, width, height)
       this.tiles ??= page.paint_atlas(this.atlas, this.data.colouring)
       if (!this.n || this.tiles == null || this.tiles.n != this.n) return
-      const at = this.positions(), side = this.side(), chosen = new Set(shown.picked), last = []
-      ctx.imageSmoothingEnabled = this.tiles.w > 12
+      const at = this.positions()
+      ctx.imageSmoothingEnabled = this.smooth()
       this.paint_aside(ctx, width, height)
-      for (let i = 0; i < this.n; i++) {
-        if (!isFinite(at[i][0])) continue
-        if (chosen.has(this.ids[i]) || this.ids[i] === shown.hovered) last.push(i)
-        else this.tile(ctx, i, at[i], this.odd[i] ? Math.min(side, 22) : side)
-      }
-      for (const i of last) {
-        const mine = chosen.has(this.ids[i]), grow = this.growth(this.ids[i] === shown.hovered, chosen.size)
-        this.tile(ctx, i, at[i], Math.max(side * grow, Math.min(24, side * 3)), mine)
-      }
+      for (const item of this.items(at)) this.tile(ctx, item.i, item.at, item.side, item.mine)
       this.paint_over(ctx, at)
     }
 
-    /** How much larger a shown.hovered or selected thumbnail is than the others. */
+    /** Whether thumbnails have so many pixels that these need not be told apart. */
+    smooth() {
+      return this.tiles.w > 12
+    }
+
+    /** All thumbnails in the order in which they are painted: selected and hovered ones on top. */
+    items(at) {
+      const side = this.side(), chosen = new Set(shown.picked), below = [], above = []
+      for (let i = 0; i < this.n; i++) {
+        if (!isFinite(at[i][0])) continue
+        const mine = chosen.has(this.ids[i]), hovered = this.ids[i] === shown.hovered
+        if (mine || hovered) {
+          const large = Math.max(side * this.growth(hovered, chosen.size), Math.min(24, side * 3))
+          above.push({i, at: this.inside(at[i], large), side: large, mine})
+        } else below.push({i, at: at[i], side: this.odd[i] ? Math.min(side, 22) : side, mine})
+      }
+      return [...below, ...above]
+    }
+
+    /** Where an enlarged thumbnail is not cut off by the edge of the view. */
+    inside([x, y], side) {
+      const [width, height] = this.size(), half = side / 2 + 1.5
+      if (x < 0 || y < 0 || x > width || y > height) return [x, y]
+      return [clamp(x, half, Math.max(half, width - half)), clamp(y, half, Math.max(half, height - half))]
+    }
+
+    /** How much larger a hovered or selected thumbnail is than the others. */
     growth(is_hovered, n_selected) {
       return is_hovered ? 1.7 : n_selected > 6 ? 1.15 : 1.4
     }
 
-    tile(ctx, i, [x, y], side, mine = false) {
-      const {canvas, across, w, h} = this.tiles, theme = page.theme()
+    /** Left, top, width and height of a thumbnail of this longer side. */
+    box([x, y], side) {
+      const {w, h} = this.tiles
       const wide = w >= h ? side : side * w / h, high = w >= h ? side * h / w : side
-      const left = x - wide / 2, top = y - high / 2
-      ctx.drawImage(canvas, i % across * w, Math.floor(i / across) * h, w, h, left, top, wide, high)
-      const removed = shown.staged.has(this.ids[i]), id_frozen = shown.frozen.has(this.ids[i])
-      ctx.lineWidth = mine ? 2 : removed || id_frozen ? 1.5 : 1
-      ctx.strokeStyle = removed ? theme.staged : mine ? theme.chosen : id_frozen ? theme.frozen
+      return [x - wide / 2, y - high / 2, wide, high]
+    }
+
+    /** Where on the canvas of `tiles` the picture of filter i lies. */
+    source(i) {
+      const {across, w, h} = this.tiles
+      return [i % across * w, Math.floor(i / across) * h, w, h]
+    }
+
+    /** The border of a filter: staged, selected, frozen, else the magnitude of its gradient. */
+    border(i, mine) {
+      const theme = page.theme(), removed = shown.staged.has(this.ids[i]), frozen = shown.frozen.has(this.ids[i])
+      const width = mine ? 2 : removed || frozen ? 1.5 : 1
+      const colour = removed ? theme.staged : mine ? theme.chosen : frozen ? theme.frozen
         : theme.colours[Math.min(STEPS - 1, this.amp[i] * STEPS | 0)]
+      return {width, colour, removed}
+    }
+
+    tile(ctx, i, at, side, mine = false) {
+      const theme = page.theme(), [left, top, wide, high] = this.box(at, side)
+      ctx.drawImage(this.tiles.canvas, ...this.source(i), left, top, wide, high)
+      const {width, colour, removed} = this.border(i, mine)
+      ctx.lineWidth = width
+      ctx.strokeStyle = colour
       ctx.strokeRect(left - 0.5, top - 0.5, wide + 1, high + 1)
       if (removed) {
         ctx.globalAlpha = 0.35
@@ -168,9 +205,7 @@
     /** The line above the odd ones, and how many there are of which kind. */
     paint_aside(ctx, width, height) {
       if (!this.aside()) return
-      const style = getComputedStyle(document.documentElement), counts = [0, 0, 0, 0]
-      for (const reason of this.odd) counts[reason] += 1
-      const words = [1, 2, 3].filter((k) => counts[k]).map((k) => `${counts[k]} ${k == 3 ? "identical" : ODD[k]}`)
+      const style = getComputedStyle(document.documentElement)
       ctx.strokeStyle = style.getPropertyValue("--line")
       ctx.lineWidth = 1
       ctx.beginPath()
@@ -180,7 +215,14 @@
       ctx.fillStyle = style.getPropertyValue("--muted")
       ctx.font = `10px ${style.getPropertyValue("--font")}`
       ctx.textAlign = "right"
-      ctx.fillText(words.join(" · "), width - 6, height - 30)
+      ctx.fillText(this.aside_words(), width - 6, height - 30)
+    }
+
+    /** How many filters stand aside, by reason. */
+    aside_words() {
+      const counts = [0, 0, 0, 0]
+      for (const reason of this.odd) counts[reason] += 1
+      return [1, 2, 3].filter((k) => counts[k]).map((k) => `${counts[k]} ${k == 3 ? "identical" : ODD[k]}`).join(" · ")
     }
   }
 

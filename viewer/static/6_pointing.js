@@ -178,10 +178,10 @@
     describe(i) {
       const line = (label, text, tone) => make("div", {"data-tone": tone}, label, make("span", {}, text))
       this.tiles ??= page.paint_atlas(this.atlas, this.data.colouring)
-      const {canvas, across, w, h} = this.tiles, large = make("canvas", {class: "enlarged", width: 168, height: Math.round(168 * h / w)})
+      const {canvas, w, h} = this.tiles, large = make("canvas", {class: "enlarged", width: 168, height: Math.round(168 * h / w)})
       const ctx = large.getContext("2d")
-      ctx.imageSmoothingEnabled = w > 12
-      ctx.drawImage(canvas, i % across * w, Math.floor(i / across) * h, w, h, 0, 0, large.width, large.height)
+      ctx.imageSmoothingEnabled = this.smooth()
+      ctx.drawImage(canvas, ...this.source(i), 0, 0, large.width, large.height)
       const rows = [make("b", {}, `${this.data.layer} · filter ${this.data.indices[i]}`), large,
                     line("mean |∇|", short(this.values[2 * i]), "gradient"),
                     line("Σ activation", short(this.values[2 * i + 1]), "activation")]

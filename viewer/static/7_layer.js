@@ -130,6 +130,9 @@
     shown.staged = new Set(data.staged)
     shown.frozen = new Set(data.frozen ?? [])
     byId("freeze").textContent = data.freeze ?? "Freeze"
+    byId("slices").hidden = !data.slices
+    press("slices", data.slices)
+    page.draw_findings(data.findings)
     for (const [id, why] of Object.entries(data.refused ?? {})) {
       byId(id).setAttribute("aria-disabled", String(Boolean(why)))
       byId(id).title = why || data.words[id]
@@ -140,8 +143,8 @@
   /* -------------------------------------------------------------------------------- controls */
 
   addEventListener("DOMContentLoaded", () => {
-    for (const button of document.querySelectorAll("button[data-pane], button[data-method]")) {
-      const command = button.dataset.pane ? "pane" : "method"
+    for (const button of document.querySelectorAll("button[data-pane], button[data-method], button[data-slices]")) {
+      const command = ["pane", "method", "slices"].find((name) => button.dataset[name])
       button.addEventListener("click", () => page.send(command, {by: button.dataset[command]}))
     }
     for (const button of document.querySelectorAll("button[data-order]")) {

@@ -41,6 +41,7 @@
         const view = views[button.closest("[data-view]").dataset.view]
         if (view == null || !view.n) return
         if (button.dataset.save == "png") save_picture(view)
+        else if (button.dataset.save == "svg") save(new Blob([page.svg(view)], {type: "image/svg+xml"}), `${file_name(view)}.svg`)
         else save(new Blob([page.table(view)], {type: "text/csv"}), `${file_name(view)}.csv`)
       })
     }

@@ -279,6 +279,7 @@ function draw_network() {
       this._paint_gone(ctx, theme, zoom)
       for (const i of page.company ?? []) this._ring(ctx, theme.hover, i, 1, X, Y, S, bar, zoom)
       this._ring(ctx, theme.hover, page.hovered, 1.5, X, Y, S, bar, zoom)
+      for (const i of page.also ?? []) this._ring(ctx, theme.chosen, i, 1.2, X, Y, S, bar, zoom)
       this._ring(ctx, theme.chosen, page.chosen, 2, X, Y, S, bar, zoom)
     }
 
