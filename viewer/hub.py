@@ -162,7 +162,9 @@ class Hub:
     def _inspect(self, request: Inspect, version: int) -> str:
         if self._run is None:
             raise ProtocolError("no training is attached")
-        return self._run.request(request, version=version)
+        request_id = self._run.request(request, version=version)
+        self.on_request()
+        return request_id
 
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)

@@ -12,14 +12,17 @@ What a test can hold on to in the page, all of it kept stable:
   ``index`` to ``last``. States are those of `viewer.layout.State` (3: staged for removal).
 - ``revacnn.parts`` holds the newest data of each part of the page: ``header``, ``columns``
   (``layers[i].filters`` is a width), ``selection`` (``company``: the nodes that go together),
-  ``staging``, ``reply``, ``changes``, ``inspector``, ``timeline``.
+  ``staging``, ``reply``, ``changes``, ``inspector``, ``timeline``, ``charts``.
 - ``#staging`` is the bar of staged changes: ``.row[data-plan=asked|planned|refused]`` with
   ``.title``, ``.detail``; ``button.apply``, ``button.undo``. ``#reply[data-state]`` is ``sent``,
   ``applied`` or ``refused``, with ``.outcome`` and ``.text``. ``#records li[data-state]`` are all
   requests, newest first.
 - ``.column[data-layer="conv2"]`` is a layer's header with ``button.less`` and ``button.more``;
   ``#dot[data-kind]`` and ``#run-state`` say what the run is doing; ``#app[data-run]`` is ``none``
-  before there is a run, ``connecting`` until it answers, then ``here``.
+  before there is a run, ``connecting`` until it answers, then ``here``. ``#ended[data-kind]`` tells
+  the end of a run, ``#ended .next`` shows the next one; ``#runs`` is the chooser.
+- ``select[data-chart="0"]`` chooses the metric of the first chart, ``1`` and ``2`` the statistics
+  of the charts of layers. ``#keys`` is the sheet of keys.
 
 With ``?plain=1``, with $REVACNN_PLAIN set, and where this Bokeh is not the one our own glyphs were
 written for, the network is drawn with Bokeh's: the same to look at and to use, but slower.

@@ -190,7 +190,8 @@ class Page:
 
     def _on_command(self, event: Command) -> None:
         perform(self.tab, event)
-        for component in self.fast:
+        charts = self.slow if event.command == "chart" else []  # what was asked for, at once
+        for component in (*self.fast, *charts):
             component.update()
 
     def _on_theme(self, _attribute: str, _old: str, new: str) -> None:

@@ -254,13 +254,19 @@ class RunState:
         self._take_filters(step)
         self.numbers += 1
 
+    def every(self, statistic: str) -> int:
+        """It is measured on every how manyth batch now."""
+        if self.snapshot is None:
+            return 1
+        known = dict(zip(self.snapshot.statistics, self.snapshot.every, strict=False))
+        return known.get(statistic, 1)
+
     def _measured(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
         """The newest value of each statistic; one that is thinned out keeps its last."""
-        every = dict(zip(snapshot.statistics, snapshot.every, strict=False))
         latest = dict(zip(snapshot.statistics, snapshot.values, strict=True))
         for name, row in latest.items():
             last = self.latest.get(name)
-            if every.get(name, 1) > 1 and last is not None:
+            if self.every(name) > 1 and last is not None:
                 latest[name] = np.where(np.isnan(row), last, row)
         return latest
 

@@ -165,6 +165,7 @@ def inception() -> list[Conv]:
     return layers
 
 
+CONCATENATING = {"densenet", "densenet121", "inception"}
 NETS = {
     "digits": digits,
     "alexnet": alexnet,
@@ -172,6 +173,7 @@ NETS = {
     "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
     "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),
     "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
+    "densenet": lambda: densenet([6, 6]),
     "densenet121": lambda: densenet([6, 12, 24, 16]),
     "inception": inception,
 }
@@ -248,8 +250,15 @@ class FakeTraining:
         )
 
     def _inputs(self) -> list[int]:
-        widths = [3] + [len(ids) for ids in self.ids[:-1]]
-        return widths[: len(self.convs)]
+        """What each layer reads: the concatenation of its sources, or their sum."""
+        widths: list[list[int]] = [[] for _ in self.convs]
+        for conv, ids in zip(self.convs, self.ids, strict=True):
+            for reader in conv.feeds:
+                widths[reader].append(len(ids))
+        if not any(widths):  # a plain chain
+            widths = [[], *([len(ids)] for ids in self.ids[:-1])]
+        united = sum if self.net in CONCATENATING else max
+        return [united(each) if each else 3 for each in widths]
 
     def parameters(self, ids: list[list[int]]) -> int:
         widths = [3] + [len(one) for one in ids]

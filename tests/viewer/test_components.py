@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.document import Document
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
@@ -25,6 +26,7 @@ from viewer.components.metric_chart import MetricChart
 from viewer.components.network import NetworkView
 from viewer.components.network_columns import amplitude, thickness
 from viewer.components.staging_bar import Changes, Reply, StagingBar
+from viewer.components.timeline import Timeline
 from viewer.glyphs import Command, PageLink
 from viewer.hub import Hub
 from viewer.layout import State
@@ -291,6 +293,16 @@ def test_the_moment_looked_back_at_is_marked_too(tab: Tab, hub: DirectHub) -> No
     assert len(marks.source.data["step"]) == 0
 
 
+def test_the_time_slider_says_how_much_is_kept(tab: Tab, hub: DirectHub) -> None:
+    timeline = Timeline(tab)
+    timeline.update()
+    assert timeline.source.data["kept"].startswith("Recorded is every batch since batch 1.")
+    assert hub.state is not None
+    hub.train(hub.state.filters.capacity)
+    timeline.update()
+    assert "every 2 batches" in timeline.source.data["kept"]
+
+
 def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:
     metric, layers, choices = (
         MetricChart(tab, TimeMarks(tab).source),
@@ -311,6 +323,17 @@ def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:
     assert [values[-1] for values in layers.source.data["value"]] == [0.0, 0.0, 0.0]
     perform(tab, Command(None, "chart", {"at": 0, "by": "__class__"}))
     assert metric.update() is False
+
+
+def test_a_chart_of_a_thinned_statistic_says_so(tab: Tab, hub: DirectHub) -> None:
+    chart = LayerChart(tab, TimeMarks(tab).source, 0)
+    chart.update()
+    assert chart.sampled.text == ""
+    taken = hub.training.snapshot()
+    thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
+    tab.state.take(replace(taken, every=thinned))  # type: ignore[union-attr]
+    chart.update()
+    assert chart.sampled.text == "every 4th batch"
 
 
 def test_the_inspector_explains_what_it_shows(tab: Tab) -> None:

@@ -6,11 +6,12 @@ import time
 
 import numpy as np
 from bokeh.core.properties import value, without_property_validation
-from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, Label, NumeralTickFormatter, Range1d
 
 from ..glyphs import Panel
 from ..palette import FONT, Palette
 from ..tab import Tab
+from ..wording import sampling
 from .chart import Chart, blend, tooltip
 
 __all__ = ["LayerChart"]
@@ -50,11 +51,17 @@ class LayerChart(Chart):
         self.root.add_tools(
             HoverTool(renderers=[lines], tooltips=tooltip(("@layer", "")), line_policy="interp")
         )
+        self.sampled = Label(
+            x=4, y=2, x_units="screen", y_units="screen", text="",
+            text_font_size="9.5px", text_font=value(FONT),
+        )  # fmt: skip
+        self.root.add_layout(self.sampled)
         self._drawn = 0.0
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
+        self.sampled.text_color = palette.muted
         self._shown, self._drawn = (), 0.0
 
     @without_property_validation
@@ -78,6 +85,7 @@ class LayerChart(Chart):
         steps = series.steps[::thin].copy()
         values = series.rows[::thin].T.copy()  # (layers, steps)
         self._set_scale(of)
+        self.sampled.text = sampling(state.every(of))
         if of != "dead":
             values[~(values > 0)] = np.nan  # what a logarithmic axis cannot show
         self._draw([layer.name for layer in state.structure.layers], steps, values, current)

@@ -12,7 +12,7 @@ from bokeh.plotting import figure
 from revacnn_lightning.protocol.messages import Structure
 
 from ..glyphs import FlowPaths, JitterScatter, Panel
-from ..layout import NetworkLayout, State, lay_out
+from ..layout import MANY_ARCS, NetworkLayout, State, lay_out
 from ..palette import Palette
 from ..run_state import RunState
 from ..tab import Tab
@@ -139,6 +139,8 @@ class NetworkView:
         for layer in structure.layers:
             self._serials.setdefault(layer.name, len(self._serials) + 1)
         self.arcs.data = columns.arc_columns(layout)
+        many = len(layout.arcs) > MANY_ARCS
+        self._arcs.glyph.update(line_dash=[] if many else [2, 3], line_alpha=0.25 if many else 0.6)
         self.headers.data = columns.header_data(structure, layout)
 
     # What it shows: with every snapshot, selection, staged change

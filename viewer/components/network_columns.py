@@ -231,7 +231,10 @@ def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
         "height": layout.height,
         "density": layout.density,
         "layers": layers,
-        "stages": [{"name": s.name, "left": s.left, "right": s.right} for s in layout.stages],
+        "stages": [
+            {"name": s.name, "left": s.left, "right": s.right, "layer": s.layer}
+            for s in layout.stages
+        ],
         "stage_top": 26,
     }
 

@@ -42,8 +42,8 @@
 
   /* Motion: remembered by the browser; none where the system asks for none. */
   page.motion = still.matches ? 0 : Number(localStorage.getItem("revacnn-motion") ?? 1)
-  function set_motion(value) {
-    page.motion = value
+  const set_motion = page.set_motion = (value) => {
+    page.motion = value = Math.min(2, Math.max(0, value))
     page.byId("motion").value = value
     page.byId("motion").style.setProperty("--part", `${value * 50}%`)
     if (page.network != null) page.network.dirty = true

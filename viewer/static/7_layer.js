@@ -39,8 +39,8 @@
     aside() {
       return 0
     }
-    growth() {
-      return 1
+    growth(is_hovered) {
+      return is_hovered ? 1.3 : 1
     }
     target(i) {
       if (this.rank == null || this.rank.length != this.n) this.arrange()
