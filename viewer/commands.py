@@ -14,6 +14,7 @@ from revacnn_lightning.protocol.requests import Control, SetHyperparameter, Slic
 
 from .embedding import METHODS
 from .glyphs import Command
+from .layout import stage_of
 from .staging import Staged
 from .tab import Selection, Tab
 
@@ -195,6 +196,15 @@ def _open(tab: Tab, what: Arguments) -> None:
         tab.opened ^= {chosen.name}
 
 
+@command("open_stage")
+def _open_stage(tab: Tab, what: Arguments) -> None:
+    """Show every filter of all layers of a stage, or fold them up again."""
+    chosen, structure = tab.layer(what.layer), tab.structure
+    if chosen is not None and structure is not None:
+        together = set(stage_of(structure, chosen.name))
+        tab.opened = tab.opened - together if together <= tab.opened else tab.opened | together
+
+
 @command("sort")
 def _sort(tab: Tab, what: Arguments) -> None:
     if what.by in ("gradient", "activation"):
@@ -273,7 +283,7 @@ def _stage_merge(tab: Tab, _: Arguments) -> None:
 def _stage_freeze(tab: Tab, _: Arguments) -> None:
     """Freeze the selected filters, or unfreeze them if all of them are frozen."""
     layer = tab.layer(None)
-    if layer is not None:
+    if layer is not None and not tab.over():
         frozen = {layer.ids[index] for index in layer.frozen}
         kind = "unfreeze" if frozen.issuperset(tab.picked()) else "freeze"
         tab.staging.toggle(kind, layer.name, tab.picked())
@@ -282,7 +292,7 @@ def _stage_freeze(tab: Tab, _: Arguments) -> None:
 @command("stage_reinitialize")
 def _stage_reinitialize(tab: Tab, _: Arguments) -> None:
     layer = tab.layer(None)
-    if layer is not None:
+    if layer is not None and not tab.over():
         tab.staging.toggle("reinitialize", layer.name, tab.picked())
 
 
@@ -290,7 +300,7 @@ def _stage_reinitialize(tab: Tab, _: Arguments) -> None:
 def _stage_set(tab: Tab, what: Arguments) -> None:
     """Set the first of ``ids`` to the mean of the others, weighted."""
     layer = tab.layer(None)
-    if layer is None or len(what.ids) < 2 or len(what.ids) != len(what.weights) + 1:
+    if layer is None or tab.over() or len(what.ids) < 2 or len(what.ids) != len(what.weights) + 1:
         return
     weights = np.array(what.weights)
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:

@@ -33,6 +33,11 @@ class Series:
         return self._rows[: self.length]
 
     @property
+    def capacity(self) -> int:
+        """The most rows that are held."""
+        return self._capacity
+
+    @property
     def width(self) -> int:
         return int(self._rows.shape[1])
 

@@ -197,10 +197,14 @@ class Tab:
             return None
         return structure.layers[index]
 
+    def over(self) -> str:
+        """Why nothing at all can be asked of the run any more; "" while it goes on."""
+        health = self.hub.health()
+        return f"The run has ended: {health.text}" if health.ended else ""
+
     def refused(self, layer: Layer) -> str:
         """Why this layer's width cannot be changed now; "" if it can."""
-        health = self.hub.health()
-        return f"The run has ended: {health.text}" if health.ended else layer.refused
+        return self.over() or layer.refused
 
     def may_change(self, layer: int) -> bool:
         return self.structure is not None and not self.refused(self.structure.layers[layer])

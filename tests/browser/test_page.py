@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +73,26 @@ def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
     )
     page.wait_for_function("revacnn.paths_drawn > 3")
     page.wait_for_function("/\\d+ Hz · \\d+ fps/.test(document.getElementById('rate').textContent)")
+
+
+def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function(
+        "['layers_0', 'layers_1'].every((name) => {"
+        "  const source = Bokeh.documents[0].get_model_by_name(`${name}_curves`);"
+        "  const column = (of) => source.data.get?.(of) ?? source.data[of];"
+        "  return column('layer').length == 3 && column('value')[2].length > 3"
+        "    && column('value')[2].length == column('step')[2].length"
+        "    && Math.max(...column('value')[2]) > 0 })"
+    )
+
+
+def test_the_times_of_every_snapshot_are_told(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function("revacnn.times.length > 5")
+    for times in page.evaluate("revacnn.times"):
+        assert len(times) == 5
+        assert all(later - earlier >= -1 for earlier, later in pairwise(times))  # whole ms
 
 
 def test_motion_stops_when_it_is_not_wanted(digits: str, open_page: Any) -> None:
@@ -246,36 +265,6 @@ def test_a_strip_opens_and_closes(tmp_path: Path, open_page: Any) -> None:
         page.wait_for_function("(n) => revacnn.nodes('layer3.2.conv1').length == n", arg=len(strip))
 
 
-def test_before_any_run_and_from_one_run_to_the_next(tmp_path: Path, open_page: Any) -> None:
-    with server(tmp_path) as address:
-        page = open_page(address)
-        page.wait_for_selector("#empty:not([hidden])")
-        assert "callbacks=[ReVACNN()]" in page.inner_text("#empty")
-        with training(tmp_path, "--net", "digits") as process:
-            ready(page)
-            assert page.is_hidden("#empty")
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            page.wait_for_selector("#dot[data-kind=gone]")
-            assert "without a word" in page.inner_text("#run-state")
-            assert page.get_attribute("#add", "aria-disabled") == "true"
-        with training(tmp_path, "--net", "alexnet", "--end-after", "6"):
-            page.wait_for_function("revacnn.parts.columns.layers.length == 5")
-            page.wait_for_function("revacnn.nodes('features.0').length == 64")
-            page.wait_for_selector("#dot[data-kind=training]")
-            page.wait_for_selector("#dot[data-kind=finished]")
-
-
-def test_a_chooser_for_two_runs(tmp_path: Path, open_page: Any) -> None:
-    with training(tmp_path, "--net", "digits"), server(tmp_path) as address:
-        page = ready(open_page(address))
-        with training(tmp_path, "--net", "alexnet"):
-            page.wait_for_selector("#runs:not([hidden])")
-            assert width(page, "conv1") > 0
-            page.select_option("#runs", index=0)
-            page.wait_for_function("revacnn.nodes('features.0').length == 64")
-
-
 def test_a_hidden_tab_is_sent_nothing(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     page.evaluate(
@@ -290,12 +279,63 @@ def test_a_hidden_tab_is_sent_nothing(digits: str, open_page: Any) -> None:
     page.wait_for_function("(n) => revacnn.sent > n + 2", arg=before)
 
 
-def test_the_page_comes_back_after_the_server(tmp_path: Path, open_page: Any) -> None:
-    with training(tmp_path, "--net", "digits"):
-        with server(tmp_path) as address:
-            page = ready(open_page(address))
-            port = address.split(":")[2].split("/")[0]
-        page.wait_for_function("revacnn.waiting === true")
-        assert "waiting" in page.inner_text("#run-state")
-        with server(tmp_path, port=int(port)):
-            page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")
+def column_of_loss(name: str) -> str:
+    """Script for all values of a column of whatever the first chart draws."""
+    data = "one.data_source.data"
+    return (
+        "Bokeh.documents[0].get_model_by_name('loss').renderers"
+        f".flatMap((one) => [...({data}.get?.('{name}') ?? {data}.{name} ?? [])])"
+    )
+
+
+def test_a_chart_shows_what_is_chosen_and_the_moment_looked_back_at(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function("revacnn.parts.timeline.recorded > 20")
+    page.select_option("select[data-chart='0']", "acc")
+    page.wait_for_function(f"{column_of_loss('label')}.includes('val_acc')")
+    page.select_option("select[data-chart='2']", "dead")
+    page.wait_for_function("revacnn.parts.charts.charts[2].current == 'dead'")
+    box = page.locator("#time").bounding_box()
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    titles = column_of_loss("title")
+    page.wait_for_function(f"{titles}.some((one) => one.startsWith('Looking back at batch'))")
+    page.click("#live")
+    page.wait_for_function(f"!{titles}.some((one) => one.startsWith('Looking back'))")
+
+
+def test_a_stage_opens_as_a_whole_and_closes(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "resnet50"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        before = len(nodes(page, "layer2.1.conv3"))
+        page.get_by_text("layer2", exact=True).dblclick()
+        page.wait_for_function("revacnn.nodes('layer2.1.conv3').length == 512")
+        assert len(nodes(page, "layer2.0.conv1")) == 128
+        page.get_by_text("layer2", exact=True).dblclick()
+        page.wait_for_function("(n) => revacnn.nodes('layer2.1.conv3').length == n", arg=before)
+
+
+def test_drawn_with_bokehs_own_glyphs_the_page_does_the_same(digits: str, open_page: Any) -> None:
+    page = ready(open_page(f"{digits}?plain=1"))
+    assert page.evaluate("revacnn.link.plain")
+    for name in ("conv1", "conv2", "conv3"):
+        assert len(nodes(page, name)) == width(page, name)
+    first = pixels(page)
+    wait_for(lambda: pixels(page) != first, what="movement")
+    page.wait_for_function("revacnn.paths_drawn > 3")
+    before = width(page, "conv2")
+    click_node(page, "conv2", 3)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.wait_for_function("revacnn.nodes('conv2')[3].state == 3")
+    page.click("#staging button.apply")
+    page.wait_for_selector("#reply[data-state=applied]")
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before - 1)
+    page.mouse.move(5, 5)
+    page.mouse.wheel(0, -400)  # over the header: nothing is zoomed
+    node = nodes(page, "conv2")[8]
+    page.mouse.move(node["x"], node["y"])
+    page.mouse.wheel(0, -600)
+    page.wait_for_selector("#zoom-out:not([hidden])")
+    assert abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 2

@@ -5,10 +5,10 @@ import pytest
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
-from viewer.layout import NetworkLayout, lay_out
+from viewer.layout import NetworkLayout, lay_out, stage_of
 from viewer.layout.network import MAX_PATHS
 from viewer.layout.stages import find_stages, short_name
-from viewer.layout.topology import flows_and_arcs, forward_edges, ranks
+from viewer.layout.topology import concats, flows_and_arcs, forward_edges, ranks
 
 SIZES = [(1100, 620), (820, 480), (500, 320)]
 
@@ -117,6 +117,48 @@ def test_shortcuts_are_arcs_one_per_end() -> None:
     assert (names.index("conv1"), names.index("layer1.0.conv1")) in flows
     ends = [end for _, end in arcs]
     assert len(ends) == len(set(ends))
+
+
+def test_a_concatenation_shows_all_it_reads_and_a_sum_its_nearest() -> None:
+    network = structure("densenet")
+    names = [layer.name for layer in network.layers]
+    edges = forward_edges(network)
+    rank = ranks(len(names), edges)
+    together = concats(network, edges)
+    last = names.index("features.denseblock1.denselayer6.conv1")
+    assert last in together
+    assert not concats(structure("resnet18"), forward_edges(structure("resnet18")))
+    flows, arcs = flows_and_arcs(edges, rank, together)
+    assert len([end for _, end in arcs if end == last]) == 5
+    assert len([end for _, end in flows if end == last]) == 1
+
+
+def test_paths_to_several_layers_are_shared_out() -> None:
+    """All of them to each would make a blot of a network of parallel branches."""
+    network = structure("inception")
+    layout = lay_out(network, 1100, 620)
+    drawn = np.bincount(layout.flow.first, minlength=1)[: layout.columns[0].n].sum()
+    assert drawn == layout.columns[0].n
+    of_stem = layout.flow.first < layout.columns[0].n
+    for branch in np.flatnonzero(np.array(layout.rank) == 1):
+        column = layout.columns[branch]
+        ends = layout.flow.y1[of_stem]
+        assert np.any((ends >= column.top) & (ends <= column.bottom))
+
+
+def test_a_stage_opens_as_a_whole() -> None:
+    network = structure("resnet18")
+    together = stage_of(network, "layer2.0.conv1")
+    assert together == [layer.name for layer in network.layers if layer.name.startswith("layer2.")]
+    assert stage_of(network, "conv1") == ["conv1"]
+    assert stage_of(structure("digits"), "conv2") == ["conv2"]
+    layout = lay_out(
+        structure("resnet50"), 1100, 620, stage_of(structure("resnet50"), "layer3.0.conv1")
+    )
+    for column, layer in zip(layout.columns, structure("resnet50").layers, strict=True):
+        assert column.left >= -1
+        assert column.right <= 1101
+        assert (column.n == len(layer.ids)) or not layer.name.startswith("layer3")
 
 
 def test_stages_are_read_off_the_module_paths() -> None:

@@ -143,7 +143,9 @@ def test_a_layer_that_refuses_is_not_staged(tab: Tab, hub: DirectHub) -> None:
 def test_nothing_is_staged_after_the_run_has_ended(tab: Tab, hub: DirectHub) -> None:
     hub.kind = "finished"
     do(tab, "stage_add", layer=1)
-    do(tab, "stage_remove")
+    for command in ("remove", "split", "freeze", "reinitialize"):
+        do(tab, f"stage_{command}")
+    do(tab, "stage_set", ids=[0, 1], weights=[1.0])
     assert tab.staging.rows == []
     assert "ended" in tab.refused(network(tab).layers[0])
 
@@ -157,6 +159,17 @@ def test_undo_asks_the_training(tab: Tab, hub: DirectHub) -> None:
         "refused",
         "there is no edit to take back",
     )
+
+
+def test_a_stage_opens_and_closes_as_a_whole(make_hub: Callable[..., DirectHub]) -> None:
+    tab = Tab(make_hub("resnet18"), PageLink())
+    tab.update()
+    do(tab, "open", layer=6)
+    do(tab, "open_stage", layer=6)
+    assert len(tab.opened) == 5
+    assert all(name.startswith("layer2.") for name in tab.opened)
+    do(tab, "open_stage", layer=7)
+    assert not tab.opened
 
 
 def test_another_run_begins_with_nothing_staged(tab: Tab, hub: DirectHub) -> None:
@@ -240,7 +253,7 @@ def test_filters_that_did_not_exist_yet_are_absent(tab: Tab, hub: DirectHub) -> 
     assert np.isnan(tab.layer_values("gradient", 0)[8])
     view = NetworkView(tab)
     view.update()
-    assert view.source.data["state"][8] == State.ABSENT
+    assert view.numbers.data["state"][8] == State.ABSENT
 
 
 def test_what_goes_together_is_asked_before_anything_is_staged(

@@ -188,7 +188,7 @@ class LayerPanel(HtmlPart):
             return content
         layer = structure.layers[here[0]]
         picked = tab.picked()
-        refused = layer.refused
+        over, refused = tab.over(), tab.refused(layer)
         several = "" if len(picked) > 1 else "Select two or more filters to merge them"
         frozen = {layer.ids[index] for index in layer.frozen}
         thaw = frozen.issuperset(picked)
@@ -199,7 +199,7 @@ class LayerPanel(HtmlPart):
             "findings": self._findings(layer, here[0]),
             "slices": self._slices(layer),
             "freeze": "Unfreeze" if thaw else "Freeze",
-            "refused": {"freeze": "", "reinitialize": "", "merge": refused or several},
+            "refused": {"freeze": over, "reinitialize": over, "merge": refused or several},
             "words": {
                 "freeze": "Let the selected filters train again" if thaw
                 else "Keep the selected filters as they are while the rest trains",

@@ -16,7 +16,6 @@ MAX_GROUPS = 8  # curves drawn
 
 
 class LearningRateChart(Chart):
-    title = "Learning rate"
     name = "learning_rate"
 
     def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..run_state import RunState
 from ..wording import count
 from .panel import HtmlPart
 
@@ -28,4 +29,15 @@ class Timeline(HtmlPart):
             "live": live,
             "playing": self.tab.playback.playing,
             "text": "live" if live else f"batch {count(step)}",
+            "kept": _kept(state),
         }
+
+
+def _kept(state: RunState) -> str:
+    """What the recording holds, in words that change only when it is thinned out."""
+    stride, first = state.filters.stride, int(state.filters.steps[0])
+    each = "every batch" if stride == 1 else f"every {stride} batches, one moment with their means,"
+    return (
+        f"Recorded is {each} since batch {count(first)}. At most {state.filters.capacity} moments "
+        "are kept: when these are full, every two neighbours become one."
+    )

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .columns import Column, State
-from .network import NetworkLayout, lay_out
+from .network import MANY_ARCS, NetworkLayout, lay_out, stage_of
 
-__all__ = ["Column", "NetworkLayout", "State", "lay_out"]
+__all__ = ["MANY_ARCS", "Column", "NetworkLayout", "State", "lay_out", "stage_of"]

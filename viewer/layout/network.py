@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,18 +22,21 @@ from .columns import (
     dots,
     strip,
 )
-from .stages import Stage, find_stages, short_name
-from .topology import Edge, flows_and_arcs, forward_edges, ranks
+from .stages import Stage, find_stages, layers_of, short_name
+from .topology import Edge, concats, flows_and_arcs, forward_edges, ranks
 
-__all__ = ["Flow", "NetworkLayout", "StageBox", "lay_out"]
+__all__ = ["MANY_ARCS", "Flow", "NetworkLayout", "StageBox", "lay_out", "stage_of"]
 
 ROOMY = 8  # up to so many places there is room for large headers
 CROWDED = 30  # from so many places on, all layers are strips without headers
 MAX_PATHS = 2500  # more cannot be redrawn at the data rate (20 000: 1.6 times a second)
 BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for headers
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
+MANY_ARCS = 60  # as concatenations have them
+ROOM_FOR_ARCS = 44.0  # px, so that they fan out
 BARS, BARS_CROWDED = 96, 64
 MAX_BARS = 6000  # in all, on screen
+CLOSED_SHARE = 0.35  # of the view's width, at least, for the layers that are not opened
 THICKEST = 3.8  # px: an ordinary path at its thickest
 
 
@@ -43,6 +47,7 @@ class StageBox:
     name: str
     left: float
     right: float
+    layer: int  # one of those in it
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,13 @@ def lay_out(
     n_places = max(rank, default=-1) + 1
     density = "roomy" if n_places <= ROOMY else "normal" if n_places <= CROWDED else "crowded"
     stages = find_stages(names, rank) if layers else []
+    concat = concats(structure, edges)
+    flows, arcs = flows_and_arcs(edges, rank, concat)
     top, bottom = _margins(density, bool(stages))
+    if len(arcs) > MANY_ARCS:
+        bottom += ROOM_FOR_ARCS
     area = _Area(width, height - bottom, top, 58.0 if density == "roomy" else 24.0)
     columns = _columns(structure, rank, n_places, area, density, opened)
-    flows, arcs = flows_and_arcs(edges, rank)
     return NetworkLayout(
         width=width,
         height=height,
@@ -124,6 +132,13 @@ def lay_out(
         bottom=bottom,
         rank=rank,
     )
+
+
+def stage_of(structure: Structure, layer: str) -> list[str]:
+    """The layers that open and close together with this one as its stage."""
+    names = [one.name for one in structure.layers]
+    rank = ranks(len(names), forward_edges(structure))
+    return layers_of(layer, find_stages(names, rank), names)
 
 
 @dataclass(frozen=True)
@@ -196,8 +211,9 @@ def _slots(
                 need = max(need, across * OPEN_PITCH / SLOT_SHARE * 0.6)
         wanted.append(need)
     closed = sum(1 for need in wanted if need == 0)
-    rest = max(free * 0.35, free - sum(wanted))
-    return [need or rest / max(1, closed) for need in wanted]
+    rest = max(free * CLOSED_SHARE, free - sum(wanted)) if closed else 0.0
+    fit = min(1.0, (free - rest) / max(1.0, sum(wanted)))
+    return [need * fit or rest / max(1, closed) for need in wanted]
 
 
 def _lanes(
@@ -267,29 +283,35 @@ def _boxes(
     stages: list[Stage], rank: list[int], columns: list[Column], pad: float
 ) -> list[StageBox]:
     """Frames around the stages, never overlapping."""
-    spans = []
+    spans, inside = [], []
     for stage in stages:
-        members = [
+        there = [
             c for c, place in zip(columns, rank, strict=True) if stage.first <= place <= stage.last
         ]
-        spans.append((min(c.left for c in members), max(c.right for c in members)))
+        spans.append((min(c.left for c in there), max(c.right for c in there)))
+        inside.append(there[0].layer)
     gaps = [(b[0] - a[1]) / 2 - 2 for a, b in pairwise(spans)]
     pad = min([pad, *gaps])
     return [
-        StageBox(stage.name, left - pad, right + pad)
-        for stage, (left, right) in zip(stages, spans, strict=True)
+        StageBox(stage.name, left - pad, right + pad, layer)
+        for stage, (left, right), layer in zip(stages, spans, inside, strict=True)
     ]
 
 
 def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
-    """Each node's path to its proportional place in the next layer, at most `MAX_PATHS` in all."""
-    total = sum(columns[a].n for a, _ in flows)
+    """Each node's path to its proportional place in the next layer, at most `MAX_PATHS` in all.
+
+    Where a layer feeds several, its paths are shared out among them: a path then stands for as
+    many neighbouring filters. All of them to each would be a blot.
+    """
+    ways = Counter(a for a, _ in flows)
+    total = sum(columns[a].n for a in ways)
     keep = min(1.0, MAX_PATHS / max(1, total))
     offsets = np.cumsum([0] + [column.n for column in columns])
     parts = []
     for a, b in flows:
         start, end = columns[a], columns[b]
-        count = max(1, int(start.n * keep))
+        count = max(1, int(start.n * keep / ways[a]))
         cut = np.arange(count + 1) * start.n // count
         order = np.argsort(start.y, kind="stable")
         place = np.empty(start.n)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Stage", "find_stages", "short_name"]
+__all__ = ["Stage", "find_stages", "layers_of", "short_name"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ def find_stages(names: Sequence[str], rank: Sequence[int]) -> list[Stage]:
     return [
         Stage(stage.name[len(_prefix(names, depth)) :], stage.first, stage.last) for stage in stages
     ]
+
+
+def layers_of(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
+    """The layers of the stage that a layer is in; the layer alone where there are no stages."""
+    prefix = _prefix(names, common_prefix(names))
+    for stage in stages:
+        path = prefix + stage.name
+        if name == path or name.startswith(path + "."):
+            return [other for other in names if other == path or other.startswith(path + ".")]
+    return [name]
 
 
 def short_name(name: str, stages: Sequence[Stage], names: Sequence[str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["flows_and_arcs", "forward_edges", "ranks"]
+__all__ = ["concats", "flows_and_arcs", "forward_edges", "ranks"]
 
 Edge = tuple[int, int]
 
@@ -32,11 +33,25 @@ def ranks(n: int, edges: list[Edge]) -> list[int]:
     return rank
 
 
-def flows_and_arcs(edges: list[Edge], rank: list[int]) -> tuple[list[Edge], list[Edge]]:
+def concats(structure: Structure, edges: list[Edge]) -> set[int]:
+    """The layers that read the outputs of several others one behind the other, not their sum."""
+    sources: dict[int, list[int]] = defaultdict(list)
+    for a, b in edges:
+        sources[b].append(len(structure.layers[a].ids))
+    return {
+        b
+        for b, widths in sources.items()
+        if len(widths) > 1 and sum(widths) == structure.layers[b].in_channels
+    }
+
+
+def flows_and_arcs(
+    edges: list[Edge], rank: list[int], concat: Collection[int] = ()
+) -> tuple[list[Edge], list[Edge]]:
     """Split the edges into those drawn as flows of paths and those drawn as arcs.
 
     A layer flows to the nearest layers it feeds. Edges that skip places are arcs; where several
-    arcs end in one layer (a sum of many outputs), the nearest stands for them all.
+    arcs end in one layer that reads their sum, the nearest stands for them all.
     """
     nearest: dict[int, int] = {}
     for a, b in edges:
@@ -46,5 +61,10 @@ def flows_and_arcs(edges: list[Edge], rank: list[int]) -> tuple[list[Edge], list
     for a, b in edges:
         if rank[b] > nearest[a]:
             skipping[b].append(a)
-    arcs = [(max(sources, key=lambda a: (rank[a], -a)), b) for b, sources in skipping.items()]
+    arcs = []
+    for b, sources in skipping.items():
+        if b in concat:
+            arcs += [(a, b) for a in sources]
+        else:
+            arcs.append((max(sources, key=lambda a: (rank[a], -a)), b))
     return flows, arcs

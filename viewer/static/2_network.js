@@ -3,7 +3,7 @@
   "use strict"
   const page = window.revacnn
   const MAX_ZOOM = 24
-  const TITLE_PX = 4.5 // per letter of a stage's title; it may hang over its frame a little
+  const TITLE_PX = 6.3, SMALL_TITLE_PX = 4.9 // per letter of a stage's title
   let plot, model, drag = null, moved = false
 
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value))
@@ -30,7 +30,6 @@
     plot.addEventListener("pointerup", on_up)
     plot.addEventListener("dblclick", on_double)
     plot.addEventListener("wheel", on_wheel, {passive: false})
-    document.addEventListener("keydown", on_key)
     page.byId("zoom-out").addEventListener("click", whole)
     page.byId("search").addEventListener("input", on_search)
     page.byId("search").addEventListener("keydown", (event) => {
@@ -65,7 +64,15 @@
     model.y_range.setv({start: y + height, end: y})
     page.byId("zoom-out").hidden = scale < 1.001
   }
-  const whole = () => show(0, 0, 1)
+  const whole = page.whole = () => show(0, 0, 1)
+
+  /** Magnify about the selected node, or about the middle. */
+  page.zoom_by = (factor) => {
+    const v = view(), scale = clamp(zoom() * factor, 1, MAX_ZOOM)
+    const node = page.chosen >= 0 ? ["x", "y"].map((name) => page.network.value(name, page.chosen)) : null
+    const [x, y] = node ?? [(v.x0 + v.x1) / 2, (v.y0 + v.y1) / 2]
+    show(x - v.width / scale / 2, y - v.height / scale / 2, scale)
+  }
 
   function on_wheel(event) {
     event.preventDefault()
@@ -118,10 +125,28 @@
     if (node >= 0) page.send("open", {layer: page.network.value("layer", node)})
   }
 
+  /** Ring and path of a node. */
+  function choose(node) {
+    if (node === page.chosen) return
+    page.chosen = node
+    page.flow?.draw()
+    if (page.network != null) page.network.dirty = true
+  }
+
+  /** A filter was selected elsewhere: shown here, too, before the server's answer confirms it. */
+  page.show_chosen = (name, index) => {
+    const layer = page.parts.columns?.layers?.findIndex((one) => one.name == name) ?? -1, {network} = page
+    for (let node = 0; layer >= 0 && network?.value("layer", node) != null; node++) {
+      if (network.value("layer", node) != layer || network.value("first", node) > index || network.value("last", node) < index) continue
+      choose(node)
+      page.byId("filter").textContent = `filter ${index}`
+      return
+    }
+  }
+
   function select(node) {
-    page.chosen = node // shown at once; the server's answer confirms it
+    choose(node) // shown at once; the server's answer confirms it
     page.also = []
-    page.network.dirty = true
     const value = (name) => page.network.value(name, node)
     page.send("select", {layer: value("layer"), first: value("first"), last: value("last")})
   }
@@ -183,30 +208,7 @@
     return rows
   }
 
-  /* ---------------------------------------------------------------------------- keyboard */
-
-  const MOVES = {ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0]}
-  const KEYS = {Delete: "stage_remove", Backspace: "stage_remove", "+": "stage_add", Insert: "stage_add",
-                "-": "stage_least", s: "stage_split"}
-
-  function on_key(event) {
-    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "") &&
-      document.activeElement.type != "range"
-    if (event.key == "/" && !typing) {
-      event.preventDefault()
-      page.byId("search").focus()
-      return
-    }
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return
-    if (event.key == "Escape") page.send("unstage", {})
-    else if (event.key in KEYS) page.send(KEYS[event.key], {})
-    else if (event.key == "0") whole()
-    else if (document.activeElement == plot && event.key in MOVES) {
-      event.preventDefault()
-      const [dx, dy] = MOVES[event.key]
-      page.send("move", {dx, dy: dy * (event.shiftKey ? 10 : 1)})
-    } else if (document.activeElement == plot && event.key == "Enter") page.send("open", {})
-  }
+  /* ------------------------------------------------------------------------------ search */
 
   function on_search(event) {
     const wanted = event.target.value.trim().toLowerCase()
@@ -252,7 +254,8 @@
   page.drawers.columns = (data) => {
     if (data.layers == null) return
     if (plot != null) hover(-1) // what was under the pointer may have moved away
-    const stages = data.stages.map((stage) => page.make("div", {class: "stage"}, page.make("b", {}, stage.name)))
+    const stages = data.stages.map((stage) => page.make("div", {class: "stage"}, page.make("b", {
+      ondblclick: () => page.send("open_stage", {layer: stage.layer})}, stage.name)))
     const headers = data.layers.map((layer) => header(layer, data.density))
     page.byId("columns").replaceChildren(...stages, ...headers)
     page.headers = headers
@@ -278,8 +281,10 @@
       const stage = data.stages[i], [left] = to_screen(stage.left, 0), [right] = to_screen(stage.right, 0)
       element.style.transform = `translate(${left.toFixed(1)}px, ${data.stage_top}px)`
       element.style.width = `${(right - left).toFixed(1)}px`
-      element.firstChild.hidden = right - left < TITLE_PX * stage.name.length
-      element.title = stage.name
+      const room = (right - left + 4) / stage.name.length // a title may hang over its frame a little
+      element.firstChild.hidden = room < SMALL_TITLE_PX
+      element.firstChild.dataset.small = room < TITLE_PX
+      element.firstChild.title = `${stage.name} · double click to open or close`
       element.style.height = `${plot.clientHeight - data.stage_top - 8}px`
     })
   }
@@ -289,8 +294,10 @@
     page.headers?.forEach((element, i) => element.setAttribute("data-current", i === current))
   }
 
+  page.drawers.strokes = () => page.flow?.draw()
+
   page.drawers.selection = (data) => {
-    page.chosen = data.node
+    choose(data.node)
     page.also = data.also
     page.company = data.company
     page.refresh_tip()

@@ -147,6 +147,7 @@
     slider.style.setProperty("--part", `${100 * slider.value / slider.max}%`)
     slider.setAttribute("aria-valuetext", data.text)
     byId("moment").textContent = data.text
+    slider.title = data.kept
     byId("play").dataset.playing = data.playing
     byId("play").title = data.playing ? "Halt" : "Play what was recorded since this viewer attached"
     byId("play").setAttribute("aria-label", byId("play").title)

@@ -69,6 +69,8 @@
     shown.picked = ids
     shown.picked_at = performance.now()
     draw_all()
+    const {data, row} = views.coefficients ?? {}, first = row?.get(ids[0])
+    if (first != null) page.show_chosen(data.layer, data.indices[first])
     page.send("pick", {ids})
   }
 

@@ -46,6 +46,7 @@
       const row = panel.children[i].children[j + 1], asked = row.dataset.asked
       row.querySelector("output").textContent = value.text
       if (asked != null && Math.abs(Number(asked) - value.value) <= 1e-6 * Math.abs(value.value)) delete row.dataset.asked
+      row.querySelector("output").dataset.asked = row.dataset.asked ?? ""
     }))
   }
 
@@ -88,16 +89,6 @@
     byId("rates").addEventListener("click", () => {
       byId("rates-panel").hidden = !byId("rates-panel").hidden
       byId("rates").setAttribute("aria-expanded", !byId("rates-panel").hidden)
-    })
-    document.addEventListener("keydown", (event) => {
-      const at = document.activeElement?.tagName ?? ""
-      if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT|TEXTAREA|BUTTON/.test(at)) return
-      if (!page.parts.controls?.available) return
-      if (event.key == " ") {
-        event.preventDefault()
-        toggle()
-      } else if (event.key == "." && page.parts.controls.paused) command("step")
-      else if (event.key == "Escape") byId("rates-panel").hidden = true
     })
   })
 })()

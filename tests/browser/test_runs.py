@@ -1,0 +1,114 @@
+"""Runs that begin, end, crash and go on beside each other, as a page meets them in Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.test_page import nodes, ready, width
+from tests.viewer.processes import server, training
+
+pytestmark = pytest.mark.browser
+
+
+def run_of(page: Any) -> str:
+    """The run that the page's address names."""
+    found = re.search(r"[?&]run=(\w+)", page.evaluate("location.href"))
+    assert found is not None
+    return found.group(1)
+
+
+def test_before_any_run_the_page_says_how_to_start_one(tmp_path: Path, open_page: Any) -> None:
+    with server(tmp_path) as address:
+        page = open_page(address)
+        page.wait_for_selector("#empty:not([hidden])")
+        assert "callbacks=[ReVACNN()]" in page.inner_text("#empty")
+        assert "No training is running" in page.inner_text("#problem")
+        with training(tmp_path, "--net", "digits"):
+            ready(page)
+            assert page.is_hidden("#empty")
+            assert len(run_of(page)) == 12
+
+
+def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
+    tmp_path: Path, open_page: Any
+) -> None:
+    with server(tmp_path) as address:
+        with training(tmp_path, "--net", "digits") as process:
+            page = ready(open_page(address))
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            page.wait_for_selector("#dot[data-kind=gone]")
+        told = "without a word; last heard "
+        assert re.search(told + r"\d\d:\d\d:\d\d at batch \d+", page.inner_text("#ended"))
+        assert told in page.inner_text("#run-state")
+        assert page.is_hidden("#ended .next")
+        assert page.get_attribute("#add", "aria-disabled") == "true"
+        assert page.is_hidden("#controls")
+        with training(tmp_path, "--net", "alexnet"):
+            page.wait_for_selector("#ended .next:not([hidden])")
+            assert len(nodes(page, "conv2")) == width(page, "conv2") == 16  # still there
+            node = nodes(page, "conv2")[3]
+            page.mouse.click(node["x"], node["y"])
+            page.wait_for_function("revacnn.parts.inspector.layer == 'conv2'")
+            assert "AlexNet" in page.inner_text("#ended .next")
+            before = run_of(page)
+            page.click("#ended .next")
+            page.wait_for_function("revacnn.nodes('features.0').length == 64")
+            page.wait_for_selector("#ended", state="hidden")
+            assert run_of(page) != before
+
+
+def test_a_run_that_has_finished_says_so(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "digits", "--end-after", "12"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        page.wait_for_selector("#ended[data-kind=finished]")
+        assert re.search(r"DigitsNet finished at batch \d+", page.inner_text("#ended"))
+        page.reload()  # the server still holds what it has seen
+        page.wait_for_selector("#ended[data-kind=finished]")
+        page.wait_for_function("revacnn.nodes('conv2').length == 16")
+
+
+def test_two_runs_in_two_tabs_and_a_reload_stays(tmp_path: Path, open_page: Any) -> None:
+    with training(tmp_path, "--net", "digits"), server(tmp_path) as address:
+        one = ready(open_page(address))
+        with training(tmp_path, "--net", "alexnet"):
+            other = open_page(address)
+            ready(other)
+            other.wait_for_selector("#runs:not([hidden])")
+            other.select_option("#runs", index=0)
+            other.wait_for_function("revacnn.nodes('features.0').length == 64")
+            assert run_of(one) != run_of(other)
+            assert width(one, "conv2") == 16
+            other.reload()
+            ready(other)
+            assert len(nodes(other, "features.0")) == 64
+            batch = "revacnn.parts.header.fields.find((one) => one.label == 'Batch').value"
+            for page, still in ((one, one.evaluate(batch)), (other, other.evaluate(batch))):
+                page.wait_for_function(f"(value) => {batch} != value", arg=still)
+            other.click('.column[data-layer="features.3"] button.more')
+            other.wait_for_selector("#staging .row[data-plan=planned]")
+            other.click("#staging button.apply")
+            other.wait_for_selector("#reply[data-state=applied]")
+            assert one.is_hidden("#reply")
+            assert "Nothing changed yet" in one.inner_text("#records")
+
+
+def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
+    tmp_path: Path, open_page: Any
+) -> None:
+    with training(tmp_path, "--net", "digits"):
+        with server(tmp_path) as address:
+            page = ready(open_page(address))
+            run, port = run_of(page), address.split(":")[2].split("/")[0]
+        page.wait_for_function("revacnn.waiting === true")
+        assert "waiting" in page.inner_text("#run-state")
+        with training(tmp_path, "--net", "alexnet"), server(tmp_path, port=int(port)):
+            page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")
+            assert run_of(page) == run
+            page.wait_for_function("revacnn.nodes('conv2').length == 16")
