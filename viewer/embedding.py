@@ -43,7 +43,9 @@ FOLLOW = 0.25  # the frame follows the layout's extent by this part per refresh
 MANY = 1024  # filters: from here on, first layouts are made with fewer iterations
 # Iterations of a warm start: the more, the more the data has moved.
 LEAST, PER_CHANGE = 25, 400
-WARM_RATE = 0.6  # of the usual learning rate: a small layer would go on rearranging itself
+# Learning rate of a warm start, as a part of the usual one, for data that stands still: a small
+# layer would go on rearranging itself. It grows with the change, up to the usual one.
+LEAST_RATE, RATE_PER_CHANGE = 0.6, 2.0
 ANOTHER = 0.3  # a change after which the data counts as another
 
 Array = np.ndarray
@@ -267,7 +269,7 @@ def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
         return _onto(_tsne(data, last, 75, 225, job), last)
     iterations = int(LEAST + PER_CHANGE * job.change)
     embedding = _tsne_begin(data, last, job.seed)
-    rate = WARM_RATE * len(data)
+    rate = len(data) * min(1.0, LEAST_RATE + RATE_PER_CHANGE * job.change)
     return np.array(embedding.optimize(iterations, learning_rate=rate, momentum=0.8), np.float64)
 
 

@@ -300,6 +300,7 @@
     choose(data.node)
     page.also = data.also
     page.company = data.company
+    if (page.network != null) page.network.dirty = true
     page.refresh_tip()
     if (page.network != null) page.network.dirty = true
     mark_current()

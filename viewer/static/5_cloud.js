@@ -66,7 +66,7 @@
     /** The pixels of a thumbnail. */
     side() {
       const [width, height] = this.size()
-      return clamp(0.62 * Math.min(width, height) / Math.sqrt(Math.max(1, this.n)), 6, 44) * this.scale ** 0.8
+      return clamp(0.56 * Math.min(width, height) / Math.sqrt(Math.max(1, this.n)), 6, 44) * this.scale ** 0.8
     }
 
     /** Height (px) of the row of the odd ones. */

@@ -41,10 +41,9 @@
   }
 
   function head(view, colour) {
-    const title = document.querySelector(`[data-view="${view.name}"] h3`)?.textContent ?? view.data.title
     const how = view.name == "maps" ? "" : METHODS[page.parts.panel?.method] ?? ""
     const about = [`${view.n} filters`, how, `batch ${view.data.step}`].filter(Boolean).join(" · ")
-    return element("text", {x: 10, y: 17, fill: colour("--text"), "font-size": 12, "font-weight": 600}, escaped(`${view.data.layer} · ${title}`)) +
+    return element("text", {x: 10, y: 17, fill: colour("--text"), "font-size": 12, "font-weight": 600}, escaped(`${view.data.layer} · ${view.data.title}`)) +
       element("text", {x: 10, y: 31, fill: colour("--muted"), "font-size": 10}, escaped(about))
   }
 
