@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from revacnn_lightning.controls import TrainerControls
@@ -356,7 +357,8 @@ def _validation_image(trainer: Trainer, index: int) -> Tensor:
         raise Refused("this training has no validation images to choose from")
     if not 0 <= index < len(data):
         raise Refused(f"there is no validation image {index}; there are {len(data)}")
-    image = images_of(data[index])
+    with torch.random.fork_rng(devices=[]):  # a transform may draw from it
+        image = images_of(data[index])
     if image is None or image.ndim != 3:
         raise Refused(f"item {index} of the validation data is not an image")
     return image.to(trainer.strategy.root_device)

@@ -221,7 +221,7 @@ class Looking:
                 messages.Find(find.crop, find.box, find.size, find.response, find.step)
                 for find in one.finds.best(step)
             ],
-            finds_refused=one.note,
+            finds_refused=one.note or self._why_unseen(key[0]),
             sees=self._sees(key[0], shown),
             response=None if known is None else known.response,
             box=(0, 0, 0, 0) if known is None else known.box,
@@ -269,6 +269,10 @@ class Looking:
             log.info("What %s sees cannot be told", layer, exc_info=True)
             return f"the forward of one image failed ({type(error).__name__}: {error})"
         return examined or "the forward of one image does not reach this layer"
+
+    def _why_unseen(self, layer: str) -> str:
+        hidden = not self._recorder.observed.get(layer, True)
+        return "the layer's maps do not reach us: it runs in a compiled region" if hidden else ""
 
     def _sees(self, layer: str, image: Tensor | None) -> tuple[int, int]:
         """Height and width of the layer's receptive field; (0, 0) if it is not known."""

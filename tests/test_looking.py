@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning import ReVACNN, looking
+from revacnn_lightning.callback import _validation_image
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.looking import MOST_INSPECTED, Looking
 from revacnn_lightning.protocol.client import Run
@@ -186,15 +188,21 @@ def test_a_dear_network_is_run_less_often(world: World, monkeypatch: pytest.Monk
     assert world.recorder.elsewhere == pytest.approx(looking.SHARE, rel=1.0)
 
 
-def test_what_it_costs_counts_in_the_budget(world: World):
+def test_what_it_costs_counts_in_the_budget(world: World, monkeypatch: pytest.MonkeyPatch):
+    told: list[tuple[float, dict[str, float], float]] = []
+
+    def update(step: float, costs: dict[str, float], fixed: float) -> bool:
+        told.append((step, costs, fixed))
+        return False
+
     world.looking.inspect(Inspect("0", 2))
-    for _ in range(4):
-        world.batch()
-    assert world.recorder._governor._costs["finds"] > 0
-    overhead = world.recorder.overhead
+    world.batch()
+    monkeypatch.setattr(world.recorder._governor, "update", update)
     world.recorder.elsewhere = 0.5
     world.batch()
-    assert world.recorder.overhead > overhead + 0.02
+    [(step, costs, fixed)] = told
+    assert costs["finds"] > 0
+    assert fixed > 0.5 * step
 
 
 def test_a_chosen_image_is_shown_instead_of_the_first_of_the_batch(world: World):
@@ -344,6 +352,22 @@ def test_a_training_is_bit_by_bit_the_same_with_and_without(tmp_path, monkeypatc
     for name, value in plain.state_dict().items():
         assert torch.equal(value, looked.state_dict()[name]), name
     assert torch.equal(random, random_after)
+
+
+def test_a_validation_image_that_is_drawn_at_random_leaves_the_training_s_generator_alone():
+    class Drawn(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Tensor:
+            return torch.rand(3, 4, 4)
+
+    loader = torch.utils.data.DataLoader(Drawn())
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    before = torch.get_rng_state()
+    image = _validation_image(SimpleNamespace(val_dataloaders=loader, strategy=strategy), 1)
+    assert image.shape == (3, 4, 4)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_from_python(tmp_path):

@@ -7,12 +7,13 @@ import sys
 from bokeh.server.contexts import ServerContext
 
 from . import server
-from .bokeh_private import send_frames_at_once
+from .bokeh_private import send_changes_together, send_frames_at_once
 
 # Bokeh sets sys.argv to what follows --args only while this file is executed.
 ARGUMENTS = sys.argv[1:]
 
 send_frames_at_once()
+send_changes_together()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:

@@ -6,27 +6,48 @@ one of them changes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import bokeh
+from bokeh.document.events import DocumentPatchedEvent
+from bokeh.server.connection import ServerConnection
 from bokeh.server.views.ws import WSHandler
 
-__all__ = ["BOKEH_VERSION", "JAVASCRIPT_NAMES", "send_frames_at_once"]
+__all__ = [
+    "BOKEH_VERSION",
+    "JAVASCRIPT_NAMES",
+    "may_draw",
+    "send_changes_together",
+    "send_frames_at_once",
+]
 
 log = logging.getLogger(__name__)
 
 BOKEH_VERSION = (3, 9)
 
-# BokehJS names that ``glyphs/dist/revacnn_glyphs.js`` relies on, and where.
+# BokehJS names that ``glyphs/dist/revacnn_glyphs.js`` and ``static/*.js`` rely on, and where.
 JAVASCRIPT_NAMES = {
     "_paint": "glyph views draw in it",
+    "canvas_view": "plot view: its canvases",
+    "default_view": "model prototypes: the view that draws them",
     "invalidate_painters": "plot view: mark one renderer for repainting",
-    "repaint": "plot view: paint now, instead of at the next throttled paint",
-    "underlays_el": "canvas view: the element below the plot's canvas",
     "pixel_ratio": "canvas view: device pixels per CSS pixel",
-    "subscribed_events": "model: which events are sent to the server",
+    "plot_view": "renderer view: the plot's view",
+    "repaint": "plot view: paint now, instead of at the next throttled paint",
+    "request_paint": "plot view: paint soon",
+    "sync: false": "setv of models: an option, not to send a change to the server",
+    "underlays_el": "canvas view: the element below the plot's canvas",
+    "v_compute": "scales: many places at once",
+    "xscale": "renderer view: from data to the screen",
 }
+
+
+def may_draw() -> bool:
+    """Whether the network view may be drawn by glyphs of our own, which rely on the names above."""
+    return _version() == BOKEH_VERSION
 
 
 def send_frames_at_once() -> bool:
@@ -35,9 +56,7 @@ def send_frames_at_once() -> bool:
     Bokeh sends an update as several small frames. With Nagle, each waits for the page's
     acknowledgement of the one before: 40-50 ms per update instead of 9.
     """
-    version = tuple(int(part) for part in bokeh.__version__.split(".")[:2])
-    if version != BOKEH_VERSION or not hasattr(WSHandler, "_async_open"):
-        log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
+    if not _is_known(WSHandler, "_async_open"):
         return False
     if getattr(WSHandler, "_revacnn_nodelay", False):
         return True
@@ -51,3 +70,63 @@ def send_frames_at_once() -> bool:
     WSHandler._async_open = _async_open
     WSHandler._revacnn_nodelay = True
     return True
+
+
+def send_changes_together() -> bool:
+    """Send all that one callback changes as one message; False if this Bokeh is unknown.
+
+    Bokeh sends every changed property by itself, in three frames or more, of which server and page
+    each make a task. A session writes what was changed once its callback is through
+    (``ServerSession._pending_writes``), so the first write may take all changes along.
+    """
+    if not _is_known(ServerConnection, "send_patch_document"):
+        return False
+    if getattr(ServerConnection, "_revacnn_together", False):
+        return True
+
+    def send_patch_document(self: Any, event: DocumentPatchedEvent) -> Any:
+        # A list of its own for every callback; that of one which failed is never written.
+        writes = self.session._pending_writes
+        known, changes = self.__dict__.get("_revacnn_changes", (None, []))
+        if writes is None or known is not writes:
+            changes = []
+            self._revacnn_changes = writes, changes
+        changes.append(event)
+        return _send(self, changes) if len(changes) == 1 else _sent_already()
+
+    ServerConnection.send_patch_document = send_patch_document
+    ServerConnection._revacnn_together = True
+    return True
+
+
+async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
+    message, handler = connection.protocol.create("PATCH-DOC", changes), connection._socket
+    with _as_one_piece(handler):
+        await handler.send_message(message)
+
+
+@contextlib.contextmanager
+def _as_one_piece(handler: Any) -> Iterator[None]:
+    """Gather a message's many small frames: each by itself would wake the browser up."""
+    if handler.ws_connection is not None:
+        handler.set_nodelay(False)
+    try:
+        yield
+    finally:
+        if handler.ws_connection is not None:
+            handler.set_nodelay(True)  # sends what was gathered
+
+
+async def _sent_already() -> None:
+    pass
+
+
+def _is_known(kind: type, name: str) -> bool:
+    if _version() == BOKEH_VERSION and hasattr(kind, name):
+        return True
+    log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
+    return False
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in bokeh.__version__.split(".")[:2])

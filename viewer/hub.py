@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -17,11 +18,10 @@ from .opened import OpenedLayers
 from .run_state import RunState
 from .wording import clock, count
 
-__all__ = ["POLL_MS", "Health", "Hub"]
+__all__ = ["Health", "Hub"]
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 10  # how long a message may lie unread; an empty poll costs some 20 us
 SILENT_SECONDS = 5.0  # the training says something about once a second
 
 
@@ -50,6 +50,9 @@ class Hub:
         shown: when a tab last showed it (monotonic).
         opened: the layers that tabs show in detail.
         inspected: the filters of which tabs show what they look for.
+        on_news: called when something has been read.
+        on_request: called when something was sent; that may swallow the sign of an arrival.
+        on_close: called before the sockets are closed.
     """
 
     def __init__(
@@ -61,6 +64,9 @@ class Hub:
         self.opened = OpenedLayers() if opened is None else opened
         self.inspected = InspectedFilters()
         self.shown = time.monotonic()
+        self.on_news: Callable[[], None] = _nothing
+        self.on_request: Callable[[], None] = _nothing
+        self.on_close: Callable[[], None] = _nothing
         self._run: Run | None = None
         if connection is not None:
             self._attach(connection)
@@ -71,14 +77,27 @@ class Hub:
         return "" if self.connection is None else self.connection.run
 
     def tick(self) -> None:
-        """Take what has arrived. Called every `POLL_MS`."""
+        """Look after messages and layouts. Called several times a second."""
+        self.read()
         if self._run is not None and self.state is not None:
-            for message in self._run.poll():
-                self.state.take(message)
-                self.opened.take(message, self.state)
-                self.inspected.take(message, self.state)
             self.opened.tick(self.state, self._run.request)
             self.inspected.tick(self.state, self._inspect)
+
+    def read(self) -> None:
+        """Take what has arrived."""
+        if self._run is None or self.state is None:
+            return
+        messages = self._run.poll()
+        for message in messages:
+            self.state.take(message)
+            self.opened.take(message, self.state)
+            self.inspected.take(message, self.state)
+        if messages:
+            self.on_news()
+
+    def sockets(self) -> list[int]:
+        """Descriptors that become readable when there may be something to read; see `Run`."""
+        return [] if self._run is None else self._run.sockets()
 
     def request(self, edit: RequestBody, title: str, version: int | None) -> str:
         """Ask the training for something; its reply becomes a record of the run state.
@@ -90,6 +109,7 @@ class Hub:
             raise ProtocolError("no training is attached")
         request_id = self._run.request(edit, version=version)
         self.state.sent(request_id, title)
+        self.on_request()
         return request_id
 
     def preview(self, edit: Edit, version: int | None) -> str:
@@ -100,7 +120,9 @@ class Hub:
         """
         if self._run is None:
             raise ProtocolError("no training is attached")
-        return self._run.request(edit, version=version, dry_run=True)
+        request_id = self._run.request(edit, version=version, dry_run=True)
+        self.on_request()
+        return request_id
 
     def health(self) -> Health:
         """What the run is doing, as far as we know."""
@@ -131,6 +153,7 @@ class Hub:
 
     def close(self) -> None:
         """Detach from the run, and compute nothing any more."""
+        self.on_close()
         if self._run is not None:
             self._run.close()
             self._run = None
@@ -139,7 +162,9 @@ class Hub:
     def _inspect(self, request: Inspect, version: int) -> str:
         if self._run is None:
             raise ProtocolError("no training is attached")
-        return self._run.request(request, version=version)
+        request_id = self._run.request(request, version=version)
+        self.on_request()
+        return request_id
 
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
@@ -147,3 +172,7 @@ class Hub:
             self._run = Run(connection)
         except ConnectionFileError as error:
             self.problem = str(error)
+
+
+def _nothing() -> None:
+    pass

@@ -1,6 +1,6 @@
 """The filters of which some tab shows what they look for, and what the training tells of them.
 
-One per server process. Nothing is asked for a filter that no tab shows.
+One per run. Nothing is asked for a filter that no tab shows.
 """
 
 from __future__ import annotations
@@ -52,11 +52,6 @@ class InspectedFilters:
     def __init__(self) -> None:
         self._filters: dict[Key, Inspected] = {}
         self._requests: dict[str, tuple[Key, int]] = {}  # id of a request -> filter, version
-
-    def forget(self) -> None:
-        """Another run: nothing of the last one holds any more."""
-        self._filters.clear()
-        self._requests.clear()
 
     def show(self, layer: str, filter_id: int, image: int | None) -> Inspected:
         """What this filter looks for is visible in a tab, in this image. To be repeated."""

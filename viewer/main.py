@@ -23,12 +23,18 @@ What a test can hold on to in the page, all of it kept stable:
   the end of a run, ``#ended .next`` shows the next one; ``#runs`` is the chooser.
 - ``select[data-chart="0"]`` chooses the metric of the first chart, ``1`` and ``2`` the statistics
   of the charts of layers. ``#keys`` is the sheet of keys.
+
+With ``?plain=1``, with $REVACNN_PLAIN set, and where this Bokeh is not the one our own glyphs were
+written for, the network is drawn with Bokeh's: the same to look at and to use, but slower.
 """
 
 from __future__ import annotations
 
+import os
+
 from bokeh.io import curdoc
 
+from .bokeh_private import may_draw
 from .page import Page, assets
 from .palette import PALETTES
 from .server import runs
@@ -36,12 +42,14 @@ from .server import runs
 document = curdoc()
 context = document.session_context
 remembered = wanted = ""
+plain = not may_draw() or os.environ.get("REVACNN_PLAIN", "") not in ("", "0")
 if context is not None and context.request is not None:
     remembered = str(context.request.cookies.get("revacnn-theme", ""))
     wanted = context.request.arguments.get("run", [b""])[0].decode("ascii", "replace")
+    plain = plain or "plain" in context.request.arguments
 if remembered not in PALETTES:
     remembered = ""
 document.title = "ReVACNN"
 document.template_variables.update(theme=remembered, **assets())
-page = Page(runs().nothing, remembered or "dark", runs=runs(), wanted=wanted)
+page = Page(runs().nothing, remembered or "dark", runs=runs(), wanted=wanted, plain=plain)
 page.open(document)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from .components.staging_bar import Changes, Reply, StagingBar
 from .components.timeline import Timeline
 from .glyphs import Command, PageLink, Panel
 from .hub import Hub
+from .pacing import Pace
 from .palette import PALETTES, theme
 from .runs import Runs
 from .tab import Tab
@@ -39,11 +39,7 @@ __all__ = ["Page", "assets"]
 
 log = logging.getLogger(__name__)
 
-TICK_MS = 15  # how soon a returned credit, a snapshot, a reply, a click is noticed
-LOOK_SECONDS = 0.1  # how often things are looked at that come without a message
-FRAME_SECONDS = 0.095  # network, header, staging: at most 10 Hz
-CHARTS_PER_FRAME = 2  # in turn: each at about 2 Hz, never all in one frame
-LOST_SECONDS = 5.0  # an answer that takes longer is not coming
+LOOK_SECONDS = 0.25  # how often things are looked at that come without a message
 
 
 class Page:
@@ -53,10 +49,17 @@ class Page:
     """
 
     def __init__(
-        self, hub: Hub, theme_name: str = "dark", *, runs: Runs | None = None, wanted: str = ""
+        self,
+        hub: Hub,
+        theme_name: str = "dark",
+        *,
+        runs: Runs | None = None,
+        wanted: str = "",
+        plain: bool = False,
     ) -> None:
-        self.link = PageLink(name="link", theme=theme_name)
+        self.link = PageLink(name="link", theme=theme_name, plain=plain)
         self.tab = Tab(hub, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
+        self._runs = runs
         tab, marks = self.tab, TimeMarks(self.tab)
         self.network = NetworkView(tab)
         parts: tuple[Callable[[Tab], Component], ...] = (
@@ -81,17 +84,24 @@ class Page:
             FilterGradient(tab, marks.source),
             FilterActivation(tab, marks.source),
         ]
-        self._sent_at = self._looked_at = 0.0
+        self._pace = Pace()
+        self._looked_at = 0.0
+        self._asked_for = False
         self._news: tuple[object, ...] = ()
-        self._turns = itertools.cycle([*self.slow, *self.statistics])
+        self._clock: tuple[float, ...] = ()
+        self._turns = itertools.cycle(self.slow), itertools.cycle([*self.slow, *self.statistics])
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
+        self.link.on_change("seen", self._on_seen)
+        for name in ("visible", "width", "height"):
+            self.link.on_change(name, self._on_view)
 
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
         document.theme = theme(self.tab.palette)
-        panels = [self.network.headers, self.network.selection]
+        panels: list[Panel] = []
         for component in self.components:
+            panels += getattr(component, "panels", ())
             if isinstance(component.root, Panel):
                 panels.append(component.root)
             elif not isinstance(component, TimeMarks):
@@ -101,45 +111,82 @@ class Page:
         self.tab.update()
         for component in self.components:
             component.update()
-        _every(document, TICK_MS, self)
+        self._remember(time.monotonic())
+        if self._runs is not None:
+            self._runs.watchers.add(self)
 
     @property
     def components(self) -> list[Component]:
         """All parts of the page."""
         return [*self.fast, *self.slow, *self.statistics]
 
+    def notice(self) -> None:
+        """There may be something new: have it shown as soon as it may be sent."""
+        self.tab.choice.update()
+        document, now = self.link.document, time.monotonic()
+        if document is None or self._asked_for or not self._is_due(now):
+            return
+        wait = self._pace.wait(now, numbers=self._has_numbers())
+        if wait is None:
+            return
+        self._asked_for = True
+        if wait > 0:
+            document.add_timeout_callback(self.update, 1 + int(1000 * wait))
+        else:
+            document.add_next_tick_callback(self.update)
+
     def update(self) -> None:
         """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
+        self._asked_for = False
         self.tab.choice.update()
-        if not self._may_send() or not self._is_due():
+        now, numbers = time.monotonic(), self._has_numbers()
+        if self._pace.wait(now, numbers=numbers) != 0 or not self._is_due(now):
             return
         self.tab.update()
-        due = [next(self._turns) for _ in range(CHARTS_PER_FRAME)]
-        if self.tab.pane != "statistics":
-            due = [component for component in due if component not in self.statistics]
-        changed = [component.update() for component in (*self.fast, *due)]
+        self._remember(now)
+        changed = [component.update() for component in (*self.fast, *self._charts(now))]
         if any(changed):
-            state = self.tab.state
-            if state is not None and state.snapshot is not None:
-                self.link.stamp = state.snapshot.time
+            self._tell_times()
             self.link.sent += 1
-            self._sent_at = time.monotonic()
+            self._pace.sent(now, numbers=numbers)
 
-    def _is_due(self) -> bool:
-        """At once when the run has told something new; else now and then, for what time changes."""
-        news, now = self.tab.news(), time.monotonic()
-        if news == self._news and now - self._looked_at < LOOK_SECONDS:
-            return False
-        self._news, self._looked_at = news, now
-        return True
+    def _remember(self, now: float) -> None:
+        """All that is new at this moment is being shown."""
+        self._news, self._clock, self._looked_at = self.tab.news(), self.tab.clock(), now
 
-    def _may_send(self) -> bool:
-        """Not to a hidden tab, and not while the page has yet to paint what it got."""
-        if not self.link.visible:
-            return False
-        since = time.monotonic() - self._sent_at
-        waiting = self.link.sent > self.link.seen
-        return since > (LOST_SECONDS if waiting else FRAME_SECONDS)
+    def _has_numbers(self) -> bool:
+        """Whether other numbers are to be shown than before."""
+        return self.tab.clock() != self._clock
+
+    def _charts(self, now: float) -> list[Component]:
+        """The next chart whose turn it is: never all in one frame."""
+        if not self._pace.charts_due(now):
+            return []
+        return [next(self._turns[self.tab.pane == "statistics"])]
+
+    def _is_due(self, now: float) -> bool:
+        """At once when the run has told something new; else now and then, for what time changes.
+
+        Nothing is ever due in a hidden tab.
+        """
+        new = self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
+        return bool(self.link.visible) and new
+
+    def _tell_times(self) -> None:
+        state = self.tab.state
+        if state is not None and state.snapshot is not None:
+            self.link.stamps = [state.snapshot.time, state.read, time.time()]
+
+    def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
+        """The page has painted what it was sent: go on."""
+        if self.link.seen >= self.link.sent:
+            self._pace.answered(time.monotonic())
+        self.notice()
+
+    def _on_view(self, _attribute: str, _old: object, _new: object) -> None:
+        """The page has got another size, or can be seen again: something is to be done."""
+        self._looked_at = float("-inf")
+        self.notice()
 
     def _on_command(self, event: Command) -> None:
         perform(self.tab, event)
@@ -157,18 +204,6 @@ class Page:
             document.theme = theme(palette)
         for component in self.components:
             component.restyle(palette)
-
-
-def _every(document: Document, ms: int, page: Page) -> None:
-    """Update the page periodically, without keeping a closed one alive."""
-    reference = weakref.ref(page)
-
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.update()
-
-    document.add_periodic_callback(call, ms)
 
 
 @lru_cache(maxsize=1)

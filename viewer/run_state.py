@@ -79,6 +79,7 @@ class RunState:
         talk: counted up with every reply, status and request.
         offsets: where each layer's filters begin in the flat arrays, (layers + 1,).
         latest: newest values of each published statistic, each (filters,).
+        read: when the newest snapshot was taken over, Unix time.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -87,6 +88,7 @@ class RunState:
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
         self.numbers = self.shape = self.talk = 0
+        self.read = 0.0
         self.offsets = np.zeros(1, np.int64)
         self.latest: dict[str, np.ndarray] = {}
         self.zero_streak = np.zeros(0, np.int32)
@@ -242,7 +244,7 @@ class RunState:
         values = snapshot.values
         if values.shape != (len(snapshot.statistics), self.n_filters):
             return
-        self.snapshot = snapshot
+        self.snapshot, self.read = snapshot, time.time()
         self.latest = self._measured(snapshot)
         step = snapshot.step
         loss = math.nan if snapshot.loss is None else snapshot.loss
@@ -252,13 +254,19 @@ class RunState:
         self._take_filters(step)
         self.numbers += 1
 
+    def every(self, statistic: str) -> int:
+        """It is measured on every how manyth batch now."""
+        if self.snapshot is None:
+            return 1
+        known = dict(zip(self.snapshot.statistics, self.snapshot.every, strict=False))
+        return known.get(statistic, 1)
+
     def _measured(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
         """The newest value of each statistic; one that is thinned out keeps its last."""
-        every = dict(zip(snapshot.statistics, snapshot.every, strict=False))
         latest = dict(zip(snapshot.statistics, snapshot.values, strict=True))
         for name, row in latest.items():
             last = self.latest.get(name)
-            if every.get(name, 1) > 1 and last is not None:
+            if self.every(name) > 1 and last is not None:
                 latest[name] = np.where(np.isnan(row), last, row)
         return latest
 

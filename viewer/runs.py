@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import weakref
 from pathlib import Path
+from typing import Protocol
 
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection as connections
@@ -12,10 +14,16 @@ from revacnn_lightning.protocol.connection import Connection
 from .hub import Hub
 from .opened import OpenedLayers
 
-__all__ = ["Runs"]
+__all__ = ["Runs", "Watcher"]
 
 SEEK_SECONDS = 1.0  # how often we look for runs
 UNSEEN_SECONDS = 60.0  # a run that no tab shows is held so long: reloading the page loses nothing
+
+
+class Watcher(Protocol):
+    """Wants to know when there may be something new."""
+
+    def notice(self) -> None: ...
 
 
 class Runs:
@@ -28,6 +36,7 @@ class Runs:
         live: the runs that are going on, newest first.
         problem: why there is none, in a sentence.
         nothing: the hub of a tab that has no run yet.
+        watchers: told after everything that was read, and at every tick; held weakly.
     """
 
     def __init__(self, connection_file: Path | None = None) -> None:
@@ -35,6 +44,7 @@ class Runs:
         self.live: list[Connection] = []
         self.problem = ""
         self.nothing = Hub()
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         self._hubs: dict[str, Hub] = {}
         self._newest = ""  # the run that is followed although nobody may look
         self._sought = 0.0
@@ -46,14 +56,23 @@ class Runs:
         self._warm.start()
 
     def tick(self) -> None:
-        """Take what has arrived; now and then look for runs. Called every `hub.POLL_MS`."""
+        """Take what has arrived; now and then look for runs. Called several times a second."""
         now = time.monotonic()
         if now - self._sought >= SEEK_SECONDS:
             self._sought = now
             self._seek()
             self._let_go(now)
-        for hub in self._hubs.values():
+        for hub in self.hubs():
             hub.tick()
+        self._tell()
+
+    def hubs(self) -> list[Hub]:
+        """Those of all runs that are followed."""
+        return list(self._hubs.values())
+
+    def _tell(self) -> None:
+        for watcher in list(self.watchers):
+            watcher.notice()
 
     def find(self, run: str = "") -> Hub | None:
         """The hub of this run, live or still held; of the newest one, if none is named."""
@@ -63,6 +82,7 @@ class Runs:
             if wanted is None:
                 return None
             self._hubs[run] = Hub(wanted, self._warm)
+            self._hubs[run].on_news = self._tell
             self._warm = None
         return self._hubs[run]
 

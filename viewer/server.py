@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tornado.ioloop import PeriodicCallback
-
-from .hub import POLL_MS
+from .reading import Reading
 from .runs import Runs
 
 __all__ = ["runs", "start", "stop"]
 
 _runs: Runs | None = None
-_loop: PeriodicCallback | None = None
+_reading: Reading | None = None
 
 
 def runs() -> Runs:
@@ -26,21 +24,20 @@ def runs() -> Runs:
 
 def start(arguments: list[str]) -> None:
     """Begin to look for runs; ``--connect FILE`` names the connection file of the only one."""
-    global _runs, _loop
+    global _runs, _reading
     parser = argparse.ArgumentParser(prog="revacnn viewer", description=__doc__)
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
     _runs = Runs(parser.parse_args(arguments).connect)
     _runs.start()
-    _loop = PeriodicCallback(_runs.tick, POLL_MS)
-    _loop.start()
+    _reading = Reading(_runs)
 
 
 def stop() -> None:
     """Detach from every run."""
-    global _runs, _loop
-    if _loop is not None:
-        _loop.stop()
-        _loop = None
+    global _runs, _reading
+    if _reading is not None:
+        _reading.close()
+        _reading = None
     if _runs is not None:
         _runs.close()
         _runs = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-__all__ = ["clock", "compact", "count", "part", "percent", "scientific", "short"]
+__all__ = ["clock", "compact", "count", "part", "percent", "sampling", "scientific", "short"]
 
 
 def count(n: int) -> str:
@@ -58,3 +58,12 @@ def scientific(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return "0" if value == 0 else f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def sampling(every: int) -> str:
+    """On which batches something is measured: ``every 4th batch``; nothing where on all."""
+    if every <= 1:
+        return ""
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    ending = "th" if every % 100 in (11, 12, 13) else endings.get(every % 10, "th")
+    return f"every {every}{ending} batch"

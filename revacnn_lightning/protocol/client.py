@@ -151,6 +151,14 @@ class Run:
         assert isinstance(reply, Planned)
         return reply.plan
 
+    def sockets(self) -> list[int]:
+        """Descriptors that become readable when there may be something for `poll`.
+
+        Edge-triggered, as ØMQ's are: `poll` until nothing comes before waiting on them again, and
+        once in a while anyway, because sending, too, takes the sign away.
+        """
+        return [self._requester.descriptor(), self._subscriber.descriptor()]
+
     def silent_for(self) -> float:
         """Seconds since the training was last heard."""
         return time.monotonic() - self.heard

@@ -256,6 +256,7 @@ class Editor:
         verify.check_shapes(now, was)
         if all(layer.action == "insert" for layer in plan.layers):
             verify.check(tx, self.model, probe, now, was, after.epsilon)
+        plan.norms = {n: sorted(after.norm_after.get(n, ())) for n in self._filters.frozen}
         return _Done(plan, taken, relative_change(now, was), after)
 
     def _change_values(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:

@@ -14,17 +14,19 @@ __all__ = ["FilterIds"]
 
 @dataclass
 class _Before:
-    """What an edit changed: ids of the layers it touched, and everything frozen."""
+    """What an edit changed: ids of the layers it touched, everything frozen, blocks it put in."""
 
     ids: dict[str, list[int]]
     frozen: dict[str, set[int]]
+    norms: dict[str, list[str]]
+    inserted: list[str]
 
 
 class FilterIds:
     """For each conv: the ids of its filters, by index, and which of them are frozen.
 
-    Ids count up per layer and are never used again. Layers appear when first asked for, with the
-    ids 0, 1, … of their filters then.
+    Ids count up per layer and are never used again, not even when a layer goes and another one of
+    its name comes. Layers appear when first asked for, with the ids 0, 1, … of their filters then.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,7 +60,12 @@ class FilterIds:
 
     def apply(self, plan: EditPlan) -> None:
         """Follow an edit."""
-        before = _Before({}, {layer: set(ids) for layer, ids in self.frozen.items()})
+        before = _Before(
+            {},
+            {layer: set(ids) for layer, ids in self.frozen.items()},
+            dict(self.norms),
+            [f"{edit.host}.{edit.child}" for edit in plan.layers if edit.action == "insert"],
+        )
         for move in plan.filters:
             if move.layer not in self._ids:
                 self._start(move.layer, move.size)
@@ -66,13 +73,18 @@ class FilterIds:
             self._ids[move.layer] = self._moved(move)
         for edit in plan.freezes:
             self._freeze(edit)
+        if plan.layers:  # a norm may normalise another layer's output now
+            self.norms = {layer: plan.norms.get(layer, []) for layer in self.norms}
         self._undo.append(before)
 
     def revert(self) -> None:
         """Follow the undoing of the newest edit that was not undone: its filters' ids return."""
         before = self._undo.pop()
         self._ids.update(before.ids)
-        self.frozen = before.frozen
+        self.frozen, self.norms = before.frozen, before.norms
+        for block in before.inserted:  # another of this name may have another width
+            for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
+                del self._ids[layer]
 
     def _freeze(self, edit: FreezeEdit) -> None:
         if edit.layer not in self._ids:
@@ -89,8 +101,9 @@ class FilterIds:
             self.frozen.pop(edit.layer, None)
 
     def _start(self, layer: str, count: int) -> None:
-        self._ids[layer] = list(range(count))
-        self._next[layer] = count
+        first = self._next.get(layer, 0)
+        self._next[layer] = first + count
+        self._ids[layer] = list(range(first, first + count))
 
     def _moved(self, move: FilterMove) -> list[int]:
         old, moved = self._ids[move.layer], []

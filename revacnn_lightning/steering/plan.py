@@ -129,6 +129,8 @@ class EditPlan(Struct):
     attributes: list[AttributeEdit] = field(default_factory=list)
     layers: list[LayerEdit] = field(default_factory=list)
     freezes: list[FreezeEdit] = field(default_factory=list)
+    # After a layer came or went: the batch norms that go with each frozen layer now.
+    norms: dict[str, list[str]] = field(default_factory=dict)
     sets: list[messages.FilterSet] = field(default_factory=list)
     why: str = ""
     parameters_before: int = 0

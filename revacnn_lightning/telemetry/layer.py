@@ -23,6 +23,7 @@ class Layer:
     weights: WeightSums
     own: MapSums  # of the conv's output
     passed_on: MapSums  # of the output of the non-linearity that follows
+    place: int = 0  # in the model
     source: nn.Module | None = None  # whose output is the map: the conv or the non-linearity
     follower: nn.Module | None = None  # the non-linearity, in a traced batch
     feeders: set[nn.Module] = field(default_factory=set)  # and what handed it its input
@@ -50,7 +51,6 @@ class Layer:
         self.feeders = set()
         self.hidden = False
         self.weights.forget()
-        self.own.at_once = self.passed_on.at_once = False
         self.begin(frozenset())
 
 

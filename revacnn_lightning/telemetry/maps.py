@@ -1,30 +1,20 @@
-"""Sums over the maps of one place in the network, and the queue of maps still to be summed.
+"""Sums over the maps of one place in the network.
 
-A small reduction right after a large convolution costs ten times what it costs in a loop of its
-kind: caches and branch predictors are cold (measured: 30 µs against 3 µs for an abs of 1200
-numbers). So maps are queued, a few megabytes at most, and summed several in a row. Queued maps are
-only read again if nobody has written to them since, which the version counter tells; a map that the
-network does write to (an in-place function) is summed at once from then on.
+A map is summed at once, by the hook that sees it. Keeping maps in order to sum several in a row
+would save some cold instructions, and cost far more: what is read later has left the cache, and
+memory that is held back from the allocator has it ask the system for other pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import statistics as reduce
-from revacnn_lightning.telemetry.timing import Stopwatch
 
-__all__ = ["MapQueue", "MapSums", "in_backward"]
-
-# What the queue may keep alive. Small against the maps that the backward pass keeps anyway, and
-# against 1 % of the memory of any process that has loaded torch.
-QUEUE_BYTES = 3 * 2**20
-QUEUE_LENGTH = 16
+__all__ = ["MapSums", "in_backward"]
 
 
 @dataclass(eq=False)
@@ -32,17 +22,16 @@ class MapSums:
     """Sums over the maps of one place in the network: a conv's output, or what follows it.
 
     ``absolute``: the place passes on negative values that mean something, so that ``activation``
-    sums magnitudes. ``at_once``: its maps are overwritten later, so they cannot be queued.
+    sums magnitudes.
     """
 
     absolute: bool
-    at_once: bool = False
     calls: int = 0
     images: int = 0
     pixels: int = 0  # of all images
     total: Tensor | None = None  # (C,)
     positive: Tensor | None = None  # (C,)
-    lost: bool = False  # a map was overwritten before it was summed
+    lost: bool = False  # a map did not reach us
     gradient: Tensor | None = None  # (C,): Σ|∂L/∂a|
     gradient_pixels: int = 0
     image_gradients: list[Tensor] = field(default_factory=list)  # (B, C) each: Σ over pixels
@@ -52,13 +41,15 @@ class MapSums:
         self.calls = self.images = self.pixels = self.gradient_pixels = 0
         self.total = self.positive = self.gradient = None
         self.lost = False
-        self.image_gradients = []
+        if self.image_gradients:
+            self.image_gradients = []
 
     def seen(self, maps: Tensor) -> None:
-        """Count a map that is going to be summed."""
+        """Count a map."""
+        images, _, height, width = maps.shape
         self.calls += 1
-        self.images += maps.shape[0]
-        self.pixels += maps.shape[0] * maps.shape[2] * maps.shape[3]
+        self.images += images
+        self.pixels += images * height * width
 
     def add(self, maps: Tensor, firing: bool) -> None:
         """Sum a map, and count its positive pixels if ``firing``."""
@@ -82,46 +73,6 @@ class MapSums:
         if not self.image_gradients:
             return None
         return reduce.signal_to_noise(torch.cat(self.image_gradients))
-
-
-class MapQueue:
-    """Maps, and gradients of maps, waiting to be summed."""
-
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self._stopwatch = stopwatch
-        self._waiting: list[tuple[MapSums, Tensor, int, Callable[..., None] | None, Any]] = []
-        self._bytes = 0
-
-    def put(
-        self, sums: MapSums, tensor: Tensor, add: Callable[..., None] | None, *arguments: bool
-    ) -> None:
-        """Call ``add(tensor, *arguments)`` soon; at once if the queue is full.
-
-        ``add`` None: only find out whether ``tensor``, summed already, could have waited.
-        """
-        self._waiting.append((sums, tensor, tensor._version, add, arguments))
-        self._bytes += tensor.nbytes
-        if self._bytes > QUEUE_BYTES or len(self._waiting) >= QUEUE_LENGTH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Sum all that waits."""
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
-        if not waiting:
-            return
-        begin = self._stopwatch.now()
-        with torch.no_grad():
-            for sums, tensor, version, add, arguments in waiting:
-                if tensor._version != version:
-                    sums.at_once = True
-                    sums.lost = sums.lost or add is not None
-                elif add is not None:
-                    add(tensor, *arguments)
-        self._stopwatch.add("map gradients" if in_backward() else "maps", begin)
-
-    def clear(self) -> None:
-        """Forget all that waits."""
-        self._waiting, self._bytes = [], 0
 
 
 def in_backward() -> bool:

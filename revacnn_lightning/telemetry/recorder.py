@@ -1,38 +1,30 @@
-"""Hooks on the convs, one flat device buffer, one copy to the host per batch.
+"""The statistics of a batch: what hooks see of it, reduced on the device, copied to the host once.
 
 What the hooks see is reduced to one number per filter (`statistics`) within the batch. The sums
 stay on the device; the end of the batch concatenates them and copies the result to the host, once.
 Counts (images, pixels, coefficients) and the loss scale are divided out there.
 
-Maps come from one hook on all module calls of the process, weight gradients from hooks on the
-weights, optimizer steps from hooks on all optimizers: nothing is stored in the model, so its
-copies, pickles and checkpoints know nothing of us.
+Maps come from forward hooks (`listening`), weight gradients from hooks on the weights (`weights`),
+optimizer steps from hooks on all optimizers (`stepping`). Copies, pickles and checkpoints of the
+model know nothing of us.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
-from torch.nn.modules.module import register_module_forward_hook
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
-from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
 from revacnn_lightning.telemetry.exciting import Excitement
-from revacnn_lightning.telemetry.following import Trail, is_nonlinearity, is_norm
 from revacnn_lightning.telemetry.governor import Governor
-from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer, settle_source
-from revacnn_lightning.telemetry.maps import MapQueue, MapSums, in_backward
+from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer
+from revacnn_lightning.telemetry.listening import Listener
+from revacnn_lightning.telemetry.meter import FINDS, Meter
 from revacnn_lightning.telemetry.recording import Assembler, Recording
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
@@ -43,15 +35,14 @@ from revacnn_lightning.telemetry.statistics import (
     WHILE_LOOKED_AT,
     Conv,
 )
+from revacnn_lightning.telemetry.stepping import StepWatch
 from revacnn_lightning.telemetry.timing import Stopwatch
 from revacnn_lightning.telemetry.transfer import Transfer
-from revacnn_lightning.telemetry.weights import GradientReader, WeightSums, weight_of
+from revacnn_lightning.telemetry.weights import GradientReader, weight_of
 
 __all__ = ["Recorder", "Recording"]
 
 log = logging.getLogger(__name__)
-
-_FINDS = "finds"  # is thinned out like a statistic
 
 # What a compiled module says when it is called while any hook on all modules is there. Ours leaves
 # compiled regions alone.
@@ -60,10 +51,6 @@ _COMPILED_WARNING = r"Using `torch\.compile\(module\)` when there are global hoo
 
 class Recorder:
     """Statistics of every filter of every conv of a model, batch by batch.
-
-    The first batch is *traced*: it finds out the forward order and whose output is the map of each
-    conv. The batches after it rely on that and check that it still holds; a network that takes
-    another way from batch to batch is traced on every batch, which costs a little more.
 
     Args:
         model: observed from `attach` to `detach`; the model itself is never changed.
@@ -95,37 +82,27 @@ class Recorder:
         if unknown:
             raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
         self.statistics = [name for name in STATISTICS if name in statistics]
-        self._model = model
-        self._layers: list[Layer] = []
-        self._of_conv: dict[nn.Module, Layer] = {}
         self.details = Details(hz=detail_hz)
         self.excitement = Excitement()
         self.elsewhere = 0.0
+        self._model = model
+        self._layers: list[Layer] = []
+        self._attached = False
+        self._counting = False
         self._asked_for: frozenset[str] = frozenset()
         self._looked_at: frozenset[str] = frozenset()  # in this batch
-        self._handles: list[RemovableHandle] = []
-        self._filter: Any = None
-        self._counting = False
-        self._tracing = True
-        self._restless = False  # the network has taken another way than the trace
-        self._trail = Trail()
-        self._awaited: set[Layer] = set()  # called outside of a trace, and not traced so far
-        self._taps: dict[nn.Module, Layer | None] = {}
-        self._norms: dict[nn.Module, Layer | None] = {}
-        self._mixed: set[nn.Module] = set()  # norms that are not of one conv alone
-        self._turns = itertools.count()
-        self._governor = Governor(max_overhead, PROTECTED)
         self._due: frozenset[str] = frozenset()  # statistics of this batch
-        self._owed: frozenset[str] = frozenset()  # to be gathered at the next optimizer step
-        self._stepped = False  # in this batch
-        self._mine: dict[int, list[tuple[WeightSums, dict[str, Any]]]] = {}  # in this batch
-        self._stopwatch = Stopwatch()
+        self._filter: Any = None
         self._began: Any = 0.0
-        self._queue = MapQueue(self._stopwatch)
+        self._loss_scale: Tensor | float = 1.0
+        self._governor = Governor(max_overhead, PROTECTED)
+        self._stopwatch = Stopwatch()
+        self._meter = Meter(self.details, self.excitement, self._stopwatch)
         self._reader = GradientReader(self._stopwatch)
+        self._listener = Listener(self._meter, self._reader)
+        self._steps = StepWatch(self._stopwatch, self._reader)
         self._assembler = Assembler()
         self._transfer: Transfer[Recording] = Transfer()
-        self._loss_scale: Tensor | float = 1.0
         self.follow()
 
     # ------------------------------------------------------------------ what is observed
@@ -174,13 +151,11 @@ class Recorder:
 
     def attach(self) -> None:
         """Begin to observe. Does nothing if already attached."""
-        if self._handles:
+        if self._attached:
             return
-        self._handles = [
-            register_module_forward_hook(self._on_forward),
-            register_optimizer_step_pre_hook(self._on_stepping),
-            register_optimizer_step_post_hook(self._on_stepped),
-        ]
+        self._attached = True
+        self._listener.attach()
+        self._steps.attach()
         if self._filter is None and any(map(_is_compiled, self._model.modules())):
             warnings.filterwarnings("ignore", _COMPILED_WARNING, UserWarning)
             self._filter = warnings.filters[0]
@@ -188,9 +163,9 @@ class Recorder:
     def detach(self) -> None:
         """Remove every trace. May be called at any time, any number of times."""
         self._stop()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._attached = False
+        self._listener.detach()
+        self._steps.detach()
         if self._filter in warnings.filters:
             warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
         self._filter = None
@@ -207,19 +182,22 @@ class Recorder:
         Recordings that are still under way (see `end_batch`) are of the structure before: take
         them with `flush` first.
         """
-        known, self._of_conv = self._of_conv, {}
+        known: dict[nn.Module, Layer] = {layer.conv: layer for layer in self._layers}
+        layers: list[Layer] = []
         for name, module in self._model.named_modules():  # each module once, even when shared
             if isinstance(module, Conv):
                 layer = known.pop(module, None) or new_layer(module)
-                layer.name, layer.width = name, module.out_channels
+                layer.name, layer.width, layer.place = name, module.out_channels, len(layers)
                 self._reader.unhook(layer.weights)
                 layer.forget()
-                self._of_conv[module] = layer
+                layers.append(layer)
         for layer in known.values():
             self._reader.unhook(layer.weights)
-        self._layers = forward_order(list(self._of_conv.values()))
-        self._tracing, self._restless = True, False
-        self._taps, self._norms, self._mixed, self._awaited = {}, {}, set(), set()
+        self._layers = forward_order(layers)
+        self._listener.follow(layers)
+        self._steps.follow(layers)
+        if self._attached:
+            self._listener.attach()
 
     # ------------------------------------------------------------------ a batch
 
@@ -230,30 +208,28 @@ class Recorder:
             loss_scale: what mixed precision multiplies the loss by. A tensor on the device is
                 copied there, without waiting for it.
         """
-        if not self._handles:
+        if not self._attached:
             return
-        self._counting = True
+        self._counting = self._meter.counting = True
         self._stopwatch.begin(self._device())
         self._began = self._stopwatch.now()
         self._loss_scale = (
             loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
         )
-        self._turns = itertools.count()
         self._looked_at = self._asked_for
         if self.details.layers:
             self.details.begin(self._convs())
             self._looked_at |= self.details.layers
-        finds = [_FINDS] if self.excitement.filters else []
-        self._due = frozenset(self._governor.due([*self._names(), *finds]))
-        self.excitement.begin(_FINDS in self._due)
-        self._owed = (frozenset() if self._stepped else self._owed) | (self._due & OF_STEPS)
-        self._stepped = False
-        self._mine.clear()
-        self._due -= OF_STEPS & self._governor.every.keys()  # only when a step has come
+        finds = [FINDS] if self.excitement.filters else []
+        due = frozenset(self._governor.due([*self._names(), *finds]))
+        self.excitement.begin(FINDS in due)
+        self._steps.begin(due & OF_STEPS)
+        self._due = due - (OF_STEPS & self._governor.every.keys())  # those when a step has come
         everywhere = self._due.intersection(self.statistics)
         for layer in self._layers:
             layer.begin(self._due if layer.name in self._looked_at else everywhere)
         self._reader.begin(layer.weights for layer in self._layers)
+        self._listener.begin()
         self._stopwatch.add("fixed", self._began)
 
     def end_batch(self, *, grad_scale: float = 1.0, tag: Any = None) -> Recording | None:
@@ -269,8 +245,11 @@ class Recorder:
         if not self._counting:
             return None
         with torch.no_grad():
-            self._queue.flush()
-            self._settle()
+            self._layers = self._listener.settle(self._layers)
+            if self._steps.stepped:
+                self._due |= self._steps.owed
+                for layer in self._layers:
+                    layer.wanted |= self._steps.owed
             recording = self._send(grad_scale, tag)
         self._stop()
         self._stopwatch.add("step", self._began)
@@ -328,239 +307,10 @@ class Recorder:
             )
 
     def _stop(self) -> None:
-        self._counting = False
+        self._counting = self._meter.counting = False
         self._reader.end()
-        self._queue.clear()
-        self._trail.clear()
-
-    # ------------------------------------------------------------------ hooks
-
-    def _on_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        if is_compiling():
-            return  # a compiled region leaves us out; `observed` says so
-        if module in self._taps:
-            if self._counting and isinstance(output, Tensor):
-                self._measure(self._taps[module], module, args, output)
-        elif self._counting and self._tracing and isinstance(output, Tensor) and output.dim() == 4:
-            self._trace(module, args, output)
-
-    def _measure(self, layer: Layer | None, module: nn.Module, args: Any, output: Tensor) -> None:
-        """A call of one of the modules that the trace has found to matter.
-
-        ``layer``: the conv whose map the output is, or, where it is to be handed on to a
-        non-linearity, is going to be; None: the module is such a non-linearity.
-        """
-        again = in_backward()  # activation checkpointing computes what was counted already
-        if layer is None:
-            layer = self._trail.take(args[0], output) if args else None
-            if layer is None:
-                return
-        elif not layer.seen:
-            self._awaited.add(layer)
-            return
-        elif layer.source is not module:
-            layer.marks += not again
-            self._trail.mark(output, layer)
-            return
-        sums = layer.map
-        self._watch_gradient(layer, sums, output)
-        if again:
-            return
-        if self.details.wants_map(layer.name):
-            self.details.saw_map(layer.name, output)
-        self._see(layer.name, output)
-        sums.seen(output)
-        if "activation" not in layer.wanted and "firing" not in layer.wanted:
-            return
-        if sums.at_once:
-            sums.add(output.detach(), "firing" in layer.wanted)
-        else:
-            self._queue.put(sums, output, sums.add, "firing" in layer.wanted)
-
-    def _trace(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        """A call of any module, while it is not known which ones matter."""
-        layer = self._of_conv.get(module)
-        if layer is not None:
-            self._trail.mark(output, (layer, module))
-            self._measure_traced(layer, layer.own, output)
-        elif args and is_norm(module):
-            layer, _ = self._trail.take(args[0], output) or (None, None)
-            self._note_norm(module, layer)
-            if layer is not None:
-                self._trail.mark(output, (layer, module))
-        elif args and is_nonlinearity(module):
-            layer, feeder = self._trail.take(args[0], output) or (None, None)
-            if layer is not None:
-                layer.follower = module
-                layer.feeders.add(feeder)
-                self._measure_traced(layer, layer.passed_on, output)
-
-    def _note_norm(self, norm: nn.Module, layer: Layer | None) -> None:
-        if self._norms.setdefault(norm, layer) is not layer:
-            self._mixed.add(norm)
-
-    def _measure_traced(self, layer: Layer, sums: MapSums, output: Tensor) -> None:
-        self._watch_gradient(layer, sums, output)
-        if in_backward():
-            return
-        if layer.turn < 0:
-            layer.turn = next(self._turns)
-            self._reader.hook(layer.weights)  # a lazy conv has its weight only now
-        if layer.source is not None and sums is layer.map:
-            if self.details.wants_map(layer.name):
-                self.details.saw_map(layer.name, output)
-            self._see(layer.name, output)
-        sums.seen(output)
-        sums.add(output.detach(), "firing" in layer.wanted)
-        self._queue.put(sums, output, None)
-
-    def _see(self, layer: str, maps: Tensor) -> None:
-        """Look for what excites the filters that somebody inspects."""
-        if self.excitement.wants(layer):
-            begin = self._stopwatch.now()
-            self.excitement.saw(layer, maps)
-            self._stopwatch.add(_FINDS, begin)
-
-    def _watch_gradient(self, owner: Layer, sums: MapSums, output: Tensor) -> None:
-        if not output.requires_grad or owner.wanted.isdisjoint(MAP_GRADIENTS):
-            return
-        magnitude = "activation_gradient" in owner.wanted
-        per_image = "signal_to_noise" in owner.wanted
-
-        def arrive(gradient: Tensor) -> None:
-            if self._counting:
-                self._queue.put(sums, gradient.detach(), sums.add_gradient, magnitude, per_image)
-
-        output.register_hook(arrive)
-
-    def _on_stepping(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-        if not self._counting or "update_ratio" not in self._owed:
-            return None
-        mine = self._weights_of(optimizer)
-        if not mine:
-            return None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: the optimizer
-        if closure is None:
-            self._copy_weights(mine, optimizer)
-            return None
-
-        def closure_then_copy() -> Any:  # backward runs in it: a copy before would cost its memory
-            result = closure()
-            self._copy_weights(mine, optimizer)
-            return result
-
-        if len(args) > 1:
-            return (args[0], closure_then_copy, *args[2:]), kwargs
-        return args, {**kwargs, "closure": closure_then_copy}
-
-    def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._counting:
-            return
-        mine = self._weights_of(optimizer) if self._owed else []
-        if not mine:
-            return
-        with torch.no_grad():
-            begin = self._stopwatch.now()
-            if "update_ratio" in self._owed:
-                for weights, group in mine:
-                    weights.stepped(group, optimizer)
-                self._stopwatch.add("update_ratio", begin)
-            begin = self._stopwatch.now()
-            if "optimizer_gradient" in self._owed:
-                for weights, _ in mine:
-                    weights.took()
-                self._stopwatch.add("optimizer_gradient", begin)
-        self._stepped = True
-        self._due |= self._owed
-        for layer in self._layers:
-            layer.wanted |= self._owed
-
-    def _copy_weights(
-        self,
-        weights: Collection[tuple[WeightSums, dict[str, Any]]],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        begin = self._stopwatch.now()
-        with torch.no_grad():
-            for each, group in weights:
-                each.stepping(group, optimizer)
-        self._stopwatch.add("update_ratio", begin)
-
-    def _weights_of(
-        self, optimizer: torch.optim.Optimizer
-    ) -> list[tuple[WeightSums, dict[str, Any]]]:
-        """Our weights that the optimizer changes, each with its parameter group."""
-        if id(optimizer) not in self._mine:
-            mine = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
-            self._mine[id(optimizer)] = [
-                (mine[id(parameter)], group)
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-                if id(parameter) in mine
-            ]
-        return self._mine[id(optimizer)]
-
-    # ------------------------------------------------------------------ the end of a batch
-
-    def _settle(self) -> None:
-        """Draw the conclusions of a traced batch, or see whether the trace still holds."""
-        if self._tracing:
-            for layer in self._layers:
-                settle_source(layer)
-            self._settle_order()
-            self._settle_hidden()
-            self._settle_taps()
-        elif not self._as_traced():
-            self._restless = True
-        self._awaited = {layer for layer in self._awaited if not layer.seen}
-        self._tracing = self._restless or bool(self._awaited)
-        if self._tracing:
-            self._taps = {}
-
-    def _settle_order(self) -> None:
-        """Sort by this batch's forward, if it called a layer that was not seen before."""
-        if any(layer.turn >= 0 and not layer.seen for layer in self._layers):
-            for layer in self._layers:
-                layer.rank = layer.turn
-                layer.seen = layer.seen or layer.turn >= 0
-            self._layers = forward_order(list(self._of_conv.values()))
-
-    def _settle_hidden(self) -> None:
-        """Layers that got a gradient without having been called run where no hook does."""
-        unseen = [layer for layer in self._layers if not layer.seen]
-        compiled = any(layer.weights.arrived for layer in unseen)
-        hidden = [layer for layer in unseen if compiled and not layer.hidden]
-        for layer in self._layers:
-            layer.hidden = compiled and layer in unseen
-        if hidden:
-            names = ", ".join(layer.name for layer in hidden)
-            log.warning(
-                "The activation maps of %s are not observed: they run in a compiled region "
-                "(torch.compile, torch.jit), where no hook is called. Their weights are.",
-                names,
-            )
-
-    def _settle_taps(self) -> None:
-        """Which modules to listen to from now on. See `_measure` for what they stand for."""
-        self._taps = {}
-        for layer in self._layers:
-            if not layer.seen or layer.source is layer.conv:
-                self._taps[layer.conv] = layer
-            elif layer.source is not None:
-                self._taps[layer.source] = None
-                self._taps.update(dict.fromkeys(layer.feeders, layer))
-        self._restless = self._restless or not self._mixed.isdisjoint(self._taps)
-
-    def _as_traced(self) -> bool:
-        """Whether the network took the way that was traced; maps that it missed are lost."""
-        holds = True
-        for layer in self._layers:
-            missed = layer.weights.arrived and not layer.map.calls and not layer.hidden
-            strayed = layer.source is not layer.conv and layer.marks != layer.map.calls
-            if layer.seen and (missed or strayed):
-                holds = False
-            layer.map.lost = layer.map.lost or missed or strayed
-        return holds
+        self._listener.end()
+        self._steps.end()
 
     def _send(self, grad_scale: float, tag: Any) -> Recording | None:
         begin = self._stopwatch.now()

@@ -9,6 +9,7 @@ it into ``.grad`` instead of handing it over.)
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry import statistics as reduce
 from revacnn_lightning.telemetry.timing import Stopwatch
 
-__all__ = ["GradientReader", "WeightSums", "weight_of"]
+__all__ = ["GradientReader", "Step", "WeightSums", "weight_of"]
 
 
 def weight_of(conv: reduce.Conv) -> Tensor | None:
@@ -110,13 +111,13 @@ class WeightSums:
             self.norm_version = weight._version
         return self.norm
 
-    def stepping(self, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    def copy(self) -> None:
         """The optimizer is about to change the weight."""
         weight = weight_of(self.conv)
-        if weight is not None and self.before is None and not _tells_its_step(optimizer, group):
+        if weight is not None and self.before is None:
             self.before = weight.detach().clone()
 
-    def stepped(self, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    def stepped(self, step: Step) -> None:
         """The optimizer has changed the weight: by how much?"""
         before, self.before = self.before, None
         self.norm = None  # a step through .data does not raise the weight's version
@@ -126,17 +127,15 @@ class WeightSums:
         if before is not None:
             change = reduce.by_filter(before.sub_(weight), self.conv)
             self.update, self.per_rate = reduce.coefficient_norm(change), 1.0
-        elif not _tells_its_step(optimizer, group):
+        elif not step.is_told:
             return
         elif weight.grad is None:  # then it has left the weight alone
-            self.update, self.per_rate = (
-                torch.zeros(self.conv.out_channels, device=weight.device),
-                1.0,
-            )
+            self.update = torch.zeros(self.conv.out_channels, device=weight.device)
+            self.per_rate = 1.0
         else:
-            momentum = reduce.by_filter(optimizer.state[weight]["momentum_buffer"], self.conv)
-            self.update = reduce.coefficient_norm(momentum)
-            self.per_rate = 1 / group["lr"] if group["lr"] else math.inf
+            momentum = step.optimizer.state[weight]["momentum_buffer"]
+            self.update = reduce.coefficient_norm(reduce.by_filter(momentum, self.conv))
+            self.per_rate = step.per_rate
         self.norm_after = self.norm_now()
 
     def took(self) -> None:
@@ -147,25 +146,44 @@ class WeightSums:
             self.used = reduce.coefficient_sum(reduce.by_filter(grad, self.conv))
 
 
-def _tells_its_step(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
-    """Whether the step it makes is its momentum buffer times the learning rate.
+class Step:
+    """The step that an optimizer makes on the weights of a parameter group."""
 
-    Then ‖Δw‖ needs no copy of the weights. A fused step may be skipped on the device, unseen.
-    """
-    return (
-        type(optimizer) is torch.optim.SGD
-        and group["momentum"] != 0
-        and not group["nesterov"]
-        and not group["fused"]
-        and not isinstance(group["lr"], Tensor)
-    )
+    def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:
+        self.optimizer = optimizer
+        self._group = group
+
+    @functools.cached_property
+    def is_told(self) -> bool:
+        """Whether it is the optimizer's momentum buffer times the learning rate.
+
+        Then ‖Δw‖ needs no copy of the weights. A fused step may be skipped on the device, unseen.
+        """
+        group = self._group
+        return (
+            type(self.optimizer) is torch.optim.SGD
+            and group["momentum"] != 0
+            and not group["nesterov"]
+            and not group["fused"]
+            and not isinstance(group["lr"], Tensor)
+        )
+
+    @functools.cached_property
+    def per_rate(self) -> float:
+        """What to divide the momentum's norm by."""
+        return 1 / self._group["lr"] if self._group["lr"] else math.inf
 
 
 class GradientReader:
-    """Reads the gradients of all weights when a backward pass ends."""
+    """Reads the gradients of all weights when a backward pass ends.
+
+    Attributes:
+        hooked: how many weights were met so far; another number means another weight.
+    """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self.counting = False
+        self.hooked = 0
         self._stopwatch = stopwatch
         self.in_hooks = False  # another party rewrites .grad at the end of the backward pass
         self._arriving: list[WeightSums] = []
@@ -179,6 +197,7 @@ class GradientReader:
         if weight is None or not weight.requires_grad:
             return
         sums.forget()
+        self.hooked += 1
         sums.parameter = weight
         sums.handle = weight.register_hook(lambda gradient: self._arrive(sums, gradient))
 

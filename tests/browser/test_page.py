@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,26 @@ def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
     )
     page.wait_for_function("revacnn.paths_drawn > 3")
     page.wait_for_function("/\\d+ Hz · \\d+ fps/.test(document.getElementById('rate').textContent)")
+
+
+def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function(
+        "['layers_0', 'layers_1'].every((name) => {"
+        "  const source = Bokeh.documents[0].get_model_by_name(`${name}_curves`);"
+        "  const column = (of) => source.data.get?.(of) ?? source.data[of];"
+        "  return column('layer').length == 3 && column('value')[2].length > 3"
+        "    && column('value')[2].length == column('step')[2].length"
+        "    && Math.max(...column('value')[2]) > 0 })"
+    )
+
+
+def test_the_times_of_every_snapshot_are_told(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function("revacnn.times.length > 5")
+    for times in page.evaluate("revacnn.times"):
+        assert len(times) == 5
+        assert all(later - earlier >= -1 for earlier, later in pairwise(times))  # whole ms
 
 
 def test_motion_stops_when_it_is_not_wanted(digits: str, open_page: Any) -> None:
@@ -293,3 +314,28 @@ def test_a_stage_opens_as_a_whole_and_closes(tmp_path: Path, open_page: Any) -> 
         assert len(nodes(page, "layer2.0.conv1")) == 128
         page.get_by_text("layer2", exact=True).dblclick()
         page.wait_for_function("(n) => revacnn.nodes('layer2.1.conv3').length == n", arg=before)
+
+
+def test_drawn_with_bokehs_own_glyphs_the_page_does_the_same(digits: str, open_page: Any) -> None:
+    page = ready(open_page(f"{digits}?plain=1"))
+    assert page.evaluate("revacnn.link.plain")
+    for name in ("conv1", "conv2", "conv3"):
+        assert len(nodes(page, name)) == width(page, name)
+    first = pixels(page)
+    wait_for(lambda: pixels(page) != first, what="movement")
+    page.wait_for_function("revacnn.paths_drawn > 3")
+    before = width(page, "conv2")
+    click_node(page, "conv2", 3)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.wait_for_function("revacnn.nodes('conv2')[3].state == 3")
+    page.click("#staging button.apply")
+    page.wait_for_selector("#reply[data-state=applied]")
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before - 1)
+    page.mouse.move(5, 5)
+    page.mouse.wheel(0, -400)  # over the header: nothing is zoomed
+    node = nodes(page, "conv2")[8]
+    page.mouse.move(node["x"], node["y"])
+    page.mouse.wheel(0, -600)
+    page.wait_for_selector("#zoom-out:not([hidden])")
+    assert abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 2

@@ -10,7 +10,7 @@ import torch
 
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor
+from revacnn_lightning.steering import Editor, Journal
 from tests.steering import nets
 
 OPTIMIZERS = [
@@ -118,3 +118,49 @@ def test_refused() -> None:
         editor.apply(requests.Freeze("conv1", [1]), probe)
     with pytest.raises(Refused, match="unfreeze it first"):
         editor.apply(requests.SetFilter("conv1", 1, [0], [1.0]), probe)
+
+
+def test_a_norm_that_goes_to_an_inserted_layer_is_no_longer_frozen() -> None:
+    """The layer put in between may then get another width than the frozen one."""
+    model, editor, probe = nets.editor_of(nets.Residual)
+    editor.apply(requests.Freeze("stem.0"), probe)
+    editor.apply(requests.InsertLayer("stem.0", "dirac"), probe)
+    editor.apply(requests.RemoveFilters("stem.0.inserted1.conv", [0, 1]), probe)
+    mean = model.stem[1].running_mean.clone()
+    nets.step(model, editor.optimizers[0])
+    assert (model.stem[1].running_mean != mean).all()
+    editor.apply(requests.Undo(2), probe)
+    mean = model.stem[1].running_mean.clone()
+    nets.step(model, editor.optimizers[0])
+    assert torch.equal(model.stem[1].running_mean, mean)
+
+
+def test_a_replayed_insertion_lets_the_norm_go_as_well() -> None:
+    _, editor, probe = nets.editor_of(nets.Residual)
+    editor.apply(requests.Freeze("stem.0"), probe)
+    editor.apply(requests.InsertLayer("stem.0", "dirac"), probe)
+    editor.apply(requests.RemoveFilters("stem.0.inserted1.conv", [0, 1]), probe)
+    journal = Journal.from_data(editor.journal.to_data())
+    fresh = nets.build(nets.Residual)
+    journal.replay(fresh)
+    optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
+    resumed = Editor(fresh, [optimizer], journal=journal)
+    frozen = fresh.stem[0].weight.clone()
+    nets.step(fresh, optimizer)
+    assert torch.equal(fresh.stem[0].weight, frozen)
+    resumed.close()
+
+
+def test_a_block_of_the_same_name_and_another_width_has_filters_of_its_own() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    block = "conv1.inserted1.conv"
+    editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
+    editor.apply(requests.Freeze(block, [0]), probe)
+    first = editor.filter_ids(block)
+    editor.apply(requests.Undo(2), probe)
+    editor.apply(requests.AddFilters("conv1", 2), probe)
+    editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
+    second = editor.filter_ids(block)
+    assert len(second) == model.get_submodule(block).out_channels == len(first) + 2
+    assert not set(first) & set(second)
+    assert editor.frozen_filters(block) == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -233,17 +234,46 @@ def test_detach_leaves_nothing_also_after_an_exception():
     assert trace_of_us(model) == [{}, {}, [], [], []]
 
 
-def test_copies_and_pickles_in_the_middle_of_a_batch_know_nothing_of_us():
+@pytest.mark.parametrize("batches_before", [0, 2])
+def test_copies_and_pickles_in_the_middle_of_a_batch_know_nothing_of_us(batches_before):
     model = small()
     recorder = Recorder(model)
     recorder.attach()
+    for _ in range(batches_before):
+        record(model, IMAGES, recorder)
     recorder.begin_batch()
     obvious.train_step(model, IMAGES)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         recorder_of_twin = trace_of_us(twin)
         assert recorder_of_twin[2:] == [[], [], []]
         assert b"revacnn" not in pickle.dumps(twin)
+        assert {type(m._forward_hooks) for m in twin.modules()} == {OrderedDict}
     recorder.detach()
+    assert {type(m._forward_hooks) for m in model.modules()} == {OrderedDict}
+
+
+def test_hooks_of_others_live_beside_ours():
+    """Registered before, during and after the batches that rely on the trace; removed any time."""
+    model = small()
+    seen = []
+    early = model[2].register_forward_hook(lambda *_: seen.append("early"))
+    recorder = Recorder(model)
+    expected = [record(model, IMAGES, recorder) for _ in range(2)][-1]
+    early.remove()
+    recorder.follow()
+    for _ in range(2):
+        recording = record(model, IMAGES, recorder)
+    np.testing.assert_allclose(recording.values[:2], expected.values[:2], rtol=1e-4)
+    assert seen == ["early"] * 2
+    late = model[2].register_forward_hook(lambda *_: seen.append("late"))
+    record(model, IMAGES, recorder)
+    recorder.detach()
+    model(IMAGES)
+    assert seen == ["early"] * 2 + ["late"] * 2
+    late.remove()
+    model(IMAGES)
+    assert len(seen) == 4
+    assert not model[2]._forward_hooks
 
 
 def test_follow_sees_new_removed_and_resized_convs():

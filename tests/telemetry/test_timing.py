@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from revacnn_lightning.telemetry.timing import Stopwatch
+from revacnn_lightning.telemetry.timing import TIMED_EVERY, Stopwatch
 
 
 def test_parts_of_a_batch_add_up():
@@ -51,3 +51,28 @@ def test_events_are_read_when_they_have_happened(monkeypatch):
     assert stopwatch.read() == []
     Event.happened = True
     assert stopwatch.read() == [{"part": 0.01}]
+
+
+def test_on_a_device_only_some_batches_are_timed(monkeypatch):
+    stopwatch = Stopwatch()
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: events.append(Recorded()) or events[-1])
+    events: list[Recorded] = []
+    for _ in range(2 * TIMED_EVERY):
+        stopwatch.begin(torch.device("cuda"))
+        stopwatch.add("part", stopwatch.now())
+        stopwatch.end()
+    assert len(events) == 4
+    assert len(stopwatch.read()) == 2
+
+
+class Recorded(Event):
+    """Made by the stopwatch itself; has happened."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def record(self) -> None:
+        """Nothing to wait for."""
+
+    def query(self) -> bool:
+        return True

@@ -198,6 +198,7 @@ class FakeTraining:
         self.inspected: dict[tuple[str, int], int | None] = {}  # filter -> image, until it is sent
         self.detailed: dict[str, float] = {}
         self.frozen: set[int] = set()
+        self._made_for = -1
         for conv in self.convs:
             self.ids.append([self._new_filter() for _ in range(conv.width)])
         dead = self.random.random(self.next_id) < 0.015
@@ -267,17 +268,28 @@ class FakeTraining:
     def macs(self, ids: list[list[int]]) -> int:
         return 28 * 28 * self.parameters(ids)
 
+    def _filters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all filters: base values (filters, statistics), phase, and what depth takes away."""
+        if self._made_for != self.version:  # gathered once: it is a training's time that counts
+            self._made_for = self.version
+            ids = [id_ for layer in self.ids for id_ in layer]
+            depth = np.exp(-1.2 * np.arange(len(self.ids)) / max(1, len(self.ids)))
+            spread = np.repeat(depth, [len(layer) for layer in self.ids])
+            self._made = np.stack([self.base[id_] for id_ in ids]), np.asarray(ids) * 0.7, spread
+        return self._made
+
+    def silence(self, id_: int) -> None:
+        """Have a filter never respond again."""
+        self.base[id_][1] = 0.0
+        self._made_for = -1
+
     def snapshot(self) -> Snapshot:
         t, decay = self.step, 1 / (1 + self.step / 900)
-        parts = []
-        for i, ids in enumerate(self.ids):
-            base = np.stack([self.base[id_] for id_ in ids])  # (filters, statistics)
-            phase = np.asarray(ids) * 0.7
-            depth = math.exp(-1.2 * i / max(1, len(self.ids)))
-            wave = np.exp(0.5 * np.sin(t * 0.12 + phase) + self.random.normal(0, 0.15, len(ids)))
-            gradient = base[:, 0] * wave * depth * decay * 2e-3
-            activation = base[:, 1] * np.exp(0.4 * np.sin(t * 0.09 + 2 * phase)) * 180
-            parts.append(np.stack([gradient, activation, base[:, 2], 0.05 * gradient]))
+        base, phase, depth = self._filters()
+        wave = np.exp(0.5 * np.sin(t * 0.12 + phase) + self.random.normal(0, 0.15, len(phase)))
+        gradient = base[:, 0] * wave * depth * decay * 2e-3
+        activation = base[:, 1] * np.exp(0.4 * np.sin(t * 0.09 + 2 * phase)) * 180
+        values = np.stack([gradient, activation, base[:, 2], 0.05 * gradient]).astype(np.float32)
         epoch, batch = divmod(self.step, 100)
         loss = 2.3 * math.exp(-self.step / 400) + 0.3 + self.random.normal(0, 0.05)
         return Snapshot(
@@ -293,7 +305,7 @@ class FakeTraining:
             learning_rates=[0.05 * (1 + math.cos(math.pi * min(1, self.step / 3000)))],
             batches_per_second=20.0,
             statistics=STATISTICS,
-            values=np.concatenate(parts, axis=1).astype(np.float32),
+            values=values,
             metrics={
                 "train_acc": min(0.99, 0.4 + self.step / 3000),
                 "val_acc": min(0.97, 0.4 + epoch * 0.05),
@@ -446,7 +458,7 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
             hostname=socket.gethostname(),
         )
     )
-    began = said = time.monotonic()
+    began = said = due = time.monotonic()
     try:
         while not end_after or time.monotonic() - began < end_after:
             training.step += 1
@@ -464,7 +476,8 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
                 said = time.monotonic()
                 publisher.publish(training.structure())
                 publisher.publish(training.status())
-            time.sleep(1 / hz)
+            due = max(due + 1 / hz, time.monotonic() - 1 / hz)  # on time, whatever the rest took
+            time.sleep(max(0.0, due - time.monotonic()))
         publisher.publish(training.status(end))
         time.sleep(0.3)
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.document import Document
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
@@ -31,6 +32,7 @@ from viewer.hub import Hub
 from viewer.layout import State
 from viewer.page import Page
 from viewer.palette import LIGHT
+from viewer.runs import Runs
 from viewer.tab import Tab
 
 HTML = [Header, Inspector, StagingBar, Reply, Changes]
@@ -60,8 +62,10 @@ def test_charts_update_with_new_numbers_only(
     hub.train()
     assert part.update() is True
     part.restyle(LIGHT)
-    lengths = {len(column) for column in part.source.data.values()}
-    assert len(lengths) == 1
+    data = dict(part.source.data)
+    if isinstance(part, LayerChart):  # all curves in one array
+        assert data["value"].shape == (len(data["layer"]), len(data.pop("step")))
+    assert len({len(column) for column in data.values()}) == 1
 
 
 @pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
@@ -73,8 +77,8 @@ def test_without_a_run_charts_are_empty(chart: Callable[..., Any]) -> None:
 def test_the_network_shows_every_filter(tab: Tab, hub: DirectHub) -> None:
     view = NetworkView(tab)
     assert view.update() is True
-    data = view.source.data
-    assert len(data["x"]) == 40
+    data = view.numbers.data
+    assert len(view.source.data["x"]) == len(data["amp"]) == 40
     np.testing.assert_array_equal(data["gradient"], hub.state.latest["gradient"])  # type: ignore[union-attr]
     assert data["amp"].min() >= 0
     assert data["amp"].max() <= 1
@@ -125,9 +129,9 @@ def test_the_network_keeps_keys_over_an_edit(tab: Tab, hub: DirectHub) -> None:
     after = view.source.data["key"]
     assert before < set(after)
     assert len(set(after)) == len(after) == 42
-    assert (view.source.data["state"] == State.NEW).sum() == 2
-    lengths = {len(column) for column in view.source.data.values()}
-    assert lengths == {42}
+    assert (view.numbers.data["state"] == State.NEW).sum() == 2
+    shown = [*view.source.data.values(), *view.numbers.data.values()]
+    assert {len(column) for column in shown} == {42}
 
 
 def test_staged_and_accompanying_filters_are_marked(make_hub: Callable[..., DirectHub]) -> None:
@@ -140,12 +144,12 @@ def test_staged_and_accompanying_filters_are_marked(make_hub: Callable[..., Dire
     hub.deliver()
     tab.update()
     view.update()
-    states = view.source.data["state"]
+    states = view.numbers.data["state"]
     assert (states == State.STAGED).sum() == 1
     assert (states == State.TOGETHER).sum() == 2  # conv2 of both blocks of layer1
     staged = int(np.flatnonzero(states == State.STAGED)[0])
     assert view.source.data["layer"][staged] == 0
-    assert 2 in view.flow.data["mark"] or 1 in view.flow.data["mark"]
+    assert view.strokes.data["staged"].sum() >= 1
 
 
 def test_a_large_network_is_binned(make_hub: Callable[..., DirectHub]) -> None:
@@ -159,7 +163,7 @@ def test_a_large_network_is_binned(make_hub: Callable[..., DirectHub]) -> None:
     first, last = view.source.data["first"], view.source.data["last"]
     values = hub.state.layer_values("gradient", 0)
     np.testing.assert_allclose(
-        view.source.data["gradient"][0], values[first[0] : last[0] + 1].mean(), rtol=1e-5
+        view.numbers.data["gradient"][0], values[first[0] : last[0] + 1].mean(), rtol=1e-5
     )
 
 
@@ -321,6 +325,17 @@ def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:
     assert metric.update() is False
 
 
+def test_a_chart_of_a_thinned_statistic_says_so(tab: Tab, hub: DirectHub) -> None:
+    chart = LayerChart(tab, TimeMarks(tab).source, 0)
+    chart.update()
+    assert chart.sampled.text == ""
+    taken = hub.training.snapshot()
+    thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
+    tab.state.take(replace(taken, every=thinned))  # type: ignore[union-attr]
+    chart.update()
+    assert chart.sampled.text == "every 4th batch"
+
+
 def test_the_inspector_explains_what_it_shows(tab: Tab) -> None:
     inspector = Inspector(tab)
     inspector.update()
@@ -354,7 +369,7 @@ def test_bars_are_sorted_and_a_click_selects(tab: Tab) -> None:
 
 
 def test_the_cloud_leaves_out_silent_filters_and_says_so(tab: Tab, hub: DirectHub) -> None:
-    hub.training.base[3][1] = 0.0
+    hub.training.silence(3)
     hub.train()
     cloud = FilterCloud(tab)
     cloud.update()
@@ -372,16 +387,16 @@ def test_two_tabs_share_the_run_and_no_model(hub: DirectHub) -> None:
 
 
 def test_a_closed_tab_is_forgotten(hub: DirectHub) -> None:
-    document = Document()
-    page = Page(hub)
+    document, runs = Document(), Runs()
+    page = Page(hub, runs=runs)
     page.open(document)
     remembered = weakref.ref(page)
+    assert list(runs.watchers) == [page]
     document.clear()
-    for callback in list(document.session_callbacks):
-        document.remove_periodic_callback(callback)
-    del page, document, callback
+    del page, document
     gc.collect()
     assert remembered() is None
+    assert list(runs.watchers) == []
 
 
 def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,11 +413,50 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
     assert step(0.1) == 1
     assert step(0.1) == 1  # not painted yet
     page.link.seen = 1
-    assert step(0.01) == 2
+    assert step(0.03) == 2  # a little early
     page.link.seen = 2
-    assert step(0.01) == 2  # not more than ten a second
+    assert step(0.01) == 2  # too early: so many a second on average
     assert step(0.1) == 3
     assert step(1.0) == 3
     assert step(5.0) == 4  # the answer was lost
     page.link.seen, page.link.visible = 4, False
     assert step(60.0) == 4  # nobody looks
+
+
+def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
+    page, document = Page(hub), Document()
+    page.open(document)
+    for callback in list(document.session_callbacks):
+        document.remove_next_tick_callback(callback)
+    page._asked_for = False
+
+    def asked() -> int:
+        return len(document.session_callbacks)
+
+    page.notice()
+    assert asked() == 0  # nothing is new
+    hub.train()
+    page.notice()
+    page.notice()
+    assert asked() == 1
+    page.link.visible = False
+    page.update()
+    assert page.link.sent == 0  # hidden in the meantime
+
+
+def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..., Any]) -> None:
+    hub = make_hub("resnet50")
+    tab = Tab(hub, PageLink(plain=True, width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    view.update()
+    assert view.plain is not None
+    modules = {renderer.glyph.__module__ for renderer in view.root.renderers}
+    assert all(module.startswith("bokeh.") for module in modules)
+    nodes, paths = view.plain.nodes.data, view.plain.paths.data
+    assert {len(column) for column in nodes.values()} == {len(view.source.data["x"])}
+    assert {len(column) for column in paths.values()} == {len(view.flow.data["x"])}
+    bars = nodes["width"] > 0
+    assert bars.any()
+    assert not ((nodes["size"] > 0) & bars).any()  # a bar, or a dot
+    assert ((nodes["height"] > 0) == bars).all()

@@ -77,7 +77,7 @@ def test_an_old_structure_that_comes_late_is_ignored(hub: DirectHub) -> None:
 
 
 def test_dead_filters_are_those_silent_for_long(hub: DirectHub) -> None:
-    hub.training.base[3][1] = 0.0
+    hub.training.silence(3)
     state = state_of(hub)
     hub.train(run_state.DEAD_AFTER - 1)
     assert not state.dead()[3]

@@ -253,7 +253,7 @@ def test_filters_that_did_not_exist_yet_are_absent(tab: Tab, hub: DirectHub) -> 
     assert np.isnan(tab.layer_values("gradient", 0)[8])
     view = NetworkView(tab)
     view.update()
-    assert view.source.data["state"][8] == State.ABSENT
+    assert view.numbers.data["state"][8] == State.ABSENT
 
 
 def test_what_goes_together_is_asked_before_anything_is_staged(

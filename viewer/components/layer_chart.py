@@ -6,10 +6,12 @@ import time
 
 import numpy as np
 from bokeh.core.properties import value, without_property_validation
-from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, Label, NumeralTickFormatter, Range1d
 
+from ..glyphs import Panel
 from ..palette import FONT, Palette
 from ..tab import Tab
+from ..wording import sampling
 from .chart import Chart, blend, tooltip
 
 __all__ = ["LayerChart"]
@@ -22,18 +24,25 @@ LETTER = 0.031  # of the time axis, that a letter of a name takes
 
 
 class LayerChart(Chart):
-    """``place``: 0 or 1, the first or the second of the page's two."""
+    """``place``: 0 or 1, the first or the second of the page's two.
+
+    ``source`` has all curves in one array; the page makes of it what Bokeh draws lines from.
+    Bokeh itself would send every curve twice, steps and values, as a message part of its own.
+    """
 
     def __init__(self, tab: Tab, marks: ColumnDataSource, place: int = 0) -> None:
         self.place = place
         self.name = f"layers_{place}"
         super().__init__(tab, marks, y_axis_type="log", x_range=Range1d(0, 1))
-        self.source = ColumnDataSource(
-            {"step": [], "value": [], "color": [], "layer": [], "width": []}
-        )
+        self.source = Panel(part=f"curves-{self.name}", data={}, name=f"{self.name}_data")
+        self.panels = (self.source,)
+        columns: dict[str, list[float]] = {
+            name: [] for name in ("step", "value", "color", "layer", "width")
+        }
+        curves = ColumnDataSource(columns, name=f"{self.name}_curves")
         self.names = ColumnDataSource({"step": [], "value": [], "color": [], "layer": []})
         lines = self.root.multi_line(
-            "step", "value", source=self.source, line_color="color", line_width="width"
+            "step", "value", source=curves, line_color="color", line_width="width"
         )
         self.root.text(
             "step", "value", text="layer", source=self.names, text_color="color", x_offset=4,
@@ -42,11 +51,17 @@ class LayerChart(Chart):
         self.root.add_tools(
             HoverTool(renderers=[lines], tooltips=tooltip(("@layer", "")), line_policy="interp")
         )
+        self.sampled = Label(
+            x=4, y=2, x_units="screen", y_units="screen", text="",
+            text_font_size="9.5px", text_font=value(FONT),
+        )  # fmt: skip
+        self.root.add_layout(self.sampled)
         self._drawn = 0.0
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
+        self.sampled.text_color = palette.muted
         self._shown, self._drawn = (), 0.0
 
     @without_property_validation
@@ -58,7 +73,7 @@ class LayerChart(Chart):
         series = state.layers[of]
         here = self.tab.selected()
         current = -1 if here is None else here[0]
-        # Each curve is a message part of its own: with very many, they are sent less often.
+        # With very many curves the page takes its time to draw them: they are sent less often.
         n_layers, now = len(state.structure.layers), time.monotonic()
         same = bool(self._shown) and self._shown[-1] == of
         if same and n_layers > MANY_LAYERS and now - self._drawn < n_layers * SECONDS_PER_LAYER:
@@ -68,8 +83,9 @@ class LayerChart(Chart):
         self._drawn = now
         thin = max(1, series.length // POINTS)
         steps = series.steps[::thin].copy()
-        values = series.rows[::thin].T.astype(float)
+        values = series.rows[::thin].T.copy()  # (layers, steps)
         self._set_scale(of)
+        self.sampled.text = sampling(state.every(of))
         if of != "dead":
             values[~(values > 0)] = np.nan  # what a logarithmic axis cannot show
         self._draw([layer.name for layer in state.structure.layers], steps, values, current)
@@ -91,8 +107,8 @@ class LayerChart(Chart):
         colours = blend(self._ramp(), len(names))
         many = len(names) > NAMED_LAYERS
         self.source.data = {
-            "step": [steps for _ in names],
-            "value": list(values),
+            "step": steps,
+            "value": values,
             "color": colours,
             "layer": names,
             "width": [2.4 if i == current else 1.0 if many else 1.6 for i in range(len(names))],

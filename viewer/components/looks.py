@@ -41,7 +41,7 @@ class Looks:
         known = tab.hub.inspected.show(layer, filter_id, image)
         sent = known.inspection
         of = None if sent is None else (sent.version, sent.step, sent.image_index)
-        key = (layer, filter_id, image, of, known.refused)
+        key = (tab.state, layer, filter_id, image, of, known.refused)
         if key == self._shown:
             return False
         self._shown = key

@@ -17,6 +17,7 @@ from ..palette import Palette
 from ..run_state import RunState
 from ..tab import Tab
 from . import network_columns as columns
+from .plain import PlainDrawing
 
 __all__ = ["NetworkView"]
 
@@ -26,21 +27,35 @@ PATHS_EVERY = 2  # frames: strokes are the dearest part of the picture
 
 
 class NetworkView:
-    """The figure, and the HTML above it (`headers`, `selection`)."""
+    """The figure, the HTML above it (`headers`, `selection`), and what changes all the time.
+
+    ``source`` and ``flow`` say where nodes and paths are, and change with the layout only.
+    ``numbers`` (of each node) and ``strokes`` (of each path) are handed straight to the drawing:
+    a changed source would have Bokeh map and index all places anew.
+    """
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
         self.layout: NetworkLayout | None = None
-        self.source = ColumnDataSource(columns.empty_nodes())
-        self.flow = ColumnDataSource(columns.empty_flow())
+        self.source = ColumnDataSource(columns.empty_nodes(), name="network_nodes")
+        self.flow = ColumnDataSource(columns.empty_flow(), name="network_paths")
         self.arcs = ColumnDataSource({name: [] for name in ("x0", "x1", "y", "c0", "c1", "cy")})
         self.headers = Panel(part="columns", data={}, name="columns")
         self.selection = Panel(part="selection", data={}, name="selection")
+        self.numbers = Panel(part="numbers", data={}, name="numbers")
+        self.strokes = Panel(part="strokes", data={}, name="strokes")
+        self.plain = PlainDrawing() if tab.link.plain else None
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
         self._shown: tuple[Any, ...] = ()
+        self._told: tuple[Any, ...] = ()
         self._serials: dict[str, int] = {}
         self._frames = 0
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """What the page draws, or has drawn, by itself."""
+        return self.headers, self.numbers, self.strokes, self.selection
 
     def _figure(self) -> figure:
         width, height = DEFAULT_SIZE
@@ -62,6 +77,9 @@ class NetworkView:
             "x0", "y", "x1", "y", "c0", "cy", "c1", "cy", source=self.arcs, level="underlay",
             line_dash=[2, 3], line_width=1.2, line_alpha=0.6, line_color=self.tab.palette.muted,
         )  # fmt: skip
+        if self.plain is not None:
+            self.plain.add_to(plot)
+            return plot
         plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
         # The overlay has a canvas of its own: moving nodes repaint nothing else.
         plot.add_glyph(
@@ -94,9 +112,12 @@ class NetworkView:
     def _clear(self) -> bool:
         if self.layout is None:
             return False
-        self.layout, self._laid_out, self._shown = None, (), ()
+        self.layout, self._laid_out, self._shown, self._told = None, (), (), ()
         self.source.data, self.flow.data = columns.empty_nodes(), columns.empty_flow()
         self.arcs.data = {name: [] for name in self.arcs.data}
+        self.numbers.data, self.strokes.data = {}, {}
+        if self.plain is not None:
+            self.plain.place(self.source.data, self.flow.data)
         self.headers.data = {**self.headers.data, "layers": [], "stages": []}
         return True
 
@@ -132,45 +153,39 @@ class NetworkView:
         starts = layout.first_filters(state.offsets)
         values = self.tab.values()
         shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
-        for name in set(STATISTICS) & set(self.source.data) - set(shown):  # not recorded
-            shown[name] = np.full(len(starts), np.nan, np.float32)
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
         states = columns.node_states(state, structure, self.tab.staging.rows, starts)
         states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = State.ABSENT
-        node = self._selected_node(layout)
-        moving = {"state": states, "amp": columns.amplitude(gradient), **shown}
         if anew:
-            static = columns.node_columns(structure, layout, self._serials)
-            self.source.data = {**static, **moving}
-        else:
-            self.source.data.update(moving)
-        self._draw_paths(layout, shown.get("activation"), states, node, anew=anew)
-        self._tell_selection(state, structure, layout, node)
+            self.source.data = columns.node_columns(structure, layout, self._serials)
+            self.flow.data = columns.flow_columns(layout)
+            if self.plain is not None:
+                self.plain.place(self.source.data, self.flow.data)
+        told = (self.tab.clock(), state, state.shape)
+        if told != self._told or not np.array_equal(states, self.numbers.data["state"]):
+            self._told = told
+            self.numbers.data = {"state": states, "amp": columns.amplitude(gradient), **shown}
+        self._draw_strokes(layout, shown.get("activation"), states, anew=anew)
+        self._tell_selection(state, structure, layout, self._selected_node(layout))
 
-    def _draw_paths(
+    def _draw_strokes(
         self,
         layout: NetworkLayout,
         activation: np.ndarray | None,
         states: np.ndarray,
-        node: int,
         *,
         anew: bool,
     ) -> None:
-        marks = np.zeros(len(layout.flow.x), np.uint8)
-        marks[columns.paths_of(layout, np.flatnonzero(states == State.STAGED))] = 2
-        marks[columns.paths_of(layout, np.array([node]))] = 1
-        remarked = anew or not np.array_equal(marks, self.flow.data["mark"])
+        staged = np.zeros(len(layout.flow.x), np.uint8)
+        staged[columns.paths_of(layout, np.flatnonzero(states == State.STAGED))] = 1
         self._frames += 1
-        if not remarked and self._frames % PATHS_EVERY:
+        due = anew or self._frames % PATHS_EVERY == 0
+        if not due and np.array_equal(staged, self.strokes.data["staged"]):
             return
-        weight = np.zeros(len(marks), np.float32)
+        weight = np.zeros(len(staged), np.float32)
         if activation is not None:
             weight = columns.path_weights(layout, activation)
-        changed = {"weight": weight, "mark": marks}
-        if anew:
-            self.flow.data = {**columns.flow_columns(layout), **changed}
-        else:
-            self.flow.data.update(changed)
+        self.strokes.data = {"weight": weight, "staged": staged}
 
     def _selected_node(self, layout: NetworkLayout) -> int:
         here = self.tab.selected()

@@ -72,7 +72,9 @@ def flow_columns(layout: NetworkLayout) -> Columns:
     """What of the paths changes with the layout only."""
     flow = layout.flow
     size = np.full(len(flow.x), layout.stroke, np.float32)
-    return {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1, "size": size}
+    first, last = flow.first.astype(np.int32), flow.last.astype(np.int32) - 1
+    place = {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1}
+    return {**place, "size": size, "first": first, "last": last}
 
 
 def node_states(
@@ -238,11 +240,11 @@ def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
 
 
 def empty_nodes() -> dict[str, np.ndarray]:
-    names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last", "amp", "state")
+    names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last")
     return {name: np.zeros(0, np.float32) for name in names}
 
 
 def empty_flow() -> dict[str, np.ndarray]:
     return {
-        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "weight", "mark")
+        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "first", "last")
     }

@@ -20,16 +20,18 @@ __all__ = ["Command", "FlowPaths", "JitterScatter", "PageLink", "Panel", "Sprite
 class JitterScatter(Scatter):
     """Nodes that move on their own: dots, or bars where ``bar`` (px) is positive.
 
-    Columns besides ``x``, ``y`` and ``size``: ``bar``, ``phase``, ``amp`` (0 to 1: how strongly
-    the node moves, and its colour), ``state`` (see `viewer.layout.states`).
+    Columns besides ``x``, ``y`` and ``size``: ``bar`` and ``phase``. The panel ``numbers`` has the
+    rest: ``amp`` (0 to 1: how strongly the node moves, and its colour), ``state`` (see
+    `viewer.layout.State`).
     """
 
 
 class FlowPaths(Scatter):
     """Curves from (``x``, ``y``) to (``x1``, ``y1``), drawn by a worker below the plot.
 
-    Columns besides these: ``weight`` (0 to 1: thickness), ``mark`` (1: selected, 2: staged),
-    ``size`` (the same for all: a factor on the thickness).
+    Columns besides these: ``size`` (the same for all: a factor on the thickness), ``first`` and
+    ``last`` (the nodes a path stands for). The panel ``strokes`` has the rest: ``weight`` (0 to 1:
+    thickness) and ``staged`` (1: of a node that is to be removed).
     """
 
 
@@ -59,9 +61,11 @@ class PageLink(Model):
     been painted: the credit without which nothing more is sent.
     """
 
+    plain = Bool(default=False)  # the network is drawn with Bokeh's own glyphs
     sent = Int(default=0)
     seen = Int(default=0)
-    stamp = Float(default=0.0)  # when the newest numbers sent were published, Unix time
+    # Of the newest numbers sent: when they were published, read, and sent. Unix time.
+    stamps = List(Float, default=[])
     visible = Bool(default=True)
     theme = String(default="dark")
     width = Int(default=0)  # px, of the network view

@@ -4,6 +4,7 @@
  *   ready        true once the network, its headers and its first numbers have been painted
  *   frames       animation frames so far          sent   updates received so far
  *   age          seconds from publishing to painting of the newest numbers, by the two clocks
+ *   times        [published, read, sent, received, painted] of the newest snapshots, Unix time in ms
  *   parts        the newest data of each HTML part: header, columns, selection, staging, ...
  *   nodes(name)  where the nodes of a layer are on the screen: [{index, last, x, y}, ...]
  */
@@ -71,6 +72,19 @@
     page.ready = page.parts.columns?.layers?.length > 0 && page.network != null
   }
 
+  /* How old the numbers were when they were painted, and where the time went. */
+  const TIMES = 600
+  page.times = []
+  page.lag = 0 // ms from arrival to painting, smoothed: what a slow page leaves out depends on it
+  page.on_painted = (stamps, received) => {
+    const [published, ...others] = stamps.map((stamp) => 1000 * stamp), painted = Date.now()
+    if (published == null || published === page.times.at(-1)?.[0]) return // something else was new
+    page.age = (painted - published) / 1000
+    page.lag += 0.3 * (painted - received - page.lag)
+    page.times.push([published, ...others, received, painted])
+    if (page.times.length > TIMES) page.times.shift()
+  }
+
   addEventListener("DOMContentLoaded", () => {
     for (const [part, data] of Object.entries(page.parts)) page.drawers[part]?.(data, page.models[part])
     set_motion(page.motion)
@@ -106,6 +120,9 @@
     const {link} = page
     link.theme = document.documentElement.dataset.theme
     link.visible = !document.hidden
+    for (const [part, data] of Object.entries(page.parts)) {
+      if (part.startsWith("curves-")) page.drawers[part](data) // now there are models to draw them
+    }
     page.begin_network()
     Bokeh.documents[0].on_event("connection_lost", lost)
   }

@@ -125,10 +125,28 @@
     if (node >= 0) page.send("open", {layer: page.network.value("layer", node)})
   }
 
+  /** Ring and path of a node. */
+  function choose(node) {
+    if (node === page.chosen) return
+    page.chosen = node
+    page.flow?.draw()
+    if (page.network != null) page.network.dirty = true
+  }
+
+  /** A filter was selected elsewhere: shown here, too, before the server's answer confirms it. */
+  page.show_chosen = (name, index) => {
+    const layer = page.parts.columns?.layers?.findIndex((one) => one.name == name) ?? -1, {network} = page
+    for (let node = 0; layer >= 0 && network?.value("layer", node) != null; node++) {
+      if (network.value("layer", node) != layer || network.value("first", node) > index || network.value("last", node) < index) continue
+      choose(node)
+      page.byId("filter").textContent = `filter ${index}`
+      return
+    }
+  }
+
   function select(node) {
-    page.chosen = node // shown at once; the server's answer confirms it
+    choose(node) // shown at once; the server's answer confirms it
     page.also = []
-    page.network.dirty = true
     const value = (name) => page.network.value(name, node)
     page.send("select", {layer: value("layer"), first: value("first"), last: value("last")})
   }
@@ -276,8 +294,10 @@
     page.headers?.forEach((element, i) => element.setAttribute("data-current", i === current))
   }
 
+  page.drawers.strokes = () => page.flow?.draw()
+
   page.drawers.selection = (data) => {
-    page.chosen = data.node
+    choose(data.node)
     page.also = data.also
     page.company = data.company
     page.refresh_tip()

@@ -5,7 +5,7 @@
 (function () {
   "use strict"
   const page = window.revacnn
-  const TWEEN_MS = 600, LEAST_MOVE = 2, STEPS = 24
+  const TWEEN_MS = 600, LAGGING_MS = 100, LEAST_MOVE = 2, STEPS = 24
   const ODD = page.ODD = ["", "dead", "not finite", "identical to another"] // why a filter stands aside
   const shown = page.shown = {picked: [], picked_at: 0, hovered: null, lasso: false, sort: "activation", staged: new Set(), frozen: new Set()}
 
@@ -18,7 +18,11 @@
     constructor(name, canvas) {
       Object.assign(this, {name, canvas, ids: [], n: 0, scale: 1, shift: [0, 0], before: new Map(), data: {}})
       this.ctx = canvas.getContext("2d")
-      new ResizeObserver(() => this.draw()).observe(canvas)
+      this.measure()
+      new ResizeObserver(() => {
+        this.measure()
+        this.draw()
+      }).observe(canvas)
     }
 
     /** New arrays from the server: set out from where everything stands now. */
@@ -39,7 +43,7 @@
         this.before.clear()
         this.whole(false)
       }
-      this.began = page.motion > 0 && this.moves() ? performance.now() : 0
+      this.began = page.motion > 0 && page.lag < LAGGING_MS && this.moves() ? performance.now() : 0
       this.draw()
     }
 
@@ -52,8 +56,11 @@
     }
 
     size() {
-      const {clientWidth: width, clientHeight: height} = this.canvas
-      return [width, height]
+      return this.box
+    }
+    /** Asking the page for a size has it laid out: not to be done for every filter. */
+    measure() {
+      this.box = [this.canvas.clientWidth, this.canvas.clientHeight]
     }
 
     /** The pixels of a thumbnail. */
@@ -101,7 +108,7 @@
     }
 
     draw() {
-      if (this._waiting || this.canvas.offsetParent == null) return
+      if (this._waiting || this.box[0] == 0) return // hidden
       this._waiting = true
       requestAnimationFrame(() => {
         this._waiting = false

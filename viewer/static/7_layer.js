@@ -39,8 +39,8 @@
     aside() {
       return 0
     }
-    growth() {
-      return 1
+    growth(is_hovered) {
+      return is_hovered ? 1.3 : 1
     }
     target(i) {
       if (this.rank == null || this.rank.length != this.n) this.arrange()
@@ -69,6 +69,8 @@
     shown.picked = ids
     shown.picked_at = performance.now()
     draw_all()
+    const {data, row} = views.coefficients ?? {}, first = row?.get(ids[0])
+    if (first != null) page.show_chosen(data.layer, data.indices[first])
     page.send("pick", {ids})
   }
 

@@ -1,14 +1,111 @@
-/* The drawing of the network view, and the link between page and server. Written by hand for
+/* The link between page and server, and the drawing of the network view. Written by hand for
  * Bokeh 3.9: no TypeScript, no node, no bundler; Bokeh serves this file after its own.
  * Private names of Bokeh used here are listed in viewer/bokeh_private.py. */
 (function () {
   "use strict"
-  const load = Bokeh.require
-  const {Scatter, ScatterView} = load("models/glyphs/scatter")
-  const {Model} = load("model")
-  const {ModelEvent} = load("core/bokeh_events")
-  const {register_models} = load("base")
+  const {Model} = Bokeh.require("model")
+  const {ModelEvent} = Bokeh.require("core/bokeh_events")
+  const {register_models} = Bokeh.require("base")
+  const page = window.revacnn ??= {}
 
+  /* -------------------------------------------------------------------- page <-> server links */
+
+  class Command extends ModelEvent {
+    constructor(command, args) {
+      super()
+      this.command = command
+      this.args = args
+    }
+    get event_values() {
+      return {...super.event_values, command: this.command, args: this.args}
+    }
+    static {
+      this.prototype.event_name = "revacnn_command"
+    }
+  }
+
+  class PageLink extends Model {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "PageLink"
+    static {
+      this.define(({Any, Bool, Int, Str}) => ({
+        plain: [Bool, false],
+        sent: [Int, 0],
+        seen: [Int, 0],
+        stamps: [Any, []],
+        visible: [Bool, true],
+        theme: [Str, "dark"],
+        width: [Int, 0],
+        height: [Int, 0],
+        panels: [Any, []],
+      }))
+    }
+    initialize() {
+      super.initialize()
+      page.link = this
+      if (this.plain) page.begin_plain?.()
+      // Painted, not merely received: an answer is the credit for the next frame.
+      const channel = new MessageChannel()
+      channel.port1.onmessage = () => {
+        this.seen = this.sent
+        page.on_painted?.(this.stamps, this._received)
+      }
+      this.connect(this.properties.sent.change, () => {
+        this._received = Date.now()
+        page.on_sent?.()
+        requestAnimationFrame(() => channel.port2.postMessage(null)) // after this frame is painted
+      })
+    }
+    command(name, args = {}) {
+      this.trigger_event(new Command(name, args))
+    }
+  }
+
+  class Panel extends Model {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Panel"
+    static {
+      this.define(({Any, Str}) => ({part: [Str, ""], data: [Any, {}]}))
+    }
+    initialize() {
+      super.initialize()
+      const draw = () => page.draw?.(this.part, plain(this.data), this)
+      this.connect(this.properties.data.change, draw)
+      draw()
+    }
+  }
+
+  /** Maps, which Bokeh makes of Python's dicts, as plain objects. */
+  function plain(value) {
+    if (value instanceof Map) {
+      return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]))
+    }
+    return Array.isArray(value) ? value.map(plain) : value
+  }
+
+  /** A panel with pictures, which the page takes from ``model.atlas`` when ``data`` has changed. */
+  class Sprites extends Panel {
+    static __module__ = "revacnn_glyphs"
+    static __name__ = "Sprites"
+    static {
+      this.define(({Any}) => ({atlas: [Any, null]}))
+    }
+  }
+
+  register_models({PageLink, Panel, Sprites})
+})()
+
+/* A Bokeh in which this cannot be drawn gets the plain drawing: see static/2_plain.js. */
+try {
+  draw_network()
+} catch (error) {
+  console.warn("The network is drawn plainly:", error)
+}
+
+function draw_network() {
+  "use strict"
+  const {Scatter, ScatterView} = Bokeh.require("models/glyphs/scatter")
+  const {register_models} = Bokeh.require("base")
   const page = window.revacnn ??= {}
   Object.assign(page, {motion: page.motion ?? 1, frames: 0, paths_drawn: 0})
 
@@ -49,9 +146,16 @@
     return data instanceof Map ? data.get(name) : data[name]
   }
 
+  /** What changes with every snapshot, as the page was told last; none of another layout. */
+  const NOTHING = {}
+  function told(part, name, length) {
+    const numbers = page.parts?.[part] ?? NOTHING
+    return numbers[name]?.length == length ? numbers : NOTHING
+  }
+
   /* ------------------------------------------------------------------------------- the nodes */
 
-  const TWEEN_MS = 450
+  const TWEEN_MS = 450, SLOW_MS = 45
   const ease = (t) => 1 - (1 - t) ** 3
 
   class JitterScatterView extends ScatterView {
@@ -59,9 +163,9 @@
       super.connect_signals()
       if (this.model !== this.renderer.model.glyph) return // a view for selection or hovering
       page.network = this
-      const loop = () => {
+      const loop = (now) => {
         if (this._removed) return
-        this._animate()
+        this._animate(now)
         this._frame = requestAnimationFrame(loop)
       }
       this._frame = requestAnimationFrame(loop)
@@ -75,8 +179,13 @@
     }
 
     /** Paint the overlay canvas alone, at once: the plot's own throttle would halve the rate. */
-    _animate() {
+    _animate(now) {
       page.frames += 1
+      // Where frames take long, every other one is left to what arrives and to the person's hand.
+      const slow = now - this._last > SLOW_MS
+      this._last = now
+      this._skipped = slow && !this._skipped
+      if (this._skipped) return
       if (moving() || this._tween != null || this.dirty) {
         this.dirty = false
         const {plot_view} = this.renderer
@@ -124,8 +233,16 @@
       return [X, Y, S]
     }
 
-    _jitter(X, Y, S) {
-      const amp = column(this, "amp"), phase = column(this, "phase"), bar = column(this, "bar")
+    /** Amplitude and state of every node; all still and normal before the first numbers. */
+    _numbers(n) {
+      const {amp, state} = told("numbers", "amp", n)
+      if (amp != null) return [amp, state]
+      if (this._still?.length != n) this._still = new Uint8Array(n)
+      return [this._still, this._still]
+    }
+
+    _jitter(X, Y, S, amp) {
+      const phase = column(this, "phase"), bar = column(this, "bar")
       const t = performance.now() / 1000, n = X.length, {motion} = page
       if (!moving()) return
       for (let i = 0; i < n; i++) {
@@ -141,9 +258,9 @@
       this._retarget()
       this.rest = {sx, sy, size}
       const [X, Y, S] = this._places(sx, sy, size)
-      this._jitter(X, Y, S)
+      const [amp, state] = this._numbers(X.length), bar = column(this, "bar")
+      this._jitter(X, Y, S, amp)
       const theme = THEMES[theme_name()], zoom = this._zoom()
-      const state = column(this, "state"), amp = column(this, "amp"), bar = column(this, "bar")
       const buckets = Array.from({length: STEPS}, () => []), special = []
       for (const i of indices) {
         if (state[i] == STATE.normal) buckets[Math.min(STEPS - 1, amp[i] * STEPS | 0)].push(i)
@@ -244,7 +361,7 @@
 
     /** A value of node i. */
     value(name, i) {
-      return column(this, name)?.[i]
+      return (page.parts.numbers?.[name] ?? column(this, name))?.[i]
     }
   }
 
@@ -325,14 +442,21 @@
 
   const WORKER = `
     ${draw_paths}
-    let canvas, ctx
+    let canvas, ctx, place = {}
     onmessage = ({data}) => {
-      if (data.canvas) { canvas = data.canvas; ctx = canvas.getContext("2d") }
-      else { draw_paths(canvas, ctx, data); requestAnimationFrame(() => postMessage("drawn")) }
+      if (data.canvas) {
+        canvas = data.canvas
+        ctx = canvas.getContext("2d")
+        return
+      }
+      if (data.place) place = data.place
+      draw_paths(canvas, ctx, {...place, ...data.look})
+      requestAnimationFrame(() => postMessage("drawn"))
     }`
 
   class FlowPathsView extends ScatterView {
     _start() {
+      page.flow = this
       const canvas = this._canvas = document.createElement("canvas")
       canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
       this.renderer.plot_view.canvas_view.underlays_el.append(canvas)
@@ -346,23 +470,35 @@
       this._worker.onmessage = () => {
         page.paths_drawn += 1
         this._busy = false
-        if (this._next != null) this._post(this._next)
+        if (this._waiting) this.draw()
       }
       const offscreen = canvas.transferControlToOffscreen()
       this._worker.postMessage({canvas: offscreen}, [offscreen])
     }
 
-    /** Hand over a request; while one is being drawn, only the newest waits. */
-    _post(request) {
+    /** Have the paths drawn as they are now; while they are being drawn, once more afterwards. */
+    draw() {
+      if (this._place == null) return
+      this._waiting = this._busy
+      if (this._busy) return
+      const look = this._look(), place = this._placed ? null : this._place
       if (this._worker == null) {
-        draw_paths(this._canvas, this._context, request)
+        draw_paths(this._canvas, this._context, {...this._place, ...look})
         page.paths_drawn += 1
-      } else if (this._busy) this._next = request
-      else {
-        this._next = null
-        this._busy = true
-        this._worker.postMessage(request)
+        return
       }
+      this._busy = this._placed = true
+      this._worker.postMessage({place, look}) // the places go along when they are new
+    }
+
+    /** Thickness and marks: 2 staged, 1 of the selected node. */
+    _look() {
+      const n = this._place.x.length, {weight, staged} = told("strokes", "weight", n)
+      const first = column(this, "first"), last = column(this, "last"), mark = new Uint8Array(n)
+      for (let i = 0; i < n; i++) {
+        mark[i] = first[i] <= page.chosen && page.chosen <= last[i] ? 1 : staged?.[i] ? 2 : 0
+      }
+      return {mark, weight: weight ?? new Float32Array(n), light: theme_name() == "light"}
     }
 
     remove() {
@@ -371,19 +507,20 @@
       super.remove()
     }
 
+    /** Bokeh has mapped the places: paths are drawn when those, or the theme, have changed. */
     _paint(_ctx, _indices, data) {
       if (this._canvas == null) this._start()
       const {sx, sy, size} = {...this, ...data}
       const {plot_view, xscale, yscale} = this.renderer
       const {canvas_view, frame} = plot_view, {x_range, y_range} = plot_view.model
       const {width, height} = canvas_view.bbox
-      const weight = column(this, "weight"), mark = column(this, "mark"), light = theme_name() == "light"
-      const key = [weight, mark, column(this, "x1"), width, height, light, x_range.start, x_range.end,
+      const key = [column(this, "x1"), width, height, theme_name(), x_range.start, x_range.end,
                    y_range.start, y_range.end]
       if (this._key != null && key.every((value, i) => value === this._key[i])) return
       this._key = key
-      this._post({
-        width, height, light,
+      this._placed = false
+      this._place = {
+        width, height,
         scale: sx.length > 0 ? size.get(0) : 1,
         ratio: canvas_view.pixel_ratio,
         zoom: frame.bbox.width / Math.abs(x_range.end - x_range.start),
@@ -391,11 +528,10 @@
         y: new Float32Array(sy),
         x1: new Float32Array(xscale.v_compute(column(this, "x1"))),
         y1: new Float32Array(yscale.v_compute(column(this, "y1"))),
-        weight: new Float32Array(weight),
-        mark: new Uint8Array(mark),
         middle: yscale.compute((y_range.start + y_range.end) / 2),
         box: [frame.bbox.x, frame.bbox.y, frame.bbox.width, frame.bbox.height],
-      })
+      }
+      this.draw()
     }
   }
 
@@ -407,84 +543,5 @@
     }
   }
 
-  /* -------------------------------------------------------------------- page <-> server links */
-
-  class Command extends ModelEvent {
-    constructor(command, args) {
-      super()
-      this.command = command
-      this.args = args
-    }
-    get event_values() {
-      return {...super.event_values, command: this.command, args: this.args}
-    }
-    static {
-      this.prototype.event_name = "revacnn_command"
-    }
-  }
-
-  class PageLink extends Model {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "PageLink"
-    static {
-      this.define(({Any, Bool, Float, Int, Str}) => ({
-        sent: [Int, 0],
-        seen: [Int, 0],
-        stamp: [Float, 0],
-        visible: [Bool, true],
-        theme: [Str, "dark"],
-        width: [Int, 0],
-        height: [Int, 0],
-        panels: [Any, []],
-      }))
-    }
-    initialize() {
-      super.initialize()
-      page.link = this
-      // Painted, not merely received: an answer is the credit for the next frame.
-      this.connect(this.properties.sent.change, () => {
-        page.on_sent?.()
-        requestAnimationFrame(() => {
-          this.seen = this.sent
-          page.age = Date.now() / 1000 - this.stamp // true where both clocks are the same one
-        })
-      })
-    }
-    command(name, args = {}) {
-      this.trigger_event(new Command(name, args))
-    }
-  }
-
-  class Panel extends Model {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "Panel"
-    static {
-      this.define(({Any, Str}) => ({part: [Str, ""], data: [Any, {}]}))
-    }
-    initialize() {
-      super.initialize()
-      const draw = () => page.draw?.(this.part, plain(this.data), this)
-      this.connect(this.properties.data.change, draw)
-      draw()
-    }
-  }
-
-  /** Maps, which Bokeh makes of Python's dicts, as plain objects. */
-  function plain(value) {
-    if (value instanceof Map) {
-      return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]))
-    }
-    return Array.isArray(value) ? value.map(plain) : value
-  }
-
-  /** A panel with pictures, which the page takes from ``model.atlas`` when ``data`` has changed. */
-  class Sprites extends Panel {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "Sprites"
-    static {
-      this.define(({Any}) => ({atlas: [Any, null]}))
-    }
-  }
-
-  register_models({JitterScatter, FlowPaths, PageLink, Panel, Sprites})
-})()
+  register_models({JitterScatter, FlowPaths})
+}

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from viewer.pacing import LOST, PERIOD, Pace
+
+
+def test_nothing_is_sent_before_the_page_has_answered() -> None:
+    pace = Pace()
+    assert pace.wait(0.0, numbers=True) == 0
+    pace.sent(0.0, numbers=True)
+    assert pace.wait(1.0, numbers=True) is None
+    pace.answered(1.0)
+    assert pace.wait(1.0, numbers=True) == 0
+
+
+def test_an_answer_that_does_not_come_is_given_up() -> None:
+    pace = Pace()
+    pace.sent(0.0, numbers=True)
+    assert pace.wait(LOST - 0.1, numbers=False) is None
+    assert pace.wait(LOST, numbers=False) == 0
+
+
+@pytest.mark.parametrize("hz", [10, 50, 200])
+def test_numbers_are_sent_so_often_on_average(hz: int) -> None:
+    pace, frames = Pace(), 0
+    for i in range(10 * hz):
+        now = i / hz
+        if pace.wait(now, numbers=True) == 0:
+            pace.sent(now, numbers=True)
+            pace.answered(now + 0.004)
+            frames += 1
+    assert frames <= 10 / PERIOD + 2
+    assert frames >= 99
+
+
+def test_numbers_at_ten_a_second_never_wait_even_if_they_come_unevenly() -> None:
+    pace = Pace()
+    for i in range(100):
+        now = i * 0.1 + (0.02 if i % 2 else 0.0)
+        assert pace.wait(now, numbers=True) == 0
+        pace.sent(now, numbers=True)
+        pace.answered(now + 0.03)
+
+
+def test_a_frame_without_numbers_does_not_hold_up_the_next_numbers() -> None:
+    pace = Pace()
+    pace.sent(0.0, numbers=True)
+    pace.answered(0.01)
+    assert pace.wait(0.02, numbers=False) == pytest.approx(0.02)
+    pace.sent(0.09, numbers=False)
+    pace.answered(0.095)
+    assert pace.wait(0.1, numbers=True) == 0
+
+
+def test_a_page_that_lags_gets_fewer_charts() -> None:
+    def charts(lag: float) -> int:
+        pace, count = Pace(), 0
+        for i in range(100):
+            now = 0.1 * i
+            pace.sent(now, numbers=True)
+            pace.answered(now + lag)
+            count += pace.charts_due(now)
+        return count
+
+    assert charts(0.01) == 100
+    assert 20 < charts(0.09) < 45

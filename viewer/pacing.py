@@ -1,0 +1,50 @@
+"""When the next frame may be sent to a page: on credit, and so often on average."""
+
+from __future__ import annotations
+
+__all__ = ["Pace"]
+
+PERIOD = 0.08  # s between frames with new numbers, on average: a training at 10 Hz never waits
+SLACK = 0.04  # s: numbers that come a little early need not wait
+APART = 0.04  # s from any frame to one that brings no new numbers
+LOST = 5.0  # s; an answer that takes longer is not coming
+CHART_SHARE = 3.0  # charts wait this many times as long as a frame takes to be painted
+MEMORY = 0.3  # weight of the newest answer in the mean
+
+
+class Pace:
+    """The credit of one page. Time is passed in, in seconds of any one clock.
+
+    Attributes:
+        lag: seconds from sending a frame to its being painted, smoothed.
+    """
+
+    def __init__(self) -> None:
+        self.lag = 0.0
+        self._due = self._sent_at = self._charts_at = float("-inf")
+        self._waiting = False
+
+    def wait(self, now: float, *, numbers: bool) -> float | None:
+        """Seconds until a frame, with new numbers or without, may be sent; None: no credit."""
+        if self._waiting and now - self._sent_at < LOST:
+            return None
+        return max(0.0, (self._due if numbers else self._sent_at + APART) - now)
+
+    def sent(self, now: float, *, numbers: bool) -> None:
+        """A frame has been sent."""
+        self._sent_at, self._waiting = now, True
+        if numbers:  # the average is kept: what was sent early is paid for by the next
+            self._due = min(max(self._due, now - SLACK), now) + PERIOD
+
+    def answered(self, now: float) -> None:
+        """The page has painted what it was sent."""
+        if self._waiting:
+            self._waiting = False
+            self.lag += MEMORY * (now - self._sent_at - self.lag)
+
+    def charts_due(self, now: float) -> bool:
+        """Whether a chart may go with this frame: a page that lags gets fewer."""
+        if now - self._charts_at < max(PERIOD, CHART_SHARE * self.lag) - SLACK:
+            return False
+        self._charts_at = now
+        return True
