@@ -16,7 +16,13 @@ from revacnn_lightning.details import NOTHING, Forward, Images, shown_image
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.requests import Inspect
-from revacnn_lightning.telemetry.attribution import Attribution, Examined, attribute, examine
+from revacnn_lightning.telemetry.attribution import (
+    Attribution,
+    Examined,
+    attribute,
+    captum_methods,
+    examine,
+)
 from revacnn_lightning.telemetry.exciting import MOST, Finds, Responses
 from revacnn_lightning.telemetry.pictures import half
 from revacnn_lightning.telemetry.receptive import Box
@@ -99,6 +105,7 @@ class Looking:
             raise Refused(f"there is no convolution {request.layer} (any more)")
         if not 0 <= request.filter < widths[request.layer]:
             raise Refused(f"{request.layer} has the filters 0 to {widths[request.layer] - 1}")
+        captum_methods()  # loaded now: that takes its time once, and is no cost of a batch
         key = request.layer, request.filter
         known = self._inspected.pop(key, None) or _Inspected(0.0)
         if request.image != known.index:

@@ -25,7 +25,7 @@ from revacnn_lightning.telemetry.receptive import Box, Field, path_between, rece
 from revacnn_lightning.telemetry.statistics import Conv
 from revacnn_lightning.telemetry.undisturbed import undisturbed
 
-__all__ = ["Attribution", "Examined", "attribute", "examine"]
+__all__ = ["Attribution", "Examined", "attribute", "captum_methods", "examine"]
 
 Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> whatever the model gives
 
@@ -216,7 +216,7 @@ def attribute(
     response = _Response(model, forward, examined, index)
     found: list[Tensor] = []
     refused = examined.refused
-    methods = () if refused else _captum()
+    methods = () if refused else captum_methods()
     if methods is None:
         methods, refused = (), NO_CAPTUM
     with undisturbed(model, device), warnings.catch_warnings():
@@ -231,7 +231,7 @@ def attribute(
     return Attribution(response.value, box, deconvolution, guided, refused)
 
 
-def _captum() -> tuple[Any, ...] | None:
+def captum_methods() -> tuple[Any, ...] | None:
     """Both methods; None where captum is not installed. It is loaded here, on first need."""
     try:
         from captum.attr import Deconvolution, GuidedBackprop

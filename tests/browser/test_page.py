@@ -83,7 +83,7 @@ def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) 
         "  const column = (of) => source.data.get?.(of) ?? source.data[of];"
         "  return column('layer').length == 3 && column('value')[2].length > 3"
         "    && column('value')[2].length == column('step')[2].length"
-        "    && Math.max(...column('value')[2]) > 0 })"
+        "    && column('value')[2][0] > 0 && column('value')[2][0] != column('value')[1][0] })"
     )
 
 

@@ -227,7 +227,7 @@ def test_filters_that_are_silent_for_long_are_dead(world: World, tab: Tab, hub: 
     assert hub.state is not None
     ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
     hub.training.dead.add(ids[8])
-    hub.training.base[ids[8]][:] = (1e-7, 0.0, 0.1)
+    hub.training.silence(ids[8])
     hub.train(40)
 
     (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")

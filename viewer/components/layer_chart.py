@@ -53,7 +53,7 @@ class LayerChart(Chart):
         )
         self.sampled = Label(
             x=4, y=2, x_units="screen", y_units="screen", text="",
-            text_font_size="9.5px", text_font=value(FONT),
+            text_font_size="9.5px", text_font=FONT,
         )  # fmt: skip
         self.root.add_layout(self.sampled)
         self._drawn = 0.0

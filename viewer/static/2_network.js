@@ -145,8 +145,8 @@
   }
 
   function select(node) {
-    choose(node) // shown at once; the server's answer confirms it
     page.also = []
+    choose(node) // shown at once; the server's answer confirms it
     const value = (name) => page.network.value(name, node)
     page.send("select", {layer: value("layer"), first: value("first"), last: value("last")})
   }

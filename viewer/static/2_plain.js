@@ -88,7 +88,7 @@
 
     colour(amp, state, n) {
       const [fill, line, alpha, line_alpha, width] = ["color", "line", "alpha", "line_alpha", "line_width"].map((name) => column(this.source, name))
-      const marks = MARKS[theme()], steps = colours[theme()], company = new Set(page.company ?? [])
+      const marks = MARKS[theme()], steps = colours[theme()], company = new Set([...(page.company ?? []), ...(page.also ?? [])])
       const of = {[STATE.fresh]: marks.fresh, [STATE.staged]: marks.staged, [STATE.together]: marks.staged}
       for (let i = 0; i < n; i++) {
         const gone = state[i] == STATE.absent, dead = state[i] == STATE.dead, ringed = i == page.chosen || i == page.hovered || company.has(i)

@@ -6,7 +6,8 @@
   function draw(name, {step, value, color, layer, width}) {
     const source = Bokeh.documents[0]?.get_model_by_name(`${name}_curves`)
     if (source == null || value == null) return
-    const n = step.length, rows = layer.map((_, i) => value.subarray(i * n, (i + 1) * n))
+    const n = step.length, flat = new Float32Array(value) // a plain one: its parts are views of it
+    const rows = layer.map((_, i) => flat.subarray(i * n, (i + 1) * n))
     const data = {step: rows.map(() => step), value: rows, color, layer, width}
     source.setv({data}, {sync: false})
   }

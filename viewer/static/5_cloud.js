@@ -56,11 +56,11 @@
     }
 
     size() {
-      return this.box
+      return this.extent
     }
     /** Asking the page for a size has it laid out: not to be done for every filter. */
     measure() {
-      this.box = [this.canvas.clientWidth, this.canvas.clientHeight]
+      this.extent = [this.canvas.clientWidth, this.canvas.clientHeight]
     }
 
     /** The pixels of a thumbnail. */
@@ -108,7 +108,7 @@
     }
 
     draw() {
-      if (this._waiting || this.box[0] == 0) return // hidden
+      if (this._waiting || this.extent[0] == 0) return // hidden
       this._waiting = true
       requestAnimationFrame(() => {
         this._waiting = false
