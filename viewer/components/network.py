@@ -79,6 +79,7 @@ class NetworkView:
         )  # fmt: skip
         if self.plain is not None:
             self.plain.add_to(plot)
+            plot.tags = [self.source, self.flow]  # no glyph draws them, but the page reads them
             return plot
         plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
         # The overlay has a canvas of its own: moving nodes repaint nothing else.
