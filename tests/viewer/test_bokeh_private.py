@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
 from tornado.ioloop import IOLoop
 
+from tests.viewer.loops import run
 from viewer import bokeh_private, glyphs
 
 STATIC = Path(bokeh_private.__file__).parent / "static"
@@ -108,10 +108,10 @@ def test_all_changes_of_a_callback_are_one_message(
         raise ArithmeticError
 
     for callback in (build, change):
-        asyncio.run(server.with_document_locked(callback))
+        run(server.with_document_locked(callback))
     with pytest.raises(ArithmeticError):
-        asyncio.run(server.with_document_locked(fail))
-    asyncio.run(server.with_document_locked(change))
+        run(server.with_document_locked(fail))
+    run(server.with_document_locked(change))
     assert [len(message.content["events"]) for message in handler.messages] == [2, 3, 3]
     assert handler.at_once == [False, True] * 3
 

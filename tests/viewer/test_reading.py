@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.viewer.loops import run
 from tests.viewer.processes import training
 from viewer import runs as runs_module
 from viewer.hub import Hub
@@ -67,7 +68,7 @@ def test_every_snapshot_is_read_when_it_comes_and_not_by_looking_often(runtime: 
         return seen
 
     with training(runtime, "--net", "digits", "--hz", "20"):
-        numbers, reads = asyncio.run(follow())
+        numbers, reads = run(follow())
     assert numbers >= 20
     assert reads <= 3 * numbers + 10  # about two for each: when it comes, and once after
 
@@ -87,4 +88,4 @@ def test_what_is_closed_is_waited_on_no_more(runtime: Path) -> None:
         runs.close()
 
     with training(runtime, "--net", "digits"):
-        asyncio.run(follow())
+        run(follow())
