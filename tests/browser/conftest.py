@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser import chromium as browsers
+
+PATIENCE = 90_000  # milliseconds; machines that run tests may be busy
+expect.set_options(timeout=PATIENCE)
 
 # What the browser and Bokeh say when a test ends their server, perhaps in the middle of a message;
 # not an error of the page.
@@ -38,7 +42,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: note("error", str(error)))
         page.on("console", lambda message: note(message.type, message.text))
         page.goto(address)

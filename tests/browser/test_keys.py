@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.test_page import click_node, ready, width
 from tests.viewer.processes import server, training
@@ -44,7 +45,7 @@ def test_a_filter_is_changed_by_keys_alone(address: str, open_page: Any) -> None
     page.wait_for_function("revacnn.parts.inspector.layer == 'conv2'")
     page.keyboard.press("f")
     page.wait_for_selector("#staging .row[data-plan=planned]")
-    assert "Freeze conv2" in page.inner_text("#staging")
+    expect(page.locator("#staging")).to_contain_text("Freeze conv2")
     page.keyboard.press("Escape")
     page.wait_for_selector("#staging", state="hidden")
     page.keyboard.press("+")

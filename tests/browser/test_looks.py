@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.viewer.processes import server, training
 
@@ -22,7 +23,6 @@ def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def page(alexnet: str, open_page: Any) -> Any:
     page = open_page(alexnet, reduced_motion="reduce", viewport={"width": 1680, "height": 960})
-    page.set_default_timeout(60_000)
     page.wait_for_function("window.revacnn?.ready === true")
     return page
 
@@ -44,8 +44,8 @@ def test_the_pane_shows_nine_images_and_what_in_the_input_excites_the_filter(pag
     assert page.evaluate("revacnn.parts.looks?.finds") is None  # asked for only when it is open
     page.click("button[data-pane=looks]")
     page.wait_for_function("document.querySelectorAll('#finds canvas').length == 9")
-    assert page.locator("#finds .words b").first.inner_text() == "5.00"
-    assert "12×12" in page.locator("#finds-facts").inner_text()
+    expect(page.locator("#finds .words b").first).to_have_text("5.00")
+    expect(page.locator("#finds-facts")).to_contain_text("12×12")
     captions = page.locator("#reasons figcaption").all_inner_texts()
     assert captions == ["input", "response 3.25", "deconvolution", "guided backprop"]
     for picture in ["#finds li", *(f"#reasons figure:nth-child({n})" for n in (1, 2, 3, 4))]:
@@ -66,7 +66,7 @@ def test_pointing_enlarges_and_the_selection_and_the_image_are_followed(page: An
     page.wait_for_function("document.querySelectorAll('#finds canvas').length == 9")
     page.hover("#finds li:nth-child(2) .picture")
     page.wait_for_selector("#tip[data-of=looks]:not([hidden]) canvas")
-    assert "response 4.60" in page.locator("#tip").inner_text()
+    expect(page.locator("#tip")).to_contain_text("response 4.60")
     page.hover("#layer")
     page.wait_for_selector("#tip", state="hidden")
     before = page.evaluate("[...revacnn.parts.looks.guided]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.viewer.processes import server, training, wait_for
 
@@ -60,11 +62,11 @@ def pixels(page: Any) -> bytes:
 
 def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
-    assert page.inner_text("#model") == "DigitsNet"
+    expect(page.locator("#model")).to_have_text("DigitsNet")
     assert page.get_attribute("#dot", "data-kind") == "training"
     for name in ("conv1", "conv2", "conv3"):
         assert len(nodes(page, name)) == width(page, name)
-    assert "conv1" in page.inner_text(".column >> nth=0")
+    expect(page.locator(".column >> nth=0")).to_contain_text("conv1")
     before = page.evaluate("[revacnn.frames, revacnn.sent]")
     first = pixels(page)
     wait_for(lambda: pixels(page) != first, what="movement")
@@ -106,11 +108,11 @@ def test_hovering_tells_and_a_click_selects(digits: str, open_page: Any) -> None
     node = nodes(page, "conv2")[4]
     page.mouse.move(node["x"] + 1, node["y"] + 1)
     page.wait_for_selector("#tip:not([hidden])")
-    assert "conv2 · filter 4" in page.inner_text("#tip")
-    assert "mean |∇|" in page.inner_text("#tip")
+    expect(page.locator("#tip")).to_contain_text("conv2 · filter 4")
+    expect(page.locator("#tip")).to_contain_text("mean |∇|")
     click_node(page, "conv2", 4)
-    assert page.inner_text("#layer") == "conv2"
-    assert page.inner_text("#filter").startswith("filter 4")
+    expect(page.locator("#layer")).to_have_text("conv2")
+    expect(page.locator("#filter")).to_have_text(re.compile("^filter 4"))
     page.keyboard.press("ArrowDown")
     page.wait_for_function("revacnn.parts.selection.index == 5")
     page.keyboard.press("ArrowLeft")
@@ -123,7 +125,7 @@ def test_a_resting_pointer_shows_what_goes_together(tmp_path: Path, open_page: A
         node = nodes(page, "layer1.0.conv2")[9]
         page.mouse.move(node["x"], node["y"])
         page.wait_for_selector("#tip .company")
-        assert "goes together with" in page.inner_text("#tip")
+        expect(page.locator("#tip")).to_contain_text("goes together with")
         assert len(page.evaluate("revacnn.company")) == 3
         assert page.is_hidden("#staging")
 
@@ -134,8 +136,8 @@ def test_remove_a_filter(digits: str, open_page: Any) -> None:
     click_node(page, "conv2", 6)
     page.keyboard.press("Delete")
     page.wait_for_selector("#staging .row[data-plan=planned]")
-    assert "Remove conv2 · filter 6 at the next batch" in page.inner_text("#staging")
-    assert "parameters" in page.inner_text("#staging .detail")
+    expect(page.locator("#staging")).to_contain_text("Remove conv2 · filter 6 at the next batch")
+    expect(page.locator("#staging .detail")).to_contain_text("parameters")
     page.wait_for_function("revacnn.nodes('conv2')[6].state == 3")
     page.keyboard.press("Escape")
     page.wait_for_selector("#staging", state="hidden")
@@ -144,8 +146,8 @@ def test_remove_a_filter(digits: str, open_page: Any) -> None:
     page.click("#staging button.apply")
     page.wait_for_selector("#reply[data-state=applied]")
     page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before - 1)
-    assert f"conv2: {before - 1} filters" in page.inner_text("#reply")
-    assert "applied at batch" in page.inner_text("#records li >> nth=0")
+    expect(page.locator("#reply")).to_contain_text(f"conv2: {before - 1} filters")
+    expect(page.locator("#records li >> nth=0")).to_contain_text("applied at batch")
 
 
 def test_add_filters_with_the_buttons_of_the_header(digits: str, open_page: Any) -> None:
@@ -155,7 +157,7 @@ def test_add_filters_with_the_buttons_of_the_header(digits: str, open_page: Any)
     more.click()
     more.click()
     page.wait_for_selector("#staging .row[data-plan=planned]")
-    assert "2 filters to conv1" in page.inner_text("#staging")
+    expect(page.locator("#staging")).to_contain_text("2 filters to conv1")
     page.click("#staging button.apply")
     page.wait_for_function("(n) => revacnn.nodes('conv1').length == n", arg=before + 2)
     states = [node["state"] for node in nodes(page, "conv1")]
@@ -169,7 +171,7 @@ def test_refusals_are_shown_before_and_after_apply(digits: str, open_page: Any) 
         page.keyboard.press("Delete")
         page.wait_for_function("(n) => revacnn.nodes('conv1')[n].state == 3", arg=index)
     page.wait_for_selector("#staging .row[data-plan=refused]")
-    assert "left without filters" in page.inner_text("#staging .detail")
+    expect(page.locator("#staging .detail")).to_contain_text("left without filters")
     assert page.is_disabled("#staging button.apply")
     page.click("#staging button.undo")
     page.wait_for_selector("#staging", state="hidden")
@@ -207,7 +209,7 @@ def test_dark_and_light(digits: str, open_page: Any) -> None:
     assert page.evaluate(colour) != light
     tick = "Bokeh.documents[0].get_model_by_name('loss').xaxis?.[0]?.major_label_text_color ?? ''"
     page.wait_for_function(
-        "Bokeh.documents[0].get_model_by_name('loss').title.text_color == '#c7d3e3'", timeout=5000
+        "Bokeh.documents[0].get_model_by_name('loss').title.text_color == '#c7d3e3'"
     )
     assert isinstance(page.evaluate(tick), str)
     page.reload()
@@ -237,7 +239,7 @@ def test_looking_back_and_returning(digits: str, open_page: Any) -> None:
     box = page.locator("#time").bounding_box()
     page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
     page.wait_for_function("revacnn.parts.timeline.live === false")
-    assert page.inner_text("#moment").startswith("batch")
+    expect(page.locator("#moment")).to_have_text(re.compile("^batch"))
     first = page.evaluate("revacnn.network.value('gradient', 0)")
     time.sleep(0.5)
     assert page.evaluate("revacnn.network.value('gradient', 0)") == first

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.viewer.processes import server, training
 
@@ -52,7 +53,6 @@ def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def page(alexnet: str, open_page: Any) -> Any:
     """The panel of the first layer, laid out, without motion."""
     page = open_page(alexnet, reduced_motion="reduce", viewport={"width": 1680, "height": 960})
-    page.set_default_timeout(60_000)  # the first layout waits for the worker to warm up
     page.wait_for_function("window.revacnn?.ready === true")
     page.wait_for_function(LAID_OUT)
     return page
@@ -109,7 +109,7 @@ def test_a_click_selects_everywhere(page: Any) -> None:
     selected(page, [id_])
     index = page.evaluate("(id) => revacnn.views.coefficients.ids.indexOf(id)", id_)
     page.wait_for_function("(i) => revacnn.parts.selection.index == i", arg=index)
-    assert page.inner_text("#filter") == f"filter {index}"
+    expect(page.locator("#filter")).to_have_text(f"filter {index}")
     for view in CLOUDS:
         assert page.evaluate("(view) => revacnn.views[view].picked()", view) == [id_]
 
@@ -120,7 +120,7 @@ def test_hovering_names_and_enlarges(page: Any) -> None:
     page.wait_for_selector("#tip:not([hidden]) canvas.enlarged")
 
     index = page.evaluate("(id) => revacnn.views.activations.ids.indexOf(id)", id_)
-    assert f"features.0 · filter {index}" in page.inner_text("#tip")
+    expect(page.locator("#tip")).to_contain_text(f"features.0 · filter {index}")
     page.mouse.move(5, 5)
     page.wait_for_selector("#tip", state="hidden")
 
@@ -139,7 +139,7 @@ def test_several_are_selected_by_box_or_lasso_and_removed(page: Any, shape: str)
     page.mouse.up()
 
     page.wait_for_function("revacnn.parts.panel.selected.length == 64")
-    assert "and 63 more" in page.inner_text("#filter")
+    expect(page.locator("#filter")).to_contain_text("and 63 more")
     page.keyboard.press("Delete")
     page.wait_for_selector("#staging .row[data-plan=refused]")  # the last filter must stay
     page.keyboard.press("Escape")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.test_page import nodes, ready, width
 from tests.viewer.processes import server, training
@@ -27,8 +28,8 @@ def test_before_any_run_the_page_says_how_to_start_one(tmp_path: Path, open_page
     with server(tmp_path) as address:
         page = open_page(address)
         page.wait_for_selector("#empty:not([hidden])")
-        assert "callbacks=[ReVACNN()]" in page.inner_text("#empty")
-        assert "No training is running" in page.inner_text("#problem")
+        expect(page.locator("#empty")).to_contain_text("callbacks=[ReVACNN()]")
+        expect(page.locator("#problem")).to_contain_text("No training is running")
         with training(tmp_path, "--net", "digits"):
             ready(page)
             assert page.is_hidden("#empty")
@@ -45,8 +46,10 @@ def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
             process.wait()
             page.wait_for_selector("#dot[data-kind=gone]")
         told = "without a word; last heard "
-        assert re.search(told + r"\d\d:\d\d:\d\d at batch \d+", page.inner_text("#ended"))
-        assert told in page.inner_text("#run-state")
+        expect(page.locator("#ended")).to_contain_text(
+            re.compile(told + r"\d\d:\d\d:\d\d at batch \d+")
+        )
+        expect(page.locator("#run-state")).to_contain_text(told)
         assert page.is_hidden("#ended .next")
         assert page.get_attribute("#add", "aria-disabled") == "true"
         assert page.is_hidden("#controls")
@@ -56,7 +59,7 @@ def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
             node = nodes(page, "conv2")[3]
             page.mouse.click(node["x"], node["y"])
             page.wait_for_function("revacnn.parts.inspector.layer == 'conv2'")
-            assert "AlexNet" in page.inner_text("#ended .next")
+            expect(page.locator("#ended .next")).to_contain_text("AlexNet")
             before = run_of(page)
             page.click("#ended .next")
             page.wait_for_function("revacnn.nodes('features.0').length == 64")
@@ -68,7 +71,9 @@ def test_a_run_that_has_finished_says_so(tmp_path: Path, open_page: Any) -> None
     with training(tmp_path, "--net", "digits", "--end-after", "12"), server(tmp_path) as address:
         page = ready(open_page(address))
         page.wait_for_selector("#ended[data-kind=finished]")
-        assert re.search(r"DigitsNet finished at batch \d+", page.inner_text("#ended"))
+        expect(page.locator("#ended")).to_contain_text(
+            re.compile(r"DigitsNet finished at batch \d+")
+        )
         page.reload()  # the server still holds what it has seen
         page.wait_for_selector("#ended[data-kind=finished]")
         page.wait_for_function("revacnn.nodes('conv2').length == 16")
@@ -96,7 +101,7 @@ def test_two_runs_in_two_tabs_and_a_reload_stays(tmp_path: Path, open_page: Any)
             other.click("#staging button.apply")
             other.wait_for_selector("#reply[data-state=applied]")
             assert one.is_hidden("#reply")
-            assert "Nothing changed yet" in one.inner_text("#records")
+            expect(one.locator("#records")).to_contain_text("Nothing changed yet")
 
 
 def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
@@ -107,7 +112,7 @@ def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
             page = ready(open_page(address))
             run, port = run_of(page), address.split(":")[2].split("/")[0]
         page.wait_for_function("revacnn.waiting === true")
-        assert "waiting" in page.inner_text("#run-state")
+        expect(page.locator("#run-state")).to_contain_text("waiting")
         with training(tmp_path, "--net", "alexnet"), server(tmp_path, port=int(port)):
             page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")
             assert run_of(page) == run

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "") -> None:
     """Wait until the condition holds, and fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
