@@ -28,7 +28,8 @@ from .components.metric_chart import MetricChart
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
 from .components.timeline import Timeline
-from .glyphs import Command, PageLink, Panel
+from .frames import Panel, pack
+from .glyphs import Command, PageLink
 from .hub import Hub
 from .pacing import Pace
 from .palette import PALETTES, theme
@@ -44,6 +45,9 @@ LOOK_SECONDS = 0.25  # how often things are looked at that come without a messag
 
 class Page:
     """Everything of one tab. Lives as long as its document.
+
+    Attributes:
+        sent: frames sent so far that the page answers.
 
     ``hub`` is of the run to begin with; ``runs`` and ``wanted`` are those of `Choice`.
     """
@@ -84,6 +88,8 @@ class Page:
             FilterGradient(tab, marks.source),
             FilterActivation(tab, marks.source),
         ]
+        self.sent = 0
+        self._panels: list[Panel] = []
         self._pace = Pace()
         self._looked_at = 0.0
         self._asked_for = False
@@ -99,18 +105,17 @@ class Page:
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
         document.theme = theme(self.tab.palette)
-        panels: list[Panel] = []
         for component in self.components:
-            panels += getattr(component, "panels", ())
+            self._panels += getattr(component, "panels", ())
             if isinstance(component.root, Panel):
-                panels.append(component.root)
+                self._panels.append(component.root)
             elif not isinstance(component, TimeMarks):
                 document.add_root(component.root)
-        self.link.panels = panels
         document.add_root(self.link)
         self.tab.update()
         for component in self.components:
             component.update()
+        self._send()
         self._remember(time.monotonic())
         if self._runs is not None:
             self._runs.watchers.add(self)
@@ -146,8 +151,8 @@ class Page:
         self._remember(now)
         changed = [component.update() for component in (*self.fast, *self._charts(now))]
         if any(changed):
-            self._tell_times()
-            self.link.sent += 1
+            self.sent += 1
+            self._send()
             self._pace.sent(now, numbers=numbers)
 
     def _remember(self, now: float) -> None:
@@ -167,19 +172,22 @@ class Page:
     def _is_due(self, now: float) -> bool:
         """At once when the run has told something new; else now and then, for what time changes.
 
-        Nothing is ever due in a hidden tab.
+        Nothing is ever due in a hidden tab, nor before the page has come for its first frame.
         """
-        new = self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
-        return bool(self.link.visible) and new
+        if not self.link.visible or self.link.seen < 0:
+            return False
+        return self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
 
-    def _tell_times(self) -> None:
-        state = self.tab.state
+    def _send(self) -> None:
+        """Hand over what has changed: in one piece, and after all else, which it may speak of."""
+        state, stamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
-            self.link.stamps = [state.snapshot.time, state.read, time.time()]
+            stamps = [state.snapshot.time, state.read, time.time()]
+        self.link.frame = pack(self._panels, sent=self.sent, stamps=stamps)
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
         """The page has painted what it was sent: go on."""
-        if self.link.seen >= self.link.sent:
+        if self.link.seen >= self.sent:
             self._pace.answered(time.monotonic())
         self.notice()
 
@@ -191,8 +199,8 @@ class Page:
     def _on_command(self, event: Command) -> None:
         perform(self.tab, event)
         charts = self.slow if event.command == "chart" else []  # what was asked for, at once
-        for component in (*self.fast, *charts):
-            component.update()
+        if any([component.update() for component in (*self.fast, *charts)]):
+            self._send()
 
     def _on_theme(self, _attribute: str, _old: str, new: str) -> None:
         palette = PALETTES.get(new)

@@ -95,16 +95,16 @@ def test_all_changes_of_a_callback_are_one_message(
     first, second = glyphs.PageLink(), ColumnDataSource({"x": np.zeros(3)})
 
     def change() -> None:
-        first.sent += 1
+        first.width += 1
         second.data = {"x": np.ones(3)}
-        first.sent += 1
+        first.width += 1
 
     def build() -> None:
         document.add_root(first)
         document.add_root(second)
 
     def fail() -> None:
-        first.sent += 1
+        first.width += 1
         raise ArithmeticError
 
     for callback in (build, change):

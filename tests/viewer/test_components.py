@@ -403,12 +403,13 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
     clock = [100.0]
     monkeypatch.setattr("viewer.page.time.monotonic", lambda: clock[0])
     page = Page(hub)
+    page.link.seen = 0
 
     def step(seconds: float) -> int:
         clock[0] += seconds
         hub.train()
         page.update()
-        return page.link.sent
+        return page.sent
 
     assert step(0.1) == 1
     assert step(0.1) == 1  # not painted yet
@@ -433,6 +434,15 @@ def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     def asked() -> int:
         return len(document.session_callbacks)
 
+    hub.train()
+    page.notice()
+    assert asked() == 0  # the page has not come yet
+    page.link.seen = 0
+    assert asked() == 1
+    document.remove_next_tick_callback(document.session_callbacks[0])
+    page.update()
+    page._asked_for = False
+    page.link.seen = 1
     page.notice()
     assert asked() == 0  # nothing is new
     hub.train()
@@ -441,7 +451,7 @@ def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     assert asked() == 1
     page.link.visible = False
     page.update()
-    assert page.link.sent == 0  # hidden in the meantime
+    assert page.sent == 1  # hidden in the meantime
 
 
 def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..., Any]) -> None:

@@ -11,7 +11,8 @@ from bokeh.plotting import figure
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..glyphs import FlowPaths, JitterScatter, Panel
+from ..frames import Panel
+from ..glyphs import FlowPaths, JitterScatter
 from ..layout import MANY_ARCS, NetworkLayout, State, lay_out
 from ..palette import Palette
 from ..run_state import RunState
@@ -40,10 +41,10 @@ class NetworkView:
         self.source = ColumnDataSource(columns.empty_nodes(), name="network_nodes")
         self.flow = ColumnDataSource(columns.empty_flow(), name="network_paths")
         self.arcs = ColumnDataSource({name: [] for name in ("x0", "x1", "y", "c0", "c1", "cy")})
-        self.headers = Panel(part="columns", data={}, name="columns")
-        self.selection = Panel(part="selection", data={}, name="selection")
-        self.numbers = Panel(part="numbers", data={}, name="numbers")
-        self.strokes = Panel(part="strokes", data={}, name="strokes")
+        self.headers = Panel("columns")
+        self.selection = Panel("selection")
+        self.numbers = Panel("numbers")
+        self.strokes = Panel("strokes")
         self.plain = PlainDrawing() if tab.link.plain else None
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
