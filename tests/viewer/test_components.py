@@ -24,7 +24,7 @@ from viewer.components.learning_rate import LearningRateChart
 from viewer.components.marks import TimeMarks
 from viewer.components.metric_chart import MetricChart
 from viewer.components.network import NetworkView
-from viewer.components.network_columns import amplitude, thickness
+from viewer.components.network_columns import _percentiles, amplitude, thickness
 from viewer.components.staging_bar import Changes, Reply, StagingBar
 from viewer.components.timeline import Timeline
 from viewer.glyphs import Command, PageLink
@@ -174,6 +174,13 @@ def test_the_view_is_laid_out_for_its_size(tab: Tab) -> None:
     assert view.update() is True
     assert view.source.data["x"].max() < 700
     assert (view.root.x_range.end, view.root.y_range.start) == (700, 400)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 3412])
+def test_percentiles_are_those_of_numpy(n: int) -> None:
+    values = np.random.default_rng(n).lognormal(0, 2, n).astype(np.float32)
+    expected = np.percentile(values.astype(np.float64), (0, 3.0, 50, 99.3, 100))
+    np.testing.assert_allclose(_percentiles(values, (0, 3.0, 50, 99.3, 100)), expected, rtol=1e-6)
 
 
 def test_amplitude_is_robust() -> None:

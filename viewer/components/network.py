@@ -48,6 +48,7 @@ class NetworkView:
         self.plain = PlainDrawing() if tab.link.plain else None
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
+        self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
         self._shown: tuple[Any, ...] = ()
         self._told: tuple[Any, ...] = ()
         self._serials: dict[str, int] = {}
@@ -106,7 +107,7 @@ class NetworkView:
             return False
         self._shown = seen
         if layout is not None:
-            self.layout = layout
+            self.layout, self._starts = layout, layout.first_filters(state.offsets)
             self._place(state.structure, layout)
         self._draw(state, state.structure, anew=layout is not None)
         return True
@@ -152,8 +153,7 @@ class NetworkView:
         layout = self.layout
         if layout is None:
             return
-        starts = layout.first_filters(state.offsets)
-        values = self.tab.values()
+        starts, values = self._starts, self.tab.values()
         shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
         states = columns.node_states(state, structure, self.tab.staging.rows, starts)
