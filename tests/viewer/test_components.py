@@ -434,29 +434,27 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
 def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     page, document = Page(hub), Document()
     page.open(document)
-    for callback in list(document.session_callbacks):
-        document.remove_next_tick_callback(callback)
-    page._asked_for = False
 
-    def asked() -> int:
-        return len(document.session_callbacks)
+    def asked() -> list[str]:
+        """What is to be called at the next tick; forgotten."""
+        known = list(document.session_callbacks)
+        for callback in known:
+            document.remove_next_tick_callback(callback)
+        return [callback.callback.__qualname__ for callback in known]
 
     hub.train()
     page.notice()
-    assert asked() == 0  # the page has not come yet
+    assert asked() == []  # the page has not come yet
     page.link.seen = 0
-    assert asked() == 1
-    document.remove_next_tick_callback(document.session_callbacks[0])
+    assert asked() == ["Page.update"]
     page.update()
-    page._asked_for = False
+    page.notice()
+    assert asked() == []  # not painted yet
     page.link.seen = 1
-    page.notice()
-    assert asked() == 0  # nothing is new
+    assert asked() == ["Page._update_chart"]  # nothing else is new
     hub.train()
-    page.notice()
-    page.notice()
-    assert asked() == 1
     page.link.visible = False
+    page._asked_for = False
     page.update()
     assert page.sent == 1  # hidden in the meantime
 
@@ -477,3 +475,28 @@ def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..
     assert bars.any()
     assert not ((nodes["size"] > 0) & bars).any()  # a bar, or a dot
     assert ((nodes["height"] > 0) == bars).all()
+
+
+def test_charts_come_one_by_one_and_only_with_something_new(
+    hub: DirectHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, document = Page(hub), Document()
+    page.open(document)
+    page.link.seen = 0
+    clock = [100.0]
+    monkeypatch.setattr("viewer.page.time.monotonic", lambda: clock[0])
+    sent: list[Any] = []
+    document.on_change(lambda event: sent.append(getattr(event, "model", None)))
+
+    def step(seconds: float) -> bool:
+        """Whether a chart was sent after this time."""
+        clock[0] += seconds
+        sent.clear()
+        page._update_chart()
+        return page.link in sent
+
+    assert not step(1.0)  # nothing is new
+    hub.train()
+    assert step(1.0)
+    assert not step(0.01)  # too soon
+    assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn

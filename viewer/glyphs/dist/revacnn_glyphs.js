@@ -41,6 +41,8 @@
     initialize() {
       super.initialize()
       page.link = this
+      this._sent = 0
+      this._take()
       if (this.plain) page.begin_plain?.()
       // Painted, not merely received: an answer is the credit for the next frame.
       const channel = new MessageChannel()
@@ -48,12 +50,10 @@
         this.seen = this._sent
         page.on_painted?.(this._stamps, this._received)
       }
-      this._sent = 0
-      this._take()
       this.connect(this.properties.frame.change, () => {
         const known = this._sent, came = Date.now()
         this._take()
-        if (this._sent == known) return // in answer to a command: of no credit
+        if (this._sent == known) return // a chart, or in answer to a command: of no credit
         this._received = came
         page.on_sent?.()
         requestAnimationFrame(() => channel.port2.postMessage(null)) // after this frame is painted
@@ -64,6 +64,7 @@
       if (this.frame == null) return
       const {parts, sent, stamps} = unpack(this.frame)
       for (const {part, data, atlas} of parts) page.draw?.(part, data, atlas)
+      if (sent == this._sent) return
       this._sent = sent
       this._stamps = stamps
     }
