@@ -274,19 +274,11 @@ def test_all_selected_filters_are_ringed_in_the_network(page: Any) -> None:
     ids = page.evaluate("revacnn.views.coefficients.ids.slice(10, 15)")
     page.evaluate("(ids) => revacnn.shown.pick(ids)", ids)
     selected(page, ids)
-    page.wait_for_function("revacnn.also.length == 4")
+    page.wait_for_function("revacnn.network._told.also.length == 4")
     ringed = page.evaluate(
         """() => new Promise((resolve) => {
-          const {network} = revacnn, {_ring: ring} = network, found = new Set()
-          network._ring = (ctx, colour, i, ...rest) => {
-            if (colour == revacnn.theme().chosen) found.add(network.value("first", i))
-            ring.call(network, ctx, colour, i, ...rest)
-          }
-          network.dirty = true
-          requestAnimationFrame(() => requestAnimationFrame(() => {
-            delete network._ring
-            resolve([...found])
-          }))
+          const {network} = revacnn, {nodes, _told: {also, chosen}} = network
+          nodes.when_drawn(() => resolve([chosen, ...also].map((i) => network.value("first", i))))
         })"""
     )
     assert sorted(ringed) == [10, 11, 12, 13, 14]
@@ -309,7 +301,7 @@ def test_the_pictures_of_a_layer_of_many_inputs_show_strongest_slice_or_mean(pag
 
 def test_statistics_stay_available(page: Any) -> None:
     page.click('button[data-pane="statistics"]')
-    page.wait_for_selector(".charts .bars canvas", state="visible")
+    page.wait_for_selector(".charts .bars canvas:visible")
     page.click('button[data-pane="layer"]')
     page.wait_for_selector('[data-view="coefficients"] canvas', state="visible")
 

@@ -11,6 +11,7 @@ import pytest
 from bokeh.core.has_props import HasProps
 from bokeh.embed import bundle
 
+from tests.viewer.processes import ROOT
 from viewer import glyphs
 
 MODELS = [glyphs.JitterScatter, glyphs.FlowPaths, glyphs.PageLink]
@@ -55,7 +56,7 @@ def test_a_second_copy_of_the_folder_shares_the_models(tmp_path) -> None:  # typ
 def test_states_are_the_same_on_both_sides() -> None:
     from viewer.layout import State
 
-    script = glyphs.SCRIPT.read_text()
+    script = (ROOT / "viewer" / "static" / "2_nodes.js").read_text(encoding="utf-8")
     (line,) = re.findall(r"const STATE = \{(.*)\}", script)
     there = {name: int(value) for name, value in re.findall(r"(\w+): (\d)", line)}
     words = {State.NEW: "fresh"}

@@ -84,10 +84,7 @@ class NetworkView:
             plot.tags = [self.source, self.flow]  # no glyph draws them, but the page reads them
             return plot
         plot.add_glyph(self.flow, FlowPaths(x="x", y="y", size="size"), **plain)
-        # The overlay has a canvas of its own: moving nodes repaint nothing else.
-        plot.add_glyph(
-            self.source, JitterScatter(x="x", y="y", size="size"), level="overlay", **plain
-        )
+        plot.add_glyph(self.source, JitterScatter(x="x", y="y", size="size"), **plain)
         return plot
 
     def restyle(self, palette: Palette) -> None:

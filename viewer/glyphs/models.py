@@ -18,7 +18,7 @@ __all__ = ["Command", "FlowPaths", "JitterScatter", "PageLink"]
 
 
 class JitterScatter(Scatter):
-    """Nodes that move on their own: dots, or bars where ``bar`` (px) is positive.
+    """Nodes that move on their own, drawn by a worker: dots, or bars where ``bar`` (px) > 0.
 
     Columns besides ``x``, ``y`` and ``size``: ``bar`` and ``phase``. The panel ``numbers`` has the
     rest: ``amp`` (0 to 1: how strongly the node moves, and its colour), ``state`` (see

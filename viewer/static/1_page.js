@@ -70,6 +70,7 @@
   }, 1000)
   page.on_sent = () => {
     page.sent += 1
+    page.hold_plots()
     page.ready = page.parts.columns?.layers?.length > 0 && page.network != null
   }
 

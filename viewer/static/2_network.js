@@ -295,6 +295,7 @@
   }
 
   page.drawers.strokes = () => page.flow?.draw()
+  page.drawers.numbers = () => page.network?.tell?.()
 
   page.drawers.selection = (data) => {
     choose(data.node)

@@ -47,8 +47,14 @@
       // Painted, not merely received: an answer is the credit for the next frame.
       const channel = new MessageChannel()
       channel.port1.onmessage = () => {
-        this.seen = this._sent
-        page.on_painted?.(this._stamps, this._received)
+        const {_sent: sent, _stamps: stamps, _received: received} = this
+        const painted = () => {
+          this.seen = sent
+          page.on_painted?.(stamps, received)
+        }
+        const {nodes} = page.network ?? {} // which are drawn in their own time
+        if (nodes == null) painted()
+        else nodes.when_drawn(painted)
       }
       this.connect(this.properties.frame.change, () => {
         const known = this._sent, came = Date.now()
@@ -107,9 +113,7 @@ function draw_network() {
   const page = window.revacnn ??= {}
   Object.assign(page, {motion: page.motion ?? 1, frames: 0, paths_drawn: 0})
 
-  const TAU = 2 * Math.PI
   const STEPS = 24
-  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5, absent: 6}
   const THEMES = {
     dark: {
       ramp: [[62, 78, 106], [110, 95, 110], [214, 120, 44], [251, 176, 64], [255, 240, 205]],
@@ -145,7 +149,7 @@ function draw_network() {
   }
 
   /** What changes with every snapshot, as the page was told last; none of another layout. */
-  const NOTHING = {}
+  const NOTHING = {}, NONE = []
   function told(part, name, length) {
     const numbers = page.parts?.[part] ?? NOTHING
     return numbers[name]?.length == length ? numbers : NOTHING
@@ -153,17 +157,17 @@ function draw_network() {
 
   /* ------------------------------------------------------------------------------- the nodes */
 
-  const TWEEN_MS = 450, SLOW_MS = 45
-  const ease = (t) => 1 - (1 - t) ** 3
-
+  /** The nodes lie on a canvas of their own, above Bokeh's, which `static/2_nodes.js` draws. */
   class JitterScatterView extends ScatterView {
     connect_signals() {
       super.connect_signals()
       if (this.model !== this.renderer.model.glyph) return // a view for selection or hovering
       page.network = this
-      const loop = (now) => {
+      this._told = {}
+      const loop = () => {
         if (this._removed) return
-        this._animate(now)
+        page.frames += 1
+        this.tell()
         this._frame = requestAnimationFrame(loop)
       }
       this._frame = requestAnimationFrame(loop)
@@ -173,112 +177,86 @@ function draw_network() {
     remove() {
       this._removed = true
       cancelAnimationFrame(this._frame)
+      this.nodes?.close()
+      this._canvas?.remove()
       super.remove()
     }
 
-    /** Paint the overlay canvas alone, at once: the plot's own throttle would halve the rate. */
-    _animate(now) {
-      page.frames += 1
-      // Where frames take long, every other one is left to what arrives and to the person's hand.
-      const slow = now - this._last > SLOW_MS
-      this._last = now
-      this._skipped = slow && !this._skipped
-      if (this._skipped) return
-      if (moving() || this._tween != null || this.dirty) {
-        this.dirty = false
-        const {plot_view} = this.renderer
-        plot_view.invalidate_painters(this.renderer)
-        plot_view.repaint()
-      }
-    }
-
-    /** When the network was laid out anew, set out from where its nodes were, by their keys. */
-    _retarget() {
-      const keys = column(this, "key")
-      if (keys === this._keys) return
-      if (this._keys != null && this.rest != null && page.motion > 0) {
-        const {sx, sy, size} = this.rest, now = new Set(keys), before = new Map(), gone = []
-        for (let i = 0; i < this._keys.length; i++) {
-          const place = [sx[i], sy[i], size.get(i)]
-          before.set(this._keys[i], place)
-          if (!now.has(this._keys[i]) && gone.length < 512) gone.push(place)
-        }
-        const stays = gone.length < this._keys.length
-        if (stays) this._tween = {before, gone, start: performance.now()}
-      }
+    /** When the network was laid out anew, nodes set out from where they were, by their keys. */
+    _tween() {
+      const keys = column(this, "key"), known = this._keys
       this._keys = keys
-    }
-
-    /** Positions and sizes of this moment; half-way between two layouts during a tween. */
-    _places(sx, sy, size) {
-      const n = sx.length
-      if (this._X?.length != n) [this._X, this._Y, this._S] = [0, 0, 0].map(() => new Float32Array(n))
-      const {_X: X, _Y: Y, _S: S} = this
-      X.set(sx)
-      Y.set(sy)
-      for (let i = 0; i < n; i++) S[i] = size.get(i)
-      if (this._tween == null) return [X, Y, S]
-      const t = ease(Math.min(1, (performance.now() - this._tween.start) / TWEEN_MS))
-      for (let i = 0; i < n; i++) {
-        const from = this._tween.before.get(this._keys[i])
-        if (from == null) S[i] *= t
-        else {
-          X[i] = from[0] + (X[i] - from[0]) * t
-          Y[i] = from[1] + (Y[i] - from[1]) * t
-          S[i] = from[2] + (S[i] - from[2]) * t
-        }
+      if (known == null || keys === known || this.rest == null || page.motion == 0) return null
+      const {sx: from_x, sy: from_y, size} = this.rest, now = new Set(keys), before = new Map(), gone = []
+      for (let i = 0; i < known.length; i++) {
+        before.set(known[i], i)
+        if (!now.has(known[i]) && gone.length < 512) gone.push([from_x[i], from_y[i], size.get(i)])
       }
-      return [X, Y, S]
+      if (gone.length >= known.length) return null // none stays
+      const at = (values) => Float32Array.from(keys, (key) => before.has(key) ? values(before.get(key)) : NaN)
+      return {x: at((i) => from_x[i]), y: at((i) => from_y[i]), size: at((i) => size.get(i)), gone}
     }
 
     /** Amplitude and state of every node; all still and normal before the first numbers. */
     _numbers(n) {
       const {amp, state} = told("numbers", "amp", n)
-      if (amp != null) return [amp, state]
+      if (amp != null) return {amp, state}
       if (this._still?.length != n) this._still = new Uint8Array(n)
-      return [this._still, this._still]
+      return {amp: this._still, state: this._still}
     }
 
-    _jitter(X, Y, S, amp) {
-      const phase = column(this, "phase"), bar = column(this, "bar")
-      const t = performance.now() / 1000, n = X.length, {motion} = page
-      if (!moving()) return
-      for (let i = 0; i < n; i++) {
-        const p = phase[i]
-        const reach = motion * amp[i] * (bar[i] > 0 ? 6 : Math.max(1.2, S[i] * 0.375)) * 0.62
-        X[i] += reach * (Math.sin(23 * t + p) + 0.6 * Math.sin(37 * t + 2.3 * p))
-        if (bar[i] == 0) Y[i] += reach * (Math.cos(27 * t + 1.7 * p) + 0.6 * Math.sin(41 * t + p))
-      }
-    }
-
-    _paint(ctx, indices, data) {
-      const {sx, sy, size} = {...this, ...data}
-      this._retarget()
+    /** Bokeh has mapped the places. */
+    _paint(_ctx, _indices, data) {
+      const {sx, sy, size} = {...this, ...data}, {canvas_view} = this.renderer.plot_view
+      const {width, height} = canvas_view.bbox, zoom = this._zoom()
+      const key = [sx, sy, width, height, zoom]
+      if (this._key?.every((value, i) => value === key[i])) return
+      this._key = key
+      const tween = this._tween()
       this.rest = {sx, sy, size}
-      const [X, Y, S] = this._places(sx, sy, size)
-      const [amp, state] = this._numbers(X.length), bar = column(this, "bar")
-      this._jitter(X, Y, S, amp)
-      const theme = THEMES[theme_name()], zoom = this._zoom()
-      const buckets = Array.from({length: STEPS}, () => []), special = []
-      for (const i of indices) {
-        if (state[i] == STATE.normal) buckets[Math.min(STEPS - 1, amp[i] * STEPS | 0)].push(i)
-        else special.push(i)
+      this.nodes ??= this._start(canvas_view)
+      this.tell({
+        width, height, zoom, tween, ratio: canvas_view.pixel_ratio, x: new Float32Array(sx), y: new Float32Array(sy),
+        size: Float32Array.from(sx, (_, i) => size.get(i)), bar: column(this, "bar"), phase: column(this, "phase"),
+      })
+    }
+
+    _start(canvas_view) {
+      const canvas = this._canvas = document.createElement("canvas")
+      canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
+      canvas_view.overlays_el.append(canvas)
+      return new page.Nodes(canvas)
+    }
+
+    /** Have drawn what has changed since it was told last; with new places, all in one piece. */
+    tell(news = {}) {
+      if (this.nodes == null) return
+      const n = column(this, "x").length
+      if (n != this.rest.sx.length) { // laid out anew, which Bokeh is going to paint
+        if (n == 0) this._empty()
+        return
       }
-      for (let k = 0; k < STEPS; k++) {
-        if (buckets[k].length == 0) continue
-        ctx.fillStyle = theme.colours[k]
-        ctx.beginPath()
-        for (const i of buckets[k]) outline(ctx, X[i], Y[i], S[i] * zoom, bar[i] * zoom)
-        ctx.fill()
+      for (const [name, value] of Object.entries(this._look(n))) {
+        if (value === this._told[name]) continue
+        this._told[name] = value
+        news[name] = ArrayBuffer.isView(value) ? value.slice() : value // not all of the frame it lies in
       }
-      for (const i of special) {
-        this._paint_special(ctx, theme, state[i], X[i], Y[i], S[i] * zoom, bar[i] * zoom, amp[i])
+      if (Object.keys(news).length > 0) this.nodes.tell(news)
+    }
+
+    _look(n) {
+      return {
+        ...this._numbers(n), theme: THEMES[theme_name()], motion: moving() ? page.motion : 0,
+        chosen: page.chosen, hovered: page.hovered, also: page.also ?? NONE, company: page.company ?? NONE,
       }
-      this._paint_gone(ctx, theme, zoom)
-      for (const i of page.company ?? []) this._ring(ctx, theme.hover, i, 1, X, Y, S, bar, zoom)
-      this._ring(ctx, theme.hover, page.hovered, 1.5, X, Y, S, bar, zoom)
-      for (const i of page.also ?? []) this._ring(ctx, theme.chosen, i, 1.2, X, Y, S, bar, zoom)
-      this._ring(ctx, theme.chosen, page.chosen, 2, X, Y, S, bar, zoom)
+    }
+
+    /** There is no network any more; Bokeh does not paint what is empty. */
+    _empty() {
+      this.rest = {sx: [], sy: [], size: {get: () => 0}}
+      this._key = this._keys = null
+      const none = new Float32Array(0)
+      this.nodes.tell({x: none, y: none, size: none, bar: none, phase: none, amp: none, state: none, tween: null})
     }
 
     /** Nodes grow with zooming in, half as fast as the distances between them. */
@@ -286,59 +264,6 @@ function draw_network() {
       const {x_range} = this.renderer.plot_view.model
       const {width} = this.renderer.plot_view.frame.bbox
       return Math.max(1, width / Math.abs(x_range.end - x_range.start)) ** 0.85
-    }
-
-    _paint_special(ctx, theme, state, x, y, size, bar, amp) {
-      if (state == STATE.absent) return
-      ctx.beginPath()
-      if (state == STATE.dead || state == STATE.frozen) {
-        outline(ctx, x, y, Math.max(1.5, size - 1.2), Math.max(0, bar - 1.2))
-        ctx.lineWidth = 1.2
-        ctx.strokeStyle = state == STATE.dead ? theme.dead : theme.frozen
-        if (state == STATE.frozen) {
-          ctx.fillStyle = theme.colours[Math.min(STEPS - 1, amp * STEPS | 0)]
-          ctx.fill()
-        }
-        ctx.stroke()
-        return
-      }
-      const pulse = moving() ? 0.5 + 0.5 * Math.sin(performance.now() / 1000 * 5) : 0.6
-      const colour = state == STATE.fresh ? theme.fresh : theme.staged
-      const grow = state == STATE.together ? 0 : 1.5 + 1.5 * pulse
-      outline(ctx, x, y, size + grow, bar > 0 ? bar + 2 * grow : 0)
-      ctx.fillStyle = ctx.strokeStyle = colour
-      ctx.lineWidth = 1.4
-      ctx.globalAlpha = state == STATE.together ? 0.25 + 0.2 * pulse : 0.45 + 0.45 * pulse
-      ctx.fill()
-      ctx.globalAlpha = 1
-      ctx.stroke()
-    }
-
-    _paint_gone(ctx, theme, zoom) {
-      if (this._tween == null) return
-      const t = (performance.now() - this._tween.start) / TWEEN_MS
-      if (t >= 1) {
-        this._tween = null
-        return
-      }
-      ctx.globalAlpha = 1 - t
-      ctx.fillStyle = theme.staged
-      ctx.beginPath()
-      for (const [x, y, size] of this._tween.gone) {
-        outline(ctx, x, y, Math.min(14, size) * (1 - ease(t)) * 1.5 * zoom, 0)
-      }
-      ctx.fill()
-      ctx.globalAlpha = 1
-    }
-
-    _ring(ctx, colour, i, width, X, Y, S, bar, zoom) {
-      if (i == null || i < 0 || i >= X.length) return
-      ctx.beginPath()
-      const grow = bar[i] > 0 ? 4 : 6
-      outline(ctx, X[i], Y[i], S[i] * zoom + grow, bar[i] > 0 ? bar[i] * zoom + 6 : 0)
-      ctx.lineWidth = width
-      ctx.strokeStyle = colour
-      ctx.stroke()
     }
 
     /** The node under a point of the plot (px), -1 if none is near. */
@@ -360,14 +285,6 @@ function draw_network() {
     /** A value of node i. */
     value(name, i) {
       return (page.parts.numbers?.[name] ?? column(this, name))?.[i]
-    }
-  }
-
-  function outline(ctx, x, y, size, bar) {
-    if (bar > 0) ctx.rect(x - bar / 2, y - size / 2, bar, size)
-    else {
-      ctx.moveTo(x + size / 2, y)
-      ctx.arc(x, y, size / 2, 0, TAU)
     }
   }
 

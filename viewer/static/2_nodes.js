@@ -1,0 +1,226 @@
+/* Draws the nodes of the network. What is below `Begin of the worker` runs in a worker where there is one, so that
+ * nothing that happens in the page halts the nodes, nor they the page; it knows nothing but what it is told:
+ *
+ *   width, height (px), ratio (device pixels per px), zoom
+ *   x, y, size, bar, phase        of each node, at rest
+ *   tween                         {x, y, size, gone}: where they come from (NaN: they are new), and [x, y, size] of
+ *                                 those that are no more
+ *   amp, state                    of each node: how strongly it moves, and what it is
+ *   theme, motion, chosen, hovered, also, company */
+(function () {
+  "use strict"
+  const page = window.revacnn
+
+  /* ------------------------------------------------------------------- Begin of the worker */
+
+  const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5, absent: 6}
+  const STEPS = 24, TWEEN_MS = 450
+
+  function ease(t) {
+    return 1 - (1 - t) ** 3
+  }
+
+  /** Path of a dot, or of a bar. */
+  function outline(ctx, x, y, size, bar) {
+    if (bar > 0) ctx.rect(x - bar / 2, y - size / 2, bar, size)
+    else {
+      ctx.moveTo(x + size / 2, y)
+      ctx.arc(x, y, size / 2, 0, 2 * Math.PI)
+    }
+  }
+
+  /** Positions and sizes of this moment; half-way between two layouts during a tween. */
+  function places({x, y, size, tween}, now) {
+    const X = x.slice(), Y = y.slice(), S = size.slice()
+    if (tween == null) return [X, Y, S]
+    const t = ease(Math.min(1, (now - tween.start) / TWEEN_MS))
+    for (let i = 0; i < X.length; i++) {
+      if (isNaN(tween.x[i])) {
+        S[i] *= t
+        continue
+      }
+      X[i] = tween.x[i] + (X[i] - tween.x[i]) * t
+      Y[i] = tween.y[i] + (Y[i] - tween.y[i]) * t
+      S[i] = tween.size[i] + (S[i] - tween.size[i]) * t
+    }
+    return [X, Y, S]
+  }
+
+  function jitter({phase, bar, amp, motion}, now, X, Y, S) {
+    if (motion == 0) return
+    const t = now / 1000
+    for (let i = 0; i < X.length; i++) {
+      const p = phase[i], reach = motion * amp[i] * (bar[i] > 0 ? 6 : Math.max(1.2, S[i] * 0.375)) * 0.62
+      X[i] += reach * (Math.sin(23 * t + p) + 0.6 * Math.sin(37 * t + 2.3 * p))
+      if (bar[i] == 0) Y[i] += reach * (Math.cos(27 * t + 1.7 * p) + 0.6 * Math.sin(41 * t + p))
+    }
+  }
+
+  /** Those that are only as they move, by colour. */
+  function paint_normal(ctx, q, X, Y, S) {
+    const buckets = Array.from({length: STEPS}, () => []), special = []
+    for (let i = 0; i < X.length; i++) {
+      if (q.state[i] == STATE.normal) buckets[Math.min(STEPS - 1, q.amp[i] * STEPS | 0)].push(i)
+      else special.push(i)
+    }
+    buckets.forEach((bucket, k) => {
+      if (bucket.length == 0) return
+      ctx.fillStyle = q.theme.colours[k]
+      ctx.beginPath()
+      for (const i of bucket) outline(ctx, X[i], Y[i], S[i] * q.zoom, q.bar[i] * q.zoom)
+      ctx.fill()
+    })
+    return special
+  }
+
+  function paint_special(ctx, {theme, motion}, now, state, x, y, size, bar, amp) {
+    if (state == STATE.absent) return
+    ctx.beginPath()
+    if (state == STATE.dead || state == STATE.frozen) {
+      outline(ctx, x, y, Math.max(1.5, size - 1.2), Math.max(0, bar - 1.2))
+      ctx.lineWidth = 1.2
+      ctx.strokeStyle = state == STATE.dead ? theme.dead : theme.frozen
+      if (state == STATE.frozen) {
+        ctx.fillStyle = theme.colours[Math.min(STEPS - 1, amp * STEPS | 0)]
+        ctx.fill()
+      }
+      ctx.stroke()
+      return
+    }
+    const pulse = motion > 0 ? 0.5 + 0.5 * Math.sin(now / 1000 * 5) : 0.6
+    const grow = state == STATE.together ? 0 : 1.5 + 1.5 * pulse
+    outline(ctx, x, y, size + grow, bar > 0 ? bar + 2 * grow : 0)
+    ctx.fillStyle = ctx.strokeStyle = state == STATE.fresh ? theme.fresh : theme.staged
+    ctx.lineWidth = 1.4
+    ctx.globalAlpha = state == STATE.together ? 0.25 + 0.2 * pulse : 0.45 + 0.45 * pulse
+    ctx.fill()
+    ctx.globalAlpha = 1
+    ctx.stroke()
+  }
+
+  /** What was removed shrinks away. */
+  function paint_gone(ctx, {theme, tween, zoom}, now) {
+    const t = (now - tween.start) / TWEEN_MS
+    if (t >= 1) return
+    ctx.globalAlpha = 1 - t
+    ctx.fillStyle = theme.staged
+    ctx.beginPath()
+    for (const [x, y, size] of tween.gone) outline(ctx, x, y, Math.min(14, size) * (1 - ease(t)) * 1.5 * zoom, 0)
+    ctx.fill()
+    ctx.globalAlpha = 1
+  }
+
+  function paint_rings(ctx, {theme, bar, zoom, company, hovered, also, chosen}, X, Y, S) {
+    const ring = (colour, width, i) => {
+      if (i == null || i < 0 || i >= X.length) return
+      ctx.beginPath()
+      outline(ctx, X[i], Y[i], S[i] * zoom + (bar[i] > 0 ? 4 : 6), bar[i] > 0 ? bar[i] * zoom + 6 : 0)
+      ctx.lineWidth = width
+      ctx.strokeStyle = colour
+      ctx.stroke()
+    }
+    for (const i of company) ring(theme.hover, 1, i)
+    ring(theme.hover, 1.5, hovered)
+    for (const i of also) ring(theme.chosen, 1.2, i)
+    ring(theme.chosen, 2, chosen)
+  }
+
+  function draw_nodes(canvas, ctx, q, now) {
+    const wide = Math.round(q.width * q.ratio), high = Math.round(q.height * q.ratio)
+    if (canvas.width != wide || canvas.height != high) {
+      canvas.width = wide
+      canvas.height = high
+    }
+    ctx.setTransform(q.ratio, 0, 0, q.ratio, 0, 0)
+    ctx.clearRect(0, 0, q.width, q.height)
+    const [X, Y, S] = places(q, now)
+    jitter(q, now, X, Y, S)
+    for (const i of paint_normal(ctx, q, X, Y, S)) {
+      paint_special(ctx, q, now, q.state[i], X[i], Y[i], S[i] * q.zoom, q.bar[i] * q.zoom, q.amp[i])
+    }
+    if (q.tween != null) {
+      paint_gone(ctx, q, now)
+      if (now - q.tween.start >= TWEEN_MS) q.tween = null
+    }
+    paint_rings(ctx, q, X, Y, S)
+  }
+
+  /** Draws what it is told, again and again while that moves. `answer` is called with the number of what was told
+   * last, once that has been drawn, and with how many frames have been. */
+  function drawing(canvas, answer) {
+    const ctx = canvas.getContext("2d"), q = {}, after = new MessageChannel()
+    let told = 0, answered = 0, frames = 0, running = false
+    after.port1.onmessage = () => answer(answered = told, frames)
+    const frame = (now) => {
+      draw_nodes(canvas, ctx, q, now)
+      frames += 1
+      if (answered != told || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
+      running = q.motion > 0 || q.tween != null
+      if (running) requestAnimationFrame(frame)
+    }
+    return (number, news) => {
+      Object.assign(q, news)
+      if (news.tween != null) q.tween.start = performance.now()
+      told = number
+      if (running) return
+      running = true
+      requestAnimationFrame(frame)
+    }
+  }
+
+  /* --------------------------------------------------------------------- End of the worker */
+
+  const PARTS = [ease, outline, places, jitter, paint_normal, paint_special, paint_gone, paint_rings, draw_nodes, drawing]
+  const WORKER = `
+    "use strict"
+    const STATE = ${JSON.stringify(STATE)}, STEPS = ${STEPS}, TWEEN_MS = ${TWEEN_MS}
+    ${PARTS.join("\n")}
+    let tell
+    onmessage = ({data}) => {
+      if (data.canvas == null) tell(data.number, data.news)
+      else tell = drawing(data.canvas, (number, frames) => postMessage({number, frames}))
+    }`
+
+  /** The nodes on a canvas of their own, in a worker where there is one. */
+  class Nodes {
+    constructor(canvas) {
+      this.number = this.drawn = this.frames = 0
+      this._waiting = []
+      const answer = (number, frames) => this._answer(number, frames)
+      if (canvas.transferControlToOffscreen == null || window.Worker == null) {
+        this._send = drawing(canvas, answer)
+        return
+      }
+      const url = URL.createObjectURL(new Blob([WORKER], {type: "text/javascript"}))
+      const worker = this._worker = new Worker(url), offscreen = canvas.transferControlToOffscreen()
+      URL.revokeObjectURL(url)
+      worker.onmessage = ({data}) => answer(data.number, data.frames)
+      worker.postMessage({canvas: offscreen}, [offscreen])
+      this._send = (number, news) => worker.postMessage({number, news})
+    }
+
+    tell(news) {
+      this._send(this.number += 1, news)
+    }
+
+    /** Call this once all has been drawn that was told so far. */
+    when_drawn(done) {
+      if (this.drawn == this.number) done()
+      else this._waiting.push([this.number, done])
+    }
+
+    close() {
+      this._worker?.terminate()
+    }
+
+    _answer(number, frames) {
+      this.drawn = number
+      this.frames = frames
+      const due = this._waiting.filter(([told]) => told <= number)
+      this._waiting = this._waiting.filter(([told]) => told > number)
+      for (const [, done] of due) done()
+    }
+  }
+
+  page.Nodes = Nodes
+})()
