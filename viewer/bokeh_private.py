@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import bokeh
-from bokeh.document.events import DocumentPatchedEvent
+from bokeh.core.serialization import Serializer
+from bokeh.document.events import DocumentPatchedEvent, ModelChangedEvent
 from bokeh.protocol.message import Message
+from bokeh.protocol.messages.patch_doc import patch_doc
 from bokeh.server.connection import ServerConnection
 from bokeh.server.views.ws import WSHandler
 from tornado.iostream import StreamClosedError
@@ -106,7 +108,22 @@ def send_changes_together() -> bool:
 
 
 async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
-    await connection._socket.send_message(connection.protocol.create("PATCH-DOC", changes))
+    plain = all(_is_plain(change) for change in changes)
+    message = _patch(changes) if plain else connection.protocol.create("PATCH-DOC", changes)
+    await connection._socket.send_message(message)
+
+
+def _is_plain(change: DocumentPatchedEvent) -> bool:
+    """Whether a change speaks of no other model than the one that has changed."""
+    return isinstance(change, ModelChangedEvent) and isinstance(change.new, bytes)
+
+
+def _patch(changes: list[DocumentPatchedEvent]) -> patch_doc:
+    """As Bokeh makes the message, but without going through all models of the document first."""
+    serializer = Serializer()
+    message = patch_doc(patch_doc.create_header(), {}, {"events": serializer.encode(changes)})
+    message.add_buffers(*serializer.buffers)
+    return message
 
 
 async def _sent_already() -> None:

@@ -125,6 +125,23 @@ def test_where_changes_cannot_be_gathered_they_are_sent_one_by_one(
     assert ServerConnection.send_patch_document is original
 
 
+def test_a_frame_alone_is_packed_as_bokeh_would() -> None:
+    link = glyphs.PageLink(frame=b"first")
+    document = Document()
+    document.add_root(link)
+    document.models.flush_synced()  # the page has it
+    event = ModelChangedEvent(document, link, "frame", b"second")
+    assert bokeh_private._is_plain(event)
+    assert not bokeh_private._is_plain(ModelChangedEvent(document, link, "seen", 3))
+    ours, theirs = bokeh_private._patch([event]), Protocol().create("PATCH-DOC", [event])
+    assert [buffer.to_bytes() for buffer in ours._buffers] == [b"second"]
+    assert ours.header["num_buffers"] == 1
+    texts = [
+        message.content_json.replace(message._buffers[0].id, "id") for message in (ours, theirs)
+    ]
+    assert texts[0] == texts[1]
+
+
 class Stream:
     """Stands where a connection's does."""
 
