@@ -110,6 +110,8 @@ def map_sum(maps: Tensor) -> Tensor:
 
 def absolute_sum(maps: Tensor) -> Tensor:
     """Sum of absolute values over images and pixels: (B, C, H, W) -> (C,)."""
+    if maps.device.type != "cpu":
+        return _magnitudes(maps, (0, 2, 3))
     total = None
     for block, scratch in _blocks(maps):
         total = _plus(total, map_sum(torch.abs(block, out=scratch)))
@@ -191,7 +193,9 @@ def filter_rows(weight: Tensor, conv: Conv) -> Tensor:
 def coefficient_sum(filters: Tensor) -> Tensor:
     """Sum of absolute values of each filter: (C, ...) -> (C,)."""
     rest = _REST[filters.dim()]
-    if filters.device.type != "cpu" or filters.numel() <= PIECE:
+    if filters.device.type != "cpu":
+        return _magnitudes(filters, rest)
+    if filters.numel() <= PIECE:
         return filters.abs().sum(rest, dtype=torch.float32)
     out = filters.new_empty(len(filters), dtype=torch.float32)
     step = max(1, BLOCK // filters[0].numel())
@@ -230,6 +234,13 @@ def _blocks(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for begin in range(0, images, step):
         block = maps[begin : begin + step]
         yield block, scratch[: len(block)]
+
+
+def _magnitudes(values: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Sum of absolute values in one kernel, for devices on which launching is what costs."""
+    wide = values.dtype == torch.float64  # which the norm would not narrow
+    norm = torch.linalg.vector_norm(values, 1, over, dtype=None if wide else torch.float32)
+    return norm.float()
 
 
 def _portions(indices: list[int], size: Callable[[int], int]) -> Iterator[list[int]]:

@@ -39,6 +39,9 @@ def test_maps(size, layout, dtype):
     torch.testing.assert_close(
         statistics.absolute_sum(maps).double(), wide.abs().sum((0, 2, 3)), rtol=1e-5, atol=1e-2
     )
+    torch.testing.assert_close(
+        statistics._magnitudes(maps, (0, 2, 3)), statistics.absolute_sum(maps), rtol=1e-5, atol=1e-2
+    )
     assert torch.equal(statistics.positive_count(maps), (maps > 0).sum((0, 2, 3)).float())
 
 
