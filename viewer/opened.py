@@ -216,8 +216,8 @@ class OpenedLayers:
         ids = np.asarray(structure.layers[at].ids, np.int64)
         if any(len(part) not in (0, len(ids)) for part in _arrays(detail)):
             return
+        _follow_features(layer, detail, ids, structure.layers[at].in_channels)
         layer.detail, layer.ids, layer.refused = detail, ids, ""
-        _follow_features(layer, detail, structure.layers[at].in_channels)
         layer.single = single_colour(detail.coefficients.images)
         layer.serial += 1
         layer.received = layer.serial
@@ -291,8 +291,13 @@ def _view(detail: Detail, name: str) -> View:
     return view
 
 
-def _follow_features(layer: OpenLayer, detail: Detail, inputs: int) -> None:
-    """Take what the views are to be laid out by; averages go on where they speak of the same."""
+def _follow_features(layer: OpenLayer, detail: Detail, ids: np.ndarray, inputs: int) -> None:
+    """Take what the views are to be laid out by; averages go on where they speak of the same.
+
+    A detail of the same batch as the last, of a paused run, tells nothing new of what is averaged.
+    """
+    last = layer.detail
+    again = last is not None and (last.version, last.step) == (detail.version, detail.step)
     averages = {}
     for view in VIEWS:
         features = _view(detail, view).features
@@ -300,8 +305,12 @@ def _follow_features(layer: OpenLayer, detail: Detail, inputs: int) -> None:
         if view in FLEETING and len(features) and not chosen:
             # Gradients of another number of inputs are projected in another way.
             key = view, detail.image_index, inputs if view == "gradients" else 0
-            averages[key] = layer.averages.get(key) or Average()
-            features = averages[key].add(layer.ids, features)
+            known = layer.averages.get(key)
+            averages[key] = known or Average()
+            if known is None or not again:
+                features = averages[key].add(ids, features)
+            else:
+                features = layer.features[view]
         layer.features[view] = features
     layer.averages = averages
 

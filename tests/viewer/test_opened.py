@@ -293,7 +293,7 @@ def test_the_views_of_fleeting_things_do_not_rearrange_themselves_with_every_bat
     world: World,
 ) -> None:
     """Gradients of another batch are others: their layout jumped at every refresh."""
-    details = [world.detail() for _ in range(40)]
+    details = [replace(world.detail(), step=step) for step in range(40)]
     for detail in details:
         world.layers.show("conv2", "tsne")
         world.send(detail)
@@ -313,3 +313,18 @@ def test_maps_of_a_chosen_image_are_compared_as_they_are(world: World) -> None:
         world.send(detail)
         raw = np.array_equal(known.features["activations"], detail.activations.features)
         assert raw == (image is not None)
+
+
+def test_details_of_a_paused_run_are_not_averaged_again_and_again(world: World) -> None:
+    world.layers.show("conv2", "tsne")
+    known = world.layers.known("conv2")
+    assert known is not None
+    first, second = (replace(world.detail(), step=step) for step in (1, 2))
+    world.send(first)
+    world.send(second)
+    before = known.features["gradients"].copy()
+    world.send(replace(second, slices="mean"))
+
+    assert np.array_equal(known.features["gradients"], before)
+    assert known.detail is not None
+    assert known.detail.slices == "mean"
