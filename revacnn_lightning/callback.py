@@ -244,6 +244,7 @@ class ReVACNN(Callback):
             may_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             cannot_edit=cannot_edit(trainer),
             loss_scale=loss_scale(trainer),
+            images=lambda: images_of(batch),
         )
 
     @_harmless

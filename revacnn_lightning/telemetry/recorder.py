@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
+from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details, maps_of_image
 from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer
@@ -269,6 +269,25 @@ class Recorder:
         if not self.details.layers:
             return []
         return self.details.end(self._model, self._convs(), grad_scale, tag)
+
+    def details_between(
+        self,
+        layers: Iterable[str],
+        image: Tensor | None = None,
+        forward: Callable[[Tensor], Any] | None = None,
+    ) -> list[Detail]:
+        """The details of these open layers while no batch is trained, as far as they are known.
+
+        Args:
+            image: (channels, H, W), whose maps are made; None: none are.
+            forward: takes it as a batch of one through the model; None: the model itself.
+        """
+        convs = self._convs()
+        wanted = {name: convs[name] for name in layers if name in convs}
+        maps = {}
+        if image is not None and wanted:
+            maps = maps_of_image(self._model, image, wanted, forward)
+        return self.details.between(wanted, convs, maps)
 
     def flush(self) -> list[Recording]:
         """The recordings that are still under way, oldest first; waits for the device."""
