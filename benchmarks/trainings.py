@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning import ReVACNN
 from revacnn_lightning.errors import RequestTimeout
+from revacnn_lightning.session import Session
 
 __all__ = ["BATCH", "MODELS", "Network", "Ours", "Plain"]
 
@@ -177,8 +178,11 @@ class Ours(Plain):
                 raise RequestTimeout(f"no client has attached within {ATTACH_SECONDS} s")
 
     @property
-    def session(self) -> Any:
-        return self.callback._session
+    def session(self) -> Session:
+        session = self.callback._session
+        if session is None:
+            raise RuntimeError("the callback met an error of its own; see the log above")
+        return session
 
     def begin(self) -> None:
         self.session.recorder.attach()
@@ -196,8 +200,7 @@ class Ours(Plain):
             self.trainer, self.module, {"loss": loss}, batch, self.index
         )
         self.index += 1
-        if self.session is None:
-            raise RuntimeError("the callback met an error of its own; see the log above")
+        assert self.session  # else it raises: the callback has let go of the run
 
     def close(self) -> None:
         self.callback.on_train_end(self.trainer, self.module)

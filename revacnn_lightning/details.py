@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from revacnn_lightning import telemetry
@@ -19,6 +21,8 @@ from revacnn_lightning.telemetry.pictures import half, pictures
 from revacnn_lightning.telemetry.recorder import Recorder
 
 __all__ = ["OpenedLayers", "shown_image"]
+
+log = logging.getLogger(__name__)
 
 NOTHING = np.zeros(0, np.float16)
 PARTS = 8  # per side of a map, of which the means are its features: 64 of them
@@ -50,6 +54,8 @@ class OpenedLayers:
         self._index: int | None = None
         self._pinned: Tensor | None = None
         self._slices: dict[str, Slices] = {}  # of each layer that was ever watched
+        self._asked: set[str] = set()  # layers, since anything was last sent
+        self._of_batch: dict[str, messages.Detail] = {}  # the newest whose image is a batch's
 
     def watch(self, request: Watch) -> None:
         """A viewer looks at a layer, or goes on looking.
@@ -64,6 +70,7 @@ class OpenedLayers:
         if request.image != self._index:
             self._pin(request.image)
         self._slices[request.layer] = request.slices
+        self._asked.add(request.layer)
         self._recorder.details.open(
             request.layer, "viewer", hz=request.hz, smoothed=request.smoothed
         )
@@ -89,11 +96,63 @@ class OpenedLayers:
         image: Callable[[], Tensor | None],
     ) -> list[messages.Detail]:
         """What is due after a batch whose first image is ``image()``."""
+        self._asked.clear()
         details = self._recorder.read_details(grad_scale=grad_scale)
         if not details:
             return []
-        modules = dict(self._model.named_modules())
         shown = image() if self._pinned is None else self._pinned
+        sent = self._messages(details, run, version, step, shown)
+        if self._pinned is None:
+            self._of_batch = {
+                name: detail
+                for name, detail in {**self._of_batch, **{one.layer: one for one in sent}}.items()
+                if name in self._recorder.details.layers
+            }
+        return sent
+
+    def read_between(
+        self, *, run: str, version: int, step: int, image: Callable[[], Tensor | None]
+    ) -> list[messages.Detail]:
+        """While no batch is trained: what is known of the layers that were asked for meanwhile.
+
+        Maps of a batch's image stay; where there are none yet, they are made of ``image()``.
+        """
+        asked, self._asked = self._asked, set()
+        sent = []
+        for layer in asked & self._recorder.details.layers:
+            before = self._of_batch.get(layer)
+            stays = self._pinned is None and before is not None and before.version == version
+            shown = None if stays else image() if self._pinned is None else self._pinned
+            details = self._details_between(layer, shown)
+            for detail in self._messages(details, run, version, step, shown):
+                if before is not None and stays:
+                    detail = replace(
+                        detail,
+                        image=before.image,
+                        activations=before.activations,
+                        activation_gradients=before.activation_gradients,
+                    )
+                sent.append(detail)
+        return sent
+
+    def _details_between(self, layer: str, image: Tensor | None) -> list[telemetry.Detail]:
+        if image is None or self._forward is None:
+            return self._recorder.details_between([layer])
+        try:
+            return self._recorder.details_between([layer], image, self._forward)
+        except Exception:  # of the user's code: it costs the maps, no more
+            log.info("The maps of %s cannot be shown", layer, exc_info=True)
+            return self._recorder.details_between([layer])
+
+    def _messages(
+        self,
+        details: list[telemetry.Detail],
+        run: str,
+        version: int,
+        step: int,
+        shown: Tensor | None,
+    ) -> list[messages.Detail]:
+        modules = dict(self._model.named_modules())
         return [
             messages.Detail(
                 run=run,

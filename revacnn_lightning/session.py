@@ -131,6 +131,7 @@ class Session:
         may_edit: bool = True,
         cannot_edit: str = "",
         loss_scale: Tensor | float = 1.0,
+        images: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         """Carry out what was asked for, then begin to record.
 
@@ -140,13 +141,15 @@ class Session:
             may_edit: False in the middle of an accumulation window: edits wait for the next one.
             cannot_edit: why this training cannot be changed at all; "" if it can.
             loss_scale: what mixed precision multiplies the loss by in this batch.
+            images: of the batch, (B, channels, H, W), for what is shown of layers that are opened
+                while the run is paused.
         """
         self._progress = progress
         while True:
             self.take_requests()
             self._inbox.serve(lambda request: self._answer(request, probe, cannot_edit), may_edit)
             self._learn_topology(probe)
-            if not self._hold():
+            if not self._hold(images):
                 break
         self.recorder.begin_batch(loss_scale=loss_scale)
 
@@ -254,13 +257,23 @@ class Session:
         self._steps = 1 if command.action == "step" else 0
         return {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}[command.action]
 
-    def _hold(self) -> bool:
-        """Whether to wait before this batch: paused, and no single step was asked for."""
+    def _hold(self, images: Callable[[], Tensor | None]) -> bool:
+        """Whether to wait before this batch: paused, and no single step was asked for.
+
+        What is looked at can be chosen meanwhile, and is shown at once.
+        """
         if not self._paused:
             return False
         if self._steps > 0:
             self._steps -= 1
             return False
+        for detail in self._opened.read_between(
+            run=self.run,
+            version=self.version,
+            step=self._progress.step,
+            image=lambda: _first(images()),
+        ):
+            self._publish(detail)
         self.beat_if_due("paused")
         time.sleep(PAUSE_POLL_SECONDS)
         return True

@@ -36,7 +36,7 @@ class Watcher(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if batch_idx == 2:  # the structure is known after the first batch
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while not self._attached.is_set() and time.monotonic() < deadline:
                 time.sleep(0.01)
                 _revacnn(trainer)._session.take_requests()
@@ -48,12 +48,15 @@ class Watcher(pl.Callback):
         self._finish()
 
     def _finish(self) -> None:
-        time.sleep(0.2)
+        known = -1
+        while len(self.messages) > known:  # until nothing more arrives
+            known = len(self.messages)
+            time.sleep(0.3)
         self._stop.set()
         self._thread.join()
 
     def _follow(self) -> None:
-        with attach(timeout=20) as run:
+        with attach(timeout=60) as run:
             self._attached.set()
             while not self._stop.is_set():
                 self.messages += run.poll()

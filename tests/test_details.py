@@ -42,6 +42,72 @@ def test_an_opened_layer_is_sent_with_its_pictures_features_and_input(tmp_path):
     assert np.abs(detail.coefficients.features).max() == pytest.approx(1, rel=1e-3)
 
 
+def test_what_is_chosen_while_the_run_is_paused_is_shown_at_once(tmp_path):
+    """It came only after the next batch, which a paused run does not train."""
+
+    def person(run: Run) -> dict:
+        seen = {"before": details(run, Watch("conv2"))[-1]}
+        run.command(Control("pause"))
+        run.poll()
+        seen["slices"] = details(run, Watch("conv2", slices="mean"))[-1]
+        seen["image"] = details(run, Watch("conv2", image=3))[-1]
+        seen["opened"] = details(run, Watch("conv1"))[-1]
+        run.command(Control("stop"))
+        return seen
+
+    seen, _ = train_with(person, tmp_path, validate=True)
+    slices, image, opened = (seen[name] for name in ("slices", "image", "opened"))
+    assert slices.slices == "mean"
+    assert slices.image_index is None
+    assert slices.activations.images.shape == slices.activation_gradients.images.shape == (3, 4, 4)
+    assert image.image_index == 3
+    expected = batches(2).dataset[3][0]
+    np.testing.assert_allclose(image.image, expected / expected.abs().max(), atol=1e-3)
+    assert image.activations.images.shape == (3, 4, 4)
+    assert opened.layer == "conv1"
+    assert opened.image.shape == (1, 6, 6)
+    assert len(opened.activations.images) == 4
+    assert slices.step == image.step == opened.step
+
+
+def test_a_layer_that_was_changed_while_paused_is_shown_as_it_is_now(tmp_path):
+    def person(run: Run) -> dict:
+        details(run, Watch("conv2"))
+        run.command(Control("pause"))
+        run.ask(RemoveFilters("conv2", [0]))
+        run.poll()
+        seen = {"detail": details(run, Watch("conv2"))[-1]}
+        run.command(Control("stop"))
+        return seen
+
+    seen, _ = train_with(person, tmp_path)
+    detail = seen["detail"]
+    assert len(detail.coefficients.images) == len(detail.coefficients.features) == 2
+    assert {len(part) for part in (detail.gradients.features, detail.gradients.images)} <= {0, 2}
+    assert len(detail.activations.images) == 2
+
+
+def test_a_forward_that_fails_costs_a_paused_run_the_maps_only(tmp_path, monkeypatch):
+    from revacnn_lightning.telemetry import recorder
+
+    def fails(*_: object) -> dict:
+        raise RuntimeError("no such image, please")
+
+    monkeypatch.setattr(recorder, "maps_of_image", fails)
+
+    def person(run: Run) -> dict:
+        run.command(Control("pause"))
+        run.poll()
+        seen = {"detail": details(run, Watch("conv2"))[-1]}
+        run.command(Control("stop"))
+        return seen
+
+    seen, _ = train_with(person, tmp_path)
+    detail = seen["detail"]
+    assert len(detail.activations.images) == 0
+    assert len(detail.coefficients.images) == len(detail.gradients.features) == 3
+
+
 def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_path):
     def person(run: Run) -> dict:
         run.command(Control("pause"))

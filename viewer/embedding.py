@@ -40,13 +40,19 @@ METHODS: tuple[Method, ...] = ("tsne", "umap", "pca")
 COMPONENTS = 50  # principal components kept before distances are taken
 NEIGHBOURS = 5  # a new filter stands among so many of its nearest
 FOLLOW = 0.25  # the frame follows the layout's extent by this part per refresh
-MANY = 1024  # filters: from here on, first layouts are made with fewer iterations
+MANY = 1024  # filters: above, first layouts are made with fewer iterations
 # Iterations of a warm start: the more, the more the data has moved.
-LEAST, PER_CHANGE = 25, 400
+LEAST, PER_CHANGE, MOST = 25, 800, 300
 # Learning rate of a warm start, as a part of the usual one, for data that stands still: a small
 # layer would go on rearranging itself. It grows with the change, up to the usual one.
 LEAST_RATE, RATE_PER_CHANGE = 0.6, 2.0
-ANOTHER = 0.3  # a change after which the data counts as another
+# Changes after which a layout is compared with one begun again, and after which it has to be begun
+# again. Of a FEW filters that takes no time: they are compared sooner.
+CHANGED, ANOTHER = 0.1, 0.5
+FEW, CHANGED_FEW = 256, 0.04
+AGAIN = (75, 225)  # iterations of a layout that is begun again, early and late
+TRULY = 1.01  # so much truer must one be for which filters leave their places
+NEAREST = 7  # neighbours by which it is judged how true a layout is
 
 Array = np.ndarray
 
@@ -262,15 +268,37 @@ def _tsne_cold(data: Array, job: Job) -> Array:
 def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
     """Some more iterations from where the points stand.
 
-    Where the data is another (gradients are, from batch to batch), the last layout would only
-    hold the new one back: it becomes the start of a short run from nothing.
+    The more the data has changed, the more the last layout would hold the new one back: of other
+    data, it is only the start of a run from nothing. A chain of warm starts may also lose what is
+    alike: beyond some change it is compared with a layout from the principal components.
     """
     if job.change > ANOTHER:
-        return _onto(_tsne(data, last, 75, 225, job), last)
-    iterations = int(LEAST + PER_CHANGE * job.change)
+        kept, enough = _tsne(data, last, *AGAIN, job), 1.0
+    else:
+        kept, enough = _tsne_on(data, last, job), TRULY
+    if job.change > (CHANGED_FEW if len(data) <= FEW else CHANGED):
+        other = _tsne(data, _pca(data), *AGAIN, job)
+        if _trueness(data, other) > enough * _trueness(data, kept):
+            return _onto(other, last)
+    return _onto(kept, last) if job.change > ANOTHER else kept
+
+
+def _tsne_on(data: Array, last: Array, job: Job) -> Array:
+    """A t-SNE that goes on from ``last`` (n, 2)."""
     embedding = _tsne_begin(data, last, job.seed)
+    iterations = min(MOST, int(LEAST + PER_CHANGE * job.change))
     rate = len(data) * min(1.0, LEAST_RATE + RATE_PER_CHANGE * job.change)
     return np.array(embedding.optimize(iterations, learning_rate=rate, momentum=0.8), np.float64)
+
+
+def _trueness(data: Array, points: Array) -> float:
+    """Trustworthiness of a layout (Venna and Kaski 2001): are neighbours really alike?"""
+    from sklearn.manifold import trustworthiness
+
+    if not _is_drawn(points):
+        return 0.0
+    # It is defined for fewer neighbours than half of the points.
+    return float(trustworthiness(data, points, n_neighbors=min(NEAREST, (len(data) - 1) // 2)))
 
 
 def _umap(data: Array, job: Job) -> Array:

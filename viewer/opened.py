@@ -19,10 +19,12 @@ from revacnn_lightning.protocol.requests import Slices, Watch
 from .embedding import Job, Layout, Method, relative_change
 from .embedding_worker import EmbeddingWorker, Failure
 from .run_state import RunState
+from .smoothing import Average
 
 __all__ = ["VIEWS", "OpenLayer", "OpenedLayers"]
 
 VIEWS = ("coefficients", "gradients", "activations", "activation_gradients")
+FLEETING = VIEWS[1:]  # other with every batch: their likeness is that over the last of them
 
 WATCH_SECONDS = 2.0  # the training's interest ends some seconds after the last request
 WATCH_HZ = 2.0
@@ -39,6 +41,8 @@ class OpenLayer(Struct):
     Attributes:
         detail: the newest, None before the first.
         ids: of its rows, int64 (n,).
+        features: what each view is laid out by, float (n, d).
+        averages: of the features of the views that are other with every batch.
         serial: counted up with every detail and layout.
         received: serial of the detail.
         single: which of its filters see a single colour, bool (n,).
@@ -51,6 +55,8 @@ class OpenLayer(Struct):
 
     detail: Detail | None = None
     ids: np.ndarray = np.zeros(0, np.int64)
+    features: dict[str, np.ndarray] = {}
+    averages: dict[tuple[str, int | None, int], Average] = {}
     serial: int = 0
     received: int = 0
     single: np.ndarray = np.zeros(0, bool)
@@ -210,6 +216,7 @@ class OpenedLayers:
         ids = np.asarray(structure.layers[at].ids, np.int64)
         if any(len(part) not in (0, len(ids)) for part in _arrays(detail)):
             return
+        _follow_features(layer, detail, ids, structure.layers[at].in_channels)
         layer.detail, layer.ids, layer.refused = detail, ids, ""
         layer.single = single_colour(detail.coefficients.images)
         layer.serial += 1
@@ -235,7 +242,7 @@ class OpenedLayers:
             if now - shown > SHOWN_SECONDS:
                 continue
             for view in VIEWS:
-                features = _view(layer.detail, view).features
+                features = layer.features[view]
                 if features.ndim == 2 and len(features) == len(layer.ids):
                     self._submit_view((name, view, method), layer, features, now)  # type: ignore[arg-type]
 
@@ -282,6 +289,30 @@ class OpenedLayers:
 def _view(detail: Detail, name: str) -> View:
     view: View = getattr(detail, name)
     return view
+
+
+def _follow_features(layer: OpenLayer, detail: Detail, ids: np.ndarray, inputs: int) -> None:
+    """Take what the views are to be laid out by; averages go on where they speak of the same.
+
+    A detail of the same batch as the last, of a paused run, tells nothing new of what is averaged.
+    """
+    last = layer.detail
+    again = last is not None and (last.version, last.step) == (detail.version, detail.step)
+    averages = {}
+    for view in VIEWS:
+        features = _view(detail, view).features
+        chosen = view == "activations" and detail.image_index is not None
+        if view in FLEETING and len(features) and not chosen:
+            # Gradients of another number of inputs are projected in another way.
+            key = view, detail.image_index, inputs if view == "gradients" else 0
+            known = layer.averages.get(key)
+            averages[key] = known or Average()
+            if known is None or not again:
+                features = averages[key].add(ids, features)
+            else:
+                features = layer.features[view]
+        layer.features[view] = features
+    layer.averages = averages
 
 
 def _arrays(detail: Detail) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -214,6 +214,28 @@ class Details:
             for name, opened in due.items()
         ]
 
+    def between(
+        self,
+        layers: Iterable[str],
+        convs: dict[str, Conv],
+        maps: dict[str, Tensor],
+    ) -> list[Detail]:
+        """Details of open layers while no batch is trained, with ``maps`` of whatever image.
+
+        Gradients are those of the last batches; the maps' gradients need a batch.
+        """
+        details = []
+        for name in layers:
+            opened, conv = self._opened.get(name), convs.get(name)
+            if opened is None or conv is None:
+                continue
+            opened.begin()
+            opened.gradient = _last_gradient(conv)
+            if opened.smooth is None or len(opened.smooth) != conv.out_channels:  # edited since
+                opened.smooth = opened.gradient
+            details.append(self._detail(name, opened, conv, maps, 1.0, None))
+        return details
+
     def _detail(
         self,
         name: str,
@@ -260,6 +282,14 @@ def _listen(opened: _Opened, conv: Conv) -> None:
         opened.gradient = part if opened.gradient is None else opened.gradient + part
 
     opened.handle = weight.register_hook(arrive)
+
+
+def _last_gradient(conv: Conv) -> Tensor | None:
+    """Features of the gradient that the last batch has left, (C, D); None: there is none."""
+    weight = conv._parameters.get("weight")
+    if weight is None or weight.grad is None:
+        return None
+    return features(filter_rows(weight.grad.detach(), conv))
 
 
 def _release(opened: _Opened) -> None:

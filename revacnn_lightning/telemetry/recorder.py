@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
+from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details, maps_of_image
 from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer
 from revacnn_lightning.telemetry.listening import Listener
+from revacnn_lightning.telemetry.maps import settle_signals
 from revacnn_lightning.telemetry.meter import FINDS, Meter
 from revacnn_lightning.telemetry.recording import Assembler, Recording
 from revacnn_lightning.telemetry.statistics import (
@@ -269,6 +270,25 @@ class Recorder:
             return []
         return self.details.end(self._model, self._convs(), grad_scale, tag)
 
+    def details_between(
+        self,
+        layers: Iterable[str],
+        image: Tensor | None = None,
+        forward: Callable[[Tensor], Any] | None = None,
+    ) -> list[Detail]:
+        """The details of these open layers while no batch is trained, as far as they are known.
+
+        Args:
+            image: (channels, H, W), whose maps are made; None: none are.
+            forward: takes it as a batch of one through the model; None: the model itself.
+        """
+        convs = self._convs()
+        wanted = {name: convs[name] for name in layers if name in convs}
+        maps = {}
+        if image is not None and wanted:
+            maps = maps_of_image(self._model, image, wanted, forward)
+        return self.details.between(wanted, convs, maps)
+
     def flush(self) -> list[Recording]:
         """The recordings that are still under way, oldest first; waits for the device."""
         return self._transfer.flush()
@@ -296,7 +316,8 @@ class Recorder:
         seconds |= {"activation": maps - firing}
         gradients = seconds.pop("map gradients", 0.0)
         both = self._due & MAP_GRADIENTS
-        seconds |= {name: gradients / len(both) for name in both}
+        for name in both:
+            seconds[name] = seconds.get(name, 0.0) + gradients / len(both)
         if "firing" in self._due:
             seconds["firing"] = firing
         if self._governor.update(step, seconds, fixed):
@@ -318,6 +339,10 @@ class Recorder:
             for layer in self._layers:
                 layer.weights.norm_now()
             self._stopwatch.add("weight_norm", begin)
+            begin = self._stopwatch.now()
+        if "signal_to_noise" in self._due:
+            settle_signals(layer.map for layer in self._layers)
+            self._stopwatch.add("signal_to_noise", begin)
             begin = self._stopwatch.now()
         names = self._names()
         every = [self._governor.every.get(name, 1) for name in names]

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 from sklearn.manifold import trustworthiness
 
-from revacnn_lightning.diagnostics.odd import Oddity
+from revacnn_lightning.diagnostics.odd import Oddity, unit_rows
 from viewer.arrangement import ASIDE_Y
 from viewer.embedding import (
     METHODS,
@@ -296,3 +296,27 @@ def test_relative_change() -> None:
     assert relative_change(features, -features) == pytest.approx(2)
     assert relative_change(features, features[:4]) == 1
     assert relative_change(np.full((3, 2), np.nan), np.ones((3, 2))) == 1
+
+
+def test_a_chain_of_layouts_of_restless_data_stays_as_true_as_a_first_one() -> None:
+    """It lost some likeness with every refresh."""
+    random = np.random.default_rng(4)
+    before = clusters(64, seed=4)
+    layout = first(before)
+    for _ in range(12):
+        now = before + 0.25 * random.normal(size=before.shape)
+        assert 0.04 < relative_change(before, now) < 0.5
+        layout, before = follow(now, layout, before), now
+
+    here, anew = (
+        trustworthiness(unit_rows(before), each.positions, n_neighbors=7)
+        for each in (layout, first(before))
+    )
+    assert here >= 0.96 * anew
+
+
+def test_two_filters_more_than_a_grid_are_compared_by_fewer_neighbours() -> None:
+    features = clusters(5)
+    layout = first(features)
+
+    check_well_formed(follow(features[::-1].copy(), layout, features), 5)

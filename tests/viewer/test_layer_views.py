@@ -34,6 +34,10 @@ def world(hub: DirectHub, tab: Tab, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def sums(view: LayerView) -> np.ndarray:
+    return np.asarray(view.root.data["values"][:, 1])
+
+
 def arrays(view: LayerView) -> dict[str, Any]:
     names = ("ids", "indices", "places", "odd", "amp", "values")
     return {name: view.root.data[name] for name in names} | {"atlas": view.root.atlas}
@@ -178,14 +182,15 @@ def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
     assert tab.selection.layer == "conv1"
     assert {view.root.data["layer"] for view in views} == {""}
     assert {len(view.root.atlas) for view in views} == {0}
-    assert LayerPanel(tab).content()["findings"] == []
+    assert LayerPanel(tab).content()["findings"] is None
 
 
 def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
     world: World, tab: Tab, hub: DirectHub
 ) -> None:
     panel, ids = LayerPanel(tab), tab.structure.layers[1].ids  # type: ignore[union-attr]
-    assert panel.content()["findings"] == []  # nothing is laid out yet
+    # Nothing is laid out: it is not true yet that none is like another.
+    assert panel.content()["findings"] is None
     detail = world.detail()
     features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
     features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
@@ -358,3 +363,17 @@ def test_the_selection_survives_edits(tab: Tab, hub: DirectHub) -> None:
 
     assert tab.picked() == [ids[5], ids[9]]
     assert tab.selected() == (1, 4)
+
+
+def test_maps_are_ordered_by_numbers_that_do_not_change_with_every_batchs_first_image(
+    world: World, tab: Tab
+) -> None:
+    view = LayerView(tab, "activations")
+    assert tab.state is not None
+    for image in (None, 1):
+        detail = world.detail(image=image)
+        world.send(detail)
+        view.update()
+        of_layer = tab.state.layer_values("activation", 1)
+        of_image = detail.activations.images.sum(axis=(1, 2))
+        assert np.allclose(sums(view), of_layer if image is None else of_image, rtol=1e-3)

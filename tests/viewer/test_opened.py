@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.messages import Detail, RefusedReply
 from revacnn_lightning.protocol.requests import RemoveFilters, Watch
 from tests.viewer.conftest import DirectHub
 from viewer import opened
-from viewer.embedding import Job, Layout, lay_out
+from viewer.embedding import Job, Layout, lay_out, relative_change
 from viewer.embedding_worker import Failure
 from viewer.opened import VIEWS, OpenedLayers
 
@@ -24,8 +24,10 @@ class Immediate:
         self.fail = False
         self.closed = False
         self.done: list[Hashable] = []
+        self.submitted: list[tuple[Any, Job]] = []
 
     def submit(self, key: Hashable, job: Job) -> None:
+        self.submitted.append((key, job))
         self.jobs[key] = job
 
     def is_busy(self, key: Hashable) -> bool:
@@ -285,3 +287,44 @@ def test_closing_ends_the_worker(world: World) -> None:
     world.layers.close()
 
     assert world.worker.closed
+
+
+def test_the_views_of_fleeting_things_do_not_rearrange_themselves_with_every_batch(
+    world: World,
+) -> None:
+    """Gradients of another batch are others: their layout jumped at every refresh."""
+    details = [replace(world.detail(), step=step) for step in range(40)]
+    for detail in details:
+        world.layers.show("conv2", "tsne")
+        world.send(detail)
+        world.tick(0.1)
+
+    jobs = [job for (_, view, _), job in world.worker.submitted if view == "gradients"]
+    before, now = (detail.gradients.features for detail in details[-2:])
+    assert jobs[-1].change < 0.4 * relative_change(before, now)
+
+
+def test_maps_of_a_chosen_image_are_compared_as_they_are(world: World) -> None:
+    world.layers.show("conv2", "tsne")
+    known = world.layers.known("conv2")
+    assert known is not None
+    for image in (None, None, 1, 1):
+        detail = world.detail(image=image)
+        world.send(detail)
+        raw = np.array_equal(known.features["activations"], detail.activations.features)
+        assert raw == (image is not None)
+
+
+def test_details_of_a_paused_run_are_not_averaged_again_and_again(world: World) -> None:
+    world.layers.show("conv2", "tsne")
+    known = world.layers.known("conv2")
+    assert known is not None
+    first, second = (replace(world.detail(), step=step) for step in (1, 2))
+    world.send(first)
+    world.send(second)
+    before = known.features["gradients"].copy()
+    world.send(replace(second, slices="mean"))
+
+    assert np.array_equal(known.features["gradients"], before)
+    assert known.detail is not None
+    assert known.detail.slices == "mean"

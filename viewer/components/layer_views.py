@@ -102,7 +102,8 @@ class LayerView:
         layout = self._layout
         places, odd = _places(layout, shown)
         values = _numbers(state, at, where)
-        if self.view == "activations" and view.images.ndim == 3 and len(rows):
+        chosen = detail.image_index is not None
+        if self.view == "activations" and chosen and view.images.ndim == 3 and len(rows):
             values[:, 1] = _sums(view.images)[rows]  # of this very image
         amp = amplitude(np.nan_to_num(values[:, 0]))
         self._draws += 1
@@ -182,7 +183,7 @@ class LayerPanel(HtmlPart):
         tab, structure, here = self.tab, self.tab.structure, self.tab.selected()
         content: dict[str, Any] = {
             "pane": tab.pane, "method": tab.method, "selected": [], "staged": [],
-            "findings": [], "slices": "",
+            "findings": None, "slices": "",
         }  # fmt: skip
         if structure is None or here is None:
             return content
@@ -208,16 +209,17 @@ class LayerPanel(HtmlPart):
             },
         }  # fmt: skip
 
-    def _findings(self, layer: Layer, at: int) -> list[dict[str, Any]]:
-        """What is to be noticed among the layer's filters."""
+    def _findings(self, layer: Layer, at: int) -> list[dict[str, Any]] | None:
+        """What is to be noticed among the layer's filters; None before it is known."""
         tab, known = self.tab, self.tab.hub.opened.known(layer.name)
-        if known is None or tab.state is None:
-            return []
+        if known is None or known.detail is None or tab.state is None:
+            return None
         layout = tab.hub.opened.layout(layer.name, "coefficients", tab.method)
         ids = np.asarray(tab.state.layer_ids(at), np.int64)
         start, end = tab.state.offsets[at : at + 2]
         silent = ids[tab.state.dead()[start:end]]
-        return [asdict(finding) for finding in findings(known, layout, ids, silent)]
+        found = [asdict(finding) for finding in findings(known, layout, ids, silent)]
+        return found if found or layout is not None else None
 
     def _slices(self, layer: Layer) -> str:
         """Which slices the filters' pictures show; "" where there is nothing to choose."""

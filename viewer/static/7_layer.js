@@ -7,6 +7,8 @@
   const page = window.revacnn
   const {byId, make, shown} = page
   const RESORT_MS = 4000
+  const BAR = 3 // px; pictures have the same ground in both themes, and so have the bars on them
+  const BARS = {ground: "rgb(6 12 24 / 75%)", gradient: "#ffb347", activation: "#8ad0ff"}
   const views = page.views = {}
 
   /** The grid of activation maps: the same tiles, in rows, by the chosen order. */
@@ -46,6 +48,21 @@
       if (this.rank == null || this.rank.length != this.n) this.arrange()
       const x = this.rank[i] % this.columns, y = Math.floor(this.rank[i] / this.columns)
       return [this.shift[0] + (x + 0.5) * this.cell * this.scale, this.shift[1] + (y + 0.5) * this.cell * this.scale]
+    }
+    /** Each map is as bright as it can be: a bar tells what it is ordered by. */
+    paint_over(ctx, at) {
+      super.paint_over(ctx, at)
+      const column = ["gradient", "activation"].indexOf(shown.sort), side = this.side()
+      if (column < 0 || side < 16) return
+      const values = this.ids.map((_, i) => this.values[2 * i + column]), largest = Math.max(...values.filter(isFinite))
+      for (let i = 0; i < this.n; i++) {
+        if (this.ids[i] === shown.hovered) continue // it is larger
+        const [left, top] = [at[i][0] - side / 2, at[i][1] + side / 2 - BAR], long = values[i] > 0 ? side * values[i] / largest : 0
+        ctx.fillStyle = BARS.ground
+        ctx.fillRect(left, top, side, BAR)
+        ctx.fillStyle = BARS[shown.sort]
+        ctx.fillRect(left, top, Math.min(side, long), BAR)
+      }
     }
     resort() {
       const now = this.positions()
@@ -89,6 +106,7 @@
       const status = box.querySelector(".status")
       status.textContent = status.title = data.status ?? ""
       status.dataset.busy = Boolean(data.busy)
+      box.dataset.empty = !(data.ids?.length > 0)
       views[name].take(data, model)
       if (name != "activations") return
       if (views.maps == null) views.maps = new Grid("maps", byId("maps"))

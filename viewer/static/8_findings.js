@@ -26,6 +26,7 @@
     if (now == key) return
     key = now
     const focused = document.activeElement?.dataset?.kind
+    if (list == null) return byId("findings").replaceChildren() // nothing is known yet
     byId("findings").replaceChildren(...(list.length ? list.map(chip) : [make("span", {class: "faint"}, NOTHING)]))
     if (focused) byId("findings").querySelector(`[data-kind="${focused}"]`)?.focus()
   }
