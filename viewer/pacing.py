@@ -8,7 +8,7 @@ PERIOD = 0.08  # s between frames with new numbers, on average: a training at 10
 SLACK = 0.04  # s: numbers that come a little early need not wait
 APART = 0.04  # s from any frame to one that brings no new numbers
 LOST = 5.0  # s; an answer that takes longer is not coming
-CHART_PERIOD = 0.15  # s between two charts: the page takes as long for one as for all the rest
+CHART_PERIOD = 0.2  # s between two charts: the page takes as long for one as for all the rest
 CHART_SHARE = 3.0  # charts wait this many times as long as a frame takes to be painted
 MEMORY = 0.3  # weight of the newest answer in the mean
 
