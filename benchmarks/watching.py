@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 READY = "window.revacnn?.ready === true"
 WARM_SECONDS = 60.0  # for the layouts' process, which compiles at its start
 
-# For a while: every frame's length, how old the shown numbers were at every frame, and of every
-# snapshot when it was published, read, sent, received and painted.
+# For a while: the frames of the page or of its nodes, whichever were fewer; every frame's length;
+# how old the shown numbers were at every frame, and of every snapshot when it was published, read,
+# sent, received and painted.
 SAMPLE = """async (seconds) => {
   const frames = [], ages = [], began = performance.now(), from = Date.now(), sent = revacnn.sent
-  const painted = revacnn.paths_drawn
+  const nodes = revacnn.network.nodes, painted = nodes.frames // by the nodes' worker
   let last = began
   await new Promise((done) => {
     const frame = (now) => {
@@ -33,7 +34,8 @@ SAMPLE = """async (seconds) => {
     requestAnimationFrame(frame)
   })
   const took = (performance.now() - began) / 1000
-  return {fps: frames.length / took, hz: (revacnn.sent - sent) / took, frames, ages,
+  const fps = Math.min(frames.length, nodes.frames - painted) / took
+  return {fps, hz: (revacnn.sent - sent) / took, frames, ages,
           times: revacnn.times.filter((one) => one[0] >= from)}
 }"""
 

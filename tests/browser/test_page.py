@@ -318,6 +318,36 @@ def test_a_stage_opens_as_a_whole_and_closes(tmp_path: Path, open_page: Any) -> 
         page.wait_for_function("(n) => revacnn.nodes('layer2.1.conv3').length == n", arg=before)
 
 
+# Without a worker, and in frames that began before the nodes were told to set out.
+EARLY_FRAMES = """() => new Promise((resolve) => {
+  const canvas = document.createElement("canvas"), frame = window.requestAnimationFrame
+  canvas.transferControlToOffscreen = null
+  const nodes = new revacnn.Nodes(canvas), x = Float32Array.of(10, 40)
+  const none = Float32Array.of(NaN, NaN)
+  window.requestAnimationFrame = (then) => frame((now) => then(now - 100))
+  nodes.tell({
+    width: 60, height: 60, ratio: 1, zoom: 1,
+    x, y: x, size: x, bar: new Float32Array(2), phase: x, amp: x, state: new Uint8Array(2),
+    theme: revacnn.themes.dark, motion: 0, chosen: 0, hovered: -1, also: [], company: [],
+    tween: {x: none, y: none, size: none, gone: [[5, 5, 9]]},
+  })
+  setTimeout(() => {
+    window.requestAnimationFrame = frame
+    const {data} = canvas.getContext("2d").getImageData(40, 40, 1, 1)
+    resolve([nodes.drawn > 0, data[3]])
+  }, 1500)
+})"""
+
+
+def test_nodes_that_set_out_are_drawn_in_a_frame_that_began_before(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    drawn, alpha = page.evaluate(EARLY_FRAMES)
+    assert drawn
+    assert alpha == 255
+
+
 def test_drawn_with_bokehs_own_glyphs_the_page_does_the_same(digits: str, open_page: Any) -> None:
     page = ready(open_page(f"{digits}?plain=1"))
     assert page.evaluate("revacnn.link.plain")

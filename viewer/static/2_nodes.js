@@ -20,6 +20,11 @@
     return 1 - (1 - t) ** 3
   }
 
+  /** How much of a tween is over, 0 to 1; a frame may have begun before it was told of the tween. */
+  function progress(tween, now) {
+    return Math.min(1, Math.max(0, (now - tween.start) / TWEEN_MS))
+  }
+
   /** Path of a dot, or of a bar. */
   function outline(ctx, x, y, size, bar) {
     if (bar > 0) ctx.rect(x - bar / 2, y - size / 2, bar, size)
@@ -33,7 +38,7 @@
   function places({x, y, size, tween}, now) {
     const X = x.slice(), Y = y.slice(), S = size.slice()
     if (tween == null) return [X, Y, S]
-    const t = ease(Math.min(1, (now - tween.start) / TWEEN_MS))
+    const t = ease(progress(tween, now))
     for (let i = 0; i < X.length; i++) {
       if (isNaN(tween.x[i])) {
         S[i] *= t
@@ -100,8 +105,8 @@
 
   /** What was removed shrinks away. */
   function paint_gone(ctx, {theme, tween, zoom}, now) {
-    const t = (now - tween.start) / TWEEN_MS
-    if (t >= 1) return
+    const t = progress(tween, now)
+    if (t == 1) return
     ctx.globalAlpha = 1 - t
     ctx.fillStyle = theme.staged
     ctx.beginPath()
@@ -140,7 +145,7 @@
     }
     if (q.tween != null) {
       paint_gone(ctx, q, now)
-      if (now - q.tween.start >= TWEEN_MS) q.tween = null
+      if (progress(q.tween, now) == 1) q.tween = null
     }
     paint_rings(ctx, q, X, Y, S)
   }
@@ -152,6 +157,7 @@
     let told = 0, answered = 0, frames = 0, running = false
     after.port1.onmessage = () => answer(answered = told, frames)
     const frame = (now) => {
+      running = false // should this fail, it is begun anew with what is told next
       draw_nodes(canvas, ctx, q, now)
       frames += 1
       if (answered != told || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
@@ -170,7 +176,7 @@
 
   /* --------------------------------------------------------------------- End of the worker */
 
-  const PARTS = [ease, outline, places, jitter, paint_normal, paint_special, paint_gone, paint_rings, draw_nodes, drawing]
+  const PARTS = [ease, progress, outline, places, jitter, paint_normal, paint_special, paint_gone, paint_rings, draw_nodes, drawing]
   const WORKER = `
     "use strict"
     const STATE = ${JSON.stringify(STATE)}, STEPS = ${STEPS}, TWEEN_MS = ${TWEEN_MS}
