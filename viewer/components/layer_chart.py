@@ -146,27 +146,33 @@ class LayerChart(Chart):
             values, last = np.log(values), np.log(last)
         low, high = np.nanmin(values), np.nanmax(values)
         at = HEIGHT * (high - last) / max(high - low, 1e-9)
-        return apart(at, LINE) - at
+        return apart(at, LINE, HEIGHT) - at
 
 
-def apart(at: np.ndarray, least: float) -> np.ndarray:
+def apart(at: np.ndarray, least: float, height: float) -> np.ndarray:
     """Places near ``at`` (n,), in the same order, no two nearer to each other than ``least``.
 
-    Those that are too near are centred on where they want to be.
+    Those that are too near are centred on where they want to be, but none is beyond 0 or
+    ``height`` by more than it must.
     """
     order = np.argsort(at, kind="stable")
     groups: list[tuple[float, int]] = []  # centre and size, from above to below
     for place in at[order]:
-        groups.append((float(place), 1))
+        groups.append((_inside(float(place), least, height), 1))
         while len(groups) > 1:
             (a, n), (b, m) = groups[-2:]
             if b - a >= least * (n + m) / 2:
                 break
-            groups[-2:] = [((a * n + b * m) / (n + m), n + m)]
+            groups[-2:] = [(_inside((a * n + b * m) / (n + m), least * (n + m), height), n + m)]
     placed = [centre + least * (i - (n - 1) / 2) for centre, n in groups for i in range(n)]
     found = np.empty(len(at))
     found[order] = placed
     return found
+
+
+def _inside(centre: float, long: float, height: float) -> float:
+    """``centre`` of something so long, moved to where it is wholly inside."""
+    return max(long / 2, min(height - long / 2, centre))
 
 
 def _short(name: str) -> str:
