@@ -14,9 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from revacnn_lightning.controls import TrainerControls
 from revacnn_lightning.details import Forward
 from revacnn_lightning.errors import Refused
@@ -28,7 +25,6 @@ from revacnn_lightning.probe import (
     forward_takes_images,
     forwards_of,
     images_of,
-    to_float,
 )
 from revacnn_lightning.progress import Progress
 from revacnn_lightning.protocol.requests import Edit
@@ -43,6 +39,13 @@ from revacnn_lightning.steering.checkpoint import (
     state_to_save,
 )
 from revacnn_lightning.telemetry import DEFAULT, STATISTICS, Recorder
+from revacnn_lightning.trainer_facts import (
+    cannot_edit,
+    cannot_look,
+    logged_numbers,
+    loss_scale,
+    validation_image,
+)
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -186,9 +189,9 @@ class ReVACNN(Callback):
             Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
-            images=functools.partial(_validation_image, trainer),
+            images=functools.partial(validation_image, trainer),
             forward=self._forward_of_images(pl_module),
-            cannot_look=_cannot_look(trainer),
+            cannot_look=cannot_look(trainer),
         )
         rank_zero_info(
             "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
@@ -239,8 +242,8 @@ class ReVACNN(Callback):
             self._progress(trainer, batch_idx),
             lambda: self._probe(trainer, pl_module, batch, batch_idx),
             may_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-            cannot_edit=_cannot_edit(trainer),
-            loss_scale=_loss_scale(trainer),
+            cannot_edit=cannot_edit(trainer),
+            loss_scale=loss_scale(trainer),
             images=lambda: images_of(batch),
         )
 
@@ -256,7 +259,7 @@ class ReVACNN(Callback):
         if self._session is None:
             return
         if self._step % METRICS_EVERY == 0:
-            self._metrics = _numbers(trainer.callback_metrics)
+            self._metrics = logged_numbers(trainer.callback_metrics)
         self._step += 1
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._session.after_batch(
@@ -343,58 +346,3 @@ class ReVACNN(Callback):
         """The edits that were made to this very module before, by an earlier fit or a resume."""
         editor = self._editor
         return editor.journal if editor is not None and editor.model is module else None
-
-
-def _validation_image(trainer: Trainer, index: int) -> Tensor:
-    """Image ``index`` of the (first) validation data set, on the model's device.
-
-    Raises:
-        Refused: there is no validation data, or no such image in it.
-    """
-    loaders: Any = trainer.val_dataloaders
-    loader = loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
-    data = getattr(loader, "dataset", None)
-    if data is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-        raise Refused("this training has no validation images to choose from")
-    if not 0 <= index < len(data):
-        raise Refused(f"there is no validation image {index}; there are {len(data)}")
-    with torch.random.fork_rng(devices=[]):  # a transform may draw from it
-        image = images_of(data[index])
-    if image is None or image.ndim != 3:
-        raise Refused(f"item {index} of the validation data is not an image")
-    return image.to(trainer.strategy.root_device)
-
-
-def _cannot_edit(trainer: Trainer) -> str:
-    """Why the network of this training cannot be changed; "" if it can."""
-    if trainer.world_size > 1:
-        return (
-            f"this training runs in {trainer.world_size} processes; the network can only be "
-            "changed in a training of one process for now"
-        )
-    return ""
-
-
-def _cannot_look(trainer: Trainer) -> str:
-    """Why this process may not run the network by itself in between; "" if it may."""
-    if trainer.world_size > 1:
-        count = trainer.world_size
-        return f"this training runs in {count} processes, which must run the network together"
-    return ""
-
-
-def _loss_scale(trainer: Trainer) -> Tensor | float:
-    """What 16-mixed precision multiplies the loss by; 1 without a scaler.
-
-    As the scaler's own tensor, because `get_scale` would wait for the device.
-    """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not scaler.is_enabled():
-        return 1.0
-    scale: Tensor | None = scaler._scale  # None before its first use, which creates it lazily
-    return float(scaler.get_scale()) if scale is None else scale
-
-
-def _numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
-    values = ((name, to_float(value)) for name, value in metrics.items())
-    return {name: value for name, value in values if value is not None}

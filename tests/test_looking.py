@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning import ReVACNN, looking
-from revacnn_lightning.callback import _validation_image
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.looking import MOST_INSPECTED, Looking
 from revacnn_lightning.protocol.client import Run
@@ -352,22 +350,6 @@ def test_a_training_is_bit_by_bit_the_same_with_and_without(tmp_path, monkeypatc
     for name, value in plain.state_dict().items():
         assert torch.equal(value, looked.state_dict()[name]), name
     assert torch.equal(random, random_after)
-
-
-def test_a_validation_image_that_is_drawn_at_random_leaves_the_training_s_generator_alone():
-    class Drawn(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return 3
-
-        def __getitem__(self, index: int) -> Tensor:
-            return torch.rand(3, 4, 4)
-
-    loader = torch.utils.data.DataLoader(Drawn())
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    before = torch.get_rng_state()
-    image = _validation_image(SimpleNamespace(val_dataloaders=loader, strategy=strategy), 1)
-    assert image.shape == (3, 4, 4)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_from_python(tmp_path):

@@ -6,15 +6,12 @@ output nobody reads), and the run is compared with the unedited one.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from revacnn_lightning import ReVACNN
-from revacnn_lightning.callback import _cannot_edit
 from revacnn_lightning.errors import Refused
 from revacnn_lightning.protocol.messages import Applied
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
@@ -173,11 +170,6 @@ def test_manual_optimization_with_a_forward_given_by_the_user_works():
     revacnn = ReVACNN(forward=lambda module, batch: module(batch[0], scale=2.0))
     run_with(AddFilters("conv1"), model, revacnn=revacnn)
     assert model.conv1.out_channels == 5
-
-
-def test_more_than_one_process_is_refused_with_that_reason():
-    assert _cannot_edit(SimpleNamespace(world_size=1)) == ""
-    assert "2 processes" in _cannot_edit(SimpleNamespace(world_size=2))
 
 
 def test_an_edit_does_not_touch_the_randomness_of_the_training():

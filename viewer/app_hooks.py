@@ -7,13 +7,18 @@ import sys
 from bokeh.server.contexts import ServerContext
 
 from . import server
-from .bokeh_private import send_changes_together, send_frames_at_once
+from .bokeh_private import (
+    send_changes_together,
+    send_frames_at_once,
+    write_messages_at_once,
+)
 
 # Bokeh sets sys.argv to what follows --args only while this file is executed.
 ARGUMENTS = sys.argv[1:]
 
 send_frames_at_once()
 send_changes_together()
+write_messages_at_once()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:

@@ -6,15 +6,18 @@ one of them changes.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import bokeh
 from bokeh.document.events import DocumentPatchedEvent
+from bokeh.protocol.message import Message
 from bokeh.server.connection import ServerConnection
 from bokeh.server.views.ws import WSHandler
+from tornado.iostream import StreamClosedError
 
 __all__ = [
     "BOKEH_VERSION",
@@ -22,6 +25,7 @@ __all__ = [
     "may_draw",
     "send_changes_together",
     "send_frames_at_once",
+    "write_messages_at_once",
 ]
 
 log = logging.getLogger(__name__)
@@ -75,8 +79,8 @@ def send_frames_at_once() -> bool:
 def send_changes_together() -> bool:
     """Send all that one callback changes as one message; False if this Bokeh is unknown.
 
-    Bokeh sends every changed property by itself, in three frames or more, of which server and page
-    each make a task. A session writes what was changed once its callback is through
+    Bokeh sends every changed property by itself, as a message of which server and page each make
+    several tasks. A session writes what was changed once its callback is through
     (``ServerSession._pending_writes``), so the first write may take all changes along.
     """
     if not _is_known(ServerConnection, "send_patch_document"):
@@ -100,25 +104,60 @@ def send_changes_together() -> bool:
 
 
 async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
-    message, handler = connection.protocol.create("PATCH-DOC", changes), connection._socket
-    with _as_one_piece(handler):
-        await handler.send_message(message)
-
-
-@contextlib.contextmanager
-def _as_one_piece(handler: Any) -> Iterator[None]:
-    """Gather a message's many small frames: each by itself would wake the browser up."""
-    if handler.ws_connection is not None:
-        handler.set_nodelay(False)
-    try:
-        yield
-    finally:
-        if handler.ws_connection is not None:
-            handler.set_nodelay(True)  # sends what was gathered
+    await connection._socket.send_message(connection.protocol.create("PATCH-DOC", changes))
 
 
 async def _sent_already() -> None:
     pass
+
+
+def write_messages_at_once() -> bool:
+    """Write a message of Bokeh's with one call; False if this Bokeh is unknown.
+
+    Bokeh sends each of a message's five parts or more by itself: as many calls of the system, as
+    many tasks here, and as often the browser is woken up.
+    """
+    if not _is_known(WSHandler, "send_message"):
+        return False
+    if getattr(WSHandler, "_revacnn_at_once", False):
+        return True
+    original = WSHandler.send_message
+
+    async def send_message(self: Any, message: Message[Any]) -> None:
+        connection = self.ws_connection
+        if connection is None or connection.is_closing() or connection._compressor is not None:
+            await original(self, message)
+            return
+        try:
+            with await self.write_lock.acquire():
+                await connection.stream.write(b"".join(_framed(message)))
+        except StreamClosedError:
+            log.debug("A page was closed while it was sent something")
+
+    WSHandler.send_message = send_message
+    WSHandler._revacnn_at_once = True
+    return True
+
+
+TEXT, BINARY, LAST = 0x1, 0x2, 0x80  # of a websocket's frames: RFC 6455, section 5.2
+
+
+def _framed(message: Message[Any]) -> Iterator[bytes]:
+    """The parts of a message, each as a frame of the websocket."""
+    for part in (message.header_json, message.metadata_json, message.content_json):
+        yield from _frame(TEXT, part.encode())
+    for buffer in message._buffers:
+        yield from _frame(TEXT, json.dumps(buffer.ref).encode())
+        yield from _frame(BINARY, buffer.to_bytes())
+
+
+def _frame(kind: int, payload: bytes) -> tuple[bytes, bytes]:
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", LAST | kind, size), payload
+    if size < 2**16:
+        return struct.pack("!BBH", LAST | kind, 126, size), payload
+    return struct.pack("!BBQ", LAST | kind, 127, size), payload
 
 
 def _is_known(kind: type, name: str) -> bool:

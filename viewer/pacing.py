@@ -8,6 +8,7 @@ PERIOD = 0.08  # s between frames with new numbers, on average: a training at 10
 SLACK = 0.04  # s: numbers that come a little early need not wait
 APART = 0.04  # s from any frame to one that brings no new numbers
 LOST = 5.0  # s; an answer that takes longer is not coming
+CHART_PERIOD = 0.15  # s between two charts: the page takes as long for one as for all the rest
 CHART_SHARE = 3.0  # charts wait this many times as long as a frame takes to be painted
 MEMORY = 0.3  # weight of the newest answer in the mean
 
@@ -26,7 +27,7 @@ class Pace:
 
     def wait(self, now: float, *, numbers: bool) -> float | None:
         """Seconds until a frame, with new numbers or without, may be sent; None: no credit."""
-        if self._waiting and now - self._sent_at < LOST:
+        if self._waits(now):
             return None
         return max(0.0, (self._due if numbers else self._sent_at + APART) - now)
 
@@ -43,8 +44,14 @@ class Pace:
             self.lag += MEMORY * (now - self._sent_at - self.lag)
 
     def charts_due(self, now: float) -> bool:
-        """Whether a chart may go with this frame: a page that lags gets fewer."""
-        if now - self._charts_at < max(PERIOD, CHART_SHARE * self.lag) - SLACK:
-            return False
+        """Whether a chart may be sent: while nothing else is, and to a page that lags fewer."""
+        period = max(CHART_PERIOD, CHART_SHARE * self.lag)
+        return not self._waits(now) and now - self._charts_at >= period
+
+    def chart_sent(self, now: float) -> None:
+        """A chart has been sent, or none had anything new."""
         self._charts_at = now
-        return True
+
+    def _waits(self, now: float) -> bool:
+        """Whether the page owes an answer."""
+        return self._waiting and now - self._sent_at < LOST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from .components.metric_chart import MetricChart
 from .components.network import NetworkView
 from .components.staging_bar import Changes, Reply, StagingBar
 from .components.timeline import Timeline
-from .glyphs import Command, PageLink, Panel
+from .frames import Panel, pack
+from .glyphs import Command, PageLink
 from .hub import Hub
 from .pacing import Pace
 from .palette import PALETTES, theme
@@ -44,6 +45,9 @@ LOOK_SECONDS = 0.25  # how often things are looked at that come without a messag
 
 class Page:
     """Everything of one tab. Lives as long as its document.
+
+    Attributes:
+        sent: frames sent so far that the page answers.
 
     ``hub`` is of the run to begin with; ``runs`` and ``wanted`` are those of `Choice`.
     """
@@ -84,6 +88,8 @@ class Page:
             FilterGradient(tab, marks.source),
             FilterActivation(tab, marks.source),
         ]
+        self.sent = 0
+        self._panels: list[Panel] = []
         self._pace = Pace()
         self._looked_at = 0.0
         self._asked_for = False
@@ -99,18 +105,17 @@ class Page:
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
         document.theme = theme(self.tab.palette)
-        panels: list[Panel] = []
         for component in self.components:
-            panels += getattr(component, "panels", ())
+            self._panels += getattr(component, "panels", ())
             if isinstance(component.root, Panel):
-                panels.append(component.root)
+                self._panels.append(component.root)
             elif not isinstance(component, TimeMarks):
                 document.add_root(component.root)
-        self.link.panels = panels
         document.add_root(self.link)
         self.tab.update()
         for component in self.components:
             component.update()
+        self._send()
         self._remember(time.monotonic())
         if self._runs is not None:
             self._runs.watchers.add(self)
@@ -124,30 +129,34 @@ class Page:
         """There may be something new: have it shown as soon as it may be sent."""
         self.tab.choice.update()
         document, now = self.link.document, time.monotonic()
-        if document is None or self._asked_for or not self._is_due(now):
+        if document is None or not self._is_watched():
             return
-        wait = self._pace.wait(now, numbers=self._has_numbers())
-        if wait is None:
-            return
-        self._asked_for = True
-        if wait > 0:
-            document.add_timeout_callback(self.update, 1 + int(1000 * wait))
-        else:
+        wait = None
+        if not self._asked_for and self._is_due(now):
+            wait = self._pace.wait(now, numbers=self._has_numbers())
+        self._asked_for |= wait is not None
+        if wait == 0:
             document.add_next_tick_callback(self.update)
+            return
+        if wait is not None:
+            document.add_timeout_callback(self.update, 1 + int(1000 * wait))
+        if self._pace.charts_due(now):  # until then there is time for one
+            document.add_next_tick_callback(self._update_chart)
 
     def update(self) -> None:
-        """Show what is new, the charts less often. Sends only on credit: see `PageLink`."""
+        """Show what is new, but for the charts. Sends only on credit: see `PageLink`."""
         self._asked_for = False
         self.tab.choice.update()
         now, numbers = time.monotonic(), self._has_numbers()
-        if self._pace.wait(now, numbers=numbers) != 0 or not self._is_due(now):
+        if not self._is_watched() or not self._is_due(now):
+            return
+        if self._pace.wait(now, numbers=numbers) != 0:
             return
         self.tab.update()
         self._remember(now)
-        changed = [component.update() for component in (*self.fast, *self._charts(now))]
-        if any(changed):
-            self._tell_times()
-            self.link.sent += 1
+        if self._update_all(self.fast):
+            self.sent += 1
+            self._send()
             self._pace.sent(now, numbers=numbers)
 
     def _remember(self, now: float) -> None:
@@ -158,28 +167,42 @@ class Page:
         """Whether other numbers are to be shown than before."""
         return self.tab.clock() != self._clock
 
-    def _charts(self, now: float) -> list[Component]:
-        """The next chart whose turn it is: never all in one frame."""
-        if not self._pace.charts_due(now):
-            return []
-        return [next(self._turns[self.tab.pane == "statistics"])]
+    def _update_chart(self) -> None:
+        """The next chart that has something new: never two at once, nor with the numbers.
+
+        So these need not wait until the page has drawn it.
+        """
+        now, wide = time.monotonic(), self.tab.pane == "statistics"
+        if not self._is_watched() or not self._pace.charts_due(now):
+            return
+        self._pace.chart_sent(now)
+        shown = len(self.slow) + wide * len(self.statistics)
+        if any(next(self._turns[wide]).update() for _ in range(shown)):
+            self._send()
+
+    def _update_all(self, components: Iterable[Component]) -> bool:
+        """Have them all show what is new; whether any had something."""
+        changed = [component.update() for component in components]
+        return any(changed)
+
+    def _is_watched(self) -> bool:
+        """Nothing is sent to a hidden tab, nor before the page has come for its first frame."""
+        return bool(self.link.visible) and self.link.seen >= 0
 
     def _is_due(self, now: float) -> bool:
-        """At once when the run has told something new; else now and then, for what time changes.
+        """At once when the run has told something new; else now and then, for what time changes."""
+        return self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
 
-        Nothing is ever due in a hidden tab.
-        """
-        new = self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
-        return bool(self.link.visible) and new
-
-    def _tell_times(self) -> None:
-        state = self.tab.state
+    def _send(self) -> None:
+        """Hand over what has changed: in one piece, and after all else, which it may speak of."""
+        state, stamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
-            self.link.stamps = [state.snapshot.time, state.read, time.time()]
+            stamps = [state.snapshot.time, state.read, time.time()]
+        self.link.frame = pack(self._panels, sent=self.sent, stamps=stamps)
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
         """The page has painted what it was sent: go on."""
-        if self.link.seen >= self.link.sent:
+        if self.link.seen >= self.sent:
             self._pace.answered(time.monotonic())
         self.notice()
 
@@ -191,8 +214,8 @@ class Page:
     def _on_command(self, event: Command) -> None:
         perform(self.tab, event)
         charts = self.slow if event.command == "chart" else []  # what was asked for, at once
-        for component in (*self.fast, *charts):
-            component.update()
+        if self._update_all((*self.fast, *charts)):
+            self._send()
 
     def _on_theme(self, _attribute: str, _old: str, new: str) -> None:
         palette = PALETTES.get(new)

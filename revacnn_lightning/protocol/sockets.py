@@ -21,14 +21,8 @@ from typing import Any, NamedTuple
 import zmq
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
-from revacnn_lightning.protocol.messages import (
-    Message,
-    RefusedReply,
-    Request,
-    decode,
-    encode,
-    request_id,
-)
+from revacnn_lightning.protocol.encoding import decode, encode, request_id
+from revacnn_lightning.protocol.messages import Message, RefusedReply, Request
 
 __all__ = ["Keys", "Publisher", "RequestServer", "Requester", "Subscriber"]
 

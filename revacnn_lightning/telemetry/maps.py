@@ -7,6 +7,7 @@ memory that is held back from the allocator has it ask the system for other page
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry import statistics as reduce
 
-__all__ = ["MapSums", "in_backward"]
+__all__ = ["MapSums", "in_backward", "settle_signals"]
 
 
 @dataclass(eq=False)
@@ -35,11 +36,12 @@ class MapSums:
     gradient: Tensor | None = None  # (C,): Σ|∂L/∂a|
     gradient_pixels: int = 0
     image_gradients: list[Tensor] = field(default_factory=list)  # (B, C) each: Σ over pixels
+    signal: Tensor | None = None  # (C,): signal to noise of these
 
     def begin(self) -> None:
         """Forget the batch before."""
         self.calls = self.images = self.pixels = self.gradient_pixels = 0
-        self.total = self.positive = self.gradient = None
+        self.total = self.positive = self.gradient = self.signal = None
         self.lost = False
         if self.image_gradients:
             self.image_gradients = []
@@ -68,11 +70,13 @@ class MapSums:
         if per_image:
             self.image_gradients.append(reduce.image_sums(gradient))
 
-    def signal_to_noise(self) -> Tensor | None:
-        """Of all images of the batch, (C,)."""
-        if not self.image_gradients:
-            return None
-        return reduce.signal_to_noise(torch.cat(self.image_gradients))
+
+def settle_signals(places: Iterable[MapSums]) -> None:
+    """The images of the batch have all come: `MapSums.signal` of the places that saw gradients."""
+    known = [sums for sums in places if sums.image_gradients]
+    images = [reduce.joined(sums.image_gradients) for sums in known]
+    for sums, signal in zip(known, reduce.signals_to_noise(images), strict=True):
+        sums.signal = signal
 
 
 def in_backward() -> bool:

@@ -24,6 +24,7 @@ from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer
 from revacnn_lightning.telemetry.listening import Listener
+from revacnn_lightning.telemetry.maps import settle_signals
 from revacnn_lightning.telemetry.meter import FINDS, Meter
 from revacnn_lightning.telemetry.recording import Assembler, Recording
 from revacnn_lightning.telemetry.statistics import (
@@ -315,7 +316,8 @@ class Recorder:
         seconds |= {"activation": maps - firing}
         gradients = seconds.pop("map gradients", 0.0)
         both = self._due & MAP_GRADIENTS
-        seconds |= {name: gradients / len(both) for name in both}
+        for name in both:
+            seconds[name] = seconds.get(name, 0.0) + gradients / len(both)
         if "firing" in self._due:
             seconds["firing"] = firing
         if self._governor.update(step, seconds, fixed):
@@ -337,6 +339,10 @@ class Recorder:
             for layer in self._layers:
                 layer.weights.norm_now()
             self._stopwatch.add("weight_norm", begin)
+            begin = self._stopwatch.now()
+        if "signal_to_noise" in self._due:
+            settle_signals(layer.map for layer in self._layers)
+            self._stopwatch.add("signal_to_noise", begin)
             begin = self._stopwatch.now()
         names = self._names()
         every = [self._governor.every.get(name, 1) for name in names]

@@ -157,7 +157,7 @@ def _activation_gradient(layer: Layer) -> tuple[Tensor | None, float]:
 
 
 def _signal_to_noise(layer: Layer) -> tuple[Tensor | None, float]:
-    value = layer.map.signal_to_noise()
+    value = layer.map.signal
     return value, np.nan if value is None or layer.map.lost or layer.hidden else 1
 
 

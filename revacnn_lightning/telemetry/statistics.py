@@ -38,7 +38,9 @@ a temporary of the same size costs two more crossings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +59,12 @@ __all__ = [
     "coefficient_sum",
     "filter_rows",
     "image_sums",
+    "joined",
     "map_sum",
     "map_sums",
     "positive_count",
     "signal_to_noise",
+    "signals_to_noise",
 ]
 
 DEFAULT = ("gradient", "activation", "weight_norm", "update_ratio")
@@ -106,6 +110,8 @@ def map_sum(maps: Tensor) -> Tensor:
 
 def absolute_sum(maps: Tensor) -> Tensor:
     """Sum of absolute values over images and pixels: (B, C, H, W) -> (C,)."""
+    if maps.device.type != "cpu":
+        return _magnitudes(maps, (0, 2, 3))
     total = None
     for block, scratch in _blocks(maps):
         total = _plus(total, map_sum(torch.abs(block, out=scratch)))
@@ -132,9 +138,28 @@ def map_sums(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
     return total, count
 
 
+def joined(images: list[Tensor]) -> Tensor:
+    """One batch of several, along the first dimension."""
+    return images[0] if len(images) == 1 else torch.cat(images)  # of one it would be a copy
+
+
 def image_sums(maps: Tensor) -> Tensor:
     """Sum over the pixels of each image: (B, C, H, W) -> (B, C)."""
     return maps.sum((2, 3), dtype=torch.float32)
+
+
+def signals_to_noise(places: Sequence[Tensor]) -> list[Tensor]:
+    """`signal_to_noise` of several places, (B, C) each, with few operations."""
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for index, images in enumerate(places):
+        alike[len(images), images.device].append(index)
+    found: dict[int, Tensor] = {}
+    for indices in alike.values():
+        for some in _portions(indices, lambda index: places[index].numel()):
+            widths = [places[index].shape[1] for index in some]
+            joined = signal_to_noise(torch.cat([places[index] for index in some], 1))
+            found.update(zip(some, joined.split(widths), strict=True))
+    return [found[index] for index in range(len(places))]
 
 
 def signal_to_noise(images: Tensor) -> Tensor:
@@ -168,7 +193,9 @@ def filter_rows(weight: Tensor, conv: Conv) -> Tensor:
 def coefficient_sum(filters: Tensor) -> Tensor:
     """Sum of absolute values of each filter: (C, ...) -> (C,)."""
     rest = _REST[filters.dim()]
-    if filters.device.type != "cpu" or filters.numel() <= PIECE:
+    if filters.device.type != "cpu":
+        return _magnitudes(filters, rest)
+    if filters.numel() <= PIECE:
         return filters.abs().sum(rest, dtype=torch.float32)
     out = filters.new_empty(len(filters), dtype=torch.float32)
     step = max(1, BLOCK // filters[0].numel())
@@ -207,6 +234,27 @@ def _blocks(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for begin in range(0, images, step):
         block = maps[begin : begin + step]
         yield block, scratch[: len(block)]
+
+
+def _magnitudes(values: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Sum of absolute values in one kernel, for devices on which launching is what costs."""
+    wide = values.dtype == torch.float64  # which the norm would not narrow
+    norm = torch.linalg.vector_norm(values, 1, over, dtype=None if wide else torch.float32)
+    return norm.float()
+
+
+def _portions(indices: list[int], size: Callable[[int], int]) -> Iterator[list[int]]:
+    """Runs of the indices whose sizes sum up to a block at most, or of a single one."""
+    portion: list[int] = []
+    total = 0
+    for index in indices:
+        if portion and total + size(index) > BLOCK:
+            yield portion
+            portion, total = [], 0
+        portion.append(index)
+        total += size(index)
+    if portion:
+        yield portion
 
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:

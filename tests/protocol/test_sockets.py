@@ -22,7 +22,7 @@ from revacnn_lightning.protocol.sockets import (
     RequestServer,
     Subscriber,
 )
-from tests.protocol.test_messages import snapshot
+from tests.protocol.test_encoding import snapshot
 
 STATUS = Status("run", "training", 1, 0, 0.0)
 

@@ -83,13 +83,16 @@ def emulate_16_mixed_on_the_cpu(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")
-def test_a_step_with_an_infinite_gradient_is_flagged_and_its_scale_is_right(monkeypatch):
+@pytest.mark.parametrize("wrong", [torch.inf, torch.nan])
+def test_a_step_with_infinite_or_nan_gradients_is_flagged_and_its_scale_is_right(
+    wrong, monkeypatch
+):
     emulate_16_mixed_on_the_cpu(monkeypatch)
 
     class Overflowing(Module):
         def training_step(self, batch, batch_idx):
             loss = super().training_step(batch, batch_idx)
-            return loss * torch.inf if batch_idx == 2 else loss
+            return loss * wrong if batch_idx == 2 else loss
 
     recorded = fit(Overflowing(lr=1e-3), precision="16-mixed")
     assert [r.nonfinite for r in recorded.recordings] == [i == 2 for i in range(len(BATCHES))]

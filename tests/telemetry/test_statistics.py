@@ -39,7 +39,25 @@ def test_maps(size, layout, dtype):
     torch.testing.assert_close(
         statistics.absolute_sum(maps).double(), wide.abs().sum((0, 2, 3)), rtol=1e-5, atol=1e-2
     )
+    torch.testing.assert_close(
+        statistics._magnitudes(maps, (0, 2, 3)), statistics.absolute_sum(maps), rtol=1e-5, atol=1e-2
+    )
     assert torch.equal(statistics.positive_count(maps), (maps > 0).sum((0, 2, 3)).float())
+
+
+def test_signal_to_noise_of_many_places_is_that_of_each():
+    torch.manual_seed(0)
+    sizes = [(64, 20), (3, 7), (64, 3000), (64, 1500), (1, 4), (64, 600), (3, 1), (0, 2)]
+    places = [torch.randn(size) for size in sizes]
+    together = statistics.signals_to_noise(places)
+    for images, found in zip(places, together, strict=True):
+        torch.testing.assert_close(found, statistics.signal_to_noise(images), equal_nan=True)
+        if len(images) < 2:
+            assert found.isnan().all()
+            continue
+        expected = images.double().mean(0).abs() / images.double().std(0)
+        torch.testing.assert_close(found.double(), expected, equal_nan=True, rtol=1e-4, atol=1e-6)
+    assert statistics.signals_to_noise([]) == []
 
 
 def test_infinities_and_nans_show():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bokeh
@@ -12,12 +13,16 @@ import numpy as np
 import pytest
 from bokeh.core.types import ID
 from bokeh.document import Document
+from bokeh.document.events import ModelChangedEvent
 from bokeh.models import ColumnDataSource
 from bokeh.protocol import Protocol
 from bokeh.server.connection import ServerConnection
 from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
 from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
+from tornado.locks import Lock
+from tornado.websocket import WebSocketProtocol13
 
 from tests.viewer.loops import run
 from viewer import bokeh_private, glyphs
@@ -62,11 +67,6 @@ class Handler:
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
-        self.at_once: list[bool] = []
-        self.ws_connection = object()
-
-    def set_nodelay(self, value: bool) -> None:
-        self.at_once.append(value)
 
     async def send_message(self, message: Any) -> None:
         self.messages.append(message)
@@ -95,16 +95,16 @@ def test_all_changes_of_a_callback_are_one_message(
     first, second = glyphs.PageLink(), ColumnDataSource({"x": np.zeros(3)})
 
     def change() -> None:
-        first.sent += 1
+        first.width += 1
         second.data = {"x": np.ones(3)}
-        first.sent += 1
+        first.width += 1
 
     def build() -> None:
         document.add_root(first)
         document.add_root(second)
 
     def fail() -> None:
-        first.sent += 1
+        first.width += 1
         raise ArithmeticError
 
     for callback in (build, change):
@@ -113,7 +113,6 @@ def test_all_changes_of_a_callback_are_one_message(
         run(server.with_document_locked(fail))
     run(server.with_document_locked(change))
     assert [len(message.content["events"]) for message in handler.messages] == [2, 3, 3]
-    assert handler.at_once == [False, True] * 3
 
 
 def test_where_changes_cannot_be_gathered_they_are_sent_one_by_one(
@@ -124,6 +123,66 @@ def test_where_changes_cannot_be_gathered_they_are_sent_one_by_one(
     original = ServerConnection.send_patch_document
     assert bokeh_private.send_changes_together() is False
     assert ServerConnection.send_patch_document is original
+
+
+class Stream:
+    """Stands where a connection's does."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.broken = False
+
+    def closed(self) -> bool:
+        return False
+
+    async def write(self, data: bytes) -> None:
+        if self.broken:
+            raise StreamClosedError
+        self.written.append(data)
+
+    def set_nodelay(self, value: bool) -> None:
+        pass
+
+
+def handler_of(stream: Stream) -> Any:
+    """A page's websocket handler of Bokeh's, that writes to this stream."""
+    handler: Any = object.__new__(WSHandler)
+    parameters = SimpleNamespace(ping_interval=None, ping_timeout=None, compression_options=None)
+    handler.request = SimpleNamespace(connection=SimpleNamespace(stream=stream))
+    handler.ws_connection = WebSocketProtocol13(handler, False, parameters)  # type: ignore[arg-type]
+    handler.ws_connection.stream = stream
+    handler.write_lock = Lock()
+    return handler
+
+
+def message_with(*sizes: int) -> Any:
+    source = ColumnDataSource()
+    Document().add_root(source)
+    columns = {str(size): np.arange(size, dtype=np.uint8) for size in sizes}
+    event = ModelChangedEvent(source.document, source, "data", columns)  # type: ignore[arg-type]
+    return Protocol().create("PATCH-DOC", [event])
+
+
+def test_a_message_written_at_once_is_what_bokeh_writes_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = WSHandler.send_message
+    monkeypatch.setattr(WSHandler, "send_message", original)
+    monkeypatch.setattr(WSHandler, "_revacnn_at_once", False, raising=False)
+    message = message_with(3, 125, 126, 65535, 65536)
+    in_parts, at_once = Stream(), Stream()
+    run(original(handler_of(in_parts), message))
+    assert bokeh_private.write_messages_at_once() is True
+    assert WSHandler.send_message is not original
+    handler = handler_of(at_once)
+    run(WSHandler.send_message(handler, message))
+
+    assert len(in_parts.written) == 3 + 2 * 5
+    assert at_once.written == [b"".join(in_parts.written)]
+
+    at_once.broken = True
+    run(WSHandler.send_message(handler, message))  # a page that was closed is no error
+    assert len(at_once.written) == 1
 
 
 @pytest.mark.parametrize("name", sorted(bokeh_private.JAVASCRIPT_NAMES))

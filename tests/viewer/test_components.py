@@ -24,7 +24,7 @@ from viewer.components.learning_rate import LearningRateChart
 from viewer.components.marks import TimeMarks
 from viewer.components.metric_chart import MetricChart
 from viewer.components.network import NetworkView
-from viewer.components.network_columns import amplitude, thickness
+from viewer.components.network_columns import _percentiles, amplitude, thickness
 from viewer.components.staging_bar import Changes, Reply, StagingBar
 from viewer.components.timeline import Timeline
 from viewer.glyphs import Command, PageLink
@@ -174,6 +174,13 @@ def test_the_view_is_laid_out_for_its_size(tab: Tab) -> None:
     assert view.update() is True
     assert view.source.data["x"].max() < 700
     assert (view.root.x_range.end, view.root.y_range.start) == (700, 400)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 3412])
+def test_percentiles_are_those_of_numpy(n: int) -> None:
+    values = np.random.default_rng(n).lognormal(0, 2, n).astype(np.float32)
+    expected = np.percentile(values.astype(np.float64), (0, 3.0, 50, 99.3, 100))
+    np.testing.assert_allclose(_percentiles(values, (0, 3.0, 50, 99.3, 100)), expected, rtol=1e-6)
 
 
 def test_amplitude_is_robust() -> None:
@@ -403,12 +410,13 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
     clock = [100.0]
     monkeypatch.setattr("viewer.page.time.monotonic", lambda: clock[0])
     page = Page(hub)
+    page.link.seen = 0
 
     def step(seconds: float) -> int:
         clock[0] += seconds
         hub.train()
         page.update()
-        return page.link.sent
+        return page.sent
 
     assert step(0.1) == 1
     assert step(0.1) == 1  # not painted yet
@@ -426,22 +434,29 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
 def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     page, document = Page(hub), Document()
     page.open(document)
-    for callback in list(document.session_callbacks):
-        document.remove_next_tick_callback(callback)
-    page._asked_for = False
 
-    def asked() -> int:
-        return len(document.session_callbacks)
+    def asked() -> list[str]:
+        """What is to be called at the next tick; forgotten."""
+        known = list(document.session_callbacks)
+        for callback in known:
+            document.remove_next_tick_callback(callback)
+        return [callback.callback.__qualname__ for callback in known]
 
-    page.notice()
-    assert asked() == 0  # nothing is new
     hub.train()
     page.notice()
-    page.notice()
-    assert asked() == 1
-    page.link.visible = False
+    assert asked() == []  # the page has not come yet
+    page.link.seen = 0
+    assert asked() == ["Page.update"]
     page.update()
-    assert page.link.sent == 0  # hidden in the meantime
+    page.notice()
+    assert asked() == []  # not painted yet
+    page.link.seen = 1
+    assert asked() == ["Page._update_chart"]  # nothing else is new
+    hub.train()
+    page.link.visible = False
+    page._asked_for = False
+    page.update()
+    assert page.sent == 1  # hidden in the meantime
 
 
 def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..., Any]) -> None:
@@ -484,3 +499,28 @@ def test_names_of_curves_that_end_at_the_edge_of_the_chart_are_not_cut_off() -> 
     placed = apart(np.array([130.0, 129.0, 0.0]), 11.0, 130.0)
 
     assert np.allclose(placed, [124.5, 113.5, 5.5])
+
+
+def test_charts_come_one_by_one_and_only_with_something_new(
+    hub: DirectHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, document = Page(hub), Document()
+    page.open(document)
+    page.link.seen = 0
+    clock = [100.0]
+    monkeypatch.setattr("viewer.page.time.monotonic", lambda: clock[0])
+    sent: list[Any] = []
+    document.on_change(lambda event: sent.append(getattr(event, "model", None)))
+
+    def step(seconds: float) -> bool:
+        """Whether a chart was sent after this time."""
+        clock[0] += seconds
+        sent.clear()
+        page._update_chart()
+        return page.link in sent
+
+    assert not step(1.0)  # nothing is new
+    hub.train()
+    assert step(1.0)
+    assert not step(0.01)  # too soon
+    assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn

@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.core.properties import value, without_property_validation
 from bokeh.models import ColumnDataSource, HoverTool, Label, NumeralTickFormatter, Range1d
 
-from ..glyphs import Panel
+from ..frames import Panel
 from ..palette import FONT, Palette
 from ..tab import Tab
 from ..wording import sampling
@@ -35,7 +35,7 @@ class LayerChart(Chart):
         self.place = place
         self.name = f"layers_{place}"
         super().__init__(tab, marks, y_axis_type="log", x_range=Range1d(0, 1))
-        self.source = Panel(part=f"curves-{self.name}", data={}, name=f"{self.name}_data")
+        self.source = Panel(f"curves-{self.name}")
         self.panels = (self.source,)
         columns: dict[str, list[float]] = {
             name: [] for name in ("step", "value", "color", "layer", "width")

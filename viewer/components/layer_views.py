@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.messages import Detail, Layer, View
 from ..arrangement import grid
 from ..embedding import Layout
 from ..findings import findings
-from ..glyphs import Sprites
+from ..frames import Sprites
 from ..opened import VIEWS, OpenLayer
 from ..palette import Palette
 from ..run_state import RunState
@@ -52,7 +52,7 @@ class LayerView:
     def __init__(self, tab: Tab, view: str) -> None:
         self.tab = tab
         self.view = view
-        self.root = self.source = Sprites(part=f"view-{view}", data={}, name=f"view-{view}")
+        self.root = self.source = Sprites(f"view-{view}")
         self._shown: tuple[Any, ...] = ()
         self._drawn: tuple[Any, ...] = ()
         self._layout: Layout | None = None
@@ -147,7 +147,7 @@ class InputImage:
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
-        self.root = self.source = Sprites(part="input", data={}, name="input")
+        self.root = self.source = Sprites("input")
         self._drawn: Detail | None = None
 
     def restyle(self, palette: Palette) -> None:

@@ -9,7 +9,7 @@ from bokeh.core.properties import without_property_validation
 
 from revacnn_lightning.protocol.messages import Find, Inspection
 
-from ..glyphs import Panel
+from ..frames import Panel
 from ..palette import Palette
 from ..tab import Tab
 from ..thumbnails import attribution, photograph
@@ -25,7 +25,7 @@ class Looks:
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
-        self.root = self.source = Panel(part="looks", data={}, name="looks")
+        self.root = self.source = Panel("looks")
         self._shown: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:

@@ -11,7 +11,8 @@ from bokeh.plotting import figure
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..glyphs import FlowPaths, JitterScatter, Panel
+from ..frames import Panel
+from ..glyphs import FlowPaths, JitterScatter
 from ..layout import MANY_ARCS, NetworkLayout, State, lay_out
 from ..palette import Palette
 from ..run_state import RunState
@@ -40,13 +41,14 @@ class NetworkView:
         self.source = ColumnDataSource(columns.empty_nodes(), name="network_nodes")
         self.flow = ColumnDataSource(columns.empty_flow(), name="network_paths")
         self.arcs = ColumnDataSource({name: [] for name in ("x0", "x1", "y", "c0", "c1", "cy")})
-        self.headers = Panel(part="columns", data={}, name="columns")
-        self.selection = Panel(part="selection", data={}, name="selection")
-        self.numbers = Panel(part="numbers", data={}, name="numbers")
-        self.strokes = Panel(part="strokes", data={}, name="strokes")
+        self.headers = Panel("columns")
+        self.selection = Panel("selection")
+        self.numbers = Panel("numbers")
+        self.strokes = Panel("strokes")
         self.plain = PlainDrawing() if tab.link.plain else None
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
+        self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
         self._shown: tuple[Any, ...] = ()
         self._told: tuple[Any, ...] = ()
         self._serials: dict[str, int] = {}
@@ -105,7 +107,7 @@ class NetworkView:
             return False
         self._shown = seen
         if layout is not None:
-            self.layout = layout
+            self.layout, self._starts = layout, layout.first_filters(state.offsets)
             self._place(state.structure, layout)
         self._draw(state, state.structure, anew=layout is not None)
         return True
@@ -151,8 +153,7 @@ class NetworkView:
         layout = self.layout
         if layout is None:
             return
-        starts = layout.first_filters(state.offsets)
-        values = self.tab.values()
+        starts, values = self._starts, self.tab.values()
         shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
         states = columns.node_states(state, structure, self.tab.staging.rows, starts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..glyphs import Panel
+from ..frames import Panel
 from ..palette import Palette
 from ..tab import Tab
 
@@ -18,7 +18,7 @@ class HtmlPart:
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
-        self.root = self.source = Panel(part=self.part, data={}, name=self.part)
+        self.root = self.source = Panel(self.part)
 
     def content(self) -> dict[str, Any]:
         """What is to be shown now."""

@@ -11,7 +11,7 @@ MODULE = "revacnn_glyphs"
 SCRIPT = Path(__file__).parent / "dist" / f"{MODULE}.js"
 
 if TYPE_CHECKING:
-    from .models import Command, FlowPaths, JitterScatter, PageLink, Panel, Sprites
+    from .models import Command, FlowPaths, JitterScatter, PageLink
 else:
     if MODULE not in sys.modules:
         _spec = spec_from_file_location(MODULE, Path(__file__).with_name("models.py"))
@@ -19,15 +19,6 @@ else:
         _spec.loader.exec_module(_module)
     _models = sys.modules[MODULE]
     Command, FlowPaths, JitterScatter = _models.Command, _models.FlowPaths, _models.JitterScatter
-    PageLink, Panel, Sprites = _models.PageLink, _models.Panel, _models.Sprites
+    PageLink = _models.PageLink
 
-__all__ = [
-    "MODULE",
-    "SCRIPT",
-    "Command",
-    "FlowPaths",
-    "JitterScatter",
-    "PageLink",
-    "Panel",
-    "Sprites",
-]
+__all__ = ["MODULE", "SCRIPT", "Command", "FlowPaths", "JitterScatter", "PageLink"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any as AnyType
 
-from bokeh.core.properties import Any, Bool, Dict, Float, Instance, Int, List, String
+from bokeh.core.properties import Bool, Bytes, Int, Nullable, String
 from bokeh.events import ModelEvent
 from bokeh.model import Model
 from bokeh.models.glyphs import Scatter
 
-__all__ = ["Command", "FlowPaths", "JitterScatter", "PageLink", "Panel", "Sprites"]
+__all__ = ["Command", "FlowPaths", "JitterScatter", "PageLink"]
 
 
 class JitterScatter(Scatter):
@@ -35,42 +35,20 @@ class FlowPaths(Scatter):
     """
 
 
-class Panel(Model):
-    """A part of the page that is plain HTML: ``static/page.js`` draws ``data`` into it."""
-
-    part = String()
-    data = Dict(String, Any)
-
-
-class Sprites(Panel):
-    """Pictures of filters, to be drawn wherever ``part`` says.
-
-    ``data`` is one message, as each property is sent by itself: words, and arrays with one row
-    per filter. ``ids`` float64 (n,); ``places`` float32 (n, 2), where each stands, NaN if nowhere;
-    ``odd`` uint8 (n,), `Oddity`; ``amp`` float32 (n,), gradient, 0 to 1; ``values`` float32 (n, 2),
-    gradient and activation as they are; ``indices`` int32 (n,). It is set after ``atlas``.
-    """
-
-    atlas = Any()  # uint8 (n, h, w), levels, or (n, h, w, 3), red, green, blue; sent when new
-
-
 class PageLink(Model):
-    """What a tab and the server tell each other besides data.
+    """What a tab and the server tell each other.
 
-    The server counts ``sent`` up with every frame, the page answers with ``seen`` once it has
-    been painted: the credit without which nothing more is sent.
+    The server numbers its frames, the page answers with ``seen`` once one has been painted: the
+    credit without which nothing more is sent.
     """
 
     plain = Bool(default=False)  # the network is drawn with Bokeh's own glyphs
-    sent = Int(default=0)
-    seen = Int(default=0)
-    # Of the newest numbers sent: when they were published, read, and sent. Unix time.
-    stamps = List(Float, default=[])
+    frame = Nullable(Bytes)  # see viewer/frames.py
+    seen = Int(default=-1)  # -1: the page has not come yet
     visible = Bool(default=True)
     theme = String(default="dark")
     width = Int(default=0)  # px, of the network view
     height = Int(default=0)
-    panels = List(Instance(Panel), default=[])
 
 
 class Command(ModelEvent):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -90,7 +91,7 @@ class NetworkLayout:
         room = float(np.median(apart[apart > 0])) if np.any(apart > 0) else PITCH
         return float(np.clip(room * 0.55 / THICKEST, 1.0, 2.2))
 
-    @property
+    @cached_property
     def node_offsets(self) -> np.ndarray:
         """Where each layer's nodes begin, (layers + 1,)."""
         return np.cumsum([0] + [column.n for column in self.columns])

@@ -28,11 +28,12 @@
     return element
   }
 
-  /** Called by the server's panels with their newest data. */
+  /** Called with what is new of a part; an atlas comes along when that is new, too. */
   page.models = {}
-  page.draw = (part, data, model) => {
+  page.draw = (part, data, atlas) => {
     page.parts[part] = data
-    page.models[part] = model
+    const model = page.models[part] ??= {}
+    model.atlas = atlas ?? model.atlas
     if (page.byId("app") != null) page.drawers[part]?.(data, model)
   }
 
@@ -124,6 +125,7 @@
       if (part.startsWith("curves-")) page.drawers[part](data) // now there are models to draw them
     }
     page.begin_network()
+    link.begin()
     Bokeh.documents[0].on_event("connection_lost", lost)
   }
 

@@ -30,69 +30,67 @@
     static {
       this.define(({Any, Bool, Int, Str}) => ({
         plain: [Bool, false],
-        sent: [Int, 0],
-        seen: [Int, 0],
-        stamps: [Any, []],
+        frame: [Any, null],
+        seen: [Int, -1],
         visible: [Bool, true],
         theme: [Str, "dark"],
         width: [Int, 0],
         height: [Int, 0],
-        panels: [Any, []],
       }))
     }
     initialize() {
       super.initialize()
       page.link = this
+      this._sent = 0
+      this._take()
       if (this.plain) page.begin_plain?.()
       // Painted, not merely received: an answer is the credit for the next frame.
       const channel = new MessageChannel()
       channel.port1.onmessage = () => {
-        this.seen = this.sent
-        page.on_painted?.(this.stamps, this._received)
+        this.seen = this._sent
+        page.on_painted?.(this._stamps, this._received)
       }
-      this.connect(this.properties.sent.change, () => {
-        this._received = Date.now()
+      this.connect(this.properties.frame.change, () => {
+        const known = this._sent, came = Date.now()
+        this._take()
+        if (this._sent == known) return // a chart, or in answer to a command: of no credit
+        this._received = came
         page.on_sent?.()
         requestAnimationFrame(() => channel.port2.postMessage(null)) // after this frame is painted
       })
+    }
+    /** Hand every part of the page what is new of it. */
+    _take() {
+      if (this.frame == null) return
+      const {parts, sent, stamps} = unpack(this.frame)
+      for (const {part, data, atlas} of parts) page.draw?.(part, data, atlas)
+      if (sent == this._sent) return
+      this._sent = sent
+      this._stamps = stamps
+    }
+    /** The first frame has been drawn, and the server may be told. */
+    begin() {
+      this.seen = this._sent
     }
     command(name, args = {}) {
       this.trigger_event(new Command(name, args))
     }
   }
 
-  class Panel extends Model {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "Panel"
-    static {
-      this.define(({Any, Str}) => ({part: [Str, ""], data: [Any, {}]}))
-    }
-    initialize() {
-      super.initialize()
-      const draw = () => page.draw?.(this.part, plain(this.data), this)
-      this.connect(this.properties.data.change, draw)
-      draw()
-    }
+  /* A frame, as viewer/frames.py packs it. The arrays are views of its bytes. */
+  const TYPES = {f4: Float32Array, f8: Float64Array, u1: Uint8Array, i4: Int32Array}
+
+  function unpack(bytes) {
+    const length = new DataView(bytes).getUint32(0, true), begin = 4 + length
+    const head = new TextDecoder().decode(new Uint8Array(bytes, 4, length))
+    return JSON.parse(head, (_, value) => {
+      if (value?.$array == null) return value
+      const [type, from, shape] = value.$array, size = shape.reduce((n, of) => n * of, 1)
+      return Object.assign(new TYPES[type](bytes, begin + from, size), {shape})
+    })
   }
 
-  /** Maps, which Bokeh makes of Python's dicts, as plain objects. */
-  function plain(value) {
-    if (value instanceof Map) {
-      return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]))
-    }
-    return Array.isArray(value) ? value.map(plain) : value
-  }
-
-  /** A panel with pictures, which the page takes from ``model.atlas`` when ``data`` has changed. */
-  class Sprites extends Panel {
-    static __module__ = "revacnn_glyphs"
-    static __name__ = "Sprites"
-    static {
-      this.define(({Any}) => ({atlas: [Any, null]}))
-    }
-  }
-
-  register_models({PageLink, Panel, Sprites})
+  register_models({PageLink})
 })()
 
 /* A Bokeh in which this cannot be drawn gets the plain drawing: see static/2_plain.js. */

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol import messages, requests
-from revacnn_lightning.protocol.messages import decode, encode
+from revacnn_lightning.protocol.encoding import decode, encode
 
 LAYER = messages.Layer("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, ids=[0, 1])
 PLAN = messages.PlanSummary("Remove conv1 · filter 1", [messages.FilterSet("conv1", [1])])
