@@ -133,17 +133,29 @@ class Looking:
             return []
         began = time.perf_counter()
         self._expire()
-        batch = images()
-        if batch is not None and (batch.ndim != 4 or not len(batch)):
-            batch = None
+        batch = _batch(images())
         self._take_responses(batch, step)
-        sent = [
+        sent = self._due(run, version, step, batch)
+        self._account(time.perf_counter() - began)
+        return sent
+
+    def read_between(
+        self, *, run: str, version: int, step: int, images: Callable[[], Tensor | None]
+    ) -> list[messages.Inspection]:
+        """While no batch is trained: the inspections that are due, with what was found so far."""
+        if not self._inspected:
+            return []
+        self._expire()
+        return self._due(run, version, step, _batch(images()))
+
+    def _due(
+        self, run: str, version: int, step: int, batch: Tensor | None
+    ) -> list[messages.Inspection]:
+        return [
             self._inspection(key, one, run, version, step, batch)
             for key, one in self._inspected.items()
             if self._clock() >= one.due
         ]
-        self._account(time.perf_counter() - began)
-        return sent
 
     def _expire(self) -> None:
         now = self._clock()
@@ -285,6 +297,11 @@ class Looking:
         """Height and width of the layer's receptive field; (0, 0) if it is not known."""
         examined = "" if image is None else self._examine(layer, image)
         return (0, 0) if isinstance(examined, str) else examined.field.size
+
+
+def _batch(images: Tensor | None) -> Tensor | None:
+    """The images if they are some, (B, channels, H, W)."""
+    return images if images is not None and images.ndim == 4 and len(images) else None
 
 
 def _why_none(batch: Tensor | None, responses: Responses | None) -> str:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -267,13 +267,15 @@ class Session:
         if self._steps > 0:
             self._steps -= 1
             return False
-        for detail in self._opened.read_between(
-            run=self.run,
-            version=self.version,
-            step=self._progress.step,
-            image=lambda: _first(images()),
-        ):
+        where: dict[str, Any] = {
+            "run": self.run,
+            "version": self.version,
+            "step": self._progress.step,
+        }
+        for detail in self._opened.read_between(**where, image=lambda: _first(images())):
             self._publish(detail)
+        for inspection in self._looking.read_between(**where, images=images):
+            self._publish(inspection)
         self.beat_if_due("paused")
         time.sleep(PAUSE_POLL_SECONDS)
         return True

@@ -352,6 +352,23 @@ def test_a_training_is_bit_by_bit_the_same_with_and_without(tmp_path, monkeypatc
     assert torch.equal(random, random_after)
 
 
+def test_a_filter_can_be_looked_into_while_the_run_is_paused(tmp_path):
+    """Its pane waited for a batch that a paused run does not train."""
+
+    def person(run: Run) -> dict:
+        run.command(Control("pause"))
+        batch = run.inspect("conv2", 1)
+        pinned = run.inspect("conv2", 1, image=5)
+        run.command(Control("stop"))
+        return {"batch": batch, "pinned": pinned}
+
+    seen, _ = train_with(person, tmp_path, validate=True)
+    assert seen["batch"].image.shape == (1, 6, 6)
+    assert seen["batch"].refused == ""
+    assert seen["pinned"].image_index == 5
+    assert seen["pinned"].step == seen["batch"].step
+
+
 def test_from_python(tmp_path):
     def person(run: Run) -> dict:
         first = run.inspect("conv2", 1)

@@ -8,7 +8,6 @@ is not renewed expires.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -20,18 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.following import following
+from revacnn_lightning.telemetry.reductions import features, maps_of_image, thumbnails
 from revacnn_lightning.telemetry.statistics import Conv, filter_rows
-from revacnn_lightning.telemetry.undisturbed import undisturbed
 
-__all__ = ["Detail", "Details", "Packed", "maps_of_image"]
+__all__ = ["Detail", "Details", "Packed"]
 
 DETAIL_HZ = 2.0  # details of a layer per second, at most
 INTEREST_SECONDS = 10.0  # that interest lasts without being renewed
-FEATURES = 64  # dimensions of what is embedded
 SMOOTHED_BATCHES = 20  # that a smoothed gradient remembers
-MAP_ELEMENTS = 2**16  # of the maps of a layer, together: 128 KB
-MAX_SIDE = 32  # pixels of a map that is sent
 
 
 @dataclass(frozen=True)
@@ -305,54 +300,3 @@ def _smooth(opened: _Opened) -> None:
         opened.smooth = opened.gradient.clone()
     else:
         opened.smooth.lerp_(opened.gradient, 2 / (SMOOTHED_BATCHES + 1))
-
-
-# ---------------------------------------------------------------------- reductions
-
-
-def features(rows: Tensor) -> Tensor:
-    """(C, K) -> (C, min(K, 64)): the rows, or a random projection that keeps distances."""
-    rows = rows.float()
-    coefficients = rows.shape[1]
-    if coefficients <= FEATURES:
-        return rows
-    return rows @ _projection(coefficients, rows.device)
-
-
-@functools.lru_cache(maxsize=8)
-def _projection(coefficients: int, device: torch.device) -> Tensor:
-    """(K, 64), the same in every process; with a generator of its own, so that training's RNG
-    is left alone."""
-    generator = torch.Generator().manual_seed(coefficients)
-    matrix = torch.randn(coefficients, FEATURES, generator=generator) / math.sqrt(FEATURES)
-    return matrix.to(device)
-
-
-def thumbnails(maps: Tensor) -> Tensor:
-    """(C, H, W) -> (C, h, w) by averaging, so that all maps of a layer stay small together."""
-    side = min(MAX_SIDE, max(4, math.isqrt(MAP_ELEMENTS // maps.shape[0])))
-    height, width = min(side, maps.shape[1]), min(side, maps.shape[2])
-    return nn.functional.adaptive_avg_pool2d(maps.float(), (height, width))
-
-
-def maps_of_image(
-    model: nn.Module,
-    image: Tensor,
-    convs: dict[str, Conv],
-    forward: Callable[[Tensor], Any] | None = None,
-) -> dict[str, Tensor]:
-    """The activation maps of one image, (C, h, w) each, from a forward in eval mode.
-
-    Batch-norm statistics, the random generators, gradients and the modules' modes are afterwards
-    as they were.
-    """
-    names = {conv: name for name, conv in convs.items()}
-    maps: dict[str, Tensor] = {}
-
-    def keep(name: str, module: nn.Module, output: Tensor) -> None:
-        maps[name] = thumbnails(output[0])
-
-    device = next(iter(convs.values())).weight.device
-    with undisturbed(model, device), following(names, keep):
-        (forward or model)(image.to(device).unsqueeze(0))
-    return maps

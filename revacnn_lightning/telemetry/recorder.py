@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details, maps_of_image
+from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
 from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.governor import Governor
 from revacnn_lightning.telemetry.layer import Layer, forward_order, new_layer
@@ -27,6 +27,7 @@ from revacnn_lightning.telemetry.listening import Listener
 from revacnn_lightning.telemetry.maps import settle_signals
 from revacnn_lightning.telemetry.meter import FINDS, Meter
 from revacnn_lightning.telemetry.recording import Assembler, Recording
+from revacnn_lightning.telemetry.reductions import maps_of_image
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
     MAP_GRADIENTS,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning.telemetry import Packed, Recorder
-from revacnn_lightning.telemetry.detail import features, maps_of_image, thumbnails
+from revacnn_lightning.telemetry.reductions import features, maps_of_image, thumbnails
 from tests.telemetry import obvious
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))

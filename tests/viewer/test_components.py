@@ -18,7 +18,7 @@ from viewer.components.chart_choices import ChartChoices
 from viewer.components.filter_history import FilterActivation, FilterGradient
 from viewer.components.header import Header
 from viewer.components.inspector import Inspector
-from viewer.components.layer_chart import LayerChart
+from viewer.components.layer_chart import LayerChart, apart
 from viewer.components.layer_filters import FilterBars, FilterCloud
 from viewer.components.learning_rate import LearningRateChart
 from viewer.components.marks import TimeMarks
@@ -475,6 +475,30 @@ def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..
     assert bars.any()
     assert not ((nodes["size"] > 0) & bars).any()  # a bar, or a dot
     assert ((nodes["height"] > 0) == bars).all()
+
+
+def test_names_of_curves_that_end_together_are_not_written_over_each_other() -> None:
+    wanted = np.array([50.0, 52.0, 20.0, 51.0, 120.0])
+
+    placed = apart(wanted, 11.0, 130.0)
+
+    assert np.allclose(placed, [40.0, 62.0, 20.0, 51.0, 120.0])
+    assert (np.argsort(placed) == np.argsort(wanted)).all()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 8])
+def test_names_that_have_room_stay_at_their_curves(n: int) -> None:
+    wanted = np.random.default_rng(n).permutation(10 + 20.0 * np.arange(n))
+
+    assert np.allclose(apart(wanted, 11.0, 200.0), wanted)
+    crowded = apart(wanted / 100, 11.0, 200.0)
+    assert (np.diff(np.sort(crowded)) >= 11 - 1e-9).all()
+
+
+def test_names_of_curves_that_end_at_the_edge_of_the_chart_are_not_cut_off() -> None:
+    placed = apart(np.array([130.0, 129.0, 0.0]), 11.0, 130.0)
+
+    assert np.allclose(placed, [124.5, 113.5, 5.5])
 
 
 def test_charts_come_one_by_one_and_only_with_something_new(

@@ -216,7 +216,7 @@ def test_no_images_and_no_response_are_no_fault(looks: Looks) -> None:
     nothing = np.zeros(0, np.float16)
     arrive(looks, finds=[], image=None, response=None, refused="no images", box=(0, 0, 0, 0))
     looks.update()
-    assert looks.source.data["no_finds"] == "none excites it so far"
+    assert looks.source.data["no_finds"] == "none has excited it since it is looked at"
     assert len(looks.source.data["part"]) == 0
     arrive(looks, step=9, response=float("nan"), deconvolution=nothing, guided=nothing)
     looks.update()

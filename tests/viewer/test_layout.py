@@ -185,3 +185,32 @@ def test_a_network_of_one_filter() -> None:
     assert layout.columns[0].n == 1
     assert len(layout.flow.x) == 0
     assert lay_out(Structure("r", 0, 0, "m", []), 800, 400).columns == []
+
+
+@pytest.mark.parametrize("width", [500, 820, 1100, 1400])
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_what_is_written_above_columns_does_not_lie_over_the_next(net: str, width: int) -> None:
+    layout = lay_out(structure(net), width, 600)
+    if layout.density != "normal":
+        return
+    room = width / (max(layout.rank) + 1)
+    assert room >= 36  # two buttons
+    for label in layout.labels:
+        assert len(label) * 5 <= room or "." not in label
+
+
+def test_a_dense_net_is_told_from_its_last_parts_where_there_is_little_room() -> None:
+    network = structure("densenet")
+    labels = lay_out(network, 1117, 600).labels
+    name = "features.denseblock1.denselayer1.conv1"
+    assert labels[[layer.name for layer in network.layers].index(name)] == "conv1"
+    assert lay_out(network, 880, 480).density == "crowded"
+
+
+def test_branches_that_feed_branches_are_no_blot() -> None:
+    """Every filter's path to each of four branches of the next module crossed all others."""
+    layout = lay_out(structure("inception"), 1100, 620)
+    n_filters = sum(column.n for column in layout.columns)
+    assert len(layout.flow.x) < 0.8 * n_filters
+    feeding = {int(node) for node in layout.flow.first}
+    assert len(feeding) > 0.2 * n_filters

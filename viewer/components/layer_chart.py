@@ -14,12 +14,13 @@ from ..tab import Tab
 from ..wording import sampling
 from .chart import Chart, blend, tooltip
 
-__all__ = ["LayerChart"]
+__all__ = ["LayerChart", "apart"]
 
 NAMED_LAYERS = 8  # with more, only the layer under the pointer is named
 MANY_LAYERS = 16
 SECONDS_PER_LAYER = 0.025  # a ResNet-50: every 1.3 s
 POINTS = 240  # per curve
+LINE, HEIGHT = 11.0, 130.0  # px: of a name, and of the curves at least
 LETTER = 0.031  # of the time axis, that a letter of a name takes
 
 
@@ -40,13 +41,16 @@ class LayerChart(Chart):
             name: [] for name in ("step", "value", "color", "layer", "width")
         }
         curves = ColumnDataSource(columns, name=f"{self.name}_curves")
-        self.names = ColumnDataSource({"step": [], "value": [], "color": [], "layer": []})
+        places: dict[str, list[float]] = {
+            name: [] for name in ("step", "value", "color", "layer", "shift")
+        }
+        self.names = ColumnDataSource(places)
         lines = self.root.multi_line(
             "step", "value", source=curves, line_color="color", line_width="width"
         )
         self.root.text(
             "step", "value", text="layer", source=self.names, text_color="color", x_offset=4,
-            text_font_size="9.5px", text_font=value(FONT), text_baseline="middle",
+            y_offset="shift", text_font_size="9.5px", text_font=value(FONT), text_baseline="middle",
         )  # fmt: skip
         self.root.add_tools(
             HoverTool(renderers=[lines], tooltips=tooltip(("@layer", "")), line_policy="interp")
@@ -122,12 +126,53 @@ class LayerChart(Chart):
             start=float(steps[0]),
             end=float(steps[-1] + room * (steps[-1] - steps[0]) + 1),
         )
+        last = np.array([values[i, -1] for i in named])
         self.names.data = {
             "step": np.full(len(named), steps[-1]),
-            "value": np.array([values[i, -1] for i in named]),
+            "value": last,
             "color": [colours[i] for i in named],
             "layer": [_short(names[i]) for i in named],
+            "shift": self._shifts(values, last),
         }
+
+    def _shifts(self, values: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """How far below the end of its curve (px) each name is written, so that all can be read.
+
+        ``values`` (layers, steps) span the axis, ``last`` (names,) are the ends.
+        """
+        if not len(last):
+            return last
+        if self.tab.charts.layers[self.place] != "dead":
+            values, last = np.log(values), np.log(last)
+        low, high = np.nanmin(values), np.nanmax(values)
+        at = HEIGHT * (high - last) / max(high - low, 1e-9)
+        return apart(at, LINE, HEIGHT) - at
+
+
+def apart(at: np.ndarray, least: float, height: float) -> np.ndarray:
+    """Places near ``at`` (n,), in the same order, no two nearer to each other than ``least``.
+
+    Those that are too near are centred on where they want to be, but none is beyond 0 or
+    ``height`` by more than it must.
+    """
+    order = np.argsort(at, kind="stable")
+    groups: list[tuple[float, int]] = []  # centre and size, from above to below
+    for place in at[order]:
+        groups.append((_inside(float(place), least, height), 1))
+        while len(groups) > 1:
+            (a, n), (b, m) = groups[-2:]
+            if b - a >= least * (n + m) / 2:
+                break
+            groups[-2:] = [(_inside((a * n + b * m) / (n + m), least * (n + m), height), n + m)]
+    placed = [centre + least * (i - (n - 1) / 2) for centre, n in groups for i in range(n)]
+    found = np.empty(len(at))
+    found[order] = placed
+    return found
+
+
+def _inside(centre: float, long: float, height: float) -> float:
+    """``centre`` of something so long, moved to where it is wholly inside."""
+    return max(long / 2, min(height - long / 2, centre))
 
 
 def _short(name: str) -> str:

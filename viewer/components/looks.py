@@ -63,7 +63,8 @@ def _finds(sent: Inspection) -> dict[str, Any]:
     return {
         "facts": facts,
         "sees": [height, width],
-        "no_finds": sent.finds_refused or ("" if sent.finds else "none excites it so far"),
+        "no_finds": sent.finds_refused
+        or ("" if sent.finds else "none has excited it since it is looked at"),
         "finds": [_find(find, sent.step) for find in sent.finds],
     }
 

@@ -23,13 +23,14 @@ from .columns import (
     dots,
     strip,
 )
-from .stages import Stage, find_stages, layers_of, short_name
+from .stages import Stage, find_stages, fitting, layers_of, short_name
 from .topology import Edge, concats, flows_and_arcs, forward_edges, ranks
 
 __all__ = ["MANY_ARCS", "Flow", "NetworkLayout", "StageBox", "lay_out", "stage_of"]
 
 ROOMY = 8  # up to so many places there is room for large headers
 CROWDED = 30  # from so many places on, all layers are strips without headers
+NARROW = 40.0  # px of a place: below, headers would lie over each other
 MAX_PATHS = 2500  # more cannot be redrawn at the data rate (20 000: 1.6 times a second)
 BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for headers
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
@@ -38,6 +39,7 @@ ROOM_FOR_ARCS = 44.0  # px, so that they fan out
 BARS, BARS_CROWDED = 96, 64
 MAX_BARS = 6000  # in all, on screen
 CLOSED_SHARE = 0.35  # of the view's width, at least, for the layers that are not opened
+CROSSING = 1.5  # paths of branches that feed branches cross: the more, the fewer of them
 THICKEST = 3.8  # px: an ordinary path at its thickest
 
 
@@ -111,20 +113,23 @@ def lay_out(
     edges = forward_edges(structure)
     rank = ranks(len(layers), edges)
     n_places = max(rank, default=-1) + 1
-    density = "roomy" if n_places <= ROOMY else "normal" if n_places <= CROWDED else "crowded"
+    density = _density(n_places, width)
     stages = find_stages(names, rank) if layers else []
     concat = concats(structure, edges)
     flows, arcs = flows_and_arcs(edges, rank, concat)
     top, bottom = _margins(density, bool(stages))
     if len(arcs) > MANY_ARCS:
         bottom += ROOM_FOR_ARCS
+    labels = [short_name(name, stages, names) for name in names]
+    if density == "normal":
+        labels = [fitting(label, width / n_places) for label in labels]
     area = _Area(width, height - bottom, top, 58.0 if density == "roomy" else 24.0)
     columns = _columns(structure, rank, n_places, area, density, opened)
     return NetworkLayout(
         width=width,
         height=height,
         columns=columns,
-        labels=[short_name(name, stages, names) for name in names],
+        labels=labels,
         stages=_boxes(stages, rank, columns, BOX_PADS[density]),
         flow=_paths(columns, flows),
         arcs=arcs,
@@ -154,6 +159,13 @@ class _Area:
     @property
     def height(self) -> float:
         return max(60.0, self.bottom - self.top)
+
+
+def _density(n_places: int, width: float) -> str:
+    """How much can be written above each of so many places."""
+    if n_places > CROWDED or width < NARROW * n_places:
+        return "crowded"
+    return "roomy" if n_places <= ROOMY else "normal"
 
 
 def _margins(density: str, staged: bool) -> tuple[float, float]:
@@ -305,14 +317,15 @@ def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
     Where a layer feeds several, its paths are shared out among them: a path then stands for as
     many neighbouring filters. All of them to each would be a blot.
     """
-    ways = Counter(a for a, _ in flows)
+    ways, into = Counter(a for a, _ in flows), Counter(b for _, b in flows)
     total = sum(columns[a].n for a in ways)
     keep = min(1.0, MAX_PATHS / max(1, total))
     offsets = np.cumsum([0] + [column.n for column in columns])
     parts = []
     for a, b in flows:
         start, end = columns[a], columns[b]
-        count = max(1, int(start.n * keep / ways[a]))
+        crossing = CROSSING if into[b] > 1 else 1.0
+        count = max(1, int(start.n * keep / ways[a] ** crossing))
         cut = np.arange(count + 1) * start.n // count
         order = np.argsort(start.y, kind="stable")
         place = np.empty(start.n)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Stage", "find_stages", "layers_of", "short_name"]
+__all__ = ["Stage", "find_stages", "fitting", "layers_of", "short_name"]
+
+LETTER = 5.0  # px of a small header, that a letter takes
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ def short_name(name: str, stages: Sequence[Stage], names: Sequence[str]) -> str:
         if rest.startswith(stage.name + "."):
             return rest[len(stage.name) + 1 :]
     return rest if prefix and stages else name
+
+
+def fitting(label: str, room: float) -> str:
+    """As much of the end of a module path as fits (px), but at least its last part."""
+    while "." in label and len(label) * LETTER > room:
+        label = label.split(".", 1)[1]
+    return label
 
 
 def _prefix(names: Sequence[str], depth: int) -> str:

@@ -106,7 +106,7 @@
       const status = box.querySelector(".status")
       status.textContent = status.title = data.status ?? ""
       status.dataset.busy = Boolean(data.busy)
-      box.dataset.empty = !(data.ids?.length > 0)
+      box.dataset.empty = !(model.atlas?.shape?.[0] > 0)
       views[name].take(data, model)
       if (name != "activations") return
       if (views.maps == null) views.maps = new Grid("maps", byId("maps"))

@@ -60,7 +60,7 @@
       const fine = input.value.trim() != "" && Number.isFinite(wanted) && wanted >= 0
       input.setAttribute("aria-invalid", !fine)
       if (!fine) return
-      row.dataset.asked = wanted
+      row.dataset.asked = row.querySelector("output").dataset.asked = wanted
       page.send("rate", {optimizer: group.optimizer, group: group.group, by: value.name, value: wanted})
       input.value = ""
     })
