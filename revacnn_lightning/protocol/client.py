@@ -87,7 +87,7 @@ class Run:
         return request.id
 
     def ask(self, edit: Edit, *, timeout: float = 60.0) -> Applied:
-        """Have the network changed, and wait until it is.
+        """Have the network changed, and wait until it is; then `structure` is the changed one.
 
         Args:
             edit: what to do. Its filter indices are taken to mean the structure as last heard of.
@@ -97,8 +97,10 @@ class Run:
             Refused: the training refused, and says why.
             RequestTimeout: no answer in time. The edit may still be carried out later.
         """
+        deadline = time.monotonic() + timeout
         reply = self._await(self.request(edit, version=self._version()), timeout)
         assert isinstance(reply, Applied)
+        self._await_structure(reply.version, deadline)
         return reply
 
     def command(self, command: Command, *, timeout: float = 60.0) -> str:
@@ -215,6 +217,14 @@ class Run:
         # The two sockets are not ordered against each other: an old answer may come late.
         if known is None or known.run != structure.run or known.version <= structure.version:
             self.structure = structure
+
+    def _await_structure(self, version: int, deadline: float) -> None:
+        """The structure comes on the other socket, perhaps after the reply that speaks of it."""
+        while (self._version() or 0) < version and time.monotonic() < deadline:
+            self._put_aside += self._receive()
+            self._ask_for_structure(version)
+            del self._put_aside[:-1024]
+            time.sleep(POLL_SECONDS)
 
     def _await(self, request_id: str, timeout: float) -> Applied | Planned | Done:
         deadline = time.monotonic() + timeout

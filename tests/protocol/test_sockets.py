@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,8 +14,15 @@ import zmq
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import RefusedReply, Request, Status
-from revacnn_lightning.protocol.requests import Control, Undo
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    PlanSummary,
+    RefusedReply,
+    Request,
+    Status,
+    Structure,
+)
+from revacnn_lightning.protocol.requests import AddFilters, Control, Undo
 from revacnn_lightning.protocol.sockets import (
     Keys,
     Publisher,
@@ -180,6 +188,36 @@ def test_a_structure_that_was_missed_is_asked_for_again(
     until(lambda: (publisher.publish(snapshot(values)), run.poll())[1])
     [(_, request), *_] = until(lambda: list(server.drain()))
     assert request.body == Control("hello")
+    run.close()
+
+
+def test_an_edit_after_an_edit_is_refused_because_its_structure_is_still_on_the_way(
+    publisher: Publisher, server: RequestServer, keys: Keys
+):
+    run = Run(Connection("run", publisher.endpoint, server.endpoint, keys.public))
+    until(lambda: (publisher.publish(STATUS), run.poll())[1])  # it listens
+
+    def training() -> list[int | None]:
+        """Answers two edits, and publishes the structure a while after each answer."""
+        versions: list[int | None] = []
+        while len(versions) < 2:
+            for client, request in server.drain():
+                if isinstance(request.body, AddFilters):
+                    versions.append(request.version)
+                    now = len(versions)
+                    server.reply(client, Applied(request.id, 1, now, PlanSummary("Add a filter")))
+                    time.sleep(0.3)
+                    publisher.publish(Structure("run", now, 1, "Net", []))
+            time.sleep(0.01)
+        return versions
+
+    with ThreadPoolExecutor(1) as other:
+        answers = other.submit(training)
+        for _ in range(2):
+            run.ask(AddFilters("conv1"))
+        assert answers.result() == [None, 1]
+    assert run.structure is not None
+    assert run.structure.version == 2
     run.close()
 
 
