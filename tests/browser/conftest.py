@@ -37,12 +37,13 @@ def open_page(chromium: Any) -> Iterator[Any]:
         if kind == "error" and not LOST.search(text):
             errors.append(text)
 
-    def open_page(address: str, **options: Any) -> Any:
+    def open_page(address: str, script: str = "", **options: Any) -> Any:
         options.setdefault("viewport", {"width": 1400, "height": 860})
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
+        page.add_init_script(script)  # runs before all others
         page.on("pageerror", lambda error: note("error", str(error)))
         page.on("console", lambda message: note(message.type, message.text))
         page.goto(address)

@@ -77,6 +77,23 @@ def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
     page.wait_for_function("/\\d+ Hz · \\d+ fps/.test(document.getElementById('rate').textContent)")
 
 
+def test_where_no_worker_may_start_the_nodes_are_drawn_all_the_same(
+    digits: str, open_page: Any
+) -> None:
+    forbidden = """window.Worker = class {
+      constructor() { setTimeout(() => this.onerror?.(new Event("error"))) }
+      postMessage() {}
+      terminate() {}
+    }"""
+    page = ready(open_page(digits, script=forbidden))
+    frames = page.evaluate("revacnn.network.nodes.frames")
+    page.wait_for_function("(n) => revacnn.network.nodes.frames > n + 30", arg=frames)
+    first = pixels(page)
+    wait_for(lambda: pixels(page) != first, what="movement")
+    sent = page.evaluate("revacnn.sent")
+    page.wait_for_function("(n) => revacnn.sent > n + 5", arg=sent)
+
+
 def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     page.wait_for_function(

@@ -191,6 +191,8 @@
   class Nodes {
     constructor(canvas) {
       this.number = this.drawn = this.frames = 0
+      this._canvas = canvas
+      this._known = {}
       this._waiting = []
       const answer = (number, frames) => this._answer(number, frames)
       if (canvas.transferControlToOffscreen == null || window.Worker == null) {
@@ -201,11 +203,23 @@
       const worker = this._worker = new Worker(url), offscreen = canvas.transferControlToOffscreen()
       URL.revokeObjectURL(url)
       worker.onmessage = ({data}) => answer(data.number, data.frames)
+      worker.onerror = () => this._draw_here(answer) // a proxy's security policy may forbid it to start
       worker.postMessage({canvas: offscreen}, [offscreen])
       this._send = (number, news) => worker.postMessage({number, news})
     }
 
+    /** What the worker had to draw: its canvas cannot be had back, so on another one. */
+    _draw_here(answer) {
+      this.close()
+      const canvas = this._canvas.cloneNode()
+      this._canvas.replaceWith(canvas)
+      this._canvas = canvas
+      this._send = drawing(canvas, answer)
+      this._send(this.number, this._known)
+    }
+
     tell(news) {
+      Object.assign(this._known, news, {tween: null})
       this._send(this.number += 1, news)
     }
 
@@ -217,6 +231,12 @@
 
     close() {
       this._worker?.terminate()
+      this._worker = null
+    }
+
+    remove() {
+      this.close()
+      this._canvas.remove()
     }
 
     _answer(number, frames) {

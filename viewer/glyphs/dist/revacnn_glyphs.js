@@ -177,8 +177,7 @@ function draw_network() {
     remove() {
       this._removed = true
       cancelAnimationFrame(this._frame)
-      this.nodes?.close()
-      this._canvas?.remove()
+      this.nodes?.remove()
       super.remove()
     }
 
@@ -222,7 +221,7 @@ function draw_network() {
     }
 
     _start(canvas_view) {
-      const canvas = this._canvas = document.createElement("canvas")
+      const canvas = document.createElement("canvas")
       canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
       canvas_view.overlays_el.append(canvas)
       return new page.Nodes(canvas)
