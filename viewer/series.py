@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 
 __all__ = ["Series"]
@@ -19,7 +21,7 @@ class Series:
         self.length = 0
         self._capacity = max(4, capacity - capacity % 2)
         self._steps = np.zeros(self._capacity, np.float64)
-        self._rows = np.full((self._capacity, width), np.nan, np.float32)
+        self._rows = _empty(self._capacity, width)
         self._pending: list[tuple[float, np.ndarray]] = []
 
     @property
@@ -57,9 +59,10 @@ class Series:
 
     def select_columns(self, source: np.ndarray) -> None:
         """Follow an edit: new column ``i`` is old column ``source[i]``, or empty if negative."""
-        rows = np.full((self._capacity, len(source)), np.nan, np.float32)
+        rows = _empty(self._capacity, len(source))
         kept = source >= 0
-        rows[: self.length, kept] = self._rows[: self.length, source[kept]]
+        for i in range(self.length):  # row by row, as below
+            rows[i, kept] = self._rows[i, source[kept]]
         self._rows = rows
         self._pending.clear()
 
@@ -70,6 +73,17 @@ class Series:
             self._steps[i] = self._steps[2 * i + 1]
         self.length = half
         self.stride *= 2
+
+
+def _empty(rows: int, width: int) -> np.ndarray:
+    """Rows of NaN, in memory that the system gets back as soon as nobody holds them.
+
+    The heap would keep it: with every edit of a large network it would be more in pieces.
+    """
+    memory = mmap.mmap(-1, max(4, 4 * rows * width))
+    found = np.frombuffer(memory, np.float32)[: rows * width].reshape(rows, width)
+    found[:] = np.nan
+    return found
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:
