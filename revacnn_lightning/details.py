@@ -103,11 +103,9 @@ class OpenedLayers:
         shown = image() if self._pinned is None else self._pinned
         sent = self._messages(details, run, version, step, shown)
         if self._pinned is None:
-            self._of_batch = {
-                name: detail
-                for name, detail in {**self._of_batch, **{one.layer: one for one in sent}}.items()
-                if name in self._recorder.details.layers
-            }
+            self._of_batch.update((detail.layer, detail) for detail in sent)
+            for closed in self._of_batch.keys() - self._recorder.details.layers:
+                del self._of_batch[closed]
         return sent
 
     def read_between(
@@ -120,20 +118,18 @@ class OpenedLayers:
         asked, self._asked = self._asked, set()
         sent = []
         for layer in asked & self._recorder.details.layers:
-            before = self._of_batch.get(layer)
-            stays = self._pinned is None and before is not None and before.version == version
-            shown = None if stays else image() if self._pinned is None else self._pinned
+            kept = self._kept(layer, version)
+            shown = self._pinned if kept is not None or self._pinned is not None else image()
             details = self._details_between(layer, shown)
             for detail in self._messages(details, run, version, step, shown):
-                if before is not None and stays:
-                    detail = replace(
-                        detail,
-                        image=before.image,
-                        activations=before.activations,
-                        activation_gradients=before.activation_gradients,
-                    )
-                sent.append(detail)
+                sent.append(detail if kept is None else _with_maps_of(detail, kept))
         return sent
+
+    def _kept(self, layer: str, version: int) -> messages.Detail | None:
+        """What was last sent of a layer, where its maps are still those to be shown."""
+        before = self._of_batch.get(layer)
+        stays = self._pinned is None and before is not None and before.version == version
+        return before if stays else None
 
     def _details_between(self, layer: str, image: Tensor | None) -> list[telemetry.Detail]:
         if image is None or self._forward is None:
@@ -169,6 +165,15 @@ class OpenedLayers:
             )
             for detail in details
         ]
+
+
+def _with_maps_of(detail: messages.Detail, kept: messages.Detail) -> messages.Detail:
+    return replace(
+        detail,
+        image=kept.image,
+        activations=kept.activations,
+        activation_gradients=kept.activation_gradients,
+    )
 
 
 def _coefficients(detail: telemetry.Detail, conv: Any, mean: bool) -> View:

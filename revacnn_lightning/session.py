@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from revacnn_lightning.details import Forward, Images, OpenedLayers, no_images
 from revacnn_lightning.errors import RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
 from revacnn_lightning.looking import Looking
+from revacnn_lightning.pause import Pause
 from revacnn_lightning.progress import Facts, Progress, Rate, snapshot
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -87,8 +88,7 @@ class Session:
         self._rate = Rate()
         self._watched = False  # whether any viewer ever said hello
         self._edited = False  # since the last batch
-        self._paused = False
-        self._steps = 0  # single batches to train although paused
+        self._pause = Pause()
         self._opened = OpenedLayers(recorder, model, images, forward)
         self._looking = Looking(recorder, model, images, forward, cannot_look)
         self._topology = Topology(version=-1)
@@ -149,8 +149,11 @@ class Session:
             self.take_requests()
             self._inbox.serve(lambda request: self._answer(request, probe, cannot_edit), may_edit)
             self._learn_topology(probe)
-            if not self._hold(images):
+            if not self._pause.holds():
                 break
+            self._show_meanwhile(images)
+            self.beat_if_due("paused")
+            time.sleep(PAUSE_POLL_SECONDS)
         self.recorder.begin_batch(loss_scale=loss_scale)
 
     def after_batch(
@@ -251,34 +254,21 @@ class Session:
             if command.action == "checkpoint":
                 return f"Saved {path}"
             controls.stop()
-            self._paused = False
+            self._pause.take("resume")
             return f"Stopping; saved {path}"
-        self._paused = command.action in ("pause", "step")
-        self._steps = 1 if command.action == "step" else 0
-        return {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}[command.action]
+        return self._pause.take(command.action)
 
-    def _hold(self, images: Callable[[], Tensor | None]) -> bool:
-        """Whether to wait before this batch: paused, and no single step was asked for.
-
-        What is looked at can be chosen meanwhile, and is shown at once.
-        """
-        if not self._paused:
-            return False
-        if self._steps > 0:
-            self._steps -= 1
-            return False
-        where: dict[str, Any] = {
-            "run": self.run,
-            "version": self.version,
-            "step": self._progress.step,
-        }
-        for detail in self._opened.read_between(**where, image=lambda: _first(images())):
+    def _show_meanwhile(self, images: Callable[[], Tensor | None]) -> None:
+        """While the run is paused: what is chosen to be looked at is shown at once."""
+        run, version, step = self.run, self.version, self._progress.step
+        for detail in self._opened.read_between(
+            run=run, version=version, step=step, image=lambda: _first(images())
+        ):
             self._publish(detail)
-        for inspection in self._looking.read_between(**where, images=images):
+        for inspection in self._looking.read_between(
+            run=run, version=version, step=step, images=images
+        ):
             self._publish(inspection)
-        self.beat_if_due("paused")
-        time.sleep(PAUSE_POLL_SECONDS)
-        return True
 
     def _check_version(self, version: int | None) -> None:
         if version is not None and version != self.version:

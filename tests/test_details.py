@@ -70,15 +70,19 @@ def test_what_is_chosen_while_the_run_is_paused_is_shown_at_once(tmp_path):
     assert slices.step == image.step == opened.step
 
 
+def ended_with(run: Run, detail: Detail) -> dict:
+    """Stop the run; what was seen of it last."""
+    run.command(Control("stop"))
+    return {"detail": detail}
+
+
 def test_a_layer_that_was_changed_while_paused_is_shown_as_it_is_now(tmp_path):
     def person(run: Run) -> dict:
         details(run, Watch("conv2"))
         run.command(Control("pause"))
         run.ask(RemoveFilters("conv2", [0]))
         run.poll()
-        seen = {"detail": details(run, Watch("conv2"))[-1]}
-        run.command(Control("stop"))
-        return seen
+        return ended_with(run, details(run, Watch("conv2"))[-1])
 
     seen, _ = train_with(person, tmp_path)
     detail = seen["detail"]
@@ -98,9 +102,7 @@ def test_a_forward_that_fails_costs_a_paused_run_the_maps_only(tmp_path, monkeyp
     def person(run: Run) -> dict:
         run.command(Control("pause"))
         run.poll()
-        seen = {"detail": details(run, Watch("conv2"))[-1]}
-        run.command(Control("stop"))
-        return seen
+        return ended_with(run, details(run, Watch("conv2"))[-1])
 
     seen, _ = train_with(person, tmp_path)
     detail = seen["detail"]
@@ -114,8 +116,7 @@ def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_
         run.command(Watch("conv1", image=3))
         run.command(Control("step"))
         found = until_some(lambda: [m for m in run.poll() if isinstance(m, Detail)], 1)
-        run.command(Control("stop"))
-        return {"detail": found[-1]}
+        return ended_with(run, found[-1])
 
     seen, trainer = train_with(person, tmp_path, validate=True)
     detail, model = seen["detail"], trainer.lightning_module

@@ -27,7 +27,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from .series import Series
+from .series import Series, means_of_runs
 
 __all__ = ["FILTER_STATISTICS", "LAYER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
 
@@ -301,7 +301,7 @@ class RunState:
         """The mean of every statistic over the filters of each layer."""
         known = {**self.latest, "dead": self.dead().astype(np.float32)}
         names = [name for name in self.layers if name in known]
-        means = _means(np.stack([known[name] for name in names]), self.offsets)
+        means = means_of_runs(np.stack([known[name] for name in names]), self.offsets)
         for name, row in zip(names, means, strict=True):
             self.layers[name].add(step, row)
 
@@ -325,18 +325,6 @@ class RunState:
             record.state, record.text = "done", reply.detail
         elif isinstance(reply, RefusedReply):
             record.state, record.text = "refused", reply.reason
-
-
-def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The mean of each run of every row, of the values that are there; NaN where none is."""
-    starts = offsets[:-1]
-    total = np.add.reduceat(values, starts, axis=1, dtype=np.float64)
-    if np.isfinite(total).all():  # none is missing: nearly always
-        return total / np.diff(offsets)
-    there = np.isfinite(values)
-    total = np.add.reduceat(np.where(there, values, 0), starts, axis=1, dtype=np.float64)
-    count = np.add.reduceat(there, starts, axis=1, dtype=np.int64)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _source_columns(known: Structure | None, structure: Structure) -> np.ndarray:

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-__all__ = ["Series"]
+__all__ = ["Series", "means_of_runs"]
 
 
 class Series:
@@ -94,4 +94,16 @@ def _mean(rows: np.ndarray) -> np.ndarray:
     there = np.isfinite(rows)
     count = there.sum(axis=0)
     total = np.where(there, rows, 0).sum(axis=0, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def means_of_runs(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The mean of each run of every row, of the values that are there; NaN where none is."""
+    starts = offsets[:-1]
+    total = np.add.reduceat(values, starts, axis=1, dtype=np.float64)
+    if np.isfinite(total).all():  # none is missing: nearly always
+        return total / np.diff(offsets)
+    there = np.isfinite(values)
+    total = np.add.reduceat(np.where(there, values, 0), starts, axis=1, dtype=np.float64)
+    count = np.add.reduceat(there, starts, axis=1, dtype=np.int64)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,4 +1,8 @@
-"""Averages what changes with every batch, so that a layout of it has something to follow."""
+"""Averages what changes with every batch, so that a layout of it has something to follow.
+
+The training already averages gradients over its last 20 batches. But several times as many pass
+between two details, so that the layout would jump all the same; and of maps it averages none.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revacnn_lightning.telemetry.costs import shared_out
 from revacnn_lightning.telemetry.detail import DETAIL_HZ, Detail, Details
 from revacnn_lightning.telemetry.exciting import Excitement
 from revacnn_lightning.telemetry.governor import Governor
@@ -30,7 +31,6 @@ from revacnn_lightning.telemetry.recording import Assembler, Recording
 from revacnn_lightning.telemetry.reductions import maps_of_image
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT,
-    MAP_GRADIENTS,
     OF_STEPS,
     PROTECTED,
     STATISTICS,
@@ -310,18 +310,8 @@ class Recorder:
     def _govern(self, seconds: dict[str, float]) -> None:
         """Have the governor know what a batch has cost."""
         step, fixed = seconds.pop("step"), seconds.pop("fixed", 0.0)
-        fixed += self.elsewhere * step
-        # Two statistics come out of one pass; what is between them is a matter of counting reads.
-        maps = seconds.pop("maps", 0.0)
-        firing = 0.5 * maps if "firing" in self._due else 0.0
-        seconds |= {"activation": maps - firing}
-        gradients = seconds.pop("map gradients", 0.0)
-        both = self._due & MAP_GRADIENTS
-        for name in both:
-            seconds[name] = seconds.get(name, 0.0) + gradients / len(both)
-        if "firing" in self._due:
-            seconds["firing"] = firing
-        if self._governor.update(step, seconds, fixed):
+        costs = shared_out(seconds, self._due)
+        if self._governor.update(step, costs, fixed + self.elsewhere * step):
             log.info(
                 "Gathering costs %.1f %% of a step; gathered on every n-th batch only: %s",
                 100 * self._governor.overhead,

@@ -157,8 +157,8 @@ def signals_to_noise(places: Sequence[Tensor]) -> list[Tensor]:
     for indices in alike.values():
         for some in _portions(indices, lambda index: places[index].numel()):
             widths = [places[index].shape[1] for index in some]
-            joined = signal_to_noise(torch.cat([places[index] for index in some], 1))
-            found.update(zip(some, joined.split(widths), strict=True))
+            side_by_side = torch.cat([places[index] for index in some], 1)
+            found.update(zip(some, signal_to_noise(side_by_side).split(widths), strict=True))
     return [found[index] for index in range(len(places))]
 
 

@@ -524,3 +524,13 @@ def test_charts_come_one_by_one_and_only_with_something_new(
     assert step(1.0)
     assert not step(0.01)  # too soon
     assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_curves_stay_in_the_chart_when_a_gradient_is_infinite(tab: Tab) -> None:
+    chart = LayerChart(tab, TimeMarks(tab).source)
+    values = np.array([[0.1, 0.2, np.inf], [0.3, np.nan, 0.2], [0.3, 0.2, 0.2]], np.float32)
+    last = values[1:, -1]
+    shifts = chart._shifts(values, last)
+    assert np.isfinite(shifts).all()
+    assert abs(shifts[1] - shifts[0]) >= 11.0

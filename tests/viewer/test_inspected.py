@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.requests import Inspect, RemoveFilters
 from tests.viewer.conftest import DirectHub
 from tests.viewer.fake_inspection import FIELD, inspection
 from viewer import inspected
-from viewer.components.looks import WAITING, Looks
+from viewer.components.looks import NO_FINDS, WAITING, Looks
 from viewer.inspected import InspectedFilters
 from viewer.tab import Selection, Tab
 from viewer.thumbnails import attribution
@@ -216,7 +216,7 @@ def test_no_images_and_no_response_are_no_fault(looks: Looks) -> None:
     nothing = np.zeros(0, np.float16)
     arrive(looks, finds=[], image=None, response=None, refused="no images", box=(0, 0, 0, 0))
     looks.update()
-    assert looks.source.data["no_finds"] == "none has excited it since it is looked at"
+    assert looks.source.data["no_finds"] == NO_FINDS
     assert len(looks.source.data["part"]) == 0
     arrive(looks, step=9, response=float("nan"), deconvolution=nothing, guided=nothing)
     looks.update()

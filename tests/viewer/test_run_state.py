@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,7 @@ from revacnn_lightning.protocol.messages import Request, Snapshot
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.conftest import DirectHub
 from viewer import run_state
-from viewer.run_state import RunState, _means
+from viewer.run_state import RunState
 
 
 def state_of(hub: DirectHub) -> RunState:
@@ -138,14 +137,3 @@ def test_a_statistic_that_is_thinned_out_keeps_its_last_measured_value(hub: Dire
     assert np.isfinite(state.latest[taken.statistics[1]]).all()
     state.take(replace(taken, every=often, values=gaps))
     assert np.isnan(state.latest[taken.statistics[1]]).all()
-
-
-@pytest.mark.parametrize("missing", [0, 3, 8])
-def test_a_layers_mean_is_of_the_filters_that_have_a_value(missing: int) -> None:
-    values = np.random.default_rng(0).random((2, 12)).astype(np.float32)
-    values[1, :missing] = np.nan
-    found = _means(values, np.array([0, 8, 12]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of parts without any value
-        expected = [[np.nanmean(part) for part in (row[:8], row[8:])] for row in values]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)

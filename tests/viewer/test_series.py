@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from viewer.series import Series
+from viewer.series import Series, means_of_runs
 
 
 def test_it_holds_every_row_until_it_is_full() -> None:
@@ -46,6 +47,17 @@ def test_columns_follow_an_edit() -> None:
     series.select_columns(np.array([2, -1, 0, 1]))
     np.testing.assert_allclose(series.rows, [[12, np.nan, 10, 11]])
     assert series.width == 4
+
+
+@pytest.mark.parametrize("missing", [0, 3, 8])
+def test_a_layers_mean_is_of_the_filters_that_have_a_value(missing: int) -> None:
+    values = np.random.default_rng(0).random((2, 12)).astype(np.float32)
+    values[1, :missing] = np.nan
+    found = means_of_runs(values, np.array([0, 8, 12]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of parts without any value
+        expected = [[np.nanmean(part) for part in (row[:8], row[8:])] for row in values]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # In a process of its own, whose heap no other test has shaped. Prints how many bytes more it has

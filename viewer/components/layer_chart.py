@@ -144,7 +144,8 @@ class LayerChart(Chart):
             return last
         if self.tab.charts.layers[self.place] != "dead":
             values, last = np.log(values), np.log(last)
-        low, high = np.nanmin(values), np.nanmax(values)
+        known = values[np.isfinite(values)]  # nor do infinite values span an axis
+        low, high = known.min(), known.max()
         at = HEIGHT * (high - last) / max(high - low, 1e-9)
         return apart(at, LINE, HEIGHT) - at
 

@@ -17,6 +17,7 @@ from ..wording import compact
 
 __all__ = ["Looks"]
 
+NO_FINDS = "no image has excited it since it was opened"
 WAITING = "waiting for the training's next batch"
 
 
@@ -63,8 +64,7 @@ def _finds(sent: Inspection) -> dict[str, Any]:
     return {
         "facts": facts,
         "sees": [height, width],
-        "no_finds": sent.finds_refused
-        or ("" if sent.finds else "none has excited it since it is looked at"),
+        "no_finds": sent.finds_refused or ("" if sent.finds else NO_FINDS),
         "finds": [_find(find, sent.step) for find in sent.finds],
     }
 

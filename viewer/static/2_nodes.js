@@ -187,6 +187,19 @@
       else tell = drawing(data.canvas, (number, frames) => postMessage({number, frames}))
     }`
 
+  /** Null where none may start: the policy of a proxy can forbid it. Some browsers say so only later, by an error. */
+  function start_worker() {
+    const url = URL.createObjectURL(new Blob([WORKER], {type: "text/javascript"}))
+    try {
+      return new Worker(url)
+    } catch (error) {
+      console.info("The nodes are drawn by the page itself:", error.message)
+      return null
+    } finally {
+      URL.revokeObjectURL(url)
+    }
+  }
+
   /** The nodes on a canvas of their own, in a worker where there is one. */
   class Nodes {
     constructor(canvas) {
@@ -195,15 +208,14 @@
       this._known = {}
       this._waiting = []
       const answer = (number, frames) => this._answer(number, frames)
-      if (canvas.transferControlToOffscreen == null || window.Worker == null) {
+      const worker = this._worker = canvas.transferControlToOffscreen == null ? null : start_worker()
+      if (worker == null) {
         this._send = drawing(canvas, answer)
         return
       }
-      const url = URL.createObjectURL(new Blob([WORKER], {type: "text/javascript"}))
-      const worker = this._worker = new Worker(url), offscreen = canvas.transferControlToOffscreen()
-      URL.revokeObjectURL(url)
+      const offscreen = canvas.transferControlToOffscreen()
       worker.onmessage = ({data}) => answer(data.number, data.frames)
-      worker.onerror = () => this._draw_here(answer) // a proxy's security policy may forbid it to start
+      worker.onerror = () => this._draw_here(answer)
       worker.postMessage({canvas: offscreen}, [offscreen])
       this._send = (number, news) => worker.postMessage({number, news})
     }
