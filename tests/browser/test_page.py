@@ -77,12 +77,19 @@ def test_the_page_fills_and_the_nodes_move(digits: str, open_page: Any) -> None:
     page.wait_for_function("/\\d+ Hz · \\d+ fps/.test(document.getElementById('rate').textContent)")
 
 
+PATHS_ARE_SEEN = """() => {
+  const {canvas} = revacnn.flow.paths, {width, height} = canvas
+  const {data} = canvas.getContext("2d").getImageData(0, 0, width, height)
+  return data.some((value, i) => i % 4 == 3 && value > 0)
+}"""
+
+
 @pytest.mark.parametrize(
     "refuses",
     ['setTimeout(() => this.onerror?.(new Event("error")))', 'throw new Error("forbidden")'],
     ids=["later", "at once"],
 )
-def test_where_no_worker_may_start_the_nodes_are_drawn_all_the_same(
+def test_where_no_worker_may_start_nodes_and_paths_are_drawn_all_the_same(
     digits: str, open_page: Any, refuses: str
 ) -> None:
     script = "window.Worker = class { constructor() { refuse } postMessage() {} terminate() {} }"
@@ -93,6 +100,8 @@ def test_where_no_worker_may_start_the_nodes_are_drawn_all_the_same(
     wait_for(lambda: pixels(page) != first, what="movement")
     sent = page.evaluate("revacnn.sent")
     page.wait_for_function("(n) => revacnn.sent > n + 5", arg=sent)
+    page.wait_for_function("revacnn.paths_drawn > 3")
+    page.wait_for_function(PATHS_ARE_SEEN)
 
 
 def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:

@@ -1,5 +1,5 @@
-/* Draws the nodes of the network. What is below `Begin of the worker` runs in a worker where there is one, so that
- * nothing that happens in the page halts the nodes, nor they the page; it knows nothing but what it is told:
+/* Draws the nodes of the network, in a worker where there is one (see 1_workers.js). The functions here know nothing
+ * but what they are told:
  *
  *   width, height (px), ratio (device pixels per px), zoom
  *   x, y, size, bar, phase        of each node, at rest
@@ -11,8 +11,6 @@
   "use strict"
   const page = window.revacnn
 
-  /* ------------------------------------------------------------------- Begin of the worker */
-
   const STATE = {normal: 0, dead: 1, fresh: 2, staged: 3, together: 4, frozen: 5, absent: 6}
   const STEPS = 24, TWEEN_MS = 450
 
@@ -20,9 +18,10 @@
     return 1 - (1 - t) ** 3
   }
 
-  /** How much of a tween is over, 0 to 1; a frame may have begun before it was told of the tween. */
+  /** How much of a tween is over, 0 to 1: it begins with the first frame that shows it. */
   function progress(tween, now) {
-    return Math.min(1, Math.max(0, (now - tween.start) / TWEEN_MS))
+    tween.start ??= now
+    return Math.min(1, (now - tween.start) / TWEEN_MS)
   }
 
   /** Path of a dot, or of a bar. */
@@ -130,6 +129,7 @@
     ring(theme.chosen, 2, chosen)
   }
 
+  /** Draws a frame; whether the next would look different. */
   function draw_nodes(canvas, ctx, q, now) {
     const wide = Math.round(q.width * q.ratio), high = Math.round(q.height * q.ratio)
     if (canvas.width != wide || canvas.height != high) {
@@ -148,117 +148,20 @@
       if (progress(q.tween, now) == 1) q.tween = null
     }
     paint_rings(ctx, q, X, Y, S)
+    return q.motion > 0 || q.tween != null
   }
 
-  /** Draws what it is told, again and again while that moves. `answer` is called with the number of what was told
-   * last, once that has been drawn, and with how many frames have been. */
-  function drawing(canvas, answer) {
-    const ctx = canvas.getContext("2d"), q = {}, after = new MessageChannel()
-    let told = 0, answered = 0, frames = 0, running = false
-    after.port1.onmessage = () => answer(answered = told, frames)
-    const frame = (now) => {
-      running = false // should this fail, it is begun anew with what is told next
-      draw_nodes(canvas, ctx, q, now)
-      frames += 1
-      if (answered != told || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
-      running = q.motion > 0 || q.tween != null
-      if (running) requestAnimationFrame(frame)
-    }
-    return (number, news) => {
-      Object.assign(q, news)
-      if (news.tween != null) q.tween.start = performance.now()
-      told = number
-      if (running) return
-      running = true
-      requestAnimationFrame(frame)
-    }
-  }
+  const PARTS = [ease, progress, outline, places, jitter, paint_normal, paint_special, paint_gone, paint_rings]
 
-  /* --------------------------------------------------------------------- End of the worker */
-
-  const PARTS = [ease, progress, outline, places, jitter, paint_normal, paint_special, paint_gone, paint_rings, draw_nodes, drawing]
-  const WORKER = `
-    "use strict"
-    const STATE = ${JSON.stringify(STATE)}, STEPS = ${STEPS}, TWEEN_MS = ${TWEEN_MS}
-    ${PARTS.join("\n")}
-    let tell
-    onmessage = ({data}) => {
-      if (data.canvas == null) tell(data.number, data.news)
-      else tell = drawing(data.canvas, (number, frames) => postMessage({number, frames}))
-    }`
-
-  /** Null where none may start: the policy of a proxy can forbid it. Some browsers say so only later, by an error. */
-  function start_worker() {
-    const url = URL.createObjectURL(new Blob([WORKER], {type: "text/javascript"}))
-    try {
-      return new Worker(url)
-    } catch (error) {
-      console.info("The nodes are drawn by the page itself:", error.message)
-      return null
-    } finally {
-      URL.revokeObjectURL(url)
-    }
-  }
-
-  /** The nodes on a canvas of their own, in a worker where there is one. */
-  class Nodes {
+  page.Nodes = class extends page.Drawing {
     constructor(canvas) {
-      this.number = this.drawn = this.frames = 0
-      this._canvas = canvas
-      this._known = {}
-      this._waiting = []
-      const answer = (number, frames) => this._answer(number, frames)
-      const worker = this._worker = canvas.transferControlToOffscreen == null ? null : start_worker()
-      if (worker == null) {
-        this._send = drawing(canvas, answer)
-        return
-      }
-      const offscreen = canvas.transferControlToOffscreen()
-      worker.onmessage = ({data}) => answer(data.number, data.frames)
-      worker.onerror = () => this._draw_here(answer)
-      worker.postMessage({canvas: offscreen}, [offscreen])
-      this._send = (number, news) => worker.postMessage({number, news})
+      super(canvas, draw_nodes, PARTS, {STATE, STEPS, TWEEN_MS})
     }
 
-    /** What the worker had to draw: its canvas cannot be had back, so on another one. */
-    _draw_here(answer) {
-      this.close()
-      const canvas = this._canvas.cloneNode()
-      this._canvas.replaceWith(canvas)
-      this._canvas = canvas
-      this._send = drawing(canvas, answer)
-      this._send(this.number, this._known)
-    }
-
+    /** A tween is told once: nodes drawn anew on another canvas do not set out again. */
     tell(news) {
-      Object.assign(this._known, news, {tween: null})
-      this._send(this.number += 1, news)
-    }
-
-    /** Call this once all has been drawn that was told so far. */
-    when_drawn(done) {
-      if (this.drawn == this.number) done()
-      else this._waiting.push([this.number, done])
-    }
-
-    close() {
-      this._worker?.terminate()
-      this._worker = null
-    }
-
-    remove() {
-      this.close()
-      this._canvas.remove()
-    }
-
-    _answer(number, frames) {
-      this.drawn = number
-      this.frames = frames
-      const due = this._waiting.filter(([told]) => told <= number)
-      this._waiting = this._waiting.filter(([told]) => told > number)
-      for (const [, done] of due) done()
+      super.tell(news)
+      this.known.tween = null
     }
   }
-
-  page.Nodes = Nodes
 })()

@@ -148,6 +148,13 @@ function draw_network() {
     return data instanceof Map ? data.get(name) : data[name]
   }
 
+  function layer_over(element) {
+    const canvas = document.createElement("canvas")
+    canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
+    element.append(canvas)
+    return canvas
+  }
+
   /** What changes with every snapshot, as the page was told last; none of another layout. */
   const NOTHING = {}, NONE = []
   function told(part, name, length) {
@@ -213,18 +220,11 @@ function draw_network() {
       this._key = key
       const tween = this._tween()
       this.rest = {sx, sy, size}
-      this.nodes ??= this._start(canvas_view)
+      this.nodes ??= new page.Nodes(layer_over(canvas_view.overlays_el))
       this.tell({
         width, height, zoom, tween, ratio: canvas_view.pixel_ratio, x: new Float32Array(sx), y: new Float32Array(sy),
         size: Float32Array.from(sx, (_, i) => size.get(i)), bar: column(this, "bar"), phase: column(this, "phase"),
       })
-    }
-
-    _start(canvas_view) {
-      const canvas = document.createElement("canvas")
-      canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
-      canvas_view.overlays_el.append(canvas)
-      return new page.Nodes(canvas)
     }
 
     /** Have drawn what has changed since it was told last; with new places, all in one piece. */
@@ -297,112 +297,19 @@ function draw_network() {
 
   /* ------------------------------------------------------------------------------- the paths */
 
-  /** Draws one request; runs in a worker where there is one, and then knows nothing of the page. */
-  function draw_paths(canvas, ctx, q) {
-    if (canvas.width != q.width * q.ratio || canvas.height != q.height * q.ratio) {
-      canvas.width = q.width * q.ratio
-      canvas.height = q.height * q.ratio
-    }
-    const curve = (i) => {
-      const a = q.x[i], b = q.y[i], c = q.x1[i], d = q.y1[i]
-      ctx.moveTo(a, b)
-      if (c - a < 110 * q.zoom) {
-        const h = (c - a) * 0.5
-        ctx.bezierCurveTo(a + h, b, c - h, d, c, d)
-        return
-      }
-      const m = (a + c) / 2, waist = q.middle + ((b + d) / 2 - q.middle) * 0.84, h = (c - a) * 0.24
-      ctx.bezierCurveTo(a + h, b, m - h, waist, m, waist)
-      ctx.bezierCurveTo(m + h, waist, c - h, d, c, d)
-    }
-    ctx.setTransform(1, 0, 0, 1, 0, 0)
-    ctx.clearRect(0, 0, canvas.width, canvas.height)
-    ctx.setTransform(q.ratio, 0, 0, q.ratio, 0, 0)
-    ctx.save()
-    ctx.beginPath()
-    ctx.rect(...q.box)
-    ctx.clip()
-    const BUCKETS = 10, buckets = Array.from({length: BUCKETS}, () => []), marked = []
-    for (let i = 0; i < q.weight.length; i++) {
-      if (q.mark[i] > 0) marked.push(i)
-      else buckets[Math.min(BUCKETS - 1, q.weight[i] * BUCKETS | 0)].push(i)
-    }
-    const dim = marked.length > 0 ? 0.55 : 1
-    const light_touch = Math.min(1, Math.max(0.42, Math.sqrt(900 / q.weight.length)))
-    for (let k = 0; k < BUCKETS; k++) {
-      const u = (k + 0.5) / BUCKETS
-      ctx.lineWidth = (0.4 + 3.4 * u * u) * q.scale
-      ctx.globalAlpha = (0.18 + 0.52 * u) * dim * light_touch
-      ctx.strokeStyle = q.light
-        ? `hsl(${212 - 8 * u},${50 + 30 * u}%,${60 - 26 * u}%)`
-        : `hsl(${214 - 12 * u},${60 + 35 * u}%,${50 + 20 * u}%)`
-      for (let from = 0; from < buckets[k].length; from += 24) {
-        ctx.beginPath()
-        for (const i of buckets[k].slice(from, from + 24)) curve(i)
-        ctx.stroke()
-      }
-    }
-    ctx.globalAlpha = 1
-    for (const i of marked) {
-      ctx.lineWidth = (1 + 3.4 * q.weight[i]) * q.scale
-      ctx.strokeStyle = q.mark[i] == 2 ? (q.light ? "#c81e43" : "#f43f5e")
-                                       : (q.light ? "#0c4a6e" : "#e0f2fe")
-      ctx.beginPath()
-      curve(i)
-      ctx.stroke()
-    }
-    ctx.restore()
-  }
-
-  const WORKER = `
-    ${draw_paths}
-    let canvas, ctx, place = {}
-    onmessage = ({data}) => {
-      if (data.canvas) {
-        canvas = data.canvas
-        ctx = canvas.getContext("2d")
-        return
-      }
-      if (data.place) place = data.place
-      draw_paths(canvas, ctx, {...place, ...data.look})
-      requestAnimationFrame(() => postMessage("drawn"))
-    }`
-
+  /** The paths lie on a canvas of their own, below Bokeh's, which `static/2_paths.js` draws. */
   class FlowPathsView extends ScatterView {
     _start() {
       page.flow = this
-      const canvas = this._canvas = document.createElement("canvas")
-      canvas.style.cssText = "position:absolute;left:0;top:0;width:100%;height:100%"
-      this.renderer.plot_view.canvas_view.underlays_el.append(canvas)
-      if (canvas.transferControlToOffscreen == null || window.Worker == null) {
-        this._context = canvas.getContext("2d")
-        return
-      }
-      const url = URL.createObjectURL(new Blob([WORKER], {type: "text/javascript"}))
-      this._worker = new Worker(url)
-      URL.revokeObjectURL(url)
-      this._worker.onmessage = () => {
-        page.paths_drawn += 1
-        this._busy = false
-        if (this._waiting) this.draw()
-      }
-      const offscreen = canvas.transferControlToOffscreen()
-      this._worker.postMessage({canvas: offscreen}, [offscreen])
+      this.paths = new page.Paths(layer_over(this.renderer.plot_view.canvas_view.underlays_el))
     }
 
-    /** Have the paths drawn as they are now; while they are being drawn, once more afterwards. */
+    /** Have the paths drawn as they are now; with their places, where those are new. */
     draw() {
       if (this._place == null) return
-      this._waiting = this._busy
-      if (this._busy) return
-      const look = this._look(), place = this._placed ? null : this._place
-      if (this._worker == null) {
-        draw_paths(this._canvas, this._context, {...this._place, ...look})
-        page.paths_drawn += 1
-        return
-      }
-      this._busy = this._placed = true
-      this._worker.postMessage({place, look}) // the places go along when they are new
+      this.paths.tell({...(this._placed ? {} : this._place), ...this._look()})
+      this._placed = true
+      this.paths.when_drawn(() => page.paths_drawn += 1)
     }
 
     /** Thickness and marks: 2 staged, 1 of the selected node. */
@@ -416,14 +323,13 @@ function draw_network() {
     }
 
     remove() {
-      this._worker?.terminate()
-      this._canvas?.remove()
+      this.paths?.remove()
       super.remove()
     }
 
     /** Bokeh has mapped the places: paths are drawn when those, or the theme, have changed. */
     _paint(_ctx, _indices, data) {
-      if (this._canvas == null) this._start()
+      if (this.paths == null) this._start()
       const {sx, sy, size} = {...this, ...data}
       const {plot_view, xscale, yscale} = this.renderer
       const {canvas_view, frame} = plot_view, {x_range, y_range} = plot_view.model
