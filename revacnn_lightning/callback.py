@@ -282,8 +282,7 @@ class ReVACNN(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self._session is not None:
-            self._session.take_requests()
-            self._session.beat_if_due("validating")
+            self._session.during_validation()
 
     def _progress(self, trainer: Trainer, batch_idx: int) -> Progress:
         batches = trainer.num_training_batches

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from revacnn_lightning.errors import Refused, RequestTimeout
 from revacnn_lightning.protocol.messages import RefusedReply, Reply, Request
-from revacnn_lightning.protocol.requests import Command, Control, Edit
+from revacnn_lightning.protocol.requests import Control, Edit
 from revacnn_lightning.protocol.sockets import RequestServer
 
 __all__ = ["Inbox", "Pending"]
@@ -61,11 +61,11 @@ class Inbox:
         self._waiting.append((pending.answer, Request(pending.id, edit, dry_run=dry_run)))
         return pending
 
-    def serve(self, answer: Callable[[Request], Reply], may_edit: bool) -> None:
-        """Answer what waits, in order of arrival; edits stay unless they may be made now."""
+    def serve(self, answer: Callable[[Request], Reply], may: Callable[[Request], bool]) -> None:
+        """Answer what waits and ``may`` be answered now, in order of arrival; the rest stays."""
         for _ in range(len(self._waiting)):
             send, request = self._waiting.popleft()
-            if may_edit or request.dry_run or isinstance(request.body, Command):
+            if may(request):
                 send(answer(request))
             else:
                 self._waiting.append((send, request))

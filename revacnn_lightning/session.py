@@ -35,7 +35,14 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Edit, Inspect, SetHyperparameter, Watch
+from revacnn_lightning.protocol.requests import (
+    Command,
+    Control,
+    Edit,
+    Inspect,
+    SetHyperparameter,
+    Watch,
+)
 from revacnn_lightning.station import Endpoints, Station
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder
@@ -88,6 +95,7 @@ class Session:
         self._rate = Rate()
         self._watched = False  # whether any viewer ever said hello
         self._edited = False  # since the last batch
+        self._cannot_edit = ""  # why this training cannot be changed at all
         self._pause = Pause()
         self._opened = OpenedLayers(recorder, model, images, forward)
         self._looking = Looking(recorder, model, images, forward, cannot_look)
@@ -144,10 +152,14 @@ class Session:
             images: of the batch, (B, channels, H, W), for what is shown of layers that are opened
                 while the run is paused.
         """
-        self._progress = progress
+        self._progress, self._cannot_edit = progress, cannot_edit
+
+        def may(request: Request) -> bool:
+            return may_edit or request.dry_run or isinstance(request.body, Command)
+
         while True:
             self.take_requests()
-            self._inbox.serve(lambda request: self._answer(request, probe, cannot_edit), may_edit)
+            self._inbox.serve(lambda request: self._answer(request, probe), may)
             self._learn_topology(probe)
             if not self._pause.holds():
                 break
@@ -198,10 +210,26 @@ class Session:
             self._publish(inspection)
         self.beat_if_due("training")
 
+    def during_validation(self) -> None:
+        """Answer what needs neither a training batch nor a forward of the model: it may be long.
+
+        Those are greetings, most commands, and plans of a network whose channels were traced.
+        """
+        self.take_requests()
+        nothing = Probe(forwards=())
+        self._inbox.serve(lambda request: self._answer(request, lambda: nothing), self._is_easy)
+        self.beat_if_due("validating")
+
+    def _is_easy(self, request: Request) -> bool:
+        command = request.body
+        if isinstance(command, Control):  # a checkpoint should not be of half a validation
+            return command.action not in ("checkpoint", "stop")
+        return isinstance(command, Command) or (request.dry_run and self.editor.is_traced)
+
     # ------------------------------------------------------------------ requests
 
     def take_requests(self) -> None:
-        """Take what has arrived: greetings are answered at once, the rest at batch boundaries."""
+        """Take what has arrived: greetings are answered at once, the rest stays."""
         self._inbox.take(self._greet)
 
     def submit(self, edit: Edit, *, dry_run: bool = False) -> Pending:
@@ -214,7 +242,7 @@ class Session:
             self._station.server.reply(client, self.structure)
         self._station.server.reply(client, self._status(self._state))
 
-    def _answer(self, request: Request, probe: Callable[[], Probe], cannot_edit: str) -> Reply:
+    def _answer(self, request: Request, probe: Callable[[], Probe]) -> Reply:
         """Plan or carry out one request."""
         edit = request.body
         try:
@@ -222,8 +250,8 @@ class Session:
                 self._check_version(request.version)
             if isinstance(edit, Command):
                 return Done(request.id, self._command(edit))
-            if cannot_edit:
-                raise RevacnnError(cannot_edit)
+            if self._cannot_edit:
+                raise RevacnnError(self._cannot_edit)
             self._check_version(request.version)
             if request.dry_run:
                 return Planned(request.id, self.editor.plan(edit, probe()).summary())

@@ -17,8 +17,14 @@ from torch import nn
 
 from revacnn_lightning import ReVACNN, attach
 from revacnn_lightning.errors import ConnectionFileError, Refused, RequestTimeout
+from revacnn_lightning.inbox import Pending
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot, Status, Structure
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning.protocol.requests import (
+    AddFilters,
+    Control,
+    RemoveFilters,
+    SetHyperparameter,
+)
 from tests.small import At, TwoConvs, batches, fit
 
 
@@ -165,6 +171,39 @@ def test_an_edit_asked_for_during_validation_waits_for_the_next_training_batch()
     revacnn = ReVACNN()
     fit(TwoConvs(), [revacnn, AskInValidation()], validate=True, val_check_interval=6)
     assert asked[0].result().step == 6
+
+
+def test_plans_and_commands_are_answered_during_validation_and_leave_no_trace(tmp_path):
+    plain, watched = TwoConvs(), TwoConvs()
+    options = {"validate": True, "val_check_interval": 6, "default_root_dir": tmp_path}
+    fit(plain, **options)
+    revacnn = ReVACNN()
+    asked: dict[str, Pending] = {}
+    answered: list[set[str]] = []
+
+    class AskInValidation(pl.Callback):
+        def on_validation_batch_start(self, trainer, *_) -> None:
+            if trainer.sanity_checking:
+                asked.setdefault("too early", revacnn.steer(AddFilters("conv1"), dry_run=True))
+            elif "plan" not in asked:
+                asked["plan"] = revacnn.steer(AddFilters("conv1"), dry_run=True)
+                asked["refused"] = revacnn.steer(RemoveFilters("conv1", [9]), dry_run=True)
+                asked["rate"] = revacnn.steer(SetHyperparameter(0, 0, "lr", 1e-3))
+                asked["checkpoint"] = revacnn.steer(Control("checkpoint"))
+
+        def on_validation_end(self, trainer, *_) -> None:
+            answered.append({name for name, one in asked.items() if one.reply is not None})
+
+    fit(watched, [AskInValidation(), revacnn], **options)
+    assert answered[0] == set()  # before the first batch, whose forward shows the channels
+    assert answered[1] == {"too early", "plan", "refused", "rate"}
+    assert answered[2] == {*answered[1], "checkpoint"}
+    assert "conv1" in asked["plan"].result().plan.title
+    with pytest.raises(Refused, match="9"):
+        asked["refused"].result()
+    assert "Saved" in asked["checkpoint"].result().detail
+    for name, value in weights(watched).items():
+        assert torch.equal(value, weights(plain)[name])
 
 
 def test_the_optimizer_object_its_wrappers_and_the_schedule_stay_the_same():

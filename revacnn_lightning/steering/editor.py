@@ -98,13 +98,18 @@ class Editor:
         """The indices of a conv's frozen filters."""
         return self._filters.frozen_indices(layer)
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether `channels` is known of the network as it is now: planning takes no forward."""
+        return self._channels is not None and self._traced_version == self.version
+
     def channels(self, probe: Probe) -> Channels:
         """What belongs with what, traced with the probe's forwards once per version.
 
         Raises:
             Refused: the model's forward raised.
         """
-        if self._channels is None or self._traced_version != self.version:
+        if self._channels is None or not self.is_traced:
             try:
                 self._channels = trace(self.model, probe)
             except ForwardRaised as error:
