@@ -124,6 +124,32 @@ def test_the_times_of_every_snapshot_are_told(digits: str, open_page: Any) -> No
         assert all(later - earlier >= -1 for earlier, later in pairwise(times))  # whole ms
 
 
+def test_painted_is_what_the_page_and_the_nodes_worker_have_painted(
+    digits: str, open_page: Any
+) -> None:
+    """Not when the page hears of it, which may be busy with something else."""
+    page = ready(open_page(digits))
+    script = """() => new Promise((done) => {
+      const {link} = revacnn, {nodes} = revacnn.network, now = Date.now(), told = []
+      const on_painted = revacnn.on_painted
+      revacnn.on_painted = (stamps, received, painted) => {
+        if (stamps == "mine") told.push(painted - now)
+      }
+      nodes.when_drawn(() => {
+        for (const at of [now + 60000, now - 60000]) {
+          nodes.drawn_at = at
+          nodes.drawn = nodes.number
+          link._painted(link.seen, "mine", now)
+        }
+        revacnn.on_painted = on_painted
+        done(told)
+      })
+    })"""
+    by_nodes, by_page = page.evaluate(script)
+    assert by_nodes == 60_000
+    assert 0 <= by_page < 60_000
+
+
 def test_motion_stops_when_it_is_not_wanted(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits, reduced_motion="reduce"))
     assert page.evaluate("revacnn.motion") == 0

@@ -78,8 +78,8 @@
   const TIMES = 600
   page.times = []
   page.lag = 0 // ms from arrival to painting, smoothed: what a slow page leaves out depends on it
-  page.on_painted = (stamps, received) => {
-    const [published, ...others] = stamps.map((stamp) => 1000 * stamp), painted = Date.now()
+  page.on_painted = (stamps, received, painted) => {
+    const [published, ...others] = stamps.map((stamp) => 1000 * stamp)
     if (published == null || published === page.times.at(-1)?.[0]) return // something else was new
     page.age = (painted - published) / 1000
     page.lag += 0.3 * (painted - received - page.lag)

@@ -6,16 +6,18 @@
 
   /** Draws what it is told, again and again while that moves; runs in the worker. `draw(canvas, ctx, q, now)` draws one
    * frame of all that was told so far, q, and says whether the next would look different. `answer` is called with the
-   * number of what was told last, once that has been drawn, and with how many frames have been. */
+   * number of what was told last, once that has been drawn, with how many frames have been, and with the time (Unix, ms)
+   * at which this one was: the page may be too busy to hear of it at once. */
   function drawing(draw, canvas, answer) {
     const ctx = canvas.getContext("2d"), q = {}, after = new MessageChannel()
-    let told = 0, answered = 0, frames = 0, running = false
-    after.port1.onmessage = () => answer(answered = told, frames)
+    let told = 0, drawn = 0, answered = 0, frames = 0, running = false
+    after.port1.onmessage = () => answer(answered = drawn, frames, Date.now())
     const frame = (now) => {
       running = false // should this fail, it is begun anew with what is told next
+      drawn = told // more may be told before this frame is painted
       running = draw(canvas, ctx, q, now)
       frames += 1
-      if (answered != told || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
+      if (answered != drawn || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
       if (running) requestAnimationFrame(frame)
     }
     return (number, news) => {
@@ -35,7 +37,7 @@
     let tell
     onmessage = ({data}) => {
       if (data.canvas == null) tell(data.number, data.news)
-      else tell = drawing(${draw.name}, data.canvas, (number, frames) => postMessage({number, frames}))
+      else tell = drawing(${draw.name}, data.canvas, (number, frames, at) => postMessage({number, frames, at}))
     }`
 
   /** Null where none may start. Some browsers say so only later, by an error. */
@@ -56,10 +58,11 @@
   page.Drawing = class {
     constructor(canvas, draw, parts, constants) {
       this.number = this.drawn = this.frames = 0
+      this.drawn_at = 0 // Unix time (ms) at which that was
       this.known = {} // all that was told so far
       this.canvas = canvas
       this._waiting = []
-      const answer = (number, frames) => this._answer(number, frames)
+      const answer = (number, frames, at) => this._answer(number, frames, at)
       const worker = canvas.transferControlToOffscreen && start_worker(program(draw, parts, constants))
       if (worker == null) {
         this._send = drawing(draw, canvas, answer)
@@ -67,7 +70,7 @@
       }
       this._worker = worker
       const offscreen = canvas.transferControlToOffscreen()
-      worker.onmessage = ({data}) => answer(data.number, data.frames)
+      worker.onmessage = ({data}) => answer(data.number, data.frames, data.at)
       worker.onerror = () => this._draw_here(draw, answer)
       worker.postMessage({canvas: offscreen}, [offscreen])
       this._send = (number, news) => worker.postMessage({number, news})
@@ -100,7 +103,8 @@
       this.canvas.remove()
     }
 
-    _answer(number, frames) {
+    _answer(number, frames, at) {
+      if (number != this.drawn) this.drawn_at = at // not of a later frame, drawn because it moves
       this.drawn = number
       this.frames = frames
       const due = this._waiting.filter(([told]) => told <= number)

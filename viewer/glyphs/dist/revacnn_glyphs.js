@@ -44,26 +44,30 @@
       this._sent = 0
       this._take()
       if (this.plain) page.begin_plain?.()
-      // Painted, not merely received: an answer is the credit for the next frame.
-      const channel = new MessageChannel()
-      channel.port1.onmessage = () => {
-        const {_sent: sent, _stamps: stamps, _received: received} = this
-        const painted = () => {
-          this.seen = sent
-          page.on_painted?.(stamps, received)
-        }
-        const {nodes} = page.network ?? {} // which are drawn in their own time
-        if (nodes == null) painted()
-        else nodes.when_drawn(painted)
-      }
+      const channel = new MessageChannel(), painted = []
+      channel.port1.onmessage = () => painted.shift()()
       this.connect(this.properties.frame.change, () => {
-        const known = this._sent, came = Date.now()
+        const known = this._sent, received = Date.now()
         this._take()
         if (this._sent == known) return // a chart, or in answer to a command: of no credit
-        this._received = came
+        const {_sent: sent, _stamps: stamps} = this
         page.on_sent?.()
-        requestAnimationFrame(() => channel.port2.postMessage(null)) // after this frame is painted
+        requestAnimationFrame(() => {
+          painted.push(() => this._painted(sent, stamps, received))
+          channel.port2.postMessage(null) // after this frame is painted
+        })
       })
+    }
+    /** The page is painted; the nodes are drawn in their own time, which may have been before. Painted, not merely
+     * received: an answer is the credit for the next frame. */
+    _painted(sent, stamps, received) {
+      const at = Date.now(), {nodes} = page.network ?? {}
+      const done = () => {
+        this.seen = sent
+        page.on_painted?.(stamps, received, Math.max(at, nodes?.drawn_at ?? 0))
+      }
+      if (nodes == null) done()
+      else nodes.when_drawn(done)
     }
     /** Hand every part of the page what is new of it. */
     _take() {
