@@ -7,6 +7,7 @@ modules bear names that another process cannot import. It ends when its input do
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -26,6 +27,7 @@ __all__ = ["Message", "Ready", "Result", "read_frame", "serve", "write_frame"]
 
 LENGTH = struct.Struct("<Q")
 NICENESS = 5  # the training and the page come first; at 10, a busy machine gave it next to nothing
+BATCH = getattr(os, "SCHED_BATCH", None)  # of Linux: whoever wakes up need not wait for us
 
 
 class Ready(Struct, frozen=True, tag=True):
@@ -102,6 +104,9 @@ def serve(compute: Callable[[Job], Layout], *, warm_up: bool = False) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends us
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+    if BATCH is not None:
+        with contextlib.suppress(OSError):  # a container may forbid it
+            os.sched_setscheduler(0, BATCH, os.sched_param(0))
     # What a library may print must not get between the frames.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -32,6 +32,7 @@ START_LIMIT_SECONDS = 120.0  # for imports and UMAP's compilation, on a busy mac
 PATIENCE = 6  # times the limit, for a process that computes but is hardly let to
 MOST_FAILED_STARTS = 3
 CLOSE_SECONDS = 5.0
+REST = 1.0  # after a layout that was only brought up to date, times as long as that took
 
 
 class Failure(Struct, frozen=True):
@@ -57,6 +58,7 @@ class EmbeddingWorker:
         self._waiting: dict[Hashable, Job] = {}  # in the order in which they are done
         self._current: tuple[Hashable, Job] | None = None
         self._since = 0.0  # monotonic time since when we wait for the process
+        self._rested = 0.0  # monotonic time from which it may go on with what can wait
         self._ready: set[Method] = set()
         self._failed_starts = 0
         self._child: _Child | None = None
@@ -87,6 +89,8 @@ class EmbeddingWorker:
                 self._since = time.monotonic()
             elif isinstance(message, Result) and self._current is not None:
                 done.append((self._current[0], message.layout))
+                now = time.monotonic()
+                self._rested = now + REST * (now - self._since)
                 self._current = None
         self._check_time(done)
         self._dispatch(done)
@@ -135,11 +139,18 @@ class EmbeddingWorker:
             reason = "the process that computes layouts does not start; see the server's log"
             done += [(key, Failure(reason)) for key in self._waiting]
             self._waiting.clear()
-        elif self._waiting and self._current is None and self._ready:
-            key = next(iter(self._waiting))
+        elif self._current is None and self._ready and (key := self._next()) is not None:
             self._current = (key, self._waiting.pop(key))
             self._since = time.monotonic()
             self._child.send(self._current[1])
+
+    def _next(self) -> Hashable | None:
+        """The key whose turn it is: first layouts are waited for, all others leave the processor
+        to the training and to the page for as long as they have taken."""
+        for key, job in self._waiting.items():
+            if job.last is None or time.monotonic() >= self._rested:
+                return key
+        return None
 
 
 class _Child:
@@ -149,6 +160,7 @@ class _Child:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
         )
+        self._usage = _Usage(self._process.pid)
         self._cpu = 0.0  # s that it had used when the last job was sent
         self._outbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -156,12 +168,12 @@ class _Child:
         self._thread.start()
 
     def send(self, job: Job) -> None:
-        self._cpu = _usage(self._process.pid)[1]
+        self._cpu = self._usage.read()[1]
         self._outbox.put(job)
 
     def is_starved(self, seconds: float) -> bool:
         """Whether it still computes, and a busy machine gave it less than this for the job."""
-        running, cpu = _usage(self._process.pid)
+        running, cpu = self._usage.read()
         return running and cpu - self._cpu < seconds
 
     def receive(self) -> list[Message | None]:
@@ -176,6 +188,7 @@ class _Child:
         self._process.kill()
         self._process.wait(CLOSE_SECONDS)
         self._thread.join(CLOSE_SECONDS)
+        self._usage.close()
 
     def _converse(self) -> None:
         """Send jobs and take answers, one for one, until one side has had enough."""
@@ -195,13 +208,29 @@ class _Child:
             self._inbox.put(None)
 
 
-def _usage(pid: int) -> tuple[bool, float]:
-    """Whether a process wants to run, and the processor time (s) it has used; Linux only."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return False, 0.0
-    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+class _Usage:
+    """Processor time of a process; Linux only. The file stays open: it is read with every job."""
+
+    def __init__(self, pid: int) -> None:
+        try:
+            self._file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        except OSError:
+            self._file = -1
+
+    def read(self) -> tuple[bool, float]:
+        """Whether the process wants to run, and the processor time (s) it has used."""
+        if self._file < 0:
+            return False, 0.0
+        try:
+            fields = os.pread(self._file, 4096, 0).rsplit(b")", 1)[1].split()
+        except OSError:  # the process is no more
+            return False, 0.0
+        return fields[0] == b"R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 def _environment() -> dict[str, str]:

@@ -148,6 +148,24 @@ def test_a_process_that_does_not_start_is_given_up(tmp_path: Path) -> None:
     worker.close()
 
 
+def test_layouts_that_are_brought_up_to_date_leave_the_processor_to_others_for_as_long_as_they_took(
+    worker: EmbeddingWorker,
+) -> None:
+    worker.submit("conv1", job(WAIT))
+    began = time.monotonic()
+    layout = wait_for(worker)["conv1"]
+    assert worker._rested >= began + 2 * 0.5
+    worker._rested = float("inf")
+
+    worker.submit("conv1", Job(job().features, np.arange(8), "pca", last=layout))
+    worker.submit("conv2", job())
+
+    assert list(wait_for(worker)) == ["conv2"]  # a first one is waited for
+    assert worker.is_busy("conv1")
+    worker._rested = 0.0
+    assert list(wait_for(worker)) == ["conv1"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="niceness is of Unix")
 def test_the_process_is_niced_and_of_one_thread(worker: EmbeddingWorker) -> None:
     worker.submit("conv1", job())
@@ -155,6 +173,8 @@ def test_the_process_is_niced_and_of_one_thread(worker: EmbeddingWorker) -> None
     process = process_of(worker)
 
     assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 5
+    if hasattr(os, "SCHED_BATCH"):
+        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
     environment = Path(f"/proc/{process.pid}/environ")
     if environment.exists():
         assert b"OMP_NUM_THREADS=1" in environment.read_bytes()
