@@ -93,9 +93,9 @@ class RunState:
         self.latest: dict[str, np.ndarray] = {}
         self.zero_streak = np.zeros(0, np.int32)
         self._observed = np.zeros(0, bool)
-        self.born = np.zeros(
-            0, np.float64
-        )  # monotonic time each filter appeared; 0: from the start
+        self._dead: np.ndarray | None = None  # as it is now, once somebody has asked
+        self.born = np.zeros(0)  # monotonic time each filter appeared; 0: from the start
+        self._youngest = 0.0  # of these
         self.scalars = Series(2, SCALAR_ROWS)  # loss, batches per second
         self.learning_rates = Series(1, SCALAR_ROWS)
         self.metrics: dict[str, Series] = {}
@@ -158,11 +158,16 @@ class RunState:
 
     def dead(self) -> np.ndarray:
         """Which filters have been silent for so long that they count as dead, bool (filters,)."""
-        return (self.zero_streak >= DEAD_AFTER) & self._observed
+        if self._dead is None:
+            self._dead = (self.zero_streak >= DEAD_AFTER) & self._observed
+        return self._dead
 
     def new(self) -> np.ndarray:
         """Which filters were added just now, bool (filters,)."""
-        return (self.born > 0) & (time.monotonic() - self.born < NEW_SECONDS)
+        now = time.monotonic()
+        if not self._youngest or now - self._youngest >= NEW_SECONDS:  # nearly always
+            return np.zeros(len(self.born), bool)
+        return (self.born > 0) & (now - self.born < NEW_SECONDS)
 
     # Inside
 
@@ -215,6 +220,7 @@ class RunState:
         born = np.full(len(source), 0.0 if first else time.monotonic())
         streak[kept], born[kept] = self.zero_streak[source[kept]], self.born[source[kept]]
         self.zero_streak, self.born = streak, born
+        self._dead, self._youngest = None, float(born.max(initial=0.0))
         for name, values in self.latest.items():
             moved = np.zeros(len(source), np.float32)
             moved[kept] = values[source[kept]]
@@ -294,6 +300,7 @@ class RunState:
         if gradient is None or activation is None or not len(gradient):
             return
         self.zero_streak = np.where(activation == 0, self.zero_streak + 1, 0).astype(np.int32)
+        self._dead = None
         self._take_layers(step)
         self.filters.add(step, np.concatenate([gradient, activation]))
 

@@ -19,17 +19,25 @@ def atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
 
     Each image is spread over all levels by itself. What is not finite becomes the middle, or 0.
     """
-    values = np.nan_to_num(np.asarray(images, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    values = np.asarray(images, np.float32)
     if values.ndim not in (3, 4) or values.size == 0:
         return np.zeros((0, 1, 1), np.uint8)
+    if not np.isfinite(values.sum()):  # nearly never
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     values = _shrink(values)
     axes = tuple(range(1, values.ndim))
-    largest = np.abs(values).max(axis=axes, keepdims=True)
+    highest, lowest = (of(axis=axes, keepdims=True) for of in (values.max, values.min))
+    largest = np.maximum(highest, -lowest)
     if signed:
-        return np.rint(128 + 127 * values / np.where(largest > 0, largest, 1)).astype(np.uint8)
-    floor = FAINTEST * float(largest.max())
-    scale = np.maximum(largest, floor if floor > 0 else 1.0)
-    return np.rint(255 * np.maximum(values, 0) / scale).astype(np.uint8)
+        levels = values / np.where(largest > 0, largest, 1)
+        levels *= 127
+        levels += 128
+    else:
+        floor = FAINTEST * float(largest.max())
+        levels = values / np.maximum(largest, floor if floor > 0 else 1.0)
+        np.maximum(levels, 0, out=levels)
+        levels *= 255
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def photograph(image: np.ndarray) -> np.ndarray:
@@ -68,5 +76,8 @@ def _shrink(images: np.ndarray) -> np.ndarray:
     rows, columns = -(-h // block), -(-w // block)
     pad = [(0, 0), (0, rows * block - h), (0, columns * block - w)]
     padded = np.pad(images, pad + [(0, 0)] * (images.ndim - 3), mode="edge")
-    blocks = padded.reshape(len(images), rows, block, columns, block, *images.shape[3:])
-    return blocks.mean(axis=(2, 4))
+    # Much faster than a mean over two axes at once.
+    of_rows = np.add.reduce([padded[:, k::block] for k in range(block)])
+    total = np.add.reduce([of_rows[:, :, k::block] for k in range(block)])
+    means: np.ndarray = total / np.float32(block**2)
+    return means

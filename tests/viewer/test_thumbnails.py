@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from viewer.thumbnails import MOST_PIXELS, atlas, photograph
+from viewer.thumbnails import MOST_PIXELS, _shrink, atlas, photograph
 
 
 def test_signed_values_are_spread_around_the_middle() -> None:
@@ -72,3 +72,16 @@ def test_the_input_is_shown_in_its_own_range(channels: int) -> None:
     assert picture.shape == (1, 6, 4, 3)
     assert picture.min() == 0
     assert picture.max() == 255
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 64), (3, 70, 33), (2, 33, 40, 3)])
+def test_large_pictures_are_shown_as_the_means_of_their_blocks(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    shrunk = _shrink(images)
+
+    assert max(shrunk.shape[1:3]) <= MOST_PIXELS
+    block = -(-max(shape[1:3]) // MOST_PIXELS)
+    for row, column in ((0, 0), (5, 7), (shape[1] // block - 1, shape[2] // block - 1)):
+        part = images[:, row * block : (row + 1) * block, column * block : (column + 1) * block]
+        np.testing.assert_allclose(shrunk[:, row, column], part.mean(axis=(1, 2)), atol=1e-6)

@@ -179,6 +179,12 @@ class LayerPanel(HtmlPart):
 
     part = "panel"
 
+    def __init__(self, tab: Tab) -> None:
+        super().__init__(tab)
+        self._found_of: tuple[Any, ...] = ()  # what ``_found`` is made of
+        self._found_by: Layout | None = None
+        self._found: list[dict[str, Any]] | None = None
+
     def content(self) -> dict[str, Any]:
         tab, structure, here = self.tab, self.tab.structure, self.tab.selected()
         content: dict[str, Any] = {
@@ -215,11 +221,15 @@ class LayerPanel(HtmlPart):
         if known is None or known.detail is None or tab.state is None:
             return None
         layout = tab.hub.opened.layout(layer.name, "coefficients", tab.method)
-        ids = np.asarray(tab.state.layer_ids(at), np.int64)
         start, end = tab.state.offsets[at : at + 2]
-        silent = ids[tab.state.dead()[start:end]]
-        found = [asdict(finding) for finding in findings(known, layout, ids, silent)]
-        return found if found or layout is not None else None
+        dead = tab.state.dead()[start:end]
+        of = (tab.state, tab.state.shape, layer.name, known.received, dead.tobytes())
+        if of != self._found_of or layout is not self._found_by:
+            ids = np.asarray(tab.state.layer_ids(at), np.int64)
+            found = [asdict(finding) for finding in findings(known, layout, ids, ids[dead])]
+            self._found_of, self._found_by = of, layout
+            self._found = found if found or layout is not None else None
+        return self._found
 
     def _slices(self, layer: Layer) -> str:
         """Which slices the filters' pictures show; "" where there is nothing to choose."""
