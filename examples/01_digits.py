@@ -98,6 +98,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
     pace = [Pace(options.pace)] if options.pace > 0 else []
+    if pace and not options.data_dir:
+        # So small a network hardly gains by a second thread. Held back, it needs none: that would
+        # wait, with every layer, for a processor that the browser is using.
+        torch.set_num_threads(1)
     trainer = pl.Trainer(
         max_epochs=options.epochs,
         max_steps=options.max_steps,
