@@ -31,7 +31,7 @@ from .components.timeline import Timeline
 from .frames import Panel, pack
 from .glyphs import Command, PageLink
 from .hub import Hub
-from .pacing import Pace
+from .pacing import PERIODS, Pace
 from .palette import PALETTES, theme
 from .runs import Runs
 from .tab import Tab
@@ -41,6 +41,8 @@ __all__ = ["Page", "assets"]
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25  # how often things are looked at that come without a message
+NEVER = float("inf")
+SOONER = 0.001  # s, by which an update must be sooner than one that is asked for already
 
 
 class Page:
@@ -68,14 +70,10 @@ class Page:
         self.network = NetworkView(tab)
         parts: tuple[Callable[[Tab], Component], ...] = (
             *(Header, Controls, Inspector, LayerPanel, StagingBar, Reply, Changes),
-            *(Timeline, InputImage, Looks, ChartChoices),
+            *(Timeline, ChartChoices),
         )
-        self.fast: list[Component] = [
-            self.network,
-            marks,
-            *(part(tab) for part in parts),
-            *layer_views(tab),
-        ]
+        self.fast: list[Component] = [self.network, marks, *(part(tab) for part in parts)]
+        self.pictures: list[Component] = [InputImage(tab), *layer_views(tab), Looks(tab)]
         self.slow: list[Component] = [
             MetricChart(tab, marks.source),
             LearningRateChart(tab, marks.source),
@@ -92,9 +90,10 @@ class Page:
         self._panels: list[Panel] = []
         self._pace = Pace()
         self._looked_at = 0.0
-        self._asked_for = False
+        self._asked_for = NEVER  # when an update comes that was asked for
         self._news: tuple[object, ...] = ()
         self._clock: tuple[float, ...] = ()
+        self._network: tuple[object, ...] = ()
         self._turns = itertools.cycle(self.slow), itertools.cycle([*self.slow, *self.statistics])
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
@@ -123,7 +122,7 @@ class Page:
     @property
     def components(self) -> list[Component]:
         """All parts of the page."""
-        return [*self.fast, *self.slow, *self.statistics]
+        return [*self.fast, *self.pictures, *self.slow, *self.statistics]
 
     def notice(self) -> None:
         """There may be something new: have it shown as soon as it may be sent."""
@@ -131,54 +130,70 @@ class Page:
         document, now = self.link.document, time.monotonic()
         if document is None or not self._is_watched():
             return
-        wait = None
-        if not self._asked_for and self._is_due(now):
-            wait = self._pace.wait(now, numbers=self._has_numbers())
-        self._asked_for |= wait is not None
-        if wait == 0:
-            document.add_next_tick_callback(self.update)
-            return
-        if wait is not None:
+        wait = self._wait(now) if self._is_due(now) else None
+        if wait is not None and now + wait < self._asked_for - SOONER:
+            self._asked_for = now + wait
+            if wait == 0:
+                document.add_next_tick_callback(self.update)
+                return
             document.add_timeout_callback(self.update, 1 + int(1000 * wait))
-        if self._pace.charts_due(now):  # until then there is time for one
-            document.add_next_tick_callback(self._update_chart)
+        if any(self._pace.is_due(what, now) for what in PERIODS):  # until then there is time for it
+            document.add_next_tick_callback(self._update_besides)
 
     def update(self) -> None:
-        """Show what is new, but for the charts. Sends only on credit: see `PageLink`."""
-        self._asked_for = False
+        """Show what is new, but for pictures and charts. Sends only on credit: see `PageLink`."""
+        self._asked_for = NEVER
         self.tab.choice.update()
-        now, numbers = time.monotonic(), self._has_numbers()
-        if not self._is_watched() or not self._is_due(now):
-            return
-        if self._pace.wait(now, numbers=numbers) != 0:
+        now, numbers, edited = time.monotonic(), self._has_numbers(), self._is_edited()
+        if not self._is_watched() or not self._is_due(now) or self._wait(now) != 0:
             return
         self.tab.update()
         self._remember(now)
         if self._update_all(self.fast):
             self.sent += 1
             self._send()
-            self._pace.sent(now, numbers=numbers)
+            self._pace.sent(now, numbers=numbers, edited=edited)
 
     def _remember(self, now: float) -> None:
         """All that is new at this moment is being shown."""
         self._news, self._clock, self._looked_at = self.tab.news(), self.tab.clock(), now
+        self._network = self.tab.network()
 
     def _has_numbers(self) -> bool:
         """Whether other numbers are to be shown than before."""
         return self.tab.clock() != self._clock
 
-    def _update_chart(self) -> None:
-        """The next chart that has something new: never two at once, nor with the numbers.
+    def _is_edited(self) -> bool:
+        """Whether another network is to be shown than before."""
+        return self.tab.network() != self._network
 
-        So these need not wait until the page has drawn it.
+    def _wait(self, now: float) -> float | None:
+        """Seconds until what is new may be sent; None: no credit."""
+        return self._pace.wait(now, numbers=self._has_numbers(), edited=self._is_edited())
+
+    def _update_besides(self) -> None:
+        """The pictures of the layer, or the next chart that has something new.
+
+        Never two charts at once, nor any of these with the numbers, which would be seen later: so
+        these need not wait until the page has drawn it.
         """
-        now, wide = time.monotonic(), self.tab.pane == "statistics"
-        if not self._is_watched() or not self._pace.charts_due(now):
+        now, sent = time.monotonic(), False
+        if not self._is_watched():
             return
-        self._pace.chart_sent(now)
-        shown = len(self.slow) + wide * len(self.statistics)
-        if any(next(self._turns[wide]).update() for _ in range(shown)):
+        if self._pace.is_due("pictures", now):
+            self._pace.spent("pictures", now)
+            sent = self._update_all(self.pictures)
+        if not sent and self._pace.is_due("chart", now):
+            self._pace.spent("chart", now)
+            sent = self._update_chart()
+        if sent:
             self._send()
+
+    def _update_chart(self) -> bool:
+        """The next chart that has something new."""
+        wide = self.tab.pane == "statistics"
+        shown = len(self.slow) + wide * len(self.statistics)
+        return any(next(self._turns[wide]).update() for _ in range(shown))
 
     def _update_all(self, components: Iterable[Component]) -> bool:
         """Have them all show what is new; whether any had something."""
@@ -212,9 +227,12 @@ class Page:
         self.notice()
 
     def _on_command(self, event: Command) -> None:
+        chosen = self.tab.pictured()
         perform(self.tab, event)
-        charts = self.slow if event.command == "chart" else []  # what was asked for, at once
-        if self._update_all((*self.fast, *charts)):
+        parts = list(self.fast)  # and what was asked for, at once
+        parts += self.slow if event.command == "chart" else []
+        parts += self.pictures if self.tab.pictured() != chosen else []
+        if self._update_all(parts):
             self._send()
 
     def _on_theme(self, _attribute: str, _old: str, new: str) -> None:

@@ -102,6 +102,14 @@ class Tab:
         """Changes whenever other numbers are to be shown than before."""
         return self.playback.clock(self.state)
 
+    def network(self) -> tuple[object, ...]:
+        """Changes with the run that is shown, and with every edit of its network."""
+        return (self.state, 0 if self.state is None else self.state.shape)
+
+    def pictured(self) -> tuple[object, ...]:
+        """Changes with what is chosen to be seen in pictures."""
+        return (self.hub, self.selection, self.pane, self.method)
+
     def news(self) -> tuple[object, ...]:
         """Changes with everything that a message of the training may have changed."""
         state, mine = self.state, (self.touched, self.applying.touched)

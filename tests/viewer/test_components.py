@@ -431,6 +431,54 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
     assert step(60.0) == 4  # nobody looks
 
 
+def test_an_edited_network_is_sent_before_the_page_has_painted_the_last_numbers(
+    hub: DirectHub,
+) -> None:
+    page, document = Page(hub), Document()
+    page.open(document)
+    page.link.seen = 0
+    hub.train()
+    page.update()
+    hub.request(AddFilters("conv1"), "add", 0)
+    page.update()
+    assert page.sent == 1  # nothing is applied yet
+
+    hub.deliver()
+    page.update()
+
+    assert page.sent == 2
+    assert page.network.headers.data["layers"][0]["filters"] == 9
+    page.link.seen = 1  # of the two that are on their way
+    hub.train()
+    page.update()
+    assert page.sent == 2
+
+
+def test_numbers_do_not_wait_for_the_pictures_of_the_layer(
+    hub: DirectHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, document = Page(hub), Document()
+    page.open(document)
+    page.link.seen = 0
+    drawn: list[str] = []
+    for part in page.pictures:
+        monkeypatch.setattr(part, "update", lambda: drawn.append("picture") or True)
+
+    hub.train()
+    page.update()
+    page._update_besides()
+    assert (page.sent, drawn) == (1, [])  # the numbers are not painted yet
+
+    page.link.seen = 1
+    page._update_besides()
+    assert drawn
+    drawn.clear()
+    page._on_command(Command(page.link, "sort", {"by": "index"}))
+    assert not drawn
+    page._on_command(Command(page.link, "select", {"layer": 1, "first": 3}))
+    assert drawn  # what was asked for is shown at once
+
+
 def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     page, document = Page(hub), Document()
     page.open(document)
@@ -451,7 +499,7 @@ def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
     page.notice()
     assert asked() == []  # not painted yet
     page.link.seen = 1
-    assert asked() == ["Page._update_chart"]  # nothing else is new
+    assert asked() == ["Page._update_besides"]  # nothing else is new
     hub.train()
     page.link.visible = False
     page._asked_for = False
@@ -516,7 +564,7 @@ def test_charts_come_one_by_one_and_only_with_something_new(
         """Whether a chart was sent after this time."""
         clock[0] += seconds
         sent.clear()
-        page._update_chart()
+        page._update_besides()
         return page.link in sent
 
     assert not step(1.0)  # nothing is new

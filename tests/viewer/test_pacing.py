@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from viewer.pacing import LOST, PERIOD, Pace
+from viewer.pacing import LONGEST, LOST, PERIOD, PERIODS, Pace
 
 
 def test_nothing_is_sent_before_the_page_has_answered() -> None:
@@ -60,8 +60,8 @@ def test_a_page_that_lags_gets_fewer_charts() -> None:
             now = 0.11 * i
             pace.sent(now, numbers=True)
             pace.answered(now + lag)
-            if pace.charts_due(now + lag):
-                pace.chart_sent(now + lag)
+            if pace.is_due("chart", now + lag):
+                pace.spent("chart", now + lag)
                 count += 1
         return count
 
@@ -69,9 +69,44 @@ def test_a_page_that_lags_gets_fewer_charts() -> None:
     assert 20 < charts(0.09) < 45
 
 
-def test_charts_wait_for_the_numbers_to_be_painted() -> None:
+@pytest.mark.parametrize("what", PERIODS)
+def test_charts_and_pictures_wait_for_the_numbers_to_be_painted(what: str) -> None:
     pace = Pace()
     pace.sent(0.0, numbers=True)
-    assert not pace.charts_due(0.05)
+    assert not pace.is_due(what, 0.05)
     pace.answered(0.06)
-    assert pace.charts_due(0.06)
+    assert pace.is_due(what, 0.06)
+    pace.spent(what, 0.06)
+    assert not pace.is_due(what, 0.07)
+    assert pace.is_due(what, 0.06 + PERIODS[what])
+
+
+def test_even_a_page_that_lags_by_seconds_gets_pictures_now_and_then() -> None:
+    pace = Pace()
+    for i in range(20):
+        pace.sent(10.0 * i, numbers=True)
+        pace.answered(10.0 * i + 4)
+    pace.spent("pictures", 194.0)
+    assert not pace.is_due("pictures", 195.0)
+    assert pace.is_due("pictures", 194.0 + LONGEST)
+
+
+def test_an_edited_network_is_shown_without_credit_but_never_two_of_them() -> None:
+    pace = Pace()
+    pace.sent(0.0, numbers=True)
+    assert pace.wait(0.01, numbers=True) is None
+    assert pace.wait(0.01, numbers=False, edited=True) == 0
+    pace.sent(0.01, numbers=False, edited=True)
+    assert pace.wait(0.02, numbers=False, edited=True) is None
+    pace.answered(0.05)
+    assert pace.wait(0.05, numbers=False, edited=True) == 0
+    pace.sent(0.05, numbers=True)
+    assert pace.wait(0.06, numbers=False, edited=True) == 0  # the last one was answered
+
+
+def test_pictures_follow_an_edit_at_once() -> None:
+    pace = Pace()
+    pace.spent("pictures", 0.0)
+    pace.sent(0.0, numbers=False, edited=True)
+    pace.answered(0.03)
+    assert pace.is_due("pictures", 0.03)
