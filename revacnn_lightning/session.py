@@ -63,6 +63,9 @@ class Session:
         images: gives an image of the validation data by its index.
         forward: takes a batch of one image through the model; None: it cannot be done.
         cannot_look: why the model must not be run in between, for what its filters look for.
+
+    Attributes:
+        recording: whether the batch under way is recorded, because somebody listens.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Session:
         self.editor = editor
         self.recorder = recorder
         self.controls = controls
+        self.recording = False  # this batch
         self._progress = Progress()
         self._rate = Rate()
         self._watched = False  # whether any viewer ever said hello
@@ -169,7 +173,11 @@ class Session:
             self._show_meanwhile(images)
             self._notices.beat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
-        self.recorder.begin_batch(loss_scale=loss_scale)
+        recorded, self.recording = self.recording, self._is_heard()
+        if self.recording:
+            self.recorder.begin_batch(loss_scale=loss_scale)
+        elif recorded:
+            self.recorder.rest()
 
     def after_batch(
         self,
@@ -180,7 +188,7 @@ class Session:
         loss_factor: float = 1.0,
         images: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
-        """Publish what the batch told.
+        """Publish what the batch told, if it was recorded.
 
         Args:
             loss: of the batch, as the backward pass began from it (before mixed precision's scale).
@@ -190,10 +198,30 @@ class Session:
                 1 / accumulated batches. It is divided out.
             images: of the batch, (B, channels, H, W), for what is shown of opened layers.
         """
-        if isinstance(loss, Tensor):
-            loss = loss.detach().clone()
         rate = self._rate.tick()
-        facts = Facts(self._progress, rate, loss, loss_factor, learning_rates, metrics)
+        if self.recording:
+            if isinstance(loss, Tensor):
+                loss = loss.detach().clone()
+            facts = Facts(self._progress, rate, loss, loss_factor, learning_rates, metrics)
+            self._tell(facts, images)
+        self._notices.beat_if_due("training")
+
+    def _is_heard(self) -> bool:
+        """Whether anybody would hear what the batch tells. Else gathering it is spared.
+
+        A first batch shows the order of the layers. What a viewer that is gone had opened is still
+        followed until its interest expires.
+        """
+        recorder = self.recorder
+        return (
+            self._notices.structure is None
+            or self._station.publisher.has_listeners()
+            or bool(recorder.details.layers or recorder.excitement.filters)
+        )
+
+    def _tell(self, facts: Facts, images: Callable[[], Tensor | None]) -> None:
+        """Publish what the recorded batch told."""
+        loss_factor = facts.loss_factor
         recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
         if self._notices.follow_order():
             self._looking.forget()
@@ -212,7 +240,6 @@ class Session:
             run=self.run, version=self.version, step=self._progress.step, images=images
         ):
             self._publish(inspection)
-        self._notices.beat_if_due("training")
 
     def during_validation(self) -> None:
         """Answer what needs neither a training batch nor a forward of the model: it may be long.
