@@ -71,7 +71,11 @@
       if (bucket.length == 0) return
       ctx.fillStyle = q.theme.colours[k]
       ctx.beginPath()
-      for (const i of bucket) outline(ctx, X[i], Y[i], S[i] * q.zoom, q.bar[i] * q.zoom)
+      for (const i of bucket) {
+        const size = S[i] * q.zoom, bar = q.bar[i] * q.zoom
+        if (bar > 0) ctx.fillRect(X[i] - bar / 2, Y[i] - size / 2, bar, size) // much faster than in a path
+        else outline(ctx, X[i], Y[i], size, 0)
+      }
       ctx.fill()
     })
     return special
