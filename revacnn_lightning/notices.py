@@ -67,9 +67,13 @@ class Notices:
     # ------------------------------------------------------------------ the structure
 
     def edited(self) -> None:
-        """An edit has changed the structure."""
+        """An edit has changed the structure. It was traced: what feeds what is told at once."""
         self._edited = True
-        self._changed()
+        self.version += 1 if self.structure is not None else 0
+        if self._topology.version >= 0 and self._editor.is_traced:
+            nothing = Probe(forwards=())
+            self._topology = Topology.traced(self.version, self._editor, lambda: nothing)
+        self._publish_structure()
 
     def follow_order(self) -> bool:
         """A batch has ended: the forward order is known after the first, and may change later.

@@ -100,9 +100,19 @@ def test_the_topology_is_traced_once_per_version(world: World) -> None:
     world.notices.learn_topology(probe)
     world.notices.learn_topology(probe)
     assert world.told[-1].edges == [(0, 1)]
+    assert asked == [0]
+
+
+def test_an_edited_network_is_never_told_without_what_feeds_what(world: World) -> None:
+    """The page would draw it as a chain, until it is told."""
+    world.batch()
+    world.notices.learn_topology(world.probe)
+    before = len(world.told)
+
     world.edit()
-    world.notices.learn_topology(probe)
-    assert asked == [0, 1]
+    world.notices.learn_topology(world.probe)
+
+    assert [(told.version, told.edges) for told in world.told[before:]] == [(1, [(0, 1)])]
 
 
 def test_the_state_is_told_on_every_change_and_at_least_once_a_second(

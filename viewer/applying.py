@@ -9,7 +9,8 @@ from revacnn_lightning.protocol.messages import RefusedReply, Structure
 from revacnn_lightning.protocol.requests import Command, Edit, Undo
 
 from .choice import Choice
-from .run_state import RequestRecord, RunState
+from .records import RequestRecord
+from .run_state import RunState
 from .staging import Staged, Staging
 
 __all__ = ["Applying"]

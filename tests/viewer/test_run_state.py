@@ -76,6 +76,30 @@ def test_an_old_structure_that_comes_late_is_ignored(hub: DirectHub) -> None:
     assert state.n_filters == 41
 
 
+def test_what_feeds_what_is_learned_after_the_network_itself(hub: DirectHub) -> None:
+    """A training that nobody has watched has not been traced yet."""
+    bare = hub.training.structure()
+    layers = [replace(bare.layers[0], refused="why"), *bare.layers[1:]]
+    whole = replace(bare, edges=[(0, 1), (1, 2)], layers=layers)
+    state = RunState(state_of(hub).connection)
+    state.take(bare)
+    state.take(hub.training.snapshot())
+    before = state.shape
+
+    state.take(whole)
+
+    assert state.structure is not None
+    assert state.structure.edges == whole.edges
+    assert state.structure.layers[0].refused == "why"
+    assert state.shape == before + 1
+    assert not state.marks
+    assert state.filters.length == 1
+    state.take(bare)  # an answer that comes late
+    state.take(whole)
+    assert state.structure.edges == whole.edges
+    assert state.shape == before + 1
+
+
 def test_dead_filters_are_those_silent_for_long(hub: DirectHub) -> None:
     hub.training.silence(3)
     state = state_of(hub)
