@@ -27,6 +27,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
+from .lineage import source_columns, still_connected
 from .series import Series, means_of_runs
 
 __all__ = ["FILTER_STATISTICS", "LAYER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
@@ -169,8 +170,10 @@ class RunState:
     def _take_structure(self, structure: Structure) -> None:
         known = self.structure
         if known is not None and structure.version <= known.version:
+            self._complete(known, structure)
             return
-        source = _source_columns(known, structure)
+        structure = still_connected(known, structure)
+        source = source_columns(known, structure)
         self.structure = structure
         widths = [len(layer.ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
@@ -181,6 +184,12 @@ class RunState:
             self._mark(structure)
             self._tell_widths(structure)
         self.shape += 1
+
+    def _complete(self, known: Structure, structure: Structure) -> None:
+        """What only a trace tells, who feeds whom above all, follows a structure by a batch."""
+        if structure.version == known.version and structure != known:
+            self.structure = still_connected(known, structure)
+            self.shape += 1
 
     def _mark(self, structure: Structure) -> None:
         titles = {r.version: r.title for r in self.records.values() if r.state == "applied"}
@@ -325,16 +334,3 @@ class RunState:
             record.state, record.text = "done", reply.detail
         elif isinstance(reply, RefusedReply):
             record.state, record.text = "refused", reply.reason
-
-
-def _source_columns(known: Structure | None, structure: Structure) -> np.ndarray:
-    """For each filter of ``structure``, where it was in ``known``; -1 for new ones."""
-    old: dict[str, dict[int, int]] = {}
-    offset = 0
-    for layer in known.layers if known is not None else ():
-        old[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.ids)}
-        offset += len(layer.ids)
-    source = [
-        old.get(layer.name, {}).get(id_, -1) for layer in structure.layers for id_ in layer.ids
-    ]
-    return np.array(source, np.int64)
