@@ -39,6 +39,8 @@ COLOURING = {
     "activation_gradients": "diverging",
 }
 NOTHING = np.zeros((0, 1, 1), np.uint8)
+WAITING = "waiting for the training to send this layer"
+NOT_SENT = "not opened before the run ended"
 
 
 def layer_views(tab: Tab) -> list[LayerView]:
@@ -74,7 +76,7 @@ class LayerView:
             return False
         layer = tab.hub.opened.show(tab.selection.layer, tab.method)
         if layer.detail is None:
-            return self._clear(layer.refused)
+            return self._clear(layer.refused or (NOT_SENT if tab.over() else ""))
         layout = tab.hub.opened.layout(tab.selection.layer, self.view, tab.method)
         failed = tab.hub.opened.failure(tab.selection.layer, self.view, tab.method)
         known = layout is self._layout
@@ -125,7 +127,7 @@ class LayerView:
         }
 
     def _clear(self, why: str = "") -> bool:
-        status = why or "waiting for the training to send this layer"
+        status = why or WAITING
         if self.source.data.get("status") == status:
             return False
         self._shown = self._drawn = ()

@@ -284,7 +284,7 @@
       const room = (right - left + 4) / stage.name.length // a title may hang over its frame a little
       element.firstChild.hidden = room < SMALL_TITLE_PX
       element.firstChild.dataset.small = room < TITLE_PX
-      element.firstChild.title = `${stage.name} · double click to open or close`
+      element.firstChild.title = `${stage.path} · double click to open or close`
       element.style.height = `${plot.clientHeight - data.stage_top - 8}px`
     })
   }
