@@ -345,6 +345,46 @@ def test_a_stage_opens_as_a_whole_and_closes(tmp_path: Path, open_page: Any) -> 
         page.wait_for_function("(n) => revacnn.nodes('layer2.1.conv3').length == n", arg=before)
 
 
+TITLES_THAT_CANNOT_BE_HIT = """() => revacnn.stages.map((one) => one.firstChild).filter((title) => {
+  const {left, top, width, height} = title.getBoundingClientRect()
+  return !title.hidden && document.elementFromPoint(left + width / 2, top + height / 2) != title
+}).map((title) => title.textContent)"""
+
+
+def test_the_title_of_a_narrow_stage_is_not_covered_by_its_neighbours(
+    tmp_path: Path, open_page: Any
+) -> None:
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        expect(page.locator(".stage >> nth=0")).to_have_text("conv1")
+        assert page.evaluate(TITLES_THAT_CANNOT_BE_HIT) == []
+
+
+LOOK_OF_TOOLTIP = """() => {
+  const tip = document.querySelector(".bk-Tooltip")
+  if (tip == null) return null
+  const {borderWidth, backgroundColor} = getComputedStyle(tip)
+  return [tip.shadowRoot.textContent.includes("batch"), borderWidth, backgroundColor]
+}"""
+
+
+def test_a_chart_tells_the_point_under_the_pointer_in_the_look_of_the_page(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function(
+        "Bokeh.documents[0].get_model_by_name('learning_rate').renderers.some("
+        "  (one) => one.data_source.get_length() > 0 && one.data_source.data.rate != null)"
+    )
+    box = page.locator(".chart >> nth=1").bounding_box()
+    for y in range(30, int(box["height"]) - 25):  # down to the curve
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + y)
+        if page.evaluate(LOOK_OF_TOOLTIP):
+            break
+    page.wait_for_function(f"({LOOK_OF_TOOLTIP})() != null")
+    assert page.evaluate(LOOK_OF_TOOLTIP) == [True, "0px", "rgba(0, 0, 0, 0)"]
+
+
 # Without a worker, and in frames that began before the nodes were told to set out.
 EARLY_FRAMES = """() => new Promise((resolve) => {
   const canvas = document.createElement("canvas"), frame = window.requestAnimationFrame

@@ -247,6 +247,33 @@ def test_frames_do_not_reach_into_columns_of_no_stage() -> None:
             assert outside != name.startswith(box.path)
 
 
+def test_layers_that_end_alike_are_told_apart() -> None:
+    """Those of a ConvNeXt were all called ``block.0``."""
+    names = ["features.0.0", *(f"features.{k}.{i}.block.0" for k in range(1, 7) for i in range(3))]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
+    layout = lay_out(chain, 1000, 500)
+    assert layout.density == "normal"
+    assert layout.labels == ["0", *["0", "1", "2"] * 6]
+
+
+def test_a_few_filters_have_a_path_to_each_branch() -> None:
+    """A path for three of them began at the second, also when the first was selected."""
+    layers = [replace(layer, ids=list(range(16))) for layer in structure("alexnet").layers[:5]]
+    edges = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4)]
+    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert np.all(layout.flow.last - layout.flow.first == 1)
+    assert len(layout.flow.x) == 16 * 6
+
+
+def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> None:
+    layers = structure("alexnet").layers[:5]
+    edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
+    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert layout.arcs == [(0, 3), (0, 4)]
+    assert {len(column) for column in arc_columns(layout).values()} == {1}
+
+
 def test_arcs_that_span_others_hang_below_them() -> None:
     """Those of a U-Net ran into one line at the bottom of the view."""
     assert nesting([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]

@@ -39,6 +39,7 @@ ROOM_OF_LEVEL = 15.0  # px, so that an arc hangs below those that it spans
 BARS, BARS_CROWDED = 96, 64
 MAX_BARS = 6000  # in all, on screen
 CLOSED_SHARE = 0.35  # of the view's width, at least, for the layers that are not opened
+FEW = 150  # nodes, of all layers that feed others
 CROSSING = 1.5  # paths of branches that feed branches cross: the more, the fewer of them
 THICKEST = 3.8  # px: an ordinary path at its thickest
 THINNEST = 0.7  # of that, where hundreds of filters begin and end in a column
@@ -164,7 +165,9 @@ def _margins(density: str, staged: bool) -> tuple[float, float]:
     """Room above for headers, room below for arcs and block names."""
     if density == "roomy":
         return (104.0 if staged else 84.0), 26.0
-    return (86.0, 34.0) if density == "normal" else (48.0, 30.0)
+    if density == "normal":
+        return 86.0, 34.0
+    return (58.0 if staged else 48.0), 30.0
 
 
 def _columns(
@@ -288,7 +291,7 @@ def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
     """Each node's path to its proportional place in the next layer, at most `MAX_PATHS` in all.
 
     Where a layer feeds several, its paths are shared out among them: a path then stands for as
-    many neighbouring filters. All of them to each would be a blot.
+    many neighbouring filters. All of them to each would be a blot, unless they are few.
     """
     ways, into = Counter(a for a, _ in flows), Counter(b for _, b in flows)
     total = sum(columns[a].n for a in ways)
@@ -297,7 +300,7 @@ def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
     parts = []
     for a, b in flows:
         start, end = columns[a], columns[b]
-        crossing = CROSSING if into[b] > 1 else 1.0
+        crossing = 0.0 if total <= FEW else CROSSING if into[b] > 1 else 1.0
         count = max(1, int(start.n * keep / ways[a] ** crossing))
         cut = np.arange(count + 1) * start.n // count
         order = np.argsort(start.y, kind="stable")

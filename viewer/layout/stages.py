@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Stage", "find_stages", "fitting", "layers_of", "short_name"]
+__all__ = ["Stage", "find_stages", "fitting", "layers_of", "short_name", "told_apart"]
 
 LETTER = 5.0  # px of a small header, that a letter takes
 NEARLY_ALL = 0.8  # of the layers; of ResNet-152, layer3 has 0.7
@@ -115,6 +115,17 @@ def fitting(label: str, room: float, letter: float = LETTER) -> str:
     while "." in label and len(label) * letter > room:
         label = label.split(".", 1)[1]
     return label
+
+
+def told_apart(labels: Sequence[str], room: float) -> list[str]:
+    """Neighbouring labels in so much room (px) each: first without the end that they share."""
+    paths = [label.split(".") for label in labels]
+    longest = max(len(label) for label in labels) * LETTER
+    while longest > room and len(paths) > 1 and min(len(path) for path in paths) > 1:
+        if len({path[-1] for path in paths}) > 1:
+            break
+        paths = [path[:-1] for path in paths]
+    return [fitting(".".join(path), room) for path in paths]
 
 
 def _prefix(names: Sequence[str], depth: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .columns import Column
-from .stages import Stage, fitting, short_name
+from .stages import Stage, fitting, short_name, told_apart
 
 __all__ = ["StageBox", "boxes", "labels_of"]
 
@@ -30,7 +30,16 @@ def labels_of(names: list[str], stages: list[Stage], density: str, room: float) 
     if density == "crowded":  # one at a time, over the others
         return [short_name(name, [], names) for name in names]
     labels = [short_name(name, stages, names) for name in names]
-    return [fitting(label, room - LABEL_GAP) for label in labels] if density == "normal" else labels
+    if density == "roomy":
+        return labels
+    together: dict[str, list[int]] = {}  # by what they are written below
+    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
+        together.setdefault(name.removesuffix(label), []).append(i)
+    for group in together.values():
+        fits = told_apart([labels[i] for i in group], room - LABEL_GAP)
+        for i, label in zip(group, fits, strict=True):
+            labels[i] = label
+    return labels
 
 
 def boxes(

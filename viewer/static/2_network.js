@@ -271,7 +271,7 @@
     if (plot == null || data?.layers == null || page.headers == null) return
     page.headers.forEach((element, i) => {
       const layer = data.layers[i], [at, y] = to_screen(layer.center, layer.top)
-      const above = layer.lane ? y - 18 : layer.header_y ?? Math.max(2, y - 44)
+      const above = layer.lane ? y - 18 : layer.header_y ?? Math.max(data.stages.length > 0 ? data.stage_top + 3 : 2, y - 44)
       element.hidden = at < -20 || at > plot.clientWidth + 20
       const half = element.offsetWidth / 2 + 3 // never cut off at the sides while in view
       const x = element.hidden ? at : clamp(at, half, plot.clientWidth - half)
