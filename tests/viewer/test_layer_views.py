@@ -168,6 +168,19 @@ def test_a_layer_that_an_ended_run_never_sent_is_not_waited_for(
     assert (view.root.data["status"], view.root.data["busy"]) == (NOT_SENT, False)
 
 
+def test_a_layout_anew_is_announced_until_it_is_there(world: World, tab: Tab) -> None:
+    world.tick()
+    view = LayerView(tab, "coefficients")
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
+    do(tab, "anew")
+    assert view.update() is True
+    assert (view.root.data["status"], view.root.data["busy"]) == ("laying out anew…", True)
+    world.tick()
+    assert view.update() is True
+    assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
+
+
 def test_a_layout_that_failed_is_told_instead_of_awaited(world: World, tab: Tab) -> None:
     world.worker.fail = True
     world.tick()
