@@ -360,6 +360,32 @@ def test_the_title_of_a_narrow_stage_is_not_covered_by_its_neighbours(
         assert page.evaluate(TITLES_THAT_CANNOT_BE_HIT) == []
 
 
+PATHS_OF_SELECTED = """([name, index]) => {
+  const {x, y, mark} = revacnn.flow.paths.known, node = revacnn.nodes(name)[index]
+  const {left, top} = revacnn.byId("plot").getBoundingClientRect()
+  const marked = [...mark.keys()].filter((i) => mark[i] == 1)
+  const far = (i) => Math.hypot(x[i] + left - node.x, y[i] + top - node.y)
+  return marked.length > 1 && marked.every((i) => far(i) < 1.5)
+}"""
+
+
+def test_branches_tell_their_names_and_paths_begin_at_the_selected_filter(
+    tmp_path: Path, open_page: Any
+) -> None:
+    """A path stands for several filters: it began amid them, whichever was selected."""
+    with training(tmp_path, "--net", "inception"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        branch = page.locator('.column[data-layer="mixed_a.branch3.1"]')
+        expect(branch.locator("span")).to_be_hidden()
+        branch.locator("b").hover()
+        expect(branch.locator("span")).to_be_visible()
+        expect(branch.locator("span")).to_have_text("mixed_a.branch3.1")
+        layer = page.evaluate("revacnn.parts.columns.layers[0].name")
+        for index in (0, 1, 2):
+            click_node(page, layer, index)
+            page.wait_for_function(PATHS_OF_SELECTED, arg=[layer, index])
+
+
 LOOK_OF_TOOLTIP = """() => {
   const tip = document.querySelector(".bk-Tooltip")
   if (tip == null) return null

@@ -242,8 +242,8 @@
       onclick: () => page.send("select", {layer: layer.index, first: -1, last: -1}),
       ondblclick: () => page.send("open", {layer: layer.index}),
     }, big ? layer.label : String(layer.filters))
-    // Beside a narrow branch there is no room for its name; the tooltip has it.
-    const words = big ? `${layer.filters} filters · ${layer.kernel}` : layer.lane && density != "roomy" ? "" : layer.label
+    // Beside a narrow branch there is room for its name only while it is pointed at, or current.
+    const words = big ? `${layer.filters} filters · ${layer.kernel}` : layer.lane && density == "normal" ? layer.name : layer.label
     const size = page.make("span", {}, words)
     const element = page.make("div", {
       class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane),
