@@ -35,7 +35,7 @@ def train_for_memory(name: str, watched: bool) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = MODELS[name]()
-    variant = Ours(net, readers=0) if watched else Plain(net)
+    variant = Ours(net, readers=1) if watched else Plain(net)
     variant.begin()
     for _ in range(5):
         variant.step()
@@ -47,7 +47,7 @@ def train_for_growth(batches: int) -> None:
     """In a process of its own: print the memory after a fifth of the batches, and after all."""
     torch.set_num_threads(1)
     convs = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 3)]
-    ours = Ours(nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten()), readers=0)
+    ours = Ours(nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten()), readers=1)
     ours.images, ours.labels = torch.randn(2, 3, 8, 8), torch.zeros(2, dtype=torch.long)
     ours.begin()
     for index in range(batches):

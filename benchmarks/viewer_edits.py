@@ -60,7 +60,9 @@ def tell_edits(report: Report, count: int) -> None:
     legs = {leg: [_milliseconds(edit, leg) for edit in edits] for leg in LEGS}
     limit = EDIT_MS + 1000 / PACE
     p95 = percentile(legs["shown"], 95)
-    words = (f"{leg} {percentile(of, 50):.0f}, {percentile(of, 95):.0f}" for leg, of in legs.items())
+    words = (
+        f"{leg} {percentile(of, 50):.0f}, {percentile(of, 95):.0f}" for leg, of in legs.items()
+    )
     report.note(f"from the first click, on the digits demo (median, p95, ms): {', '.join(words)}; "
                 f"{count} edits at {PACE} batches a second")  # fmt: skip
     report.check("digits: click to staged, applied, shown, p95, ms", p95, f"<= {limit:g}",

@@ -88,6 +88,8 @@ def _harmless(hook: Hook) -> Hook:
 class ReVACNN(Callback):
     """Shows every filter of the network live, and lets it be changed while it trains.
 
+    Nothing is gathered, and next to nothing spent, as long as no viewer is attached.
+
     Args:
         host: address to listen on. The default is reachable from this machine only; from another
             one, forward the ports with ssh (the command is logged when the run starts).
@@ -258,7 +260,7 @@ class ReVACNN(Callback):
     ) -> None:
         if self._session is None:
             return
-        if self._step % METRICS_EVERY == 0:
+        if self._session.recording and self._step % METRICS_EVERY == 0:
             self._metrics = logged_numbers(trainer.callback_metrics)
         self._step += 1
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1

@@ -11,16 +11,15 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
-from revacnn_lightning.controls import Controls, groups_of, set_hyperparameter
-from revacnn_lightning.description import Topology, describe
+from revacnn_lightning.controls import Controls, set_hyperparameter
 from revacnn_lightning.details import Forward, Images, OpenedLayers, no_images
 from revacnn_lightning.errors import RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
 from revacnn_lightning.looking import Looking
+from revacnn_lightning.notices import Notices, State
 from revacnn_lightning.pause import Pause
 from revacnn_lightning.progress import Facts, Progress, Rate, snapshot
 from revacnn_lightning.protocol.connection import Connection
@@ -32,8 +31,6 @@ from revacnn_lightning.protocol.messages import (
     RefusedReply,
     Reply,
     Request,
-    Status,
-    Structure,
 )
 from revacnn_lightning.protocol.requests import (
     Command,
@@ -51,10 +48,7 @@ __all__ = ["Session"]
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 1.0
 PAUSE_POLL_SECONDS = 0.02  # how often a paused run looks for requests
-
-State = Literal["training", "validating", "paused", "finished", "failed"]
 
 
 class Session:
@@ -69,6 +63,9 @@ class Session:
         images: gives an image of the validation data by its index.
         forward: takes a batch of one image through the model; None: it cannot be done.
         cannot_look: why the model must not be run in between, for what its filters look for.
+
+    Attributes:
+        recording: whether the batch under way is recorded, because somebody listens.
     """
 
     def __init__(
@@ -88,23 +85,31 @@ class Session:
         self.editor = editor
         self.recorder = recorder
         self.controls = controls
-        self.version = 0  # of the published structure
-        self.structure: Structure | None = None  # None until a batch has shown the forward order
-        self._state: State = "training"
+        self.recording = False  # this batch
         self._progress = Progress()
         self._rate = Rate()
         self._watched = False  # whether any viewer ever said hello
-        self._edited = False  # since the last batch
         self._cannot_edit = ""  # why this training cannot be changed at all
         self._pause = Pause()
         self._opened = OpenedLayers(recorder, model, images, forward)
         self._looking = Looking(recorder, model, images, forward, cannot_look)
-        self._topology = Topology(version=-1)
-        self._last_beat = 0.0
         self._station = Station(self.run, type(model).__name__, endpoints)
+        self._notices = Notices(
+            self.run,
+            model,
+            editor,
+            recorder,
+            optimizers=lambda: controls.optimizers,
+            publish=self._station.publisher.publish,
+        )
         self._inbox = Inbox(self._station.server)
 
     # ------------------------------------------------------------------ life
+
+    @property
+    def version(self) -> int:
+        """Of the published structure."""
+        return self._notices.version
 
     @property
     def connection(self) -> Connection:
@@ -121,9 +126,9 @@ class Session:
         try:
             for recording in self.recorder.flush():
                 self._publish(snapshot(self.run, recording))
-            if self._state not in ("finished", "failed"):
+            if self._notices.state not in ("finished", "failed"):
                 self._inbox.refuse_all("the training has ended", self.version)
-                self._beat(state, detail)
+                self._notices.beat(state, detail)
         finally:
             self.recorder.detach()
             self.editor.close()
@@ -153,6 +158,7 @@ class Session:
                 while the run is paused.
         """
         self._progress, self._cannot_edit = progress, cannot_edit
+        self._notices.step = progress.step
 
         def may(request: Request) -> bool:
             return may_edit or request.dry_run or isinstance(request.body, Command)
@@ -160,13 +166,18 @@ class Session:
         while True:
             self.take_requests()
             self._inbox.serve(lambda request: self._answer(request, probe), may)
-            self._learn_topology(probe)
+            if self._watched:
+                self._notices.learn_topology(probe)
             if not self._pause.holds():
                 break
             self._show_meanwhile(images)
-            self.beat_if_due("paused")
+            self._notices.beat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
-        self.recorder.begin_batch(loss_scale=loss_scale)
+        recorded, self.recording = self.recording, self._is_heard()
+        if self.recording:
+            self.recorder.begin_batch(loss_scale=loss_scale)
+        elif recorded:
+            self.recorder.rest()
 
     def after_batch(
         self,
@@ -177,7 +188,7 @@ class Session:
         loss_factor: float = 1.0,
         images: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
-        """Publish what the batch told.
+        """Publish what the batch told, if it was recorded.
 
         Args:
             loss: of the batch, as the backward pass began from it (before mixed precision's scale).
@@ -187,12 +198,33 @@ class Session:
                 1 / accumulated batches. It is divided out.
             images: of the batch, (B, channels, H, W), for what is shown of opened layers.
         """
-        if isinstance(loss, Tensor):
-            loss = loss.detach().clone()
         rate = self._rate.tick()
-        facts = Facts(self._progress, rate, loss, loss_factor, learning_rates, metrics)
+        if self.recording:
+            if isinstance(loss, Tensor):
+                loss = loss.detach().clone()
+            facts = Facts(self._progress, rate, loss, loss_factor, learning_rates, metrics)
+            self._tell(facts, images)
+        self._notices.beat_if_due("training")
+
+    def _is_heard(self) -> bool:
+        """Whether anybody would hear what the batch tells. Else gathering it is spared.
+
+        A first batch shows the order of the layers. What a viewer that is gone had opened is still
+        followed until its interest expires.
+        """
+        recorder = self.recorder
+        return (
+            self._notices.structure is None
+            or self._station.publisher.has_listeners()
+            or bool(recorder.details.layers or recorder.excitement.filters)
+        )
+
+    def _tell(self, facts: Facts, images: Callable[[], Tensor | None]) -> None:
+        """Publish what the recorded batch told."""
+        loss_factor = facts.loss_factor
         recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
-        self._follow_order()
+        if self._notices.follow_order():
+            self._looking.forget()
         facts.version = self.version
         if recording is not None:
             self._publish(snapshot(self.run, recording))
@@ -208,7 +240,6 @@ class Session:
             run=self.run, version=self.version, step=self._progress.step, images=images
         ):
             self._publish(inspection)
-        self.beat_if_due("training")
 
     def during_validation(self) -> None:
         """Answer what needs neither a training batch nor a forward of the model: it may be long.
@@ -218,7 +249,7 @@ class Session:
         self.take_requests()
         nothing = Probe(forwards=())
         self._inbox.serve(lambda request: self._answer(request, lambda: nothing), self._is_easy)
-        self.beat_if_due("validating")
+        self._notices.beat_if_due("validating")
 
     def _is_easy(self, request: Request) -> bool:
         command = request.body
@@ -238,9 +269,8 @@ class Session:
 
     def _greet(self, client: bytes) -> None:
         self._watched = True
-        if self.structure is not None:
-            self._station.server.reply(client, self.structure)
-        self._station.server.reply(client, self._status(self._state))
+        for message in self._notices.greeting():
+            self._station.server.reply(client, message)
 
     def _answer(self, request: Request, probe: Callable[[], Probe]) -> Reply:
         """Plan or carry out one request."""
@@ -275,7 +305,7 @@ class Session:
             return ""
         if isinstance(command, SetHyperparameter):
             done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
-            self._beat(self._state)
+            self._notices.beat(self._notices.state)
             return done
         if command.action in ("checkpoint", "stop"):
             path = controls.checkpoint(f"{self.run}-step={self._progress.step}")
@@ -308,8 +338,8 @@ class Session:
     def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
         outcome = self.editor.apply(edit, probe)
         self.recorder.follow()
-        self._edited = True
-        self._structure_changed()
+        self._looking.forget()
+        self._notices.edited()
         log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
         return Applied(
             id=request_id,
@@ -324,59 +354,6 @@ class Session:
 
     def _publish(self, message: Message) -> None:
         self._station.publisher.publish(message)
-
-    def _follow_order(self) -> None:
-        """The forward order is known after the first batch, and may change with the model."""
-        known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
-        if self.structure is None or known != list(self.recorder.layers):
-            self._structure_changed()
-        elif self._edited:
-            self._publish_structure()  # only now it is known again what each activation sums
-        self._edited = False
-
-    def _structure_changed(self) -> None:
-        self._looking.forget()
-        self.version += 1 if self.structure is not None else 0
-        self._publish_structure()
-
-    def _learn_topology(self, probe: Callable[[], Probe]) -> None:
-        """Trace which conv feeds which, and what cannot be edited, for the page to show."""
-        if self._watched and self.structure is not None and self._topology.version != self.version:
-            self._topology = Topology.traced(self.version, self.editor, probe)
-            self._publish_structure()
-
-    def _publish_structure(self) -> None:
-        self.structure = describe(
-            run=self.run,
-            version=self.version,
-            step=self._progress.step,
-            model=self.model,
-            recorder=self.recorder,
-            editor=self.editor,
-            topology=self._topology,
-        )
-        self._publish(self.structure)
-
-    def beat_if_due(self, state: State) -> None:
-        """Say that the run lives and what it does: on every change, else once a second."""
-        if state != self._state or time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
-            self._beat(state)
-
-    def _beat(self, state: State, detail: str = "") -> None:
-        self._state = state
-        self._last_beat = time.monotonic()
-        self._publish(self._status(state, detail))
-
-    def _status(self, state: State, detail: str = "") -> Status:
-        return Status(
-            run=self.run,
-            state=state,
-            step=self._progress.step,
-            version=self.version,
-            time=time.time(),
-            detail=detail,
-            groups=groups_of(self.controls.optimizers),
-        )
 
 
 def _first(images: Tensor | None) -> Tensor | None:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from revacnn_lightning.session import Session
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd-momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
@@ -64,9 +67,13 @@ def fit(
     count: int = 12,
     validate: bool = False,
     resume: Path | None = None,
+    heard: bool = True,
     **options: Any,
 ) -> pl.Trainer:
-    """Train one epoch of ``count`` batches, quietly, on the CPU; or the rest of one."""
+    """Train one epoch of ``count`` batches, quietly, on the CPU; or the rest of one.
+
+    With ``heard`` every batch is recorded, as if a viewer were attached.
+    """
     defaults: dict[str, Any] = {
         "max_epochs": 1,
         "accelerator": "cpu",
@@ -79,7 +86,10 @@ def fit(
         "limit_val_batches": 1.0 if validate else 0,
     }
     trainer = pl.Trainer(**{**defaults, **options})
-    trainer.fit(model, batches(count), batches(2), ckpt_path=resume)
+    with pytest.MonkeyPatch.context() as patch:
+        if heard:
+            patch.setattr(Session, "_is_heard", lambda _: True)
+        trainer.fit(model, batches(count), batches(2), ckpt_path=resume)
     return trainer
 
 

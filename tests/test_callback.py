@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch
 import numpy as np
@@ -25,7 +26,10 @@ from revacnn_lightning.protocol.requests import (
     RemoveFilters,
     SetHyperparameter,
 )
+from revacnn_lightning.protocol.sockets import Subscriber
+from revacnn_lightning.telemetry import Recorder
 from tests.small import At, TwoConvs, batches, fit
+from tests.viewer.processes import wait_for
 
 
 class Watcher(pl.Callback):
@@ -369,6 +373,50 @@ def test_nothing_is_left_after_an_exception(error: BaseException, runtime_dir: P
         fit(model, [ReVACNN(), At(3, fail)])
     assert traces(model) == []
     assert list(runtime_dir.iterdir()) == []
+
+
+def test_nothing_is_gathered_before_somebody_listens_nor_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """But for the first batch, which shows the order of the layers."""
+    recorded: list[int] = []
+    begin_batch = Recorder.begin_batch
+
+    def note(recorder: Recorder, **options: Any) -> None:
+        recorded.append(batch[0])
+        begin_batch(recorder, **options)
+
+    monkeypatch.setattr(Recorder, "begin_batch", note)
+    batch = [0]
+    told: list[int] = []
+    revacnn = ReVACNN()
+
+    class Visitor(pl.Callback):
+        """Comes before batch 4, and leaves before batch 8."""
+
+        def on_train_batch_start(self, trainer, pl_module, _, batch_idx) -> None:
+            batch[0] = batch_idx
+            publisher = revacnn._session._station.publisher
+            if batch_idx == 4:
+                connection = revacnn._session.connection
+                self.listener = Subscriber(connection.telemetry, connection.server_key)
+                wait_for(publisher.has_listeners)
+            if batch_idx == 8:
+                wait_for(lambda: self._heard() and told[-1] == 7)
+                self.listener.close()
+                wait_for(lambda: not publisher.has_listeners())
+            if batch_idx == 9:
+                for layer in revacnn._session.recorder._layers:
+                    assert layer.weights.grad is None  # would cost its memory
+
+        def _heard(self) -> bool:
+            heard = [one.step for one in self.listener.poll() if isinstance(one, Snapshot)]
+            told.extend(heard)
+            return bool(told)
+
+    fit(TwoConvs(), [Visitor(), revacnn], heard=False)
+    assert recorded == [0, 4, 5, 6, 7]
+    assert told == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 ====================  ========================  =========================================
 training side         viewer side               carries
 ====================  ========================  =========================================
-`Publisher` (PUB)     `Subscriber` (SUB)        telemetry to everybody who listens
+`Publisher` (XPUB)    `Subscriber` (SUB)        telemetry to everybody who listens
 `RequestServer`       `Requester` (DEALER)      requests, and the reply to who asked
 (ROUTER)
 ====================  ========================  =========================================
@@ -42,6 +42,9 @@ ARRIVED = int(zmq.POLLIN)
 LARGE_FRAME = 64 * 1024
 # Requests taken per batch boundary, so that a flood of them cannot stop the training.
 MAX_REQUESTS_PER_DRAIN = 32
+# Joining and leaving listeners taken note of per batch, likewise.
+MAX_SUBSCRIPTIONS_PER_LOOK = 32
+SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 # Telemetry messages taken per poll: several seconds of a fast training.
 MAX_MESSAGES_PER_POLL = 1024
 
@@ -119,12 +122,25 @@ class _Socket:
 
 
 class Publisher(_Socket):
-    """Broadcasts telemetry. Nobody listening costs nothing; a slow listener loses messages."""
+    """Broadcasts telemetry. A slow listener loses messages."""
 
     def __init__(self, endpoint: str, keys: Keys) -> None:
-        super().__init__(zmq.PUB)
+        super().__init__(zmq.XPUB)  # which tells who listens
         self._socket.sndhwm = SEND_QUEUE
+        self._topics: set[bytes] = set()  # that anybody listens to
         self._serve(endpoint, keys)
+
+    def has_listeners(self) -> bool:
+        """Whether anybody listens now. A listener that hangs does; one that was killed does not."""
+        for _ in range(MAX_SUBSCRIPTIONS_PER_LOOK):
+            if not int(self._socket.get(EVENTS)) & ARRIVED:
+                break
+            said = self._socket.recv(NOW)
+            if said[:1] == SUBSCRIBE:
+                self._topics.add(said[1:])
+            elif said[:1] == UNSUBSCRIBE:
+                self._topics.discard(said[1:])
+        return bool(self._topics)
 
     def publish(self, message: Message) -> None:
         """Send to whoever listens now. Arrays must not be changed afterwards: they are not copied.

@@ -260,6 +260,16 @@ class Recorder:
             self._govern(seconds)
         return recording
 
+    def rest(self) -> None:
+        """No batch is recorded for a while: hold nothing of the last one, its gradients above all.
+
+        What is still on its way from a GPU is given up.
+        """
+        self._transfer.clear()
+        for layer in self._layers:
+            layer.weights.begin()
+            layer.begin(frozenset())
+
     def read_details(self, *, grad_scale: float = 1.0, tag: Any = None) -> list[Detail]:
         """The details that are due, of the batch that `end_batch` has ended.
 

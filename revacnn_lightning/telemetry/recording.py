@@ -53,34 +53,19 @@ class Assembler:
         tag: Any,
     ) -> tuple[Tensor, Callable[[np.ndarray], Recording]]:
         """The sums in one tensor, and what makes a recording of them on the host."""
-        parts: list[Tensor] = []
-        counts: list[float] = []
-        for name in names:
-            read = _READ[name]
-            for layer in layers:
-                value, count = read(layer) if name in layer.wanted else (None, np.nan)
-                parts.append(_zeros(layer) if value is None else value)
-                counts.append(count)
-        ratio = names.index("update_ratio") if "update_ratio" in names else None
-        if ratio is not None:  # a row of its own, for the host to divide by
-            for layer in layers:
-                norm = layer.weights.norm_after
-                parts.append(_zeros(layer) if norm is None else norm)
-                counts.append(1.0)
+        parts, counts = _gathered(names, layers)
         scale_is_sent = isinstance(loss_scale, Tensor)
         if isinstance(loss_scale, Tensor):
             parts.append(loss_scale.float().reshape(1))
         else:
             grad_scale *= loss_scale
         flat = torch.cat(_on_one_device(parts)) if parts else torch.zeros(0)
-        rows = list(names)
-        widths = [layer.width for layer in layers]
-        result = Recording(
-            names=rows,
+        recording = Recording(
+            names=list(names),
             values=self._divisors,
             nonfinite=False,
             layers=[layer.name for layer in layers],
-            widths=widths,
+            widths=[layer.width for layer in layers],
             every=every,
             tag=tag,
         )
@@ -91,19 +76,22 @@ class Assembler:
             if scale_is_sent:
                 scale *= float(values[-1])
                 values = values[:-1]
-            table = values.reshape(-1, sum(widths))
             with np.errstate(all="ignore"):  # infinite gradients and weights are data here
-                table /= self._divisors_of(rows, counts, widths, scale)
-                if ratio is not None:
-                    table[ratio] /= table[-1]
-                    table = table[:-1]
-                if "gradient" in rows:
-                    gradients = table[rows.index("gradient")]
-                    result.nonfinite = _any_nonfinite(gradients, arrived, widths)
-            result.values = table
-            return result
+                self._divide(recording, values.reshape(-1, sum(recording.widths)), counts, scale)
+                recording.nonfinite = _any_nonfinite(recording, arrived)
+            return recording
 
         return flat, finish
+
+    def _divide(
+        self, recording: Recording, table: np.ndarray, counts: list[float], scale: float
+    ) -> None:
+        """Make values of the sums, in their place."""
+        names = recording.names
+        table /= self._divisors_of(names, counts, recording.widths, scale)
+        if "update_ratio" in names:
+            table[names.index("update_ratio")] /= table[-1]
+        recording.values = table[: len(names)]
 
     def _divisors_of(
         self, names: list[str], counts: list[float], widths: list[int], scale: float
@@ -115,6 +103,27 @@ class Assembler:
             by[[row for row, name in enumerate(names) if name in _SCALED]] *= scale
             self._key, self._divisors = key, by.repeat(widths, axis=1)
         return self._divisors
+
+
+def _gathered(names: Sequence[str], layers: Sequence[Layer]) -> tuple[list[Tensor], list[float]]:
+    """The sums of each statistic of each layer, and what to divide them by.
+
+    With ``update_ratio`` goes a row more, for the host to divide by: the norms of the weights.
+    """
+    parts: list[Tensor] = []
+    counts: list[float] = []
+    for name in names:
+        read = _READ[name]
+        for layer in layers:
+            value, count = read(layer) if name in layer.wanted else (None, np.nan)
+            parts.append(_zeros(layer) if value is None else value)
+            counts.append(count)
+    if "update_ratio" in names:
+        for layer in layers:
+            norm = layer.weights.norm_after
+            parts.append(_zeros(layer) if norm is None else norm)
+            counts.append(1.0)
+    return parts, counts
 
 
 # Each statistic of a layer: the sums, and the count to divide them by. No sums: divided by one,
@@ -197,8 +206,11 @@ def _on_one_device(parts: list[Tensor]) -> list[Tensor]:
     return [part if part.device == device else part.to(device) for part in parts]
 
 
-def _any_nonfinite(gradients: np.ndarray, arrived: list[bool], widths: list[int]) -> bool:
+def _any_nonfinite(recording: Recording, arrived: list[bool]) -> bool:
     """Whether a gradient that came is inf or NaN; the others are NaN for want of one."""
+    if "gradient" not in recording.names:
+        return False
+    gradients = recording.values[recording.names.index("gradient")]
     if np.isfinite(gradients.sum()):
         return False
-    return not np.isfinite(gradients[np.repeat(arrived, widths)]).all()
+    return not np.isfinite(gradients[np.repeat(arrived, recording.widths)]).all()

@@ -85,6 +85,29 @@ def test_telemetry_arrives(publisher: Publisher, subscriber: Subscriber):
     assert until(received)[0] == STATUS
 
 
+def test_the_publisher_knows_whether_anybody_listens(publisher: Publisher, keys: Keys):
+    assert not publisher.has_listeners()
+    one, two = (Subscriber(publisher.endpoint, keys.public) for _ in range(2))
+    for each in (one, two):
+        until(lambda each=each: (publisher.publish(STATUS), list(each.poll()))[1])
+    one.close()
+    time.sleep(0.2)
+    assert publisher.has_listeners()
+    two.close()
+    until(lambda: not publisher.has_listeners())
+
+
+def test_what_a_listener_says_that_is_no_subscription_is_ignored(publisher: Publisher, keys: Keys):
+    listener = Subscriber(publisher.endpoint, keys.public)
+    until(publisher.has_listeners)
+    listener._socket.setsockopt(zmq.SUBSCRIBE, b"x" * 100)
+    listener._socket.setsockopt(zmq.UNSUBSCRIBE, b"x" * 100)
+    time.sleep(0.2)
+    assert publisher.has_listeners()
+    listener.close()
+    until(lambda: not publisher.has_listeners())
+
+
 def test_a_request_is_answered_to_who_asked(server: RequestServer, requester: Requester):
     requester.send(Request("mine", Undo()))
     [(client, request)] = until(lambda: list(server.drain()))

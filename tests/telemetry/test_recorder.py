@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -119,6 +120,22 @@ def test_only_this_micro_batch():
     obvious.train_step(model, IMAGES)  # adds to .grad
     second = recorder.end_batch()
     np.testing.assert_allclose(second.values[0], first.values[0], rtol=1e-4)
+
+
+def test_a_recorder_that_rests_holds_no_gradient_and_then_counts_only_its_own_batch():
+    model = small()
+    expected = record(copy.deepcopy(model), IMAGES)
+    recorder = Recorder(model)
+    record(model, IMAGES, recorder)
+    recorder.rest()
+    gradient = weakref.ref(model[0].weight.grad)
+    model.zero_grad()
+    assert gradient() is None
+    obvious.train_step(model, IMAGES)  # unrecorded, and .grad is not emptied after it
+    recorder.begin_batch()
+    obvious.train_step(model, IMAGES)
+    again = recorder.end_batch()
+    np.testing.assert_allclose(again.values[:2], expected.values[:2], rtol=1e-4)
 
 
 def test_grad_scale():
