@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -187,8 +188,9 @@ class RunState:
 
     def _complete(self, known: Structure, structure: Structure) -> None:
         """What only a trace tells, who feeds whom above all, follows a structure by a batch."""
-        if structure.version == known.version and structure != known:
-            self.structure = still_connected(known, structure)
+        told = replace(still_connected(known, structure), step=known.step)
+        if structure.version == known.version and told != known:
+            self.structure = told
             self.shape += 1
 
     def _mark(self, structure: Structure) -> None:

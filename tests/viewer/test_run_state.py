@@ -89,8 +89,9 @@ def test_the_topology_that_is_told_a_batch_after_the_structure_is_taken_over(
     state.take(traced)
     assert state.structure == traced
     assert state.shape == shape + 1
-    state.take(traced)
-    assert state.shape == shape + 1
+    state.take(replace(traced, step=traced.step + 7))
+    state.take(replace(traced, edges=[]))
+    assert state.shape == shape + 1  # nothing new: what is pointed at stays where it is
     assert not state.marks
     assert not state.new().any()
 
