@@ -216,7 +216,7 @@ class ReVACNN(Callback):
         if isinstance(exception, KeyboardInterrupt):
             self._close("finished", "stopped by hand")
         else:
-            self._close("failed", f"{type(exception).__name__}: {exception}")
+            self._close("failed", f"{type(exception).__name__}: {exception}".removesuffix(": "))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pl_module.__dict__.pop("on_load_checkpoint", None)

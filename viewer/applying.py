@@ -9,8 +9,7 @@ from revacnn_lightning.protocol.messages import RefusedReply, Structure
 from revacnn_lightning.protocol.requests import Command, Edit, Undo
 
 from .choice import Choice
-from .records import RequestRecord
-from .run_state import RunState
+from .run_state import RequestRecord, RunState
 from .staging import Staged, Staging
 
 __all__ = ["Applying"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-__all__ = ["ASIDE_Y", "SMALLEST", "aside", "grid", "spread"]
+__all__ = ["ASIDE_Y", "SMALLEST", "aside", "grid", "shaken", "spread"]
 
 SMALLEST = 5  # fewer filters than this stand in a fixed grid: nothing can be said of likeness
 ASIDE_Y = -1.22  # the row of the odd filters, below the frame [-1, 1]²
@@ -28,6 +28,14 @@ def spread(points: Array, rounds: int = 12) -> Array:
             points[:, axis] -= np.bincount(pairs[:, 1], push[:, axis], len(points))
         points = np.clip(points, -1.0, 1.0)
     return points
+
+
+def shaken(points: Array, seed: int) -> Array:
+    """``points`` (n, 2), each moved at random; with the seed 0 as they are."""
+    if seed == 0:
+        return points
+    noise = np.random.default_rng(seed).normal(size=points.shape)
+    return np.asarray(points + noise * points.std())
 
 
 def grid(n: int) -> Array:

@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from revacnn_lightning.diagnostics.alike import groups_alike
 from revacnn_lightning.diagnostics.odd import Oddity, find_odd, unit_rows
 
-from .arrangement import SMALLEST, aside, grid, spread
+from .arrangement import SMALLEST, aside, grid, shaken, spread
 
 __all__ = [
     "METHODS",
@@ -93,6 +93,7 @@ class Job(Struct, frozen=True, tag=True):
         change: `relative_change` of the features since ``last``.
         anew: begin from nothing, and only turn the result onto ``last``.
         compare: also look for near duplicates.
+        seed: of what is random; another one begins from another start.
     """
 
     features: Array
@@ -261,8 +262,8 @@ def _tsne(data: Array, start: Array, early: int, late: int, job: Job) -> Array:
 
 def _tsne_cold(data: Array, job: Job) -> Array:
     """A t-SNE from nothing."""
-    many = len(data) > MANY
-    return _tsne(data, _pca(data), 100 if many else 250, 250 if many else 600, job)
+    early, late = (100, 250) if len(data) > MANY else (250, 600)
+    return _tsne(data, shaken(_pca(data), job.seed), early, late, job)
 
 
 def _tsne_warm(data: Array, last: Array, job: Job) -> Array:
@@ -302,7 +303,7 @@ def _trueness(data: Array, points: Array) -> float:
 
 
 def _umap(data: Array, job: Job) -> Array:
-    return _run_umap(data, _umap_box(_pca(data)), job, n_epochs=200)
+    return _run_umap(data, _umap_box(shaken(_pca(data), job.seed)), job, n_epochs=200)
 
 
 def _umap_warm(data: Array, last: Array, job: Job) -> Array:

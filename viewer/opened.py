@@ -76,7 +76,9 @@ class _Laid(Struct):
     ids: np.ndarray = np.zeros(0, np.int64)
     made_of: int = -1  # which detail
     retry_at: float = 0.0
-    anew: bool = False
+    anew: bool = False  # the next
+    wanted: bool = False  # anew, by a person who waits for it
+    seed: int = 0
     failed: str = ""  # why the newest attempt has led to nothing
 
 
@@ -154,11 +156,17 @@ class OpenedLayers:
         return None if laid is None else laid.layout
 
     def lay_out_anew(self, layer: str, method: Method) -> None:
-        """Begin all views of a layer from nothing."""
+        """Begin all views of a layer from nothing, and each time from elsewhere."""
         for view in VIEWS:
             laid = self._laid.get((layer, view, method))
             if laid is not None:
                 laid.anew, laid.made_of, laid.retry_at = True, -1, 0.0
+                laid.wanted, laid.seed = True, laid.seed + 1
+
+    def is_anew(self, layer: str, view: str, method: Method) -> bool:
+        """Whether a layout anew has been asked for and is not there yet."""
+        laid = self._laid.get((layer, view, method))
+        return laid is not None and laid.wanted
 
     def failure(self, layer: str, view: str, method: Method) -> str:
         """Why the newest layout has failed; "" if it has not."""
@@ -256,7 +264,7 @@ class OpenedLayers:
         change = _change(laid.ids, laid.features, layer.ids, features)
         last = laid.layout or self._other(key)
         compare = key[1] == "coefficients"
-        job = Job(features, layer.ids, key[2], last, change, laid.anew, compare)
+        job = Job(features, layer.ids, key[2], last, change, laid.anew, compare, laid.seed)
         laid.anew = False
         laid.made_of = layer.received
         self._computing[key] = (layer, features, layer.ids, layer.received)
@@ -277,6 +285,7 @@ class OpenedLayers:
                 continue
             layer, features, ids, _ = of
             layer.serial += 1
+            laid.wanted = laid.wanted and laid.anew  # asked for while this one was under way
             if isinstance(result, Failure):
                 # The last layout stays in sight, but the next one does not begin from it.
                 laid.anew, laid.made_of, laid.failed = True, -1, result.reason

@@ -11,6 +11,8 @@ import time
 from collections import OrderedDict, deque
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -18,6 +20,7 @@ from revacnn_lightning.protocol.messages import (
     Done,
     Message,
     Planned,
+    PlanSummary,
     RefusedReply,
     Reply,
     Snapshot,
@@ -25,10 +28,10 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from .records import EditMark, RequestRecord
+from .lineage import source_columns, still_connected
 from .series import Series, means_of_runs
 
-__all__ = ["FILTER_STATISTICS", "LAYER_STATISTICS", "RunState"]
+__all__ = ["FILTER_STATISTICS", "LAYER_STATISTICS", "EditMark", "RequestRecord", "RunState"]
 
 SCALAR_ROWS = 2048  # points of a chart over the whole run: more than its pixels
 LAYER_ROWS = 512
@@ -44,6 +47,29 @@ NEW_SECONDS = 8.0  # a new filter is marked as new for so long
 MAX_RECORDS = 64
 MAX_PLANS = 256
 MAX_MARKS = 256
+
+
+class EditMark(Struct, frozen=True):
+    """The network changed here: drawn on the time axes."""
+
+    step: int
+    version: int
+    title: str = ""  # what was done, where this viewer has heard of it
+
+
+class RequestRecord(Struct):
+    """One request that was sent, and what became of it."""
+
+    id: str
+    title: str
+    sent: float  # Unix time
+    state: str = "sent"  # sent, applied, done, refused
+    step: int = 0
+    version: int = 0  # of the structure it led to
+    layers: list[str] = []  # whose widths it changed
+    text: str = ""  # the new widths, or the reason of the refusal
+    plan: PlanSummary | None = None  # of an applied edit
+    output_change: float | None = None  # measured on the batch before which it was applied
 
 
 class RunState:
@@ -150,14 +176,14 @@ class RunState:
     def _take_structure(self, structure: Structure) -> None:
         known = self.structure
         if known is not None and structure.version <= known.version:
-            if structure.version == known.version:
-                self._learn(known, structure)
+            self._complete(known, structure)
             return
-        source = _source_columns(known, structure)
+        structure = still_connected(known, structure)
+        source = source_columns(known, structure)
         self.structure = structure
         widths = [len(layer.ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
-        self._observe(structure)
+        self._observed = np.repeat([layer.observed for layer in structure.layers], widths)
         self._follow(source, first=known is None)
         self._follow_layers(known, structure)
         if known is not None:
@@ -165,27 +191,12 @@ class RunState:
             self._tell_widths(structure)
         self.shape += 1
 
-    def _learn(self, known: Structure, structure: Structure) -> None:
-        """The same network, of which more is told: what feeds what, or what cannot be changed.
-
-        The two sockets are not ordered against each other: what is known is not forgotten again.
-        """
-        if structure.step < known.step or (known.edges and not structure.edges):
-            return
-        if [(one.name, one.ids) for one in known.layers] != [
-            (one.name, one.ids) for one in structure.layers
-        ]:
-            return
-        shown = known.edges, [(layer.refused, layer.observed) for layer in known.layers]
-        self.structure = structure
-        if shown != (structure.edges, [(one.refused, one.observed) for one in structure.layers]):
-            self._observe(structure)
+    def _complete(self, known: Structure, structure: Structure) -> None:
+        """What only a trace tells, who feeds whom above all, follows a structure by a batch."""
+        told = replace(still_connected(known, structure), step=known.step)
+        if structure.version == known.version and told != known:
+            self.structure = told
             self.shape += 1
-
-    def _observe(self, structure: Structure) -> None:
-        widths = [len(layer.ids) for layer in structure.layers]
-        self._observed = np.repeat([layer.observed for layer in structure.layers], widths)
-        self._dead = None
 
     def _mark(self, structure: Structure) -> None:
         titles = {r.version: r.title for r in self.records.values() if r.state == "applied"}
@@ -332,16 +343,3 @@ class RunState:
             record.state, record.text = "done", reply.detail
         elif isinstance(reply, RefusedReply):
             record.state, record.text = "refused", reply.reason
-
-
-def _source_columns(known: Structure | None, structure: Structure) -> np.ndarray:
-    """For each filter of ``structure``, where it was in ``known``; -1 for new ones."""
-    old: dict[str, dict[int, int]] = {}
-    offset = 0
-    for layer in known.layers if known is not None else ():
-        old[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.ids)}
-        offset += len(layer.ids)
-    source = [
-        old.get(layer.name, {}).get(id_, -1) for layer in structure.layers for id_ in layer.ids
-    ]
-    return np.array(source, np.int64)

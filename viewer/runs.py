@@ -78,6 +78,8 @@ class Runs:
         """The hub of this run, live or still held; of the newest one, if none is named."""
         run = run or self._newest
         if run not in self._hubs:
+            if run and all(one.run != run for one in self.live):
+                self.live = self._find()  # it may have begun just now
             wanted = next((one for one in self.live if one.run == run), None)
             if wanted is None:
                 return None

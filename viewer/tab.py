@@ -61,6 +61,7 @@ class Tab:
         self.touched = 0
         self._company = Company()
         self._seen: tuple[RunState | None, int] = (None, 0)
+        self._known: Structure | None = None  # as it was then
 
     # The run
 
@@ -177,11 +178,9 @@ class Tab:
         if structure is None or not structure.layers:
             return
         self.staging.follow(structure)
-        if self.selected() is None:  # gone with an edit: stay in its layer
-            names = [layer.name for layer in structure.layers]
-            wanted = self.selection.layer if self.selection is not None else ""
-            layer = structure.layers[names.index(wanted) if wanted in names else 0]
-            self.selection = Selection(layer.name, layer.ids[0])
+        if self.selected() is None:  # gone with an edit
+            self.selection = _next_to(self.selection, self._known, structure)
+        self._known = structure
 
     # The network as it is now
 
@@ -232,3 +231,17 @@ class Tab:
             if layer.ids[int(index)] not in staged:
                 return int(index)
         return None
+
+
+def _next_to(gone: Selection | None, known: Structure | None, structure: Structure) -> Selection:
+    """The filter that follows one that is gone, in its layer as it was known; else the last."""
+    layer = structure.layers[0]
+    if gone is not None:
+        layer = next((one for one in structure.layers if one.name == gone.layer), layer)
+    there = set(layer.ids)
+    before = [one.ids for one in known.layers if one.name == layer.name] if known else []
+    if gone is None or not before or gone.filter_id not in before[0]:
+        return Selection(layer.name, layer.ids[0])
+    at = before[0].index(gone.filter_id)
+    near = [*before[0][at:], *reversed(before[0][:at])]
+    return Selection(layer.name, next((id_ for id_ in near if id_ in there), layer.ids[0]))

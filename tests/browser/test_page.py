@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator
@@ -369,6 +370,67 @@ def test_a_stage_opens_as_a_whole_and_closes(tmp_path: Path, open_page: Any) -> 
         assert len(nodes(page, "layer2.0.conv1")) == 128
         page.get_by_text("layer2", exact=True).dblclick()
         page.wait_for_function("(n) => revacnn.nodes('layer2.1.conv3').length == n", arg=before)
+
+
+TITLES_THAT_CANNOT_BE_HIT = """() => revacnn.stages.map((one) => one.firstChild).filter((title) => {
+  const {left, top, width, height} = title.getBoundingClientRect()
+  return !title.hidden && document.elementFromPoint(left + width / 2, top + height / 2) != title
+}).map((title) => title.textContent)"""
+
+
+def test_the_title_of_a_narrow_stage_is_not_covered_by_its_neighbours(
+    tmp_path: Path, open_page: Any
+) -> None:
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        expect(page.locator(".stage >> nth=0")).to_have_text("conv1")
+        assert page.evaluate(TITLES_THAT_CANNOT_BE_HIT) == []
+
+
+PATHS_OF_SELECTED = """([name, index]) => {
+  const {x, y, mark} = revacnn.flow.paths.known, node = revacnn.nodes(name)[index]
+  const {left, top} = revacnn.byId("plot").getBoundingClientRect()
+  const marked = [...mark.keys()].filter((i) => mark[i] == 1)
+  const far = (i) => Math.hypot(x[i] + left - node.x, y[i] + top - node.y)
+  return marked.length > 1 && marked.every((i) => far(i) < 1.5)
+}"""
+
+
+def test_the_paths_of_the_selected_filter_begin_at_it(tmp_path: Path, open_page: Any) -> None:
+    """A path stands for several filters: it began amid them, whichever was selected."""
+    with training(tmp_path, "--net", "inception"), server(tmp_path) as address:
+        page = ready(open_page(address))
+        layer = page.evaluate("revacnn.parts.columns.layers[0].name")
+        for index in (0, 1, 2):
+            click_node(page, layer, index)
+            page.wait_for_function(PATHS_OF_SELECTED, arg=[layer, index])
+
+
+LOOK_OF_TOOLTIP = """() => {
+  const tips = [...document.querySelectorAll(".bk-Tooltip")] // an edit's mark has one, too
+  const tip = tips.find((one) => one.shadowRoot.textContent.includes("batch"))
+  if (tip == null) return null
+  const {borderWidth, backgroundColor} = getComputedStyle(tip)
+  return [borderWidth, backgroundColor]
+}"""
+
+
+def test_a_chart_tells_the_point_under_the_pointer_in_the_look_of_the_page(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    page.wait_for_function(
+        "Bokeh.documents[0].get_model_by_name('learning_rate').renderers.some("
+        "  (one) => one.data_source.get_length() > 0 && one.data_source.data.rate != null)"
+    )
+    box = page.locator(".chart >> nth=1").bounding_box()
+    look, deadline = None, time.monotonic() + 60
+    for y in itertools.cycle(range(30, int(box["height"]) - 25)):  # until it is on the curve
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + y)
+        look = page.evaluate(LOOK_OF_TOOLTIP)
+        if look is not None or time.monotonic() > deadline:
+            break
+    assert look == ["0px", "rgba(0, 0, 0, 0)"]
 
 
 # Without a worker, and in frames that began before the nodes were told to set out.

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.document import Document
+from bokeh.models import HoverTool
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import DirectHub
-from tests.viewer.test_tab import do
+from tests.viewer.test_tab import do, settle
 from viewer.commands import perform
 from viewer.components.chart_choices import ChartChoices
 from viewer.components.filter_history import FilterActivation, FilterGradient
@@ -150,6 +151,23 @@ def test_staged_and_accompanying_filters_are_marked(make_hub: Callable[..., Dire
     staged = int(np.flatnonzero(states == State.STAGED)[0])
     assert view.source.data["layer"][staged] == 0
     assert view.strokes.data["staged"].sum() >= 1
+
+
+def test_a_layer_that_the_pointer_rests_on_does_not_go_together_with_itself(
+    make_hub: Callable[..., DirectHub],
+) -> None:
+    """Its name was left out only where it was the selected one's, too."""
+    hub = make_hub("resnet18")
+    tab, told = Tab(hub, PageLink()), ""
+    view = NetworkView(tab)
+    tab.update()
+    do(tab, "select", layer=1, first=0, last=0)
+    do(tab, "peek", layer=2, first=3)
+    for _ in range(3):
+        settle(tab, hub)
+        view.update()
+        told = view.selection.data["company_text"]
+    assert told == "goes together with conv1, layer1.1.conv2"
 
 
 def test_a_large_network_is_binned(make_hub: Callable[..., DirectHub]) -> None:
@@ -330,6 +348,31 @@ def test_a_chart_shows_what_was_chosen(tab: Tab, hub: DirectHub) -> None:
     assert [values[-1] for values in layers.source.data["value"]] == [0.0, 0.0, 0.0]
     perform(tab, Command(None, "chart", {"at": 0, "by": "__class__"}))
     assert metric.update() is False
+
+
+def test_the_selected_layers_curve_lies_over_those_of_many_others(
+    make_hub: Callable[..., DirectHub],
+) -> None:
+    tab = Tab(make_hub("resnet50"), PageLink())
+    tab.update()
+    do(tab, "select", layer=4, first=0, last=0)
+    chart = LayerChart(tab, TimeMarks(tab).source)
+    chart.update()
+    data = chart.source.data
+    assert tab.selection is not None
+    assert data["layer"][-1] == tab.selection.layer
+    assert sorted(data["layer"]) == sorted(layer.name for layer in tab.structure.layers)  # type: ignore[union-attr]
+    assert {len(colour) for colour in data["color"][:-1]} == {9}  # they show through each other
+    assert len(data["color"][-1]) == 7
+    assert tab.state is not None
+    rows = tab.state.layers["gradient"].rows
+    np.testing.assert_array_equal(data["value"][-1], rows[:, 4])
+
+
+@pytest.mark.parametrize("chart", [MetricChart, LearningRateChart, LayerChart])
+def test_a_point_of_a_curve_is_told(tab: Tab, chart: Callable[..., Any]) -> None:
+    tips = [tool.tooltips for tool in build(tab, chart).root.tools if isinstance(tool, HoverTool)]
+    assert any("$snap_x" in tip and "$snap_y" in tip for tip in tips)
 
 
 def test_a_chart_of_a_thinned_statistic_says_so(tab: Tab, hub: DirectHub) -> None:

@@ -125,6 +125,21 @@ def test_a_chain_of_refreshes_stays_as_true_as_a_first_layout() -> None:
     assert warm >= 0.97 * cold
 
 
+@pytest.mark.parametrize("method", ["tsne", "umap"])
+def test_a_layout_anew_of_the_same_features_is_another_as_true_as_the_last(method: Method) -> None:
+    features = np.random.default_rng(0).normal(size=(64, 9))
+    last = first(features, method)
+    same, other = (
+        lay_out(Job(features, last.ids, method, last, anew=True, seed=seed)) for seed in (0, 1)
+    )
+    assert displacement(last, same) < 0.1
+    assert displacement(last, other) > 0.2
+    kept, found = (
+        trustworthiness(features, layout.positions, n_neighbors=7) for layout in (last, other)
+    )
+    assert found >= 0.95 * kept
+
+
 @every_method
 def test_laid_out_anew_is_turned_onto_the_last(method: Method) -> None:
     features = clusters(64)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.processes import training, wait_for
 from viewer import hub as hub_module
@@ -123,6 +124,20 @@ def test_two_runs_at_once_are_shown_side_by_side(choice: Choice, runs: Runs, run
             again = Choice(runs.nothing, runs, wanted=runs.live[0].run)
             again.update()
             assert again.hub is other.hub  # one for all tabs that show the run
+
+
+def test_a_page_that_names_a_run_that_has_just_begun_shows_it(
+    choice: Choice, runs: Runs, runtime: Path
+) -> None:
+    with training(runtime, "--net", "digits"):
+        until_numbers(choice, 40)
+        with training(runtime, "--net", "alexnet"):
+            wait_for(lambda: len(connections.list_runs()) == 2, what="a second run")
+            (begun,) = {one.run for one in connections.list_runs()} - {choice.hub.run}
+            assert begun not in {one.run for one in runs.live}  # nobody has looked since
+            late = Choice(runs.nothing, runs, wanted=begun)
+            late.update()
+            assert late.hub.run == begun
 
 
 def test_a_run_that_nobody_looks_at_is_let_go(

@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.requests import Inspect, RemoveFilters
 from tests.viewer.conftest import DirectHub
 from tests.viewer.fake_inspection import FIELD, inspection
 from viewer import inspected
-from viewer.components.looks import NO_FINDS, WAITING, Looks
+from viewer.components.looks import NO_FINDS, OVER, WAITING, Looks
 from viewer.inspected import InspectedFilters
 from viewer.tab import Selection, Tab
 from viewer.thumbnails import attribution
@@ -154,6 +154,15 @@ def test_it_costs_nothing_unless_its_pane_is_open(looks: Looks) -> None:
     assert not looks.update()
     assert looks.tab.hub.inspected._filters == {}
     assert looks.source.data == {}
+
+
+def test_nothing_more_is_awaited_of_a_run_that_has_ended(looks: Looks, hub: DirectHub) -> None:
+    looks.tab.pane = "looks"
+    looks.update()
+    assert looks.source.data == {"status": WAITING, "busy": True}
+    hub.kind = "failed"
+    assert looks.update()
+    assert looks.source.data == {"status": OVER, "busy": False}
 
 
 def test_it_waits_and_then_shows_what_the_filter_looks_for(looks: Looks) -> None:

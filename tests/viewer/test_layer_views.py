@@ -18,7 +18,14 @@ from revacnn_lightning.protocol.requests import (
 from tests.viewer.conftest import DirectHub
 from tests.viewer.test_opened import World
 from tests.viewer.test_tab import do, settle
-from viewer.components.layer_views import InputImage, LayerPanel, LayerView, layer_views
+from viewer.components.layer_views import (
+    NOT_SENT,
+    WAITING,
+    InputImage,
+    LayerPanel,
+    LayerView,
+    layer_views,
+)
 from viewer.opened import VIEWS
 from viewer.tab import Tab
 
@@ -147,6 +154,31 @@ def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: Tab) ->
 
     assert "nothing to show" in view.root.data["status"]
     assert len(view.root.atlas) == 0
+
+
+def test_a_layer_that_an_ended_run_never_sent_is_not_waited_for(
+    world: World, tab: Tab, hub: DirectHub
+) -> None:
+    do(tab, "select", layer=0, first=0, last=0)
+    view = LayerView(tab, "coefficients")
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
+    hub.kind = "finished"
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == (NOT_SENT, False)
+
+
+def test_a_layout_anew_is_announced_until_it_is_there(world: World, tab: Tab) -> None:
+    world.tick()
+    view = LayerView(tab, "coefficients")
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
+    do(tab, "anew")
+    assert view.update() is True
+    assert (view.root.data["status"], view.root.data["busy"]) == ("laying out anew…", True)
+    world.tick()
+    assert view.update() is True
+    assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
 
 
 def test_a_layout_that_failed_is_told_instead_of_awaited(world: World, tab: Tab) -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
+from viewer.components.network_columns import arc_columns
 from viewer.layout import NetworkLayout, lay_out, stage_of
 from viewer.layout.network import MAX_PATHS
-from viewer.layout.stages import find_stages, short_name
-from viewer.layout.topology import concats, flows_and_arcs, forward_edges, ranks
+from viewer.layout.stages import find_stages, layers_of, short_name
+from viewer.layout.topology import concats, flows_and_arcs, forward_edges, nesting, ranks
 
 SIZES = [(1100, 620), (820, 480), (500, 320)]
 
@@ -176,6 +178,116 @@ def test_a_shared_prefix_is_not_a_stage() -> None:
     assert find_stages(["conv1", "conv2", "conv3"], [0, 1, 2]) == []
     deep = ["net.a.0", "net.a.1", "net.b.0"]
     assert [s.name for s in find_stages(deep, [0, 1, 2])] == ["a", "b"]
+
+
+def found(names: list[str], rank: list[int]) -> list[str]:
+    return [stage.name for stage in find_stages(names, rank)]
+
+
+def test_an_auxiliary_classifier_does_not_cost_all_stages_their_frames() -> None:
+    names = ["stem.conv", "mixed.a", "mixed.b.0", "aux.conv", "mixed.b.1", "last.conv"]
+    assert found(names, [0, 1, 1, 1, 2, 3]) == ["stem", "mixed", "last"]
+
+
+def test_stages_that_take_turns_have_no_frames_and_the_others_have() -> None:
+    names = ["down.0", "down.1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
+    assert found(names, list(range(7))) == ["down", "head"]
+    assert found(["left.0", "right.0", "left.1", "right.1"], [0, 0, 1, 1]) == []
+    stages = find_stages(names, list(range(7)))
+    layout_names = [short_name(name, stages, names) for name in names]
+    assert layout_names == ["0", "1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
+
+
+def test_a_stage_of_nearly_all_layers_is_told_by_its_parts() -> None:
+    names = ["stem"] + [f"trunk.block{k}.{i}" for k in (1, 2, 3) for i in range(4)]
+    rank = list(range(len(names)))
+    assert found(names, rank) == ["stem", "trunk.block1", "trunk.block2", "trunk.block3"]
+    stages = find_stages(names, rank)
+    assert layers_of("trunk.block2.0", stages, names) == names[5:9]
+    assert short_name("trunk.block2.0", stages, names) == "0"
+    single = ["stem"] + [f"features.{i}" for i in range(9)]
+    assert found(single, list(range(10))) == ["stem", "features"]
+
+
+def test_the_third_stage_of_a_resnet_152_stays_in_one_piece() -> None:
+    blocks = {"layer1": 3, "layer2": 8, "layer3": 36, "layer4": 3}
+    names = ["conv1"] + [
+        f"{stage}.{i}.conv{k}" for stage, n in blocks.items() for i in range(n) for k in (1, 2, 3)
+    ]
+    assert found(names, list(range(len(names)))) == ["conv1", *blocks]
+
+
+def test_a_list_of_layers_is_named_with_the_numbers_in_it() -> None:
+    names = ["net.features.0", "net.features.4"]
+    assert [short_name(name, [], names) for name in names] == ["features.0", "features.4"]
+    names = ["net.down.0", "net.up.0"]
+    assert [short_name(name, [], names) for name in names] == ["down.0", "up.0"]
+
+
+def test_titles_of_stages_are_shortened_alike() -> None:
+    """``block1`` beside ``trunk_output.block3`` looked like another level."""
+    parts = {"block1": 2, "block2": 2, "block3": 7, "block4": 12}
+    names = [f"trunk_output.{part}.{i}" for part, n in parts.items() for i in range(n)]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=n) for n in ["stem", *names]])
+    layout = lay_out(chain, 900, 500)
+    assert [box.name for box in layout.stages] == ["stem", *parts]
+    assert [box.path for box in layout.stages][1:] == [f"trunk_output.{part}" for part in parts]
+
+
+def test_frames_do_not_reach_into_columns_of_no_stage() -> None:
+    names = ["down.0", "down.1", "up.0", "merge.0", "up.1", "merge.1", "head"]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
+    layout = lay_out(chain, 700, 400)
+    assert [box.name for box in layout.stages] == ["down", "head"]
+    for box in layout.stages:
+        for column, name in zip(layout.columns, names, strict=True):
+            outside = column.right < box.left or column.left > box.right
+            assert outside != name.startswith(box.path)
+
+
+def test_layers_that_end_alike_are_told_apart() -> None:
+    """Those of a ConvNeXt were all called ``block.0``."""
+    names = ["features.0.0", *(f"features.{k}.{i}.block.0" for k in range(1, 7) for i in range(3))]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
+    layout = lay_out(chain, 1000, 500)
+    assert layout.density == "normal"
+    assert layout.labels == ["0", *["0", "1", "2"] * 6]
+
+
+def test_a_few_filters_have_a_path_to_each_branch() -> None:
+    """A path for three of them began at the second, also when the first was selected."""
+    layers = [replace(layer, ids=list(range(16))) for layer in structure("alexnet").layers[:5]]
+    edges = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4)]
+    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert np.all(layout.flow.last - layout.flow.first == 1)
+    assert len(layout.flow.x) == 16 * 6
+
+
+def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> None:
+    layers = structure("alexnet").layers[:5]
+    edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
+    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert layout.arcs == [(0, 3), (0, 4)]
+    assert {len(column) for column in arc_columns(layout).values()} == {1}
+
+
+def test_arcs_that_span_others_hang_below_them() -> None:
+    """Those of a U-Net ran into one line at the bottom of the view."""
+    assert nesting([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
+    assert nesting([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
+    network = structure("digits")
+    layers = [replace(network.layers[0], name=f"c{i}") for i in range(7)]
+    chain = [(i, i + 1) for i in range(6)]
+    flat = lay_out(Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 2), (4, 6)]), 900, 500)
+    nested = Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 6), (1, 5), (2, 4)])
+    layout = lay_out(nested, 900, 500)
+    deepest = arc_columns(layout)["cy"]
+    assert np.all(np.diff(deepest) < -5)
+    assert layout.bottom > flat.bottom
+    assert np.all(deepest < layout.height + 20)
 
 
 def test_a_network_of_one_filter() -> None:

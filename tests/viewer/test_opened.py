@@ -160,6 +160,20 @@ def test_laid_out_anew_on_demand(world: World) -> None:
     assert len(world.worker.jobs) == 4
 
 
+def test_each_layout_anew_begins_from_elsewhere(world: World) -> None:
+    """Of a layer that had not changed, a person saw the same picture again."""
+    world.layers.show("conv2", "tsne")
+    world.send(world.detail())
+    world.tick()
+    seeds = []
+    for _ in range(2):
+        world.layers.lay_out_anew("conv2", "tsne")
+        world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
+        seeds.append(world.worker.jobs["conv2", "coefficients", "tsne"].seed)
+        world.tick()
+    assert seeds == [1, 2]
+
+
 def test_another_image_is_asked_for_at_once(world: World) -> None:
     world.layers.show("conv2", "tsne")
     world.tick()

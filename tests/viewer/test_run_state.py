@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request, Snapshot
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.conftest import DirectHub
@@ -76,28 +77,39 @@ def test_an_old_structure_that_comes_late_is_ignored(hub: DirectHub) -> None:
     assert state.n_filters == 41
 
 
-def test_what_feeds_what_is_learned_after_the_network_itself(hub: DirectHub) -> None:
-    """A training that nobody has watched has not been traced yet."""
-    bare = hub.training.structure()
-    layers = [replace(bare.layers[0], refused="why"), *bare.layers[1:]]
-    whole = replace(bare, edges=[(0, 1), (1, 2)], layers=layers)
-    state = RunState(state_of(hub).connection)
-    state.take(bare)
-    state.take(hub.training.snapshot())
-    before = state.shape
-
-    state.take(whole)
-
-    assert state.structure is not None
-    assert state.structure.edges == whole.edges
-    assert state.structure.layers[0].refused == "why"
-    assert state.shape == before + 1
+def test_the_topology_that_is_told_a_batch_after_the_structure_is_taken_over(
+    hub: DirectHub,
+) -> None:
+    traced = hub.training.structure()
+    refused = replace(traced.layers[0], refused="its filters reach the output")
+    traced = replace(traced, layers=[refused, *traced.layers[1:]], edges=[(0, 1), (0, 2)])
+    state = RunState(Connection("run", "", "", ""))
+    state.take(replace(traced, layers=hub.training.structure().layers, edges=[]))
+    shape = state.shape
+    state.take(traced)
+    assert state.structure == traced
+    assert state.shape == shape + 1
+    state.take(replace(traced, step=traced.step + 7))
+    state.take(replace(traced, edges=[]))
+    assert state.shape == shape + 1  # nothing new: what is pointed at stays where it is
     assert not state.marks
-    assert state.filters.length == 1
-    state.take(bare)  # an answer that comes late
-    state.take(whole)
-    assert state.structure.edges == whole.edges
-    assert state.shape == before + 1
+    assert not state.new().any()
+
+
+def test_an_edited_network_is_no_chain_until_it_has_been_traced_anew(hub: DirectHub) -> None:
+    state = RunState(Connection("run", "", "", ""))
+    before = replace(hub.training.structure(), edges=[(0, 1), (0, 2)])
+    state.take(before)
+    for edited in (replace(before, version=1, edges=[]), replace(before, version=1, edges=[])):
+        state.take(edited)
+        assert state.structure is not None
+        assert state.structure.version == 1
+        assert state.structure.edges == [(0, 1), (0, 2)]
+    state.take(replace(before, version=1, edges=[(0, 1), (1, 2)]))
+    assert state.structure.edges == [(0, 1), (1, 2)]
+    longer = [*before.layers, replace(before.layers[-1], name="inserted")]
+    state.take(replace(before, version=2, edges=[], layers=longer))
+    assert state.structure.edges == []
 
 
 def test_dead_filters_are_those_silent_for_long(hub: DirectHub) -> None:

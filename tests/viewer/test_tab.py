@@ -50,13 +50,24 @@ def test_the_selection_follows_its_filter_through_edits(tab: Tab, hub: DirectHub
     assert tab.selected() == (1, 4)
 
 
-def test_when_the_selected_filter_goes_the_selection_stays_in_its_layer(
-    tab: Tab, hub: DirectHub
-) -> None:
+def test_when_the_selected_filter_goes_the_next_one_is_selected(tab: Tab, hub: DirectHub) -> None:
     do(tab, "select", layer=1, first=6, last=6)
-    hub.request(RemoveFilters("conv2", [6]), "this one", 0)
+    assert hub.state is not None
+    following = hub.state.layer_ids(1)[8]
+    hub.request(RemoveFilters("conv2", [2, 6, 7]), "this one and others", 0)
     settle(tab, hub)
-    assert tab.selected() == (1, 0)
+    assert tab.selected() == (1, 5)
+    assert tab.selection is not None
+    assert tab.selection.filter_id == following
+
+
+def test_when_the_last_filter_goes_the_one_before_it_is_selected(tab: Tab, hub: DirectHub) -> None:
+    assert hub.state is not None
+    last = len(hub.state.layer_ids(1)) - 1
+    do(tab, "select", layer=1, first=last, last=last)
+    hub.request(RemoveFilters("conv2", [last]), "this one", 0)
+    settle(tab, hub)
+    assert tab.selected() == (1, last - 1)
 
 
 def test_keys_move_within_and_between_layers(tab: Tab) -> None:

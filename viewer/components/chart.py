@@ -8,6 +8,7 @@ import numpy as np
 from bokeh.models import (
     ColumnDataSource,
     CustomJSTickFormatter,
+    GlyphRenderer,
     HoverTool,
     InlineStyleSheet,
     LinearAxis,
@@ -21,7 +22,7 @@ from bokeh.plotting import figure
 from ..palette import Palette
 from ..tab import Tab
 
-__all__ = ["Chart", "blend", "smooth", "tooltip"]
+__all__ = ["VALUE_AND_BATCH", "Chart", "blend", "hover", "smooth"]
 
 # As many digits as tell neighbouring ticks apart, without an exponent where that stays short.
 TICKS = """
@@ -33,10 +34,8 @@ TICKS = """
     if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(digits)))
     return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
 """
-TOOLTIP_STYLE = (
-    ".bk-Tooltip{background:transparent!important;border:0!important;opacity:1!important}"
-    ":focus{outline:none!important}"
-)
+VALUE_AND_BATCH = (("", "$snap_y"), ("batch", "$snap_x"))  # of a point of a curve
+NO_OUTLINE = ":focus{outline:none!important}"
 
 
 class Chart:
@@ -54,7 +53,7 @@ class Chart:
             tools="",
             toolbar_location=None,
             min_border=4,
-            stylesheets=[InlineStyleSheet(css=TOOLTIP_STYLE)],
+            stylesheets=[InlineStyleSheet(css=NO_OUTLINE)],
             **options,
         )
         self.root.xgrid.visible = False
@@ -72,9 +71,8 @@ class Chart:
                 line_alpha="alpha",
                 level="underlay",
             )
-            self.root.add_tools(
-                HoverTool(renderers=[drawn], tooltips=tooltip(("@title", "")), mode="vline")
-            )
+            above = {"mode": "vline", "attachment": "above"}  # of what a curve tells beside it
+            self.root.add_tools(hover(drawn, ("@title", ""), **above))
         self._shown: tuple[Any, ...] = ()
 
     def is_new(self, *key: Any) -> bool:
@@ -117,11 +115,16 @@ def blend(stops: tuple[str, ...], n: int) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*(round(float(v)) for v in colour)) for colour in mixed]
 
 
-def tooltip(*rows: tuple[str, str]) -> str:
-    """HTML of a Bokeh tooltip in the page's look: (label, field) per row, the first in bold."""
+def hover(renderer: GlyphRenderer, *rows: tuple[str, str], **options: Any) -> HoverTool:
+    """Tells rows of (label, field) of what is under the pointer, in the page's look."""
+    return HoverTool(renderers=[renderer], tooltips=_tooltip(*rows), show_arrow=False, **options)
+
+
+def _tooltip(*rows: tuple[str, str]) -> str:
+    """HTML of a Bokeh tooltip; `page.css` takes away the frame that Bokeh puts around it."""
     style = (
         "font:12px var(--font);color:var(--text);background:var(--raised);border:1px solid "
-        "var(--line);border-radius:8px;margin:-6px -7px;padding:6px 10px"
+        "var(--line);border-radius:8px;box-shadow:var(--shadow);padding:6px 10px"
     )
     row = "display:flex;justify-content:space-between;gap:14px;color:var(--muted)"
     number = "color:var(--text);font-variant-numeric:tabular-nums"

@@ -6,18 +6,19 @@ import time
 
 import numpy as np
 from bokeh.core.properties import value, without_property_validation
-from bokeh.models import ColumnDataSource, HoverTool, Label, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter, Range1d
 
 from ..frames import Panel
 from ..palette import FONT, Palette
 from ..tab import Tab
 from ..wording import sampling
-from .chart import Chart, blend, tooltip
+from .chart import VALUE_AND_BATCH, Chart, blend, hover
 
 __all__ = ["LayerChart", "apart"]
 
 NAMED_LAYERS = 8  # with more, only the layer under the pointer is named
 MANY_LAYERS = 16
+FAINT = "80"  # alpha, of curves that are too many to be told apart
 SECONDS_PER_LAYER = 0.025  # a ResNet-50: every 1.3 s
 POINTS = 240  # per curve
 LINE, HEIGHT = 11.0, 130.0  # px: of a name, and of the curves at least
@@ -52,9 +53,7 @@ class LayerChart(Chart):
             "step", "value", text="layer", source=self.names, text_color="color", x_offset=4,
             y_offset="shift", text_font_size="9.5px", text_font=value(FONT), text_baseline="middle",
         )  # fmt: skip
-        self.root.add_tools(
-            HoverTool(renderers=[lines], tooltips=tooltip(("@layer", "")), line_policy="interp")
-        )
+        self.root.add_tools(hover(lines, ("@layer", ""), *VALUE_AND_BATCH, line_policy="nearest"))
         self.sampled = Label(
             x=4, y=2, x_units="screen", y_units="screen", text="",
             text_font_size="9.5px", text_font=FONT,
@@ -110,12 +109,15 @@ class LayerChart(Chart):
     def _draw(self, names: list[str], steps: np.ndarray, values: np.ndarray, current: int) -> None:
         colours = blend(self._ramp(), len(names))
         many = len(names) > NAMED_LAYERS
+        # Among many, the current one lies over the others, and those show through each other.
+        order = sorted(range(len(names)), key=lambda i: many and i == current)
+        faint = FAINT if len(names) > MANY_LAYERS else ""
         self.source.data = {
             "step": steps,
-            "value": values,
-            "color": colours,
-            "layer": names,
-            "width": [2.4 if i == current else 1.0 if many else 1.6 for i in range(len(names))],
+            "value": values[order],
+            "color": [colours[i] + ("" if i == current else faint) for i in order],
+            "layer": [names[i] for i in order],
+            "width": [2.4 if i == current else 1.0 if many else 1.6 for i in order],
         }
         if not len(steps):
             return

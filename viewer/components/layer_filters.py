@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from bokeh.core.properties import without_property_validation
 from bokeh.events import Tap
-from bokeh.models import ColumnDataSource, HoverTool, Range1d
+from bokeh.models import ColumnDataSource, Range1d
 
 from ..palette import Palette
 from ..tab import Tab
-from .chart import Chart, blend, tooltip
+from .chart import Chart, blend, hover
 from .network_columns import amplitude
 
 __all__ = ["FilterBars", "FilterCloud"]
@@ -29,8 +29,8 @@ class FilterBars(Chart):
         bars = self.root.vbar(
             "rank", top="value", width=0.8, source=self.source, fill_color="color", line_color=None
         )
-        tips = tooltip(("filter", "@filter"), ("", "@value{0.000e}"))
-        self.root.add_tools(HoverTool(renderers=[bars], mode="vline", tooltips=tips))
+        told = ("filter", "@filter"), ("", "@value{0.000e}")
+        self.root.add_tools(hover(bars, *told, mode="vline"))
         self.root.on_event(Tap, self._on_tap)
         self._ramp: list[str] = []
         self.restyle(tab.palette)
@@ -95,10 +95,8 @@ class FilterCloud(Chart):
         self._ring = self.root.scatter(
             "activation", "gradient", source=self.chosen, size=12, fill_color=None, line_width=2
         )
-        tips = tooltip(
-            ("filter", "@filter"), ("mean |∇|", "@gradient{0.00e}"), ("Σ act", "@activation{0.00e}")
-        )
-        self.root.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+        numbers = ("mean |∇|", "@gradient{0.00e}"), ("Σ act", "@activation{0.00e}")
+        self.root.add_tools(hover(dots, ("filter", "@filter"), *numbers))
         self.root.on_event(Tap, self._on_tap)
         self._ramp: list[str] = []
         self.restyle(tab.palette)

@@ -39,6 +39,8 @@ COLOURING = {
     "activation_gradients": "diverging",
 }
 NOTHING = np.zeros((0, 1, 1), np.uint8)
+WAITING = "waiting for the training to send this layer"
+NOT_SENT = "not opened before the run ended"
 
 
 def layer_views(tab: Tab) -> list[LayerView]:
@@ -74,19 +76,27 @@ class LayerView:
             return False
         layer = tab.hub.opened.show(tab.selection.layer, tab.method)
         if layer.detail is None:
-            return self._clear(layer.refused)
+            return self._clear(layer.refused or (NOT_SENT if tab.over() else ""))
         layout = tab.hub.opened.layout(tab.selection.layer, self.view, tab.method)
         failed = tab.hub.opened.failure(tab.selection.layer, self.view, tab.method)
+        anew = tab.hub.opened.is_anew(tab.selection.layer, self.view, tab.method)
         known = layout is self._layout
-        key = (state, state.shape, tab.selection.layer, tab.method, layer.received, failed)
+        key = (state, state.shape, tab.selection.layer, tab.method, layer.received, failed, anew)
         if known and key == self._shown:
             return False
         self._shown, self._layout = key, layout
-        self._draw(state, here[0], layer, layer.detail, failed)
+        self._draw(state, here[0], layer, layer.detail, failed, anew=anew)
         return True
 
     def _draw(
-        self, state: RunState, at: int, layer: OpenLayer, detail: Detail, failed: str
+        self,
+        state: RunState,
+        at: int,
+        layer: OpenLayer,
+        detail: Detail,
+        failed: str,
+        *,
+        anew: bool,
     ) -> None:
         """Send pictures when they are new, and places with them."""
         view = _view_of(detail, self.view)
@@ -111,8 +121,8 @@ class LayerView:
             "layer": detail.layer,
             "title": TITLES[self.view],
             "colouring": COLOURING[self.view],
-            "status": _status(layout, view, failed),
-            "busy": layout is None and len(view.features) > 0 and not failed,
+            "status": _status(layout, view, failed, anew=anew),
+            "busy": (layout is None or anew) and len(view.features) > 0 and not failed,
             "step": detail.step,
             "slices": detail.slices,
             "draw": self._draws,
@@ -125,7 +135,7 @@ class LayerView:
         }
 
     def _clear(self, why: str = "") -> bool:
-        status = why or "waiting for the training to send this layer"
+        status = why or WAITING
         if self.source.data.get("status") == status:
             return False
         self._shown = self._drawn = ()
@@ -280,9 +290,11 @@ def _sums(images: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(images, np.float32)).sum(axis=(1, 2))
 
 
-def _status(layout: Layout | None, view: View, failed: str) -> str:
+def _status(layout: Layout | None, view: View, failed: str, *, anew: bool) -> str:
     if not len(view.images) and not len(view.features):
         return "the training has nothing to show here yet"
     if failed:
         return f"{failed}; will be tried again"
-    return "laying out…" if layout is None else ""
+    if layout is None:
+        return "laying out…"
+    return "laying out anew…" if anew else ""

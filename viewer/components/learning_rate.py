@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, DataRange1d
 
 from ..palette import Palette
 from ..tab import Tab
-from .chart import Chart, blend
+from .chart import VALUE_AND_BATCH, Chart, blend, hover
 
 __all__ = ["LearningRateChart"]
 
@@ -23,7 +23,10 @@ class LearningRateChart(Chart):
         super().__init__(tab, marks, y_range=DataRange1d(start=0))
         self.source = ColumnDataSource({"step": [], "rate": [], "color": []})
         self._colours: list[str] = []
-        self.root.multi_line("step", "rate", source=self.source, line_color="color", line_width=2)
+        lines = self.root.multi_line(
+            "step", "rate", source=self.source, line_color="color", line_width=2
+        )
+        self.root.add_tools(hover(lines, *VALUE_AND_BATCH, line_policy="nearest"))
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:

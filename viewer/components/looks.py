@@ -19,6 +19,7 @@ __all__ = ["Looks"]
 
 NO_FINDS = "no image has excited it since it was opened"
 WAITING = "waiting for the training's next batch"
+OVER = "not looked at before the run ended"
 
 
 class Looks:
@@ -42,16 +43,17 @@ class Looks:
         known = tab.hub.inspected.show(layer, filter_id, image)
         sent = known.inspection
         of = None if sent is None else (sent.version, sent.step, sent.image_index)
-        key = (tab.state, layer, filter_id, image, of, known.refused)
+        why = known.refused or (OVER if tab.over() else "")
+        key = (tab.state, layer, filter_id, image, of, why)
         if key == self._shown:
             return False
         self._shown = key
         if sent is None:
-            self.root.data = {"status": known.refused or WAITING, "busy": not known.refused}
+            self.root.data = {"status": why or WAITING, "busy": not why}
             return True
         self.root.data = {
             "status": known.refused,
-            "busy": sent.image_index != image and not known.refused,
+            "busy": sent.image_index != image and not why,
             **_finds(sent),
             **_image(sent),
         }

@@ -12,7 +12,7 @@ from ..metrics import LOSS, families, phase
 from ..palette import Palette
 from ..run_state import RunState
 from ..tab import Tab
-from .chart import Chart, blend, smooth
+from .chart import VALUE_AND_BATCH, Chart, blend, hover, smooth
 
 __all__ = ["MetricChart"]
 
@@ -44,6 +44,7 @@ class MetricChart(Chart):
             "step", "value", source=self.source, line_color="color", line_width=2
         )
         self.root.scatter("step", "value", source=self.dots, color="color", size=4)
+        self.root.add_tools(hover(lines, ("@label", ""), *VALUE_AND_BATCH, line_policy="nearest"))
         self.root.add_layout(
             Legend(
                 items=[LegendItem(label={"field": "label"}, renderers=[lines])],

@@ -210,6 +210,7 @@ class NetworkView:
         layer, index = here
         name = structure.layers[layer].name
         company, reason = self.tab.company()
+        of = name if self.tab.peeked is None else self.tab.peeked.layer
         content = {
             "node": node,
             "also": self._other_nodes(layout, structure.layers[layer].ids, layer),
@@ -217,7 +218,7 @@ class NetworkView:
             "index": index,
             "text": f"{name} filter {index}",
             "company": columns.nodes_of(state, layout, company),
-            "company_text": reason or columns.company_text(company, name),
+            "company_text": reason or columns.company_text(company, of),
         }
         if content != self.selection.data:
             self.selection.data = content

@@ -212,9 +212,13 @@ def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:
     """Connections that skip layers, hanging below the columns."""
     centers = np.array([column.center for column in layout.columns])
     pairs = np.array(layout.arcs, np.int64).reshape(-1, 2)
-    x0, x1 = centers[pairs[:, 0]], centers[pairs[:, 1]]
-    y = np.full(len(pairs), layout.height - layout.bottom + 6)
-    sag = np.minimum(layout.bottom * 1.1, 8 + (x1 - x0) * 0.10)
+    # Those to layers that stand one above the other would be drawn one over the other.
+    ends, once = np.unique(centers[pairs], axis=0, return_index=True)
+    x0, x1 = ends.T
+    y = np.full(len(ends), layout.height - layout.bottom + 6)
+    levels = np.array(layout.levels, np.float64)[once]
+    deepest = layout.bottom * 1.1 * levels / levels.max(initial=1.0)
+    sag = np.minimum(deepest, 8 + (x1 - x0) * 0.10)
     return {
         "x0": x0, "x1": x1, "y": y,
         "c0": x0 + (x1 - x0) * 0.25, "c1": x1 - (x1 - x0) * 0.25, "cy": y + sag,
@@ -250,7 +254,7 @@ def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
         "density": layout.density,
         "layers": layers,
         "stages": [
-            {"name": s.name, "left": s.left, "right": s.right, "layer": s.layer}
+            {"name": s.name, "path": s.path, "left": s.left, "right": s.right, "layer": s.layer}
             for s in layout.stages
         ],
         "stage_top": 26,

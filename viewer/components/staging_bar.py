@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, RefusedReply, Structure
 
-from ..records import RequestRecord
+from ..run_state import RequestRecord
 from ..staging import Staged
 from ..wording import count, part, percent, short
 from .panel import HtmlPart

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 
@@ -23,8 +22,9 @@ from .columns import (
     dots,
     strip,
 )
-from .stages import Stage, find_stages, fitting, layers_of, short_name
-from .topology import Edge, concats, flows_and_arcs, forward_edges, ranks
+from .stages import find_stages, layers_of
+from .titles import StageBox, boxes, labels_of
+from .topology import Edge, concats, flows_and_arcs, forward_edges, nesting, ranks
 
 __all__ = ["MANY_ARCS", "Flow", "NetworkLayout", "StageBox", "lay_out", "stage_of"]
 
@@ -32,25 +32,17 @@ ROOMY = 8  # up to so many places there is room for large headers
 CROWDED = 30  # from so many places on, all layers are strips without headers
 NARROW = 40.0  # px of a place: below, headers would lie over each other
 MAX_PATHS = 2500  # more cannot be redrawn at the data rate (20 000: 1.6 times a second)
-BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for headers
 LANE_GAP = 34.0  # px between parallel branches, with a label in it
 MANY_ARCS = 60  # as concatenations have them
 ROOM_FOR_ARCS = 44.0  # px, so that they fan out
+ROOM_OF_LEVEL = 15.0  # px, so that an arc hangs below those that it spans
 BARS, BARS_CROWDED = 96, 64
 MAX_BARS = 6000  # in all, on screen
 CLOSED_SHARE = 0.35  # of the view's width, at least, for the layers that are not opened
+FEW = 150  # nodes, of all layers that feed others
 CROSSING = 1.5  # paths of branches that feed branches cross: the more, the fewer of them
 THICKEST = 3.8  # px: an ordinary path at its thickest
-
-
-@dataclass(frozen=True)
-class StageBox:
-    """The frame around a stage, px."""
-
-    name: str
-    left: float
-    right: float
-    layer: int  # one of those in it
+THINNEST = 0.7  # of that, where hundreds of filters begin and end in a column
 
 
 @dataclass(frozen=True)
@@ -79,6 +71,7 @@ class NetworkLayout:
     stages: list[StageBox]
     flow: Flow
     arcs: list[Edge]
+    levels: list[int]  # of each arc, see `nesting`
     density: str  # roomy, normal, crowded: how much is written above a column
     top: float
     bottom: float
@@ -86,12 +79,12 @@ class NetworkLayout:
 
     @property
     def stroke(self) -> float:
-        """How much thicker paths are drawn where they have more room than usual."""
+        """How much thicker paths are drawn where they have more room than usual, or less."""
         if any(column.bar for column in self.columns) or not len(self.flow.x):
             return 1.0
         apart = np.diff(np.sort(self.flow.y1))
         room = float(np.median(apart[apart > 0])) if np.any(apart > 0) else PITCH
-        return float(np.clip(room * 0.55 / THICKEST, 1.0, 2.2))
+        return float(np.clip(room * 0.55 / THICKEST, THINNEST, 2.2))
 
     @cached_property
     def node_offsets(self) -> np.ndarray:
@@ -118,11 +111,10 @@ def lay_out(
     concat = concats(structure, edges)
     flows, arcs = flows_and_arcs(edges, rank, concat)
     top, bottom = _margins(density, bool(stages))
-    if len(arcs) > MANY_ARCS:
-        bottom += ROOM_FOR_ARCS
-    labels = [short_name(name, stages, names) for name in names]
-    if density == "normal":
-        labels = [fitting(label, width / n_places) for label in labels]
+    many = len(arcs) > MANY_ARCS
+    levels = [1] * len(arcs) if many else nesting(arcs, rank)
+    bottom += ROOM_FOR_ARCS if many else ROOM_OF_LEVEL * (max(levels, default=1) - 1)
+    labels = labels_of(names, stages, density, width / max(1, n_places))
     area = _Area(width, height - bottom, top, 58.0 if density == "roomy" else 24.0)
     columns = _columns(structure, rank, n_places, area, density, opened)
     return NetworkLayout(
@@ -130,9 +122,10 @@ def lay_out(
         height=height,
         columns=columns,
         labels=labels,
-        stages=_boxes(stages, rank, columns, BOX_PADS[density]),
+        stages=boxes(stages, rank, columns, density),
         flow=_paths(columns, flows),
         arcs=arcs,
+        levels=levels,
         density=density,
         top=top,
         bottom=bottom,
@@ -172,7 +165,9 @@ def _margins(density: str, staged: bool) -> tuple[float, float]:
     """Room above for headers, room below for arcs and block names."""
     if density == "roomy":
         return (104.0 if staged else 84.0), 26.0
-    return (86.0, 34.0) if density == "normal" else (48.0, 30.0)
+    if density == "normal":
+        return 86.0, 34.0
+    return (58.0 if staged else 48.0), 30.0
 
 
 def _columns(
@@ -292,30 +287,11 @@ def _spread(places: list[list[Column]], made: dict[int, Column], area: _Area) ->
         x += width + gap
 
 
-def _boxes(
-    stages: list[Stage], rank: list[int], columns: list[Column], pad: float
-) -> list[StageBox]:
-    """Frames around the stages, never overlapping."""
-    spans, inside = [], []
-    for stage in stages:
-        there = [
-            c for c, place in zip(columns, rank, strict=True) if stage.first <= place <= stage.last
-        ]
-        spans.append((min(c.left for c in there), max(c.right for c in there)))
-        inside.append(there[0].layer)
-    gaps = [(b[0] - a[1]) / 2 - 2 for a, b in pairwise(spans)]
-    pad = min([pad, *gaps])
-    return [
-        StageBox(stage.name, left - pad, right + pad, layer)
-        for stage, (left, right), layer in zip(stages, spans, inside, strict=True)
-    ]
-
-
 def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
     """Each node's path to its proportional place in the next layer, at most `MAX_PATHS` in all.
 
     Where a layer feeds several, its paths are shared out among them: a path then stands for as
-    many neighbouring filters. All of them to each would be a blot.
+    many neighbouring filters. All of them to each would be a blot, unless they are few.
     """
     ways, into = Counter(a for a, _ in flows), Counter(b for _, b in flows)
     total = sum(columns[a].n for a in ways)
@@ -324,7 +300,7 @@ def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
     parts = []
     for a, b in flows:
         start, end = columns[a], columns[b]
-        crossing = CROSSING if into[b] > 1 else 1.0
+        crossing = 0.0 if total <= FEW else CROSSING if into[b] > 1 else 1.0
         count = max(1, int(start.n * keep / ways[a] ** crossing))
         cut = np.arange(count + 1) * start.n // count
         order = np.argsort(start.y, kind="stable")

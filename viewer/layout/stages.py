@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-__all__ = ["Stage", "find_stages", "fitting", "layers_of", "short_name"]
+__all__ = ["Stage", "find_stages", "fitting", "layers_of", "short_name", "told_apart"]
 
 LETTER = 5.0  # px of a small header, that a letter takes
+NEARLY_ALL = 0.8  # of the layers; of ResNet-152, layer3 has 0.7
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Layers that lie in one top-level module, and the places they take."""
+    """Layers that lie in one module, and the places they take."""
 
-    name: str
+    name: str  # path below what the paths of all layers have in common
     first: int  # place, left
     last: int  # place, right
+    layer: int  # the first of its layers
 
 
 def common_prefix(names: Sequence[str]) -> int:
@@ -32,20 +33,59 @@ def common_prefix(names: Sequence[str]) -> int:
 
 
 def find_stages(names: Sequence[str], rank: Sequence[int]) -> list[Stage]:
-    """Stages from left to right; none where they would say nothing or overlap."""
-    depth = common_prefix(names)
-    places: dict[str, list[int]] = {}
-    for name, place in zip(names, rank, strict=True):
-        places.setdefault(".".join(name.split(".")[: depth + 1]), []).append(place)
-    if len(places) < 2 or max(len(set(taken)) for taken in places.values()) < 2:
-        return []
-    stages = [Stage(name, min(taken), max(taken)) for name, taken in places.items()]
+    """Stages from left to right; none where they would say nothing.
+
+    A frame may not surround what another stage's title stands over: where two take turns, both
+    go without. What is small and lies beside the layers of another, like an auxiliary classifier,
+    only loses its own.
+    """
+    groups = _groups(range(len(names)), names, rank)
+    framed = [path for path in groups if not _lost(path, groups, rank)]
+    stages = []
+    for path in framed:
+        places = [rank[i] for i in groups[path]]
+        stages.append(Stage(path, min(places), max(places), groups[path][0]))
     stages.sort(key=lambda stage: stage.first)
-    if any(b.first <= a.last for a, b in pairwise(stages)):
-        return []
-    return [
-        Stage(stage.name[len(_prefix(names, depth)) :], stage.first, stage.last) for stage in stages
-    ]
+    longest = max((len({rank[i] for i in groups[path]}) for path in framed), default=0)
+    return stages if len(groups) > 1 and longest > 1 else []
+
+
+def _groups(
+    layers: Iterable[int], names: Sequence[str], rank: Sequence[int]
+) -> dict[str, list[int]]:
+    """Layers by the first part of their path below what all have in common.
+
+    A group of nearly all of them is told by its own parts instead.
+    """
+    layers = list(layers)
+    whole = len(_prefix(names, common_prefix(names)))
+    depth = common_prefix([names[i] for i in layers])
+    groups: dict[str, list[int]] = {}
+    for i in layers:
+        groups.setdefault(".".join(names[i].split(".")[: depth + 1])[whole:], []).append(i)
+    largest = max(groups.values(), key=len, default=[])
+    if len(groups) < 2 or len(largest) < NEARLY_ALL * len(names):
+        return groups
+    parts = _groups(largest, names, rank)
+    if len(parts) == 1 or max(len({rank[i] for i in part}) for part in parts.values()) < 2:
+        return groups
+    found: dict[str, list[int]] = {}
+    for path, group in groups.items():
+        found |= parts if group is largest else {path: group}
+    return found
+
+
+def _lost(path: str, groups: Mapping[str, list[int]], rank: Sequence[int]) -> bool:
+    """Whether a frame around this group would lie over another's."""
+    mine = {rank[i] for i in groups[path]}
+    for other, group in groups.items():
+        theirs = {rank[i] for i in group}
+        if other == path or max(mine) < min(theirs) or max(theirs) < min(mine):
+            continue
+        beside = theirs <= mine and 2 * len(group) <= len(groups[path])
+        if not beside:
+            return True
+    return False
 
 
 def layers_of(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
@@ -65,14 +105,27 @@ def short_name(name: str, stages: Sequence[Stage], names: Sequence[str]) -> str:
     for stage in stages:
         if rest.startswith(stage.name + "."):
             return rest[len(stage.name) + 1 :]
-    return rest if prefix and stages else name
+    if prefix and rest[0].isdigit():  # says little without the list it is of
+        return f"{prefix.split('.')[-2]}.{rest}"
+    return rest
 
 
-def fitting(label: str, room: float) -> str:
+def fitting(label: str, room: float, letter: float = LETTER) -> str:
     """As much of the end of a module path as fits (px), but at least its last part."""
-    while "." in label and len(label) * LETTER > room:
+    while "." in label and len(label) * letter > room:
         label = label.split(".", 1)[1]
     return label
+
+
+def told_apart(labels: Sequence[str], room: float) -> list[str]:
+    """Neighbouring labels in so much room (px) each: first without the end that they share."""
+    paths = [label.split(".") for label in labels]
+    longest = max(len(label) for label in labels) * LETTER
+    while longest > room and len(paths) > 1 and min(len(path) for path in paths) > 1:
+        if len({path[-1] for path in paths}) > 1:
+            break
+        paths = [path[:-1] for path in paths]
+    return [fitting(".".join(path), room) for path in paths]
 
 
 def _prefix(names: Sequence[str], depth: int) -> str:

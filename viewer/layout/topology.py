@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["concats", "flows_and_arcs", "forward_edges", "ranks"]
+__all__ = ["concats", "flows_and_arcs", "forward_edges", "nesting", "ranks"]
 
 Edge = tuple[int, int]
 
@@ -68,3 +68,17 @@ def flows_and_arcs(
         else:
             arcs.append((max(sources, key=lambda a: (rank[a], -a)), b))
     return flows, arcs
+
+
+def nesting(arcs: Sequence[Edge], rank: Sequence[int]) -> list[int]:
+    """Of each arc, 1, or one more than the most of those that begin and end within it."""
+    spans = [(rank[a], rank[b]) for a, b in arcs]
+    level = [1] * len(spans)
+    for i in sorted(range(len(spans)), key=lambda i: spans[i][1] - spans[i][0]):
+        within = (
+            level[k]
+            for k, (start, end) in enumerate(spans)
+            if spans[i][0] <= start and end <= spans[i][1] and spans[k] != spans[i]
+        )
+        level[i] = 1 + max(within, default=0)
+    return level

@@ -242,8 +242,8 @@
       onclick: () => page.send("select", {layer: layer.index, first: -1, last: -1}),
       ondblclick: () => page.send("open", {layer: layer.index}),
     }, big ? layer.label : String(layer.filters))
-    // Beside a narrow branch there is no room for its name; the tooltip has it.
-    const words = big ? `${layer.filters} filters · ${layer.kernel}` : layer.lane && density != "roomy" ? "" : layer.label
+    // Beside a narrow branch there is room for its name only while it is pointed at, or current.
+    const words = big ? `${layer.filters} filters · ${layer.kernel}` : layer.lane && density == "normal" ? layer.name : layer.label
     const size = page.make("span", {}, words)
     const element = page.make("div", {
       class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane),
@@ -271,7 +271,7 @@
     if (plot == null || data?.layers == null || page.headers == null) return
     page.headers.forEach((element, i) => {
       const layer = data.layers[i], [at, y] = to_screen(layer.center, layer.top)
-      const above = layer.lane ? y - 18 : layer.header_y ?? Math.max(2, y - 44)
+      const above = layer.lane ? y - 18 : layer.header_y ?? Math.max(data.stages.length > 0 ? data.stage_top + 3 : 2, y - 44)
       element.hidden = at < -20 || at > plot.clientWidth + 20
       const half = element.offsetWidth / 2 + 3 // never cut off at the sides while in view
       const x = element.hidden ? at : clamp(at, half, plot.clientWidth - half)
@@ -284,7 +284,7 @@
       const room = (right - left + 4) / stage.name.length // a title may hang over its frame a little
       element.firstChild.hidden = room < SMALL_TITLE_PX
       element.firstChild.dataset.small = room < TITLE_PX
-      element.firstChild.title = `${stage.name} · double click to open or close`
+      element.firstChild.title = `${stage.path} · double click to open or close`
       element.style.height = `${plot.clientHeight - data.stage_top - 8}px`
     })
   }

@@ -54,7 +54,9 @@
     if (motion == 0) return
     const t = now / 1000
     for (let i = 0; i < X.length; i++) {
-      const p = phase[i], reach = motion * amp[i] * (bar[i] > 0 ? 6 : Math.max(1.2, S[i] * 0.375)) * 0.62
+      const p = phase[i]
+      const wide = bar[i] > 0 ? Math.min(6, 0.4 * bar[i]) : Math.max(1.2, S[i] * 0.375)
+      const reach = 0.62 * motion * amp[i] * wide
       X[i] += reach * (Math.sin(23 * t + p) + 0.6 * Math.sin(37 * t + 2.3 * p))
       if (bar[i] == 0) Y[i] += reach * (Math.cos(27 * t + 1.7 * p) + 0.6 * Math.sin(41 * t + p))
     }

@@ -78,7 +78,7 @@
       const rest_x = column(this.fixed, "x"), rest_y = column(this.fixed, "y"), phase = column(this.fixed, "phase")
       const bar = column(this.fixed, "bar"), size = column(this.fixed, "size"), t = performance.now() / 1000
       for (let i = 0; i < n; i++) {
-        const reach = moving ? page.motion * amp[i] * (bar[i] > 0 ? 6 : Math.max(1.2, size[i] * 0.375)) : 0
+        const reach = moving ? page.motion * amp[i] * (bar[i] > 0 ? Math.min(6, 0.4 * bar[i]) : Math.max(1.2, size[i] * 0.375)) : 0
         x[i] = rest_x[i] + reach * Math.sin(23 * t + phase[i])
         y[i] = rest_y[i] + (bar[i] > 0 ? 0 : reach * Math.cos(27 * t + 1.7 * phase[i]))
       }

@@ -157,7 +157,7 @@
 
   page.drawers.inspector = (data) => {
     byId("layer").textContent = data.layer
-    byId("layer").title = data.facts
+    byId("layer").title = `${data.layer} · ${data.facts}`
     byId("layer-facts").textContent = data.facts
     byId("layer-facts").title = data.about
     byId("filter").textContent = data.filter

@@ -6,7 +6,8 @@
   "use strict"
   const page = window.revacnn
   const TWEEN_MS = 600, LAGGING_MS = 100, LEAST_MOVE = 2, STEPS = 24
-  const ODD = page.ODD = ["", "dead", "not finite", "identical to another"] // why a filter stands aside
+  const ODD = ["", "dead", "not finite", "identical to another"] // why a filter stands aside
+  const ZERO = {coefficients: "all zero", gradients: "without gradient", activation_gradients: "without gradient"}
   const shown = page.shown = {picked: [], picked_at: 0, hovered: null, lasso: false, sort: "activation", staged: new Set(), frozen: new Set()}
 
   const clamp = page.clamp = (value, low, high) => Math.min(high, Math.max(low, value))
@@ -191,6 +192,11 @@
       const theme = page.theme(), [left, top, wide, high] = this.box(at, side)
       ctx.drawImage(this.tiles.canvas, ...this.source(i), left, top, wide, high)
       const {width, colour, removed} = this.border(i, mine)
+      if (mine) { // seen on a picture of whatever colour
+        ctx.lineWidth = width + 2.5
+        ctx.strokeStyle = light() ? "#ffffff" : "#0b1220"
+        ctx.strokeRect(left - 0.5, top - 0.5, wide + 1, high + 1)
+      }
       ctx.lineWidth = width
       ctx.strokeStyle = colour
       ctx.strokeRect(left - 0.5, top - 0.5, wide + 1, high + 1)
@@ -222,7 +228,12 @@
     aside_words() {
       const counts = [0, 0, 0, 0]
       for (const reason of this.odd) counts[reason] += 1
-      return [1, 2, 3].filter((k) => counts[k]).map((k) => `${counts[k]} ${k == 3 ? "identical" : ODD[k]}`).join(" · ")
+      return [1, 2, 3].filter((k) => counts[k]).map((k) => `${counts[k]} ${k == 3 ? "identical" : this.odd_word(k)}`).join(" · ")
+    }
+
+    /** A reason for which filters stand aside, in words; what is zero here need not be dead. */
+    odd_word(reason) {
+      return reason == 1 && ZERO[this.name] || ODD[reason]
     }
   }
 

@@ -2,7 +2,7 @@
 (function () {
   "use strict"
   const page = window.revacnn
-  const {byId, make, clamp, shown, ODD} = page
+  const {byId, make, clamp, shown} = page
   const NEAR = 4
 
   const short = (value) => value == null || !isFinite(value) ? "–"
@@ -185,7 +185,7 @@
       const rows = [make("b", {}, `${this.data.layer} · filter ${this.data.indices[i]}`), large,
                     line("mean |∇|", short(this.values[2 * i]), "gradient"),
                     line("Σ activation", short(this.values[2 * i + 1]), "activation")]
-      const notes = [ODD[this.odd[i]], shown.frozen.has(this.ids[i]) ? "frozen" : "", shown.staged.has(this.ids[i]) ? "staged for removal" : ""]
+      const notes = [this.odd_word(this.odd[i]), shown.frozen.has(this.ids[i]) ? "frozen" : "", shown.staged.has(this.ids[i]) ? "staged for removal" : ""]
       for (const note of notes.filter(Boolean)) rows.push(make("small", {}, note))
       rows.push(make("small", {}, this.name == "coefficients" ? "click to select · drag it among others to set it to their mean" : "click to select · shift to select several"))
       return rows

@@ -2,7 +2,7 @@
 (function () {
   "use strict"
   const page = window.revacnn
-  const {make, views, ODD} = page
+  const {make, views} = page
 
   function save(blob, name) {
     const link = make("a", {href: URL.createObjectURL(blob), download: name})
@@ -31,7 +31,7 @@
   page.table = (view) => {
     const lines = ["filter,id,x,y,odd,mean_abs_gradient,activation"]
     view.ids.forEach((id, i) => lines.push([view.data.indices[i], id, view.places[2 * i], view.places[2 * i + 1],
-      ODD[view.odd[i]], view.values[2 * i], view.values[2 * i + 1]].join(",")))
+      view.odd_word(view.odd[i]), view.values[2 * i], view.values[2 * i + 1]].join(",")))
     return lines.join("\n") + "\n"
   }
 

@@ -2,7 +2,6 @@
 (function () {
   "use strict"
   const page = window.revacnn
-  const {ODD} = page
   const HEAD = 40, LEAST_LABELLED = 17 // px: of the head, of a thumbnail that has room for its number
   const ENLARGED = 2 // so much larger than on the screen does it open
   const METHODS = {tsne: "t-SNE", umap: "UMAP", pca: "PCA"}
@@ -27,7 +26,7 @@
     const [x, y, width, height] = view.box(at, side), border = view.border(i, mine), index = view.data.indices[i]
     const fuzzy = view.smooth() ? "" : "image-rendering: optimizeSpeed; image-rendering: pixelated"
     const parts = [
-      element("title", {}, escaped([`filter ${index}`, ODD[view.odd[i]], `mean |∇| ${view.values[2 * i].toPrecision(3)}`,
+      element("title", {}, escaped([`filter ${index}`, view.odd_word(view.odd[i]), `mean |∇| ${view.values[2 * i].toPrecision(3)}`,
         `Σ activation ${view.values[2 * i + 1].toPrecision(3)}`].filter(Boolean).join(" · "))),
       element("image", {x: px(x), y: px(y), width: px(width), height: px(height), preserveAspectRatio: "none",
         href: picture(view, i, sheet), ...(fuzzy && {style: fuzzy})}),

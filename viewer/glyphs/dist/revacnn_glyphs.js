@@ -323,7 +323,20 @@ function draw_network() {
       for (let i = 0; i < n; i++) {
         mark[i] = first[i] <= page.chosen && page.chosen <= last[i] ? 1 : staged?.[i] ? 2 : 0
       }
-      return {mark, weight: weight ?? new Float32Array(n), light: theme_name() == "light"}
+      return {mark, weight: weight ?? new Float32Array(n), light: theme_name() == "light", ...this._starts(mark)}
+    }
+
+    /** Those of the selected node begin at it, not amid all that they stand for. */
+    _starts(mark) {
+      const marked = mark.includes(1)
+      if (!marked && !this._moved) return {}
+      this._moved = marked
+      const x = this._place.x.slice(), y = this._place.y.slice(), {xscale, yscale} = this.renderer
+      const at = ["x", "y"].map((name) => page.network?.value(name, page.chosen))
+      for (let i = 0; marked && at[0] != null && i < mark.length; i++) {
+        if (mark[i] == 1) [x[i], y[i]] = [xscale.compute(at[0]), yscale.compute(at[1])]
+      }
+      return {x, y}
     }
 
     remove() {
