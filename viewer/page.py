@@ -245,6 +245,8 @@ class Page:
             document.theme = theme(palette)
         for component in self.components:
             component.restyle(palette)
+        if self._update_all(self.components):  # the charts, too, all at once
+            self._send()
 
 
 @lru_cache(maxsize=1)
