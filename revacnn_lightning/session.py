@@ -6,7 +6,6 @@ it just as well. Each training batch is ``before_batch`` ... ``after_batch``.
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -14,39 +13,22 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from revacnn_lightning.controls import Controls, set_hyperparameter
+from revacnn_lightning.answering import Answering
+from revacnn_lightning.controls import Controls
 from revacnn_lightning.details import Forward, Images, OpenedLayers, no_images
-from revacnn_lightning.errors import RevacnnError, StaleStructure
 from revacnn_lightning.inbox import Inbox, Pending
 from revacnn_lightning.looking import Looking
 from revacnn_lightning.notices import Notices, State
 from revacnn_lightning.pause import Pause
 from revacnn_lightning.progress import Facts, Progress, Rate, snapshot
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import (
-    Applied,
-    Done,
-    Message,
-    Planned,
-    RefusedReply,
-    Reply,
-    Request,
-)
-from revacnn_lightning.protocol.requests import (
-    Command,
-    Control,
-    Edit,
-    Inspect,
-    SetHyperparameter,
-    Watch,
-)
+from revacnn_lightning.protocol.messages import Message, Request
+from revacnn_lightning.protocol.requests import Command, Edit
 from revacnn_lightning.station import Endpoints, Station
 from revacnn_lightning.steering import Editor, Probe
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Session"]
-
-log = logging.getLogger(__name__)
 
 PAUSE_POLL_SECONDS = 0.02  # how often a paused run looks for requests
 
@@ -89,7 +71,6 @@ class Session:
         self._progress = Progress()
         self._rate = Rate()
         self._watched = False  # whether any viewer ever said hello
-        self._cannot_edit = ""  # why this training cannot be changed at all
         self._pause = Pause()
         self._opened = OpenedLayers(recorder, model, images, forward)
         self._looking = Looking(recorder, model, images, forward, cannot_look)
@@ -103,6 +84,16 @@ class Session:
             publish=self._station.publisher.publish,
         )
         self._inbox = Inbox(self._station.server)
+        self._answering = Answering(
+            self.run,
+            editor,
+            recorder,
+            self._notices,
+            controls,
+            self._pause,
+            self._opened,
+            self._looking,
+        )
 
     # ------------------------------------------------------------------ life
 
@@ -157,7 +148,7 @@ class Session:
             images: of the batch, (B, channels, H, W), for what is shown of layers that are opened
                 while the run is paused.
         """
-        self._progress, self._cannot_edit = progress, cannot_edit
+        self._progress, self._answering.cannot_edit = progress, cannot_edit
         self._notices.step = progress.step
 
         def may(request: Request) -> bool:
@@ -165,7 +156,7 @@ class Session:
 
         while True:
             self.take_requests()
-            self._inbox.serve(lambda request: self._answer(request, probe), may)
+            self._inbox.serve(lambda request: self._answering.answer(request, probe), may)
             if self._watched:
                 self._notices.learn_topology(probe)
             if not self._pause.holds():
@@ -247,15 +238,11 @@ class Session:
         Those are greetings, most commands, and plans of a network whose channels were traced.
         """
         self.take_requests()
-        nothing = Probe(forwards=())
-        self._inbox.serve(lambda request: self._answer(request, lambda: nothing), self._is_easy)
+        nothing, answering = Probe(forwards=()), self._answering
+        self._inbox.serve(
+            lambda request: answering.answer(request, lambda: nothing), answering.is_easy
+        )
         self._notices.beat_if_due("validating")
-
-    def _is_easy(self, request: Request) -> bool:
-        command = request.body
-        if isinstance(command, Control):  # a checkpoint should not be of half a validation
-            return command.action not in ("checkpoint", "stop")
-        return isinstance(command, Command) or (request.dry_run and self.editor.is_traced)
 
     # ------------------------------------------------------------------ requests
 
@@ -272,50 +259,6 @@ class Session:
         for message in self._notices.greeting():
             self._station.server.reply(client, message)
 
-    def _answer(self, request: Request, probe: Callable[[], Probe]) -> Reply:
-        """Plan or carry out one request."""
-        edit = request.body
-        try:
-            if isinstance(edit, Inspect):
-                self._check_version(request.version)
-            if isinstance(edit, Command):
-                return Done(request.id, self._command(edit))
-            if self._cannot_edit:
-                raise RevacnnError(self._cannot_edit)
-            self._check_version(request.version)
-            if request.dry_run:
-                return Planned(request.id, self.editor.plan(edit, probe()).summary())
-            return self._apply(request.id, edit, probe())
-        except RevacnnError as error:
-            log.info("Refused %s: %s", edit, error)
-            return RefusedReply(request.id, str(error), self.version)
-        except Exception as error:  # a fault of ours costs the request, not the run
-            log.warning("%s failed and was not carried out", edit, exc_info=True)
-            reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
-            return RefusedReply(request.id, reason, self.version)
-
-    def _command(self, command: Command) -> str:
-        """Carry out a command; returns what was done, in words."""
-        controls = self.controls
-        if isinstance(command, Watch):
-            self._opened.watch(command)
-            return ""
-        if isinstance(command, Inspect):
-            self._looking.inspect(command)
-            return ""
-        if isinstance(command, SetHyperparameter):
-            done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
-            self._notices.beat(self._notices.state)
-            return done
-        if command.action in ("checkpoint", "stop"):
-            path = controls.checkpoint(f"{self.run}-step={self._progress.step}")
-            if command.action == "checkpoint":
-                return f"Saved {path}"
-            controls.stop()
-            self._pause.take("resume")
-            return f"Stopping; saved {path}"
-        return self._pause.take(command.action)
-
     def _show_meanwhile(self, images: Callable[[], Tensor | None]) -> None:
         """While the run is paused: what is chosen to be looked at is shown at once."""
         run, version, step = self.run, self.version, self._progress.step
@@ -327,28 +270,6 @@ class Session:
             run=run, version=version, step=step, images=images
         ):
             self._publish(inspection)
-
-    def _check_version(self, version: int | None) -> None:
-        if version is not None and version != self.version:
-            raise StaleStructure(
-                f"the network has changed since (the request is for structure {version}, now it is "
-                f"{self.version}): look again, and repeat the request if it is still wanted"
-            )
-
-    def _apply(self, request_id: str, edit: Edit, probe: Probe) -> Applied:
-        outcome = self.editor.apply(edit, probe)
-        self.recorder.follow()
-        self._looking.forget()
-        self._notices.edited()
-        log.info("%s, before batch %d", outcome.plan.summary().title, self._progress.step)
-        return Applied(
-            id=request_id,
-            step=self._progress.step,
-            version=self.version,
-            plan=outcome.plan.summary(),
-            output_change=outcome.output_change,
-            seconds=outcome.seconds,
-        )
 
     # ------------------------------------------------------------------ what is published
 
