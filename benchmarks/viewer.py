@@ -3,12 +3,12 @@
 ``python -m benchmarks.viewer [--nets ...] [--runs N] [--soak MINUTES] [--json FILE] [--check]
 [--quick]``
 
-A made-up training publishes ten snapshots a second. Frames are those of the whole page, all charts
-included. *Late* is the time from a snapshot's publishing to the end of the browser's painting of
-it. The page notes when its own part is painted and the nodes' worker when the nodes are; the later
-of the two counts, however long it takes the page to hear of it. *Age* is how old the shown numbers
-were, looked at in every frame (so 50 ms more on average, and more where updates are rare).
-Processor time is that of the server process, in percent of a core.
+A made-up training publishes ten snapshots a second, at any moment within a browser's frame. Frames
+are those of the whole page, all charts included. *Late* is the time from a snapshot's publishing to
+the end of the browser's painting of it. The page notes when its own part is painted and the nodes'
+worker when the nodes are; the later of the two counts, however long it takes the page to hear of
+it. *Age* is how old the shown numbers were, looked at in every frame (so 50 ms more on average, and
+more where updates are rare). Processor time is that of the server process, in percent of a core.
 
 On a machine that is busy with other things the browser gets less of it, and all figures suffer:
 the load is noted. ``--soak`` watches memory for so long (the figure is meant for 30 minutes).

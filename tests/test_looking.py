@@ -327,7 +327,7 @@ def trained(tmp_path, inspects: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[
 
     def inspect(trainer: Any, module: Any) -> None:
         session = callback._session
-        session._command(Inspect("conv2", 1))
+        session._looking.inspect(Inspect("conv2", 1))
         publish = session._publish
         session._publish = lambda message: (
             sent.append(message) if isinstance(message, Inspection) else None,

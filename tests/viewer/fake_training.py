@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import random
 import signal
 import socket
 import sys
@@ -53,6 +54,9 @@ from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
 from tests.viewer.fake_inspection import inspection
 
+# Seconds: snapshots come at any moment within a browser's frame, as those of a real training do.
+# At an even 10 Hz all would come at the same one, be it a lucky or an unlucky one.
+FRAME = 1 / 60
 STATISTICS = ["gradient", "activation", "weight_norm", "update_ratio"]
 
 
@@ -477,7 +481,8 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
                 publisher.publish(training.structure())
                 publisher.publish(training.status())
             due = max(due + 1 / hz, time.monotonic() - 1 / hz)  # on time, whatever the rest took
-            time.sleep(max(0.0, due - time.monotonic()))
+            uneven = random.uniform(0, min(FRAME, 0.5 / hz))
+            time.sleep(max(0.0, due + uneven - time.monotonic()))
         publisher.publish(training.status(end))
         time.sleep(0.3)
     finally:
