@@ -464,6 +464,20 @@ def test_nodes_that_set_out_are_drawn_in_a_frame_that_began_before(
     page.wait_for_function(f"() => window.early ??= ({EARLY_FRAMES})()")
 
 
+def test_a_plan_that_comes_while_apply_is_pressed_does_not_lose_the_click(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    before = width(page, "conv2")
+    page.click('.column[data-layer="conv2"] button.more')
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.hover("#staging button.apply")
+    page.mouse.down()
+    page.evaluate("revacnn.draw('staging', {...revacnn.parts.staging})")
+    page.mouse.up()
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before + 1)
+
+
 def test_drawn_with_bokehs_own_glyphs_the_page_does_the_same(digits: str, open_page: Any) -> None:
     page = ready(open_page(f"{digits}?plain=1"))
     assert page.evaluate("revacnn.link.plain")

@@ -4,8 +4,19 @@
   "use strict"
   const page = window.revacnn
 
-  /** Draws what it is told, again and again while that moves; runs in the worker. `draw(canvas, ctx, q, now)` draws one
-   * frame of all that was told so far, q, and says whether the next would look different. `answer` is called with the
+  /** An empty canvas of the size that is told. */
+  function clear(canvas, ctx, {width, height, ratio}) {
+    const wide = Math.round(width * ratio), high = Math.round(height * ratio)
+    if (canvas.width != wide || canvas.height != high) {
+      canvas.width = wide
+      canvas.height = high
+    }
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0)
+    ctx.clearRect(0, 0, width, height)
+  }
+
+  /** Draws what it is told, again and again while that moves; runs in the worker. `draw(ctx, q, now)` draws one
+   * frame of all that was told so far, q, on a canvas of width, height (px) and ratio (device pixels per px), and says whether the next would look different. `answer` is called with the
    * number of what was told last, once that has been drawn, with how many frames have been, and with the time (Unix, ms)
    * at which this one was: the page may be too busy to hear of it at once. */
   function drawing(draw, canvas, answer) {
@@ -15,7 +26,8 @@
     const frame = (now) => {
       running = false // should this fail, it is begun anew with what is told next
       drawn = told // more may be told before this frame is painted
-      running = draw(canvas, ctx, q, now)
+      clear(canvas, ctx, q)
+      running = draw(ctx, q, now)
       frames += 1
       if (answered != drawn || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
       if (running) requestAnimationFrame(frame)
@@ -33,7 +45,7 @@
   const program = (draw, parts, constants) => `
     "use strict"
     const {${Object.keys(constants)}} = ${JSON.stringify(constants)}
-    ${[...parts, draw, drawing].join("\n")}
+    ${[...parts, draw, clear, drawing].join("\n")}
     let tell
     onmessage = ({data}) => {
       if (data.canvas == null) tell(data.number, data.news)

@@ -136,14 +136,7 @@
   }
 
   /** Draws a frame; whether the next would look different. */
-  function draw_nodes(canvas, ctx, q, now) {
-    const wide = Math.round(q.width * q.ratio), high = Math.round(q.height * q.ratio)
-    if (canvas.width != wide || canvas.height != high) {
-      canvas.width = wide
-      canvas.height = high
-    }
-    ctx.setTransform(q.ratio, 0, 0, q.ratio, 0, 0)
-    ctx.clearRect(0, 0, q.width, q.height)
+  function draw_nodes(ctx, q, now) {
     const [X, Y, S] = places(q, now)
     jitter(q, now, X, Y, S)
     for (const i of paint_normal(ctx, q, X, Y, S)) {

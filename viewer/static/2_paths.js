@@ -52,14 +52,7 @@
     return marked
   }
 
-  function draw_paths(canvas, ctx, q) {
-    const wide = Math.round(q.width * q.ratio), high = Math.round(q.height * q.ratio)
-    if (canvas.width != wide || canvas.height != high) {
-      canvas.width = wide
-      canvas.height = high
-    }
-    ctx.setTransform(q.ratio, 0, 0, q.ratio, 0, 0)
-    ctx.clearRect(0, 0, q.width, q.height)
+  function draw_paths(ctx, q) {
     ctx.save()
     ctx.beginPath()
     ctx.rect(...q.box)

@@ -73,7 +73,20 @@
 
   /* --------------------------------------------------------------------- staging and replies */
 
+  /* A button that is drawn anew between being pressed and let go of would lose the click: the bar waits so long. */
+  let pressed = false
+  addEventListener("DOMContentLoaded", () => {
+    byId("staging").addEventListener("pointerdown", () => pressed = true)
+    for (const over of ["pointerup", "pointercancel"]) {
+      addEventListener(over, () => pressed && setTimeout(() => { // after the click
+        pressed = false
+        page.drawers.staging(page.parts.staging)
+      }))
+    }
+  })
+
   page.drawers.staging = (data) => {
+    if (pressed) return
     const bar = byId("staging")
     bar.hidden = data.rows.length == 0
     if (bar.hidden) {
