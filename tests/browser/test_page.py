@@ -105,6 +105,53 @@ def test_where_no_worker_may_start_nodes_and_paths_are_drawn_all_the_same(
     page.wait_for_function(PATHS_ARE_SEEN)
 
 
+# Drawn by the page, so that the pixels can be read: 1000 paths as a whole, then with other weights
+# alone, told once more amid the strips, then those as a whole.
+STRIPS = """() => new Promise((resolve) => {
+  const canvas = document.createElement("canvas"), n = 1000
+  canvas.transferControlToOffscreen = null
+  const of = (value) => Float32Array.from({length: n}, (_, i) => value(i))
+  const paths = new revacnn.Paths(canvas)
+  const places = {
+    width: 301, height: 200, ratio: 1, box: [0, 0, 301, 200], light: false,
+    zoom: 1, middle: 100, scale: 1, mark: Uint8Array.from({length: n}, (_, i) => i == 500),
+    x: of((i) => i % 10 * 29 + 5), x1: of((i) => i % 10 * 29 + 30),
+    y: of((i) => i / 10 * 2), y1: of((i) => 200 - i / 5),
+  }
+  const told = (news) => new Promise((done) => {
+    const frames = paths.frames
+    paths.tell({...news, left: Infinity})
+    paths.when_drawn(() => {
+      const {data} = canvas.getContext("2d").getImageData(0, 0, 301, 200)
+      done([paths.frames - frames, data])
+    })
+  })
+  const seen = (data, i) => data[i] * data[i | 3] / 255 // on black; of what is clear, any colour
+  const difference = (a, b) => (sum, _, i) => sum + Math.abs(seen(a, i) - seen(b, i))
+  const apart = (a, b) => a.reduce(difference(a, b), 0) / a.length // the mean
+  const weight = of((i) => 1 - i / n)
+  void (async () => {
+    const [once, first] = await told({...places, weight: of((i) => i / n), whole: true})
+    paths.tell({weight: of(() => 0.3), left: Infinity})
+    await new Promise(requestAnimationFrame)
+    const [strips, swept] = await told({weight})
+    const [again, whole] = await told({weight, whole: true})
+    resolve({once, strips, again, change: apart(first, swept), error: apart(swept, whole)})
+  })()
+})"""
+
+
+def test_new_weights_are_drawn_a_strip_a_frame_and_look_as_if_drawn_at_once(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    found = page.evaluate(STRIPS)
+    assert found["once"] == found["again"] == 1
+    assert found["strips"] >= 3
+    # But for how a browser rounds the edges of what is cut off.
+    assert found["error"] < 0.02 * found["change"]
+
+
 def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     page.wait_for_function(

@@ -478,7 +478,6 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
                 publisher.publish(detail)
             if time.monotonic() - said > 1:
                 said = time.monotonic()
-                publisher.publish(training.structure())
                 publisher.publish(training.status())
             due = max(due + 1 / hz, time.monotonic() - 1 / hz)  # on time, whatever the rest took
             uneven = random.uniform(0, min(FRAME, 0.5 / hz))

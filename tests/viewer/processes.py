@@ -26,9 +26,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "
 
 
 @contextlib.contextmanager
-def process(runtime: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(runtime: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """``python -m <arguments>`` with a runtime directory of its own; ended afterwards."""
-    environment = {**os.environ, "REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"}
+    environment = {
+        **{**os.environ, "REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"},
+        **variables,
+    }
     running = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
     try:
         yield running
@@ -45,8 +48,11 @@ def process(runtime: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]
 def training(
     runtime: Path, *arguments: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """A made-up training."""
-    return process(runtime, "tests.viewer.fake_training", *arguments)
+    """A made-up training. One thread is enough for its numbers, and leaves the page a processor."""
+    return process(
+        runtime, "tests.viewer.fake_training", *arguments,
+        OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
+    )  # fmt: skip
 
 
 def free_port() -> int:

@@ -4,30 +4,31 @@
   "use strict"
   const page = window.revacnn
 
-  /** An empty canvas of the size that is told. */
-  function clear(canvas, ctx, {width, height, ratio}) {
+  /** The size that is told; a canvas of another one is empty after that. */
+  function fit(canvas, ctx, {width, height, ratio}) {
     const wide = Math.round(width * ratio), high = Math.round(height * ratio)
     if (canvas.width != wide || canvas.height != high) {
       canvas.width = wide
       canvas.height = high
     }
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0)
-    ctx.clearRect(0, 0, width, height)
   }
 
-  /** Draws what it is told, again and again while that moves; runs in the worker. `draw(ctx, q, now)` draws one
-   * frame of all that was told so far, q, on a canvas of width, height (px) and ratio (device pixels per px), and says whether the next would look different. `answer` is called with the
-   * number of what was told last, once that has been drawn, with how many frames have been, and with the time (Unix, ms)
-   * at which this one was: the page may be too busy to hear of it at once. */
+  /** Draws what it is told, again and again while that moves; runs in the worker. `draw(ctx, q, now)` draws one frame of
+   * all that was told so far, q, on a canvas of width, height (px) and ratio (device pixels per px) that shows the frame
+   * before, and says whether the next would look different. Where what was told takes it several frames, it leaves in
+   * q.left how many are left. `answer` is called with the number of what was told last, once that has been drawn, with
+   * how many frames have been, and with the time (Unix, ms) at which this one was: the page may be too busy to hear of it
+   * at once. */
   function drawing(draw, canvas, answer) {
     const ctx = canvas.getContext("2d"), q = {}, after = new MessageChannel()
     let told = 0, drawn = 0, answered = 0, frames = 0, running = false
     after.port1.onmessage = () => answer(answered = drawn, frames, Date.now())
     const frame = (now) => {
       running = false // should this fail, it is begun anew with what is told next
-      drawn = told // more may be told before this frame is painted
-      clear(canvas, ctx, q)
+      fit(canvas, ctx, q)
       running = draw(ctx, q, now)
+      if (!(q.left > 0)) drawn = told // more may be told before this frame is painted
       frames += 1
       if (answered != drawn || frames % 30 == 0) after.port2.postMessage(null) // after this frame is painted
       if (running) requestAnimationFrame(frame)
@@ -45,7 +46,7 @@
   const program = (draw, parts, constants) => `
     "use strict"
     const {${Object.keys(constants)}} = ${JSON.stringify(constants)}
-    ${[...parts, draw, clear, drawing].join("\n")}
+    ${[...parts, draw, fit, drawing].join("\n")}
     let tell
     onmessage = ({data}) => {
       if (data.canvas == null) tell(data.number, data.news)

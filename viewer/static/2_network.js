@@ -294,7 +294,7 @@
     page.headers?.forEach((element, i) => element.setAttribute("data-current", i === current))
   }
 
-  page.drawers.strokes = () => page.flow?.draw()
+  page.drawers.strokes = () => page.flow?.draw(false)
   page.drawers.numbers = () => page.network?.tell?.()
 
   page.drawers.selection = (data) => {

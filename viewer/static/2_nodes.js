@@ -137,6 +137,7 @@
 
   /** Draws a frame; whether the next would look different. */
   function draw_nodes(ctx, q, now) {
+    ctx.clearRect(0, 0, q.width, q.height)
     const [X, Y, S] = places(q, now)
     jitter(q, now, X, Y, S)
     for (const i of paint_normal(ctx, q, X, Y, S)) {

@@ -5,11 +5,17 @@
  *   x, y, x1, y1                  where each path begins and ends
  *   zoom, middle, scale           how far the plot is zoomed in, its middle from above (px), factor of all widths
  *   weight, mark                  of each path: 0 to 1; 1 of the chosen node, 2 staged
- *   light                         whether the page is */
+ *   light                         whether the page is
+ *   whole                         whether more than the weights is new
+ *   left                          infinite: how many frames it takes is for the drawing to say
+ *
+ * New weights come all the time, and stroking thousands of paths takes longer than a frame. So these are drawn a strip a
+ * frame, from left to right: nothing else that is drawn at that time has to wait for them. */
 (function () {
   "use strict"
   const page = window.revacnn
   const WIDTHS = 10 // as many strokes as there are widths, not as there are paths
+  const STRIP = 300 // so many paths a frame
   const MARKS = {light: [null, "#0c4a6e", "#c81e43"], dark: [null, "#e0f2fe", "#f43f5e"]}
 
   /** A long path bends towards the middle of the network, past the columns between its ends. */
@@ -26,8 +32,9 @@
     ctx.bezierCurveTo(m + h, waist, c - h, d, c, d)
   }
 
-  /** Those without a mark, the thinnest first. The marked ones are left over. */
-  function paint_by_weight(ctx, q) {
+  /** Those without a mark, the thinnest first. The marked ones are left over. Only those that reach into the strip are
+   * stroked, but always the same ones with each other: where they cross, they look the same in every strip. */
+  function paint_by_weight(ctx, q, [left, right]) {
     const buckets = Array.from({length: WIDTHS}, () => []), marked = []
     for (let i = 0; i < q.weight.length; i++) {
       if (q.mark[i] > 0) marked.push(i)
@@ -44,7 +51,9 @@
         : `hsl(${214 - 12 * u},${60 + 35 * u}%,${50 + 20 * u}%)`
       for (let from = 0; from < bucket.length; from += 24) { // long paths are slow to stroke
         ctx.beginPath()
-        for (const i of bucket.slice(from, from + 24)) curve(ctx, q, i)
+        for (const i of bucket.slice(from, from + 24)) {
+          if (q.x[i] < right && q.x1[i] > left) curve(ctx, q, i)
+        }
         ctx.stroke()
       }
     })
@@ -52,12 +61,29 @@
     return marked
   }
 
-  function draw_paths(ctx, q) {
-    ctx.save()
+  /** The strip whose turn it is, as [left, right] in px. */
+  function next_strip(q) {
+    const strips = q.whole ? 1 : Math.max(1, Math.ceil(q.weight.length / STRIP))
+    const edge = (k) => Math.round(q.width * q.ratio * k / strips) / q.ratio // of whole device pixels
+    q.whole = false
+    q.strip = (q.strip + 1 || 0) % strips // more may have been told amid the strips: on from there, all of them
+    q.left = Math.min(q.left, strips) - 1
+    return [edge(q.strip), edge(q.strip + 1)]
+  }
+
+  function clip(ctx, ...box) {
     ctx.beginPath()
-    ctx.rect(...q.box)
+    ctx.rect(...box)
     ctx.clip()
-    for (const i of paint_by_weight(ctx, q)) {
+  }
+
+  function draw_paths(ctx, q) {
+    const strip = next_strip(q), [left, right] = strip
+    ctx.save()
+    clip(ctx, left, 0, right - left, q.height)
+    ctx.clearRect(left, 0, right - left, q.height)
+    clip(ctx, ...q.box)
+    for (const i of paint_by_weight(ctx, q, strip)) {
       ctx.lineWidth = (1 + 3.4 * q.weight[i]) * q.scale
       ctx.strokeStyle = MARKS[q.light ? "light" : "dark"][q.mark[i]]
       ctx.beginPath()
@@ -65,12 +91,12 @@
       ctx.stroke()
     }
     ctx.restore()
-    return false // they stand still
+    return q.left > 0
   }
 
   page.Paths = class extends page.Drawing {
     constructor(canvas) {
-      super(canvas, draw_paths, [curve, paint_by_weight], {WIDTHS, MARKS})
+      super(canvas, draw_paths, [curve, paint_by_weight, next_strip, clip], {WIDTHS, STRIP, MARKS})
     }
   }
 })()

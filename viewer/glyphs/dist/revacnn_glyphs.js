@@ -308,10 +308,12 @@ function draw_network() {
       this.paths = new page.Paths(layer_over(this.renderer.plot_view.canvas_view.underlays_el))
     }
 
-    /** Have the paths drawn as they are now; with their places, where those are new. */
-    draw() {
+    /** Have the paths drawn as they are now; with their places, where those are new. New weights alone need not be shown
+     * as a whole. */
+    draw(whole = true) {
       if (this._place == null) return
-      this.paths.tell({...(this._placed ? {} : this._place), ...this._look()})
+      const news = {...(this._placed ? {} : this._place), ...this._look(), left: Infinity}
+      this.paths.tell(whole || !this._placed ? {...news, whole: true} : news)
       this._placed = true
       this.paths.when_drawn(() => page.paths_drawn += 1)
     }
