@@ -350,6 +350,28 @@ def test_looking_back_and_returning(digits: str, open_page: Any) -> None:
     page.wait_for_function("revacnn.parts.timeline.live === true")
 
 
+def test_the_name_of_a_layer_is_not_cut_to_make_room_for_its_facts(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits, viewport={"width": 1680, "height": 960}))
+    told = "{layer: 'layer2.1.conv2', facts: '128 filters · 128→128 · 11×11 · stride 4'}"
+    found = page.evaluate(f"""() => {{
+      revacnn.draw("inspector", {{...revacnn.parts.inspector, ...{told}}})
+      const cut = (id) => {{
+        const {{scrollWidth, clientWidth}} = document.getElementById(id)
+        return scrollWidth > clientWidth
+      }}
+      return [cut("layer"), cut("layer-facts")]
+    }}""")
+    assert found == [False, True]
+
+
+def test_before_the_optimizers_are_known_their_panel_says_so(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))  # a training that never tells of any
+    page.click("#rates")
+    expect(page.locator("#rates-panel")).to_contain_text("not told of its optimizers")
+
+
 def test_search_finds_a_layer(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     page.keyboard.press("/")

@@ -13,7 +13,7 @@ from .panel import HtmlPart
 
 __all__ = ["Changes", "Reply", "StagingBar"]
 
-APPLIED_SECONDS = 20.0  # then the reply leaves; it stays in the list of changes
+APPLIED_SECONDS = 10.0  # then the reply leaves; it stays in the list of changes
 SHOWN_RECORDS = 30
 SAME = 1e-5  # relative change of the output that rounding explains
 

@@ -39,8 +39,9 @@
     const panel = byId("rates-panel"), shape = JSON.stringify(groups.map((g) => [g.title, g.values.length]))
     if (panel.dataset.shape != shape) {
       panel.dataset.shape = shape
-      panel.replaceChildren(...groups.map((group) => make("section", {}, make("h3", {}, group.title),
-        ...group.values.map((value) => field(group, value)))))
+      const sections = groups.map((group) => make("section", {}, make("h3", {}, group.title),
+        ...group.values.map((value) => field(group, value))))
+      panel.replaceChildren(...sections.length > 0 ? sections : ["The training has not told of its optimizers yet"])
     }
     groups.forEach((group, i) => group.values.forEach((value, j) => {
       const row = panel.children[i].children[j + 1], asked = row.dataset.asked
