@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -127,21 +128,40 @@ def _open_browser(address: str) -> None:
 
 
 def _launch(options: argparse.Namespace) -> int:
-    """Viewer in the background, script in the foreground; Ctrl-C or its end stops both."""
+    """Viewer in the background, script in the foreground; Ctrl-C or its end stops both.
+
+    In a terminal, the page of a training that has ended by itself stays, to be read.
+    """
     viewer, address = _start_viewer(options)
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:
         _open_browser(address)
     try:
-        return _run_in_foreground([sys.executable, options.script, *options.arguments])
+        command = [sys.executable, options.script, *options.arguments]
+        status, interrupted = _run_in_foreground(command)
+        if not interrupted and sys.stdin.isatty():
+            print(
+                f"\n  The training has ended; the page stays until Ctrl-C:  {address}\n", flush=True
+            )
+            _wait_for_interrupt(viewer)
+        return 0 if interrupted else status
     finally:
         _stop(viewer)
 
 
-def _run_in_foreground(command: list[str]) -> int:
+def _wait_for_interrupt(viewer: subprocess.Popen[str]) -> None:
+    """Wait for Ctrl-C, for a polite request to end, or until the viewer has ended by itself."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last: the terminal is closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        viewer.wait()
+
+
+def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
     """Run a command that shares our terminal: Ctrl-C is for it, and we wait until it has ended.
 
-    Returns its status; 0 if it was ended by Ctrl-C, which is how a training is meant to be ended.
+    Returns its status, and whether it was ended by Ctrl-C, which is how a training is meant to be.
     """
     interrupted = False
 
@@ -163,7 +183,7 @@ def _run_in_foreground(command: list[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0 if interrupted else status
+    return status, interrupted
 
 
 def _start_viewer(options: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:

@@ -29,6 +29,7 @@ except KeyboardInterrupt:
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    options.setdefault("stdin", subprocess.DEVNULL)  # else it may be a terminal
     return subprocess.Popen(
         [*COMMAND, *arguments],
         stdout=subprocess.PIPE,
@@ -105,6 +106,31 @@ def test_launch_ends_training_and_viewer_at_ctrl_c(tmp_path: Path):
     read_until(launch, "ended by Ctrl-C")
     assert launch.wait(timeout=20) == 0
     launch.stdout.close()
+    time.sleep(0.2)
+    assert not answers(address)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_in_a_terminal_the_page_of_a_training_that_has_ended_stays_until_ctrl_c(
+    tmp_path: Path, end: signal.Signals
+):
+    pty = pytest.importorskip("pty")
+    script = tmp_path / "train.py"
+    script.write_text("raise SystemExit(3)")
+    ours, terminal = pty.openpty()
+    launch = start("launch", "--no-open", "--port", "0", str(script), stdin=terminal)
+    try:
+        address = read_until(launch, r"stays until Ctrl-C:\s+(http\S+)")[1]
+        assert answers(address)
+        time.sleep(0.5)
+        assert launch.poll() is None
+        launch.send_signal(end)
+        assert launch.wait(timeout=20) == 3
+    finally:
+        launch.kill()
+        launch.stdout.close()
+        os.close(ours)
+        os.close(terminal)
     time.sleep(0.2)
     assert not answers(address)
 

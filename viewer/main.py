@@ -50,6 +50,7 @@ if context is not None and context.request is not None:
 if remembered not in PALETTES:
     remembered = ""
 document.title = "ReVACNN"
+document.config.notify_connection_status = False  # the page's own head says so
 document.template_variables.update(theme=remembered, **assets())
 page = Page(runs().nothing, remembered or "dark", runs=runs(), wanted=wanted, plain=plain)
 page.open(document)

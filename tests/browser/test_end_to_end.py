@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from revacnn_lightning import attach
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import RemoveFilters
+from tests.viewer.processes import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 120_000  # milliseconds; machines that run tests may be busy
@@ -30,12 +30,6 @@ def environment() -> dict[str, str]:
     """That of this process, with the package importable even where it is not installed."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 240.0) -> object:

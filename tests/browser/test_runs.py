@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_page import nodes, ready, width
-from tests.viewer.processes import server, training
+from tests.viewer.processes import free_port, server, training
 
 pytestmark = pytest.mark.browser
 
@@ -117,3 +117,24 @@ def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
             page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")
             assert run_of(page) == run
             page.wait_for_function("revacnn.nodes('conv2').length == 16")
+
+
+def test_a_page_waits_for_its_server_and_begins_anew_with_the_next(
+    tmp_path: Path, open_page: Any
+) -> None:
+    port = free_port()
+    with training(tmp_path, "--net", "digits"):
+        with server(tmp_path, port=port) as address:
+            page = ready(open_page(address))
+            run = run_of(page)
+        expect(page.locator("#run-state")).to_contain_text("server is gone; waiting for it")
+        assert page.get_attribute("#dot", "data-kind") == "gone"
+        assert len(nodes(page, "conv2")) == 16  # what it showed last stays
+        page.evaluate("window.mark = true")
+        page.wait_for_timeout(1500)
+        assert page.get_by_text("Client connection was lost").count() == 0  # said once, by us
+        with server(tmp_path, port=port):
+            page.wait_for_function("window.mark == null")
+            ready(page)
+            assert run_of(page) == run
+            assert page.get_attribute("#dot", "data-kind") == "training"
