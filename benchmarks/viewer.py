@@ -7,7 +7,8 @@ A made-up training publishes ten snapshots a second, at any moment within a brow
 are those of the whole page, all charts included. *Late* is the time from a snapshot's publishing to
 the end of the browser's painting of it. The page notes when its own part is painted and the nodes'
 worker when the nodes are; the later of the two counts, however long it takes the page to hear of
-it. *Age* is how old the shown numbers were, looked at in every frame (so 50 ms more on average, and
+it. The paths, new with every other snapshot and drawn a strip a frame, follow and are not counted.
+*Age* is how old the shown numbers were, looked at in every frame (so 50 ms more on average, and
 more where updates are rare). Processor time is that of the server process, in percent of a core.
 
 On a machine that is busy with other things the browser gets less of it, and all figures suffer:

@@ -28,10 +28,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "
 @contextlib.contextmanager
 def process(runtime: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """``python -m <arguments>`` with a runtime directory of its own; ended afterwards."""
-    environment = {
-        **{**os.environ, "REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"},
-        **variables,
-    }
+    ours = {"REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"}
+    environment = {**os.environ, **ours, **variables}
     running = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
     try:
         yield running
