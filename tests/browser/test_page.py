@@ -229,6 +229,10 @@ def test_a_resting_pointer_shows_what_goes_together(tmp_path: Path, open_page: A
         expect(page.locator("#tip")).to_contain_text("goes together with")
         assert len(page.evaluate("revacnn.company")) == 3
         assert page.is_hidden("#staging")
+        # The network is laid out anew under a pointer that does not move.
+        page.evaluate("revacnn.draw('columns', revacnn.parts.columns)")
+        assert page.is_hidden("#tip")
+        page.wait_for_selector("#tip .company")
 
 
 def test_remove_a_filter(digits: str, open_page: Any) -> None:

@@ -4,7 +4,8 @@
   const page = window.revacnn
   const MAX_ZOOM = 24
   const TITLE_PX = 6.3, SMALL_TITLE_PX = 4.9 // per letter of a stage's title
-  let plot, model, drag = null, moved = false
+  const SETTLE_MS = 500 // after which nodes that set out are where they are to be
+  let plot, model, drag = null, moved = false, pointer = null, settling = null
 
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value))
   const scientific = (value) => value == null || !isFinite(value) ? "–"
@@ -25,7 +26,10 @@
     size()
     for (const range of [model.x_range, model.y_range]) range.change.connect(place)
     plot.addEventListener("pointermove", on_move)
-    plot.addEventListener("pointerleave", () => hover(-1))
+    plot.addEventListener("pointerleave", () => {
+      pointer = null
+      hover(-1)
+    })
     plot.addEventListener("pointerdown", on_down)
     plot.addEventListener("pointerup", on_up)
     plot.addEventListener("dblclick", on_double)
@@ -97,6 +101,7 @@
   }
 
   function on_move(event) {
+    pointer = event
     if (drag == null) {
       hover(event.target.closest?.("button, .column") ? -1 : hit(event), event)
       return
@@ -108,6 +113,15 @@
     plot.dataset.drag = zoom() > 1.001
     const v = view()
     show(drag.x0 - dx / plot.clientWidth * (v.x1 - v.x0), drag.y0 - dy / plot.clientHeight * (v.y1 - v.y0), zoom())
+  }
+
+  /** What was under the pointer may have moved away. A pointer that rests is told what is under it then. */
+  function point_anew() {
+    hover(-1)
+    clearTimeout(settling)
+    settling = setTimeout(() => {
+      if (pointer != null && drag == null) on_move(pointer)
+    }, SETTLE_MS)
   }
 
   function on_up(event) {
@@ -253,7 +267,7 @@
 
   page.drawers.columns = (data) => {
     if (data.layers == null) return
-    if (plot != null) hover(-1) // what was under the pointer may have moved away
+    if (plot != null) point_anew()
     const stages = data.stages.map((stage) => page.make("div", {class: "stage"}, page.make("b", {
       ondblclick: () => page.send("open_stage", {layer: stage.layer})}, stage.name)))
     const headers = data.layers.map((layer) => header(layer, data.density))
