@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.report import Report, progress_bar
 from benchmarks.steering_models import seeded, train_step
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 MODELS = ["resnet50", "densenet121", "efficientnet_b0"]
 LIMIT = 0.25
@@ -37,7 +37,7 @@ def measure(
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     x, y = torch.randn(BATCH, 3, pixels, pixels), torch.randint(1000, (BATCH,))
     editor = Editor(model, [optimizer])
-    probe = Probe([partial(model, x[:samples])])
+    probe = ForwardProbe([partial(model, x[:samples])])
     convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     chosen = random.Random(seed).sample(convs, min(edits, len(convs)))
     train_step(model, optimizer, x, y)

@@ -29,10 +29,10 @@ from sklearn.manifold import trustworthiness
 
 from benchmarks.features import VIEWS, snapshots
 from benchmarks.report import Report, progress
-from revacnn_lightning.diagnostics.odd import Oddity, unit_rows
-from viewer.embedding import Job, Layout, Method, lay_out, relative_change
-from viewer.embedding_worker import EmbeddingWorker, Failure
-from viewer.smoothing import Average
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
+from viewer.embedding.feature_average import FeatureAverage
+from viewer.embedding.projection import Job, Layout, Method, lay_out, relative_change
+from viewer.embedding.worker import EmbeddingWorker, Failure
 
 REFRESH_HZ = {64: 4.0, 128: 2.0, 512: 0.5, 2048: 0.05}  # what must be reached
 REFRESHES = {64: 25, 128: 25, 512: 12, 2048: 6}
@@ -111,7 +111,7 @@ class Chain:
 
 def _follow(worker: EmbeddingWorker, method: Method, n: int, refreshes: int, seed: int) -> Chain:
     chain = Chain()
-    averages = {view: Average() for view in AVERAGED}
+    averages = {view: FeatureAverage() for view in AVERAGED}
     last: Layouts = {}
     before: Features = {}
     for features in snapshots(n, refreshes + 1, seed):
@@ -147,7 +147,7 @@ def _refresh(
 
 def _displacement(before: Layout, after: Layout) -> float:
     """Mean way of the filters that stand among the others in both, in rms radii."""
-    both = (before.odd == Oddity.NONE) & (after.odd == Oddity.NONE)
+    both = (before.odd == DegenerateKind.NONE) & (after.odd == DegenerateKind.NONE)
     way = np.linalg.norm(after.positions[both] - before.positions[both], axis=1).mean()
     centred = before.positions[both] - before.positions[both].mean(axis=0)
     return float(way / np.sqrt((centred**2).sum(axis=1).mean()))
@@ -164,7 +164,7 @@ def _trueness(chains: list[Chain], view: str, method: Method, compared: int) -> 
 
 def _part(features: np.ndarray, layout: Layout, method: Method) -> float:
     cold = lay_out(Job(features, layout.ids, method))
-    sound = layout.odd == Oddity.NONE
+    sound = layout.odd == DegenerateKind.NONE
     units = unit_rows(features[sound])
     of = [
         trustworthiness(units, each.positions[sound], n_neighbors=NEIGHBOURS)

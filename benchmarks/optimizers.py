@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks.report import Report, progress
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 LIMIT = 1e-12
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
@@ -118,7 +118,7 @@ def distance(name: str, options: dict[str, Any], remove: bool, steps: int) -> fl
         train(model, optimizers, steps, first=0)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     editor = Editor(edited, trainers[1])
-    probe = Probe([partial(edited, x)])
+    probe = ForwardProbe([partial(edited, x)])
     if remove:
         editor.apply(requests.RemoveFilters("conv2", [3]), probe)
         of_plain, of_edited = [i for i in range(10) if i != 3], slice(None)

@@ -28,9 +28,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.report import Report, progress_bar
 from benchmarks.steering_models import SMALL, seeded, train_step
-from revacnn_lightning.errors import EditFailed, Refused
+from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Journal, Probe
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal
 
 ROUND = 25  # edits between two replays
 PIXELS = 32
@@ -71,7 +71,7 @@ class Fuzzer:
         generator = torch.Generator().manual_seed(seed)
         self.x = torch.randn(4, 3, PIXELS, PIXELS, generator=generator)
         self.y = torch.randint(10, (4,), generator=generator)
-        self.probe = Probe([partial(self.model, self.x[:2])])
+        self.probe = ForwardProbe([partial(self.model, self.x[:2])])
         self.widths = {n: m.out_channels for n, m in self._convs()}
 
     def _convs(self) -> list[tuple[str, Any]]:
@@ -125,8 +125,10 @@ class Fuzzer:
         version = self.editor.version
         try:
             self.editor.apply(request, self.probe)
-        except (Refused, EditFailed) as error:
-            self.tally.counts["refused" if isinstance(error, Refused) else "rolled back"] += 1
+        except (EditRefusedError, EditFailedError) as error:
+            self.tally.counts[
+                "refused" if isinstance(error, EditRefusedError) else "rolled back"
+            ] += 1
             if not same(before, snapshot(self.model, self.optimizer)):
                 self.tally.errors.append(f"{self.name}: {request} was not taken back: {error}")
             return False

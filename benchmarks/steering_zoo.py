@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from benchmarks.report import Report, progress_bar
 from benchmarks.steering_models import randomised
-from revacnn_lightning.errors import EditFailed, Refused
+from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, EditPlan, Probe
+from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
 
 EXACT = 1e-8
 OUTCOMES = ("exact", "rounding", "mixed", "refused", "rolled back", "wrong")
@@ -149,7 +149,7 @@ class Subject:
         self.name = name
         self.model, x, self.judge = build(name)
         self.editor = Editor(self.model)
-        self.probe = Probe([partial(self.model, x)])
+        self.probe = ForwardProbe([partial(self.model, x)])
         self.before = output(self.model, self.judge)
         tiny = self.judge * (1 + 1e-15 * torch.randn_like(self.judge))
         self.noise = change(output(self.model, tiny), self.before)
@@ -166,8 +166,8 @@ class Subject:
             removal = isinstance(request, requests.RemoveFilters)
             expected = silenced(self.model, plan, self.judge) if removal else self.before
             plan = self.editor.apply(request, self.probe).plan
-        except (Refused, EditFailed) as error:
-            verdict = "refused" if isinstance(error, Refused) else "rolled back"
+        except (EditRefusedError, EditFailedError) as error:
+            verdict = "refused" if isinstance(error, EditRefusedError) else "rolled back"
             self.examples.setdefault(verdict, f"{self.name} {layer}: {error}")
             return verdict
         difference = change(output(self.model, self.judge), expected)

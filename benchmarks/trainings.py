@@ -20,8 +20,8 @@ import torchvision
 from torch import Tensor, nn
 
 from revacnn_lightning import ReVACNN
-from revacnn_lightning.errors import RequestTimeout
-from revacnn_lightning.session import Session
+from revacnn_lightning.errors import RequestTimeoutError
+from revacnn_lightning.runtime.session import Session
 
 __all__ = ["BATCH", "MODELS", "Network", "Ours", "Plain"]
 
@@ -175,7 +175,7 @@ class Ours(Plain):
             self.step()  # answers who asks
             waited_for -= set(select.select(waited_for, [], [], 0)[0])  # it has said something
             if time.monotonic() > deadline:
-                raise RequestTimeout(f"no client has attached within {ATTACH_SECONDS} s")
+                raise RequestTimeoutError(f"no client has attached within {ATTACH_SECONDS} s")
 
     @property
     def session(self) -> Session:

@@ -13,21 +13,21 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from revacnn_lightning.callback import ReVACNN
-    from revacnn_lightning.errors import Refused, RevacnnError
+    from revacnn_lightning.errors import EditRefusedError, RevacnnError
     from revacnn_lightning.protocol.client import Run, attach
     from revacnn_lightning.steering.checkpoint import load_edited
 
 # public name -> the module that holds it
 _HOMES = {
     "ReVACNN": "revacnn_lightning.callback",
-    "Refused": "revacnn_lightning.errors",
+    "EditRefusedError": "revacnn_lightning.errors",
     "RevacnnError": "revacnn_lightning.errors",
     "Run": "revacnn_lightning.protocol.client",
     "attach": "revacnn_lightning.protocol.client",
     "load_edited": "revacnn_lightning.steering.checkpoint",
 }
 
-__all__ = ["ReVACNN", "Refused", "RevacnnError", "Run", "attach", "load_edited"]
+__all__ = ["EditRefusedError", "ReVACNN", "RevacnnError", "Run", "attach", "load_edited"]
 
 
 def __getattr__(name: str) -> Any:

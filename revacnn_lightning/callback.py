@@ -14,11 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from revacnn_lightning.controls import TrainerControls
-from revacnn_lightning.details import Forward
-from revacnn_lightning.errors import Refused
-from revacnn_lightning.inbox import Pending
-from revacnn_lightning.probe import (
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol.requests import Edit
+from revacnn_lightning.runtime.batch import Progress
+from revacnn_lightning.runtime.controls import TrainerControls
+from revacnn_lightning.runtime.layer_details import Forward
+from revacnn_lightning.runtime.request_queue import PendingRequest
+from revacnn_lightning.runtime.sample_forward import (
     SAMPLES,
     UserForward,
     batch_size,
@@ -26,11 +28,16 @@ from revacnn_lightning.probe import (
     forwards_of,
     images_of,
 )
-from revacnn_lightning.progress import Progress
-from revacnn_lightning.protocol.requests import Edit
-from revacnn_lightning.session import Session
-from revacnn_lightning.station import Endpoints
-from revacnn_lightning.steering import Editor, Journal, Probe
+from revacnn_lightning.runtime.server import Endpoints
+from revacnn_lightning.runtime.session import Session
+from revacnn_lightning.runtime.trainer_adapter import (
+    edit_refusal,
+    inspection_refusal,
+    logged_numbers,
+    loss_scale,
+    validation_image,
+)
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal
 from revacnn_lightning.steering.checkpoint import (
     STATE_KEY,
     find_state,
@@ -39,13 +46,6 @@ from revacnn_lightning.steering.checkpoint import (
     state_to_save,
 )
 from revacnn_lightning.telemetry import DEFAULT, STATISTICS, Recorder
-from revacnn_lightning.trainer_facts import (
-    cannot_edit,
-    cannot_look,
-    logged_numbers,
-    loss_scale,
-    validation_image,
-)
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -66,7 +66,7 @@ METRICS_EVERY = 10  # batches; reading a logged metric may wait for the device
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
-def _harmless(hook: Hook) -> Hook:
+def disable_on_error(hook: Hook) -> Hook:
     """A fault of ours is logged and ends the watching; it never stops the training."""
 
     @functools.wraps(hook)
@@ -153,7 +153,7 @@ class ReVACNN(Callback):
         """The connection file while the run can be watched, else None."""
         return None if self._session is None else self._session.file
 
-    def steer(self, edit: Edit, *, dry_run: bool = False) -> Pending:
+    def steer(self, edit: Edit, *, dry_run: bool = False) -> PendingRequest:
         """Ask for an edit from inside the training process: a callback, or another thread.
 
         It is carried out at the next batch boundary; then the returned object has the reply.
@@ -162,7 +162,7 @@ class ReVACNN(Callback):
             Refused: no training is running that could be changed.
         """
         if self._session is None:
-            raise Refused("no training is running; steer while trainer.fit runs")
+            raise EditRefusedError("no training is running; steer while trainer.fit runs")
         return self._session.submit(edit, dry_run=dry_run)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -180,7 +180,7 @@ class ReVACNN(Callback):
         if trainer.is_global_zero:
             self._open(trainer, pl_module)
 
-    @_harmless
+    @disable_on_error
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start to listen, and tell how to watch."""
         self._close()
@@ -193,7 +193,7 @@ class ReVACNN(Callback):
             self._endpoints,
             images=functools.partial(validation_image, trainer),
             forward=self._forward_of_images(pl_module),
-            cannot_look=cannot_look(trainer),
+            inspection_refusal=inspection_refusal(trainer),
         )
         rank_zero_info(
             "ReVACNN: watch this run with `revacnn view`. From another machine: copy "
@@ -201,7 +201,7 @@ class ReVACNN(Callback):
             "`revacnn view --connect` with the copy."
         )
 
-    @_harmless
+    @disable_on_error
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._session is not None:
             self._session.recorder.attach()
@@ -234,7 +234,7 @@ class ReVACNN(Callback):
 
     # ------------------------------------------------------------------ a batch
 
-    @_harmless
+    @disable_on_error
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -244,12 +244,12 @@ class ReVACNN(Callback):
             self._progress(trainer, batch_idx),
             lambda: self._probe(trainer, pl_module, batch, batch_idx),
             may_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-            cannot_edit=cannot_edit(trainer),
+            edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),
             images=lambda: images_of(batch),
         )
 
-    @_harmless
+    @disable_on_error
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -274,7 +274,7 @@ class ReVACNN(Callback):
             images=lambda: images_of(batch),
         )
 
-    @_harmless
+    @disable_on_error
     def on_validation_batch_start(
         self,
         trainer: Trainer,
@@ -296,10 +296,12 @@ class ReVACNN(Callback):
             epochs=max(0, trainer.max_epochs or 0),
         )
 
-    def _probe(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> Probe:
+    def _probe(
+        self, trainer: Trainer, module: LightningModule, batch: Any, index: int
+    ) -> ForwardProbe:
         context = trainer.precision_plugin.train_step_context
         forwards = forwards_of(module, batch, index, context=context, user_forward=self._forward)
-        return Probe(forwards, samples=max(1, min(SAMPLES, batch_size(batch))))
+        return ForwardProbe(forwards, samples=max(1, min(SAMPLES, batch_size(batch))))
 
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
         """Takes a batch of images through the module; None if we do not know how."""

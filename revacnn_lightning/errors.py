@@ -19,13 +19,13 @@ from __future__ import annotations
 
 __all__ = [
     "ConnectionFileError",
-    "EditFailed",
+    "EditFailedError",
+    "EditRefusedError",
     "ProtocolError",
     "ProtocolVersionError",
-    "Refused",
-    "RequestTimeout",
+    "RequestTimeoutError",
     "RevacnnError",
-    "StaleStructure",
+    "StaleStructureError",
     "SteeringError",
 ]
 
@@ -38,15 +38,15 @@ class SteeringError(RevacnnError):
     """A request to change the network was not carried out; the network is as it was before."""
 
 
-class Refused(SteeringError):
+class EditRefusedError(SteeringError):
     """The request cannot be carried out, for the reason given; nothing was touched."""
 
 
-class StaleStructure(Refused):
+class StaleStructureError(EditRefusedError):
     """The request was made for an older structure of the network, so its indices may be wrong."""
 
 
-class EditFailed(SteeringError):
+class EditFailedError(SteeringError):
     """The edit did not pass its verifying forward and was rolled back."""
 
 
@@ -62,5 +62,5 @@ class ConnectionFileError(RevacnnError):
     """There is no run to attach to, or its connection file cannot be used."""
 
 
-class RequestTimeout(RevacnnError):
+class RequestTimeoutError(RevacnnError):
     """The training did not answer a request in time."""

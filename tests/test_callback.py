@@ -17,22 +17,22 @@ import torch
 from torch import nn
 
 from revacnn_lightning import ReVACNN, attach
-from revacnn_lightning.errors import ConnectionFileError, Refused, RequestTimeout
-from revacnn_lightning.inbox import Pending
+from revacnn_lightning.errors import ConnectionFileError, EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot, Status, Structure
 from revacnn_lightning.protocol.requests import (
     AddFilters,
-    Control,
+    ControlRun,
     RemoveFilters,
     SetHyperparameter,
 )
 from revacnn_lightning.protocol.sockets import Subscriber
+from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.telemetry import Recorder
 from tests.small import At, TwoConvs, batches, fit
 from tests.viewer.processes import wait_for
 
 
-class Watcher(pl.Callback):
+class RunObserver(pl.Callback):
     """Attaches to the run from a thread of its own, as another process would, and keeps all."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ def test_an_edit_asked_for_during_validation_waits_for_the_next_training_batch()
         def on_validation_batch_start(self, trainer, *_) -> None:
             if not trainer.sanity_checking and not asked:
                 asked.append(revacnn.steer(AddFilters("conv1")))
-                with pytest.raises(RequestTimeout):
+                with pytest.raises(RequestTimeoutError):
                     asked[0].result()
 
     revacnn = ReVACNN()
@@ -182,7 +182,7 @@ def test_plans_and_commands_are_answered_during_validation_and_leave_no_trace(tm
     options = {"validate": True, "val_check_interval": 6, "default_root_dir": tmp_path}
     fit(plain, **options)
     revacnn = ReVACNN()
-    asked: dict[str, Pending] = {}
+    asked: dict[str, PendingRequest] = {}
     answered: list[set[str]] = []
 
     class AskInValidation(pl.Callback):
@@ -193,7 +193,7 @@ def test_plans_and_commands_are_answered_during_validation_and_leave_no_trace(tm
                 asked["plan"] = revacnn.steer(AddFilters("conv1"), dry_run=True)
                 asked["refused"] = revacnn.steer(RemoveFilters("conv1", [9]), dry_run=True)
                 asked["rate"] = revacnn.steer(SetHyperparameter(0, 0, "lr", 1e-3))
-                asked["checkpoint"] = revacnn.steer(Control("checkpoint"))
+                asked["checkpoint"] = revacnn.steer(ControlRun("checkpoint"))
 
         def on_validation_end(self, trainer, *_) -> None:
             answered.append({name for name, one in asked.items() if one.reply is not None})
@@ -203,7 +203,7 @@ def test_plans_and_commands_are_answered_during_validation_and_leave_no_trace(tm
     assert answered[1] == {"too early", "plan", "refused", "rate"}
     assert answered[2] == {*answered[1], "checkpoint"}
     assert "conv1" in asked["plan"].result().plan.title
-    with pytest.raises(Refused, match="9"):
+    with pytest.raises(EditRefusedError, match="9"):
         asked["refused"].result()
     assert "Saved" in asked["checkpoint"].result().detail
     for name, value in weights(watched).items():
@@ -224,7 +224,7 @@ def test_the_optimizer_object_its_wrappers_and_the_schedule_stay_the_same():
 
 
 def test_an_edit_asked_for_when_nothing_trains_is_refused():
-    with pytest.raises(Refused, match="no training is running"):
+    with pytest.raises(EditRefusedError, match="no training is running"):
         ReVACNN().steer(AddFilters("conv1"))
 
 
@@ -233,7 +233,7 @@ def test_an_edit_still_waiting_when_the_training_ends_is_refused():
     asked: list = []
     ask = At(11, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
     fit(TwoConvs(), [revacnn, ask])
-    with pytest.raises(Refused, match="has ended"):
+    with pytest.raises(EditRefusedError, match="has ended"):
         asked[0].result()
 
 
@@ -258,7 +258,7 @@ def test_bad_requests_are_refused_with_a_reason_and_change_nothing(edit, reason:
     revacnn = ReVACNN()
     asked: list = []
     fit(steered, [revacnn, At(3, lambda *_: asked.append(revacnn.steer(edit)))])
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(EditRefusedError, match=reason):
         asked[0].result()
     for name, value in weights(plain).items():
         assert torch.equal(weights(steered)[name], value)
@@ -268,7 +268,7 @@ def test_bad_requests_are_refused_with_a_reason_and_change_nothing(edit, reason:
 
 
 def test_every_training_batch_is_published_and_no_other():
-    watcher = Watcher()
+    watcher = RunObserver()
     fit(TwoConvs(), [ReVACNN(), watcher], count=40, validate=True)
     snapshots = watcher.of(Snapshot)
     steps = [snapshot.step for snapshot in snapshots]
@@ -301,7 +301,7 @@ def test_the_statistics_are_those_of_the_definition():
                 "loss": loss.detach(),
             }
 
-    watcher = Watcher()
+    watcher = RunObserver()
     # The slow way comes first: what it computes is not part of the batch that is recorded.
     fit(TwoConvs(), [Slow(), ReVACNN(), watcher], count=12, accumulate_grad_batches=3)
     snapshots = watcher.of(Snapshot)
@@ -315,7 +315,7 @@ def test_the_statistics_are_those_of_the_definition():
 
 
 def test_the_structure_names_every_conv_and_follows_an_edit():
-    watcher = Watcher()
+    watcher = RunObserver()
     revacnn = ReVACNN()
     ask = At(6, lambda *_: revacnn.steer(RemoveFilters("conv1", [1])))
     fit(TwoConvs(), [revacnn, watcher, ask], count=20)
@@ -334,7 +334,7 @@ def test_the_structure_names_every_conv_and_follows_an_edit():
 
 
 def test_a_viewer_is_told_which_conv_feeds_which_and_that_the_run_ended():
-    watcher = Watcher()
+    watcher = RunObserver()
     fit(TwoConvs(), [ReVACNN(), watcher], count=20)
     assert watcher.of(Structure)[-1].edges == [(0, 1)]
     assert [status.state for status in watcher.of(Status)][-1] == "finished"
@@ -428,7 +428,7 @@ def test_a_crash_is_told_to_the_viewers(error: Exception, told: str):
     def fail(*_: object) -> None:
         raise error
 
-    watcher = Watcher()
+    watcher = RunObserver()
     with pytest.raises(type(error)):
         fit(TwoConvs(), [ReVACNN(), watcher, At(6, fail)])
     last = watcher.of(Status)[-1]
@@ -473,7 +473,7 @@ def test_a_fault_in_the_last_words_still_leaves_nothing_behind(
 def test_watching_does_not_change_the_training():
     plain, watched = TwoConvs(), TwoConvs()
     fit(plain)
-    fit(watched, [ReVACNN(), Watcher()])
+    fit(watched, [ReVACNN(), RunObserver()])
     for name, value in weights(plain).items():
         assert torch.equal(weights(watched)[name], value)
 

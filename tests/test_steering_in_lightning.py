@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning import ReVACNN
-from revacnn_lightning.errors import Refused
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import Applied
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.small import At, TwoConvs, fit
@@ -159,7 +159,7 @@ def test_the_schedule_goes_on_with_the_same_optimizer():
 def test_manual_optimization_that_cannot_be_run_is_refused_before_anything_is_touched():
     model = ByHandWithoutForward()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(Refused, match="pass ReVACNN\\(forward="):
+    with pytest.raises(EditRefusedError, match="pass ReVACNN\\(forward="):
         run_with(AddFilters("conv1"), model)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

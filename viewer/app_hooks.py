@@ -6,12 +6,8 @@ import sys
 
 from bokeh.server.contexts import ServerContext
 
-from . import server
-from .bokeh_private import (
-    send_changes_together,
-    send_frames_at_once,
-    write_messages_at_once,
-)
+from .bokeh_compat import send_changes_together, send_frames_at_once, write_messages_at_once
+from .runs import app_state as server
 
 # Bokeh sets sys.argv to what follows --args only while this file is executed.
 ARGUMENTS = sys.argv[1:]

@@ -34,10 +34,10 @@ import os
 
 from bokeh.io import curdoc
 
-from .bokeh_private import may_draw
-from .page import Page, assets
-from .palette import PALETTES
-from .server import runs
+from .bokeh_compat import may_draw
+from .rendering.palette import PALETTES
+from .runs.app_state import runs
+from .tab.page import Page, assets
 
 document = curdoc()
 context = document.session_context

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["single_colour"]
+__all__ = ["find_single_color"]
 
 PART = 0.8  # of a kernel's sum of squares that must lie in one colour
 
 
-def single_colour(kernels: np.ndarray, part: float = PART) -> np.ndarray:
+def find_single_color(kernels: np.ndarray, part: float = PART) -> np.ndarray:
     """Which filters of a layer that reads red, green and blue respond to a single colour.
 
     That is so where the kernel varies along colour only, being nearly constant in space, or where

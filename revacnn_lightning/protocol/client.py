@@ -16,24 +16,30 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from revacnn_lightning.errors import ConnectionFileError, Refused, RequestTimeout
+from revacnn_lightning.errors import ConnectionFileError, EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
-    Inspection,
+    FilterInspection,
     Message,
     Planned,
     PlanSummary,
-    RefusedReply,
+    Refused,
     Reply,
     Request,
     Snapshot,
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import Command, Control, Edit, Inspect, RequestBody
+from revacnn_lightning.protocol.requests import (
+    Command,
+    ControlRun,
+    Edit,
+    InspectFilter,
+    RequestBody,
+)
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 
 __all__ = ["Run", "attach"]
@@ -114,7 +120,7 @@ class Run:
 
     def inspect(
         self, layer: str, filter: int, *, image: int | None = None, timeout: float = 60.0
-    ) -> Inspection:
+    ) -> FilterInspection:
         """What a filter looks for, as the training tells it next.
 
         The training images that excite it are gathered from now on, for about ten seconds: ask
@@ -130,11 +136,13 @@ class Run:
         Raises as `ask` does.
         """
         deadline = time.monotonic() + timeout
-        self._await(self.request(Inspect(layer, filter, image), version=self._version()), timeout)
+        self._await(
+            self.request(InspectFilter(layer, filter, image), version=self._version()), timeout
+        )
         while time.monotonic() < deadline:
             messages, found = self._receive(), None
             for message in messages:
-                if isinstance(message, Inspection):
+                if isinstance(message, FilterInspection):
                     mine = (message.layer, message.filter, message.image_index)
                     found = message if mine == (layer, filter, image) else found
             self._put_aside += [message for message in messages if message is not found]
@@ -142,7 +150,7 @@ class Run:
                 return found
             del self._put_aside[:-1024]
             time.sleep(POLL_SECONDS)
-        raise RequestTimeout(
+        raise RequestTimeoutError(
             f"no batch of run {self.connection.run} has ended within {timeout:g} s; it may be "
             "validating, paused or gone"
         )
@@ -210,7 +218,7 @@ class Run:
 
     def _greet(self) -> None:
         self._greeted = time.monotonic()
-        self.request(Control("hello"))
+        self.request(ControlRun("hello"))
 
     def _take_structure(self, structure: Structure) -> None:
         known = self.structure
@@ -235,13 +243,13 @@ class Run:
                     answer = message
                 else:
                     self._put_aside.append(message)
-            if isinstance(answer, RefusedReply):
-                raise Refused(answer.reason)
+            if isinstance(answer, Refused):
+                raise EditRefusedError(answer.reason)
             if answer is not None:
                 return answer
             del self._put_aside[:-1024]  # nobody polls: keep the newest
             time.sleep(POLL_SECONDS)
-        raise RequestTimeout(
+        raise RequestTimeoutError(
             f"no answer from run {self.connection.run} within {timeout:g} s; it may be validating, "
             "paused or gone, and may still carry out the request later"
         )
@@ -267,7 +275,7 @@ def attach(connection: Connection | str | Path | None = None, *, timeout: float 
     while run.structure is None:
         if time.monotonic() > deadline:
             run.close()
-            raise RequestTimeout(
+            raise RequestTimeoutError(
                 f"the training behind {connection.requests} did not answer within {timeout:g} s; "
                 "if it runs on another machine, forward its ports first"
             )

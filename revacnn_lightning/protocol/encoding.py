@@ -20,12 +20,12 @@ from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol.messages import (
     PROTOCOL_VERSION,
     Applied,
-    Detail,
     Done,
-    Inspection,
+    FilterInspection,
+    LayerDetail,
     Message,
     Planned,
-    RefusedReply,
+    Refused,
     Request,
     Snapshot,
     Status,
@@ -43,14 +43,14 @@ MAX_FRAMES = 64
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,
     b"snapshot": Snapshot,
-    b"detail": Detail,
-    b"inspection": Inspection,
+    b"detail": LayerDetail,
+    b"inspection": FilterInspection,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,
     b"applied": Applied,
     b"done": Done,
-    b"refused": RefusedReply,
+    b"refused": Refused,
 }
 _TOPICS = {cls: topic for topic, cls in _TYPES.items()}
 

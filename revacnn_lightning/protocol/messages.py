@@ -12,23 +12,23 @@ from revacnn_lightning.protocol.requests import RequestBody, Slices
 __all__ = [
     "PROTOCOL_VERSION",
     "Applied",
-    "Detail",
     "Done",
+    "FilterInspection",
     "FilterSet",
-    "Find",
-    "Inspection",
+    "FilterView",
     "Layer",
+    "LayerDetail",
     "Message",
     "ParameterGroup",
     "PlanSummary",
     "Planned",
-    "RefusedReply",
+    "Refused",
     "Reply",
     "Request",
     "Snapshot",
     "Status",
     "Structure",
-    "View",
+    "TopImage",
 ]
 
 # Raised when an old reader could misunderstand a new message. New fields with defaults, new
@@ -97,7 +97,7 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     nonfinite: bool = False  # inf or NaN among the gradients of this batch
 
 
-class View(Struct, frozen=True):
+class FilterView(Struct, frozen=True):
     """One way of looking at the filters of a layer.
 
     ``features`` (C, d), d <= 64: a fixed random projection of what is looked at, for embeddings;
@@ -109,24 +109,24 @@ class View(Struct, frozen=True):
     images: np.ndarray
 
 
-class Detail(Struct, frozen=True, tag="detail"):
+class LayerDetail(Struct, frozen=True, tag="detail"):
     """An opened layer. Rows in the order of the filters of structure ``version``."""
 
     run: str
     version: int
     step: int
     layer: str
-    coefficients: View
-    gradients: View
-    activations: View
-    activation_gradients: View
+    coefficients: FilterView
+    gradients: FilterView
+    activations: FilterView
+    activation_gradients: FilterView
     image: np.ndarray  # the input image, (channels, H, W)
     image_index: int | None = None  # into the validation data; None: first of the batch
     label: str = ""
     slices: Slices = "strongest"  # that the images of coefficients and gradients show
 
 
-class Find(Struct, frozen=True):
+class TopImage(Struct, frozen=True):
     """A training image that excites a filter.
 
     ``crop`` uint8 (1 or 3, h, w): what the unit that responds most sees of the image, scaled to
@@ -141,13 +141,13 @@ class Find(Struct, frozen=True):
     step: int
 
 
-class Inspection(Struct, frozen=True, tag="inspection"):
+class FilterInspection(Struct, frozen=True, tag="inspection"):
     """What a filter looks for; ``filter`` is its index in structure ``version``.
 
     ``finds``: the training images of recent batches that excite it most, the strongest first, nine
     at most; ``finds_refused``: what is to be said of them, why there are none or not cropped.
 
-    ``image`` is the shown one as in `Detail`, and ``size`` that of the original. The strongest
+    ``image`` is the shown one as in `LayerDetail`, and ``size`` that of the original. The strongest
     ``response`` to it comes from what lies in ``box`` of the original. ``deconvolution`` and
     ``guided`` (channels, h, w) tell of these pixels how they excite the filter, float16 of at most
     1 in magnitude; of shape (0,) where that cannot be told, for the reason ``refused``.
@@ -161,9 +161,12 @@ class Inspection(Struct, frozen=True, tag="inspection"):
     image: np.ndarray
     deconvolution: np.ndarray
     guided: np.ndarray
-    finds: list[Find] = field(default_factory=list)
-    finds_refused: str = ""
-    sees: tuple[int, int] = (0, 0)  # height and width of the receptive field; (0, 0): not known
+    top_images: list[TopImage] = field(default_factory=list)
+    top_images_refused: str = ""
+    receptive_field: tuple[int, int] = (
+        0,
+        0,
+    )  # height and width of the receptive field; (0, 0): not known
     response: float | None = None
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     size: tuple[int, int] = (0, 0)
@@ -250,7 +253,7 @@ class Done(Struct, frozen=True, tag="done"):
     detail: str = ""  # "Saved revacnn/step=120.ckpt"
 
 
-class RefusedReply(Struct, frozen=True, tag="refused"):
+class Refused(Struct, frozen=True, tag="refused"):
     """The request was not carried out, nothing was changed."""
 
     id: str
@@ -258,5 +261,5 @@ class RefusedReply(Struct, frozen=True, tag="refused"):
     version: int = -1  # the structure version now; -1 if unknown
 
 
-Reply = Planned | Applied | Done | RefusedReply
-Message = Structure | Snapshot | Detail | Inspection | Status | Request | Reply
+Reply = Planned | Applied | Done | Refused
+Message = Structure | Snapshot | LayerDetail | FilterInspection | Status | Request | Reply

@@ -13,11 +13,12 @@ from msgspec import Struct
 __all__ = [
     "AddFilters",
     "Command",
-    "Control",
+    "ControlRun",
     "Edit",
     "Freeze",
     "InsertLayer",
-    "Inspect",
+    "InspectFilter",
+    "InspectLayer",
     "MergeFilters",
     "Reinitialize",
     "RemoveFilters",
@@ -28,7 +29,6 @@ __all__ = [
     "Slices",
     "Undo",
     "Unfreeze",
-    "Watch",
 ]
 
 Slices = Literal["strongest", "mean"]  # of a filter: that of its strongest input, or their mean
@@ -112,7 +112,7 @@ class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     count: int = 1
 
 
-class Control(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Steer the run rather than the network.
 
     ``hello``: send the current structure and status. ``pause``, ``resume``: hold before the next
@@ -135,7 +135,7 @@ class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
     value: float
 
 
-class Watch(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the details of a layer (`messages.Detail`) for the next few seconds.
 
     A viewer repeats this while it shows the layer; the interest expires when the viewer does.
@@ -152,7 +152,7 @@ class Watch(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     slices: Slices = "strongest"
 
 
-class Inspect(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send what a filter looks for (`messages.Inspection`) for the next few seconds.
 
     A viewer repeats this while it shows the filter; the interest expires when the viewer does.
@@ -177,5 +177,5 @@ Edit = (
     | MergeFilters
     | Undo
 )
-Command = Control | SetHyperparameter | Watch | Inspect
+Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter
 RequestBody = Edit | Command

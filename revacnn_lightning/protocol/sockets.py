@@ -22,7 +22,7 @@ import zmq
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.encoding import decode, encode, request_id
-from revacnn_lightning.protocol.messages import Message, RefusedReply, Request
+from revacnn_lightning.protocol.messages import Message, Refused, Request
 
 __all__ = ["Keys", "Publisher", "RequestServer", "Requester", "Subscriber"]
 
@@ -179,7 +179,7 @@ class RequestServer(_Socket):
                     raise ProtocolError("expected a request")
             except ProtocolError as error:
                 log.warning("Refused a request that cannot be understood: %s", error)
-                self.reply(client, RefusedReply(id=request_id(frames), reason=str(error)))
+                self.reply(client, Refused(id=request_id(frames), reason=str(error)))
                 continue
             yield client, message
 

@@ -25,9 +25,9 @@ From a request to an edited network, file by file::
 
 from __future__ import annotations
 
-from revacnn_lightning.steering.editor import Editor, Outcome
+from revacnn_lightning.steering.editor import AppliedEdit, Editor
 from revacnn_lightning.steering.journal import Journal
-from revacnn_lightning.steering.plan import EditPlan
-from revacnn_lightning.steering.probe import Probe
+from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe
 
-__all__ = ["EditPlan", "Editor", "Journal", "Outcome", "Probe"]
+__all__ = ["AppliedEdit", "EditPlan", "Editor", "ForwardProbe", "Journal"]

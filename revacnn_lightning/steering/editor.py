@@ -17,23 +17,30 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.errors import EditFailed, Refused, StaleStructure
+from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStructureError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import planners, verify
-from revacnn_lightning.steering.channels import Channels
-from revacnn_lightning.steering.filters import FilterIds
-from revacnn_lightning.steering.freezing import Freezer
-from revacnn_lightning.steering.journal import Journal, Taken, perform, unperform
-from revacnn_lightning.steering.macs import macs_of
-from revacnn_lightning.steering.plan import EditPlan
-from revacnn_lightning.steering.probe import ForwardRaised, Probe, evaluate, relative_change, trace
-from revacnn_lightning.steering.transaction import Transaction
+from revacnn_lightning.steering import planning as planners
+from revacnn_lightning.steering.execution import verify
+from revacnn_lightning.steering.execution.freezing import Freezer
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.filter_ids import FilterIds
+from revacnn_lightning.steering.journal import Journal, UndoRecord, perform, revert
+from revacnn_lightning.steering.planning.macs import macs_of
+from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.forward_probe import (
+    ForwardFailedError,
+    ForwardProbe,
+    evaluate,
+    relative_change,
+    trace,
+)
 
-__all__ = ["Editor", "Outcome"]
+__all__ = ["AppliedEdit", "Editor"]
 
 
 @dataclass
-class Outcome:
+class AppliedEdit:
     """An edit that was applied.
 
     ``output_change`` is the relative change of the model's output on the verifying batch.
@@ -65,7 +72,7 @@ class Editor:
             self._filters.apply(entry.plan)
         self._freezer = Freezer(model, self._filters)
         self.optimizers = list(optimizers)
-        self._channels: Channels | None = None
+        self._channels: ChannelGroups | None = None
         self._traced_version = -1
         self._busy = False
 
@@ -103,7 +110,7 @@ class Editor:
         """Whether `channels` is known of the network as it is now: planning takes no forward."""
         return self._channels is not None and self._traced_version == self.version
 
-    def channels(self, probe: Probe) -> Channels:
+    def channels(self, probe: ForwardProbe) -> ChannelGroups:
         """What belongs with what, traced with the probe's forwards once per version.
 
         Raises:
@@ -112,23 +119,25 @@ class Editor:
         if self._channels is None or not self.is_traced:
             try:
                 self._channels = trace(self.model, probe)
-            except ForwardRaised as error:
-                raise Refused(f"{error}; nothing was changed") from error
+            except ForwardFailedError as error:
+                raise EditRefusedError(f"{error}; nothing was changed") from error
             self._traced_version = self.version
         return self._channels
 
-    def edges(self, probe: Probe) -> list[tuple[str, str]]:
+    def edges(self, probe: ForwardProbe) -> list[tuple[str, str]]:
         """(conv, conv) pairs: the filters of the first feed the second."""
         return list(self.channels(probe).edges)
 
-    def refusals(self, probe: Probe) -> dict[str, str]:
+    def refusals(self, probe: ForwardProbe) -> dict[str, str]:
         """Conv -> why no filter can be added or removed there. Editable convs are absent."""
         channels = self.channels(probe)
         convs = [*channels.filters, *channels.untraced, *channels.unlabelled]
         reasons = {layer: planners.filters.refusal(channels, layer) for layer in convs}
         return {layer: reason for layer, reason in reasons.items() if reason}
 
-    def plan(self, request: requests.Edit, probe: Probe, version: int | None = None) -> EditPlan:
+    def plan(
+        self, request: requests.Edit, probe: ForwardProbe, version: int | None = None
+    ) -> EditPlan:
         """What the request would do. Touches nothing.
 
         Raises:
@@ -136,7 +145,7 @@ class Editor:
             Refused: it cannot be done; the message says why.
         """
         if version is not None and version != self.version:
-            raise StaleStructure(
+            raise StaleStructureError(
                 f"the request was made for structure {version}, the network is at "
                 f"{self.version}; look again and repeat it"
             )
@@ -147,12 +156,14 @@ class Editor:
         )
         return planners.make_plan(context, request)
 
-    def _plan_undo(self, request: requests.Undo, probe: Probe) -> EditPlan:
+    def _plan_undo(self, request: requests.Undo, probe: ForwardProbe) -> EditPlan:
         possible = self.journal.undoable
         if request.count < 1:
-            raise Refused(f"the number of edits to undo is {request.count}; it must be at least 1")
+            raise EditRefusedError(
+                f"the number of edits to undo is {request.count}; it must be at least 1"
+            )
         if request.count > possible:
-            raise Refused(f"{request.count} edits cannot be undone; {possible} can")
+            raise EditRefusedError(f"{request.count} edits cannot be undone; {possible} can")
         entries = self.journal.entries[-request.count :]
         now = sum(p.numel() for p in self.model.parameters())
         then = now - sum(e.plan.parameters_after - e.plan.parameters_before for e in entries)
@@ -171,7 +182,9 @@ class Editor:
 
     # ---------------------------------------------------------------- changing
 
-    def apply(self, request: requests.Edit, probe: Probe, version: int | None = None) -> Outcome:
+    def apply(
+        self, request: requests.Edit, probe: ForwardProbe, version: int | None = None
+    ) -> AppliedEdit:
         """Carry the request out, verified, or not at all.
 
         Raises:
@@ -184,12 +197,12 @@ class Editor:
             with Transaction() as tx:
                 try:
                     done = self._carry_out(tx, plan, probe)
-                except ForwardRaised as error:
-                    raise EditFailed(f"{error} after the edit; it was taken back") from error
+                except ForwardFailedError as error:
+                    raise EditFailedError(f"{error} after the edit; it was taken back") from error
             self._commit(done)
-        return Outcome(done.plan, done.change, perf_counter() - start)
+        return AppliedEdit(done.plan, done.change, perf_counter() - start)
 
-    def _carry_out(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+    def _carry_out(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> _Done:
         if isinstance(plan.request, requests.Undo):
             return self._undo(tx, plan, probe)
         if plan.tensors:
@@ -198,7 +211,7 @@ class Editor:
             return self._change_layers(tx, plan, probe)
         if plan.values:
             return self._change_values(tx, plan, probe)
-        return _Done(plan, Taken(), 0.0, self.channels(probe))  # freezing touches no tensor
+        return _Done(plan, UndoRecord(), 0.0, self.channels(probe))  # freezing touches no tensor
 
     def _commit(self, done: _Done) -> None:
         """Write down what passed. From here on nothing fails."""
@@ -219,7 +232,9 @@ class Editor:
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         if self._busy:
-            raise Refused("another edit is being applied; repeat the request when it is done")
+            raise EditRefusedError(
+                "another edit is being applied; repeat the request when it is done"
+            )
         self._busy = True
         try:
             yield
@@ -232,26 +247,26 @@ class Editor:
 
     # ---------------------------------------------------------------- the kinds of edits
 
-    def _resize(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+    def _resize(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> _Done:
         """Perform a plan of values and sizes, settle its placement, and verify it."""
         before = self.channels(probe)
         was = evaluate(self.model, probe)
         expected = verify.expected(tx, self.model, plan, probe, was, self._generator())
         start = tx.size
         taken = perform(tx, self.model, plan, self.optimizers, self._generator())
-        after = trace(self.model, probe, verify.fresh_rows(plan))
+        after = trace(self.model, probe, verify.random_rows(plan))
         settled = verify.settled(before, after, plan)
         if settled is not plan:
             tx.rollback(keep=start)
             plan = settled
             taken = perform(tx, self.model, plan, self.optimizers, self._generator())
-        after = verify.bring_to_life(tx, self.model, plan, probe, after, self._generator())
+        after = verify.redraw_silent_filters(tx, self.model, plan, probe, after, self._generator())
         now = evaluate(self.model, probe)
         if not verify.is_mixed(before, plan):
             verify.check(tx, self.model, probe, now, expected, after.epsilon)
         return _Done(plan, taken, relative_change(now, was), after)
 
-    def _change_layers(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+    def _change_layers(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> _Done:
         """Insert a block, which keeps the function, or take a layer out, which does not."""
         was = evaluate(self.model, probe)
         taken = perform(tx, self.model, plan, self.optimizers, self._generator())
@@ -264,21 +279,21 @@ class Editor:
         plan.norms = {n: sorted(after.norm_after.get(n, ())) for n in self._filters.frozen}
         return _Done(plan, taken, relative_change(now, was), after)
 
-    def _change_values(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+    def _change_values(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> _Done:
         was = evaluate(self.model, probe)
         taken = perform(tx, self.model, plan, self.optimizers, self._generator())
         now = evaluate(self.model, probe)
         verify.check_shapes(now, was)
         return _Done(plan, taken, relative_change(now, was), self.channels(probe))
 
-    def _undo(self, tx: Transaction, plan: EditPlan, probe: Probe) -> _Done:
+    def _undo(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> _Done:
         assert isinstance(plan.request, requests.Undo)
         count = plan.request.count
         known = self.journal.entries[-count].taken
         was = evaluate(self.model, probe)
         for entry in reversed(self.journal.entries[-count:]):
             assert entry.taken is not None
-            unperform(tx, self.model, entry.plan, self.optimizers, entry.taken)
+            revert(tx, self.model, entry.plan, self.optimizers, entry.taken)
         now = evaluate(self.model, probe)
         verify.check_shapes(now, was)
         after = known.channels if known is not None else None
@@ -292,9 +307,9 @@ class _Done:
     """An edit that was performed and has passed. ``taken`` is None for an undo."""
 
     plan: EditPlan
-    taken: Taken | None
+    taken: UndoRecord | None
     change: float
-    channels: Channels
+    channels: ChannelGroups
     undone: int = 0
 
 

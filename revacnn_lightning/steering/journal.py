@@ -16,14 +16,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.steering import surgery
-from revacnn_lightning.steering.channels import Channels
-from revacnn_lightning.steering.layers import change_layer, unchange_layer
-from revacnn_lightning.steering.plan import EditPlan
-from revacnn_lightning.steering.surgery import Record
-from revacnn_lightning.steering.transaction import Transaction
+from revacnn_lightning.steering.execution import tensor_edits as surgery
+from revacnn_lightning.steering.execution.layer_edits import change_layer, revert_layer_change
+from revacnn_lightning.steering.execution.tensor_edits import Record
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["Entry", "Journal", "Taken", "perform", "script", "text", "unperform"]
+__all__ = ["Journal", "JournalEntry", "UndoRecord", "perform", "script", "text", "revert"]
 
 FORMAT = 1
 # How many of the newest edits can be undone. Each costs the memory of what it removed.
@@ -31,7 +31,7 @@ UNDOABLE = 32
 
 
 @dataclass
-class Taken:
+class UndoRecord:
     """What an edit took away: one record per change, in the plan's order, and removed layers.
 
     The layers are objects of this process; in another one, `Journal.replay` finds them again.
@@ -40,15 +40,15 @@ class Taken:
     records: list[Record] = field(default_factory=list)
     layers: dict[str, nn.Module] = field(default_factory=dict)
     # what was known of the structure before the edit; kept of the newest edit only
-    channels: Channels | None = None
+    channels: ChannelGroups | None = None
 
 
 @dataclass
-class Entry:
+class JournalEntry:
     """One edit that was applied. ``taken`` is None once it is too old to be undone."""
 
     plan: EditPlan
-    taken: Taken | None
+    taken: UndoRecord | None
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Journal:
     ``version`` counts every edit and every undo, so it only ever grows.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[JournalEntry] = field(default_factory=list)
     version: int = 0
 
     @property
@@ -71,10 +71,10 @@ class Journal:
             count += 1
         return count
 
-    def append(self, plan: EditPlan, taken: Taken) -> None:
+    def append(self, plan: EditPlan, taken: UndoRecord) -> None:
         if self.entries and self.entries[-1].taken is not None:
             self.entries[-1].taken.channels = None
-        self.entries.append(Entry(plan, taken))
+        self.entries.append(JournalEntry(plan, taken))
         self.version += 1
         for old in self.entries[:-UNDOABLE]:
             old.taken = None
@@ -106,7 +106,7 @@ class Journal:
             plans = [msgspec.convert(plan, EditPlan) for plan in data["plans"]]
             kept = data.get("records") or [None] * len(plans)
             entries = [
-                Entry(plan, None if records is None else Taken(records))
+                JournalEntry(plan, None if records is None else UndoRecord(records))
                 for plan, records in zip(plans, kept, strict=True)
             ]
             return cls(entries, data["version"])
@@ -139,9 +139,9 @@ def perform(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
-) -> Taken:
+) -> UndoRecord:
     """Do everything a plan says, in its order, but freezing, which touches no tensor."""
-    taken = Taken()
+    taken = UndoRecord()
     for value in plan.values:
         taken.records.append(surgery.change_values(tx, model, value, optimizers, generator))
     for edit in plan.tensors:
@@ -156,22 +156,22 @@ def perform(
     return taken
 
 
-def unperform(
+def revert(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
-    taken: Taken,
+    taken: UndoRecord,
 ) -> None:
     """Undo everything a plan did, newest first."""
     records = iter(reversed(taken.records))
     for layer in reversed(plan.layers):
         removed = taken.layers.get(layer.host)
-        unchange_layer(tx, model, layer, optimizers, next(records), removed)
+        revert_layer_change(tx, model, layer, optimizers, next(records), removed)
     for size in reversed(plan.attributes):
         surgery.set_size(tx, model, size, undo=True)
     for edit in reversed(plan.tensors):
-        surgery.unresize(tx, model, edit, optimizers, next(records))
+        surgery.revert_resize(tx, model, edit, optimizers, next(records))
     for value in reversed(plan.values):
         surgery.restore_values(tx, model, value, optimizers, next(records))
 

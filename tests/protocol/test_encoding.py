@@ -18,20 +18,20 @@ MESSAGES = [
     messages.Structure("run", 1, 10, "Net", [LAYER], edges=[(0, 0)]),
     messages.Status("run", "training", 10, 1, 1.5),
     messages.Request("id", requests.RemoveFilters("conv1", [1]), version=1),
-    messages.Request("id", requests.Control("hello")),
+    messages.Request("id", requests.ControlRun("hello")),
     messages.Planned("id", PLAN),
     messages.Applied("id", 10, 2, PLAN, output_change=0.0),
     messages.Done("id", "Paused"),
-    messages.RefusedReply("id", "no", 1),
+    messages.Refused("id", "no", 1),
 ]
 
 
-INSPECTION = messages.Inspection(
+INSPECTION = messages.FilterInspection(
     "run", 1, 10, "conv1", 0,
     image=np.ones((1, 4, 4), np.float16),
     deconvolution=np.full((1, 2, 2), 0.5, np.float16),
     guided=np.zeros(0, np.float16),
-    finds=[messages.Find(np.ones((1, 2, 3), np.uint8), (0, 1, 2, 4), (8, 8), 2.5, 9)],
+    top_images=[messages.TopImage(np.ones((1, 2, 3), np.uint8), (0, 1, 2, 4), (8, 8), 2.5, 9)],
     box=(0, 0, 2, 2),
     refused="no captum",
 )  # fmt: skip
@@ -69,10 +69,10 @@ def test_decode_is_the_inverse_of_encode(message: messages.Message):
 def test_an_inspection_travels_with_its_pixels_as_bytes():
     frames = sent(INSPECTION)
     arrived = decode(frames)
-    assert isinstance(arrived, messages.Inspection)
-    [find] = arrived.finds
+    assert isinstance(arrived, messages.FilterInspection)
+    [find] = arrived.top_images
     assert find.crop.dtype == np.uint8
-    np.testing.assert_array_equal(find.crop, INSPECTION.finds[0].crop)
+    np.testing.assert_array_equal(find.crop, INSPECTION.top_images[0].crop)
     np.testing.assert_array_equal(arrived.deconvolution, INSPECTION.deconvolution)
     assert arrived.deconvolution.dtype == np.float16
     assert (find.box, arrived.box, arrived.refused) == ((0, 1, 2, 4), (0, 0, 2, 2), "no captum")

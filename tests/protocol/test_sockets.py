@@ -17,19 +17,13 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     PlanSummary,
-    RefusedReply,
+    Refused,
     Request,
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.requests import AddFilters, Control, Undo
-from revacnn_lightning.protocol.sockets import (
-    Keys,
-    Publisher,
-    Requester,
-    RequestServer,
-    Subscriber,
-)
+from revacnn_lightning.protocol.requests import AddFilters, ControlRun, Undo
+from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
 from tests.protocol.test_encoding import snapshot
 
 STATUS = Status("run", "training", 1, 0, 0.0)
@@ -112,8 +106,8 @@ def test_a_request_is_answered_to_who_asked(server: RequestServer, requester: Re
     requester.send(Request("mine", Undo()))
     [(client, request)] = until(lambda: list(server.drain()))
     assert request == Request("mine", Undo())
-    server.reply(client, RefusedReply("mine", "because"))
-    assert until(lambda: list(requester.poll())) == [RefusedReply("mine", "because")]
+    server.reply(client, Refused("mine", "because"))
+    assert until(lambda: list(requester.poll())) == [Refused("mine", "because")]
 
 
 def test_a_reply_to_a_client_that_left_is_dropped(server: RequestServer, requester: Requester):
@@ -121,7 +115,7 @@ def test_a_reply_to_a_client_that_left_is_dropped(server: RequestServer, request
     [(client, _)] = until(lambda: list(server.drain()))
     requester.close()
     time.sleep(0.1)
-    server.reply(client, RefusedReply("mine", "because"))
+    server.reply(client, Refused("mine", "because"))
 
 
 def test_malformed_requests_are_refused_by_name(server: RequestServer, requester: Requester):
@@ -142,7 +136,7 @@ def test_malformed_requests_are_refused_by_name(server: RequestServer, requester
 
 def test_a_flood_of_requests_is_taken_in_portions(server: RequestServer, requester: Requester):
     for index in range(100):
-        requester.send(Request(str(index), Control("hello")))
+        requester.send(Request(str(index), ControlRun("hello")))
     time.sleep(0.5)  # so that more than a portion waits
     portions = []
     until(lambda: (portions.append(len(list(server.drain()))), sum(portions) == 100)[1])
@@ -210,7 +204,7 @@ def test_a_structure_that_was_missed_is_asked_for_again(
     values = np.zeros((1, 2), np.float32)
     until(lambda: (publisher.publish(snapshot(values)), run.poll())[1])
     [(_, request), *_] = until(lambda: list(server.drain()))
-    assert request.body == Control("hello")
+    assert request.body == ControlRun("hello")
     run.close()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 
 def conv_bn(inputs: int, outputs: int, **kwargs: int) -> nn.Sequential:
@@ -143,12 +143,12 @@ def images(count: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, 8, 8, generator=generator, dtype=torch.float64)
 
 
-def probe_of(model: nn.Module, x: Tensor | None = None) -> Probe:
+def probe_of(model: nn.Module, x: Tensor | None = None) -> ForwardProbe:
     batch = images() if x is None else x
-    return Probe([lambda: model(batch)])
+    return ForwardProbe([lambda: model(batch)])
 
 
-def editor_of(kind: type[nn.Module], **optimizer: object) -> tuple[nn.Module, Editor, Probe]:
+def editor_of(kind: type[nn.Module], **optimizer: object) -> tuple[nn.Module, Editor, ForwardProbe]:
     model = build(kind)
     chosen = torch.optim.Adam(model.parameters(), lr=1e-3)
     return model, Editor(model, [chosen]), probe_of(model)

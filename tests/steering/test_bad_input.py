@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revacnn_lightning.errors import EditFailed, Refused, StaleStructure, SteeringError
+from revacnn_lightning.errors import (
+    EditFailedError,
+    EditRefusedError,
+    StaleStructureError,
+    SteeringError,
+)
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.steering import Editor, ForwardProbe
 from tests.steering import nets
 
 BAD = {
@@ -52,7 +57,7 @@ def test_refused_with_a_reason_and_untouched(name: str) -> None:
     nets.step(model, optimizer)
     before = nets.checksum(model, optimizer, journal=editor.journal)
     for attempt in (editor.plan, editor.apply):
-        with pytest.raises(Refused, match=reason):
+        with pytest.raises(EditRefusedError, match=reason):
             attempt(request, probe)
     assert nets.checksum(model, optimizer, journal=editor.journal) == before
     assert editor.version == 0
@@ -62,7 +67,7 @@ def test_the_last_filter() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.RemoveFilters("conv1", [0, 1, 2, 3, 4]), probe)
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
-    with pytest.raises(Refused):
+    with pytest.raises(EditRefusedError):
         editor.apply(requests.RemoveFilters("conv1", [0]), probe)
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
 
@@ -72,7 +77,7 @@ def test_an_older_structure() -> None:
     editor.apply(requests.RemoveFilters("conv1", [0]), probe, version=0)
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
     for attempt in (editor.plan, editor.apply):
-        with pytest.raises(StaleStructure, match="structure 0"):
+        with pytest.raises(StaleStructureError, match="structure 0"):
             attempt(requests.RemoveFilters("conv1", [0]), probe, version=0)
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
 
@@ -83,12 +88,12 @@ def test_while_another_is_being_applied() -> None:
 
     def forward() -> torch.Tensor:
         if not caught:
-            with pytest.raises(Refused, match="another edit") as refused:
+            with pytest.raises(EditRefusedError, match="another edit") as refused:
                 editor.apply(requests.RemoveFilters("conv2", [0]), probe)
             caught.append(refused.value)
         return model(nets.images())
 
-    probe = Probe([forward])
+    probe = ForwardProbe([forward])
     editor.apply(requests.RemoveFilters("conv1", [0]), probe)
     assert caught
     assert editor.version == 1
@@ -102,8 +107,8 @@ def test_a_forward_that_raises() -> None:
         raise ZeroDivisionError("no batch")
 
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
-    with pytest.raises(Refused, match="ZeroDivisionError: no batch"):
-        editor.apply(requests.RemoveFilters("conv1", [0]), Probe([broken]))
+    with pytest.raises(EditRefusedError, match="ZeroDivisionError: no batch"):
+        editor.apply(requests.RemoveFilters("conv1", [0]), ForwardProbe([broken]))
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
 
 
@@ -140,7 +145,7 @@ def test_a_forward_that_raises_in_the_middle(request_: requests.Edit, good: int)
 
     failure = ""
     try:
-        editor.apply(request_, Probe([tired]))
+        editor.apply(request_, ForwardProbe([tired]))
     except SteeringError as error:
         failure = str(error)
     if calls < good:  # the edit needs fewer forwards than this
@@ -171,6 +176,6 @@ def test_a_size_that_stays_is_found_out_by_the_forward() -> None:
     x = torch.randn(2, 3, 8, 8)
     editor = Editor(model, [torch.optim.SGD(model.parameters(), lr=0.1)])
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
-    with pytest.raises(EditFailed, match="RuntimeError"):
-        editor.apply(requests.AddFilters("conv1"), Probe([lambda: model(x)]))
+    with pytest.raises(EditFailedError, match="RuntimeError"):
+        editor.apply(requests.AddFilters("conv1"), ForwardProbe([lambda: model(x)]))
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.errors import Refused
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Probe
+from revacnn_lightning.steering import Editor, ForwardProbe
 from tests.steering import nets
 
 CASES = [
@@ -149,7 +149,7 @@ def test_a_filter_without_life_is_drawn_again() -> None:
         x = torch.full((1, 3, 1, 1), 1.0)  # one pixel: about half of all filters are silent on it
         editor = Editor(model)
         editor.journal.version = seed  # another draw each time
-        probe = Probe([partial(model, x)])
+        probe = ForwardProbe([partial(model, x)])
         plan = editor.apply(requests.AddFilters("conv1"), probe).plan
         assert not plan.notes
         assert (model.conv1(x) > 0)[0, -1].all()
@@ -169,7 +169,7 @@ def test_refusals_name_the_reason() -> None:
     refusals = editor.refusals(probe)
     assert set(refusals) == {"aux"}
     assert "output" in refusals["aux"]
-    with pytest.raises(Refused, match="output"):
+    with pytest.raises(EditRefusedError, match="output"):
         editor.apply(requests.AddFilters("aux"), probe)
 
 

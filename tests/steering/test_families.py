@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from benchmarks import steering_fuzz
 from benchmarks.steering_models import SMALL, randomised, seeded, train_step
-from revacnn_lightning.errors import Refused
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, EditPlan, Probe
+from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
 
 PIXELS = 32
 
 
-def subject(name: str) -> tuple[nn.Module, Editor, Probe, Tensor]:
+def subject(name: str) -> tuple[nn.Module, Editor, ForwardProbe, Tensor]:
     model = seeded(SMALL[name], 0).double()
     x = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
     randomised(model, x)
     unseen = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
-    return model, Editor(model), Probe([partial(model, x)]), unseen
+    return model, Editor(model), ForwardProbe([partial(model, x)]), unseen
 
 
 def evaluated(model: nn.Module, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def test_a_filter_removed_and_one_added(name: str) -> None:
         ):
             try:
                 plan = editor.plan(request, probe)
-            except Refused as error:
+            except EditRefusedError as error:
                 reasons.append(str(error))
                 continue
             removal = isinstance(request, requests.RemoveFilters)
@@ -93,7 +93,7 @@ def test_auxiliary_heads_are_edited_along() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     x, y = torch.randn(2, 3, 64, 64), torch.tensor([1, 2])
     editor = Editor(model, [optimizer])
-    probe = Probe([partial(model, x)])
+    probe = ForwardProbe([partial(model, x)])
     plan = editor.apply(requests.RemoveFilters("inception4a.branch1.conv", [3]), probe).plan
     assert "aux1.conv.conv.weight" in {edit.tensor for edit in plan.tensors}
     editor.apply(requests.AddFilters("aux2.conv.conv"), probe)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.errors import Refused
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, Journal
 from tests.steering import nets
@@ -128,7 +128,7 @@ def test_twenty_edits_one_by_one_and_at_once() -> None:
         editor.apply(requests.Undo(), probe)
     assert nets.checksum(model, *editor.optimizers) == before
     assert middle["stem.0.weight"].shape == (8, 3, 3, 3)
-    with pytest.raises(Refused, match="0 can"):
+    with pytest.raises(EditRefusedError, match="0 can"):
         editor.apply(requests.Undo(), probe)
 
 

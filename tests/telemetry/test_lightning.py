@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.telemetry import obvious
 from tests.telemetry.adapter import BATCHES, Module, Record, fit, loader, loss_of, network
-from tests.telemetry.test_recorder import trace_of_us
+from tests.telemetry.recording.test_recorder import trace_of_us
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

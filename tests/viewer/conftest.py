@@ -8,15 +8,15 @@ import pytest
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.requests import Control, Edit
+from revacnn_lightning.protocol.requests import ControlRun, Edit
 from tests.viewer.fake_training import FakeTraining
 from viewer.glyphs import PageLink
-from viewer.hub import Health, Hub
-from viewer.run_state import RunState
-from viewer.tab import Tab
+from viewer.runs.run_follower import RunFollower, RunHealth
+from viewer.runs.run_state import RunState
+from viewer.tab.tab_state import TabState
 
 
-class DirectHub(Hub):
+class DirectHub(RunFollower):
     """Follows a made-up training without sockets; replies wait until `deliver`."""
 
     def __init__(self, training: FakeTraining) -> None:
@@ -29,7 +29,7 @@ class DirectHub(Hub):
         self._count = 0
 
     def attach(self) -> None:
-        for message in self.training.answer(Request("hello", Control("hello"))):
+        for message in self.training.answer(Request("hello", ControlRun("hello"))):
             self.state.take(message)  # type: ignore[union-attr]
 
     def train(self, batches: int = 1) -> None:
@@ -51,8 +51,8 @@ class DirectHub(Hub):
     def preview(self, edit: Edit, version: int | None) -> str:
         return self._ask(edit, version, dry_run=True)
 
-    def health(self) -> Health:
-        return Health(self.kind, self.kind)
+    def health(self) -> RunHealth:
+        return RunHealth(self.kind, self.kind)
 
     def _ask(self, edit: Edit, version: int | None, dry_run: bool) -> str:
         self._count += 1
@@ -79,7 +79,7 @@ def hub(make_hub: Callable[..., DirectHub]) -> DirectHub:
 
 
 @pytest.fixture
-def tab(hub: DirectHub) -> Tab:
-    tab = Tab(hub, PageLink())
+def tab(hub: DirectHub) -> TabState:
+    tab = TabState(hub, PageLink())
     tab.update()
     return tab

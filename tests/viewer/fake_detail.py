@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.fft import irfft2, rfft2
 
-from revacnn_lightning.protocol.messages import Detail, View
+from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 from revacnn_lightning.protocol.requests import Slices
 
 FEATURES = 64
@@ -25,7 +25,7 @@ class FakeDetails:
     def detail(
         self, run: str, version: int, step: int, layer: str, ids: list[int], kernel: int,
         rgb: bool, dead: set[int], image: int | None, slices: Slices = "strongest",
-    ) -> Detail:  # fmt: skip
+    ) -> LayerDetail:  # fmt: skip
         weights = np.stack([self._filter(layer, id_, kernel, rgb) for id_ in ids])  # (n, k, k, 3)
         weights[[i for i, id_ in enumerate(ids) if id_ in dead]] = 0
         picture = photograph(0 if image is None else image)  # (H, W, 3)
@@ -42,7 +42,7 @@ class FakeDetails:
             mean = slices == "mean"
             seen = weights.mean(axis=3) if mean else weights[..., 0]
             seen_gradients = gradients.mean(axis=3) if mean else gradients[..., 0]
-        return Detail(
+        return LayerDetail(
             run=run,
             version=version,
             step=step,
@@ -76,14 +76,14 @@ class FakeDetails:
         at = np.linspace(0, size - 1, MAP).astype(int)
         return np.maximum(responses[:, at][:, :, at], 0)
 
-    def _view(self, images: np.ndarray) -> View:
+    def _view(self, images: np.ndarray) -> FilterView:
         rows = images.reshape(len(images), -1)
         if rows.shape[1] not in self.projections:
             random = np.random.default_rng(rows.shape[1])
             self.projections[rows.shape[1]] = random.normal(size=(rows.shape[1], FEATURES))
         features = rows @ self.projections[rows.shape[1]] / np.sqrt(FEATURES)
         largest = np.abs(features).max() or 1.0
-        return View((features / largest).astype(np.float16), images.astype(np.float32))
+        return FilterView((features / largest).astype(np.float16), images.astype(np.float32))
 
 
 def gabor(random: np.random.Generator, kernel: int, rgb: bool) -> np.ndarray:

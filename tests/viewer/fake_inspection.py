@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import Find, Inspection
+from revacnn_lightning.protocol.messages import FilterInspection, TopImage
 from tests.viewer.fake_detail import IMAGE, photograph
 
 FIELD = 12  # px
@@ -14,23 +14,25 @@ FIELD = 12  # px
 def inspection(
     run: str, version: int, step: int, layer: str, index: int, image: int | None = None,
     **changes: object,
-) -> Inspection:  # fmt: skip
+) -> FilterInspection:  # fmt: skip
     """Of a filter that sees `FIELD` pixels of photographs."""
     random = np.random.default_rng(index)
-    finds = []
+    top_images = []
     for rank in range(9):
         top, left = random.integers(0, IMAGE - FIELD, 2).tolist()
         pixels = (255 * photograph(rank)).astype(np.uint8).transpose(2, 0, 1)
         crop = pixels[:, top : top + FIELD, left : left + FIELD]
         box = (top, left, top + FIELD, left + FIELD)
-        finds.append(Find(crop, box, (IMAGE, IMAGE), 5.0 - 0.4 * rank, max(0, step - 7 * rank)))
-    sent = Inspection(
+        top_images.append(
+            TopImage(crop, box, (IMAGE, IMAGE), 5.0 - 0.4 * rank, max(0, step - 7 * rank))
+        )
+    sent = FilterInspection(
         run, version, step, layer, index,
         image=photograph(0 if image is None else image).transpose(2, 0, 1).astype(np.float16),
         deconvolution=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
         guided=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
-        finds=finds,
-        sees=(FIELD, FIELD),
+        top_images=top_images,
+        receptive_field=(FIELD, FIELD),
         response=3.25,
         box=(20, 30, 20 + FIELD, 30 + FIELD),
         size=(IMAGE, IMAGE),

@@ -24,14 +24,14 @@ from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
-    Detail,
     Done,
+    FilterInspection,
     FilterSet,
-    Inspection,
     Layer,
+    LayerDetail,
     Planned,
     PlanSummary,
-    RefusedReply,
+    Refused,
     Request,
     Snapshot,
     Status,
@@ -39,16 +39,16 @@ from revacnn_lightning.protocol.messages import (
 )
 from revacnn_lightning.protocol.requests import (
     AddFilters,
-    Control,
+    ControlRun,
     Freeze,
-    Inspect,
+    InspectFilter,
+    InspectLayer,
     MergeFilters,
     Reinitialize,
     RemoveFilters,
     SetFilter,
     Undo,
     Unfreeze,
-    Watch,
 )
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
@@ -198,7 +198,7 @@ class FakeTraining:
         self.base: dict[int, np.ndarray] = {}  # id -> base value of each statistic
         self.undone: list[list[list[int]]] = []
         self.details = FakeDetails(seed)
-        self.watched: dict[str, tuple[Watch, float]] = {}  # layer -> wish, until when
+        self.watched: dict[str, tuple[InspectLayer, float]] = {}  # layer -> wish, until when
         self.inspected: dict[tuple[str, int], int | None] = {}  # filter -> image, until it is sent
         self.detailed: dict[str, float] = {}
         self.frozen: set[int] = set()
@@ -323,22 +323,22 @@ class FakeTraining:
     def answer(self, request: Request) -> list[object]:
         """What a training replies to a request; changes the network where it is asked to."""
         body = request.body
-        if isinstance(body, Control):
+        if isinstance(body, ControlRun):
             return [self.structure(), self.status()]
-        if isinstance(body, Inspect):
+        if isinstance(body, InspectFilter):
             self.inspected[body.layer, body.filter] = body.image
             return [Done(request.id)]
-        if isinstance(body, Watch):
+        if isinstance(body, InspectLayer):
             if body.layer not in [conv.name for conv in self.convs]:
-                return [RefusedReply(request.id, f"there is no conv {body.layer!r}", self.version)]
+                return [Refused(request.id, f"there is no conv {body.layer!r}", self.version)]
             self.watched[body.layer] = (body, time.monotonic() + 5)
             return [Done(request.id)]
         if request.version is not None and request.version != self.version:
             reason = f"the network is at version {self.version}, not at {request.version} any more"
-            return [RefusedReply(request.id, reason, self.version)]
+            return [Refused(request.id, reason, self.version)]
         planned = self._plan(body)
         if isinstance(planned, str):
-            return [RefusedReply(request.id, planned, self.version)]
+            return [Refused(request.id, planned, self.version)]
         after, plan = planned
         if request.dry_run:
             return [Planned(request.id, plan)]
@@ -355,7 +355,7 @@ class FakeTraining:
         applied = Applied(request.id, self.step, self.version, plan, output_change=change)
         return [applied, self.structure()]
 
-    def due_inspections(self) -> list[Inspection]:
+    def due_inspections(self) -> list[FilterInspection]:
         """What the inspected filters look for, once for each request."""
         wanted, self.inspected = self.inspected, {}
         return [
@@ -363,7 +363,7 @@ class FakeTraining:
             for (layer, index), image in wanted.items()
         ]
 
-    def due_details(self) -> list[Detail]:
+    def due_details(self) -> list[LayerDetail]:
         """Details of the watched layers whose time has come."""
         now, due = time.monotonic(), []
         for at, conv in enumerate(self.convs):

@@ -54,18 +54,18 @@ def test_a_second_copy_of_the_folder_shares_the_models(tmp_path) -> None:  # typ
 
 
 def test_states_are_the_same_on_both_sides() -> None:
-    from viewer.layout import State
+    from viewer.layout import NodeState
 
     script = (ROOT / "viewer" / "static" / "2_nodes.js").read_text(encoding="utf-8")
     (line,) = re.findall(r"const STATE = \{(.*)\}", script)
     there = {name: int(value) for name, value in re.findall(r"(\w+): (\d)", line)}
-    words = {State.NEW: "fresh"}
-    assert there == {words.get(state, state.name.lower()): state.value for state in State}
+    words = {NodeState.NEW: "fresh"}
+    assert there == {words.get(state, state.name.lower()): state.value for state in NodeState}
 
 
 def test_the_viewer_imports_neither_torch_nor_lightning() -> None:
     code = (
-        "import sys, viewer.page, viewer.server\n"
+        "import sys, viewer.tab.page, viewer.runs.app_state\n"
         "loaded = {name.split('.')[0] for name in sys.modules}\n"
         "assert not loaded & {'torch', 'lightning', 'pytorch_lightning', 'sklearn'}, loaded"
     )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bokeh.model import Model
 
-from ..palette import Palette
+from ..rendering.palette import Palette
 
 __all__ = ["Component"]
 

@@ -19,8 +19,8 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from ..palette import Palette
-from ..tab import Tab
+from ..rendering.palette import Palette
+from ..tab.tab_state import TabState
 
 __all__ = ["VALUE_AND_BATCH", "Chart", "blend", "hover", "smooth"]
 
@@ -44,7 +44,9 @@ class Chart:
     title = ""
     name = ""
 
-    def __init__(self, tab: Tab, marks: ColumnDataSource | None = None, **options: Any) -> None:
+    def __init__(
+        self, tab: TabState, marks: ColumnDataSource | None = None, **options: Any
+    ) -> None:
         self.tab = tab
         self.root = figure(
             name=self.name,

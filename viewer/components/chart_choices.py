@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..charts import LAYER_TITLES
-from ..metrics import LOSS, families
-from .panel import HtmlPart
+from ..runs.metric_names import LOSS, families
+from ..tab.chart_settings import LAYER_TITLES
+from .html_panel import HtmlPanel
 
 __all__ = ["ChartChoices"]
 
 
-class ChartChoices(HtmlPart):
+class ChartChoices(HtmlPanel):
     part = "charts"
 
     def content(self) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import ParameterGroup
 
-from ..wording import compact, count
-from .panel import HtmlPart
+from ..rendering.formatting import compact, count
+from .html_panel import HtmlPanel
 
-__all__ = ["Controls"]
+__all__ = ["ControlsPanel"]
 
 
-class Controls(HtmlPart):
+class ControlsPanel(HtmlPanel):
     """The buttons in the page's head. ``groups`` has the values in force, of each optimizer."""
 
     part = "controls"

@@ -6,9 +6,9 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 from bokeh.models import ColumnDataSource
 
-from ..palette import Palette
-from ..run_state import RunState
-from ..tab import Tab
+from ..rendering.palette import Palette
+from ..runs.run_state import RunState
+from ..tab.tab_state import TabState
 from .chart import Chart, smooth
 
 __all__ = ["FilterActivation", "FilterGradient"]
@@ -19,7 +19,7 @@ class FilterHistory(Chart):
 
     statistic = ""
 
-    def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
+    def __init__(self, tab: TabState, marks: ColumnDataSource) -> None:
         super().__init__(tab, marks)
         empty = np.zeros(0)
         self.source = ColumnDataSource(

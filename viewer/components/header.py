@@ -7,10 +7,10 @@ from typing import Any
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Structure
 
-from ..hub import Health
-from ..run_state import RunState
-from ..wording import clock, compact, count
-from .panel import HtmlPart
+from ..rendering.formatting import clock, compact, count
+from ..runs.run_follower import RunHealth
+from ..runs.run_state import RunState
+from .html_panel import HtmlPanel
 
 __all__ = ["Header"]
 
@@ -19,7 +19,7 @@ SHOWN_METRICS = 2
 LOSS_NAMES = frozenset({"loss", "train_loss", "train/loss", "train_loss_step", "loss_step"})
 
 
-class Header(HtmlPart):
+class Header(HtmlPanel):
     part = "header"
 
     def content(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _named(connection: Connection) -> dict[str, Any]:
     return {"id": connection.run, "label": f"{connection.model or connection.run} · {began}"}
 
 
-def _epitaph(health: Health, structure: Structure | None) -> str:
+def _epitaph(health: RunHealth, structure: Structure | None) -> str:
     """What is said over the last picture of a run that has ended."""
     if not health.ended:
         return ""

@@ -8,10 +8,10 @@ import numpy as np
 from bokeh.core.properties import value, without_property_validation
 from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter, Range1d
 
-from ..frames import Panel
-from ..palette import FONT, Palette
-from ..tab import Tab
-from ..wording import sampling
+from ..rendering.formatting import sampling
+from ..rendering.frame_codec import FramePart
+from ..rendering.palette import FONT, Palette
+from ..tab.tab_state import TabState
 from .chart import VALUE_AND_BATCH, Chart, blend, hover
 
 __all__ = ["LayerChart", "apart"]
@@ -32,11 +32,11 @@ class LayerChart(Chart):
     Bokeh itself would send every curve twice, steps and values, as a message part of its own.
     """
 
-    def __init__(self, tab: Tab, marks: ColumnDataSource, place: int = 0) -> None:
+    def __init__(self, tab: TabState, marks: ColumnDataSource, place: int = 0) -> None:
         self.place = place
         self.name = f"layers_{place}"
         super().__init__(tab, marks, y_axis_type="log", x_range=Range1d(0, 1))
-        self.source = Panel(f"curves-{self.name}")
+        self.source = FramePart(f"curves-{self.name}")
         self.panels = (self.source,)
         columns: dict[str, list[float]] = {
             name: [] for name in ("step", "value", "color", "layer", "width")

@@ -7,10 +7,10 @@ from bokeh.core.properties import without_property_validation
 from bokeh.events import Tap
 from bokeh.models import ColumnDataSource, Range1d
 
-from ..palette import Palette
-from ..tab import Tab
+from ..rendering.palette import Palette
+from ..tab.tab_state import TabState
 from .chart import Chart, blend, hover
-from .network_columns import amplitude
+from .network_data import amplitude
 
 __all__ = ["FilterBars", "FilterCloud"]
 
@@ -22,7 +22,7 @@ class FilterBars(Chart):
 
     name = "bars"
 
-    def __init__(self, tab: Tab) -> None:
+    def __init__(self, tab: TabState) -> None:
         super().__init__(tab, None, x_range=Range1d(-0.5, 0.5))
         self.root.xaxis[0].visible = False
         self.source = ColumnDataSource({"rank": [], "value": [], "filter": [], "color": []})
@@ -81,7 +81,7 @@ class FilterCloud(Chart):
     title = "Gradient over activation"
     name = "cloud"
 
-    def __init__(self, tab: Tab) -> None:
+    def __init__(self, tab: TabState) -> None:
         super().__init__(tab, None, x_axis_type="log", y_axis_type="log")
         self.root.xaxis[0].axis_label = "Σ activation"
         self.root.yaxis[0].axis_label = "mean |∇|"

@@ -8,20 +8,20 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 from msgspec.structs import asdict
 
-from revacnn_lightning.diagnostics.odd import Oddity
-from revacnn_lightning.protocol.messages import Detail, Layer, View
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind
+from revacnn_lightning.protocol.messages import FilterView, Layer, LayerDetail
 
-from ..arrangement import grid
-from ..embedding import Layout
-from ..findings import findings
-from ..frames import Sprites
-from ..opened import VIEWS, OpenLayer
-from ..palette import Palette
-from ..run_state import RunState
-from ..tab import Tab
-from ..thumbnails import atlas, photograph
-from .network_columns import amplitude
-from .panel import HtmlPart
+from ..embedding.placement import grid
+from ..embedding.projection import Projection
+from ..rendering.findings import findings
+from ..rendering.frame_codec import SpritePart
+from ..rendering.palette import Palette
+from ..rendering.thumbnails import atlas, photograph
+from ..runs.layer_details import VIEWS, LayerDetailState
+from ..runs.run_state import RunState
+from ..tab.tab_state import TabState
+from .html_panel import HtmlPanel
+from .network_data import amplitude
 
 __all__ = ["InputImage", "LayerPanel", "LayerView", "layer_views"]
 
@@ -43,7 +43,7 @@ WAITING = "waiting for the training to send this layer"
 NOT_SENT = "not opened before the run ended"
 
 
-def layer_views(tab: Tab) -> list[LayerView]:
+def layer_views(tab: TabState) -> list[LayerView]:
     """All four."""
     return [LayerView(tab, view) for view in VIEWS]
 
@@ -51,13 +51,13 @@ def layer_views(tab: Tab) -> list[LayerView]:
 class LayerView:
     """One view: thumbnails of all filters, like beside like."""
 
-    def __init__(self, tab: Tab, view: str) -> None:
+    def __init__(self, tab: TabState, view: str) -> None:
         self.tab = tab
         self.view = view
-        self.root = self.source = Sprites(f"view-{view}")
+        self.root = self.source = SpritePart(f"view-{view}")
         self._shown: tuple[Any, ...] = ()
         self._drawn: tuple[Any, ...] = ()
-        self._layout: Layout | None = None
+        self._layout: Projection | None = None
         self._draws = 0
 
     def restyle(self, palette: Palette) -> None:
@@ -92,8 +92,8 @@ class LayerView:
         self,
         state: RunState,
         at: int,
-        layer: OpenLayer,
-        detail: Detail,
+        layer: LayerDetailState,
+        detail: LayerDetail,
         failed: str,
         *,
         anew: bool,
@@ -155,10 +155,10 @@ class LayerView:
 class InputImage:
     """The image whose activation maps are shown."""
 
-    def __init__(self, tab: Tab) -> None:
+    def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = Sprites("input")
-        self._drawn: Detail | None = None
+        self.root = self.source = SpritePart("input")
+        self._drawn: LayerDetail | None = None
 
     def restyle(self, palette: Palette) -> None:
         """Nothing to do: a photograph has its own colours."""
@@ -184,15 +184,15 @@ class InputImage:
         return True
 
 
-class LayerPanel(HtmlPart):
+class LayerPanel(HtmlPanel):
     """What is chosen in the panel: pane, method, filters, and what may be done with them."""
 
     part = "panel"
 
-    def __init__(self, tab: Tab) -> None:
+    def __init__(self, tab: TabState) -> None:
         super().__init__(tab)
         self._found_of: tuple[Any, ...] = ()  # what ``_found`` is made of
-        self._found_by: Layout | None = None
+        self._found_by: Projection | None = None
         self._found: list[dict[str, Any]] | None = None
 
     def content(self) -> dict[str, Any]:
@@ -249,8 +249,8 @@ class LayerPanel(HtmlPart):
         return known.slices
 
 
-def _view_of(detail: Detail, name: str) -> View:
-    view: View = getattr(detail, name)
+def _view_of(detail: LayerDetail, name: str) -> FilterView:
+    view: FilterView = getattr(detail, name)
     return view
 
 
@@ -262,12 +262,12 @@ def _rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.array([at[int(name)] for name in wanted if int(name) in at], np.int64)
 
 
-def _places(layout: Layout | None, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where these filters stand, float32 (n, 2), and `Oddity`; a grid before there is a layout."""
+def _places(layout: Projection | None, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where these filters stand, float32 (n, 2), and `DegenerateKind`; a grid before there is a layout."""
     if layout is None:
         return grid(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
     places = np.full((len(ids), 2), np.nan, np.float32)
-    odd = np.full(len(ids), Oddity.NONE, np.uint8)
+    odd = np.full(len(ids), DegenerateKind.NONE, np.uint8)
     at = {int(name): row for row, name in enumerate(layout.ids)}
     for i, name in enumerate(ids.tolist()):
         if name in at:
@@ -290,7 +290,7 @@ def _sums(images: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(images, np.float32)).sum(axis=(1, 2))
 
 
-def _status(layout: Layout | None, view: View, failed: str, *, anew: bool) -> str:
+def _status(layout: Projection | None, view: FilterView, failed: str, *, anew: bool) -> str:
     if not len(view.images) and not len(view.features):
         return "the training has nothing to show here yet"
     if failed:

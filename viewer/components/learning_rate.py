@@ -6,8 +6,8 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 from bokeh.models import ColumnDataSource, DataRange1d
 
-from ..palette import Palette
-from ..tab import Tab
+from ..rendering.palette import Palette
+from ..tab.tab_state import TabState
 from .chart import VALUE_AND_BATCH, Chart, blend, hover
 
 __all__ = ["LearningRateChart"]
@@ -18,7 +18,7 @@ MAX_GROUPS = 8  # curves drawn
 class LearningRateChart(Chart):
     name = "learning_rate"
 
-    def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
+    def __init__(self, tab: TabState, marks: ColumnDataSource) -> None:
         # From zero, so that a first step of a slow schedule does not look like a collapse.
         super().__init__(tab, marks, y_range=DataRange1d(start=0))
         self.source = ColumnDataSource({"step": [], "rate": [], "color": []})

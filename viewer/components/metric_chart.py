@@ -8,10 +8,10 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 from bokeh.models import ColumnDataSource, Legend, LegendItem
 
-from ..metrics import LOSS, families, phase
-from ..palette import Palette
-from ..run_state import RunState
-from ..tab import Tab
+from ..rendering.palette import Palette
+from ..runs.metric_names import LOSS, families, phase
+from ..runs.run_state import RunState
+from ..tab.tab_state import TabState
 from .chart import VALUE_AND_BATCH, Chart, blend, hover, smooth
 
 __all__ = ["MetricChart"]
@@ -33,7 +33,7 @@ class MetricChart(Chart):
 
     name = "loss"
 
-    def __init__(self, tab: Tab, marks: ColumnDataSource) -> None:
+    def __init__(self, tab: TabState, marks: ColumnDataSource) -> None:
         super().__init__(tab, marks, y_axis_type="log")
         empty = np.zeros(0)
         self.raw = ColumnDataSource({"step": empty, "value": empty})

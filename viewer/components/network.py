@@ -11,13 +11,13 @@ from bokeh.plotting import figure
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..frames import Panel
 from ..glyphs import FlowPaths, JitterScatter
-from ..layout import MANY_ARCS, NetworkLayout, State, lay_out
-from ..palette import Palette
-from ..run_state import RunState
-from ..tab import Tab
-from . import network_columns as columns
+from ..layout import MANY_ARCS, NetworkLayout, NodeState, lay_out
+from ..rendering.frame_codec import FramePart
+from ..rendering.palette import Palette
+from ..runs.run_state import RunState
+from ..tab.tab_state import TabState
+from . import network_data as columns
 from .plain import PlainDrawing
 
 __all__ = ["NetworkView"]
@@ -35,16 +35,16 @@ class NetworkView:
     a changed source would have Bokeh map and index all places anew.
     """
 
-    def __init__(self, tab: Tab) -> None:
+    def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.layout: NetworkLayout | None = None
         self.source = ColumnDataSource(columns.empty_nodes(), name="network_nodes")
         self.flow = ColumnDataSource(columns.empty_flow(), name="network_paths")
         self.arcs = ColumnDataSource({name: [] for name in ("x0", "x1", "y", "c0", "c1", "cy")})
-        self.headers = Panel("columns")
-        self.selection = Panel("selection")
-        self.numbers = Panel("numbers")
-        self.strokes = Panel("strokes")
+        self.headers = FramePart("columns")
+        self.selection = FramePart("selection")
+        self.numbers = FramePart("numbers")
+        self.strokes = FramePart("strokes")
         self.plain = PlainDrawing() if tab.link.plain else None
         self.root = self._figure()
         self._laid_out: tuple[Any, ...] = ()
@@ -55,7 +55,7 @@ class NetworkView:
         self._frames = 0
 
     @property
-    def panels(self) -> tuple[Panel, ...]:
+    def panels(self) -> tuple[FramePart, ...]:
         """What the page draws, or has drawn, by itself."""
         return self.headers, self.numbers, self.strokes, self.selection
 
@@ -154,7 +154,7 @@ class NetworkView:
         shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
         states = columns.node_states(state, structure, self.tab.staging.rows, starts)
-        states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = State.ABSENT
+        states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = NodeState.ABSENT
         if anew:
             self.source.data = columns.node_columns(structure, layout, self._serials)
             self.flow.data = columns.flow_columns(layout)
@@ -176,7 +176,7 @@ class NetworkView:
         anew: bool,
     ) -> None:
         staged = np.zeros(len(layout.flow.x), np.uint8)
-        staged[columns.paths_of(layout, np.flatnonzero(states == State.STAGED))] = 1
+        staged[columns.paths_of(layout, np.flatnonzero(states == NodeState.STAGED))] = 1
         self._frames += 1
         due = anew or self._frames % PATHS_EVERY == 0
         if not due and np.array_equal(staged, self.strokes.data["staged"]):

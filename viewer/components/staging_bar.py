@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from revacnn_lightning.protocol.messages import Planned, PlanSummary, RefusedReply, Structure
+from revacnn_lightning.protocol.messages import Planned, PlanSummary, Refused, Structure
 
-from ..run_state import RequestRecord
-from ..staging import Staged
-from ..wording import count, part, percent, short
-from .panel import HtmlPart
+from ..rendering.formatting import count, part, percent, short
+from ..runs.run_state import RequestRecord
+from ..tab.staging import StagedChange
+from .html_panel import HtmlPanel
 
-__all__ = ["Changes", "Reply", "StagingBar"]
+__all__ = ["ChangeListPanel", "ReplyPanel", "StagingBar"]
 
 APPLIED_SECONDS = 10.0  # then the reply leaves; it stays in the list of changes
 SHOWN_RECORDS = 30
 SAME = 1e-5  # relative change of the output that rounding explains
 
 
-class StagingBar(HtmlPart):
+class StagingBar(HtmlPanel):
     """What is staged, what it would do, and whether the training would do it."""
 
     part = "staging"
@@ -28,7 +28,7 @@ class StagingBar(HtmlPart):
         rows = self.tab.staging.rows if structure is not None else []
         if not rows or structure is None:
             return {"rows": []}
-        refused = any(isinstance(row.plan, RefusedReply) for row in rows)
+        refused = any(isinstance(row.plan, Refused) for row in rows)
         return {
             "rows": [_row(row, structure) for row in rows],
             "when": "at the next batch",
@@ -39,7 +39,7 @@ class StagingBar(HtmlPart):
         }
 
 
-def _row(row: Staged, structure: Structure) -> dict[str, Any]:
+def _row(row: StagedChange, structure: Structure) -> dict[str, Any]:
     content = {
         "key": row.key,
         "verb": row.verb,
@@ -49,7 +49,7 @@ def _row(row: Staged, structure: Structure) -> dict[str, Any]:
         "why": "",
         "refused": "",
     }
-    if isinstance(row.plan, RefusedReply):
+    if isinstance(row.plan, Refused):
         content.update(plan="refused", refused=row.plan.reason)
     elif isinstance(row.plan, Planned):
         plan = row.plan.plan
@@ -85,7 +85,7 @@ def _company(plan: PlanSummary, layer: str) -> str:
     return " · ".join([*words, *filter(None, [plan.why]), *plan.notes])
 
 
-class Reply(HtmlPart):
+class ReplyPanel(HtmlPanel):
     """What became of the last request of this tab."""
 
     part = "reply"
@@ -107,7 +107,7 @@ class Reply(HtmlPart):
         }
 
 
-class Changes(HtmlPart):
+class ChangeListPanel(HtmlPanel):
     """Every request of this server, newest first."""
 
     part = "changes"

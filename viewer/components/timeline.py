@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..run_state import RunState
-from ..wording import count
-from .panel import HtmlPart
+from ..rendering.formatting import count
+from ..runs.run_state import RunState
+from .html_panel import HtmlPanel
 
 __all__ = ["Timeline"]
 
 
-class Timeline(HtmlPart):
+class Timeline(HtmlPanel):
     part = "timeline"
 
     def content(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class PageLink(Model):
     """
 
     plain = Bool(default=False)  # the network is drawn with Bokeh's own glyphs
-    frame = Nullable(Bytes)  # see viewer/frames.py
+    frame = Nullable(Bytes)  # see viewer/rendering/frame_codec.py
     seen = Int(default=-1)  # -1: the page has not come yet
     visible = Bool(default=True)
     theme = String(default="dark")

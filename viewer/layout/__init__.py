@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .columns import Column, State
+from .columns import Column, NodeState
 from .network import MANY_ARCS, NetworkLayout, lay_out, stage_of
 
-__all__ = ["MANY_ARCS", "Column", "NetworkLayout", "State", "lay_out", "stage_of"]
+__all__ = ["MANY_ARCS", "Column", "NetworkLayout", "NodeState", "lay_out", "stage_of"]

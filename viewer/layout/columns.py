@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["Column", "State", "comfortable_pitch", "dot_pitch", "dots", "strip"]
+__all__ = ["Column", "NodeState", "comfortable_pitch", "dot_pitch", "dots", "strip"]
 
 PITCH = 8.6  # px between dots where there is room
 LARGEST_PITCH = 26.0  # px, in small networks with room to spare
@@ -18,7 +18,7 @@ SLOT_SHARE = 0.40  # of a layer's width that its dots may take; the rest is for 
 BAR_WIDTH = 16.0  # px
 
 
-class State(IntEnum):
+class NodeState(IntEnum):
     """How a node is drawn. The numbers are known to the drawing in ``glyphs/dist``."""
 
     NORMAL = 0

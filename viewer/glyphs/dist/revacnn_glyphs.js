@@ -1,6 +1,6 @@
 /* The link between page and server, and the drawing of the network view. Written by hand for
  * Bokeh 3.9: no TypeScript, no node, no bundler; Bokeh serves this file after its own.
- * Private names of Bokeh used here are listed in viewer/bokeh_private.py. */
+ * Private names of Bokeh used here are listed in viewer/bokeh_compat.py. */
 (function () {
   "use strict"
   const {Model} = Bokeh.require("model")
@@ -87,7 +87,7 @@
     }
   }
 
-  /* A frame, as viewer/frames.py packs it. The arrays are views of its bytes. */
+  /* A frame, as viewer/rendering/frame_codec.py packs it. The arrays are views of its bytes. */
   const TYPES = {f4: Float32Array, f8: Float64Array, u1: Uint8Array, i4: Int32Array}
 
   function unpack(bytes) {

@@ -1,0 +1,85 @@
+"""The network as a viewer is told of it: from the model, the recorder and the editor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.protocol.messages import Layer, Structure
+from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.telemetry import Recorder
+
+__all__ = ["Topology", "build_structure"]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What only a trace tells, of one structure version: who feeds whom, what cannot be edited."""
+
+    version: int
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    refusals: dict[str, str] = field(default_factory=dict)  # conv -> why
+
+    @classmethod
+    def traced(cls, version: int, editor: Editor, probe: Callable[[], ForwardProbe]) -> Topology:
+        """Trace the network; where that is not possible, the reason stands on every conv."""
+        try:
+            forwards = probe()
+            return cls(version, editor.edges(forwards), editor.refusals(forwards))
+        except RevacnnError as error:
+            convs = [name for name, module in editor.model.named_modules() if _is_conv(module)]
+            return cls(version, [], dict.fromkeys(convs, str(error)))
+
+
+def build_structure(
+    *,
+    run: str,
+    version: int,
+    step: int,
+    model: nn.Module,
+    recorder: Recorder,
+    editor: Editor,
+    topology: Topology | None,
+) -> Structure:
+    """The `Structure` message of the network as it is; a topology of another version is ignored."""
+    modules = dict(model.named_modules())
+    names = list(recorder.layers)
+    index = {name: i for i, name in enumerate(names)}
+    known = topology if topology is not None and topology.version == version else Topology(version)
+    return Structure(
+        run=run,
+        version=version,
+        step=step,
+        model=type(model).__name__,
+        layers=[
+            _layer(name, modules[name], recorder, editor, known.refusals.get(name, ""))
+            for name in names
+        ],
+        edges=[(index[a], index[b]) for a, b in known.edges if a in index and b in index],
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _layer(name: str, conv: Any, recorder: Recorder, editor: Editor, refused: str) -> Layer:
+    return Layer(
+        name=name,
+        kind=type(conv).__name__,
+        in_channels=conv.in_channels,
+        out_channels=conv.out_channels,
+        kernel_size=tuple(conv.kernel_size),
+        stride=tuple(conv.stride),
+        groups=conv.groups,
+        ids=editor.filter_ids(name),
+        frozen=editor.frozen_filters(name),
+        activation_of=recorder.activation_of.get(name, ""),
+        observed=recorder.observed.get(name, True),
+        refused=refused,
+    )
+
+
+def _is_conv(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d | nn.ConvTranspose2d)

@@ -1,0 +1,117 @@
+"""Filters have an id for life; their index changes with every edit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, FreezeEdit, order_of
+
+__all__ = ["FilterIds"]
+
+
+@dataclass
+class _Before:
+    """What an edit changed: ids of the layers it touched, everything frozen, blocks it put in."""
+
+    ids: dict[str, list[int]]
+    frozen: dict[str, set[int]]
+    norms: dict[str, list[str]]
+    inserted: list[str]
+
+
+class FilterIds:
+    """For each conv: the ids of its filters, by index, and which of them are frozen.
+
+    Ids count up per layer and are never used again, not even when a layer goes and another one of
+    its name comes. Layers appear when first asked for, with the ids 0, 1, … of their filters then.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._ids: dict[str, list[int]] = {}
+        self._next: dict[str, int] = {}
+        self._undo: list[_Before] = []  # one per edit, newest last
+        self.frozen: dict[str, set[int]] = {}
+        self.norms: dict[str, list[str]] = {}  # batch norms whose entries freeze with a layer's
+
+    def of(self, layer: str) -> list[int]:
+        """The ids of a conv's filters, in the order of its output.
+
+        Raises:
+            KeyError: the model has no conv of this name.
+        """
+        try:
+            conv = self._model.get_submodule(layer)
+        except AttributeError as error:
+            raise KeyError(layer) from error
+        if not isinstance(conv, _ConvNd):
+            raise KeyError(layer)
+        if layer not in self._ids:
+            self._start(layer, conv.out_channels)
+        return list(self._ids[layer])
+
+    def frozen_indices(self, layer: str) -> list[int]:
+        """Which filters of a conv are frozen, by index."""
+        frozen = self.frozen.get(layer, set())
+        return [i for i, each in enumerate(self.of(layer)) if each in frozen]
+
+    def apply(self, plan: EditPlan) -> None:
+        """Follow an edit."""
+        before = _Before(
+            {},
+            {layer: set(ids) for layer, ids in self.frozen.items()},
+            dict(self.norms),
+            [f"{edit.host}.{edit.child}" for edit in plan.layers if edit.action == "insert"],
+        )
+        for move in plan.filters:
+            if move.layer not in self._ids:
+                self._start(move.layer, move.size)
+            before.ids[move.layer] = self._ids[move.layer]
+            self._ids[move.layer] = self._moved(move)
+        for edit in plan.freezes:
+            self._freeze(edit)
+        if plan.layers:  # a norm may normalise another layer's output now
+            self.norms = {layer: plan.norms.get(layer, []) for layer in self.norms}
+        self._undo.append(before)
+
+    def revert(self) -> None:
+        """Follow the undoing of the newest edit that was not undone: its filters' ids return."""
+        before = self._undo.pop()
+        self._ids.update(before.ids)
+        self.frozen, self.norms = before.frozen, before.norms
+        for block in before.inserted:  # another of this name may have another width
+            for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
+                del self._ids[layer]
+
+    def _freeze(self, edit: FreezeEdit) -> None:
+        if edit.layer not in self._ids:
+            self._start(edit.layer, edit.size)
+        ids = self._ids[edit.layer]
+        named = {ids[i] for i in edit.indices}
+        frozen = self.frozen.get(edit.layer, set())
+        frozen = frozen | named if edit.frozen else frozen - named
+        if frozen:
+            self.frozen[edit.layer] = frozen
+            if edit.frozen:
+                self.norms[edit.layer] = edit.norms
+        else:
+            self.frozen.pop(edit.layer, None)
+
+    def _start(self, layer: str, count: int) -> None:
+        first = self._next.get(layer, 0)
+        self._next[layer] = first + count
+        self._ids[layer] = list(range(first, first + count))
+
+    def _moved(self, move: FilterMove) -> list[int]:
+        old, moved = self._ids[move.layer], []
+        order, new = order_of(move)
+        for index, is_new in zip(order.tolist(), new.tolist(), strict=True):
+            if is_new:
+                moved.append(self._next[move.layer])
+                self._next[move.layer] += 1
+            else:
+                moved.append(old[index])
+        return moved

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind, find_degenerate, unit_rows
+
+
+@pytest.fixture
+def features() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(12, 8))
+
+
+def test_ordinary_filters_are_not_odd(features: np.ndarray) -> None:
+    odd, same_as = find_degenerate(features)
+
+    assert not odd.any()
+    assert (same_as == -1).all()
+
+
+def test_each_oddity_has_its_name(features: np.ndarray) -> None:
+    features[2] = 0
+    features[3, 1] = np.nan
+    features[4, 0] = -np.inf
+    features[7] = 3 * features[5]
+
+    odd, same_as = find_degenerate(features)
+
+    expected = np.zeros(12)
+    expected[[2, 3, 4, 7]] = [
+        DegenerateKind.DEAD,
+        DegenerateKind.NONFINITE,
+        DegenerateKind.NONFINITE,
+        DegenerateKind.IDENTICAL,
+    ]
+    np.testing.assert_array_equal(odd, expected)
+    assert same_as[7] == 5
+    assert (np.delete(same_as, 7) == -1).all()
+
+
+def test_opposite_filters_are_not_identical(features: np.ndarray) -> None:
+    features[7] = -features[5]
+
+    assert not find_degenerate(features)[0].any()
+
+
+def test_copies_stay_identical_in_half_precision(features: np.ndarray) -> None:
+    features[7] = 0.1 * features[5]
+
+    odd, _ = find_degenerate(features.astype(np.float16))
+
+    assert odd[7] == DegenerateKind.IDENTICAL
+
+
+def test_identical_filters_all_point_to_the_first(features: np.ndarray) -> None:
+    features[3:] = features[2]
+
+    odd, same_as = find_degenerate(features)
+
+    assert (odd[:3] == DegenerateKind.NONE).all()
+    assert (odd[3:] == DegenerateKind.IDENTICAL).all()
+    assert (same_as[3:] == 2).all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_scale_does_not_matter(features: np.ndarray, scale: float) -> None:
+    np.testing.assert_allclose(unit_rows(scale * features), unit_rows(features))
+    assert not find_degenerate(scale * features)[0].any()
+
+
+def test_no_filters_at_all() -> None:
+    odd, same_as = find_degenerate(np.zeros((0, 4)))
+
+    assert len(odd) == len(same_as) == 0

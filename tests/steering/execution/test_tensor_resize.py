@@ -1,0 +1,115 @@
+"""Resizing and placing, against the slow and obvious way."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from revacnn_lightning.steering.execution.tensor_resize import Resize
+from revacnn_lightning.steering.planning import index_mapping as placement
+from revacnn_lightning.steering.planning.plan import TensorEdit, order_of, runs_of
+
+orders = st.lists(st.integers(0, 30), max_size=40)
+
+
+@given(orders)
+def test_runs_are_the_order(order: list[int]) -> None:
+    runs = runs_of(order)
+    assert [i for a, b in runs for i in range(a, b)] == order
+    assert all(b != c for (_, b), (c, _) in pairwise(runs))
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> TensorEdit:
+    """Survivors in any order, each at most once; new entries copied from anywhere."""
+    size = draw(st.integers(2, 40))
+    kept = draw(st.permutations(range(size)))[: draw(st.integers(1, size))]
+    order = [(i, False) for i in kept]
+    for source in draw(st.lists(st.integers(0, size - 1), max_size=10)):
+        order.insert(draw(st.integers(0, len(order))), (source, True))
+    dim = draw(st.integers(0, 2))
+    new = [i for i, (_, is_new) in enumerate(order) if is_new]
+    return TensorEdit("w", dim, size, runs_of([i for i, _ in order]), new)
+
+
+def tensor_for(edit: TensorEdit) -> torch.Tensor:
+    shape = [2, 3, 2]
+    shape[edit.dim] = edit.size
+    return torch.arange(np.prod(shape), dtype=torch.float64).view(shape)
+
+
+@given(edits())
+def test_take_is_index_select(edit: TensorEdit) -> None:
+    old = tensor_for(edit)
+    order, new = order_of(edit)
+    slow = torch.stack([old.select(edit.dim, i) for i in order.tolist()], edit.dim)
+    assert torch.equal(Resize(edit).take(old), slow)
+    filled = Resize(edit).filled(old, -1.0)
+    for position, is_new in enumerate(new.tolist()):
+        expected = torch.full_like(slow, -1.0) if is_new else slow
+        assert torch.equal(filled.select(edit.dim, position), expected.select(edit.dim, position))
+
+
+@given(edits())
+def test_back_is_the_inverse(edit: TensorEdit) -> None:
+    old = tensor_for(edit)
+    change = Resize(edit)
+    made = change.filled(old, -1.0)
+    assert torch.equal(change.back(made, change.leaving(old)), old)
+    trained = made + 1000  # survivors keep what was done to them
+    again = change.back(trained, change.leaving(old))
+    order, new = order_of(edit)
+    for index in range(edit.size):
+        at = [p for p, (i, n) in enumerate(zip(order, new, strict=True)) if i == index and not n]
+        expected = trained.select(edit.dim, at[0]) if at else old.select(edit.dim, index)
+        assert torch.equal(again.select(edit.dim, index), expected)
+
+
+@given(edits())
+def test_shares_add_up_to_one(edit: TensorEdit) -> None:
+    change = Resize(edit)
+    factors = change.shares(change.take(tensor_for(edit))).view(-1)
+    for source in np.unique(change.order[change.is_new]):
+        at = torch.from_numpy(np.flatnonzero(change.order == source))
+        assert torch.isclose(factors[at].sum(), torch.tensor(1.0, dtype=factors.dtype))
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.data())
+def test_blocks_behind_a_flatten(filters: int, block: int, data: st.DataObject) -> None:
+    """Each filter owns ``block`` neighbouring columns; its copy's come right behind them."""
+    index, count = data.draw(st.integers(0, filters - 1)), data.draw(st.integers(1, 3))
+    columns = np.arange(index * block, (index + 1) * block)
+    edit = placement.insert("w", 1, filters * block, columns, 1, count)
+    order, new = order_of(edit)
+    slow: list[tuple[int, bool]] = []
+    for f in range(filters):
+        own = [(f * block + i, False) for i in range(block)]
+        slow += own + [(i, True) for i, _ in own] * (count if f == index else 0)
+    assert list(zip(order.tolist(), new.tolist(), strict=True)) == slow
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.data())
+def test_matching_labels(arrived: list[int], data: st.DataObject) -> None:
+    """The k-th arrival of a label takes its k-th old column; copies go round again."""
+    kept = data.draw(st.lists(st.sampled_from(arrived), unique=True))
+    wanted = [(label, False) for label in arrived if label in kept]
+    copies = data.draw(st.lists(st.sampled_from(arrived), max_size=4))
+    wanted += [(label, True) for label in copies]
+    wanted = data.draw(st.permutations(wanted))
+    if not wanted:
+        return
+    columns = {label: [i for i, a in enumerate(arrived) if a == label] for label in arrived}
+    used: dict[tuple[int, bool], int] = {}
+    slow = []
+    for label, new in wanted:
+        k = used.get((label, new), 0)
+        used[label, new] = k + 1
+        slow.append(columns[label][k % len(columns[label])])
+    labels, is_new = (np.array(list(each)) for each in zip(*wanted, strict=True))
+    fast = placement._match(np.array(arrived), labels, is_new, "w")
+    assert fast.tolist() == slow

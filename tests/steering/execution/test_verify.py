@@ -1,0 +1,53 @@
+"""Telling a wrong edit from rounding that a deep network amplifies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.errors import EditFailedError
+from revacnn_lightning.steering import ForwardProbe
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.verify import check
+
+EPSILON = torch.finfo(torch.float64).eps
+
+
+class Amplifier(nn.Module):
+    """Its output moves by ``gain`` rounding units when its weight moves by one."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+        self.weight = nn.Parameter(torch.ones(64, dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        return 1 + self.gain * (self.weight - 1)
+
+
+def difference_is_accepted(gain: float, difference: float) -> bool:
+    model = Amplifier(gain)
+    now = model().detach()
+    expected = now.clone()
+    expected[3] += difference
+    try:
+        check(Transaction(), model, ForwardProbe([model]), [now], [expected], EPSILON)
+    except EditFailedError:
+        return False
+    assert torch.equal(model.weight, torch.ones_like(model.weight))  # the perturbation is undone
+    return True
+
+
+@pytest.mark.parametrize(
+    ("gain", "difference", "accepted"),
+    [
+        (1, 1e-9, True),  # below the tolerance
+        (1, 1e-7, False),  # nothing explains it
+        (1e7, 1e-7, True),
+        (1e9, 4e-7, True),  # as seen in a network of 170 convs
+        (1e13, 1e-4, False),  # a network this unstable proves nothing
+    ],
+)
+def test_rounding_excuses_what_it_explains(gain: float, difference: float, accepted: bool) -> None:
+    assert difference_is_accepted(gain, difference) is accepted

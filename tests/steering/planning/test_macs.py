@@ -1,0 +1,161 @@
+"""The multiply-accumulates a plan promises are those of the network that was really edited."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal
+from revacnn_lightning.steering.planning.macs import macs_of
+from tests.steering import nets
+
+CONVS = [
+    (kind, name)
+    for kind in nets.NETS.values()
+    for name, module in kind().named_modules()
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+]
+each_conv = pytest.mark.parametrize(
+    ("kind", "layer"), CONVS, ids=lambda v: getattr(v, "__name__", v)
+)
+
+
+def counted(model: nn.Module, x: Tensor) -> int:
+    """By hooks on the layers: each output value of a layer takes so many products. Per image."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        (x,) = args
+        if isinstance(module, nn.Conv2d):
+            each = math.prod(module.kernel_size) * module.in_channels // module.groups
+            counts.append(out.numel() * each)
+        elif isinstance(module, nn.ConvTranspose2d):  # each input value is spread over the output
+            each = math.prod(module.kernel_size) * module.out_channels // module.groups
+            counts.append(x.numel() * each)
+        elif isinstance(module, nn.Linear):
+            counts.append(out.numel() * module.in_features)
+
+    # Before any other hook: an inserted block is one, and its output may have another width.
+    hooks = [m.register_forward_hook(count, prepend=True) for m in model.modules()]
+    was = model.training
+    with torch.no_grad():
+        model.train()(x)
+    model.train(was)
+    for hook in hooks:
+        hook.remove()
+    return sum(counts) // len(x)
+
+
+def editor_of(kind: type[nn.Module]) -> tuple[nn.Module, Editor, ForwardProbe]:
+    model = nets.build(kind)
+    return model, Editor(model), ForwardProbe([partial(model, nets.images())], samples=2)
+
+
+@each_conv
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda layer: requests.AddFilters(layer, count=3),
+        lambda layer: requests.AddFilters(layer, split_from=0),
+        lambda layer: requests.RemoveFilters(layer, [1]),
+        lambda layer: requests.InsertLayer(layer),
+        lambda layer: requests.InsertLayer(layer, "dirac"),
+        lambda layer: requests.RemoveLayer(layer),
+        lambda layer: requests.Freeze(layer),
+    ],
+    ids=["add", "split", "remove", "residual", "dirac", "take out", "freeze"],
+)
+def test_planned_and_counted_are_the_same(
+    kind: type[nn.Module], layer: str, edit: partial[requests.Edit]
+) -> None:
+    model, editor, probe = editor_of(kind)
+    before = counted(model, nets.images())
+    try:
+        plan = editor.apply(edit(layer), probe).plan
+    except EditRefusedError:
+        assert counted(model, nets.images()) == before
+        return
+    after = counted(model, nets.images())
+    assert (plan.macs_before, plan.macs_after) == (before, after)
+    assert editor.plan(requests.Undo(), probe).macs_before == after
+    assert editor.plan(requests.Undo(), probe).macs_after == before
+
+
+def test_a_layer_of_several_convs_goes_with_all_it_costs() -> None:
+    model, editor, probe = editor_of(nets.Residual)
+    plan = editor.apply(requests.RemoveLayer("a"), probe).plan
+    assert plan.macs_after == counted(model, nets.images())
+
+
+def test_what_is_inserted_behind_an_inserted_block_is_counted() -> None:
+    model, editor, probe = editor_of(nets.Plain)
+    editor.apply(requests.InsertLayer("conv1"), probe)
+    editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
+    plan = editor.apply(requests.InsertLayer("conv1.inserted1.conv"), probe).plan
+    assert plan.macs_after == counted(model, nets.images())
+    plan = editor.apply(requests.RemoveFilters("conv1", [0, 2]), probe).plan
+    assert plan.macs_after == counted(model, nets.images())
+
+
+def test_only_the_first_forward_is_counted() -> None:
+    model = nets.build(nets.Plain)
+    forward = partial(model, nets.images())
+    once, thrice = Editor(model), Editor(model)
+    plan = once.plan(requests.AddFilters("conv1"), ForwardProbe([forward], samples=2))
+    same = thrice.plan(requests.AddFilters("conv1"), ForwardProbe([forward] * 3, samples=2))
+    assert plan.macs_after == same.macs_after
+
+
+def test_an_edit_planned_without_counting_is_undone_without() -> None:
+    """Journals of versions that did not count yet are still read."""
+    _, editor, probe = editor_of(nets.Plain)
+    editor.apply(requests.AddFilters("conv1"), probe)
+    data = editor.journal.to_data()
+    for plan in data["plans"]:
+        del plan["macs_before"], plan["macs_after"]
+    editor.journal.entries = Journal.from_data(data).entries
+    plan = editor.plan(requests.Undo(), probe)
+    assert (plan.macs_before, plan.macs_after) == (0, 0)
+
+
+class Attention(nn.Module):
+    """Both by hand and by torch's own function, on the pixels of a conv; then a weight-norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.mix = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 6, 3, padding=1))
+        self.head = nn.Conv2d(6, 8, 1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(F.relu(self.mix(F.relu(self.conv(x)))))
+        tokens = x.flatten(2).transpose(1, 2)  # (B, L, C)
+        tokens = torch.softmax(tokens @ tokens.transpose(1, 2), -1) @ tokens
+        tokens = F.scaled_dot_product_attention(*[tokens[:, None]] * 3)[:, 0]
+        return self.fc(tokens.mean(1))
+
+
+def test_products_of_activations_and_computed_weights_are_counted() -> None:
+    """As torch's own counter does, where it sees the products: it knows no fused kernel of CPUs."""
+    model, editor, probe = editor_of(Attention)
+
+    def total() -> int:
+        plainly = sdpa_kernel(SDPBackend.MATH)
+        with torch.no_grad(), plainly, FlopCounterMode(display=False) as mode:
+            model(nets.images())
+        return mode.get_total_flops() // 2 // 2  # two operations per product, two images
+
+    assert macs_of(editor.channels(probe)) == total()
+    for edit in (requests.RemoveFilters("conv", [1]), requests.AddFilters("mix", 2)):
+        plan = editor.apply(edit, probe).plan
+        assert plan.macs_before != plan.macs_after == total()

@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from revacnn_lightning.protocol.messages import FilterView
+from revacnn_lightning.protocol.requests import (
+    Freeze,
+    MergeFilters,
+    Reinitialize,
+    RemoveFilters,
+    SetFilter,
+    Unfreeze,
+)
+from tests.viewer.conftest import DirectHub
+from tests.viewer.runs.test_layer_details import World
+from tests.viewer.tab.test_tab_state import do, settle
+from viewer.components.layer_views import (
+    NOT_SENT,
+    WAITING,
+    InputImage,
+    LayerPanel,
+    LayerView,
+    layer_views,
+)
+from viewer.runs.layer_details import VIEWS
+from viewer.tab.tab_state import TabState
+
+
+@pytest.fixture
+def world(hub: DirectHub, tab: TabState, monkeypatch: pytest.MonkeyPatch) -> World:
+    """``conv2`` is selected, and the training sends its details."""
+    world = World(hub, monkeypatch)
+    hub.opened = world.layers
+    do(tab, "select", layer=1, first=3, last=3)
+    world.layers.show("conv2", "tsne")
+    world.send(world.detail())
+    return world
+
+
+def sums(view: LayerView) -> np.ndarray:
+    return np.asarray(view.root.data["values"][:, 1])
+
+
+def arrays(view: LayerView) -> dict[str, Any]:
+    names = ("ids", "indices", "places", "odd", "amp", "values")
+    return {name: view.root.data[name] for name in names} | {"atlas": view.root.atlas}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_pictures_come_before_the_layout_and_stand_in_a_grid(
+    world: World, tab: TabState, name: str
+) -> None:
+    view = LayerView(tab, name)
+
+    assert view.update() is True
+    assert view.update() is False
+
+    shown = arrays(view)
+    assert {len(part) for part in shown.values()} == {16}
+    assert shown["atlas"].dtype == np.uint8
+    assert len(np.unique(shown["places"], axis=0)) == 16
+    assert view.root.data["status"] == "laying out…"
+    assert list(view.root.data["indices"]) == list(range(16))
+
+
+def test_the_layout_follows_when_it_is_done(world: World, tab: TabState) -> None:
+    view = LayerView(tab, "coefficients")
+    view.update()
+    grid, pictures = view.root.data["places"], view.root.atlas
+    world.tick()
+
+    assert view.update() is True
+
+    layout = world.layers.layout("conv2", "coefficients", "tsne")
+    assert layout is not None
+    np.testing.assert_array_equal(view.root.data["places"], layout.positions)
+    assert not np.array_equal(view.root.data["places"], grid)
+    assert view.root.atlas is pictures  # sent once per detail
+    assert view.root.data["status"] == ""
+
+
+def test_a_removed_filter_disappears_before_new_details_come(
+    world: World, tab: TabState, hub: DirectHub
+) -> None:
+    view = LayerView(tab, "coefficients")
+    world.tick()
+    view.update()
+    before = {
+        int(id_): place
+        for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True)
+    }
+    hub.request(RemoveFilters("conv2", [2, 5]), "", 0)
+    settle(tab, hub)
+    assert hub.state is not None
+    hub.train()
+
+    view.update()
+
+    assert len(view.root.data["ids"]) == 14
+    for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True):
+        np.testing.assert_array_equal(place, before[int(id_)])
+    assert len(view.root.atlas) == 14
+    assert list(view.root.data["indices"]) == list(range(14))
+
+
+def test_a_new_filter_has_no_place_until_it_is_laid_out(
+    world: World, tab: TabState, hub: DirectHub
+) -> None:
+    world.tick()
+    do(tab, "stage_add")
+    do(tab, "apply")
+    settle(tab, hub)
+    world.send(world.detail())
+    view = LayerView(tab, "coefficients")
+
+    view.update()
+    assert np.isnan(view.root.data["places"][16]).all()
+    assert not np.isnan(view.root.data["places"][:16]).any()
+
+    world.layers.show("conv2", "tsne")
+    world.tick()
+    view.update()
+    assert not np.isnan(view.root.data["places"]).any()
+
+
+def test_dead_and_broken_filters_stand_aside_with_a_reason(world: World, tab: TabState) -> None:
+    detail = world.detail()
+    features = detail.coefficients.features.copy()
+    images = detail.coefficients.images.copy()
+    features[4], images[4] = 0, 0
+    features[9], images[9] = np.nan, np.nan
+    world.send(replace(detail, coefficients=FilterView(features, images)))
+    world.tick()
+    view = LayerView(tab, "coefficients")
+
+    view.update()
+
+    np.testing.assert_array_equal(view.root.data["odd"][[4, 9]], [1, 2])
+    assert view.root.data["odd"].sum() == 3
+    assert (view.root.data["places"][[4, 9], 1] < -1).all()
+
+
+def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: TabState) -> None:
+    nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
+    world.send(replace(world.detail(), activation_gradients=nothing))
+    world.tick()
+    view = LayerView(tab, "activation_gradients")
+
+    view.update()
+
+    assert "nothing to show" in view.root.data["status"]
+    assert len(view.root.atlas) == 0
+
+
+def test_a_layer_that_an_ended_run_never_sent_is_not_waited_for(
+    world: World, tab: TabState, hub: DirectHub
+) -> None:
+    do(tab, "select", layer=0, first=0, last=0)
+    view = LayerView(tab, "coefficients")
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
+    hub.kind = "finished"
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == (NOT_SENT, False)
+
+
+def test_a_layout_anew_is_announced_until_it_is_there(world: World, tab: TabState) -> None:
+    world.tick()
+    view = LayerView(tab, "coefficients")
+    view.update()
+    assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
+    do(tab, "anew")
+    assert view.update() is True
+    assert (view.root.data["status"], view.root.data["busy"]) == ("laying out anew…", True)
+    world.tick()
+    assert view.update() is True
+    assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
+
+
+def test_a_layout_that_failed_is_told_instead_of_awaited(world: World, tab: TabState) -> None:
+    world.worker.fail = True
+    world.tick()
+    view = LayerView(tab, "coefficients")
+
+    view.update()
+
+    assert view.root.data["status"] == "too long; will be tried again"
+    assert view.root.data["busy"] is False
+    assert len(view.root.atlas) == 16  # the pictures stand in a grid meanwhile
+
+
+def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
+    world: World, tab: TabState, hub: DirectHub
+) -> None:
+    views = layer_views(tab)
+    world.tick()
+    for view in views:
+        assert view.update() is True
+    structure = tab.structure
+    assert structure is not None
+    assert hub.state is not None
+    layers = [layer for layer in structure.layers if layer.name != "conv2"]
+    hub.state.take(replace(structure, layers=layers, version=structure.version + 1))
+    tab.update()
+    world.tick()
+    for view in views:
+        view.update()
+
+    assert tab.selection is not None
+    assert tab.selection.layer == "conv1"
+    assert {view.root.data["layer"] for view in views} == {""}
+    assert {len(view.root.atlas) for view in views} == {0}
+    assert LayerPanel(tab).content()["findings"] is None
+
+
+def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
+    world: World, tab: TabState, hub: DirectHub
+) -> None:
+    panel, ids = LayerPanel(tab), tab.structure.layers[1].ids  # type: ignore[union-attr]
+    # Nothing is laid out: it is not true yet that none is like another.
+    assert panel.content()["findings"] is None
+    detail = world.detail()
+    features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
+    features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
+    features[5], features[6] = 0, np.nan
+    world.send(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
+    world.tick()
+
+    found = {one["kind"]: one for one in panel.content()["findings"]}
+    assert found["alike"]["text"] == "2 groups of near duplicates (6 filters)"
+    expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
+    assert found["alike"]["groups"] == expected
+    assert found["dead"]["groups"] == [[ids[5]]]
+    assert found["nonfinite"]["groups"] == [[ids[6]]]
+    assert "colour" not in found
+
+    hub.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
+    settle(tab, hub)
+    (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
+    assert alike["groups"] == [[ids[2], ids[9], ids[11]]]
+    assert alike["text"] == "3 near duplicates"
+
+
+def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: TabState) -> None:
+    do(tab, "select", layer=0, first=0, last=0)
+    world.layers.show("conv1", "tsne")
+    detail = world.detail("conv1")
+    images = detail.coefficients.images.copy()
+    images[:] = np.random.default_rng(0).normal(size=images.shape)
+    images[[1, 6]] = (0.9, -0.2, 0.4)
+    world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
+
+    (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
+    ids = tab.structure.layers[0].ids  # type: ignore[union-attr]
+    assert colour["groups"] == [[ids[1], ids[6]]]
+    assert colour["text"] == "2 single-colour"
+
+
+def test_filters_that_are_silent_for_long_are_dead(
+    world: World, tab: TabState, hub: DirectHub
+) -> None:
+    assert hub.state is not None
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    hub.training.dead.add(ids[8])
+    hub.training.silence(ids[8])
+    hub.train(40)
+
+    (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
+    assert dead["groups"] == [[ids[8]]]
+
+
+def test_slices_are_a_choice_only_for_filters_of_many_inputs(world: World, tab: TabState) -> None:
+    panel = LayerPanel(tab)
+    assert panel.content()["slices"] == "strongest"
+    do(tab, "slices", by="mean")
+    assert panel.content()["slices"] == "mean"
+    do(tab, "slices", by="loudest")  # nonsense
+    assert panel.content()["slices"] == "mean"
+
+    do(tab, "select", layer=0, first=0, last=0)  # red, green and blue
+    world.layers.show("conv1", "tsne")
+    assert panel.content()["slices"] == ""
+
+
+@pytest.mark.parametrize("pane", ["maps", "statistics"])
+def test_hidden_views_are_neither_sent_nor_asked_for(
+    world: World, tab: TabState, pane: str
+) -> None:
+    do(tab, "pane", by=pane)
+    world.now += 100
+    sent = [view.view for view in layer_views(tab) if view.update()]
+
+    assert sent == (["activations"] if pane == "maps" else [])
+    if pane == "statistics":
+        world.asked.clear()
+        world.tick()
+        assert world.asked == []
+
+
+def test_the_input_image_is_shown_with_the_maps(world: World, tab: TabState) -> None:
+    image = InputImage(tab)
+    assert image.update() is False
+    do(tab, "pane", by="maps")
+
+    assert image.update() is True
+    assert image.update() is False
+    assert image.root.atlas.shape == (1, 64, 64, 3)
+    assert image.root.data["label"] == "dahlia"
+
+    do(tab, "image", dx=1)
+    world.tick(0.1)
+    assert world.asked[-1].image == 0
+    do(tab, "image", dx=1)
+    do(tab, "image", by="batch")
+    world.tick(0.1)
+    assert world.asked[-1].image is None
+
+
+def test_several_filters_are_selected_and_acted_upon(tab: TabState, hub: DirectHub) -> None:
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "pick", ids=[ids[5], ids[7], ids[5], 10**6])
+
+    assert tab.selected() == (1, 5)
+    assert LayerPanel(tab).content()["selected"] == [ids[5], ids[7]]
+
+    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
+        do(tab, command)
+    settle(tab, hub)
+    edits = [row.edit(tab.structure) for row in tab.staging.in_order()]  # type: ignore[arg-type]
+    assert edits == [
+        Reinitialize("conv2", [5, 7]),
+        Freeze("conv2", [5, 7]),
+        MergeFilters("conv2", [5, 7]),
+        RemoveFilters("conv2", [5, 7]),
+    ]
+    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
+        do(tab, command)
+    assert tab.staging.rows == []
+
+
+def test_one_filter_cannot_be_merged(tab: TabState) -> None:
+    assert LayerPanel(tab).content()["refused"]["merge"]
+    do(tab, "stage_merge")
+    assert tab.staging.rows == []
+
+
+def test_frozen_filters_are_unfrozen(tab: TabState, hub: DirectHub) -> None:
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "stage_freeze")
+    do(tab, "apply")
+    settle(tab, hub)
+    assert LayerPanel(tab).content()["freeze"] == "Unfreeze"
+
+    do(tab, "stage_freeze")
+    assert tab.staging.rows[0].edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
+
+
+def test_a_dragged_filter_is_staged_to_become_a_mean(tab: TabState, hub: DirectHub) -> None:
+    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
+    settle(tab, hub)
+
+    row = tab.staging.rows[0]
+    assert row.edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
+    assert row.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
+
+    do(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # dragged on
+    assert len(tab.staging.rows) == 1
+
+    hub.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
+    settle(tab, hub)
+    assert tab.staging.rows == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "weights"),
+    [([0], []), ([8, 9], [0.0]), ([8, 9], [-1.0]), ([8, 9], [float("nan")]), ([8, 10**6], [1.0]),
+     ([8, 9, 10], [1.0])],
+)  # fmt: skip
+def test_void_drags_stage_nothing(tab: TabState, ids: list[int], weights: list[float]) -> None:
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "stage_set", ids=ids, weights=weights)
+
+    assert tab.staging.rows == []
+
+
+def test_the_selection_survives_edits(tab: TabState, hub: DirectHub) -> None:
+    ids = list(tab.structure.layers[1].ids)  # type: ignore[union-attr]
+    do(tab, "select", layer=1, first=3, last=3)
+    do(tab, "pick", ids=[ids[5], ids[7], ids[9]])
+    hub.request(RemoveFilters("conv2", [0, 7]), "", 0)
+    settle(tab, hub)
+
+    assert tab.picked() == [ids[5], ids[9]]
+    assert tab.selected() == (1, 4)
+
+
+def test_maps_are_ordered_by_numbers_that_do_not_change_with_every_batchs_first_image(
+    world: World, tab: TabState
+) -> None:
+    view = LayerView(tab, "activations")
+    assert tab.state is not None
+    for image in (None, 1):
+        detail = world.detail(image=image)
+        world.send(detail)
+        view.update()
+        of_layer = tab.state.layer_values("activation", 1)
+        of_image = detail.activations.images.sum(axis=(1, 2))
+        assert np.allclose(sums(view), of_layer if image is None else of_image, rtol=1e-3)

@@ -1,0 +1,29 @@
+"""Stands in for the process that computes layouts; what a job's seed says, it does."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import sklearn.decomposition  # noqa: F401  # so that no job waits for it
+
+from viewer.embedding.projection import Projection, ProjectionJob, lay_out
+from viewer.embedding.worker_main import serve
+
+OBEY, HANG, CRASH, RAISE, WAIT = range(5)
+
+
+def compute(job: ProjectionJob) -> Projection:
+    if job.seed == HANG:
+        time.sleep(600)
+    if job.seed == CRASH:
+        os._exit(3)
+    if job.seed == RAISE:
+        raise ValueError("as the test asked")
+    if job.seed == WAIT:
+        time.sleep(0.5)
+    return lay_out(job)
+
+
+if __name__ == "__main__":
+    serve(compute)

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from revacnn_lightning.protocol.messages import Structure
+from tests.viewer.fake_training import NETS, FakeTraining
+from viewer.components.network_data import arc_columns
+from viewer.layout import NetworkLayout, lay_out, stage_of
+from viewer.layout.network import MAX_PATHS
+from viewer.layout.stages import find_stages, layers_of, short_name
+from viewer.layout.topology import concats, flows_and_arcs, forward_edges, nesting, ranks
+
+SIZES = [(1100, 620), (820, 480), (500, 320)]
+
+
+def structure(net: str) -> Structure:
+    return FakeTraining(net).structure()
+
+
+def boxes(layout: NetworkLayout) -> list[tuple[float, float, float, float]]:
+    return [(c.left, c.right, c.top, c.bottom) for c in layout.columns]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, int]) -> None:
+    network = structure(net)
+    layout = lay_out(network, *size)
+    for column, layer in zip(layout.columns, network.layers, strict=True):
+        assert column.first[0] == 0
+        assert column.first[-1] == len(layer.ids)
+        assert np.all(np.diff(column.first) >= 1)
+        assert column.left >= -1
+        assert column.right <= size[0] + 1
+        assert column.top >= layout.top - 8
+        assert column.bottom <= size[1] + 1
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
+    layout = lay_out(structure(net), *size)
+    found = boxes(layout)
+    for i, a in enumerate(found):
+        for b in found[i + 1 :]:
+            apart = a[1] <= b[0] + 1 or b[1] <= a[0] + 1 or a[3] <= b[2] + 1 or b[3] <= a[2] + 1
+            assert apart, (net, a, b)
+
+
+def test_small_networks_get_large_dots_and_large_ones_strips() -> None:
+    small, large = (
+        lay_out(structure("digits"), 1100, 620),
+        lay_out(structure("resnet50"), 1100, 620),
+    )
+    assert all(c.bar == 0 and c.size > 10 for c in small.columns)
+    assert all(c.bar > 0 for c in large.columns)
+    assert sum(c.n for c in large.columns) < 4000
+    assert (small.density, large.density) == ("roomy", "crowded")
+    assert small.stroke >= large.stroke == 1
+
+
+def test_an_opened_layer_shows_every_filter() -> None:
+    network = structure("resnet50")
+    layout = lay_out(network, 1100, 620, {"layer4.2.conv3"})
+    column = layout.columns[[layer.name for layer in network.layers].index("layer4.2.conv3")]
+    assert column.n == 2048
+    assert column.bar == 0
+
+
+def test_node_bins_cover_the_flat_arrays() -> None:
+    network = structure("resnet18")
+    layout = lay_out(network, 1100, 620)
+    offsets = np.cumsum([0] + [len(layer.ids) for layer in network.layers])
+    starts = layout.first_filters(offsets)
+    assert starts[0] == 0
+    assert np.all(np.diff(starts) >= 1)
+    assert len(starts) == layout.node_offsets[-1]
+
+
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_paths_are_few_and_run_from_left_to_right(net: str) -> None:
+    flow = lay_out(structure(net), 1100, 620).flow
+    assert 0 < len(flow.x) <= MAX_PATHS
+    assert np.all(flow.x1 > flow.x)
+    assert np.all(flow.last > flow.first)
+
+
+def test_without_edges_layers_form_a_chain() -> None:
+    network = structure("alexnet")
+    assert forward_edges(network) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert ranks(5, forward_edges(network)) == [0, 1, 2, 3, 4]
+
+
+def test_parallel_branches_share_a_place() -> None:
+    network = structure("inception")
+    rank = ranks(len(network.layers), forward_edges(network))
+    at = {layer.name: place for layer, place in zip(network.layers, rank, strict=True)}
+    assert at["mixed_a.branch1.0"] == at["mixed_a.branch3.0"] == at["mixed_a.pool.0"] == 1
+    assert at["mixed_a.branch5.2"] == 3
+    assert at["mixed_b.branch1.0"] == 4
+
+
+def test_edges_that_would_go_backwards_or_nowhere_are_ignored() -> None:
+    network = structure("digits")
+    broken = Structure(
+        "r", 0, 0, "m", network.layers, edges=[(0, 1), (2, 1), (1, 2), (0, 9), (1, 1)]
+    )
+    assert forward_edges(broken) == [(0, 1), (1, 2)]
+
+
+def test_shortcuts_are_arcs_one_per_end() -> None:
+    network = structure("resnet18")
+    edges = forward_edges(network)
+    flows, arcs = flows_and_arcs(edges, ranks(len(network.layers), edges))
+    names = [layer.name for layer in network.layers]
+    assert (names.index("conv1"), names.index("layer1.1.conv1")) in arcs
+    assert (names.index("conv1"), names.index("layer1.0.conv1")) in flows
+    ends = [end for _, end in arcs]
+    assert len(ends) == len(set(ends))
+
+
+def test_a_concatenation_shows_all_it_reads_and_a_sum_its_nearest() -> None:
+    network = structure("densenet")
+    names = [layer.name for layer in network.layers]
+    edges = forward_edges(network)
+    rank = ranks(len(names), edges)
+    together = concats(network, edges)
+    last = names.index("features.denseblock1.denselayer6.conv1")
+    assert last in together
+    assert not concats(structure("resnet18"), forward_edges(structure("resnet18")))
+    flows, arcs = flows_and_arcs(edges, rank, together)
+    assert len([end for _, end in arcs if end == last]) == 5
+    assert len([end for _, end in flows if end == last]) == 1
+
+
+def test_paths_to_several_layers_are_shared_out() -> None:
+    """All of them to each would make a blot of a network of parallel branches."""
+    network = structure("inception")
+    layout = lay_out(network, 1100, 620)
+    drawn = np.bincount(layout.flow.first, minlength=1)[: layout.columns[0].n].sum()
+    assert drawn == layout.columns[0].n
+    of_stem = layout.flow.first < layout.columns[0].n
+    for branch in np.flatnonzero(np.array(layout.rank) == 1):
+        column = layout.columns[branch]
+        ends = layout.flow.y1[of_stem]
+        assert np.any((ends >= column.top) & (ends <= column.bottom))
+
+
+def test_a_stage_opens_as_a_whole() -> None:
+    network = structure("resnet18")
+    together = stage_of(network, "layer2.0.conv1")
+    assert together == [layer.name for layer in network.layers if layer.name.startswith("layer2.")]
+    assert stage_of(network, "conv1") == ["conv1"]
+    assert stage_of(structure("digits"), "conv2") == ["conv2"]
+    layout = lay_out(
+        structure("resnet50"), 1100, 620, stage_of(structure("resnet50"), "layer3.0.conv1")
+    )
+    for column, layer in zip(layout.columns, structure("resnet50").layers, strict=True):
+        assert column.left >= -1
+        assert column.right <= 1101
+        assert (column.n == len(layer.ids)) or not layer.name.startswith("layer3")
+
+
+def test_stages_are_read_off_the_module_paths() -> None:
+    names = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"]
+    stages = find_stages(names, [0, 1, 2, 3])
+    assert [(s.name, s.first, s.last) for s in stages] == [
+        ("conv1", 0, 0), ("layer1", 1, 2), ("layer2", 3, 3),
+    ]  # fmt: skip
+    assert short_name("layer1.0.conv2", stages, names) == "0.conv2"
+
+
+def test_a_shared_prefix_is_not_a_stage() -> None:
+    names = ["net.features.0", "net.features.3", "net.features.6"]
+    assert find_stages(names, [0, 1, 2]) == []
+    assert find_stages(["conv1", "conv2", "conv3"], [0, 1, 2]) == []
+    deep = ["net.a.0", "net.a.1", "net.b.0"]
+    assert [s.name for s in find_stages(deep, [0, 1, 2])] == ["a", "b"]
+
+
+def found(names: list[str], rank: list[int]) -> list[str]:
+    return [stage.name for stage in find_stages(names, rank)]
+
+
+def test_an_auxiliary_classifier_does_not_cost_all_stages_their_frames() -> None:
+    names = ["stem.conv", "mixed.a", "mixed.b.0", "aux.conv", "mixed.b.1", "last.conv"]
+    assert found(names, [0, 1, 1, 1, 2, 3]) == ["stem", "mixed", "last"]
+
+
+def test_stages_that_take_turns_have_no_frames_and_the_others_have() -> None:
+    names = ["down.0", "down.1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
+    assert found(names, list(range(7))) == ["down", "head"]
+    assert found(["left.0", "right.0", "left.1", "right.1"], [0, 0, 1, 1]) == []
+    stages = find_stages(names, list(range(7)))
+    layout_names = [short_name(name, stages, names) for name in names]
+    assert layout_names == ["0", "1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
+
+
+def test_a_stage_of_nearly_all_layers_is_told_by_its_parts() -> None:
+    names = ["stem"] + [f"trunk.block{k}.{i}" for k in (1, 2, 3) for i in range(4)]
+    rank = list(range(len(names)))
+    assert found(names, rank) == ["stem", "trunk.block1", "trunk.block2", "trunk.block3"]
+    stages = find_stages(names, rank)
+    assert layers_of("trunk.block2.0", stages, names) == names[5:9]
+    assert short_name("trunk.block2.0", stages, names) == "0"
+    single = ["stem"] + [f"features.{i}" for i in range(9)]
+    assert found(single, list(range(10))) == ["stem", "features"]
+
+
+def test_the_third_stage_of_a_resnet_152_stays_in_one_piece() -> None:
+    blocks = {"layer1": 3, "layer2": 8, "layer3": 36, "layer4": 3}
+    names = ["conv1"] + [
+        f"{stage}.{i}.conv{k}" for stage, n in blocks.items() for i in range(n) for k in (1, 2, 3)
+    ]
+    assert found(names, list(range(len(names)))) == ["conv1", *blocks]
+
+
+def test_a_list_of_layers_is_named_with_the_numbers_in_it() -> None:
+    names = ["net.features.0", "net.features.4"]
+    assert [short_name(name, [], names) for name in names] == ["features.0", "features.4"]
+    names = ["net.down.0", "net.up.0"]
+    assert [short_name(name, [], names) for name in names] == ["down.0", "up.0"]
+
+
+def test_titles_of_stages_are_shortened_alike() -> None:
+    """``block1`` beside ``trunk_output.block3`` looked like another level."""
+    parts = {"block1": 2, "block2": 2, "block3": 7, "block4": 12}
+    names = [f"trunk_output.{part}.{i}" for part, n in parts.items() for i in range(n)]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=n) for n in ["stem", *names]])
+    layout = lay_out(chain, 900, 500)
+    assert [box.name for box in layout.stages] == ["stem", *parts]
+    assert [box.path for box in layout.stages][1:] == [f"trunk_output.{part}" for part in parts]
+
+
+def test_frames_do_not_reach_into_columns_of_no_stage() -> None:
+    names = ["down.0", "down.1", "up.0", "merge.0", "up.1", "merge.1", "head"]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
+    layout = lay_out(chain, 700, 400)
+    assert [box.name for box in layout.stages] == ["down", "head"]
+    for box in layout.stages:
+        for column, name in zip(layout.columns, names, strict=True):
+            outside = column.right < box.left or column.left > box.right
+            assert outside != name.startswith(box.path)
+
+
+def test_layers_that_end_alike_are_told_apart() -> None:
+    """Those of a ConvNeXt were all called ``block.0``."""
+    names = ["features.0.0", *(f"features.{k}.{i}.block.0" for k in range(1, 7) for i in range(3))]
+    layers = structure("digits").layers
+    chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
+    layout = lay_out(chain, 1000, 500)
+    assert layout.density == "normal"
+    assert layout.labels == ["0", *["0", "1", "2"] * 6]
+
+
+def test_a_few_filters_have_a_path_to_each_branch() -> None:
+    """A path for three of them began at the second, also when the first was selected."""
+    layers = [replace(layer, ids=list(range(16))) for layer in structure("alexnet").layers[:5]]
+    edges = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4)]
+    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert np.all(layout.flow.last - layout.flow.first == 1)
+    assert len(layout.flow.x) == 16 * 6
+
+
+def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> None:
+    layers = structure("alexnet").layers[:5]
+    edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
+    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert layout.arcs == [(0, 3), (0, 4)]
+    assert {len(column) for column in arc_columns(layout).values()} == {1}
+
+
+def test_arcs_that_span_others_hang_below_them() -> None:
+    """Those of a U-Net ran into one line at the bottom of the view."""
+    assert nesting([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
+    assert nesting([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
+    network = structure("digits")
+    layers = [replace(network.layers[0], name=f"c{i}") for i in range(7)]
+    chain = [(i, i + 1) for i in range(6)]
+    flat = lay_out(Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 2), (4, 6)]), 900, 500)
+    nested = Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 6), (1, 5), (2, 4)])
+    layout = lay_out(nested, 900, 500)
+    deepest = arc_columns(layout)["cy"]
+    assert np.all(np.diff(deepest) < -5)
+    assert layout.bottom > flat.bottom
+    assert np.all(deepest < layout.height + 20)
+
+
+def test_a_network_of_one_filter() -> None:
+    layer = structure("digits").layers[0]
+    one = Structure("r", 0, 0, "m", [type(layer)("c", "Conv2d", 3, 1, (3, 3), (1, 1), 1, [0])])
+    layout = lay_out(one, 800, 400)
+    assert layout.columns[0].n == 1
+    assert len(layout.flow.x) == 0
+    assert lay_out(Structure("r", 0, 0, "m", []), 800, 400).columns == []
+
+
+@pytest.mark.parametrize("width", [500, 820, 1100, 1400])
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_what_is_written_above_columns_does_not_lie_over_the_next(net: str, width: int) -> None:
+    layout = lay_out(structure(net), width, 600)
+    if layout.density != "normal":
+        return
+    room = width / (max(layout.rank) + 1)
+    assert room >= 36  # two buttons
+    for label in layout.labels:
+        assert len(label) * 5 <= room or "." not in label
+
+
+def test_a_dense_net_is_told_from_its_last_parts_where_there_is_little_room() -> None:
+    network = structure("densenet")
+    labels = lay_out(network, 1117, 600).labels
+    name = "features.denseblock1.denselayer1.conv1"
+    assert labels[[layer.name for layer in network.layers].index(name)] == "conv1"
+    assert lay_out(network, 880, 480).density == "crowded"
+
+
+def test_branches_that_feed_branches_are_no_blot() -> None:
+    """Every filter's path to each of four branches of the next module crossed all others."""
+    layout = lay_out(structure("inception"), 1100, 620)
+    n_filters = sum(column.n for column in layout.columns)
+    assert len(layout.flow.x) < 0.8 * n_filters
+    feeding = {int(node) for node in layout.flow.first}
+    assert len(feeding) > 0.2 * n_filters

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from viewer.rendering.formatting import part, percent, sampling, short
+
+
+@pytest.mark.parametrize(
+    ("every", "text"),
+    [
+        (1, ""),
+        (2, "every 2nd batch"),
+        (8, "every 8th batch"),
+        (12, "every 12th batch"),
+        (32, "every 32nd batch"),
+        (64, "every 64th batch"),
+    ],
+)
+def test_sampling(every: int, text: str) -> None:
+    assert sampling(every) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0"), (999, "999"), (1234, "1.23 k"), (1_819_066_368, "1.82 G"), (4.1e12, "4.10 T")],
+)
+def test_large_numbers_are_short(number: float, words: str) -> None:
+    assert short(number).replace("\u202f", " ") == words
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(0.0, "±0 %"), (-0.0321, "−3.2 %"), (0.0004, "+0.040 %"), (-0.5, "−50 %"), (3.0, "+300 %")],
+)
+def test_changes_have_two_digits_and_a_sign(change: float, words: str) -> None:
+    assert percent(change).replace("\u202f", " ") == words
+
+
+def test_a_share_has_no_sign() -> None:
+    assert part(0.037).replace("\u202f", " ") == "3.7 %"
+    assert part(math.inf) == "more than can be told"

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from viewer.runs.metric_names import families, family, phase
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("train_loss", ("loss", "train")),
+        ("val/acc", ("acc", "val")),
+        ("loss_step", ("loss", "")),
+        ("train_loss_epoch", ("loss", "train")),
+        ("valid.top5_acc", ("top5 acc", "val")),
+        ("MulticlassAccuracy", ("MulticlassAccuracy", "")),
+        ("test", ("test", "test")),
+        ("step", ("step", "")),
+    ],
+)
+def test_the_phase_is_taken_off_the_name(name: str, expected: tuple[str, str]) -> None:
+    assert (family(name), phase(name)) == expected
+
+
+def test_the_loss_is_first_and_always_there() -> None:
+    assert list(families([])) == ["loss"]
+    found = families(["val_acc", "train_acc", "val_loss", "aux"])
+    assert list(found) == ["loss", "acc", "aux"]
+    assert found["acc"] == ["train_acc", "val_acc"]
+    assert found["loss"] == ["val_loss"]

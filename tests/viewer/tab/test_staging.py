@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from tests.viewer.fake_training import FakeTraining
+from viewer.tab.staging import Staging
+
+
+def structure() -> Structure:
+    return FakeTraining("digits").structure()  # ids: conv1 0-7, conv2 8-23, conv3 24-39
+
+
+def test_changes_of_one_layer_become_one_request() -> None:
+    staging = Staging()
+    for id_ in (11, 9):
+        staging.toggle_removal("conv2", id_)
+    staging.add("conv1")
+    staging.add("conv1")
+    edits = [row.edit(structure()) for row in staging.in_order()]
+    assert edits == [RemoveFilters("conv2", [1, 3]), AddFilters("conv1", 2)]
+    assert [row.title(structure()) for row in staging.rows] == [
+        "conv2 · filters 1, 3", "2 filters to conv1",
+    ]  # fmt: skip
+
+
+def test_staging_twice_takes_it_back() -> None:
+    staging = Staging()
+    staging.toggle_removal("conv2", 11)
+    staging.toggle_removal("conv2", 11)
+    assert staging.rows == []
+
+
+def test_a_split_is_a_request_of_its_own() -> None:
+    staging = Staging()
+    staging.split("conv2", 12)
+    staging.split("conv2", 12)
+    assert [row.edit(structure()) for row in staging.rows] == [AddFilters("conv2", 1, split_from=4)]
+
+
+def test_a_changed_row_loses_its_plan() -> None:
+    staging = Staging()
+    staging.toggle_removal("conv2", 11)
+    staging.rows[0].plan_id, staging.rows[0].plan = "p", Planned("p", PlanSummary("x"))
+    staging.toggle_removal("conv2", 12)
+    assert staging.rows[0].plan is None
+    assert staging.rows[0].plan_id == ""
+
+
+def test_staged_filters_follow_an_edit_and_leave_with_it() -> None:
+    training, staging = FakeTraining("digits"), Staging()
+    staging.toggle_removal("conv2", 9)
+    staging.toggle_removal("conv2", 13)
+    staging.toggle_removal("conv1", 0)
+    training.ids[1] = [i for i in training.ids[1] if i not in (8, 9)]  # indices shift, 9 is gone
+    training.ids[0] = training.ids[0][1:]
+    staging.follow(training.structure())
+    assert [row.edit(training.structure()) for row in staging.rows] == [RemoveFilters("conv2", [3])]
+
+
+def test_many_filters_are_counted_not_listed() -> None:
+    staging = Staging()
+    for id_ in range(8, 20):
+        staging.toggle_removal("conv2", id_)
+    assert staging.rows[0].title(structure()) == "conv2 · 12 filters"
+
+
+def test_unstaging_one_row_or_all() -> None:
+    staging = Staging()
+    staging.add("conv1")
+    staging.add("conv2")
+    staging.unstage("add/conv1")
+    assert [row.layer for row in staging.rows] == ["conv2"]
+    staging.unstage()
+    assert staging.rows == []

@@ -1,0 +1,272 @@
+"""The columns of the network view's sources: from layout and numbers to arrays, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
+
+from ..layout import NetworkLayout, NodeState
+from ..runs.run_state import RunState
+from ..tab.staging import StagedChange
+
+__all__ = [
+    "amplitude",
+    "arc_columns",
+    "bins",
+    "company_text",
+    "empty_flow",
+    "empty_nodes",
+    "flow_columns",
+    "header_data",
+    "node_columns",
+    "node_states",
+    "nodes_at",
+    "nodes_of",
+    "path_weights",
+    "paths_of",
+    "thickness",
+]
+
+Columns = dict[str, Any]
+
+# Gradients spread over orders of magnitude; a few extremes must not still all the others.
+ROBUST = (3.0, 99.3)
+ID_BITS = 2**32  # a node's key holds its layer's number above its first filter's id
+
+
+def node_columns(
+    structure: Structure, layout: NetworkLayout, serials: Mapping[str, int]
+) -> Columns:
+    """What of the nodes changes with the layout only. ``serials`` numbers the layers for good."""
+    columns = layout.columns
+    sizes = [column.n for column in columns]
+
+    def spread(values: Iterable[float], kind: type = np.float32) -> np.ndarray:
+        return np.repeat(np.asarray(list(values), kind), sizes)
+
+    layers = [structure.layers[column.layer] for column in columns]
+    ids = [
+        np.asarray(layer.ids, np.float64)[column.first[:-1]]
+        for layer, column in zip(layers, columns, strict=True)
+    ]
+    key = spread((serials[layer.name] for layer in layers), np.float64) * ID_BITS
+    key += np.concatenate(ids)
+    return {
+        "x": np.concatenate([column.x for column in columns]),
+        "y": np.concatenate([column.y for column in columns]),
+        "size": spread(column.size for column in columns),
+        "bar": spread(column.bar for column in columns),
+        "phase": ((key * 0.6180339887) % 1 * 2 * np.pi).astype(np.float32),
+        "key": key,
+        "layer": spread((column.layer for column in columns), np.int32),
+        "first": np.concatenate([column.first[:-1] for column in columns]).astype(np.int32),
+        "last": np.concatenate([column.first[1:] - 1 for column in columns]).astype(np.int32),
+    }
+
+
+def flow_columns(layout: NetworkLayout) -> Columns:
+    """What of the paths changes with the layout only."""
+    flow = layout.flow
+    size = np.full(len(flow.x), layout.stroke, np.float32)
+    first, last = flow.first.astype(np.int32), flow.last.astype(np.int32) - 1
+    place = {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1}
+    return {**place, "size": size, "first": first, "last": last}
+
+
+def node_states(
+    state: RunState, structure: Structure, rows: Iterable[StagedChange], starts: np.ndarray
+) -> np.ndarray:
+    """One state per node; of several filters, dead and frozen only where all are."""
+    staged, together = _staged_filters(state, structure, rows)
+    states = np.zeros(len(starts), np.uint8)
+    for which, of_all, named in (
+        (state.dead(), np.logical_and, NodeState.DEAD),
+        (_frozen_filters(state, structure), np.logical_and, NodeState.FROZEN),
+        (state.new(), np.logical_or, NodeState.NEW),
+        (together, np.logical_or, NodeState.TOGETHER),
+        (staged, np.logical_or, NodeState.STAGED),
+    ):
+        if which.any():  # nearly always, there is nothing to do for most of them
+            states[of_all.reduceat(which, starts)] = named
+    return states
+
+
+def _frozen_filters(state: RunState, structure: Structure) -> np.ndarray:
+    frozen = np.zeros(state.n_filters, bool)
+    for layer, offset in zip(structure.layers, state.offsets[:-1], strict=True):
+        if layer.frozen:
+            frozen[int(offset) + np.asarray(layer.frozen)] = True
+    return frozen
+
+
+def _staged_filters(
+    state: RunState, structure: Structure, rows: Iterable[StagedChange]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which filters a person wants removed, and which would go with them."""
+    staged, together = np.zeros(state.n_filters, bool), np.zeros(state.n_filters, bool)
+    for row in rows:
+        at = state.layer_index(row.layer)
+        if row.kind == "remove" and at is not None:
+            wanted = np.isin(structure.layers[at].ids, row.ids)
+            staged[int(state.offsets[at]) + np.flatnonzero(wanted)] = True
+        for part in row.plan.plan.sets if isinstance(row.plan, Planned) else ():
+            at = state.layer_index(part.layer)
+            if at is not None:
+                places = int(state.offsets[at]) + np.asarray(part.filters, np.int64)
+                together[places[places < state.offsets[at + 1]]] = True
+    return staged, together
+
+
+def amplitude(gradient: np.ndarray) -> np.ndarray:
+    """How strongly each node moves, 0 to 1: log-scaled between robust percentiles."""
+    positive = gradient[(gradient > 0) & np.isfinite(gradient)]
+    gradient = np.nan_to_num(gradient, nan=0.0, posinf=np.finfo(np.float32).max)
+    if not len(positive):
+        return np.zeros(len(gradient), np.float32)
+    low, high = np.log(_percentiles(positive, ROBUST))
+    logs = np.log(np.maximum(gradient, 1e-38))
+    scale = (logs - low) / (high - low) if high > low else np.full(len(gradient), 0.5)
+    return np.where(gradient > 0, np.clip(scale, 0, 1) ** 1.5, 0).astype(np.float32)
+
+
+def _percentiles(values: np.ndarray, percents: Iterable[float]) -> list[float]:
+    """As ``np.percentile``, which takes several times as long to get to its work."""
+    ordered = np.sort(values)
+    found = []
+    for percent in percents:
+        below, share = divmod(percent / 100 * (len(ordered) - 1), 1)
+        pair = ordered[int(below) : int(below) + 2].astype(np.float64)
+        found.append(float(pair[0] + share * (pair[-1] - pair[0])))
+    return found
+
+
+def thickness(activation: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Thickness of the nodes' paths, 0 to 1: relative to the most active of their layer."""
+    activation = np.nan_to_num(activation, nan=0.0, posinf=0.0)
+    counts = np.diff(offsets)
+    layer = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((activation, layer))
+    # The 99th percentile of each layer, all at once.
+    top = activation[order][offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)][layer]
+    scaled = np.divide(activation, top, out=np.zeros(len(activation)), where=top > 0)
+    return (np.clip(scaled, 0, 1) ** 0.8).astype(np.float32)
+
+
+def bins(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Mean of each node's filters."""
+    if len(starts) == len(values):
+        return values
+    counts = np.diff(np.append(starts, len(values)))
+    return (np.add.reduceat(values, starts) / counts).astype(np.float32)
+
+
+def path_weights(layout: NetworkLayout, activation: np.ndarray) -> np.ndarray:
+    """Of several nodes a path stands for, the strongest."""
+    weights = np.append(thickness(activation, layout.node_offsets), np.float32(0))
+    pairs = np.stack([layout.flow.first, layout.flow.last], axis=1).ravel()
+    return np.maximum.reduceat(weights, pairs)[::2] if len(pairs) else np.zeros(0, np.float32)
+
+
+def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
+    """Indices of the paths that begin at one of these nodes."""
+    if not len(nodes) or not len(layout.flow.first):
+        return np.zeros(0, np.int64)
+    place = np.searchsorted(nodes, layout.flow.first)
+    ends = np.append(nodes, np.iinfo(np.int64).max)
+    return np.flatnonzero(ends[place] < layout.flow.last)
+
+
+def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
+    """The nodes in which these filters of a layer are drawn, each once."""
+    column, offset = layout.columns[layer], int(layout.node_offsets[layer])
+    inside = np.searchsorted(column.first, np.asarray(filters, np.int64), side="right") - 1
+    return [offset + int(i) for i in np.unique(np.minimum(inside, column.n - 1))]
+
+
+def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
+    """The nodes of the filters that a plan removes, if they are more than one."""
+    nodes: list[int] = []
+    for part in plan.sets if plan is not None else ():
+        at = state.layer_index(part.layer)
+        if at is not None and at < len(layout.columns):
+            column, offset = layout.columns[at], int(layout.node_offsets[at])
+            inside = np.searchsorted(column.first, part.filters, side="right") - 1
+            nodes += [offset + int(i) for i in inside if 0 <= i < column.n]
+    return nodes if len(nodes) > 1 else []
+
+
+def company_text(plan: PlanSummary | None, layer: str) -> str:
+    """What goes together, for the tooltip: ``together with conv1, layer1.1.conv2``."""
+    others = [] if plan is None else [p.layer for p in plan.sets if p.layer != layer]
+    if not others:
+        return ""
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"goes together with {', '.join(others[:3])}{more}"
+
+
+def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:
+    """Connections that skip layers, hanging below the columns."""
+    centers = np.array([column.center for column in layout.columns])
+    pairs = np.array(layout.arcs, np.int64).reshape(-1, 2)
+    # Those to layers that stand one above the other would be drawn one over the other.
+    ends, once = np.unique(centers[pairs], axis=0, return_index=True)
+    x0, x1 = ends.T
+    y = np.full(len(ends), layout.height - layout.bottom + 6)
+    levels = np.array(layout.levels, np.float64)[once]
+    deepest = layout.bottom * 1.1 * levels / levels.max(initial=1.0)
+    sag = np.minimum(deepest, 8 + (x1 - x0) * 0.10)
+    return {
+        "x0": x0, "x1": x1, "y": y,
+        "c0": x0 + (x1 - x0) * 0.25, "c1": x1 - (x1 - x0) * 0.25, "cy": y + sag,
+    }  # fmt: skip
+
+
+def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
+    """What the page writes above the columns."""
+    shared = {place for place in layout.rank if layout.rank.count(place) > 1}
+    staged = bool(layout.stages)
+    header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
+    layers = []
+    for column in layout.columns:
+        layer = structure.layers[column.layer]
+        lane = layout.rank[column.layer] in shared
+        layers.append(
+            {
+                "index": column.layer,
+                "name": layer.name,
+                "label": layout.labels[column.layer],
+                "filters": len(layer.ids),
+                "kernel": "×".join(map(str, layer.kernel_size)),
+                "center": column.center,
+                "top": column.top,
+                "header_y": header_y,
+                "lane": lane,
+                "refused": layer.refused,
+            }
+        )
+    return {
+        "width": layout.width,
+        "height": layout.height,
+        "density": layout.density,
+        "layers": layers,
+        "stages": [
+            {"name": s.name, "path": s.path, "left": s.left, "right": s.right, "layer": s.layer}
+            for s in layout.stages
+        ],
+        "stage_top": 26,
+    }
+
+
+def empty_nodes() -> dict[str, np.ndarray]:
+    names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last")
+    return {name: np.zeros(0, np.float32) for name in names}
+
+
+def empty_flow() -> dict[str, np.ndarray]:
+    return {
+        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "first", "last")
+    }
