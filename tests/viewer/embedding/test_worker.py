@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.viewer.obstinate_process import CRASH, HANG, OBEY, RAISE, WAIT
+from tests.viewer.embedding.obstinate_process import CRASH, HANG, OBEY, RAISE, WAIT
 from viewer.embedding.projection import Projection, ProjectionJob
 from viewer.embedding.worker import EmbeddingWorker, Failure
 
