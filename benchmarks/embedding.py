@@ -31,7 +31,7 @@ from benchmarks.features import VIEWS, snapshots
 from benchmarks.report import Report, progress
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
 from viewer.embedding.feature_average import FeatureAverage
-from viewer.embedding.projection import Job, Layout, Method, lay_out, relative_change
+from viewer.embedding.projection import Job, Layout, Method, project, relative_change
 from viewer.embedding.worker import EmbeddingWorker, Failure
 
 REFRESH_HZ = {64: 4.0, 128: 2.0, 512: 0.5, 2048: 0.05}  # what must be reached
@@ -147,7 +147,7 @@ def _refresh(
 
 def _displacement(before: Layout, after: Layout) -> float:
     """Mean way of the filters that stand among the others in both, in rms radii."""
-    both = (before.odd == DegenerateKind.NONE) & (after.odd == DegenerateKind.NONE)
+    both = (before.degenerate == DegenerateKind.NONE) & (after.degenerate == DegenerateKind.NONE)
     way = np.linalg.norm(after.positions[both] - before.positions[both], axis=1).mean()
     centred = before.positions[both] - before.positions[both].mean(axis=0)
     return float(way / np.sqrt((centred**2).sum(axis=1).mean()))
@@ -163,8 +163,8 @@ def _trueness(chains: list[Chain], view: str, method: Method, compared: int) -> 
 
 
 def _part(features: np.ndarray, layout: Layout, method: Method) -> float:
-    cold = lay_out(Job(features, layout.ids, method))
-    sound = layout.odd == DegenerateKind.NONE
+    cold = project(Job(features, layout.ids, method))
+    sound = layout.degenerate == DegenerateKind.NONE
     units = unit_rows(features[sound])
     of = [
         trustworthiness(units, each.positions[sound], n_neighbors=NEIGHBOURS)
