@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.manifold import trustworthiness
 
-from benchmarks.features import VIEWS, snapshots
+from benchmarks.filter_features import VIEWS, snapshots
 from benchmarks.report import Report, progress
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
 from viewer.embedding.feature_average import FeatureAverage
