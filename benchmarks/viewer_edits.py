@@ -85,9 +85,7 @@ def _demo(runtime: Path) -> Iterator[None]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "REVACNN_RUNTIME_DIR": str(runtime)}
     quiet = subprocess.DEVNULL
-    demo = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet
-    )
+    demo = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
     try:
         yield
     finally:

@@ -251,7 +251,9 @@ def test_near_duplicates_are_sought_among_the_coefficients_only(world: World) ->
     world.send(replace(detail, coefficients=view, gradients=view))
     world.tick()
 
-    alike = {name: world.layers.projections.get("conv2", name, "tsne").duplicate_group for name in VIEWS}  # type: ignore[union-attr]
+    alike = {
+        name: world.layers.projections.get("conv2", name, "tsne").duplicate_group for name in VIEWS
+    }  # type: ignore[union-attr]
     assert set(np.flatnonzero(alike["coefficients"] == 0)) == {2, 4, 9, 11}
     assert (alike["gradients"] == -1).all()
 

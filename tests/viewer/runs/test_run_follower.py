@@ -91,7 +91,9 @@ def test_a_killed_run_stays_and_the_next_one_is_offered(
         process.wait()
         until(choice, "gone")
     text = choice.follower.health().text
-    assert re.fullmatch(r"process exited unexpectedly; last message at \d\d:\d\d:\d\d at batch \d+", text)
+    assert re.fullmatch(
+        r"process exited unexpectedly; last message at \d\d:\d\d:\d\d at batch \d+", text
+    )
     assert choice.next_run() is None
     killed = choice.follower
     with training(runtime, "--net", "alexnet"):
