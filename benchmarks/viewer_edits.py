@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page_metrics import open_page, percentile, resident_bytes, wait_until_warm
 from benchmarks.report import Report
-from benchmarks.watching import open_page, percentile, resident_bytes, wait_until_warm
 from revacnn_lightning import attach
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
@@ -85,9 +85,7 @@ def _demo(runtime: Path) -> Iterator[None]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "REVACNN_RUNTIME_DIR": str(runtime)}
     quiet = subprocess.DEVNULL
-    demo = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet
-    )
+    demo = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
     try:
         yield
     finally:
