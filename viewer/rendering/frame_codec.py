@@ -3,7 +3,8 @@
 Bokeh would send every part by itself, and every array as two messages of its own. A frame is one
 piece of bytes: the length of its head (uint32, little-endian), the head (JSON, padded with spaces),
 and after it the arrays, each beginning at a multiple of eight. Where the head has
-``{"$array": [type, first byte, shape]}``, an array belongs; ``unpack`` in ``glyphs/dist`` reads it.
+``{"$array": [type, first byte, shape]}``, an array belongs; ``decodeFrame`` in
+``viewer/static/shared/frame.js`` reads it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from msgspec import Meta, Struct
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter, Slices
 
 from ..embedding.projection import METHODS
-from ..glyphs import Command
 from ..layout import stage_layers
+from .page_link import Command
 from .staging import StagedChange
 from .tab_state import Selection, TabState
 
@@ -59,13 +59,13 @@ _HANDLERS: dict[str, Handler] = {}
 
 def perform(tab: TabState, event: Command) -> None:
     """Do what was clicked or typed. Unknown commands and void arguments do nothing."""
-    handler = _HANDLERS.get(event.command)
+    handler = _HANDLERS.get(event.name)
     try:
         arguments = msgspec.convert(event.args, Arguments, strict=False)
     except msgspec.ValidationError as error:
         log.warning("Ignored a malformed command of the page: %s", error)
         return
-    if handler is None or (tab.structure is None and event.command != "follow"):
+    if handler is None or (tab.structure is None and event.name != "follow"):
         return
     tab.applying.error = ""
     handler(tab, arguments)

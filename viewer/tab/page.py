@@ -6,8 +6,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from pathlib import Path
 
 from bokeh.document import Document
 
@@ -27,16 +25,16 @@ from ..components.network import NetworkView
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.timeline import Timeline
-from ..glyphs import Command, PageLink
 from ..rendering.frame_codec import FramePart, encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import perform
 from .frame_scheduler import PERIODS, FrameScheduler
+from .page_link import PageLink, decode_command
 from .tab_state import TabState
 
-__all__ = ["Page", "assets"]
+__all__ = ["Page"]
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +59,8 @@ class Page:
         *,
         runs: RunRegistry | None = None,
         wanted: str = "",
-        plain: bool = False,
     ) -> None:
-        self.link = PageLink(name="link", theme=theme_name, plain=plain)
+        self.link = PageLink(name="link", theme=theme_name)
         self.tab = TabState(follower, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
         self._runs = runs
         tab, marks = self.tab, EditMarkers(self.tab)
@@ -107,7 +104,7 @@ class Page:
         self._clock: tuple[float, ...] = ()
         self._network: tuple[object, ...] = ()
         self._turns = itertools.cycle(self.slow), itertools.cycle([*self.slow, *self.statistics])
-        self.link.on_event(Command, self._on_command)
+        self.link.on_change("command", self._on_command)
         self.link.on_change("theme", self._on_theme)
         self.link.on_change("seen", self._on_seen)
         for name in ("visible", "width", "height"):
@@ -238,11 +235,14 @@ class Page:
         self._looked_at = float("-inf")
         self.on_update()
 
-    def _on_command(self, event: Command) -> None:
+    def _on_command(self, _attribute: str, _old: str, new: str) -> None:
+        command = decode_command(new)
+        if command is None:
+            return
         chosen = self.tab.pictured()
-        perform(self.tab, event)
+        perform(self.tab, command)
         parts = list(self.fast)  # and what was asked for, at once
-        parts += self.slow if event.command == "chart" else []
+        parts += self.slow if command.name == "chart" else []
         parts += self.pictures if self.tab.pictured() != chosen else []
         if self._update_all(parts):
             self._send()
@@ -259,17 +259,3 @@ class Page:
             component.restyle(palette)
         if self._update_all(self.components):  # the charts, too, all at once
             self._send()
-
-
-@lru_cache(maxsize=1)
-def assets() -> dict[str, str]:
-    """Style and script of the page, to be written into it.
-
-    So the page is the same wherever it is served from, and behind any prefix.
-    """
-    folder = Path(__file__).parents[1] / "static"
-    scripts = sorted(folder.glob("*.js"))
-    return {
-        "style": (folder / "page.css").read_text(encoding="utf-8"),
-        "script": ";\n".join(path.read_text(encoding="utf-8") for path in scripts),
-    }

@@ -23,3 +23,11 @@ export async function documentReady() {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS))
   }
 }
+
+/**
+ * Call this when the connection to the server is lost.
+ * @param {() => void} callback
+ */
+export function onConnectionLost(callback) {
+  Bokeh.documents[0]?.on_event("connection_lost", callback)
+}

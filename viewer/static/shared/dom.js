@@ -15,6 +15,15 @@ export function byId(id) {
 }
 
 /**
+ * Return all elements that a CSS selector matches.
+ * @param {string} selector
+ * @returns {NodeListOf<HTMLElement>}
+ */
+export function elements(selector) {
+  return document.querySelectorAll(selector)
+}
+
+/**
  * Return all buttons that have a data attribute, such as `data-method`.
  * @param {string} attribute
  * @returns {NodeListOf<HTMLButtonElement>}

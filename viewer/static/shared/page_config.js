@@ -20,6 +20,7 @@
  * @typedef {object} PageConfig
  * @property {{dark: Palette, light: Palette}} palettes
  * @property {NodeStates} node_states how a node is drawn, as viewer/layout/columns.py numbers it
+ * @property {Record<"none" | "dead" | "nonfinite" | "identical", number>} degenerate_kinds why a filter has no place
  */
 
 /** @returns {PageConfig} */
