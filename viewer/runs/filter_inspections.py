@@ -104,14 +104,14 @@ class FilterInspections:
         ):
             return  # of a network that is not known yet, or no longer there
         for layer in structure.layers:
-            if layer.name == message.layer and 0 <= message.filter < len(layer.ids):
-                known = self._filters.get((layer.name, layer.ids[message.filter]))
+            if layer.name == message.layer and 0 <= message.filter < len(layer.filter_ids):
+                known = self._filters.get((layer.name, layer.filter_ids[message.filter]))
                 if known is not None:
                     known.inspection, known.refused = message, ""
 
 
 def _index(structure: Structure, key: Key) -> int | None:
     for layer in structure.layers:
-        if layer.name == key[0] and key[1] in layer.ids:
-            return layer.ids.index(key[1])
+        if layer.name == key[0] and key[1] in layer.filter_ids:
+            return layer.filter_ids.index(key[1])
     return None

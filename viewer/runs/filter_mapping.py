@@ -23,9 +23,11 @@ def source_columns(known: Structure | None, structure: Structure) -> np.ndarray:
     old: dict[str, dict[int, int]] = {}
     offset = 0
     for layer in known.layers if known is not None else ():
-        old[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.ids)}
-        offset += len(layer.ids)
+        old[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.filter_ids)}
+        offset += len(layer.filter_ids)
     source = [
-        old.get(layer.name, {}).get(id_, -1) for layer in structure.layers for id_ in layer.ids
+        old.get(layer.name, {}).get(id_, -1)
+        for layer in structure.layers
+        for id_ in layer.filter_ids
     ]
     return np.array(source, np.int64)

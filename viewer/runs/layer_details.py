@@ -14,7 +14,7 @@ from msgspec import Struct
 from revacnn_lightning.diagnostics.colour import find_single_color
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail, Message, Refused
-from revacnn_lightning.protocol.requests import InspectLayer, Slices
+from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 
 from ..embedding.feature_average import FeatureAverage
 from ..embedding.projection import Method, Projection, ProjectionJob, relative_change
@@ -61,7 +61,7 @@ class LayerDetailState(Struct):
     received: int = 0
     single: np.ndarray = np.zeros(0, bool)
     image: int | None = None
-    slices: Slices = "strongest"
+    slices: KernelSlice = "strongest"
     refused: str = ""
     asked: float = 0.0
     shown: dict[str, float] = {}
@@ -140,7 +140,7 @@ class LayerDetails:
         known.kept = time.monotonic()
         return known.image
 
-    def choose_slices(self, layer: str, slices: Slices) -> None:
+    def choose_slices(self, layer: str, slices: KernelSlice) -> None:
         """Have other slices of its filters sent."""
         known = self._layers.get(layer)
         if known is not None and known.slices != slices:
@@ -205,7 +205,7 @@ class LayerDetails:
 
     def _ask(self, name: str, layer: LayerDetailState, ask: Callable[[InspectLayer], str]) -> None:
         try:
-            request = ask(InspectLayer(name, WATCH_HZ, layer.image, slices=layer.slices))
+            request = ask(InspectLayer(name, WATCH_HZ, layer.image, kernel_slice=layer.slices))
         except ProtocolError as error:
             layer.refused = str(error)
             layer.serial += 1
@@ -221,7 +221,7 @@ class LayerDetails:
             return
         if detail.run != structure.run or detail.version != structure.version:
             return  # of a network that is not known yet, or no longer there
-        ids = np.asarray(structure.layers[at].ids, np.int64)
+        ids = np.asarray(structure.layers[at].filter_ids, np.int64)
         if any(len(part) not in (0, len(ids)) for part in _arrays(detail)):
             return
         _follow_features(layer, detail, ids, structure.layers[at].in_channels)

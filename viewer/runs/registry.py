@@ -119,7 +119,7 @@ class RunRegistry:
         except ConnectionFileError as error:
             self.problem = str(error)
             return []
-        if found.process_is_gone():
+        if found.has_exited():
             self.problem = f"The training of {self.connection_file} has ended."
             return []
         self.problem = ""

@@ -97,7 +97,7 @@ class RunFollower:
 
     def sockets(self) -> list[int]:
         """Descriptors that become readable when there may be something to read; see `Run`."""
-        return [] if self._run is None else self._run.sockets()
+        return [] if self._run is None else self._run.file_descriptors()
 
     def request(self, edit: RequestBody, title: str, version: int | None) -> str:
         """Ask the training for something; its reply becomes a record of the run state.
@@ -134,13 +134,14 @@ class RunFollower:
             return RunHealth("finished", f"finished at batch {count(status.step)}")
         if status is not None and status.state == "failed":
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
-        if run.connection.process_is_gone():
+        if run.connection.has_exited():
             return RunHealth("gone", f"ended without a word; last heard {self._heard()}")
         if run.structure is None:
             return RunHealth("connecting", "attached, waiting for the first answer")
-        if run.silent_for() > SILENT_SECONDS:
+        if run.seconds_since_last_message() > SILENT_SECONDS:
             return RunHealth(
-                "silent", f"no word for {run.silent_for():.0f} s, since {self._heard()}"
+                "silent",
+                f"no word for {run.seconds_since_last_message():.0f} s, since {self._heard()}",
             )
         if status is None:
             return RunHealth("training", "training")
@@ -150,7 +151,7 @@ class RunFollower:
         """When the run was last heard of, and at which batch."""
         snapshot = None if self.state is None else self.state.snapshot
         at = "" if snapshot is None else f" at batch {count(snapshot.step)}"
-        silent = 0.0 if self._run is None else self._run.silent_for()
+        silent = 0.0 if self._run is None else self._run.seconds_since_last_message()
         return f"{clock(time.time() - silent)}{at}"
 
     def close(self) -> None:

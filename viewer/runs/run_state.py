@@ -144,7 +144,7 @@ class RunState:
 
     def layer_ids(self, layer: int) -> list[int]:
         """Ids of a layer's filters."""
-        return [] if self.structure is None else self.structure.layers[layer].ids
+        return [] if self.structure is None else self.structure.layers[layer].filter_ids
 
     def layer_values(self, statistic: str, layer: int) -> np.ndarray:
         """Newest values of one layer's filters; empty before the first snapshot."""
@@ -181,7 +181,7 @@ class RunState:
         structure = still_connected(known, structure)
         source = source_columns(known, structure)
         self.structure = structure
-        widths = [len(layer.ids) for layer in structure.layers]
+        widths = [len(layer.filter_ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
         self._observed = np.repeat([layer.observed for layer in structure.layers], widths)
         self._follow(source, first=known is None)
@@ -211,7 +211,7 @@ class RunState:
 
     def _tell_widths(self, structure: Structure) -> None:
         """Complete the records of applied requests with the widths they led to."""
-        widths = {layer.name: len(layer.ids) for layer in structure.layers}
+        widths = {layer.name: len(layer.filter_ids) for layer in structure.layers}
         for record in self.records.values():
             if (
                 record.state == "applied"
@@ -275,7 +275,7 @@ class RunState:
         """It is measured on every how manyth batch now."""
         if self.snapshot is None:
             return 1
-        known = dict(zip(self.snapshot.statistics, self.snapshot.every, strict=False))
+        known = dict(zip(self.snapshot.statistics, self.snapshot.sampling_intervals, strict=False))
         return known.get(statistic, 1)
 
     def _measured(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
@@ -336,7 +336,7 @@ class RunState:
             record.version, record.title = reply.version, reply.plan.title or record.title
             record.plan, record.output_change = reply.plan, reply.output_change
             self._name_mark(record)
-            record.layers = list(dict.fromkeys(part.layer for part in reply.plan.sets))
+            record.layers = list(dict.fromkeys(part.layer for part in reply.plan.filter_changes))
             if self.structure is not None:
                 self._tell_widths(self.structure)
         elif isinstance(reply, Done):
