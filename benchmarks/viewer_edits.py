@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page_metrics import open_page, percentile, resident_bytes, wait_until_warm
 from benchmarks.report import Report
-from benchmarks.watching import open_page, percentile, resident_bytes, wait_until_warm
 from revacnn_lightning import attach
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
