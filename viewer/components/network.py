@@ -172,7 +172,7 @@ class NetworkView:
             self.selection.data = {"node": -1, "also": [], "layer": -1, "text": ""}
             return
         layer, index = selected
-        name, ids = structure.layers[layer].name, structure.layers[layer].ids
+        name, ids = structure.layers[layer].name, structure.layers[layer].filter_ids
         row = {filter_id: i for i, filter_id in enumerate(ids)}
         also = [row[filter_id] for filter_id in self.tab.picked()[1:]]
         coupled, reason = self.tab.company()
