@@ -140,7 +140,9 @@ def _refresh(
     """The four layouts, each begun from the last."""
     for view, rows in features.items():
         change = relative_change(before[view], rows) if before else 1.0
-        worker.submit(view, ProjectionJob(rows, np.arange(len(rows)), method, last.get(view), change))
+        worker.submit(
+            view, ProjectionJob(rows, np.arange(len(rows)), method, last.get(view), change)
+        )
     done: Layouts = {}
     while len(done) < len(features):
         for view, layout in worker.poll():
@@ -182,7 +184,9 @@ def _part(features: np.ndarray, layout: Projection, method: Method) -> float:
 async def _loop_delay(features: Features, method: Method) -> float:
     """99th percentile (ms) of an event loop's delay while four layouts are made from nothing."""
     worker = EmbeddingWorker()
-    worker.submit("warm-up", ProjectionJob(next(iter(features.values()))[:64], np.arange(64), method))
+    worker.submit(
+        "warm-up", ProjectionJob(next(iter(features.values()))[:64], np.arange(64), method)
+    )
     while not worker.poll():
         await asyncio.sleep(POLL_SECONDS)
     for view, rows in features.items():

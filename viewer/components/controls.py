@@ -24,7 +24,7 @@ class ControlsPanel(HtmlPanel):
         return {
             "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
-            "groups": [] if status is None else [_group(group) for group in status.groups],
+            "groups": [] if status is None else [_group(group) for group in status.parameter_groups],
         }
 
 
@@ -32,7 +32,7 @@ def _group(group: ParameterGroup) -> dict[str, Any]:
     return {
         "optimizer": group.optimizer,
         "group": group.group,
-        "title": f"{group.kind} · {format_count(group.parameters)} parameters",
+        "title": f"{group.optimizer_type} · {format_count(group.parameter_count)} parameters",
         "values": [
             {"name": name, "label": label, "value": value, "text": format_number(value)}
             for name, label, value in (

@@ -67,7 +67,7 @@ def _top_images(result: FilterInspection) -> dict[str, Any]:
     return {
         "crop_note": note,
         "receptive_field": [height, width],
-        "no_top_images": result.top_images_refused or missing,
+        "no_top_images": result.top_images_note or missing,
         "top_images": [_top_image(image, result.step) for image in result.top_images],
     }
 
@@ -78,7 +78,7 @@ def _top_image(image: TopImage, step: int) -> dict[str, Any]:
     return {
         "pixels": crop.transpose(1, 2, 0)[None] if len(crop) == 3 else crop,
         "box": list(image.box),
-        "size": list(image.size),
+        "size": list(image.image_size),
         "response": format_number(image.response),
         "age": "this batch" if age <= 0 else f"{age} batch{'es' if age > 1 else ''} ago",
     }
@@ -92,20 +92,20 @@ def _image(result: FilterInspection) -> dict[str, Any]:
         "title": "first image of the batch" if index is None else f"validation image {index}",
         "image": whole,
         "box": list(result.box),
-        "size": list(result.size),
+        "size": list(result.image_size),
         "crop": _crop(whole, result) if has_response else whole[:0],
         "response": format_number(result.response) if has_response else "",
         "inactive": result.response is not None and not result.response > 0,
         "deconvolution": attribution_tile(result.deconvolution),
-        "guided": attribution_tile(result.guided),
-        "refused": result.refused,
+        "guided": attribution_tile(result.guided_backpropagation),
+        "refused": result.attribution_refusal,
     }
 
 
 def _crop(whole: np.ndarray, result: FilterInspection) -> np.ndarray:
     """Crop the box from the image (1, h, w[, 3]), which may be smaller than the original."""
-    scale_y = whole.shape[1] / max(1, result.size[0])
-    scale_x = whole.shape[2] / max(1, result.size[1])
+    scale_y = whole.shape[1] / max(1, result.image_size[0])
+    scale_x = whole.shape[2] / max(1, result.image_size[1])
     top, left, bottom, right = result.box
     first_row, first_column = round(top * scale_y), round(left * scale_x)
     last_row = max(first_row + 1, round(bottom * scale_y))

@@ -53,7 +53,7 @@ class Header(HtmlPanel):
 
 def _run_label(connection: Connection) -> dict[str, Any]:
     """Return the id of a run and a label: its model and start time."""
-    started = format_time_of_day(connection.started)[:5]
+    started = format_time_of_day(connection.start_time)[:5]
     return {"id": connection.run, "label": f"{connection.model or connection.run} · {started}"}
 
 
@@ -71,19 +71,19 @@ def _fields(state: RunState) -> list[dict[str, Any]]:
         return []
     fields = [
         _field("Layers · filters", f"{len(structure.layers)} · {format_count(state.n_filters)}"),
-        _field("Parameters", format_count(structure.parameters)),
+        _field("Parameters", format_count(structure.parameter_count)),
     ]
     return fields if snapshot is None else fields + _snapshot_fields(snapshot)
 
 
 def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:
-    epochs = f" / {snapshot.epochs}" if snapshot.epochs else ""
-    batches = f" / {format_count(snapshot.batches)}" if snapshot.batches else ""
-    batch = f"{format_count(snapshot.batch + 1)}{batches}"
+    epochs = f" / {snapshot.max_epochs}" if snapshot.max_epochs else ""
+    batches = f" / {format_count(snapshot.batches_per_epoch)}" if snapshot.batches_per_epoch else ""
+    batch = f"{format_count(snapshot.batch_index + 1)}{batches}"
     fields = [
         _field("Epoch", f"{snapshot.epoch + 1}{epochs}"),
         _field("Batch", batch, f"batch {snapshot.step} of the run"),
-        _field("Loss", format_number(snapshot.loss), warn=snapshot.nonfinite),
+        _field("Loss", format_number(snapshot.loss), warn=snapshot.nonfinite_gradients),
     ]
     fields += [
         _field(name.replace("_", " "), format_number(value), name)

@@ -38,7 +38,7 @@ class LayerPanel(HtmlPanel):
         if layer is None or position is None:
             return content
         selected = tab.selected_ids()
-        frozen = {layer.ids[index] for index in layer.frozen}
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         return content | {
             "selected": selected,
             "staged": tab.staging.removed_ids(layer.name),

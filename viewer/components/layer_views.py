@@ -144,7 +144,7 @@ class LayerView:
             "title": TITLES[self.view],
             "colormap": COLORMAPS[self.view],
             "step": detail.step,
-            "slices": detail.slices,
+            "slices": detail.kernel_slice,
             "revision": self._revision,
             "ids": shown_ids.astype(np.float64),
             "indices": indices.astype(np.int32),
@@ -198,7 +198,6 @@ class InputImage:
         name = "first image of the batch" if index is None else f"validation image {index}"
         self.root.data = {
             "title": f"Input · {name}",
-            "label": layer.detail.label,
             "step": layer.detail.step,
             "waiting": layer.image != index,
         }

@@ -33,7 +33,7 @@ class SelectionPanel(HtmlPanel):
             return _empty(tab.sort_by)
         layer_index, index = position
         refusal = tab.width_refusal(layer)
-        is_staged = layer.ids[index] in tab.staging.removed_ids(layer.name)
+        is_staged = layer.filter_ids[index] in tab.staging.removed_ids(layer.name)
         selected = _describe_selection(index, len(tab.selected_ids()))
         return {
             "layer": layer.name,
@@ -45,7 +45,7 @@ class SelectionPanel(HtmlPanel):
             "disabled": {
                 "add": refusal,
                 "split": refusal,
-                "remove": refusal or (LAST_FILTER if len(layer.ids) == 1 else ""),
+                "remove": refusal or (LAST_FILTER if len(layer.filter_ids) == 1 else ""),
             },
             "tooltips": {
                 "add": f"Stage a new filter for {layer.name}  (+)",
@@ -71,10 +71,10 @@ def _facts(layer: Layer) -> str:
         facts.append("stride " + "×".join(map(str, dict.fromkeys(layer.stride))))
     if layer.groups > 1:
         facts.append(f"{layer.groups} groups")
-    if layer.kind != "Conv2d":
-        facts.append(layer.kind)
-    if layer.frozen:
-        facts.append(f"{len(layer.frozen)} frozen")
+    if layer.module_type != "Conv2d":
+        facts.append(layer.module_type)
+    if layer.frozen_filters:
+        facts.append(f"{len(layer.frozen_filters)} frozen")
     return " · ".join(facts)
 
 
@@ -83,7 +83,7 @@ def _statistics_note(layer: Layer) -> str:
     if not layer.observed:
         return "No statistics: this layer runs inside a compiled region."
     output = (
-        f"{layer.activation_of}'s output" if layer.activation_of else "absolute output of the conv"
+        f"{layer.activation_source}'s output" if layer.activation_source else "absolute output of the conv"
     )
     return (
         f"Σ activation: sum of {output} over the pixels, mean over the batch. "

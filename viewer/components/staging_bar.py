@@ -77,15 +77,15 @@ def _costs(plan: PlanSummary) -> str:
 def _coupling(plan: PlanSummary, layer: str) -> str:
     """Return which coupled filters of other layers are affected and why, and further notes."""
     others = [
-        f"{set_.layer} ({len(set_.filters) or set_.count})"
-        for set_ in plan.sets
-        if set_.layer != layer
+        f"{change.layer} ({len(change.removed) or change.added})"
+        for change in plan.filter_changes
+        if change.layer != layer
     ]
     texts = []
     if others:
         more = " …" if len(others) > MAX_COUPLED_LAYERS else ""
         texts.append(f"together with {', '.join(others[:MAX_COUPLED_LAYERS])}{more}")
-    return " · ".join([*texts, *filter(None, [plan.why]), *plan.notes])
+    return " · ".join([*texts, *filter(None, [plan.coupling]), *plan.notes])
 
 
 class ReplyPanel(HtmlPanel):

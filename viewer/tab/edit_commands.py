@@ -43,7 +43,7 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
     if tab.can_change_width(layer_index):
         index = tab.least_active_index(state, layer_index, layer)
         if index is not None:
-            tab.staging.toggle_removal(layer.name, layer.ids[index])
+            tab.staging.toggle_removal(layer.name, layer.filter_ids[index])
 
 
 def stage_add(tab: TabState, arguments: Arguments) -> None:
@@ -69,7 +69,7 @@ def stage_freeze(tab: TabState, _: Arguments) -> None:
     """Stage freezing the selected filters, or unfreezing them if all of them are frozen."""
     layer = tab.layer(None)
     if layer is not None and not tab.ended_reason():
-        frozen = {layer.ids[index] for index in layer.frozen}
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         kind = "unfreeze" if frozen.issuperset(tab.selected_ids()) else "freeze"
         tab.staging.toggle(kind, layer.name, tab.selected_ids())
 
@@ -88,7 +88,7 @@ def stage_set(tab: TabState, arguments: Arguments) -> None:
     weights = np.array(arguments.weights)
     if len(ids) != len(weights) + 1 or not np.isfinite(weights).all():
         return
-    if (weights < 0).any() or weights.sum() <= 0 or not set(ids) <= set(layer.ids):
+    if (weights < 0).any() or weights.sum() <= 0 or not set(ids) <= set(layer.filter_ids):
         return
     target, *neighbor_ids = ids
     tab.staging.replace(

@@ -34,11 +34,11 @@ class RemovalPreview:
         """Request the dry run of a removal, unless it was requested before."""
         key = (structure.version, layer_name, filter_id)
         layer = next((layer for layer in structure.layers if layer.name == layer_name), None)
-        if key in self._plan_ids or layer is None or filter_id not in layer.ids:
+        if key in self._plan_ids or layer is None or filter_id not in layer.filter_ids:
             return
         if len(self._plan_ids) >= MAX_PREVIEWS:
             self._plan_ids.clear()
-        edit = RemoveFilters(layer_name, [layer.ids.index(filter_id)])
+        edit = RemoveFilters(layer_name, [layer.filter_ids.index(filter_id)])
         try:
             self._plan_ids[key] = follower.preview(edit, structure.version)
         except ProtocolError as error:

@@ -203,11 +203,11 @@ def _layer(structure: Structure, name: str) -> Layer | None:
 def _ids(structure: Structure, layer_name: str) -> set[int]:
     """Return the filter ids of a layer; an empty set if the layer does not exist."""
     layer = _layer(structure, layer_name)
-    return set() if layer is None else set(layer.ids)
+    return set() if layer is None else set(layer.filter_ids)
 
 
 def _indices(structure: Structure, layer_name: str, ids: list[int]) -> list[int]:
     """Return the indices of those filters that exist."""
     layer = _layer(structure, layer_name)
-    index_of = {} if layer is None else {id_: i for i, id_ in enumerate(layer.ids)}
+    index_of = {} if layer is None else {id_: i for i, id_ in enumerate(layer.filter_ids)}
     return [index_of[id_] for id_ in ids if id_ in index_of]

@@ -96,8 +96,8 @@ class TabState:
         if self.selection is None or structure is None:
             return None
         for i, layer in enumerate(structure.layers):
-            if layer.name == self.selection.layer and self.selection.filter_id in layer.ids:
-                return i, layer.ids.index(self.selection.filter_id)
+            if layer.name == self.selection.layer and self.selection.filter_id in layer.filter_ids:
+                return i, layer.filter_ids.index(self.selection.filter_id)
         return None
 
     def selected_ids(self) -> list[int]:
@@ -105,7 +105,7 @@ class TabState:
         position, structure = self.selected_position(), self.structure
         if position is None or structure is None or self.selection is None:
             return []
-        primary, present = self.selection.filter_id, set(structure.layers[position[0]].ids)
+        primary, present = self.selection.filter_id, set(structure.layers[position[0]].filter_ids)
         others = [i for i in self.other_selected_ids if i in present and i != primary]
         return [primary, *others]
 
@@ -115,8 +115,8 @@ class TabState:
         if structure is None:
             return
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
-        index = max(0, min(int(index), len(chosen.ids) - 1))
-        self.selection = Selection(chosen.name, chosen.ids[index])
+        index = max(0, min(int(index), len(chosen.filter_ids) - 1))
+        self.selection = Selection(chosen.name, chosen.filter_ids[index])
         self.other_selected_ids = []
         self.revision += 1
 
@@ -171,7 +171,7 @@ class TabState:
 
     def least_active_index(self, state: RunState, layer_index: int, layer: Layer) -> int | None:
         """Return the index of the least active filter whose removal is not staged yet."""
-        start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.ids)
+        start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.filter_ids)
         recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
         values = state.layer_values("activation", layer_index)
         if len(recent):
@@ -181,7 +181,7 @@ class TabState:
             return None
         staged = set(self.staging.removed_ids(layer.name))
         for index in np.argsort(values, kind="stable"):
-            if layer.ids[int(index)] not in staged:
+            if layer.filter_ids[int(index)] not in staged:
                 return int(index)
         return None
 
@@ -213,7 +213,7 @@ class TabState:
 
     def width_refusal(self, layer: Layer) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
-        return self.ended_reason() or layer.refused
+        return self.ended_reason() or layer.edit_refusal
 
     def can_change_width(self, layer: int) -> bool:
         """Return whether filters of the layer with this index can be added and removed."""
@@ -263,10 +263,10 @@ def _replacement(
     layer = structure.layers[0]
     if removed is not None:
         layer = next((one for one in structure.layers if one.name == removed.layer), layer)
-    before = [one.ids for one in previous.layers if one.name == layer.name] if previous else []
+    before = [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
     if removed is None or not before or removed.filter_id not in before[0]:
-        return Selection(layer.name, layer.ids[0])
-    index, remaining = before[0].index(removed.filter_id), set(layer.ids)
+        return Selection(layer.name, layer.filter_ids[0])
+    index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
     candidates = [*before[0][index:], *reversed(before[0][:index])]
-    found = next((id_ for id_ in candidates if id_ in remaining), layer.ids[0])
+    found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
     return Selection(layer.name, found)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 
-from revacnn_lightning.protocol.requests import Slices
+from revacnn_lightning.protocol.requests import KernelSlice
 
 from ..embedding.projection import METHODS
 from ..layout import stage_layers
@@ -44,10 +44,10 @@ def go_live(tab: TabState, _: Arguments) -> None:
 def hover(tab: TabState, arguments: Arguments) -> None:
     """Set the filter under the pointer; without a layer, there is none."""
     layer = tab.layer(arguments.layer) if arguments.layer is not None else None
-    if layer is None or not 0 <= arguments.first < len(layer.ids):
+    if layer is None or not 0 <= arguments.first < len(layer.filter_ids):
         tab.hovered = None
     else:
-        tab.hovered = Selection(layer.name, layer.ids[arguments.first])
+        tab.hovered = Selection(layer.name, layer.filter_ids[arguments.first])
 
 
 def select(tab: TabState, arguments: Arguments) -> None:
@@ -68,7 +68,7 @@ def select_filters(tab: TabState, arguments: Arguments) -> None:
     layer = tab.layer(None)
     if layer is None:
         return
-    present = set(layer.ids)
+    present = set(layer.filter_ids)
     ids = [id_ for id_ in dict.fromkeys(arguments.ids) if id_ in present]
     if ids:
         tab.selection = Selection(layer.name, ids[0])
@@ -83,8 +83,8 @@ def move_selection(tab: TabState, arguments: Arguments) -> None:
     layer, index = position
     target = max(0, min(layer + arguments.dx, len(structure.layers) - 1))
     if target != layer:
-        fraction = (index + 0.5) / len(structure.layers[layer].ids)
-        index = int(fraction * len(structure.layers[target].ids))
+        fraction = (index + 0.5) / len(structure.layers[layer].filter_ids)
+        index = int(fraction * len(structure.layers[target].filter_ids))
     tab.select(target, index + arguments.dy)
 
 
@@ -144,7 +144,7 @@ def show_batch_image(tab: TabState, _: Arguments) -> None:
 
 def set_slices(tab: TabState, arguments: Arguments) -> None:
     """Set which slices represent filters with many input channels."""
-    slices = next((one for one in get_args(Slices) if one == arguments.option), None)
+    slices = next((one for one in get_args(KernelSlice) if one == arguments.option), None)
     if tab.selection is not None and slices is not None:
         tab.follower.layer_details.select_slices(tab.selection.layer, slices)
 
