@@ -1,4 +1,4 @@
-"""Once per server process: find the runs, and begin to receive what they publish."""
+"""Starts and stops following runs. Bokeh runs this file once per server process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 from bokeh.server.contexts import ServerContext
 
 from .bokeh_compat import apply_patches
-from .runs import app_state as server
+from .runs import app_state
 
-# Bokeh sets sys.argv to what follows --args only while this file is executed.
+# Bokeh sets sys.argv to the arguments after --args only while it executes this file.
 ARGUMENTS = sys.argv[1:]
 
 apply_patches()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
-    server.start(ARGUMENTS)
+    app_state.start(ARGUMENTS)
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:
-    server.stop()
+    app_state.stop()

@@ -1,8 +1,8 @@
-"""Once per browser tab: the page.
+"""Creates the page of one browser tab. Bokeh runs this file once per tab.
 
-Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` for a certain run). Each tab shows a
-run of its own, which its address names: ``viewer?run=3f2a…``. What a test can rely on in the page
-is documented in ``static/main.js``.
+Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` limits it to one run). Each tab
+shows one run, which its address names: ``viewer?run=3f2a…``. What tests can rely on in the page is
+documented in ``static/main.js``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from .tab.page_assets import page_assets
 
 document = curdoc()
 context = document.session_context
-remembered = wanted = ""
+theme_name = requested_run = ""
 if context is not None and context.request is not None:
-    remembered = str(context.request.cookies.get("revacnn-theme", ""))
-    wanted = context.request.arguments.get("run", [b""])[0].decode("ascii", "replace")
-if remembered not in PALETTES:
-    remembered = ""
+    theme_name = str(context.request.cookies.get("revacnn-theme", ""))
+    requested_run = context.request.arguments.get("run", [b""])[0].decode("ascii", "replace")
+if theme_name not in PALETTES:
+    theme_name = ""
 document.title = "ReVACNN"
 document.config.notify_connection_status = False  # the page's header shows it
-document.template_variables.update(theme=remembered, **page_assets())
-page = Page(runs().placeholder, remembered or "dark", runs=runs(), wanted=wanted)
+document.template_variables.update(theme=theme_name, **page_assets())
+registry = runs()
+page = Page(
+    registry.placeholder, theme_name or "dark", registry=registry, requested_run=requested_run
+)
 page.open(document)

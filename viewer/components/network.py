@@ -73,8 +73,9 @@ class NetworkView:
             return self._clear()
         has_new = bool(state.new_mask().any())  # ends with time, not with a message
         plans = len(state.requests.plans)  # a coupling preview arrives as a plan
-        edits = (self.tab.touched, self.tab.applying.touched)
-        content = (state, self.tab.clock(), state.structure_revision, edits, has_new, plans)
+        edits = (self.tab.revision, self.tab.edit_queue.revision)
+        statistics = self.tab.statistics_key()
+        content = (state, statistics, state.structure_revision, edits, has_new, plans)
         layout = self._compute_layout_if_needed(state, state.structure)
         if layout is None and content == self._shown:
             return False
@@ -105,11 +106,11 @@ class NetworkView:
     ) -> NetworkLayout | None:
         link = self.tab.link
         width, height = link.width or DEFAULT_SIZE[0], link.height or DEFAULT_SIZE[1]
-        key = (width, height, state, state.structure_revision, frozenset(self.tab.opened))
+        key = (width, height, state, state.structure_revision, frozenset(self.tab.expanded_layers))
         if key == self._layout_key:
             return None
         self._layout_key = key
-        return compute_layout(structure, width, height, self.tab.opened)
+        return compute_layout(structure, width, height, self.tab.expanded_layers)
 
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)
@@ -134,9 +135,9 @@ class NetworkView:
             if name in values
         }
         gradient = means.get("gradient", np.zeros(len(starts), np.float32))
-        states = network_data.node_states(state, structure, self.tab.staging.rows, starts)
-        states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = NodeState.ABSENT
-        numbers = (self.tab.clock(), state, state.structure_revision)
+        states = network_data.node_states(state, structure, self.tab.staging.changes, starts)
+        states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
+        numbers = (self.tab.statistics_key(), state, state.structure_revision)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)
@@ -164,19 +165,17 @@ class NetworkView:
             weight = network_data.path_weights(layout, activation)
         self.strokes.data = {"weight": weight, "staged": staged}
 
-    def _show_selection(
-        self, state: RunState, structure: Structure, layout: NetworkLayout
-    ) -> None:
-        selected = self.tab.selected()
+    def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
+        selected = self.tab.selected_position()
         if selected is None:
             self.selection.data = {"node": -1, "also": [], "layer": -1, "text": ""}
             return
         layer, index = selected
         name, ids = structure.layers[layer].name, structure.layers[layer].filter_ids
         row = {filter_id: i for i, filter_id in enumerate(ids)}
-        also = [row[filter_id] for filter_id in self.tab.picked()[1:]]
-        coupled, reason = self.tab.company()
-        origin = name if self.tab.peeked is None else self.tab.peeked.layer
+        also = [row[filter_id] for filter_id in self.tab.selected_ids()[1:]]
+        coupled, reason = self.tab.coupling_preview()
+        origin = name if self.tab.hovered is None else self.tab.hovered.layer
         content = {
             "node": network_data.node_at(layout, layer, index),
             "also": network_data.nodes_at(layout, layer, also),

@@ -116,8 +116,8 @@ def node_states(
 def _frozen_filters(state: RunState, structure: Structure) -> np.ndarray:
     frozen = np.zeros(state.n_filters, bool)
     for layer, offset in zip(structure.layers, state.offsets[:-1], strict=True):
-        if layer.frozen:
-            frozen[int(offset) + np.asarray(layer.frozen)] = True
+        if layer.frozen_filters:
+            frozen[int(offset) + np.asarray(layer.frozen_filters)] = True
     return frozen
 
 
@@ -223,7 +223,8 @@ def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | No
 
 def coupling_text(plan: PlanSummary | None, layer: str) -> str:
     """Return with what a filter is coupled: ``coupled with conv1, layer1.1.conv2``."""
-    others = [] if plan is None else [part.layer for part in plan.filter_changes if part.layer != layer]
+    changed = [] if plan is None else [part.layer for part in plan.filter_changes]
+    others = [name for name in changed if name != layer]
     if not others:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -277,7 +278,7 @@ def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
                 "top": column.top,
                 "header_y": header_y,
                 "lane": lane,
-                "refused": layer.refused,
+                "refused": layer.edit_refusal,
             }
         )
     return {

@@ -21,7 +21,7 @@ STATIC = Path(__file__).parents[1] / "static"
 
 
 def page_config() -> dict[str, Any]:
-    """Return what ``viewer/static/shared/page_config.js`` reads: the colors and numbers of states."""
+    """Return what ``static/shared/page_config.js`` reads: colors, and the numbers of states."""
     return {
         "palettes": {name: asdict(palette) for name, palette in PALETTES.items()},
         "node_states": _numbers(NodeState),

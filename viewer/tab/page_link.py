@@ -42,7 +42,7 @@ class PageLink(DataModel):
 
 
 def decode_command(text: str) -> Command | None:
-    """Return the command that a page has sent; None, with a warning in the log, if it is invalid."""
+    """Return the command that a page has sent; None, with a warning logged, if it is invalid."""
     try:
         return msgspec.json.decode(text, type=Command)
     except msgspec.DecodeError as error:

@@ -27,13 +27,13 @@ from viewer.components.network_data import _percentiles, amplitude, thickness
 from viewer.components.selection_panel import SelectionPanel
 from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from viewer.components.timeline import Timeline
-from viewer.glyphs import Command, PageLink
 from viewer.layout import NodeState
 from viewer.rendering.palette import LIGHT
 from viewer.runs.registry import RunRegistry
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.commands import perform
 from viewer.tab.page import Page
+from viewer.tab.page_link import Command, PageLink
 from viewer.tab.tab_state import TabState
 
 HTML = [Header, SelectionPanel, StagingBar, ReplyPanel, ChangeListPanel]
@@ -94,7 +94,7 @@ def test_all_selected_filters_are_told_to_the_network(tab: TabState) -> None:
     view = NetworkView(tab)
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "pick", ids=[ids[5], ids[2], ids[9]])
+    do(tab, "select_filters", ids=[ids[5], ids[2], ids[9]])
     view.update()
 
     assert view.selection.data["node"] == 8 + 5
@@ -112,7 +112,7 @@ def test_selected_filters_of_one_strip_share_its_nodes(make_follower: Any) -> No
     last = len(tab.structure.layers) - 1  # type: ignore[union-attr]
     ids = tab.structure.layers[last].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=last, first=0, last=0)
-    do(tab, "pick", ids=ids)
+    do(tab, "select_filters", ids=ids)
     view.update()
 
     assert view.layout is not None
@@ -145,7 +145,7 @@ def test_staged_and_accompanying_filters_are_marked(
     tab.update()
     view = NetworkView(tab)
     tab.select(0, 5)
-    perform(tab, Command(None, "stage_remove"))
+    perform(tab, Command("stage_remove"))
     follower.deliver()
     tab.update()
     view.update()
@@ -166,7 +166,7 @@ def test_a_layer_that_the_pointer_rests_on_does_not_go_together_with_itself(
     view = NetworkView(tab)
     tab.update()
     do(tab, "select", layer=1, first=0, last=0)
-    do(tab, "peek", layer=2, first=3)
+    do(tab, "hover", layer=2, first=3)
     for _ in range(3):
         settle(tab, follower)
         view.update()
@@ -252,7 +252,7 @@ def test_the_staging_bar_shows_plan_company_and_refusal(
     tab = TabState(follower, PageLink())
     tab.update()
     bar = StagingBar(tab)
-    perform(tab, Command(None, "stage_remove"))
+    perform(tab, Command("stage_remove"))
     bar.update()
     assert bar.source.data["rows"][0]["plan"] == "asked"
     follower.deliver()
@@ -268,7 +268,7 @@ def test_the_staging_bar_shows_plan_company_and_refusal(
 
 def test_a_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
     follower.training.convs[0].refused = "it is special"  # known to the training, not yet to us
-    perform(tab, Command(None, "stage_remove"))
+    perform(tab, Command("stage_remove"))
     follower.deliver()
     tab.update()
     bar = StagingBar(tab)
@@ -279,10 +279,10 @@ def test_a_refused_plan_disables_apply(tab: TabState, follower: InProcessFollowe
 
 def test_replies_are_shown_and_kept(tab: TabState, follower: InProcessFollower) -> None:
     reply, changes = ReplyPanel(tab), ChangeListPanel(tab)
-    perform(tab, Command(None, "stage_add"))
+    perform(tab, Command("stage_add"))
     follower.deliver()
     tab.update()
-    perform(tab, Command(None, "apply"))
+    perform(tab, Command("apply"))
     reply.update()
     assert reply.source.data["state"] == "sent"
     follower.deliver()
@@ -294,7 +294,7 @@ def test_replies_are_shown_and_kept(tab: TabState, follower: InProcessFollower) 
     assert reply.source.data["text"].startswith(f"{told} · 3\u202f712 → 3\u202f884 parameters")
     assert "multiply-accumulates (+4.6\u202f%)" in reply.source.data["text"]
     assert changes.source.data["records"][0]["text"] == f"applied at batch 3 · {told}"
-    perform(tab, Command(None, "dismiss"))
+    perform(tab, Command("dismiss_reply"))
     reply.update()
     assert reply.source.data == {}
     assert len(changes.source.data["records"]) == 1
@@ -315,11 +315,11 @@ def test_the_moment_looked_back_at_is_marked_too(
 ) -> None:
     marks = EditMarkers(tab)
     follower.train(5)
-    perform(tab, Command(None, "time", {"at": 2}))
+    perform(tab, Command("show_moment", {"at": 2}))
     assert marks.update() is True
     assert marks.source.data["step"].tolist() == [3.0]
     assert "batch 3" in marks.source.data["title"][0]
-    perform(tab, Command(None, "live"))
+    perform(tab, Command("go_live"))
     assert marks.update() is True
     assert len(marks.source.data["step"]) == 0
 
@@ -346,13 +346,13 @@ def test_a_chart_shows_what_was_chosen(tab: TabState, follower: InProcessFollowe
     told = choices.source.data["charts"]
     assert [name for name, _ in told[0]["options"]] == ["loss", "acc"]
     assert [chart["current"] for chart in told] == ["loss", "gradient", "activation"]
-    perform(tab, Command(None, "chart", {"at": 0, "by": "acc"}))
-    perform(tab, Command(None, "chart", {"at": 2, "by": "dead"}))
+    perform(tab, Command("set_chart", {"at": 0, "by": "acc"}))
+    perform(tab, Command("set_chart", {"at": 2, "by": "dead"}))
     assert metric.update() is layers.update() is choices.update() is True
     assert metric.source.data["label"] == ["train_acc", "val_acc"]
     assert type(metric.root.y_scale).__name__ == "LinearScale"
     assert [values[-1] for values in layers.source.data["value"]] == [0.0, 0.0, 0.0]
-    perform(tab, Command(None, "chart", {"at": 0, "by": "__class__"}))
+    perform(tab, Command("set_chart", {"at": 0, "by": "__class__"}))
     assert metric.update() is False
 
 
@@ -384,12 +384,12 @@ def test_a_point_of_a_curve_is_told(tab: TabState, chart: Callable[..., Any]) ->
 def test_a_chart_of_a_thinned_statistic_says_so(tab: TabState, follower: InProcessFollower) -> None:
     chart = LayerChart(tab, EditMarkers(tab).source, 0)
     chart.update()
-    assert chart.sampled.text == ""
+    assert chart.sampling_label.text == ""
     taken = follower.training.snapshot()
     thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
     tab.state.receive(replace(taken, sampling_intervals=thinned))  # type: ignore[union-attr]
     chart.update()
-    assert chart.sampled.text == "every 4th batch"
+    assert chart.sampling_label.text == "every 4th batch"
 
 
 def test_the_inspector_explains_what_it_shows(tab: TabState) -> None:
@@ -421,7 +421,7 @@ def test_bars_are_sorted_and_a_click_selects(tab: TabState) -> None:
     from bokeh.events import Tap
 
     bars._on_tap(Tap(None, x=2.2, y=0.0))
-    assert tab.selected() == (0, int(bars.source.data["filter"][2]))
+    assert tab.selected_position() == (0, int(bars.source.data["filter"][2]))
 
 
 def test_the_cloud_leaves_out_silent_filters_and_says_so(
@@ -446,7 +446,7 @@ def test_two_tabs_share_the_run_and_no_model(follower: InProcessFollower) -> Non
 
 def test_a_closed_tab_is_forgotten(follower: InProcessFollower) -> None:
     document, runs = Document(), RunRegistry()
-    page = Page(follower, runs=runs)
+    page = Page(follower, registry=registry)
     page.open(document)
     remembered = weakref.ref(page)
     assert list(runs.observers) == [page]
@@ -469,7 +469,7 @@ def test_a_page_sends_only_on_credit(
         clock[0] += seconds
         follower.train()
         page.update()
-        return page.sent
+        return page.frames_sent
 
     assert step(0.1) == 1
     assert step(0.1) == 1  # not painted yet
@@ -494,17 +494,17 @@ def test_an_edited_network_is_sent_before_the_page_has_painted_the_last_numbers(
     page.update()
     follower.request(AddFilters("conv1"), "add", 0)
     page.update()
-    assert page.sent == 1  # nothing is applied yet
+    assert page.frames_sent == 1  # nothing is applied yet
 
     follower.deliver()
     page.update()
 
-    assert page.sent == 2
+    assert page.frames_sent == 2
     assert page.network.headers.data["layers"][0]["filters"] == 9
     page.link.seen = 1  # of the two that are on their way
     follower.train()
     page.update()
-    assert page.sent == 2
+    assert page.frames_sent == 2
 
 
 def test_numbers_do_not_wait_for_the_pictures_of_the_layer(
@@ -514,21 +514,21 @@ def test_numbers_do_not_wait_for_the_pictures_of_the_layer(
     page.open(document)
     page.link.seen = 0
     drawn: list[str] = []
-    for part in page.pictures:
+    for part in page.images:
         monkeypatch.setattr(part, "update", lambda: drawn.append("picture") or True)
 
     follower.train()
     page.update()
-    page._update_besides()
-    assert (page.sent, drawn) == (1, [])  # the numbers are not painted yet
+    page._update_secondary()
+    assert (page.frames_sent, drawn) == (1, [])  # the numbers are not painted yet
 
     page.link.seen = 1
-    page._update_besides()
+    page._update_secondary()
     assert drawn
     drawn.clear()
-    page._on_command(Command(page.link, "sort", {"by": "index"}))
+    page._on_command(Command("set_sort", {"by": "index"}))
     assert not drawn
-    page._on_command(Command(page.link, "select", {"layer": 1, "first": 3}))
+    page._on_command(Command("select", {"layer": 1, "first": 3}))
     assert drawn  # what was asked for is shown at once
 
 
@@ -552,12 +552,12 @@ def test_what_is_new_is_sent_as_soon_as_it_may_be(follower: InProcessFollower) -
     page.on_update()
     assert asked() == []  # not painted yet
     page.link.seen = 1
-    assert asked() == ["Page._update_besides"]  # nothing else is new
+    assert asked() == ["Page._update_secondary"]  # nothing else is new
     follower.train()
     page.link.visible = False
-    page._asked_for = False
+    page._next_update_at = False
     page.update()
-    assert page.sent == 1  # hidden in the meantime
+    assert page.frames_sent == 1  # hidden in the meantime
 
 
 def test_drawn_plainly_the_network_has_no_glyph_of_our_own(
@@ -583,7 +583,7 @@ def test_drawn_plainly_the_network_has_no_glyph_of_our_own(
 def test_names_of_curves_that_end_together_are_not_written_over_each_other() -> None:
     wanted = np.array([50.0, 52.0, 20.0, 51.0, 120.0])
 
-    placed = apart(wanted, 11.0, 130.0)
+    placed = spread_labels(wanted, 11.0, 130.0)
 
     assert np.allclose(placed, [40.0, 62.0, 20.0, 51.0, 120.0])
     assert (np.argsort(placed) == np.argsort(wanted)).all()
@@ -593,13 +593,13 @@ def test_names_of_curves_that_end_together_are_not_written_over_each_other() -> 
 def test_names_that_have_room_stay_at_their_curves(n: int) -> None:
     wanted = np.random.default_rng(n).permutation(10 + 20.0 * np.arange(n))
 
-    assert np.allclose(apart(wanted, 11.0, 200.0), wanted)
-    crowded = apart(wanted / 100, 11.0, 200.0)
+    assert np.allclose(spread_labels(wanted, 11.0, 200.0), wanted)
+    crowded = spread_labels(wanted / 100, 11.0, 200.0)
     assert (np.diff(np.sort(crowded)) >= 11 - 1e-9).all()
 
 
 def test_names_of_curves_that_end_at_the_edge_of_the_chart_are_not_cut_off() -> None:
-    placed = apart(np.array([130.0, 129.0, 0.0]), 11.0, 130.0)
+    placed = spread_labels(np.array([130.0, 129.0, 0.0]), 11.0, 130.0)
 
     assert np.allclose(placed, [124.5, 113.5, 5.5])
 
@@ -619,7 +619,7 @@ def test_charts_come_one_by_one_and_only_with_something_new(
         """Whether a chart was sent after this time."""
         clock[0] += seconds
         sent.clear()
-        page._update_besides()
+        page._update_secondary()
         return page.link in sent
 
     assert not step(1.0)  # nothing is new
@@ -634,6 +634,6 @@ def test_names_of_curves_stay_in_the_chart_when_a_gradient_is_infinite(tab: TabS
     chart = LayerChart(tab, EditMarkers(tab).source)
     values = np.array([[0.1, 0.2, np.inf], [0.3, np.nan, 0.2], [0.3, 0.2, 0.2]], np.float32)
     last = values[1:, -1]
-    shifts = chart._shifts(values, last)
+    shifts = chart._label_shifts(values, last)
     assert np.isfinite(shifts).all()
     assert abs(shifts[1] - shifts[0]) >= 11.0

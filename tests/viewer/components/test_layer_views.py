@@ -19,7 +19,7 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.runs.test_layer_details import World
 from tests.viewer.tab.test_tab_state import do, settle
 from viewer.components.layer_views import (
-    NOT_SENT,
+    NOT_RECORDED,
     WAITING,
     InputImage,
     LayerPanel,
@@ -165,7 +165,7 @@ def test_a_layer_that_an_ended_run_never_sent_is_not_waited_for(
     assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
     follower.kind = "finished"
     view.update()
-    assert (view.root.data["status"], view.root.data["busy"]) == (NOT_SENT, False)
+    assert (view.root.data["status"], view.root.data["busy"]) == (NOT_RECORDED, False)
 
 
 def test_a_layout_anew_is_announced_until_it_is_there(world: World, tab: TabState) -> None:
@@ -173,7 +173,7 @@ def test_a_layout_anew_is_announced_until_it_is_there(world: World, tab: TabStat
     view = LayerView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
-    do(tab, "anew")
+    do(tab, "recompute_layout")
     assert view.update() is True
     assert (view.root.data["status"], view.root.data["busy"]) == ("laying out anew…", True)
     world.tick()
@@ -276,9 +276,9 @@ def test_filters_that_are_silent_for_long_are_dead(
 def test_slices_are_a_choice_only_for_filters_of_many_inputs(world: World, tab: TabState) -> None:
     panel = LayerPanel(tab)
     assert panel.content()["slices"] == "strongest"
-    do(tab, "slices", by="mean")
+    do(tab, "set_slices", by="mean")
     assert panel.content()["slices"] == "mean"
-    do(tab, "slices", by="loudest")  # nonsense
+    do(tab, "set_slices", by="loudest")  # nonsense
     assert panel.content()["slices"] == "mean"
 
     do(tab, "select", layer=0, first=0, last=0)  # red, green and blue
@@ -290,7 +290,7 @@ def test_slices_are_a_choice_only_for_filters_of_many_inputs(world: World, tab: 
 def test_hidden_views_are_neither_sent_nor_asked_for(
     world: World, tab: TabState, pane: str
 ) -> None:
-    do(tab, "pane", by=pane)
+    do(tab, "set_pane", by=pane)
     world.now += 100
     sent = [view.view for view in layer_views(tab) if view.update()]
 
@@ -304,7 +304,7 @@ def test_hidden_views_are_neither_sent_nor_asked_for(
 def test_the_input_image_is_shown_with_the_maps(world: World, tab: TabState) -> None:
     image = InputImage(tab)
     assert image.update() is False
-    do(tab, "pane", by="maps")
+    do(tab, "set_pane", by="maps")
 
     assert image.update() is True
     assert image.update() is False
@@ -325,15 +325,15 @@ def test_several_filters_are_selected_and_acted_upon(
 ) -> None:
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "pick", ids=[ids[5], ids[7], ids[5], 10**6])
+    do(tab, "select_filters", ids=[ids[5], ids[7], ids[5], 10**6])
 
-    assert tab.selected() == (1, 5)
+    assert tab.selected_position() == (1, 5)
     assert LayerPanel(tab).content()["selected"] == [ids[5], ids[7]]
 
     for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
         do(tab, command)
     settle(tab, follower)
-    edits = [row.edit(tab.structure) for row in tab.staging.in_order()]  # type: ignore[arg-type]
+    edits = [row.to_edit(tab.structure) for row in tab.staging.in_send_order()]  # type: ignore[arg-type]
     assert edits == [
         Reinitialize("conv2", [5, 7]),
         Freeze("conv2", [5, 7]),
@@ -342,13 +342,13 @@ def test_several_filters_are_selected_and_acted_upon(
     ]
     for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
         do(tab, command)
-    assert tab.staging.rows == []
+    assert tab.staging.changes == []
 
 
 def test_one_filter_cannot_be_merged(tab: TabState) -> None:
     assert LayerPanel(tab).content()["refused"]["merge"]
     do(tab, "stage_merge")
-    assert tab.staging.rows == []
+    assert tab.staging.changes == []
 
 
 def test_frozen_filters_are_unfrozen(tab: TabState, follower: InProcessFollower) -> None:
@@ -359,7 +359,7 @@ def test_frozen_filters_are_unfrozen(tab: TabState, follower: InProcessFollower)
     assert LayerPanel(tab).content()["freeze"] == "Unfreeze"
 
     do(tab, "stage_freeze")
-    assert tab.staging.rows[0].edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
+    assert tab.staging.changes[0].to_edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
 
 
 def test_a_dragged_filter_is_staged_to_become_a_mean(
@@ -370,16 +370,16 @@ def test_a_dragged_filter_is_staged_to_become_a_mean(
     do(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
     settle(tab, follower)
 
-    row = tab.staging.rows[0]
-    assert row.edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
+    row = tab.staging.changes[0]
+    assert row.to_edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
     assert row.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
 
     do(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # dragged on
-    assert len(tab.staging.rows) == 1
+    assert len(tab.staging.changes) == 1
 
     follower.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
     settle(tab, follower)
-    assert tab.staging.rows == []
+    assert tab.staging.changes == []
 
 
 @pytest.mark.parametrize(
@@ -391,18 +391,18 @@ def test_void_drags_stage_nothing(tab: TabState, ids: list[int], weights: list[f
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "stage_set", ids=ids, weights=weights)
 
-    assert tab.staging.rows == []
+    assert tab.staging.changes == []
 
 
 def test_the_selection_survives_edits(tab: TabState, follower: InProcessFollower) -> None:
     ids = list(tab.structure.layers[1].filter_ids)  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "pick", ids=[ids[5], ids[7], ids[9]])
+    do(tab, "select_filters", ids=[ids[5], ids[7], ids[9]])
     follower.request(RemoveFilters("conv2", [0, 7]), "", 0)
     settle(tab, follower)
 
-    assert tab.picked() == [ids[5], ids[9]]
-    assert tab.selected() == (1, 4)
+    assert tab.selected_ids() == [ids[5], ids[9]]
+    assert tab.selected_position() == (1, 4)
 
 
 def test_maps_are_ordered_by_numbers_that_do_not_change_with_every_batchs_first_image(

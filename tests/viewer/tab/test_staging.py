@@ -16,9 +16,9 @@ def test_changes_of_one_layer_become_one_request() -> None:
         staging.toggle_removal("conv2", id_)
     staging.add("conv1")
     staging.add("conv1")
-    edits = [row.edit(structure()) for row in staging.in_order()]
+    edits = [row.to_edit(structure()) for row in staging.in_send_order()]
     assert edits == [RemoveFilters("conv2", [1, 3]), AddFilters("conv1", 2)]
-    assert [row.title(structure()) for row in staging.rows] == [
+    assert [row.title(structure()) for row in staging.changes] == [
         "conv2 · filters 1, 3", "2 filters to conv1",
     ]  # fmt: skip
 
@@ -27,23 +27,23 @@ def test_staging_twice_takes_it_back() -> None:
     staging = Staging()
     staging.toggle_removal("conv2", 11)
     staging.toggle_removal("conv2", 11)
-    assert staging.rows == []
+    assert staging.changes == []
 
 
 def test_a_split_is_a_request_of_its_own() -> None:
     staging = Staging()
     staging.split("conv2", 12)
     staging.split("conv2", 12)
-    assert [row.edit(structure()) for row in staging.rows] == [AddFilters("conv2", 1, split_from=4)]
+    assert [row.to_edit(structure()) for row in staging.changes] == [AddFilters("conv2", 1, split_from=4)]
 
 
 def test_a_changed_row_loses_its_plan() -> None:
     staging = Staging()
     staging.toggle_removal("conv2", 11)
-    staging.rows[0].plan_id, staging.rows[0].plan = "p", Planned("p", PlanSummary("x"))
+    staging.changes[0].plan_id, staging.changes[0].plan = "p", Planned("p", PlanSummary("x"))
     staging.toggle_removal("conv2", 12)
-    assert staging.rows[0].plan is None
-    assert staging.rows[0].plan_id == ""
+    assert staging.changes[0].plan is None
+    assert staging.changes[0].plan_id == ""
 
 
 def test_staged_filters_follow_an_edit_and_leave_with_it() -> None:
@@ -53,22 +53,22 @@ def test_staged_filters_follow_an_edit_and_leave_with_it() -> None:
     staging.toggle_removal("conv1", 0)
     training.ids[1] = [i for i in training.ids[1] if i not in (8, 9)]  # indices shift, 9 is gone
     training.ids[0] = training.ids[0][1:]
-    staging.follow(training.structure())
-    assert [row.edit(training.structure()) for row in staging.rows] == [RemoveFilters("conv2", [3])]
+    staging.update_structure(training.structure())
+    assert [row.to_edit(training.structure()) for row in staging.changes] == [RemoveFilters("conv2", [3])]
 
 
 def test_many_filters_are_counted_not_listed() -> None:
     staging = Staging()
     for id_ in range(8, 20):
         staging.toggle_removal("conv2", id_)
-    assert staging.rows[0].title(structure()) == "conv2 · 12 filters"
+    assert staging.changes[0].title(structure()) == "conv2 · 12 filters"
 
 
 def test_unstaging_one_row_or_all() -> None:
     staging = Staging()
     staging.add("conv1")
     staging.add("conv2")
-    staging.unstage("add/conv1")
-    assert [row.layer for row in staging.rows] == ["conv2"]
-    staging.unstage()
-    assert staging.rows == []
+    staging.discard("add/conv1")
+    assert [row.layer for row in staging.changes] == ["conv2"]
+    staging.discard()
+    assert staging.changes == []
