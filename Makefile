@@ -28,7 +28,7 @@ check: lint types test
 lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(NODE) node_modules/eslint/bin/eslint.js --max-warnings 0
+	$(NODE) node_modules/eslint/bin/eslint.js --max-warnings 0 viewer tests eslint.config.js
 
 types: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/mypy
@@ -54,7 +54,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(NODE_MODULES): package.json package-lock.json $(VENV)/.dev
 	@echo "Installing TypeScript and ESLint"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress
 	@touch $@
 
 clean:

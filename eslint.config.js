@@ -2,7 +2,6 @@ import js from "@eslint/js"
 import globals from "globals"
 
 export default [
-  { ignores: ["**/.venv/", "build/", "dist/"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2023, sourceType: "module" },

@@ -1,4 +1,4 @@
-"""What the selected filter looks for, in a real Chromium, with a made-up training."""
+"""What activates the selected filter, in a real Chromium, with a simulated training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    runtime = tmp_path_factory.mktemp("looks")
+    runtime = tmp_path_factory.mktemp("inspection")
     with training(runtime, "--net", "alexnet", "--hz", "5"), server(runtime) as address:
         yield address
 
@@ -27,8 +27,8 @@ def page(alexnet: str, open_page: Any) -> Any:
     return page
 
 
-def colours(page: Any, picture: str) -> int:
-    """How many different colours a picture shows."""
+def count_colors(page: Any, picture: str) -> int:
+    """Return how many different colors an image shows."""
     found: int = page.evaluate(
         """(picture) => {
           const canvas = document.querySelector(picture + " canvas")
@@ -40,18 +40,21 @@ def colours(page: Any, picture: str) -> int:
     return found
 
 
-def test_the_pane_shows_nine_images_and_what_in_the_input_excites_the_filter(page: Any) -> None:
-    assert page.evaluate("revacnn.parts.looks?.finds") is None  # asked for only when it is open
-    page.click("button[data-pane=looks]")
-    page.wait_for_function("document.querySelectorAll('#finds canvas').length == 9")
-    expect(page.locator("#finds .words b").first).to_have_text("5.00")
-    expect(page.locator("#finds-facts")).to_contain_text("12×12")
-    captions = page.locator("#reasons figcaption").all_inner_texts()
+def test_the_pane_shows_nine_top_images_and_the_attribution(page: Any) -> None:
+    assert page.evaluate("revacnn.parts.inspection?.top_images") is None  # requested once shown
+    page.click("button[data-pane=inspection]")
+    page.wait_for_function("document.querySelectorAll('#top-images canvas').length == 9")
+    expect(page.locator("#top-images .caption b").first).to_have_text("5.00")
+    expect(page.locator("#crop-note")).to_contain_text("12×12")
+    captions = page.locator("#attribution figcaption").all_inner_texts()
     assert captions == ["input", "response 3.25", "deconvolution", "guided backprop"]
-    for picture in ["#finds li", *(f"#reasons figure:nth-child({n})" for n in (1, 2, 3, 4))]:
-        assert colours(page, picture) > 8
+    for picture in [
+        "#top-images li",
+        *(f"#attribution figure:nth-child({n})" for n in (1, 2, 3, 4)),
+    ]:
+        assert count_colors(page, picture) > 8
     boxes = page.evaluate(
-        """() => [...document.querySelectorAll('.pane.looks canvas')].map((canvas) => {
+        """() => [...document.querySelectorAll('.pane.inspection canvas')].map((canvas) => {
           const mine = canvas.getBoundingClientRect()
           const place = canvas.parentElement.getBoundingClientRect()
           return mine.width > 20 && mine.right <= place.right + 1 && mine.bottom <= place.bottom + 1
@@ -61,21 +64,24 @@ def test_the_pane_shows_nine_images_and_what_in_the_input_excites_the_filter(pag
     assert all(boxes)
 
 
-def test_pointing_enlarges_and_the_selection_and_the_image_are_followed(page: Any) -> None:
-    page.click("button[data-pane=looks]")
-    page.wait_for_function("document.querySelectorAll('#finds canvas').length == 9")
-    page.hover("#finds li:nth-child(2) .picture")
-    page.wait_for_selector("#tip[data-of=looks]:not([hidden]) canvas")
-    expect(page.locator("#tip")).to_contain_text("response 4.60")
+def test_hover_enlarges_and_the_pane_shows_the_selected_filter_and_image(page: Any) -> None:
+    page.click("button[data-pane=inspection]")
+    page.wait_for_function("document.querySelectorAll('#top-images canvas').length == 9")
+    page.hover("#top-images li:nth-child(2) .picture")
+    page.wait_for_selector("#tooltip[data-owner=inspection]:not([hidden]) canvas")
+    expect(page.locator("#tooltip")).to_contain_text("response 4.60")
     page.hover("#layer")
-    page.wait_for_selector("#tip", state="hidden")
-    before = page.evaluate("[...revacnn.parts.looks.guided]")
-    page.evaluate("revacnn.send('select', {layer: 1, first: 7, last: 7})")
+    page.wait_for_selector("#tooltip", state="hidden")
+    before = page.evaluate("[...revacnn.parts.inspection.guided]")
+    page.evaluate("revacnn.sendCommand('select', {layer: 1, first: 7, last: 7})")
     page.wait_for_function(
-        "(old) => revacnn.parts.looks.finds && String([...revacnn.parts.looks.guided]) != old",
+        """(old) => {
+          const {guided, top_images} = revacnn.parts.inspection
+          return top_images && String([...guided]) != old
+        }""",
         arg=",".join(map(str, before)),
     )
-    page.click("button[data-image='1']")
-    page.wait_for_function("revacnn.parts.looks.title == 'validation image 0'")
-    page.click("button[data-image=batch]")
-    page.wait_for_function("revacnn.parts.looks.title == 'first of the batch'")
+    page.click(".pane.inspection button[data-image='1']")
+    page.wait_for_function("revacnn.parts.inspection.title == 'validation image 0'")
+    page.click(".pane.inspection button[data-image=batch]")
+    page.wait_for_function("revacnn.parts.inspection.title == 'first of the batch'")

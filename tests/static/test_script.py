@@ -1,4 +1,4 @@
-"""Unit tests of the page's script, run by Node's own test runner; ``*.test.js`` beside this file."""
+"""The unit tests of the page's script (``*.test.js`` here), run by Node's test runner."""
 
 from __future__ import annotations
 

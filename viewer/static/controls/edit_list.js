@@ -5,7 +5,7 @@ import {sendCommand, subscribe} from "../shared/link.js"
 
 /** @import {ChangesData, EditRecord, ReplyData} from "../shared/parts.js" */
 
-const NO_EDITS = "No edits yet. Select a filter and press Delete, or use − and + above a layer."
+const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use − and + above a layer."
 
 export function startEditList() {
   subscribe("changes", drawEdits)
@@ -17,7 +17,7 @@ export function startEditList() {
 function drawEdits({records, can_undo: canUndo, undo_disabled: reason}) {
   setButtonState(byId("undo"), canUndo ? "" : reason, "Undo the last edit of the network (U)")
   const items = records.map(recordElement)
-  byId("records").replaceChildren(...items.length > 0 ? items : [createElement("li", {class: "none"}, NO_EDITS)])
+  byId("records").replaceChildren(...items.length > 0 ? items : [createElement("li", {class: "none"}, NO_CHANGES)])
 }
 
 /** @param {EditRecord} record */

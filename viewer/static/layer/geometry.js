@@ -1,5 +1,7 @@
 /** Points, hit tests and selections on a canvas of thumbnails; nothing here needs a browser. */
 
+import {clamp} from "../shared/math.js"
+
 /** @typedef {[x: number, y: number]} Point CSS px from the upper left corner of the canvas */
 /** @typedef {(point: Point) => boolean} Region whether a point lies inside */
 
@@ -66,4 +68,18 @@ export function nearestNeighbors(centers, [x, y], count, isCandidate) {
     .map(({index, distance}) => ({index, weight: 1 / (distance + 2)})) // + 2 px: bounded at distance 0
   const total = near.reduce((sum, {weight}) => sum + weight, 0)
   return near.map(({index, weight}) => ({index, weight: weight / total}))
+}
+
+/**
+ * Move an enlarged thumbnail to where the edge of the view does not clip it; one whose center is out
+ * of view stays there.
+ * @param {Point} center
+ * @param {number} side of the thumbnail, px
+ * @param {[width: number, height: number]} size of the view, px
+ * @returns {Point}
+ */
+export function keepInside([x, y], side, [width, height]) {
+  const half = side / 2 + 1.5 // with its border
+  if (x < 0 || y < 0 || x > width || y > height) return [x, y]
+  return [clamp(x, half, Math.max(half, width - half)), clamp(y, half, Math.max(half, height - half))]
 }

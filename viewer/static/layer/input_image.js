@@ -1,7 +1,6 @@
 /** The image whose activation maps are shown, and the buttons that choose it. */
 
 import {buttonsWith, byId} from "../shared/dom.js"
-import {joinFacts} from "../shared/format.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {context2d, paintAtlas} from "./tile_atlas.js"
 
@@ -28,7 +27,7 @@ export function startInputImage() {
 function drawInputImage(data, atlas) {
   const canvas = /** @type {HTMLCanvasElement} */ (byId("input")), tiles = paintAtlas(atlas, "gray")
   byId("input-title").textContent = data.title ?? ""
-  byId("input-label").textContent = joinFacts([data.label, data.waiting && IMAGE_PENDING])
+  byId("input-status").textContent = data.waiting ? IMAGE_PENDING : ""
   if (tiles == null) return
   canvas.width = tiles.width
   canvas.height = tiles.height

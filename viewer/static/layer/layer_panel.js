@@ -1,6 +1,6 @@
 /** The panel of the selected layer: its four views, its activation maps, and what can be done with its filters. */
 
-import {announce, buttonsWith, byId, onEnabledClick, pressButton, setButtonState} from "../shared/dom.js"
+import {announce, buttonsWith, byId, elements, onEnabledClick, pressButton, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
 import {highlightFilter} from "../network/network_view.js"
@@ -89,6 +89,7 @@ function drawPanel(data) {
   const panel = byId("layer-panel")
   if (panel.dataset.pane !== data.pane) {
     panel.dataset.pane = data.pane
+    for (const pane of elements(".pane")) pane.hidden = pane.dataset.name !== data.pane
     requestAnimationFrame(() => {
       redrawViews()
       dispatchEvent(new Event("resize")) // so that Bokeh lays out charts that were hidden
@@ -131,7 +132,7 @@ function startButtons() {
 }
 
 function startEnlarging() {
-  for (const button of document.querySelectorAll(".view h3 button")) {
+  for (const button of elements(".view h3 button")) {
     const view = /** @type {HTMLElement} */ (button.closest(".view"))
     button.addEventListener("click", () => enlarge(view.dataset.enlarged === "true" ? null : view))
   }
@@ -142,7 +143,8 @@ function startEnlarging() {
  * @param {HTMLElement | null} enlarged
  */
 function enlarge(enlarged) {
-  for (const view of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".view"))) {
+  for (const grid of elements(".views")) grid.dataset.enlarged = String(enlarged != null)
+  for (const view of elements(".view")) {
     const isEnlarged = view === enlarged
     view.dataset.enlarged = String(isEnlarged)
     view.hidden = enlarged != null && !isEnlarged
@@ -157,7 +159,7 @@ function enlarge(enlarged) {
  */
 function onEscape(event) {
   if (event.key !== "Escape" || byId("keys").hasAttribute("open")) return
-  const hasEnlarged = document.querySelector('.view[data-enlarged="true"]') != null
+  const hasEnlarged = elements('.view[data-enlarged="true"]').length > 0
   if (cancelDrag()) event.stopImmediatePropagation()
   else if (hasEnlarged) {
     enlarge(null)

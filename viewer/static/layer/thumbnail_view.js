@@ -4,6 +4,7 @@ import {averageLag} from "../shared/link.js"
 import {clamp, easeOut} from "../shared/math.js"
 import {motionLevel} from "../shared/motion.js"
 import {filterSelection} from "./filter_selection.js"
+import {keepInside} from "./geometry.js"
 import {context2d, paintAtlas} from "./tile_atlas.js"
 import {paintView} from "./thumbnail_painting.js"
 
@@ -234,7 +235,7 @@ export class ThumbnailView {
       const id = this.ids[i], isSelected = selected.has(id), isHovered = id === filterSelection.hovered
       if (isSelected || isHovered) {
         const large = Math.max(side * this.enlargement(isHovered, selected.size), Math.min(24, side * 3))
-        above.push({i, at: this.keepInside(at, large), side: large, isSelected})
+        above.push({i, at: keepInside(at, large, this.size), side: large, isSelected})
       } else below.push({i, at, side: this.degenerateKind(i) > 0 ? Math.min(side, 22) : side, isSelected})
     })
     return [...below, ...above]
@@ -248,18 +249,6 @@ export class ThumbnailView {
    */
   enlargement(isHovered, selectedCount) {
     return isHovered ? 1.7 : selectedCount > 6 ? 1.15 : 1.4
-  }
-
-  /**
-   * Move an enlarged thumbnail to where the edge of the view does not clip it.
-   * @param {Point} center
-   * @param {number} side
-   * @returns {Point}
-   */
-  keepInside([x, y], side) {
-    const [width, height] = this.size, half = side / 2 + 1.5
-    if (x < 0 || y < 0 || x > width || y > height) return [x, y]
-    return [clamp(x, half, Math.max(half, width - half)), clamp(y, half, Math.max(half, height - half))]
   }
 
   /* ----------------------------------------------------------------------------------- drawing */

@@ -168,7 +168,6 @@ export interface ViewData {
 
 export interface InputImageData {
   title: string
-  label: string
   step: number
   waiting: boolean
 }
