@@ -84,4 +84,4 @@ def test_hover_enlarges_and_the_pane_shows_the_selected_filter_and_image(page: A
     page.click(".pane.inspection button[data-image='1']")
     page.wait_for_function("revacnn.parts.inspection.title == 'validation image 0'")
     page.click(".pane.inspection button[data-image=batch]")
-    page.wait_for_function("revacnn.parts.inspection.title == 'first of the batch'")
+    page.wait_for_function("revacnn.parts.inspection.title == 'first image of the batch'")

@@ -183,7 +183,7 @@ def test_another_method_computes_another_layout(page: Any, method: str) -> None:
 def test_maps_are_sorted_and_show_the_chosen_image(page: Any) -> None:
     page.click('button[data-pane="maps"]')
     page.wait_for_function(
-        "revacnn.views.maps?.count == 64 && revacnn.parts.input?.title.includes('batch')"
+        "revacnn.views.maps?.count == 64 && revacnn.parts.input?.title?.includes('batch')"
     )
     # Pressed and read in one step: data that arrive between are sorted only some seconds later.
     order = """([name, column]) => {
