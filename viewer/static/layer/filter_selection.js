@@ -48,7 +48,7 @@ export function selectFilters(ids) {
 }
 
 /**
- * Select a filter, or add it to the selection or take it out of it.
+ * Select a filter, or with `extend` add it to the selection or remove it from there.
  * @param {number} id
  * @param {boolean} extend
  */

@@ -13,7 +13,7 @@ const OUTLINE_SHADOW = "rgb(0 0 0 / 65%)" // so that the outline is visible on a
 
 /**
  * @typedef {object} ImageContent
- * @property {WireArray} pixels one image, as `paintAtlas` takes it
+ * @property {WireArray} pixels one image, as `paintAtlas` expects it
  * @property {string} [colormap] gray, unless given
  * @property {Box} [outline] a box to outline, in pixels of the image
  */
