@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0, what: str = "") -> None:
     """Wait until the condition holds, and fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -79,10 +79,10 @@ def serve(
         def answers() -> bool:
             assert running.poll() is None, "the server has ended"
             try:
-                with urllib.request.urlopen(address, timeout=5) as answer:
+                with urllib.request.urlopen(address, timeout=30) as answer:
                     return bool(answer.status == 200)
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 return False
 
-        wait_for(answers, 120, "the server answers")  # a busy machine takes its time
+        wait_for(answers, 300, "the server answers")  # a busy machine takes its time
         yield address, running.pid

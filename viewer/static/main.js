@@ -20,7 +20,7 @@
  *   views              the views of thumbnails by name: coefficients, gradients, activations, activation_gradients, maps
  *   filterSelection    what is selected in these views
  *
- * Stable elements: `#staging .row[data-plan=pending|planned|refused]` with `.title`, `.detail`, and `button.apply`, `button.undo`;
+ * Stable elements: `#staging .row[data-plan=pending|planned|refused]` with `.title`, `.detail`, and `button.apply`, `button.discard`;
  * `#reply[data-state]` is sent, applied or refused, with `.outcome` and `.text`; `#records li[data-state]` are all requests,
  * newest first; `.column[data-layer="conv2"]` is the header of a layer with `button.less` and `button.more`;
  * `#dot[data-kind]` and `#run-state` show what the run is doing; `#app[data-run]` is none before there is a run, connecting

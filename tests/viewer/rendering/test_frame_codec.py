@@ -12,7 +12,7 @@ from viewer.rendering.frame_codec import FramePart, SpritePart, encode_frame
 
 
 def unpack(frame: bytes) -> dict[str, Any]:
-    """As ``unpack`` in ``glyphs/dist/revacnn_glyphs.js``."""
+    """Decode a frame as ``viewer/static/shared/frame.js`` does."""
     begin = 4 + int.from_bytes(frame[:4], "little")
 
     def revive(value: dict[str, Any]) -> Any:

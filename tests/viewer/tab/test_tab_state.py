@@ -253,7 +253,7 @@ def test_looking_back_shows_what_was(tab: TabState, follower: InProcessFollower)
     before = state.layer_values("gradient", 1).copy()
     follower.train(30)
     do(tab, "show_moment", at=state.histories.filters.length - 31)
-    assert tab.not tab.playback.is_live
+    assert not tab.playback.is_live
     np.testing.assert_allclose(tab.layer_values("gradient", 1), before, rtol=1e-6)
     clock = tab.statistics_key()
     follower.train()

@@ -97,8 +97,8 @@ export function startNetwork() {
   new NetworkPointer(viewport, viewChanged)
   startSearch()
   byId("zoom-out").addEventListener("click", showWholeNetwork)
-  subscribe("selection", ({node, also, coupled, text}) => {
-    changeSelection({selected: node, also, coupled: coupled ?? []})
+  subscribe("selection", ({node = -1, also = [], coupled = [], text}) => {
+    changeSelection({selected: node, also, coupled})
     if (text) announce(text)
   })
 }

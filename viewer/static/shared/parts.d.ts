@@ -286,13 +286,13 @@ export interface StrokesData {
   staged?: WireArray
 }
 
-/** -1: nothing is selected; then there is no `index`. */
+/** Empty before there is a network. `node` is -1 where nothing is selected; then there is no `index`. */
 export interface SelectionData {
-  node: number
-  layer: number
+  node?: number
+  layer?: number
   index?: number
-  also: number[]
-  text: string
+  also?: number[]
+  text?: string
   coupled?: number[]
   coupling_text?: string
 }
