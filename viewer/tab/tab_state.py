@@ -263,7 +263,9 @@ def _replacement(
     layer = structure.layers[0]
     if removed is not None:
         layer = next((one for one in structure.layers if one.name == removed.layer), layer)
-    before = [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
+    before = (
+        [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
+    )
     if removed is None or not before or removed.filter_id not in before[0]:
         return Selection(layer.name, layer.filter_ids[0])
     index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
