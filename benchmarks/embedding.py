@@ -36,7 +36,7 @@ from viewer.embedding.projection import (
     Method,
     Projection,
     ProjectionJob,
-    lay_out,
+    project,
     relative_change,
 )
 from viewer.embedding.worker import EmbeddingWorker, Failure
@@ -134,7 +134,7 @@ def run_chain(
         for view, average in averages.items():
             features[view] = average.add(np.arange(n_filters), features[view])
         start = time.perf_counter()
-        new = project(worker, method, features, last, last_features)
+        new = project_views(worker, method, features, last, last_features)
         chain.seconds.append(time.perf_counter() - start)
         if last:
             chain.moved.append(displacement(last[VIEWS[0]], new[VIEWS[0]]))
@@ -144,7 +144,7 @@ def run_chain(
     return chain
 
 
-def project(
+def project_views(
     worker: EmbeddingWorker,
     method: Method,
     features: Features,
@@ -168,7 +168,7 @@ def project(
 
 def is_regular(projection: Projection) -> np.ndarray:
     """Return a mask of the filters that are not degenerate, bool (n,)."""
-    return projection.odd == DegenerateKind.NONE
+    return projection.degenerate == DegenerateKind.NONE
 
 
 def displacement(before: Projection, after: Projection) -> float:
@@ -190,7 +190,7 @@ def relative_trust(chains: list[Chain], view: str, method: Method, compared: int
 
 def trust_ratio(features: np.ndarray, warm: Projection, method: Method) -> float:
     """Return the trustworthiness of a layout relative to one without a start."""
-    cold = lay_out(ProjectionJob(features, warm.ids, method))
+    cold = project(ProjectionJob(features, warm.ids, method))
     regular = is_regular(warm)
     units = unit_rows(features[regular])
     of_warm, of_cold = (

@@ -9,10 +9,10 @@ from bokeh.core.properties import without_property_validation
 
 from revacnn_lightning.protocol.messages import FilterInspection, TopImage
 
-from ..rendering.formatting import compact
+from ..rendering.formatting import format_number
 from ..rendering.frame_codec import FramePart
 from ..rendering.palette import Palette
-from ..rendering.thumbnails import attribution, photograph
+from ..rendering.thumbnails import attribution_tile, image_tile
 from ..tab.tab_state import TabState
 
 __all__ = ["FilterInspectionPane"]
@@ -39,8 +39,8 @@ class FilterInspectionPane:
         if tab.pane != "looks" or tab.selection is None or tab.selected() is None:
             return False
         layer, filter_id = tab.selection.layer, tab.selection.filter_id
-        image = tab.hub.opened.image_of(layer)
-        known = tab.hub.inspected.show(layer, filter_id, image)
+        image = tab.follower.layer_details.selected_image(layer)
+        known = tab.follower.inspections.mark_visible(layer, filter_id, image)
         sent = known.inspection
         of = None if sent is None else (sent.version, sent.step, sent.image_index)
         why = known.refused or (OVER if tab.over() else "")
@@ -78,14 +78,14 @@ def _find(find: TopImage, step: int) -> dict[str, Any]:
         "pixels": find.crop.transpose(1, 2, 0)[None] if len(find.crop) == 3 else find.crop,
         "box": list(find.box),
         "size": list(find.size),
-        "response": compact(find.response),
+        "response": format_number(find.response),
         "age": age,
     }
 
 
 def _image(sent: FilterInspection) -> dict[str, Any]:
     index = sent.image_index
-    whole = photograph(sent.image)
+    whole = image_tile(sent.image)
     known = sent.response is not None and len(whole) > 0
     return {
         "title": "first of the batch" if index is None else f"validation image {index}",
@@ -93,10 +93,10 @@ def _image(sent: FilterInspection) -> dict[str, Any]:
         "box": list(sent.box),
         "size": list(sent.size),
         "part": _cut(whole, sent) if known else whole[:0],
-        "response": compact(sent.response) if known else "",
+        "response": format_number(sent.response) if known else "",
         "silent": sent.response is not None and not sent.response > 0,
-        "deconvolution": attribution(sent.deconvolution),
-        "guided": attribution(sent.guided),
+        "deconvolution": attribution_tile(sent.deconvolution),
+        "guided": attribution_tile(sent.guided),
         "refused": sent.refused,
     }
 

@@ -70,8 +70,8 @@ def node_columns(
 
 def flow_columns(layout: NetworkLayout) -> Columns:
     """What of the paths changes with the layout only."""
-    flow = layout.flow
-    size = np.full(len(flow.x), layout.stroke, np.float32)
+    flow = layout.paths
+    size = np.full(len(flow.x), layout.path_width, np.float32)
     first, last = flow.first.astype(np.int32), flow.last.astype(np.int32) - 1
     place = {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1}
     return {**place, "size": size, "first": first, "last": last}
@@ -84,10 +84,10 @@ def node_states(
     staged, together = _staged_filters(state, structure, rows)
     states = np.zeros(len(starts), np.uint8)
     for which, of_all, named in (
-        (state.dead(), np.logical_and, NodeState.DEAD),
+        (state.dead_mask(), np.logical_and, NodeState.DEAD),
         (_frozen_filters(state, structure), np.logical_and, NodeState.FROZEN),
-        (state.new(), np.logical_or, NodeState.NEW),
-        (together, np.logical_or, NodeState.TOGETHER),
+        (state.new_mask(), np.logical_or, NodeState.NEW),
+        (together, np.logical_or, NodeState.COUPLED),
         (staged, np.logical_or, NodeState.STAGED),
     ):
         if which.any():  # nearly always, there is nothing to do for most of them
@@ -167,17 +167,17 @@ def bins(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def path_weights(layout: NetworkLayout, activation: np.ndarray) -> np.ndarray:
     """Of several nodes a path stands for, the strongest."""
     weights = np.append(thickness(activation, layout.node_offsets), np.float32(0))
-    pairs = np.stack([layout.flow.first, layout.flow.last], axis=1).ravel()
+    pairs = np.stack([layout.paths.first, layout.paths.last], axis=1).ravel()
     return np.maximum.reduceat(weights, pairs)[::2] if len(pairs) else np.zeros(0, np.float32)
 
 
 def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
     """Indices of the paths that begin at one of these nodes."""
-    if not len(nodes) or not len(layout.flow.first):
+    if not len(nodes) or not len(layout.paths.first):
         return np.zeros(0, np.int64)
-    place = np.searchsorted(nodes, layout.flow.first)
+    place = np.searchsorted(nodes, layout.paths.first)
     ends = np.append(nodes, np.iinfo(np.int64).max)
-    return np.flatnonzero(ends[place] < layout.flow.last)
+    return np.flatnonzero(ends[place] < layout.paths.last)
 
 
 def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
@@ -227,13 +227,13 @@ def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:
 
 def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
     """What the page writes above the columns."""
-    shared = {place for place in layout.rank if layout.rank.count(place) > 1}
+    shared = {place for place in layout.ranks if layout.ranks.count(place) > 1}
     staged = bool(layout.stages)
     header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
     layers = []
     for column in layout.columns:
         layer = structure.layers[column.layer]
-        lane = layout.rank[column.layer] in shared
+        lane = layout.ranks[column.layer] in shared
         layers.append(
             {
                 "index": column.layer,

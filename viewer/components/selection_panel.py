@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import Layer
 
-from ..rendering.formatting import compact, count, scientific
+from ..rendering.formatting import format_count, format_number, format_scientific
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
@@ -59,7 +59,7 @@ def _which(index: int, n_picked: int) -> str:
 def _facts(layer: Layer) -> str:
     kernel = "×".join(map(str, layer.kernel_size))
     facts = [
-        f"{count(layer.out_channels)} filters",
+        f"{format_count(layer.out_channels)} filters",
         f"{layer.in_channels}→{layer.out_channels}",
         kernel,
     ]
@@ -93,7 +93,7 @@ def _values(tab: TabState, layer: int, index: int) -> list[dict[str, Any]]:
     values = []
     for name in names[:SHOWN_VALUES]:
         number = float(tab.layer_values(name, layer)[index])
-        text = scientific(number) if name == "gradient" else compact(number)
+        text = format_scientific(number) if name == "gradient" else format_number(number)
         label = WORDS.get(name, name.replace("_", " "))
         values.append({"label": label, "value": text, "tone": name, "title": ""})
     return values

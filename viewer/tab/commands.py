@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter, S
 
 from ..embedding.projection import METHODS
 from ..glyphs import Command
-from ..layout import stage_of
+from ..layout import stage_layers
 from .staging import StagedChange
 from .tab_state import Selection, TabState
 
@@ -139,17 +139,17 @@ def _pane(tab: TabState, what: Arguments) -> None:
 @command("anew")
 def _anew(tab: TabState, _: Arguments) -> None:
     if tab.selection is not None:
-        tab.hub.opened.lay_out_anew(tab.selection.layer, tab.method)
+        tab.follower.layer_details.projections.recompute(tab.selection.layer, tab.method)
 
 
 @command("image")
 def _image(tab: TabState, what: Arguments) -> None:
     """Step through the validation images; before the first comes the current batch."""
     if tab.selection is not None:
-        known = tab.hub.opened.show(tab.selection.layer, tab.method)
+        known = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         at = -1 if known.image is None else known.image
         at = -1 if what.by == "batch" else at + what.dx
-        tab.hub.opened.choose_image(tab.selection.layer, None if at < 0 else at)
+        tab.follower.layer_details.select_image(tab.selection.layer, None if at < 0 else at)
 
 
 @command("slices")
@@ -157,7 +157,7 @@ def _slices(tab: TabState, what: Arguments) -> None:
     """What the pictures of filters with many inputs show."""
     wanted = next((slices for slices in get_args(Slices) if slices == what.by), None)
     if tab.selection is not None and wanted is not None:
-        tab.hub.opened.choose_slices(tab.selection.layer, wanted)
+        tab.follower.layer_details.select_slices(tab.selection.layer, wanted)
 
 
 @command("select")
@@ -201,7 +201,7 @@ def _open_stage(tab: TabState, what: Arguments) -> None:
     """Show every filter of all layers of a stage, or fold them up again."""
     chosen, structure = tab.layer(what.layer), tab.structure
     if chosen is not None and structure is not None:
-        together = set(stage_of(structure, chosen.name))
+        together = set(stage_layers(structure, chosen.name))
         tab.opened = tab.opened - together if together <= tab.opened else tab.opened | together
 
 
@@ -221,7 +221,7 @@ def _follow(tab: TabState, what: Arguments) -> None:
 def _chart(tab: TabState, what: Arguments) -> None:
     """Show something else in a chart."""
     if tab.state is not None:
-        tab.charts.choose(what.at, what.by, tab.state.metrics)
+        tab.charts.choose(what.at, what.by, tab.state.histories.metrics)
 
 
 @command("dismiss")

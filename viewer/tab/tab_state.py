@@ -37,14 +37,14 @@ class TabState:
 
     def __init__(
         self,
-        hub: RunFollower,
+        follower: RunFollower,
         link: PageLink,
         palette: Palette = DARK,
         *,
         runs: RunRegistry | None = None,
         wanted: str = "",
     ) -> None:
-        self.choice = RunSelection(hub, runs, wanted)
+        self.choice = RunSelection(follower, runs, wanted)
         self.link = link
         self.palette = palette
         self.selection: Selection | None = None
@@ -66,13 +66,13 @@ class TabState:
     # The run
 
     @property
-    def hub(self) -> RunFollower:
+    def follower(self) -> RunFollower:
         """Of the run that is shown; one without a run before there is any."""
-        return self.choice.hub
+        return self.choice.follower
 
     @property
     def state(self) -> RunState | None:
-        return self.hub.state
+        return self.follower.state
 
     @property
     def structure(self) -> Structure | None:
@@ -105,18 +105,24 @@ class TabState:
 
     def network(self) -> tuple[object, ...]:
         """Changes with the run that is shown, and with every edit of its network."""
-        return (self.state, 0 if self.state is None else self.state.shape)
+        return (self.state, 0 if self.state is None else self.state.structure_revision)
 
     def pictured(self) -> tuple[object, ...]:
         """Changes with what is chosen to be seen in pictures."""
-        return (self.hub, self.selection, self.pane, self.method)
+        return (self.follower, self.selection, self.pane, self.method)
 
     def news(self) -> tuple[object, ...]:
         """Changes with everything that a message of the training may have changed."""
         state, mine = self.state, (self.touched, self.applying.touched)
         if state is None:
             return mine
-        return (state, state.numbers, state.shape, state.talk, *mine)
+        return (
+            state,
+            state.values_revision,
+            state.structure_revision,
+            state.activity_revision,
+            *mine,
+        )
 
     def values(self) -> dict[str, np.ndarray]:
         """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
@@ -147,7 +153,7 @@ class TabState:
             return
         at = [layer for layer in structure.layers if layer.name == filter_.layer]
         if at and not self.refused(at[0]):
-            self._company.ask(self.hub, structure, filter_.layer, filter_.filter_id)
+            self._company.ask(self.follower, structure, filter_.layer, filter_.filter_id)
 
     # Following the run
 
@@ -155,7 +161,7 @@ class TabState:
         """Follow the run: a new one, edits, replies. Called before the components are."""
         self.choice.update()
         state, structure = self.state, self.structure
-        shape = 0 if state is None else state.shape
+        shape = 0 if state is None else state.structure_revision
         if (state, shape) != self._seen:
             self._follow(state is not self._seen[0], structure)
             self._seen = (state, shape)
@@ -206,7 +212,7 @@ class TabState:
 
     def over(self) -> str:
         """Why nothing at all can be asked of the run any more; "" while it goes on."""
-        health = self.hub.health()
+        health = self.follower.health()
         return f"The run has ended: {health.text}" if health.ended else ""
 
     def refused(self, layer: Layer) -> str:
@@ -219,7 +225,7 @@ class TabState:
     def least_active(self, state: RunState, at: int, layer: Layer) -> int | None:
         """Index of the least active filter of a layer that is not staged already."""
         start, n = state.n_filters + int(state.offsets[at]), len(layer.ids)
-        recent = state.filters.rows[-RECENT_ROWS:, start : start + n]
+        recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
         values = state.layer_values("activation", at)
         if len(recent):
             there = np.isfinite(recent)

@@ -26,7 +26,7 @@ from revacnn_lightning.telemetry.inspection.receptive_field import (
     path_between,
     receptive_field,
 )
-from revacnn_lightning.telemetry.inspection.side_effects import undisturbed
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.activation_tracing import following
 from revacnn_lightning.telemetry.statistics import Conv
 
@@ -121,7 +121,7 @@ def examine(
         if isinstance(module, nn.ReLU) and isinstance(output, Tensor):
             relus[module].append(output.grad_fn)
 
-    with undisturbed(model, pixels.device), torch.enable_grad(), following({conv: ""}, saw):
+    with side_effect_free(model, training=False), torch.enable_grad(), following({conv: ""}, saw):
         handle = register_module_forward_hook(count)
         try:
             forward(pixels)
@@ -228,7 +228,7 @@ def attribute(
     methods = () if refused else captum_methods()
     if methods is None:
         methods, refused = (), NO_CAPTUM
-    with undisturbed(model, device), warnings.catch_warnings():
+    with side_effect_free(model, training=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum tells each time that it sets hooks
         for method in methods:
             found.append(method(response).attribute(pixels)[0].detach())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.inspection.side_effects import undisturbed
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.activation_tracing import following
 from revacnn_lightning.telemetry.statistics import Conv
 
@@ -64,6 +64,6 @@ def maps_of_image(
         maps[name] = thumbnails(output[0])
 
     device = next(iter(convs.values())).weight.device
-    with undisturbed(model, device), following(names, keep):
+    with side_effect_free(model, training=False), following(names, keep):
         (forward or model)(image.to(device).unsqueeze(0))
     return maps
