@@ -145,7 +145,7 @@ def _edit_for(run: Run, seconds: float, edits: int) -> None:
     """Add and remove a filter in turn, with edits spread evenly over the time."""
     start = time.monotonic()
     for i in range(edits):
-        run.ask(AddFilters(SOAK_LAYER, 1) if i % 2 == 0 else RemoveFilters(SOAK_LAYER, [i % 60]))
+        run.apply(AddFilters(SOAK_LAYER, 1) if i % 2 == 0 else RemoveFilters(SOAK_LAYER, [i % 60]))
         while time.monotonic() - start < (i + 1) * seconds / max(1, edits):
             run.poll()
             time.sleep(0.2)
