@@ -75,7 +75,7 @@ def _layer(name: str, conv: Any, recorder: Recorder, editor: Editor, refused: st
         groups=conv.groups,
         ids=editor.filter_ids(name),
         frozen=editor.frozen_filters(name),
-        activation_of=recorder.activation_of.get(name, ""),
+        activation_of=recorder.activation_sources.get(name, ""),
         observed=recorder.observed.get(name, True),
         refused=refused,
     )
