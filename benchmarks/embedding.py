@@ -27,11 +27,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.manifold import trustworthiness
 
-from benchmarks.features import VIEWS, snapshots
+from benchmarks.filter_features import VIEWS, snapshots
 from benchmarks.report import Report, progress
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
 from viewer.embedding.feature_average import FeatureAverage
-from viewer.embedding.projection import Job, Layout, Method, lay_out, relative_change
+from viewer.embedding.projection import (
+    Method,
+    Projection,
+    ProjectionJob,
+    project,
+    relative_change,
+)
 from viewer.embedding.worker import EmbeddingWorker, Failure
 
 REFRESH_HZ = {64: 4.0, 128: 2.0, 512: 0.5, 2048: 0.05}  # what must be reached
@@ -47,7 +53,7 @@ POLL_SECONDS = 0.01
 LOOP_SECONDS = 0.005
 
 Features = dict[str, np.ndarray]
-Layouts = dict[str, Layout]
+Layouts = dict[str, Projection]
 
 
 def main() -> int:
@@ -79,7 +85,7 @@ def main() -> int:
 def _warm_up(worker: EmbeddingWorker) -> None:
     """Wait until the process has everything compiled, as it has soon after a server's start."""
     features = np.random.default_rng(0).normal(size=(64, 16))
-    worker.submit("warm-up", Job(features, np.arange(64), "umap"))
+    worker.submit("warm-up", ProjectionJob(features, np.arange(64), "umap"))
     while not worker.poll():
         time.sleep(POLL_SECONDS)
 
@@ -134,7 +140,9 @@ def _refresh(
     """The four layouts, each begun from the last."""
     for view, rows in features.items():
         change = relative_change(before[view], rows) if before else 1.0
-        worker.submit(view, Job(rows, np.arange(len(rows)), method, last.get(view), change))
+        worker.submit(
+            view, ProjectionJob(rows, np.arange(len(rows)), method, last.get(view), change)
+        )
     done: Layouts = {}
     while len(done) < len(features):
         for view, layout in worker.poll():
@@ -145,9 +153,9 @@ def _refresh(
     return done
 
 
-def _displacement(before: Layout, after: Layout) -> float:
+def _displacement(before: Projection, after: Projection) -> float:
     """Mean way of the filters that stand among the others in both, in rms radii."""
-    both = (before.odd == DegenerateKind.NONE) & (after.odd == DegenerateKind.NONE)
+    both = (before.degenerate == DegenerateKind.NONE) & (after.degenerate == DegenerateKind.NONE)
     way = np.linalg.norm(after.positions[both] - before.positions[both], axis=1).mean()
     centred = before.positions[both] - before.positions[both].mean(axis=0)
     return float(way / np.sqrt((centred**2).sum(axis=1).mean()))
@@ -162,9 +170,9 @@ def _trueness(chains: list[Chain], view: str, method: Method, compared: int) -> 
     return float(np.median(parts))
 
 
-def _part(features: np.ndarray, layout: Layout, method: Method) -> float:
-    cold = lay_out(Job(features, layout.ids, method))
-    sound = layout.odd == DegenerateKind.NONE
+def _part(features: np.ndarray, layout: Projection, method: Method) -> float:
+    cold = project(ProjectionJob(features, layout.ids, method))
+    sound = layout.degenerate == DegenerateKind.NONE
     units = unit_rows(features[sound])
     of = [
         trustworthiness(units, each.positions[sound], n_neighbors=NEIGHBOURS)
@@ -176,11 +184,13 @@ def _part(features: np.ndarray, layout: Layout, method: Method) -> float:
 async def _loop_delay(features: Features, method: Method) -> float:
     """99th percentile (ms) of an event loop's delay while four layouts are made from nothing."""
     worker = EmbeddingWorker()
-    worker.submit("warm-up", Job(next(iter(features.values()))[:64], np.arange(64), method))
+    worker.submit(
+        "warm-up", ProjectionJob(next(iter(features.values()))[:64], np.arange(64), method)
+    )
     while not worker.poll():
         await asyncio.sleep(POLL_SECONDS)
     for view, rows in features.items():
-        worker.submit(view, Job(rows, np.arange(len(rows)), method))
+        worker.submit(view, ProjectionJob(rows, np.arange(len(rows)), method))
     delays, done, polled = [], 0, 0.0
     while done < len(features):
         asked = time.perf_counter()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from benchmarks.report import Report
-from benchmarks.trainings import MODELS, Ours, Plain
+from benchmarks.training_loops import MODELS, Ours, Plain
 
 __all__ = ["measure_memory"]
 

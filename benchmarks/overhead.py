@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.alternatives import PEERS
 from benchmarks.memory import measure_memory
-from benchmarks.peers import PEERS
 from benchmarks.report import Report, progress_bar
-from benchmarks.trainings import BATCH, MODELS, Ours, Plain, convnet
+from benchmarks.training_loops import BATCH, MODELS, Ours, Plain, convnet
 from revacnn_lightning.telemetry import STATISTICS
 
 LIMITS = {"always": {"mobilenet_v2": 1.03}, "everything": {"mobilenet_v2": 1.15}}

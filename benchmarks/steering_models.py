@@ -16,7 +16,7 @@ from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.shufflenetv2 import ShuffleNetV2
 
-__all__ = ["SMALL", "randomised", "seeded", "train_step"]
+__all__ = ["SMALL", "randomized", "seeded", "train_step"]
 
 # Small members of ten families; 10 classes, for inputs of 32 x 32 pixels and more.
 SMALL: dict[str, Callable[[], nn.Module]] = {
@@ -50,7 +50,7 @@ def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         return make()
 
 
-def randomised(model: nn.Module, x: Tensor) -> nn.Module:
+def randomized(model: nn.Module, x: Tensor) -> nn.Module:
     """The network with statistics of ``x`` and random affine values, so that every index shows.
 
     A fresh batch norm has ones and zeros, and a fresh layer scale is all but zero: columns could

@@ -31,7 +31,7 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.report import Report, progress_bar
-from benchmarks.steering_models import randomised
+from benchmarks.steering_models import randomized
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
@@ -83,7 +83,7 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
         )
     model = model.double()
     x = torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
-    return randomised(model, x), x, torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
+    return randomized(model, x), x, torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
 
 
 def small_maxvit(pixels: int) -> nn.Module:

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import viewer_edits
+from benchmarks.page_metrics import Sample, open_page, percentile, sample, wait_until_warm
 from benchmarks.report import Report, progress_bar
-from benchmarks.watching import Sample, open_page, percentile, sample, wait_until_warm
 from tests.browser.chromium import chromium
 from tests.viewer.processes import serve, training
 

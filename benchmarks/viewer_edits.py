@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page_metrics import open_page, percentile, resident_bytes, wait_until_warm
 from benchmarks.report import Report
-from benchmarks.watching import open_page, percentile, resident_bytes, wait_until_warm
 from revacnn_lightning import attach
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
@@ -85,9 +85,7 @@ def _demo(runtime: Path) -> Iterator[None]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "REVACNN_RUNTIME_DIR": str(runtime)}
     quiet = subprocess.DEVNULL
-    demo = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet
-    )
+    demo = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
     try:
         yield
     finally:
@@ -149,7 +147,7 @@ def _edit_for(run: Run, seconds: float, edits: int) -> None:
     began = time.monotonic()
     for i in range(edits):
         name = "layer2.0.conv1"
-        run.ask(AddFilters(name, 1) if i % 2 == 0 else RemoveFilters(name, [i % 60]))
+        run.apply(AddFilters(name, 1) if i % 2 == 0 else RemoveFilters(name, [i % 60]))
         while time.monotonic() - began < (i + 1) * seconds / max(1, edits):
             run.poll()
             time.sleep(0.2)

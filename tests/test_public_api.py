@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "protocol": {"errors"},
     "telemetry": {"errors"},
     "diagnostics": {"errors"},
-    "steering": {"errors", "protocol"},
+    "steering": {"errors", "protocol", "telemetry"},
 }
 FOREIGN = {
     "protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},

@@ -52,5 +52,5 @@ if remembered not in PALETTES:
 document.title = "ReVACNN"
 document.config.notify_connection_status = False  # the page's own head says so
 document.template_variables.update(theme=remembered, **assets())
-page = Page(runs().nothing, remembered or "dark", runs=runs(), wanted=wanted, plain=plain)
+page = Page(runs().placeholder, remembered or "dark", runs=runs(), wanted=wanted, plain=plain)
 page.open(document)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import steering_fuzz
-from benchmarks.steering_models import SMALL, randomised, seeded, train_step
+from benchmarks.steering_models import SMALL, randomized, seeded, train_step
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
@@ -22,7 +22,7 @@ PIXELS = 32
 def subject(name: str) -> tuple[nn.Module, Editor, ForwardProbe, Tensor]:
     model = seeded(SMALL[name], 0).double()
     x = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
-    randomised(model, x)
+    randomized(model, x)
     unseen = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
     return model, Editor(model), ForwardProbe([partial(model, x)]), unseen
 

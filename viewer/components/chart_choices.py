@@ -16,12 +16,12 @@ class ChartChoices(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         state, charts = self.tab.state, self.tab.charts
-        metrics = families(state.metrics if state is not None else ())
+        metrics = families(state.histories.metrics if state is not None else ())
         words = {name: "Loss" if name == LOSS else name.capitalize() for name in metrics}
         known = {
             name: title
             for name, title in LAYER_TITLES.items()
-            if state is None or name in charts.layers or state.layers[name].length
+            if state is None or name in charts.layers or state.histories.layers[name].length
         }
         return {
             "charts": [

@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import ParameterGroup
 
-from ..rendering.formatting import compact, count
+from ..rendering.formatting import format_count, format_number
 from .html_panel import HtmlPanel
 
 __all__ = ["ControlsPanel"]
@@ -18,9 +18,11 @@ class ControlsPanel(HtmlPanel):
     part = "controls"
 
     def content(self) -> dict[str, Any]:
-        health, state = self.tab.hub.health(), self.tab.state
+        health, state = self.tab.follower.health(), self.tab.state
         known = state is not None and state.status is not None
-        groups = state.status.groups if state is not None and state.status is not None else []
+        groups = (
+            state.status.parameter_groups if state is not None and state.status is not None else []
+        )
         return {
             "available": known and not health.ended and health.kind != "connecting",
             "paused": health.kind == "paused",
@@ -32,9 +34,9 @@ def _group(group: ParameterGroup) -> dict[str, Any]:
     return {
         "optimizer": group.optimizer,
         "group": group.group,
-        "title": f"{group.kind} · {count(group.parameters)} parameters",
+        "title": f"{group.optimizer_type} · {format_count(group.parameter_count)} parameters",
         "values": [
-            {"name": name, "label": label, "value": value, "text": compact(value)}
+            {"name": name, "label": label, "value": value, "text": format_number(value)}
             for name, label, value in (
                 ("lr", "learning rate", group.learning_rate),
                 ("weight_decay", "weight decay", group.weight_decay),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource
 
-from ..rendering.formatting import count
+from ..rendering.formatting import format_count
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
@@ -25,7 +25,7 @@ class EditMarkers:
 
     def update(self) -> bool:
         state, moment = self.tab.state, self.tab.playback.moment
-        marks = [] if state is None else list(state.marks)
+        marks = [] if state is None else list(state.requests.edit_marks)
         shown = (marks, moment, self.tab.palette)
         if shown == self._shown:
             return False
@@ -47,7 +47,7 @@ def _columns(
     return {
         "step": np.array([step for step, _ in edits] + cursor, float),
         "title": [title for _, title in edits]
-        + [f"Looking back at batch {count(at)}" for at in cursor],
+        + [f"Looking back at batch {format_count(at)}" for at in cursor],
         "color": [palette.green] * n + [palette.text] * m,
         "dash": ["dashed"] * n + ["solid"] * m,
         "alpha": np.array([0.6] * n + [0.9] * m, float),

@@ -45,7 +45,13 @@ class FilterHistory(Chart):
         state, here = self.tab.state, self.tab.selected()
         if state is None or here is None:
             return False
-        if not self.is_new(state, state.filters.length, state.filters.stride, state.shape, here):
+        if not self.is_new(
+            state,
+            state.histories.filters.length,
+            state.histories.filters.stride,
+            state.structure_revision,
+            here,
+        ):
             return False
         layer, index = here
         values = state.filter_history(self.statistic, layer, index).astype(float)
@@ -53,7 +59,7 @@ class FilterHistory(Chart):
         there = np.isfinite(values)
         self.root.title.text = f"Filter {index} · {self.title}"
         self.source.data = {
-            "step": state.filters.steps[there].copy(),
+            "step": state.histories.filters.steps[there].copy(),
             "value": values[there],
             "smooth": smooth(values[there]),
             "layer": mean[there],
@@ -82,7 +88,7 @@ class FilterActivation(FilterHistory):
 def _layer_mean(state: RunState, statistic: str, layer: int) -> np.ndarray:
     start = int(state.offsets[layer]) + (state.n_filters if statistic == "activation" else 0)
     width = int(state.offsets[layer + 1] - state.offsets[layer])
-    values = state.filters.rows[:, start : start + width].astype(float)
+    values = state.histories.filters.rows[:, start : start + width].astype(float)
     there = np.isfinite(values)
     total = np.where(there, values, 0).sum(axis=1)
     return np.where(there.any(axis=1), total / np.maximum(1, there.sum(axis=1)), np.nan)

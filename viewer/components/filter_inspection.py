@@ -9,10 +9,10 @@ from bokeh.core.properties import without_property_validation
 
 from revacnn_lightning.protocol.messages import FilterInspection, TopImage
 
-from ..rendering.formatting import compact
+from ..rendering.formatting import format_number
 from ..rendering.frame_codec import FramePart
 from ..rendering.palette import Palette
-from ..rendering.thumbnails import attribution, photograph
+from ..rendering.thumbnails import attribution_tile, image_tile
 from ..tab.tab_state import TabState
 
 __all__ = ["FilterInspectionPane"]
@@ -39,8 +39,8 @@ class FilterInspectionPane:
         if tab.pane != "looks" or tab.selection is None or tab.selected() is None:
             return False
         layer, filter_id = tab.selection.layer, tab.selection.filter_id
-        image = tab.hub.opened.image_of(layer)
-        known = tab.hub.inspected.show(layer, filter_id, image)
+        image = tab.follower.layer_details.selected_image(layer)
+        known = tab.follower.inspections.mark_visible(layer, filter_id, image)
         sent = known.inspection
         of = None if sent is None else (sent.version, sent.step, sent.image_index)
         why = known.refused or (OVER if tab.over() else "")
@@ -66,7 +66,7 @@ def _finds(sent: FilterInspection) -> dict[str, Any]:
     return {
         "facts": facts,
         "sees": [height, width],
-        "no_finds": sent.top_images_refused or ("" if sent.top_images else NO_FINDS),
+        "no_finds": sent.top_images_note or ("" if sent.top_images else NO_FINDS),
         "finds": [_find(find, sent.step) for find in sent.top_images],
     }
 
@@ -77,33 +77,36 @@ def _find(find: TopImage, step: int) -> dict[str, Any]:
     return {
         "pixels": find.crop.transpose(1, 2, 0)[None] if len(find.crop) == 3 else find.crop,
         "box": list(find.box),
-        "size": list(find.size),
-        "response": compact(find.response),
+        "size": list(find.image_size),
+        "response": format_number(find.response),
         "age": age,
     }
 
 
 def _image(sent: FilterInspection) -> dict[str, Any]:
     index = sent.image_index
-    whole = photograph(sent.image)
+    whole = image_tile(sent.image)
     known = sent.response is not None and len(whole) > 0
     return {
         "title": "first of the batch" if index is None else f"validation image {index}",
         "image": whole,
         "box": list(sent.box),
-        "size": list(sent.size),
+        "size": list(sent.image_size),
         "part": _cut(whole, sent) if known else whole[:0],
-        "response": compact(sent.response) if known else "",
+        "response": format_number(sent.response) if known else "",
         "silent": sent.response is not None and not sent.response > 0,
-        "deconvolution": attribution(sent.deconvolution),
-        "guided": attribution(sent.guided),
-        "refused": sent.refused,
+        "deconvolution": attribution_tile(sent.deconvolution),
+        "guided": attribution_tile(sent.guided_backpropagation),
+        "refused": sent.attribution_refusal,
     }
 
 
 def _cut(whole: np.ndarray, sent: FilterInspection) -> np.ndarray:
     """The box out of the image as it is sent, which may be smaller than the original."""
-    rows, columns = whole.shape[1] / max(1, sent.size[0]), whole.shape[2] / max(1, sent.size[1])
+    rows, columns = (
+        whole.shape[1] / max(1, sent.image_size[0]),
+        whole.shape[2] / max(1, sent.image_size[1]),
+    )
     top, left, bottom, right = sent.box
     first_row, first_column = round(top * rows), round(left * columns)
     last_row = max(first_row + 1, round(bottom * rows))

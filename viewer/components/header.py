@@ -7,7 +7,7 @@ from typing import Any
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Structure
 
-from ..rendering.formatting import clock, compact, count
+from ..rendering.formatting import format_count, format_number, format_time_of_day
 from ..runs.run_follower import RunHealth
 from ..runs.run_state import RunState
 from .html_panel import HtmlPanel
@@ -24,7 +24,7 @@ class Header(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         choice = self.tab.choice
-        health = choice.hub.health()
+        health = choice.follower.health()
         state, structure = self.tab.state, self.tab.structure
         if state is None:
             run = "none"
@@ -41,9 +41,10 @@ class Header(HtmlPanel):
             "problem": choice.problem,
             "model": structure.model if structure is not None else "",
             "fields": _fields(state) if state is not None else [],
-            "current": choice.hub.run,
+            "current": choice.follower.run_id,
             "runs": [
-                {**_named(one), "current": one.run == choice.hub.run} for one in choice.known()
+                {**_named(one), "current": one.run == choice.follower.run_id}
+                for one in choice.known()
             ],
             "next": None if following is None else _named(following),
         }
@@ -51,7 +52,7 @@ class Header(HtmlPanel):
 
 def _named(connection: Connection) -> dict[str, Any]:
     """A run as a person tells it from others: its model, and when it began."""
-    began = clock(connection.started)[:5]
+    began = format_time_of_day(connection.start_time)[:5]
     return {"id": connection.run, "label": f"{connection.model or connection.run} · {began}"}
 
 
@@ -68,30 +69,34 @@ def _fields(state: RunState) -> list[dict[str, Any]]:
     if structure is None:
         return []
     fields = [
-        _field("Layers · filters", f"{len(structure.layers)} · {count(state.n_filters)}"),
-        _field("Parameters", count(structure.parameters)),
+        _field("Layers · filters", f"{len(structure.layers)} · {format_count(state.n_filters)}"),
+        _field("Parameters", format_count(structure.parameter_count)),
     ]
     if snapshot is None:
         return fields
-    of_epochs = f" / {snapshot.epochs}" if snapshot.epochs else ""
-    of_batches = f" / {count(snapshot.batches)}" if snapshot.batches else ""
+    of_epochs = f" / {snapshot.max_epochs}" if snapshot.max_epochs else ""
+    of_batches = (
+        f" / {format_count(snapshot.batches_per_epoch)}" if snapshot.batches_per_epoch else ""
+    )
     fields += [
         _field("Epoch", f"{snapshot.epoch + 1}{of_epochs}"),
         _field(
-            "Batch", f"{count(snapshot.batch + 1)}{of_batches}", f"batch {snapshot.step} of the run"
+            "Batch",
+            f"{format_count(snapshot.batch_index + 1)}{of_batches}",
+            f"batch {snapshot.step} of the run",
         ),
-        _field("Loss", compact(snapshot.loss), warn=snapshot.nonfinite),
+        _field("Loss", format_number(snapshot.loss), warn=snapshot.nonfinite_gradients),
     ]
     fields += [
-        _field(name.replace("_", " "), compact(value), name)
+        _field(name.replace("_", " "), format_number(value), name)
         for name, value in sorted(snapshot.metrics.items(), key=_by_interest)
         if name not in LOSS_NAMES
     ][:SHOWN_METRICS]
     rates = snapshot.learning_rates
     if rates:
-        spread = f" … {compact(rates[-1])}" if len(set(rates)) > 1 else ""
-        fields.append(_field("Learning rate", compact(rates[0]) + spread))
-    fields.append(_field("Throughput", f"{compact(snapshot.batches_per_second)} batch/s"))
+        spread = f" … {format_number(rates[-1])}" if len(set(rates)) > 1 else ""
+        fields.append(_field("Learning rate", format_number(rates[0]) + spread))
+    fields.append(_field("Throughput", f"{format_number(snapshot.batches_per_second)} batch/s"))
     return fields
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.core.properties import value, without_property_validation
 from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter, Range1d
 
-from ..rendering.formatting import sampling
+from ..rendering.formatting import format_sampling_interval
 from ..rendering.frame_codec import FramePart
 from ..rendering.palette import FONT, Palette
 from ..tab.tab_state import TabState
@@ -73,7 +73,7 @@ class LayerChart(Chart):
         if state is None or state.structure is None:
             return False
         of = self.tab.charts.layers[self.place]
-        series = state.layers[of]
+        series = state.histories.layers[of]
         here = self.tab.selected()
         current = -1 if here is None else here[0]
         # With very many curves the page takes its time to draw them: they are sent less often.
@@ -81,14 +81,16 @@ class LayerChart(Chart):
         same = bool(self._shown) and self._shown[-1] == of
         if same and n_layers > MANY_LAYERS and now - self._drawn < n_layers * SECONDS_PER_LAYER:
             return False
-        if not self.is_new(state, series.length, series.stride, state.shape, current, of):
+        if not self.is_new(
+            state, series.length, series.stride, state.structure_revision, current, of
+        ):
             return False
         self._drawn = now
         thin = max(1, series.length // POINTS)
         steps = series.steps[::thin].copy()
         values = series.rows[::thin].T.copy()  # (layers, steps)
         self._set_scale(of)
-        self.sampled.text = sampling(state.every(of))
+        self.sampled.text = format_sampling_interval(state.sampling_interval(of))
         if of != "dead":
             values[~(values > 0)] = np.nan  # what a logarithmic axis cannot show
         self._draw([layer.name for layer in state.structure.layers], steps, values, current)

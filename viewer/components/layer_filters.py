@@ -45,7 +45,7 @@ class FilterBars(Chart):
         state, here, by = self.tab.state, self.tab.selected(), self.tab.sort_by
         if state is None or here is None or by not in self.tab.values():
             return False
-        if not self.is_new(state, self.tab.clock(), state.shape, here, by):
+        if not self.is_new(state, self.tab.clock(), state.structure_revision, here, by):
             return False
         layer, index = here
         values = np.nan_to_num(self.tab.layer_values(by, layer), posinf=0.0)
@@ -113,7 +113,7 @@ class FilterCloud(Chart):
         if (
             state is None
             or here is None
-            or not self.is_new(state, self.tab.clock(), state.shape, here)
+            or not self.is_new(state, self.tab.clock(), state.structure_revision, here)
         ):
             return False
         layer, index = here

@@ -13,10 +13,10 @@ from revacnn_lightning.protocol.messages import FilterView, Layer, LayerDetail
 
 from ..embedding.placement import grid
 from ..embedding.projection import Projection
-from ..rendering.findings import findings
+from ..rendering.findings import collect_findings
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
-from ..rendering.thumbnails import atlas, photograph
+from ..rendering.thumbnails import build_atlas, image_tile
 from ..runs.layer_details import VIEWS, LayerDetailState
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
@@ -74,14 +74,28 @@ class LayerView:
             return self._clear()
         if not self._wanted:
             return False
-        layer = tab.hub.opened.show(tab.selection.layer, tab.method)
+        layer = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         if layer.detail is None:
             return self._clear(layer.refused or (NOT_SENT if tab.over() else ""))
-        layout = tab.hub.opened.layout(tab.selection.layer, self.view, tab.method)
-        failed = tab.hub.opened.failure(tab.selection.layer, self.view, tab.method)
-        anew = tab.hub.opened.is_anew(tab.selection.layer, self.view, tab.method)
+        layout = tab.follower.layer_details.projections.get(
+            tab.selection.layer, self.view, tab.method
+        )
+        failed = tab.follower.layer_details.projections.failure(
+            tab.selection.layer, self.view, tab.method
+        )
+        anew = tab.follower.layer_details.projections.is_recomputing(
+            tab.selection.layer, self.view, tab.method
+        )
         known = layout is self._layout
-        key = (state, state.shape, tab.selection.layer, tab.method, layer.received, failed, anew)
+        key = (
+            state,
+            state.structure_revision,
+            tab.selection.layer,
+            tab.method,
+            layer.detail_revision,
+            failed,
+            anew,
+        )
         if known and key == self._shown:
             return False
         self._shown, self._layout = key, layout
@@ -104,10 +118,10 @@ class LayerView:
         rows = _rows(layer.ids, ids)  # removed filters disappear at once
         shown = layer.ids[rows]
         where = _rows(ids, shown)
-        drawn = (state, state.shape, detail.layer, layer.received)
+        drawn = (state, state.structure_revision, detail.layer, layer.detail_revision)
         if drawn != self._drawn:
             self._drawn = drawn
-            pictures = atlas(view.images, signed=self.view != "activations")
+            pictures = build_atlas(view.images, signed=self.view != "activations")
             self.root.atlas = pictures[rows] if len(pictures) == len(layer.ids) else NOTHING
         layout = self._layout
         places, odd = _places(layout, shown)
@@ -124,7 +138,7 @@ class LayerView:
             "status": _status(layout, view, failed, anew=anew),
             "busy": (layout is None or anew) and len(view.features) > 0 and not failed,
             "step": detail.step,
-            "slices": detail.slices,
+            "slices": detail.kernel_slice,
             "draw": self._draws,
             "ids": shown.astype(np.float64),
             "indices": where.astype(np.int32),
@@ -168,16 +182,15 @@ class InputImage:
         tab = self.tab
         if tab.pane != "maps" or tab.selection is None:
             return False
-        layer = tab.hub.opened.show(tab.selection.layer, tab.method)
+        layer = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         if layer.detail is None or layer.detail is self._drawn:
             return False
         self._drawn = layer.detail
-        self.root.atlas = photograph(layer.detail.image)
+        self.root.atlas = image_tile(layer.detail.image)
         index = layer.detail.image_index
         name = "first of the batch" if index is None else f"validation image {index}"
         self.root.data = {
             "title": f"Input · {name}",
-            "label": layer.detail.label,
             "step": layer.detail.step,
             "waiting": layer.image != index,
         }
@@ -207,7 +220,7 @@ class LayerPanel(HtmlPanel):
         picked = tab.picked()
         over, refused = tab.over(), tab.refused(layer)
         several = "" if len(picked) > 1 else "Select two or more filters to merge them"
-        frozen = {layer.ids[index] for index in layer.frozen}
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         thaw = frozen.issuperset(picked)
         return content | {
             "selected": picked,
@@ -227,23 +240,29 @@ class LayerPanel(HtmlPanel):
 
     def _findings(self, layer: Layer, at: int) -> list[dict[str, Any]] | None:
         """What is to be noticed among the layer's filters; None before it is known."""
-        tab, known = self.tab, self.tab.hub.opened.known(layer.name)
+        tab, known = self.tab, self.tab.follower.layer_details.get(layer.name)
         if known is None or known.detail is None or tab.state is None:
             return None
-        layout = tab.hub.opened.layout(layer.name, "coefficients", tab.method)
+        layout = tab.follower.layer_details.projections.get(layer.name, "coefficients", tab.method)
         start, end = tab.state.offsets[at : at + 2]
-        dead = tab.state.dead()[start:end]
-        of = (tab.state, tab.state.shape, layer.name, known.received, dead.tobytes())
+        dead = tab.state.dead_mask()[start:end]
+        of = (
+            tab.state,
+            tab.state.structure_revision,
+            layer.name,
+            known.detail_revision,
+            dead.tobytes(),
+        )
         if of != self._found_of or layout is not self._found_by:
             ids = np.asarray(tab.state.layer_ids(at), np.int64)
-            found = [asdict(finding) for finding in findings(known, layout, ids, ids[dead])]
+            found = [asdict(finding) for finding in collect_findings(known, layout, ids, ids[dead])]
             self._found_of, self._found_by = of, layout
             self._found = found if found or layout is not None else None
         return self._found
 
     def _slices(self, layer: Layer) -> str:
         """Which slices the filters' pictures show; "" where there is nothing to choose."""
-        known = self.tab.hub.opened.known(layer.name)
+        known = self.tab.follower.layer_details.get(layer.name)
         if known is None or layer.in_channels // layer.groups in (1, 3):
             return ""
         return known.slices
@@ -271,7 +290,7 @@ def _places(layout: Projection | None, ids: np.ndarray) -> tuple[np.ndarray, np.
     at = {int(name): row for row, name in enumerate(layout.ids)}
     for i, name in enumerate(ids.tolist()):
         if name in at:
-            places[i], odd[i] = layout.positions[at[name]], layout.odd[at[name]]
+            places[i], odd[i] = layout.positions[at[name]], layout.degenerate[at[name]]
     return places, odd
 
 

@@ -39,7 +39,7 @@ class LearningRateChart(Chart):
         state = self.tab.state
         if state is None:
             return False
-        rates = state.learning_rates
+        rates = state.histories.learning_rates
         if not self.is_new(state, rates.length, rates.stride, rates.width):
             return False
         values = rates.rows[:, :MAX_GROUPS].astype(float)

@@ -65,8 +65,10 @@ class MetricChart(Chart):
         if state is None:
             return False
         of = self.tab.charts.metric
-        lengths = [state.metrics[name].length for name in state.metrics]
-        if not self.is_new(state, state.scalars.length, state.scalars.stride, of, *lengths):
+        lengths = [state.histories.metrics[name].length for name in state.histories.metrics]
+        if not self.is_new(
+            state, state.histories.scalars.length, state.histories.scalars.stride, of, *lengths
+        ):
             return False
         raw = _loss(state) if of == LOSS else Curve("", np.zeros(0), np.zeros(0))
         curves = _curves(state, of)
@@ -113,18 +115,18 @@ class MetricChart(Chart):
 
 
 def _loss(state: RunState) -> Curve:
-    loss = state.scalars.rows[:, 0].astype(float)
+    loss = state.histories.scalars.rows[:, 0].astype(float)
     there = np.isfinite(loss)
-    return Curve("train", state.scalars.steps[there].copy(), loss[there])
+    return Curve("train", state.histories.scalars.steps[there].copy(), loss[there])
 
 
 def _curves(state: RunState, of: str) -> list[Curve]:
     """The logged metrics of a family. The training's own loss is drawn from every batch."""
     found = []
-    for name in families(state.metrics).get(of, []):
+    for name in families(state.histories.metrics).get(of, []):
         if of == LOSS and phase(name) in ("", "train"):
             continue
-        series = state.metrics[name]
+        series = state.histories.metrics[name]
         values = series.rows[:, 0].astype(float)
         there = np.isfinite(values)
         found.append(Curve(name, series.steps[there].copy(), values[there]))

@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import Layer
 
-from ..rendering.formatting import compact, count, scientific
+from ..rendering.formatting import format_count, format_number, format_scientific
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
@@ -31,9 +31,9 @@ class SelectionPanel(HtmlPanel):
             return _nothing(self.tab.sort_by)
         at, index = here
         layer = structure.layers[at]
-        id_ = layer.ids[index]
+        id_ = layer.filter_ids[index]
         why = self.tab.refused(layer)
-        alone = "The last filter of a layer cannot be removed" if len(layer.ids) == 1 else ""
+        alone = "The last filter of a layer cannot be removed" if len(layer.filter_ids) == 1 else ""
         staged = id_ in self.tab.staging.removed_ids(layer.name)
         return {
             "layer": layer.name,
@@ -59,7 +59,7 @@ def _which(index: int, n_picked: int) -> str:
 def _facts(layer: Layer) -> str:
     kernel = "×".join(map(str, layer.kernel_size))
     facts = [
-        f"{count(layer.out_channels)} filters",
+        f"{format_count(layer.out_channels)} filters",
         f"{layer.in_channels}→{layer.out_channels}",
         kernel,
     ]
@@ -67,10 +67,10 @@ def _facts(layer: Layer) -> str:
         facts.append("stride " + "×".join(map(str, dict.fromkeys(layer.stride))))
     if layer.groups > 1:
         facts.append(f"{layer.groups} groups")
-    if layer.kind != "Conv2d":
-        facts.append(layer.kind)
-    if layer.frozen:
-        facts.append(f"{len(layer.frozen)} frozen")
+    if layer.module_type != "Conv2d":
+        facts.append(layer.module_type)
+    if layer.frozen_filters:
+        facts.append(f"{len(layer.frozen_filters)} frozen")
     return " · ".join(facts)
 
 
@@ -79,7 +79,9 @@ def _about(layer: Layer) -> str:
     if not layer.observed:
         return "No statistics reach us from this layer: it runs inside a compiled region."
     what = (
-        f"{layer.activation_of}'s output" if layer.activation_of else "absolute output of the conv"
+        f"{layer.activation_source}'s output"
+        if layer.activation_source
+        else "absolute output of the conv"
     )
     return (
         f"Σ activation: sum of {what} over the pixels, mean over the batch. "
@@ -93,7 +95,7 @@ def _values(tab: TabState, layer: int, index: int) -> list[dict[str, Any]]:
     values = []
     for name in names[:SHOWN_VALUES]:
         number = float(tab.layer_values(name, layer)[index])
-        text = scientific(number) if name == "gradient" else compact(number)
+        text = format_scientific(number) if name == "gradient" else format_number(number)
         label = WORDS.get(name, name.replace("_", " "))
         values.append({"label": label, "value": text, "tone": name, "title": ""})
     return values

@@ -6,8 +6,8 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Refused, Structure
 
-from ..rendering.formatting import count, part, percent, short
-from ..runs.run_state import RequestRecord
+from ..rendering.formatting import format_count, format_relative_change, format_share, format_si
+from ..runs.request_log import RequestRecord
 from ..tab.staging import StagedChange
 from .html_panel import HtmlPanel
 
@@ -60,11 +60,11 @@ def _row(row: StagedChange, structure: Structure) -> dict[str, Any]:
 def _figures(plan: PlanSummary) -> str:
     """Parameters and multiply-accumulates before and after."""
     figures = (
-        ("parameters", plan.parameters_before, plan.parameters_after, count),
-        ("multiply-accumulates", plan.macs_before, plan.macs_after, short),
+        ("parameters", plan.parameters_before, plan.parameters_after, format_count),
+        ("multiply-accumulates", plan.macs_before, plan.macs_after, format_si),
     )
     return " · ".join(
-        f"{words(before)} → {words(after)} {name} ({percent((after - before) / before)})"
+        f"{words(before)} → {words(after)} {name} ({format_relative_change((after - before) / before)})"
         if before != after
         else f"{words(before)} {name}, unchanged"
         for name, before, after, words in figures
@@ -75,14 +75,14 @@ def _figures(plan: PlanSummary) -> str:
 def _company(plan: PlanSummary, layer: str) -> str:
     """What goes together with it, and why; and what else should be known."""
     others = [
-        f"{part.layer} ({len(part.filters) or part.count})"
-        for part in plan.sets
+        f"{part.layer} ({len(part.removed) or part.added})"
+        for part in plan.filter_changes
         if part.layer != layer
     ]
     words = []
     if others:
         words.append(f"together with {', '.join(others[:4])}{' …' if len(others) > 4 else ''}")
-    return " · ".join([*words, *filter(None, [plan.why]), *plan.notes])
+    return " · ".join([*words, *filter(None, [plan.coupling]), *plan.notes])
 
 
 class ReplyPanel(HtmlPanel):
@@ -114,8 +114,8 @@ class ChangeListPanel(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         state = self.tab.state
-        records = [] if state is None else list(state.records.values())
-        ended = self.tab.hub.health().ended
+        records = [] if state is None else list(state.requests.records.values())
+        ended = self.tab.follower.health().ended
         why_not = (
             "A change is being applied"
             if self.tab.applying.busy
@@ -143,7 +143,7 @@ def _what(record: RequestRecord) -> str:
     parts = [record.text]
     if record.output_change is not None:
         moved = record.output_change >= SAME
-        how = f"changed by {part(record.output_change)}" if moved else "is unchanged"
+        how = f"changed by {format_share(record.output_change)}" if moved else "is unchanged"
         parts.append(f"the output {how}")
     return " · ".join(filter(None, parts))
 
@@ -156,7 +156,7 @@ def _size(record: RequestRecord) -> str:
 
 def _outcome(record: RequestRecord) -> str:
     if record.state == "applied":
-        return f"applied at batch {count(record.step)}"
+        return f"applied at batch {format_count(record.step)}"
     if record.state == "done":
         return "done"
     return "refused" if record.state == "refused" else "sent, waiting for the next batch"

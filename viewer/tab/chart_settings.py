@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..runs.metric_names import LOSS, families
-from ..runs.run_state import LAYER_STATISTICS
+from ..runs.run_histories import LAYER_STATISTICS
 
 __all__ = ["LAYER_TITLES", "ChartSettings"]
 

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter, Slices
+from revacnn_lightning.protocol.requests import ControlRun, KernelSlice, SetHyperparameter
 
 from ..embedding.projection import METHODS
 from ..glyphs import Command
-from ..layout import stage_of
+from ..layout import stage_layers
 from .staging import StagedChange
 from .tab_state import Selection, TabState
 
@@ -105,10 +105,10 @@ def _live(tab: TabState, _: Arguments) -> None:
 def _peek(tab: TabState, what: Arguments) -> None:
     """The pointer rests on a filter; without a layer, on none any more."""
     layer = tab.layer(what.layer) if what.layer is not None else None
-    if layer is None or not 0 <= what.first < len(layer.ids):
+    if layer is None or not 0 <= what.first < len(layer.filter_ids):
         tab.peeked = None
     else:
-        tab.peeked = Selection(layer.name, layer.ids[what.first])
+        tab.peeked = Selection(layer.name, layer.filter_ids[what.first])
 
 
 @command("pick")
@@ -118,7 +118,7 @@ def _pick(tab: TabState, what: Arguments) -> None:
     if here is None or structure is None:
         return
     layer = structure.layers[here[0]]
-    there = set(layer.ids)
+    there = set(layer.filter_ids)
     ids = [i for i in dict.fromkeys(what.ids) if i in there]
     if ids:
         tab.selection = Selection(layer.name, ids[0])
@@ -139,25 +139,25 @@ def _pane(tab: TabState, what: Arguments) -> None:
 @command("anew")
 def _anew(tab: TabState, _: Arguments) -> None:
     if tab.selection is not None:
-        tab.hub.opened.lay_out_anew(tab.selection.layer, tab.method)
+        tab.follower.layer_details.projections.recompute(tab.selection.layer, tab.method)
 
 
 @command("image")
 def _image(tab: TabState, what: Arguments) -> None:
     """Step through the validation images; before the first comes the current batch."""
     if tab.selection is not None:
-        known = tab.hub.opened.show(tab.selection.layer, tab.method)
+        known = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         at = -1 if known.image is None else known.image
         at = -1 if what.by == "batch" else at + what.dx
-        tab.hub.opened.choose_image(tab.selection.layer, None if at < 0 else at)
+        tab.follower.layer_details.select_image(tab.selection.layer, None if at < 0 else at)
 
 
 @command("slices")
 def _slices(tab: TabState, what: Arguments) -> None:
     """What the pictures of filters with many inputs show."""
-    wanted = next((slices for slices in get_args(Slices) if slices == what.by), None)
+    wanted = next((slices for slices in get_args(KernelSlice) if slices == what.by), None)
     if tab.selection is not None and wanted is not None:
-        tab.hub.opened.choose_slices(tab.selection.layer, wanted)
+        tab.follower.layer_details.select_slices(tab.selection.layer, wanted)
 
 
 @command("select")
@@ -183,8 +183,8 @@ def _move(tab: TabState, by: Arguments) -> None:
     layer, index = here
     target = max(0, min(layer + by.dx, len(structure.layers) - 1))
     if target != layer:
-        share = (index + 0.5) / len(structure.layers[layer].ids)
-        index = int(share * len(structure.layers[target].ids))
+        share = (index + 0.5) / len(structure.layers[layer].filter_ids)
+        index = int(share * len(structure.layers[target].filter_ids))
     tab.select(target, index + by.dy)
 
 
@@ -201,7 +201,7 @@ def _open_stage(tab: TabState, what: Arguments) -> None:
     """Show every filter of all layers of a stage, or fold them up again."""
     chosen, structure = tab.layer(what.layer), tab.structure
     if chosen is not None and structure is not None:
-        together = set(stage_of(structure, chosen.name))
+        together = set(stage_layers(structure, chosen.name))
         tab.opened = tab.opened - together if together <= tab.opened else tab.opened | together
 
 
@@ -221,7 +221,7 @@ def _follow(tab: TabState, what: Arguments) -> None:
 def _chart(tab: TabState, what: Arguments) -> None:
     """Show something else in a chart."""
     if tab.state is not None:
-        tab.charts.choose(what.at, what.by, tab.state.metrics)
+        tab.charts.choose(what.at, what.by, tab.state.histories.metrics)
 
 
 @command("dismiss")
@@ -252,7 +252,7 @@ def _stage_least(tab: TabState, what: Arguments) -> None:
     if tab.may_change(at):
         index = tab.least_active(state, at, chosen)
         if index is not None:
-            tab.staging.toggle_removal(chosen.name, chosen.ids[index])
+            tab.staging.toggle_removal(chosen.name, chosen.filter_ids[index])
 
 
 @command("stage_add")
@@ -284,7 +284,7 @@ def _stage_freeze(tab: TabState, _: Arguments) -> None:
     """Freeze the selected filters, or unfreeze them if all of them are frozen."""
     layer = tab.layer(None)
     if layer is not None and not tab.over():
-        frozen = {layer.ids[index] for index in layer.frozen}
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         kind = "unfreeze" if frozen.issuperset(tab.picked()) else "freeze"
         tab.staging.toggle(kind, layer.name, tab.picked())
 
@@ -305,7 +305,7 @@ def _stage_set(tab: TabState, what: Arguments) -> None:
     weights = np.array(what.weights)
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         return
-    if set(what.ids) <= set(layer.ids):
+    if set(what.ids) <= set(layer.filter_ids):
         target, *near = what.ids
         row = StagedChange(layer.name, "set", [target], neighbours=near, weights=what.weights)
         tab.staging.put(row)

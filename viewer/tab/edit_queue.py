@@ -8,7 +8,8 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Refused, Structure
 from revacnn_lightning.protocol.requests import Command, Edit, Undo
 
-from ..runs.run_state import RequestRecord, RunState
+from ..runs.request_log import RequestRecord
+from ..runs.run_state import RunState
 from .run_selection import RunSelection
 from .staging import StagedChange, Staging
 
@@ -83,20 +84,20 @@ class EditQueue:
             edit = row.edit(structure)
             if not row.plan_id and not self.busy and edit is not None:
                 try:
-                    row.plan_id = self._choice.hub.preview(edit, structure.version)
+                    row.plan_id = self._choice.follower.preview(edit, structure.version)
                 except ProtocolError as error:
                     self.error = str(error)
 
     def _take_plans(self, state: RunState) -> None:
         for row in self.staging.rows:
-            if row.plan is None and row.plan_id in state.plans:
-                row.plan = state.plans[row.plan_id]
+            if row.plan is None and row.plan_id in state.requests.plans:
+                row.plan = state.requests.plans[row.plan_id]
                 self.touched += 1
 
     def _go_on(self, state: RunState, structure: Structure) -> None:
         """Send the next request once the one before is answered and its structure is known."""
         if self._waiting:
-            record = state.records.get(self._waiting)
+            record = state.requests.records.get(self._waiting)
             lost = record is None or time.time() - record.sent > PATIENCE_SECONDS
             if record is not None and record.state == "sent" and not lost:
                 return
@@ -118,14 +119,14 @@ class EditQueue:
 
     def _request(self, request: Command | Edit | Undo, title: str, version: int | None) -> str:
         """Send a request; its id, or "" where it could not be sent."""
-        state = self._choice.hub.state
+        state = self._choice.follower.state
         if state is None:
             return ""
         try:
-            request_id = self._choice.hub.request(request, title, version)
+            request_id = self._choice.follower.request(request, title, version)
         except ProtocolError as error:
             self.error = str(error)
             return ""
-        self.reply = state.records[request_id]
+        self.reply = state.requests.records[request_id]
         self.touched += 1
         return request_id

@@ -28,8 +28,8 @@ from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.timeline import Timeline
 from ..glyphs import Command, PageLink
-from ..rendering.frame_codec import FramePart, pack
-from ..rendering.palette import PALETTES, theme
+from ..rendering.frame_codec import FramePart, encode_frame
+from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import perform
@@ -51,12 +51,12 @@ class Page:
     Attributes:
         sent: frames sent so far that the page answers.
 
-    ``hub`` is of the run to begin with; ``runs`` and ``wanted`` are those of `RunSelection`.
+    ``follower`` is of the run to begin with; ``runs`` and ``wanted`` are those of `RunSelection`.
     """
 
     def __init__(
         self,
-        hub: RunFollower,
+        follower: RunFollower,
         theme_name: str = "dark",
         *,
         runs: RunRegistry | None = None,
@@ -64,7 +64,7 @@ class Page:
         plain: bool = False,
     ) -> None:
         self.link = PageLink(name="link", theme=theme_name, plain=plain)
-        self.tab = TabState(hub, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
+        self.tab = TabState(follower, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
         self._runs = runs
         tab, marks = self.tab, EditMarkers(self.tab)
         self.network = NetworkView(tab)
@@ -115,7 +115,7 @@ class Page:
 
     def open(self, document: Document) -> None:
         """Put the page into a document and begin to update it."""
-        document.theme = theme(self.tab.palette)
+        document.theme = make_theme(self.tab.palette)
         for component in self.components:
             self._panels += getattr(component, "panels", ())
             if isinstance(component.root, FramePart):
@@ -129,14 +129,14 @@ class Page:
         self._send()
         self._remember(time.monotonic())
         if self._runs is not None:
-            self._runs.watchers.add(self)
+            self._runs.observers.add(self)
 
     @property
     def components(self) -> list[Component]:
         """All parts of the page."""
         return [*self.fast, *self.pictures, *self.slow, *self.statistics]
 
-    def notice(self) -> None:
+    def on_update(self) -> None:
         """There may be something new: have it shown as soon as it may be sent."""
         self.tab.choice.update()
         document, now = self.link.document, time.monotonic()
@@ -224,19 +224,19 @@ class Page:
         """Hand over what has changed: in one piece, and after all else, which it may speak of."""
         state, stamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
-            stamps = [state.snapshot.time, state.read, time.time()]
-        self.link.frame = pack(self._panels, sent=self.sent, stamps=stamps)
+            stamps = [state.snapshot.time, state.snapshot_time, time.time()]
+        self.link.frame = encode_frame(self._panels, sent=self.sent, stamps=stamps)
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
         """The page has painted what it was sent: go on."""
         if self.link.seen >= self.sent:
             self._pace.answered(time.monotonic())
-        self.notice()
+        self.on_update()
 
     def _on_view(self, _attribute: str, _old: object, _new: object) -> None:
         """The page has got another size, or can be seen again: something is to be done."""
         self._looked_at = float("-inf")
-        self.notice()
+        self.on_update()
 
     def _on_command(self, event: Command) -> None:
         chosen = self.tab.pictured()
@@ -254,7 +254,7 @@ class Page:
         self.tab.palette = palette
         document = self.link.document
         if document is not None:
-            document.theme = theme(palette)
+            document.theme = make_theme(palette)
         for component in self.components:
             component.restyle(palette)
         if self._update_all(self.components):  # the charts, too, all at once

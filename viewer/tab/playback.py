@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from ..runs.run_state import FILTER_STATISTICS, RunState
+from ..runs.run_histories import FILTER_STATISTICS
+from ..runs.run_state import RunState
 
 __all__ = ["Playback"]
 
@@ -31,28 +32,28 @@ class Playback:
         """Changes whenever other numbers are to be shown than before."""
         if state is None:
             return ()
-        return (state.numbers,) if self.moment is None else (-1, self.moment)
+        return (state.values_revision,) if self.moment is None else (-1, self.moment)
 
     def row(self, state: RunState) -> int:
         """The row of the recorded history that is shown."""
-        last = max(0, state.filters.length - 1)
+        last = max(0, state.histories.filters.length - 1)
         if self.moment is None:
             return last
-        return min(last, int(np.searchsorted(state.filters.steps, self.moment)))
+        return min(last, int(np.searchsorted(state.histories.filters.steps, self.moment)))
 
     def values(self, state: RunState | None) -> dict[str, np.ndarray]:
         """The statistics of every filter at this moment; NaN: it did not exist yet."""
         if state is None:
             return {}
-        if self.moment is None or not state.filters.length:
+        if self.moment is None or not state.histories.filters.length:
             return state.latest
-        row = state.filters.rows[self.row(state)]
+        row = state.histories.filters.rows[self.row(state)]
         return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
 
     def go_to(self, state: RunState, row: int) -> None:
         """Show a row of the history; the last one, and any that is not there, is live."""
-        if 0 <= row < state.filters.length - 1:
-            self.moment = float(state.filters.steps[row])
+        if 0 <= row < state.histories.filters.length - 1:
+            self.moment = float(state.histories.filters.steps[row])
         else:
             self.go_live()
 
@@ -72,5 +73,5 @@ class Playback:
         if not self.playing or now - self._advanced < FRAME_SECONDS:
             return False
         self._advanced = now
-        self.go_to(state, self.row(state) + max(1, round(state.filters.length / FRAMES)))
+        self.go_to(state, self.row(state) + max(1, round(state.histories.filters.length / FRAMES)))
         return True

@@ -28,17 +28,19 @@ class RemovalPreview:
         """Forget all answers: another run."""
         self._asked.clear()
 
-    def ask(self, hub: RunFollower, structure: Structure, layer_name: str, filter_id: int) -> None:
+    def ask(
+        self, follower: RunFollower, structure: Structure, layer_name: str, filter_id: int
+    ) -> None:
         """Send the dry run of a removal, unless that was done already."""
         key = (structure.version, layer_name, filter_id)
         layer = next((one for one in structure.layers if one.name == layer_name), None)
-        if key in self._asked or layer is None or filter_id not in layer.ids:
+        if key in self._asked or layer is None or filter_id not in layer.filter_ids:
             return
         if len(self._asked) >= MAX_ASKED:
             self._asked.clear()
-        edit = RemoveFilters(layer_name, [layer.ids.index(filter_id)])
+        edit = RemoveFilters(layer_name, [layer.filter_ids.index(filter_id)])
         try:
-            self._asked[key] = hub.preview(edit, structure.version)
+            self._asked[key] = follower.preview(edit, structure.version)
         except ProtocolError as error:
             log.warning("Cannot ask what goes together: %s", error)
 
@@ -47,7 +49,7 @@ class RemovalPreview:
     ) -> tuple[PlanSummary | None, str]:
         """The plan of the removal, or why it is refused; neither before the training answered."""
         plan_id = self._asked.get((structure.version, layer_name, filter_id), "")
-        plan = state.plans.get(plan_id)
+        plan = state.requests.plans.get(plan_id)
         if isinstance(plan, Planned):
             return plan.plan, ""
         return None, "" if plan is None else plan.reason

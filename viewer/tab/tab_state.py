@@ -37,14 +37,14 @@ class TabState:
 
     def __init__(
         self,
-        hub: RunFollower,
+        follower: RunFollower,
         link: PageLink,
         palette: Palette = DARK,
         *,
         runs: RunRegistry | None = None,
         wanted: str = "",
     ) -> None:
-        self.choice = RunSelection(hub, runs, wanted)
+        self.choice = RunSelection(follower, runs, wanted)
         self.link = link
         self.palette = palette
         self.selection: Selection | None = None
@@ -66,13 +66,13 @@ class TabState:
     # The run
 
     @property
-    def hub(self) -> RunFollower:
+    def follower(self) -> RunFollower:
         """Of the run that is shown; one without a run before there is any."""
-        return self.choice.hub
+        return self.choice.follower
 
     @property
     def state(self) -> RunState | None:
-        return self.hub.state
+        return self.follower.state
 
     @property
     def structure(self) -> Structure | None:
@@ -84,8 +84,8 @@ class TabState:
         if self.selection is None or structure is None:
             return None
         for i, layer in enumerate(structure.layers):
-            if layer.name == self.selection.layer and self.selection.filter_id in layer.ids:
-                return i, layer.ids.index(self.selection.filter_id)
+            if layer.name == self.selection.layer and self.selection.filter_id in layer.filter_ids:
+                return i, layer.filter_ids.index(self.selection.filter_id)
         return None
 
     def picked(self) -> list[int]:
@@ -93,7 +93,7 @@ class TabState:
         here, structure = self.selected(), self.structure
         if here is None or structure is None or self.selection is None:
             return []
-        there = set(structure.layers[here[0]].ids)
+        there = set(structure.layers[here[0]].filter_ids)
         others = [i for i in self.also if i in there and i != self.selection.filter_id]
         return [self.selection.filter_id, *others]
 
@@ -105,18 +105,24 @@ class TabState:
 
     def network(self) -> tuple[object, ...]:
         """Changes with the run that is shown, and with every edit of its network."""
-        return (self.state, 0 if self.state is None else self.state.shape)
+        return (self.state, 0 if self.state is None else self.state.structure_revision)
 
     def pictured(self) -> tuple[object, ...]:
         """Changes with what is chosen to be seen in pictures."""
-        return (self.hub, self.selection, self.pane, self.method)
+        return (self.follower, self.selection, self.pane, self.method)
 
     def news(self) -> tuple[object, ...]:
         """Changes with everything that a message of the training may have changed."""
         state, mine = self.state, (self.touched, self.applying.touched)
         if state is None:
             return mine
-        return (state, state.numbers, state.shape, state.talk, *mine)
+        return (
+            state,
+            state.values_revision,
+            state.structure_revision,
+            state.activity_revision,
+            *mine,
+        )
 
     def values(self) -> dict[str, np.ndarray]:
         """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
@@ -147,7 +153,7 @@ class TabState:
             return
         at = [layer for layer in structure.layers if layer.name == filter_.layer]
         if at and not self.refused(at[0]):
-            self._company.ask(self.hub, structure, filter_.layer, filter_.filter_id)
+            self._company.ask(self.follower, structure, filter_.layer, filter_.filter_id)
 
     # Following the run
 
@@ -155,7 +161,7 @@ class TabState:
         """Follow the run: a new one, edits, replies. Called before the components are."""
         self.choice.update()
         state, structure = self.state, self.structure
-        shape = 0 if state is None else state.shape
+        shape = 0 if state is None else state.structure_revision
         if (state, shape) != self._seen:
             self._follow(state is not self._seen[0], structure)
             self._seen = (state, shape)
@@ -190,8 +196,8 @@ class TabState:
         if structure is None:
             return
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
-        index = max(0, min(int(index), len(chosen.ids) - 1))
-        self.selection = Selection(chosen.name, chosen.ids[index])
+        index = max(0, min(int(index), len(chosen.filter_ids) - 1))
+        self.selection = Selection(chosen.name, chosen.filter_ids[index])
         self.also = []
         self.touched += 1
 
@@ -206,20 +212,20 @@ class TabState:
 
     def over(self) -> str:
         """Why nothing at all can be asked of the run any more; "" while it goes on."""
-        health = self.hub.health()
+        health = self.follower.health()
         return f"The run has ended: {health.text}" if health.ended else ""
 
     def refused(self, layer: Layer) -> str:
         """Why this layer's width cannot be changed now; "" if it can."""
-        return self.over() or layer.refused
+        return self.over() or layer.edit_refusal
 
     def may_change(self, layer: int) -> bool:
         return self.structure is not None and not self.refused(self.structure.layers[layer])
 
     def least_active(self, state: RunState, at: int, layer: Layer) -> int | None:
         """Index of the least active filter of a layer that is not staged already."""
-        start, n = state.n_filters + int(state.offsets[at]), len(layer.ids)
-        recent = state.filters.rows[-RECENT_ROWS:, start : start + n]
+        start, n = state.n_filters + int(state.offsets[at]), len(layer.filter_ids)
+        recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
         values = state.layer_values("activation", at)
         if len(recent):
             there = np.isfinite(recent)
@@ -228,7 +234,7 @@ class TabState:
             return None
         staged = set(self.staging.removed_ids(layer.name))
         for index in np.argsort(values, kind="stable"):
-            if layer.ids[int(index)] not in staged:
+            if layer.filter_ids[int(index)] not in staged:
                 return int(index)
         return None
 
@@ -238,10 +244,10 @@ def _next_to(gone: Selection | None, known: Structure | None, structure: Structu
     layer = structure.layers[0]
     if gone is not None:
         layer = next((one for one in structure.layers if one.name == gone.layer), layer)
-    there = set(layer.ids)
-    before = [one.ids for one in known.layers if one.name == layer.name] if known else []
+    there = set(layer.filter_ids)
+    before = [one.filter_ids for one in known.layers if one.name == layer.name] if known else []
     if gone is None or not before or gone.filter_id not in before[0]:
-        return Selection(layer.name, layer.ids[0])
+        return Selection(layer.name, layer.filter_ids[0])
     at = before[0].index(gone.filter_id)
     near = [*before[0][at:], *reversed(before[0][:at])]
-    return Selection(layer.name, next((id_ for id_ in near if id_ in there), layer.ids[0]))
+    return Selection(layer.name, next((id_ for id_ in near if id_ in there), layer.filter_ids[0]))

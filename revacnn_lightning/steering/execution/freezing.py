@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import optimizer_state as states
 from revacnn_lightning.steering.filter_ids import FilterIds
-from revacnn_lightning.steering.tracing.forward_probe import is_side_effect_free
+from revacnn_lightning.telemetry.inspection.side_effects import is_side_effect_free
 
 __all__ = ["Freezer", "StatisticsKeeper"]
 

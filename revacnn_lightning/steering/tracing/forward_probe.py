@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -19,23 +16,15 @@ from torch.utils._pytree import tree_leaves
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.tracer import Tracer
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = [
     "ForwardFailedError",
     "ForwardProbe",
     "evaluate",
-    "is_side_effect_free",
-    "side_effect_free",
     "relative_change",
     "trace",
 ]
-
-_QUIET = ContextVar("quiet", default=False)
-
-
-def is_side_effect_free() -> bool:
-    """Whether the running forward is one of ours, of which no trace will remain."""
-    return _QUIET.get()
 
 
 class ForwardFailedError(SteeringError):
@@ -53,57 +42,6 @@ class ForwardProbe:
 
     forwards: Sequence[Callable[[], Any]]
     samples: int = 1
-
-
-@contextmanager
-def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator[None]:
-    """Whatever a forward does inside, afterwards the model is as it was.
-
-    Put back are: random number generators (torch on every device in use, numpy, Python), the
-    values of all buffers (batch-norm statistics), the ``training`` flags, and every ``.grad``.
-    ``training``: the mode for all modules inside; None leaves each as it is.
-    """
-    modules = list(model.modules())
-    flags = [(m, m.training) for m in modules]
-    buffers = [
-        (m._buffers, name, buffer, buffer.detach().clone())
-        for m in modules
-        for name, buffer in m._buffers.items()
-        if buffer is not None
-    ]
-    grads = [(p, p.grad) for m in modules for p in m._parameters.values() if p is not None]
-    token = _QUIET.set(True)
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=_devices(p for p, _ in grads)), torch.no_grad():
-            for module, flag in flags:
-                if training is not None and flag != training:
-                    _set_mode(module, training)
-            yield
-    finally:
-        _QUIET.reset(token)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        for module, flag in flags:
-            if module.training != flag:
-                _set_mode(module, flag)
-        with torch.no_grad():
-            for owner, name, buffer, value in buffers:
-                owner[name] = buffer
-                buffer.copy_(value)
-        for parameter, grad in grads:
-            if parameter.grad is not grad:
-                parameter.grad = grad
-
-
-def _set_mode(module: nn.Module, training: bool) -> None:
-    """As ``module.training = training``, without nn.Module's search for parameters by that name."""
-    object.__setattr__(module, "training", training)
-
-
-def _devices(parameters: Iterable[Tensor]) -> list[int]:
-    return sorted({p.device.index for p in parameters
-                   if p.device.type == "cuda" and p.device.index is not None})  # fmt: skip
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from revacnn_lightning.telemetry.inspection.receptive_field import (
     ReceptiveField,
     compute_receptive_field,
 )
-from revacnn_lightning.telemetry.inspection.side_effects import undisturbed
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.activation_tracing import trace_activations
 
 __all__ = [
@@ -76,7 +76,7 @@ class Attribution:
     Attributes:
         response: the maximum of the filter's map.
         box: its receptive field.
-        deconvolution, guided_backprop: (channels, h, w), attributions of the pixels of ``box``;
+        deconvolution, guided_backpropagation: (channels, h, w), attributions of the pixels of ``box``;
             those outside are zero. None if ``refusal`` says why.
         refusal: why there are no attributions; "" if there are.
     """
@@ -84,7 +84,7 @@ class Attribution:
     response: float
     box: PixelBox
     deconvolution: Tensor | None = None
-    guided_backprop: Tensor | None = None
+    guided_backpropagation: Tensor | None = None
     refusal: str = ""
 
 
@@ -111,7 +111,7 @@ def trace_activation(
             relu_nodes[module].append(output.grad_fn)
 
     with (
-        undisturbed(model, pixels.device),
+        side_effect_free(model, training=False),
         torch.enable_grad(),
         trace_activations({conv: ""}, on_activation),
     ):
@@ -181,7 +181,7 @@ def attribute(
     methods = () if refusal else load_captum_methods()
     if methods is None:
         methods, refusal = (), NO_CAPTUM
-    with undisturbed(model, device), warnings.catch_warnings():
+    with side_effect_free(model, training=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum warns on every call that it sets hooks
         for method in methods:
             results.append(method(peak).attribute(pixels)[0].detach())
@@ -189,8 +189,8 @@ def attribute(
             peak(pixels)
     box = traced.receptive_field.box(*divmod(peak.position, traced.map_size[1]))
     crops = [values[:, box.top : box.bottom, box.left : box.right] for values in results]
-    deconvolution, guided_backprop = crops or (None, None)
-    return Attribution(peak.value, box, deconvolution, guided_backprop, refusal)
+    deconvolution, guided_backpropagation = crops or (None, None)
+    return Attribution(peak.value, box, deconvolution, guided_backpropagation, refusal)
 
 
 def load_captum_methods() -> tuple[Any, ...] | None:

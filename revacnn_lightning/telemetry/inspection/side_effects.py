@@ -1,29 +1,89 @@
-"""Running a model between two batches so that the training cannot tell."""
+"""Running a model between two training batches without changing anything that training depends on."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["undisturbed"]
+__all__ = ["is_side_effect_free", "side_effect_free"]
+
+_ACTIVE = ContextVar("side_effect_free", default=False)
 
 
-@contextlib.contextmanager
-def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode, without gradients unless they are enabled inside.
+@contextmanager
+def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator[None]:
+    """Run forwards of ``model`` and restore its state and all random states afterwards.
 
-    Afterwards the modules' modes and the random generators of the host and of ``device`` are as
-    they were. Eval mode is what leaves the statistics of batch-norms alone.
+    Restored, also after an exception:
+
+    - the random states of torch (CPU, and every CUDA device that holds a parameter), NumPy and
+      Python;
+    - the values of all buffers, such as the running statistics of batch norms;
+    - the ``training`` flag of every module;
+    - the ``.grad`` attribute of every parameter, as an object: a backward pass inside that adds
+      to an existing gradient in place is not undone.
+
+    Gradients are disabled inside; ``torch.enable_grad()`` enables them again.
+
+    Args:
+        training: the mode of all modules inside; None keeps the mode of each.
     """
-    training = [module for module in model.modules() if module.training]
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        model.eval()
-        try:
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    buffers = [
+        (module._buffers, name, buffer, buffer.detach().clone())
+        for module in modules
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    gradients = [(p, p.grad) for m in modules for p in m._parameters.values() if p is not None]
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    token = _ACTIVE.set(True)
+    try:
+        with torch.random.fork_rng(_cuda_devices(p for p, _ in gradients)), torch.no_grad():
+            for module, mode in modes:
+                if training is not None and mode != training:
+                    _set_mode(module, training)
             yield
-        finally:
-            for module in training:
-                module.training = True
+    finally:
+        _ACTIVE.reset(token)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for module, mode in modes:
+            if module.training != mode:
+                _set_mode(module, mode)
+        for owner, name, buffer, value in buffers:
+            owner[name] = buffer
+            # Through .data, so that the version counter stays as it is: a graph that a user keeps
+            # across batches may have saved the buffer.
+            buffer.data.copy_(value)
+        for parameter, gradient in gradients:
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+
+
+def is_side_effect_free() -> bool:
+    """Return whether the caller runs inside `side_effect_free`."""
+    return _ACTIVE.get()
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """Set ``module.training`` without the search of ``nn.Module.__setattr__``, which is slow."""
+    object.__setattr__(module, "training", training)
+
+
+def _cuda_devices(parameters: Iterable[Tensor]) -> list[int]:
+    """Return the sorted indices of the CUDA devices that hold ``parameters``."""
+    return sorted(
+        {
+            p.device.index
+            for p in parameters
+            if p.device.type == "cuda" and p.device.index is not None
+        }
+    )

@@ -97,7 +97,7 @@ def test_matches_direct_calls_of_captum(inplace: bool, index: int):
     box = attribution.box
     for method, actual in [
         (Deconvolution, attribution.deconvolution),
-        (GuidedBackprop, attribution.guided_backprop),
+        (GuidedBackprop, attribution.guided_backpropagation),
     ]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -128,7 +128,7 @@ def test_shared_relu_and_shortcuts_are_supported(guided: bool):
     expected = reference_attribution(model, resnet_maps, 7, guided)
     box = attribution.box
     torch.testing.assert_close(
-        attribution.guided_backprop if guided else attribution.deconvolution,
+        attribution.guided_backpropagation if guided else attribution.deconvolution,
         expected[:, box.top : box.bottom, box.left : box.right],
         rtol=1e-4,
         atol=1e-6,
@@ -167,7 +167,7 @@ def test_unsupported_network_is_refused(between, reason: str):
     model = Other()
     attribution = attribute_peak(model, model.second, 1)
     assert reason in attribution.refusal
-    assert attribution.deconvolution is attribution.guided_backprop is None
+    assert attribution.deconvolution is attribution.guided_backpropagation is None
     assert attribution.response == pytest.approx(float(model(IMAGE[None])[0, 1].max()), rel=1e-5)
 
 

@@ -12,7 +12,7 @@ from bokeh.models import HoverTool
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
-from tests.viewer.conftest import DirectHub
+from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.test_tab_state import do, settle
 from viewer.components.chart_choices import ChartChoices
 from viewer.components.edit_markers import EditMarkers
@@ -57,12 +57,12 @@ def test_nothing_new_means_nothing_sent(
 
 @pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
 def test_charts_update_with_new_numbers_only(
-    tab: TabState, hub: DirectHub, chart: Callable[..., Any]
+    tab: TabState, follower: InProcessFollower, chart: Callable[..., Any]
 ) -> None:
     part = build(tab, chart)
     assert part.update() is True
     assert part.update() is False
-    hub.train()
+    follower.train()
     assert part.update() is True
     part.restyle(LIGHT)
     data = dict(part.source.data)
@@ -77,12 +77,12 @@ def test_without_a_run_charts_are_empty(chart: Callable[..., Any]) -> None:
     assert part.update() is False
 
 
-def test_the_network_shows_every_filter(tab: TabState, hub: DirectHub) -> None:
+def test_the_network_shows_every_filter(tab: TabState, follower: InProcessFollower) -> None:
     view = NetworkView(tab)
     assert view.update() is True
     data = view.numbers.data
     assert len(view.source.data["x"]) == len(data["amp"]) == 40
-    np.testing.assert_array_equal(data["gradient"], hub.state.latest["gradient"])  # type: ignore[union-attr]
+    np.testing.assert_array_equal(data["gradient"], follower.state.latest["gradient"])  # type: ignore[union-attr]
     assert data["amp"].min() >= 0
     assert data["amp"].max() <= 1
     assert data["amp"].std() > 0.1
@@ -92,7 +92,7 @@ def test_the_network_shows_every_filter(tab: TabState, hub: DirectHub) -> None:
 
 def test_all_selected_filters_are_told_to_the_network(tab: TabState) -> None:
     view = NetworkView(tab)
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "pick", ids=[ids[5], ids[2], ids[9]])
     view.update()
@@ -105,12 +105,12 @@ def test_all_selected_filters_are_told_to_the_network(tab: TabState) -> None:
     assert view.selection.data["also"] == []
 
 
-def test_selected_filters_of_one_strip_share_its_nodes(make_hub: Any) -> None:
-    tab = TabState(make_hub("resnet50"), PageLink())
+def test_selected_filters_of_one_strip_share_its_nodes(make_follower: Any) -> None:
+    tab = TabState(make_follower("resnet50"), PageLink())
     tab.update()
     view = NetworkView(tab)
     last = len(tab.structure.layers) - 1  # type: ignore[union-attr]
-    ids = tab.structure.layers[last].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[last].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=last, first=0, last=0)
     do(tab, "pick", ids=ids)
     view.update()
@@ -121,12 +121,12 @@ def test_selected_filters_of_one_strip_share_its_nodes(make_hub: Any) -> None:
     assert view.selection.data["also"] == list(range(int(first), int(end)))
 
 
-def test_the_network_keeps_keys_over_an_edit(tab: TabState, hub: DirectHub) -> None:
+def test_the_network_keeps_keys_over_an_edit(tab: TabState, follower: InProcessFollower) -> None:
     view = NetworkView(tab)
     view.update()
     before = set(view.source.data["key"])
-    hub.request(AddFilters("conv2", 2), "add", 0)
-    hub.deliver()
+    follower.request(AddFilters("conv2", 2), "add", 0)
+    follower.deliver()
     tab.update()
     view.update()
     after = view.source.data["key"]
@@ -137,51 +137,53 @@ def test_the_network_keeps_keys_over_an_edit(tab: TabState, hub: DirectHub) -> N
     assert {len(column) for column in shown} == {42}
 
 
-def test_staged_and_accompanying_filters_are_marked(make_hub: Callable[..., DirectHub]) -> None:
-    hub = make_hub("resnet18")
-    tab = TabState(hub, PageLink())
+def test_staged_and_accompanying_filters_are_marked(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    follower = make_follower("resnet18")
+    tab = TabState(follower, PageLink())
     tab.update()
     view = NetworkView(tab)
     tab.select(0, 5)
     perform(tab, Command(None, "stage_remove"))
-    hub.deliver()
+    follower.deliver()
     tab.update()
     view.update()
     states = view.numbers.data["state"]
     assert (states == NodeState.STAGED).sum() == 1
-    assert (states == NodeState.TOGETHER).sum() == 2  # conv2 of both blocks of layer1
+    assert (states == NodeState.COUPLED).sum() == 2  # conv2 of both blocks of layer1
     staged = int(np.flatnonzero(states == NodeState.STAGED)[0])
     assert view.source.data["layer"][staged] == 0
     assert view.strokes.data["staged"].sum() >= 1
 
 
 def test_a_layer_that_the_pointer_rests_on_does_not_go_together_with_itself(
-    make_hub: Callable[..., DirectHub],
+    make_follower: Callable[..., InProcessFollower],
 ) -> None:
     """Its name was left out only where it was the selected one's, too."""
-    hub = make_hub("resnet18")
-    tab, told = TabState(hub, PageLink()), ""
+    follower = make_follower("resnet18")
+    tab, told = TabState(follower, PageLink()), ""
     view = NetworkView(tab)
     tab.update()
     do(tab, "select", layer=1, first=0, last=0)
     do(tab, "peek", layer=2, first=3)
     for _ in range(3):
-        settle(tab, hub)
+        settle(tab, follower)
         view.update()
         told = view.selection.data["company_text"]
     assert told == "goes together with conv1, layer1.1.conv2"
 
 
-def test_a_large_network_is_binned(make_hub: Callable[..., DirectHub]) -> None:
-    hub = make_hub("resnet50")
-    tab = TabState(hub, PageLink(width=1100, height=600))
+def test_a_large_network_is_binned(make_follower: Callable[..., InProcessFollower]) -> None:
+    follower = make_follower("resnet50")
+    tab = TabState(follower, PageLink(width=1100, height=600))
     tab.update()
     view = NetworkView(tab)
     view.update()
-    assert hub.state is not None
-    assert len(view.source.data["x"]) < hub.state.n_filters / 5
+    assert follower.state is not None
+    assert len(view.source.data["x"]) < follower.state.n_filters / 5
     first, last = view.source.data["first"], view.source.data["last"]
-    values = hub.state.layer_values("gradient", 0)
+    values = follower.state.layer_values("gradient", 0)
     np.testing.assert_allclose(
         view.numbers.data["gradient"][0], values[first[0] : last[0] + 1].mean(), rtol=1e-5
     )
@@ -223,7 +225,7 @@ def test_thickness_is_relative_to_the_layer() -> None:
     assert found[6:].tolist() == [0, 0, 1]
 
 
-def test_the_header_tells_the_figures(tab: TabState, hub: DirectHub) -> None:
+def test_the_header_tells_the_figures(tab: TabState, follower: InProcessFollower) -> None:
     header = Header(tab)
     header.update()
     data = header.source.data
@@ -244,16 +246,16 @@ def test_the_header_without_a_run() -> None:
 
 
 def test_the_staging_bar_shows_plan_company_and_refusal(
-    make_hub: Callable[..., DirectHub],
+    make_follower: Callable[..., InProcessFollower],
 ) -> None:
-    hub = make_hub("resnet18")
-    tab = TabState(hub, PageLink())
+    follower = make_follower("resnet18")
+    tab = TabState(follower, PageLink())
     tab.update()
     bar = StagingBar(tab)
     perform(tab, Command(None, "stage_remove"))
     bar.update()
     assert bar.source.data["rows"][0]["plan"] == "asked"
-    hub.deliver()
+    follower.deliver()
     tab.update()
     bar.update()
     row = bar.source.data["rows"][0]
@@ -264,10 +266,10 @@ def test_the_staging_bar_shows_plan_company_and_refusal(
     assert bar.source.data["can_apply"] is True
 
 
-def test_a_refused_plan_disables_apply(tab: TabState, hub: DirectHub) -> None:
-    hub.training.convs[0].refused = "it is special"  # known to the training, not yet to us
+def test_a_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
+    follower.training.convs[0].refused = "it is special"  # known to the training, not yet to us
     perform(tab, Command(None, "stage_remove"))
-    hub.deliver()
+    follower.deliver()
     tab.update()
     bar = StagingBar(tab)
     bar.update()
@@ -275,15 +277,15 @@ def test_a_refused_plan_disables_apply(tab: TabState, hub: DirectHub) -> None:
     assert bar.source.data["can_apply"] is False
 
 
-def test_replies_are_shown_and_kept(tab: TabState, hub: DirectHub) -> None:
+def test_replies_are_shown_and_kept(tab: TabState, follower: InProcessFollower) -> None:
     reply, changes = ReplyPanel(tab), ChangeListPanel(tab)
     perform(tab, Command(None, "stage_add"))
-    hub.deliver()
+    follower.deliver()
     tab.update()
     perform(tab, Command(None, "apply"))
     reply.update()
     assert reply.source.data["state"] == "sent"
-    hub.deliver()
+    follower.deliver()
     tab.update()
     reply.update()
     changes.update()
@@ -298,19 +300,21 @@ def test_replies_are_shown_and_kept(tab: TabState, hub: DirectHub) -> None:
     assert len(changes.source.data["records"]) == 1
 
 
-def test_edits_are_marked_on_the_time_axes(tab: TabState, hub: DirectHub) -> None:
+def test_edits_are_marked_on_the_time_axes(tab: TabState, follower: InProcessFollower) -> None:
     marks = EditMarkers(tab)
-    hub.request(AddFilters("conv1"), "add", 0)
-    hub.deliver()
+    follower.request(AddFilters("conv1"), "add", 0)
+    follower.deliver()
     assert marks.update() is True
     assert marks.source.data["step"].tolist() == [3.0]
     assert marks.source.data["title"] == ["Add 1 to conv1"]
     assert marks.update() is False
 
 
-def test_the_moment_looked_back_at_is_marked_too(tab: TabState, hub: DirectHub) -> None:
+def test_the_moment_looked_back_at_is_marked_too(
+    tab: TabState, follower: InProcessFollower
+) -> None:
     marks = EditMarkers(tab)
-    hub.train(5)
+    follower.train(5)
     perform(tab, Command(None, "time", {"at": 2}))
     assert marks.update() is True
     assert marks.source.data["step"].tolist() == [3.0]
@@ -320,17 +324,17 @@ def test_the_moment_looked_back_at_is_marked_too(tab: TabState, hub: DirectHub) 
     assert len(marks.source.data["step"]) == 0
 
 
-def test_the_time_slider_says_how_much_is_kept(tab: TabState, hub: DirectHub) -> None:
+def test_the_time_slider_says_how_much_is_kept(tab: TabState, follower: InProcessFollower) -> None:
     timeline = Timeline(tab)
     timeline.update()
     assert timeline.source.data["kept"].startswith("Recorded is every batch since batch 1.")
-    assert hub.state is not None
-    hub.train(hub.state.filters.capacity)
+    assert follower.state is not None
+    follower.train(follower.state.histories.filters.capacity)
     timeline.update()
     assert "every 2 batches" in timeline.source.data["kept"]
 
 
-def test_a_chart_shows_what_was_chosen(tab: TabState, hub: DirectHub) -> None:
+def test_a_chart_shows_what_was_chosen(tab: TabState, follower: InProcessFollower) -> None:
     metric, layers, choices = (
         MetricChart(tab, EditMarkers(tab).source),
         LayerChart(tab, EditMarkers(tab).source, 1),
@@ -353,9 +357,9 @@ def test_a_chart_shows_what_was_chosen(tab: TabState, hub: DirectHub) -> None:
 
 
 def test_the_selected_layers_curve_lies_over_those_of_many_others(
-    make_hub: Callable[..., DirectHub],
+    make_follower: Callable[..., InProcessFollower],
 ) -> None:
-    tab = TabState(make_hub("resnet50"), PageLink())
+    tab = TabState(make_follower("resnet50"), PageLink())
     tab.update()
     do(tab, "select", layer=4, first=0, last=0)
     chart = LayerChart(tab, EditMarkers(tab).source)
@@ -367,7 +371,7 @@ def test_the_selected_layers_curve_lies_over_those_of_many_others(
     assert {len(colour) for colour in data["color"][:-1]} == {9}  # they show through each other
     assert len(data["color"][-1]) == 7
     assert tab.state is not None
-    rows = tab.state.layers["gradient"].rows
+    rows = tab.state.histories.layers["gradient"].rows
     np.testing.assert_array_equal(data["value"][-1], rows[:, 4])
 
 
@@ -377,13 +381,13 @@ def test_a_point_of_a_curve_is_told(tab: TabState, chart: Callable[..., Any]) ->
     assert any("$snap_x" in tip and "$snap_y" in tip for tip in tips)
 
 
-def test_a_chart_of_a_thinned_statistic_says_so(tab: TabState, hub: DirectHub) -> None:
+def test_a_chart_of_a_thinned_statistic_says_so(tab: TabState, follower: InProcessFollower) -> None:
     chart = LayerChart(tab, EditMarkers(tab).source, 0)
     chart.update()
     assert chart.sampled.text == ""
-    taken = hub.training.snapshot()
+    taken = follower.training.snapshot()
     thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
-    tab.state.take(replace(taken, every=thinned))  # type: ignore[union-attr]
+    tab.state.receive(replace(taken, sampling_intervals=thinned))  # type: ignore[union-attr]
     chart.update()
     assert chart.sampled.text == "every 4th batch"
 
@@ -399,12 +403,12 @@ def test_the_inspector_explains_what_it_shows(tab: TabState) -> None:
     assert data["refused"] == {"add": "", "split": "", "remove": ""}
 
 
-def test_loss_falls_back_to_a_linear_axis(tab: TabState, hub: DirectHub) -> None:
+def test_loss_falls_back_to_a_linear_axis(tab: TabState, follower: InProcessFollower) -> None:
     chart = MetricChart(tab, EditMarkers(tab).source)
     chart.update()
     assert type(chart.root.y_scale).__name__ == "LogScale"
-    assert hub.state is not None
-    hub.state.scalars.add(99, np.array([-1.0, 20.0]))
+    assert follower.state is not None
+    follower.state.histories.scalars.add(99, np.array([-1.0, 20.0]))
     chart.update()
     assert type(chart.root.y_scale).__name__ == "LinearScale"
     assert type(chart.root.yaxis[0]).__name__ == "LinearAxis"
@@ -420,46 +424,50 @@ def test_bars_are_sorted_and_a_click_selects(tab: TabState) -> None:
     assert tab.selected() == (0, int(bars.source.data["filter"][2]))
 
 
-def test_the_cloud_leaves_out_silent_filters_and_says_so(tab: TabState, hub: DirectHub) -> None:
-    hub.training.silence(3)
-    hub.train()
+def test_the_cloud_leaves_out_silent_filters_and_says_so(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    follower.training.silence(3)
+    follower.train()
     cloud = FilterCloud(tab)
     cloud.update()
     assert 3 not in cloud.source.data["filter"]
     assert "1 silent" in cloud.root.title.text
 
 
-def test_two_tabs_share_the_run_and_no_model(hub: DirectHub) -> None:
+def test_two_tabs_share_the_run_and_no_model(follower: InProcessFollower) -> None:
     first, second = Document(), Document()
-    Page(hub).open(first)
-    Page(hub, "light").open(second)
+    Page(follower).open(first)
+    Page(follower, "light").open(second)
     assert {root.name for root in first.roots} == {root.name for root in second.roots}
     models = [{model.id for model in document.models} for document in (first, second)]
     assert not models[0] & models[1]
 
 
-def test_a_closed_tab_is_forgotten(hub: DirectHub) -> None:
+def test_a_closed_tab_is_forgotten(follower: InProcessFollower) -> None:
     document, runs = Document(), RunRegistry()
-    page = Page(hub, runs=runs)
+    page = Page(follower, runs=runs)
     page.open(document)
     remembered = weakref.ref(page)
-    assert list(runs.watchers) == [page]
+    assert list(runs.observers) == [page]
     document.clear()
     del page, document
     gc.collect()
     assert remembered() is None
-    assert list(runs.watchers) == []
+    assert list(runs.observers) == []
 
 
-def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_sends_only_on_credit(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [100.0]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
-    page = Page(hub)
+    page = Page(follower)
     page.link.seen = 0
 
     def step(seconds: float) -> int:
         clock[0] += seconds
-        hub.train()
+        follower.train()
         page.update()
         return page.sent
 
@@ -477,39 +485,39 @@ def test_a_page_sends_only_on_credit(hub: DirectHub, monkeypatch: pytest.MonkeyP
 
 
 def test_an_edited_network_is_sent_before_the_page_has_painted_the_last_numbers(
-    hub: DirectHub,
+    follower: InProcessFollower,
 ) -> None:
-    page, document = Page(hub), Document()
+    page, document = Page(follower), Document()
     page.open(document)
     page.link.seen = 0
-    hub.train()
+    follower.train()
     page.update()
-    hub.request(AddFilters("conv1"), "add", 0)
+    follower.request(AddFilters("conv1"), "add", 0)
     page.update()
     assert page.sent == 1  # nothing is applied yet
 
-    hub.deliver()
+    follower.deliver()
     page.update()
 
     assert page.sent == 2
     assert page.network.headers.data["layers"][0]["filters"] == 9
     page.link.seen = 1  # of the two that are on their way
-    hub.train()
+    follower.train()
     page.update()
     assert page.sent == 2
 
 
 def test_numbers_do_not_wait_for_the_pictures_of_the_layer(
-    hub: DirectHub, monkeypatch: pytest.MonkeyPatch
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, document = Page(hub), Document()
+    page, document = Page(follower), Document()
     page.open(document)
     page.link.seen = 0
     drawn: list[str] = []
     for part in page.pictures:
         monkeypatch.setattr(part, "update", lambda: drawn.append("picture") or True)
 
-    hub.train()
+    follower.train()
     page.update()
     page._update_besides()
     assert (page.sent, drawn) == (1, [])  # the numbers are not painted yet
@@ -524,8 +532,8 @@ def test_numbers_do_not_wait_for_the_pictures_of_the_layer(
     assert drawn  # what was asked for is shown at once
 
 
-def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
-    page, document = Page(hub), Document()
+def test_what_is_new_is_sent_as_soon_as_it_may_be(follower: InProcessFollower) -> None:
+    page, document = Page(follower), Document()
     page.open(document)
 
     def asked() -> list[str]:
@@ -535,26 +543,28 @@ def test_what_is_new_is_sent_as_soon_as_it_may_be(hub: DirectHub) -> None:
             document.remove_next_tick_callback(callback)
         return [callback.callback.__qualname__ for callback in known]
 
-    hub.train()
-    page.notice()
+    follower.train()
+    page.on_update()
     assert asked() == []  # the page has not come yet
     page.link.seen = 0
     assert asked() == ["Page.update"]
     page.update()
-    page.notice()
+    page.on_update()
     assert asked() == []  # not painted yet
     page.link.seen = 1
     assert asked() == ["Page._update_besides"]  # nothing else is new
-    hub.train()
+    follower.train()
     page.link.visible = False
     page._asked_for = False
     page.update()
     assert page.sent == 1  # hidden in the meantime
 
 
-def test_drawn_plainly_the_network_has_no_glyph_of_our_own(make_hub: Callable[..., Any]) -> None:
-    hub = make_hub("resnet50")
-    tab = TabState(hub, PageLink(plain=True, width=1100, height=600))
+def test_drawn_plainly_the_network_has_no_glyph_of_our_own(
+    make_follower: Callable[..., Any],
+) -> None:
+    follower = make_follower("resnet50")
+    tab = TabState(follower, PageLink(plain=True, width=1100, height=600))
     tab.update()
     view = NetworkView(tab)
     view.update()
@@ -595,9 +605,9 @@ def test_names_of_curves_that_end_at_the_edge_of_the_chart_are_not_cut_off() -> 
 
 
 def test_charts_come_one_by_one_and_only_with_something_new(
-    hub: DirectHub, monkeypatch: pytest.MonkeyPatch
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, document = Page(hub), Document()
+    page, document = Page(follower), Document()
     page.open(document)
     page.link.seen = 0
     clock = [100.0]
@@ -613,7 +623,7 @@ def test_charts_come_one_by_one_and_only_with_something_new(
         return page.link in sent
 
     assert not step(1.0)  # nothing is new
-    hub.train()
+    follower.train()
     assert step(1.0)
     assert not step(0.01)  # too soon
     assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn

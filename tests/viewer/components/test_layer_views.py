@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.requests import (
     SetFilter,
     Unfreeze,
 )
-from tests.viewer.conftest import DirectHub
+from tests.viewer.conftest import InProcessFollower
 from tests.viewer.runs.test_layer_details import World
 from tests.viewer.tab.test_tab_state import do, settle
 from viewer.components.layer_views import (
@@ -31,12 +31,12 @@ from viewer.tab.tab_state import TabState
 
 
 @pytest.fixture
-def world(hub: DirectHub, tab: TabState, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(follower: InProcessFollower, tab: TabState, monkeypatch: pytest.MonkeyPatch) -> World:
     """``conv2`` is selected, and the training sends its details."""
-    world = World(hub, monkeypatch)
-    hub.opened = world.layers
+    world = World(follower, monkeypatch)
+    follower.layer_details = world.layers
     do(tab, "select", layer=1, first=3, last=3)
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     return world
 
@@ -75,7 +75,7 @@ def test_the_layout_follows_when_it_is_done(world: World, tab: TabState) -> None
 
     assert view.update() is True
 
-    layout = world.layers.layout("conv2", "coefficients", "tsne")
+    layout = world.layers.projections.get("conv2", "coefficients", "tsne")
     assert layout is not None
     np.testing.assert_array_equal(view.root.data["places"], layout.positions)
     assert not np.array_equal(view.root.data["places"], grid)
@@ -84,7 +84,7 @@ def test_the_layout_follows_when_it_is_done(world: World, tab: TabState) -> None
 
 
 def test_a_removed_filter_disappears_before_new_details_come(
-    world: World, tab: TabState, hub: DirectHub
+    world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     view = LayerView(tab, "coefficients")
     world.tick()
@@ -93,10 +93,10 @@ def test_a_removed_filter_disappears_before_new_details_come(
         int(id_): place
         for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True)
     }
-    hub.request(RemoveFilters("conv2", [2, 5]), "", 0)
-    settle(tab, hub)
-    assert hub.state is not None
-    hub.train()
+    follower.request(RemoveFilters("conv2", [2, 5]), "", 0)
+    settle(tab, follower)
+    assert follower.state is not None
+    follower.train()
 
     view.update()
 
@@ -108,12 +108,12 @@ def test_a_removed_filter_disappears_before_new_details_come(
 
 
 def test_a_new_filter_has_no_place_until_it_is_laid_out(
-    world: World, tab: TabState, hub: DirectHub
+    world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     world.tick()
     do(tab, "stage_add")
     do(tab, "apply")
-    settle(tab, hub)
+    settle(tab, follower)
     world.send(world.detail())
     view = LayerView(tab, "coefficients")
 
@@ -121,7 +121,7 @@ def test_a_new_filter_has_no_place_until_it_is_laid_out(
     assert np.isnan(view.root.data["places"][16]).all()
     assert not np.isnan(view.root.data["places"][:16]).any()
 
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.tick()
     view.update()
     assert not np.isnan(view.root.data["places"]).any()
@@ -157,13 +157,13 @@ def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: TabStat
 
 
 def test_a_layer_that_an_ended_run_never_sent_is_not_waited_for(
-    world: World, tab: TabState, hub: DirectHub
+    world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     do(tab, "select", layer=0, first=0, last=0)
     view = LayerView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
-    hub.kind = "finished"
+    follower.kind = "finished"
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == (NOT_SENT, False)
 
@@ -194,7 +194,7 @@ def test_a_layout_that_failed_is_told_instead_of_awaited(world: World, tab: TabS
 
 
 def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
-    world: World, tab: TabState, hub: DirectHub
+    world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     views = layer_views(tab)
     world.tick()
@@ -202,9 +202,9 @@ def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
         assert view.update() is True
     structure = tab.structure
     assert structure is not None
-    assert hub.state is not None
+    assert follower.state is not None
     layers = [layer for layer in structure.layers if layer.name != "conv2"]
-    hub.state.take(replace(structure, layers=layers, version=structure.version + 1))
+    follower.state.receive(replace(structure, layers=layers, version=structure.version + 1))
     tab.update()
     world.tick()
     for view in views:
@@ -218,9 +218,9 @@ def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
 
 
 def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
-    world: World, tab: TabState, hub: DirectHub
+    world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    panel, ids = LayerPanel(tab), tab.structure.layers[1].ids  # type: ignore[union-attr]
+    panel, ids = LayerPanel(tab), tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     # Nothing is laid out: it is not true yet that none is like another.
     assert panel.content()["findings"] is None
     detail = world.detail()
@@ -238,8 +238,8 @@ def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
     assert found["nonfinite"]["groups"] == [[ids[6]]]
     assert "colour" not in found
 
-    hub.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
-    settle(tab, hub)
+    follower.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
+    settle(tab, follower)
     (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
     assert alike["groups"] == [[ids[2], ids[9], ids[11]]]
     assert alike["text"] == "3 near duplicates"
@@ -247,7 +247,7 @@ def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
 
 def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: TabState) -> None:
     do(tab, "select", layer=0, first=0, last=0)
-    world.layers.show("conv1", "tsne")
+    world.layers.mark_visible("conv1", "tsne")
     detail = world.detail("conv1")
     images = detail.coefficients.images.copy()
     images[:] = np.random.default_rng(0).normal(size=images.shape)
@@ -255,19 +255,19 @@ def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: Ta
     world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
 
     (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
-    ids = tab.structure.layers[0].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[0].filter_ids  # type: ignore[union-attr]
     assert colour["groups"] == [[ids[1], ids[6]]]
     assert colour["text"] == "2 single-colour"
 
 
 def test_filters_that_are_silent_for_long_are_dead(
-    world: World, tab: TabState, hub: DirectHub
+    world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    assert hub.state is not None
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
-    hub.training.dead.add(ids[8])
-    hub.training.silence(ids[8])
-    hub.train(40)
+    assert follower.state is not None
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
+    follower.training.dead.add(ids[8])
+    follower.training.silence(ids[8])
+    follower.train(40)
 
     (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
     assert dead["groups"] == [[ids[8]]]
@@ -282,7 +282,7 @@ def test_slices_are_a_choice_only_for_filters_of_many_inputs(world: World, tab: 
     assert panel.content()["slices"] == "mean"
 
     do(tab, "select", layer=0, first=0, last=0)  # red, green and blue
-    world.layers.show("conv1", "tsne")
+    world.layers.mark_visible("conv1", "tsne")
     assert panel.content()["slices"] == ""
 
 
@@ -309,19 +309,21 @@ def test_the_input_image_is_shown_with_the_maps(world: World, tab: TabState) -> 
     assert image.update() is True
     assert image.update() is False
     assert image.root.atlas.shape == (1, 64, 64, 3)
-    assert image.root.data["label"] == "dahlia"
+    assert image.root.data["title"] == "Input · first of the batch"
 
     do(tab, "image", dx=1)
     world.tick(0.1)
-    assert world.asked[-1].image == 0
+    assert world.asked[-1].image_index == 0
     do(tab, "image", dx=1)
     do(tab, "image", by="batch")
     world.tick(0.1)
-    assert world.asked[-1].image is None
+    assert world.asked[-1].image_index is None
 
 
-def test_several_filters_are_selected_and_acted_upon(tab: TabState, hub: DirectHub) -> None:
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+def test_several_filters_are_selected_and_acted_upon(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "pick", ids=[ids[5], ids[7], ids[5], 10**6])
 
@@ -330,7 +332,7 @@ def test_several_filters_are_selected_and_acted_upon(tab: TabState, hub: DirectH
 
     for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
         do(tab, command)
-    settle(tab, hub)
+    settle(tab, follower)
     edits = [row.edit(tab.structure) for row in tab.staging.in_order()]  # type: ignore[arg-type]
     assert edits == [
         Reinitialize("conv2", [5, 7]),
@@ -349,22 +351,24 @@ def test_one_filter_cannot_be_merged(tab: TabState) -> None:
     assert tab.staging.rows == []
 
 
-def test_frozen_filters_are_unfrozen(tab: TabState, hub: DirectHub) -> None:
+def test_frozen_filters_are_unfrozen(tab: TabState, follower: InProcessFollower) -> None:
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "stage_freeze")
     do(tab, "apply")
-    settle(tab, hub)
+    settle(tab, follower)
     assert LayerPanel(tab).content()["freeze"] == "Unfreeze"
 
     do(tab, "stage_freeze")
     assert tab.staging.rows[0].edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
 
 
-def test_a_dragged_filter_is_staged_to_become_a_mean(tab: TabState, hub: DirectHub) -> None:
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+def test_a_dragged_filter_is_staged_to_become_a_mean(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
-    settle(tab, hub)
+    settle(tab, follower)
 
     row = tab.staging.rows[0]
     assert row.edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
@@ -373,8 +377,8 @@ def test_a_dragged_filter_is_staged_to_become_a_mean(tab: TabState, hub: DirectH
     do(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # dragged on
     assert len(tab.staging.rows) == 1
 
-    hub.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
-    settle(tab, hub)
+    follower.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
+    settle(tab, follower)
     assert tab.staging.rows == []
 
 
@@ -390,12 +394,12 @@ def test_void_drags_stage_nothing(tab: TabState, ids: list[int], weights: list[f
     assert tab.staging.rows == []
 
 
-def test_the_selection_survives_edits(tab: TabState, hub: DirectHub) -> None:
-    ids = list(tab.structure.layers[1].ids)  # type: ignore[union-attr]
+def test_the_selection_survives_edits(tab: TabState, follower: InProcessFollower) -> None:
+    ids = list(tab.structure.layers[1].filter_ids)  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "pick", ids=[ids[5], ids[7], ids[9]])
-    hub.request(RemoveFilters("conv2", [0, 7]), "", 0)
-    settle(tab, hub)
+    follower.request(RemoveFilters("conv2", [0, 7]), "", 0)
+    settle(tab, follower)
 
     assert tab.picked() == [ids[5], ids[9]]
     assert tab.selected() == (1, 4)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.trainings import Plain
+from benchmarks.training_loops import Plain
 
 __all__ = ["PEERS", "PlainHooks", "PlainHooksAll", "TensorBoard", "Wandb"]
 
