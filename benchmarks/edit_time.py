@@ -41,7 +41,9 @@ def measure(
     convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     chosen = random.Random(seed).sample(convs, min(edits, len(convs)))
     train_step(model, optimizer, x, y)
-    editor.channels(probe)  # of the first edit only, as in a run whose structure is on display
+    editor.channel_groups(
+        probe
+    )  # of the first edit only, as in a run whose structure is on display
     steps, removals, growths = [], [], []
     for layer in chosen:
         for kind, times in ((requests.RemoveFilters(layer, [0]), removals),
