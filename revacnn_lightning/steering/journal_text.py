@@ -16,7 +16,7 @@ def format_journal(journal: Journal) -> str:
         plan = entry.plan
         growth = plan.parameters_after - plan.parameters_before
         lines.append(f"{number:4}  {plan.title}  ({growth:+d} parameters)")
-        lines += [f"      {each}" for each in (plan.why, *plan.notes) if each]
+        lines += [f"      {each}" for each in (plan.coupling, *plan.notes) if each]
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             page.wait_for_selector("#dot[data-kind=gone]")
-        told = "without a word; last heard "
+        told = "exited unexpectedly; last message at "
         expect(page.locator("#ended")).to_contain_text(
             re.compile(told + r"\d\d:\d\d:\d\d at batch \d+")
         )

@@ -1,4 +1,4 @@
-"""A hub whose training sits in the same process and answers at once."""
+"""A follower whose training sits in the same process and answers at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from viewer.runs.run_state import RunState
 from viewer.tab.tab_state import TabState
 
 
-class DirectHub(RunFollower):
+class InProcessFollower(RunFollower):
     """Follows a made-up training without sockets; replies wait until `deliver`."""
 
     def __init__(self, training: FakeTraining) -> None:
@@ -29,23 +29,23 @@ class DirectHub(RunFollower):
         self._count = 0
 
     def attach(self) -> None:
-        for message in self.training.answer(Request("hello", ControlRun("hello"))):
-            self.state.take(message)  # type: ignore[union-attr]
+        for message in self.training.answer(Request("hello", ControlRun("send_state"))):
+            self.state.receive(message)  # type: ignore[union-attr]
 
     def train(self, batches: int = 1) -> None:
         for _ in range(batches):
             self.training.step += 1
-            self.state.take(self.training.snapshot())  # type: ignore[union-attr]
+            self.state.receive(self.training.snapshot())  # type: ignore[union-attr]
 
     def deliver(self) -> None:
         """Let the replies arrive, as they would between two batches."""
         replies, self._replies = self._replies, []
         for reply in replies:
-            self.state.take(reply)  # type: ignore[union-attr]
+            self.state.receive(reply)  # type: ignore[union-attr]
 
     def request(self, edit: Edit, title: str, version: int | None) -> str:
         request_id = self._ask(edit, version, dry_run=False)
-        self.state.sent(request_id, title)  # type: ignore[union-attr]
+        self.state.requests.add(request_id, title)  # type: ignore[union-attr]
         return request_id
 
     def preview(self, edit: Edit, version: int | None) -> str:
@@ -63,23 +63,23 @@ class DirectHub(RunFollower):
 
 
 @pytest.fixture
-def make_hub() -> Callable[..., DirectHub]:
-    def make(net: str = "digits", batches: int = 3) -> DirectHub:
-        hub = DirectHub(FakeTraining(net))
-        hub.attach()
-        hub.train(batches)
-        return hub
+def make_follower() -> Callable[..., InProcessFollower]:
+    def make(net: str = "digits", batches: int = 3) -> InProcessFollower:
+        follower = InProcessFollower(FakeTraining(net))
+        follower.attach()
+        follower.train(batches)
+        return follower
 
     return make
 
 
 @pytest.fixture
-def hub(make_hub: Callable[..., DirectHub]) -> DirectHub:
-    return make_hub()
+def follower(make_follower: Callable[..., InProcessFollower]) -> InProcessFollower:
+    return make_follower()
 
 
 @pytest.fixture
-def tab(hub: DirectHub) -> TabState:
-    tab = TabState(hub, PageLink())
+def tab(follower: InProcessFollower) -> TabState:
+    tab = TabState(follower, PageLink())
     tab.update()
     return tab

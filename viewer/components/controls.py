@@ -1,4 +1,4 @@
-"""What a person may do to the run itself: hold it, save it, end it, set its learning rates."""
+"""The buttons that pause, save and stop the run, and the table of learning rates."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import ParameterGroup
 
-from ..rendering.formatting import compact, count
+from ..rendering.formatting import format_count, format_number
 from .html_panel import HtmlPanel
 
 __all__ = ["ControlsPanel"]
 
 
 class ControlsPanel(HtmlPanel):
-    """The buttons in the page's head. ``groups`` has the values in force, of each optimizer."""
+    """The buttons in the header. ``groups`` lists the parameter groups of all optimizers."""
 
     part = "controls"
 
     def content(self) -> dict[str, Any]:
-        health, state = self.tab.hub.health(), self.tab.state
-        known = state is not None and state.status is not None
-        groups = state.status.groups if state is not None and state.status is not None else []
+        health, state = self.tab.follower.health(), self.tab.state
+        status = None if state is None else state.status
+        accepts_requests = not health.ended and health.kind != "connecting"
         return {
-            "available": known and not health.ended and health.kind != "connecting",
+            "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
-            "groups": [_group(group) for group in groups],
+            "groups": []
+            if status is None
+            else [_group(group) for group in status.parameter_groups],
         }
 
 
@@ -32,9 +34,9 @@ def _group(group: ParameterGroup) -> dict[str, Any]:
     return {
         "optimizer": group.optimizer,
         "group": group.group,
-        "title": f"{group.kind} · {count(group.parameters)} parameters",
+        "title": f"{group.optimizer_type} · {format_count(group.parameter_count)} parameters",
         "values": [
-            {"name": name, "label": label, "value": value, "text": compact(value)}
+            {"name": name, "label": label, "value": value, "text": format_number(value)}
             for name, label, value in (
                 ("lr", "learning rate", group.learning_rate),
                 ("weight_decay", "weight decay", group.weight_decay),

@@ -50,7 +50,7 @@ def node_columns(
 
     layers = [structure.layers[column.layer] for column in columns]
     ids = [
-        np.asarray(layer.ids, np.float64)[column.first[:-1]]
+        np.asarray(layer.filter_ids, np.float64)[column.first[:-1]]
         for layer, column in zip(layers, columns, strict=True)
     ]
     key = spread((serials[layer.name] for layer in layers), np.float64) * ID_BITS
@@ -70,8 +70,8 @@ def node_columns(
 
 def flow_columns(layout: NetworkLayout) -> Columns:
     """What of the paths changes with the layout only."""
-    flow = layout.flow
-    size = np.full(len(flow.x), layout.stroke, np.float32)
+    flow = layout.paths
+    size = np.full(len(flow.x), layout.path_width, np.float32)
     first, last = flow.first.astype(np.int32), flow.last.astype(np.int32) - 1
     place = {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1}
     return {**place, "size": size, "first": first, "last": last}
@@ -84,10 +84,10 @@ def node_states(
     staged, together = _staged_filters(state, structure, rows)
     states = np.zeros(len(starts), np.uint8)
     for which, of_all, named in (
-        (state.dead(), np.logical_and, NodeState.DEAD),
+        (state.dead_mask(), np.logical_and, NodeState.DEAD),
         (_frozen_filters(state, structure), np.logical_and, NodeState.FROZEN),
-        (state.new(), np.logical_or, NodeState.NEW),
-        (together, np.logical_or, NodeState.TOGETHER),
+        (state.new_mask(), np.logical_or, NodeState.NEW),
+        (together, np.logical_or, NodeState.COUPLED),
         (staged, np.logical_or, NodeState.STAGED),
     ):
         if which.any():  # nearly always, there is nothing to do for most of them
@@ -98,8 +98,8 @@ def node_states(
 def _frozen_filters(state: RunState, structure: Structure) -> np.ndarray:
     frozen = np.zeros(state.n_filters, bool)
     for layer, offset in zip(structure.layers, state.offsets[:-1], strict=True):
-        if layer.frozen:
-            frozen[int(offset) + np.asarray(layer.frozen)] = True
+        if layer.frozen_filters:
+            frozen[int(offset) + np.asarray(layer.frozen_filters)] = True
     return frozen
 
 
@@ -111,12 +111,12 @@ def _staged_filters(
     for row in rows:
         at = state.layer_index(row.layer)
         if row.kind == "remove" and at is not None:
-            wanted = np.isin(structure.layers[at].ids, row.ids)
+            wanted = np.isin(structure.layers[at].filter_ids, row.ids)
             staged[int(state.offsets[at]) + np.flatnonzero(wanted)] = True
-        for part in row.plan.plan.sets if isinstance(row.plan, Planned) else ():
+        for part in row.plan.plan.filter_changes if isinstance(row.plan, Planned) else ():
             at = state.layer_index(part.layer)
             if at is not None:
-                places = int(state.offsets[at]) + np.asarray(part.filters, np.int64)
+                places = int(state.offsets[at]) + np.asarray(part.removed, np.int64)
                 together[places[places < state.offsets[at + 1]]] = True
     return staged, together
 
@@ -167,17 +167,17 @@ def bins(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def path_weights(layout: NetworkLayout, activation: np.ndarray) -> np.ndarray:
     """Of several nodes a path stands for, the strongest."""
     weights = np.append(thickness(activation, layout.node_offsets), np.float32(0))
-    pairs = np.stack([layout.flow.first, layout.flow.last], axis=1).ravel()
+    pairs = np.stack([layout.paths.first, layout.paths.last], axis=1).ravel()
     return np.maximum.reduceat(weights, pairs)[::2] if len(pairs) else np.zeros(0, np.float32)
 
 
 def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
     """Indices of the paths that begin at one of these nodes."""
-    if not len(nodes) or not len(layout.flow.first):
+    if not len(nodes) or not len(layout.paths.first):
         return np.zeros(0, np.int64)
-    place = np.searchsorted(nodes, layout.flow.first)
+    place = np.searchsorted(nodes, layout.paths.first)
     ends = np.append(nodes, np.iinfo(np.int64).max)
-    return np.flatnonzero(ends[place] < layout.flow.last)
+    return np.flatnonzero(ends[place] < layout.paths.last)
 
 
 def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
@@ -190,18 +190,18 @@ def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[
 def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
     """The nodes of the filters that a plan removes, if they are more than one."""
     nodes: list[int] = []
-    for part in plan.sets if plan is not None else ():
+    for part in plan.filter_changes if plan is not None else ():
         at = state.layer_index(part.layer)
         if at is not None and at < len(layout.columns):
             column, offset = layout.columns[at], int(layout.node_offsets[at])
-            inside = np.searchsorted(column.first, part.filters, side="right") - 1
+            inside = np.searchsorted(column.first, part.removed, side="right") - 1
             nodes += [offset + int(i) for i in inside if 0 <= i < column.n]
     return nodes if len(nodes) > 1 else []
 
 
 def company_text(plan: PlanSummary | None, layer: str) -> str:
     """What goes together, for the tooltip: ``together with conv1, layer1.1.conv2``."""
-    others = [] if plan is None else [p.layer for p in plan.sets if p.layer != layer]
+    others = [] if plan is None else [p.layer for p in plan.filter_changes if p.layer != layer]
     if not others:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -227,25 +227,25 @@ def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:
 
 def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
     """What the page writes above the columns."""
-    shared = {place for place in layout.rank if layout.rank.count(place) > 1}
+    shared = {place for place in layout.ranks if layout.ranks.count(place) > 1}
     staged = bool(layout.stages)
     header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
     layers = []
     for column in layout.columns:
         layer = structure.layers[column.layer]
-        lane = layout.rank[column.layer] in shared
+        lane = layout.ranks[column.layer] in shared
         layers.append(
             {
                 "index": column.layer,
                 "name": layer.name,
                 "label": layout.labels[column.layer],
-                "filters": len(layer.ids),
+                "filters": len(layer.filter_ids),
                 "kernel": "×".join(map(str, layer.kernel_size)),
                 "center": column.center,
                 "top": column.top,
                 "header_y": header_y,
                 "lane": lane,
-                "refused": layer.refused,
+                "refused": layer.edit_refusal,
             }
         )
     return {

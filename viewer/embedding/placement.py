@@ -50,12 +50,12 @@ def grid(n: int) -> Array:
     return np.stack([x, y], axis=1) * (0.7 if n < SMALLEST else 0.95)
 
 
-def aside(odd: Array) -> Array:
-    """Places (n, 2) of the odd filters, by `DegenerateKind`: dead, not finite, identical, with gaps."""
-    order = np.argsort(odd, kind="stable")
-    sorts_before = np.searchsorted(np.unique(odd), odd[order])
-    place = np.arange(len(odd)) + 0.6 * sorts_before
+def aside(degenerate: Array) -> Array:
+    """Places (n, 2) of the degenerate filters, by `DegenerateKind`: dead, not finite, identical, with gaps."""
+    order = np.argsort(degenerate, kind="stable")
+    sorts_before = np.searchsorted(np.unique(degenerate), degenerate[order])
+    place = np.arange(len(degenerate)) + 0.6 * sorts_before
     pitch = min(ASIDE_PITCH, 2 / max(1.0, float(place.max(initial=0.0))))
-    row = np.empty((len(odd), 2))
-    row[order] = np.stack([-1 + pitch * place, np.full(len(odd), ASIDE_Y)], axis=1)
+    row = np.empty((len(degenerate), 2))
+    row[order] = np.stack([-1 + pitch * place, np.full(len(degenerate), ASIDE_Y)], axis=1)
     return row

@@ -29,8 +29,8 @@ __all__ = [
     "Method",
     "Projection",
     "ProjectionJob",
-    "lay_out",
     "perplexity",
+    "project",
     "relative_change",
 ]
 
@@ -69,17 +69,17 @@ class Projection(Struct, frozen=True):
         same_as: id of the filter that an identical one equals, else -1, int64 (n,).
         alike: number of its group of near duplicates (`find_near_duplicates`), int64 (n,); -1: in none,
             or nobody asked.
-        raw: the method's own coordinates, float64 (n, 2); NaN for the odd ones.
-        frame: centre (x, y) and half width of the square of ``raw`` that is shown.
+        embedding: the method's own coordinates, float64 (n, 2); NaN for the odd ones.
+        frame: centre (x, y) and half width of the square of ``embedding`` that is shown.
     """
 
     method: Method
     ids: Array
     positions: Array
-    odd: Array
+    degenerate: Array
     same_as: Array
-    alike: Array
-    raw: Array
+    duplicate_group: Array
+    embedding: Array
     frame: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
@@ -101,8 +101,8 @@ class ProjectionJob(Struct, frozen=True, tag=True):
     method: Method = "tsne"
     last: Projection | None = None
     change: float = 1.0
-    anew: bool = False
-    compare: bool = False
+    from_scratch: bool = False
+    find_duplicates: bool = False
     seed: int = 0
 
 
@@ -122,26 +122,26 @@ def relative_change(before: Array, now: Array) -> float:
     return float(np.linalg.norm(moved, axis=1).mean())
 
 
-def lay_out(job: ProjectionJob) -> Projection:
+def project(job: ProjectionJob) -> Projection:
     """The layout of one set of features."""
     ids = np.asarray(job.ids, np.int64)
     odd, twin = find_degenerate(job.features)
     sound = np.flatnonzero(odd == DegenerateKind.NONE)
     positions = np.zeros((len(ids), 2), np.float32)
-    raw = np.full((len(ids), 2), np.nan)
+    embedding = np.full((len(ids), 2), np.nan)
     frame = (0.0, 0.0, 0.0)
     if len(sound) < SMALLEST:
         positions[sound] = grid(len(sound))
     else:
         last = _coordinates_of(job.last, ids[sound])
         data = _reduce(unit_rows(job.features[sound]))
-        raw[sound] = _embed(data, last, job)
-        frame = _frame(raw[sound], job)
-        positions[sound] = spread((raw[sound] - frame[:2]) / frame[2])
+        embedding[sound] = _embed(data, last, job)
+        frame = _frame(embedding[sound], job)
+        positions[sound] = spread((embedding[sound] - frame[:2]) / frame[2])
     positions[odd != DegenerateKind.NONE] = aside(odd[odd != DegenerateKind.NONE])
     same_as = np.where(twin >= 0, ids[twin], -1)
-    alike = find_near_duplicates(job.features) if job.compare else np.full(len(ids), -1)
-    return Projection(job.method, ids, positions, odd, same_as, alike, raw, frame)
+    alike = find_near_duplicates(job.features) if job.find_duplicates else np.full(len(ids), -1)
+    return Projection(job.method, ids, positions, odd, same_as, alike, embedding, frame)
 
 
 # ---------------------------------------------------------------- from the last layout
@@ -154,7 +154,7 @@ def _coordinates_of(last: Projection | None, ids: Array) -> Array:
         at = {int(name): row for row, name in enumerate(last.ids)}
         for i, name in enumerate(ids.tolist()):
             if name in at:
-                found[i] = last.raw[at[name]]
+                found[i] = last.embedding[at[name]]
     return found
 
 
@@ -200,7 +200,7 @@ def _embed(data: Array, last: Array, job: ProjectionJob) -> Array:
     """Coordinates (n, 2) by the job's method; ``last`` (n, 2) is where they were, or NaN."""
     kept = int(np.isfinite(last).all(axis=1).sum())
     same_method = job.last is not None and job.last.method == job.method
-    warm = same_method and not job.anew and kept >= max(SMALLEST, len(data) // 4)
+    warm = same_method and not job.from_scratch and kept >= max(SMALLEST, len(data) // 4)
     if job.method == "tsne":
         points = _tsne_warm(data, _place_new(data, last), job) if warm else _tsne_cold(data, job)
     elif job.method == "umap":
@@ -338,13 +338,13 @@ def _run_umap(data: Array, start: Array, job: ProjectionJob, **options: float) -
 # ---------------------------------------------------------------- the picture
 
 
-def _frame(raw: Array, job: ProjectionJob) -> tuple[float, float, float]:
-    """Centre and half width of what is shown of ``raw`` (n, 2): it follows slowly."""
-    low, high = raw.min(axis=0), raw.max(axis=0)
+def _frame(embedding: Array, job: ProjectionJob) -> tuple[float, float, float]:
+    """Centre and half width of what is shown of ``embedding`` (n, 2): it follows slowly."""
+    low, high = embedding.min(axis=0), embedding.max(axis=0)
     (x, y), half = (low + high) / 2, float((high - low).max()) / 2
     last = job.last
-    if last is None or job.anew or last.method != job.method or last.frame[2] <= 0:
+    if last is None or job.from_scratch or last.method != job.method or last.frame[2] <= 0:
         return float(x), float(y), half
     x, y = (old + FOLLOW * (new - old) for old, new in zip(last.frame, (x, y), strict=False))
-    inside = float(np.abs(raw - (x, y)).max())
+    inside = float(np.abs(embedding - (x, y)).max())
     return float(x), float(y), max(inside, last.frame[2] + FOLLOW * (half - last.frame[2]))

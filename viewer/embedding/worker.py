@@ -74,7 +74,7 @@ class EmbeddingWorker:
         """Whether a layout for this key is awaited or being computed."""
         return key in self._waiting or (self._current is not None and self._current[0] == key)
 
-    def forget(self, key: Hashable) -> None:
+    def cancel(self, key: Hashable) -> None:
         """Do not compute what has not begun for this key."""
         self._waiting.pop(key, None)
 

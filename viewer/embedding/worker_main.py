@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from .projection import Method, Projection, ProjectionJob, lay_out
+from .projection import Method, Projection, ProjectionJob, project
 
 __all__ = ["Message", "Ready", "Result", "read_frame", "serve", "write_frame"]
 
@@ -116,7 +116,7 @@ def serve(compute: Callable[[ProjectionJob], Projection], *, warm_up: bool = Fal
 
     def prepare(method: Method) -> None:
         if warm_up:
-            lay_out(_small_job(method))
+            project(_small_job(method))
         with writing:
             write_frame(out, Ready(method))
 
@@ -148,4 +148,4 @@ def _small_job(method: Method) -> ProjectionJob:
 
 
 if __name__ == "__main__":
-    serve(lay_out, warm_up=True)
+    serve(project, warm_up=True)

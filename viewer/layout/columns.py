@@ -25,7 +25,7 @@ class NodeState(IntEnum):
     DEAD = 1
     NEW = 2
     STAGED = 3
-    TOGETHER = 4  # goes together with what is staged
+    COUPLED = 4  # goes together with what is staged
     FROZEN = 5
     ABSENT = 6  # did not exist yet at the moment shown
 

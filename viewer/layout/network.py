@@ -26,7 +26,7 @@ from .stages import find_stages, layers_of
 from .titles import StageBox, boxes, labels_of
 from .topology import Edge, concats, flows_and_arcs, forward_edges, nesting, ranks
 
-__all__ = ["MANY_ARCS", "Flow", "NetworkLayout", "StageBox", "lay_out", "stage_of"]
+__all__ = ["MANY_ARCS", "NetworkLayout", "Paths", "StageBox", "compute_layout", "stage_layers"]
 
 ROOMY = 8  # up to so many places there is room for large headers
 CROWDED = 30  # from so many places on, all layers are strips without headers
@@ -46,7 +46,7 @@ THINNEST = 0.7  # of that, where hundreds of filters begin and end in a column
 
 
 @dataclass(frozen=True)
-class Flow:
+class Paths:
     """Paths from one layer's nodes to another layer: the start and the end of each, px.
 
     ``first`` and ``last`` are the range of nodes (of the whole network) a path stands for.
@@ -69,20 +69,20 @@ class NetworkLayout:
     columns: list[Column]  # one per layer
     labels: list[str]  # one per layer
     stages: list[StageBox]
-    flow: Flow
+    paths: Paths
     arcs: list[Edge]
     levels: list[int]  # of each arc, see `nesting`
     density: str  # roomy, normal, crowded: how much is written above a column
     top: float
     bottom: float
-    rank: list[int] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
 
     @property
-    def stroke(self) -> float:
+    def path_width(self) -> float:
         """How much thicker paths are drawn where they have more room than usual, or less."""
-        if any(column.bar for column in self.columns) or not len(self.flow.x):
+        if any(column.bar for column in self.columns) or not len(self.paths.x):
             return 1.0
-        apart = np.diff(np.sort(self.flow.y1))
+        apart = np.diff(np.sort(self.paths.y1))
         room = float(np.median(apart[apart > 0])) if np.any(apart > 0) else PITCH
         return float(np.clip(room * 0.55 / THICKEST, THINNEST, 2.2))
 
@@ -97,7 +97,7 @@ class NetworkLayout:
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def lay_out(
+def compute_layout(
     structure: Structure, width: float, height: float, opened: Collection[str] = ()
 ) -> NetworkLayout:
     """Lay out a network in a view of this size; layers named in ``opened`` show every filter."""
@@ -123,17 +123,17 @@ def lay_out(
         columns=columns,
         labels=labels,
         stages=boxes(stages, rank, columns, density),
-        flow=_paths(columns, flows),
+        paths=_paths(columns, flows),
         arcs=arcs,
         levels=levels,
         density=density,
         top=top,
         bottom=bottom,
-        rank=rank,
+        ranks=rank,
     )
 
 
-def stage_of(structure: Structure, layer: str) -> list[str]:
+def stage_layers(structure: Structure, layer: str) -> list[str]:
     """The layers that open and close together with this one as its stage."""
     names = [one.name for one in structure.layers]
     rank = ranks(len(names), forward_edges(structure))
@@ -182,21 +182,24 @@ def _columns(
     for layer, place in enumerate(rank):
         places[place].append(layer)
     slots = _slots(structure, places, area, opened)
-    widest = max((len(layer.ids) for layer in structure.layers), default=1)
+    widest = max((len(layer.filter_ids) for layer in structure.layers), default=1)
     lanes = {
         layer: (slots[place], middle, height)
         for place, members in enumerate(places)
         for layer, (middle, height) in _lanes(structure, members, area)
     }
     largest = comfortable_pitch(
-        [(len(structure.layers[k].ids), slot, height) for k, (slot, _, height) in lanes.items()]
+        [
+            (len(structure.layers[k].filter_ids), slot, height)
+            for k, (slot, _, height) in lanes.items()
+        ]
     )
     most = MAX_BARS // max(1, len(lanes))
     made: dict[int, Column] = {}
     for place, members in enumerate(places):
         for layer in members:
             _, middle, height = lanes[layer]
-            n = len(structure.layers[layer].ids)
+            n = len(structure.layers[layer].filter_ids)
             is_open = structure.layers[layer].name in opened
             made[layer] = _column(
                 layer, n, n / widest, slots[place], middle, height, density, is_open, largest, most
@@ -215,7 +218,7 @@ def _slots(
         need = 0.0
         for layer in members:
             if structure.layers[layer].name in opened:
-                across = np.ceil(len(structure.layers[layer].ids) * OPEN_PITCH / area.height)
+                across = np.ceil(len(structure.layers[layer].filter_ids) * OPEN_PITCH / area.height)
                 need = max(need, across * OPEN_PITCH / SLOT_SHARE * 0.6)
         wanted.append(need)
     closed = sum(1 for need in wanted if need == 0)
@@ -231,7 +234,7 @@ def _lanes(
     if len(members) == 1:
         return [(members[0], (area.top + area.height / 2, area.height))]
     free = area.height - LANE_GAP * (len(members) - 1)
-    shares = np.sqrt([len(structure.layers[layer].ids) for layer in members])
+    shares = np.sqrt([len(structure.layers[layer].filter_ids) for layer in members])
     heights = np.maximum(10.0, free * shares / shares.sum())
     tops = area.top + np.cumsum([0.0, *(heights + LANE_GAP)])[:-1]
     return [
@@ -287,7 +290,7 @@ def _spread(places: list[list[Column]], made: dict[int, Column], area: _Area) ->
         x += width + gap
 
 
-def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
+def _paths(columns: list[Column], flows: list[Edge]) -> Paths:
     """Each node's path to its proportional place in the next layer, at most `MAX_PATHS` in all.
 
     Where a layer feeds several, its paths are shared out among them: a path then stands for as
@@ -320,5 +323,5 @@ def _paths(columns: list[Column], flows: list[Edge]) -> Flow:
         )
     if not parts:
         empty = np.zeros(0)
-        return Flow(empty, empty, empty, empty, empty.astype(int), empty.astype(int))
-    return Flow(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return Paths(empty, empty, empty, empty, empty.astype(int), empty.astype(int))
+    return Paths(*(np.concatenate(column) for column in zip(*parts, strict=True)))

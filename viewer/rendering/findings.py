@@ -10,7 +10,7 @@ from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 from ..embedding.projection import Projection
 from ..runs.layer_details import LayerDetailState
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "collect_findings"]
 
 
 class Finding(Struct, frozen=True):
@@ -29,7 +29,7 @@ class Finding(Struct, frozen=True):
     groups: list[list[int]]
 
 
-def findings(
+def collect_findings(
     layer: LayerDetailState, layout: Projection | None, ids: np.ndarray, silent: np.ndarray
 ) -> list[Finding]:
     """All that is to be noticed.
@@ -47,8 +47,8 @@ def findings(
 def _alike(layout: Projection | None, ids: np.ndarray) -> Finding | None:
     if layout is None:
         return None
-    numbers = range(int(layout.alike.max(initial=-1)) + 1)
-    groups = [_present(layout.ids[layout.alike == number], ids) for number in numbers]
+    numbers = range(int(layout.duplicate_group.max(initial=-1)) + 1)
+    groups = [_present(layout.ids[layout.duplicate_group == number], ids) for number in numbers]
     groups = [group for group in groups if len(group) > 1]  # others have gone with an edit
     if not groups:
         return None
@@ -61,7 +61,7 @@ def _alike(layout: Projection | None, ids: np.ndarray) -> Finding | None:
 
 
 def _dead(layout: Projection | None, ids: np.ndarray, silent: np.ndarray) -> Finding | None:
-    zero = [] if layout is None else layout.ids[layout.odd == DegenerateKind.DEAD].tolist()
+    zero = [] if layout is None else layout.ids[layout.degenerate == DegenerateKind.DEAD].tolist()
     dead = _present(np.union1d(np.asarray(zero, np.int64), silent), ids)
     advice = "They are zero, or have not been active for a while: remove or re-initialise them."
     return Finding("dead", f"{len(dead)} dead", advice, [dead]) if dead else None
@@ -70,15 +70,15 @@ def _dead(layout: Projection | None, ids: np.ndarray, silent: np.ndarray) -> Fin
 def _broken(layout: Projection | None, ids: np.ndarray) -> Finding | None:
     if layout is None:
         return None
-    broken = _present(layout.ids[layout.odd == DegenerateKind.NONFINITE], ids)
+    broken = _present(layout.ids[layout.degenerate == DegenerateKind.NONFINITE], ids)
     advice = "NaN or infinity among their coefficients: re-initialise them."
     return Finding("nonfinite", f"{len(broken)} not finite", advice, [broken]) if broken else None
 
 
 def _single(layer: LayerDetailState, ids: np.ndarray) -> Finding | None:
-    if len(layer.single) != len(layer.ids):
+    if len(layer.single_color) != len(layer.ids):
         return None
-    single = _present(layer.ids[layer.single], ids)
+    single = _present(layer.ids[layer.single_color], ids)
     advice = "They see a colour, no edge and no texture."
     return Finding("colour", f"{len(single)} single-colour", advice, [single]) if single else None
 

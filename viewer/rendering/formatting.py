@@ -5,20 +5,29 @@ from __future__ import annotations
 import math
 import time
 
-__all__ = ["clock", "compact", "count", "part", "percent", "sampling", "scientific", "short"]
+__all__ = [
+    "format_count",
+    "format_number",
+    "format_relative_change",
+    "format_sampling_interval",
+    "format_scientific",
+    "format_share",
+    "format_si",
+    "format_time_of_day",
+]
 
 
-def count(n: int) -> str:
+def format_count(n: int) -> str:
     """``22720`` as ``22 720``, with spaces that do not break."""
     return f"{n:,}".replace(",", "\u202f")
 
 
-def clock(moment: float) -> str:
+def format_time_of_day(moment: float) -> str:
     """A Unix time as a local time of day: ``14:03:27``."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
-def compact(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three significant digits, without an exponent where that stays short."""
     if value is None or not math.isfinite(value):
         return "–" if value is None or math.isnan(value) else ("∞" if value > 0 else "−∞")
@@ -30,15 +39,15 @@ def compact(value: float | None) -> str:
     return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
-def short(n: float) -> str:
+def format_si(n: float) -> str:
     """``1 819 066 368`` as ``1.82 G``."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if n >= size:
-            return f"{compact(n / size)}\u202f{unit}"
+            return f"{format_number(n / size)}\u202f{unit}"
     return f"{n:.0f}"
 
 
-def percent(change: float) -> str:
+def format_relative_change(change: float) -> str:
     """A relative change: ``−3.2 %``, ``+0.04 %``."""
     if change == 0:
         return "±0 %"
@@ -46,21 +55,21 @@ def percent(change: float) -> str:
     return f"{100 * change:+.{digits}f}\u202f%".replace("-", "−")
 
 
-def part(share: float) -> str:
+def format_share(share: float) -> str:
     """A share of something: ``3.2 %``."""
     if not math.isfinite(share):
         return "more than can be told"
-    return percent(share).lstrip("+")
+    return format_relative_change(share).lstrip("+")
 
 
-def scientific(value: float | None) -> str:
+def format_scientific(value: float | None) -> str:
     """A gradient: ``2.48e-3``."""
     if value is None or not math.isfinite(value):
         return "–"
     return "0" if value == 0 else f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def sampling(every: int) -> str:
+def format_sampling_interval(every: int) -> str:
     """On which batches something is measured: ``every 4th batch``; nothing where on all."""
     if every <= 1:
         return ""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-__all__ = ["FramePart", "SpritePart", "pack"]
+__all__ = ["FramePart", "SpritePart", "encode_frame"]
 
 ALIGNMENT = 8
 # What the page knows; whole numbers of 64 bits are none of its own.
@@ -75,7 +75,7 @@ class SpritePart(FramePart):
         return {**super().take(), **({"atlas": self._atlas} if painted else {})}
 
 
-def pack(panels: Iterable[FramePart], **more: Any) -> bytes:
+def encode_frame(panels: Iterable[FramePart], **more: Any) -> bytes:
     """A frame with all that has changed, and with ``more`` in its head.
 
     Raises:

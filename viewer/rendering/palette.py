@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from bokeh.themes import Theme
 
-__all__ = ["DARK", "FONT", "LIGHT", "PALETTES", "Palette", "theme"]
+__all__ = ["DARK", "FONT", "LIGHT", "PALETTES", "Palette", "make_theme"]
 
 FONT = "Inter, 'Segoe UI', system-ui, Roboto, 'Helvetica Neue', sans-serif"
 
@@ -74,7 +74,7 @@ PALETTES = {palette.name: palette for palette in (DARK, LIGHT)}
 _DARK_YAML = Path(__file__).parents[1] / "theme.yaml"
 
 
-def theme(palette: Palette) -> Theme:
+def make_theme(palette: Palette) -> Theme:
     """Bokeh's theme in these colours: ``theme.yaml``, which is written in the dark ones."""
     text = _DARK_YAML.read_text(encoding="utf-8")
     for name in ("card", "grid", "title", "muted"):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["atlas", "attribution", "photograph"]
+__all__ = ["attribution_tile", "build_atlas", "image_tile"]
 
 MOST_PIXELS = 32  # on the longer side of a thumbnail
 FAINTEST = 0.12  # of the layer's largest value: a map whose own largest is less stays dim
 
 
-def atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
+def build_atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
     """Levels (n, h, w) or (n, h, w, 3), uint8, of ``images`` of that shape.
 
     Each image is spread over all levels by itself. What is not finite becomes the middle, or 0.
@@ -40,7 +40,7 @@ def atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
     return np.rint(levels, out=levels).astype(np.uint8)
 
 
-def photograph(image: np.ndarray) -> np.ndarray:
+def image_tile(image: np.ndarray) -> np.ndarray:
     """The input image (channels, H, W), scaled to its own range, as one RGB tile (1, H, W, 3)."""
     values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim != 3 or values.size == 0:
@@ -52,7 +52,7 @@ def photograph(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * levels).astype(np.uint8).transpose(1, 2, 0)[None]
 
 
-def attribution(values: np.ndarray) -> np.ndarray:
+def attribution_tile(values: np.ndarray) -> np.ndarray:
     """What pixels (channels, h, w) contribute, as one tile spread around the middle.
 
     Three channels as red, green and blue, (1, h, w, 3); otherwise levels of their mean, (1, h, w).

@@ -1,4 +1,4 @@
-"""The runs of this server process, and the loop that drives them."""
+"""The runs of this server process, and the event-loop reader that drives them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .socket_reader import SocketReader
 __all__ = ["runs", "start", "stop"]
 
 _runs: RunRegistry | None = None
-_reading: SocketReader | None = None
+_reader: SocketReader | None = None
 
 
 def runs() -> RunRegistry:
-    """The runs; made on first use where no server has started them (tests, scripts)."""
+    """Return the registry; created on first use where no server has started it, as in tests."""
     global _runs
     if _runs is None:
         _runs = RunRegistry()
@@ -23,21 +23,23 @@ def runs() -> RunRegistry:
 
 
 def start(arguments: list[str]) -> None:
-    """Begin to look for runs; ``--connect FILE`` names the connection file of the only one."""
-    global _runs, _reading
-    parser = argparse.ArgumentParser(prog="revacnn viewer", description=__doc__)
+    """Start following runs. ``--connect FILE`` limits them to the run of a connection file."""
+    global _runs, _reader
+    parser = argparse.ArgumentParser(
+        prog="revacnn viewer", description="Show running trainings in the browser."
+    )
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
     _runs = RunRegistry(parser.parse_args(arguments).connect)
     _runs.start()
-    _reading = SocketReader(_runs)
+    _reader = SocketReader(_runs)
 
 
 def stop() -> None:
     """Detach from every run."""
-    global _runs, _reading
-    if _reading is not None:
-        _reading.close()
-        _reading = None
+    global _runs, _reader
+    if _reader is not None:
+        _reader.close()
+        _reader = None
     if _runs is not None:
         _runs.close()
         _runs = None

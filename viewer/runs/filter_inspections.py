@@ -1,7 +1,4 @@
-"""The filters of which some tab shows what they look for, and what the training tells of them.
-
-One per run. Nothing is asked for a filter that no tab shows.
-"""
+"""Inspections of the filters that tabs show: top images and attribution. One set per run."""
 
 from __future__ import annotations
 
@@ -18,100 +15,105 @@ from .run_state import RunState
 
 __all__ = ["FilterInspectionState", "FilterInspections"]
 
-ASK_SECONDS = 2.0  # the training's interest ends some seconds after the last request
-SHOWN_SECONDS = 3.0  # a tab that shows a filter says so at least this often
-KEPT_SECONDS = 60.0  # what is known of a filter that nobody shows
-MOST_REQUESTS = 64  # whose answers are waited for
+REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
+VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
+KEPT_SECONDS = 60.0  # how long the inspection of a hidden filter is kept
+MAX_REQUESTS = 64  # whose replies are pending
 
-Key = tuple[str, int]  # layer, id of the filter
-Ask = Callable[[InspectFilter, int], str]  # request, structure version -> id of the request
+Key = tuple[str, int]  # layer, filter id
+Send = Callable[[InspectFilter, int], str]  # request, structure version -> request id
 
 
 class FilterInspectionState(Struct):
-    """What is known of a filter.
+    """What is known about a filter.
 
     Attributes:
-        inspection: the newest, None before the first.
-        image: of the validation data in which it is looked at; None: of the current batch.
-        refused: why the training sends nothing.
-        shown, asked: when a tab last showed it, when it was last asked for (monotonic).
-        version: of the structure for which it was asked for.
+        inspection: the newest; None before the first.
+        image: index of the validation image to inspect; None for the current batch.
+        refused: why the training refuses the inspection; "" if it does not.
+        last_visible: when a tab last showed the filter (monotonic).
+        last_requested: when the inspection was last requested (monotonic).
+        version: of the structure for which it was last requested.
     """
 
     inspection: FilterInspection | None = None
     image: int | None = None
     refused: str = ""
-    shown: float = 0.0
-    asked: float = 0.0
+    last_visible: float = 0.0
+    last_requested: float = 0.0
     version: int = -1
 
 
 class FilterInspections:
-    """Asks for inspections, and holds them."""
+    """Requests inspections of the visible filters and keeps the results."""
 
     def __init__(self) -> None:
         self._filters: dict[Key, FilterInspectionState] = {}
-        self._requests: dict[str, tuple[Key, int]] = {}  # id of a request -> filter, version
+        self._requests: dict[str, tuple[Key, int]] = {}  # request id -> filter, version
 
-    def show(self, layer: str, filter_id: int, image: int | None) -> FilterInspectionState:
-        """What this filter looks for is visible in a tab, in this image. To be repeated."""
-        known = self._filters.setdefault((layer, filter_id), FilterInspectionState())
-        known.shown = time.monotonic()
-        if known.image != image:
-            known.image, known.asked = image, 0.0
-        return known
+    def mark_visible(self, layer: str, filter_id: int, image: int | None) -> FilterInspectionState:
+        """Mark a filter as visible in a tab, and return what is known about it.
 
-    def tick(self, state: RunState | None, ask: Ask) -> None:
-        """Ask for what is shown. Never waits."""
+        Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
+        """
+        filter_ = self._filters.setdefault((layer, filter_id), FilterInspectionState())
+        filter_.last_visible = time.monotonic()
+        if filter_.image != image:
+            filter_.image, filter_.last_requested = image, 0.0
+        return filter_
+
+    def tick(self, state: RunState | None, send: Send) -> None:
+        """Request inspections of visible filters, and drop those not shown for long."""
         now = time.monotonic()
         structure = None if state is None else state.structure
-        for key, known in list(self._filters.items()):
-            index = None if structure is None else _index(structure, key)
-            unseen = now - known.shown
-            if unseen > KEPT_SECONDS or (structure is not None and index is None):
+        for key, filter_ in list(self._filters.items()):
+            index = None if structure is None else _filter_index(structure, key)
+            hidden_seconds = now - filter_.last_visible
+            if hidden_seconds > KEPT_SECONDS or (structure is not None and index is None):
                 del self._filters[key]
-            if structure is None or index is None or unseen > SHOWN_SECONDS:
+            if structure is None or index is None or hidden_seconds > VISIBLE_SECONDS:
                 continue
-            if now - known.asked > ASK_SECONDS or known.version != structure.version:
-                known.asked, known.version = now, structure.version
-                self._ask(key, known, InspectFilter(key[0], index, known.image), ask)
+            is_due = now - filter_.last_requested > REQUEST_SECONDS
+            if is_due or filter_.version != structure.version:
+                filter_.last_requested, filter_.version = now, structure.version
+                self._request(key, filter_, InspectFilter(key[0], index, filter_.image), send)
 
-    def take(self, message: Message, state: RunState) -> None:
-        """Take over an inspection, or a refusal to send any."""
+    def receive(self, message: Message, state: RunState) -> None:
+        """Store an inspection, or the refusal of one."""
         if isinstance(message, FilterInspection):
-            self._take_inspection(message, state.structure)
+            self._receive_inspection(message, state.structure)
         elif isinstance(message, Refused) and message.id in self._requests:
             key, version = self._requests.pop(message.id)
-            known = self._filters.get(key)
-            # One for a network that was edited meanwhile is asked for again anyway.
-            if known is not None and message.version == version:
-                known.refused = message.reason
+            filter_ = self._filters.get(key)
+            # After an edit, the inspection is requested again.
+            if filter_ is not None and message.version == version:
+                filter_.refused = message.reason
 
-    def _ask(
-        self, key: Key, known: FilterInspectionState, request: InspectFilter, ask: Ask
+    def _request(
+        self, key: Key, filter_: FilterInspectionState, request: InspectFilter, send: Send
     ) -> None:
         try:
-            self._requests[ask(request, known.version)] = key, known.version
+            self._requests[send(request, filter_.version)] = key, filter_.version
         except ProtocolError as error:
-            known.refused = str(error)
-        while len(self._requests) > MOST_REQUESTS:
+            filter_.refused = str(error)
+        while len(self._requests) > MAX_REQUESTS:
             del self._requests[next(iter(self._requests))]
 
-    def _take_inspection(self, message: FilterInspection, structure: Structure | None) -> None:
+    def _receive_inspection(self, message: FilterInspection, structure: Structure | None) -> None:
         if structure is None or (message.run, message.version) != (
             structure.run,
             structure.version,
         ):
-            return  # of a network that is not known yet, or no longer there
+            return  # of a network that is unknown or outdated
         for layer in structure.layers:
-            if layer.name == message.layer and 0 <= message.filter < len(layer.ids):
-                known = self._filters.get((layer.name, layer.ids[message.filter]))
-                if known is not None:
-                    known.inspection, known.refused = message, ""
+            if layer.name == message.layer and 0 <= message.filter < len(layer.filter_ids):
+                filter_ = self._filters.get((layer.name, layer.filter_ids[message.filter]))
+                if filter_ is not None:
+                    filter_.inspection, filter_.refused = message, ""
 
 
-def _index(structure: Structure, key: Key) -> int | None:
+def _filter_index(structure: Structure, key: Key) -> int | None:
     for layer in structure.layers:
-        if layer.name == key[0] and key[1] in layer.ids:
-            return layer.ids.index(key[1])
+        if layer.name == key[0] and key[1] in layer.filter_ids:
+            return layer.filter_ids.index(key[1])
     return None

@@ -1,4 +1,4 @@
-"""What one structure of a run has of the one before it."""
+"""How filters and edges of one structure carry over to the next."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["source_columns", "still_connected"]
+__all__ = ["inherit_edges", "source_columns"]
 
 
-def still_connected(known: Structure | None, structure: Structure) -> Structure:
-    """``structure`` with the edges it had, where it has not been traced since an edit."""
+def inherit_edges(known: Structure | None, structure: Structure) -> Structure:
+    """Return ``structure`` with the known edges if it has not been traced since an edit."""
     if known is None or structure.edges or not known.edges:
         return structure
-    same = [a.name for a in known.layers] == [b.name for b in structure.layers]
-    return replace(structure, edges=known.edges) if same else structure
+    same_layers = [a.name for a in known.layers] == [b.name for b in structure.layers]
+    return replace(structure, edges=known.edges) if same_layers else structure
 
 
 def source_columns(known: Structure | None, structure: Structure) -> np.ndarray:
-    """For each filter of ``structure``, where it was in ``known``; -1 for new ones."""
-    old: dict[str, dict[int, int]] = {}
+    """Return the index in ``known`` of each filter of ``structure``, -1 for new filters.
+
+    Indices run over the filters of all layers; int64 (filters,).
+    """
+    known_columns: dict[str, dict[int, int]] = {}
     offset = 0
     for layer in known.layers if known is not None else ():
-        old[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.ids)}
-        offset += len(layer.ids)
+        known_columns[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.filter_ids)}
+        offset += len(layer.filter_ids)
     source = [
-        old.get(layer.name, {}).get(id_, -1) for layer in structure.layers for id_ in layer.ids
+        known_columns.get(layer.name, {}).get(id_, -1)
+        for layer in structure.layers
+        for id_ in layer.filter_ids
     ]
     return np.array(source, np.int64)

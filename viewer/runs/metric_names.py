@@ -1,4 +1,4 @@
-"""What a module logs, sorted into families: ``train_acc`` and ``val/acc`` are both ``acc``."""
+"""Groups logged metrics into families: ``train_acc`` and ``val/acc`` both belong to ``acc``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PHASES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
-# Lightning adds these to what is logged on every step and also over the epoch.
+# Lightning appends these to metrics logged with both on_step and on_epoch.
 SUFFIXES = ("step", "epoch")
 
 
 def family(name: str) -> str:
-    """The name without the phase it was logged in."""
+    """Return a metric's name without its phase."""
     parts = [part for part in re.split(r"[/_\s.-]+", name) if part]
     kept = [part for part in parts if part.lower() not in PHASES]
     while len(kept) > 1 and kept[-1].lower() in SUFFIXES:
@@ -26,7 +26,7 @@ def family(name: str) -> str:
 
 
 def phase(name: str) -> str:
-    """``train``, ``val``, ``test``, or "" if the name does not tell."""
+    """Return ``train``, ``val`` or ``test``; "" if the name contains no phase."""
     for part in re.split(r"[/_\s.-]+", name.lower()):
         if part in PHASES:
             return PHASES[part]
@@ -34,9 +34,9 @@ def phase(name: str) -> str:
 
 
 def families(names: Iterable[str]) -> dict[str, list[str]]:
-    """Family -> its metrics; the loss first, which is always there, the others by name."""
-    found: dict[str, list[str]] = {LOSS: []}
+    """Return the metrics of each family. The loss is always present and first."""
+    metrics: dict[str, list[str]] = {LOSS: []}
     for name in sorted(names, key=lambda name: (family(name).lower(), name)):
         key = family(name)
-        found.setdefault(LOSS if key.lower() == LOSS else key, []).append(name)
-    return found
+        metrics.setdefault(LOSS if key.lower() == LOSS else key, []).append(name)
+    return metrics

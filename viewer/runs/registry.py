@@ -1,4 +1,4 @@
-"""Finds the runs of this machine, and holds a hub for each that is shown or may be next."""
+"""Discovers the runs on this machine and keeps a follower for each run in use."""
 
 from __future__ import annotations
 
@@ -16,111 +16,118 @@ from .run_follower import RunFollower
 
 __all__ = ["RunObserver", "RunRegistry"]
 
-SEEK_SECONDS = 1.0  # how often we look for runs
-UNSEEN_SECONDS = 60.0  # a run that no tab shows is held so long: reloading the page loses nothing
+DISCOVERY_SECONDS = 1.0
+UNUSED_SECONDS = 60.0  # long enough for a page reload not to lose the recorded histories
 
 
 class RunObserver(Protocol):
-    """Wants to know when there may be something new."""
+    """Notified when there may be something new to show."""
 
-    def notice(self) -> None: ...
+    def on_update(self) -> None: ...
 
 
 class RunRegistry:
-    """One per server process.
+    """The runs of a server process.
 
-    The newest run is followed even while nobody looks, so that a page that is opened later shows
-    what happened before; so is each run that a tab shows. All others are let go.
+    The newest run is always followed, so that a page opened later shows its whole history. Other
+    runs are followed while a tab shows them.
+
+    Args:
+        connection_file: of the only run to show; None to show all runs of this machine.
 
     Attributes:
-        live: the runs that are going on, newest first.
-        problem: why there is none, in a sentence.
-        nothing: the hub of a tab that has no run yet.
-        watchers: told after everything that was read, and at every tick; held weakly.
+        live: connections of the running trainings, newest first.
+        problem: why there is no run; "" if there is one.
+        placeholder: the follower of a tab that has no run yet.
+        observers: notified after messages were received, and at every tick; held weakly.
     """
 
     def __init__(self, connection_file: Path | None = None) -> None:
         self.connection_file = connection_file
         self.live: list[Connection] = []
         self.problem = ""
-        self.nothing = RunFollower()
-        self.watchers: weakref.WeakSet[RunObserver] = weakref.WeakSet()
-        self._hubs: dict[str, RunFollower] = {}
-        self._newest = ""  # the run that is followed although nobody may look
-        self._sought = 0.0
-        self._warm: LayerDetails | None = None  # for the next run: its worker takes seconds
+        self.placeholder = RunFollower()
+        self.observers: weakref.WeakSet[RunObserver] = weakref.WeakSet()
+        self._followers: dict[str, RunFollower] = {}
+        self._newest = ""
+        self._last_discovery = 0.0
+        self._warm_details: LayerDetails | None = None  # for the next run: warm-up takes seconds
 
     def start(self) -> None:
-        """Begin to warm up."""
-        self._warm = LayerDetails()
-        self._warm.start()
+        """Start a worker process for the first run."""
+        self._warm_details = LayerDetails()
+        self._warm_details.start()
 
     def tick(self) -> None:
-        """Take what has arrived; now and then look for runs. Called several times a second."""
+        """Receive messages, and from time to time discover runs. Called several times a second."""
         now = time.monotonic()
-        if now - self._sought >= SEEK_SECONDS:
-            self._sought = now
-            self._seek()
-            self._let_go(now)
-        for hub in self.hubs():
-            hub.tick()
-        self._tell()
+        if now - self._last_discovery >= DISCOVERY_SECONDS:
+            self._last_discovery = now
+            self._discover()
+            self._detach_unused(now)
+        for follower in self.followers():
+            follower.tick()
+        self._notify_observers()
 
-    def hubs(self) -> list[RunFollower]:
-        """Those of all runs that are followed."""
-        return list(self._hubs.values())
-
-    def _tell(self) -> None:
-        for watcher in list(self.watchers):
-            watcher.notice()
+    def followers(self) -> list[RunFollower]:
+        """Return the followers of all runs in use."""
+        return list(self._followers.values())
 
     def find(self, run: str = "") -> RunFollower | None:
-        """The hub of this run, live or still held; of the newest one, if none is named."""
+        """Return the follower of a run, creating it for a live run; None for an unknown run.
+
+        Args:
+            run: id of the run; "" for the newest.
+        """
         run = run or self._newest
-        if run not in self._hubs:
+        if run not in self._followers:
             if run and all(one.run != run for one in self.live):
-                self.live = self._find()  # it may have begun just now
-            wanted = next((one for one in self.live if one.run == run), None)
-            if wanted is None:
+                self.live = self._list_live()  # it may have started since the last discovery
+            connection = next((one for one in self.live if one.run == run), None)
+            if connection is None:
                 return None
-            self._hubs[run] = RunFollower(wanted, self._warm)
-            self._hubs[run].on_news = self._tell
-            self._warm = None
-        return self._hubs[run]
+            self._followers[run] = RunFollower(connection, self._warm_details)
+            self._followers[run].on_messages = self._notify_observers
+            self._warm_details = None
+        return self._followers[run]
 
     def close(self) -> None:
         """Detach from every run."""
-        for hub in (*self._hubs.values(), self.nothing):
-            hub.close()
-        self._hubs.clear()
-        if self._warm is not None:
-            self._warm.close()
+        for follower in (*self._followers.values(), self.placeholder):
+            follower.close()
+        self._followers.clear()
+        if self._warm_details is not None:
+            self._warm_details.close()
 
-    def _seek(self) -> None:
-        self.live = self._find()
-        known = self._hubs.get(self._newest)
-        if self.live and (known is None or known.health().ended):
+    def _notify_observers(self) -> None:
+        for observer in list(self.observers):
+            observer.on_update()
+
+    def _discover(self) -> None:
+        self.live = self._list_live()
+        newest = self._followers.get(self._newest)
+        if self.live and (newest is None or newest.health().ended):
             self._newest = self.live[0].run
             self.find(self._newest)
 
-    def _let_go(self, now: float) -> None:
-        for run, hub in list(self._hubs.items()):
-            if run != self._newest and now - hub.shown > UNSEEN_SECONDS:
-                hub.close()
-                del self._hubs[run]
+    def _detach_unused(self, now: float) -> None:
+        for run, follower in list(self._followers.items()):
+            if run != self._newest and now - follower.last_shown > UNUSED_SECONDS:
+                follower.close()
+                del self._followers[run]
 
-    def _find(self) -> list[Connection]:
+    def _list_live(self) -> list[Connection]:
         if self.connection_file is None:
             runs = connections.list_runs()
             self.problem = "" if runs else "No training is running on this machine yet."
             return runs
         try:
-            found = connections.read(self.connection_file)
+            connection = connections.read(self.connection_file)
         except ConnectionFileError as error:
             self.problem = str(error)
             return []
-        if found.process_is_gone():
+        if connection.has_exited():
             self.problem = f"The training of {self.connection_file} has ended."
             return []
         self.problem = ""
-        return [found]
+        return [connection]

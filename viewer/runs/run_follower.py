@@ -1,4 +1,4 @@
-"""Follows one run. One per run and server process, shared by all tabs that show it."""
+"""The connection to one run, shared by all tabs of the server that show it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody
 
-from ..rendering.formatting import clock, count
+from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
 from .layer_details import LayerDetails
 from .run_state import RunState
@@ -22,151 +22,145 @@ __all__ = ["RunFollower", "RunHealth"]
 
 log = logging.getLogger(__name__)
 
-SILENT_SECONDS = 5.0  # the training says something about once a second
+SILENT_SECONDS = 5.0  # the training sends a heartbeat about once a second
 
 
 class RunHealth(Struct, frozen=True):
-    """What the header says of the run. ``kind`` picks the colour of its dot."""
+    """What a run is doing, as shown in the page's header.
 
-    kind: str  # waiting, connecting, training, validating, paused, silent, finished, failed, gone
+    Attributes:
+        kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
+            ``validating``, ``paused``, ``silent``, ``finished``, ``failed`` or ``gone``.
+        text: description for the user.
+    """
+
+    kind: str
     text: str
 
     @property
     def ended(self) -> bool:
-        """Nothing can be asked of this run any more."""
+        """Whether the run has ended and accepts no more requests."""
         return self.kind in ("finished", "failed", "gone")
 
 
 class RunFollower:
-    """Holds a run, also after it has ended.
+    """Receives the messages of one run, keeps its state, and sends requests to it.
+
+    The state remains available after the run has ended.
 
     Args:
-        connection: where the run is; None: there is none yet, and nothing can be asked.
-        opened: what holds the layers that tabs show in detail.
+        connection: of the run; None for a placeholder without a run.
+        layer_details: to use for this run, for example with a worker that is already warm.
 
     Attributes:
-        state: what is known of the run.
-        problem: why it cannot be attached to, in a sentence.
-        shown: when a tab last showed it (monotonic).
-        opened: the layers that tabs show in detail.
-        inspected: the filters of which tabs show what they look for.
-        on_news: called when something has been read.
-        on_request: called when something was sent; that may swallow the sign of an arrival.
+        state: what is known about the run; None without a run.
+        problem: why attaching failed; "" if it did not.
+        layer_details: details of the layers that tabs show.
+        inspections: inspections of the filters that tabs show.
+        last_shown: when a tab last showed the run (monotonic).
+        on_messages: called after messages were received.
+        on_request_sent: called after a request was sent. Sending may consume the readiness
+            notification of an incoming message.
         on_close: called before the sockets are closed.
     """
 
     def __init__(
-        self, connection: Connection | None = None, opened: LayerDetails | None = None
+        self, connection: Connection | None = None, layer_details: LayerDetails | None = None
     ) -> None:
         self.connection = connection
         self.state = None if connection is None else RunState(connection)
         self.problem = ""
-        self.opened = LayerDetails() if opened is None else opened
-        self.inspected = FilterInspections()
-        self.shown = time.monotonic()
-        self.on_news: Callable[[], None] = _nothing
-        self.on_request: Callable[[], None] = _nothing
-        self.on_close: Callable[[], None] = _nothing
+        self.layer_details = LayerDetails() if layer_details is None else layer_details
+        self.inspections = FilterInspections()
+        self.last_shown = time.monotonic()
+        self.on_messages: Callable[[], None] = _do_nothing
+        self.on_request_sent: Callable[[], None] = _do_nothing
+        self.on_close: Callable[[], None] = _do_nothing
         self._run: Run | None = None
         if connection is not None:
             self._attach(connection)
 
     @property
-    def run(self) -> str:
-        """The id of the run; "" if there is none."""
+    def run_id(self) -> str:
+        """Id of the run; "" without a run."""
         return "" if self.connection is None else self.connection.run
 
     def tick(self) -> None:
-        """Look after messages and layouts. Called several times a second."""
-        self.read()
-        if self._run is not None and self.state is not None:
-            self.opened.tick(self.state, self._run.request)
-            self.inspected.tick(self.state, self._inspect)
+        """Receive messages, request what tabs show, and update projections.
 
-    def read(self) -> None:
-        """Take what has arrived."""
+        Called several times a second.
+        """
+        self.receive()
+        if self._run is not None and self.state is not None:
+            self.layer_details.tick(self.state, self._run.request)
+            self.inspections.tick(self.state, self._inspect)
+
+    def receive(self) -> None:
+        """Receive all pending messages. Never blocks."""
         if self._run is None or self.state is None:
             return
         messages = self._run.poll()
         for message in messages:
-            self.state.take(message)
-            self.opened.take(message, self.state)
-            self.inspected.take(message, self.state)
+            self.state.receive(message)
+            self.layer_details.receive(message, self.state)
+            self.inspections.receive(message, self.state)
         if messages:
-            self.on_news()
+            self.on_messages()
 
     def sockets(self) -> list[int]:
-        """Descriptors that become readable when there may be something to read; see `Run`."""
-        return [] if self._run is None else self._run.sockets()
+        """Return file descriptors that become readable when a message may be pending."""
+        return [] if self._run is None else self._run.file_descriptors()
 
-    def request(self, edit: RequestBody, title: str, version: int | None) -> str:
-        """Ask the training for something; its reply becomes a record of the run state.
+    def request(self, body: RequestBody, title: str, version: int | None) -> str:
+        """Send a request; `RunState.requests` records it and its reply. Return its id.
 
         Raises:
             ProtocolError: there is no run, or it cannot be reached.
         """
-        if self._run is None or self.state is None:
-            raise ProtocolError("no training is attached")
-        request_id = self._run.request(edit, version=version)
-        self.state.sent(request_id, title)
-        self.on_request()
+        request_id = self._send(body, version)
+        if self.state is not None:
+            self.state.requests.add(request_id, title)
         return request_id
 
     def preview(self, edit: Edit, version: int | None) -> str:
-        """Ask what a change would do; the answer becomes one of the run state's plans.
+        """Request the plan of an edit without applying it. Return the id of the request.
+
+        The plan appears in ``state.requests.plans``.
 
         Raises:
             ProtocolError: there is no run, or it cannot be reached.
         """
-        if self._run is None:
-            raise ProtocolError("no training is attached")
-        request_id = self._run.request(edit, version=version, dry_run=True)
-        self.on_request()
-        return request_id
+        return self._send(edit, version, dry_run=True)
 
     def health(self) -> RunHealth:
-        """What the run is doing, as far as we know."""
+        """Return what the run is doing, as far as known."""
         run = self._run
         if run is None:
             return RunHealth("waiting", self.problem or "waiting for a training")
         status = run.status
         if status is not None and status.state == "finished":
-            return RunHealth("finished", f"finished at batch {count(status.step)}")
+            return RunHealth("finished", f"finished at batch {format_count(status.step)}")
         if status is not None and status.state == "failed":
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
-        if run.connection.process_is_gone():
-            return RunHealth("gone", f"ended without a word; last heard {self._heard()}")
+        if run.connection.has_exited():
+            text = f"process exited unexpectedly; last message at {self._last_message()}"
+            return RunHealth("gone", text)
         if run.structure is None:
-            return RunHealth("connecting", "attached, waiting for the first answer")
-        if run.silent_for() > SILENT_SECONDS:
-            return RunHealth(
-                "silent", f"no word for {run.silent_for():.0f} s, since {self._heard()}"
-            )
+            return RunHealth("connecting", "attached, waiting for the first reply")
+        if run.seconds_since_last_message() > SILENT_SECONDS:
+            text = f"no message for {run.seconds_since_last_message():.0f} s, since {self._last_message()}"
+            return RunHealth("silent", text)
         if status is None:
             return RunHealth("training", "training")
         return RunHealth(status.state, status.detail or status.state)
 
-    def _heard(self) -> str:
-        """When the run was last heard of, and at which batch."""
-        snapshot = None if self.state is None else self.state.snapshot
-        at = "" if snapshot is None else f" at batch {count(snapshot.step)}"
-        silent = 0.0 if self._run is None else self._run.silent_for()
-        return f"{clock(time.time() - silent)}{at}"
-
     def close(self) -> None:
-        """Detach from the run, and compute nothing any more."""
+        """Detach from the run and stop computing projections."""
         self.on_close()
         if self._run is not None:
             self._run.close()
             self._run = None
-        self.opened.close()
-
-    def _inspect(self, request: InspectFilter, version: int) -> str:
-        if self._run is None:
-            raise ProtocolError("no training is attached")
-        request_id = self._run.request(request, version=version)
-        self.on_request()
-        return request_id
+        self.layer_details.close()
 
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
@@ -175,6 +169,23 @@ class RunFollower:
         except ConnectionFileError as error:
             self.problem = str(error)
 
+    def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:
+        if self._run is None:
+            raise ProtocolError("no training is attached")
+        request_id = self._run.request(body, version=version, dry_run=dry_run)
+        self.on_request_sent()
+        return request_id
 
-def _nothing() -> None:
+    def _inspect(self, request: InspectFilter, version: int) -> str:
+        return self._send(request, version)
+
+    def _last_message(self) -> str:
+        """Return the time of the last message, and the batch of the last snapshot."""
+        snapshot = None if self.state is None else self.state.snapshot
+        batch = "" if snapshot is None else f" at batch {format_count(snapshot.step)}"
+        silent = 0.0 if self._run is None else self._run.seconds_since_last_message()
+        return f"{format_time_of_day(time.time() - silent)}{batch}"
+
+
+def _do_nothing() -> None:
     pass

@@ -1,4 +1,4 @@
-"""Has what arrives read as soon as it does, in the server's event loop."""
+"""Receives messages in the server's event loop as soon as they arrive."""
 
 from __future__ import annotations
 
@@ -9,81 +9,81 @@ from .run_follower import RunFollower
 
 __all__ = ["SocketReader"]
 
-# A training of 200 batches a second would wake us as often: what comes within this time of a
-# message is read together with it.
-REST_SECONDS = 0.01
-TICK_MS = 100  # for all that comes without a message
+# Messages that arrive within this time are received together. A training of 200 batches per
+# second would otherwise wake the server as often.
+BATCHING_SECONDS = 0.01
+TICK_MS = 100
 
 
 class SocketReader:
-    """Drives the runs. To be made in the event loop's thread."""
+    """Receives the messages of all runs, and ticks the registry. Create it in the loop's thread."""
 
     def __init__(self, runs: RunRegistry) -> None:
         self.runs = runs
         self._loop = IOLoop.current()
-        self._waits: dict[RunFollower, _Wait] = {}
+        self._readers: dict[RunFollower, _FollowerReader] = {}
         self._ticks = PeriodicCallback(self.tick, TICK_MS)
         self._ticks.start()
 
     def tick(self) -> None:
-        """Tick the runs, and wait on the sockets of new ones."""
+        """Tick the registry, and start reading from new followers."""
         self.runs.tick()
-        # What is closed has ended its waiting by itself.
-        self._waits = {
-            hub: self._waits.get(hub) or _Wait(hub, self._loop)
-            for hub in self.runs.hubs()
-            if hub.sockets()
+        # Readers of closed followers have already stopped: `RunFollower.on_close`.
+        self._readers = {
+            follower: self._readers.get(follower) or _FollowerReader(follower, self._loop)
+            for follower in self.runs.followers()
+            if follower.sockets()
         }
 
     def close(self) -> None:
-        """Read nothing any more."""
+        """Stop receiving."""
         self._ticks.stop()
-        for wait in self._waits.values():
-            wait.close()
+        for reader in self._readers.values():
+            reader.close()
 
 
-class _Wait:
-    """Waits on the sockets of one hub."""
+class _FollowerReader:
+    """Waits for one follower's sockets to become readable."""
 
-    def __init__(self, hub: RunFollower, loop: IOLoop) -> None:
-        self.hub = hub
+    def __init__(self, follower: RunFollower, loop: IOLoop) -> None:
+        self.follower = follower
         self._loop = loop
-        self._listening: list[int] = []
-        self._resting = self._closed = False
-        hub.on_request, hub.on_close = self._rest, self.close
-        self._rest()
+        self._registered: list[int] = []
+        self._is_pausing = self._is_closed = False
+        follower.on_request_sent, follower.on_close = self._pause, self.close
+        self._pause()
 
     def close(self) -> None:
-        self._closed = True
-        self._ignore()
+        self._is_closed = True
+        self._unregister()
 
-    def _listen(self) -> None:
-        self._listening = self.hub.sockets()
-        for descriptor in self._listening:
-            self._loop.add_handler(descriptor, self._arrived, IOLoop.READ)
+    def _register(self) -> None:
+        self._registered = self.follower.sockets()
+        for descriptor in self._registered:
+            self._loop.add_handler(descriptor, self._on_readable, IOLoop.READ)
 
-    def _ignore(self) -> None:
-        for descriptor in self._listening:
+    def _unregister(self) -> None:
+        for descriptor in self._registered:
             self._loop.remove_handler(descriptor)
-        self._listening = []
+        self._registered = []
 
-    def _arrived(self, _descriptor: int, _events: int) -> None:
-        self._rest()
-        self.hub.read()
+    def _on_readable(self, _descriptor: int, _events: int) -> None:
+        self._pause()
+        self.follower.receive()
 
-    def _rest(self) -> None:
-        """Wait on nothing for a moment, then read: also what came without a sign."""
-        self._ignore()
-        if not self._resting and not self._closed:
-            self._resting = True
-            self._loop.call_later(REST_SECONDS, self._rested)
+    def _pause(self) -> None:
+        """Unregister for `BATCHING_SECONDS`, then receive, also messages without notification."""
+        self._unregister()
+        if not self._is_pausing and not self._is_closed:
+            self._is_pausing = True
+            self._loop.call_later(BATCHING_SECONDS, self._resume)
 
-    def _rested(self) -> None:
-        self._resting = False
-        if self._closed:
+    def _resume(self) -> None:
+        self._is_pausing = False
+        if self._is_closed:
             return
         try:
-            self.hub.read()
+            self.follower.receive()
         finally:
-            if not self._resting:  # what was read may have led to something being sent
-                self._listen()
+            if not self._is_pausing:  # handling a message may have sent a request
+                self._register()

@@ -60,7 +60,7 @@ def saved_layer(
 ) -> ChangeRecord:
     """Return the tensors of a layer about to be removed, and their optimizer state."""
     record: ChangeRecord = {f"data {n}": t.detach() for n, t in layer.state_dict().items()}
-    for name, optimizer, _, _ in edit.places:
+    for name, optimizer, _, _ in edit.positions:
         if optimizer < len(optimizers):
             parameter = find_tensor(model, name)[1]
             for key, value in optimizers[optimizer].state.get(parameter, {}).items():
@@ -77,7 +77,7 @@ def restore_parameters(
     record: ChangeRecord,
 ) -> None:
     """Insert the parameters of a restored layer where they were, with their optimizer state."""
-    for name, i, j, position in edit.places:
+    for name, i, j, position in edit.positions:
         if i >= len(optimizers) or j >= len(optimizers[i].param_groups):
             continue
         parameter = find_tensor(model, name)[1]

@@ -20,7 +20,7 @@ class Resize:
     Attributes:
         dim: the resized dimension.
         size: its size before.
-        order: (size after,): the old index of each position; of a new entry, the one it is derived from.
+        order: (size after,): the old index that each position is copied or derived from.
         is_new: (size after,): whether a position is a new entry rather than a surviving one.
     """
 

@@ -41,7 +41,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     how = "" if request.split_from is None else f" split from {request.split_from}"
     plan = resize_plan(context, request, f"Add {what} to {layer}{how}", edits, groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
-    plan.sets = [messages.FilterSet(name, count=len(indices) * count)
+    plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
     return plan
 

@@ -70,7 +70,7 @@ def _removal(
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = resize_plan(context, request, title, edits, groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, -1)
-    plan.sets = [messages.FilterSet(name, filters=indices)
+    plan.filter_changes = [messages.FilterChange(name, removed=indices)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
     reason = channel_groups.why_normalized_together(groups)
     if reason:

@@ -34,9 +34,9 @@ def plan_setting(context: PlanningContext, request: requests.SetFilter) -> EditP
     """Plan setting a filter to the weighted mean of others."""
     conv = find_conv(context.model, request.layer)
     check_filters(conv, request.layer, [request.filter])
-    check_filters(conv, request.layer, request.neighbours)
-    shares = _normalized(request.weights, len(request.neighbours))
-    sources = list(request.neighbours)
+    check_filters(conv, request.layer, request.neighbors)
+    shares = _normalized(request.weights, len(request.neighbors))
+    sources = list(request.neighbors)
     values = [
         ValueEdit(name, dim, [request.filter], "mean", sources, shares)
         for name, dim in _filter_tensors(conv, request.layer)
@@ -76,7 +76,7 @@ def _values_plan(
         )
     plan = same_size_plan(context, request, title)
     plan.values = values
-    plan.sets = [messages.FilterSet(request.layer, filters=filters)]
+    plan.filter_changes = [messages.FilterChange(request.layer, removed=filters)]
     return plan
 
 

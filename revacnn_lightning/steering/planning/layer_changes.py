@@ -72,8 +72,8 @@ def plan_layer_removal(context: PlanningContext, request: requests.RemoveLayer) 
     return EditPlan(
         request,
         f"Remove {layer}",
-        layers=[LayerEdit("replace", layer, kind, places=positions)],
-        why=REPLACEMENTS[kind],
+        layers=[LayerEdit("replace", layer, kind, positions=positions)],
+        coupling=REPLACEMENTS[kind],
         parameters_before=before,
         parameters_after=before
         - _parameters_of(context.model, module)

@@ -1,8 +1,8 @@
 """`EditPlan`: what an edit will do, as pure data that is checked, performed, stored and replayed.
 
 A plan holds the request and every change resolved to names and indices, so replaying it needs
-neither example input nor trace. It is plain JSON-able data. Checkpoints store it: the names of its
-classes' fields must not change.
+neither example input nor trace. It is plain JSON-able data. Checkpoints store it: a field
+that is renamed keeps its stored name (``field(name=...)``).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class LayerEdit(Struct):
     channels: int = 0  # of the inserted block
     kernel: int = 3
     # of the parameters of the replaced layer: (name, optimizer, group, position)
-    places: list[tuple[str, int, int, int]] = field(default_factory=list)
+    positions: list[tuple[str, int, int, int]] = field(default_factory=list, name="places")
 
 
 class FreezeEdit(Struct):
@@ -134,8 +134,8 @@ class EditPlan(Struct):
     freezes: list[FreezeEdit] = field(default_factory=list)
     # After a layer was inserted or removed: the batch norms that freeze with each frozen layer.
     norms: dict[str, list[str]] = field(default_factory=dict)
-    sets: list[messages.FilterSet] = field(default_factory=list)
-    why: str = ""
+    filter_changes: list[messages.FilterChange] = field(default_factory=list, name="sets")
+    coupling: str = field(default="", name="why")  # why the edit changes several layers
     parameters_before: int = 0
     parameters_after: int = 0
     macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: unknown
@@ -146,8 +146,8 @@ class EditPlan(Struct):
         """Return the part of the plan that is sent to viewers."""
         return messages.PlanSummary(
             title=self.title,
-            sets=self.sets,
-            why=self.why,
+            filter_changes=self.filter_changes,
+            coupling=self.coupling,
             parameters_before=self.parameters_before,
             parameters_after=self.parameters_after,
             macs_before=self.macs_before,

@@ -96,7 +96,7 @@ def resize_plan(
         title=title,
         tensors=edits,
         filters=_filter_moves(context.groups, edits, groups),
-        why=_why_coupled(context, groups, layer),
+        coupling=_why_coupled(context, groups, layer),
         parameters_before=before,
         parameters_after=before + _parameter_growth(context.model, edits),
         notes=notes + _untraced_note(context.groups),

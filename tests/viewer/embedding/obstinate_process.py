@@ -7,7 +7,7 @@ import time
 
 import sklearn.decomposition  # noqa: F401  # so that no job waits for it
 
-from viewer.embedding.projection import Projection, ProjectionJob, lay_out
+from viewer.embedding.projection import Projection, ProjectionJob, project
 from viewer.embedding.worker_main import serve
 
 OBEY, HANG, CRASH, RAISE, WAIT = range(5)
@@ -22,7 +22,7 @@ def compute(job: ProjectionJob) -> Projection:
         raise ValueError("as the test asked")
     if job.seed == WAIT:
         time.sleep(0.5)
-    return lay_out(job)
+    return project(job)
 
 
 if __name__ == "__main__":

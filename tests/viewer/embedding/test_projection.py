@@ -15,8 +15,8 @@ from viewer.embedding.projection import (
     Method,
     Projection,
     ProjectionJob,
-    lay_out,
     perplexity,
+    project,
     relative_change,
 )
 
@@ -36,12 +36,12 @@ def nudged(features: np.ndarray, part: float = 0.01) -> np.ndarray:
 
 
 def first(features: np.ndarray, method: Method = "tsne") -> Projection:
-    return lay_out(ProjectionJob(features, np.arange(len(features)), method))
+    return project(ProjectionJob(features, np.arange(len(features)), method))
 
 
 def follow(features: np.ndarray, last: Projection, before: np.ndarray) -> Projection:
     change = relative_change(before, features)
-    return lay_out(ProjectionJob(features, last.ids, last.method, last, change))
+    return project(ProjectionJob(features, last.ids, last.method, last, change))
 
 
 def settled(features: np.ndarray, method: Method) -> Projection:
@@ -63,8 +63,8 @@ def displacement(before: Projection, after: Projection) -> float:
 def check_well_formed(layout: Projection, n: int) -> None:
     assert layout.positions.shape == (n, 2)
     assert np.isfinite(layout.positions).all()
-    inside = layout.positions[layout.odd == DegenerateKind.NONE]
-    aside = layout.positions[layout.odd != DegenerateKind.NONE]
+    inside = layout.positions[layout.degenerate == DegenerateKind.NONE]
+    aside = layout.positions[layout.degenerate != DegenerateKind.NONE]
     assert (np.abs(inside) <= 1.0).all()
     assert np.allclose(aside[:, 1], ASIDE_Y)
     assert (np.abs(aside[:, 0]) <= 1.0 + 1e-6).all()
@@ -130,7 +130,7 @@ def test_a_layout_anew_of_the_same_features_is_another_as_true_as_the_last(metho
     features = np.random.default_rng(0).normal(size=(64, 9))
     last = first(features, method)
     same, other = (
-        lay_out(ProjectionJob(features, last.ids, method, last, anew=True, seed=seed))
+        project(ProjectionJob(features, last.ids, method, last, from_scratch=True, seed=seed))
         for seed in (0, 1)
     )
     assert displacement(last, same) < 0.1
@@ -145,10 +145,10 @@ def test_a_layout_anew_of_the_same_features_is_another_as_true_as_the_last(metho
 def test_laid_out_anew_is_turned_onto_the_last(method: Method) -> None:
     features = clusters(64)
     last = first(features, method)
-    turned = {"positions": last.positions * (-1, 1), "raw": last.raw * (-1, 1)}
+    turned = {"positions": last.positions * (-1, 1), "embedding": last.embedding * (-1, 1)}
     mirrored = replace(last, **turned)
 
-    anew = lay_out(ProjectionJob(features, last.ids, method, mirrored, anew=True))
+    anew = project(ProjectionJob(features, last.ids, method, mirrored, from_scratch=True))
 
     assert displacement(mirrored, anew) < 0.3
     check_well_formed(anew, 64)
@@ -158,7 +158,7 @@ def test_another_method_is_turned_onto_the_last() -> None:
     features = clusters(64)
     tsne = first(features)
 
-    pca = lay_out(ProjectionJob(features, tsne.ids, "pca", tsne))
+    pca = project(ProjectionJob(features, tsne.ids, "pca", tsne))
 
     alone = first(features, "pca")
     assert displacement(tsne, pca) <= displacement(tsne, alone) + 1e-6
@@ -173,7 +173,7 @@ def test_a_removed_filter_disappears_and_the_rest_stays(method: Method) -> None:
     layout = settled(features, method)
     keep = np.delete(np.arange(64), [5, 40])
 
-    after = lay_out(ProjectionJob(features[keep], keep, method, layout, change=0.0))
+    after = project(ProjectionJob(features[keep], keep, method, layout, change=0.0))
 
     np.testing.assert_array_equal(after.ids, keep)
     assert displacement(layout, after) < 0.12
@@ -184,7 +184,7 @@ def test_a_new_filter_stands_among_its_nearest(method: Method) -> None:
     features = clusters(64)
     layout = settled(features[:63], method)
 
-    after = lay_out(ProjectionJob(features, np.arange(64), method, layout, change=0.0))
+    after = project(ProjectionJob(features, np.arange(64), method, layout, change=0.0))
 
     kind = after.positions[3:63:4]  # the new one, 63, is of the last kind
     radius = np.linalg.norm(kind - kind.mean(axis=0), axis=1).max()
@@ -197,7 +197,7 @@ def test_positions_follow_ids_not_rows() -> None:
     layout = first(features)
     shuffled = np.random.default_rng(1).permutation(32)
 
-    after = lay_out(ProjectionJob(features[shuffled], shuffled, "tsne", layout, change=0.0))
+    after = project(ProjectionJob(features[shuffled], shuffled, "tsne", layout, change=0.0))
 
     assert displacement(layout, after) < 0.05
 
@@ -206,7 +206,7 @@ def test_a_layer_that_grows_from_three_to_thirty() -> None:
     features = clusters(30)
     small = first(features[:3])
 
-    check_well_formed(lay_out(ProjectionJob(features, np.arange(30), "tsne", small)), 30)
+    check_well_formed(project(ProjectionJob(features, np.arange(30), "tsne", small)), 30)
 
 
 # ---------------------------------------------------------------- bad input
@@ -219,7 +219,7 @@ def test_few_filters(method: Method, n: int) -> None:
 
     check_well_formed(layout, n)
     assert len(np.unique(layout.positions, axis=0)) == n
-    check_well_formed(lay_out(ProjectionJob(clusters(8)[:n], np.arange(n), method, layout)), n)
+    check_well_formed(project(ProjectionJob(clusters(8)[:n], np.arange(n), method, layout)), n)
 
 
 @every_method
@@ -227,8 +227,8 @@ def test_all_filters_equal(method: Method) -> None:
     layout = first(np.ones((64, 16)), method)
 
     check_well_formed(layout, 64)
-    assert (layout.odd[1:] == DegenerateKind.IDENTICAL).all()
-    assert layout.odd[0] == DegenerateKind.NONE
+    assert (layout.degenerate[1:] == DegenerateKind.IDENTICAL).all()
+    assert layout.degenerate[0] == DegenerateKind.NONE
     assert (layout.same_as[1:] == 0).all()
 
 
@@ -237,7 +237,7 @@ def test_all_filters_zero(method: Method) -> None:
     layout = first(np.zeros((64, 16)), method)
 
     check_well_formed(layout, 64)
-    assert (layout.odd == DegenerateKind.DEAD).all()
+    assert (layout.degenerate == DegenerateKind.DEAD).all()
 
 
 @every_method
@@ -249,8 +249,8 @@ def test_40_of_64_equal(method: Method, value: float) -> None:
     layout = first(features, method)
 
     check_well_formed(layout, 64)
-    assert (layout.odd[10:50] != DegenerateKind.NONE).sum() == (39 if value == 1 else 40)
-    assert not layout.odd[:10].any()
+    assert (layout.degenerate[10:50] != DegenerateKind.NONE).sum() == (39 if value == 1 else 40)
+    assert not layout.degenerate[:10].any()
     check_well_formed(follow(features, layout, features), 64)
 
 
@@ -263,8 +263,8 @@ def test_a_filter_that_revives_comes_back_among_the_others(method: Method) -> No
 
     after = follow(features, layout, dead)
 
-    assert layout.odd[7] == DegenerateKind.DEAD
-    assert not after.odd.any()
+    assert layout.degenerate[7] == DegenerateKind.DEAD
+    assert not after.degenerate.any()
     check_well_formed(after, 32)
 
 
@@ -276,7 +276,7 @@ def test_features_of_one_dimension(method: Method) -> None:
 
     lone = first(one, method)
     check_well_formed(lone, 32)
-    assert (lone.odd == DegenerateKind.NONE).sum() == 2  # two directions: plus and minus
+    assert (lone.degenerate == DegenerateKind.NONE).sum() == 2  # two directions: plus and minus
     check_well_formed(first(two, method), 32)
 
 

@@ -91,7 +91,7 @@ def test_the_newest_job_of_a_key_wins(worker: EmbeddingWorker) -> None:
 def test_a_forgotten_job_is_not_done(worker: EmbeddingWorker) -> None:
     worker.submit("conv1", job())
     worker.submit("conv2", job())
-    worker.forget("conv1")
+    worker.cancel("conv1")
 
     assert list(wait_for(worker)) == ["conv2"]
 

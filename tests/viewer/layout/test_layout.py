@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
 from viewer.components.network_data import arc_columns
-from viewer.layout import NetworkLayout, lay_out, stage_of
+from viewer.layout import NetworkLayout, compute_layout, stage_layers
 from viewer.layout.network import MAX_PATHS
 from viewer.layout.stages import find_stages, layers_of, short_name
 from viewer.layout.topology import concats, flows_and_arcs, forward_edges, nesting, ranks
@@ -27,10 +27,10 @@ def boxes(layout: NetworkLayout) -> list[tuple[float, float, float, float]]:
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, int]) -> None:
     network = structure(net)
-    layout = lay_out(network, *size)
+    layout = compute_layout(network, *size)
     for column, layer in zip(layout.columns, network.layers, strict=True):
         assert column.first[0] == 0
-        assert column.first[-1] == len(layer.ids)
+        assert column.first[-1] == len(layer.filter_ids)
         assert np.all(np.diff(column.first) >= 1)
         assert column.left >= -1
         assert column.right <= size[0] + 1
@@ -41,7 +41,7 @@ def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, i
 @pytest.mark.parametrize("size", SIZES[:2])
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
-    layout = lay_out(structure(net), *size)
+    layout = compute_layout(structure(net), *size)
     found = boxes(layout)
     for i, a in enumerate(found):
         for b in found[i + 1 :]:
@@ -51,19 +51,19 @@ def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
 
 def test_small_networks_get_large_dots_and_large_ones_strips() -> None:
     small, large = (
-        lay_out(structure("digits"), 1100, 620),
-        lay_out(structure("resnet50"), 1100, 620),
+        compute_layout(structure("digits"), 1100, 620),
+        compute_layout(structure("resnet50"), 1100, 620),
     )
     assert all(c.bar == 0 and c.size > 10 for c in small.columns)
     assert all(c.bar > 0 for c in large.columns)
     assert sum(c.n for c in large.columns) < 4000
     assert (small.density, large.density) == ("roomy", "crowded")
-    assert small.stroke >= large.stroke == 1
+    assert small.path_width >= large.path_width == 1
 
 
 def test_an_opened_layer_shows_every_filter() -> None:
     network = structure("resnet50")
-    layout = lay_out(network, 1100, 620, {"layer4.2.conv3"})
+    layout = compute_layout(network, 1100, 620, {"layer4.2.conv3"})
     column = layout.columns[[layer.name for layer in network.layers].index("layer4.2.conv3")]
     assert column.n == 2048
     assert column.bar == 0
@@ -71,8 +71,8 @@ def test_an_opened_layer_shows_every_filter() -> None:
 
 def test_node_bins_cover_the_flat_arrays() -> None:
     network = structure("resnet18")
-    layout = lay_out(network, 1100, 620)
-    offsets = np.cumsum([0] + [len(layer.ids) for layer in network.layers])
+    layout = compute_layout(network, 1100, 620)
+    offsets = np.cumsum([0] + [len(layer.filter_ids) for layer in network.layers])
     starts = layout.first_filters(offsets)
     assert starts[0] == 0
     assert np.all(np.diff(starts) >= 1)
@@ -81,10 +81,10 @@ def test_node_bins_cover_the_flat_arrays() -> None:
 
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_paths_are_few_and_run_from_left_to_right(net: str) -> None:
-    flow = lay_out(structure(net), 1100, 620).flow
-    assert 0 < len(flow.x) <= MAX_PATHS
-    assert np.all(flow.x1 > flow.x)
-    assert np.all(flow.last > flow.first)
+    paths = compute_layout(structure(net), 1100, 620).paths
+    assert 0 < len(paths.x) <= MAX_PATHS
+    assert np.all(paths.x1 > paths.x)
+    assert np.all(paths.last > paths.first)
 
 
 def test_without_edges_layers_form_a_chain() -> None:
@@ -138,29 +138,29 @@ def test_a_concatenation_shows_all_it_reads_and_a_sum_its_nearest() -> None:
 def test_paths_to_several_layers_are_shared_out() -> None:
     """All of them to each would make a blot of a network of parallel branches."""
     network = structure("inception")
-    layout = lay_out(network, 1100, 620)
-    drawn = np.bincount(layout.flow.first, minlength=1)[: layout.columns[0].n].sum()
+    layout = compute_layout(network, 1100, 620)
+    drawn = np.bincount(layout.paths.first, minlength=1)[: layout.columns[0].n].sum()
     assert drawn == layout.columns[0].n
-    of_stem = layout.flow.first < layout.columns[0].n
-    for branch in np.flatnonzero(np.array(layout.rank) == 1):
+    of_stem = layout.paths.first < layout.columns[0].n
+    for branch in np.flatnonzero(np.array(layout.ranks) == 1):
         column = layout.columns[branch]
-        ends = layout.flow.y1[of_stem]
+        ends = layout.paths.y1[of_stem]
         assert np.any((ends >= column.top) & (ends <= column.bottom))
 
 
 def test_a_stage_opens_as_a_whole() -> None:
     network = structure("resnet18")
-    together = stage_of(network, "layer2.0.conv1")
+    together = stage_layers(network, "layer2.0.conv1")
     assert together == [layer.name for layer in network.layers if layer.name.startswith("layer2.")]
-    assert stage_of(network, "conv1") == ["conv1"]
-    assert stage_of(structure("digits"), "conv2") == ["conv2"]
-    layout = lay_out(
-        structure("resnet50"), 1100, 620, stage_of(structure("resnet50"), "layer3.0.conv1")
+    assert stage_layers(network, "conv1") == ["conv1"]
+    assert stage_layers(structure("digits"), "conv2") == ["conv2"]
+    layout = compute_layout(
+        structure("resnet50"), 1100, 620, stage_layers(structure("resnet50"), "layer3.0.conv1")
     )
     for column, layer in zip(layout.columns, structure("resnet50").layers, strict=True):
         assert column.left >= -1
         assert column.right <= 1101
-        assert (column.n == len(layer.ids)) or not layer.name.startswith("layer3")
+        assert (column.n == len(layer.filter_ids)) or not layer.name.startswith("layer3")
 
 
 def test_stages_are_read_off_the_module_paths() -> None:
@@ -230,7 +230,7 @@ def test_titles_of_stages_are_shortened_alike() -> None:
     names = [f"trunk_output.{part}.{i}" for part, n in parts.items() for i in range(n)]
     layers = structure("digits").layers
     chain = Structure("r", 0, 0, "m", [replace(layers[0], name=n) for n in ["stem", *names]])
-    layout = lay_out(chain, 900, 500)
+    layout = compute_layout(chain, 900, 500)
     assert [box.name for box in layout.stages] == ["stem", *parts]
     assert [box.path for box in layout.stages][1:] == [f"trunk_output.{part}" for part in parts]
 
@@ -239,7 +239,7 @@ def test_frames_do_not_reach_into_columns_of_no_stage() -> None:
     names = ["down.0", "down.1", "up.0", "merge.0", "up.1", "merge.1", "head"]
     layers = structure("digits").layers
     chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
-    layout = lay_out(chain, 700, 400)
+    layout = compute_layout(chain, 700, 400)
     assert [box.name for box in layout.stages] == ["down", "head"]
     for box in layout.stages:
         for column, name in zip(layout.columns, names, strict=True):
@@ -252,24 +252,26 @@ def test_layers_that_end_alike_are_told_apart() -> None:
     names = ["features.0.0", *(f"features.{k}.{i}.block.0" for k in range(1, 7) for i in range(3))]
     layers = structure("digits").layers
     chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
-    layout = lay_out(chain, 1000, 500)
+    layout = compute_layout(chain, 1000, 500)
     assert layout.density == "normal"
     assert layout.labels == ["0", *["0", "1", "2"] * 6]
 
 
 def test_a_few_filters_have_a_path_to_each_branch() -> None:
     """A path for three of them began at the second, also when the first was selected."""
-    layers = [replace(layer, ids=list(range(16))) for layer in structure("alexnet").layers[:5]]
+    layers = [
+        replace(layer, filter_ids=list(range(16))) for layer in structure("alexnet").layers[:5]
+    ]
     edges = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4)]
-    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
-    assert np.all(layout.flow.last - layout.flow.first == 1)
-    assert len(layout.flow.x) == 16 * 6
+    layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    assert np.all(layout.paths.last - layout.paths.first == 1)
+    assert len(layout.paths.x) == 16 * 6
 
 
 def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> None:
     layers = structure("alexnet").layers[:5]
     edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
-    layout = lay_out(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
+    layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
     assert layout.arcs == [(0, 3), (0, 4)]
     assert {len(column) for column in arc_columns(layout).values()} == {1}
 
@@ -281,9 +283,11 @@ def test_arcs_that_span_others_hang_below_them() -> None:
     network = structure("digits")
     layers = [replace(network.layers[0], name=f"c{i}") for i in range(7)]
     chain = [(i, i + 1) for i in range(6)]
-    flat = lay_out(Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 2), (4, 6)]), 900, 500)
+    flat = compute_layout(
+        Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 2), (4, 6)]), 900, 500
+    )
     nested = Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 6), (1, 5), (2, 4)])
-    layout = lay_out(nested, 900, 500)
+    layout = compute_layout(nested, 900, 500)
     deepest = arc_columns(layout)["cy"]
     assert np.all(np.diff(deepest) < -5)
     assert layout.bottom > flat.bottom
@@ -293,19 +297,19 @@ def test_arcs_that_span_others_hang_below_them() -> None:
 def test_a_network_of_one_filter() -> None:
     layer = structure("digits").layers[0]
     one = Structure("r", 0, 0, "m", [type(layer)("c", "Conv2d", 3, 1, (3, 3), (1, 1), 1, [0])])
-    layout = lay_out(one, 800, 400)
+    layout = compute_layout(one, 800, 400)
     assert layout.columns[0].n == 1
-    assert len(layout.flow.x) == 0
-    assert lay_out(Structure("r", 0, 0, "m", []), 800, 400).columns == []
+    assert len(layout.paths.x) == 0
+    assert compute_layout(Structure("r", 0, 0, "m", []), 800, 400).columns == []
 
 
 @pytest.mark.parametrize("width", [500, 820, 1100, 1400])
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_what_is_written_above_columns_does_not_lie_over_the_next(net: str, width: int) -> None:
-    layout = lay_out(structure(net), width, 600)
+    layout = compute_layout(structure(net), width, 600)
     if layout.density != "normal":
         return
-    room = width / (max(layout.rank) + 1)
+    room = width / (max(layout.ranks) + 1)
     assert room >= 36  # two buttons
     for label in layout.labels:
         assert len(label) * 5 <= room or "." not in label
@@ -313,16 +317,16 @@ def test_what_is_written_above_columns_does_not_lie_over_the_next(net: str, widt
 
 def test_a_dense_net_is_told_from_its_last_parts_where_there_is_little_room() -> None:
     network = structure("densenet")
-    labels = lay_out(network, 1117, 600).labels
+    labels = compute_layout(network, 1117, 600).labels
     name = "features.denseblock1.denselayer1.conv1"
     assert labels[[layer.name for layer in network.layers].index(name)] == "conv1"
-    assert lay_out(network, 880, 480).density == "crowded"
+    assert compute_layout(network, 880, 480).density == "crowded"
 
 
 def test_branches_that_feed_branches_are_no_blot() -> None:
     """Every filter's path to each of four branches of the next module crossed all others."""
-    layout = lay_out(structure("inception"), 1100, 620)
+    layout = compute_layout(structure("inception"), 1100, 620)
     n_filters = sum(column.n for column in layout.columns)
-    assert len(layout.flow.x) < 0.8 * n_filters
-    feeding = {int(node) for node in layout.flow.first}
+    assert len(layout.paths.x) < 0.8 * n_filters
+    feeding = {int(node) for node in layout.paths.first}
     assert len(feeding) > 0.2 * n_filters

@@ -4,7 +4,12 @@ import math
 
 import pytest
 
-from viewer.rendering.formatting import part, percent, sampling, short
+from viewer.rendering.formatting import (
+    format_relative_change,
+    format_sampling_interval,
+    format_share,
+    format_si,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +24,7 @@ from viewer.rendering.formatting import part, percent, sampling, short
     ],
 )
 def test_sampling(every: int, text: str) -> None:
-    assert sampling(every) == text
+    assert format_sampling_interval(every) == text
 
 
 @pytest.mark.parametrize(
@@ -27,7 +32,7 @@ def test_sampling(every: int, text: str) -> None:
     [(0, "0"), (999, "999"), (1234, "1.23 k"), (1_819_066_368, "1.82 G"), (4.1e12, "4.10 T")],
 )
 def test_large_numbers_are_short(number: float, words: str) -> None:
-    assert short(number).replace("\u202f", " ") == words
+    assert format_si(number).replace("\u202f", " ") == words
 
 
 @pytest.mark.parametrize(
@@ -35,9 +40,9 @@ def test_large_numbers_are_short(number: float, words: str) -> None:
     [(0.0, "±0 %"), (-0.0321, "−3.2 %"), (0.0004, "+0.040 %"), (-0.5, "−50 %"), (3.0, "+300 %")],
 )
 def test_changes_have_two_digits_and_a_sign(change: float, words: str) -> None:
-    assert percent(change).replace("\u202f", " ") == words
+    assert format_relative_change(change).replace("\u202f", " ") == words
 
 
 def test_a_share_has_no_sign() -> None:
-    assert part(0.037).replace("\u202f", " ") == "3.7 %"
-    assert part(math.inf) == "more than can be told"
+    assert format_share(0.037).replace("\u202f", " ") == "3.7 %"
+    assert format_share(math.inf) == "more than can be told"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from viewer.runs.history import History, means_of_runs
+from viewer.runs.history import History, mean_per_segment
 
 
 def test_it_holds_every_row_until_it_is_full() -> None:
@@ -53,7 +53,7 @@ def test_columns_follow_an_edit() -> None:
 def test_a_layers_mean_is_of_the_filters_that_have_a_value(missing: int) -> None:
     values = np.random.default_rng(0).random((2, 12)).astype(np.float32)
     values[1, :missing] = np.nan
-    found = means_of_runs(values, np.array([0, 8, 12]))
+    found = mean_per_segment(values, np.array([0, 8, 12]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of parts without any value
         expected = [[np.nanmean(part) for part in (row[:8], row[8:])] for row in values]

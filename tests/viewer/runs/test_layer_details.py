@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from typing import Any
 
@@ -9,10 +10,10 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import LayerDetail, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
-from tests.viewer.conftest import DirectHub
-from viewer.embedding.projection import Projection, ProjectionJob, lay_out, relative_change
+from tests.viewer.conftest import InProcessFollower
+from viewer.embedding.projection import Projection, ProjectionJob, project, relative_change
 from viewer.embedding.worker import Failure
-from viewer.runs import layer_details as opened
+from viewer.runs import layer_projections
 from viewer.runs.layer_details import VIEWS, LayerDetails
 
 
@@ -33,28 +34,28 @@ class Immediate:
     def is_busy(self, key: Hashable) -> bool:
         return key in self.jobs
 
-    def forget(self, key: Hashable) -> None:
+    def cancel(self, key: Hashable) -> None:
         self.jobs.pop(key, None)
 
     def poll(self) -> list[tuple[Hashable, Projection | Failure]]:
         jobs, self.jobs = self.jobs, {}
         self.done += jobs
-        return [(k, Failure("too long") if self.fail else lay_out(j)) for k, j in jobs.items()]
+        return [(k, Failure("too long") if self.fail else project(j)) for k, j in jobs.items()]
 
     def close(self) -> None:
         self.closed = True
 
 
 class World:
-    """A hub, what is opened of it, and a clock that stands still until it is moved."""
+    """A follower, what is opened of it, and a clock that stands still until it is moved."""
 
-    def __init__(self, hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.hub = hub
+    def __init__(self, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.follower = follower
         self.worker = Immediate()
         self.layers = LayerDetails(lambda: self.worker)  # type: ignore[arg-type, return-value]
         self.asked: list[InspectLayer] = []
         self.now = 1000.0
-        monkeypatch.setattr(opened.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def ask(self, watch: InspectLayer) -> str:
         self.asked.append(watch)
@@ -62,10 +63,10 @@ class World:
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += seconds
-        self.layers.tick(self.hub.state, self.ask)
+        self.layers.tick(self.follower.state, self.ask)
 
     def detail(self, layer: str = "conv2", image: int | None = None) -> LayerDetail:
-        training = self.hub.training
+        training = self.follower.training
         at = [conv.name for conv in training.convs].index(layer)
         return training.details.detail(
             training.run, training.version, training.step, layer, training.ids[at], 3,
@@ -73,13 +74,13 @@ class World:
         )  # fmt: skip
 
     def send(self, detail: Any) -> None:
-        assert self.hub.state is not None
-        self.layers.take(detail, self.hub.state)
+        assert self.follower.state is not None
+        self.layers.receive(detail, self.follower.state)
 
 
 @pytest.fixture
-def world(hub: DirectHub, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(hub, monkeypatch)
+def world(follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(follower, monkeypatch)
 
 
 def test_nothing_is_asked_for_while_nothing_is_shown(world: World) -> None:
@@ -91,7 +92,7 @@ def test_nothing_is_asked_for_while_nothing_is_shown(world: World) -> None:
 
 def test_a_shown_layer_is_asked_for_every_two_seconds(world: World) -> None:
     for _ in range(80):
-        world.layers.show("conv2", "tsne")
+        world.layers.mark_visible("conv2", "tsne")
         world.tick(0.1)
 
     assert {watch.layer for watch in world.asked} == {"conv2"}
@@ -99,7 +100,7 @@ def test_a_shown_layer_is_asked_for_every_two_seconds(world: World) -> None:
 
 
 def test_asking_ends_when_nobody_shows_the_layer_any_more(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     for _ in range(100):
         world.tick(0.1)
 
@@ -108,25 +109,25 @@ def test_asking_ends_when_nobody_shows_the_layer_any_more(world: World) -> None:
 
 def test_all_views_are_laid_out_once_per_detail(world: World) -> None:
     for _ in range(3):  # three tabs
-        world.layers.show("conv2", "tsne")
+        world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
     world.tick()
 
     assert sorted(str(key[1]) for key in world.worker.done) == sorted(VIEWS)  # type: ignore[index]
     for view in VIEWS:
-        layout = world.layers.layout("conv2", view, "tsne")
+        layout = world.layers.projections.get("conv2", view, "tsne")
         assert layout is not None
         assert len(layout.ids) == 16
 
 
 def test_only_methods_that_are_shown_are_computed(world: World) -> None:
-    world.layers.show("conv2", "tsne")
-    world.layers.show("conv2", "pca")
+    world.layers.mark_visible("conv2", "tsne")
+    world.layers.mark_visible("conv2", "pca")
     world.send(world.detail())
     world.tick(0.1)
     world.now += 10
-    world.layers.show("conv2", "pca")
+    world.layers.mark_visible("conv2", "pca")
     world.worker.done.clear()
     world.send(world.detail())
     world.tick(0.1)
@@ -135,10 +136,10 @@ def test_only_methods_that_are_shown_are_computed(world: World) -> None:
 
 
 def test_the_next_layout_begins_from_the_last(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
-    first = world.layers.layout("conv2", "coefficients", "tsne")
+    first = world.layers.projections.get("conv2", "coefficients", "tsne")
     world.send(world.detail())
     world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
 
@@ -146,28 +147,28 @@ def test_the_next_layout_begins_from_the_last(world: World) -> None:
 
     assert job.last is first
     assert job.change < 0.2
-    assert not job.anew
+    assert not job.from_scratch
 
 
 def test_laid_out_anew_on_demand(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
-    world.layers.lay_out_anew("conv2", "tsne")
+    world.layers.projections.recompute("conv2", "tsne")
     world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
 
-    assert all(job.anew for job in world.worker.jobs.values())
+    assert all(job.from_scratch for job in world.worker.jobs.values())
     assert len(world.worker.jobs) == 4
 
 
 def test_each_layout_anew_begins_from_elsewhere(world: World) -> None:
     """Of a layer that had not changed, a person saw the same picture again."""
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
     seeds = []
     for _ in range(2):
-        world.layers.lay_out_anew("conv2", "tsne")
+        world.layers.projections.recompute("conv2", "tsne")
         world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
         seeds.append(world.worker.jobs["conv2", "coefficients", "tsne"].seed)
         world.tick()
@@ -175,74 +176,74 @@ def test_each_layout_anew_begins_from_elsewhere(world: World) -> None:
 
 
 def test_another_image_is_asked_for_at_once(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.tick()
-    world.layers.choose_image("conv2", 3)
+    world.layers.select_image("conv2", 3)
     world.tick(0.01)
 
-    assert [watch.image for watch in world.asked] == [None, 3]
+    assert [watch.image_index for watch in world.asked] == [None, 3]
 
 
 def test_a_layer_removed_while_it_is_open_is_forgotten(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
-    structure = world.hub.state.structure  # type: ignore[union-attr]
+    structure = world.follower.state.structure  # type: ignore[union-attr]
     assert structure is not None
     layers = [layer for layer in structure.layers if layer.name != "conv2"]
-    world.hub.state.take(replace(structure, layers=layers, version=structure.version + 1))  # type: ignore[union-attr]
+    world.follower.state.receive(replace(structure, layers=layers, version=structure.version + 1))  # type: ignore[union-attr]
     late = world.detail()
     world.tick()
     world.send(late)  # was on its way
     world.tick()
 
-    assert world.layers.layout("conv2", "coefficients", "tsne") is None
+    assert world.layers.projections.get("conv2", "coefficients", "tsne") is None
     assert world.layers._layers == {}
 
 
 def test_details_of_an_older_network_are_not_taken(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     old = world.detail()
-    world.hub.request(RemoveFilters("conv2", [0, 1]), "", 0)
-    world.hub.deliver()
+    world.follower.request(RemoveFilters("conv2", [0, 1]), "", 0)
+    world.follower.deliver()
     world.send(old)
 
-    assert world.layers.show("conv2", "tsne").detail is None
+    assert world.layers.mark_visible("conv2", "tsne").detail is None
 
 
 @pytest.mark.parametrize("rows", [0, 3, 17])
 def test_details_with_too_few_or_too_many_rows_are_not_taken(world: World, rows: int) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     detail = world.detail()
     view = replace(detail.gradients, features=np.zeros((rows, 64), np.float16))
     world.send(replace(detail, gradients=view))
 
-    taken = world.layers.show("conv2", "tsne").detail is not None
+    taken = world.layers.mark_visible("conv2", "tsne").detail is not None
     assert taken == (rows == 0)
 
 
 def test_why_the_training_sends_nothing_is_told(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.tick()
     world.send(Refused("w1", "conv2 runs inside a compiled region", 0))
 
-    assert "compiled" in world.layers.show("conv2", "tsne").refused
+    assert "compiled" in world.layers.mark_visible("conv2", "tsne").refused
 
 
 def test_the_chosen_slices_are_asked_for_at_once_and_by_all_tabs(world: World) -> None:
-    world.layers.show("conv2", "tsne")
-    world.layers.choose_slices("conv2", "mean")
-    world.layers.choose_slices("elsewhere", "mean")  # nobody has it open
+    world.layers.mark_visible("conv2", "tsne")
+    world.layers.select_slices("conv2", "mean")
+    world.layers.select_slices("elsewhere", "mean")  # nobody has it open
     world.tick(0.01)
     world.tick(0.1)
     world.tick(2.5)
 
-    assert [watch.slices for watch in world.asked] == ["mean", "mean"]
-    assert world.layers.show("conv2", "pca").slices == "mean"
+    assert [watch.kernel_slice for watch in world.asked] == ["mean", "mean"]
+    assert world.layers.mark_visible("conv2", "pca").slices == "mean"
 
 
 def test_near_duplicates_are_sought_among_the_coefficients_only(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     detail = world.detail()
     features = detail.coefficients.features.copy()
     features[[4, 9, 11]] = features[2] * 0.5
@@ -250,50 +251,52 @@ def test_near_duplicates_are_sought_among_the_coefficients_only(world: World) ->
     world.send(replace(detail, coefficients=view, gradients=view))
     world.tick()
 
-    alike = {name: world.layers.layout("conv2", name, "tsne").alike for name in VIEWS}  # type: ignore[union-attr]
+    alike = {
+        name: world.layers.projections.get("conv2", name, "tsne").duplicate_group for name in VIEWS
+    }  # type: ignore[union-attr]
     assert set(np.flatnonzero(alike["coefficients"] == 0)) == {2, 4, 9, 11}
     assert (alike["gradients"] == -1).all()
 
 
 def test_a_failed_layout_leaves_the_last_one_in_sight_and_is_told(world: World) -> None:
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
-    before = world.layers.layout("conv2", "coefficients", "tsne")
+    before = world.layers.projections.get("conv2", "coefficients", "tsne")
     world.worker.fail = True
     world.send(world.detail())
     world.tick(0.1)
 
-    assert world.layers.layout("conv2", "coefficients", "tsne") is before
-    assert world.layers.failure("conv2", "coefficients", "tsne") == "too long"
+    assert world.layers.projections.get("conv2", "coefficients", "tsne") is before
+    assert world.layers.projections.failure("conv2", "coefficients", "tsne") == "too long"
 
     world.worker.fail = False
-    world.now += opened.RETRY_SECONDS
-    world.layers.show("conv2", "tsne")
+    world.now += layer_projections.RETRY_SECONDS
+    world.layers.mark_visible("conv2", "tsne")
     world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
-    assert all(job.anew for job in world.worker.jobs.values())
+    assert all(job.from_scratch for job in world.worker.jobs.values())
     world.tick()
-    assert world.layers.layout("conv2", "coefficients", "tsne") is not before
-    assert world.layers.failure("conv2", "coefficients", "tsne") == ""
+    assert world.layers.projections.get("conv2", "coefficients", "tsne") is not before
+    assert world.layers.projections.failure("conv2", "coefficients", "tsne") == ""
 
 
 def test_a_failed_layout_is_tried_again_later_and_from_nothing(world: World) -> None:
     world.worker.fail = True
-    world.layers.show("conv2", "tsne")
+    world.layers.mark_visible("conv2", "tsne")
     world.send(world.detail())
     world.tick()
-    assert world.layers.layout("conv2", "coefficients", "tsne") is None
+    assert world.layers.projections.get("conv2", "coefficients", "tsne") is None
     world.worker.fail = False
     world.worker.done.clear()
     world.send(world.detail())
     world.tick(1)
     assert world.worker.done == []
 
-    world.now += opened.RETRY_SECONDS
-    world.layers.show("conv2", "tsne")
+    world.now += layer_projections.RETRY_SECONDS
+    world.layers.mark_visible("conv2", "tsne")
     world.tick()
 
-    assert world.layers.layout("conv2", "coefficients", "tsne") is not None
+    assert world.layers.projections.get("conv2", "coefficients", "tsne") is not None
 
 
 def test_closing_ends_the_worker(world: World) -> None:
@@ -309,7 +312,7 @@ def test_the_views_of_fleeting_things_do_not_rearrange_themselves_with_every_bat
     """Gradients of another batch are others: their layout jumped at every refresh."""
     details = [replace(world.detail(), step=step) for step in range(40)]
     for detail in details:
-        world.layers.show("conv2", "tsne")
+        world.layers.mark_visible("conv2", "tsne")
         world.send(detail)
         world.tick(0.1)
 
@@ -319,8 +322,8 @@ def test_the_views_of_fleeting_things_do_not_rearrange_themselves_with_every_bat
 
 
 def test_maps_of_a_chosen_image_are_compared_as_they_are(world: World) -> None:
-    world.layers.show("conv2", "tsne")
-    known = world.layers.known("conv2")
+    world.layers.mark_visible("conv2", "tsne")
+    known = world.layers.get("conv2")
     assert known is not None
     for image in (None, None, 1, 1):
         detail = world.detail(image=image)
@@ -330,15 +333,15 @@ def test_maps_of_a_chosen_image_are_compared_as_they_are(world: World) -> None:
 
 
 def test_details_of_a_paused_run_are_not_averaged_again_and_again(world: World) -> None:
-    world.layers.show("conv2", "tsne")
-    known = world.layers.known("conv2")
+    world.layers.mark_visible("conv2", "tsne")
+    known = world.layers.get("conv2")
     assert known is not None
     first, second = (replace(world.detail(), step=step) for step in (1, 2))
     world.send(first)
     world.send(second)
     before = known.features["gradients"].copy()
-    world.send(replace(second, slices="mean"))
+    world.send(replace(second, kernel_slice="mean"))
 
     assert np.array_equal(known.features["gradients"], before)
     assert known.detail is not None
-    assert known.detail.slices == "mean"
+    assert known.detail.kernel_slice == "mean"

@@ -1,4 +1,4 @@
-"""The hub reads as soon as something arrives: by real sockets, in a real event loop."""
+"""The follower reads as soon as something arrives: by real sockets, in a real event loop."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Counted(RunFollower):
 
     reads = 0
 
-    def read(self) -> None:
+    def receive(self) -> None:
         self.reads += 1
-        super().read()
+        super().receive()
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _attached(runs: RunRegistry) -> Counted:
-    """The hub of the run, once it has numbers."""
+    """The follower of the run, once it has numbers."""
     deadline = time.monotonic() + 20.0
     while True:
-        for hub in runs.hubs():
-            if hub.state is not None and hub.state.numbers > 0:
-                assert isinstance(hub, Counted)
-                return hub
+        for follower in runs.followers():
+            if follower.state is not None and follower.state.values_revision > 0:
+                assert isinstance(follower, Counted)
+                return follower
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
@@ -54,15 +54,15 @@ def test_every_snapshot_is_read_when_it_comes_and_not_by_looking_often(runtime: 
     async def follow() -> tuple[int, int]:
         runs = RunRegistry()
         reading = SocketReader(runs)
-        hub = await _attached(runs)
+        follower = await _attached(runs)
         reading._ticks.stop()
-        assert hub.state is not None
-        before, reads = hub.state.numbers, hub.reads
+        assert follower.state is not None
+        before, reads = follower.state.values_revision, follower.reads
         deadline = time.monotonic() + 20.0
-        while hub.state.numbers < before + 20:
+        while follower.state.values_revision < before + 20:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
-        seen = hub.state.numbers - before, hub.reads - reads
+        seen = follower.state.values_revision - before, follower.reads - reads
         reading.close()
         runs.close()
         return seen
@@ -78,12 +78,12 @@ def test_what_is_closed_is_waited_on_no_more(runtime: Path) -> None:
     async def follow() -> None:
         runs = RunRegistry()
         reading = SocketReader(runs)
-        hub = await _attached(runs)
-        hub.close()
-        reads = hub.reads
+        follower = await _attached(runs)
+        follower.close()
+        reads = follower.reads
         reading._ticks.stop()
         await asyncio.sleep(0.2)
-        assert hub.reads == reads
+        assert follower.reads == reads
         reading.close()
         runs.close()
 

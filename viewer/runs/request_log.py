@@ -1,0 +1,132 @@
+"""Requests sent to the training, the replies to them, and where edits changed the network."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+
+from msgspec import Struct
+
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    Planned,
+    PlanSummary,
+    Refused,
+    Reply,
+    Structure,
+)
+
+__all__ = ["EditMark", "RequestLog", "RequestRecord"]
+
+MAX_RECORDS = 64
+MAX_PLANS = 256
+MAX_MARKS = 256
+
+
+class EditMark(Struct, frozen=True):
+    """A step at which the network changed, shown on the time axes."""
+
+    step: int
+    version: int
+    title: str = ""  # the edit; "" if it was not requested by this viewer
+
+
+class RequestRecord(Struct):
+    """A request and its outcome.
+
+    Attributes:
+        sent: Unix time.
+        state: ``sent``, ``applied``, ``done`` or ``refused``.
+        step: at which the edit was applied.
+        version: of the structure that the edit resulted in.
+        layers: whose width the edit changed.
+        text: the new widths, or the reason for the refusal.
+        plan: of an applied edit.
+        output_change: relative change of the model's output on the batch before the edit.
+    """
+
+    id: str
+    title: str
+    sent: float
+    state: str = "sent"
+    step: int = 0
+    version: int = 0
+    layers: list[str] = []
+    text: str = ""
+    plan: PlanSummary | None = None
+    output_change: float | None = None
+
+
+class RequestLog:
+    """The most recent requests, previewed plans and edits of one run.
+
+    Attributes:
+        records: requests by id, oldest first.
+        plans: replies to previews by request id, oldest first.
+        edit_marks: changes of the network since the viewer attached.
+        revision: incremented with every change.
+    """
+
+    def __init__(self) -> None:
+        self.records: OrderedDict[str, RequestRecord] = OrderedDict()
+        self.plans: OrderedDict[str, Planned | Refused] = OrderedDict()
+        self.edit_marks: deque[EditMark] = deque(maxlen=MAX_MARKS)
+        self.revision = 0
+
+    def add(self, request_id: str, title: str) -> None:
+        """Add a request that was sent. Its reply completes the record."""
+        self.records[request_id] = RequestRecord(request_id, title, time.time())
+        while len(self.records) > MAX_RECORDS:
+            self.records.popitem(last=False)
+        self.revision += 1
+
+    def receive(self, reply: Reply, structure: Structure | None) -> None:
+        """Complete the request's record, or store the plan of a preview.
+
+        Args:
+            structure: the current one, which may already include the edit.
+        """
+        self.revision += 1
+        record = self.records.get(reply.id)
+        if record is None:
+            if isinstance(reply, Planned | Refused):
+                self.plans[reply.id] = reply
+                while len(self.plans) > MAX_PLANS:
+                    self.plans.popitem(last=False)
+        elif isinstance(reply, Applied):
+            record.state, record.step = "applied", reply.step
+            record.version, record.title = reply.version, reply.plan.title or record.title
+            record.plan, record.output_change = reply.plan, reply.output_change
+            record.layers = list(dict.fromkeys(part.layer for part in reply.plan.filter_changes))
+            self._set_mark_title(record)
+            if structure is not None:
+                self._set_width_texts(structure)
+        elif isinstance(reply, Done):
+            record.state, record.text = "done", reply.detail
+        elif isinstance(reply, Refused):
+            record.state, record.text = "refused", reply.reason
+
+    def mark_edit(self, structure: Structure) -> None:
+        """Add a mark for an edit that resulted in this structure."""
+        titles = {r.version: r.title for r in self.records.values() if r.state == "applied"}
+        title = titles.get(structure.version, "")
+        self.edit_marks.append(EditMark(structure.step, structure.version, title))
+        self._set_width_texts(structure)
+
+    def _set_mark_title(self, record: RequestRecord) -> None:
+        """Title the mark of a record's edit, for a reply that arrives after the structure."""
+        for i, mark in enumerate(self.edit_marks):
+            if mark.version == record.version:
+                self.edit_marks[i] = EditMark(mark.step, mark.version, record.title)
+
+    def _set_width_texts(self, structure: Structure) -> None:
+        """Describe the new widths in the records of applied edits."""
+        widths = {layer.name: len(layer.filter_ids) for layer in structure.layers}
+        for record in self.records.values():
+            is_in_structure = record.state == "applied" and record.version <= structure.version
+            if is_in_structure and not record.text:
+                record.text = ", ".join(
+                    f"{name}: {widths[name]} filters" for name in record.layers if name in widths
+                )
+                self.revision += 1
