@@ -24,7 +24,9 @@ class ControlsPanel(HtmlPanel):
         return {
             "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
-            "groups": [] if status is None else [_group(group) for group in status.parameter_groups],
+            "groups": []
+            if status is None
+            else [_group(group) for group in status.parameter_groups],
         }
 
 

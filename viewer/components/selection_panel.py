@@ -83,7 +83,9 @@ def _statistics_note(layer: Layer) -> str:
     if not layer.observed:
         return "No statistics: this layer runs inside a compiled region."
     output = (
-        f"{layer.activation_source}'s output" if layer.activation_source else "absolute output of the conv"
+        f"{layer.activation_source}'s output"
+        if layer.activation_source
+        else "absolute output of the conv"
     )
     return (
         f"Σ activation: sum of {output} over the pixels, mean over the batch. "

@@ -43,8 +43,8 @@ def choice(runs: RunRegistry) -> RunSelection:
 
 
 def tick(choice: RunSelection) -> RunFollower:
-    assert choice.runs is not None
-    choice.runs.tick()
+    assert choice.registry is not None
+    choice.registry.tick()
     choice.update()
     return choice.follower
 
@@ -74,7 +74,7 @@ def test_it_waits_attaches_and_tells_the_end(choice: RunSelection, runtime: Path
     assert state is not None
     assert state.n_filters == 40  # the last picture stays
     assert "finished at batch" in choice.follower.health().text
-    assert [one.run for one in choice.known()] == [choice.follower.run_id]
+    assert [one.run for one in choice.available_runs()] == [choice.follower.run_id]
 
 
 def test_a_run_that_fails(choice: RunSelection, runtime: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_killed_run_stays_and_the_next_one_is_offered(
         assert offered.model == "AlexNet"
         late = RunSelection(runs.placeholder, runs)  # a page that is opened only now
         until_numbers(late, 1152)
-        choice.follow(offered.run)
+        choice.select(offered.run)
         until_numbers(choice, 1152)
         assert choice.follower is late.follower
 
@@ -117,7 +117,7 @@ def test_two_runs_at_once_are_shown_side_by_side(
             wait_for(lambda: bool(tick(choice)) and len(runs.live) == 2, what="two runs")
             assert choice.follower.state is not None
             assert choice.follower.state.n_filters == 40  # a newer run does not steal the page
-            other = RunSelection(runs.placeholder, runs, wanted=runs.live[0].run)
+            other = RunSelection(runs.placeholder, runs, requested_run=runs.live[0].run)
             until_numbers(other, 1152)
             before = choice.follower.state.values_revision
             until_numbers(choice, 40)
@@ -125,7 +125,7 @@ def test_two_runs_at_once_are_shown_side_by_side(
                 lambda: tick(choice).state.values_revision > before + 3,  # type: ignore[union-attr]
                 what="numbers of both",
             )
-            again = RunSelection(runs.placeholder, runs, wanted=runs.live[0].run)
+            again = RunSelection(runs.placeholder, runs, requested_run=runs.live[0].run)
             again.update()
             assert again.follower is other.follower  # one for all tabs that show the run
 
@@ -139,7 +139,7 @@ def test_a_page_that_names_a_run_that_has_just_begun_shows_it(
             wait_for(lambda: len(connections.list_runs()) == 2, what="a second run")
             (begun,) = {one.run for one in connections.list_runs()} - {choice.follower.run_id}
             assert begun not in {one.run for one in runs.live}  # nobody has looked since
-            late = RunSelection(runs.placeholder, runs, wanted=begun)
+            late = RunSelection(runs.placeholder, runs, requested_run=begun)
             late.update()
             assert late.follower.run_id == begun
 
@@ -153,7 +153,7 @@ def test_a_run_that_nobody_looks_at_is_let_go(
         followed = choice.follower.run_id
         with training(runtime, "--net", "alexnet"):
             wait_for(lambda: bool(tick(choice)) and len(runs.live) == 2, what="two runs")
-            other = RunSelection(runs.placeholder, runs, wanted=runs.live[0].run)
+            other = RunSelection(runs.placeholder, runs, requested_run=runs.live[0].run)
             until_numbers(other, 1152)
             closed, held = other.follower.run_id, set()
 
@@ -168,10 +168,10 @@ def test_a_run_that_nobody_looks_at_is_let_go(
 
 
 def test_a_wanted_run_that_is_not_there_any_more(runs: RunRegistry, runtime: Path) -> None:
-    choice = RunSelection(runs.placeholder, runs, wanted="0123456789ab")
+    choice = RunSelection(runs.placeholder, runs, requested_run="0123456789ab")
     with training(runtime, "--net", "digits"):
         until_numbers(choice, 40)
-    choice.follow("nobody")
+    choice.select("nobody")
     assert choice.follower.state is not None
 
 

@@ -1,6 +1,7 @@
 /** The activation maps of the layer in rows, sorted by a statistic. */
 
 import {motionLevel} from "../shared/motion.js"
+import {config} from "../shared/page_config.js"
 import {filterSelection} from "./filter_selection.js"
 import {gridShape, rankFilters} from "./grid_layout.js"
 import {ThumbnailView} from "./thumbnail_view.js"
@@ -13,7 +14,7 @@ const MAX_CELL = 104 // px
 const BAR = 3 // px
 const MIN_SIDE_WITH_BAR = 16 // px
 // Images look the same in both themes, and so do the bars on them.
-const BAR_COLORS = {ground: "rgb(6 12 24 / 75%)", gradient: "#ffb347", activation: "#8ad0ff"}
+const BAR_COLORS = {ground: "rgb(6 12 24 / 75%)", gradient: config.palettes.dark.orange, activation: "#8ad0ff"}
 
 /** @typedef {"gradient" | "activation" | "index"} SortKey */
 

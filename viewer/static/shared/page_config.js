@@ -7,6 +7,7 @@
  * @property {string} dead
  * @property {string} frozen
  * @property {string} green
+ * @property {string} orange
  * @property {string} red
  * @property {string} selected
  * @property {string} selected_path
