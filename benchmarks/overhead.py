@@ -164,7 +164,7 @@ def measure_viewers(report: Report, rounds: int, options: Any) -> None:
 
 def _time_publishing(ours: Ours) -> list[float]:
     """Have every publish timed, in seconds."""
-    publisher = ours.session._station.publisher
+    publisher = ours.session.server.publisher
     publish, times = publisher.publish, []
 
     def timed(message: Any) -> None:

@@ -102,7 +102,9 @@ class _Socket:
             self._socket.curve_serverkey = server_key.encode()
         except zmq.ZMQError as error:
             self.close()
-            raise ConnectionFileError(f"{server_key!r} is not a CURVE key ({error}); copy the connection file again") from error
+            raise ConnectionFileError(
+                f"{server_key!r} is not a CURVE key ({error}); copy the connection file again"
+            ) from error
         self._socket.curve_publickey = keys.public.encode()
         self._socket.curve_secretkey = keys.secret.encode()
         # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
@@ -138,7 +140,7 @@ class Publisher(_Socket):
         self._bind(endpoint, keys)
 
     def has_subscribers(self) -> bool:
-        """Return whether there is a subscriber. One that hangs counts; one that was killed does not."""
+        """Return whether there is a subscriber: one that hangs counts, one that exited does not."""
         for _ in range(MAX_SUBSCRIPTIONS_PER_CALL):
             if not int(self._socket.get(EVENTS)) & POLLIN:
                 break
@@ -172,7 +174,7 @@ class RequestServer(_Socket):
         self._bind(endpoint, keys)
 
     def receive(self) -> Iterator[tuple[bytes, Request]]:
-        """Yield the requests that have arrived, as (client, request). Malformed ones are refused."""
+        """Yield (client, request) of all requests that have arrived; refuse malformed ones."""
         for _ in range(MAX_REQUESTS_PER_CALL):
             if not int(self._socket.get(EVENTS)) & POLLIN:  # cheaper than a failing recv
                 return
@@ -195,7 +197,9 @@ class RequestServer(_Socket):
         try:
             self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
         except zmq.Again:
-            log.warning("Dropped a %s reply: the viewer does not read its replies", type(reply).__name__)
+            log.warning(
+                "Dropped a %s reply: the viewer does not read its replies", type(reply).__name__
+            )
 
 
 class Subscriber(_Socket):

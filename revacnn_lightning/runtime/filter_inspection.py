@@ -122,7 +122,9 @@ class InspectionCollector:
     def _check(self, request: InspectFilter) -> None:
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
         if request.layer not in widths:
-            raise EditRefusedError(f"there is no convolution {request.layer} in the network (anymore)")
+            raise EditRefusedError(
+                f"there is no convolution {request.layer} in the network (anymore)"
+            )
         if not 0 <= request.filter < widths[request.layer]:
             raise EditRefusedError(
                 f"{request.layer} has no filter {request.filter}; it has the filters 0 to "

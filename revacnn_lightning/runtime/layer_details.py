@@ -70,7 +70,9 @@ class LayerDetailCollector:
             EditRefusedError: there is no such layer or image, or the model cannot be run on it.
         """
         if request.layer not in self._recorder.layers:
-            raise EditRefusedError(f"there is no convolution {request.layer} in the network (anymore)")
+            raise EditRefusedError(
+                f"there is no convolution {request.layer} in the network (anymore)"
+            )
         if not 0 < request.updates_per_second < float("inf"):
             raise EditRefusedError(
                 "updates_per_second must be a positive, finite number, not "

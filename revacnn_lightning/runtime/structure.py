@@ -72,7 +72,9 @@ def build_structure(
     )
 
 
-def _build_layer(name: str, conv: Any, recorder: Recorder, editor: Editor, edit_refusal: str) -> Layer:
+def _build_layer(
+    name: str, conv: Any, recorder: Recorder, editor: Editor, edit_refusal: str
+) -> Layer:
     return Layer(
         name=name,
         module_type=type(conv).__name__,

@@ -1,4 +1,4 @@
-"""Read and control a Lightning Trainer. This module uses its attributes but imports no Lightning."""
+"""Read and control a Lightning Trainer, without importing Lightning."""
 
 from __future__ import annotations
 
@@ -109,9 +109,7 @@ def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:
 def learning_rates(trainer: Any) -> list[float]:
     """Return the learning rate of every parameter group of all optimizers."""
     return [
-        float(group["lr"])
-        for optimizer in trainer.optimizers
-        for group in optimizer.param_groups
+        float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups
     ]
 
 
