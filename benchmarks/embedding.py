@@ -38,7 +38,7 @@ from viewer.embedding.projection import (
     project,
     relative_change,
 )
-from viewer.embedding.worker import EmbeddingWorker, Failure
+from viewer.embedding.worker import EmbeddingWorker, ProjectionFailure
 
 REFRESH_HZ = {64: 4.0, 128: 2.0, 512: 0.5, 2048: 0.05}  # what must be reached
 REFRESHES = {64: 25, 128: 25, 512: 12, 2048: 6}
@@ -140,11 +140,13 @@ def _refresh(
     """The four layouts, each begun from the last."""
     for view, rows in features.items():
         change = relative_change(before[view], rows) if before else 1.0
-        worker.submit(view, ProjectionJob(rows, np.arange(len(rows)), method, last.get(view), change))
+        worker.submit(
+            view, ProjectionJob(rows, np.arange(len(rows)), method, last.get(view), change)
+        )
     done: Layouts = {}
     while len(done) < len(features):
         for view, layout in worker.poll():
-            if isinstance(layout, Failure):
+            if isinstance(layout, ProjectionFailure):
                 raise RuntimeError(f"{view}: {layout.reason}")
             done[str(view)] = layout
         time.sleep(POLL_SECONDS)
@@ -182,7 +184,9 @@ def _part(features: np.ndarray, layout: Projection, method: Method) -> float:
 async def _loop_delay(features: Features, method: Method) -> float:
     """99th percentile (ms) of an event loop's delay while four layouts are made from nothing."""
     worker = EmbeddingWorker()
-    worker.submit("warm-up", ProjectionJob(next(iter(features.values()))[:64], np.arange(64), method))
+    worker.submit(
+        "warm-up", ProjectionJob(next(iter(features.values()))[:64], np.arange(64), method)
+    )
     while not worker.poll():
         await asyncio.sleep(POLL_SECONDS)
     for view, rows in features.items():

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 from revacnn_lightning.protocol.messages import FilterView, Layer, LayerDetail
 
-from ..embedding.placement import grid
+from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
 from ..rendering.findings import collect_findings
 from ..rendering.frame_codec import SpritePart
@@ -285,7 +285,7 @@ def _rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _places(layout: Projection | None, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where these filters stand, float32 (n, 2), and `DegenerateKind`; a grid before there is a layout."""
     if layout is None:
-        return grid(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
+        return grid_positions(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
     places = np.full((len(ids), 2), np.nan, np.float32)
     odd = np.full(len(ids), DegenerateKind.NONE, np.uint8)
     at = {int(name): row for row, name in enumerate(layout.ids)}

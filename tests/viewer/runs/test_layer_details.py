@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import LayerDetail, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.embedding.projection import Projection, ProjectionJob, project, relative_change
-from viewer.embedding.worker import Failure
+from viewer.embedding.worker import ProjectionFailure
 from viewer.runs import layer_projections
 from viewer.runs.layer_details import VIEWS, LayerDetails
 
@@ -37,10 +37,12 @@ class Immediate:
     def cancel(self, key: Hashable) -> None:
         self.jobs.pop(key, None)
 
-    def poll(self) -> list[tuple[Hashable, Projection | Failure]]:
+    def poll(self) -> list[tuple[Hashable, Projection | ProjectionFailure]]:
         jobs, self.jobs = self.jobs, {}
         self.done += jobs
-        return [(k, Failure("too long") if self.fail else project(j)) for k, j in jobs.items()]
+        return [
+            (k, ProjectionFailure("too long") if self.fail else project(j)) for k, j in jobs.items()
+        ]
 
     def close(self) -> None:
         self.closed = True
