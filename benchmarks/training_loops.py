@@ -34,7 +34,7 @@ import sys, time
 from revacnn_lightning import attach
 with attach(sys.argv[1], timeout=120) as run:
     print("reading", flush=True)
-    while not run.is_gone():
+    while not run.has_ended():
         run.poll()
         time.sleep(1 / 30)
 """

@@ -147,7 +147,7 @@ def _edit_for(run: Run, seconds: float, edits: int) -> None:
     began = time.monotonic()
     for i in range(edits):
         name = "layer2.0.conv1"
-        run.ask(AddFilters(name, 1) if i % 2 == 0 else RemoveFilters(name, [i % 60]))
+        run.apply(AddFilters(name, 1) if i % 2 == 0 else RemoveFilters(name, [i % 60]))
         while time.monotonic() - began < (i + 1) * seconds / max(1, edits):
             run.poll()
             time.sleep(0.2)

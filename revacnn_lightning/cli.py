@@ -228,7 +228,7 @@ def _runs(options: argparse.Namespace) -> int:
     if not runs:
         print(f"No training is running (looked in {runtime_dir()}).")
     for run in runs:
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
         print(f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}")
     return 0
 

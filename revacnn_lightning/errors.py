@@ -1,18 +1,18 @@
-"""Every error this package raises on purpose.
+"""All exceptions that this package raises on purpose.
 
 ::
 
     RevacnnError
-    ├── SteeringError               about changing the network
-    │   ├── Refused                 the request cannot be done; nothing was touched
-    │   │   └── StaleStructure      it was made for an older structure of the network
-    │   └── EditFailed              the edit was begun, failed its check, and was rolled back
-    ├── ProtocolError               a message that cannot be understood
-    │   └── ProtocolVersionError    the two sides speak different protocol versions
-    ├── ConnectionFileError         no run to attach to, or its connection file is unusable
-    └── RequestTimeout              the training did not answer in time
+    ├── SteeringError                 a request to change the network was not carried out
+    │   ├── EditRefusedError          the request cannot be carried out; nothing was changed
+    │   │   └── StaleStructureError   the request refers to an older structure of the network
+    │   └── EditFailedError           the edit failed its verification and was rolled back
+    ├── ProtocolError                 a message is malformed or cannot be sent
+    │   └── ProtocolVersionError      the two sides use different protocol versions
+    ├── ConnectionFileError           there is no run to attach to, or its file is unusable
+    └── RequestTimeoutError           the run did not reply in time
 
-Messages are sentences that say what was found and what to do about it.
+Every message says what was found and what to do about it.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ __all__ = [
 
 
 class RevacnnError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all exceptions of this package."""
 
 
 class SteeringError(RevacnnError):
-    """A request to change the network was not carried out; the network is as it was before."""
+    """A request to change the network was not carried out; the network is unchanged."""
 
 
 class EditRefusedError(SteeringError):
-    """The request cannot be carried out, for the reason given; nothing was touched."""
+    """The request cannot be carried out; nothing was changed."""
 
 
 class StaleStructureError(EditRefusedError):
-    """The request was made for an older structure of the network, so its indices may be wrong."""
+    """The request refers to an older structure of the network, so its indices may be wrong."""
 
 
 class EditFailedError(SteeringError):
-    """The edit did not pass its verifying forward and was rolled back."""
+    """The edit failed its verification and was rolled back."""
 
 
 class ProtocolError(RevacnnError):
-    """A message could not be understood."""
+    """A message is malformed or cannot be sent."""
 
 
 class ProtocolVersionError(ProtocolError):
-    """The training and the viewer speak different versions of the protocol."""
+    """The run and the viewer use different protocol versions."""
 
 
 class ConnectionFileError(RevacnnError):
-    """There is no run to attach to, or its connection file cannot be used."""
+    """There is no run to attach to, or its connection file is unusable."""
 
 
 class RequestTimeoutError(RevacnnError):
-    """The training did not answer a request in time."""
+    """The run did not reply in time."""

@@ -275,11 +275,11 @@ def test_every_training_batch_is_published_and_no_other():
     assert steps == list(range(steps[0], 40))
     assert len(steps) >= 37
     for snapshot in snapshots:
-        assert snapshot.batches == 40
+        assert snapshot.batches_per_epoch == 40
         assert snapshot.values.shape == (len(snapshot.statistics), 4 + 3)
         assert {"gradient", "activation"} <= set(snapshot.statistics)
         assert np.isfinite(snapshot.values[:2]).all()  # gradient and activation, always
-        assert snapshot.every[:2] == [1, 1]
+        assert snapshot.sampling_intervals[:2] == [1, 1]
         assert snapshot.loss is not None
         assert snapshot.learning_rates == [1e-3]
 
@@ -321,13 +321,13 @@ def test_the_structure_names_every_conv_and_follows_an_edit():
     fit(TwoConvs(), [revacnn, watcher, ask], count=20)
     before, *_, after = watcher.of(Structure)
     assert [layer.name for layer in before.layers] == ["conv1", "conv2"]
-    assert [layer.activation_of for layer in before.layers] == ["relu1", "relu2"]
-    assert before.layers[0].ids == [0, 1, 2, 3]
+    assert [layer.activation_source for layer in before.layers] == ["relu1", "relu2"]
+    assert before.layers[0].filter_ids == [0, 1, 2, 3]
     assert after.version > before.version
-    assert after.layers[0].ids == [0, 2, 3]
-    assert [layer.activation_of for layer in after.layers] == ["relu1", "relu2"]
+    assert after.layers[0].filter_ids == [0, 2, 3]
+    assert [layer.activation_source for layer in after.layers] == ["relu1", "relu2"]
     assert after.layers[1].in_channels == 3
-    assert after.parameters < before.parameters
+    assert after.parameter_count < before.parameter_count
     widths = {s.version: s.values.shape[1] for s in watcher.of(Snapshot)}
     assert widths[before.version] == 7
     assert widths[after.version] == 6
@@ -399,12 +399,12 @@ def test_nothing_is_gathered_before_somebody_listens_nor_afterwards(
             publisher = revacnn._session._station.publisher
             if batch_idx == 4:
                 connection = revacnn._session.connection
-                self.listener = Subscriber(connection.telemetry, connection.server_key)
-                wait_for(publisher.has_listeners)
+                self.listener = Subscriber(connection.telemetry_endpoint, connection.server_key)
+                wait_for(publisher.has_subscribers)
             if batch_idx == 8:
                 wait_for(lambda: self._heard() and told[-1] == 7)
                 self.listener.close()
-                wait_for(lambda: not publisher.has_listeners())
+                wait_for(lambda: not publisher.has_subscribers())
             if batch_idx == 9:
                 for layer in revacnn._session.recorder._layers:
                     assert layer.weights.grad is None  # would cost its memory

@@ -1,12 +1,12 @@
-"""Follow and steer a training from a notebook, a script, or the viewer.
+"""Monitor and steer a run from a notebook, a script or the viewer.
 
 ::
 
-    from revacnn_lightning import attach
+    from revacnn_lightning import RemoveFilters, attach
 
-    with attach() as run:                       # the newest training on this machine
+    with attach() as run:                         # the newest run on this machine
         print([layer.name for layer in run.structure.layers])
-        run.ask(RemoveFilters("conv2", [36]))   # waits for the next batch boundary
+        run.apply(RemoveFilters("conv2", [36]))   # returns after the next batch boundary
 """
 
 from __future__ import annotations
@@ -45,17 +45,25 @@ from revacnn_lightning.protocol.sockets import Requester, Subscriber
 __all__ = ["Run", "attach"]
 
 POLL_SECONDS = 0.01
-HELLO_SECONDS = 1.0  # at least this long between two greetings
+STATE_REQUEST_SECONDS = 1.0  # minimum time between two requests for the current state
+MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
 
 
 class Run:
-    """A training seen from outside. Nothing here waits, except `ask`, `plan` and `attach`.
+    """A training run, seen from another process.
+
+    `apply`, `plan`, `command` and `inspect` wait for the run; all other methods return immediately.
 
     Attributes:
-        structure: the network as last heard of; None until the training has answered.
-        status: what the training was last heard to do.
-        snapshot: the newest telemetry.
-        heard: time of the last message (`time.monotonic()`), of attaching before the first.
+        connection: the run's address and key.
+        structure: the last received structure of the network; None before the first one.
+        status: the last received status; None before the first one.
+        snapshot: the last received telemetry; None before the first one.
+        last_message_time: when the last message arrived (`time.monotonic()`); before the first
+            message, when this object was created.
+
+    Raises:
+        ConnectionFileError: the address or the key in ``connection`` is invalid.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -63,123 +71,128 @@ class Run:
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
-        self.heard = time.monotonic()
-        self._subscriber = Subscriber(connection.telemetry, connection.server_key)
+        self.last_message_time = time.monotonic()
+        self._subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
         try:
-            self._requester = Requester(connection.requests, connection.server_key)
+            self._requester = Requester(connection.request_endpoint, connection.server_key)
         except ConnectionFileError:
             self._subscriber.close()
             raise
-        self._put_aside: list[Message] = []  # telemetry that `ask` met while it waited
-        self._greet()
+        self._unread: list[Message] = []  # received while waiting for something else
+        self._request_state()
 
     def poll(self) -> list[Message]:
-        """All messages that have arrived since the last call, oldest first. Never waits."""
-        messages, self._put_aside = self._put_aside, []
+        """Return all messages that have arrived since the last call, oldest first."""
+        messages, self._unread = self._unread, []
         return messages + self._receive()
 
     def request(
         self, body: RequestBody, *, version: int | None = None, dry_run: bool = False
     ) -> str:
-        """Send a request and return its id at once; the reply comes out of `poll`.
+        """Send a request and return its id; `poll` returns the reply, which carries the same id.
 
         Args:
-            body: what is asked for.
-            version: the structure version its indices are valid for; None: whatever is current.
-            dry_run: only ask what would be done.
+            body: an edit or a command.
+            version: the structure version for which the indices in ``body`` are valid; None: the
+                current one, whichever that is.
+            dry_run: plan the edit without applying it.
+
+        Raises:
+            ProtocolError: the run is unreachable and too many requests are queued.
         """
         request = Request(id=uuid.uuid4().hex, body=body, version=version, dry_run=dry_run)
         self._requester.send(request)
         return request.id
 
-    def ask(self, edit: Edit, *, timeout: float = 60.0) -> Applied:
-        """Have the network changed, and wait until it is; then `structure` is the changed one.
+    def apply(self, edit: Edit, *, timeout: float = 60.0) -> Applied:
+        """Apply an edit, and wait until `structure` is the edited one.
 
         Args:
-            edit: what to do. Its filter indices are taken to mean the structure as last heard of.
-            timeout: seconds to wait; an edit is carried out between two training batches.
+            edit: its filter indices refer to the current `structure`.
+            timeout: seconds to wait. Edits are applied between two training batches.
 
         Raises:
-            Refused: the training refused, and says why.
-            RequestTimeout: no answer in time. The edit may still be carried out later.
+            EditRefusedError: the edit cannot be applied; the message says why.
+            RequestTimeoutError: no reply in time. The edit may still be applied later.
         """
         deadline = time.monotonic() + timeout
-        reply = self._await(self.request(edit, version=self._version()), timeout)
+        reply = self._wait_for_reply(self.request(edit, version=self._version()), timeout)
         assert isinstance(reply, Applied)
-        self._await_structure(reply.version, deadline)
+        self._wait_for_structure(reply.version, deadline)
         return reply
 
-    def command(self, command: Command, *, timeout: float = 60.0) -> str:
-        """Pause, resume, save a checkpoint, set a learning rate, ...; returns what was done.
+    def plan(self, edit: Edit, *, timeout: float = 60.0) -> PlanSummary:
+        """Return what `apply` would do, without doing it. Raises as `apply` does."""
+        request_id = self.request(edit, version=self._version(), dry_run=True)
+        reply = self._wait_for_reply(request_id, timeout)
+        assert isinstance(reply, Planned)
+        return reply.plan
 
-        Raises as `ask` does.
+    def command(self, command: Command, *, timeout: float = 60.0) -> str:
+        """Execute a command (pause, save a checkpoint, set a learning rate, ...).
+
+        Returns what was done, in words. Raises as `apply` does.
         """
-        reply = self._await(self.request(command), timeout)
+        reply = self._wait_for_reply(self.request(command), timeout)
         assert isinstance(reply, Done)
         return reply.detail
 
     def inspect(
-        self, layer: str, filter: int, *, image: int | None = None, timeout: float = 60.0
+        self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
     ) -> FilterInspection:
-        """What a filter looks for, as the training tells it next.
+        """Return what activates a filter: its top training images and an attribution.
 
-        The training images that excite it are gathered from now on, for about ten seconds: ask
-        again, and there are more of them.
+        The run collects top images for about ten seconds after each call, so a later call returns
+        more of them.
 
         Args:
-            layer: name of a conv.
-            filter: index of one of its filters in the structure as last heard of.
-            image: index into the validation data of the image in which it is told what excites
-                the filter; None: the first of the batch.
-            timeout: seconds to wait; a running training answers within a batch or two seconds.
+            layer: name of a convolution.
+            filter: index of one of its filters in the current `structure`.
+            image_index: index into the validation data of the image to attribute the filter's
+                response to; None: the first image of the batch.
+            timeout: seconds to wait. A running training replies within a batch or two seconds.
 
-        Raises as `ask` does.
+        Raises as `apply` does.
         """
         deadline = time.monotonic() + timeout
-        self._await(
-            self.request(InspectFilter(layer, filter, image), version=self._version()), timeout
-        )
+        body = InspectFilter(layer, filter, image_index)
+        self._wait_for_reply(self.request(body, version=self._version()), timeout)
         while time.monotonic() < deadline:
-            messages, found = self._receive(), None
-            for message in messages:
-                if isinstance(message, FilterInspection):
-                    mine = (message.layer, message.filter, message.image_index)
-                    found = message if mine == (layer, filter, image) else found
-            self._put_aside += [message for message in messages if message is not found]
-            if found is not None:
-                return found
-            del self._put_aside[:-1024]
+            inspection = None
+            for message in self._receive():
+                if isinstance(message, FilterInspection) and body == InspectFilter(
+                    message.layer, message.filter, message.image_index
+                ):
+                    inspection = message
+                else:
+                    self._keep_unread([message])
+            if inspection is not None:
+                return inspection
             time.sleep(POLL_SECONDS)
         raise RequestTimeoutError(
-            f"no batch of run {self.connection.run} has ended within {timeout:g} s; it may be "
-            "validating, paused or gone"
+            f"run {self.connection.run} sent no inspection of {layer} within {timeout:g} s; it may "
+            "be validating, paused or gone: check its status and try again"
         )
 
-    def plan(self, edit: Edit, *, timeout: float = 60.0) -> PlanSummary:
-        """What `ask` would do, without doing it. Raises as `ask` does."""
-        reply = self._await(self.request(edit, version=self._version(), dry_run=True), timeout)
-        assert isinstance(reply, Planned)
-        return reply.plan
+    def file_descriptors(self) -> list[int]:
+        """Return descriptors that become readable when `poll` may have something to return.
 
-    def sockets(self) -> list[int]:
-        """Descriptors that become readable when there may be something for `poll`.
-
-        Edge-triggered, as ØMQ's are: `poll` until nothing comes before waiting on them again, and
-        once in a while anyway, because sending, too, takes the sign away.
+        They are edge-triggered, like ØMQ's: call `poll` until it returns nothing before waiting
+        again. Wake up now and then in any case, because sending also resets the edge.
         """
-        return [self._requester.descriptor(), self._subscriber.descriptor()]
+        return [self._requester.file_descriptor(), self._subscriber.file_descriptor()]
 
-    def silent_for(self) -> float:
-        """Seconds since the training was last heard."""
-        return time.monotonic() - self.heard
+    def seconds_since_last_message(self) -> float:
+        """Return the time since the last message of the run."""
+        return time.monotonic() - self.last_message_time
 
-    def is_gone(self) -> bool:
-        """True once the run said that it ended, or its process on this machine is gone."""
+    def has_ended(self) -> bool:
+        """Return True if the run reported its end or its process on this machine has exited."""
         ended = self.status is not None and self.status.state in ("finished", "failed")
-        return ended or self.connection.process_is_gone()
+        return ended or self.connection.has_exited()
 
     def close(self) -> None:
-        """Detach. The training does not notice."""
+        """Detach. This has no effect on the training."""
         self._subscriber.close()
         self._requester.close()
 
@@ -200,71 +213,76 @@ class Run:
     def _receive(self) -> list[Message]:
         messages = [*self._requester.poll(), *self._subscriber.poll()]
         for message in messages:
-            self.heard = time.monotonic()
+            self.last_message_time = time.monotonic()
             if isinstance(message, Structure):
-                self._take_structure(message)
+                self._update_structure(message)
             elif isinstance(message, Status):
                 self.status = message
             elif isinstance(message, Snapshot):
                 self.snapshot = message
-                self._ask_for_structure(message.version)
+                self._request_missing_structure(message.version)
         return messages
 
-    def _ask_for_structure(self, version: int) -> None:
-        """Telemetry may be dropped on a slow line; a structure that was missed is asked for."""
+    def _keep_unread(self, messages: list[Message]) -> None:
+        """Keep messages for `poll`; only the newest if nobody calls it."""
+        self._unread += messages
+        del self._unread[:-MAX_UNREAD]
+
+    def _request_missing_structure(self, version: int) -> None:
+        """Request the state if the structure of this version was dropped on a slow connection."""
         known = self.structure is not None and self.structure.version == version
-        if not known and time.monotonic() - self._greeted > HELLO_SECONDS:
-            self._greet()
+        if not known and time.monotonic() - self._state_request_time > STATE_REQUEST_SECONDS:
+            self._request_state()
 
-    def _greet(self) -> None:
-        self._greeted = time.monotonic()
-        self.request(ControlRun("hello"))
+    def _request_state(self) -> None:
+        self._state_request_time = time.monotonic()
+        self.request(ControlRun("send_state"))
 
-    def _take_structure(self, structure: Structure) -> None:
+    def _update_structure(self, structure: Structure) -> None:
         known = self.structure
-        # The two sockets are not ordered against each other: an old answer may come late.
+        # Messages of the two sockets may overtake each other: ignore an older structure.
         if known is None or known.run != structure.run or known.version <= structure.version:
             self.structure = structure
 
-    def _await_structure(self, version: int, deadline: float) -> None:
-        """The structure comes on the other socket, perhaps after the reply that speaks of it."""
+    def _wait_for_structure(self, version: int, deadline: float) -> None:
+        """Wait for the structure of an edit. It may arrive after the reply, on the other socket."""
         while (self._version() or 0) < version and time.monotonic() < deadline:
-            self._put_aside += self._receive()
-            self._ask_for_structure(version)
-            del self._put_aside[:-1024]
+            self._keep_unread(self._receive())
+            self._request_missing_structure(version)
             time.sleep(POLL_SECONDS)
 
-    def _await(self, request_id: str, timeout: float) -> Applied | Planned | Done:
+    def _wait_for_reply(self, request_id: str, timeout: float) -> Applied | Planned | Done:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            answer = None
+            reply = None
             for message in self._receive():
                 if isinstance(message, Reply) and message.id == request_id:
-                    answer = message
+                    reply = message
                 else:
-                    self._put_aside.append(message)
-            if isinstance(answer, Refused):
-                raise EditRefusedError(answer.reason)
-            if answer is not None:
-                return answer
-            del self._put_aside[:-1024]  # nobody polls: keep the newest
+                    self._keep_unread([message])
+            if isinstance(reply, Refused):
+                raise EditRefusedError(reply.reason)
+            if reply is not None:
+                return reply
             time.sleep(POLL_SECONDS)
         raise RequestTimeoutError(
-            f"no answer from run {self.connection.run} within {timeout:g} s; it may be validating, "
-            "paused or gone, and may still carry out the request later"
+            f"run {self.connection.run} did not reply within {timeout:g} s; it may be validating, "
+            "paused or gone, and may still carry out the request: check its status before "
+            "repeating it"
         )
 
 
 def attach(connection: Connection | str | Path | None = None, *, timeout: float = 30.0) -> Run:
-    """Attach to a training.
+    """Attach to a run and wait for its structure.
 
     Args:
-        connection: a connection or the path of a connection file; None: the newest run here.
-        timeout: seconds to wait for the training's first answer.
+        connection: a connection or the path of a connection file; None: the newest run on this
+            machine.
+        timeout: seconds to wait for the first reply.
 
     Raises:
-        ConnectionFileError: there is no such run, or its file is unusable.
-        RequestTimeout: the training did not answer.
+        ConnectionFileError: there is no such run, or its connection file is unusable.
+        RequestTimeoutError: the run did not reply.
     """
     if connection is None:
         connection = connections.find_newest()
@@ -276,9 +294,9 @@ def attach(connection: Connection | str | Path | None = None, *, timeout: float 
         if time.monotonic() > deadline:
             run.close()
             raise RequestTimeoutError(
-                f"the training behind {connection.requests} did not answer within {timeout:g} s; "
-                "if it runs on another machine, forward its ports first"
+                f"the run at {connection.request_endpoint} did not reply within {timeout:g} s; "
+                f"if it runs on another machine, forward its ports: {connection.ssh_command()}"
             )
-        run._put_aside += run._receive()
+        run._keep_unread(run._receive())
         time.sleep(POLL_SECONDS)
     return run

@@ -1,8 +1,8 @@
-"""The connection file: where a run listens, and the key without which nobody can talk to it.
+"""The connection file: the address of a run, and the key that is required to talk to it.
 
-A training writes the file when it starts and removes it when it ends. Only its owner can read
-it. Who holds it may watch and steer the run: it contains the run's CURVE public key, which is
-never sent over the wire, and without which libzmq's handshake fails.
+A run writes this file when it starts and removes it when it ends. Only its owner can read it.
+Whoever has the file can monitor and steer the run: it contains the run's CURVE public key, which
+is never sent over the wire and without which libzmq rejects the handshake.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ __all__ = ["Connection", "find_newest", "list_runs", "read", "remove", "runtime_
 
 
 class Connection(Struct, frozen=True):
-    """What a viewer needs in order to attach to a run."""
+    """Everything a viewer needs to attach to a run."""
 
-    run: str
-    telemetry: str  # endpoint of the PUB socket, "tcp://127.0.0.1:40001"
-    requests: str  # endpoint of the ROUTER socket
-    server_key: str  # CURVE public key of the training, Z85
-    model: str = ""
+    run: str  # id
+    telemetry_endpoint: str  # of the XPUB socket, "tcp://127.0.0.1:40001"
+    request_endpoint: str  # of the ROUTER socket
+    server_key: str  # CURVE public key of the run, Z85
+    model: str = ""  # class name
     pid: int = 0
     hostname: str = ""
-    started: float = field(default_factory=time.time)  # Unix time, seconds
+    start_time: float = field(default_factory=time.time)  # Unix time, seconds
     protocol: int = PROTOCOL_VERSION
 
-    def process_is_gone(self) -> bool:
-        """True if the training ran on this machine and its process no longer exists."""
+    def has_exited(self) -> bool:
+        """Return True if the run was on this machine and its process no longer exists.
+
+        The process of a run on another machine cannot be checked: the result is False.
+        """
         if self.hostname != socket.gethostname() or self.pid <= 0:
-            return False  # another machine: only its silence can tell
+            return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -48,14 +51,18 @@ class Connection(Struct, frozen=True):
         return False
 
     def ssh_command(self) -> str:
-        """The command that makes this run reachable from another machine."""
-        ports = [endpoint.rsplit(":", 1)[1] for endpoint in (self.telemetry, self.requests)]
+        """Return the command that forwards the ports of this run to another machine."""
+        endpoints = (self.telemetry_endpoint, self.request_endpoint)
+        ports = [endpoint.rsplit(":", 1)[1] for endpoint in endpoints]
         forwards = " ".join(f"-L {port}:127.0.0.1:{port}" for port in ports)
         return f"ssh -N {forwards} {self.hostname}"
 
 
 def runtime_dir() -> Path:
-    """Where connection files lie: $REVACNN_RUNTIME_DIR, else the user's runtime directory."""
+    """Return the directory of connection files.
+
+    It is $REVACNN_RUNTIME_DIR, else a directory in $XDG_RUNTIME_DIR, else one in the home directory.
+    """
     if explicit := os.environ.get("REVACNN_RUNTIME_DIR"):
         return Path(explicit)
     if session := os.environ.get("XDG_RUNTIME_DIR"):
@@ -64,7 +71,7 @@ def runtime_dir() -> Path:
 
 
 def write(connection: Connection, path: Path | None = None) -> Path:
-    """Write the file so that only its owner can read it; returns its path.
+    """Write a connection file that only its owner can read; return its path.
 
     Raises:
         ConnectionFileError: the file cannot be written.
@@ -74,14 +81,17 @@ def write(connection: Connection, path: Path | None = None) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Created with its final mode: there is no moment at which others could open it.
+        # Created with its final mode, so that other users cannot open it at any moment.
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)
             file.write(content)
         os.replace(partial, path)
     except OSError as error:
-        raise ConnectionFileError(f"cannot write the connection file {path}: {error}") from error
+        raise ConnectionFileError(
+            f"cannot write the connection file {path}: {error}; choose another place with "
+            "ReVACNN(connection_file=...)"
+        ) from error
     return path
 
 
@@ -89,60 +99,74 @@ def read(path: str | Path) -> Connection:
     """Read a connection file.
 
     Raises:
-        ConnectionFileError: it is missing, open to other users, not a connection file, or of
-            another protocol version.
+        ConnectionFileError: the file is missing, readable by other users, malformed, or of another
+            protocol version.
     """
     path = Path(path).expanduser()
     try:
         mode = path.stat().st_mode
-        connection = msgspec.json.decode(path.read_bytes(), type=Connection)
+        content = path.read_bytes()
+        _check_version(content, path)
+        connection = msgspec.json.decode(content, type=Connection)
     except FileNotFoundError as error:
         raise ConnectionFileError(
-            f"there is no connection file {path}; the training writes one when it starts"
+            f"there is no connection file {path}; the run writes one when it starts"
         ) from error
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConnectionFileError(f"{path} is not a usable connection file: {error}") from error
+        raise ConnectionFileError(
+            f"{path} is not a usable connection file: {error}; copy it again from the machine of "
+            "the run"
+        ) from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConnectionFileError(
-            f"{path} can be read by other users, who could then steer the training; "
+            f"{path} is readable by other users, who could then steer the run; "
             f"run: chmod 600 {path}"
-        )
-    if connection.protocol != PROTOCOL_VERSION:
-        raise ConnectionFileError(
-            f"{path} is of a training that speaks protocol {connection.protocol}, this side speaks "
-            f"{PROTOCOL_VERSION}; install the same revacnn-lightning on both sides"
         )
     return connection
 
 
+def _check_version(content: bytes, path: Path) -> None:
+    """Check the protocol first: a file of another version may have other fields."""
+
+    class Envelope(Struct):
+        protocol: int
+
+    protocol = msgspec.json.decode(content, type=Envelope).protocol
+    if protocol != PROTOCOL_VERSION:
+        raise ConnectionFileError(
+            f"the run of {path} uses protocol {protocol}, this side uses {PROTOCOL_VERSION}; "
+            "install the same version of revacnn-lightning on both sides"
+        )
+
+
 def remove(path: Path) -> None:
-    """Remove a connection file; it may be gone already."""
+    """Remove a connection file, if it still exists."""
     path.unlink(missing_ok=True)
 
 
 def list_runs() -> list[Connection]:
-    """The runs whose files lie in the runtime directory, newest first, without those that died."""
+    """Return the live runs whose files are in the runtime directory, newest first."""
     runs = []
     for path in runtime_dir().glob("run-*.json"):
         try:
             connection = read(path)
         except ConnectionFileError:
-            continue  # another user's, another version's, or just being written
-        if not connection.process_is_gone():
+            continue  # of another user or another version, or not yet complete
+        if not connection.has_exited():
             runs.append(connection)
-    return sorted(runs, key=lambda connection: connection.started, reverse=True)
+    return sorted(runs, key=lambda connection: connection.start_time, reverse=True)
 
 
 def find_newest() -> Connection:
-    """The newest run on this machine.
+    """Return the newest run on this machine.
 
     Raises:
-        ConnectionFileError: there is none.
+        ConnectionFileError: no run is live on this machine.
     """
     runs = list_runs()
     if not runs:
         raise ConnectionFileError(
             f"no training is running (no live connection file in {runtime_dir()}); start one with "
-            "Trainer(callbacks=[ReVACNN()]), or name the file of a run on another machine"
+            "Trainer(callbacks=[ReVACNN()]), or pass the connection file of a run on another machine"
         )
     return runs[0]

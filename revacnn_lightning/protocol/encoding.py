@@ -43,8 +43,8 @@ MAX_FRAMES = 64
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,
     b"snapshot": Snapshot,
-    b"detail": LayerDetail,
-    b"inspection": FilterInspection,
+    b"layer_detail": LayerDetail,
+    b"filter_inspection": FilterInspection,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,

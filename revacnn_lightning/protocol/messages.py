@@ -1,4 +1,4 @@
-"""Every message that crosses the wire. How they become frames, and back: `encoding`."""
+"""Every message of the wire protocol. `encoding` converts them to frames and back."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct, field
 
-from revacnn_lightning.protocol.requests import RequestBody, Slices
+from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
 
 __all__ = [
     "PROTOCOL_VERSION",
     "Applied",
     "Done",
+    "FilterChange",
     "FilterInspection",
-    "FilterSet",
     "FilterView",
     "Layer",
     "LayerDetail",
@@ -29,88 +29,93 @@ __all__ = [
     "Status",
     "Structure",
     "TopImage",
+    "TrainingState",
 ]
 
-# Raised when an old reader could misunderstand a new message. New fields with defaults, new
-# messages and new requests do not raise it: both sides ignore what they do not know.
-PROTOCOL_VERSION = 1
+# Raise this number when an old peer could misread a new message. New message types, new requests
+# and new fields with defaults do not count: both sides ignore what they do not know.
+PROTOCOL_VERSION = 2
+
+TrainingState = Literal["training", "validating", "paused", "finished", "failed"]
 
 
 class Layer(Struct, frozen=True):
-    """One conv of the network, as a viewer needs to know it.
+    """One convolution of the network.
 
-    ``ids`` names each filter for life: a filter keeps its id when edits move its index.
-    ``activation_of`` says what the statistic ``activation`` is the sum of: the module whose
-    output it is (``"relu1"``), or ``""`` for the absolute values of the conv's own output.
-    ``refused`` is why no filter of the layer can be added or removed, ``""`` if they can.
+    ``filter_ids`` holds one permanent id per filter: an edit changes a filter's index, never its
+    id. ``activation_source`` names the module whose output the statistic ``activation`` sums
+    (``"relu1"``); ``""`` means the absolute values of the convolution's own output.
+    ``edit_refusal`` says why filters can neither be added to this layer nor removed from it; it is
+    ``""`` if they can.
     """
 
     name: str
-    kind: str  # class name: Conv2d, ConvTranspose2d
+    module_type: str  # class name: Conv2d, ConvTranspose2d
     in_channels: int
     out_channels: int
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     groups: int
-    ids: list[int]
-    frozen: list[int] = field(default_factory=list)  # indices of frozen filters
-    activation_of: str = ""
-    observed: bool = True  # False: no statistics reach us, e.g. inside a compiled region
-    refused: str = ""
+    filter_ids: list[int]
+    frozen_filters: list[int] = field(default_factory=list)  # indices
+    activation_source: str = ""
+    observed: bool = True  # False: hooks do not fire, for example inside a compiled region
+    edit_refusal: str = ""
 
 
 class Structure(Struct, frozen=True, tag="structure"):
-    """The network as it is now. ``layers`` in forward order; ``edges`` are (from, to) indices."""
+    """The current network. ``layers`` is in forward order; ``edges`` are (from, to) indices."""
 
-    run: str  # identifies this training process's run; a new one means: forget what you knew
-    version: int  # raised by one with every edit
+    run: str  # id of the run; a new id means a new run, so discard everything known about the old
+    version: int  # increases by one with every edit
     step: int
-    model: str
+    model: str  # class name
     layers: list[Layer]
     edges: list[tuple[int, int]] = field(default_factory=list)
-    parameters: int = 0  # trainable and frozen, of the whole model
+    parameter_count: int = 0  # of the whole model, trainable and frozen
 
 
 class Snapshot(Struct, frozen=True, tag="snapshot"):
-    """What one training batch told us.
+    """The statistics of one training batch.
 
-    ``values`` is float32 of shape (len(statistics), number of filters): the filters of all
-    layers of structure ``version``, one layer after the other in the structure's order. NaN where
-    nothing was measured in this batch; ``every`` says on every how manyth batch a statistic is.
+    ``values`` is float32 of shape (len(statistics), number of filters). Its columns are the filters
+    of all layers of structure ``version``, layer by layer in forward order. NaN marks a statistic
+    that was not recorded in this batch; ``sampling_intervals`` says how often each one is.
     """
 
     run: str
     version: int
-    step: int  # batches trained since the start of fit, counting every micro-batch
+    step: int  # batches trained since the start of fit; every micro-batch counts
     epoch: int
-    batch: int  # within the epoch
-    batches: int  # in an epoch; 0 if unknown
-    epochs: int  # planned; 0 if unknown
-    time: float  # seconds since the epoch (Unix), when published
+    batch_index: int  # within the epoch
+    batches_per_epoch: int  # 0 if unknown
+    max_epochs: int  # 0 if unknown
+    time: float  # Unix time of publishing, seconds
     loss: float | None
     learning_rates: list[float]
     batches_per_second: float
     statistics: list[str]
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    metrics: dict[str, float] = field(default_factory=dict)  # what the module logged
-    every: list[int] = field(default_factory=list)  # of each of ``statistics``; empty: 1
-    nonfinite: bool = False  # inf or NaN among the gradients of this batch
+    metrics: dict[str, float] = field(default_factory=dict)  # logged by the module
+    # Per statistic, the number of batches between two recordings. Empty: every batch.
+    sampling_intervals: list[int] = field(default_factory=list)
+    nonfinite_gradients: bool = False  # this batch produced inf or NaN gradients
 
 
 class FilterView(Struct, frozen=True):
-    """One way of looking at the filters of a layer.
+    """One view of the C filters of a layer.
 
-    ``features`` (C, d), d <= 64: a fixed random projection of what is looked at, for embeddings;
-    ``images`` (C, h, w) or, for three input channels, (C, h, w, 3): for thumbnails, unscaled.
-    Either may be of shape (0,) where the training cannot tell.
+    ``features`` (C, d), d <= 64, is a fixed random projection, used for embeddings. ``images``
+    (C, h, w), or (C, h, w, 3) for three input channels, is used for thumbnails and is not
+    normalized. Either has shape (0,) if it is not available.
     """
 
     features: np.ndarray
     images: np.ndarray
 
 
-class LayerDetail(Struct, frozen=True, tag="detail"):
-    """An opened layer. Rows in the order of the filters of structure ``version``."""
+class LayerDetail(Struct, frozen=True, tag="layer_detail"):
+    """Details of an opened layer, one row per filter of structure ``version``."""
 
     run: str
     version: int
@@ -121,36 +126,38 @@ class LayerDetail(Struct, frozen=True, tag="detail"):
     activations: FilterView
     activation_gradients: FilterView
     image: np.ndarray  # the input image, (channels, H, W)
-    image_index: int | None = None  # into the validation data; None: first of the batch
-    label: str = ""
-    slices: Slices = "strongest"  # that the images of coefficients and gradients show
+    image_index: int | None = None  # into the validation data; None: first image of the batch
+    # What the images of the coefficients and of the gradients show.
+    kernel_slice: KernelSlice = "strongest"
 
 
 class TopImage(Struct, frozen=True):
-    """A training image that excites a filter.
+    """A training image that strongly activates a filter.
 
-    ``crop`` uint8 (1 or 3, h, w): what the unit that responds most sees of the image, scaled to
-    the image's own range, and down where it is large. ``box``: top, left, bottom, right of that,
-    in pixels of the image, whose ``size`` is (H, W). ``step``: the batch that it was in.
+    ``crop`` is uint8 (1 or 3, h, w): the receptive field of the unit with the strongest response,
+    normalized to the range of the image and downsampled if it is large. ``box`` is its (top, left,
+    bottom, right) in pixels of the image, and ``image_size`` the image's (H, W). ``step`` is the
+    training batch that contained the image.
     """
 
     crop: np.ndarray
     box: tuple[int, int, int, int]
-    size: tuple[int, int]
+    image_size: tuple[int, int]
     response: float
     step: int
 
 
-class FilterInspection(Struct, frozen=True, tag="inspection"):
-    """What a filter looks for; ``filter`` is its index in structure ``version``.
+class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
+    """What activates filter number ``filter`` of a layer of structure ``version``.
 
-    ``finds``: the training images of recent batches that excite it most, the strongest first, nine
-    at most; ``finds_refused``: what is to be said of them, why there are none or not cropped.
+    ``top_images`` holds up to nine training images of recent batches, strongest response first.
+    ``top_images_note`` says why there are none, or why they are not cropped.
 
-    ``image`` is the shown one as in `LayerDetail`, and ``size`` that of the original. The strongest
-    ``response`` to it comes from what lies in ``box`` of the original. ``deconvolution`` and
-    ``guided`` (channels, h, w) tell of these pixels how they excite the filter, float16 of at most
-    1 in magnitude; of shape (0,) where that cannot be told, for the reason ``refused``.
+    ``image`` is the input image, as in `LayerDetail`; the original has ``image_size``. The
+    strongest ``response`` to it originates from ``box`` of the original. ``deconvolution`` and
+    ``guided_backpropagation`` (channels, h, w) attribute the response to these pixels, as float16
+    of magnitude at most 1. Their shape is (0,) if there is no attribution, for the reason in
+    ``attribution_refusal``.
     """
 
     run: str
@@ -160,66 +167,68 @@ class FilterInspection(Struct, frozen=True, tag="inspection"):
     filter: int
     image: np.ndarray
     deconvolution: np.ndarray
-    guided: np.ndarray
+    guided_backpropagation: np.ndarray
     top_images: list[TopImage] = field(default_factory=list)
-    top_images_refused: str = ""
-    receptive_field: tuple[int, int] = (
-        0,
-        0,
-    )  # height and width of the receptive field; (0, 0): not known
+    top_images_note: str = ""
+    receptive_field: tuple[int, int] = (0, 0)  # height, width; (0, 0) if unknown
     response: float | None = None
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
-    size: tuple[int, int] = (0, 0)
-    image_index: int | None = None  # into the validation data; None: first of the batch
-    refused: str = ""
+    image_size: tuple[int, int] = (0, 0)
+    image_index: int | None = None  # into the validation data; None: first image of the batch
+    attribution_refusal: str = ""
 
 
 class ParameterGroup(Struct, frozen=True):
-    """Hyper-parameters of one parameter group as they are now; None: the optimizer has none."""
+    """Current hyperparameters of one parameter group; None: the optimizer has no such one."""
 
     optimizer: int
     group: int
-    kind: str  # the optimizer's class name
-    parameters: int
+    optimizer_type: str  # class name
+    parameter_count: int
     learning_rate: float | None = None
     weight_decay: float | None = None
 
 
 class Status(Struct, frozen=True, tag="status"):
-    """What the run is doing; sent on every change, and about once a second in between."""
+    """The state of the run. Published on every change and as a heartbeat once a second."""
 
     run: str
-    state: Literal["training", "validating", "paused", "finished", "failed"]
+    state: TrainingState
     step: int
     version: int
-    time: float
+    time: float  # Unix time, seconds
     detail: str = ""
-    groups: list[ParameterGroup] = field(default_factory=list)
+    parameter_groups: list[ParameterGroup] = field(default_factory=list)
 
 
-class FilterSet(Struct, frozen=True):
-    """Filters of one layer that an edit removes (``filters``) or adds (``count``)."""
+class FilterChange(Struct, frozen=True):
+    """The filters of one layer that an edit removes, and the number that it adds."""
 
     layer: str
-    filters: list[int] = field(default_factory=list)
-    count: int = 0
+    # Encoded under the names that the journals in existing checkpoints use.
+    removed: list[int] = field(default_factory=list, name="filters")  # or changed in place
+    added: int = field(default=0, name="count")
 
 
 class PlanSummary(Struct, frozen=True):
-    """What an edit does, in words and numbers, for a person to read before Apply."""
+    """What an edit will do, in words and numbers, for a person to read before applying it."""
 
     title: str  # "Remove conv2 · filter 36"
-    sets: list[FilterSet] = field(default_factory=list)
-    why: str = ""  # why several go together: "one per group: 32"
+    filter_changes: list[FilterChange] = field(default_factory=list)
+    coupling: str = ""  # why the edit changes several layers: "one per group: 32"
     parameters_before: int = 0
     parameters_after: int = 0
-    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: not known
+    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0 if unknown
     macs_after: int = 0
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
 
 class Request(Struct, frozen=True, tag="request"):
-    """The envelope of a request. ``version``: the structure its indices mean; None: any."""
+    """The envelope of a request.
+
+    ``version`` is the structure version for which the indices in ``body`` are valid; None: any.
+    ``protocol`` keeps its name in all protocol versions, so that either side recognizes the other.
+    """
 
     id: str
     body: RequestBody
@@ -229,36 +238,36 @@ class Request(Struct, frozen=True, tag="request"):
 
 
 class Planned(Struct, frozen=True, tag="planned"):
-    """Answer to a dry run."""
+    """Reply to a dry run."""
 
     id: str
     plan: PlanSummary
 
 
 class Applied(Struct, frozen=True, tag="applied"):
-    """The request was carried out, between the batches ``step - 1`` and ``step``."""
+    """Reply to an edit that was applied between the batches ``step - 1`` and ``step``."""
 
     id: str
     step: int
     version: int
     plan: PlanSummary
-    output_change: float | None = None  # relative change of the output on the verifying batch
-    seconds: float = 0.0
+    output_change: float | None = None  # relative change of the output on the verification batch
+    seconds: float = 0.0  # duration of the edit
 
 
 class Done(Struct, frozen=True, tag="done"):
-    """A command (pause, checkpoint, learning rate, ...) was carried out."""
+    """Reply to a command (pause, checkpoint, learning rate, ...) that was executed."""
 
     id: str
     detail: str = ""  # "Saved revacnn/step=120.ckpt"
 
 
 class Refused(Struct, frozen=True, tag="refused"):
-    """The request was not carried out, nothing was changed."""
+    """Reply to a request that was refused; nothing has changed."""
 
     id: str
     reason: str
-    version: int = -1  # the structure version now; -1 if unknown
+    version: int = -1  # the current structure version; -1 if unknown
 
 
 Reply = Planned | Applied | Done | Refused

@@ -1,14 +1,16 @@
-"""What can be asked of a running training. Pure data: a request says what, never how.
+"""The requests that a run accepts. They are pure data: a request says what to do, not how.
 
-Layers are named as in ``model.named_modules()``. Filters are indices into the layer's output
-channels, valid for the structure version that the envelope (`messages.Request`) carries.
+Layers are named as in ``model.named_modules()``. Filters are indices into a layer's output
+channels, valid for the structure version in the request's envelope (`messages.Request`).
+
+Checkpoints store edits, so the tags and the encoded field names of edits never change.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 __all__ = [
     "AddFilters",
@@ -19,6 +21,7 @@ __all__ = [
     "InsertLayer",
     "InspectFilter",
     "InspectLayer",
+    "KernelSlice",
     "MergeFilters",
     "Reinitialize",
     "RemoveFilters",
@@ -26,19 +29,19 @@ __all__ = [
     "RequestBody",
     "SetFilter",
     "SetHyperparameter",
-    "Slices",
     "Undo",
     "Unfreeze",
 ]
 
-Slices = Literal["strongest", "mean"]  # of a filter: that of its strongest input, or their mean
+# The 2D slice of a filter that an image shows: of its strongest input channel, or the mean of all.
+KernelSlice = Literal["strongest", "mean"]
 
 
 class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Add ``count`` filters to a conv. The network's function stays as it is.
+    """Add ``count`` filters to a convolution without changing the network's function.
 
-    New filters get fresh random coefficients and zero outgoing weights. With ``split_from`` they
-    are copies of that filter instead, and the outgoing weights are shared out among the copies.
+    New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
+    copies of that filter instead, and all copies share its outgoing weights equally.
     """
 
     layer: str
@@ -47,86 +50,91 @@ class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Remove these filters of a conv, and all that belongs to them elsewhere in the network."""
+    """Remove filters of a convolution, and all channels coupled with them."""
 
     layer: str
     filters: list[int]
 
 
 class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Insert a layer after a conv, keeping the function: a residual block or a Dirac conv."""
+    """Insert a residual block or a Dirac-initialized convolution after a convolution.
+
+    Neither changes the network's function.
+    """
 
     after: str
     kind: Literal["residual", "dirac"] = "residual"
 
 
 class RemoveLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Replace a layer or a shape-preserving block by the identity, or by a strided 1x1 conv."""
+    """Replace a layer or a shape-preserving block by an identity or a strided 1x1 convolution."""
 
     layer: str
 
 
 class Freeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Keep these filters (``None``: the whole layer) exactly as they are while the rest trains."""
+    """Keep filters (None: all filters of the layer) constant while the rest trains."""
 
     layer: str
     filters: list[int] | None = None
 
 
 class Unfreeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Let frozen filters (``None``: the whole layer) train again."""
+    """Train frozen filters (None: all filters of the layer) again."""
 
     layer: str
     filters: list[int] | None = None
 
 
 class Reinitialize(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Draw the coefficients of these filters anew, as the layer's own initialisation would."""
+    """Reinitialize the coefficients of filters as ``reset_parameters`` of the layer does."""
 
     layer: str
     filters: list[int]
 
 
 class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Set a filter to the weighted mean of others (what dragging it in an embedding asks for).
+    """Set a filter to the weighted mean of other filters of its layer.
 
-    ``weights`` are relative, finite, non-negative, one per neighbour, not all zero.
+    ``weights`` are relative, finite and non-negative, one per neighbor, and not all zero.
     """
 
     layer: str
     filter: int
-    neighbours: list[int]
+    neighbors: list[int] = field(name="neighbours")
     weights: list[float]
 
 
 class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Merge duplicate filters into the first: outgoing weights are added, the others removed."""
+    """Merge filters into the first: add up their outgoing weights and remove the others."""
 
     layer: str
     filters: list[int]
 
 
 class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Take back the last ``count`` edits that are not yet taken back, newest first."""
+    """Undo the last ``count`` edits that are not undone yet, newest first."""
 
     count: int = 1
 
 
 class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Steer the run rather than the network.
+    """Control the run.
 
-    ``hello``: send the current structure and status. ``pause``, ``resume``: hold before the next
-    batch, go on. ``step``: train one batch and pause. ``checkpoint``: save one now. ``stop``: save
-    one and end the training.
+    - ``send_state``: send the current structure and status.
+    - ``pause``, ``resume``: wait before the next batch, continue.
+    - ``step``: train one batch, then pause.
+    - ``checkpoint``: save a checkpoint.
+    - ``stop``: save a checkpoint and end training.
     """
 
-    action: Literal["hello", "pause", "resume", "step", "checkpoint", "stop"]
+    action: Literal["send_state", "pause", "resume", "step", "checkpoint", "stop"]
 
 
 class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Set the learning rate or weight decay of one parameter group of one optimizer.
+    """Set the learning rate or the weight decay of one parameter group of one optimizer.
 
-    A learning-rate schedule goes on in proportion: its shape stays, its scale is changed.
+    Learning rate schedules continue from the new value: they are rescaled by the same factor.
     """
 
     optimizer: int
@@ -136,33 +144,33 @@ class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
 
 
 class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Send the details of a layer (`messages.Detail`) for the next few seconds.
+    """Send `messages.LayerDetail` of a layer for the next few seconds.
 
-    A viewer repeats this while it shows the layer; the interest expires when the viewer does.
-    ``hz`` is the wish, the training may send less. ``image``: index into the validation data of
-    the image whose maps are wanted; None: the first of the current batch. ``smoothed``: gradients
-    averaged over about 20 batches rather than of the current one. ``slices``: what a picture shows
-    of a filter whose input has another number of channels than three.
+    A viewer repeats this request while it shows the layer.
+
+    ``updates_per_second`` is an upper limit. ``image_index`` selects the image of the validation
+    data whose activation maps are sent; None: the first image of the current batch.
+    ``smooth_gradients`` averages gradients over about 20 batches. ``kernel_slice`` selects what
+    the image of a filter shows if its number of input channels is not three.
     """
 
     layer: str
-    hz: float = 2.0
-    image: int | None = None
-    smoothed: bool = True
-    slices: Slices = "strongest"
+    updates_per_second: float = 2.0
+    image_index: int | None = None
+    smooth_gradients: bool = True
+    kernel_slice: KernelSlice = "strongest"
 
 
 class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Send what a filter looks for (`messages.Inspection`) for the next few seconds.
+    """Send `messages.FilterInspection` of a filter for the next few seconds.
 
-    A viewer repeats this while it shows the filter; the interest expires when the viewer does.
-    ``image``: index into the validation data of the image in which it is shown what excites the
-    filter; None: the first of the current batch.
+    A viewer repeats this request while it shows the filter. ``image_index`` selects the image of
+    the validation data to attribute the filter's response to; None: the first image of the batch.
     """
 
     layer: str
     filter: int
-    image: int | None = None
+    image_index: int | None = None
 
 
 Edit = (

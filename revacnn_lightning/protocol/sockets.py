@@ -111,7 +111,7 @@ class _Socket:
             ) from error
         self.endpoint = endpoint
 
-    def descriptor(self) -> int:
+    def file_descriptor(self) -> int:
         """What an event loop waits on. Edge-triggered: receive until nothing is left first."""
         return int(self._socket.getsockopt(zmq.FD))
 
@@ -130,7 +130,7 @@ class Publisher(_Socket):
         self._topics: set[bytes] = set()  # that anybody listens to
         self._serve(endpoint, keys)
 
-    def has_listeners(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether anybody listens now. A listener that hangs does; one that was killed does not."""
         for _ in range(MAX_SUBSCRIPTIONS_PER_LOOK):
             if not int(self._socket.get(EVENTS)) & ARRIVED:
@@ -164,7 +164,7 @@ class RequestServer(_Socket):
         self._socket.rcvhwm = RECEIVE_QUEUE
         self._serve(endpoint, keys)
 
-    def drain(self) -> Iterator[tuple[bytes, Request]]:
+    def receive(self) -> Iterator[tuple[bytes, Request]]:
         """The requests that have arrived, as (who asked, request); malformed ones are refused."""
         for _ in range(MAX_REQUESTS_PER_DRAIN):
             if not int(self._socket.get(EVENTS)) & ARRIVED:  # cheaper than to try, and fail

@@ -65,8 +65,8 @@ def groups_of(optimizers: Sequence[Optimizer]) -> list[ParameterGroup]:
         ParameterGroup(
             optimizer=i,
             group=j,
-            kind=type(optimizer).__name__,
-            parameters=sum(parameter.numel() for parameter in group["params"]),
+            optimizer_type=type(optimizer).__name__,
+            parameter_count=sum(parameter.numel() for parameter in group["params"]),
             learning_rate=_number(group.get("lr")),
             weight_decay=_number(group.get("weight_decay")),
         )

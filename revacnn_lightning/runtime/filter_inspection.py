@@ -110,9 +110,11 @@ class InspectionCollector:
         captum_methods()  # loaded now: that takes its time once, and is no cost of a batch
         key = request.layer, request.filter
         known = self._inspected.pop(key, None) or _Inspected(0.0)
-        if request.image != known.index:
-            known.pinned = None if request.image is None else self._images(request.image)
-            known.index, known.due = request.image, -math.inf
+        if request.image_index != known.index:
+            known.pinned = (
+                None if request.image_index is None else self._images(request.image_index)
+            )
+            known.index, known.due = request.image_index, -math.inf
         known.until = self._clock() + INTEREST_SECONDS
         self._inspected[key] = known
         while len(self._inspected) > MOST_INSPECTED:
@@ -237,18 +239,18 @@ class InspectionCollector:
             filter=key[1],
             image=NOTHING if shown is None else shown_image(shown),
             deconvolution=_half(None if known is None else known.deconvolution),
-            guided=_half(None if known is None else known.guided),
+            guided_backpropagation=_half(None if known is None else known.guided),
             top_images=[
                 messages.TopImage(find.crop, find.box, find.size, find.response, find.step)
                 for find in one.top_images.best(step)
             ],
-            top_images_refused=one.note or self._why_unseen(key[0]),
+            top_images_note=one.note or self._why_unseen(key[0]),
             receptive_field=self._sees(key[0], shown),
             response=None if known is None else known.response,
             box=(0, 0, 0, 0) if known is None else known.box,
-            size=(0, 0) if shown is None else (shown.shape[1], shown.shape[2]),
+            image_size=(0, 0) if shown is None else (shown.shape[1], shown.shape[2]),
             image_index=one.index,
-            refused=found if isinstance(found, str) else found.refused,
+            attribution_refusal=found if isinstance(found, str) else found.refused,
         )
         took, one.took = one.took, time.perf_counter() - began
         took = min(took, one.took)  # the first of all loads captum; another may be held up

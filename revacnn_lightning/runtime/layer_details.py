@@ -15,7 +15,7 @@ from revacnn_lightning import telemetry
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.messages import FilterView
-from revacnn_lightning.protocol.requests import InspectLayer, Slices
+from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.telemetry.inspection.filter_images import half, pictures
 from revacnn_lightning.telemetry.inspection.layer_detail import Packed
 from revacnn_lightning.telemetry.recording.recorder import Recorder
@@ -53,7 +53,7 @@ class LayerDetailCollector:
         self._forward = forward
         self._index: int | None = None
         self._pinned: Tensor | None = None
-        self._slices: dict[str, Slices] = {}  # of each layer that was ever watched
+        self._slices: dict[str, KernelSlice] = {}  # of each layer that was ever watched
         self._asked: set[str] = set()  # layers, since anything was last sent
         self._of_batch: dict[str, messages.LayerDetail] = {}  # the newest whose image is a batch's
 
@@ -65,14 +65,19 @@ class LayerDetailCollector:
         """
         if request.layer not in self._recorder.layers:
             raise EditRefusedError(f"there is no convolution {request.layer} (any more)")
-        if not 0 < request.hz < float("inf"):
-            raise EditRefusedError(f"details can be sent so many times a second, not {request.hz}")
-        if request.image != self._index:
-            self._pin(request.image)
-        self._slices[request.layer] = request.slices
+        if not 0 < request.updates_per_second < float("inf"):
+            raise EditRefusedError(
+                f"details can be sent so many times a second, not {request.updates_per_second}"
+            )
+        if request.image_index != self._index:
+            self._pin(request.image_index)
+        self._slices[request.layer] = request.kernel_slice
         self._asked.add(request.layer)
         self._recorder.details.open(
-            request.layer, "viewer", hz=request.hz, smoothed=request.smoothed
+            request.layer,
+            "viewer",
+            hz=request.updates_per_second,
+            smoothed=request.smooth_gradients,
         )
 
     def _mean(self, layer: str) -> bool:
@@ -161,7 +166,7 @@ class LayerDetailCollector:
                 activation_gradients=_maps(detail.map_gradients),
                 image=NOTHING if shown is None else shown_image(shown),
                 image_index=self._index,
-                slices=self._slices.get(detail.layer, "strongest"),
+                kernel_slice=self._slices.get(detail.layer, "strongest"),
             )
             for detail in details
         ]

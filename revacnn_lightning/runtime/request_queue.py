@@ -51,8 +51,8 @@ class RequestQueue:
 
     def take(self, greet: Callable[[bytes], None]) -> None:
         """Take what has arrived; greetings go to ``greet`` at once."""
-        for client, request in self._server.drain():
-            if request.body == ControlRun("hello"):
+        for client, request in self._server.receive():
+            if request.body == ControlRun("send_state"):
                 greet(client)
             else:
                 self._waiting.append((functools.partial(self._server.reply, client), request))

@@ -51,8 +51,8 @@ class RunServer:
             raise
         self.connection = Connection(
             run=run,
-            telemetry=self.publisher.endpoint,
-            requests=self.server.endpoint,
+            telemetry_endpoint=self.publisher.endpoint,
+            request_endpoint=self.server.endpoint,
             server_key=keys.public,
             model=model,
             pid=os.getpid(),

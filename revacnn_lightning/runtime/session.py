@@ -206,7 +206,7 @@ class Session:
         recorder = self.recorder
         return (
             self._notices.structure is None
-            or self._station.publisher.has_listeners()
+            or self._station.publisher.has_subscribers()
             or bool(recorder.details.layers or recorder.excitement.filters)
         )
 

@@ -138,5 +138,5 @@ class StatusPublisher:
             version=self.version,
             time=time.time(),
             detail=detail,
-            groups=groups_of(self._optimizers()),
+            parameter_groups=groups_of(self._optimizers()),
         )

@@ -60,24 +60,24 @@ def build_structure(
             for name in names
         ],
         edges=[(index[a], index[b]) for a, b in known.edges if a in index and b in index],
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameter_count=sum(parameter.numel() for parameter in model.parameters()),
     )
 
 
 def _layer(name: str, conv: Any, recorder: Recorder, editor: Editor, refused: str) -> Layer:
     return Layer(
         name=name,
-        kind=type(conv).__name__,
+        module_type=type(conv).__name__,
         in_channels=conv.in_channels,
         out_channels=conv.out_channels,
         kernel_size=tuple(conv.kernel_size),
         stride=tuple(conv.stride),
         groups=conv.groups,
-        ids=editor.filter_ids(name),
-        frozen=editor.frozen_filters(name),
-        activation_of=recorder.activation_of.get(name, ""),
+        filter_ids=editor.filter_ids(name),
+        frozen_filters=editor.frozen_filters(name),
+        activation_source=recorder.activation_of.get(name, ""),
         observed=recorder.observed.get(name, True),
-        refused=refused,
+        edit_refusal=refused,
     )
 
 

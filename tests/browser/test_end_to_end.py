@@ -192,7 +192,7 @@ def test_the_plus_button_and_apply_add_a_filter(page: Page, run: Run):
 def test_a_bad_request_shows_its_reason_and_changes_nothing(page: Page, run: Run):
     clear(page)
     alone = width(run, "features.conv3") - 1
-    run.ask(RemoveFilters("features.conv3", list(range(1, alone + 1))))
+    run.apply(RemoveFilters("features.conv3", list(range(1, alone + 1))))
     page.wait_for_function("revacnn.nodes('features.conv3').length == 1")
     click_node(page, "features.conv3", 0)
     remove = page.locator("#remove")  # the training has told why before anything is asked

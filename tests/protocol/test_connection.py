@@ -20,8 +20,8 @@ from revacnn_lightning.protocol.connection import Connection
 def make(run: str = "a", **changes: object) -> Connection:
     fields = {
         "run": run,
-        "telemetry": "tcp://127.0.0.1:41001",
-        "requests": "tcp://127.0.0.1:41002",
+        "telemetry_endpoint": "tcp://127.0.0.1:41001",
+        "request_endpoint": "tcp://127.0.0.1:41002",
         "server_key": "k" * 40,
         "pid": os.getpid(),
         "hostname": socket.gethostname(),
@@ -32,7 +32,7 @@ def make(run: str = "a", **changes: object) -> Connection:
 def test_what_is_written_is_read(runtime_dir: Path):
     path = connections.write(make())
     assert path.parent == runtime_dir
-    assert connections.read(path) == make(started=connections.read(path).started)
+    assert connections.read(path) == make(start_time=connections.read(path).start_time)
 
 
 def test_only_the_owner_can_read_it_also_when_it_replaces_an_open_file(tmp_path: Path):
@@ -77,8 +77,8 @@ def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path: Path):
 
 
 def test_the_newest_live_run_is_found(runtime_dir: Path):
-    connections.write(make("old", started=1.0))
-    connections.write(make("new", started=2.0))
+    connections.write(make("old", start_time=1.0))
+    connections.write(make("new", start_time=2.0))
     (runtime_dir / "run-broken.json").write_text("{")
     assert [run.run for run in connections.list_runs()] == ["new", "old"]
     assert connections.find_newest().run == "new"
@@ -92,7 +92,7 @@ def test_runs_whose_process_died_are_passed_over():
 
 
 def test_a_run_on_another_machine_is_not_taken_for_dead():
-    assert not make(hostname="elsewhere", pid=2**22 + 1).process_is_gone()
+    assert not make(hostname="elsewhere", pid=2**22 + 1).has_exited()
 
 
 def test_the_ssh_command_forwards_both_ports():

@@ -12,13 +12,13 @@ from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.protocol.encoding import decode, encode
 
-LAYER = messages.Layer("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, ids=[0, 1])
-PLAN = messages.PlanSummary("Remove conv1 · filter 1", [messages.FilterSet("conv1", [1])])
+LAYER = messages.Layer("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, filter_ids=[0, 1])
+PLAN = messages.PlanSummary("Remove conv1 · filter 1", [messages.FilterChange("conv1", [1])])
 MESSAGES = [
     messages.Structure("run", 1, 10, "Net", [LAYER], edges=[(0, 0)]),
     messages.Status("run", "training", 10, 1, 1.5),
     messages.Request("id", requests.RemoveFilters("conv1", [1]), version=1),
-    messages.Request("id", requests.ControlRun("hello")),
+    messages.Request("id", requests.ControlRun("send_state")),
     messages.Planned("id", PLAN),
     messages.Applied("id", 10, 2, PLAN, output_change=0.0),
     messages.Done("id", "Paused"),
@@ -30,10 +30,10 @@ INSPECTION = messages.FilterInspection(
     "run", 1, 10, "conv1", 0,
     image=np.ones((1, 4, 4), np.float16),
     deconvolution=np.full((1, 2, 2), 0.5, np.float16),
-    guided=np.zeros(0, np.float16),
+    guided_backpropagation=np.zeros(0, np.float16),
     top_images=[messages.TopImage(np.ones((1, 2, 3), np.uint8), (0, 1, 2, 4), (8, 8), 2.5, 9)],
     box=(0, 0, 2, 2),
-    refused="no captum",
+    attribution_refusal="no captum",
 )  # fmt: skip
 
 
@@ -43,9 +43,9 @@ def snapshot(values: np.ndarray, **changes: object) -> messages.Snapshot:
         "version": 1,
         "step": 10,
         "epoch": 0,
-        "batch": 10,
-        "batches": 100,
-        "epochs": 5,
+        "batch_index": 10,
+        "batches_per_epoch": 100,
+        "max_epochs": 5,
         "time": 1.5,
         "loss": 0.5,
         "learning_rates": [0.1],
@@ -75,7 +75,11 @@ def test_an_inspection_travels_with_its_pixels_as_bytes():
     np.testing.assert_array_equal(find.crop, INSPECTION.top_images[0].crop)
     np.testing.assert_array_equal(arrived.deconvolution, INSPECTION.deconvolution)
     assert arrived.deconvolution.dtype == np.float16
-    assert (find.box, arrived.box, arrived.refused) == ((0, 1, 2, 4), (0, 0, 2, 2), "no captum")
+    assert (find.box, arrived.box, arrived.attribution_refusal) == (
+        (0, 1, 2, 4),
+        (0, 0, 2, 2),
+        "no captum",
+    )
     assert sum(map(len, frames)) < 600
 
 

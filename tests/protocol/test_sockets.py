@@ -80,31 +80,31 @@ def test_telemetry_arrives(publisher: Publisher, subscriber: Subscriber):
 
 
 def test_the_publisher_knows_whether_anybody_listens(publisher: Publisher, keys: Keys):
-    assert not publisher.has_listeners()
+    assert not publisher.has_subscribers()
     one, two = (Subscriber(publisher.endpoint, keys.public) for _ in range(2))
     for each in (one, two):
         until(lambda each=each: (publisher.publish(STATUS), list(each.poll()))[1])
     one.close()
     time.sleep(0.2)
-    assert publisher.has_listeners()
+    assert publisher.has_subscribers()
     two.close()
-    until(lambda: not publisher.has_listeners())
+    until(lambda: not publisher.has_subscribers())
 
 
 def test_what_a_listener_says_that_is_no_subscription_is_ignored(publisher: Publisher, keys: Keys):
     listener = Subscriber(publisher.endpoint, keys.public)
-    until(publisher.has_listeners)
+    until(publisher.has_subscribers)
     listener._socket.setsockopt(zmq.SUBSCRIBE, b"x" * 100)
     listener._socket.setsockopt(zmq.UNSUBSCRIBE, b"x" * 100)
     time.sleep(0.2)
-    assert publisher.has_listeners()
+    assert publisher.has_subscribers()
     listener.close()
-    until(lambda: not publisher.has_listeners())
+    until(lambda: not publisher.has_subscribers())
 
 
 def test_a_request_is_answered_to_who_asked(server: RequestServer, requester: Requester):
     requester.send(Request("mine", Undo()))
-    [(client, request)] = until(lambda: list(server.drain()))
+    [(client, request)] = until(lambda: list(server.receive()))
     assert request == Request("mine", Undo())
     server.reply(client, Refused("mine", "because"))
     assert until(lambda: list(requester.poll())) == [Refused("mine", "because")]
@@ -112,7 +112,7 @@ def test_a_request_is_answered_to_who_asked(server: RequestServer, requester: Re
 
 def test_a_reply_to_a_client_that_left_is_dropped(server: RequestServer, requester: Requester):
     requester.send(Request("mine", Undo()))
-    [(client, _)] = until(lambda: list(server.drain()))
+    [(client, _)] = until(lambda: list(server.receive()))
     requester.close()
     time.sleep(0.1)
     server.reply(client, Refused("mine", "because"))
@@ -124,7 +124,7 @@ def test_malformed_requests_are_refused_by_name(server: RequestServer, requester
     taken, replies = [], []
 
     def both_are_answered() -> bool:
-        taken.extend(server.drain())
+        taken.extend(server.receive())
         replies.extend(requester.poll())
         return len(replies) == 2
 
@@ -136,10 +136,10 @@ def test_malformed_requests_are_refused_by_name(server: RequestServer, requester
 
 def test_a_flood_of_requests_is_taken_in_portions(server: RequestServer, requester: Requester):
     for index in range(100):
-        requester.send(Request(str(index), ControlRun("hello")))
+        requester.send(Request(str(index), ControlRun("send_state")))
     time.sleep(0.5)  # so that more than a portion waits
     portions = []
-    until(lambda: (portions.append(len(list(server.drain()))), sum(portions) == 100)[1])
+    until(lambda: (portions.append(len(list(server.receive()))), sum(portions) == 100)[1])
     assert max(portions) <= 32
 
 
@@ -168,7 +168,7 @@ def test_an_unencrypted_client_is_not_let_in(server: RequestServer):
     plain.connect(server.endpoint)
     plain.send_multipart([b"request", b"\x80"])
     time.sleep(0.5)
-    assert list(server.drain()) == []
+    assert list(server.receive()) == []
     plain.close()
     context.term()
 
@@ -178,7 +178,7 @@ def test_garbage_on_the_port_is_harmless(server: RequestServer, requester: Reque
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
     requester.send(Request("mine", Undo()))
-    assert until(lambda: list(server.drain()))
+    assert until(lambda: list(server.receive()))
 
 
 def test_a_port_that_is_taken_is_a_clear_error(publisher: Publisher, keys: Keys):
@@ -198,13 +198,13 @@ def test_closing_frees_the_port_and_may_be_repeated(keys: Keys):
 def test_a_structure_that_was_missed_is_asked_for_again(
     publisher: Publisher, server: RequestServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("revacnn_lightning.protocol.client.HELLO_SECONDS", 0.0)
+    monkeypatch.setattr("revacnn_lightning.protocol.client.STATE_REQUEST_SECONDS", 0.0)
     run = Run(Connection("run", publisher.endpoint, server.endpoint, keys.public))
-    until(lambda: list(server.drain()))  # the greeting, whose answer is lost
+    until(lambda: list(server.receive()))  # the greeting, whose answer is lost
     values = np.zeros((1, 2), np.float32)
     until(lambda: (publisher.publish(snapshot(values)), run.poll())[1])
-    [(_, request), *_] = until(lambda: list(server.drain()))
-    assert request.body == ControlRun("hello")
+    [(_, request), *_] = until(lambda: list(server.receive()))
+    assert request.body == ControlRun("send_state")
     run.close()
 
 
@@ -218,7 +218,7 @@ def test_an_edit_after_an_edit_is_refused_because_its_structure_is_still_on_the_
         """Answers two edits, and publishes the structure a while after each answer."""
         versions: list[int | None] = []
         while len(versions) < 2:
-            for client, request in server.drain():
+            for client, request in server.receive():
                 if isinstance(request.body, AddFilters):
                     versions.append(request.version)
                     now = len(versions)
@@ -231,7 +231,7 @@ def test_an_edit_after_an_edit_is_refused_because_its_structure_is_still_on_the_
     with ThreadPoolExecutor(1) as other:
         answers = other.submit(training)
         for _ in range(2):
-            run.ask(AddFilters("conv1"))
+            run.apply(AddFilters("conv1"))
         assert answers.result() == [None, 1]
     assert run.structure is not None
     assert run.structure.version == 2

@@ -31,7 +31,7 @@ def set_rate(value: float) -> SetHyperparameter:
 
 def test_the_groups_are_told_as_they_are():
     [group] = groups_of([sgd(weight_decay=0.01)])
-    assert (group.kind, group.parameters) == ("SGD", 6)
+    assert (group.optimizer_type, group.parameter_count) == ("SGD", 6)
     assert (group.learning_rate, group.weight_decay) == (0.1, 0.01)
 
 
@@ -147,7 +147,7 @@ def test_pause_step_edit_while_paused_resume_and_stop_with_a_checkpoint(tmp_path
         seen: dict = {"paused": run.command(ControlRun("pause"))}
         seen["at"] = step_after(run, 0.2)
         seen["later"] = step_after(run, 0.5)
-        seen["edited at"] = run.ask(AddFilters("conv1", 2)).step
+        seen["edited at"] = run.apply(AddFilters("conv1", 2)).step
         run.command(ControlRun("step"))
         seen["stepped"] = step_after(run, 0.5)
         run.command(ControlRun("resume"))

@@ -93,11 +93,11 @@ def test_an_inspection_holds_the_images_the_shown_one_and_what_in_it_excites(wor
     )
     assert sent.receptive_field == (3, 3)
     assert sent.image.shape == (3, 10, 10)
-    assert sent.size == (10, 10)
+    assert sent.image_size == (10, 10)
     assert sent.response > 0
-    assert sent.refused == ""
-    assert sent.deconvolution.shape == sent.guided.shape == (3, 3, 3)
-    assert np.abs(sent.guided).max() == 1
+    assert sent.attribution_refusal == ""
+    assert sent.deconvolution.shape == sent.guided_backpropagation.shape == (3, 3, 3)
+    assert np.abs(sent.guided_backpropagation).max() == 1
     box = PixelBox(*sent.box)
     assert (box.bottom - box.top, box.right - box.left) == (3, 3)
 
@@ -207,13 +207,13 @@ def test_what_it_costs_counts_in_the_budget(world: World, monkeypatch: pytest.Mo
 def test_a_chosen_image_is_shown_instead_of_the_first_of_the_batch(world: World):
     world.looking.inspect(InspectFilter("0", 2))
     world.batch()
-    world.looking.inspect(InspectFilter("0", 2, image=3))
+    world.looking.inspect(InspectFilter("0", 2, image_index=3))
     [sent] = world.batch()
     assert sent.image_index == 3
     expected = world.validation_image(3)
     np.testing.assert_allclose(sent.image, expected / expected.max(), atol=1e-3)
     with pytest.raises(EditRefusedError, match="no such image"):
-        world.looking.inspect(InspectFilter("0", 2, image=4))
+        world.looking.inspect(InspectFilter("0", 2, image_index=4))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_without_a_forward_of_images_the_images_are_shown_whole_and_it_says_why(
     world.recorder.detach()
     assert all(find.crop.shape == (3, 10, 10) for find in sent.top_images)
     assert sent.top_images
-    assert "ReVACNN(forward=...)" in sent.refused
+    assert "ReVACNN(forward=...)" in sent.attribution_refusal
     assert sent.receptive_field == (0, 0)
     assert len(sent.deconvolution) == 0
 
@@ -247,7 +247,7 @@ def test_a_forward_that_fails_costs_the_pictures_and_no_more():
     world.looking.inspect(InspectFilter("0", 2))
     [sent] = world.batch()
     world.recorder.detach()
-    assert "only pairs of images" in sent.refused
+    assert "only pairs of images" in sent.attribution_refusal
     assert sent.top_images
 
 
@@ -257,7 +257,7 @@ def test_a_process_among_several_does_not_run_the_network_by_itself():
     world.looking.inspect(InspectFilter("0", 2))
     [sent] = world.batch()
     world.recorder.detach()
-    assert sent.refused == "this training runs in 2 processes"
+    assert sent.attribution_refusal == "this training runs in 2 processes"
     assert sent.top_images
 
 
@@ -273,7 +273,7 @@ def test_batches_without_an_image_for_each_map_are_no_fault(world: World, told: 
     world.looking.inspect(InspectFilter("0", 2))
     [sent] = world.batch(told=told)
     assert sent.top_images == []
-    assert why in sent.top_images_refused
+    assert why in sent.top_images_note
 
 
 def test_maps_that_are_not_a_number_are_no_fault(world: World):
@@ -297,7 +297,7 @@ def test_grey_and_coloured_images(channels: int):
     [sent] = world.batch(torch.randn(4, channels, 10, 10))
     world.recorder.detach()
     assert {find.crop.shape for find in sent.top_images} <= {(channels, 5, 5)}
-    assert sent.guided.shape == (channels, 5, 5)
+    assert sent.guided_backpropagation.shape == (channels, 5, 5)
 
 
 class Noisy(TwoConvs):
@@ -347,7 +347,7 @@ def test_a_training_is_bit_by_bit_the_same_with_and_without(tmp_path, monkeypatc
     looked, sent, random_after = trained(tmp_path, True, monkeypatch)
     assert none == []
     assert len(sent) > 5
-    assert all(one.refused == "" and one.guided.size for one in sent)
+    assert all(one.attribution_refusal == "" and one.guided_backpropagation.size for one in sent)
     for name, value in plain.state_dict().items():
         assert torch.equal(value, looked.state_dict()[name]), name
     assert torch.equal(random, random_after)
@@ -359,13 +359,13 @@ def test_a_filter_can_be_looked_into_while_the_run_is_paused(tmp_path):
     def person(run: Run) -> dict:
         run.command(ControlRun("pause"))
         batch = run.inspect("conv2", 1)
-        pinned = run.inspect("conv2", 1, image=5)
+        pinned = run.inspect("conv2", 1, image_index=5)
         run.command(ControlRun("stop"))
         return {"batch": batch, "pinned": pinned}
 
     seen, _ = train_with(person, tmp_path, validate=True)
     assert seen["batch"].image.shape == (1, 6, 6)
-    assert seen["batch"].refused == ""
+    assert seen["batch"].attribution_refusal == ""
     assert seen["pinned"].image_index == 5
     assert seen["pinned"].step == seen["batch"].step
 
@@ -375,13 +375,13 @@ def test_from_python(tmp_path):
         first = run.inspect("conv2", 1)
         with pytest.raises(EditRefusedError, match="filters 0 to 2"):
             run.inspect("conv2", 7)
-        pinned = run.inspect("conv2", 1, image=5)
+        pinned = run.inspect("conv2", 1, image_index=5)
         run.command(ControlRun("stop"))
         return {"first": first, "pinned": pinned}
 
     seen, _ = train_with(person, tmp_path, validate=True)
     assert (seen["first"].layer, seen["first"].filter) == ("conv2", 1)
-    assert seen["first"].refused == ""
+    assert seen["first"].attribution_refusal == ""
     assert seen["first"].receptive_field == (5, 5)
     assert seen["pinned"].image_index == 5
 
@@ -390,10 +390,10 @@ def test_a_filter_that_is_removed_while_it_is_inspected(tmp_path):
     def person(run: Run) -> dict:
         run.inspect("conv1", 3)
         before = run.structure.version
-        run.ask(RemoveFilters("conv1", [3]))
+        run.apply(RemoveFilters("conv1", [3]))
         stale = None
         try:
-            run._await(run.request(InspectFilter("conv1", 3), version=before), 10)
+            run._wait_for_reply(run.request(InspectFilter("conv1", 3), version=before), 10)
         except EditRefusedError as error:
             stale = str(error)
         with pytest.raises(EditRefusedError, match="filters 0 to 2"):
@@ -430,6 +430,6 @@ def test_a_network_whose_relus_are_functions_says_that_it_cannot(tmp_path, monke
         return seen
 
     seen, _ = train_with(person, tmp_path)
-    assert "ReLU is a function" in seen["conv2"].refused
+    assert "ReLU is a function" in seen["conv2"].attribution_refusal
     assert seen["conv2"].receptive_field == (5, 5)
-    assert seen["conv1"].refused == ""  # nothing lies before it
+    assert seen["conv1"].attribution_refusal == ""  # nothing lies before it

@@ -49,15 +49,15 @@ def test_what_is_chosen_while_the_run_is_paused_is_shown_at_once(tmp_path):
         seen = {"before": details(run, InspectLayer("conv2"))[-1]}
         run.command(ControlRun("pause"))
         run.poll()
-        seen["slices"] = details(run, InspectLayer("conv2", slices="mean"))[-1]
-        seen["image"] = details(run, InspectLayer("conv2", image=3))[-1]
+        seen["slices"] = details(run, InspectLayer("conv2", kernel_slice="mean"))[-1]
+        seen["image"] = details(run, InspectLayer("conv2", image_index=3))[-1]
         seen["opened"] = details(run, InspectLayer("conv1"))[-1]
         run.command(ControlRun("stop"))
         return seen
 
     seen, _ = train_with(person, tmp_path, validate=True)
     slices, image, opened = (seen[name] for name in ("slices", "image", "opened"))
-    assert slices.slices == "mean"
+    assert slices.kernel_slice == "mean"
     assert slices.image_index is None
     assert slices.activations.images.shape == slices.activation_gradients.images.shape == (3, 4, 4)
     assert image.image_index == 3
@@ -80,7 +80,7 @@ def test_a_layer_that_was_changed_while_paused_is_shown_as_it_is_now(tmp_path):
     def person(run: Run) -> dict:
         details(run, InspectLayer("conv2"))
         run.command(ControlRun("pause"))
-        run.ask(RemoveFilters("conv2", [0]))
+        run.apply(RemoveFilters("conv2", [0]))
         run.poll()
         return ended_with(run, details(run, InspectLayer("conv2"))[-1])
 
@@ -113,7 +113,7 @@ def test_a_forward_that_fails_costs_a_paused_run_the_maps_only(tmp_path, monkeyp
 def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_path):
     def person(run: Run) -> dict:
         run.command(ControlRun("pause"))
-        run.command(InspectLayer("conv1", image=3))
+        run.command(InspectLayer("conv1", image_index=3))
         run.command(ControlRun("step"))
         found = until_some(lambda: [m for m in run.poll() if isinstance(m, LayerDetail)], 1)
         return ended_with(run, found[-1])
@@ -132,16 +132,16 @@ def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_
 def test_pictures_can_be_the_mean_of_the_slices_instead(tmp_path):
     def person(run: Run) -> dict:
         strongest = details(run, InspectLayer("conv2"))[-1]
-        run.command(InspectLayer("conv2", slices="mean"))
+        run.command(InspectLayer("conv2", kernel_slice="mean"))
         means = until_some(lambda: [m for m in run.poll() if is_mean(m)], 1)
         run.command(ControlRun("stop"))
         return {"strongest": strongest, "mean": means[-1]}
 
     def is_mean(message: object) -> bool:
-        return isinstance(message, LayerDetail) and message.slices == "mean"
+        return isinstance(message, LayerDetail) and message.kernel_slice == "mean"
 
     seen, trainer = train_with(person, tmp_path)
-    assert seen["strongest"].slices == "strongest"
+    assert seen["strongest"].kernel_slice == "strongest"
     assert seen["mean"].coefficients.images.shape == (3, 3, 3)
     assert seen["mean"].gradients.images.shape == (3, 3, 3)
     # The model has gone on since: the same pictures up to some small steps.
@@ -154,7 +154,7 @@ def test_pictures_can_be_the_mean_of_the_slices_instead(tmp_path):
 def test_a_layer_that_is_edited_while_it_is_open_goes_on_with_its_new_width(tmp_path):
     def person(run: Run) -> dict:
         before = details(run, InspectLayer("conv1"))[-1]
-        version = run.ask(RemoveFilters("conv1", [0])).version
+        version = run.apply(RemoveFilters("conv1", [0])).version
         run.command(InspectLayer("conv1"))
         after = until_some(
             lambda: [m for m in run.poll() if isinstance(m, LayerDetail) and m.version >= version],
@@ -174,10 +174,10 @@ def test_a_layer_that_is_edited_while_it_is_open_goes_on_with_its_new_width(tmp_
     [
         (InspectLayer("conv9"), "no convolution conv9"),
         (InspectLayer("linear"), "no convolution linear"),
-        (InspectLayer("conv1", hz=0), "so many times"),
-        (InspectLayer("conv1", hz=math.nan), "so many times"),
-        (InspectLayer("conv1", image=-1), "no validation image -1"),
-        (InspectLayer("conv1", image=10**9), "no validation image 1000000000"),
+        (InspectLayer("conv1", updates_per_second=0), "so many times"),
+        (InspectLayer("conv1", updates_per_second=math.nan), "so many times"),
+        (InspectLayer("conv1", image_index=-1), "no validation image -1"),
+        (InspectLayer("conv1", image_index=10**9), "no validation image 1000000000"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_with_the_reason(

@@ -90,7 +90,9 @@ def test_a_training_that_cannot_be_changed_can_be_commanded(desk: Desk) -> None:
     assert (type(reply), reply.reason) == (Refused, "there are two processes")
     assert isinstance(desk.ask(SetHyperparameter(0, 0, "lr", 0.25)), Done)
     assert desk.world.optimizer.param_groups[0]["lr"] == 0.25
-    assert desk.world.told[-1].groups[0].learning_rate == 0.25  # without waiting for the next beat
+    assert (
+        desk.world.told[-1].parameter_groups[0].learning_rate == 0.25
+    )  # without waiting for the next beat
 
 
 def test_during_a_validation_only_that_is_easy_which_takes_no_forward(desk: Desk) -> None:

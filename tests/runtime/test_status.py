@@ -64,7 +64,7 @@ def test_before_the_first_batch_a_viewer_is_told_the_state_alone(world: World) -
     structure, status = world.notices.greeting()
     assert isinstance(structure, Structure)
     assert [layer.name for layer in structure.layers] == ["0", "2"]
-    assert status.groups[0].learning_rate == 0.5
+    assert status.parameter_groups[0].learning_rate == 0.5
 
 
 def test_the_version_counts_the_structures_that_were_published(world: World) -> None:
@@ -73,7 +73,7 @@ def test_the_version_counts_the_structures_that_were_published(world: World) -> 
     assert not world.batch()
     world.edit()
     assert world.notices.version == 1
-    assert [len(layer.ids) for layer in world.told[-1].layers] == [5, 3]
+    assert [len(layer.filter_ids) for layer in world.told[-1].layers] == [5, 3]
     assert [message.version for message in world.told] == [0, 1]
 
 
@@ -85,7 +85,7 @@ def test_after_the_batch_behind_an_edit_the_structure_is_told_again(world: World
     assert not world.batch()
     assert not world.batch()
     assert [message.version for message in world.told[before:]] == [1]
-    assert world.told[-1].layers[0].activation_of == "1"
+    assert world.told[-1].layers[0].activation_source == "1"
 
 
 def test_the_topology_is_traced_once_per_version(world: World) -> None:

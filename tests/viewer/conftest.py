@@ -29,7 +29,7 @@ class InProcessFollower(RunFollower):
         self._count = 0
 
     def attach(self) -> None:
-        for message in self.training.answer(Request("hello", ControlRun("hello"))):
+        for message in self.training.answer(Request("hello", ControlRun("send_state"))):
             self.state.receive(message)  # type: ignore[union-attr]
 
     def train(self, batches: int = 1) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.fft import irfft2, rfft2
 
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail
-from revacnn_lightning.protocol.requests import Slices
+from revacnn_lightning.protocol.requests import KernelSlice
 
 FEATURES = 64
 IMAGE = 64  # px
@@ -24,7 +24,7 @@ class FakeDetails:
 
     def detail(
         self, run: str, version: int, step: int, layer: str, ids: list[int], kernel: int,
-        rgb: bool, dead: set[int], image: int | None, slices: Slices = "strongest",
+        rgb: bool, dead: set[int], image: int | None, slices: KernelSlice = "strongest",
     ) -> LayerDetail:  # fmt: skip
         weights = np.stack([self._filter(layer, id_, kernel, rgb) for id_ in ids])  # (n, k, k, 3)
         weights[[i for i, id_ in enumerate(ids) if id_ in dead]] = 0
@@ -53,8 +53,7 @@ class FakeDetails:
             activation_gradients=self._view(1e-3 * errors),
             image=picture.transpose(2, 0, 1).astype(np.float32),
             image_index=image,
-            label=("dahlia", "two circles", "stripes")[(image or 0) % 3],
-            slices=slices,
+            kernel_slice=slices,
         )
 
     def _filter(self, layer: str, id_: int, kernel: int, rgb: bool) -> np.ndarray:

@@ -30,12 +30,12 @@ def inspection(
         run, version, step, layer, index,
         image=photograph(0 if image is None else image).transpose(2, 0, 1).astype(np.float16),
         deconvolution=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
-        guided=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
+        guided_backpropagation=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
         top_images=top_images,
         receptive_field=(FIELD, FIELD),
         response=3.25,
         box=(20, 30, 20 + FIELD, 30 + FIELD),
-        size=(IMAGE, IMAGE),
+        image_size=(IMAGE, IMAGE),
         image_index=image,
     )  # fmt: skip
     return replace(sent, **changes)

@@ -25,8 +25,8 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    FilterChange,
     FilterInspection,
-    FilterSet,
     Layer,
     LayerDetail,
     Planned,
@@ -228,16 +228,16 @@ class FakeTraining:
             layers.append(
                 Layer(
                     name=conv.name,
-                    kind="Conv2d",
+                    module_type="Conv2d",
                     in_channels=widths_in[i],
                     out_channels=len(self.ids[i]),
                     kernel_size=(conv.kernel, conv.kernel),
                     stride=(conv.stride, conv.stride),
                     groups=1,
-                    ids=list(self.ids[i]),
-                    frozen=[k for k, id_ in enumerate(self.ids[i]) if id_ in self.frozen],
-                    activation_of=f"relu{i + 1}",
-                    refused=conv.refused,
+                    filter_ids=list(self.ids[i]),
+                    frozen_filters=[k for k, id_ in enumerate(self.ids[i]) if id_ in self.frozen],
+                    activation_source=f"relu{i + 1}",
+                    edit_refusal=conv.refused,
                 )
             )
         edges = [(i, j) for i, conv in enumerate(self.convs) for j in conv.feeds]
@@ -250,7 +250,7 @@ class FakeTraining:
             ),
             layers=layers,
             edges=edges,
-            parameters=self.parameters(self.ids),
+            parameter_count=self.parameters(self.ids),
         )
 
     def _inputs(self) -> list[int]:
@@ -301,9 +301,9 @@ class FakeTraining:
             version=self.version,
             step=self.step,
             epoch=epoch,
-            batch=batch,
-            batches=100,
-            epochs=30,
+            batch_index=batch,
+            batches_per_epoch=100,
+            max_epochs=30,
             time=time.time(),
             loss=max(0.02, loss),
             learning_rates=[0.05 * (1 + math.cos(math.pi * min(1, self.step / 3000)))],
@@ -326,7 +326,7 @@ class FakeTraining:
         if isinstance(body, ControlRun):
             return [self.structure(), self.status()]
         if isinstance(body, InspectFilter):
-            self.inspected[body.layer, body.filter] = body.image
+            self.inspected[body.layer, body.filter] = body.image_index
             return [Done(request.id)]
         if isinstance(body, InspectLayer):
             if body.layer not in [conv.name for conv in self.convs]:
@@ -370,13 +370,13 @@ class FakeTraining:
             wish, until = self.watched.get(conv.name, (None, 0.0))
             if wish is None or now > until:
                 continue
-            if now - self.detailed.get(conv.name, 0.0) < 1 / wish.hz:
+            if now - self.detailed.get(conv.name, 0.0) < 1 / wish.updates_per_second:
                 continue
             self.detailed[conv.name] = now
             due.append(
                 self.details.detail(
                     self.run, self.version, self.step, conv.name, self.ids[at], conv.kernel,
-                    at == 0, self.dead, wish.image, wish.slices,
+                    at == 0, self.dead, wish.image_index, wish.kernel_slice,
                 )
             )  # fmt: skip
         return due
@@ -409,7 +409,7 @@ class FakeTraining:
         )
         if isinstance(body, RemoveFilters):
             return self._plan_removal(body, at, members, after, why)
-        sets = [FilterSet(names[i], count=body.count) for i in members]
+        sets = [FilterChange(names[i], added=body.count) for i in members]
         for i in members:
             after[i] += [self._new_filter() for _ in range(body.count)]
         return after, self._summary(f"Add {body.count} to {body.layer}", sets, after, why)
@@ -425,7 +425,7 @@ class FakeTraining:
         sets = []
         for i in members:
             indices = sorted(index for index in chosen if index < len(self.ids[i]))
-            sets.append(FilterSet(self.convs[i].name, filters=indices))
+            sets.append(FilterChange(self.convs[i].name, removed=indices))
             after[i] = [id_ for index, id_ in enumerate(self.ids[i]) if index not in chosen]
         title = f"Remove {body.layer} · filter{'s' if len(chosen) > 1 else ''} " + ", ".join(
             map(str, sorted(chosen))
@@ -433,12 +433,12 @@ class FakeTraining:
         return after, self._summary(title, sets, after, why)
 
     def _summary(
-        self, title: str, sets: list[FilterSet], after: list[list[int]], why: str
+        self, title: str, sets: list[FilterChange], after: list[list[int]], why: str
     ) -> PlanSummary:
         return PlanSummary(
             title=title,
-            sets=sets,
-            why=why,
+            filter_changes=sets,
+            coupling=why,
             parameters_before=self.parameters(self.ids),
             parameters_after=self.parameters(after),
             macs_before=self.macs(self.ids),
@@ -454,8 +454,8 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
     path = connections.write(
         Connection(
             run=training.run,
-            telemetry=publisher.endpoint,
-            requests=server.endpoint,
+            telemetry_endpoint=publisher.endpoint,
+            request_endpoint=server.endpoint,
             server_key=keys.public,
             model=training.structure().model,
             pid=os.getpid(),
@@ -466,7 +466,7 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
     try:
         while not end_after or time.monotonic() - began < end_after:
             training.step += 1
-            for client, request in server.drain():
+            for client, request in server.receive():
                 for reply in training.answer(request):
                     server.reply(client, reply)  # type: ignore[arg-type]
                     if isinstance(reply, Structure):

@@ -20,7 +20,9 @@ class ControlsPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         health, state = self.tab.follower.health(), self.tab.state
         known = state is not None and state.status is not None
-        groups = state.status.groups if state is not None and state.status is not None else []
+        groups = (
+            state.status.parameter_groups if state is not None and state.status is not None else []
+        )
         return {
             "available": known and not health.ended and health.kind != "connecting",
             "paused": health.kind == "paused",
@@ -32,7 +34,7 @@ def _group(group: ParameterGroup) -> dict[str, Any]:
     return {
         "optimizer": group.optimizer,
         "group": group.group,
-        "title": f"{group.kind} · {format_count(group.parameters)} parameters",
+        "title": f"{group.optimizer_type} · {format_count(group.parameter_count)} parameters",
         "values": [
             {"name": name, "label": label, "value": value, "text": format_number(value)}
             for name, label, value in (

@@ -66,7 +66,7 @@ def _finds(sent: FilterInspection) -> dict[str, Any]:
     return {
         "facts": facts,
         "sees": [height, width],
-        "no_finds": sent.top_images_refused or ("" if sent.top_images else NO_FINDS),
+        "no_finds": sent.top_images_note or ("" if sent.top_images else NO_FINDS),
         "finds": [_find(find, sent.step) for find in sent.top_images],
     }
 
@@ -77,7 +77,7 @@ def _find(find: TopImage, step: int) -> dict[str, Any]:
     return {
         "pixels": find.crop.transpose(1, 2, 0)[None] if len(find.crop) == 3 else find.crop,
         "box": list(find.box),
-        "size": list(find.size),
+        "size": list(find.image_size),
         "response": format_number(find.response),
         "age": age,
     }
@@ -91,19 +91,22 @@ def _image(sent: FilterInspection) -> dict[str, Any]:
         "title": "first of the batch" if index is None else f"validation image {index}",
         "image": whole,
         "box": list(sent.box),
-        "size": list(sent.size),
+        "size": list(sent.image_size),
         "part": _cut(whole, sent) if known else whole[:0],
         "response": format_number(sent.response) if known else "",
         "silent": sent.response is not None and not sent.response > 0,
         "deconvolution": attribution_tile(sent.deconvolution),
-        "guided": attribution_tile(sent.guided),
-        "refused": sent.refused,
+        "guided": attribution_tile(sent.guided_backpropagation),
+        "refused": sent.attribution_refusal,
     }
 
 
 def _cut(whole: np.ndarray, sent: FilterInspection) -> np.ndarray:
     """The box out of the image as it is sent, which may be smaller than the original."""
-    rows, columns = whole.shape[1] / max(1, sent.size[0]), whole.shape[2] / max(1, sent.size[1])
+    rows, columns = (
+        whole.shape[1] / max(1, sent.image_size[0]),
+        whole.shape[2] / max(1, sent.image_size[1]),
+    )
     top, left, bottom, right = sent.box
     first_row, first_column = round(top * rows), round(left * columns)
     last_row = max(first_row + 1, round(bottom * rows))

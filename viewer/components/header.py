@@ -52,7 +52,7 @@ class Header(HtmlPanel):
 
 def _named(connection: Connection) -> dict[str, Any]:
     """A run as a person tells it from others: its model, and when it began."""
-    began = format_time_of_day(connection.started)[:5]
+    began = format_time_of_day(connection.start_time)[:5]
     return {"id": connection.run, "label": f"{connection.model or connection.run} · {began}"}
 
 
@@ -70,20 +70,22 @@ def _fields(state: RunState) -> list[dict[str, Any]]:
         return []
     fields = [
         _field("Layers · filters", f"{len(structure.layers)} · {format_count(state.n_filters)}"),
-        _field("Parameters", format_count(structure.parameters)),
+        _field("Parameters", format_count(structure.parameter_count)),
     ]
     if snapshot is None:
         return fields
-    of_epochs = f" / {snapshot.epochs}" if snapshot.epochs else ""
-    of_batches = f" / {format_count(snapshot.batches)}" if snapshot.batches else ""
+    of_epochs = f" / {snapshot.max_epochs}" if snapshot.max_epochs else ""
+    of_batches = (
+        f" / {format_count(snapshot.batches_per_epoch)}" if snapshot.batches_per_epoch else ""
+    )
     fields += [
         _field("Epoch", f"{snapshot.epoch + 1}{of_epochs}"),
         _field(
             "Batch",
-            f"{format_count(snapshot.batch + 1)}{of_batches}",
+            f"{format_count(snapshot.batch_index + 1)}{of_batches}",
             f"batch {snapshot.step} of the run",
         ),
-        _field("Loss", format_number(snapshot.loss), warn=snapshot.nonfinite),
+        _field("Loss", format_number(snapshot.loss), warn=snapshot.nonfinite_gradients),
     ]
     fields += [
         _field(name.replace("_", " "), format_number(value), name)

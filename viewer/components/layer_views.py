@@ -138,7 +138,7 @@ class LayerView:
             "status": _status(layout, view, failed, anew=anew),
             "busy": (layout is None or anew) and len(view.features) > 0 and not failed,
             "step": detail.step,
-            "slices": detail.slices,
+            "slices": detail.kernel_slice,
             "draw": self._draws,
             "ids": shown.astype(np.float64),
             "indices": where.astype(np.int32),
@@ -191,7 +191,6 @@ class InputImage:
         name = "first of the batch" if index is None else f"validation image {index}"
         self.root.data = {
             "title": f"Input · {name}",
-            "label": layer.detail.label,
             "step": layer.detail.step,
             "waiting": layer.image != index,
         }
@@ -221,7 +220,7 @@ class LayerPanel(HtmlPanel):
         picked = tab.picked()
         over, refused = tab.over(), tab.refused(layer)
         several = "" if len(picked) > 1 else "Select two or more filters to merge them"
-        frozen = {layer.ids[index] for index in layer.frozen}
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         thaw = frozen.issuperset(picked)
         return content | {
             "selected": picked,

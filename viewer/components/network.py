@@ -213,7 +213,7 @@ class NetworkView:
         of = name if self.tab.peeked is None else self.tab.peeked.layer
         content = {
             "node": node,
-            "also": self._other_nodes(layout, structure.layers[layer].ids, layer),
+            "also": self._other_nodes(layout, structure.layers[layer].filter_ids, layer),
             "layer": layer,
             "index": index,
             "text": f"{name} filter {index}",

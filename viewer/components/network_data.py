@@ -50,7 +50,7 @@ def node_columns(
 
     layers = [structure.layers[column.layer] for column in columns]
     ids = [
-        np.asarray(layer.ids, np.float64)[column.first[:-1]]
+        np.asarray(layer.filter_ids, np.float64)[column.first[:-1]]
         for layer, column in zip(layers, columns, strict=True)
     ]
     key = spread((serials[layer.name] for layer in layers), np.float64) * ID_BITS
@@ -98,8 +98,8 @@ def node_states(
 def _frozen_filters(state: RunState, structure: Structure) -> np.ndarray:
     frozen = np.zeros(state.n_filters, bool)
     for layer, offset in zip(structure.layers, state.offsets[:-1], strict=True):
-        if layer.frozen:
-            frozen[int(offset) + np.asarray(layer.frozen)] = True
+        if layer.frozen_filters:
+            frozen[int(offset) + np.asarray(layer.frozen_filters)] = True
     return frozen
 
 
@@ -111,12 +111,12 @@ def _staged_filters(
     for row in rows:
         at = state.layer_index(row.layer)
         if row.kind == "remove" and at is not None:
-            wanted = np.isin(structure.layers[at].ids, row.ids)
+            wanted = np.isin(structure.layers[at].filter_ids, row.ids)
             staged[int(state.offsets[at]) + np.flatnonzero(wanted)] = True
-        for part in row.plan.plan.sets if isinstance(row.plan, Planned) else ():
+        for part in row.plan.plan.filter_changes if isinstance(row.plan, Planned) else ():
             at = state.layer_index(part.layer)
             if at is not None:
-                places = int(state.offsets[at]) + np.asarray(part.filters, np.int64)
+                places = int(state.offsets[at]) + np.asarray(part.removed, np.int64)
                 together[places[places < state.offsets[at + 1]]] = True
     return staged, together
 
@@ -190,18 +190,18 @@ def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[
 def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
     """The nodes of the filters that a plan removes, if they are more than one."""
     nodes: list[int] = []
-    for part in plan.sets if plan is not None else ():
+    for part in plan.filter_changes if plan is not None else ():
         at = state.layer_index(part.layer)
         if at is not None and at < len(layout.columns):
             column, offset = layout.columns[at], int(layout.node_offsets[at])
-            inside = np.searchsorted(column.first, part.filters, side="right") - 1
+            inside = np.searchsorted(column.first, part.removed, side="right") - 1
             nodes += [offset + int(i) for i in inside if 0 <= i < column.n]
     return nodes if len(nodes) > 1 else []
 
 
 def company_text(plan: PlanSummary | None, layer: str) -> str:
     """What goes together, for the tooltip: ``together with conv1, layer1.1.conv2``."""
-    others = [] if plan is None else [p.layer for p in plan.sets if p.layer != layer]
+    others = [] if plan is None else [p.layer for p in plan.filter_changes if p.layer != layer]
     if not others:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -239,13 +239,13 @@ def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
                 "index": column.layer,
                 "name": layer.name,
                 "label": layout.labels[column.layer],
-                "filters": len(layer.ids),
+                "filters": len(layer.filter_ids),
                 "kernel": "×".join(map(str, layer.kernel_size)),
                 "center": column.center,
                 "top": column.top,
                 "header_y": header_y,
                 "lane": lane,
-                "refused": layer.refused,
+                "refused": layer.edit_refusal,
             }
         )
     return {

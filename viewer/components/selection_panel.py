@@ -31,9 +31,9 @@ class SelectionPanel(HtmlPanel):
             return _nothing(self.tab.sort_by)
         at, index = here
         layer = structure.layers[at]
-        id_ = layer.ids[index]
+        id_ = layer.filter_ids[index]
         why = self.tab.refused(layer)
-        alone = "The last filter of a layer cannot be removed" if len(layer.ids) == 1 else ""
+        alone = "The last filter of a layer cannot be removed" if len(layer.filter_ids) == 1 else ""
         staged = id_ in self.tab.staging.removed_ids(layer.name)
         return {
             "layer": layer.name,
@@ -67,10 +67,10 @@ def _facts(layer: Layer) -> str:
         facts.append("stride " + "×".join(map(str, dict.fromkeys(layer.stride))))
     if layer.groups > 1:
         facts.append(f"{layer.groups} groups")
-    if layer.kind != "Conv2d":
-        facts.append(layer.kind)
-    if layer.frozen:
-        facts.append(f"{len(layer.frozen)} frozen")
+    if layer.module_type != "Conv2d":
+        facts.append(layer.module_type)
+    if layer.frozen_filters:
+        facts.append(f"{len(layer.frozen_filters)} frozen")
     return " · ".join(facts)
 
 
@@ -79,7 +79,9 @@ def _about(layer: Layer) -> str:
     if not layer.observed:
         return "No statistics reach us from this layer: it runs inside a compiled region."
     what = (
-        f"{layer.activation_of}'s output" if layer.activation_of else "absolute output of the conv"
+        f"{layer.activation_source}'s output"
+        if layer.activation_source
+        else "absolute output of the conv"
     )
     return (
         f"Σ activation: sum of {what} over the pixels, mean over the batch. "

@@ -75,14 +75,14 @@ def _figures(plan: PlanSummary) -> str:
 def _company(plan: PlanSummary, layer: str) -> str:
     """What goes together with it, and why; and what else should be known."""
     others = [
-        f"{part.layer} ({len(part.filters) or part.count})"
-        for part in plan.sets
+        f"{part.layer} ({len(part.removed) or part.added})"
+        for part in plan.filter_changes
         if part.layer != layer
     ]
     words = []
     if others:
         words.append(f"together with {', '.join(others[:4])}{' …' if len(others) > 4 else ''}")
-    return " · ".join([*words, *filter(None, [plan.why]), *plan.notes])
+    return " · ".join([*words, *filter(None, [plan.coupling]), *plan.notes])
 
 
 class ReplyPanel(HtmlPanel):

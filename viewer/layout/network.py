@@ -182,21 +182,24 @@ def _columns(
     for layer, place in enumerate(rank):
         places[place].append(layer)
     slots = _slots(structure, places, area, opened)
-    widest = max((len(layer.ids) for layer in structure.layers), default=1)
+    widest = max((len(layer.filter_ids) for layer in structure.layers), default=1)
     lanes = {
         layer: (slots[place], middle, height)
         for place, members in enumerate(places)
         for layer, (middle, height) in _lanes(structure, members, area)
     }
     largest = comfortable_pitch(
-        [(len(structure.layers[k].ids), slot, height) for k, (slot, _, height) in lanes.items()]
+        [
+            (len(structure.layers[k].filter_ids), slot, height)
+            for k, (slot, _, height) in lanes.items()
+        ]
     )
     most = MAX_BARS // max(1, len(lanes))
     made: dict[int, Column] = {}
     for place, members in enumerate(places):
         for layer in members:
             _, middle, height = lanes[layer]
-            n = len(structure.layers[layer].ids)
+            n = len(structure.layers[layer].filter_ids)
             is_open = structure.layers[layer].name in opened
             made[layer] = _column(
                 layer, n, n / widest, slots[place], middle, height, density, is_open, largest, most
@@ -215,7 +218,7 @@ def _slots(
         need = 0.0
         for layer in members:
             if structure.layers[layer].name in opened:
-                across = np.ceil(len(structure.layers[layer].ids) * OPEN_PITCH / area.height)
+                across = np.ceil(len(structure.layers[layer].filter_ids) * OPEN_PITCH / area.height)
                 need = max(need, across * OPEN_PITCH / SLOT_SHARE * 0.6)
         wanted.append(need)
     closed = sum(1 for need in wanted if need == 0)
@@ -231,7 +234,7 @@ def _lanes(
     if len(members) == 1:
         return [(members[0], (area.top + area.height / 2, area.height))]
     free = area.height - LANE_GAP * (len(members) - 1)
-    shares = np.sqrt([len(structure.layers[layer].ids) for layer in members])
+    shares = np.sqrt([len(structure.layers[layer].filter_ids) for layer in members])
     heights = np.maximum(10.0, free * shares / shares.sum())
     tops = area.top + np.cumsum([0.0, *(heights + LANE_GAP)])[:-1]
     return [

@@ -37,7 +37,7 @@ def concats(structure: Structure, edges: list[Edge]) -> set[int]:
     """The layers that read the outputs of several others one behind the other, not their sum."""
     sources: dict[int, list[int]] = defaultdict(list)
     for a, b in edges:
-        sources[b].append(len(structure.layers[a].ids))
+        sources[b].append(len(structure.layers[a].filter_ids))
     return {
         b
         for b, widths in sources.items()

@@ -106,14 +106,14 @@ class FilterInspections:
         ):
             return  # of a network that is unknown or outdated
         for layer in structure.layers:
-            if layer.name == message.layer and 0 <= message.filter < len(layer.ids):
-                filter_ = self._filters.get((layer.name, layer.ids[message.filter]))
+            if layer.name == message.layer and 0 <= message.filter < len(layer.filter_ids):
+                filter_ = self._filters.get((layer.name, layer.filter_ids[message.filter]))
                 if filter_ is not None:
                     filter_.inspection, filter_.refused = message, ""
 
 
 def _filter_index(structure: Structure, key: Key) -> int | None:
     for layer in structure.layers:
-        if layer.name == key[0] and key[1] in layer.ids:
-            return layer.ids.index(key[1])
+        if layer.name == key[0] and key[1] in layer.filter_ids:
+            return layer.filter_ids.index(key[1])
     return None

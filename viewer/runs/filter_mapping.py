@@ -26,11 +26,11 @@ def source_columns(known: Structure | None, structure: Structure) -> np.ndarray:
     known_columns: dict[str, dict[int, int]] = {}
     offset = 0
     for layer in known.layers if known is not None else ():
-        known_columns[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.ids)}
-        offset += len(layer.ids)
+        known_columns[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.filter_ids)}
+        offset += len(layer.filter_ids)
     source = [
         known_columns.get(layer.name, {}).get(id_, -1)
         for layer in structure.layers
-        for id_ in layer.ids
+        for id_ in layer.filter_ids
     ]
     return np.array(source, np.int64)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from revacnn_lightning.diagnostics.colour import find_single_color
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail, Message, Refused
-from revacnn_lightning.protocol.requests import InspectLayer, Slices
+from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 
 from ..embedding.feature_average import FeatureAverage
 from ..embedding.projection import Method
@@ -57,7 +57,7 @@ class LayerDetailState(Struct):
     averages: dict[tuple[str, int | None, int], FeatureAverage] = {}
     single_color: np.ndarray = np.zeros(0, bool)
     image: int | None = None
-    slices: Slices = "strongest"
+    slices: KernelSlice = "strongest"
     refused: str = ""
     last_requested: float = 0.0
     last_visible: dict[str, float] = {}
@@ -114,7 +114,7 @@ class LayerDetails:
         state.image_last_used = time.monotonic()
         return state.image
 
-    def select_slices(self, layer: str, slices: Slices) -> None:
+    def select_slices(self, layer: str, slices: KernelSlice) -> None:
         """Show other slices of the layer's filters."""
         state = self._layers.get(layer)
         if state is not None and state.slices != slices:
@@ -144,7 +144,7 @@ class LayerDetails:
 
     def _request(self, name: str, layer: LayerDetailState, send: Send) -> None:
         try:
-            request = send(InspectLayer(name, REFRESH_HZ, layer.image, slices=layer.slices))
+            request = send(InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.slices))
         except ProtocolError as error:
             layer.refused = str(error)
             return
@@ -159,7 +159,7 @@ class LayerDetails:
             return
         if detail.run != structure.run or detail.version != structure.version:
             return  # of a network that is unknown or outdated
-        ids = np.asarray(structure.layers[index].ids, np.int64)
+        ids = np.asarray(structure.layers[index].filter_ids, np.int64)
         if any(len(array) not in (0, len(ids)) for array in _arrays(detail)):
             return
         _update_features(layer, detail, ids, structure.layers[index].in_channels)

@@ -126,7 +126,7 @@ class RunRegistry:
         except ConnectionFileError as error:
             self.problem = str(error)
             return []
-        if connection.process_is_gone():
+        if connection.has_exited():
             self.problem = f"The training of {self.connection_file} has ended."
             return []
         self.problem = ""

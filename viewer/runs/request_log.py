@@ -98,7 +98,7 @@ class RequestLog:
             record.state, record.step = "applied", reply.step
             record.version, record.title = reply.version, reply.plan.title or record.title
             record.plan, record.output_change = reply.plan, reply.output_change
-            record.layers = list(dict.fromkeys(part.layer for part in reply.plan.sets))
+            record.layers = list(dict.fromkeys(part.layer for part in reply.plan.filter_changes))
             self._set_mark_title(record)
             if structure is not None:
                 self._set_width_texts(structure)
@@ -122,7 +122,7 @@ class RequestLog:
 
     def _set_width_texts(self, structure: Structure) -> None:
         """Describe the new widths in the records of applied edits."""
-        widths = {layer.name: len(layer.ids) for layer in structure.layers}
+        widths = {layer.name: len(layer.filter_ids) for layer in structure.layers}
         for record in self.records.values():
             is_in_structure = record.state == "applied" and record.version <= structure.version
             if is_in_structure and not record.text:

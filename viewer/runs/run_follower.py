@@ -109,7 +109,7 @@ class RunFollower:
 
     def sockets(self) -> list[int]:
         """Return file descriptors that become readable when a message may be pending."""
-        return [] if self._run is None else self._run.sockets()
+        return [] if self._run is None else self._run.file_descriptors()
 
     def request(self, body: RequestBody, title: str, version: int | None) -> str:
         """Send a request; `RunState.requests` records it and its reply. Return its id.
@@ -142,13 +142,13 @@ class RunFollower:
             return RunHealth("finished", f"finished at batch {format_count(status.step)}")
         if status is not None and status.state == "failed":
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
-        if run.connection.process_is_gone():
+        if run.connection.has_exited():
             text = f"process exited unexpectedly; last message at {self._last_message()}"
             return RunHealth("gone", text)
         if run.structure is None:
             return RunHealth("connecting", "attached, waiting for the first reply")
-        if run.silent_for() > SILENT_SECONDS:
-            text = f"no message for {run.silent_for():.0f} s, since {self._last_message()}"
+        if run.seconds_since_last_message() > SILENT_SECONDS:
+            text = f"no message for {run.seconds_since_last_message():.0f} s, since {self._last_message()}"
             return RunHealth("silent", text)
         if status is None:
             return RunHealth("training", "training")
@@ -183,7 +183,7 @@ class RunFollower:
         """Return the time of the last message, and the batch of the last snapshot."""
         snapshot = None if self.state is None else self.state.snapshot
         batch = "" if snapshot is None else f" at batch {format_count(snapshot.step)}"
-        silent = 0.0 if self._run is None else self._run.silent_for()
+        silent = 0.0 if self._run is None else self._run.seconds_since_last_message()
         return f"{format_time_of_day(time.time() - silent)}{batch}"
 
 

@@ -96,7 +96,7 @@ class RunState:
 
     def layer_ids(self, layer: int) -> list[int]:
         """Return the ids of a layer's filters."""
-        return [] if self.structure is None else self.structure.layers[layer].ids
+        return [] if self.structure is None else self.structure.layers[layer].filter_ids
 
     def layer_values(self, statistic: str, layer: int) -> np.ndarray:
         """Return the newest values of a layer's filters; empty before the first snapshot."""
@@ -127,7 +127,7 @@ class RunState:
         """Return the number of batches between two measurements of a statistic."""
         if self.snapshot is None:
             return 1
-        known = dict(zip(self.snapshot.statistics, self.snapshot.every, strict=False))
+        known = dict(zip(self.snapshot.statistics, self.snapshot.sampling_intervals, strict=False))
         return known.get(statistic, 1)
 
     # ---------------------------------------------------------------- structure
@@ -140,7 +140,7 @@ class RunState:
         structure = inherit_edges(known, structure)
         source = source_columns(known, structure)
         self.structure = structure
-        widths = [len(layer.ids) for layer in structure.layers]
+        widths = [len(layer.filter_ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
         self._is_observed = np.repeat([layer.observed for layer in structure.layers], widths)
         self._remap_filters(source, is_first=known is None)

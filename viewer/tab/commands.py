@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter, Slices
+from revacnn_lightning.protocol.requests import ControlRun, KernelSlice, SetHyperparameter
 
 from ..embedding.projection import METHODS
 from ..glyphs import Command
@@ -105,10 +105,10 @@ def _live(tab: TabState, _: Arguments) -> None:
 def _peek(tab: TabState, what: Arguments) -> None:
     """The pointer rests on a filter; without a layer, on none any more."""
     layer = tab.layer(what.layer) if what.layer is not None else None
-    if layer is None or not 0 <= what.first < len(layer.ids):
+    if layer is None or not 0 <= what.first < len(layer.filter_ids):
         tab.peeked = None
     else:
-        tab.peeked = Selection(layer.name, layer.ids[what.first])
+        tab.peeked = Selection(layer.name, layer.filter_ids[what.first])
 
 
 @command("pick")
@@ -118,7 +118,7 @@ def _pick(tab: TabState, what: Arguments) -> None:
     if here is None or structure is None:
         return
     layer = structure.layers[here[0]]
-    there = set(layer.ids)
+    there = set(layer.filter_ids)
     ids = [i for i in dict.fromkeys(what.ids) if i in there]
     if ids:
         tab.selection = Selection(layer.name, ids[0])
@@ -155,7 +155,7 @@ def _image(tab: TabState, what: Arguments) -> None:
 @command("slices")
 def _slices(tab: TabState, what: Arguments) -> None:
     """What the pictures of filters with many inputs show."""
-    wanted = next((slices for slices in get_args(Slices) if slices == what.by), None)
+    wanted = next((slices for slices in get_args(KernelSlice) if slices == what.by), None)
     if tab.selection is not None and wanted is not None:
         tab.follower.layer_details.select_slices(tab.selection.layer, wanted)
 
@@ -183,8 +183,8 @@ def _move(tab: TabState, by: Arguments) -> None:
     layer, index = here
     target = max(0, min(layer + by.dx, len(structure.layers) - 1))
     if target != layer:
-        share = (index + 0.5) / len(structure.layers[layer].ids)
-        index = int(share * len(structure.layers[target].ids))
+        share = (index + 0.5) / len(structure.layers[layer].filter_ids)
+        index = int(share * len(structure.layers[target].filter_ids))
     tab.select(target, index + by.dy)
 
 
@@ -252,7 +252,7 @@ def _stage_least(tab: TabState, what: Arguments) -> None:
     if tab.may_change(at):
         index = tab.least_active(state, at, chosen)
         if index is not None:
-            tab.staging.toggle_removal(chosen.name, chosen.ids[index])
+            tab.staging.toggle_removal(chosen.name, chosen.filter_ids[index])
 
 
 @command("stage_add")
@@ -284,7 +284,7 @@ def _stage_freeze(tab: TabState, _: Arguments) -> None:
     """Freeze the selected filters, or unfreeze them if all of them are frozen."""
     layer = tab.layer(None)
     if layer is not None and not tab.over():
-        frozen = {layer.ids[index] for index in layer.frozen}
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         kind = "unfreeze" if frozen.issuperset(tab.picked()) else "freeze"
         tab.staging.toggle(kind, layer.name, tab.picked())
 
@@ -305,7 +305,7 @@ def _stage_set(tab: TabState, what: Arguments) -> None:
     weights = np.array(what.weights)
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         return
-    if set(what.ids) <= set(layer.ids):
+    if set(what.ids) <= set(layer.filter_ids):
         target, *near = what.ids
         row = StagedChange(layer.name, "set", [target], neighbours=near, weights=what.weights)
         tab.staging.put(row)

@@ -34,11 +34,11 @@ class RemovalPreview:
         """Send the dry run of a removal, unless that was done already."""
         key = (structure.version, layer_name, filter_id)
         layer = next((one for one in structure.layers if one.name == layer_name), None)
-        if key in self._asked or layer is None or filter_id not in layer.ids:
+        if key in self._asked or layer is None or filter_id not in layer.filter_ids:
             return
         if len(self._asked) >= MAX_ASKED:
             self._asked.clear()
-        edit = RemoveFilters(layer_name, [layer.ids.index(filter_id)])
+        edit = RemoveFilters(layer_name, [layer.filter_ids.index(filter_id)])
         try:
             self._asked[key] = follower.preview(edit, structure.version)
         except ProtocolError as error:

@@ -92,7 +92,7 @@ class StagedChange(Struct):
 
     def _set(self, structure: Structure, index: int) -> SetFilter | None:
         layer = _layer(structure, self.layer)
-        there = set() if layer is None else set(layer.ids)
+        there = set() if layer is None else set(layer.filter_ids)
         pairs = [p for p in zip(self.neighbours, self.weights, strict=True) if p[0] in there]
         if not pairs:
             return None
@@ -155,7 +155,7 @@ class Staging:
         """The network has changed: drop what is gone, and every plan made for the old one."""
         for row in self.rows:
             layer = _layer(structure, row.layer)
-            there = set() if layer is None else set(layer.ids)
+            there = set() if layer is None else set(layer.filter_ids)
             row.ids = [i for i in row.ids if i in there]
             row.plan, row.plan_id = None, ""
         self.rows = [row for row in self.rows if row.edit(structure) is not None]
@@ -191,5 +191,5 @@ def _places(structure: Structure, layer_name: str, ids: list[int]) -> list[int]:
     layer = _layer(structure, layer_name)
     if layer is None:
         return []
-    at = {id_: i for i, id_ in enumerate(layer.ids)}
+    at = {id_: i for i, id_ in enumerate(layer.filter_ids)}
     return [at[id_] for id_ in ids if id_ in at]

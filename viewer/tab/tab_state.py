@@ -84,8 +84,8 @@ class TabState:
         if self.selection is None or structure is None:
             return None
         for i, layer in enumerate(structure.layers):
-            if layer.name == self.selection.layer and self.selection.filter_id in layer.ids:
-                return i, layer.ids.index(self.selection.filter_id)
+            if layer.name == self.selection.layer and self.selection.filter_id in layer.filter_ids:
+                return i, layer.filter_ids.index(self.selection.filter_id)
         return None
 
     def picked(self) -> list[int]:
@@ -93,7 +93,7 @@ class TabState:
         here, structure = self.selected(), self.structure
         if here is None or structure is None or self.selection is None:
             return []
-        there = set(structure.layers[here[0]].ids)
+        there = set(structure.layers[here[0]].filter_ids)
         others = [i for i in self.also if i in there and i != self.selection.filter_id]
         return [self.selection.filter_id, *others]
 
@@ -196,8 +196,8 @@ class TabState:
         if structure is None:
             return
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
-        index = max(0, min(int(index), len(chosen.ids) - 1))
-        self.selection = Selection(chosen.name, chosen.ids[index])
+        index = max(0, min(int(index), len(chosen.filter_ids) - 1))
+        self.selection = Selection(chosen.name, chosen.filter_ids[index])
         self.also = []
         self.touched += 1
 
@@ -217,14 +217,14 @@ class TabState:
 
     def refused(self, layer: Layer) -> str:
         """Why this layer's width cannot be changed now; "" if it can."""
-        return self.over() or layer.refused
+        return self.over() or layer.edit_refusal
 
     def may_change(self, layer: int) -> bool:
         return self.structure is not None and not self.refused(self.structure.layers[layer])
 
     def least_active(self, state: RunState, at: int, layer: Layer) -> int | None:
         """Index of the least active filter of a layer that is not staged already."""
-        start, n = state.n_filters + int(state.offsets[at]), len(layer.ids)
+        start, n = state.n_filters + int(state.offsets[at]), len(layer.filter_ids)
         recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
         values = state.layer_values("activation", at)
         if len(recent):
@@ -234,7 +234,7 @@ class TabState:
             return None
         staged = set(self.staging.removed_ids(layer.name))
         for index in np.argsort(values, kind="stable"):
-            if layer.ids[int(index)] not in staged:
+            if layer.filter_ids[int(index)] not in staged:
                 return int(index)
         return None
 
@@ -244,10 +244,10 @@ def _next_to(gone: Selection | None, known: Structure | None, structure: Structu
     layer = structure.layers[0]
     if gone is not None:
         layer = next((one for one in structure.layers if one.name == gone.layer), layer)
-    there = set(layer.ids)
-    before = [one.ids for one in known.layers if one.name == layer.name] if known else []
+    there = set(layer.filter_ids)
+    before = [one.filter_ids for one in known.layers if one.name == layer.name] if known else []
     if gone is None or not before or gone.filter_id not in before[0]:
-        return Selection(layer.name, layer.ids[0])
+        return Selection(layer.name, layer.filter_ids[0])
     at = before[0].index(gone.filter_id)
     near = [*before[0][at:], *reversed(before[0][:at])]
-    return Selection(layer.name, next((id_ for id_ in near if id_ in there), layer.ids[0]))
+    return Selection(layer.name, next((id_ for id_ in near if id_ in there), layer.filter_ids[0]))

@@ -100,7 +100,7 @@ def removal(
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = _resizing_plan(context, request, title, edits, classes, layer)
     plan.attributes = attribute_edits(context.model, channels, classes, -1)
-    plan.sets = [messages.FilterSet(name, filters=indices)
+    plan.sets = [messages.FilterChange(name, removed=indices)
                  for name, indices in channels.filters_in(classes).items()]  # fmt: skip
     mixed = channels.mixed(classes)
     if mixed:
@@ -169,7 +169,7 @@ def _add(context: Context, request: requests.AddFilters) -> EditPlan:
     title = f"Add {what} to {request.layer}{how}"
     plan = _resizing_plan(context, request, title, edits, classes, request.layer)
     plan.attributes = attribute_edits(context.model, channels, classes, request.count)
-    plan.sets = [messages.FilterSet(name, count=len(indices) * request.count)
+    plan.sets = [messages.FilterChange(name, added=len(indices) * request.count)
                  for name, indices in channels.filters_in(classes).items()]  # fmt: skip
     return plan
 

@@ -131,7 +131,7 @@ class EditPlan(Struct):
     freezes: list[FreezeEdit] = field(default_factory=list)
     # After a layer came or went: the batch norms that go with each frozen layer now.
     norms: dict[str, list[str]] = field(default_factory=dict)
-    sets: list[messages.FilterSet] = field(default_factory=list)
+    sets: list[messages.FilterChange] = field(default_factory=list)
     why: str = ""
     parameters_before: int = 0
     parameters_after: int = 0
@@ -142,8 +142,8 @@ class EditPlan(Struct):
     def summary(self) -> messages.PlanSummary:
         return messages.PlanSummary(
             title=self.title,
-            sets=self.sets,
-            why=self.why,
+            filter_changes=self.sets,
+            coupling=self.why,
             parameters_before=self.parameters_before,
             parameters_after=self.parameters_after,
             macs_before=self.macs_before,

@@ -31,10 +31,10 @@ def _reinitialize(context: Context, request: requests.Reinitialize) -> EditPlan:
 def _set_filter(context: Context, request: requests.SetFilter) -> EditPlan:
     conv = conv_named(context.model, request.layer)
     check_filters(conv, request.layer, [request.filter])
-    check_filters(conv, request.layer, request.neighbours)
+    check_filters(conv, request.layer, request.neighbors)
     weights = request.weights
-    if len(weights) != len(request.neighbours):
-        raise EditRefusedError(f"{len(weights)} weights for {len(request.neighbours)} neighbours")
+    if len(weights) != len(request.neighbors):
+        raise EditRefusedError(f"{len(weights)} weights for {len(request.neighbors)} neighbours")
     if not all(math.isfinite(w) and w >= 0 for w in weights):
         raise EditRefusedError("the weights of the neighbours must be finite and not negative")
     total = sum(weights)
@@ -45,7 +45,7 @@ def _set_filter(context: Context, request: requests.SetFilter) -> EditPlan:
     shares = [w / total for w in weights]
     for name, dim in _filter_tensors(conv, request.layer):
         plan.values.append(
-            ValueEdit(name, dim, [request.filter], "mean", list(request.neighbours), shares)
+            ValueEdit(name, dim, [request.filter], "mean", list(request.neighbors), shares)
         )
     return _for_filters(context, plan, request.layer, [request.filter])
 
@@ -82,7 +82,7 @@ def _freezing(
     plan = _same_size(context, request, f"{verb} {request.layer}{what}")
     norms = sorted(context.channels.norm_after.get(request.layer, ()))
     plan.freezes = [FreezeEdit(request.layer, conv.out_channels, changed, frozen, norms)]
-    plan.sets = [messages.FilterSet(request.layer, filters=changed)]
+    plan.sets = [messages.FilterChange(request.layer, removed=changed)]
     if any(type(o).__name__ == "LBFGS" for o in context.optimizers):
         plan.notes.append("LBFGS goes on as if frozen filters moved; they are put back each step")
     return plan
@@ -113,5 +113,5 @@ def _for_filters(context: Context, plan: EditPlan, layer: str, filters: Sequence
     frozen = sorted(set(context.frozen(layer)) & set(filters))
     if frozen:
         raise EditRefusedError(f"filter {frozen[0]} of {layer} is frozen; unfreeze it first")
-    plan.sets = [messages.FilterSet(layer, filters=sorted(filters))]
+    plan.sets = [messages.FilterChange(layer, removed=sorted(filters))]
     return plan

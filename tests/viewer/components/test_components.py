@@ -92,7 +92,7 @@ def test_the_network_shows_every_filter(tab: TabState, follower: InProcessFollow
 
 def test_all_selected_filters_are_told_to_the_network(tab: TabState) -> None:
     view = NetworkView(tab)
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "pick", ids=[ids[5], ids[2], ids[9]])
     view.update()
@@ -110,7 +110,7 @@ def test_selected_filters_of_one_strip_share_its_nodes(make_follower: Any) -> No
     tab.update()
     view = NetworkView(tab)
     last = len(tab.structure.layers) - 1  # type: ignore[union-attr]
-    ids = tab.structure.layers[last].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[last].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=last, first=0, last=0)
     do(tab, "pick", ids=ids)
     view.update()
@@ -387,7 +387,7 @@ def test_a_chart_of_a_thinned_statistic_says_so(tab: TabState, follower: InProce
     assert chart.sampled.text == ""
     taken = follower.training.snapshot()
     thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
-    tab.state.receive(replace(taken, every=thinned))  # type: ignore[union-attr]
+    tab.state.receive(replace(taken, sampling_intervals=thinned))  # type: ignore[union-attr]
     chart.update()
     assert chart.sampled.text == "every 4th batch"
 

@@ -220,7 +220,7 @@ def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
 def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    panel, ids = LayerPanel(tab), tab.structure.layers[1].ids  # type: ignore[union-attr]
+    panel, ids = LayerPanel(tab), tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     # Nothing is laid out: it is not true yet that none is like another.
     assert panel.content()["findings"] is None
     detail = world.detail()
@@ -255,7 +255,7 @@ def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: Ta
     world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
 
     (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
-    ids = tab.structure.layers[0].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[0].filter_ids  # type: ignore[union-attr]
     assert colour["groups"] == [[ids[1], ids[6]]]
     assert colour["text"] == "2 single-colour"
 
@@ -264,7 +264,7 @@ def test_filters_that_are_silent_for_long_are_dead(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     assert follower.state is not None
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     follower.training.dead.add(ids[8])
     follower.training.silence(ids[8])
     follower.train(40)
@@ -309,21 +309,21 @@ def test_the_input_image_is_shown_with_the_maps(world: World, tab: TabState) -> 
     assert image.update() is True
     assert image.update() is False
     assert image.root.atlas.shape == (1, 64, 64, 3)
-    assert image.root.data["label"] == "dahlia"
+    assert image.root.data["title"] == "Input · first of the batch"
 
     do(tab, "image", dx=1)
     world.tick(0.1)
-    assert world.asked[-1].image == 0
+    assert world.asked[-1].image_index == 0
     do(tab, "image", dx=1)
     do(tab, "image", by="batch")
     world.tick(0.1)
-    assert world.asked[-1].image is None
+    assert world.asked[-1].image_index is None
 
 
 def test_several_filters_are_selected_and_acted_upon(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "pick", ids=[ids[5], ids[7], ids[5], 10**6])
 
@@ -365,7 +365,7 @@ def test_frozen_filters_are_unfrozen(tab: TabState, follower: InProcessFollower)
 def test_a_dragged_filter_is_staged_to_become_a_mean(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    ids = tab.structure.layers[1].ids  # type: ignore[union-attr]
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
     settle(tab, follower)
@@ -395,7 +395,7 @@ def test_void_drags_stage_nothing(tab: TabState, ids: list[int], weights: list[f
 
 
 def test_the_selection_survives_edits(tab: TabState, follower: InProcessFollower) -> None:
-    ids = list(tab.structure.layers[1].ids)  # type: ignore[union-attr]
+    ids = list(tab.structure.layers[1].filter_ids)  # type: ignore[union-attr]
     do(tab, "select", layer=1, first=3, last=3)
     do(tab, "pick", ids=[ids[5], ids[7], ids[9]])
     follower.request(RemoveFilters("conv2", [0, 7]), "", 0)

@@ -30,7 +30,7 @@ def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, i
     layout = compute_layout(network, *size)
     for column, layer in zip(layout.columns, network.layers, strict=True):
         assert column.first[0] == 0
-        assert column.first[-1] == len(layer.ids)
+        assert column.first[-1] == len(layer.filter_ids)
         assert np.all(np.diff(column.first) >= 1)
         assert column.left >= -1
         assert column.right <= size[0] + 1
@@ -72,7 +72,7 @@ def test_an_opened_layer_shows_every_filter() -> None:
 def test_node_bins_cover_the_flat_arrays() -> None:
     network = structure("resnet18")
     layout = compute_layout(network, 1100, 620)
-    offsets = np.cumsum([0] + [len(layer.ids) for layer in network.layers])
+    offsets = np.cumsum([0] + [len(layer.filter_ids) for layer in network.layers])
     starts = layout.first_filters(offsets)
     assert starts[0] == 0
     assert np.all(np.diff(starts) >= 1)
@@ -160,7 +160,7 @@ def test_a_stage_opens_as_a_whole() -> None:
     for column, layer in zip(layout.columns, structure("resnet50").layers, strict=True):
         assert column.left >= -1
         assert column.right <= 1101
-        assert (column.n == len(layer.ids)) or not layer.name.startswith("layer3")
+        assert (column.n == len(layer.filter_ids)) or not layer.name.startswith("layer3")
 
 
 def test_stages_are_read_off_the_module_paths() -> None:
@@ -259,7 +259,9 @@ def test_layers_that_end_alike_are_told_apart() -> None:
 
 def test_a_few_filters_have_a_path_to_each_branch() -> None:
     """A path for three of them began at the second, also when the first was selected."""
-    layers = [replace(layer, ids=list(range(16))) for layer in structure("alexnet").layers[:5]]
+    layers = [
+        replace(layer, filter_ids=list(range(16))) for layer in structure("alexnet").layers[:5]
+    ]
     edges = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4)]
     layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
     assert np.all(layout.paths.last - layout.paths.first == 1)

@@ -74,7 +74,7 @@ def test_another_image_is_asked_for_at_once(world: World) -> None:
         world.filters.mark_visible("conv2", id_of(world, 3), image)
         world.tick(0.1)
 
-    assert [request.image for request, _ in world.asked] == [None, 2]
+    assert [request.image_index for request, _ in world.asked] == [None, 2]
 
 
 def test_after_an_edit_it_is_asked_for_by_its_new_index_at_once(world: World) -> None:
@@ -138,7 +138,7 @@ def test_without_a_training_to_ask_it_says_so(world: World) -> None:
 
 @pytest.fixture
 def looks(tab: TabState) -> FilterInspectionPane:
-    tab.selection = Selection("conv2", tab.structure.layers[1].ids[3])  # type: ignore[union-attr]
+    tab.selection = Selection("conv2", tab.structure.layers[1].filter_ids[3])  # type: ignore[union-attr]
     return FilterInspectionPane(tab)
 
 
@@ -215,7 +215,11 @@ def test_what_cannot_be_told_is_said_and_the_images_are_shown_all_the_same(
     looks.update()
     nothing = np.zeros(0, np.float16)
     arrive(
-        looks, refused="no captum", deconvolution=nothing, guided=nothing, receptive_field=(0, 0)
+        looks,
+        attribution_refusal="no captum",
+        deconvolution=nothing,
+        guided_backpropagation=nothing,
+        receptive_field=(0, 0),
     )
     looks.update()
     data = looks.source.data
@@ -229,11 +233,20 @@ def test_no_images_and_no_response_are_no_fault(looks: FilterInspectionPane) -> 
     looks.tab.pane = "looks"
     looks.update()
     nothing = np.zeros(0, np.float16)
-    arrive(looks, top_images=[], image=None, response=None, refused="no images", box=(0, 0, 0, 0))
+    arrive(
+        looks,
+        top_images=[],
+        image=None,
+        response=None,
+        attribution_refusal="no images",
+        box=(0, 0, 0, 0),
+    )
     looks.update()
     assert looks.source.data["no_finds"] == NO_FINDS
     assert len(looks.source.data["part"]) == 0
-    arrive(looks, step=9, response=float("nan"), deconvolution=nothing, guided=nothing)
+    arrive(
+        looks, step=9, response=float("nan"), deconvolution=nothing, guided_backpropagation=nothing
+    )
     looks.update()
     assert looks.source.data["response"] == "–"
 

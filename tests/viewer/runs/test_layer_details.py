@@ -183,7 +183,7 @@ def test_another_image_is_asked_for_at_once(world: World) -> None:
     world.layers.select_image("conv2", 3)
     world.tick(0.01)
 
-    assert [watch.image for watch in world.asked] == [None, 3]
+    assert [watch.image_index for watch in world.asked] == [None, 3]
 
 
 def test_a_layer_removed_while_it_is_open_is_forgotten(world: World) -> None:
@@ -240,7 +240,7 @@ def test_the_chosen_slices_are_asked_for_at_once_and_by_all_tabs(world: World) -
     world.tick(0.1)
     world.tick(2.5)
 
-    assert [watch.slices for watch in world.asked] == ["mean", "mean"]
+    assert [watch.kernel_slice for watch in world.asked] == ["mean", "mean"]
     assert world.layers.mark_visible("conv2", "pca").slices == "mean"
 
 
@@ -342,8 +342,8 @@ def test_details_of_a_paused_run_are_not_averaged_again_and_again(world: World) 
     world.send(first)
     world.send(second)
     before = known.features["gradients"].copy()
-    world.send(replace(second, slices="mean"))
+    world.send(replace(second, kernel_slice="mean"))
 
     assert np.array_equal(known.features["gradients"], before)
     assert known.detail is not None
-    assert known.detail.slices == "mean"
+    assert known.detail.kernel_slice == "mean"

@@ -81,7 +81,7 @@ def test_the_topology_that_is_told_a_batch_after_the_structure_is_taken_over(
     follower: InProcessFollower,
 ) -> None:
     traced = follower.training.structure()
-    refused = replace(traced.layers[0], refused="its filters reach the output")
+    refused = replace(traced.layers[0], edit_refusal="its filters reach the output")
     traced = replace(traced, layers=[refused, *traced.layers[1:]], edges=[(0, 1), (0, 2)])
     state = RunState(Connection("run", "", "", ""))
     state.receive(replace(traced, layers=follower.training.structure().layers, edges=[]))
@@ -178,7 +178,7 @@ def test_a_statistic_that_is_thinned_out_keeps_its_last_measured_value(
     gaps = taken.values.copy()
     gaps[1] = np.nan
     often = [1] * len(taken.statistics)
-    state.receive(replace(taken, every=[often[0], 4, *often[2:]], values=gaps))
+    state.receive(replace(taken, sampling_intervals=[often[0], 4, *often[2:]], values=gaps))
     assert np.isfinite(state.latest[taken.statistics[1]]).all()
-    state.receive(replace(taken, every=often, values=gaps))
+    state.receive(replace(taken, sampling_intervals=often, values=gaps))
     assert np.isnan(state.latest[taken.statistics[1]]).all()

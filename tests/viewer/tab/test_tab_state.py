@@ -124,7 +124,7 @@ def test_several_changes_go_one_after_the_other_each_for_its_own_structure(
         (AddFilters("conv2", 1), 1),
         (AddFilters("conv3", 1), 2),
     ]
-    assert [len(layer.ids) for layer in network(tab).layers] == [8, 16, 17]
+    assert [len(layer.filter_ids) for layer in network(tab).layers] == [8, 16, 17]
 
 
 def test_a_refusal_is_known_before_apply(tab: TabState, follower: InProcessFollower) -> None:
@@ -151,7 +151,7 @@ def test_minus_takes_the_least_active_filter_and_then_the_next(
     do(tab, "stage_least", layer=1)
     do(tab, "stage_least", layer=1)
     staged = tab.staging.removed_ids("conv2")
-    assert staged == [network(tab).layers[1].ids[i] for i in order[:2]]
+    assert staged == [network(tab).layers[1].filter_ids[i] for i in order[:2]]
 
 
 def test_a_layer_that_refuses_is_not_staged(tab: TabState, follower: InProcessFollower) -> None:
@@ -302,7 +302,11 @@ def test_what_goes_together_is_asked_before_anything_is_staged(
     plan, reason = tab.company()
     assert plan is not None
     assert reason == ""
-    assert [part.layer for part in plan.sets] == ["conv1", "layer1.0.conv2", "layer1.1.conv2"]
+    assert [part.layer for part in plan.filter_changes] == [
+        "conv1",
+        "layer1.0.conv2",
+        "layer1.1.conv2",
+    ]
     asked = len(follower.requests)
     settle(tab, follower)
     assert len(follower.requests) == asked  # once is enough
