@@ -265,7 +265,7 @@ class LayerPanel(HtmlPanel):
         known = self.tab.follower.layer_details.get(layer.name)
         if known is None or layer.in_channels // layer.groups in (1, 3):
             return ""
-        return known.slices
+        return known.kernel_slice
 
 
 def _view_of(detail: LayerDetail, name: str) -> FilterView:

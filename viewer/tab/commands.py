@@ -157,7 +157,7 @@ def _slices(tab: TabState, what: Arguments) -> None:
     """What the pictures of filters with many inputs show."""
     wanted = next((slices for slices in get_args(KernelSlice) if slices == what.by), None)
     if tab.selection is not None and wanted is not None:
-        tab.follower.layer_details.select_slices(tab.selection.layer, wanted)
+        tab.follower.layer_details.select_kernel_slice(tab.selection.layer, wanted)
 
 
 @command("select")

@@ -231,16 +231,16 @@ def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
     world.tick()
 
     found = {one["kind"]: one for one in panel.content()["findings"]}
-    assert found["alike"]["text"] == "2 groups of near duplicates (6 filters)"
+    assert found["near_duplicates"]["text"] == "2 groups of near duplicates (6 filters)"
     expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
-    assert found["alike"]["groups"] == expected
+    assert found["near_duplicates"]["groups"] == expected
     assert found["dead"]["groups"] == [[ids[5]]]
     assert found["nonfinite"]["groups"] == [[ids[6]]]
-    assert "colour" not in found
+    assert "single_color" not in found
 
     follower.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
     settle(tab, follower)
-    (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
+    (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "near_duplicates")
     assert alike["groups"] == [[ids[2], ids[9], ids[11]]]
     assert alike["text"] == "3 near duplicates"
 
@@ -254,10 +254,12 @@ def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: Ta
     images[[1, 6]] = (0.9, -0.2, 0.4)
     world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
 
-    (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
+    (colour,) = (
+        one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "single_color"
+    )
     ids = tab.structure.layers[0].filter_ids  # type: ignore[union-attr]
     assert colour["groups"] == [[ids[1], ids[6]]]
-    assert colour["text"] == "2 single-colour"
+    assert colour["text"] == "2 single-color"
 
 
 def test_filters_that_are_silent_for_long_are_dead(

@@ -234,14 +234,14 @@ def test_why_the_training_sends_nothing_is_told(world: World) -> None:
 
 def test_the_chosen_slices_are_asked_for_at_once_and_by_all_tabs(world: World) -> None:
     world.layers.mark_visible("conv2", "tsne")
-    world.layers.select_slices("conv2", "mean")
-    world.layers.select_slices("elsewhere", "mean")  # nobody has it open
+    world.layers.select_kernel_slice("conv2", "mean")
+    world.layers.select_kernel_slice("elsewhere", "mean")  # nobody has it open
     world.tick(0.01)
     world.tick(0.1)
     world.tick(2.5)
 
     assert [watch.kernel_slice for watch in world.asked] == ["mean", "mean"]
-    assert world.layers.mark_visible("conv2", "pca").slices == "mean"
+    assert world.layers.mark_visible("conv2", "pca").kernel_slice == "mean"
 
 
 def test_near_duplicates_are_sought_among_the_coefficients_only(world: World) -> None:
