@@ -1,4 +1,4 @@
-"""Networks the steering benchmarks edit, and how one trains for a step."""
+"""Networks for the steering benchmarks and tests, and their training step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchvision.models.shufflenetv2 import ShuffleNetV2
 
 __all__ = ["SMALL", "randomized", "seeded", "train_step"]
 
-# Small members of ten families; 10 classes, for inputs of 32 x 32 pixels and more.
+# Small members of ten families, with 10 classes, for images of at least 32×32 pixels.
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet": partial(ResNet, BasicBlock, [1, 1, 1, 1], num_classes=10),
     "resnext": partial(
@@ -43,23 +43,23 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The network with weights drawn from this seed."""
+    """Return the network with initial weights drawn from this seed."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of initialisations to come
+        warnings.simplefilter("ignore", FutureWarning)  # about new default initializations
         return make()
 
 
 def randomized(model: nn.Module, x: Tensor) -> nn.Module:
-    """The network with statistics of ``x`` and random affine values, so that every index shows.
+    """Give the network batch-norm statistics of ``x`` and random affine values. Return it.
 
-    A fresh batch norm has ones and zeros, and a fresh layer scale is all but zero: columns could
-    be swapped there without anything changing.
+    A new batch norm holds only ones and zeros, and a new layer scale is nearly zero. Swapped
+    indices would not change the output of either.
     """
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # cumulative: the statistics of the batches below
+                module.momentum = None  # a cumulative average over the batches below
                 module.reset_running_stats()
         model.train()
         for _ in range(2):
@@ -78,12 +78,12 @@ def randomized(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
-    """One step of classification; returns the loss."""
+    """Train the classifier on one batch, its auxiliary heads included, and return the loss."""
     model.train()
     optimizer.zero_grad()
-    out = model(x)
-    outs = [t for t in out if t is not None] if isinstance(out, tuple) else [out]
-    loss = torch.stack([F.cross_entropy(t, y) for t in outs]).sum()
+    output = model(x)
+    logits = [t for t in output if t is not None] if isinstance(output, tuple) else [output]
+    loss = torch.stack([F.cross_entropy(t, y) for t in logits]).sum()
     loss.backward()
     optimizer.step()
     return loss.item()

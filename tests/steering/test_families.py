@@ -78,7 +78,7 @@ def test_a_filter_removed_and_one_added(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnext", "shufflenet", "regnet_y"])
 def test_random_edits(name: str) -> None:
-    tally = steering_fuzz.fuzz(name, 12, seed=3, report=lambda done: None)
+    tally = steering_fuzz.fuzz(name, 12, seed=3, advance=lambda done: None)
     assert not tally.errors
     assert tally.counts["applied"] >= 12
     assert tally.counts["undone"] > 0

@@ -144,7 +144,9 @@ class LayerDetails:
 
     def _request(self, name: str, layer: LayerDetailState, send: Send) -> None:
         try:
-            request = send(InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.kernel_slice))
+            request = send(
+                InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.kernel_slice)
+            )
         except ProtocolError as error:
             layer.refused = str(error)
             return

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from viewer.rendering.thumbnails import MAX_SIZE, _downsample, build_atlas, image_tile
+from viewer.rendering.thumbnails import (
+    MAX_SIZE,
+    _downsample,
+    attribution_tile,
+    build_atlas,
+    image_tile,
+)
 
 
 def test_signed_values_are_centered_on_128() -> None:
@@ -85,3 +91,15 @@ def test_downsampling_averages_blocks(shape: tuple[int, ...]) -> None:
     for row, column in ((0, 0), (5, 7), (shape[1] // block - 1, shape[2] // block - 1)):
         part = images[:, row * block : (row + 1) * block, column * block : (column + 1) * block]
         np.testing.assert_allclose(downsampled[:, row, column], part.mean(axis=(1, 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (1, 4, 5)), (3, (1, 4, 5, 3)), (6, (1, 4, 5))])
+def test_attribution_tile_is_centered_around_zero(channels: int, shape: tuple[int, ...]) -> None:
+    values = np.zeros((channels, 4, 5), np.float16)
+    values[:, 1, 2], values[:, 0, 0] = -2.0, 1.0
+    levels = attribution_tile(values)
+    assert levels.shape == shape
+    assert levels.reshape(4, 5, -1)[1, 2, 0] == 1
+    assert levels.reshape(4, 5, -1)[3, 3, 0] == 128
+    assert (attribution_tile(0 * values) == 128).all()
+    assert len(attribution_tile(np.zeros(0))) == 0
