@@ -1,4 +1,4 @@
-"""What others do per batch, as their users do it."""
+"""Other ways to log statistics of every batch, used as their users use them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.training_loops import Plain
+from benchmarks.training_loops import PlainTraining
 
-__all__ = ["PEERS", "PlainHooks", "PlainHooksAll", "TensorBoard", "Wandb"]
+__all__ = ["ALTERNATIVES", "AllHandWrittenHooks", "HandWrittenHooks", "TensorBoard", "Wandb"]
 
 
-class TensorBoard(Plain):
-    """`add_histogram` of the weights and the gradients of every parameter."""
+class TensorBoard(PlainTraining):
+    """`add_histogram` of every parameter and its gradient."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
@@ -27,7 +27,7 @@ class TensorBoard(Plain):
         self.writer = SummaryWriter(self.folder.name)
         self.index = 0
 
-    def after(self, loss: Tensor) -> None:
+    def on_step_end(self, loss: Tensor) -> None:
         for name, parameter in self.module.named_parameters():
             self.writer.add_histogram(name, parameter, self.index)
             self.writer.add_histogram(f"{name}.grad", parameter.grad, self.index)
@@ -38,8 +38,8 @@ class TensorBoard(Plain):
         self.folder.cleanup()
 
 
-class Wandb(Plain):
-    """`wandb.watch(log_freq=1)`, offline."""
+class Wandb(PlainTraining):
+    """`wandb.watch(log_freq=1)` in offline mode."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
@@ -47,11 +47,10 @@ class Wandb(Plain):
 
         os.environ["WANDB_SILENT"] = "true"
         self.folder = tempfile.TemporaryDirectory()
-        self.wandb = wandb
         self.run = wandb.init(mode="offline", dir=self.folder.name, project="overhead")
         self.run.watch(self.module, log_freq=1)
 
-    def after(self, loss: Tensor) -> None:
+    def on_step_end(self, loss: Tensor) -> None:
         self.run.log({})
 
     def close(self) -> None:
@@ -60,14 +59,14 @@ class Wandb(Plain):
         self.folder.cleanup()
 
 
-class PlainHooks(Plain):
-    """What one writes by hand for the four statistics that we always gather.
+class HandWrittenHooks(PlainTraining):
+    """Hand-written hooks for the four default statistics of `ReVACNN`.
 
-    Per filter of every conv: Σ|a| over the pixels of the conv's output, mean over the images, from
-    a forward hook on the conv; mean |∂L/∂w|, ‖w‖ and ‖Δw‖ / ‖w‖ after the step, from the ``.grad``
-    of the weight and a copy of it made before the step. Each value goes to the host as it is made;
-    all of a batch are appended to a file as one float32 array, the cheapest log there is. No
-    attention is paid to mixed precision, accumulation, or what overwrites a map in place.
+    For each filter of each convolution: Σ|a| over the pixels of the output, averaged over the
+    images, from a forward hook; mean |∂L/∂w|, ‖w‖ and ‖Δw‖ / ‖w‖ after the optimizer step, from
+    ``weight.grad`` and a copy of the weight made before the step. Each value is copied to the host
+    immediately. All values of a batch are appended to a file as one float32 array, the cheapest
+    possible log. Mixed precision, gradient accumulation and in-place activations are ignored.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -78,30 +77,30 @@ class PlainHooks(Plain):
         self.copies: list[Tensor] = []
         self.handles: list[Any] = []
 
-    def begin(self) -> None:
-        self.handles = [conv.register_forward_hook(self._forward) for conv in self.convs]
+    def begin_block(self) -> None:
+        self.handles = [conv.register_forward_hook(self._forward_hook) for conv in self.convs]
 
-    def end(self) -> None:
+    def end_block(self) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def _forward(self, conv: nn.Module, given: Any, output: Tensor) -> None:
-        self._keep(output.detach().abs().sum((0, 2, 3)) / len(output))
+    def _forward_hook(self, conv: nn.Module, args: Any, output: Tensor) -> None:
+        self._append(output.detach().abs().sum((0, 2, 3)) / len(output))
 
-    def _keep(self, tensor: Tensor) -> None:
+    def _append(self, tensor: Tensor) -> None:
         self.values.append(tensor.detach().cpu().numpy())
 
-    def before_step(self) -> None:
+    def before_optimizer_step(self) -> None:
         self.copies = [conv.weight.detach().clone() for conv in self.convs]
 
     @torch.no_grad()
-    def after(self, loss: Tensor) -> None:
+    def on_step_end(self, loss: Tensor) -> None:
         for conv, before in zip(self.convs, self.copies, strict=True):
             assert conv.weight.grad is not None
             norm = conv.weight.flatten(1).norm(dim=1)
-            self._keep(conv.weight.grad.abs().mean((1, 2, 3)))
-            self._keep(norm)
-            self._keep((conv.weight - before).flatten(1).norm(dim=1) / norm)
+            self._append(conv.weight.grad.abs().mean((1, 2, 3)))
+            self._append(norm)
+            self._append((conv.weight - before).flatten(1).norm(dim=1) / norm)
         np.concatenate(self.values).tofile(self.file)
         self.values = []
 
@@ -109,37 +108,40 @@ class PlainHooks(Plain):
         self.file.close()
 
 
-class PlainHooksAll(PlainHooks):
-    """By hand for all eight statistics: a full backward hook on every conv besides.
+class AllHandWrittenHooks(HandWrittenHooks):
+    """Hand-written hooks for all eight statistics of `ReVACNN`.
 
-    To the above: the share of positive pixels, from the forward hook; mean |∂L/∂a| and its signal
-    to noise over the images, from the full backward hook; mean |∂L/∂w| as the optimizer sees it.
+    In addition to `HandWrittenHooks`: the share of positive pixels, from the forward hook; mean
+    |∂L/∂a| and its signal-to-noise ratio over the images, from a full backward hook; and mean
+    |∂L/∂w| as the optimizer reads it.
     """
 
-    def begin(self) -> None:
-        super().begin()
-        self.handles += [conv.register_full_backward_hook(self._backward) for conv in self.convs]
+    def begin_block(self) -> None:
+        super().begin_block()
+        self.handles += [
+            conv.register_full_backward_hook(self._backward_hook) for conv in self.convs
+        ]
 
-    def _forward(self, conv: nn.Module, given: Any, output: Tensor) -> None:
-        super()._forward(conv, given, output)
-        self._keep((output.detach() > 0).float().mean((0, 2, 3)))
+    def _forward_hook(self, conv: nn.Module, args: Any, output: Tensor) -> None:
+        super()._forward_hook(conv, args, output)
+        self._append((output.detach() > 0).float().mean((0, 2, 3)))
 
-    def _backward(self, conv: nn.Module, to_input: Any, to_output: Any) -> None:
-        gradient = to_output[0].detach()
-        images = gradient.sum((2, 3))
-        self._keep(gradient.abs().mean((0, 2, 3)))
-        self._keep(images.mean(0).abs() / images.std(0))
+    def _backward_hook(self, conv: nn.Module, grad_input: Any, grad_output: Any) -> None:
+        gradient = grad_output[0].detach()
+        per_image = gradient.sum((2, 3))  # (B, filters)
+        self._append(gradient.abs().mean((0, 2, 3)))
+        self._append(per_image.mean(0).abs() / per_image.std(0))
 
-    def before_step(self) -> None:
-        super().before_step()
+    def before_optimizer_step(self) -> None:
+        super().before_optimizer_step()
         for conv in self.convs:
             assert conv.weight.grad is not None
-            self._keep(conv.weight.grad.abs().mean((1, 2, 3)))
+            self._append(conv.weight.grad.abs().mean((1, 2, 3)))
 
 
-PEERS: dict[str, Callable[[nn.Module], Plain]] = {
+ALTERNATIVES: dict[str, Callable[[nn.Module], PlainTraining]] = {
     "TensorBoard": TensorBoard,
     "wandb.watch": Wandb,
-    "plain hooks": PlainHooks,
-    "plain hooks, all": PlainHooksAll,
+    "hooks": HandWrittenHooks,
+    "hooks, all": AllHandWrittenHooks,
 }

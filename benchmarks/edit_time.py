@@ -1,90 +1,92 @@
-"""How long an edit takes, against a training step of the same model in the same run.
+"""Duration of an edit relative to a training step of the same model.
 
-``python -m benchmarks.edit_time``
+``python -m benchmarks.edit_time [--models ...] [--json FILE] [--check] [--quick]``
 
-An edit here is all of `Editor.apply`: the trace, the surgery with Adam's state, the verifying
-forwards and the journal. The probe is one sample of the batch, as a training uses it.
+An edit is all of `Editor.apply`: the trace, the changes of tensors and of Adam's state, the
+verifying forward passes and the journal. The trace runs one sample of the batch, as in training.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import sys
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 import torchvision
 from torch import nn
 
-from benchmarks.report import Report, progress_bar
+from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_models import seeded, train_step
-from revacnn_lightning.protocol import requests
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 MODELS = ["resnet50", "densenet121", "efficientnet_b0"]
-LIMIT = 0.25
+MAX_RATIO = 0.25  # median edit / median step
 BATCH = 8
+TIMED_STEPS = 5
+
+
+class Times(NamedTuple):
+    """Durations in seconds."""
+
+    steps: list[float]
+    removals: list[float]
+    additions: list[float]
 
 
 def measure(
-    name: str, pixels: int, edits: int, samples: int, seed: int, advance: object
-) -> tuple[float, list[float], list[float]]:
-    """Seconds: median training step, each removal, each growth. Steps and edits take turns."""
+    name: str, pixels: int, convs: int, samples: int, seed: int, advance: Callable[[float], None]
+) -> Times:
+    """Time a removal and an addition in randomly chosen convolutions, and steps in between."""
     model = seeded(partial(torchvision.models.get_model, name, weights=None), seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     x, y = torch.randn(BATCH, 3, pixels, pixels), torch.randint(1000, (BATCH,))
     editor = Editor(model, [optimizer])
     probe = ForwardProbe([partial(model, x[:samples])])
-    convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    chosen = random.Random(seed).sample(convs, min(edits, len(convs)))
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     train_step(model, optimizer, x, y)
-    editor.channels(probe)  # of the first edit only, as in a run whose structure is on display
-    steps, removals, growths = [], [], []
-    for layer in chosen:
-        for kind, times in ((requests.RemoveFilters(layer, [0]), removals),
-                            (requests.AddFilters(layer), growths)):  # fmt: skip
-            times.append(editor.apply(kind, probe).seconds)
-            advance(1)  # type: ignore[operator]
-        if len(steps) < 5:
+    editor.channel_groups(probe)  # before the first edit, as in a run that shows its structure
+    times = Times([], [], [])
+    for layer in random.Random(seed).sample(names, min(convs, len(names))):
+        times.removals.append(editor.apply(RemoveFilters(layer, [0]), probe).seconds)
+        times.additions.append(editor.apply(AddFilters(layer), probe).seconds)
+        advance(2)
+        if len(times.steps) < TIMED_STEPS:
             start = perf_counter()
             train_step(model, optimizer, x, y)
-            steps.append(perf_counter() - start)
-    return statistics.median(steps), removals, growths
+            times.steps.append(perf_counter() - start)
+    return times
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main() -> int:
+    parser = argument_parser(__doc__, quick="three convolutions per model")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--pixels", type=int, default=224)
-    parser.add_argument("--edits", type=int, default=20, help="convs per model, two edits each")
-    parser.add_argument("--samples", type=int, default=1, help="of the batch, for the probe")
+    parser.add_argument("--convs", type=int, default=20, help="per model, with two edits each")
+    parser.add_argument("--samples", type=int, default=1, help="of the batch, for the trace")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="three convs per model")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a figure is missed")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    edits = 3 if options.quick else options.edits
+    convs = 3 if options.quick else options.convs
     report = Report(
-        f"One edit against one training step (batch {BATCH}, {options.pixels} px, fp32)",
+        f"One edit / one training step (batch {BATCH}, {options.pixels} px, fp32)",
         ["model", "step ms", "remove ms", "add ms", "slowest ms", "edit / step"],
     )
-    with progress_bar(2 * edits * len(options.models)) as advance:
+    median = statistics.median
+    with progress_bar(2 * convs * len(options.models)) as advance:
         for name in options.models:
-            step, removals, growths = measure(
-                name, options.pixels, edits, options.samples, options.seed, advance
-            )
-            both = removals + growths
-            ratio = statistics.median(both) / step
-            report.row(name, 1e3 * step, 1e3 * statistics.median(removals),
-                       1e3 * statistics.median(growths), 1e3 * max(both), ratio)  # fmt: skip
-            report.check(f"{name}: median edit / step", ratio, f"at most {LIMIT}", ratio <= LIMIT)
+            times = measure(name, options.pixels, convs, options.samples, options.seed, advance)
+            edits = times.removals + times.additions
+            step, ratio = median(times.steps), median(edits) / median(times.steps)
+            seconds = (step, median(times.removals), median(times.additions), max(edits))
+            report.add_row(name, *(1000 * each for each in seconds), ratio)
+            report.check_at_most(f"{name}: median edit / step", ratio, MAX_RATIO)
     return report.finish(options.json, options.check)
 
 

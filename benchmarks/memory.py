@@ -1,4 +1,4 @@
-"""What the callback costs in memory: each figure is measured in a process of its own.
+"""Memory of a training with and without monitoring. Each value comes from its own process.
 
 ``python -m benchmarks.memory [--models ...] [--json FILE] [--check] [--quick]``
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,73 +14,74 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.report import Report
-from benchmarks.training_loops import MODELS, Ours, Plain
+from benchmarks.report import Report, argument_parser
+from benchmarks.training_loops import MODELS, MonitoredTraining, PlainTraining
 
 __all__ = ["measure_memory"]
 
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def current_megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+MAX_PEAK_SHARE = 0.01  # of the peak memory without monitoring
+MAX_GROWTH = 0.5  # MB
+PROCESSES = 3  # per peak; the median counts
 
 
-def train_for_memory(name: str, watched: bool) -> None:
-    """In a process of its own: print the peak after some steps."""
+def memory_megabytes(field: str) -> float:
+    """Return a field of ``/proc/self/status``: "VmHWM" is the peak, "VmRSS" the current memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) / 1024
+    raise KeyError(field)
+
+
+def print_peak(name: str, monitored: bool) -> None:
+    """Train a few steps and print the peak memory. Runs in its own process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = MODELS[name]()
-    variant = Ours(net, readers=1) if watched else Plain(net)
-    variant.begin()
+    training = MonitoredTraining(net) if monitored else PlainTraining(net)
+    training.begin_block()
     for _ in range(5):
-        variant.step()
-    print(peak_megabytes())
-    variant.close()
+        training.step()
+    print(memory_megabytes("VmHWM"))
+    training.close()
 
 
-def train_for_growth(batches: int) -> None:
-    """In a process of its own: print the memory after a fifth of the batches, and after all."""
+def print_growth(batches: int) -> None:
+    """Print the memory after 1/5 of the batches and after all. Runs in its own process."""
     torch.set_num_threads(1)
     convs = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 3)]
-    ours = Ours(nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten()), readers=1)
-    ours.images, ours.labels = torch.randn(2, 3, 8, 8), torch.zeros(2, dtype=torch.long)
-    ours.begin()
+    training = MonitoredTraining(nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    training.images, training.labels = torch.randn(2, 3, 8, 8), torch.zeros(2, dtype=torch.long)
+    training.begin_block()
     for index in range(batches):
-        ours.step()
+        training.step()
         if index + 1 in (batches // 5, batches):
-            print(current_megabytes())
-    ours.close()
+            print(memory_megabytes("VmRSS"))
+    training.close()
 
 
 def measure_memory(report: Report, models: list[str], batches: int) -> None:
-    """Peak with and without us, and growth."""
+    """Check how much monitoring adds to the peak memory, and that memory does not grow."""
     for name in models:
-        peaks = {
-            watched: statistics.median(
-                float(_elsewhere("--memory", name, *(["--watched"] if watched else [])))
-                for _ in range(3)
+        plain, monitored = (
+            statistics.median(
+                float(_run_process("--peak", name, *options)) for _ in range(PROCESSES)
             )
-            for watched in (False, True)
-        }
-        share = peaks[True] / peaks[False] - 1
-        report.check(
-            f"memory, {name}: share of the peak of {peaks[False]:.0f} MB", share, "≤ 0.01",
-            share <= 0.01,
-        )  # fmt: skip
-    early, late = map(float, _elsewhere("--growth", str(batches)).split())
-    report.check(
-        f"memory: growth over the last 4/5 of {batches} batches (MB)",
-        late - early,
-        "≤ 0.5",
-        late - early <= 0.5,
+            for options in ([], ["--monitored"])
+        )
+        report.check_at_most(
+            f"memory, {name}: share of the peak of {plain:.0f} MB",
+            monitored / plain - 1,
+            MAX_PEAK_SHARE,
+        )
+    early, late = map(float, _run_process("--growth", str(batches)).split())
+    report.check_at_most(
+        f"memory: growth over the last 4/5 of {batches} batches (MB)", late - early, MAX_GROWTH
     )
 
 
-def _elsewhere(*arguments: str) -> str:
+def _run_process(*arguments: str) -> str:
+    """Run this module with the arguments and return what it prints."""
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", *arguments],
         check=True,
@@ -91,26 +91,22 @@ def _elsewhere(*arguments: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argument_parser(__doc__, quick="one small model, fewer batches")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a figure is missed")
-    parser.add_argument("--quick", action="store_true", help="one small model, fewer batches")
-    for hidden in ("--memory", "--growth"):
+    for hidden in ("--peak", "--growth"):  # for the processes that this one starts
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    parser.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--monitored", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.memory:
-        train_for_memory(options.memory, options.watched)
+    if options.peak:
+        print_peak(options.peak, options.monitored)
         return 0
     if options.growth:
-        train_for_growth(int(options.growth))
+        print_growth(int(options.growth))
         return 0
-    report = Report("Memory", ["figure"])
+    report = Report("Memory", [])
     models = ["convnet"] if options.quick else options.models
     measure_memory(report, models, 1_000 if options.quick else 10_000)
-    exit_code: int = report.finish(options.json, options.check)
-    return exit_code
+    return report.finish(options.json, options.check)
 
 
 if __name__ == "__main__":

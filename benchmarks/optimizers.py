@@ -1,16 +1,15 @@
-"""Do survivors train on exactly as if their network had never been edited?
+"""Whether surviving filters train exactly as in a network that was never edited.
 
-``python -m benchmarks.optimizers``
+``python -m benchmarks.optimizers [--json FILE] [--check]``
 
-Two equal networks with one filter that is dead (no gradient reaches or leaves it) train for ten
-steps in double precision. Then the dead filter is removed from one of them, or a filter is added
-to it and killed, and both train for ten steps more on the same data. Shown is the largest
-relative distance of the surviving weights between the two.
+Two equal networks with a dead filter, which no gradient reaches or leaves, train for ten steps in
+double precision. Then the dead filter is removed from one of them, or a filter is added to it and
+killed, and both train for ten more steps on the same data. The table shows the largest relative
+distance between the surviving weights of the two.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,11 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.report import Report, progress
-from revacnn_lightning.protocol import requests
+from benchmarks.report import Report, argument_parser, progress
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from revacnn_lightning.steering import Editor, ForwardProbe
 
-LIMIT = 1e-12
+MAX_DISTANCE = 1e-12
+MIN_EXACT = 12  # optimizer classes
+STEPS = 10  # before the edit, and again after it
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.05}),
     ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}),
@@ -39,20 +40,23 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("RAdam", {"lr": 0.01}),
     ("ASGD", {"lr": 0.05, "t0": 2}),
     ("Rprop", {"lr": 0.01}),
-    # Its sums run over the whole network, in another order after an edit; twenty inner iterations
-    # per step, the default, amplify that rounding a millionfold on this problem.
+    # LBFGS sums over the whole network, in a different order after an edit. Its default of 20 inner
+    # iterations per step amplifies that rounding error a millionfold on this problem.
     ("LBFGS", {"lr": 0.1, "max_iter": 4}),
     ("Muon", {"lr": 0.01}),
     ("Adafactor", {"lr": 0.01}),
 ]
-# These couple all entries of a tensor by definition; the plan says so before the edit.
+# These couple all entries of a tensor by definition. The plan says so before the edit.
 COUPLED = {"Adafactor", "Muon"}
-FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}  # what torch can fuse on a CPU
+FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}  # those with a fused implementation on the CPU
 
 
 class Net(nn.Module):
-    """conv, bn, relu, conv, relu, pool, linear. No bias before a batch norm (its gradient is
-    rounding noise, whose sign Rprop would follow)."""
+    """conv1, bn1, relu, conv2, relu, mean over pixels, fc.
+
+    conv1 has no bias: before a batch norm, its gradient is rounding noise, and Rprop would use the
+    sign of it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +71,7 @@ class Net(nn.Module):
 
 
 def kill(model: Net, index: int) -> None:
-    """Let filter ``index`` of conv2 be below the ReLU for good, and unread."""
+    """Make the filter of conv2 negative before its ReLU for every input, and unused by fc."""
     with torch.no_grad():
         model.conv2.weight[index] = 0
         model.conv2.bias[index] = -1
@@ -75,6 +79,7 @@ def kill(model: Net, index: int) -> None:
 
 
 def build(dead: int | None) -> Net:
+    """Return the network in double precision, with a dead filter in conv2 or none."""
     torch.manual_seed(0)
     model = Net().double()
     if dead is not None:
@@ -82,20 +87,19 @@ def build(dead: int | None) -> Net:
     return model
 
 
-def optimizers_of(name: str, options: dict[str, Any], model: Net) -> list[torch.optim.Optimizer]:
-    """Muon trains matrices only; SGD does the rest for it."""
-    make = getattr(torch.optim, name)
+def make_optimizers(name: str, options: dict[str, Any], model: Net) -> list[torch.optim.Optimizer]:
+    """Return the optimizers of the model. Muon trains matrices only, so SGD trains the rest."""
+    optimizer_class = getattr(torch.optim, name)
     if name != "Muon":
-        return [make(model.parameters(), **options)]
+        return [optimizer_class(model.parameters(), **options)]
     others = [p for p in model.parameters() if p is not model.fc.weight]
-    return [make([model.fc.weight], **options), torch.optim.SGD(others, lr=0.05)]
+    return [optimizer_class([model.fc.weight], **options), torch.optim.SGD(others, lr=0.05)]
 
 
-def train(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], steps: int, first: int
-) -> None:
-    for i in range(first, first + steps):
-        generator = torch.Generator().manual_seed(i)
+def train(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], first: int) -> None:
+    """Train for `STEPS` steps on random batches with the seeds ``first``, ``first + 1``, ..."""
+    for seed in range(first, first + STEPS):
+        generator = torch.Generator().manual_seed(seed)
         x = torch.randn(8, 3, 8, 8, generator=generator, dtype=torch.float64)
         y = torch.randint(5, (8,), generator=generator)
 
@@ -109,74 +113,68 @@ def train(
             optimizer.step(closure)
 
 
-def distance(name: str, options: dict[str, Any], remove: bool, steps: int) -> float:
-    """Of the survivors' weights to those of the unedited run."""
+def distance(name: str, options: dict[str, Any], remove: bool) -> float:
+    """Return the largest relative distance of a surviving weight to that of the unedited run."""
     dead = 3 if remove else None
-    plain, edited = build(dead), build(dead)
-    trainers = [optimizers_of(name, options, model) for model in (plain, edited)]
-    for model, optimizers in zip((plain, edited), trainers, strict=True):
-        train(model, optimizers, steps, first=0)
+    models = plain, edited = build(dead), build(dead)
+    optimizers = [make_optimizers(name, options, model) for model in models]
+    for model, of_model in zip(models, optimizers, strict=True):
+        train(model, of_model, first=0)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    editor = Editor(edited, trainers[1])
-    probe = ForwardProbe([partial(edited, x)])
+    editor, probe = Editor(edited, optimizers[1]), ForwardProbe([partial(edited, x)])
     if remove:
-        editor.apply(requests.RemoveFilters("conv2", [3]), probe)
-        of_plain, of_edited = [i for i in range(10) if i != 3], slice(None)
+        editor.apply(RemoveFilters("conv2", [3]), probe)
+        in_plain, in_edited = [i for i in range(10) if i != 3], slice(None)
     else:
-        editor.apply(requests.AddFilters("conv2"), probe)
+        editor.apply(AddFilters("conv2"), probe)
         kill(edited, 10)
-        of_plain, of_edited = list(range(10)), slice(0, 10)
-    for model, optimizers in zip((plain, edited), trainers, strict=True):
-        train(model, optimizers, steps, first=100)
+        in_plain, in_edited = list(range(10)), slice(0, 10)
+    for model, of_model in zip(models, optimizers, strict=True):
+        train(model, of_model, first=100)
     pairs = [
         (edited.conv1.weight, plain.conv1.weight),
         (edited.bn1.weight, plain.bn1.weight),
-        (edited.conv2.weight[of_edited], plain.conv2.weight[of_plain]),
-        (edited.fc.weight[:, of_edited], plain.fc.weight[:, of_plain]),
+        (edited.conv2.weight[in_edited], plain.conv2.weight[in_plain]),
+        (edited.fc.weight[:, in_edited], plain.fc.weight[:, in_plain]),
     ]
     return max(float(((a - b).norm() / b.norm()).detach()) for a, b in pairs)
 
 
 def cases() -> list[tuple[str, str, dict[str, Any]]]:
-    """(class, variant, options)."""
+    """Return (class name, label, options) of every optimizer in this torch and its variants."""
     found = []
     for name, options in OPTIMIZERS:
         if not hasattr(torch.optim, name):
             continue
-        extra = [k for k in options if k not in ("lr", "t0", "initial_accumulator_value")]
-        variants = [("default", {})]
+        labels = [k for k in options if k not in ("lr", "t0", "initial_accumulator_value")]
+        variants: dict[str, dict[str, Any]] = {"default": {}}
         if name not in ("LBFGS", "Muon"):
-            variants.append(("foreach", {"foreach": True}))
+            variants["foreach"] = {"foreach": True}
         if name in FUSED:
-            variants.append(("fused", {"fused": True}))
-        for variant, more in variants:
-            label = " ".join([variant, *extra])
-            found.append((name, label, {**options, **more}))
+            variants["fused"] = {"fused": True}
+        for variant, more in variants.items():
+            found.append((name, " ".join([variant, *labels]), {**options, **more}))
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="the same; it takes seconds anyway")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a figure is missed")
-    options = parser.parse_args(arguments)
+def main() -> int:
+    parser = argument_parser(__doc__, quick="no effect; the benchmark takes seconds")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    columns = ["optimizer", "variant", "filter removed", "filter added", "exact"]
-    report = Report("Survivors against the unedited run, fp64", columns)
+    report = Report(
+        "Survivors relative to the unedited run (fp64)",
+        ["optimizer", "variant", "filter removed", "filter added", "exact"],
+    )
     worst: dict[str, float] = {}
-    for name, variant, arguments_ in progress(cases(), "optimizers"):
-        removed, added = (distance(name, arguments_, remove, 10) for remove in (True, False))
-        exact = "coupled" if name in COUPLED else str(max(removed, added) <= LIMIT)
-        report.row(name, variant, removed, added, exact)
+    for name, variant, kwargs in progress(cases(), "optimizers"):
+        removed, added = distance(name, kwargs, remove=True), distance(name, kwargs, remove=False)
+        exact = "coupled" if name in COUPLED else str(max(removed, added) <= MAX_DISTANCE)
+        report.add_row(name, variant, removed, added, exact)
         worst[name] = max(worst.get(name, 0.0), removed, added)
-    exact_classes = sorted(name for name, value in worst.items() if value <= LIMIT)
-    report.check("classes of optimizers within 1e-12", len(exact_classes), "at least 12",
-                 len(exact_classes) >= 12)  # fmt: skip
-    off = [name for name in worst if name not in exact_classes and name not in COUPLED]
-    report.check("others that are off", ", ".join(off) or "none", "none", not off)
+    exact_classes = {name for name, value in worst.items() if value <= MAX_DISTANCE}
+    report.check_at_least("optimizer classes within 1e-12", len(exact_classes), MIN_EXACT)
+    inexact = ", ".join(name for name in worst if name not in exact_classes | COUPLED)
+    report.add_check("other inexact classes", inexact or "none", "none", not inexact)
     return report.finish(options.json, options.check)
 
 

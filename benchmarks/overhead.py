@@ -1,15 +1,16 @@
-"""What the callback costs a training step, beside what others cost.
+"""Duration of a monitored training step relative to a plain one, beside other tools.
 
 ``python -m benchmarks.overhead [--models ...] [--threads ...] [--json FILE] [--check] [--quick]``
 
-In one process, every way of watching trains a copy of the same network. A round takes two blocks
-after each other, one of plain steps and one of watched steps, the first step of a block not
-timed; the ratio of their times is one observation, and the table has the medians. Ours is the real
-callback (all its hooks, called as Lightning calls them), publishing to a client in a process of its
-own that reads everything. The peers do per batch what their users do.
+All variants train copies of the same network in one process. A round times one block of plain
+steps and one block of monitored steps; the first step of a block is not timed. The ratio of the two
+times is one observation, and the table shows medians. For ReVACNN, the real callback runs all its
+hooks in Lightning's order and publishes to a client process that receives everything. "default"
+records the default statistics and "all" every statistic. The other tools do for each batch what
+their users do.
 
-The clock: ``wall`` is what a user feels. On a machine that other programs use at the same time,
-``cpu`` (processor time of this process) is steadier; it counts what our own helper threads do.
+``--clock wall`` is what a user experiences. ``--clock cpu``, the CPU time of this process with all
+its threads, varies less on a busy machine.
 """
 
 from __future__ import annotations
@@ -30,212 +31,222 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from benchmarks.alternatives import PEERS
+from benchmarks.alternatives import ALTERNATIVES
 from benchmarks.memory import measure_memory
-from benchmarks.report import Report, progress_bar
-from benchmarks.training_loops import BATCH, MODELS, Ours, Plain, convnet
+from benchmarks.report import Report, argument_parser, progress_bar
+from benchmarks.training_loops import BATCH, MODELS, MonitoredTraining, PlainTraining, convnet
 from revacnn_lightning.telemetry import STATISTICS
 
-LIMITS = {"always": {"mobilenet_v2": 1.03}, "everything": {"mobilenet_v2": 1.15}}
-LIMIT = {"always": 1.02, "everything": 1.08}
+MAX_RATIO = {"default": 1.02, "all": 1.08}
+MAX_RATIO_OF_MODEL = {("default", "mobilenet_v2"): 1.03, ("all", "mobilenet_v2"): 1.15}
+# ReVACNN's extra time, relative to the alternative's.
+MAX_SHARE = 1 / 5
+# The variant of ReVACNN that records as much as the alternative does; "default" for the others.
+COUNTERPARTS = {"hooks, all": "all"}
 ROUNDS = {"convnet": 30, "mobilenet_v2": 12, "vgg11_bn": 9, "resnet18": 6}
-# Which of ours a peer is compared with: the one that gathers as much; else the always-set.
-COMPARABLE = {"plain hooks, all": "everything"}
-TIMED = 2  # steps of a block
+TIMED_STEPS = 2  # per block
+MAX_PUBLISH_MS = 1.0
+MAX_RATIO_CHANGE = 0.02  # caused by the state of the viewers
 PARTS = ("steps", "viewers", "memory")
 
-# ---------------------------------------------------------------------- measuring
+Clock = Callable[[], float]
 
 
-def block(variant: Plain, clock: Callable[[], float]) -> float:
-    """Seconds of a step, the first one not counted."""
-    variant.begin()
-    variant.step()
-    begin = clock()
-    for _ in range(TIMED):
-        variant.step()
-    elapsed = clock() - begin
-    variant.end()
-    return elapsed / TIMED
+# ---------------------------------------------------------------------- timing
 
 
-def ratio_of(
-    plain: Plain, variant: Plain, rounds: int, clock: Callable[[], float], tick: Callable[..., None]
+def seconds_per_step(training: PlainTraining, clock: Clock) -> float:
+    """Run a block and return the mean duration of its steps, without the first."""
+    training.begin_block()
+    training.step()
+    start = clock()
+    for _ in range(TIMED_STEPS):
+        training.step()
+    elapsed = clock() - start
+    training.end_block()
+    return elapsed / TIMED_STEPS
+
+
+def step_ratios(
+    plain: PlainTraining,
+    variant: PlainTraining,
+    rounds: int,
+    clock: Clock,
+    advance: Callable[[float], None],
 ) -> tuple[float, list[float]]:
-    """(median of watched / plain, plain seconds of each round)."""
-    ratios, seconds = [], []
+    """Return the median of variant / plain, and the seconds of a plain step in each round."""
+    ratios, plain_seconds = [], []
     for index in range(rounds):
         pair = [plain, variant] if index % 2 else [variant, plain]
-        times = {id(each): block(each, clock) for each in pair}
-        ratios.append(times[id(variant)] / times[id(plain)])
-        seconds.append(times[id(plain)])
-        tick(1)
-    return statistics.median(ratios), seconds
+        seconds = {id(training): seconds_per_step(training, clock) for training in pair}
+        ratios.append(seconds[id(variant)] / seconds[id(plain)])
+        plain_seconds.append(seconds[id(plain)])
+        advance(1)
+    return statistics.median(ratios), plain_seconds
 
 
 @contextlib.contextmanager
-def opened(make: Callable[[], Plain]) -> Iterator[Plain]:
-    variant = make()
+def closing(training: PlainTraining) -> Iterator[PlainTraining]:
+    """Close the training in the end."""
     try:
-        yield variant
+        yield training
     finally:
-        variant.close()
+        training.close()
+
+
+# ---------------------------------------------------------------------- the table
 
 
 def measure_model(
-    report: Report, name: str, threads: int, rounds: int, peers: list[str], options: Any
+    report: Report, name: str, threads: int, rounds: int, alternatives: list[str], clock: Clock
 ) -> None:
-    """One row of the table, and its checks."""
+    """Add the row of a model, and its checks."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     net = MODELS[name]()
-    variants: dict[str, Callable[[], Plain]] = {
-        "always": lambda: Ours(copy.deepcopy(net)),
-        "everything": lambda: Ours(copy.deepcopy(net), statistics=STATISTICS),
+    variants: dict[str, Callable[[nn.Module], PlainTraining]] = {
+        "default": MonitoredTraining,
+        "all": lambda net: MonitoredTraining(net, statistics=STATISTICS),
+        **{key: ALTERNATIVES[key] for key in alternatives},
     }
-    for peer in peers:
-        variants[peer] = lambda make=PEERS[peer]: make(copy.deepcopy(net))  # type: ignore[misc]
-    plain = Plain(copy.deepcopy(net))
+    counts = {key: rounds if key in MAX_RATIO else max(3, rounds // 3) for key in variants}
+    plain = PlainTraining(copy.deepcopy(net))
     for _ in range(3):
         plain.step()
     ratios: dict[str, float] = {}
-    seconds: list[float] = []
-    total = sum(rounds if v in LIMIT else max(3, rounds // 3) for v in variants)
-    with progress_bar(total, f"{name}, {threads} thread(s)") as tick:
+    plain_seconds: list[float] = []
+    with progress_bar(sum(counts.values()), f"{name}, {threads} thread(s)") as advance:
         for key, make in variants.items():
-            count = rounds if key in LIMIT else max(3, rounds // 3)
-            with opened(make) as variant:
-                ratios[key], each = ratio_of(plain, variant, count, options.clock, tick)
-            seconds += each
+            with closing(make(copy.deepcopy(net))) as variant:
+                ratios[key], each = step_ratios(plain, variant, counts[key], clock, advance)
+            plain_seconds += each
             del variant
             gc.collect()
-    milliseconds = 1000 * statistics.median(seconds)
-    report.row(name, threads, milliseconds, *(f"{r:.3f}" for r in ratios.values()))
-    for key in LIMIT:
-        limit = LIMITS[key].get(name, LIMIT[key])
-        report.check(
-            f"{key}, {name}, {threads} thread(s)", ratios[key], f"≤ {limit}", ratios[key] <= limit
+    milliseconds = 1000 * statistics.median(plain_seconds)
+    report.add_row(name, threads, milliseconds, *(f"{r:.3f}" for r in ratios.values()))
+    check_ratios(report, f"{name}, {threads} thread(s)", name, ratios)
+
+
+def check_ratios(report: Report, label: str, model: str, ratios: dict[str, float]) -> None:
+    """Compare the ratios of ReVACNN with their limits and with the alternatives."""
+    for key, limit in MAX_RATIO.items():
+        limit = MAX_RATIO_OF_MODEL.get((key, model), limit)
+        report.check_at_most(f"{key}, {label}", ratios[key], limit)
+    for key in (key for key in ratios if key not in MAX_RATIO):
+        counterpart = COUNTERPARTS.get(key, "default")
+        ours, theirs = ratios[counterpart] - 1, ratios[key] - 1
+        report.add_check(
+            f"extra time of {counterpart} / {key}, {label}",
+            f"{max(ours, 0):.4f} / {theirs:.4f}",
+            "<= 1/5",
+            ours <= theirs * MAX_SHARE,
         )
-    for peer in peers:
-        ours = COMPARABLE.get(peer, "always")
-        extra, theirs = ratios[ours] - 1, ratios[peer] - 1
-        report.check(
-            f"extra cost of {ours} / {peer}, {name}, {threads} thread(s)",
-            f"{max(extra, 0):.4f} / {theirs:.4f}",
-            "≤ 1/5",
-            extra <= theirs / 5,
-        )
 
 
-# ---------------------------------------------------------------------- the viewer's state
+# ---------------------------------------------------------------------- the viewers
 
 
-def measure_viewers(report: Report, rounds: int, options: Any) -> None:
-    """Does it matter to the training what the viewers do? And how long does publishing take?
+def measure_viewers(report: Report, rounds: int, clock: Clock) -> None:
+    """Check that the state of the viewers does not affect training, and how long publishing takes.
 
-    Where no viewer is attached, or none any more, nothing is gathered.
+    With no viewer attached, or none any more, nothing is recorded.
     """
     torch.set_num_threads(1)
     net = convnet()
-    plain = Plain(copy.deepcopy(net))
-    states = {"reading": 1, "frozen": 1, "killed": 1, "absent": 0, "8 reading": 8}
+    plain = PlainTraining(copy.deepcopy(net))
+    clients = {"reading": 1, "frozen": 1, "killed": 1, "absent": 0, "8 reading": 8}
     reference = None
-    with progress_bar(rounds * len(states), "viewers") as tick:
-        for state, readers in states.items():
-            with opened(lambda n=readers: Ours(copy.deepcopy(net), readers=n)) as ours:  # type: ignore[misc]
-                assert isinstance(ours, Ours)
-                for reader in ours.readers:
+    with progress_bar(rounds * len(clients), "viewers") as advance:
+        for state, count in clients.items():
+            training = MonitoredTraining(copy.deepcopy(net), clients=count)
+            with closing(training):
+                for client in training.clients:
                     if state in ("frozen", "killed"):
-                        reader.send_signal(signal.SIGSTOP if state == "frozen" else signal.SIGKILL)
-                times = _time_publishing(ours)
-                ratio, _ = ratio_of(plain, ours, rounds, options.clock, tick)
+                        client.send_signal(signal.SIGSTOP if state == "frozen" else signal.SIGKILL)
+                times = record_publish_times(training)
+                ratio, _ = step_ratios(plain, training, rounds, clock, advance)
             p99 = 1000 * float(np.quantile(times or [0.0], 0.99))
-            report.row(f"convnet, viewer {state}", 1, "", f"{ratio:.3f}")
-            report.check(f"publish p99, viewer {state} (ms)", p99, "≤ 1", p99 <= 1)
+            report.add_row(f"convnet, viewer {state}", 1, "", f"{ratio:.3f}")
+            report.check_at_most(f"publish p99, viewer {state} (ms)", p99, MAX_PUBLISH_MS)
             if reference is None:
                 reference = ratio
-            elif state != "8 reading" or options.cores > 8:  # eight readers need processors too
-                change = ratio - reference
-                report.check(
-                    f"change of the ratio, viewer {state}", change, "≤ 0.02", change <= 0.02
+            elif state != "8 reading" or (os.cpu_count() or 1) > 8:  # they need processors, too
+                report.check_at_most(
+                    f"change of the ratio, viewer {state}", ratio - reference, MAX_RATIO_CHANGE
                 )
 
 
-def _time_publishing(ours: Ours) -> list[float]:
-    """Have every publish timed, in seconds."""
-    publisher = ours.session.server.publisher
+def record_publish_times(training: MonitoredTraining) -> list[float]:
+    """Return a list that receives the duration of every publish from now on, in seconds."""
+    publisher = training.session.server.publisher
     publish, times = publisher.publish, []
 
-    def timed(message: Any) -> None:
-        begin = time.perf_counter()
+    def timed_publish(message: Any) -> None:
+        start = time.perf_counter()
         publish(message)
-        times.append(time.perf_counter() - begin)
+        times.append(time.perf_counter() - start)
 
-    publisher.publish = timed  # type: ignore[method-assign]
+    publisher.publish = timed_publish  # type: ignore[method-assign]
     return times
 
 
 # ---------------------------------------------------------------------- the command
 
 
-def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+def parse_options() -> argparse.Namespace:
+    parser = argument_parser(__doc__, quick="one small model, in less than a minute")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument(
+        "--alternatives", nargs="*", choices=ALTERNATIVES, default=list(ALTERNATIVES)
+    )
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a figure is missed")
-    parser.add_argument("--quick", action="store_true", help="under a minute: one small model")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    options = parser.parse_args(arguments)
-    options.clock_name = options.clock
-    options.clock = time.perf_counter if options.clock == "wall" else time.process_time
-    options.cores = os.cpu_count() or 1
-    return options
+    return parser.parse_args()
 
 
-def available(peers: list[str], report: Report) -> list[str]:
-    """The peers that are installed."""
+def installed(alternatives: list[str], report: Report) -> list[str]:
+    """Return the alternatives that can be imported. Note the others in the report."""
     found = []
-    for peer in peers:
+    for name in alternatives:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                if peer == "TensorBoard":
+                if name == "TensorBoard":
                     import torch.utils.tensorboard  # noqa: F401
-                elif peer == "wandb.watch":
+                elif name == "wandb.watch":
                     import wandb  # noqa: F401
         except ImportError as error:
-            report.note(f"{peer} is not measured: {error}")
+            report.add_note(f"{name} is not measured: {error}")
         else:
-            found.append(peer)
+            found.append(name)
     return found
 
 
 def main() -> int:
-    options = parsed()
+    options = parse_options()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
     models = ["convnet"] if options.quick else options.models
     threads = options.threads[:1] if options.quick else options.threads
-    report = Report("Step with / step without", [])
-    peers = available(options.peers, report)
-    report.columns = ["model", "threads", "plain (ms)", "always", "everything", *peers]
+    report = Report("Monitored step / plain step", [])
+    alternatives = installed(options.alternatives, report)
+    report.columns = ["model", "threads", "plain (ms)", "default", "all", *alternatives]
     for count in threads if "steps" in options.parts else []:
         for name in models:
             rounds = ROUNDS[name] // 2 if options.quick else ROUNDS[name]
-            measure_model(report, name, count, rounds, peers, options)
+            measure_model(report, name, count, rounds, alternatives, clock)
     if "viewers" in options.parts:
-        measure_viewers(report, 6 if options.quick else 25, options)
+        measure_viewers(report, 6 if options.quick else 25, clock)
     if "memory" in options.parts and not options.quick:
         measure_memory(report, options.models, 10_000)
-    report.note(
-        f"median of interleaved pairs, {options.clock_name} clock, batch {BATCH}, "
-        f"load average {os.getloadavg()[0]:.1f} on {options.cores} processors"
+    report.add_note(
+        f"median of interleaved pairs, {options.clock} clock, batch {BATCH}, "
+        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     )
-    exit_code: int = report.finish(options.json, options.check)
-    return exit_code
+    return report.finish(options.json, options.check)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What the viewer's benchmarks share: a browser, an open page, and what is read off both.
+"""Frame rate, latency and CPU time of an open page and its server.
 
-A real bokeh server and a real Chromium with software rendering, so that a machine without a
-display measures the same.
+A real Bokeh server and a real Chromium with software rendering, so that machines without a display
+measure the same.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 READY = "window.revacnn?.ready === true"
-WARM_SECONDS = 60.0  # for the layouts' process, which compiles at its start
+VIEWPORT = {"width": 1680, "height": 960}
+WARM_UP_SECONDS = 60.0  # at most, for the worker process of the layouts, which compiles at start
+IDLE_SHARE = 0.5  # of a core; a worker below it has compiled everything
 
-# For a while: the frames of the page or of its nodes, whichever were fewer; every frame's length;
-# how old the shown numbers were at every frame, and of every snapshot when it was published, read,
-# sent, received and painted.
-SAMPLE = """async (seconds) => {
+# Measures for a number of seconds: the frame rate of the page or of its nodes, whichever is lower;
+# the length of each frame; the age of the displayed values in each frame; and the times at which
+# each snapshot was published, read, sent, received and painted.
+MEASURE = """async (seconds) => {
   const frames = [], ages = [], began = performance.now(), from = Date.now(), sent = revacnn.sent
   const nodes = revacnn.network.nodes, painted = nodes.frames // by the nodes' worker
   let last = began
@@ -40,76 +42,86 @@ SAMPLE = """async (seconds) => {
 }"""
 
 
-class Sample(NamedTuple):
-    """What was seen of one page for a while. Milliseconds, where nothing else is said."""
+class PageMetrics(NamedTuple):
+    """Measurements of one page over some seconds. Times are in milliseconds.
+
+    Attributes:
+        fps: Frames per second of the whole page.
+        frame_p95: 95th percentile of the length of a frame.
+        hz: Updates per second.
+        latencies: Time from publishing to painting, of each snapshot.
+        legs: Durations until each snapshot was read, sent, received and painted.
+        ages: (time, age of the displayed values) at each frame.
+        server_percent: CPU time of the server, in percent of a core.
+    """
 
     fps: float
-    slow_frame: float  # 95th percentile
-    hz: float  # updates a second
-    late: list[float]  # publishing to painting, of every snapshot
-    legs: list[list[float]]  # of every snapshot: to be read, sent, received, painted
-    ages: list[tuple[float, float]]  # (time, age of what is shown), at every frame
-    processor: float  # percent of a core, of the server
+    frame_p95: float
+    hz: float
+    latencies: list[float]
+    legs: list[list[float]]
+    ages: list[tuple[float, float]]
+    server_percent: float
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """NaN where there is nothing to look at."""
+    """Return a percentile, or NaN if there are no values."""
     ordered = sorted(values)
     last = len(ordered) - 1
     return ordered[min(last, len(ordered) * percent // 100)] if ordered else float("nan")
 
 
-def open_page(browser: Any, address: str) -> Any:
-    """A page that shows the network."""
-    page = browser.new_page(viewport={"width": 1680, "height": 960})
+def open_page(browser: Any, address: str, seconds: float = 60.0) -> Any:
+    """Open the page and wait until it shows the network."""
+    page = browser.new_page(viewport=VIEWPORT)
     page.goto(address)
-    page.wait_for_function(READY, timeout=60_000)
+    page.wait_for_function(READY, timeout=1000 * seconds)
     return page
 
 
-def sample(page: Any, server: int, seconds: float) -> Sample:
-    """Watch a page, and the server process of this id, for so long."""
-    before, began = processor_seconds(server), time.monotonic()
-    seen = page.evaluate(SAMPLE, seconds)
-    spent = (processor_seconds(server) - before) / (time.monotonic() - began)
-    times = [one for one in seen["times"] if len(one) == 5]
-    return Sample(
-        fps=seen["fps"],
-        slow_frame=percentile(seen["frames"], 95),
-        hz=seen["hz"],
-        late=[one[-1] - one[0] for one in times],
+def measure_page(page: Any, server: int, seconds: float) -> PageMetrics:
+    """Measure a page and the server process with this id for some seconds."""
+    before, start = cpu_seconds(server), time.monotonic()
+    measured = page.evaluate(MEASURE, seconds)
+    server_share = (cpu_seconds(server) - before) / (time.monotonic() - start)
+    times = [one for one in measured["times"] if len(one) == 5]
+    return PageMetrics(
+        fps=measured["fps"],
+        frame_p95=percentile(measured["frames"], 95),
+        hz=measured["hz"],
+        latencies=[one[-1] - one[0] for one in times],
         legs=[[b - a for a, b in pairwise(one)] for one in times],
-        ages=[(when, age) for when, age in seen["ages"]],
-        processor=100 * spent,
+        ages=[(when, age) for when, age in measured["ages"]],
+        server_percent=100 * server_share,
     )
 
 
-def processor_seconds(process: int) -> float:
-    """Processor time a process has taken so far, its children not included."""
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process so far, without its children."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(process: int) -> int:
-    """Memory of a process."""
+    """Return the resident memory of a process."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def children(process: int) -> list[int]:
-    """Ids of the processes that this one has started."""
+    """Return the ids of the processes that a process has started."""
     found = []
     for task in Path(f"/proc/{process}/task").iterdir():
         found += [int(one) for one in (task / "children").read_text().split()]
     return found
 
 
-def wait_until_warm(server: int, seconds: float = WARM_SECONDS) -> None:
-    """Wait until the process that computes layouts has compiled what it needs."""
+def wait_until_warm(server: int, seconds: float = WARM_UP_SECONDS) -> None:
+    """Wait until the worker process of the layouts has been idle for two seconds."""
     deadline = time.monotonic() + seconds
-    quiet = 0
-    while quiet < 2 and time.monotonic() < deadline:
-        before = {child: processor_seconds(child) for child in children(server)}
+    idle = 0
+    while idle < 2 and time.monotonic() < deadline:
+        before = {child: cpu_seconds(child) for child in children(server)}
         time.sleep(1.0)
-        busy = max((processor_seconds(child) - spent for child, spent in before.items()), default=0)
-        quiet = quiet + 1 if busy < 0.5 else 0
+        busiest = max((cpu_seconds(child) - spent for child, spent in before.items()), default=0)
+        idle = idle + 1 if busiest < IDLE_SHARE else 0

@@ -1,7 +1,8 @@
-"""What every benchmark prints and writes: a table, its checks, JSON, and an exit code."""
+"""The command line, the table and the checks that all benchmarks share."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,30 +16,46 @@ from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
-__all__ = ["Report", "progress", "progress_bar"]
+__all__ = ["Report", "argument_parser", "progress", "progress_bar"]
 
 T = TypeVar("T")
 
 
+def argument_parser(description: str | None, quick: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark: ``--json``, ``--check``, ``--quick``.
+
+    Args:
+        description: The benchmark's docstring, shown unchanged by ``--help``.
+        quick: What ``--quick`` runs.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all results to this file")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a check fails")
+    parser.add_argument("--quick", action="store_true", help=quick)
+    return parser
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar on stderr, which is gone when the work is done."""
+    """Iterate with a progress bar on stderr. The bar disappears at the end."""
     console = Console(stderr=True)
     yield from track(items, description, total=total, console=console, transient=True)
 
 
 @contextmanager
 def progress_bar(total: int, description: str = "working") -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr, advanced by calling what this yields with the work done."""
+    """Show a progress bar on stderr. Call the yielded function with the work just done."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
 
 
 class Report:
-    """Rows and checks of one benchmark run.
+    """The table, notes and checks of one benchmark.
 
-    A check is a figure with its limit. ``finish`` prints everything, writes it as JSON where
-    asked, and gives the exit code: 1 if checking is on and a figure was missed, which is named.
+    A check compares a measured value with its limit. `finish` prints everything, writes it as
+    JSON if requested, and returns the exit code.
     """
 
     def __init__(self, title: str, columns: Iterable[str]) -> None:
@@ -49,49 +66,61 @@ class Report:
         self.notes: list[str] = []
         self._console = Console()
 
-    def row(self, *values: Any, **named: Any) -> None:
-        """One line of the table: values in the order of the columns, or by their names."""
+    def add_row(self, *values: Any, **named: Any) -> None:
+        """Add a row to the table. Values are given in the order of the columns or by name.
+
+        Raises:
+            ValueError: There are more values than columns, or a name is not a column.
+        """
         if len(values) > len(self.columns):
             raise ValueError(f"{len(values)} values for {len(self.columns)} columns")
         row = dict(zip(self.columns, values, strict=False)) | named
         unknown = set(row) - set(self.columns)
         if unknown:
-            raise ValueError(f"no column {sorted(unknown)}; there are {self.columns}")
+            raise ValueError(f"unknown columns {sorted(unknown)}; the columns are {self.columns}")
         self.rows.append(row)
 
-    def note(self, text: str) -> None:
-        """A line below the table."""
+    def add_note(self, text: str) -> None:
+        """Add a line below the table."""
         self.notes.append(text)
 
-    def check(self, name: str, value: Any, limit: Any, ok: bool) -> None:
-        """A figure that must be reached: ``limit`` says what must be, in words or as a number."""
+    def add_check(self, name: str, value: Any, limit: Any, ok: bool) -> None:
+        """Add a check. ``limit`` is only printed, ``ok`` is the verdict."""
         self.checks.append({"name": name, "value": value, "limit": limit, "ok": bool(ok)})
 
+    def check_at_most(self, name: str, value: float, limit: float) -> None:
+        """Add a check that passes if the value does not exceed the limit."""
+        self.add_check(name, value, f"<= {limit:g}", value <= limit)
+
+    def check_at_least(self, name: str, value: float, limit: float) -> None:
+        """Add a check that passes if the value reaches the limit."""
+        self.add_check(name, value, f">= {limit:g}", value >= limit)
+
     def finish(self, json_path: str | Path | None = None, check: bool = False) -> int:
-        """Print, write, and return the exit code."""
+        """Print and save the report. Return 1 if ``check`` is set and a check failed, else 0."""
         table = Table(title=self.title)
         for column in self.columns:
             table.add_column(column)
         for row in self.rows:
-            table.add_row(*(_shown(row.get(column, "")) for column in self.columns))
+            table.add_row(*(_format(row.get(column, "")) for column in self.columns))
         self._console.print(table)
         for note in self.notes:
             self._console.print(note, markup=False, highlight=False)
         for each in self.checks:
-            verdict = "[green]reached[/]" if each["ok"] else "[red]missed[/]"
+            verdict = "[green]passed[/]" if each["ok"] else "[red]failed[/]"
             self._console.print(
-                f"{verdict}  {each['name']}: {_shown(each['value'])} (must be {each['limit']})"
+                f"{verdict}  {each['name']}: {_format(each['value'])} (limit: {each['limit']})"
             )
         self.save(json_path)
         return int(check and not all(each["ok"] for each in self.checks))
 
     def save(self, json_path: str | Path | None) -> None:
-        """Write what there is so far: a long run that is cut short has not run for nothing."""
+        """Write the results so far. Long benchmarks call this repeatedly, to survive a stop."""
         if json_path is not None:
-            Path(json_path).write_text(json.dumps(self.to_data(), indent=1) + "\n")
+            Path(json_path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
 
-    def to_data(self) -> dict[str, Any]:
-        """Everything, JSON-able, with the machine it was measured on."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible data, with the machine that ran the benchmark."""
         return {
             "title": self.title,
             "machine": {
@@ -108,7 +137,7 @@ class Report:
         }
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     return str(value)

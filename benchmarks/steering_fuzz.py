@@ -1,22 +1,26 @@
-"""Random edits of all kinds on training networks: does anything ever go wrong?
+"""Random edits of all kinds on networks in training, checked for consistency.
 
-``python -m benchmarks.steering_fuzz --edits 10000``
+``python -m benchmarks.steering_fuzz [--edits N] [--models ...] [--json FILE] [--check] [--quick]``
 
-Each network is edited in rounds. In a round, random edits are applied, with an optimizer step
-after each. Then the journal is replayed on a fresh network, which must give the same output bit
-for bit once the weights are loaded; then a few edits more are applied and undone at once, which
-must leave every bit of weights, gradients and optimizer state as it was; and at last a random
-suffix of the round's own edits is undone, and training goes on. An edit that is refused, or fails
-its check, must have touched nothing.
+Each network is edited in rounds:
+
+1. Random edits are applied, each followed by an optimizer step.
+2. The journal is replayed on a new network, which must give the same output bit for bit once it
+   has the weights.
+3. More edits are applied and undone immediately. Weights, gradients and optimizer state must be
+   the same as before, bit for bit.
+4. The last few edits of step 1 are undone, and training continues.
+
+An edit that is refused, or fails its verification, must leave everything unchanged.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -26,16 +30,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from benchmarks.report import Report, progress_bar
+from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_models import SMALL, seeded, train_step
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
 
-ROUND = 25  # edits between two replays
+EDITS_PER_ROUND = 25
 PIXELS = 32
+MAX_ERRORS = 10  # per network, then the fuzzer stops
+MIN_MODELS = 7
 
-KINDS = {
+# How often each kind of edit is requested.
+WEIGHTS = {
     "RemoveFilters": 6,
     "AddFilters": 6,
     "split": 3,
@@ -60,7 +67,7 @@ class Tally:
 
 
 class Fuzzer:
-    """One network being edited at random."""
+    """One network in training that receives random edits."""
 
     def __init__(self, name: str, seed: int, tally: Tally) -> None:
         self.name, self.seed, self.tally = name, seed, tally
@@ -72,23 +79,47 @@ class Fuzzer:
         self.x = torch.randn(4, 3, PIXELS, PIXELS, generator=generator)
         self.y = torch.randint(10, (4,), generator=generator)
         self.probe = ForwardProbe([partial(self.model, self.x[:2])])
-        self.widths = {n: m.out_channels for n, m in self._convs()}
+        self.initial_widths = {n: m.out_channels for n, m in self._convs()}
 
     def _convs(self) -> list[tuple[str, Any]]:
         return [(n, m) for n, m in self.model.named_modules() if isinstance(m, _ConvNd)]
 
-    def request(self) -> requests.Edit:
-        """A random request; most can be carried out."""
-        kind = self.random.choices([*KINDS], [*KINDS.values()])[0]
+    def run_round(self, edits: int) -> None:
+        """Apply edits with training in between, then check replay and undo."""
+        applied = tries = 0
+        while applied < edits and tries < 8 * edits:
+            tries += 1
+            if self.apply_random_edit():
+                applied += 1
+                train_step(self.model, self.optimizer, self.x, self.y)
+        self.check_replay()
+        self.check_immediate_undo(self.random.randint(1, 6))
+        self.undo_last(self.random.randint(1, max(1, min(applied, 20))))
+
+    def apply_random_edit(self) -> bool:
+        """Request one random edit. Return whether it was applied."""
+        request = self.random_request()
+        before = snapshot(self.model, self.optimizer)
+        version = self.editor.version
+        try:
+            self.editor.apply(request, self.probe)
+        except (EditRefusedError, EditFailedError) as error:
+            refused = isinstance(error, EditRefusedError)
+            self.tally.counts["refused" if refused else "rolled back"] += 1
+            if not is_same(before, snapshot(self.model, self.optimizer)):
+                self.tally.errors.append(f"{self.name}: {request} was not rolled back: {error}")
+            return False
+        assert self.editor.version == version + 1
+        self.tally.counts["applied"] += 1
+        self.tally.kinds[type(request).__name__] += 1
+        return True
+
+    def random_request(self) -> requests.Edit:
+        """Return a random request. Most requests are possible."""
+        kind = self.random.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
         layer, conv = self.random.choice(self._convs())
         width = conv.out_channels
-        first = self.widths.get(layer, width)
-        if kind == "RemoveFilters" and width < first // 2:
-            kind = "AddFilters"
-        if kind in ("AddFilters", "split", "InsertLayer") and width > 2 * first:
-            kind = "RemoveFilters"
-        if kind == "InsertLayer" and layer.count("inserted") > 1:
-            kind = "RemoveLayer"
+        kind = self._bounded_kind(kind, layer, width)
         some = self.random.sample(range(width), min(width, self.random.choice([1, 1, 2, 3])))
         if kind == "RemoveFilters":
             return requests.RemoveFilters(layer, some)
@@ -99,7 +130,7 @@ class Fuzzer:
         if kind == "InsertLayer":
             return requests.InsertLayer(layer, self.random.choice(["residual", "dirac"]))
         if kind == "RemoveLayer":
-            return requests.RemoveLayer(self._removable(layer))
+            return requests.RemoveLayer(self._random_block(layer))
         if kind in ("Freeze", "Unfreeze"):
             return getattr(requests, kind)(layer, self.random.choice([None, some]))
         if kind == "Reinitialize":
@@ -109,64 +140,50 @@ class Fuzzer:
             return requests.SetFilter(layer, self.random.randrange(width), some, weights)
         return requests.MergeFilters(layer, self.random.sample(range(width), min(width, 2)))
 
-    def _removable(self, layer: str) -> str:
-        """An inserted block if there is one, else the layer or one of the blocks around it."""
-        inserted = [n for n, _ in self.model.named_modules()
-                    if n.rpartition(".")[2].startswith("inserted")]  # fmt: skip
+    def _bounded_kind(self, kind: str, layer: str, width: int) -> str:
+        """Return the kind of edit, or another that keeps the network close to its initial size."""
+        initial = self.initial_widths.get(layer, width)
+        if kind == "RemoveFilters" and width < initial // 2:
+            kind = "AddFilters"
+        if kind in ("AddFilters", "split", "InsertLayer") and width > 2 * initial:
+            kind = "RemoveFilters"
+        if kind == "InsertLayer" and layer.count("inserted") > 1:
+            kind = "RemoveLayer"
+        return kind
+
+    def _random_block(self, layer: str) -> str:
+        """Return an inserted block if there is one, else the layer or a block around it."""
+        inserted = [
+            name
+            for name, _ in self.model.named_modules()
+            if name.rpartition(".")[2].startswith("inserted")
+        ]
         if inserted and self.random.random() < 0.7:
             return self.random.choice(inserted)
         parts = layer.split(".")
         return ".".join(parts[: self.random.randint(max(1, len(parts) - 1), len(parts))])
 
-    def edit(self) -> bool:
-        """One random request, carried out, or refused without touching anything."""
-        request = self.request()
-        before = snapshot(self.model, self.optimizer)
-        version = self.editor.version
-        try:
-            self.editor.apply(request, self.probe)
-        except (EditRefusedError, EditFailedError) as error:
-            self.tally.counts[
-                "refused" if isinstance(error, EditRefusedError) else "rolled back"
-            ] += 1
-            if not same(before, snapshot(self.model, self.optimizer)):
-                self.tally.errors.append(f"{self.name}: {request} was not taken back: {error}")
-            return False
-        assert self.editor.version == version + 1
-        self.tally.counts["applied"] += 1
-        self.tally.kinds[type(request).__name__] += 1
-        return True
-
-    def round(self, edits: int) -> None:
-        """Some edits with training, then replay and undo."""
-        done = tries = 0
-        while done < edits and tries < 8 * edits:
-            tries += 1
-            if self.edit():
-                done += 1
-                train_step(self.model, self.optimizer, self.x, self.y)
-        self.check_replay()
-        self.check_undo_at_once(self.random.randint(1, 6))
-        self.undo_some(self.random.randint(1, max(1, min(done, 20))))
-
     def check_replay(self) -> None:
-        fresh = seeded(SMALL[self.name], self.seed + 1)
-        Journal.from_data(self.editor.journal.to_data()).replay(fresh)
-        fresh.load_state_dict(self.model.state_dict())
-        if not torch.equal(output(fresh, self.x), output(self.model, self.x)):
+        """Replay the journal on a new network and compare the outputs."""
+        replayed = seeded(SMALL[self.name], self.seed + 1)
+        Journal.from_data(self.editor.journal.to_data()).replay(replayed)
+        replayed.load_state_dict(self.model.state_dict())
+        if not torch.equal(eval_output(replayed, self.x), eval_output(self.model, self.x)):
             self.tally.errors.append(f"{self.name}: the replayed network gives another output")
         self.tally.counts["replays"] += 1
 
-    def check_undo_at_once(self, edits: int) -> None:
+    def check_immediate_undo(self, edits: int) -> None:
+        """Apply edits and undo them without training in between."""
         before = snapshot(self.model, self.optimizer)
-        done = sum(self.edit() for _ in range(edits))
-        if done:
-            self.editor.apply(requests.Undo(done), self.probe)
-            if not same(before, snapshot(self.model, self.optimizer)):
-                self.tally.errors.append(f"{self.name}: undoing {done} edits left a trace")
-            self.tally.counts["undone"] += done
+        applied = sum(self.apply_random_edit() for _ in range(edits))
+        if applied:
+            self.editor.apply(requests.Undo(applied), self.probe)
+            if not is_same(before, snapshot(self.model, self.optimizer)):
+                self.tally.errors.append(f"{self.name}: undoing {applied} edits left a difference")
+            self.tally.counts["undone"] += applied
 
-    def undo_some(self, edits: int) -> None:
+    def undo_last(self, edits: int) -> None:
+        """Undo edits that training steps followed, and train on."""
         edits = min(edits, self.editor.journal.undoable)
         if edits:
             self.editor.apply(requests.Undo(edits), self.probe)
@@ -175,7 +192,7 @@ class Fuzzer:
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Every tensor of the model, its gradients, its optimizer state, and every size."""
+    """Return copies of all tensors, gradients, optimizer state, sizes and torch's random state."""
     found: dict[str, Any] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         found[name] = tensor.detach().clone()
@@ -197,12 +214,12 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, An
     return found
 
 
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Bit for bit, but for the sign of zeros and NaN against NaN."""
-    return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+def is_same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Return whether two snapshots are equal bit for bit."""
+    return a.keys() == b.keys() and all(_is_equal(a[key], b[key]) for key in a)
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _is_equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape == b.shape and torch.equal(
             a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8)
@@ -210,66 +227,59 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def output(model: nn.Module, x: Tensor) -> Tensor:
+def eval_output(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the output in evaluation mode."""
     model.eval()
     with torch.no_grad():
         return model(x)
 
 
-def fuzz(name: str, edits: int, seed: int, report: Any) -> Tally:
-    """Rounds of random edits on one network, each on fresh weights, until so many were applied."""
+def fuzz(name: str, edits: int, seed: int, advance: Callable[[float], None]) -> Tally:
+    """Run rounds on new initial weights each, until ``edits`` edits have been applied."""
     tally = Tally()
     start = perf_counter()
-    while tally.counts["applied"] < edits and len(tally.errors) < 10:
+    while tally.counts["applied"] < edits and len(tally.errors) < MAX_ERRORS:
         before = tally.counts["applied"]
         try:
-            Fuzzer(name, seed, tally).round(min(ROUND, edits - before))
-        except Exception:  # noqa: BLE001 - whatever it is, it is an error to report
-            where = traceback.format_exc().strip().splitlines()
-            tally.errors.append(f"{name} (seed {seed}): {where[-1]} | {where[-3].strip()}")
+            Fuzzer(name, seed, tally).run_round(min(EDITS_PER_ROUND, edits - before))
+        except Exception:  # noqa: BLE001 - the benchmark reports every error
+            lines = traceback.format_exc().strip().splitlines()
+            tally.errors.append(f"{name} (seed {seed}): {lines[-1]} | {lines[-3].strip()}")
         seed += 1
-        report(tally.counts["applied"] - before)
+        advance(tally.counts["applied"] - before)
     tally.seconds = perf_counter() - start
     return tally
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--edits", type=int, default=10_000, help="applied edits, over all models")
+def main() -> int:
+    parser = argument_parser(__doc__, quick="100 edits, in less than a minute")
+    parser.add_argument("--edits", type=int, default=10_000, help="over all models")
     parser.add_argument("--models", nargs="+", choices=[*SMALL], default=[*SMALL])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="100 edits, under a minute")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a figure is missed")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     edits = 100 if options.quick else options.edits
-    each = -(-edits // len(options.models))
-    report = Report(
-        "Random edits of training networks",
-        ["model", "applied", "refused", "rolled back", "undone", "replays", "errors", "s"],
-    )
+    edits_per_model = -(-edits // len(options.models))
+    counted = ("applied", "refused", "rolled back", "undone", "replays")
+    report = Report("Random edits of networks in training", ["model", *counted, "errors", "s"])
     kinds: Counter[str] = Counter()
     errors: list[str] = []
     applied = 0
-    with progress_bar(each * len(options.models)) as advance:
+    with progress_bar(edits_per_model * len(options.models)) as advance:
         for name in options.models:
-            tally = fuzz(name, each, options.seed, advance)
-            c = tally.counts
-            report.row(name, c["applied"], c["refused"], c["rolled back"], c["undone"],
-                       c["replays"], len(tally.errors), tally.seconds)  # fmt: skip
+            tally = fuzz(name, edits_per_model, options.seed, advance)
+            counts = (tally.counts[key] for key in counted)
+            report.add_row(name, *counts, len(tally.errors), tally.seconds)
             report.save(options.json)
             kinds += tally.kinds
             errors += tally.errors
-            applied += c["applied"]
-    report.note("by kind: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
+            applied += tally.counts["applied"]
+    report.add_note("by kind: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
     for error in errors:
-        report.note(error)
-    report.check("edits applied", applied, f"at least {edits}", applied >= edits)
-    report.check("models", len(options.models), "at least 7", len(options.models) >= 7)
-    report.check("errors", len(errors), "0", not errors)
+        report.add_note(error)
+    report.check_at_least("edits applied", applied, edits)
+    report.check_at_least("models", len(options.models), MIN_MODELS)
+    report.check_at_most("errors", len(errors), 0)
     return report.finish(options.json, options.check)
 
 

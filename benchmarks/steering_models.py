@@ -1,4 +1,4 @@
-"""Networks the steering benchmarks edit, and how one trains for a step."""
+"""Networks for the steering benchmarks and tests, how to train them, and what to compare."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.shufflenetv2 import ShuffleNetV2
 
-__all__ = ["SMALL", "randomized", "seeded", "train_step"]
+from revacnn_lightning.steering import EditPlan
 
-# Small members of ten families; 10 classes, for inputs of 32 x 32 pixels and more.
+__all__ = ["SMALL", "eval_output", "randomized", "seeded", "train_step", "zeroed_output"]
+
+# Small members of ten families, with 10 classes, for images of at least 32×32 pixels.
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet": partial(ResNet, BasicBlock, [1, 1, 1, 1], num_classes=10),
     "resnext": partial(
@@ -43,23 +45,23 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The network with weights drawn from this seed."""
+    """Return the network with initial weights drawn from this seed."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of initialisations to come
+        warnings.simplefilter("ignore", FutureWarning)  # about new default initializations
         return make()
 
 
 def randomized(model: nn.Module, x: Tensor) -> nn.Module:
-    """The network with statistics of ``x`` and random affine values, so that every index shows.
+    """Give the network batch-norm statistics of ``x`` and random affine values. Return it.
 
-    A fresh batch norm has ones and zeros, and a fresh layer scale is all but zero: columns could
-    be swapped there without anything changing.
+    A new batch norm holds only ones and zeros, and a new layer scale is nearly zero. Swapped
+    indices would not change the output of either.
     """
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # cumulative: the statistics of the batches below
+                module.momentum = None  # a cumulative average over the batches below
                 module.reset_running_stats()
         model.train()
         for _ in range(2):
@@ -78,12 +80,41 @@ def randomized(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
-    """One step of classification; returns the loss."""
+    """Train the classifier on one batch, its auxiliary heads included, and return the loss."""
     model.train()
     optimizer.zero_grad()
-    out = model(x)
-    outs = [t for t in out if t is not None] if isinstance(out, tuple) else [out]
-    loss = torch.stack([F.cross_entropy(t, y) for t in outs]).sum()
+    output = model(x)
+    logits = [t for t in output if t is not None] if isinstance(output, tuple) else [output]
+    loss = torch.stack([F.cross_entropy(t, y) for t in logits]).sum()
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def eval_output(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the output in evaluation mode, and restore the mode of every module."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        y = model(x)
+    for module, training in modes:
+        module.training = training
+    return y
+
+
+def zeroed_output(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
+    """Return the unedited model's output with the columns set to zero that the plan removes."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kept = []
+    with torch.no_grad():
+        for edit in plan.tensors:
+            if edit.fill == "zero":
+                tensor = named[edit.tensor]
+                survivors = {i for a, b in edit.runs for i in range(a, b)}
+                removed = torch.tensor([i for i in range(edit.size) if i not in survivors])
+                kept.append((tensor, tensor.clone()))
+                tensor.index_fill_(edit.dim, removed, 0.0)
+        y = eval_output(model, x)
+        for tensor, value in reversed(kept):
+            tensor.copy_(value)
+    return y

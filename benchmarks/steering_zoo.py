@@ -1,44 +1,49 @@
-"""Every conv of torchvision's classification models: one filter removed, one filter added.
+"""One filter removed from and one added to every convolution of torchvision's classifiers.
 
-``python -m benchmarks.steering_zoo`` (``--models resnet18 vgg11_bn``, ``--budget 15``)
+``python -m benchmarks.steering_zoo [--models ...] [--budget S] [--json FILE] [--check] [--quick]``
 
-In double precision, with batch-norm statistics of the data and random affine values, so that a
-wrong index shows. After a removal, the output on a batch the engine never saw must be that of the
-old network with the removed filter's outgoing columns zeroed; after a growth, that of the old
-network; both to 1e-8. Each edit is undone before the next. The smallest model of each family is
-tested completely; the others, in random order of their convs, for ``--budget`` seconds.
+Models run in double precision, with batch-norm statistics of the data and random affine values, so
+that a wrong index changes the output. After a removal, the output on a batch unknown to the editor
+must equal that of the unedited network with the same columns set to zero; after an addition, that
+of the unedited network. Each edit is undone before the next one. The smallest model of each family
+is tested completely, the others for ``--budget`` seconds in random order of their convolutions.
 
-exact: equal to 1e-8. rounding: further off, but no further than when the input is changed by one
-rounding unit. mixed: the removed channel was normalised together with others (layer norm), so
-that it cannot be silenced by zeroing columns; runs. refused: with a reason. rolled back: the
-verifying forward found out that the code holds a size of its own. wrong: everything else.
+- exact: equal within 1e-8.
+- rounding: a larger difference, but not larger than after a change of the input by one rounding
+  unit.
+- mixed: a layer norm normalizes the removed channel together with others, so zeroing its columns
+  does not silence it. The network runs.
+- refused: with a reason.
+- rolled back: the verifying forward pass found a size that only the model's code holds.
+- wrong: everything else.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from benchmarks.report import Report, progress_bar
-from benchmarks.steering_models import randomized
+from benchmarks.report import Report, argument_parser, progress_bar
+from benchmarks.steering_models import eval_output, randomized, zeroed_output
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
-from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
+from revacnn_lightning.protocol.requests import AddFilters, Edit, RemoveFilters, Undo
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 EXACT = 1e-8
+ROUNDING = 30  # times the change of the output for a change of the input by one rounding unit
 OUTCOMES = ("exact", "rounding", "mixed", "refused", "rolled back", "wrong")
-# Families with attention, layer norms over the channels or channel shuffle; the rest is plain.
+# Families with attention, layer norms over channels or channel shuffle. The others are plain.
 NOT_PLAIN = {"convnext", "maxvit", "shufflenet", "swin", "vit"}
 SMALLEST = {
     "alexnet": "alexnet", "convnext": "convnext_tiny", "densenet": "densenet121",
@@ -51,17 +56,20 @@ SMALLEST = {
     "wide_resnet": "wide_resnet50_2",
 }  # fmt: skip
 QUICK = ["resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"]
-# Many parameters that no conv reaches: only built when asked for by name.
+QUICK_SECONDS = 8.0
+SHUFFLE = "shufflenet_v2_x0_5"
+MIN_SHUFFLE_EXACT = 46  # of its 56 convolutions
+# Models with many parameters outside of convolutions. Built only if named by --models.
 HUGE = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
 
 
 def family(name: str) -> str:
-    """The family of a torchvision model name."""
+    """Return the family of a torchvision model."""
     return next(f for f in sorted(SMALLEST, key=len, reverse=True) if name.startswith(f))
 
 
 def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """The model, a batch for the engine and another one to judge by."""
+    """Return the model, a batch for the editor, and another batch to judge edits by."""
     options: dict[str, Any] = {"num_classes": 100}
     pixels = 64
     if name in ("googlenet", "inception_v3"):
@@ -76,7 +84,7 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
             model = small_maxvit(pixels)
         else:
             model = torchvision.models.get_model(name, weights=None, **options)
-    if name.startswith("vgg"):  # 4096 units between the linear layers test nothing that 64 do not
+    if name.startswith("vgg"):  # 64 units between the linear layers test the same as 4096
         first = model.classifier[0]
         model.classifier = nn.Sequential(
             nn.Linear(first.in_features, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 100)
@@ -87,7 +95,7 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def small_maxvit(pixels: int) -> nn.Module:
-    """maxvit_t with windows of 2×2: its own of 7×7 take images of 224 pixels and no others."""
+    """Return maxvit_t with windows of 2×2. Its default, 7×7, only accepts images of 224 pixels."""
     return torchvision.models.MaxVit(
         input_size=(pixels, pixels),
         stem_channels=64,
@@ -100,18 +108,8 @@ def small_maxvit(pixels: int) -> nn.Module:
     )
 
 
-def output(model: nn.Module, x: Tensor) -> Tensor:
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    with torch.no_grad():
-        y = model(x)
-    for module, flag in flags:
-        module.training = flag
-    return y
-
-
-def train_output(model: nn.Module, x: Tensor) -> None:
-    """Run it while training too: auxiliary heads must fit. Leaves statistics as they are."""
+def run_training_forward(model: nn.Module, x: Tensor) -> None:
+    """Run the model in training mode, with its auxiliary heads, and restore its buffers."""
     kept = [(b, b.clone()) for b in model.buffers()]
     model.train()
     with torch.no_grad():
@@ -120,26 +118,9 @@ def train_output(model: nn.Module, x: Tensor) -> None:
             buffer.copy_(value)
 
 
-def change(a: Tensor, b: Tensor) -> float:
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference, relative to the largest magnitude in ``b``."""
     return float((a - b).abs().max() / b.abs().max())
-
-
-def silenced(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
-    """The output of the unedited model with the columns zeroed that the plan removes."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    kept = []
-    with torch.no_grad():
-        for edit in plan.tensors:
-            if edit.fill == "zero":
-                tensor = named[edit.tensor]
-                survivors = {i for a, b in edit.runs for i in range(a, b)}
-                gone = torch.tensor([i for i in range(edit.size) if i not in survivors])
-                kept.append((tensor, tensor.clone()))
-                tensor.index_fill_(edit.dim, gone, 0.0)
-        y = output(model, x)
-        for tensor, value in reversed(kept):
-            tensor.copy_(value)
-    return y
 
 
 class Subject:
@@ -147,131 +128,144 @@ class Subject:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.model, x, self.judge = build(name)
+        self.model, x, self.unseen = build(name)
         self.editor = Editor(self.model)
         self.probe = ForwardProbe([partial(self.model, x)])
-        self.before = output(self.model, self.judge)
-        tiny = self.judge * (1 + 1e-15 * torch.randn_like(self.judge))
-        self.noise = change(output(self.model, tiny), self.before)
+        self.unedited = eval_output(self.model, self.unseen)
+        nudged = self.unseen * (1 + 1e-15 * torch.randn_like(self.unseen))
+        self.noise = relative_difference(eval_output(self.model, nudged), self.unedited)
         self.examples: dict[str, str] = {}
         self.state = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.convs = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d)]
 
-    def convs(self) -> list[str]:
-        return [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d)]
-
-    def judge_edit(self, layer: str, request: requests.Edit) -> str:
-        """Apply, judge, undo."""
+    def judge(self, layer: str, request: Edit) -> str:
+        """Apply an edit, undo it, and return its outcome."""
+        removal = isinstance(request, RemoveFilters)
         try:
             plan = self.editor.plan(request, self.probe)
-            removal = isinstance(request, requests.RemoveFilters)
-            expected = silenced(self.model, plan, self.judge) if removal else self.before
+            expected = zeroed_output(self.model, plan, self.unseen) if removal else self.unedited
             plan = self.editor.apply(request, self.probe).plan
         except (EditRefusedError, EditFailedError) as error:
-            verdict = "refused" if isinstance(error, EditRefusedError) else "rolled back"
-            self.examples.setdefault(verdict, f"{self.name} {layer}: {error}")
-            return verdict
-        difference = change(output(self.model, self.judge), expected)
-        train_output(self.model, self.judge)
-        self.editor.apply(requests.Undo(), self.probe)
+            outcome = "refused" if isinstance(error, EditRefusedError) else "rolled back"
+            self.examples.setdefault(outcome, f"{self.name} {layer}: {error}")
+            return outcome
+        difference = relative_difference(eval_output(self.model, self.unseen), expected)
+        run_training_forward(self.model, self.unseen)
+        self.editor.apply(Undo(), self.probe)
         if difference <= EXACT:
             return "exact"
-        if difference <= 30 * self.noise:
+        if difference <= ROUNDING * self.noise:
             return "rounding"
         if removal and any("change as well" in note for note in plan.notes):
             return "mixed"
         self.examples[f"wrong {layer}"] = f"{self.name} {request}: off by {difference:.1e}"
         return "wrong"
 
-    def unchanged(self) -> bool:
-        """Whether all undone edits together left the weights as they were."""
+    def is_restored(self) -> bool:
+        """Return whether all weights and buffers are as before the first edit."""
         now = self.model.state_dict()
         return now.keys() == self.state.keys() and all(
             torch.equal(now[k], v) for k, v in self.state.items()
         )
 
 
-def test_model(name: str, budget: float, seed: int, advance: Any) -> tuple[Subject, Counter, int]:
-    """Outcomes, as ("removed" | "added", outcome) -> count, and how many convs were tested."""
+class Outcomes(NamedTuple):
+    """Results of one model: counts by ("removed" or "added", outcome)."""
+
+    convs: int
+    tested: int
+    counts: Counter[tuple[str, str]]
+    examples: list[str]
+
+    def describe(self, edit: str) -> str:
+        """Return the counts of "removed" or "added" in words."""
+        counts = {outcome: self.counts[edit, outcome] for outcome in OUTCOMES}
+        return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+
+
+def judge_model(name: str, budget: float, seed: int, advance: Callable[[float], None]) -> Outcomes:
+    """Remove and add a filter in each convolution, in random order, for ``budget`` seconds."""
     subject = Subject(name)
-    convs = subject.convs()
+    convs = list(subject.convs)
     random.Random(seed).shuffle(convs)
     start, tested = perf_counter(), 0
-    counts: Counter = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for layer in convs:
         if perf_counter() - start > budget:
             break
         width = subject.model.get_submodule(layer).out_channels
-        counts[
-            "removed", subject.judge_edit(layer, requests.RemoveFilters(layer, [width // 3]))
-        ] += 1
-        counts["added", subject.judge_edit(layer, requests.AddFilters(layer))] += 1
+        counts["removed", subject.judge(layer, RemoveFilters(layer, [width // 3]))] += 1
+        counts["added", subject.judge(layer, AddFilters(layer))] += 1
         tested += 1
         advance(1 / len(convs))
     advance(1 - tested / len(convs))
-    if not subject.unchanged():
+    if not subject.is_restored():
         counts["removed", "wrong"] += 1
         subject.examples["wrong undo"] = f"{name}: undo did not restore the weights"
-    return subject, counts, tested
+    return Outcomes(len(convs), tested, counts, list(subject.examples.values()))
 
 
-def with_convs() -> list[str]:
+def classifiers() -> list[str]:
+    """Return the names of torchvision's classification models, without the `HUGE` ones."""
     names = torchvision.models.list_models(module=torchvision.models)
     return [n for n in names if not re.search("rcnn|retina|ssd|fcos|raft", n) and n not in HUGE]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
+    """Check that nothing is wrong, and how many edits are exact where it is easy."""
+
+    def count(names: list[str], *kinds: str) -> int:
+        edits = ("removed", "added")
+        return sum(
+            outcomes[n].counts[edit, kind] for n in names for edit in edits for kind in kinds
+        )
+
+    plain = [name for name in outcomes if family(name) not in NOT_PLAIN]
+    report.check_at_most("wrong", count(list(outcomes), "wrong"), 0)
+    inexact = count(plain, "wrong", "rolled back", "mixed")
+    report.check_at_most("plain families, neither exact nor refused", inexact, 0)
+    shuffle = outcomes.get(SHUFFLE)
+    if shuffle is not None and shuffle.tested == shuffle.convs:
+        exact = min(shuffle.counts["removed", "exact"], shuffle.counts["added", "exact"])
+        report.check_at_least(f"{SHUFFLE}, exact of 56", exact, MIN_SHUFFLE_EXACT)
+
+
+def main() -> int:
+    parser = argument_parser(__doc__, quick=f"four models, {QUICK_SECONDS:g} s each")
     parser.add_argument("--models", nargs="+", help="default: all but the largest")
-    parser.add_argument("--budget", type=float, default=10.0,
-                        help="seconds per model; a family's smallest has no limit")  # fmt: skip
-    parser.add_argument("--families", action="store_true", help="only the smallest of each")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=10.0,
+        help="seconds per model; the smallest of each family has no limit",
+    )
+    parser.add_argument("--families", action="store_true", help="only the smallest of each family")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="four models, 8 s each")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a figure is missed")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    names = options.models or (QUICK if options.quick else with_convs())
+    names = options.models or (QUICK if options.quick else classifiers())
     if options.families:
         names = [*SMALLEST.values()]
     report = Report(
-        "One filter removed and one added, per conv (fp64)",
+        "One filter removed and one added, per convolution (fp64)",
         ["model", "convs", "tested", "removed", "added", "s"],
     )
-    total: Counter = Counter()
-    plain_failures = 0
-    shuffle = None
-    examples: list[str] = []
+    outcomes: dict[str, Outcomes] = {}
     with progress_bar(len(names)) as advance:
         for name in names:
-            unlimited = name in SMALLEST.values() and not options.quick
+            budget = float("inf") if name in SMALLEST.values() else options.budget
             start = perf_counter()
-            budget = 8.0 if options.quick else float("inf") if unlimited else options.budget
-            subject, counts, tested = test_model(name, budget, options.seed, advance)
-            shown = [
-                ", ".join(f"{counts[what, o]} {o}" for o in OUTCOMES if counts[what, o])
-                for what in ("removed", "added")
-            ]
-            report.row(name, len(subject.convs()), tested, *shown, perf_counter() - start)
+            found = judge_model(
+                name, QUICK_SECONDS if options.quick else budget, options.seed, advance
+            )
+            outcomes[name] = found
+            edits = (found.describe("removed"), found.describe("added"))
+            report.add_row(name, found.convs, found.tested, *edits, perf_counter() - start)
             report.save(options.json)
-            total += counts
-            examples += subject.examples.values()
-            if family(name) not in NOT_PLAIN:
-                plain_failures += sum(counts[d, o] for d in ("removed", "added")
-                                      for o in ("wrong", "rolled back", "mixed"))  # fmt: skip
-            if name == "shufflenet_v2_x0_5" and tested == len(subject.convs()):
-                shuffle = min(counts["removed", "exact"], counts["added", "exact"])
-    for example in examples:
-        report.note(example)
-    wrong = total["removed", "wrong"] + total["added", "wrong"]
-    report.check("wrong", wrong, "0", wrong == 0)
-    report.check(
-        "plain families, neither exact nor refused", plain_failures, "0", not plain_failures
-    )
-    if shuffle is not None:
-        report.check("shufflenet_v2_x0_5, exact of 56", shuffle, "at least 46", shuffle >= 46)
+    for found in outcomes.values():
+        for example in found.examples:
+            report.add_note(example)
+    check_outcomes(report, outcomes)
     return report.finish(options.json, options.check)
 
 

@@ -1,4 +1,4 @@
-"""The trainings whose steps are timed: plain ones, and those that the callback watches."""
+"""Training loops with timed steps: a plain one, and one that ReVACNN monitors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from revacnn_lightning import ReVACNN
 from revacnn_lightning.errors import RequestTimeoutError
 from revacnn_lightning.runtime.session import Session
 
-__all__ = ["BATCH", "MODELS", "Network", "Ours", "Plain"]
+__all__ = ["BATCH", "MODELS", "MonitoredTraining", "PlainTraining", "convnet"]
 
-BATCH = 64
+BATCH = 64  # images of 3×32×32 pixels
 ATTACH_SECONDS = 120
 
-# A client that reads everything, 30 times a second, until the run has ended.
-READER = """
+# A client that receives every message, 30 times a second, until the run ends.
+CLIENT = """
 import sys, time
 from revacnn_lightning import attach
 with attach(sys.argv[1], timeout=120) as run:
-    print("reading", flush=True)
+    print("attached", flush=True)
     while not run.has_ended():
         run.poll()
         time.sleep(1 / 30)
@@ -41,7 +41,7 @@ with attach(sys.argv[1], timeout=120) as run:
 
 
 def convnet() -> nn.Module:
-    """The CIFAR-10 network of the original system: three convolutions of 5×5."""
+    """Return the CIFAR-10 network of the original ReVACNN: three 5×5 convolutions."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 5, padding=2),
         nn.ReLU(),
@@ -58,7 +58,7 @@ def convnet() -> nn.Module:
 
 
 def resnet18() -> nn.Module:
-    """With the stem that is usual for 32×32 images."""
+    """Return a ResNet-18 with the usual stem for 32×32 images."""
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
@@ -66,7 +66,10 @@ def resnet18() -> nn.Module:
 
 
 def vgg11_bn() -> nn.Module:
-    """With the head that is usual for 32×32 images: its own has 90 % of the parameters."""
+    """Return a VGG-11 with the usual head for 32×32 images.
+
+    torchvision's own head holds 90 % of the parameters.
+    """
     model = torchvision.models.vgg11_bn(num_classes=10)
     model.avgpool = nn.Identity()
     model.classifier = nn.Linear(512, 10)
@@ -74,6 +77,7 @@ def vgg11_bn() -> nn.Module:
 
 
 def mobilenet_v2() -> nn.Module:
+    """Return torchvision's MobileNetV2 with 10 classes."""
     return torchvision.models.mobilenet_v2(num_classes=10)
 
 
@@ -85,7 +89,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Network(pl.LightningModule):
+class Classifier(pl.LightningModule):
+    """A network trained with the cross-entropy loss."""
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
@@ -98,53 +104,61 @@ class Network(pl.LightningModule):
         return nn.functional.cross_entropy(self(images), labels)
 
 
-class Plain:
-    """A training without anything that watches it."""
+class PlainTraining:
+    """A training loop without monitoring. Subclasses add theirs in the hooks.
 
-    name = "plain"
+    A benchmark times blocks of steps, so hooks of the model can be attached for a block only.
+    """
 
     def __init__(self, net: nn.Module) -> None:
-        self.module = Network(net)
+        self.module = Classifier(net)
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=1e-3, momentum=0.9)
         self.images = torch.randn(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         self.labels = torch.arange(BATCH) % 10
 
-    def begin(self) -> None:
-        """Before a block of steps."""
+    def begin_block(self) -> None:
+        """Run before a block of steps."""
 
-    def end(self) -> None:
-        """After it."""
+    def end_block(self) -> None:
+        """Run after a block of steps."""
 
     def close(self) -> None:
-        """After the last block."""
+        """Run after the last block."""
 
-    def before(self) -> None:
-        """The first thing in a step."""
+    def on_step_start(self) -> None:
+        """Run at the start of a step."""
 
-    def before_step(self) -> None:
-        """Between the backward pass and the optimizer's step."""
+    def before_optimizer_step(self) -> None:
+        """Run between the backward pass and the optimizer step."""
 
-    def after(self, loss: Tensor) -> None:
-        """The last thing in a step."""
+    def on_step_end(self, loss: Tensor) -> None:
+        """Run at the end of a step."""
 
     def step(self) -> None:
-        self.before()
+        """Train on one batch."""
+        self.on_step_start()
         self.optimizer.zero_grad()
         loss = self.module.training_step((self.images, self.labels), 0)
         loss.backward()
-        self.before_step()
+        self.before_optimizer_step()
         self.optimizer.step()
-        self.after(loss)
+        self.on_step_end(loss)
 
 
-class Ours(Plain):
-    """The callback, its hooks called as Lightning calls them."""
+class MonitoredTraining(PlainTraining):
+    """A training loop that calls all hooks of the callback in Lightning's order.
 
-    def __init__(self, net: nn.Module, readers: int = 1, **options: Any) -> None:
+    Args:
+        net: The network to train.
+        clients: The number of client processes that receive everything.
+        options: Options of `ReVACNN`.
+    """
+
+    def __init__(self, net: nn.Module, clients: int = 1, **options: Any) -> None:
         super().__init__(net)
         self.folder = tempfile.TemporaryDirectory()
         self.file = Path(self.folder.name) / "connection.json"
-        # Without a budget, or a busy machine would have statistics thinned out.
+        # With an overhead limit, a busy machine would sample statistics less often.
         self.callback = ReVACNN(connection_file=self.file, max_overhead=None, **options)
         self.trainer: Any = SimpleNamespace(
             accumulate_grad_batches=1,
@@ -159,54 +173,59 @@ class Ours(Plain):
         )
         self.index = 0
         self.callback.on_fit_start(self.trainer, self.module)
-        self.begin()
-        self.step()  # the structure is published after the first batch
-        self.readers = [
-            subprocess.Popen([sys.executable, "-c", READER, str(self.file)], stdout=subprocess.PIPE)
-            for _ in range(readers)
+        self.begin_block()
+        self.step()  # the first batch publishes the structure
+        self.clients = [
+            subprocess.Popen([sys.executable, "-c", CLIENT, str(self.file)], stdout=subprocess.PIPE)
+            for _ in range(clients)
         ]
-        self._wait_for_readers()
-        self.end()
+        self._wait_for_clients()
+        self.end_block()
 
-    def _wait_for_readers(self) -> None:
-        waited_for = {reader.stdout for reader in self.readers}
+    def _wait_for_clients(self) -> None:
+        detached = {client.stdout for client in self.clients}
         deadline = time.monotonic() + ATTACH_SECONDS
-        while waited_for:
-            self.step()  # answers who asks
-            waited_for -= set(select.select(waited_for, [], [], 0)[0])  # it has said something
+        while detached:
+            self.step()  # replies to the clients' requests
+            detached -= set(select.select(detached, [], [], 0)[0])  # these have printed "attached"
             if time.monotonic() > deadline:
-                raise RequestTimeoutError(f"no client has attached within {ATTACH_SECONDS} s")
+                raise RequestTimeoutError(f"no client attached within {ATTACH_SECONDS} s")
 
     @property
     def session(self) -> Session:
+        """The callback's session.
+
+        Raises:
+            RuntimeError: The callback stopped monitoring after an internal error.
+        """
         session = self.callback._session
         if session is None:
-            raise RuntimeError("the callback met an error of its own; see the log above")
+            raise RuntimeError("internal error in ReVACNN: monitoring stopped; see the log above")
         return session
 
-    def begin(self) -> None:
+    def begin_block(self) -> None:
         self.session.recorder.attach()
 
-    def end(self) -> None:
+    def end_block(self) -> None:
         self.session.recorder.detach()
 
-    def before(self) -> None:
+    def on_step_start(self) -> None:
         batch = (self.images, self.labels)
         self.callback.on_train_batch_start(self.trainer, self.module, batch, self.index)
 
-    def after(self, loss: Tensor) -> None:
+    def on_step_end(self, loss: Tensor) -> None:
         batch = (self.images, self.labels)
         self.callback.on_train_batch_end(
             self.trainer, self.module, {"loss": loss}, batch, self.index
         )
         self.index += 1
-        assert self.session  # else it raises: the callback has let go of the run
+        assert self.session  # raises if monitoring has stopped: the step would be timed without it
 
     def close(self) -> None:
         self.callback.on_train_end(self.trainer, self.module)
-        for reader in self.readers:
+        for client in self.clients:
             with contextlib.suppress(ProcessLookupError):
-                reader.send_signal(signal.SIGCONT)
-            reader.kill()
-            reader.wait()
+                client.send_signal(signal.SIGCONT)
+            client.kill()
+            client.wait()
         self.folder.cleanup()

@@ -1,4 +1,4 @@
-"""Of `benchmarks.viewer`: how soon an edit shows, and what memory does over many of them."""
+"""Part of `benchmarks.viewer`: time until an edit is visible, and memory over many edits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from typing import Any
 
 from benchmarks.page_metrics import open_page, percentile, resident_bytes, wait_until_warm
 from benchmarks.report import Report
-from revacnn_lightning import attach
-from revacnn_lightning.protocol.client import Run
+from revacnn_lightning import Run, attach
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.browser.chromium import chromium
 from tests.viewer.processes import ROOT, serve, training
 
-EDIT_MS = 250.0  # besides one batch
-PACE = 20  # batches a second, of the demo
-GROWTH = 10.0  # percent
+MAX_EDIT_MS = 250.0  # in addition to one batch
+BATCHES_PER_SECOND = 20  # of the demo
+MAX_GROWTH_PERCENT = 10.0
 EDITS_PER_MINUTE = 100 / 30
-SETTLE = 60.0  # s, after which memory is counted from; less in a short soak
+SETTLE_SECONDS = 60.0  # before the first measurement of memory; less in a short soak
 LAYER = "features.conv2"
+SOAK_LAYER = "layer2.0.conv1"
 LEGS = ("staged", "applied", "shown")
 
-# One edit by the page's own buttons; the time from the first click to the painted result.
+# Makes one edit with the page's buttons. Returns the times from the first click until the edit is
+# staged, until the reply is shown, and until the new network is painted.
 EDIT = """([layer, button]) => new Promise((resolve) => {
   const count = () => revacnn.nodes(layer).length, before = count(), began = performance.now()
   const column = document.querySelector(`.column[data-layer="${layer}"]`)
@@ -56,36 +57,37 @@ EDIT = """([layer, button]) => new Promise((resolve) => {
 })"""
 
 
-def tell_edits(report: Report, count: int) -> None:
-    """Edits of a real training, by the page's buttons, from click to picture."""
-    edits = _edits(count)
-    legs = {leg: [_milliseconds(edit, leg) for edit in edits] for leg in LEGS}
-    limit = EDIT_MS + 1000 / PACE
-    p95 = percentile(legs["shown"], 95)
-    words = ", ".join(
-        f"{leg} {percentile(of, 50):.0f}, {percentile(of, 95):.0f}" for leg, of in legs.items()
+def report_edits(report: Report, count: int) -> None:
+    """Time edits of a real training by the page's buttons, from the click to the painted result."""
+    edits = _time_edits(count)
+    legs = {leg: [float(edit.get(leg, math.inf)) for edit in edits] for leg in LEGS}
+    described = ", ".join(
+        f"{leg} {percentile(times, 50):.0f}, {percentile(times, 95):.0f}"
+        for leg, times in legs.items()
     )
-    report.note(
-        f"from the first click, on the digits demo (median, p95, ms): {words}; "
-        f"{count} edits at {PACE} batches a second"
+    report.add_note(
+        f"from the first click, in the digits demo (median, p95, ms): {described}; "
+        f"{count} edits at {BATCHES_PER_SECOND} batches/s"
     )
-    report.check("digits: click to staged, applied, shown, p95, ms", p95, f"<= {limit:g}",
-                 p95 <= limit)  # fmt: skip
-
-
-def _milliseconds(edit: dict[str, Any], leg: str) -> float:
-    """Infinite if it was not seen within its time."""
-    return float(edit.get(leg, math.inf))
+    report.check_at_most(
+        "digits: click to staged, applied and shown, p95, ms",
+        percentile(legs["shown"], 95),
+        MAX_EDIT_MS + 1000 / BATCHES_PER_SECOND,
+    )
 
 
 @contextlib.contextmanager
 def _demo(runtime: Path) -> Iterator[None]:
-    """The digits example, for as long as it is needed."""
-    command = [sys.executable, "examples/01_digits.py", "--pace", str(PACE), "--epochs", "1000"]
+    """Run the digits example."""
+    options = ["--pace", str(BATCHES_PER_SECOND), "--epochs", "1000"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "REVACNN_RUNTIME_DIR": str(runtime)}
-    quiet = subprocess.DEVNULL
-    demo = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+    demo = subprocess.Popen(
+        [sys.executable, "examples/01_digits.py", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "REVACNN_RUNTIME_DIR": str(runtime)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield
     finally:
@@ -93,27 +95,27 @@ def _demo(runtime: Path) -> Iterator[None]:
         demo.wait(20)
 
 
-def _edits(count: int) -> list[dict[str, Any]]:
+def _time_edits(count: int) -> list[dict[str, Any]]:
+    """Add and remove a filter in turn. Return the milliseconds of each edit's legs."""
     with (
         tempfile.TemporaryDirectory() as folder,
         _demo(Path(folder)),
         serve(Path(folder)) as (address, server),
         chromium() as browser,
     ):
-        page = browser.new_page(viewport={"width": 1680, "height": 960})
-        page.goto(address)
-        page.wait_for_function("window.revacnn?.ready === true", timeout=120_000)
+        page = open_page(browser, address, seconds=120)
         wait_until_warm(server)
-        found = []
+        edits = []
         for i in range(count + 1):
-            found.append(page.evaluate(EDIT, [LAYER, "more" if i % 2 == 0 else "less"]))
+            edits.append(page.evaluate(EDIT, [LAYER, "more" if i % 2 == 0 else "less"]))
             page.wait_for_timeout(500)
-        return found[1:]  # the first compiles
+        return edits[1:]  # the first one compiles
 
 
-def tell_soak(report: Report, minutes: float) -> None:
-    """Memory of page and server while a training is edited again and again."""
+def report_soak(report: Report, minutes: float) -> None:
+    """Check the memory of the page and the server while a training is edited repeatedly."""
     seconds, edits = 60 * minutes, max(1, round(EDITS_PER_MINUTE * minutes))
+    settle = min(SETTLE_SECONDS, seconds / 4)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         runtime = Path(folder)
         with (
@@ -122,39 +124,35 @@ def tell_soak(report: Report, minutes: float) -> None:
         ):
             page = open_page(browser, address)
             wait_until_warm(server)
-            began, known = time.monotonic(), {**os.environ}
-            os.environ["REVACNN_RUNTIME_DIR"] = folder
-            try:
-                with attach() as run:
-                    settle = min(SETTLE, seconds / 4)
-                    _edit_for(run, settle, 1)
-                    first = _memory(page, server)
-                    _edit_for(run, seconds - settle, edits - 1)
-            finally:
-                os.environ.clear()
-                os.environ.update(known)
+            start = time.monotonic()
+            with attach(next(runtime.glob("*.json"))) as run:
+                _edit_for(run, settle, 1)
+                first = _memory(page, server)
+                _edit_for(run, seconds - settle, edits - 1)
             last = _memory(page, server)
-            minutes = (time.monotonic() - began) / 60
+            minutes = (time.monotonic() - start) / 60
     for name, before, after in zip(("browser heap", "server memory"), first, last, strict=True):
-        growth = 100 * (after / before - 1)
-        report.note(f"{name}: {before / 2**20:.1f} MB after {settle:.0f} s, {after / 2**20:.1f} MB "
-                    f"after {minutes:.1f} min and {edits} edits")  # fmt: skip
-        report.check(f"soak, {name}, growth, %", growth, f"<= {GROWTH:g}", growth <= GROWTH)
+        report.add_note(
+            f"{name}: {before / 2**20:.1f} MB after {settle:.0f} s, {after / 2**20:.1f} MB "
+            f"after {minutes:.1f} min and {edits} edits"
+        )
+        report.check_at_most(
+            f"soak, {name}, growth, %", 100 * (after / before - 1), MAX_GROWTH_PERCENT
+        )
 
 
 def _edit_for(run: Run, seconds: float, edits: int) -> None:
-    """So many edits, evenly over this time: a filter more, a filter less."""
-    began = time.monotonic()
+    """Add and remove a filter in turn, with edits spread evenly over the time."""
+    start = time.monotonic()
     for i in range(edits):
-        name = "layer2.0.conv1"
-        run.apply(AddFilters(name, 1) if i % 2 == 0 else RemoveFilters(name, [i % 60]))
-        while time.monotonic() - began < (i + 1) * seconds / max(1, edits):
+        run.apply(AddFilters(SOAK_LAYER, 1) if i % 2 == 0 else RemoveFilters(SOAK_LAYER, [i % 60]))
+        while time.monotonic() - start < (i + 1) * seconds / max(1, edits):
             run.poll()
             time.sleep(0.2)
 
 
 def _memory(page: Any, server: int) -> tuple[float, float]:
-    """Bytes: of the page's heap after a collection, and of the server process."""
+    """Return the bytes of the page's heap after garbage collection, and of the server process."""
     client = page.context.new_cdp_session(page)
     for _ in range(2):
         client.send("HeapProfiler.collectGarbage")

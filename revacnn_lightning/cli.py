@@ -240,8 +240,9 @@ def _journal(options: argparse.Namespace) -> int:
     try:
         import torch
 
-        from revacnn_lightning.steering import journal
+        from revacnn_lightning.steering import Journal
         from revacnn_lightning.steering.checkpoint import find_state
+        from revacnn_lightning.steering.journal_text import format_journal, format_script
     except ImportError as error:
         raise RevacnnError(
             "reading checkpoints needs torch: pip install 'revacnn-lightning[train]'"
@@ -254,6 +255,6 @@ def _journal(options: argparse.Namespace) -> int:
     if state is None:
         print(f"{options.checkpoint} holds no edits.")
         return 0
-    edits = journal.Journal.from_data(state["journal"])
-    print(journal.script(edits) if options.script else journal.text(edits))
+    edits = Journal.from_data(state["journal"])
+    print(format_script(edits) if options.script else format_journal(edits))
     return 0

@@ -1,4 +1,4 @@
-"""Once per server process: begin to follow a run."""
+"""Starts and stops following runs. Bokeh runs this file once per server process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from bokeh.server.contexts import ServerContext
 
 from .bokeh_compat import send_changes_together, send_frames_at_once, write_messages_at_once
-from .runs import app_state as server
+from .runs import app_state
 
-# Bokeh sets sys.argv to what follows --args only while this file is executed.
+# Bokeh sets sys.argv to the arguments after --args only while it executes this file.
 ARGUMENTS = sys.argv[1:]
 
 send_frames_at_once()
@@ -18,8 +18,8 @@ write_messages_at_once()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
-    server.start(ARGUMENTS)
+    app_state.start(ARGUMENTS)
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:
-    server.stop()
+    app_state.stop()

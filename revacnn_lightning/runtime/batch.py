@@ -136,8 +136,8 @@ class BatchMetadata:
 
 
 def build_snapshot(run: str, recording: Recording) -> Snapshot:
-    """Return the message of a recording whose tag is the `BatchMetadata` of its batch."""
-    metadata: BatchMetadata = recording.tag
+    """Return the message of a recording whose metadata is the `BatchMetadata` of its batch."""
+    metadata: BatchMetadata = recording.metadata
     progress = metadata.progress
     loss = to_float(metadata.loss)
     return Snapshot(
@@ -155,6 +155,6 @@ def build_snapshot(run: str, recording: Recording) -> Snapshot:
         statistics=recording.names,
         values=recording.values,
         metrics=metadata.metrics,
-        sampling_intervals=recording.every,
+        sampling_intervals=recording.sampling_intervals,
         nonfinite_gradients=recording.nonfinite,
     )

@@ -17,10 +17,11 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor
 from revacnn_lightning.runtime.layer_details import EMPTY, Forward, GetImage, encode_image
 from revacnn_lightning.telemetry import Recorder
-from revacnn_lightning.telemetry.inspection.attribution import Attribution, captum_methods
-from revacnn_lightning.telemetry.inspection.filter_images import half
+from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
-from revacnn_lightning.telemetry.inspection.top_images import MOST, Responses, TopImages
+from revacnn_lightning.telemetry.inspection.responses import Responses
+from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 
 __all__ = ["InspectionCollector"]
@@ -85,7 +86,7 @@ class InspectionCollector:
             EditRefusedError: there is no such filter or image.
         """
         self._check(request)
-        captum_methods()  # imports captum, which would otherwise delay a training batch
+        load_captum_methods()  # an import, which would otherwise delay a training batch
         key = request.layer, request.filter
         inspected = self._inspected.pop(key, None) or _InspectedFilter(0.0)
         index = request.image_index
@@ -96,7 +97,7 @@ class InspectionCollector:
         self._inspected[key] = inspected
         while len(self._inspected) > MAX_INSPECTED:
             del self._inspected[next(iter(self._inspected))]
-        self._recorder.excitement.follow(self._inspected)
+        self._recorder.responses.select(self._inspected)
 
     def collect(self, context: BatchContext) -> list[FilterInspection]:
         """Add the responses of a batch; return the inspections that are due."""
@@ -116,8 +117,8 @@ class InspectionCollector:
         self._inspected.clear()
         self._attributor.reset()
         self._host_copy.clear()
-        self._recorder.excitement.follow(())
-        self._recorder.elsewhere = 0.0
+        self._recorder.responses.select(())
+        self._recorder.external_overhead = 0.0
 
     def _check(self, request: InspectFilter) -> None:
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
@@ -144,7 +145,7 @@ class InspectionCollector:
         for key in expired:
             del self._inspected[key]
         if expired:
-            self._recorder.excitement.follow(self._inspected)
+            self._recorder.responses.select(self._inspected)
         if not self._inspected:
             self.reset()
 
@@ -155,22 +156,22 @@ class InspectionCollector:
         decay = math.exp(-elapsed / AVERAGING_SECONDS)
         self._seconds_spent = self._seconds_spent * decay + seconds
         if self._inspected:
-            self._recorder.elsewhere = min(1.0, self._seconds_spent / AVERAGING_SECONDS)
+            self._recorder.external_overhead = min(1.0, self._seconds_spent / AVERAGING_SECONDS)
 
     # ------------------------------------------------------------------ top images
 
     def _add_responses(self, context: BatchContext) -> None:
         """Copy the responses of the batch to the host, without waiting for the copies."""
         images = context.images
-        for key, responses in self._recorder.excitement.take().items():
+        for key, responses in self._recorder.responses.pop_responses().items():
             inspected = self._inspected.get(key)
             if inspected is None:
                 continue
             inspected.note = _why_no_top_images(images, responses)
             if images is not None and not inspected.note:
                 self._host_copy.send(
-                    responses.numbers,
-                    self._make_receiver(key, context.step, responses.size, images),
+                    responses.peaks,
+                    self._make_receiver(key, context.step, responses.map_size, images),
                 )
         if images is None:
             for inspected in self._inspected.values():
@@ -183,9 +184,9 @@ class InspectionCollector:
 
         def box(position: int) -> PixelBox:
             traced = self._attributor.trace(key[0], images[0])
-            if isinstance(traced, str) or traced.size != map_size:
+            if isinstance(traced, str) or traced.map_size != map_size:
                 return PixelBox(0, 0, *images.shape[2:])
-            return traced.field.box(*divmod(position, map_size[1]))
+            return traced.receptive_field.box(*divmod(position, map_size[1]))
 
         def receive(responses: np.ndarray) -> None:
             inspected = self._inspected.get(key)
@@ -207,7 +208,7 @@ class InspectionCollector:
         last_duration, inspected.duration = inspected.duration, time.perf_counter() - began
         # The shorter of two: a single one may be delayed by an import or another process.
         duration = min(last_duration, inspected.duration)
-        is_complete = len(message.top_images) == MOST
+        is_complete = len(message.top_images) == MAX_IMAGES
         interval = INSPECTION_SECONDS if is_complete else COLLECTING_SECONDS
         affordable = duration * len(self._inspected) / MAX_TIME_SHARE
         inspected.due_at = self._clock() + max(interval, affordable)
@@ -231,10 +232,10 @@ class InspectionCollector:
             filter=filter,
             image=EMPTY if image is None else encode_image(image),
             deconvolution=_encode(None if attribution is None else attribution.deconvolution),
-            guided_backpropagation=_encode(None if attribution is None else attribution.guided),
+            guided_backpropagation=_encode(None if attribution is None else attribution.guided_backpropagation),
             top_images=[
-                TopImage(found.crop, found.box, found.size, found.response, found.step)
-                for found in inspected.top_images.best(context.step)
+                TopImage(found.crop, found.box, found.image_size, found.response, found.step)
+                for found in inspected.top_images.ranked(context.step)
             ],
             top_images_note=inspected.note or self._why_unobserved(layer),
             receptive_field=self._attributor.receptive_field(layer, image),
@@ -242,7 +243,7 @@ class InspectionCollector:
             box=(0, 0, 0, 0) if attribution is None else attribution.box,
             image_size=(0, 0) if image is None else (image.shape[1], image.shape[2]),
             image_index=inspected.image_index,
-            attribution_refusal=result if isinstance(result, str) else result.refused,
+            attribution_refusal=result if isinstance(result, str) else result.refusal,
         )
 
     def _why_unobserved(self, layer: str) -> str:
@@ -255,11 +256,11 @@ def _why_no_top_images(images: Tensor | None, responses: Responses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
     if images is None:
         return NO_IMAGES
-    maps = responses.numbers.shape[1]
+    maps = responses.peaks.shape[1]
     if maps == len(images):
         return ""
     return f"cannot match {maps} activation maps to {len(images)} images"
 
 
 def _encode(values: Tensor | None) -> np.ndarray:
-    return EMPTY if values is None else half(values)
+    return EMPTY if values is None else normalized_half(values)

@@ -12,7 +12,7 @@ from revacnn_lightning.telemetry.inspection.attribution import (
     Attribution,
     TracedActivation,
     attribute,
-    examine,
+    trace_activation,
 )
 
 __all__ = ["NO_IMAGES", "ImageAttributor"]
@@ -64,7 +64,7 @@ class ImageAttributor:
     def receptive_field(self, layer: str, image: Tensor | None) -> tuple[int, int]:
         """Return height and width of the layer's receptive field; (0, 0) if unknown."""
         traced = "" if image is None else self.trace(layer, image)
-        return (0, 0) if isinstance(traced, str) else traced.field.size
+        return (0, 0) if isinstance(traced, str) else traced.receptive_field.size
 
     def trace(self, layer: str, image: Tensor) -> TracedActivation | str:
         """Trace how the pixels of an image of this size reach the layer."""
@@ -82,7 +82,7 @@ class ImageAttributor:
             return COMPILED
         conv: Any = self._model.get_submodule(layer)
         try:
-            traced = examine(self._model, self._forward, conv, image)
+            traced = trace_activation(self._model, self._forward, conv, image)
         except Exception as error:  # of the user's forward
             log.info("Cannot trace the input of %s", layer, exc_info=True)
             return _describe_failure(error)

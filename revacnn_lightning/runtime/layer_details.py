@@ -16,8 +16,8 @@ from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.telemetry import DetailSample, Recorder
-from revacnn_lightning.telemetry.inspection.filter_images import half, pictures
-from revacnn_lightning.telemetry.inspection.layer_detail import Packed
+from revacnn_lightning.telemetry.inspection.filter_images import filter_images
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 
 __all__ = ["EMPTY", "Forward", "GetImage", "LayerDetailCollector", "encode_image", "no_images"]
 
@@ -84,7 +84,6 @@ class LayerDetailCollector:
         self._requested.add(request.layer)
         self._recorder.details.open(
             request.layer,
-            "viewer",
             hz=request.updates_per_second,
             smoothed=request.smooth_gradients,
         )
@@ -94,7 +93,7 @@ class LayerDetailCollector:
         if context.is_paused:
             return self._collect_while_paused(context)
         self._requested.clear()
-        samples = self._recorder.read_details()
+        samples = self._recorder.collect_details()
         if not samples:
             return []
         if self._pinned_image is not None:
@@ -139,12 +138,12 @@ class LayerDetailCollector:
 
     def _sample_while_paused(self, layer: str, image: Tensor | None) -> list[DetailSample]:
         if image is None or self._forward is None:
-            return self._recorder.details_between([layer])
+            return self._recorder.collect_details_while_paused([layer])
         try:
-            return self._recorder.details_between([layer], image, self._forward)
+            return self._recorder.collect_details_while_paused([layer], image, self._forward)
         except Exception:  # the user's forward failed: send the details without maps
             log.info("Cannot compute the activation maps of %s", layer, exc_info=True)
-            return self._recorder.details_between([layer])
+            return self._recorder.collect_details_while_paused([layer])
 
     def _build_messages(
         self, samples: list[DetailSample], context: BatchContext, image: Tensor | None
@@ -189,24 +188,24 @@ def _with_maps_of(detail: LayerDetail, other: LayerDetail) -> LayerDetail:
 
 
 def _weight_view(
-    features: Packed | None, weight: Tensor | None, conv: Any, kernel_slice: KernelSlice
+    features: np.ndarray | None, weight: Tensor | None, conv: Any, kernel_slice: KernelSlice
 ) -> FilterView:
     """The view of coefficients or of their gradients; features and images may be missing."""
     images = EMPTY
     if weight is not None:
-        images = pictures(weight.detach(), conv, mean=kernel_slice == "mean")
-    return FilterView(EMPTY if features is None else features.values, images)
+        images = filter_images(weight.detach(), conv, mean=kernel_slice == "mean")
+    return FilterView(EMPTY if features is None else features, images)
 
 
-def _map_view(maps: Packed | None) -> FilterView:
+def _map_view(maps: np.ndarray | None) -> FilterView:
     """The view of activation maps (C, h, w): the maps are the images, their means the features."""
     if maps is None:
         return FilterView(EMPTY, EMPTY)
-    height, width = maps.values.shape[1:]
-    pixels = torch.from_numpy(maps.values).float()
+    height, width = maps.shape[1:]
+    pixels = torch.from_numpy(maps).float()
     grid = (min(FEATURE_GRID, height), min(FEATURE_GRID, width))
     pooled = nn.functional.adaptive_avg_pool2d(pixels, grid)
-    return FilterView(pooled.flatten(1).half().numpy(), maps.values)
+    return FilterView(pooled.flatten(1).half().numpy(), maps)
 
 
 def encode_image(image: Tensor) -> np.ndarray:
@@ -216,4 +215,4 @@ def encode_image(image: Tensor) -> np.ndarray:
     if largest > MAX_IMAGE_SIDE:
         factor = MAX_IMAGE_SIDE / largest
         image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
-    return half(image)
+    return normalized_half(image)

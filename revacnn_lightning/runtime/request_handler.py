@@ -87,7 +87,7 @@ class RequestHandler:
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
         outcome = self._editor.apply(edit, batch.make_probe())
-        self._recorder.follow()
+        self._recorder.update_structure()
         for collector in self._collectors.values():
             collector.reset()
         self._status.publish_edit()

@@ -159,7 +159,7 @@ class Session:
         if self.is_recording:
             self.recorder.begin_batch(loss_scale=batch.loss_scale)
         elif was_recording:
-            self.recorder.rest()
+            self.recorder.release_tensors()
 
     def end_batch(
         self,
@@ -212,7 +212,7 @@ class Session:
         return (
             self._status.structure is None
             or self.server.publisher.has_subscribers()
-            or bool(self.recorder.details.layers or self.recorder.excitement.filters)
+            or bool(self.recorder.details.layers or self.recorder.responses.filters)
         )
 
     # ------------------------------------------------------------------ requests
@@ -236,7 +236,7 @@ class Session:
         self.server.publisher.publish(message)
 
     def _publish_batch(self, metadata: BatchMetadata) -> None:
-        recording = self.recorder.end_batch(grad_scale=metadata.loss_factor, tag=metadata)
+        recording = self.recorder.end_batch(grad_scale=metadata.loss_factor, metadata=metadata)
         if self._status.update_layer_order():
             for collector in self.collectors.values():
                 collector.reset()

@@ -85,7 +85,7 @@ def _build_layer(
         groups=conv.groups,
         filter_ids=editor.filter_ids(name),
         frozen_filters=editor.frozen_filters(name),
-        activation_source=recorder.activation_of.get(name, ""),
+        activation_source=recorder.activation_sources.get(name, ""),
         observed=recorder.observed.get(name, True),
         edit_refusal=edit_refusal,
     )

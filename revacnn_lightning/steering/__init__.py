@@ -2,25 +2,28 @@
 
 From a request to an edited network, file by file::
 
-    probe.py        real forwards of the model that leave no mark on it
-    tracer.py       watches one: every aten call is shown to a rule
-      labels.py       which index of which tensor a channel is
-      trace.py        what rules read and note (facts.py: the notes)
-      rules/          what each operation does to labels
-      sizes.py uses.py  attributes that count channels
-      products.py     what each call costs, in proportion to which channels
-    channels.py     the answer: classes of indices that must be edited together
-    planners/       request + channels -> plan.py: EditPlan, pure data, or a refusal
-    macs.py         the plan's multiply-accumulates, before and after
-    placement.py    where the columns go: where their labels arrive
-    surgery.py      the plan done to parameters, gradients and buffers (resize.py: to one tensor)
-      optimizers.py   ... and to the optimizers' state
-      layers.py       ... and to whole layers
-      freezing.py     frozen filters stay as they are
-      transaction.py  all or nothing
-    verify.py       is the edited model the one that was asked for?
-    journal.py      the edits in force: replay, undo; checkpoint.py: saved and resumed
-    editor.py       Editor: the one door to all of this (filters.py: ids for life)
+    tracing/            which channels must be edited together
+      forward_probe.py    real forwards of the model, traced or evaluated without side effects
+      tracer.py           dispatch mode that passes every aten call of a forward to a rule
+      rules/              what each operation does to labels (labels.py)
+      trace.py            what the rules record (records.py: its parts)
+      traced_int.py size_uses.py   module attributes that count channels
+      op_costs.py         multiply-accumulates of each call
+      channel_groups.py   the result; its docstring defines the vocabulary
+    planning/           request + channel groups -> EditPlan (plan.py), or a refusal
+      planner.py          dispatches a request to filter_*.py or layer_changes.py
+      index_mapping.py    where the columns of consumers go
+    execution/          the plan applied to the model, all or nothing
+      executor.py         performs, reverts and replays a plan
+      *_edits.py          ... one kind of change each; optimizer_state.py: their optimizer state
+      verified_edits.py   performs a plan and verifies it (verify.py, trial_forwards.py)
+      freezing.py         keeps frozen filters as they are
+      transaction.py      rollback
+    blocks.py           the modules that edits insert
+    filter_ids.py       permanent ids of filters
+    journal.py          the edits in force; journal_text.py prints them, undo.py plans their undo
+    checkpoint.py       saving and resuming an edited run
+    editor.py           Editor: the entry point to all of this
 """
 
 from __future__ import annotations

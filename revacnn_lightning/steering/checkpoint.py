@@ -1,10 +1,10 @@
-"""Checkpoints of an edited run, for a model class that knows nothing of the edits.
+"""Checkpoints of an edited run, for a model class that does not contain the edits.
 
-Saving: `state_to_save` gives what belongs into the checkpoint, under `STATE_KEY`. Resuming:
-`replay_for_load` gives the fresh model the edited structure before its weights are loaded, and
-`order_param_groups` gives fresh optimizers the order of parameters their saved state has. An
-optimizer's state dict knows parameters by position only, and an inserted layer's stand at the end
-of their group in the run that inserted them, but in module order in a fresh optimizer.
+Saving: `state_to_save` returns what the checkpoint stores under `STATE_KEY`. Resuming:
+`replay_for_load` edits the fresh model before its weights are loaded, and `order_param_groups`
+brings the parameters of fresh optimizers into the order of their saved state. An optimizer's state
+dict identifies parameters by position only; those of an inserted layer are at the end of their
+group in the run that inserted it, but in module order in a fresh optimizer.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def state_to_save(editor: Editor) -> dict[str, Any]:
-    """The journal, and the parameter names of every group of every optimizer.
+    """Return the journal and the parameter names of every group of every optimizer.
 
-    Dicts, lists, strings, numbers and tensors only: it loads under ``weights_only=True``.
+    Dicts, lists, strings, numbers and tensors only: they load under ``weights_only=True``.
     """
     return {
         "journal": editor.journal.to_data(),
@@ -47,7 +47,7 @@ def state_to_save(editor: Editor) -> dict[str, Any]:
 
 
 def parameter_names(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[list[list[str]]]:
-    """[optimizer][group][position] -> name; "" for a parameter that is not the model's."""
+    """Return [optimizer][group][position] -> name; "" for a parameter of no module."""
     names = {id(p): name for name, p in model.named_parameters()}
     return [
         [[names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
@@ -56,7 +56,7 @@ def parameter_names(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[l
 
 
 def find_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-    """What `state_to_save` put into a checkpoint: at its top, or in some callback's state."""
+    """Return the saved state in a checkpoint: at its top level, or in a callback's state."""
     holders = [checkpoint, *checkpoint.get("callbacks", {}).values()]
     for holder in holders:
         if isinstance(holder, dict) and STATE_KEY in holder:
@@ -68,10 +68,10 @@ def find_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
 def replay_for_load(model: nn.Module, state: dict[str, Any]) -> Journal:
     """Give a fresh model the structure its weights were saved with. Call before loading them.
 
-    Returns the journal, with which an `Editor` of the model goes on (and undoes).
+    Returns the journal, with which an `Editor` of the model continues and undoes.
 
     Raises:
-        SteeringError: the model is not of the class that was edited; it is unchanged.
+        SteeringError: the model is not an instance of the edited class; it is unchanged.
     """
     journal = Journal.from_data(state["journal"])
     journal.replay(model)
@@ -83,56 +83,59 @@ def order_param_groups(
 ) -> None:
     """Bring the parameters of fresh optimizers into the groups and order they were saved in.
 
-    Call before the optimizers' states are loaded. Does nothing if the order is right.
+    Call before the optimizers' states are loaded. Does nothing if the order is correct.
 
     Raises:
-        SteeringError: the optimizers do not have the groups or the parameters that were saved;
-            they are unchanged.
+        SteeringError: the optimizers have other groups or parameters than the saved ones; they
+            are unchanged.
     """
     saved: list[list[list[str]]] = state["parameters"]
     present = parameter_names(model, optimizers)
     if present == saved:
         return
     if [len(groups) for groups in present] != [len(groups) for groups in saved]:
-        raise SteeringError("the checkpoint was written with other optimizers or parameter groups")
-    for ours, theirs in zip(present, saved, strict=True):
-        now = sorted(name for group in ours for name in group)
-        then = sorted(name for group in theirs for name in group)
-        if now != then:
-            differing = sorted(set(now) ^ set(then))
+        raise SteeringError(
+            "the checkpoint was written with other optimizers or parameter groups; configure the "
+            "same ones"
+        )
+    for present_groups, saved_groups in zip(present, saved, strict=True):
+        present_names = sorted(name for group in present_groups for name in group)
+        saved_names = sorted(name for group in saved_groups for name in group)
+        if present_names != saved_names:
+            differing = sorted(set(present_names) ^ set(saved_names))
             raise SteeringError(
-                "the optimizer trains other parameters than the one that was saved: "
+                "the optimizer trains other parameters than the saved one: "
                 + ", ".join(differing[:6])
             )
     by_name = dict(model.named_parameters())
     for optimizer, groups in zip(optimizers, saved, strict=True):
-        foreign = [p for g in optimizer.param_groups for p in g["params"] if not _in(p, by_name)]
+        foreign = [p for g in optimizer.param_groups for p in g["params"] if not _is_in(p, by_name)]
         for group, names in zip(optimizer.param_groups, groups, strict=True):
             group["params"][:] = [by_name[n] if n else foreign.pop(0) for n in names]
 
 
-def _in(parameter: nn.Parameter, named: dict[str, nn.Parameter]) -> bool:
+def _is_in(parameter: nn.Parameter, named: dict[str, nn.Parameter]) -> bool:
     return any(each is parameter for each in named.values())
 
 
 def load_edited(
     make: Callable[..., M], path: str | Path, map_location: Any = "cpu", **kwargs: Any
 ) -> M:
-    """The edited model of a checkpoint, in evaluation mode, without a Trainer.
+    """Return the edited model of a checkpoint, in evaluation mode. Needs no Trainer.
 
     Args:
-        make: the unedited model class, or a function that makes one. It is called with those of
-            the checkpoint's hyper-parameters it has arguments for, and with ``kwargs``.
-        path: a checkpoint file; only tensors and plain data are read from it.
+        make: the unedited model class, or a function that returns an unedited model. It is called
+            with those of the checkpoint's hyperparameters that it accepts, and with ``kwargs``.
+        path: a checkpoint file; only tensors and plain data are loaded from it.
         map_location: as for ``torch.load``.
 
     Raises:
-        SteeringError: the checkpoint holds no weights, or ``make`` gives another network.
+        SteeringError: the checkpoint has no weights, or ``make`` returns another network.
     """
     checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if weights is None:
-        raise SteeringError(f"{Path(path).name} is no checkpoint: it has no 'state_dict'")
+        raise SteeringError(f"{Path(path).name} is not a checkpoint: it has no 'state_dict'")
     model = make(**{**_accepted(make, checkpoint.get("hyper_parameters", {})), **kwargs})
     state = find_state(checkpoint)
     if state is not None:
@@ -145,7 +148,7 @@ def load_edited(
 
 
 def _accepted(make: Callable[..., Any], hyper_parameters: dict[str, Any]) -> dict[str, Any]:
-    """Those hyper-parameters that ``make`` has an argument for."""
+    """Return the hyperparameters that ``make`` has an argument for."""
     parameters = inspect.signature(make).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return dict(hyper_parameters)

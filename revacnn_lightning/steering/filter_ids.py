@@ -1,4 +1,4 @@
-"""Filters have an id for life; their index changes with every edit."""
+"""Permanent ids of filters, whose indices change with every edit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["FilterIds"]
 
 
 @dataclass
-class _Before:
-    """What an edit changed: ids of the layers it touched, everything frozen, blocks it put in."""
+class _UndoState:
+    """What to restore when an edit is undone, and the blocks that the edit inserted."""
 
     ids: dict[str, list[int]]
     frozen: dict[str, set[int]]
@@ -23,22 +23,26 @@ class _Before:
 
 
 class FilterIds:
-    """For each conv: the ids of its filters, by index, and which of them are frozen.
+    """The ids of every conv's filters, by index, and which of them are frozen.
 
-    Ids count up per layer and are never used again, not even when a layer goes and another one of
-    its name comes. Layers appear when first asked for, with the ids 0, 1, … of their filters then.
+    Ids count up per layer and are never reused, not even when a layer is removed and another one
+    of its name inserted. A layer gets the ids 0, 1, … for its filters when it is first used.
+
+    Attributes:
+        frozen: layer -> ids of its frozen filters.
+        norms: layer -> the batch norms whose entries freeze with the layer's filters.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._ids: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
-        self._undo: list[_Before] = []  # one per edit, newest last
+        self._undo: list[_UndoState] = []  # one per edit, newest last
         self.frozen: dict[str, set[int]] = {}
-        self.norms: dict[str, list[str]] = {}  # batch norms whose entries freeze with a layer's
+        self.norms: dict[str, list[str]] = {}
 
     def of(self, layer: str) -> list[int]:
-        """The ids of a conv's filters, in the order of its output.
+        """Return the ids of a conv's filters, in the order of its output.
 
         Raises:
             KeyError: the model has no conv of this name.
@@ -54,13 +58,13 @@ class FilterIds:
         return list(self._ids[layer])
 
     def frozen_indices(self, layer: str) -> list[int]:
-        """Which filters of a conv are frozen, by index."""
+        """Return the indices of a conv's frozen filters."""
         frozen = self.frozen.get(layer, set())
         return [i for i, each in enumerate(self.of(layer)) if each in frozen]
 
     def apply(self, plan: EditPlan) -> None:
-        """Follow an edit."""
-        before = _Before(
+        """Update the ids after an edit."""
+        before = _UndoState(
             {},
             {layer: set(ids) for layer, ids in self.frozen.items()},
             dict(self.norms),
@@ -73,16 +77,16 @@ class FilterIds:
             self._ids[move.layer] = self._moved(move)
         for edit in plan.freezes:
             self._freeze(edit)
-        if plan.layers:  # a norm may normalise another layer's output now
+        if plan.layers:  # a norm may normalize another layer's output now
             self.norms = {layer: plan.norms.get(layer, []) for layer in self.norms}
         self._undo.append(before)
 
     def revert(self) -> None:
-        """Follow the undoing of the newest edit that was not undone: its filters' ids return."""
+        """Restore the ids and frozen filters from before the newest edit, which was undone."""
         before = self._undo.pop()
         self._ids.update(before.ids)
         self.frozen, self.norms = before.frozen, before.norms
-        for block in before.inserted:  # another of this name may have another width
+        for block in before.inserted:  # a later block of this name may have another width
             for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
                 del self._ids[layer]
 

@@ -23,7 +23,7 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
-from tests.telemetry import obvious
+from tests.telemetry import reference
 
 
 class Clock:
@@ -67,7 +67,7 @@ class InspectedRun:
             images = torch.randn(6, 3, 10, 10, generator=generator)
         self.recorder.begin_batch()
         self.model.zero_grad()
-        obvious.train_step(self.model, images)
+        reference.train_step(self.model, images)
         self.recorder.end_batch()
         reported = images if isinstance(reported, str) else reported
         sent = self.collector.collect(self.context(lambda: reported))
@@ -128,7 +128,7 @@ def test_without_a_selection_nothing_is_computed(
     def no(*_: object) -> None:
         raise AssertionError("the network must not run")
 
-    monkeypatch.setattr(image_attribution, "examine", no)
+    monkeypatch.setattr(image_attribution, "trace_activation", no)
     monkeypatch.setattr(image_attribution, "attribute", no)
 
     def images() -> Tensor:
@@ -137,7 +137,7 @@ def test_without_a_selection_nothing_is_computed(
     for _ in range(3):
         run.train_batch()
         assert run.collector.collect(run.context(images)) == []
-    assert run.recorder.excitement.filters == frozenset()
+    assert run.recorder.responses.filters == frozenset()
 
 
 def test_top_images_are_collected_from_every_batch_and_sent_less_often(run: InspectedRun):
@@ -157,11 +157,11 @@ def test_top_images_are_collected_from_every_batch_and_sent_less_often(run: Insp
 def test_selections_expire_and_release_everything(run: InspectedRun):
     run.collector.select(InspectFilter("0", 2))
     run.train_batch()
-    assert run.recorder.elsewhere > 0
+    assert run.recorder.external_overhead > 0
     run.advance(11)
     assert run.train_batch() == []
-    assert run.recorder.excitement.filters == frozenset()
-    assert run.recorder.elsewhere == 0
+    assert run.recorder.responses.filters == frozenset()
+    assert run.recorder.external_overhead == 0
     assert not run.collector._inspected
     assert not run.collector._attributor._traces
 
@@ -173,7 +173,7 @@ def test_the_number_of_inspected_filters_is_limited(run: InspectedRun):
         run.collector.select(InspectFilter("3", index))
     run.collector.select(InspectFilter("0", 3))
     inspected = {("3", 0), ("3", 1), ("3", 2), ("0", 3)}
-    assert run.recorder.excitement.filters == inspected
+    assert run.recorder.responses.filters == inspected
     assert len(inspected) == MAX_INSPECTED
 
 
@@ -195,7 +195,7 @@ def test_an_expensive_network_is_inspected_less_often(
         sent += len(run.train_batch())
         run.advance(0.5)
     assert sent == pytest.approx(200 * filter_inspection.MAX_TIME_SHARE / 0.5, abs=2)
-    assert run.recorder.elsewhere == pytest.approx(filter_inspection.MAX_TIME_SHARE, rel=1.0)
+    assert run.recorder.external_overhead == pytest.approx(filter_inspection.MAX_TIME_SHARE, rel=1.0)
 
 
 def test_the_cost_of_inspections_counts_towards_the_overhead(
@@ -209,11 +209,11 @@ def test_the_cost_of_inspections_counts_towards_the_overhead(
 
     run.collector.select(InspectFilter("0", 2))
     run.train_batch()
-    monkeypatch.setattr(run.recorder._governor, "update", update)
-    run.recorder.elsewhere = 0.5
+    monkeypatch.setattr(run.recorder._schedule._governor, "update", update)
+    run.recorder.external_overhead = 0.5
     run.train_batch()
     [(step, costs, fixed)] = updates
-    assert costs["finds"] > 0
+    assert costs["top_images"] > 0
     assert fixed > 0.5 * step
 
 
@@ -429,7 +429,7 @@ def test_a_layer_can_be_removed_while_it_is_inspected(run: InspectedRun):
     run.collector.select(InspectFilter("3", 1))
     run.train_batch()
     run.model[3] = nn.Identity()
-    run.recorder.follow()
+    run.recorder.update_structure()
     run.collector.reset()
     assert run.train_batch() == []
     with pytest.raises(EditRefusedError, match="no convolution 3"):
@@ -443,6 +443,6 @@ def test_functional_relus_are_refused_with_the_reason(tmp_path):
         return seen
 
     seen, _ = train_with(client, tmp_path, Functional())
-    assert "ReLU is a function" in seen["conv2"].attribution_refusal
+    assert "functional ReLU" in seen["conv2"].attribution_refusal
     assert seen["conv2"].receptive_field == (5, 5)
     assert seen["conv1"].attribution_refusal == ""  # there is no ReLU before it

@@ -92,12 +92,12 @@ def test_a_layer_edited_while_paused_is_sent_with_its_new_width(tmp_path):
 
 
 def test_a_failing_forward_costs_only_the_maps_while_paused(tmp_path, monkeypatch):
-    from revacnn_lightning.telemetry.recording import recorder
+    from revacnn_lightning.telemetry.inspection import layer_detail
 
     def fails(*_: object) -> dict:
         raise RuntimeError("the forward failed")
 
-    monkeypatch.setattr(recorder, "maps_of_image", fails)
+    monkeypatch.setattr(layer_detail, "compute_activation_maps", fails)
 
     def client(run: Run) -> dict:
         run.command(ControlRun("pause"))

@@ -46,7 +46,7 @@ class SmallRun:
 
     def edit(self) -> None:
         self.editor.apply(AddFilters("0", 1), self.make_probe())
-        self.recorder.follow()
+        self.recorder.update_structure()
         self.status.publish_edit()
 
     def make_probe(self) -> ForwardProbe:

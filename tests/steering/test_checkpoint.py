@@ -13,7 +13,8 @@ from torch import nn
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, checkpoint, journal
+from revacnn_lightning.steering import Editor, Journal, checkpoint
+from revacnn_lightning.steering.journal_text import format_journal, format_script
 from tests.steering import nets
 
 
@@ -105,7 +106,7 @@ def test_inference_without_a_trainer(tmp_path: Path) -> None:
     with pytest.raises(SteeringError, match="does not fit"):
         checkpoint.load_edited(lambda: nets.build(nets.Plain), tmp_path / "run.ckpt")
     torch.save({"weights": 1}, tmp_path / "other.ckpt")
-    with pytest.raises(SteeringError, match="no checkpoint"):
+    with pytest.raises(SteeringError, match="not a checkpoint"):
         checkpoint.load_edited(nets.Residual, tmp_path / "other.ckpt")
 
 
@@ -123,10 +124,10 @@ def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
 
 def test_the_journal_as_text_and_as_a_script(tmp_path: Path) -> None:
     model, editor = edited_run()
-    shown = journal.text(editor.journal)
+    shown = format_journal(editor.journal)
     assert "Add 2 filters to stem.0" in shown
     assert len([line for line in shown.splitlines() if line.lstrip()[:1].isdigit()]) == 5
-    (tmp_path / "edits.py").write_text(journal.script(editor.journal))
+    (tmp_path / "edits.py").write_text(format_script(editor.journal))
     torch.save(copy.deepcopy(model.state_dict()), tmp_path / "weights.pt")
     run = (
         "import torch, sys; sys.path.insert(0, sys.argv[1])\n"
@@ -140,4 +141,4 @@ def test_the_journal_as_text_and_as_a_script(tmp_path: Path) -> None:
 
 
 def test_an_empty_journal_says_so() -> None:
-    assert journal.text(journal.Journal()) == "no edits"
+    assert format_journal(Journal()) == "no edits"

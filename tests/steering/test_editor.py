@@ -102,13 +102,13 @@ def test_training_goes_on_after_an_edit(kind: type[nn.Module], layer: str) -> No
 def test_what_goes_together_is_said() -> None:
     _, editor, probe = nets.editor_of(nets.Residual)
     plan = editor.plan(requests.RemoveFilters("stem.0", [3]), probe)
-    assert {s.layer for s in plan.sets} == {"stem.0", "a.1", "b.1"}
-    assert all(s.removed == [3] for s in plan.sets)
-    assert "a.1" in plan.why
+    assert {s.layer for s in plan.filter_changes} == {"stem.0", "a.1", "b.1"}
+    assert all(s.removed == [3] for s in plan.filter_changes)
+    assert "a.1" in plan.coupling
     _, editor, probe = nets.editor_of(nets.Grouped)
     plan = editor.plan(requests.RemoveFilters("grouped.0", [1]), probe)
-    assert plan.why.endswith("one per group: 4")
-    assert {tuple(s.removed) for s in plan.sets} == {(1, 4, 7, 10), (2, 3, 8, 9, 14, 15, 20, 21)}
+    assert plan.coupling.endswith("one per group: 4")
+    assert {tuple(s.removed) for s in plan.filter_changes} == {(1, 4, 7, 10), (2, 3, 8, 9, 14, 15, 20, 21)}
 
 
 def test_parameters_are_counted() -> None:

@@ -35,7 +35,7 @@ def test_replay_on_a_fresh_model(kind: type[torch.nn.Module]) -> None:
     assert torch.equal(nets.output(fresh), nets.output(model))
     again = Editor(fresh, journal=journal)
     assert again.version == editor.version
-    for name in again.channels(nets.probe_of(fresh)).filters:
+    for name in again.channel_groups(nets.probe_of(fresh)).filters:
         assert again.filter_ids(name) == editor.filter_ids(name)
 
 

@@ -1,8 +1,4 @@
-"""The parts of the page.
-
-Each has a ``root`` (what goes into the document), a ``source`` (whose ``data`` is what it shows),
-and ``update()``, which returns at once when there is nothing new, and whether there was.
-"""
+"""The components of the page, one module per part of the page."""
 
 from __future__ import annotations
 
@@ -19,15 +15,19 @@ class Component(Protocol):
     """One part of the page."""
 
     @property
-    def root(self) -> Model: ...
+    def root(self) -> Model:
+        """The model or frame part that goes into the document."""
+        ...
 
     @property
-    def source(self) -> Any: ...
+    def source(self) -> Any:
+        """Holds the shown data in ``source.data``."""
+        ...
 
     def update(self) -> bool:
-        """Show what is new; True if anything was."""
+        """Show new data. Return immediately with False if nothing is new or visible."""
         ...
 
     def restyle(self, palette: Palette) -> None:
-        """Take on the colours of another theme."""
+        """Apply the colors of another theme."""
         ...

@@ -1,4 +1,4 @@
-"""What all small charts share."""
+"""Base class and helpers of all charts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from bokeh.plotting import figure
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
-__all__ = ["VALUE_AND_BATCH", "Chart", "blend", "hover", "smooth"]
+__all__ = ["VALUE_AND_BATCH", "Chart", "color_ramp", "hover_tool", "moving_average"]
 
-# As many digits as tell neighbouring ticks apart, without an exponent where that stays short.
-TICKS = """
+# Uses as many digits as are needed to distinguish adjacent ticks; no exponent for short numbers.
+TICK_FORMAT = """
     const size = Math.abs(tick)
     if (size == 0) return "0"
     const steps = ticks.slice(1).map((t, i) => Math.abs(t - ticks[i])).filter((s) => s > 0)
@@ -34,18 +34,22 @@ TICKS = """
     if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(digits)))
     return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
 """
-VALUE_AND_BATCH = (("", "$snap_y"), ("batch", "$snap_x"))  # of a point of a curve
+TICKS = 4
+VALUE_AND_BATCH = (("", "$snap_y"), ("batch", "$snap_x"))  # tooltip rows for a point of a curve
 NO_OUTLINE = ":focus{outline:none!important}"
+EDIT_HOVER_PX = 5  # distance from an edit marker at which its tooltip is shown
+MAX_EDIT_TOOLTIPS = 3
+MAX_TOOLTIPS = 2
 
 
 class Chart:
-    """A titled figure without tools, with marks where the network was changed."""
+    """A titled figure without a toolbar, with markers where the network was edited."""
 
     title = ""
     name = ""
 
     def __init__(
-        self, tab: TabState, marks: ColumnDataSource | None = None, **options: Any
+        self, tab: TabState, edit_markers: ColumnDataSource | None = None, **options: Any
     ) -> None:
         self.tab = tab
         self.root = figure(
@@ -60,48 +64,57 @@ class Chart:
         )
         self.root.xgrid.visible = False
         for axis in (self.root.xaxis[0], self.root.yaxis[0]):
-            axis.ticker.desired_num_ticks = 4
+            axis.ticker.desired_num_ticks = TICKS
         self.root.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
-        self.root.yaxis[0].formatter = CustomJSTickFormatter(code=TICKS)
-        if marks is not None:
-            drawn = self.root.vspan(
-                x="step",
-                source=marks,
-                line_width=1,
-                line_color="color",
-                line_dash="dash",
-                line_alpha="alpha",
-                level="underlay",
-            )
-            above = {"mode": "vline", "attachment": "above"}  # of what a curve tells beside it
-            self.root.add_tools(hover(drawn, ("@title", ""), **above))
-        self._shown: tuple[Any, ...] = ()
+        self.root.yaxis[0].formatter = CustomJSTickFormatter(code=TICK_FORMAT)
+        if edit_markers is not None:
+            self._add_edit_markers(edit_markers)
+        self._shown_key: tuple[Any, ...] = ()
 
-    def is_new(self, *key: Any) -> bool:
-        """Whether this differs from what was shown last."""
-        if key == self._shown:
+    def _add_edit_markers(self, source: ColumnDataSource) -> None:
+        self.root.vspan(
+            x="step",
+            source=source,
+            line_width=1,
+            line_color="color",
+            line_dash="dash",
+            line_alpha="alpha",
+            level="underlay",
+        )
+        # Bokeh hits a span if the pointer is within its line width. In "vline" mode it would hit
+        # all spans of the chart, however far away.
+        area = self.root.vspan(
+            x="step", source=source, line_width=EDIT_HOVER_PX, line_alpha=0, level="underlay"
+        )
+        # The tooltip of a curve is attached beside its point and drawn over this one.
+        self.root.add_tools(
+            hover_tool(area, ("@title", ""), limit=MAX_EDIT_TOOLTIPS, attachment="above")
+        )
+
+    def has_changed(self, *key: Any) -> bool:
+        """Return whether the key of the data differs from the last call, and store it."""
+        if key == self._shown_key:
             return False
-        self._shown = key
+        self._shown_key = key
         return True
 
     def restyle(self, palette: Palette) -> None:
-        """Take on the colours of another theme."""
+        """Apply the colors of another theme. Figures get most of theirs from Bokeh's theme."""
 
-    def use_log_scale(self, wanted: bool) -> None:
-        """Logarithmic where all values are positive."""
-        is_log = isinstance(self.root.y_scale, LogScale)
-        if is_log == wanted:
+    def set_log_scale(self, is_log: bool) -> None:
+        """Use a logarithmic or a linear y axis. Logarithmic requires positive values."""
+        if isinstance(self.root.y_scale, LogScale) == is_log:
             return
-        axis = LogAxis() if wanted else LinearAxis()
-        axis.ticker.desired_num_ticks = 4
-        axis.formatter = CustomJSTickFormatter(code=TICKS)
-        self.root.y_scale = LogScale() if wanted else LinearScale()
+        axis = LogAxis() if is_log else LinearAxis()
+        axis.ticker.desired_num_ticks = TICKS
+        axis.formatter = CustomJSTickFormatter(code=TICK_FORMAT)
+        self.root.y_scale = LogScale() if is_log else LinearScale()
         self.root.left = [axis]
         self.root.ygrid[0].axis = axis
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """Centred moving average over a fortieth of the curve."""
+def moving_average(values: np.ndarray) -> np.ndarray:
+    """Return the centered moving average over a fortieth of the curve, same shape (n,)."""
     width = max(1, len(values) // 40) | 1
     if width == 1 or len(values) < 3:
         return values
@@ -109,21 +122,25 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(padded, np.full(width, 1 / width), "valid")
 
 
-def blend(stops: tuple[str, ...], n: int) -> list[str]:
-    """``n`` colours spread evenly over a ramp of stops."""
+def color_ramp(stops: tuple[str, ...], n: int) -> list[str]:
+    """Return ``n`` colors, evenly spaced on a ramp between the hex colors ``stops``."""
     rgb = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops], float)
     at = np.linspace(0, len(stops) - 1, n) if n > 1 else np.zeros(1)
     mixed = np.stack([np.interp(at, np.arange(len(stops)), rgb[:, c]) for c in range(3)], axis=1)
-    return ["#{:02x}{:02x}{:02x}".format(*(round(float(v)) for v in colour)) for colour in mixed]
+    return ["#{:02x}{:02x}{:02x}".format(*(round(float(v)) for v in color)) for color in mixed]
 
 
-def hover(renderer: GlyphRenderer, *rows: tuple[str, str], **options: Any) -> HoverTool:
-    """Tells rows of (label, field) of what is under the pointer, in the page's look."""
+def hover_tool(
+    renderer: GlyphRenderer, *rows: tuple[str, str], limit: int = MAX_TOOLTIPS, **options: Any
+) -> HoverTool:
+    """Return a hover tool that shows rows of (label, field), for at most ``limit`` glyphs."""
+    if "limit" in HoverTool.properties():  # since Bokeh 3.8
+        options["limit"] = limit
     return HoverTool(renderers=[renderer], tooltips=_tooltip(*rows), show_arrow=False, **options)
 
 
 def _tooltip(*rows: tuple[str, str]) -> str:
-    """HTML of a Bokeh tooltip; `page.css` takes away the frame that Bokeh puts around it."""
+    """Return the HTML of a tooltip. `page.css` removes the frame that Bokeh adds."""
     style = (
         "font:12px var(--font);color:var(--text);background:var(--raised);border:1px solid "
         "var(--line);border-radius:8px;box-shadow:var(--shadow);padding:6px 10px"

@@ -1,4 +1,4 @@
-"""The titles of the charts, from which a person chooses what they show."""
+"""The chart titles: drop-down lists that select what each chart shows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ class ChartChoices(HtmlPanel):
     part = "charts"
 
     def content(self) -> dict[str, Any]:
-        state, charts = self.tab.state, self.tab.charts
-        metrics = families(state.histories.metrics if state is not None else ())
-        words = {name: "Loss" if name == LOSS else name.capitalize() for name in metrics}
-        known = {
+        state, settings = self.tab.state, self.tab.chart_settings
+        histories = None if state is None else state.histories
+        metrics = families(() if histories is None else histories.metrics)
+        metric_titles = {name: "Loss" if name == LOSS else name.capitalize() for name in metrics}
+        layer_titles = {
             name: title
             for name, title in LAYER_TITLES.items()
-            if state is None or name in charts.layers or state.histories.layers[name].length
+            if histories is None
+            or name in settings.layer_statistics
+            or histories.layers[name].length
         }
+        charts = [(settings.metric, metric_titles)]
+        charts += [(current, layer_titles) for current in settings.layer_statistics]
         return {
             "charts": [
                 {"current": current, "options": list(options.items())}
-                for current, options in [(charts.metric, words)]
-                + [(current, known) for current in charts.layers]
+                for current, options in charts
             ]
         }

@@ -1,4 +1,4 @@
-"""What a person may do to the run itself: hold it, save it, end it, set its learning rates."""
+"""The buttons that pause, save and stop the run, and the table of learning rates."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["ControlsPanel"]
 
 
 class ControlsPanel(HtmlPanel):
-    """The buttons in the page's head. ``groups`` has the values in force, of each optimizer."""
+    """The buttons in the header. ``groups`` lists the parameter groups of all optimizers."""
 
     part = "controls"
 
     def content(self) -> dict[str, Any]:
         health, state = self.tab.follower.health(), self.tab.state
-        known = state is not None and state.status is not None
-        groups = (
-            state.status.parameter_groups if state is not None and state.status is not None else []
-        )
+        status = None if state is None else state.status
+        accepts_requests = not health.ended and health.kind != "connecting"
         return {
-            "available": known and not health.ended and health.kind != "connecting",
+            "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
-            "groups": [_group(group) for group in groups],
+            "groups": []
+            if status is None
+            else [_group(group) for group in status.parameter_groups],
         }
 
 

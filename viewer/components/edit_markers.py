@@ -1,5 +1,4 @@
-"""What is marked on the time axes of all charts: where the network was changed, and the moment
-that is looked back at."""
+"""The markers that all charts share: the edits of the network, and the shown past batch."""
 
 from __future__ import annotations
 
@@ -16,22 +15,22 @@ __all__ = ["EditMarkers"]
 
 
 class EditMarkers:
-    """Has no place of its own in the page: the charts share its source, and draw it."""
+    """The data source of the markers. It has no figure of its own: the charts draw it."""
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.root = self.source = ColumnDataSource(_columns([], None, tab.palette), name="marks")
-        self._shown: tuple[Any, ...] = ()
+        self._shown_key: tuple[Any, ...] = ()
 
     def update(self) -> bool:
-        state, moment = self.tab.state, self.tab.playback.moment
+        state, shown_step = self.tab.state, self.tab.playback.shown_step
         marks = [] if state is None else list(state.requests.edit_marks)
-        shown = (marks, moment, self.tab.palette)
-        if shown == self._shown:
+        key = (marks, shown_step, self.tab.palette)
+        if key == self._shown_key:
             return False
-        self._shown = shown
-        edits = [(float(mark.step), mark.title or "The network was changed") for mark in marks]
-        self.source.data = _columns(edits, moment, self.tab.palette)
+        self._shown_key = key
+        edits = [(float(mark.step), mark.title or "Network edited") for mark in marks]
+        self.source.data = _columns(edits, shown_step, self.tab.palette)
         return True
 
     def restyle(self, palette: Palette) -> None:
@@ -39,16 +38,15 @@ class EditMarkers:
 
 
 def _columns(
-    edits: list[tuple[float, str]], moment: float | None, palette: Palette
+    edits: list[tuple[float, str]], shown_step: float | None, palette: Palette
 ) -> dict[str, Any]:
-    """Edits are thin, dashed and green, the moment is one line in the colour of the text."""
-    n, cursor = len(edits), [] if moment is None else [int(moment)]
-    m = len(cursor)
+    """Return dashed green lines for edits, and a solid line for the shown batch."""
+    n, past = len(edits), [] if shown_step is None else [int(shown_step)]
+    titles = [title for _, title in edits] + [f"Shown: batch {format_count(at)}" for at in past]
     return {
-        "step": np.array([step for step, _ in edits] + cursor, float),
-        "title": [title for _, title in edits]
-        + [f"Looking back at batch {format_count(at)}" for at in cursor],
-        "color": [palette.green] * n + [palette.text] * m,
-        "dash": ["dashed"] * n + ["solid"] * m,
-        "alpha": np.array([0.6] * n + [0.9] * m, float),
+        "step": np.array([step for step, _ in edits] + past, float),
+        "title": titles,
+        "color": [palette.green] * n + [palette.text] * len(past),
+        "dash": ["dashed"] * n + ["solid"] * len(past),
+        "alpha": np.array([0.6] * n + [0.9] * len(past), float),
     }

@@ -1,4 +1,4 @@
-"""What the selected filter looks for: training images that excite it, and what in one does."""
+"""The inspection pane: top images of the selected filter, and its attribution in an image."""
 
 from __future__ import annotations
 
@@ -17,98 +17,97 @@ from ..tab.tab_state import TabState
 
 __all__ = ["FilterInspectionPane"]
 
-NO_FINDS = "no image has excited it since it was opened"
-WAITING = "waiting for the training's next batch"
-OVER = "not looked at before the run ended"
+NO_TOP_IMAGES = "No image has activated this filter since the pane was opened."
+WAITING = "Waiting for the next training batch"
+NOT_RECORDED = "This filter was not inspected before the run ended."
 
 
 class FilterInspectionPane:
-    """Shown, and asked for, only while its pane is open."""
+    """Requests and shows inspections only while its pane is open."""
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = FramePart("looks")
-        self._shown: tuple[Any, ...] = ()
+        self.root = self.source = FramePart("inspection")
+        self._shown_key: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:
-        """Nothing to do: pictures have their own colours."""
+        """Do nothing: images have their own colors."""
 
     @without_property_validation
     def update(self) -> bool:
         tab = self.tab
-        if tab.pane != "looks" or tab.selection is None or tab.selected() is None:
+        if tab.pane != "inspection" or tab.selection is None or tab.selected_position() is None:
             return False
         layer, filter_id = tab.selection.layer, tab.selection.filter_id
         image = tab.follower.layer_details.selected_image(layer)
-        known = tab.follower.inspections.mark_visible(layer, filter_id, image)
-        sent = known.inspection
-        of = None if sent is None else (sent.version, sent.step, sent.image_index)
-        why = known.refused or (OVER if tab.over() else "")
-        key = (tab.state, layer, filter_id, image, of, why)
-        if key == self._shown:
+        inspected = tab.follower.inspections.mark_visible(layer, filter_id, image)
+        result = inspected.inspection
+        status = inspected.refused or (NOT_RECORDED if tab.ended_reason() else "")
+        version = None if result is None else (result.version, result.step, result.image_index)
+        key = (tab.state, layer, filter_id, image, version, status)
+        if key == self._shown_key:
             return False
-        self._shown = key
-        if sent is None:
-            self.root.data = {"status": why or WAITING, "busy": not why}
+        self._shown_key = key
+        if result is None:
+            self.root.data = {"status": status or WAITING, "busy": not status}
             return True
         self.root.data = {
-            "status": known.refused,
-            "busy": sent.image_index != image and not why,
-            **_finds(sent),
-            **_image(sent),
+            "status": inspected.refused,
+            "busy": result.image_index != image and not status,
+            **_top_images(result),
+            **_image(result),
         }
         return True
 
 
-def _finds(sent: FilterInspection) -> dict[str, Any]:
-    height, width = sent.receptive_field
-    facts = f"cut to the {height}×{width} pixels it sees" if height else "whole: not cut"
+def _top_images(result: FilterInspection) -> dict[str, Any]:
+    height, width = result.receptive_field
+    note = f"cropped to the {height}×{width} receptive field" if height else "not cropped"
+    missing = "" if result.top_images else NO_TOP_IMAGES
     return {
-        "facts": facts,
-        "sees": [height, width],
-        "no_finds": sent.top_images_note or ("" if sent.top_images else NO_FINDS),
-        "finds": [_find(find, sent.step) for find in sent.top_images],
+        "crop_note": note,
+        "receptive_field": [height, width],
+        "no_top_images": result.top_images_note or missing,
+        "top_images": [_top_image(image, result.step) for image in result.top_images],
     }
 
 
-def _find(find: TopImage, step: int) -> dict[str, Any]:
-    ago = step - find.step
-    age = "this batch" if ago <= 0 else f"{ago} batch{'es' if ago > 1 else ''} ago"
+def _top_image(image: TopImage, step: int) -> dict[str, Any]:
+    age = step - image.step
+    crop = image.crop
     return {
-        "pixels": find.crop.transpose(1, 2, 0)[None] if len(find.crop) == 3 else find.crop,
-        "box": list(find.box),
-        "size": list(find.image_size),
-        "response": format_number(find.response),
-        "age": age,
+        "pixels": crop.transpose(1, 2, 0)[None] if len(crop) == 3 else crop,
+        "box": list(image.box),
+        "size": list(image.image_size),
+        "response": format_number(image.response),
+        "age": "this batch" if age <= 0 else f"{age} batch{'es' if age > 1 else ''} ago",
     }
 
 
-def _image(sent: FilterInspection) -> dict[str, Any]:
-    index = sent.image_index
-    whole = image_tile(sent.image)
-    known = sent.response is not None and len(whole) > 0
+def _image(result: FilterInspection) -> dict[str, Any]:
+    index = result.image_index
+    whole = image_tile(result.image)
+    has_response = result.response is not None and len(whole) > 0
     return {
-        "title": "first of the batch" if index is None else f"validation image {index}",
+        "title": "first image of the batch" if index is None else f"validation image {index}",
         "image": whole,
-        "box": list(sent.box),
-        "size": list(sent.image_size),
-        "part": _cut(whole, sent) if known else whole[:0],
-        "response": format_number(sent.response) if known else "",
-        "silent": sent.response is not None and not sent.response > 0,
-        "deconvolution": attribution_tile(sent.deconvolution),
-        "guided": attribution_tile(sent.guided_backpropagation),
-        "refused": sent.attribution_refusal,
+        "box": list(result.box),
+        "size": list(result.image_size),
+        "crop": _crop(whole, result) if has_response else whole[:0],
+        "response": format_number(result.response) if has_response else "",
+        "inactive": result.response is not None and not result.response > 0,
+        "deconvolution": attribution_tile(result.deconvolution),
+        "guided": attribution_tile(result.guided_backpropagation),
+        "refused": result.attribution_refusal,
     }
 
 
-def _cut(whole: np.ndarray, sent: FilterInspection) -> np.ndarray:
-    """The box out of the image as it is sent, which may be smaller than the original."""
-    rows, columns = (
-        whole.shape[1] / max(1, sent.image_size[0]),
-        whole.shape[2] / max(1, sent.image_size[1]),
-    )
-    top, left, bottom, right = sent.box
-    first_row, first_column = round(top * rows), round(left * columns)
-    last_row = max(first_row + 1, round(bottom * rows))
-    last_column = max(first_column + 1, round(right * columns))
+def _crop(whole: np.ndarray, result: FilterInspection) -> np.ndarray:
+    """Crop the box from the image (1, h, w[, 3]), which may be smaller than the original."""
+    scale_y = whole.shape[1] / max(1, result.image_size[0])
+    scale_x = whole.shape[2] / max(1, result.image_size[1])
+    top, left, bottom, right = result.box
+    first_row, first_column = round(top * scale_y), round(left * scale_x)
+    last_row = max(first_row + 1, round(bottom * scale_y))
+    last_column = max(first_column + 1, round(right * scale_x))
     return whole[:, first_row:last_row, first_column:last_column]

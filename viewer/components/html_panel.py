@@ -1,4 +1,4 @@
-"""A part of the page that is plain HTML; the page draws it from ``source.data``."""
+"""Base of the components that the page renders as HTML from ``source.data``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["HtmlPanel"]
 
 
 class HtmlPanel:
-    """Base of the HTML parts: sends ``content()`` whenever it has changed."""
+    """Sends the result of ``content()`` whenever it has changed. ``part`` names the HTML part."""
 
     part = ""
 
@@ -21,7 +21,7 @@ class HtmlPanel:
         self.root = self.source = FramePart(self.part)
 
     def content(self) -> dict[str, Any]:
-        """What is to be shown now."""
+        """Return the data to show."""
         raise NotImplementedError
 
     def update(self) -> bool:
@@ -32,4 +32,4 @@ class HtmlPanel:
         return True
 
     def restyle(self, palette: Palette) -> None:
-        """Nothing to do: HTML takes its colours from the style sheet."""
+        """Do nothing: HTML takes its colors from the style sheet."""

@@ -1,4 +1,4 @@
-"""The filters of the selected layer: sorted bars, and gradient against activation."""
+"""Charts of the selected layer's filters: sorted bars, and gradient over activation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bokeh.models import ColumnDataSource, Range1d
 
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
-from .chart import Chart, blend, hover
+from .chart import Chart, color_ramp, hover_tool
 from .network_data import amplitude
 
 __all__ = ["FilterBars", "FilterCloud"]
 
-STEPS = 24
+RAMP_COLORS = 24
 
 
 class FilterBars(Chart):
-    """One bar per filter, the largest first; a click selects."""
+    """One bar per filter, the largest first. A click selects a filter."""
 
     name = "bars"
 
@@ -29,54 +29,55 @@ class FilterBars(Chart):
         bars = self.root.vbar(
             "rank", top="value", width=0.8, source=self.source, fill_color="color", line_color=None
         )
-        told = ("filter", "@filter"), ("", "@value{0.000e}")
-        self.root.add_tools(hover(bars, *told, mode="vline"))
+        rows = ("filter", "@filter"), ("", "@value{0.000e}")
+        self.root.add_tools(hover_tool(bars, *rows, limit=1, mode="vline"))
         self.root.on_event(Tap, self._on_tap)
         self._ramp: list[str] = []
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
-        self._ramp = blend(palette.ramp, STEPS)
-        self._shown = ()
+        self._ramp = color_ramp(palette.ramp, RAMP_COLORS)
+        self._shown_key = ()
 
     @without_property_validation
     def update(self) -> bool:
-        state, here, by = self.tab.state, self.tab.selected(), self.tab.sort_by
-        if state is None or here is None or by not in self.tab.values():
+        tab, state, position = self.tab, self.tab.state, self.tab.selected_position()
+        statistic = tab.sort_by
+        if state is None or position is None or statistic not in tab.values():
             return False
-        if not self.is_new(state, self.tab.clock(), state.structure_revision, here, by):
+        key = (state, tab.statistics_key(), state.structure_revision, position, statistic)
+        if not self.has_changed(*key):
             return False
-        layer, index = here
-        values = np.nan_to_num(self.tab.layer_values(by, layer), posinf=0.0)
+        layer, index = position
+        values = np.nan_to_num(tab.layer_values(statistic, layer), posinf=0.0)
         order = np.argsort(-values, kind="stable")
-        colours = self._colours(by, values)
-        colours[index] = self.tab.palette.selected
+        colors = self._bar_colors(statistic, values)
+        colors[index] = tab.palette.selected
         self.source.data = {
             "rank": np.arange(len(order)),
             "value": values[order],
             "filter": order,
-            "color": [colours[i] for i in order],
+            "color": [colors[i] for i in order],
         }
         self.root.x_range.update(start=-0.5, end=len(order) - 0.5)
         return True
 
-    def _colours(self, by: str, values: np.ndarray) -> list[str]:
-        if by == "activation":
+    def _bar_colors(self, statistic: str, values: np.ndarray) -> list[str]:
+        if statistic == "activation":
             return [self.tab.palette.blue] * len(values)
-        steps = np.minimum(STEPS - 1, (amplitude(values) * STEPS).astype(int))
-        return [self._ramp[step] for step in steps]
+        return _ramp_colors(self._ramp, values)
 
     def _on_tap(self, event: Tap) -> None:
-        here, order = self.tab.selected(), self.source.data["filter"]
-        if here is not None and event.x is not None and len(order):
+        position, order = self.tab.selected_position(), self.source.data["filter"]
+        if position is not None and event.x is not None and len(order):
             rank = int(np.clip(round(event.x), 0, len(order) - 1))
-            self.tab.select(here[0], int(order[rank]))
+            self.tab.select(position[0], int(order[rank]))
             self.tab.update()
 
 
 class FilterCloud(Chart):
-    """Each filter by its activation and gradient; a click selects the nearest."""
+    """Each filter at its activation and gradient. A click selects the nearest filter."""
 
     title = "Gradient over activation"
     name = "cloud"
@@ -85,67 +86,70 @@ class FilterCloud(Chart):
         super().__init__(tab, None, x_axis_type="log", y_axis_type="log")
         self.root.xaxis[0].axis_label = "Σ activation"
         self.root.yaxis[0].axis_label = "mean |∇|"
-        names = ("activation", "gradient", "filter", "color")
-        self.source = ColumnDataSource({name: [] for name in names})
-        self.chosen = ColumnDataSource({"activation": [], "gradient": []})
+        columns = ("activation", "gradient", "filter", "color")
+        self.source = ColumnDataSource({name: [] for name in columns})
+        self.selected = ColumnDataSource({"activation": [], "gradient": []})
         dots = self.root.scatter(
             "activation", "gradient", source=self.source, size=6, line_color=None,
             fill_color="color", fill_alpha=0.85,
         )  # fmt: skip
         self._ring = self.root.scatter(
-            "activation", "gradient", source=self.chosen, size=12, fill_color=None, line_width=2
+            "activation", "gradient", source=self.selected, size=12, fill_color=None, line_width=2
         )
-        numbers = ("mean |∇|", "@gradient{0.00e}"), ("Σ act", "@activation{0.00e}")
-        self.root.add_tools(hover(dots, ("filter", "@filter"), *numbers))
+        rows = ("mean |∇|", "@gradient{0.00e}"), ("Σ act", "@activation{0.00e}")
+        self.root.add_tools(hover_tool(dots, ("filter", "@filter"), *rows))
         self.root.on_event(Tap, self._on_tap)
         self._ramp: list[str] = []
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
-        self._ramp = blend(palette.ramp, STEPS)
+        self._ramp = color_ramp(palette.ramp, RAMP_COLORS)
         self._ring.glyph.line_color = palette.selected
-        self._shown = ()
+        self._shown_key = ()
 
     @without_property_validation
     def update(self) -> bool:
-        state, here = self.tab.state, self.tab.selected()
-        if (
-            state is None
-            or here is None
-            or not self.is_new(state, self.tab.clock(), state.structure_revision, here)
-        ):
+        tab, state, position = self.tab, self.tab.state, self.tab.selected_position()
+        if state is None or position is None:
             return False
-        layer, index = here
-        gradient = self.tab.layer_values("gradient", layer)
-        activation = self.tab.layer_values("activation", layer)
-        there = (gradient > 0) & (activation > 0) & np.isfinite(gradient) & np.isfinite(activation)
-        steps = np.minimum(STEPS - 1, (amplitude(gradient) * STEPS).astype(int))
-        filters = np.flatnonzero(there)
+        if not self.has_changed(state, tab.statistics_key(), state.structure_revision, position):
+            return False
+        layer, index = position
+        gradient = tab.layer_values("gradient", layer)
+        activation = tab.layer_values("activation", layer)
+        # Zero and non-finite values have no position on logarithmic axes.
+        valid = (gradient > 0) & (activation > 0) & np.isfinite(gradient) & np.isfinite(activation)
+        filters, colors = np.flatnonzero(valid), _ramp_colors(self._ramp, gradient)
         self.source.data = {
-            "activation": activation[there],
-            "gradient": gradient[there],
+            "activation": activation[valid],
+            "gradient": gradient[valid],
             "filter": filters,
-            "color": [self._ramp[steps[i]] for i in filters],
+            "color": [colors[i] for i in filters],
         }
-        inside = bool(there[index]) if index < len(there) else False
-        self.chosen.data = {
-            "activation": activation[index : index + 1] if inside else [],
-            "gradient": gradient[index : index + 1] if inside else [],
+        is_shown = index < len(valid) and bool(valid[index])
+        self.selected.data = {
+            "activation": activation[index : index + 1] if is_shown else [],
+            "gradient": gradient[index : index + 1] if is_shown else [],
         }
-        hidden = int((~there).sum())
-        silent = f" · {hidden} silent, not shown" if hidden else ""
-        self.root.title.text = self.title + silent
+        n_hidden = int((~valid).sum())
+        self.root.title.text = self.title + (f" · {n_hidden} inactive, hidden" if n_hidden else "")
         return True
 
     def _on_tap(self, event: Tap) -> None:
-        here, data = self.tab.selected(), self.source.data
-        if here is None or event.x is None or event.y is None or not len(data["filter"]):
+        position, data = self.tab.selected_position(), self.source.data
+        if position is None or event.x is None or event.y is None or not len(data["filter"]):
             return
         if event.x <= 0 or event.y <= 0:
             return
         x, y = np.log(data["activation"]), np.log(data["gradient"])
         spread_x, spread_y = max(float(np.ptp(x)), 1e-9), max(float(np.ptp(y)), 1e-9)
         distance = ((x - np.log(event.x)) / spread_x) ** 2 + ((y - np.log(event.y)) / spread_y) ** 2
-        self.tab.select(here[0], int(data["filter"][int(np.argmin(distance))]))
+        self.tab.select(position[0], int(data["filter"][int(np.argmin(distance))]))
         self.tab.update()
+
+
+def _ramp_colors(ramp: list[str], gradient: np.ndarray) -> list[str]:
+    """Return the color of each filter by the magnitude of its gradient (n,)."""
+    indices = np.minimum(RAMP_COLORS - 1, (amplitude(gradient) * RAMP_COLORS).astype(int))
+    return [ramp[index] for index in indices]

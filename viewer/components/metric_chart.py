@@ -1,4 +1,4 @@
-"""The loss over the batches, or any other metric that the module logs."""
+"""Chart of the loss, or of another metric that the module logs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..rendering.palette import Palette
 from ..runs.metric_names import LOSS, families, phase
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import VALUE_AND_BATCH, Chart, blend, hover, smooth
+from .chart import VALUE_AND_BATCH, Chart, color_ramp, hover_tool, moving_average
 
 __all__ = ["MetricChart"]
 
-FEW_POINTS = 40  # a curve of so few is drawn with dots
+MAX_DOTTED_POINTS = 40  # curves with up to this many points are drawn with dots
 MAX_CURVES = 6
 
 
 class Curve(NamedTuple):
-    """A metric over the batches."""
+    """A metric over the batches, both arrays (n,)."""
 
     label: str
     steps: np.ndarray
@@ -29,22 +29,26 @@ class Curve(NamedTuple):
 
 
 class MetricChart(Chart):
-    """One line per metric of the family that was chosen; of the loss, also the raw values."""
+    """One line per metric of the selected family. The training loss is also drawn unsmoothed."""
 
     name = "loss"
 
-    def __init__(self, tab: TabState, marks: ColumnDataSource) -> None:
-        super().__init__(tab, marks, y_axis_type="log")
+    def __init__(self, tab: TabState, edit_markers: ColumnDataSource) -> None:
+        super().__init__(tab, edit_markers, y_axis_type="log")
         empty = np.zeros(0)
-        self.raw = ColumnDataSource({"step": empty, "value": empty})
+        self.raw_source = ColumnDataSource({"step": empty, "value": empty})
         self.source = ColumnDataSource({"step": [], "value": [], "color": [], "label": []})
         self.dots = ColumnDataSource({"step": empty, "value": empty, "color": []})
-        self._raw = self.root.line("step", "value", source=self.raw, line_width=1, line_alpha=0.28)
+        self._raw_line = self.root.line(
+            "step", "value", source=self.raw_source, line_width=1, line_alpha=0.28
+        )
         lines = self.root.multi_line(
             "step", "value", source=self.source, line_color="color", line_width=2
         )
         self.root.scatter("step", "value", source=self.dots, color="color", size=4)
-        self.root.add_tools(hover(lines, ("@label", ""), *VALUE_AND_BATCH, line_policy="nearest"))
+        self.root.add_tools(
+            hover_tool(lines, ("@label", ""), *VALUE_AND_BATCH, line_policy="nearest")
+        )
         self.root.add_layout(
             Legend(
                 items=[LegendItem(label={"field": "label"}, renderers=[lines])],
@@ -56,78 +60,80 @@ class MetricChart(Chart):
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
-        self._raw.glyph.line_color = palette.blue
-        self._shown = ()
+        self._raw_line.glyph.line_color = palette.blue
+        self._shown_key = ()
 
     @without_property_validation
     def update(self) -> bool:
         state = self.tab.state
         if state is None:
             return False
-        of = self.tab.charts.metric
+        metric = self.tab.chart_settings.metric
         lengths = [state.histories.metrics[name].length for name in state.histories.metrics]
-        if not self.is_new(
-            state, state.histories.scalars.length, state.histories.scalars.stride, of, *lengths
-        ):
-            return False
-        raw = _loss(state) if of == LOSS else Curve("", np.zeros(0), np.zeros(0))
-        curves = _curves(state, of)
-        if of == LOSS:
-            curves.insert(0, raw._replace(values=smooth(raw.values)))
-        curves = [curve for curve in curves if len(curve.steps)]
-        self.use_log_scale(
-            of == LOSS and all(bool(np.all(curve.values > 0)) for curve in (raw, *curves))
+        key = (
+            state,
+            state.histories.scalars.length,
+            state.histories.scalars.stride,
+            metric,
+            *lengths,
         )
-        self.raw.data = {"step": raw.steps, "value": raw.values}
+        if not self.has_changed(*key):
+            return False
+        raw = _training_loss(state) if metric == LOSS else Curve("", np.zeros(0), np.zeros(0))
+        curves = _logged_curves(state, metric)
+        if metric == LOSS:
+            curves.insert(0, raw._replace(values=moving_average(raw.values)))
+        curves = [curve for curve in curves if len(curve.steps)]
+        is_positive = all(bool(np.all(curve.values > 0)) for curve in (raw, *curves))
+        self.set_log_scale(metric == LOSS and is_positive)
+        self.raw_source.data = {"step": raw.steps, "value": raw.values}
         self._draw(curves)
         return True
 
     def _draw(self, curves: list[Curve]) -> None:
-        colours = self._colours(curves)
+        colors = self._curve_colors(curves)
         self.source.data = {
             "step": [curve.steps for curve in curves],
             "value": [curve.values for curve in curves],
-            "color": colours,
+            "color": colors,
             "label": [curve.label for curve in curves],
         }
-        few = [k for k, curve in enumerate(curves) if len(curve.steps) <= FEW_POINTS]
-        none = [np.zeros(0)]
+        dotted = [k for k, curve in enumerate(curves) if len(curve.steps) <= MAX_DOTTED_POINTS]
+        empty = [np.zeros(0)]
         self.dots.data = {
-            "step": np.concatenate([curves[k].steps for k in few] or none),
-            "value": np.concatenate([curves[k].values for k in few] or none),
-            "color": [colours[k] for k in few for _ in curves[k].steps],
+            "step": np.concatenate([curves[k].steps for k in dotted] or empty),
+            "value": np.concatenate([curves[k].values for k in dotted] or empty),
+            "color": [colors[k] for k in dotted for _ in curves[k].steps],
         }
 
-    def _colours(self, curves: list[Curve]) -> list[str]:
-        """Training is blue and validation orange, as everywhere; others are in between."""
+    def _curve_colors(self, curves: list[Curve]) -> list[str]:
+        """Return one color per curve: blue for training, orange for validation, others between."""
         palette = self.tab.palette
-        others = blend((palette.green, palette.muted), max(1, len(curves)))
-        named = {"train": palette.blue, "val": palette.orange}
-        taken: set[str] = set()
-        found = []
+        others = color_ramp((palette.green, palette.muted), max(1, len(curves)))
+        phase_colors = {"train": palette.blue, "val": palette.orange}
+        colors: list[str] = []
         for k, curve in enumerate(curves):
-            colour = named.get(phase(curve.label) or ("train" if k == 0 else ""), others[k])
-            if colour in taken:
-                colour = others[k]
-            taken.add(colour)
-            found.append(colour)
-        return found
+            curve_phase = phase(curve.label) or ("train" if k == 0 else "")
+            color = phase_colors.get(curve_phase, others[k])
+            colors.append(others[k] if color in colors else color)
+        return colors
 
 
-def _loss(state: RunState) -> Curve:
+def _training_loss(state: RunState) -> Curve:
+    """Return the loss of every recorded batch."""
     loss = state.histories.scalars.rows[:, 0].astype(float)
-    there = np.isfinite(loss)
-    return Curve("train", state.histories.scalars.steps[there].copy(), loss[there])
+    finite = np.isfinite(loss)
+    return Curve("train", state.histories.scalars.steps[finite].copy(), loss[finite])
 
 
-def _curves(state: RunState, of: str) -> list[Curve]:
-    """The logged metrics of a family. The training's own loss is drawn from every batch."""
-    found = []
-    for name in families(state.histories.metrics).get(of, []):
-        if of == LOSS and phase(name) in ("", "train"):
+def _logged_curves(state: RunState, metric: str) -> list[Curve]:
+    """Return the logged metrics of a family, without the training loss."""
+    curves = []
+    for name in families(state.histories.metrics).get(metric, []):
+        if metric == LOSS and phase(name) in ("", "train"):
             continue
-        series = state.histories.metrics[name]
-        values = series.rows[:, 0].astype(float)
-        there = np.isfinite(values)
-        found.append(Curve(name, series.steps[there].copy(), values[there]))
-    return found[:MAX_CURVES]
+        history = state.histories.metrics[name]
+        values = history.rows[:, 0].astype(float)
+        finite = np.isfinite(values)
+        curves.append(Curve(name, history.steps[finite].copy(), values[finite]))
+    return curves[:MAX_CURVES]

@@ -97,8 +97,8 @@ class NetworkView:
             return self._clear()
         fresh = bool(state.new_mask().any())  # ends with time, not with a message
         company = len(state.requests.plans)  # what goes together is answered as a plan
-        touched = (self.tab.touched, self.tab.applying.touched)
-        seen = (state, self.tab.clock(), state.structure_revision, touched, fresh, company)
+        touched = (self.tab.revision, self.tab.edit_queue.revision)
+        seen = (state, self.tab.statistics_key(), state.structure_revision, touched, fresh, company)
         layout = self._lay_out_if_needed(state, state.structure)
         if layout is None and seen == self._shown:
             return False
@@ -126,14 +126,14 @@ class NetworkView:
     def _lay_out_if_needed(self, state: RunState, structure: Structure) -> NetworkLayout | None:
         link = self.tab.link
         width, height = link.width or DEFAULT_SIZE[0], link.height or DEFAULT_SIZE[1]
-        key = (width, height, state, state.structure_revision, frozenset(self.tab.opened))
+        key = (width, height, state, state.structure_revision, frozenset(self.tab.expanded_layers))
         if key == self._laid_out:
             return None
         if key[:2] != self._laid_out[:2]:
             self.root.x_range.update(start=0, end=width)
             self.root.y_range.update(start=height, end=0)
         self._laid_out = key
-        return compute_layout(structure, width, height, self.tab.opened)
+        return compute_layout(structure, width, height, self.tab.expanded_layers)
 
     def _place(self, structure: Structure, layout: NetworkLayout) -> None:
         for layer in structure.layers:
@@ -153,14 +153,14 @@ class NetworkView:
         starts, values = self._starts, self.tab.values()
         shown = {name: columns.bins(values[name], starts) for name in STATISTICS if name in values}
         gradient = shown.get("gradient", np.zeros(len(starts), np.float32))
-        states = columns.node_states(state, structure, self.tab.staging.rows, starts)
-        states[np.isnan(gradient) & (self.tab.playback.moment is not None)] = NodeState.ABSENT
+        states = columns.node_states(state, structure, self.tab.staging.changes, starts)
+        states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
         if anew:
             self.source.data = columns.node_columns(structure, layout, self._serials)
             self.flow.data = columns.flow_columns(layout)
             if self.plain is not None:
                 self.plain.place(self.source.data, self.flow.data)
-        told = (self.tab.clock(), state, state.structure_revision)
+        told = (self.tab.statistics_key(), state, state.structure_revision)
         if told != self._told or not np.array_equal(states, self.numbers.data["state"]):
             self._told = told
             self.numbers.data = {"state": states, "amp": columns.amplitude(gradient), **shown}
@@ -187,7 +187,7 @@ class NetworkView:
         self.strokes.data = {"weight": weight, "staged": staged}
 
     def _selected_node(self, layout: NetworkLayout) -> int:
-        here = self.tab.selected()
+        here = self.tab.selected_position()
         if here is None:
             return -1
         layer, index = here
@@ -198,19 +198,19 @@ class NetworkView:
     def _other_nodes(self, layout: NetworkLayout, ids: list[int], layer: int) -> list[int]:
         """The nodes of the filters that are selected besides the described one."""
         row = {name: i for i, name in enumerate(ids)}
-        return columns.nodes_at(layout, layer, [row[name] for name in self.tab.picked()[1:]])
+        return columns.nodes_at(layout, layer, [row[name] for name in self.tab.selected_ids()[1:]])
 
     def _tell_selection(
         self, state: RunState, structure: Structure, layout: NetworkLayout, node: int
     ) -> None:
-        here = self.tab.selected()
+        here = self.tab.selected_position()
         if here is None:
             self.selection.data = {"node": -1, "also": [], "layer": -1, "text": ""}
             return
         layer, index = here
         name = structure.layers[layer].name
-        company, reason = self.tab.company()
-        of = name if self.tab.peeked is None else self.tab.peeked.layer
+        company, reason = self.tab.coupling_preview()
+        of = name if self.tab.hovered is None else self.tab.hovered.layer
         content = {
             "node": node,
             "also": self._other_nodes(layout, structure.layers[layer].filter_ids, layer),

@@ -1,4 +1,4 @@
-"""The selected layer and filter in words and numbers."""
+"""The selected layer and filter: facts, statistics and buttons."""
 
 from __future__ import annotations
 
@@ -12,56 +12,60 @@ from .html_panel import HtmlPanel
 
 __all__ = ["SelectionPanel"]
 
-# Statistics in the order and words in which they are shown; others follow under their own names.
-WORDS = {
+# Statistics in display order. Other statistics come after these, under their own names.
+LABELS = {
     "gradient": "mean |∇|",
     "activation": "Σ act",
     "weight_norm": "norm",
     "update_ratio": "update",
 }
-SHOWN_VALUES = 4
+MAX_VALUES = 4
+NO_SELECTION = "No filter is selected."
+LAST_FILTER = "The last filter of a layer cannot be removed."
 
 
 class SelectionPanel(HtmlPanel):
-    part = "inspector"
+    part = "selection_panel"
 
     def content(self) -> dict[str, Any]:
-        state, structure, here = self.tab.state, self.tab.structure, self.tab.selected()
-        if state is None or structure is None or here is None:
-            return _nothing(self.tab.sort_by)
-        at, index = here
-        layer = structure.layers[at]
-        id_ = layer.filter_ids[index]
-        why = self.tab.refused(layer)
-        alone = "The last filter of a layer cannot be removed" if len(layer.filter_ids) == 1 else ""
-        staged = id_ in self.tab.staging.removed_ids(layer.name)
+        tab, layer, position = self.tab, self.tab.layer(None), self.tab.selected_position()
+        if layer is None or position is None:
+            return _empty(tab.sort_by)
+        layer_index, index = position
+        refusal = tab.width_refusal(layer)
+        is_staged = layer.filter_ids[index] in tab.staging.removed_ids(layer.name)
+        selected = _describe_selection(index, len(tab.selected_ids()))
         return {
             "layer": layer.name,
             "facts": _facts(layer),
-            "about": _about(layer),
-            "filter": _which(index, len(self.tab.picked())) + (" · staged" if staged else ""),
-            "values": _values(self.tab, at, index),
-            "sort": self.tab.sort_by,
-            "refused": {"add": why, "split": why, "remove": why or alone},
-            "words": {
-                "add": f"Stage one more filter for {layer.name}  (+)",
-                "split": f"Stage a split of filter {index} into two that share its output  (s)",
-                "remove": f"Stage the removal of filter {index}, or take it back  (Delete)",
+            "statistics_note": _statistics_note(layer),
+            "filter": selected + (" · staged" if is_staged else ""),
+            "values": _values(tab, layer_index, index),
+            "sort": tab.sort_by,
+            "disabled": {
+                "add": refusal,
+                "split": refusal,
+                "remove": refusal or (LAST_FILTER if len(layer.filter_ids) == 1 else ""),
+            },
+            "tooltips": {
+                "add": f"Stage a new filter for {layer.name}  (+)",
+                "split": f"Stage splitting filter {index} into two that share its output  (s)",
+                "remove": f"Stage or discard the removal of filter {index}  (Delete)",
             },
         }
 
 
-def _which(index: int, n_picked: int) -> str:
-    """``filter 3``, or ``filter 3 and 4 more``."""
-    return f"filter {index}" + (f" and {n_picked - 1} more" if n_picked > 1 else "")
+def _describe_selection(index: int, n_selected: int) -> str:
+    """Return for example ``filter 3`` or ``filter 3 and 4 more``."""
+    return f"filter {index}" + (f" and {n_selected - 1} more" if n_selected > 1 else "")
 
 
 def _facts(layer: Layer) -> str:
-    kernel = "×".join(map(str, layer.kernel_size))
+    """Return for example ``8 filters · 3→8 · 3×3``."""
     facts = [
         f"{format_count(layer.out_channels)} filters",
         f"{layer.in_channels}→{layer.out_channels}",
-        kernel,
+        "×".join(map(str, layer.kernel_size)),
     ]
     if max(layer.stride) > 1:
         facts.append("stride " + "×".join(map(str, dict.fromkeys(layer.stride))))
@@ -74,42 +78,45 @@ def _facts(layer: Layer) -> str:
     return " · ".join(facts)
 
 
-def _about(layer: Layer) -> str:
-    """What the numbers of this layer are made of."""
+def _statistics_note(layer: Layer) -> str:
+    """Explain how the statistics of this layer are computed."""
     if not layer.observed:
-        return "No statistics reach us from this layer: it runs inside a compiled region."
-    what = (
+        return "No statistics: this layer runs inside a compiled region."
+    output = (
         f"{layer.activation_source}'s output"
         if layer.activation_source
         else "absolute output of the conv"
     )
     return (
-        f"Σ activation: sum of {what} over the pixels, mean over the batch. "
+        f"Σ activation: sum of {output} over the pixels, mean over the batch. "
         "mean |∇|: mean absolute gradient over the filter's coefficients."
     )
 
 
 def _values(tab: TabState, layer: int, index: int) -> list[dict[str, Any]]:
-    shown = tab.values()
-    names = sorted(shown, key=lambda name: (list(WORDS).index(name) if name in WORDS else 99, name))
+    """Return the first statistics of the filter as label and text."""
+    order = list(LABELS)
+    names = sorted(
+        tab.values(), key=lambda name: (order.index(name) if name in LABELS else len(order), name)
+    )
     values = []
-    for name in names[:SHOWN_VALUES]:
+    for name in names[:MAX_VALUES]:
         number = float(tab.layer_values(name, layer)[index])
         text = format_scientific(number) if name == "gradient" else format_number(number)
-        label = WORDS.get(name, name.replace("_", " "))
-        values.append({"label": label, "value": text, "tone": name, "title": ""})
+        label = LABELS.get(name, name.replace("_", " "))
+        values.append({"label": label, "value": text, "statistic": name, "title": ""})
     return values
 
 
-def _nothing(sort_by: str) -> dict[str, Any]:
-    why = "Nothing is selected"
+def _empty(sort_by: str) -> dict[str, Any]:
+    buttons = ("add", "split", "remove")
     return {
         "layer": "",
         "facts": "",
-        "about": "",
+        "statistics_note": "",
         "filter": "",
         "values": [],
         "sort": sort_by,
-        "refused": {"add": why, "split": why, "remove": why},
-        "words": {"add": "", "split": "", "remove": ""},
+        "disabled": dict.fromkeys(buttons, NO_SELECTION),
+        "tooltips": dict.fromkeys(buttons, ""),
     }

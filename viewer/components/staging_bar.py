@@ -1,4 +1,4 @@
-"""The bar of staged changes, the reply to the last one, and the list of all of them."""
+"""The bar of staged changes, the reply to the last request, and the list of all requests."""
 
 from __future__ import annotations
 
@@ -13,145 +13,155 @@ from .html_panel import HtmlPanel
 
 __all__ = ["ChangeListPanel", "ReplyPanel", "StagingBar"]
 
-APPLIED_SECONDS = 10.0  # then the reply leaves; it stays in the list of changes
-SHOWN_RECORDS = 30
-SAME = 1e-5  # relative change of the output that rounding explains
+APPLIED_SECONDS = 10.0  # how long the reply to an applied request is shown
+MAX_RECORDS = 30
+MAX_COUPLED_LAYERS = 4
+OUTPUT_TOLERANCE = 1e-5  # relative output changes below this are rounding errors
 
 
 class StagingBar(HtmlPanel):
-    """What is staged, what it would do, and whether the training would do it."""
+    """The staged changes with their plans, and the Apply button."""
 
     part = "staging"
 
     def content(self) -> dict[str, Any]:
-        structure = self.tab.structure
-        rows = self.tab.staging.rows if structure is not None else []
-        if not rows or structure is None:
+        structure, queue = self.tab.structure, self.tab.edit_queue
+        changes = self.tab.staging.changes if structure is not None else []
+        if not changes or structure is None:
             return {"rows": []}
-        refused = any(isinstance(row.plan, Refused) for row in rows)
+        is_refused = any(isinstance(change.plan, Refused) for change in changes)
         return {
-            "rows": [_row(row, structure) for row in rows],
+            "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
-            "summary": f"{len(rows)} changes at the next batch",
-            "busy": self.tab.applying.busy,
-            "can_apply": self.tab.applying.may_apply() and not self.tab.applying.busy,
-            "hint": "The training would refuse this" if refused else "Send to the training",
+            "summary": f"{len(changes)} changes at the next batch",
+            "busy": queue.is_busy,
+            "can_apply": queue.can_apply() and not queue.is_busy,
+            "apply_hint": "The training refuses a change" if is_refused else "Send to the training",
         }
 
 
-def _row(row: StagedChange, structure: Structure) -> dict[str, Any]:
-    content = {
-        "key": row.key,
-        "verb": row.verb,
-        "title": row.title(structure),
-        "plan": "asked",
+def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
+    row = {
+        "key": change.key,
+        "verb": change.verb,
+        "title": change.title(structure),
+        "plan": "pending",
         "detail": "",
-        "why": "",
+        "coupling": "",
         "refused": "",
     }
-    if isinstance(row.plan, Refused):
-        content.update(plan="refused", refused=row.plan.reason)
-    elif isinstance(row.plan, Planned):
-        plan = row.plan.plan
-        content.update(plan="planned", detail=_figures(plan), why=_company(plan, row.layer))
-    return content
+    if isinstance(change.plan, Refused):
+        row.update(plan="refused", refused=change.plan.reason)
+    elif isinstance(change.plan, Planned):
+        plan = change.plan.plan
+        row.update(plan="planned", detail=_costs(plan), coupling=_coupling(plan, change.layer))
+    return row
 
 
-def _figures(plan: PlanSummary) -> str:
-    """Parameters and multiply-accumulates before and after."""
+def _costs(plan: PlanSummary) -> str:
+    """Return the parameters and multiply-accumulates before and after the edit."""
     figures = (
         ("parameters", plan.parameters_before, plan.parameters_after, format_count),
         ("multiply-accumulates", plan.macs_before, plan.macs_after, format_si),
     )
-    return " · ".join(
-        f"{words(before)} → {words(after)} {name} ({format_relative_change((after - before) / before)})"
-        if before != after
-        else f"{words(before)} {name}, unchanged"
-        for name, before, after, words in figures
-        if before
-    )
+    texts = []
+    for name, before, after, format_value in figures:
+        if before and before != after:
+            change = format_relative_change((after - before) / before)
+            texts.append(f"{format_value(before)} → {format_value(after)} {name} ({change})")
+        elif before:
+            texts.append(f"{format_value(before)} {name}, unchanged")
+    return " · ".join(texts)
 
 
-def _company(plan: PlanSummary, layer: str) -> str:
-    """What goes together with it, and why; and what else should be known."""
+def _coupling(plan: PlanSummary, layer: str) -> str:
+    """Return which coupled filters of other layers are affected and why, and further notes."""
     others = [
-        f"{part.layer} ({len(part.removed) or part.added})"
-        for part in plan.filter_changes
-        if part.layer != layer
+        f"{change.layer} ({len(change.removed) or change.added})"
+        for change in plan.filter_changes
+        if change.layer != layer
     ]
-    words = []
+    texts = []
     if others:
-        words.append(f"together with {', '.join(others[:4])}{' …' if len(others) > 4 else ''}")
-    return " · ".join([*words, *filter(None, [plan.coupling]), *plan.notes])
+        more = " …" if len(others) > MAX_COUPLED_LAYERS else ""
+        texts.append(f"together with {', '.join(others[:MAX_COUPLED_LAYERS])}{more}")
+    return " · ".join([*texts, *filter(None, [plan.coupling]), *plan.notes])
 
 
 class ReplyPanel(HtmlPanel):
-    """What became of the last request of this tab."""
+    """The outcome of the last request of this tab."""
 
     part = "reply"
 
     def content(self) -> dict[str, Any]:
-        if self.tab.applying.error:
-            return {"title": self.tab.applying.error, "state": "refused", "outcome": "", "text": ""}
-        record = self.tab.applying.reply
+        queue = self.tab.edit_queue
+        if queue.error:
+            return {"title": queue.error, "state": "refused", "outcome": "", "text": ""}
+        record = queue.shown_reply
         if record is None:
             return {}
-        if record.state in ("applied", "done") and self.tab.applying.reply_age > APPLIED_SECONDS:
-            self.tab.applying.reply = None
+        if record.state in ("applied", "done") and queue.reply_age > APPLIED_SECONDS:
+            queue.shown_reply = None
             return {}
         return {
             "title": record.title,
             "state": record.state,
             "outcome": _outcome(record),
-            "text": " · ".join(filter(None, [_what(record), _size(record)])),
+            "text": " · ".join(filter(None, [_effect(record), _size_change(record)])),
         }
 
 
 class ChangeListPanel(HtmlPanel):
-    """Every request of this server, newest first."""
+    """All requests of this server, newest first."""
 
     part = "changes"
 
     def content(self) -> dict[str, Any]:
         state = self.tab.state
         records = [] if state is None else list(state.requests.records.values())
-        ended = self.tab.follower.health().ended
-        why_not = (
-            "A change is being applied"
-            if self.tab.applying.busy
-            else "There is no training any more"
-        )
+        undo_disabled = self._undo_disabled()
         return {
             "records": [
                 {
                     "title": record.title,
                     "state": record.state,
-                    "about": _size(record),
-                    "text": " · ".join(filter(None, [_outcome(record), _what(record)])),
+                    "size_change": _size_change(record),
+                    "text": " · ".join(filter(None, [_outcome(record), _effect(record)])),
                 }
-                for record in reversed(records[-SHOWN_RECORDS:])
+                for record in reversed(records[-MAX_RECORDS:])
             ],
-            "can_undo": self.tab.structure is not None and not self.tab.applying.busy and not ended,
-            "why_not": why_not,
+            "can_undo": not undo_disabled,
+            "undo_disabled": undo_disabled,
         }
 
+    def _undo_disabled(self) -> str:
+        """Return why the last edit cannot be undone; "" if it can."""
+        if self.tab.edit_queue.is_busy:
+            return "A change is being applied."
+        if self.tab.structure is None:
+            return "No training is attached."
+        return self.tab.ended_reason()
 
-def _what(record: RequestRecord) -> str:
-    """What a request led to: the new widths, and what became of the output."""
+
+def _effect(record: RequestRecord) -> str:
+    """Return the new widths and the change of the output, or the text of another reply."""
     if record.state != "applied" or record.plan is None:
         return record.text
-    parts = [record.text]
+    texts = [record.text]
     if record.output_change is not None:
-        moved = record.output_change >= SAME
-        how = f"changed by {format_share(record.output_change)}" if moved else "is unchanged"
-        parts.append(f"the output {how}")
-    return " · ".join(filter(None, parts))
+        is_changed = record.output_change >= OUTPUT_TOLERANCE
+        change = (
+            f"changed by {format_share(record.output_change)}" if is_changed else "is unchanged"
+        )
+        texts.append(f"the output {change}")
+    return " · ".join(filter(None, texts))
 
 
-def _size(record: RequestRecord) -> str:
+def _size_change(record: RequestRecord) -> str:
     plan = record.plan
-    same = plan is None or plan.parameters_before == plan.parameters_after
-    return "" if plan is None or same else _figures(plan)
+    if plan is None or plan.parameters_before == plan.parameters_after:
+        return ""
+    return _costs(plan)
 
 
 def _outcome(record: RequestRecord) -> str:

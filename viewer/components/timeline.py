@@ -1,43 +1,44 @@
-"""Going back in what has been recorded since the viewer attached."""
+"""The timeline: goes back to batches recorded since the viewer attached."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..rendering.formatting import format_count
-from ..runs.run_state import RunState
+from ..runs.history import History
 from .html_panel import HtmlPanel
 
 __all__ = ["Timeline"]
+
+LIVE_SLIDER_ROWS = 1000
 
 
 class Timeline(HtmlPanel):
     part = "timeline"
 
     def content(self) -> dict[str, Any]:
-        state = self.tab.state
+        state, playback = self.tab.state, self.tab.playback
         if state is None or state.histories.filters.length < 2:
             return {"rows": 0}
-        rows, live = state.histories.filters.length, self.tab.playback.moment is None
-        row = self.tab.playback.row(state)
-        step = int(state.histories.filters.steps[row])
+        history, row = state.histories.filters, playback.row(state)
+        # While live, the slider stays at its end, however long the recording is.
         return {
-            # Live, the slider stands at its end however long the recording: no news every frame.
-            "rows": rows if not live else 1000,
-            "at": row if not live else 999,
-            "recorded": rows,
-            "live": live,
-            "playing": self.tab.playback.playing,
-            "text": "live" if live else f"batch {format_count(step)}",
-            "kept": _kept(state),
+            "rows": LIVE_SLIDER_ROWS if playback.is_live else history.length,
+            "row": LIVE_SLIDER_ROWS - 1 if playback.is_live else row,
+            "recorded": history.length,
+            "live": playback.is_live,
+            "playing": playback.is_playing,
+            "text": "live"
+            if playback.is_live
+            else f"batch {format_count(int(history.steps[row]))}",
+            "recording_note": _recording_note(history),
         }
 
 
-def _kept(state: RunState) -> str:
-    """What the recording holds, in words that change only when it is thinned out."""
-    stride, first = state.histories.filters.stride, int(state.histories.filters.steps[0])
-    each = "every batch" if stride == 1 else f"every {stride} batches, one moment with their means,"
+def _recording_note(history: History) -> str:
+    """Describe the recording. The text changes only when its resolution is halved."""
+    every = "Every batch is" if history.stride == 1 else f"Means of {history.stride} batches are"
     return (
-        f"Recorded is {each} since batch {format_count(first)}. At most {state.histories.filters.capacity} moments "
-        "are kept: when these are full, every two neighbours become one."
+        f"{every} recorded since batch {format_count(int(history.steps[0]))}. The recording holds "
+        f"at most {history.capacity} entries; when it is full, adjacent entries are averaged."
     )

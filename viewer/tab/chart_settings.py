@@ -20,14 +20,22 @@ LAYER_TITLES = {
 
 @dataclass
 class ChartSettings:
-    """``metric`` is a family of metrics; ``layers`` are the statistics of the two layer charts."""
+    """The metric of the metric chart and the statistics of the two layer charts.
+
+    Attributes:
+        metric: metric family, for example ``loss``.
+        layer_statistics: one statistic per layer chart.
+    """
 
     metric: str = LOSS
-    layers: list[str] = field(default_factory=lambda: ["gradient", "activation"])
+    layer_statistics: list[str] = field(default_factory=lambda: ["gradient", "activation"])
 
-    def choose(self, chart: int, by: str, metrics: Iterable[str]) -> None:
-        """Show ``by`` in a chart: 0 is that of metrics, 1 and 2 are those of layers."""
-        if chart == 0 and by in families(metrics):
-            self.metric = by
-        elif 1 <= chart <= len(self.layers) and by in LAYER_STATISTICS:
-            self.layers[chart - 1] = by
+    def set_chart(self, chart: int, option: str, metrics: Iterable[str]) -> None:
+        """Show ``option`` in a chart: 0 is the metric chart, 1 and 2 are the layer charts.
+
+        Unknown charts and options are ignored. ``metrics`` names the metrics logged so far.
+        """
+        if chart == 0 and option in families(metrics):
+            self.metric = option
+        elif 1 <= chart <= len(self.layer_statistics) and option in LAYER_STATISTICS:
+            self.layer_statistics[chart - 1] = option

@@ -1,4 +1,4 @@
-"""From staged to applied: plans are asked for, requests go out one by one, replies come back."""
+"""Sends staged changes to the training: plans first, then one request after the other."""
 
 from __future__ import annotations
 
@@ -15,118 +15,123 @@ from .staging import StagedChange, Staging
 
 __all__ = ["EditQueue"]
 
-PATIENCE_SECONDS = 60.0  # a reply that takes longer no longer holds up the next request
+REPLY_TIMEOUT_SECONDS = 60.0  # the next request is sent without the reply after this time
 
 
 class EditQueue:
-    """The requests of one tab. ``touched`` is counted up with every change that may be shown."""
+    """The requests of one tab.
 
-    def __init__(self, choice: RunSelection, staging: Staging) -> None:
-        self._choice = choice
+    Attributes:
+        revision: counted up with every change that a component may show.
+        shown_reply: the request whose reply is shown above the staging bar; None if dismissed.
+        error: why the last request could not be sent; "" if it was sent.
+    """
+
+    def __init__(self, run_selection: RunSelection, staging: Staging) -> None:
+        self._run_selection = run_selection
         self.staging = staging
-        self.touched = 0
-        self.reply: RequestRecord | None = None  # shown above the staging bar until dismissed
-        self.error = ""  # why the last action could not even be sent
+        self.revision = 0
+        self.shown_reply: RequestRecord | None = None
+        self.error = ""
         self._queue: list[StagedChange] = []
-        self._waiting = ""  # id of the request whose reply is awaited
+        self._pending_id = ""  # id of the request whose reply is pending
 
     @property
-    def busy(self) -> bool:
-        """Whether an Apply is under way."""
-        return bool(self._queue or self._waiting)
+    def is_busy(self) -> bool:
+        """Whether staged changes are being applied."""
+        return bool(self._queue or self._pending_id)
 
     @property
     def reply_age(self) -> float:
         """Seconds since the request of the shown reply was sent."""
-        return 0.0 if self.reply is None else time.time() - self.reply.sent
+        return 0.0 if self.shown_reply is None else time.time() - self.shown_reply.sent
 
-    def may_apply(self) -> bool:
-        """Whether Apply would do something that is not known to be refused."""
-        rows = self.staging.rows
-        return bool(rows) and not any(isinstance(row.plan, Refused) for row in rows)
+    def can_apply(self) -> bool:
+        """Return whether something is staged and no plan is refused."""
+        changes = self.staging.changes
+        return bool(changes) and not any(isinstance(change.plan, Refused) for change in changes)
 
-    def forget(self) -> None:
-        """Another run: nothing is staged, awaited or shown any more."""
-        self.staging.unstage()
-        self._queue, self._waiting, self.reply = [], "", None
+    def reset(self) -> None:
+        """Discard everything staged, pending or shown, because another run is shown."""
+        self.staging.discard()
+        self._queue, self._pending_id, self.shown_reply = [], "", None
 
-    # What the buttons ask for
+    # Actions of the page
 
-    def apply(self) -> None:
-        """Send everything that is staged, in order, each after the reply to the one before."""
-        if not self.busy and self.may_apply():
-            self._queue = self.staging.in_order()
+    def apply_staged(self) -> None:
+        """Send all staged changes in order, each after the reply to the one before."""
+        if not self.is_busy and self.can_apply():
+            self._queue = self.staging.in_send_order()
 
     def undo(self, structure: Structure) -> None:
-        """Take the last edit of the network back."""
-        if not self.busy:
-            self._send(StagedChange("", "undo"), structure)
+        """Request to undo the last applied edit."""
+        if not self.is_busy:
+            self._pending_id = self._send(Undo(), "Undo the last edit", structure.version)
 
-    def unstage(self, key: str) -> None:
-        """Forget one row, or all; what is sent already cannot be taken back so."""
-        self._queue = [row for row in self._queue if key and row.key != key]
-        self.staging.unstage(key)
+    def discard(self, key: str) -> None:
+        """Discard one staged change, or all if ``key`` is "". Sent requests are not affected."""
+        self._queue = [change for change in self._queue if key and change.key != key]
+        self.staging.discard(key)
 
-    def order(self, request: Command, title: str) -> None:
-        """Send what is not an edit of the network; its reply is shown like one of those."""
-        self._request(request, title, None)
+    def send_command(self, request: Command, title: str) -> None:
+        """Send a request that does not edit the network. Its reply is shown in the same place."""
+        self._send(request, title, None)
 
-    # Following the run
+    # Updates
 
     def update(self, state: RunState, structure: Structure) -> None:
-        """Ask for the plans of what is staged, take those that came, send what is next."""
-        self._ask_plans(structure)
-        self._take_plans(state)
-        self._go_on(state, structure)
+        """Request and collect the plans of staged changes, and send the next request."""
+        self._request_plans(structure)
+        self._collect_plans(state)
+        self._send_next(state, structure)
 
-    def _ask_plans(self, structure: Structure) -> None:
-        for row in self.staging.rows:
-            edit = row.edit(structure)
-            if not row.plan_id and not self.busy and edit is not None:
+    def _request_plans(self, structure: Structure) -> None:
+        for change in self.staging.changes:
+            edit = change.to_edit(structure)
+            if not change.plan_id and not self.is_busy and edit is not None:
                 try:
-                    row.plan_id = self._choice.follower.preview(edit, structure.version)
+                    change.plan_id = self._run_selection.follower.preview(edit, structure.version)
                 except ProtocolError as error:
                     self.error = str(error)
 
-    def _take_plans(self, state: RunState) -> None:
-        for row in self.staging.rows:
-            if row.plan is None and row.plan_id in state.requests.plans:
-                row.plan = state.requests.plans[row.plan_id]
-                self.touched += 1
+    def _collect_plans(self, state: RunState) -> None:
+        for change in self.staging.changes:
+            if change.plan is None and change.plan_id in state.requests.plans:
+                change.plan = state.requests.plans[change.plan_id]
+                self.revision += 1
 
-    def _go_on(self, state: RunState, structure: Structure) -> None:
-        """Send the next request once the one before is answered and its structure is known."""
-        if self._waiting:
-            record = state.requests.records.get(self._waiting)
-            lost = record is None or time.time() - record.sent > PATIENCE_SECONDS
-            if record is not None and record.state == "sent" and not lost:
+    def _send_next(self, state: RunState, structure: Structure) -> None:
+        """Send the next request once the previous one is complete."""
+        if self._pending_id:
+            if self._is_reply_pending(state, structure):
                 return
-            if record is not None and record.version > structure.version and not lost:
-                return
-            self._waiting = ""
-            self.touched += 1
+            self._pending_id = ""
+            self.revision += 1
         if self._queue:
-            row = self._queue.pop(0)
-            self.staging.unstage(row.key)
-            self._send(row, structure)
+            change = self._queue.pop(0)
+            self.staging.discard(change.key)
+            edit = change.to_edit(structure)
+            if edit is not None:
+                title = f"{change.verb} {change.title(structure)}"
+                self._pending_id = self._send(edit, title, structure.version)
 
-    def _send(self, row: StagedChange, structure: Structure) -> None:
-        edit = Undo() if row.kind == "undo" else row.edit(structure)
-        if edit is None:
-            return
-        title = "Undo the last edit" if row.kind == "undo" else f"{row.verb} {row.title(structure)}"
-        self._waiting = self._request(edit, title, structure.version)
+    def _is_reply_pending(self, state: RunState, structure: Structure) -> bool:
+        """Return whether the last request lacks its reply, or the structure it led to."""
+        record = state.requests.records.get(self._pending_id)
+        if record is None or time.time() - record.sent > REPLY_TIMEOUT_SECONDS:
+            return False
+        return record.state == "sent" or record.version > structure.version
 
-    def _request(self, request: Command | Edit | Undo, title: str, version: int | None) -> str:
-        """Send a request; its id, or "" where it could not be sent."""
-        state = self._choice.follower.state
-        if state is None:
+    def _send(self, request: Command | Edit | Undo, title: str, version: int | None) -> str:
+        """Send a request. Return its id, or "" if it could not be sent."""
+        follower = self._run_selection.follower
+        if follower.state is None:
             return ""
         try:
-            request_id = self._choice.follower.request(request, title, version)
+            request_id = follower.request(request, title, version)
         except ProtocolError as error:
             self.error = str(error)
             return ""
-        self.reply = state.requests.records[request_id]
-        self.touched += 1
+        self.shown_reply = follower.state.requests.records[request_id]
+        self.revision += 1
         return request_id

@@ -1,70 +1,87 @@
-"""When the next frame may be sent to a page: on credit, and so often on average."""
+"""Decides when the next frame may be sent to a page.
+
+The page confirms each frame once it has painted it. While a confirmation is pending, no further
+frame is sent, so a slow page receives fewer frames instead of a growing backlog.
+"""
 
 from __future__ import annotations
 
-__all__ = ["PERIODS", "FrameScheduler"]
+__all__ = ["SECONDARY_INTERVALS", "FrameScheduler"]
 
-PERIOD = 0.08  # s between frames with new numbers, on average: a training at 10 Hz never waits
-SLACK = 0.04  # s: numbers that come a little early need not wait
-APART = 0.04  # s from any frame to one that brings no new numbers
-LOST = 5.0  # s; an answer that takes longer is not coming
-# s between two of what is sent besides the numbers: the page takes as long for a chart, or for the
-# pictures of a layer, as for all the rest.
-PERIODS = {"chart": 0.2, "pictures": 0.25}
-SHARE, LONGEST = 3.0, 2.0  # ... and this many times as long as a frame takes to be painted; s
-MEMORY = 0.3  # weight of the newest answer in the mean
+# All constants without another unit are seconds.
+FRAME_INTERVAL = 0.08  # average between frames with new statistics: training at 10 Hz never waits
+EARLY_TOLERANCE = 0.04  # statistics that arrive this much early are sent without a delay
+MIN_GAP = 0.04  # between any frame and the next one without new statistics
+PAINT_TIMEOUT = 5.0  # a confirmation that takes longer counts as lost
+# Minimum intervals of secondary content. Drawing one chart, or the images of a layer, takes the
+# page as long as everything else in a frame.
+SECONDARY_INTERVALS = {"chart": 0.2, "images": 0.25}
+# On slow pages the secondary interval is a multiple of the lag, up to a maximum.
+LAG_FACTOR, MAX_SECONDARY_INTERVAL = 3.0, 2.0
+LAG_SMOOTHING = 0.3  # weight of the newest measurement in the moving average
 
 
 class FrameScheduler:
-    """The credit of one page. Time is passed in, in seconds of any one clock.
+    """Schedules the frames of one page.
+
+    All methods receive the current time in seconds, from any monotonic clock.
 
     Attributes:
-        lag: seconds from sending a frame to its being painted, smoothed.
+        lag: seconds from sending a frame until the page has painted it, smoothed.
     """
 
     def __init__(self) -> None:
         self.lag = 0.0
-        self._due = self._sent_at = float("-inf")
-        self._besides = dict.fromkeys(PERIODS, float("-inf"))
-        self._waiting = self._edited = False
+        self._statistics_due_at = self._sent_at = float("-inf")
+        self._secondary_sent_at = dict.fromkeys(SECONDARY_INTERVALS, float("-inf"))
+        self._is_pending = self._is_pending_edit = False
 
-    def wait(self, now: float, *, numbers: bool, edited: bool = False) -> float | None:
-        """Seconds until a frame, with new numbers or without, may be sent; None: no credit.
+    def delay(
+        self, now: float, *, new_statistics: bool, new_structure: bool = False
+    ) -> float | None:
+        """Return the seconds until a frame may be sent; None while a confirmation is pending.
 
-        One that shows an ``edited`` network, which a person waits for, needs none, unless the page
-        owes the answer to another of these.
+        A person waits for a frame that shows an edit (``new_structure``): it is sent immediately,
+        unless the confirmation of another such frame is pending.
         """
-        if edited and not (self._edited and self._waits(now)):
+        if new_structure and not (self._is_pending_edit and self._is_paint_pending(now)):
             return 0.0
-        if self._waits(now):
+        if self._is_paint_pending(now):
             return None
-        return max(0.0, (self._due if numbers else self._sent_at + APART) - now)
+        due_at = self._statistics_due_at if new_statistics else self._sent_at + MIN_GAP
+        return max(0.0, due_at - now)
 
-    def sent(self, now: float, *, numbers: bool, edited: bool = False) -> None:
-        """A frame has been sent."""
-        self._edited = edited or (self._edited and self._waits(now))
-        if edited:  # and what was removed is to leave the pictures, too
-            self._besides["pictures"] = float("-inf")
-        self._sent_at, self._waiting = now, True
-        if numbers:  # the average is kept: what was sent early is paid for by the next
-            self._due = min(max(self._due, now - SLACK), now) + PERIOD
+    def frame_sent(self, now: float, *, new_statistics: bool, new_structure: bool = False) -> None:
+        """Record that a frame was sent."""
+        self._is_pending_edit = new_structure or (
+            self._is_pending_edit and self._is_paint_pending(now)
+        )
+        if new_structure:  # removed filters have to disappear from the images as well
+            self._secondary_sent_at["images"] = float("-inf")
+        self._sent_at, self._is_pending = now, True
+        if new_statistics:  # a frame sent early delays the next one, so the average rate holds
+            due_at = min(max(self._statistics_due_at, now - EARLY_TOLERANCE), now)
+            self._statistics_due_at = due_at + FRAME_INTERVAL
 
-    def answered(self, now: float) -> None:
-        """The page has painted what it was sent."""
-        if self._waiting:
-            self._waiting = False
-            self.lag += MEMORY * (now - self._sent_at - self.lag)
+    def frame_painted(self, now: float) -> None:
+        """Record that the page has painted the last frame."""
+        if self._is_pending:
+            self._is_pending = False
+            self.lag += LAG_SMOOTHING * (now - self._sent_at - self.lag)
 
-    def is_due(self, what: str, now: float) -> bool:
-        """Whether a "chart" or the "pictures" may be sent: while nothing else is painted, and to a
-        page that lags fewer."""
-        period = min(LONGEST, max(PERIODS[what], SHARE * self.lag))
-        return not self._waits(now) and now - self._besides[what] >= period
+    def is_secondary_due(self, kind: str, now: float) -> bool:
+        """Return whether a chart or the images may be sent (``kind`` of SECONDARY_INTERVALS).
 
-    def spent(self, what: str, now: float) -> None:
-        """A chart or the pictures have been sent, or had nothing new."""
-        self._besides[what] = now
+        They never compete with a frame that is still to be painted. The interval grows with the
+        lag of the page.
+        """
+        interval = max(SECONDARY_INTERVALS[kind], LAG_FACTOR * self.lag)
+        interval = min(MAX_SECONDARY_INTERVAL, interval)
+        return not self._is_paint_pending(now) and now - self._secondary_sent_at[kind] >= interval
 
-    def _waits(self, now: float) -> bool:
-        """Whether the page owes an answer."""
-        return self._waiting and now - self._sent_at < LOST
+    def secondary_sent(self, kind: str, now: float) -> None:
+        """Record that a chart or the images were sent, or that nothing about them was new."""
+        self._secondary_sent_at[kind] = now
+
+    def _is_paint_pending(self, now: float) -> bool:
+        return self._is_pending and now - self._sent_at < PAINT_TIMEOUT

@@ -1,4 +1,4 @@
-"""One tab's page: its components, when each is updated, and when nothing is sent at all."""
+"""The page of one tab: its components, and when each of them is updated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ..components.filter_inspection import FilterInspectionPane
 from ..components.header import Header
 from ..components.layer_chart import LayerChart
 from ..components.layer_filters import FilterBars, FilterCloud
-from ..components.layer_views import InputImage, LayerPanel, layer_views
+from ..components.layer_panel import LayerPanel
+from ..components.layer_views import InputImage, layer_views
 from ..components.learning_rate import LearningRateChart
 from ..components.metric_chart import MetricChart
 from ..components.network import NetworkView
@@ -33,25 +34,45 @@ from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import perform
-from .frame_scheduler import PERIODS, FrameScheduler
+from .frame_scheduler import SECONDARY_INTERVALS, FrameScheduler
 from .tab_state import TabState
 
 __all__ = ["Page", "assets"]
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25  # how often things are looked at that come without a message
+REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
 NEVER = float("inf")
-SOONER = 0.001  # s, by which an update must be sooner than one that is asked for already
+MIN_ADVANCE_SECONDS = 0.001  # an update is rescheduled only if it becomes earlier by this much
+
+HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
+    Header,
+    ControlsPanel,
+    SelectionPanel,
+    LayerPanel,
+    StagingBar,
+    ReplyPanel,
+    ChangeListPanel,
+    Timeline,
+    ChartChoices,
+)
 
 
 class Page:
-    """Everything of one tab. Lives as long as its document.
+    """The components of one tab. Lives as long as its document.
+
+    Args:
+        follower: the run to start with; it may be a follower without a run.
+        theme_name: a key of PALETTES.
+        registry: provides the other runs.
+        requested_run: id of the run named in the page's address; "" if there is none.
 
     Attributes:
-        sent: frames sent so far that the page answers.
-
-    ``follower`` is of the run to begin with; ``runs`` and ``wanted`` are those of `RunSelection`.
+        primary: components that are updated with every frame.
+        images: components that show images of the selected layer and filter.
+        charts: the charts that are always visible.
+        statistics_charts: the charts of the statistics pane.
+        frames_sent: number of frames that the page confirms.
     """
 
     def __init__(
@@ -59,62 +80,64 @@ class Page:
         follower: RunFollower,
         theme_name: str = "dark",
         *,
-        runs: RunRegistry | None = None,
-        wanted: str = "",
+        registry: RunRegistry | None = None,
+        requested_run: str = "",
         plain: bool = False,
     ) -> None:
         self.link = PageLink(name="link", theme=theme_name, plain=plain)
-        self.tab = TabState(follower, self.link, PALETTES[theme_name], runs=runs, wanted=wanted)
-        self._runs = runs
-        tab, marks = self.tab, EditMarkers(self.tab)
-        self.network = NetworkView(tab)
-        parts: tuple[Callable[[TabState], Component], ...] = (
-            *(
-                Header,
-                ControlsPanel,
-                SelectionPanel,
-                LayerPanel,
-                StagingBar,
-                ReplyPanel,
-                ChangeListPanel,
-            ),
-            *(Timeline, ChartChoices),
+        self.tab = TabState(
+            follower,
+            self.link,
+            PALETTES[theme_name],
+            registry=registry,
+            requested_run=requested_run,
         )
-        self.fast: list[Component] = [self.network, marks, *(part(tab) for part in parts)]
-        self.pictures: list[Component] = [
-            InputImage(tab),
-            *layer_views(tab),
-            FilterInspectionPane(tab),
-        ]
-        self.slow: list[Component] = [
-            MetricChart(tab, marks.source),
-            LearningRateChart(tab, marks.source),
-            LayerChart(tab, marks.source, 0),
-            LayerChart(tab, marks.source, 1),
-        ]
-        self.statistics: list[Component] = [
-            FilterBars(tab),
-            FilterCloud(tab),
-            FilterGradient(tab, marks.source),
-            FilterActivation(tab, marks.source),
-        ]
-        self.sent = 0
+        self._registry = registry
+        self._create_components()
+        self.frames_sent = 0
         self._panels: list[FramePart] = []
-        self._pace = FrameScheduler()
-        self._looked_at = 0.0
-        self._asked_for = NEVER  # when an update comes that was asked for
-        self._news: tuple[object, ...] = ()
-        self._clock: tuple[float, ...] = ()
-        self._network: tuple[object, ...] = ()
-        self._turns = itertools.cycle(self.slow), itertools.cycle([*self.slow, *self.statistics])
+        self._scheduler = FrameScheduler()
+        self._updated_at = 0.0
+        self._next_update_at = NEVER  # when the next scheduled update runs
+        # Keys of what the page shows
+        self._update_key: tuple[object, ...] = ()
+        self._statistics_key: tuple[float, ...] = ()
+        self._structure_key: tuple[object, ...] = ()
         self.link.on_event(Command, self._on_command)
         self.link.on_change("theme", self._on_theme)
         self.link.on_change("seen", self._on_seen)
         for name in ("visible", "width", "height"):
             self.link.on_change(name, self._on_view)
 
+    def _create_components(self) -> None:
+        tab = self.tab
+        markers = EditMarkers(tab)
+        self.network = NetworkView(tab)
+        self.primary: list[Component] = [self.network, markers]
+        self.primary += [panel(tab) for panel in HTML_PANELS]
+        self.images: list[Component] = [
+            InputImage(tab),
+            *layer_views(tab),
+            FilterInspectionPane(tab),
+        ]
+        self.charts: list[Component] = [
+            MetricChart(tab, markers.source),
+            LearningRateChart(tab, markers.source),
+            LayerChart(tab, markers.source, 0),
+            LayerChart(tab, markers.source, 1),
+        ]
+        self.statistics_charts: list[Component] = [
+            FilterBars(tab),
+            FilterCloud(tab),
+            FilterGradient(tab, markers.source),
+            FilterActivation(tab, markers.source),
+        ]
+        all_charts = [*self.charts, *self.statistics_charts]
+        self._chart_cycle = itertools.cycle(self.charts)
+        self._all_charts_cycle = itertools.cycle(all_charts)
+
     def open(self, document: Document) -> None:
-        """Put the page into a document and begin to update it."""
+        """Add the page to a document and start updating it."""
         document.theme = make_theme(self.tab.palette)
         for component in self.components:
             self._panels += getattr(component, "panels", ())
@@ -127,127 +150,145 @@ class Page:
         for component in self.components:
             component.update()
         self._send()
-        self._remember(time.monotonic())
-        if self._runs is not None:
-            self._runs.observers.add(self)
+        self._store_keys(time.monotonic())
+        if self._registry is not None:
+            self._registry.observers.add(self)
 
     @property
     def components(self) -> list[Component]:
-        """All parts of the page."""
-        return [*self.fast, *self.pictures, *self.slow, *self.statistics]
+        """All components of the page."""
+        return [*self.primary, *self.images, *self.charts, *self.statistics_charts]
+
+    # Scheduling
 
     def on_update(self) -> None:
-        """There may be something new: have it shown as soon as it may be sent."""
-        self.tab.choice.update()
+        """Schedule an update if something may be new. Called by the registry, and by the page."""
+        self.tab.run_selection.update()
         document, now = self.link.document, time.monotonic()
-        if document is None or not self._is_watched():
+        if document is None or not self._is_visible():
             return
-        wait = self._wait(now) if self._is_due(now) else None
-        if wait is not None and now + wait < self._asked_for - SOONER:
-            self._asked_for = now + wait
-            if wait == 0:
+        delay = self._delay(now) if self._is_update_due(now) else None
+        if delay is not None and now + delay < self._next_update_at - MIN_ADVANCE_SECONDS:
+            self._next_update_at = now + delay
+            if delay == 0:
                 document.add_next_tick_callback(self.update)
                 return
-            document.add_timeout_callback(self.update, 1 + int(1000 * wait))
-        if any(self._pace.is_due(what, now) for what in PERIODS):  # until then there is time for it
-            document.add_next_tick_callback(self._update_besides)
+            document.add_timeout_callback(self.update, 1 + int(1000 * delay))
+        # The time until the next frame suffices for a chart or the images.
+        if any(self._scheduler.is_secondary_due(kind, now) for kind in SECONDARY_INTERVALS):
+            document.add_next_tick_callback(self._update_secondary)
 
     def update(self) -> None:
-        """Show what is new, but for pictures and charts. Sends only on credit: see `PageLink`."""
-        self._asked_for = NEVER
-        self.tab.choice.update()
-        now, numbers, edited = time.monotonic(), self._has_numbers(), self._is_edited()
-        if not self._is_watched() or not self._is_due(now) or self._wait(now) != 0:
+        """Update the primary components and send a frame, if the scheduler permits it."""
+        self._next_update_at = NEVER
+        self.tab.run_selection.update()
+        now = time.monotonic()
+        new_statistics, new_structure = self._has_new_statistics(), self._has_new_structure()
+        if not self._is_visible() or not self._is_update_due(now) or self._delay(now) != 0:
             return
         self.tab.update()
-        self._remember(now)
-        if self._update_all(self.fast):
-            self.sent += 1
+        self._store_keys(now)
+        if self._update_all(self.primary):
+            self.frames_sent += 1
             self._send()
-            self._pace.sent(now, numbers=numbers, edited=edited)
+            self._scheduler.frame_sent(
+                now, new_statistics=new_statistics, new_structure=new_structure
+            )
 
-    def _remember(self, now: float) -> None:
-        """All that is new at this moment is being shown."""
-        self._news, self._clock, self._looked_at = self.tab.news(), self.tab.clock(), now
-        self._network = self.tab.network()
+    def _update_secondary(self) -> None:
+        """Update the images, or one chart.
 
-    def _has_numbers(self) -> bool:
-        """Whether other numbers are to be shown than before."""
-        return self.tab.clock() != self._clock
-
-    def _is_edited(self) -> bool:
-        """Whether another network is to be shown than before."""
-        return self.tab.network() != self._network
-
-    def _wait(self, now: float) -> float | None:
-        """Seconds until what is new may be sent; None: no credit."""
-        return self._pace.wait(now, numbers=self._has_numbers(), edited=self._is_edited())
-
-    def _update_besides(self) -> None:
-        """The pictures of the layer, or the next chart that has something new.
-
-        Never two charts at once, nor any of these with the numbers, which would be seen later: so
-        these need not wait until the page has drawn it.
+        Images and charts are sent one at a time and never together with new statistics, which
+        would be painted later. The page does not confirm these frames.
         """
-        now, sent = time.monotonic(), False
-        if not self._is_watched():
+        now, has_changed = time.monotonic(), False
+        if not self._is_visible():
             return
-        if self._pace.is_due("pictures", now):
-            self._pace.spent("pictures", now)
-            sent = self._update_all(self.pictures)
-        if not sent and self._pace.is_due("chart", now):
-            self._pace.spent("chart", now)
-            sent = self._update_chart()
-        if sent:
+        if self._scheduler.is_secondary_due("images", now):
+            self._scheduler.secondary_sent("images", now)
+            has_changed = self._update_all(self.images)
+        if not has_changed and self._scheduler.is_secondary_due("chart", now):
+            self._scheduler.secondary_sent("chart", now)
+            has_changed = self._update_next_chart()
+        if has_changed:
             self._send()
 
-    def _update_chart(self) -> bool:
-        """The next chart that has something new."""
-        wide = self.tab.pane == "statistics"
-        shown = len(self.slow) + wide * len(self.statistics)
-        return any(next(self._turns[wide]).update() for _ in range(shown))
+    def _update_next_chart(self) -> bool:
+        """Update the next visible chart that has new data. Return False if none has."""
+        if self.tab.pane == "statistics":
+            n_charts, cycle = len(self.charts) + len(self.statistics_charts), self._all_charts_cycle
+        else:
+            n_charts, cycle = len(self.charts), self._chart_cycle
+        return any(next(cycle).update() for _ in range(n_charts))
 
     def _update_all(self, components: Iterable[Component]) -> bool:
-        """Have them all show what is new; whether any had something."""
+        """Update all components. Return whether any has changed."""
         changed = [component.update() for component in components]
         return any(changed)
 
-    def _is_watched(self) -> bool:
-        """Nothing is sent to a hidden tab, nor before the page has come for its first frame."""
+    # Conditions
+
+    def _is_visible(self) -> bool:
+        """Return whether the tab is visible and ready for its first frame."""
         return bool(self.link.visible) and self.link.seen >= 0
 
-    def _is_due(self, now: float) -> bool:
-        """At once when the run has told something new; else now and then, for what time changes."""
-        return self.tab.news() != self._news or now - self._looked_at >= LOOK_SECONDS
+    def _is_update_due(self, now: float) -> bool:
+        """Return whether there is something new, or the last update is REFRESH_SECONDS ago."""
+        is_old = now - self._updated_at >= REFRESH_SECONDS
+        return is_old or self.tab.update_key() != self._update_key
+
+    def _has_new_statistics(self) -> bool:
+        return self.tab.statistics_key() != self._statistics_key
+
+    def _has_new_structure(self) -> bool:
+        return self.tab.structure_key() != self._structure_key
+
+    def _delay(self, now: float) -> float | None:
+        """Return the seconds until a frame may be sent; None while the last one is unconfirmed."""
+        return self._scheduler.delay(
+            now,
+            new_statistics=self._has_new_statistics(),
+            new_structure=self._has_new_structure(),
+        )
+
+    def _store_keys(self, now: float) -> None:
+        """Record what the page is about to show."""
+        self._update_key, self._updated_at = self.tab.update_key(), now
+        self._statistics_key = self.tab.statistics_key()
+        self._structure_key = self.tab.structure_key()
+
+    # Communication
 
     def _send(self) -> None:
-        """Hand over what has changed: in one piece, and after all else, which it may speak of."""
-        state, stamps = self.tab.state, []
+        """Send all changed parts in one frame, after the Bokeh models that they refer to."""
+        state, timestamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
-            stamps = [state.snapshot.time, state.snapshot_time, time.time()]
-        self.link.frame = encode_frame(self._panels, sent=self.sent, stamps=stamps)
+            timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
+        self.link.frame = encode_frame(self._panels, sent=self.frames_sent, stamps=timestamps)
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
-        """The page has painted what it was sent: go on."""
-        if self.link.seen >= self.sent:
-            self._pace.answered(time.monotonic())
+        """Handle the confirmation that the page has painted a frame."""
+        if self.link.seen >= self.frames_sent:
+            self._scheduler.frame_painted(time.monotonic())
         self.on_update()
 
     def _on_view(self, _attribute: str, _old: object, _new: object) -> None:
-        """The page has got another size, or can be seen again: something is to be done."""
-        self._looked_at = float("-inf")
+        """Handle a change of the page's size or visibility."""
+        self._updated_at = float("-inf")
         self.on_update()
 
     def _on_command(self, event: Command) -> None:
-        chosen = self.tab.pictured()
+        """Perform a command, and show its effect immediately."""
+        images_key = self.tab.images_key()
         perform(self.tab, event)
-        parts = list(self.fast)  # and what was asked for, at once
-        parts += self.slow if event.command == "chart" else []
-        parts += self.pictures if self.tab.pictured() != chosen else []
-        if self._update_all(parts):
+        components = list(self.primary)
+        components += self.charts if event.command == "set_chart" else []
+        components += self.images if self.tab.images_key() != images_key else []
+        if self._update_all(components):
             self._send()
 
     def _on_theme(self, _attribute: str, _old: str, new: str) -> None:
+        """Apply another theme to all components at once."""
         palette = PALETTES.get(new)
         if palette is None or palette is self.tab.palette:
             return
@@ -257,7 +298,7 @@ class Page:
             document.theme = make_theme(palette)
         for component in self.components:
             component.restyle(palette)
-        if self._update_all(self.components):  # the charts, too, all at once
+        if self._update_all(self.components):
             self._send()
 
 

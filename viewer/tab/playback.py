@@ -1,4 +1,4 @@
-"""Which moment of the run is shown: now, or one of those recorded since the viewer attached."""
+"""Which recorded batch a tab shows: the newest (live), or one recorded earlier."""
 
 from __future__ import annotations
 
@@ -11,67 +11,77 @@ from ..runs.run_state import RunState
 
 __all__ = ["Playback"]
 
-FRAMES = 200  # in which the whole recording is played
+PLAYBACK_FRAMES = 200  # frames in which the whole recording is played
 FRAME_SECONDS = 0.09
 
 
 class Playback:
-    """The moment one tab looks at.
+    """The position of one tab in the recorded history.
 
     Attributes:
-        moment: the batch that is looked back at; None: live.
-        playing: whether it moves on by itself.
+        shown_step: the past batch shown; None while the tab is live.
+        is_playing: whether the position advances by itself.
     """
 
     def __init__(self) -> None:
-        self.moment: float | None = None
-        self.playing = False
-        self._advanced = 0.0
+        self.shown_step: float | None = None
+        self.is_playing = False
+        self._advanced_at = 0.0
 
-    def clock(self, state: RunState | None) -> tuple[float, ...]:
-        """Changes whenever other numbers are to be shown than before."""
+    @property
+    def is_live(self) -> bool:
+        """Whether the newest batch is shown."""
+        return self.shown_step is None
+
+    def key(self, state: RunState | None) -> tuple[float, ...]:
+        """Return a key that changes whenever other statistics are to be shown."""
         if state is None:
             return ()
-        return (state.values_revision,) if self.moment is None else (-1, self.moment)
+        return (state.values_revision,) if self.shown_step is None else (-1, self.shown_step)
 
     def row(self, state: RunState) -> int:
-        """The row of the recorded history that is shown."""
+        """Return the row of the recorded history that is shown."""
         last = max(0, state.histories.filters.length - 1)
-        if self.moment is None:
+        if self.shown_step is None:
             return last
-        return min(last, int(np.searchsorted(state.histories.filters.steps, self.moment)))
+        return min(last, int(np.searchsorted(state.histories.filters.steps, self.shown_step)))
 
     def values(self, state: RunState | None) -> dict[str, np.ndarray]:
-        """The statistics of every filter at this moment; NaN: it did not exist yet."""
+        """Return the statistics of every filter at the shown batch.
+
+        Each array has the shape (filters,). NaN marks filters that did not exist yet.
+        """
         if state is None:
             return {}
-        if self.moment is None or not state.histories.filters.length:
+        if self.shown_step is None or not state.histories.filters.length:
             return state.latest
         row = state.histories.filters.rows[self.row(state)]
         return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
 
     def go_to(self, state: RunState, row: int) -> None:
-        """Show a row of the history; the last one, and any that is not there, is live."""
+        """Show a row of the history. The last row, and any row out of range, mean live."""
         if 0 <= row < state.histories.filters.length - 1:
-            self.moment = float(state.histories.filters.steps[row])
+            self.shown_step = float(state.histories.filters.steps[row])
         else:
             self.go_live()
 
     def go_live(self) -> None:
-        """Follow the training again."""
-        self.moment, self.playing = None, False
+        """Return to the newest batch."""
+        self.shown_step, self.is_playing = None, False
 
     def toggle(self, state: RunState) -> None:
-        """Play on from here, from the beginning if this is the end; or halt."""
-        self.playing = not self.playing
-        if self.playing and self.moment is None:
+        """Start or stop playing. Playing from the live position starts at the first row."""
+        self.is_playing = not self.is_playing
+        if self.is_playing and self.shown_step is None:
             self.go_to(state, 0)
 
     def advance(self, state: RunState) -> bool:
-        """Move on if it is time to; True if another moment is shown now."""
+        """Advance by one frame if one is due. Return True if the position changed."""
         now = time.monotonic()
-        if not self.playing or now - self._advanced < FRAME_SECONDS:
+        if not self.is_playing or now - self._advanced_at < FRAME_SECONDS:
             return False
-        self._advanced = now
-        self.go_to(state, self.row(state) + max(1, round(state.histories.filters.length / FRAMES)))
+        self._advanced_at = now
+        self.go_to(
+            state, self.row(state) + max(1, round(state.histories.filters.length / PLAYBACK_FRAMES))
+        )
         return True

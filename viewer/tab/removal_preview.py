@@ -1,4 +1,4 @@
-"""What would go together with a filter, asked of the training before anything is clicked."""
+"""Previews of removals: which coupled filters a removal would also remove."""
 
 from __future__ import annotations
 
@@ -15,40 +15,43 @@ __all__ = ["RemovalPreview"]
 
 log = logging.getLogger(__name__)
 
-MAX_ASKED = 256
+MAX_PREVIEWS = 256
 
 
 class RemovalPreview:
-    """The answers, one per structure version and filter. Each is the plan of a dry run."""
+    """Dry runs of removing single filters, one per structure version and filter."""
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[int, str, int], str] = {}
+        self._plan_ids: dict[tuple[int, str, int], str] = {}
 
     def clear(self) -> None:
-        """Forget all answers: another run."""
-        self._asked.clear()
+        """Discard all previews, for example when another run is shown."""
+        self._plan_ids.clear()
 
-    def ask(
+    def request(
         self, follower: RunFollower, structure: Structure, layer_name: str, filter_id: int
     ) -> None:
-        """Send the dry run of a removal, unless that was done already."""
+        """Request the dry run of a removal, unless it was requested before."""
         key = (structure.version, layer_name, filter_id)
-        layer = next((one for one in structure.layers if one.name == layer_name), None)
-        if key in self._asked or layer is None or filter_id not in layer.filter_ids:
+        layer = next((layer for layer in structure.layers if layer.name == layer_name), None)
+        if key in self._plan_ids or layer is None or filter_id not in layer.filter_ids:
             return
-        if len(self._asked) >= MAX_ASKED:
-            self._asked.clear()
+        if len(self._plan_ids) >= MAX_PREVIEWS:
+            self._plan_ids.clear()
         edit = RemoveFilters(layer_name, [layer.filter_ids.index(filter_id)])
         try:
-            self._asked[key] = follower.preview(edit, structure.version)
+            self._plan_ids[key] = follower.preview(edit, structure.version)
         except ProtocolError as error:
-            log.warning("Cannot ask what goes together: %s", error)
+            log.warning("Cannot request a removal preview: %s", error)
 
-    def answer(
+    def result(
         self, state: RunState, structure: Structure, layer_name: str, filter_id: int
     ) -> tuple[PlanSummary | None, str]:
-        """The plan of the removal, or why it is refused; neither before the training answered."""
-        plan_id = self._asked.get((structure.version, layer_name, filter_id), "")
+        """Return the plan of the removal and the reason of a refusal.
+
+        At most one of them is set. Neither is set before the reply has arrived.
+        """
+        plan_id = self._plan_ids.get((structure.version, layer_name, filter_id), "")
         plan = state.requests.plans.get(plan_id)
         if isinstance(plan, Planned):
             return plan.plan, ""

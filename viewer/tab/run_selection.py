@@ -1,4 +1,4 @@
-"""Which run one tab shows."""
+"""Which run a tab shows."""
 
 from __future__ import annotations
 
@@ -13,51 +13,55 @@ __all__ = ["RunSelection"]
 
 
 class RunSelection:
-    """The run of one tab: the one its address names, else the newest when the page was opened.
+    """The run of one tab: the run named in its address, or else the newest run.
 
-    It stays until a person chooses another, also when it has ended: what it showed last is there
-    to be read.
+    The tab stays on its run after the run has ended, until another run is selected: the last
+    recorded state remains readable.
 
     Args:
-        follower: to begin with.
-        runs: where others are found; None: nowhere.
-        wanted: the run that is named in the page's address; "" if none is.
+        follower: the run to start with; it may be a follower without a run.
+        registry: provides the other runs; None if there are no others.
+        requested_run: id of the run named in the page's address; "" if there is none.
     """
 
     def __init__(
-        self, follower: RunFollower, runs: RunRegistry | None = None, wanted: str = ""
+        self,
+        follower: RunFollower,
+        registry: RunRegistry | None = None,
+        requested_run: str = "",
     ) -> None:
         self.follower = follower
-        self.runs = runs
-        self.wanted = wanted
+        self.registry = registry
+        self.requested_run = requested_run
 
     def update(self) -> None:
-        """Attach as soon as there is a run, and keep it from being let go."""
-        if self.runs is not None and not self.follower.run_id:
-            self.follower = self.runs.find(self.wanted) or self.runs.find() or self.follower
+        """Select a run as soon as there is one, and mark the selected run as shown."""
+        if self.registry is not None and not self.follower.run_id:
+            found = self.registry.find(self.requested_run) or self.registry.find()
+            self.follower = found or self.follower
         self.follower.last_shown = time.monotonic()
 
-    def follow(self, run: str) -> None:
-        """Show this run from now on."""
-        found = self.runs.find(run) if self.runs is not None else None
+    def select(self, run: str) -> None:
+        """Show the run with this id. Unknown ids are ignored."""
+        found = self.registry.find(run) if self.registry is not None else None
         if found is not None:
             self.follower = found
 
     @property
     def problem(self) -> str:
-        """Why there is nothing to show, in a sentence."""
-        return self.follower.problem or ("" if self.runs is None else self.runs.problem)
+        """Why there is nothing to show, as a sentence; "" if there is no problem."""
+        return self.follower.problem or ("" if self.registry is None else self.registry.problem)
 
-    def known(self) -> list[Connection]:
-        """The runs that can be shown, newest first: those that go on, and this one."""
-        live = [] if self.runs is None else list(self.runs.live)
-        mine = self.follower.connection
-        if mine is not None and all(one.run != mine.run for one in live):
-            live.append(mine)
-        return live
+    def available_runs(self) -> list[Connection]:
+        """Return the runs that can be shown: the live runs, newest first, and the selected one."""
+        runs = [] if self.registry is None else list(self.registry.live)
+        selected = self.follower.connection
+        if selected is not None and all(one.run != selected.run for one in runs):
+            runs.append(selected)
+        return runs
 
     def next_run(self) -> Connection | None:
-        """The newest other run, if this one has ended."""
-        if self.runs is None or not self.follower.run_id or not self.follower.health().ended:
+        """Return the newest other run once the selected run has ended, or else None."""
+        if self.registry is None or not self.follower.run_id or not self.follower.health().ended:
             return None
-        return next((one for one in self.runs.live if one.run != self.follower.run_id), None)
+        return next((one for one in self.registry.live if one.run != self.follower.run_id), None)

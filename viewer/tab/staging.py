@@ -1,6 +1,7 @@
-"""Changes that a person has asked for in a tab but not yet sent. Pure data.
+"""Changes that are staged in a tab and not sent yet. Pure data.
 
-Filters are kept by their ids, so what is staged stays right when the network changes meanwhile.
+Filters are identified by their ids, so a staged change stays correct when other edits shift
+indices.
 """
 
 from __future__ import annotations
@@ -21,175 +22,192 @@ from revacnn_lightning.protocol.requests import (
 
 __all__ = ["StagedChange", "Staging"]
 
-# Within one Apply, removals go before additions: what is added must not be among what is removed.
-ORDER = ["set", "reinitialize", "freeze", "unfreeze", "merge", "remove", "split", "add"]
+# Removals are sent before additions: added filters must not be among the removed indices.
+SEND_ORDER = ["set", "reinitialize", "freeze", "unfreeze", "merge", "remove", "split", "add"]
 VERBS = {
     "add": "Add",
     "freeze": "Freeze",
     "merge": "Merge",
-    "reinitialize": "Re-initialise",
+    "reinitialize": "Reinitialize",
     "remove": "Remove",
     "set": "Set",
     "split": "Split",
     "unfreeze": "Unfreeze",
 }
-NAMED_FILTERS = 6  # so many are named one by one in a title
+MAX_LISTED_FILTERS = 6  # a title lists up to this many filters, and counts more
 
 
 class StagedChange(Struct):
-    """One request to be: all removals, or all additions, of one layer, or one split filter, ..."""
+    """One future request, for example all removals or all additions of one layer.
+
+    Attributes:
+        layer: name of the layer.
+        kind: one of VERBS.
+        ids: ids of the affected filters.
+        count: number of filters to add.
+        neighbor_ids: ids of the filters whose weighted mean a filter is set to.
+        weights: one per neighbor.
+        plan_id: id of the dry run that was requested; "" if none was.
+        plan: the reply to the dry run; None before it arrives.
+    """
 
     layer: str
-    kind: str  # one of VERBS
-    ids: list[int] = field(default_factory=list)  # filters that it is about
-    count: int = 0  # filters to be added
-    neighbours: list[int] = field(default_factory=list)  # ids that a filter is set to the mean of
-    weights: list[float] = field(default_factory=list)  # of the neighbours
-    plan_id: str = ""  # of the dry run that was asked for it
+    kind: str
+    ids: list[int] = field(default_factory=list)
+    count: int = 0
+    neighbor_ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    plan_id: str = ""
     plan: Planned | Refused | None = None
 
     @property
     def key(self) -> str:
-        """Names the row: one per layer and kind, and one per filter split or set."""
-        one = f"/{self.ids[0]}" if self.kind in ("split", "set") else ""
-        return f"{self.kind}/{self.layer}{one}"
+        """Identifies the change: one per layer and kind, and one per split or set filter."""
+        suffix = f"/{self.ids[0]}" if self.kind in ("split", "set") else ""
+        return f"{self.kind}/{self.layer}{suffix}"
 
     @property
     def verb(self) -> str:
         return VERBS[self.kind]
 
     def title(self, structure: Structure) -> str:
-        """What it is about: ``conv2 · filters 3, 36``."""
+        """Return what is changed, for example ``conv2 · filters 3, 36``."""
         if self.kind == "add":
             return f"{self.count} filter{'s' if self.count > 1 else ''} to {self.layer}"
-        indices = sorted(_indices(structure, self))
-        if len(indices) > NAMED_FILTERS:
+        indices = sorted(_indices(structure, self.layer, self.ids))
+        if len(indices) > MAX_LISTED_FILTERS:
             return f"{self.layer} · {len(indices)} filters"
         plural = "s" if len(indices) != 1 else ""
         title = f"{self.layer} · filter{plural} {', '.join(map(str, indices))}"
         if self.kind == "set":
-            near = ", ".join(map(str, _places(structure, self.layer, self.neighbours)))
-            title += f" to the mean of {near}"
+            neighbors = _indices(structure, self.layer, self.neighbor_ids)
+            title += f" to the mean of {', '.join(map(str, neighbors))}"
         return title
 
-    def edit(self, structure: Structure) -> Edit | None:
-        """The request in terms of this structure; None if it has become void."""
+    def to_edit(self, structure: Structure) -> Edit | None:
+        """Return the request for this structure; None if nothing is left to change."""
         if _layer(structure, self.layer) is None:
             return None
         if self.kind == "add":
             return AddFilters(self.layer, self.count)
-        indices = sorted(_indices(structure, self))
+        indices = sorted(_indices(structure, self.layer, self.ids))
         if not indices:
             return None
         if self.kind == "split":
             return AddFilters(self.layer, 1, split_from=indices[0])
         if self.kind == "set":
-            return self._set(structure, indices[0])
+            return self._to_set_filter(structure, indices[0])
         if self.kind == "merge":
             return MergeFilters(self.layer, indices) if len(indices) > 1 else None
         edits = {"freeze": Freeze, "unfreeze": Unfreeze, "reinitialize": Reinitialize}
         return edits.get(self.kind, RemoveFilters)(self.layer, indices)
 
-    def _set(self, structure: Structure, index: int) -> SetFilter | None:
-        layer = _layer(structure, self.layer)
-        there = set() if layer is None else set(layer.filter_ids)
-        pairs = [p for p in zip(self.neighbours, self.weights, strict=True) if p[0] in there]
-        if not pairs:
+    def _to_set_filter(self, structure: Structure, index: int) -> SetFilter | None:
+        present = _ids(structure, self.layer)
+        neighbors = [
+            (id_, weight)
+            for id_, weight in zip(self.neighbor_ids, self.weights, strict=True)
+            if id_ in present
+        ]
+        if not neighbors:
             return None
-        near = _places(structure, self.layer, [id_ for id_, _ in pairs])
-        return SetFilter(self.layer, index, near, [weight for _, weight in pairs])
+        indices = _indices(structure, self.layer, [id_ for id_, _ in neighbors])
+        return SetFilter(self.layer, index, indices, [weight for _, weight in neighbors])
 
 
 class Staging:
-    """All that is staged in a tab, one row per request that Apply would send."""
+    """Everything staged in a tab, one change per request that Apply sends."""
 
     def __init__(self) -> None:
-        self.rows: list[StagedChange] = []
+        self.changes: list[StagedChange] = []
 
     def toggle_removal(self, layer: str, filter_id: int) -> None:
-        """Stage the removal of a filter, or take that back."""
-        row = self._row(layer, "remove")
-        if filter_id in row.ids:
-            row.ids.remove(filter_id)
+        """Stage the removal of a filter, or discard it if it is staged."""
+        change = self._find_or_add(layer, "remove")
+        if filter_id in change.ids:
+            change.ids.remove(filter_id)
         else:
-            row.ids.append(filter_id)
-        self._changed(row)
+            change.ids.append(filter_id)
+        self._on_edited(change)
 
     def add(self, layer: str) -> None:
-        """Stage one more filter."""
-        row = self._row(layer, "add")
-        row.count += 1
-        self._changed(row)
+        """Stage one more new filter."""
+        change = self._find_or_add(layer, "add")
+        change.count += 1
+        self._on_edited(change)
 
     def split(self, layer: str, filter_id: int) -> None:
-        """Stage a split of a filter."""
-        row = StagedChange(layer, "split", ids=[filter_id])
-        if all(row.key != other.key for other in self.rows):
-            self.rows.append(row)
+        """Stage the split of a filter."""
+        change = StagedChange(layer, "split", ids=[filter_id])
+        if all(change.key != other.key for other in self.changes):
+            self.changes.append(change)
 
-    def put(self, row: StagedChange) -> None:
-        """Stage a row in place of one of the same key."""
-        self.rows = [other for other in self.rows if other.key != row.key]
-        self.rows.append(row)
+    def replace(self, change: StagedChange) -> None:
+        """Stage a change in place of the one with the same key."""
+        self.changes = [other for other in self.changes if other.key != change.key]
+        self.changes.append(change)
 
     def toggle(self, kind: str, layer: str, ids: list[int]) -> None:
-        """Stage this for these filters and no others, or take that back if it is so staged."""
-        row = StagedChange(layer, kind, ids=list(ids))
-        known = next((other for other in self.rows if other.key == row.key), None)
-        if known is not None and set(known.ids) == set(ids):
-            self.rows.remove(known)
+        """Stage a change of exactly these filters, or discard it if exactly it is staged."""
+        change = StagedChange(layer, kind, ids=list(ids))
+        staged = next((other for other in self.changes if other.key == change.key), None)
+        if staged is not None and set(staged.ids) == set(ids):
+            self.changes.remove(staged)
         else:
-            self.put(row)
+            self.replace(change)
 
-    def unstage(self, key: str = "") -> None:
-        """Forget one row, or all."""
-        self.rows = [row for row in self.rows if key and row.key != key]
+    def discard(self, key: str = "") -> None:
+        """Discard the change with this key, or all changes."""
+        self.changes = [change for change in self.changes if key and change.key != key]
 
     def removed_ids(self, layer: str) -> list[int]:
-        """Ids of a layer's filters whose removal is staged."""
+        """Return the ids of the layer's filters whose removal is staged."""
         return [
-            i for row in self.rows if (row.layer, row.kind) == (layer, "remove") for i in row.ids
+            id_
+            for change in self.changes
+            if (change.layer, change.kind) == (layer, "remove")
+            for id_ in change.ids
         ]
 
-    def follow(self, structure: Structure) -> None:
-        """The network has changed: drop what is gone, and every plan made for the old one."""
-        for row in self.rows:
-            layer = _layer(structure, row.layer)
-            there = set() if layer is None else set(layer.filter_ids)
-            row.ids = [i for i in row.ids if i in there]
-            row.plan, row.plan_id = None, ""
-        self.rows = [row for row in self.rows if row.edit(structure) is not None]
+    def update_structure(self, structure: Structure) -> None:
+        """Drop removed filters, void changes, and plans made for an earlier structure."""
+        for change in self.changes:
+            present = _ids(structure, change.layer)
+            change.ids = [id_ for id_ in change.ids if id_ in present]
+            change.plan, change.plan_id = None, ""
+        self.changes = [one for one in self.changes if one.to_edit(structure) is not None]
 
-    def in_order(self) -> list[StagedChange]:
-        """The rows in the order in which Apply sends them."""
-        return sorted(self.rows, key=lambda row: ORDER.index(row.kind))
+    def in_send_order(self) -> list[StagedChange]:
+        """Return the changes in the order in which Apply sends them."""
+        return sorted(self.changes, key=lambda change: SEND_ORDER.index(change.kind))
 
-    def _row(self, layer: str, kind: str) -> StagedChange:
-        for row in self.rows:
-            if (row.layer, row.kind) == (layer, kind):
-                return row
-        row = StagedChange(layer, kind)
-        self.rows.append(row)
-        return row
+    def _find_or_add(self, layer: str, kind: str) -> StagedChange:
+        for change in self.changes:
+            if (change.layer, change.kind) == (layer, kind):
+                return change
+        change = StagedChange(layer, kind)
+        self.changes.append(change)
+        return change
 
-    def _changed(self, row: StagedChange) -> None:
-        row.plan, row.plan_id = None, ""
-        if not row.ids and not row.count:
-            self.rows.remove(row)
+    def _on_edited(self, change: StagedChange) -> None:
+        """Invalidate the plan of an edited change, and drop the change if it is empty."""
+        change.plan, change.plan_id = None, ""
+        if not change.ids and not change.count:
+            self.changes.remove(change)
 
 
 def _layer(structure: Structure, name: str) -> Layer | None:
     return next((layer for layer in structure.layers if layer.name == name), None)
 
 
-def _indices(structure: Structure, row: StagedChange) -> list[int]:
-    return _places(structure, row.layer, row.ids)
-
-
-def _places(structure: Structure, layer_name: str, ids: list[int]) -> list[int]:
-    """Indices of those of these filters that are there."""
+def _ids(structure: Structure, layer_name: str) -> set[int]:
+    """Return the filter ids of a layer; an empty set if the layer does not exist."""
     layer = _layer(structure, layer_name)
-    if layer is None:
-        return []
-    at = {id_: i for i, id_ in enumerate(layer.filter_ids)}
-    return [at[id_] for id_ in ids if id_ in at]
+    return set() if layer is None else set(layer.filter_ids)
+
+
+def _indices(structure: Structure, layer_name: str, ids: list[int]) -> list[int]:
+    """Return the indices of those filters that exist."""
+    layer = _layer(structure, layer_name)
+    index_of = {} if layer is None else {id_: i for i, id_ in enumerate(layer.filter_ids)}
+    return [index_of[id_] for id_ in ids if id_ in index_of]

@@ -1,4 +1,4 @@
-"""What one browser tab has chosen, and what it shows of the run."""
+"""What one browser tab has selected, and what it shows of its run."""
 
 from __future__ import annotations
 
@@ -22,18 +22,28 @@ from .staging import Staging
 
 __all__ = ["Selection", "TabState"]
 
-RECENT_ROWS = 8  # of the history, over which "least active" is judged
+RECENT_ROWS = 8  # rows of the history that determine the least active filter
 
 
 class Selection(Struct, frozen=True):
-    """The selected filter, by names that survive edits."""
+    """A filter, identified by a name and an id that survive edits."""
 
     layer: str
     filter_id: int
 
 
 class TabState:
-    """State of one tab. ``touched`` is counted up with every change a component may show."""
+    """State of one tab.
+
+    Attributes:
+        selection: the primary selected filter.
+        other_selected_ids: ids of further selected filters in the same layer.
+        hovered: the filter under the pointer.
+        expanded_layers: names of the layers whose filters are all shown.
+        method: the projection method of the layer views.
+        pane: the open pane of the layer panel.
+        revision: counted up with every change that a component may show.
+    """
 
     def __init__(
         self,
@@ -41,34 +51,34 @@ class TabState:
         link: PageLink,
         palette: Palette = DARK,
         *,
-        runs: RunRegistry | None = None,
-        wanted: str = "",
+        registry: RunRegistry | None = None,
+        requested_run: str = "",
     ) -> None:
-        self.choice = RunSelection(follower, runs, wanted)
+        self.run_selection = RunSelection(follower, registry, requested_run)
         self.link = link
         self.palette = palette
         self.selection: Selection | None = None
+        self.other_selected_ids: list[int] = []
+        self.hovered: Selection | None = None
         self.staging = Staging()
-        self.applying = EditQueue(self.choice, self.staging)
-        self.opened: set[str] = set()
+        self.edit_queue = EditQueue(self.run_selection, self.staging)
+        self.expanded_layers: set[str] = set()
         self.sort_by = "gradient"
         self.playback = Playback()
-        self.charts = ChartSettings()
+        self.chart_settings = ChartSettings()
         self.method: Method = "tsne"
         self.pane = "layer"
-        self.also: list[int] = []  # ids of the other selected filters of the selection's layer
-        self.peeked: Selection | None = None  # what the pointer rests on
-        self.touched = 0
-        self._company = RemovalPreview()
-        self._seen: tuple[RunState | None, int] = (None, 0)
-        self._known: Structure | None = None  # as it was then
+        self.revision = 0
+        self._removal_preview = RemovalPreview()
+        self._known_key: tuple[object, ...] = (None, 0)
+        self._known_structure: Structure | None = None  # the structure before the last edit
 
     # The run
 
     @property
     def follower(self) -> RunFollower:
-        """Of the run that is shown; one without a run before there is any."""
-        return self.choice.follower
+        """The follower of the shown run; it has no state while there is no run."""
+        return self.run_selection.follower
 
     @property
     def state(self) -> RunState | None:
@@ -78,8 +88,10 @@ class TabState:
     def structure(self) -> Structure | None:
         return None if self.state is None else self.state.structure
 
-    def selected(self) -> tuple[int, int] | None:
-        """Layer and index of the selected filter in the network as it is now."""
+    # The selection
+
+    def selected_position(self) -> tuple[int, int] | None:
+        """Return the layer and filter index of the selection in the current network."""
         structure = self.structure
         if self.selection is None or structure is None:
             return None
@@ -88,148 +100,83 @@ class TabState:
                 return i, layer.filter_ids.index(self.selection.filter_id)
         return None
 
-    def picked(self) -> list[int]:
-        """Ids of all selected filters, the one that is described first."""
-        here, structure = self.selected(), self.structure
-        if here is None or structure is None or self.selection is None:
+    def selected_ids(self) -> list[int]:
+        """Return the ids of all selected filters, the primary one first."""
+        position, structure = self.selected_position(), self.structure
+        if position is None or structure is None or self.selection is None:
             return []
-        there = set(structure.layers[here[0]].filter_ids)
-        others = [i for i in self.also if i in there and i != self.selection.filter_id]
-        return [self.selection.filter_id, *others]
-
-    # The moment that is shown
-
-    def clock(self) -> tuple[float, ...]:
-        """Changes whenever other numbers are to be shown than before."""
-        return self.playback.clock(self.state)
-
-    def network(self) -> tuple[object, ...]:
-        """Changes with the run that is shown, and with every edit of its network."""
-        return (self.state, 0 if self.state is None else self.state.structure_revision)
-
-    def pictured(self) -> tuple[object, ...]:
-        """Changes with what is chosen to be seen in pictures."""
-        return (self.follower, self.selection, self.pane, self.method)
-
-    def news(self) -> tuple[object, ...]:
-        """Changes with everything that a message of the training may have changed."""
-        state, mine = self.state, (self.touched, self.applying.touched)
-        if state is None:
-            return mine
-        return (
-            state,
-            state.values_revision,
-            state.structure_revision,
-            state.activity_revision,
-            *mine,
-        )
-
-    def values(self) -> dict[str, np.ndarray]:
-        """The statistics of every filter at the moment shown; NaN: it did not exist yet."""
-        return self.playback.values(self.state)
-
-    def layer_values(self, statistic: str, layer: int) -> np.ndarray:
-        """One layer's part of `values`; empty if there is none."""
-        values, state = self.values().get(statistic), self.state
-        if values is None or state is None:
-            return np.zeros(0, np.float32)
-        return values[state.offsets[layer] : state.offsets[layer + 1]]
-
-    # What goes together
-
-    def company(self) -> tuple[PlanSummary | None, str]:
-        """What the removal of a filter would take with it, or why it is refused.
-
-        The filter is the one the pointer rests on, else the selected one.
-        """
-        filter_ = self.peeked or self.selection
-        if self.state is None or self.structure is None or filter_ is None:
-            return None, ""
-        return self._company.answer(self.state, self.structure, filter_.layer, filter_.filter_id)
-
-    def _ask_company(self, structure: Structure) -> None:
-        filter_ = self.peeked or self.selection
-        if filter_ is None:
-            return
-        at = [layer for layer in structure.layers if layer.name == filter_.layer]
-        if at and not self.refused(at[0]):
-            self._company.ask(self.follower, structure, filter_.layer, filter_.filter_id)
-
-    # Following the run
-
-    def update(self) -> None:
-        """Follow the run: a new one, edits, replies. Called before the components are."""
-        self.choice.update()
-        state, structure = self.state, self.structure
-        shape = 0 if state is None else state.structure_revision
-        if (state, shape) != self._seen:
-            self._follow(state is not self._seen[0], structure)
-            self._seen = (state, shape)
-        if state is None or structure is None:
-            return
-        if self.playback.advance(state):
-            self.touched += 1
-        self._ask_company(structure)
-        self.applying.update(state, structure)
-
-    def _follow(self, another_run: bool, structure: Structure | None) -> None:
-        self.touched += 1
-        if another_run:
-            self.applying.forget()
-            self.selection = None
-            self.opened.clear()
-            self.playback.go_live()
-            self._company.clear()
-        self.peeked = None
-        if structure is None or not structure.layers:
-            return
-        self.staging.follow(structure)
-        if self.selected() is None:  # gone with an edit
-            self.selection = _next_to(self.selection, self._known, structure)
-        self._known = structure
-
-    # The network as it is now
+        primary, present = self.selection.filter_id, set(structure.layers[position[0]].filter_ids)
+        others = [i for i in self.other_selected_ids if i in present and i != primary]
+        return [primary, *others]
 
     def select(self, layer: int, index: int) -> None:
-        """Select a filter of the network as it is now."""
+        """Select a filter of the current network. Out-of-range indices are clamped."""
         structure = self.structure
         if structure is None:
             return
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
         index = max(0, min(int(index), len(chosen.filter_ids) - 1))
         self.selection = Selection(chosen.name, chosen.filter_ids[index])
-        self.also = []
-        self.touched += 1
+        self.other_selected_ids = []
+        self.revision += 1
 
     def layer(self, index: int | None) -> Layer | None:
-        """The layer of this index, without one that of the selection."""
-        structure, here = self.structure, self.selected()
-        if index is None and here is not None:
-            index = here[0]
+        """Return the layer with this index, or the selected layer if ``index`` is None."""
+        structure, position = self.structure, self.selected_position()
+        if index is None and position is not None:
+            index = position[0]
         if structure is None or index is None or not 0 <= index < len(structure.layers):
             return None
         return structure.layers[index]
 
-    def over(self) -> str:
-        """Why nothing at all can be asked of the run any more; "" while it goes on."""
-        health = self.follower.health()
-        return f"The run has ended: {health.text}" if health.ended else ""
+    # Keys: components and the page compare them to what they showed last
 
-    def refused(self, layer: Layer) -> str:
-        """Why this layer's width cannot be changed now; "" if it can."""
-        return self.over() or layer.edit_refusal
+    def statistics_key(self) -> tuple[float, ...]:
+        """Return a key that changes whenever other statistics are to be shown."""
+        return self.playback.key(self.state)
 
-    def may_change(self, layer: int) -> bool:
-        return self.structure is not None and not self.refused(self.structure.layers[layer])
+    def structure_key(self) -> tuple[object, ...]:
+        """Return a key that changes with the shown run and with every edit of its network."""
+        return (self.state, 0 if self.state is None else self.state.structure_revision)
 
-    def least_active(self, state: RunState, at: int, layer: Layer) -> int | None:
-        """Index of the least active filter of a layer that is not staged already."""
-        start, n = state.n_filters + int(state.offsets[at]), len(layer.filter_ids)
+    def images_key(self) -> tuple[object, ...]:
+        """Return a key that changes with the selection of what is shown as images."""
+        return (self.follower, self.selection, self.pane, self.method)
+
+    def update_key(self) -> tuple[object, ...]:
+        """Return a key that changes with everything a message or an action may have changed."""
+        state, own = self.state, (self.revision, self.edit_queue.revision)
+        if state is None:
+            return own
+        return (
+            state,
+            state.values_revision,
+            state.structure_revision,
+            state.activity_revision,
+            *own,
+        )
+
+    # Statistics of the shown batch
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Return the statistics of every filter, each (filters,); NaN if it did not exist yet."""
+        return self.playback.values(self.state)
+
+    def layer_values(self, statistic: str, layer: int) -> np.ndarray:
+        """Return the values of one layer, (filters of the layer,); empty if there are none."""
+        values, state = self.values().get(statistic), self.state
+        if values is None or state is None:
+            return np.zeros(0, np.float32)
+        return values[state.offsets[layer] : state.offsets[layer + 1]]
+
+    def least_active_index(self, state: RunState, layer_index: int, layer: Layer) -> int | None:
+        """Return the index of the least active filter whose removal is not staged yet."""
+        start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.filter_ids)
         recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
-        values = state.layer_values("activation", at)
+        values = state.layer_values("activation", layer_index)
         if len(recent):
-            there = np.isfinite(recent)
-            values = np.where(there, recent, 0).sum(axis=0) / np.maximum(1, there.sum(axis=0))
+            finite = np.isfinite(recent)
+            values = np.where(finite, recent, 0).sum(axis=0) / np.maximum(1, finite.sum(axis=0))
         if len(values) != n:
             return None
         staged = set(self.staging.removed_ids(layer.name))
@@ -238,16 +185,90 @@ class TabState:
                 return int(index)
         return None
 
+    # Coupled filters
 
-def _next_to(gone: Selection | None, known: Structure | None, structure: Structure) -> Selection:
-    """The filter that follows one that is gone, in its layer as it was known; else the last."""
+    def coupling_preview(self) -> tuple[PlanSummary | None, str]:
+        """Return the plan of removing the hovered or selected filter, or why it is refused."""
+        target = self.hovered or self.selection
+        if self.state is None or self.structure is None or target is None:
+            return None, ""
+        return self._removal_preview.result(
+            self.state, self.structure, target.layer, target.filter_id
+        )
+
+    def _request_coupling_preview(self, structure: Structure) -> None:
+        target = self.hovered or self.selection
+        if target is None:
+            return
+        layer = next((one for one in structure.layers if one.name == target.layer), None)
+        if layer is not None and not self.width_refusal(layer):
+            self._removal_preview.request(self.follower, structure, target.layer, target.filter_id)
+
+    # What may be changed
+
+    def ended_reason(self) -> str:
+        """Return why the run no longer accepts requests; "" while it does."""
+        health = self.follower.health()
+        return f"The run has ended: {health.text}" if health.ended else ""
+
+    def width_refusal(self, layer: Layer) -> str:
+        """Return why the layer's width cannot be changed; "" if it can."""
+        return self.ended_reason() or layer.edit_refusal
+
+    def can_change_width(self, layer: int) -> bool:
+        """Return whether filters of the layer with this index can be added and removed."""
+        return self.structure is not None and not self.width_refusal(self.structure.layers[layer])
+
+    # Updates
+
+    def update(self) -> None:
+        """Process a new run, edits and replies. Called before the components are updated."""
+        self.run_selection.update()
+        state, structure = self.state, self.structure
+        key = self.structure_key()
+        if key != self._known_key:
+            self._update_structure(state is not self._known_key[0], structure)
+            self._known_key = key
+        if state is None or structure is None:
+            return
+        if self.playback.advance(state):
+            self.revision += 1
+        self._request_coupling_preview(structure)
+        self.edit_queue.update(state, structure)
+
+    def _update_structure(self, is_other_run: bool, structure: Structure | None) -> None:
+        self.revision += 1
+        if is_other_run:
+            self.edit_queue.reset()
+            self.selection = None
+            self.expanded_layers.clear()
+            self.playback.go_live()
+            self._removal_preview.clear()
+        self.hovered = None
+        if structure is None or not structure.layers:
+            return
+        self.staging.update_structure(structure)
+        if self.selected_position() is None:  # removed by an edit
+            self.selection = _replacement(self.selection, self._known_structure, structure)
+        self._known_structure = structure
+
+
+def _replacement(
+    removed: Selection | None, previous: Structure | None, structure: Structure
+) -> Selection:
+    """Return the filter to select instead of a removed one.
+
+    It is the next remaining filter of the same layer, or the previous one if there is no next.
+    """
     layer = structure.layers[0]
-    if gone is not None:
-        layer = next((one for one in structure.layers if one.name == gone.layer), layer)
-    there = set(layer.filter_ids)
-    before = [one.filter_ids for one in known.layers if one.name == layer.name] if known else []
-    if gone is None or not before or gone.filter_id not in before[0]:
+    if removed is not None:
+        layer = next((one for one in structure.layers if one.name == removed.layer), layer)
+    before = (
+        [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
+    )
+    if removed is None or not before or removed.filter_id not in before[0]:
         return Selection(layer.name, layer.filter_ids[0])
-    at = before[0].index(gone.filter_id)
-    near = [*before[0][at:], *reversed(before[0][:at])]
-    return Selection(layer.name, next((id_ for id_ in near if id_ in there), layer.filter_ids[0]))
+    index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
+    candidates = [*before[0][index:], *reversed(before[0][:index])]
+    found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
+    return Selection(layer.name, found)

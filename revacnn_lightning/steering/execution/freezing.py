@@ -1,9 +1,9 @@
-"""Frozen filters truly stay as they are: no gradient, decay, momentum or statistic moves them.
+"""Keeps frozen filters exactly as they are, whatever gradient, decay, momentum or statistic.
 
-Setting gradients to zero is not enough: weight decay and momentum move a weight without one. So
-each step of an optimizer is bracketed by its own hooks, which put the frozen entries of weights
-and of optimizer state back; and each batch norm puts its frozen running statistics back after
-every forward.
+Setting gradients to zero is not enough: weight decay and momentum change a weight without one.
+Therefore hooks before and after each optimizer step restore the frozen entries of weights and of
+optimizer state, and hooks of each batch norm restore its frozen running statistics after every
+forward.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state as states
+from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import is_side_effect_free
 
@@ -25,51 +25,53 @@ __all__ = ["Freezer", "StatisticsKeeper"]
 
 
 @dataclass
-class TensorSlice:
-    """Some entries of one tensor along one dimension."""
+class FrozenSlice:
+    """The frozen entries of one tensor along one dimension."""
 
     tensor: Tensor
     dim: int
     at: Tensor  # int64, on the tensor's device
 
-    def of(self, tensor: Tensor) -> Tensor:
+    def select(self, tensor: Tensor) -> Tensor:
+        """Return the entries of a tensor of the same shape."""
         return tensor.detach().index_select(self.dim, self.at)
 
-    def put(self, tensor: Tensor, values: Tensor) -> None:
+    def assign(self, tensor: Tensor, values: Tensor) -> None:
+        """Set the entries of a tensor of the same shape."""
         tensor.detach().index_copy_(self.dim, self.at, values)
 
 
 class Freezer:
-    """Keeps the frozen filters of a model as they are, whichever optimizers step.
+    """Keeps the frozen filters of a model as they are, whichever optimizer steps.
 
-    Call ``refresh`` after every change of structure, of what is frozen, or of the optimizers.
+    Call `refresh` after every change of the structure, of the frozen filters or of the optimizers.
     """
 
     def __init__(self, model: nn.Module, filters: FilterIds) -> None:
         self._model = model
         self._filters = filters
         self._handles: list[Any] = []
-        self._parts: list[TensorSlice] = []
-        self._saved: dict[int, list[tuple[TensorSlice, Tensor, dict[str, Tensor]]]] = {}
+        self._slices: list[FrozenSlice] = []
+        self._saved: dict[int, list[tuple[FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
 
     def refresh(self, optimizers: Sequence[Optimizer]) -> None:
-        """Find the frozen entries again and hook what could move them."""
+        """Find the frozen entries and register the hooks that restore them."""
         self.release()
         modules = dict(self._model.named_modules())
         for layer in self._filters.frozen:
             if isinstance(modules.get(layer), nn.modules.conv._ConvNd):
                 self._find(modules, layer)
-        if self._parts:
+        if self._slices:
             for optimizer in optimizers:
                 self._handles.append(optimizer.register_step_pre_hook(self._before_step))
                 self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def release(self) -> None:
-        """Take every hook away."""
+        """Remove every hook."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._parts.clear()
+        self._slices.clear()
         self._saved.clear()
 
     def _find(self, modules: dict[str, nn.Module], layer: str) -> None:
@@ -79,16 +81,16 @@ class Freezer:
         rows = 1 if conv.transposed else 0
         weight: Any = conv.weight
         at = torch.tensor(indices, device=weight.device)
-        if conv.transposed and conv.groups != 1:  # only ever frozen as a whole
+        if conv.transposed and conv.groups != 1:  # only frozen as a whole
             at = torch.arange(weight.shape[1], device=weight.device)
-        self._parts.append(TensorSlice(weight, rows, at))
+        self._slices.append(FrozenSlice(weight, rows, at))
         at = torch.tensor(indices, device=weight.device)
         if isinstance(conv.bias, Tensor):
-            self._parts.append(TensorSlice(conv.bias, 0, at))
+            self._slices.append(FrozenSlice(conv.bias, 0, at))
         for name in self._filters.norms.get(layer, []):
             norm = modules.get(name)
             if isinstance(norm, _NormBase):
-                self._parts += [TensorSlice(p, 0, at) for p in norm.parameters(recurse=False)]
+                self._slices += [FrozenSlice(p, 0, at) for p in norm.parameters(recurse=False)]
                 if norm.running_mean is not None:
                     self._keep_statistics(norm, at)
 
@@ -99,41 +101,43 @@ class Freezer:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._saved[id(optimizer)] = [
-            (part, part.of(part.tensor).clone(), _state_of(optimizer, part))
-            for part in self._parts
-            if any(True for _ in states.groups_of([optimizer], part.tensor))
+            (frozen, frozen.select(frozen.tensor).clone(), _state_of(optimizer, frozen))
+            for frozen in self._slices
+            if any(True for _ in optimizer_state.groups_of([optimizer], frozen.tensor))
         ]
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
-            for part, values, state in self._saved.pop(id(optimizer), []):
-                part.put(part.tensor, values)
-                _restore_state(optimizer, part, state)
+            for frozen, values, state in self._saved.pop(id(optimizer), []):
+                frozen.assign(frozen.tensor, values)
+                _restore_state(optimizer, frozen, state)
 
 
-def _state_of(optimizer: Optimizer, part: TensorSlice) -> dict[str, Tensor]:
-    state = optimizer.state.get(part.tensor, {})
-    return {k: part.of(v).clone() for k, v in state.items() if _has_shape(v, part)}
+def _state_of(optimizer: Optimizer, frozen: FrozenSlice) -> dict[str, Tensor]:
+    state = optimizer.state.get(frozen.tensor, {})
+    return {k: frozen.select(v).clone() for k, v in state.items() if _has_shape(v, frozen)}
 
 
-def _has_shape(value: Any, part: TensorSlice) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == part.tensor.shape
+def _has_shape(value: Any, frozen: FrozenSlice) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == frozen.tensor.shape
 
 
-def _restore_state(optimizer: Optimizer, part: TensorSlice, saved: dict[str, Tensor]) -> None:
-    """Put the entries of the optimizer's state back; those of a new state where they start."""
-    _, _, group = next(iter(states.groups_of([optimizer], part.tensor)))
-    for key, value in optimizer.state.get(part.tensor, {}).items():
-        if _has_shape(value, part):
-            then = saved.get(key)
-            if then is None:
-                start = states.start_value(optimizer, group, key)
-                then = part.of(part.tensor if start is None else torch.full_like(value, start))
-            part.put(value, then)
+def _restore_state(optimizer: Optimizer, frozen: FrozenSlice, saved: dict[str, Tensor]) -> None:
+    """Restore the entries of the optimizer's state; those of a new state to their start."""
+    _, _, group = next(iter(optimizer_state.groups_of([optimizer], frozen.tensor)))
+    for key, value in optimizer.state.get(frozen.tensor, {}).items():
+        if _has_shape(value, frozen):
+            old = saved.get(key)
+            if old is None:
+                start = optimizer_state.start_value(optimizer, group, key)
+                old = frozen.select(
+                    frozen.tensor if start is None else torch.full_like(value, start)
+                )
+            frozen.assign(value, old)
 
 
 class StatisticsKeeper:
-    """Forward hooks of a batch norm that keep some of its running statistics where they are."""
+    """Forward hooks of a batch norm that keep some entries of its running statistics."""
 
     def __init__(self, at: Tensor) -> None:
         self.at = at
@@ -146,7 +150,7 @@ class StatisticsKeeper:
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
         if module.training and not is_side_effect_free():
             for statistic, kept in zip(_statistics(module), self.kept, strict=True):
-                # Through .data, unseen by autograd: backward asserts that the statistics were
+                # Through .data, invisible to autograd: backward asserts that the statistics have
                 # not changed since the forward, although in training mode it never reads them.
                 statistic.data.index_copy_(0, self.at, kept)
 

@@ -1,9 +1,9 @@
-"""The state of optimizers under an edit: survivors keep theirs exactly, new entries start fresh.
+"""Edits the state of optimizers: survivors keep theirs exactly, new entries start from scratch.
 
 Every dense optimizer of `torch.optim` keeps, per parameter, tensors of the parameter's shape
-(moments), scalars (``step``), or, if factored, tensors of its shape with some sizes 1. The first
-and last are resized like the parameter; scalars are kept. LBFGS keeps flat vectors over all its
-parameters: they are cut, resized and joined again.
+(moments), scalars (``step``), or, if factored, tensors of its shape with some sizes 1. Tensors are
+resized like the parameter; scalars are kept. LBFGS keeps flat vectors over all its parameters:
+these are cut, resized and joined again.
 """
 
 from __future__ import annotations
@@ -19,27 +19,15 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = [
     "add_parameter",
-    "check",
-    "drop_parameter",
     "edit_state",
     "groups_of",
-    "notes_for",
+    "remove_parameter",
     "start_value",
 ]
 
-# What cannot be exact, and why. Keys are class names, so that older torch versions need no class.
-INEXACT = {
-    "Adafactor": "Adafactor couples all entries of a tensor (row and column means), so the "
-    "survivors' next steps differ from an unedited run's",
-    "Muon": "Muon's rate depends on the shape of a matrix, so the survivors' next steps differ "
-    "from an unedited run's",
-    "LBFGS": "LBFGS couples all parameters, so the survivors' next steps agree with an unedited "
-    "run's up to rounding only",
-}
-
 
 def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float | None:
-    """Where this optimizer starts an entry of its state; None: at the weight itself."""
+    """Return the initial value of a state entry; None if that is the weight itself."""
     kind = type(optimizer).__name__
     if kind == "Adagrad" and key == "sum":
         return float(group["initial_accumulator_value"])
@@ -53,58 +41,24 @@ def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float 
 def groups_of(optimizers: Iterable[Optimizer], parameter: Tensor) -> Iterator[
     tuple[int, Optimizer, dict[str, Any]]
 ]:  # fmt: skip
-    """(index of the optimizer, optimizer, group) of each group that holds the parameter."""
+    """Yield (index of the optimizer, optimizer, group) for each group with the parameter."""
     for i, optimizer in enumerate(optimizers):
         for group in optimizer.param_groups:
             if any(each is parameter for each in group["params"]):
                 yield i, optimizer, group
 
 
-def notes_for(optimizers: Sequence[Optimizer], parameters: Iterable[Tensor]) -> list[str]:
-    """What a person should know about these optimizers before the parameters are resized."""
-    touched = list(parameters)
-    names = {type(o).__name__ for o in optimizers for p in touched if _holds(o, p)}
-    return [INEXACT[name] for name in sorted(names) if name in INEXACT]
-
-
-def _holds(optimizer: Optimizer, parameter: Tensor) -> bool:
-    return any(p is parameter for group in optimizer.param_groups for p in group["params"])
-
-
-def check(optimizers: Sequence[Optimizer], names: dict[str, Tensor]) -> str:
-    """Why the state of one of these parameters cannot be resized; "" if all can."""
-    for optimizer in optimizers:
-        if isinstance(optimizer, torch.optim.LBFGS):
-            continue
-        for name, parameter in names.items():
-            for key, value in optimizer.state.get(parameter, {}).items():
-                if not _understood(value, parameter):
-                    kind = type(optimizer).__name__
-                    return f"the state {key!r} that {kind} keeps for {name} cannot be resized"
-    return ""
-
-
-def _understood(value: Any, parameter: Tensor) -> bool:
-    if isinstance(value, Tensor) and value.numel() > 1:
-        return value.ndim == parameter.ndim and all(
-            a in (b, 1) for a, b in zip(value.shape, parameter.shape, strict=True)
-        )
-    return not isinstance(value, (list, tuple, dict)) or not any(
-        isinstance(each, Tensor) for each in value
-    )
-
-
-Change = Callable[[str, Tensor, float | None], Tensor]
+StateChange = Callable[[str, Tensor, float | None], Tensor]  # (key, old, start) -> new
 
 
 def edit_state(
-    tx: Transaction, optimizers: Sequence[Optimizer], parameter: nn.Parameter, change: Change
+    tx: Transaction, optimizers: Sequence[Optimizer], parameter: nn.Parameter, change: StateChange
 ) -> None:
-    """Give every state tensor of a parameter the value ``change(key, old, start)`` returns.
+    """Replace every state tensor of a parameter by ``change(key, old, start)``.
 
-    Call it before the parameter itself is resized. ``key`` names the tensor for good (it holds
-    the optimizer's index); ``start`` is where the optimizer starts an entry, None: at the weight.
-    ``change`` returns its argument for a tensor that it does not want to change.
+    Call this before the parameter itself is resized. ``key`` identifies the tensor across
+    processes (it contains the optimizer's index); ``start`` is what `start_value` returns.
+    ``change`` returns ``old`` itself to leave a tensor as it is.
     """
     for i, optimizer, group in groups_of(optimizers, parameter):
         if isinstance(optimizer, torch.optim.LBFGS):
@@ -127,9 +81,9 @@ def _assign(tx: Transaction, container: Any, key: Any, new: Any) -> None:
 
 
 def _edit_flat(
-    tx: Transaction, optimizer: Any, parameter: Tensor, index: int, change: Change
+    tx: Transaction, optimizer: Any, parameter: Tensor, index: int, change: StateChange
 ) -> None:
-    """LBFGS: every 1-D state tensor is the concatenation of all parameters."""
+    """Edit the state of LBFGS, whose 1-D tensors are the concatenation of all parameters."""
     before = 0
     for each in optimizer._params:
         if each is parameter:
@@ -157,7 +111,7 @@ def _edit_flat(
     tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
 
 
-# -------------------------------------------------------------------- parameters come and go
+# ------------------------------------------------------------ adding and removing parameters
 
 
 def add_parameter(
@@ -168,9 +122,10 @@ def add_parameter(
     position: int,
     flat: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Put a parameter into a group at this position, with the state of one that begins.
+    """Insert a parameter into a group at this position, with initial state.
 
-    ``flat``: what `drop_parameter` returned, for a parameter that comes back.
+    Args:
+        flat: what `remove_parameter` returned, for a parameter that is restored.
     """
     listed = group["params"]
     position = min(position, len(listed))
@@ -178,24 +133,26 @@ def add_parameter(
     _resize_flat(tx, optimizer, at, 0, parameter.numel(), flat or {})
     listed.insert(position, parameter)
 
-    def take_out() -> None:
+    def remove() -> None:
         listed[:] = [each for each in listed if each is not parameter]
         optimizer.state.pop(parameter, None)
 
-    tx.on_rollback(take_out)
-    if type(optimizer).__name__ == "Adagrad":  # the only one that makes its state beforehand
+    tx.on_rollback(remove)
+    if (
+        type(optimizer).__name__ == "Adagrad"
+    ):  # the only optimizer that creates its state in advance
         optimizer.state[parameter] = {
             "step": torch.tensor(0.0),
             "sum": torch.full_like(parameter, group["initial_accumulator_value"]).detach(),
         }
 
 
-def drop_parameter(
+def remove_parameter(
     tx: Transaction, optimizer: Optimizer, group: dict[str, Any], parameter: Tensor
 ) -> dict[str, Tensor]:
-    """Take a parameter out of a group, and its state with it.
+    """Remove a parameter and its state from a group.
 
-    Returns its part of LBFGS's flat vectors, by their names.
+    Returns its part of each flat vector of LBFGS, by the vector's key.
     """
     listed = group["params"]
     position = next(i for i, each in enumerate(listed) if each is parameter)
@@ -204,12 +161,12 @@ def drop_parameter(
     del listed[position]
     state = optimizer.state.pop(parameter, None)
 
-    def put_back() -> None:
+    def restore() -> None:
         listed.insert(position, parameter)
         if state is not None:
             optimizer.state[parameter] = state
 
-    tx.on_rollback(put_back)
+    tx.on_rollback(restore)
     return cut
 
 
@@ -221,9 +178,9 @@ def _resize_flat(
     insert: int,
     filling: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """LBFGS: cut ``remove`` entries of each flat vector at ``at`` and put ``insert`` others in.
+    """Replace ``remove`` entries at ``at`` of each flat vector of LBFGS by ``insert`` others.
 
-    They are zeros where ``filling`` has none for this vector. Returns what was cut, by vector.
+    These are ``filling``'s for this vector, else zeros. Returns the removed entries, by key.
     """
     cut: dict[str, Tensor] = {}
     if not isinstance(optimizer, torch.optim.LBFGS):
@@ -238,7 +195,7 @@ def _resize_flat(
         part = flat.new_zeros(insert) if part is None else part.to(flat)
         return torch.cat([flat[:at], part, flat[at + remove :]])
 
-    # The state hangs on the first parameter; the planner refuses to remove that one.
+    # The state is that of the first parameter, which the planner refuses to remove.
     state = optimizer.state.get(optimizer._params[0], {})
     for key, value in list(state.items()):
         if isinstance(value, list):

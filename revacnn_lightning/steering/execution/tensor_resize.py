@@ -1,4 +1,4 @@
-"""Re-ordering, shortening and lengthening one dimension of one tensor, and back again."""
+"""Resizing one dimension of a tensor, and reverting that."""
 
 from __future__ import annotations
 
@@ -8,83 +8,96 @@ from torch import Tensor
 
 from revacnn_lightning.steering.planning.plan import TensorEdit, order_of
 
-__all__ = ["Resize", "in_layout_of"]
+__all__ = ["Resize", "in_memory_format_of"]
 
-# Up to this many runs, concatenating slices (block copies) beats gathering single indices.
+# Up to this many runs, concatenating slices (block copies) is faster than gathering indices.
 FEW_RUNS = 32
 
 
 class Resize:
-    """A `TensorEdit`, ready to be done to the tensor itself and to all that has its shape."""
+    """A `TensorEdit` prepared for application to a tensor, its gradient and its optimizer state.
+
+    Attributes:
+        dim: the resized dimension.
+        size: its size before.
+        order: (size after,): the old index that each position is copied or derived from.
+        is_new: (size after,): whether a position is a new entry rather than a surviving one.
+    """
 
     def __init__(self, edit: TensorEdit) -> None:
         self.edit = edit
         self.dim, self.size = edit.dim, edit.size
-        order, new = order_of(edit)
-        self.order, self.is_new = order, new
-        self.new = torch.from_numpy(np.flatnonzero(new))
-        kept = order[~new]
-        left = np.ones(self.size, bool)
-        left[kept] = False
-        self.kept = torch.from_numpy(kept)  # old index of each survivor, in its new order
-        self.kept_at = torch.from_numpy(np.flatnonzero(~new))
-        self.left = torch.from_numpy(np.flatnonzero(left))  # old indices that go
+        self.order, self.is_new = order_of(edit)
+        kept = self.order[~self.is_new]
+        removed = np.ones(self.size, bool)
+        removed[kept] = False
+        self._new_positions = torch.from_numpy(np.flatnonzero(self.is_new))
+        self._kept_positions = torch.from_numpy(np.flatnonzero(~self.is_new))
+        self._kept = torch.from_numpy(kept)  # the old index of each survivor, in the new order
+        self._removed = torch.from_numpy(np.flatnonzero(removed))  # old indices without survivor
 
-    def fits(self, tensor: Tensor, shape: torch.Size) -> bool:
-        """Whether a tensor has this shape along the resized dimension, and this or 1 elsewhere."""
+    def matches(self, tensor: Tensor, shape: torch.Size) -> bool:
+        """Return whether a tensor has this shape; sizes of other dimensions may also be 1."""
         return (
             tensor.ndim == len(shape)
             and tensor.shape[self.dim] == self.size
             and all(a in (b, 1) for a, b in zip(tensor.shape, shape, strict=True))
         )
 
-    def take(self, tensor: Tensor) -> Tensor:
-        """The resized tensor; new entries hold what stands at the index they were copied from."""
+    def apply(self, tensor: Tensor) -> Tensor:
+        """Return the resized tensor; new entries are copies of the old index in ``order``."""
         runs = self.edit.runs
         if len(runs) <= FEW_RUNS:
             pieces = [tensor.narrow(self.dim, a, b - a) for a, b in runs]
-            made = torch.cat(pieces, self.dim) if len(pieces) != 1 else pieces[0].clone()
+            resized = torch.cat(pieces, self.dim) if len(pieces) != 1 else pieces[0].clone()
         else:
             index = torch.from_numpy(self.order).to(tensor.device)
-            made = tensor.index_select(self.dim, index)
-        return in_layout_of(tensor, made)
+            resized = tensor.index_select(self.dim, index)
+        return in_memory_format_of(tensor, resized)
 
-    def filled(self, tensor: Tensor, value: float | Tensor) -> Tensor:
-        """The resized tensor with ``value`` (a number, or a tensor to pick from) as new entries."""
-        made = self.take(tensor)
-        if len(self.new):
-            new = self.new.to(made.device)
+    def apply_and_fill(self, tensor: Tensor, value: float | Tensor) -> Tensor:
+        """Return the resized tensor with new entries set to ``value``.
+
+        A tensor ``value`` has the resized shape; its entries at the new positions are used.
+        """
+        resized = self.apply(tensor)
+        if len(self._new_positions):
+            new = self._new_positions.to(resized.device)
             if isinstance(value, Tensor):
-                made.index_copy_(self.dim, new, value.index_select(self.dim, new).to(made.dtype))
+                values = value.index_select(self.dim, new).to(resized.dtype)
+                resized.index_copy_(self.dim, new, values)
             else:
-                made.index_fill_(self.dim, new, value)
-        return made
+                resized.index_fill_(self.dim, new, value)
+        return resized
 
-    def leaving(self, tensor: Tensor) -> Tensor:
-        """The entries of the old tensor that have no survivor."""
-        return tensor.index_select(self.dim, self.left.to(tensor.device))
+    def removed_entries(self, tensor: Tensor) -> Tensor:
+        """Return the entries of the old tensor that do not survive."""
+        return tensor.index_select(self.dim, self._removed.to(tensor.device))
 
-    def back(self, tensor: Tensor, left: Tensor | float) -> Tensor:
-        """The old tensor again: survivors as they are now, and what had left as it was then."""
+    def revert(self, tensor: Tensor, removed: Tensor | float) -> Tensor:
+        """Return a tensor of the old size from a resized one.
+
+        Survivors keep their present values; ``removed`` fills the entries that did not survive.
+        """
         shape = list(tensor.shape)
         shape[self.dim] = self.size
-        made = tensor.new_empty(shape)
+        reverted = tensor.new_empty(shape)
         device = tensor.device
-        survivors = tensor.index_select(self.dim, self.kept_at.to(device))
-        made.index_copy_(self.dim, self.kept.to(device), survivors)
-        if len(self.left):
-            at = self.left.to(device)
-            if isinstance(left, Tensor):
-                made.index_copy_(self.dim, at, left.to(made))
+        survivors = tensor.index_select(self.dim, self._kept_positions.to(device))
+        reverted.index_copy_(self.dim, self._kept.to(device), survivors)
+        if len(self._removed):
+            at = self._removed.to(device)
+            if isinstance(removed, Tensor):
+                reverted.index_copy_(self.dim, at, removed.to(reverted))
             else:
-                made.index_fill_(self.dim, at, left)
-        return in_layout_of(tensor, made)
+                reverted.index_fill_(self.dim, at, removed)
+        return in_memory_format_of(tensor, reverted)
 
-    def shares(self, like: Tensor) -> Tensor:
-        """Factors along the new dimension that share an entry out among it and its copies.
+    def split_factors(self, like: Tensor) -> Tensor:
+        """Return factors along the resized dimension that divide an entry among its copies.
 
-        They add up to one for each entry and are not quite equal: twins with equal outgoing
-        weights get equal gradients and would stay twins.
+        The factors of an entry and its copies sum to one (Net2Wider, Chen et al. 2016) and differ
+        slightly: copies with equal outgoing weights get equal gradients and stay equal.
         """
         factor = np.ones(len(self.order))
         for source in np.unique(self.order[self.is_new]):
@@ -96,8 +109,8 @@ class Resize:
         return torch.from_numpy(factor).to(like).view(shape)
 
 
-def in_layout_of(old: Tensor, new: Tensor) -> Tensor:
-    """The new tensor in the memory format of the old one."""
+def in_memory_format_of(old: Tensor, new: Tensor) -> Tensor:
+    """Return ``new`` in the memory format of ``old``."""
     if (
         new.ndim == 4
         and old.is_contiguous(memory_format=torch.channels_last)

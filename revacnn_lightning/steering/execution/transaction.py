@@ -1,4 +1,4 @@
-"""All or nothing: what was done so far, and how to take it back."""
+"""All or nothing: a list of functions that undo the changes made so far."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ __all__ = ["Transaction"]
 
 
 class Transaction:
-    """Leave the ``with`` block by an exception, and everything noted in it is taken back.
+    """A context that undoes every change made in it if it is left by an exception.
 
-    Whoever changes something calls ``on_rollback`` with the function that changes it back.
+    Code that changes something calls `on_rollback` with a function that undoes the change.
     """
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], object]] = []
 
     def on_rollback(self, undo: Callable[[], object]) -> None:
+        """Register a function that undoes the latest change."""
         self._undo.append(undo)
 
     def rollback(self, keep: int = 0) -> None:
-        """Take back everything but the first ``keep`` changes, newest first."""
+        """Undo all but the first ``keep`` changes, newest first."""
         while len(self._undo) > keep:
             self._undo.pop()()
 
     @property
     def size(self) -> int:
+        """The number of changes so far."""
         return len(self._undo)
 
     def __enter__(self) -> Transaction:
@@ -36,7 +38,7 @@ class Transaction:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         if kind is not None:
             self.rollback()

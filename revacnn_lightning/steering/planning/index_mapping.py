@@ -1,9 +1,9 @@
 """Where the entries of a resized dimension go.
 
-A first guess needs no model: what is removed is left out, and a copy stands right behind its
-source. For the columns of consumers the guess is checked against the resized model: a second
-trace shows which label *arrives* at each position, and the column that belonged to that label is
-put there. Views that permute channels (channel shuffle) make the two differ.
+The first guess needs no model: removed entries are left out, and a copy goes right after its
+source. For the columns of consumers the guess is checked against the resized model: a second trace
+shows which channel *arrives* at each position, and the column that belonged to that channel is put
+there. The two differ where views permute channels (channel shuffle).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.planning.plan import TensorEdit, order_of, runs_of
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["insert", "remove", "settle"]
+__all__ = ["insert_copies", "realign_columns", "remove_indices"]
 
 
-def remove(tensor: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
-    """Leave these indices out."""
+def remove_indices(tensor: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
+    """Return the edit that removes these indices."""
     kept = np.ones(size, bool)
     kept[indices] = False
     return TensorEdit(tensor, dim, size, runs_of(np.flatnonzero(kept)))
 
 
-def insert(
+def insert_copies(
     tensor: str, dim: int, size: int, indices: np.ndarray, pieces: int, count: int
 ) -> TensorEdit:
-    """Put ``count`` new entries behind each piece of ``indices``.
+    """Return the edit that inserts ``count`` new entries after each piece of ``indices``.
 
-    A run of neighbouring indices is one piece (the 49 columns of one filter behind a flatten), or
-    several of length ``len(indices) / pieces`` each (two filters that are neighbours).
+    A run of adjacent indices is one piece (the 49 columns of one filter after a flatten), or
+    several pieces of length ``len(indices) / pieces`` (two filters that are adjacent).
     """
     length = max(1, len(indices) // pieces)
     order: list[np.ndarray] = []
@@ -51,79 +51,81 @@ def insert(
     return TensorEdit(tensor, dim, size, runs_of(np.concatenate(order)), positions)
 
 
-def settle(
+def realign_columns(
     before: ChannelGroups, after: ChannelGroups, edits: Sequence[TensorEdit], strict: bool = False
 ) -> list[TensorEdit]:
-    """The edits with every consumer's entries where their labels arrive in the resized model.
+    """Return the edits with the columns of every consumer where their channels arrive.
 
-    ``after`` is the trace of the model resized by ``edits``. A consumer at which nothing arrives
-    keeps the guess; so does one at which something without a label arrives (a layer that was left
-    with a single filter has none), unless ``strict``, when no comparison of outputs will follow.
+    ``after`` is the trace of the model resized by ``edits``. The guess is kept for a consumer at
+    which no channel arrives, and for one at which something without labels arrives (a layer
+    reduced to a single filter has none) unless ``strict``, which is for edits whose output is not
+    compared afterwards.
 
     Raises:
-        EditFailed: a label arrives somewhere it never arrived before.
+        EditFailedError: a channel arrives at a consumer that did not read it before.
     """
-    source, fresh = _origins(before, after, edits)
-    settled = []
+    source, is_new = _origins(before, after, edits)
+    realigned = []
     for edit in edits:
-        arrived = before.arriving(edit.tensor, edit.dim)
-        arriving = after.arriving(edit.tensor, edit.dim)
-        if arrived is None or arriving is None:
-            settled.append(edit)
+        old_arrivals = before.arriving_channels(edit.tensor, edit.dim)
+        arrivals = after.arriving_channels(edit.tensor, edit.dim)
+        if (
+            old_arrivals is None
+            or arrivals is None
+            or (not strict and (source[arrivals] < 0).any())
+        ):
+            realigned.append(edit)
             continue
-        new = fresh[arriving]
-        if not strict and (source[arriving] < 0).any():
-            settled.append(edit)
-            continue
-        order = _match(arrived, source[arriving], new, edit.tensor)
-        settled.append(TensorEdit(edit.tensor, edit.dim, edit.size, runs_of(order),
-                                  np.flatnonzero(new).tolist(), edit.fill))  # fmt: skip
-    return settled
+        new = is_new[arrivals]
+        order = _match(old_arrivals, source[arrivals], new, edit.tensor)
+        realigned.append(TensorEdit(edit.tensor, edit.dim, edit.size, runs_of(order),
+                                    np.flatnonzero(new).tolist(), edit.fill))  # fmt: skip
+    return realigned
 
 
 def _origins(
     before: ChannelGroups, after: ChannelGroups, edits: Sequence[TensorEdit]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each atom of ``after``: the atom of ``before`` it stands for, and whether it is new."""
+    """Return, for each channel of ``after``, its origin in ``before`` and whether it is new."""
     count = len(after.arrival)
-    source, fresh = np.full(count, -1), np.zeros(count, bool)
-    by_key = {(edit.tensor, edit.dim): edit for edit in edits}
-    for site in after.sites:
-        edit = by_key.get((site.name, site.dim))
-        here = slice(site.start, site.stop)
+    source, is_new = np.full(count, -1), np.zeros(count, bool)
+    by_dimension = {(edit.tensor, edit.dim): edit for edit in edits}
+    for dimension in after.dimensions:
+        edit = by_dimension.get((dimension.tensor, dimension.dim))
+        here = slice(dimension.start, dimension.stop)
         if edit is None:
-            order, new = np.arange(site.size), np.zeros(site.size, bool)
+            order, new = np.arange(dimension.size), np.zeros(dimension.size, bool)
         else:
             order, new = order_of(edit)
-        source[here] = before.site(site.name, site.dim).start + order
-        fresh[here] = new
+        source[here] = before.dimension(dimension.tensor, dimension.dim).start + order
+        is_new[here] = new
     for (start, stop), (old, end) in zip(after.constants, before.constants, strict=False):
         if stop - start == end - old:
             source[start:stop] = np.arange(old, end)
-    return source, fresh
+    return source, is_new
 
 
 def _match(arrived: np.ndarray, wanted: np.ndarray, new: np.ndarray, name: str) -> np.ndarray:
-    """The old position of each arriving label: its k-th arrival takes the k-th old position.
+    """Return the old position of each arriving channel: its k-th arrival gets the k-th position.
 
-    The arrivals of several new copies of one label go round its old positions again.
+    The arrivals of several new copies of one channel cycle through its old positions.
     """
-    by_label = np.argsort(arrived, kind="stable")
-    labels = arrived[by_label]
-    first = np.searchsorted(labels, wanted, "left")
-    copies = np.searchsorted(labels, wanted, "right") - first
+    by_channel = np.argsort(arrived, kind="stable")
+    channels = arrived[by_channel]
+    first = np.searchsorted(channels, wanted, "left")
+    copies = np.searchsorted(channels, wanted, "right") - first
     rank = _rank(2 * wanted + new)
     if (copies == 0).any() or (rank >= copies)[~new].any():
         raise EditFailedError(
-            f"after the edit {name} would read channels it never read before: a size written into "
-            "the model's code stayed, or a view permutes the channels in a way that only their "
-            "old number allows"
+            f"after the edit {name} would read channels that it did not read before: a size in the "
+            "model's code did not change along, or a view permutes the channels in a way that only "
+            "their old number allows; the edit was rolled back"
         )
-    return by_label[first + rank % copies]
+    return by_channel[first + rank % copies]
 
 
 def _rank(keys: np.ndarray) -> np.ndarray:
-    """How many equal keys stand before each one."""
+    """Return how many equal keys precede each key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

@@ -1,4 +1,4 @@
-"""Multiply-accumulates (MACs) of a sample's forward: as it is, and as a plan would make it."""
+"""Multiply-accumulates (MACs) of one sample's forward, now and after a plan."""
 
 from __future__ import annotations
 
@@ -8,55 +8,57 @@ import numpy as np
 import torch
 from torch import nn
 
-from revacnn_lightning.steering.execution import layer_edits as layers
+from revacnn_lightning.steering.blocks import BLOCKS
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit, order_of
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import OpCost
 
-__all__ = ["macs_of", "macs_with"]
+__all__ = ["count_macs", "count_macs_after"]
 
 
-def macs_of(channels: ChannelGroups) -> int:
-    """Multiply-accumulates of one sample in the probe's first forward, as it is when training."""
-    return round(sum(product.macs for product in channels.products) / channels.samples)
+def count_macs(groups: ChannelGroups) -> int:
+    """Return the MACs of one sample in the probe's first forward, in training mode."""
+    return round(sum(cost.macs for cost in groups.op_costs) / groups.samples)
 
 
-def macs_with(channels: ChannelGroups, plan: EditPlan, model: nn.Module) -> int:
-    """The same after the edit. ``model`` is the one that was traced, not edited yet."""
-    copies = np.ones(len(channels.arrival), int)  # of each atom; 0: it goes
+def count_macs_after(groups: ChannelGroups, plan: EditPlan, model: nn.Module) -> int:
+    """Return the MACs after the plan. ``model`` is the traced model, not edited yet."""
+    copies = np.ones(len(groups.arrival), int)  # of each channel after the edit; 0: removed
     for edit in plan.tensors:
-        site = channels.site(edit.tensor, edit.dim)
-        copies[site.start : site.stop] = np.bincount(order_of(edit)[0], minlength=site.size)
+        dimension = groups.dimension(edit.tensor, edit.dim)
+        copies[dimension.start : dimension.stop] = np.bincount(
+            order_of(edit)[0], minlength=dimension.size
+        )
     total = 0
-    for product in channels.products:
-        total += _resized(product, copies)
-        total += sum(_growth(product, layer, model) for layer in plan.layers)
-    return round(total / channels.samples)
+    for cost in groups.op_costs:
+        total += _resized(cost, copies)
+        total += sum(_change(cost, layer, model) for layer in plan.layers)
+    return round(total / groups.samples)
 
 
-def _resized(product: OpCost, copies: np.ndarray) -> int:
-    macs = product.macs
-    for atoms in product.sides:
-        macs = macs // len(atoms) * int(copies[atoms].sum())
+def _resized(cost: OpCost, copies: np.ndarray) -> int:
+    macs = cost.macs
+    for channels in cost.factors:
+        macs = macs // len(channels) * int(copies[channels].sum())
     return macs
 
 
-def _growth(product: OpCost, edit: LayerEdit, model: nn.Module) -> int:
-    """By how much a layer that is put in or taken out changes what a call costs."""
+def _change(cost: OpCost, edit: LayerEdit, model: nn.Module) -> int:
+    """Return by how many MACs an inserted or removed layer changes the cost of a call."""
     if edit.action == "insert":
-        follows = product.modules[-1:] == (edit.host,)
-        return product.places * _block_weights(edit) if follows else 0
-    if edit.host not in product.modules:
+        is_host = cost.modules[-1:] == (edit.host,)
+        return cost.places * _block_macs(edit) if is_host else 0
+    if edit.host not in cost.modules:
         return 0
     if edit.kind == "identity":
-        return -product.macs
-    replaced = model.get_submodule(edit.host)  # a conv, whose 1x1 stand-in has the same stride
+        return -cost.macs
+    replaced = model.get_submodule(edit.host)  # a conv; its 1x1 replacement has the same stride
     assert isinstance(replaced, nn.Conv2d)
-    return product.macs // math.prod(replaced.kernel_size) - product.macs
+    return cost.macs // math.prod(replaced.kernel_size) - cost.macs
 
 
-def _block_weights(edit: LayerEdit) -> int:
-    """Multiply-accumulates of an inserted block per pixel: its convs keep height and width."""
+def _block_macs(edit: LayerEdit) -> int:
+    """Return the MACs of an inserted block per pixel; its convs keep height and width."""
     with torch.device("meta"):
-        block = layers.BLOCKS[edit.kind](edit.channels, edit.kernel)
+        block = BLOCKS[edit.kind](edit.channels, edit.kernel)
     return sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))

@@ -1,7 +1,8 @@
-"""What an edit will do, as pure data: made once, checked first, applied, stored, and replayed.
+"""`EditPlan`: what an edit will do, as pure data that is checked, performed, stored and replayed.
 
-An `EditPlan` holds the request and every change resolved to names and indices, so that replaying
-it needs neither example input nor trace. It is plain JSON-able data.
+A plan holds the request and every change resolved to names and indices, so replaying it needs
+neither example input nor trace. It is plain JSON-able data. Checkpoints store it: a field
+that is renamed keeps its stored name (``field(name=...)``).
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ __all__ = [
     "runs_of",
 ]
 
-# zero: columns that multiply a new channel; fresh: as the layer's own initialisation draws it;
-# one: gains; copy: as the source; share: copies, with the source's value shared out among them
+# How new entries start. "zero": columns that multiply a new channel; "fresh": random, as the
+# layer's own initialization; "one": gains; "copy": like their source; "share": the value of the
+# source is divided among it and its copies.
 Fill = Literal["zero", "one", "fresh", "copy", "share"]
 
 
 class TensorEdit(Struct):
-    """One dimension of one parameter or buffer, re-ordered, shortened or lengthened.
+    """Reorders, shortens or extends one dimension of one parameter or buffer.
 
     The new dimension consists of the old indices ``start <= i < stop`` of each of ``runs``, one
-    after the other; the positions ``new`` among them are not survivors but new entries, made by
-    ``fill`` from the old index they stand for.
+    run after the other. Those at the positions ``new`` are not survivors but new entries, which
+    ``fill`` derives from the old index at their position.
     """
 
     tensor: str
@@ -48,7 +50,7 @@ class TensorEdit(Struct):
 
 
 class FilterMove(Struct):
-    """What happens to the filters of one conv, in the order of its output: as `TensorEdit`."""
+    """How the filters of one conv move, in the order of its output; see `TensorEdit`."""
 
     layer: str
     tensor: str  # the weight whose dimension ``dim`` holds the filters
@@ -59,11 +61,11 @@ class FilterMove(Struct):
 
 
 class ValueEdit(Struct):
-    """Rows or columns of one tensor that get other values, at the same size.
+    """Changes the values of rows or columns of one tensor, at the same size.
 
-    ``mean``: each of ``indices`` becomes the mean of ``sources`` by ``weights``; ``fresh``: as the
-    layer's own initialisation draws it; ``add``: each gets the one of ``sources`` at the same
-    place added.
+    ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
+    ``fresh``: random values, as the layer's own initialization. ``add``: the entry of ``sources``
+    at the same position is added.
     """
 
     tensor: str
@@ -75,9 +77,9 @@ class ValueEdit(Struct):
 
 
 class AttributeEdit(Struct):
-    """An integer attribute of a module that holds a number of channels.
+    """Changes an integer attribute of a module that holds a number of channels.
 
-    ``index`` names an entry of an attribute that is a list or a tuple; -1: the attribute itself.
+    ``index``: the entry of an attribute that is a list or a tuple; -1: the attribute itself.
     """
 
     module: str
@@ -88,10 +90,11 @@ class AttributeEdit(Struct):
 
 
 class LayerEdit(Struct):
-    """A layer that is put into the network or taken out of it.
+    """Inserts a layer into the network or removes one.
 
-    ``insert``: a block of ``kind``, child ``child`` of ``host``, working on the host's output.
-    ``replace``: the module ``host`` by an identity or by a strided 1x1 conv.
+    ``insert``: a block of ``kind`` becomes the child ``child`` of ``host``, which
+    runs it on its output.
+    ``replace``: an identity or a strided 1x1 conv replaces the module ``host``.
     """
 
     action: Literal["insert", "replace"]
@@ -100,15 +103,15 @@ class LayerEdit(Struct):
     child: str = ""
     channels: int = 0  # of the inserted block
     kernel: int = 3
-    # where the parameters of the replaced layer stood: (name, optimizer, group, position)
-    places: list[tuple[str, int, int, int]] = field(default_factory=list)
+    # of the parameters of the replaced layer: (name, optimizer, group, position)
+    positions: list[tuple[str, int, int, int]] = field(default_factory=list, name="places")
 
 
 class FreezeEdit(Struct):
-    """Filters that are kept as they are from now on, or trained again.
+    """Freezes filters, or lets them train again.
 
-    ``norms`` are the batch norms that normalise the conv's output alone: a filter's entries there
-    belong to it.
+    ``norms``: the batch norms that normalize only this conv's output; their entries for a filter
+    freeze with it.
     """
 
     layer: str
@@ -119,31 +122,32 @@ class FreezeEdit(Struct):
 
 
 class EditPlan(Struct):
-    """An edit, resolved. ``summary()`` is what a person reads before it is applied."""
+    """A resolved edit. ``summary()`` is what a person reads before it is applied."""
 
     request: requests.Edit
     title: str
-    values: list[ValueEdit] = field(default_factory=list)  # done first
+    values: list[ValueEdit] = field(default_factory=list)  # performed first
     tensors: list[TensorEdit] = field(default_factory=list)
     filters: list[FilterMove] = field(default_factory=list)
     attributes: list[AttributeEdit] = field(default_factory=list)
     layers: list[LayerEdit] = field(default_factory=list)
     freezes: list[FreezeEdit] = field(default_factory=list)
-    # After a layer came or went: the batch norms that go with each frozen layer now.
+    # After a layer was inserted or removed: the batch norms that freeze with each frozen layer.
     norms: dict[str, list[str]] = field(default_factory=dict)
-    sets: list[messages.FilterChange] = field(default_factory=list)
-    why: str = ""
+    filter_changes: list[messages.FilterChange] = field(default_factory=list, name="sets")
+    coupling: str = field(default="", name="why")  # why the edit changes several layers
     parameters_before: int = 0
     parameters_after: int = 0
-    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: not known
+    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: unknown
     macs_after: int = 0
     notes: list[str] = field(default_factory=list)
 
     def summary(self) -> messages.PlanSummary:
+        """Return the part of the plan that is sent to viewers."""
         return messages.PlanSummary(
             title=self.title,
-            filter_changes=self.sets,
-            coupling=self.why,
+            filter_changes=self.filter_changes,
+            coupling=self.coupling,
             parameters_before=self.parameters_before,
             parameters_after=self.parameters_after,
             macs_before=self.macs_before,
@@ -153,7 +157,7 @@ class EditPlan(Struct):
 
 
 def runs_of(order: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
-    """An index array as maximal runs ``start <= i < stop``: few, where little was changed."""
+    """Return an index array as maximal runs ``start <= i < stop``: few if little was changed."""
     indices = np.asarray(order, int)
     if not len(indices):
         return []
@@ -164,7 +168,7 @@ def runs_of(order: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
 
 
 def order_of(edit: TensorEdit | FilterMove) -> tuple[np.ndarray, np.ndarray]:
-    """(old index of each position, whether the position is a new entry)."""
+    """Return (old index of each position, whether each position is a new entry)."""
     order = np.concatenate([np.arange(a, b) for a, b in edit.runs] or [np.zeros(0, int)])
     new = np.zeros(len(order), bool)
     new[edit.new] = True

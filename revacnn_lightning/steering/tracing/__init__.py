@@ -1,0 +1,1 @@
+"""Finds the channels that must be edited together, from real forwards under a dispatch mode."""

@@ -1,8 +1,31 @@
-"""What a trace found, as data: classes of atoms that must be edited together.
+"""The result of a trace: groups of channels that must be edited together.
 
-A class is a connected component of the trace's unions. Removing filter 3 of conv1 means removing
-every atom of its class: row 3 of conv1.weight, entry 3 of the batch norm behind it, column 3 of
-every consumer, and whatever a sum or a group conv ties to these.
+The vocabulary of the tracer:
+
+channel
+    One index of one dimension of one parameter or buffer, numbered across the model: row 3 of
+    ``conv1.weight`` is one channel, entry 3 of ``bn1.bias`` another. Dimensions of size 1 and the
+    height and width of kernels have none.
+label
+    An int64 tensor that says which channel each position of an activation belongs to
+    (`labels.py`). Rules (`rules/`) carry labels from the inputs of an operation to its outputs.
+coupled
+    Two channels are coupled if removing one requires removing the other: where labels meet in a
+    sum, and where a channel is read by a column of the next layer.
+channel group
+    A connected component of coupled channels, like a group of DepGraph (Fang et al. 2023,
+    "DepGraph: Towards any structural pruning", arXiv:2301.12900). Removing filter 3 of conv1 means
+    removing its group: row 3 of ``conv1.weight``, entry 3 of the batch norm after it, column 3 of
+    every consumer, and what sums and group convs couple to these.
+fixed
+    A channel that may not be edited, with the reason: it reaches the model's output, or an
+    operation without a rule reads it.
+normalized together
+    Channels whose values depend on each other through a layer norm, a group norm or a reduction:
+    they may be removed, but the others change.
+arrival
+    The channel that a column of a consumer multiplies, or that an entry of a norm scales. It
+    decides where columns go after an edit (`planning/index_mapping.py`).
 """
 
 from __future__ import annotations
@@ -22,151 +45,169 @@ Members = dict[tuple[str, int], np.ndarray]  # (tensor name, dim) -> sorted indi
 
 
 class ChannelGroups:
-    """The classes of a traced model, and what is known of each.
+    """The channel groups of a traced model, numbered by integers.
 
     Attributes:
-        sites: the editable dimensions of all parameters and buffers.
-        arrival: for each atom, the label that arrives at it (-1: none does).
-        filters: conv name -> the atom of each of its filters, in the order of its output.
+        dimensions: the editable dimensions of all parameters and buffers.
+        constants: (start, stop) of the channels of constants in concatenations.
+        arrival: for each channel, the channel that arrives at it; -1 if none does.
+        filters: conv name -> the channel of each of its filters, in the order of its output.
         edges: (conv, conv) pairs: the filters of the first feed the second.
         untraced: convs that no forward ran.
-        unlabelled: convs whose filters could not be followed: those with a single one.
-        norm_after: conv -> the batch norms that normalise its output and nothing else.
+        unlabeled: convs whose filters cannot be traced: those with a single filter.
+        norm_after: conv -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
-        uses: attributes of the model's own classes that count channels.
-        products: what the first forward multiplies, on ``samples`` samples.
+        size_uses: attributes of the model's own classes that count channels.
+        op_costs: the multiplications of the first forward, on ``samples`` samples.
         epsilon: rounding unit of the coarsest floating type that a conv computed in.
+        silent_channels: those of the traced new filters that reach consumers as zeros only.
     """
 
     def __init__(self, trace: Trace, samples: int = 1) -> None:
-        self.sites: list[TensorDimension] = trace.sites
+        self.dimensions: list[TensorDimension] = trace.dimensions
         self.constants = trace.constants
         self.filters = trace.filters
         self.edges = sorted(trace.edges)
-        self.untraced = [name for name in trace.convs if name not in trace.ran]
-        self.unlabelled = sorted(trace.ran - set(trace.filters))
+        self.untraced = [name for name in trace.convs if name not in trace.executed]
+        self.unlabeled = sorted(trace.executed - set(trace.filters))
         self.norm_after = trace.norm_after
         self.shapes = trace.shapes
-        self.products = trace.products
+        self.op_costs = trace.op_costs
         self.samples = samples
         self.epsilon = trace.epsilon
-        self.uses = trace.uses
-        self._by_key = {(site.name, site.dim): site for site in self.sites}
-        self._starts = np.array([site.start for site in self.sites], int)
-        self._of = _components(trace.atoms, trace.unions)
-        self._order = np.argsort(self._of, kind="stable")
-        self._bounds = np.searchsorted(self._of[self._order], np.arange(trace.atoms + 1))
-        self._pins = self._reasons(trace.pins)
-        self._mixes = self._reasons(trace.mixes)
-        self._is_input = _mask(trace.atoms, trace.inputs)
-        self._is_output = _mask(trace.atoms, trace.outputs)
-        self.arrival = np.full(trace.atoms, -1)
-        for atoms, arriving in reversed(trace.arrivals):  # the first to arrive is kept
-            self.arrival[atoms] = arriving
-        dead = trace.watched.copy()
-        dead &= np.isin(np.arange(len(dead)), self.arrival) & ~trace.alive[: len(dead)]
-        self.dead = np.flatnonzero(dead)  # watched atoms that reach consumers as zeros only
+        self.size_uses = trace.size_uses
+        self._by_key = {(each.tensor, each.dim): each for each in self.dimensions}
+        self._starts = np.array([each.start for each in self.dimensions], int)
+        count = trace.channel_count
+        self._group_of = _connected_components(count, trace.couplings)
+        self._order = np.argsort(self._group_of, kind="stable")
+        self._bounds = np.searchsorted(self._group_of[self._order], np.arange(count + 1))
+        self._fixed = self._reasons(trace.fixed)
+        self._normalized_together = self._reasons(trace.normalized_together)
+        self._reading = _mask(count, trace.reading)
+        self._producing = _mask(count, trace.producing)
+        self.arrival = np.full(count, -1)
+        for channels, arriving in reversed(trace.arrivals):  # the first arrival is kept
+            self.arrival[channels] = arriving
+        new = trace.new_filters
+        arrived = np.isin(np.arange(len(new)), self.arrival)
+        self.silent_channels = np.flatnonzero(new & arrived & ~trace.active[: len(new)])
 
-    def _reasons(self, noted: Sequence[tuple[np.ndarray, str]]) -> dict[int, str]:
-        """class -> the first reason noted for any of its atoms."""
-        found: dict[int, str] = {}
-        for atoms, reason in noted:
-            for each in np.unique(self._of[atoms]).tolist():
-                found.setdefault(each, reason)
-        return found
+    # ---------------------------------------------------------------- groups of channels
 
-    def classes(self, layer: str, indices: Iterable[int]) -> list[int]:
-        """The classes of these filters of a conv."""
-        return sorted({int(self._of[self.filters[layer][i]]) for i in indices})
+    def groups_of_filters(self, layer: str, indices: Iterable[int]) -> list[int]:
+        """Return the groups of these filters of a conv."""
+        return sorted({int(self._group_of[self.filters[layer][i]]) for i in indices})
 
-    def count_in(self, classes: Iterable[int], atoms: np.ndarray) -> int:
-        """How many of these atoms belong to these classes."""
-        return int(self._chosen(classes)[self._of[atoms]].sum())
+    def groups_of_channels(self, channels: np.ndarray) -> list[int]:
+        """Return the distinct groups of these channels."""
+        return sorted(set(self._group_of[channels].tolist()))
 
-    def _chosen(self, classes: Iterable[int]) -> np.ndarray:
-        """Class -> whether it is one of these."""
-        chosen = np.zeros(len(self._bounds), bool)
-        chosen[list(classes)] = True
-        return chosen
+    def group_of_each(self, channels: np.ndarray) -> np.ndarray:
+        """Return the group of each channel."""
+        return self._group_of[channels]
 
-    def class_of(self, atoms: np.ndarray) -> np.ndarray:
-        """The class of each atom."""
-        return self._of[atoms]
+    def count_in(self, groups: Iterable[int], channels: np.ndarray) -> int:
+        """Return how many of these channels belong to these groups."""
+        return int(self._is_chosen(groups)[self._group_of[channels]].sum())
 
-    def classes_of_atoms(self, atoms: np.ndarray) -> list[int]:
-        return sorted(set(self._of[atoms].tolist()))
+    def why_fixed(self, groups: Iterable[int]) -> str:
+        """Return why the first fixed one of these groups may not be edited; "" if all may."""
+        return next((self._fixed[g] for g in groups if g in self._fixed), "")
 
-    def pinned(self, classes: Iterable[int]) -> str:
-        """Why the first pinned one of these classes may not be edited; "" if all may."""
-        return next((self._pins[c] for c in classes if c in self._pins), "")
+    def why_normalized_together(self, groups: Iterable[int]) -> str:
+        """Return what normalizes the channels of these groups together; "" if nothing does."""
+        reasons = self._normalized_together
+        return next((reasons[g] for g in groups if g in reasons), "")
 
-    def mixed(self, classes: Iterable[int]) -> str:
-        """What normalises the channels of these classes together; "" if nothing does."""
-        return next((self._mixes[c] for c in classes if c in self._mixes), "")
+    # ---------------------------------------------------------------- members of groups
 
-    def members(self, classes: Iterable[int]) -> Members:
-        """Every index of every tensor dimension that belongs to these classes."""
-        parts = [self._order[self._bounds[c] : self._bounds[c + 1]] for c in classes]
-        atoms = np.unique(np.concatenate(parts)) if parts else np.zeros(0, int)
-        at = np.searchsorted(self._starts, atoms, "right") - 1
+    def members(self, groups: Iterable[int]) -> Members:
+        """Return every index of every tensor dimension that belongs to these groups."""
+        parts = [self._order[self._bounds[g] : self._bounds[g + 1]] for g in groups]
+        channels = np.unique(np.concatenate(parts)) if parts else np.zeros(0, int)
+        at = np.searchsorted(self._starts, channels, "right") - 1
         members: Members = {}
         for i in np.unique(at[at >= 0]).tolist():
-            site = self.sites[i]
-            mine = atoms[at == i]
-            mine = mine[mine < site.stop]
-            if len(mine):
-                members[site.name, site.dim] = mine - site.start
+            dimension = self.dimensions[i]
+            own = channels[at == i]
+            own = own[own < dimension.stop]
+            if len(own):
+                members[dimension.tensor, dimension.dim] = own - dimension.start
         return members
 
-    def site(self, name: str, dim: int) -> TensorDimension:
-        return self._by_key[name, dim]
-
-    def arriving(self, name: str, dim: int) -> np.ndarray | None:
-        """The label that arrives at each index; None if that is not known of all of them."""
-        site = self._by_key.get((name, dim))
-        if site is None:  # a dimension of size 1 has no labels
-            return None
-        labels = self.arrival[site.start : site.stop]
-        return None if (labels < 0).any() else labels
-
-    def is_input(self, name: str, dim: int, indices: np.ndarray) -> bool:
-        """Whether these indices are columns that multiply an arriving channel."""
-        return bool(self._is_input[self.site(name, dim).start + indices].any())
-
-    def is_output(self, name: str, dim: int, indices: np.ndarray) -> bool:
-        """Whether these indices are rows that make a channel."""
-        return bool(self._is_output[self.site(name, dim).start + indices].any())
-
-    def filters_in(self, classes: Iterable[int]) -> dict[str, list[int]]:
-        """Which filters of which convs belong to these classes."""
-        wanted = self._chosen(classes)
+    def filters_in(self, groups: Iterable[int]) -> dict[str, list[int]]:
+        """Return conv -> indices of its filters that belong to these groups."""
+        chosen = self._is_chosen(groups)
         found = {
-            name: np.flatnonzero(wanted[self._of[atoms]]).tolist()
-            for name, atoms in self.filters.items()
+            name: np.flatnonzero(chosen[self._group_of[channels]]).tolist()
+            for name, channels in self.filters.items()
         }
         return {name: indices for name, indices in found.items() if indices}
 
-    def locate(self, atom: int) -> tuple[str, int, int] | None:
-        """(tensor, dim, index) of an atom; None for one that no tensor owns."""
-        i = int(np.searchsorted(self._starts, atom, "right")) - 1
-        site = self.sites[i]
-        return (site.name, site.dim, atom - site.start) if atom < site.stop else None
+    def locate(self, channel: int) -> tuple[str, int, int] | None:
+        """Return (tensor, dim, index) of a channel; None if no tensor has it."""
+        i = int(np.searchsorted(self._starts, channel, "right")) - 1
+        dimension = self.dimensions[i]
+        if channel >= dimension.stop:
+            return None
+        return (dimension.tensor, dimension.dim, channel - dimension.start)
+
+    # ---------------------------------------------------------------- tensor dimensions
+
+    def dimension(self, tensor: str, dim: int) -> TensorDimension:
+        """Return an editable dimension by its tensor's name."""
+        return self._by_key[tensor, dim]
+
+    def arriving_channels(self, tensor: str, dim: int) -> np.ndarray | None:
+        """Return the channel that arrives at each index; None unless all are known."""
+        dimension = self._by_key.get((tensor, dim))
+        if dimension is None:  # a dimension of size 1 has no channels
+            return None
+        arriving = self.arrival[dimension.start : dimension.stop]
+        return None if (arriving < 0).any() else arriving
+
+    def reads_channels(self, tensor: str, dim: int, indices: np.ndarray) -> bool:
+        """Return whether these indices are columns that multiply an arriving channel."""
+        return bool(self._reading[self.dimension(tensor, dim).start + indices].any())
+
+    def produces_channels(self, tensor: str, dim: int, indices: np.ndarray) -> bool:
+        """Return whether these indices are rows that produce a channel."""
+        return bool(self._producing[self.dimension(tensor, dim).start + indices].any())
+
+    # ---------------------------------------------------------------- helpers
+
+    def _reasons(self, noted: Sequence[tuple[np.ndarray, str]]) -> dict[int, str]:
+        """Return group -> the first reason noted for any of its channels."""
+        found: dict[int, str] = {}
+        for channels, reason in noted:
+            for group in np.unique(self._group_of[channels]).tolist():
+                found.setdefault(group, reason)
+        return found
+
+    def _is_chosen(self, groups: Iterable[int]) -> np.ndarray:
+        """Return, for each group of the model, whether it is one of these."""
+        chosen = np.zeros(len(self._bounds), bool)
+        chosen[list(groups)] = True
+        return chosen
 
 
-def _components(count: int, unions: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The connected component of each of ``count`` atoms."""
-    if not unions:
+def _connected_components(
+    count: int, couplings: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """Return the connected component of each of ``count`` channels."""
+    if not couplings:
         return np.arange(count)
-    left = np.concatenate([a for a, _ in unions])
-    right = np.concatenate([b for _, b in unions])
-    apart = left != right
-    left, right = left[apart], right[apart]
+    left = np.concatenate([a for a, _ in couplings])
+    right = np.concatenate([b for _, b in couplings])
+    differ = left != right
+    left, right = left[differ], right[differ]
     graph = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
-def _mask(count: int, atoms: Sequence[np.ndarray]) -> np.ndarray:
+def _mask(count: int, channels: Sequence[np.ndarray]) -> np.ndarray:
     mask = np.zeros(count, bool)
-    if atoms:
-        mask[np.concatenate(atoms)] = True
+    if channels:
+        mask[np.concatenate(channels)] = True
     return mask

@@ -1,9 +1,9 @@
-"""Labels: which index of which tensor an activation's channel is.
+"""Labels: which channels of the model the positions of a tensor belong to.
 
-Every index of every labelled dimension of every parameter and buffer is an *atom*, an integer. A
-tensor's labels are a list of int64 *components*, each broadcastable to the tensor's shape: the
-value at a position is the atom that this position belongs to. A component of a (B, C, H, W)
-activation that says "channel c is filter c of conv1" has shape (1, C, 1, 1).
+A tensor's labels are a list of int64 tensors, each broadcastable to the tensor's shape: the value
+at a position is the channel (`channel_groups` defines the term) that this position belongs to. A
+label of a (B, C, H, W) activation which says "channel c is filter c of conv1" has shape
+(1, C, 1, 1).
 """
 
 from __future__ import annotations
@@ -13,45 +13,47 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-Component = Tensor  # int64, broadcastable to the shape of the tensor it labels
+__all__ = ["Label", "align", "compress", "label_along", "labeled_dims", "normalize_dims"]
+
+Label = Tensor  # int64, broadcastable to the shape of the tensor it labels
 
 
-def dims(component: Component) -> frozenset[int]:
-    """The dimensions along which a component says anything: those of size > 1."""
-    return frozenset([d for d, size in enumerate(component.shape) if size > 1])
+def labeled_dims(label: Label) -> frozenset[int]:
+    """Return the dimensions along which channels differ: those of size > 1."""
+    return frozenset([d for d, size in enumerate(label.shape) if size > 1])
 
 
-def along(atoms: Tensor, ndim: int, dim: int) -> Component:
-    """The component of an ``ndim``-dimensional tensor that has these 1-D atoms along ``dim``."""
+def label_along(channels: Tensor, ndim: int, dim: int) -> Label:
+    """Return the label of an ``ndim``-dimensional tensor with these 1-D channels along ``dim``."""
     shape = [1] * ndim
     shape[dim] = -1
-    return atoms.reshape(shape)
+    return channels.reshape(shape)
 
 
-def compress(component: Component) -> Component:
-    """The same component with every dimension along which it is constant reduced to size 1."""
-    for d in range(component.ndim):
-        if component.shape[d] > 1:
-            first = component.narrow(d, 0, 1)
-            if component.stride(d) == 0 or torch.equal(component, first.expand(component.shape)):
-                component = first
-    return component
+def compress(label: Label) -> Label:
+    """Return the label with every dimension along which it is constant reduced to size 1."""
+    for d in range(label.ndim):
+        if label.shape[d] > 1:
+            first = label.narrow(d, 0, 1)
+            if label.stride(d) == 0 or torch.equal(label, first.expand(label.shape)):
+                label = first
+    return label
 
 
-def aligned(component: Component, ndim: int) -> Component:
-    """The component with leading dimensions of size 1 added, as broadcasting would."""
-    return component.reshape((1,) * (ndim - component.ndim) + tuple(component.shape))
+def align(label: Label, ndim: int) -> Label:
+    """Return the label with leading dimensions of size 1 added, as broadcasting does."""
+    return label.reshape((1,) * (ndim - label.ndim) + tuple(label.shape))
 
 
-def normalised(listed: object, ndim: int) -> list[int] | None:
-    """Dimensions of an aten argument as non-negative ints: None or empty means all of them.
+def normalize_dims(dims: object, ndim: int) -> list[int] | None:
+    """Return the dimensions of an aten argument as non-negative ints; None or empty means all.
 
-    Returns None for anything that is no list of dimensions.
+    Returns None for anything that is not a list of dimensions.
     """
-    if listed is None or (isinstance(listed, (list, tuple)) and not listed):
+    if dims is None or (isinstance(dims, (list, tuple)) and not dims):
         return list(range(ndim))
-    if isinstance(listed, int) and not isinstance(listed, bool):
-        return [listed % ndim]
-    if isinstance(listed, Iterable) and not isinstance(listed, (str, Tensor)):
-        return [int(d) % ndim for d in listed]
+    if isinstance(dims, int) and not isinstance(dims, bool):
+        return [dims % ndim]
+    if isinstance(dims, Iterable) and not isinstance(dims, (str, Tensor)):
+        return [int(d) % ndim for d in dims]
     return None

@@ -1,4 +1,4 @@
-"""What a traced forward leaves behind: plain data, as rules and planners read it."""
+"""The records of a traced forward: plain data for rules and planners."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ __all__ = ["OpCall", "OpCost", "SizeUse", "TensorDimension"]
 
 
 class TensorDimension(NamedTuple):
-    """One dimension of one parameter or buffer, and the atoms ``start <= a < stop`` it owns."""
+    """One dimension of one parameter or buffer, with the channels ``start <= c < stop``."""
 
-    name: str
+    tensor: str
     dim: int
     start: int
     stop: int
 
     @property
     def size(self) -> int:
+        """The length of the dimension."""
         return self.stop - self.start
 
 
 @dataclass
 class OpCall:
-    """One aten call, as a rule sees it. ``base`` is the name without overload or trailing ``_``."""
+    """One aten call. ``base`` is its name without overload and trailing ``_``."""
 
     func: Any
     name: str
@@ -40,33 +41,37 @@ class OpCall:
     outs: list[Tensor]
 
     @property
-    def inplace(self) -> bool:
+    def is_inplace(self) -> bool:
+        """Whether the call changes its first argument."""
         return self.name != self.base
 
     def get(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument given by position or by name."""
+        """Return an argument that may be given by position or by name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
 
 class SizeUse(NamedTuple):
-    """``expression`` is how many of ``atoms`` there are."""
+    """An expression of module attributes that equals the number of ``channels``.
+
+    ``where`` is the module in whose forward it is used.
+    """
 
     expression: LinearExpression
-    atoms: Tensor  # int64, 1-D
+    channels: Tensor  # int64, 1-D
     where: str
 
 
 class OpCost(NamedTuple):
-    """One call that multiplies, on all samples of the traced batch.
+    """The cost of one call that multiplies, on all samples of the traced batch.
 
     Attributes:
-        modules: whose forwards it is part of, outermost first.
+        modules: the modules whose forwards contain the call, outermost first.
         macs: multiply-accumulates.
-        sides: the atoms along each dimension that ``macs`` is proportional to.
-        places: (sample, pixel) pairs of a conv's output; 0 if it is no conv.
+        factors: the channels along each dimension that ``macs`` is proportional to.
+        places: the number of (sample, pixel) pairs of a conv's output; 0 for other calls.
     """
 
     modules: tuple[str, ...]
     macs: int
-    sides: tuple[np.ndarray, ...]
+    factors: tuple[np.ndarray, ...]
     places: int = 0

@@ -1,9 +1,9 @@
-"""Integers that remember which attributes of which modules they were computed from.
+"""Integers that track which module attributes they were computed from.
 
 Many networks keep a number of channels in an attribute and use it in ``forward``:
 ``torch.split(x, self.width, 1)``, ``x.view(b, self.paths, self.channels, h, w)``,
-``out[:, :self.out_channels]``. During a trace such attributes are replaced by integers that
-remember where they came from (`uses.py` watches what they are used for).
+``out[:, :self.out_channels]``. During a trace such attributes are replaced by `TracedInt`s, whose
+uses `size_uses.py` records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-__all__ = ["LinearExpression", "SizeAttribute", "TracedInt", "remembering"]
+__all__ = ["LinearExpression", "SizeAttribute", "TracedInt", "traced_attributes"]
 
 
 class SizeAttribute(NamedTuple):
@@ -31,10 +31,12 @@ class SizeAttribute(NamedTuple):
 
 
 class LinearExpression(NamedTuple):
-    """``constant + Σ factor · attribute``; not ``linear``: some other function of them.
+    """``constant + Σ factor · attribute``.
 
-    ``mixed``: an ordinary number is part of it, which may itself have been read off a shape
-    (``x.shape[1] // self.groups``), so that it says nothing about how attributes must change.
+    Attributes:
+        linear: False if the number is some other function of the attributes in ``terms``.
+        mixed: an ordinary number was added. It may have been read from a shape
+            (``x.shape[1] // self.groups``), so nothing follows for how attributes must change.
     """
 
     terms: tuple[tuple[SizeAttribute, Fraction], ...]
@@ -43,9 +45,11 @@ class LinearExpression(NamedTuple):
     mixed: bool = False
 
     def value(self, of: Callable[[SizeAttribute], int]) -> Fraction:
+        """Return the value for the attribute values that ``of`` returns."""
         return self.constant + sum((f * of(a) for a, f in self.terms), Fraction(0))
 
     def plus(self, other: LinearExpression, sign: int = 1) -> LinearExpression:
+        """Return the sum (``sign`` -1: the difference)."""
         terms = dict(self.terms)
         for attribute, factor in other.terms:
             terms[attribute] = terms.get(attribute, Fraction(0)) + sign * factor
@@ -57,24 +61,26 @@ class LinearExpression(NamedTuple):
         )
 
     def times(self, factor: Fraction) -> LinearExpression:
+        """Return the product with a constant."""
         terms = tuple((a, f * factor) for a, f in self.terms)
         return LinearExpression(terms, self.constant * factor, self.linear, self.mixed)
 
     def opaque(self) -> LinearExpression:
+        """Return the expression marked as not linear."""
         return self._replace(linear=False)
 
 
 class TracedInt(int):
-    """An integer that remembers which attributes it was computed from."""
+    """An integer that tracks which attributes it was computed from."""
 
     expression: LinearExpression
 
     def __new__(cls, value: int, expression: LinearExpression) -> TracedInt:
-        made = super().__new__(cls, value)
-        made.expression = expression
-        return made
+        number = super().__new__(cls, value)
+        number.expression = expression
+        return number
 
-    def __reduce__(self) -> Any:  # a copy of it is an ordinary number
+    def __reduce__(self) -> Any:  # copies are ordinary numbers
         return int, (int(self),)
 
     def _with(
@@ -96,20 +102,20 @@ class TracedInt(int):
         return self._with(other, int.__rsub__(self, other), lambda e: e.plus(self.expression, -1))
 
     def __mul__(self, other: Any) -> Any:
-        def product(theirs: LinearExpression) -> LinearExpression:
-            if not theirs.terms:
-                return self.expression.times(theirs.constant)
-            return self.expression.plus(theirs).opaque()
+        def product(factor: LinearExpression) -> LinearExpression:
+            if not factor.terms:
+                return self.expression.times(factor.constant)
+            return self.expression.plus(factor).opaque()
 
         return self._with(other, int.__mul__(self, other), product)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
-        def quotient(theirs: LinearExpression) -> LinearExpression:
-            if theirs.terms or not theirs.constant or self % int(theirs.constant):
-                return self.expression.plus(theirs).opaque()
-            return self.expression.times(1 / theirs.constant)
+        def quotient(divisor: LinearExpression) -> LinearExpression:
+            if divisor.terms or not divisor.constant or self % int(divisor.constant):
+                return self.expression.plus(divisor).opaque()
+            return self.expression.times(1 / divisor.constant)
 
         return self._with(other, int.__floordiv__(self, other), quotient)
 
@@ -129,7 +135,7 @@ def _expression(number: int) -> LinearExpression:
 # -------------------------------------------------------------------- attributes
 
 
-# Integers that `surgery.sync_sizes` sets from the shapes of the tensors.
+# Attributes that are set from the shapes of tensors after an edit (`sync_sizes`).
 SYNCED = {
     nn.modules.conv._ConvNd: {"in_channels", "out_channels", "groups"},
     nn.Linear: {"in_features", "out_features"},
@@ -142,10 +148,10 @@ SYNCED = {
 
 
 @contextmanager
-def remembering(model: nn.Module) -> Iterator[bool]:
-    """Inside, the integer attributes of the model's own classes remember where they are from.
+def traced_attributes(model: nn.Module) -> Iterator[bool]:
+    """Replace the integer attributes of the model's own classes by `TracedInt`s.
 
-    Yields whether there are any. Afterwards every one is what it was.
+    Yields whether there are any. Afterwards the original values are restored.
     """
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in model.named_modules():
@@ -166,7 +172,7 @@ def remembering(model: nn.Module) -> Iterator[bool]:
 
 
 def _traced(attribute: SizeAttribute, value: Any) -> Any:
-    """The attribute's value as one that remembers; the same object if it counts nothing."""
+    """Return the value as `TracedInt`s; the same object if it cannot be a number of channels."""
     if type(value) is int and value > 1:
         return TracedInt(value, LinearExpression(((attribute, Fraction(1)),)))
     if type(value) in (list, tuple) and value and all(type(each) is int for each in value):

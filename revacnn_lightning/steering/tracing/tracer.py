@@ -1,8 +1,8 @@
-"""One real forward, watched.
+"""Traces a real forward of the model.
 
-The model's own Python runs, on real data, under a `TorchDispatchMode`. Every aten call is shown to
-a rule (`rules/`) that carries the labels from its inputs to its outputs and notes in the `Trace`
-what belongs together. An operation without a rule pins all it reads.
+The model's own Python runs on real data under a `TorchDispatchMode`. Every aten call is passed to a
+rule (`rules/`), which carries labels from its inputs to its outputs and records in the `Trace`
+which channels are coupled. An operation without a rule fixes every channel it reads.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.steering.tracing.op_costs import op_cost
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules import apply_rule
-from revacnn_lightning.steering.tracing.size_uses import SizeMode
+from revacnn_lightning.steering.tracing.rules.dispatch import apply_rule
+from revacnn_lightning.steering.tracing.size_uses import SizeUseMode
 from revacnn_lightning.steering.tracing.trace import Trace
-from revacnn_lightning.steering.tracing.traced_int import remembering
+from revacnn_lightning.steering.tracing.traced_int import traced_attributes
 
 __all__ = ["Tracer"]
 
 
 class Tracer(TorchDispatchMode):
-    """Fills a `Trace` with the facts of one or more forwards of ``model``.
+    """Fills a `Trace` during one or more forwards of ``model``.
 
-    Use as ``with tracer.watching(): model(x)``, once per forward, then ``Channels(tracer.trace)``.
+    Use ``with tracer.tracing(): model(x)`` once per forward, then ``ChannelGroups(tracer.trace)``.
     """
 
-    def __init__(self, model: nn.Module, watched: Iterable[tuple[str, int, int]] = ()) -> None:
+    def __init__(self, model: nn.Module, new_filters: Iterable[tuple[str, int, int]] = ()) -> None:
         super().__init__()
-        self.trace = Trace(model, watched)
-        self._forwards = 0  # that were watched
+        self.trace = Trace(model, new_filters)
+        self._forwards = 0  # traced so far
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Around one forward: hooks in, dispatch mode on, and all of it gone afterwards."""
+    def tracing(self) -> Iterator[None]:
+        """Trace one forward. Hooks and modes are removed afterwards."""
         with ExitStack() as stack:
             self._forwards += 1
-            stack.callback(self.trace.forget)
+            stack.callback(self.trace.release_tensors)
             for handle in (
                 register_module_forward_pre_hook(self._enter),
                 register_module_forward_hook(self._leave, always_call=True),
             ):
                 stack.callback(handle.remove)
-            if stack.enter_context(remembering(self.trace.model)):
-                stack.enter_context(SizeMode(self.trace))
+            if stack.enter_context(traced_attributes(self.trace.model)):
+                stack.enter_context(SizeUseMode(self.trace))
             stack.enter_context(self)
             yield
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        self.trace.enter(module)
+        self.trace.enter_module(module)
 
     def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        self.trace.leave(module, args, out)
+        self.trace.leave_module(module, args, out)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled while tracing, so that torch need not load its compiler for us."""
+        """Return False: nothing is compiled while tracing, so torch need not import dynamo."""
         return False
 
     def __torch_dispatch__(
@@ -72,18 +72,18 @@ class Tracer(TorchDispatchMode):
         base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
         tensors = _tensors((*args, *kwargs.values())) if kwargs else _tensors(args)
         call = OpCall(func, name, base, args, kwargs, out, tensors, _tensors((out,)))
-        self.trace.carry_sources(call)
-        product = op_cost(self.trace, call) if self._forwards == 1 else None
-        if product is not None:
-            self.trace.products.append(product)
+        self.trace.propagate_sources(call)
+        cost = op_cost(self.trace, call) if self._forwards == 1 else None
+        if cost is not None:
+            self.trace.op_costs.append(cost)
         apply_rule(self.trace, call)
         return out
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    """The tensors of an aten call's arguments or results: in lists at most, so no pytree needed."""
+def _tensors(values: Any) -> list[Tensor]:
+    """Return the tensors in arguments or results of an aten call, where only lists are nested."""
     found: list[Tensor] = []
-    for each in tree:
+    for each in values:
         if isinstance(each, Tensor):
             found.append(each)
         elif isinstance(each, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Running a model between two training batches without changing anything that training depends on."""
+"""Running a model between training batches without changing anything training depends on."""
 
 from __future__ import annotations
 

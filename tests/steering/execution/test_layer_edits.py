@@ -13,7 +13,7 @@ from torch import nn
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
-from revacnn_lightning.steering.execution.layer_edits import CroppedConv2d, replacement
+from revacnn_lightning.steering.blocks import CroppedConv2d, replacement_of
 from tests.steering import nets
 
 CONVS = [
@@ -106,7 +106,7 @@ def test_inserted_layers_survive_a_checkpoint() -> None:
     ids=str,
 )
 def test_the_stand_in_has_the_same_output_size(conv: nn.Conv2d) -> None:
-    stand_in = replacement(conv, "conv")
+    stand_in = replacement_of(conv, "conv")
     assert isinstance(stand_in, CroppedConv2d)
     for height, width in ((32, 32), (33, 40), (47, 31)):
         x = torch.randn(2, conv.in_channels, height, width)

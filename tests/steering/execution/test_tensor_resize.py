@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revacnn_lightning.steering.execution.tensor_resize import Resize
-from revacnn_lightning.steering.planning import index_mapping as placement
+from revacnn_lightning.steering.planning import index_mapping
 from revacnn_lightning.steering.planning.plan import TensorEdit, order_of, runs_of
 
 orders = st.lists(st.integers(0, 30), max_size=40)
@@ -47,8 +47,8 @@ def test_take_is_index_select(edit: TensorEdit) -> None:
     old = tensor_for(edit)
     order, new = order_of(edit)
     slow = torch.stack([old.select(edit.dim, i) for i in order.tolist()], edit.dim)
-    assert torch.equal(Resize(edit).take(old), slow)
-    filled = Resize(edit).filled(old, -1.0)
+    assert torch.equal(Resize(edit).apply(old), slow)
+    filled = Resize(edit).apply_and_fill(old, -1.0)
     for position, is_new in enumerate(new.tolist()):
         expected = torch.full_like(slow, -1.0) if is_new else slow
         assert torch.equal(filled.select(edit.dim, position), expected.select(edit.dim, position))
@@ -57,11 +57,11 @@ def test_take_is_index_select(edit: TensorEdit) -> None:
 @given(edits())
 def test_back_is_the_inverse(edit: TensorEdit) -> None:
     old = tensor_for(edit)
-    change = Resize(edit)
-    made = change.filled(old, -1.0)
-    assert torch.equal(change.back(made, change.leaving(old)), old)
-    trained = made + 1000  # survivors keep what was done to them
-    again = change.back(trained, change.leaving(old))
+    resize = Resize(edit)
+    resized = resize.apply_and_fill(old, -1.0)
+    assert torch.equal(resize.revert(resized, resize.removed_entries(old)), old)
+    trained = resized + 1000  # survivors keep what was done to them
+    again = resize.revert(trained, resize.removed_entries(old))
     order, new = order_of(edit)
     for index in range(edit.size):
         at = [p for p, (i, n) in enumerate(zip(order, new, strict=True)) if i == index and not n]
@@ -71,10 +71,10 @@ def test_back_is_the_inverse(edit: TensorEdit) -> None:
 
 @given(edits())
 def test_shares_add_up_to_one(edit: TensorEdit) -> None:
-    change = Resize(edit)
-    factors = change.shares(change.take(tensor_for(edit))).view(-1)
-    for source in np.unique(change.order[change.is_new]):
-        at = torch.from_numpy(np.flatnonzero(change.order == source))
+    resize = Resize(edit)
+    factors = resize.split_factors(resize.apply(tensor_for(edit))).view(-1)
+    for source in np.unique(resize.order[resize.is_new]):
+        at = torch.from_numpy(np.flatnonzero(resize.order == source))
         assert torch.isclose(factors[at].sum(), torch.tensor(1.0, dtype=factors.dtype))
 
 
@@ -83,7 +83,7 @@ def test_blocks_behind_a_flatten(filters: int, block: int, data: st.DataObject) 
     """Each filter owns ``block`` neighbouring columns; its copy's come right behind them."""
     index, count = data.draw(st.integers(0, filters - 1)), data.draw(st.integers(1, 3))
     columns = np.arange(index * block, (index + 1) * block)
-    edit = placement.insert("w", 1, filters * block, columns, 1, count)
+    edit = index_mapping.insert_copies("w", 1, filters * block, columns, 1, count)
     order, new = order_of(edit)
     slow: list[tuple[int, bool]] = []
     for f in range(filters):
@@ -111,5 +111,5 @@ def test_matching_labels(arrived: list[int], data: st.DataObject) -> None:
         used[label, new] = k + 1
         slow.append(columns[label][k % len(columns[label])])
     labels, is_new = (np.array(list(each)) for each in zip(*wanted, strict=True))
-    fast = placement._match(np.array(arrived), labels, is_new, "w")
+    fast = index_mapping._match(np.array(arrived), labels, is_new, "w")
     assert fast.tolist() == slow

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.verify import check
+from revacnn_lightning.steering.execution.trial_forwards import output_with_perturbed_weights
+from revacnn_lightning.steering.execution.verify import check_output
 
 EPSILON = torch.finfo(torch.float64).eps
 
@@ -31,8 +32,12 @@ def difference_is_accepted(gain: float, difference: float) -> bool:
     now = model().detach()
     expected = now.clone()
     expected[3] += difference
+
+    def perturbed() -> list[Tensor]:
+        return output_with_perturbed_weights(Transaction(), model, ForwardProbe([model]), EPSILON)
+
     try:
-        check(Transaction(), model, ForwardProbe([model]), [now], [expected], EPSILON)
+        check_output([now], [expected], EPSILON, perturbed)
     except EditFailedError:
         return False
     assert torch.equal(model.weight, torch.ones_like(model.weight))  # the perturbation is undone

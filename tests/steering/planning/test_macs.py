@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
-from revacnn_lightning.steering.planning.macs import macs_of
+from revacnn_lightning.steering.planning.macs import count_macs
 from tests.steering import nets
 
 CONVS = [
@@ -155,7 +155,7 @@ def test_products_of_activations_and_computed_weights_are_counted() -> None:
             model(nets.images())
         return mode.get_total_flops() // 2 // 2  # two operations per product, two images
 
-    assert macs_of(editor.channels(probe)) == total()
+    assert count_macs(editor.channel_groups(probe)) == total()
     for edit in (requests.RemoveFilters("conv", [1]), requests.AddFilters("mix", 2)):
         plan = editor.apply(edit, probe).plan
         assert plan.macs_before != plan.macs_after == total()

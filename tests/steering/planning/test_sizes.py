@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Journal
-from revacnn_lightning.steering.tracing.traced_int import TracedInt, remembering
+from revacnn_lightning.steering.tracing.traced_int import TracedInt, traced_attributes
 from tests.steering import nets
 
 
@@ -303,16 +303,16 @@ def test_what_stays_ambiguous_is_refused(
 def test_what_one_number_counts_goes_together() -> None:
     _, editor, probe = nets.editor_of(Shared)
     plan = editor.plan(requests.RemoveFilters("g", [1]), probe)
-    assert {s.layer: s.removed for s in plan.sets} == {"theta": [1], "phi": [1], "g": [1]}
+    assert {s.layer: s.removed for s in plan.filter_changes} == {"theta": [1], "phi": [1], "g": [1]}
     assert [(e.attribute, e.old, e.new) for e in plan.attributes] == [("inner", 4, 3)]
 
 
 def test_attributes_are_themselves_again_after_a_trace() -> None:
     model, editor, probe = nets.editor_of(UnequalSplit)
     sizes = model.sizes
-    with remembering(model):
+    with traced_attributes(model):
         assert isinstance(model.touched, TracedInt)
-    editor.channels(probe)
+    editor.channel_groups(probe)
     assert model.sizes is sizes
     assert type(model.touched) is int
     assert all(type(n) is int for n in model.sizes)
@@ -320,7 +320,7 @@ def test_attributes_are_themselves_again_after_a_trace() -> None:
 
 def test_arithmetic_remembers() -> None:
     model = OpCost()
-    with remembering(model):
+    with traced_attributes(model):
         heads, width = model.heads, model.width
         linear = 2 * heads - width
         assert int(linear) == 1

@@ -364,7 +364,7 @@ def test_a_trace_leaves_no_mark() -> None:
         torch.rand(3)
         return model(nets.images())
 
-    editor.channels(ForwardProbe([noisy]))
+    editor.channel_groups(ForwardProbe([noisy]))
     assert nets.checksum(model, *editor.optimizers) == before
     assert len(torch.nn.modules.module._global_forward_hooks) == hooks
 
@@ -393,7 +393,7 @@ def test_sharded_parameters_are_refused() -> None:
     model.conv1.weight = sharded
     assert type(model.conv1.weight) is not nn.Parameter
     tracer = Tracer(model)
-    assert any("Shard" in reason for _, reason in tracer.trace.pins)
+    assert any("Shard" in reason for _, reason in tracer.trace.fixed)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_half_precision_is_compared_with_its_own_rounding() -> None:
 
     editor = Editor(model, [torch.optim.Adam(model.parameters())])
     probe = ForwardProbe([forward])
-    assert editor.channels(probe).epsilon == torch.finfo(torch.bfloat16).eps
+    assert editor.channel_groups(probe).epsilon == torch.finfo(torch.bfloat16).eps
     for request in (
         requests.AddFilters("stem.0"),
         requests.RemoveFilters("a.0.0", [1]),
@@ -435,13 +435,13 @@ def test_half_precision_is_compared_with_its_own_rounding() -> None:
 
 def test_a_wrong_rule_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a flip taken for a copy, columns would be misplaced; the outputs would tell."""
-    from revacnn_lightning.steering.tracing import rules
+    from revacnn_lightning.steering.tracing.rules import dispatch
 
     class Flipped(Base):
         def middle(self, x: Tensor) -> Tensor:
             return x.flip(1)
 
-    monkeypatch.setattr(rules, "COPIES", rules.COPIES | {"flip"})
+    monkeypatch.setattr(dispatch, "COPIES", dispatch.COPIES | {"flip"})
     model, editor, probe = nets.editor_of(Flipped)
     before = nets.checksum(model, *editor.optimizers)
     for request in (requests.RemoveFilters("conv1", [1]), requests.AddFilters("conv1", 1, 1)):

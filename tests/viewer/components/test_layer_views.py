@@ -8,21 +8,17 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import FilterView
 from revacnn_lightning.protocol.requests import (
-    Freeze,
-    MergeFilters,
-    Reinitialize,
     RemoveFilters,
-    SetFilter,
-    Unfreeze,
 )
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.runs.test_layer_details import World
-from tests.viewer.tab.test_tab_state import do, settle
+from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.layer_panel import LayerPanel
 from viewer.components.layer_views import (
-    NOT_SENT,
+    NO_DATA,
+    NOT_RECORDED,
     WAITING,
     InputImage,
-    LayerPanel,
     LayerView,
     layer_views,
 )
@@ -30,28 +26,17 @@ from viewer.runs.layer_details import VIEWS
 from viewer.tab.tab_state import TabState
 
 
-@pytest.fixture
-def world(follower: InProcessFollower, tab: TabState, monkeypatch: pytest.MonkeyPatch) -> World:
-    """``conv2`` is selected, and the training sends its details."""
-    world = World(follower, monkeypatch)
-    follower.layer_details = world.layers
-    do(tab, "select", layer=1, first=3, last=3)
-    world.layers.mark_visible("conv2", "tsne")
-    world.send(world.detail())
-    return world
-
-
-def sums(view: LayerView) -> np.ndarray:
+def activations(view: LayerView) -> np.ndarray:
     return np.asarray(view.root.data["values"][:, 1])
 
 
 def arrays(view: LayerView) -> dict[str, Any]:
-    names = ("ids", "indices", "places", "odd", "amp", "values")
+    names = ("ids", "indices", "positions", "degenerate", "amplitude", "values")
     return {name: view.root.data[name] for name in names} | {"atlas": view.root.atlas}
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_pictures_come_before_the_layout_and_stand_in_a_grid(
+def test_thumbnails_stand_in_a_grid_before_the_layout(
     world: World, tab: TabState, name: str
 ) -> None:
     view = LayerView(tab, name)
@@ -60,74 +45,74 @@ def test_pictures_come_before_the_layout_and_stand_in_a_grid(
     assert view.update() is False
 
     shown = arrays(view)
-    assert {len(part) for part in shown.values()} == {16}
+    assert {len(array) for array in shown.values()} == {16}
     assert shown["atlas"].dtype == np.uint8
-    assert len(np.unique(shown["places"], axis=0)) == 16
-    assert view.root.data["status"] == "laying out…"
+    assert len(np.unique(shown["positions"], axis=0)) == 16
+    assert view.root.data["status"] == "Computing the layout…"
     assert list(view.root.data["indices"]) == list(range(16))
 
 
-def test_the_layout_follows_when_it_is_done(world: World, tab: TabState) -> None:
+def test_layout_is_applied_when_it_is_computed(world: World, tab: TabState) -> None:
     view = LayerView(tab, "coefficients")
     view.update()
-    grid, pictures = view.root.data["places"], view.root.atlas
+    grid, thumbnails = view.root.data["positions"], view.root.atlas
     world.tick()
 
     assert view.update() is True
 
     layout = world.layers.projections.get("conv2", "coefficients", "tsne")
     assert layout is not None
-    np.testing.assert_array_equal(view.root.data["places"], layout.positions)
-    assert not np.array_equal(view.root.data["places"], grid)
-    assert view.root.atlas is pictures  # sent once per detail
+    np.testing.assert_array_equal(view.root.data["positions"], layout.positions)
+    assert not np.array_equal(view.root.data["positions"], grid)
+    assert view.root.atlas is thumbnails  # drawn once per detail
     assert view.root.data["status"] == ""
 
 
-def test_a_removed_filter_disappears_before_new_details_come(
+def test_removed_filter_disappears_before_new_details_arrive(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     view = LayerView(tab, "coefficients")
     world.tick()
     view.update()
     before = {
-        int(id_): place
-        for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True)
+        int(id_): position
+        for id_, position in zip(view.root.data["ids"], view.root.data["positions"], strict=True)
     }
     follower.request(RemoveFilters("conv2", [2, 5]), "", 0)
-    settle(tab, follower)
+    deliver_replies(tab, follower)
     assert follower.state is not None
     follower.train()
 
     view.update()
 
     assert len(view.root.data["ids"]) == 14
-    for id_, place in zip(view.root.data["ids"], view.root.data["places"], strict=True):
-        np.testing.assert_array_equal(place, before[int(id_)])
+    for id_, position in zip(view.root.data["ids"], view.root.data["positions"], strict=True):
+        np.testing.assert_array_equal(position, before[int(id_)])
     assert len(view.root.atlas) == 14
     assert list(view.root.data["indices"]) == list(range(14))
 
 
-def test_a_new_filter_has_no_place_until_it_is_laid_out(
+def test_new_filter_has_no_position_before_the_next_layout(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     world.tick()
-    do(tab, "stage_add")
-    do(tab, "apply")
-    settle(tab, follower)
+    send_command(tab, "stage_add")
+    send_command(tab, "apply")
+    deliver_replies(tab, follower)
     world.send(world.detail())
     view = LayerView(tab, "coefficients")
 
     view.update()
-    assert np.isnan(view.root.data["places"][16]).all()
-    assert not np.isnan(view.root.data["places"][:16]).any()
+    assert np.isnan(view.root.data["positions"][16]).all()
+    assert not np.isnan(view.root.data["positions"][:16]).any()
 
     world.layers.mark_visible("conv2", "tsne")
     world.tick()
     view.update()
-    assert not np.isnan(view.root.data["places"]).any()
+    assert not np.isnan(view.root.data["positions"]).any()
 
 
-def test_dead_and_broken_filters_stand_aside_with_a_reason(world: World, tab: TabState) -> None:
+def test_degenerate_filters_are_set_apart(world: World, tab: TabState) -> None:
     detail = world.detail()
     features = detail.coefficients.features.copy()
     images = detail.coefficients.images.copy()
@@ -139,12 +124,12 @@ def test_dead_and_broken_filters_stand_aside_with_a_reason(world: World, tab: Ta
 
     view.update()
 
-    np.testing.assert_array_equal(view.root.data["odd"][[4, 9]], [1, 2])
-    assert view.root.data["odd"].sum() == 3
-    assert (view.root.data["places"][[4, 9], 1] < -1).all()
+    np.testing.assert_array_equal(view.root.data["degenerate"][[4, 9]], [1, 2])
+    assert view.root.data["degenerate"].sum() == 3
+    assert (view.root.data["positions"][[4, 9], 1] < -1).all()
 
 
-def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: TabState) -> None:
+def test_view_without_data_shows_its_status(world: World, tab: TabState) -> None:
     nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
     world.send(replace(world.detail(), activation_gradients=nothing))
     world.tick()
@@ -152,48 +137,48 @@ def test_a_view_that_the_training_cannot_fill_says_so(world: World, tab: TabStat
 
     view.update()
 
-    assert "nothing to show" in view.root.data["status"]
+    assert view.root.data["status"] == NO_DATA
     assert len(view.root.atlas) == 0
 
 
-def test_a_layer_that_an_ended_run_never_sent_is_not_waited_for(
+def test_ended_run_does_not_wait_for_a_layer(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    do(tab, "select", layer=0, first=0, last=0)
+    send_command(tab, "select", layer=0, first=0, last=0)
     view = LayerView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
     follower.kind = "finished"
     view.update()
-    assert (view.root.data["status"], view.root.data["busy"]) == (NOT_SENT, False)
+    assert (view.root.data["status"], view.root.data["busy"]) == (NOT_RECORDED, False)
 
 
-def test_a_layout_anew_is_announced_until_it_is_there(world: World, tab: TabState) -> None:
+def test_recomputing_status_is_shown_until_done(world: World, tab: TabState) -> None:
     world.tick()
     view = LayerView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
-    do(tab, "anew")
+    send_command(tab, "recompute_layout")
     assert view.update() is True
-    assert (view.root.data["status"], view.root.data["busy"]) == ("laying out anew…", True)
+    assert (view.root.data["status"], view.root.data["busy"]) == ("Recomputing the layout…", True)
     world.tick()
     assert view.update() is True
     assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
 
 
-def test_a_layout_that_failed_is_told_instead_of_awaited(world: World, tab: TabState) -> None:
+def test_failed_layout_shows_its_reason(world: World, tab: TabState) -> None:
     world.worker.fail = True
     world.tick()
     view = LayerView(tab, "coefficients")
 
     view.update()
 
-    assert view.root.data["status"] == "too long; will be tried again"
+    assert view.root.data["status"] == "too long; retrying soon"
     assert view.root.data["busy"] is False
-    assert len(view.root.atlas) == 16  # the pictures stand in a grid meanwhile
+    assert len(view.root.atlas) == 16  # in a grid
 
 
-def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
+def test_views_are_cleared_when_their_layer_is_removed(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     views = layer_views(tab)
@@ -217,80 +202,11 @@ def test_the_views_of_a_layer_that_is_removed_while_open_go_on_with_another(
     assert LayerPanel(tab).content()["findings"] is None
 
 
-def test_what_is_to_be_noticed_is_told_with_the_filters_to_select(
-    world: World, tab: TabState, follower: InProcessFollower
-) -> None:
-    panel, ids = LayerPanel(tab), tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    # Nothing is laid out: it is not true yet that none is like another.
-    assert panel.content()["findings"] is None
-    detail = world.detail()
-    features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
-    features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
-    features[5], features[6] = 0, np.nan
-    world.send(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
-    world.tick()
-
-    found = {one["kind"]: one for one in panel.content()["findings"]}
-    assert found["alike"]["text"] == "2 groups of near duplicates (6 filters)"
-    expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
-    assert found["alike"]["groups"] == expected
-    assert found["dead"]["groups"] == [[ids[5]]]
-    assert found["nonfinite"]["groups"] == [[ids[6]]]
-    assert "colour" not in found
-
-    follower.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
-    settle(tab, follower)
-    (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
-    assert alike["groups"] == [[ids[2], ids[9], ids[11]]]
-    assert alike["text"] == "3 near duplicates"
-
-
-def test_single_colour_filters_of_the_first_layer_are_told(world: World, tab: TabState) -> None:
-    do(tab, "select", layer=0, first=0, last=0)
-    world.layers.mark_visible("conv1", "tsne")
-    detail = world.detail("conv1")
-    images = detail.coefficients.images.copy()
-    images[:] = np.random.default_rng(0).normal(size=images.shape)
-    images[[1, 6]] = (0.9, -0.2, 0.4)
-    world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
-
-    (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
-    ids = tab.structure.layers[0].filter_ids  # type: ignore[union-attr]
-    assert colour["groups"] == [[ids[1], ids[6]]]
-    assert colour["text"] == "2 single-colour"
-
-
-def test_filters_that_are_silent_for_long_are_dead(
-    world: World, tab: TabState, follower: InProcessFollower
-) -> None:
-    assert follower.state is not None
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    follower.training.dead.add(ids[8])
-    follower.training.silence(ids[8])
-    follower.train(40)
-
-    (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
-    assert dead["groups"] == [[ids[8]]]
-
-
-def test_slices_are_a_choice_only_for_filters_of_many_inputs(world: World, tab: TabState) -> None:
-    panel = LayerPanel(tab)
-    assert panel.content()["slices"] == "strongest"
-    do(tab, "slices", by="mean")
-    assert panel.content()["slices"] == "mean"
-    do(tab, "slices", by="loudest")  # nonsense
-    assert panel.content()["slices"] == "mean"
-
-    do(tab, "select", layer=0, first=0, last=0)  # red, green and blue
-    world.layers.mark_visible("conv1", "tsne")
-    assert panel.content()["slices"] == ""
-
-
 @pytest.mark.parametrize("pane", ["maps", "statistics"])
-def test_hidden_views_are_neither_sent_nor_asked_for(
+def test_hidden_views_are_neither_sent_nor_requested(
     world: World, tab: TabState, pane: str
 ) -> None:
-    do(tab, "pane", by=pane)
+    send_command(tab, "set_pane", option=pane)
     world.now += 100
     sent = [view.view for view in layer_views(tab) if view.update()]
 
@@ -301,119 +217,32 @@ def test_hidden_views_are_neither_sent_nor_asked_for(
         assert world.asked == []
 
 
-def test_the_input_image_is_shown_with_the_maps(world: World, tab: TabState) -> None:
+def test_input_image_is_shown_in_the_maps_pane(world: World, tab: TabState) -> None:
     image = InputImage(tab)
     assert image.update() is False
-    do(tab, "pane", by="maps")
+    send_command(tab, "set_pane", option="maps")
 
     assert image.update() is True
     assert image.update() is False
     assert image.root.atlas.shape == (1, 64, 64, 3)
-    assert image.root.data["title"] == "Input · first of the batch"
+    assert image.root.data["title"] == "Input · first image of the batch"
 
-    do(tab, "image", dx=1)
+    send_command(tab, "step_image", dx=1)
     world.tick(0.1)
     assert world.asked[-1].image_index == 0
-    do(tab, "image", dx=1)
-    do(tab, "image", by="batch")
+    send_command(tab, "step_image", dx=1)
+    send_command(tab, "show_batch_image")
     world.tick(0.1)
     assert world.asked[-1].image_index is None
 
 
-def test_several_filters_are_selected_and_acted_upon(
-    tab: TabState, follower: InProcessFollower
-) -> None:
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "pick", ids=[ids[5], ids[7], ids[5], 10**6])
-
-    assert tab.selected() == (1, 5)
-    assert LayerPanel(tab).content()["selected"] == [ids[5], ids[7]]
-
-    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
-        do(tab, command)
-    settle(tab, follower)
-    edits = [row.edit(tab.structure) for row in tab.staging.in_order()]  # type: ignore[arg-type]
-    assert edits == [
-        Reinitialize("conv2", [5, 7]),
-        Freeze("conv2", [5, 7]),
-        MergeFilters("conv2", [5, 7]),
-        RemoveFilters("conv2", [5, 7]),
-    ]
-    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
-        do(tab, command)
-    assert tab.staging.rows == []
-
-
-def test_one_filter_cannot_be_merged(tab: TabState) -> None:
-    assert LayerPanel(tab).content()["refused"]["merge"]
-    do(tab, "stage_merge")
-    assert tab.staging.rows == []
-
-
-def test_frozen_filters_are_unfrozen(tab: TabState, follower: InProcessFollower) -> None:
-    do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "stage_freeze")
-    do(tab, "apply")
-    settle(tab, follower)
-    assert LayerPanel(tab).content()["freeze"] == "Unfreeze"
-
-    do(tab, "stage_freeze")
-    assert tab.staging.rows[0].edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
-
-
-def test_a_dragged_filter_is_staged_to_become_a_mean(
-    tab: TabState, follower: InProcessFollower
-) -> None:
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
-    settle(tab, follower)
-
-    row = tab.staging.rows[0]
-    assert row.edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
-    assert row.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
-
-    do(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # dragged on
-    assert len(tab.staging.rows) == 1
-
-    follower.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
-    settle(tab, follower)
-    assert tab.staging.rows == []
-
-
-@pytest.mark.parametrize(
-    ("ids", "weights"),
-    [([0], []), ([8, 9], [0.0]), ([8, 9], [-1.0]), ([8, 9], [float("nan")]), ([8, 10**6], [1.0]),
-     ([8, 9, 10], [1.0])],
-)  # fmt: skip
-def test_void_drags_stage_nothing(tab: TabState, ids: list[int], weights: list[float]) -> None:
-    do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "stage_set", ids=ids, weights=weights)
-
-    assert tab.staging.rows == []
-
-
-def test_the_selection_survives_edits(tab: TabState, follower: InProcessFollower) -> None:
-    ids = list(tab.structure.layers[1].filter_ids)  # type: ignore[union-attr]
-    do(tab, "select", layer=1, first=3, last=3)
-    do(tab, "pick", ids=[ids[5], ids[7], ids[9]])
-    follower.request(RemoveFilters("conv2", [0, 7]), "", 0)
-    settle(tab, follower)
-
-    assert tab.picked() == [ids[5], ids[9]]
-    assert tab.selected() == (1, 4)
-
-
-def test_maps_are_ordered_by_numbers_that_do_not_change_with_every_batchs_first_image(
-    world: World, tab: TabState
-) -> None:
+def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabState) -> None:
     view = LayerView(tab, "activations")
     assert tab.state is not None
     for image in (None, 1):
         detail = world.detail(image=image)
         world.send(detail)
         view.update()
-        of_layer = tab.state.layer_values("activation", 1)
+        of_batch = tab.state.layer_values("activation", 1)
         of_image = detail.activations.images.sum(axis=(1, 2))
-        assert np.allclose(sums(view), of_layer if image is None else of_image, rtol=1e-3)
+        assert np.allclose(activations(view), of_batch if image is None else of_image, rtol=1e-3)

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import FilterInspection, Refused
 from revacnn_lightning.protocol.requests import InspectFilter, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
-from tests.viewer.fake_inspection import FIELD, inspection
-from viewer.components.filter_inspection import NO_FINDS, OVER, WAITING, FilterInspectionPane
-from viewer.rendering.thumbnails import attribution_tile
+from tests.viewer.fake_inspection import inspection
 from viewer.runs import filter_inspections as inspected
 from viewer.runs.filter_inspections import FilterInspections
-from viewer.tab.tab_state import Selection, TabState
 
 
 class World:
@@ -131,135 +127,3 @@ def test_without_a_training_to_ask_it_says_so(world: World) -> None:
     known = world.filters.mark_visible("conv2", id_of(world, 3), None)
     world.filters.tick(world.follower.state, ask)
     assert known.refused == "no training is attached"
-
-
-# The part of the page
-
-
-@pytest.fixture
-def looks(tab: TabState) -> FilterInspectionPane:
-    tab.selection = Selection("conv2", tab.structure.layers[1].filter_ids[3])  # type: ignore[union-attr]
-    return FilterInspectionPane(tab)
-
-
-def arrive(looks: FilterInspectionPane, **changes: object) -> None:
-    follower = looks.tab.follower
-    training = follower.training  # type: ignore[attr-defined]
-    step = changes.pop("step", training.step)
-    sent = inspection(training.run, training.version, step, "conv2", 3, **changes)
-    follower.inspections.receive(sent, follower.state)  # type: ignore[arg-type]
-
-
-def test_it_costs_nothing_unless_its_pane_is_open(looks: FilterInspectionPane) -> None:
-    assert not looks.update()
-    assert looks.tab.follower.inspections._filters == {}
-    assert looks.source.data == {}
-
-
-def test_nothing_more_is_awaited_of_a_run_that_has_ended(
-    looks: FilterInspectionPane, follower: InProcessFollower
-) -> None:
-    looks.tab.pane = "looks"
-    looks.update()
-    assert looks.source.data == {"status": WAITING, "busy": True}
-    follower.kind = "failed"
-    assert looks.update()
-    assert looks.source.data == {"status": OVER, "busy": False}
-
-
-def test_it_waits_and_then_shows_what_the_filter_looks_for(looks: FilterInspectionPane) -> None:
-    looks.tab.pane = "looks"
-    assert looks.update()
-    assert looks.source.data["status"] == WAITING
-    assert not looks.update()
-    arrive(looks, step=20)
-    assert looks.update()
-    assert not looks.update()
-    data = looks.source.data
-    assert len(data["finds"]) == 9
-    assert data["finds"][0]["pixels"].shape == (1, FIELD, FIELD, 3)
-    assert data["finds"][0]["age"] == "this batch"
-    assert data["finds"][1]["age"] == "7 batches ago"
-    assert [find["response"] for find in data["finds"][:2]] == ["5.00", "4.60"]
-    assert data["facts"] == f"cut to the {FIELD}×{FIELD} pixels it sees"
-    assert data["part"].shape == (1, FIELD, FIELD, 3)
-    assert data["guided"].shape == (1, FIELD, FIELD, 3)
-    assert (data["title"], data["response"]) == ("first of the batch", "3.25")
-    arrive(looks, step=21)
-    assert looks.update()
-
-
-def test_it_follows_the_selection_and_the_chosen_image(looks: FilterInspectionPane) -> None:
-    tab = looks.tab
-    tab.pane = "looks"
-    looks.update()
-    arrive(looks)
-    looks.update()
-    tab.follower.layer_details.mark_visible("conv2", "tsne")
-    tab.follower.layer_details.select_image("conv2", 4)
-    assert looks.update()
-    assert looks.source.data["busy"]  # of the image before
-    arrive(looks, image=4)
-    looks.update()
-    assert not looks.source.data["busy"]
-    assert looks.source.data["title"] == "validation image 4"
-    tab.select(1, 5)
-    assert looks.update()
-    assert "finds" not in looks.source.data
-
-
-def test_what_cannot_be_told_is_said_and_the_images_are_shown_all_the_same(
-    looks: FilterInspectionPane,
-) -> None:
-    looks.tab.pane = "looks"
-    looks.update()
-    nothing = np.zeros(0, np.float16)
-    arrive(
-        looks,
-        attribution_refusal="no captum",
-        deconvolution=nothing,
-        guided_backpropagation=nothing,
-        receptive_field=(0, 0),
-    )
-    looks.update()
-    data = looks.source.data
-    assert data["refused"] == "no captum"
-    assert len(data["deconvolution"]) == len(data["guided"]) == 0
-    assert data["facts"] == "whole: not cut"
-    assert len(data["finds"]) == 9
-
-
-def test_no_images_and_no_response_are_no_fault(looks: FilterInspectionPane) -> None:
-    looks.tab.pane = "looks"
-    looks.update()
-    nothing = np.zeros(0, np.float16)
-    arrive(
-        looks,
-        top_images=[],
-        image=None,
-        response=None,
-        attribution_refusal="no images",
-        box=(0, 0, 0, 0),
-    )
-    looks.update()
-    assert looks.source.data["no_finds"] == NO_FINDS
-    assert len(looks.source.data["part"]) == 0
-    arrive(
-        looks, step=9, response=float("nan"), deconvolution=nothing, guided_backpropagation=nothing
-    )
-    looks.update()
-    assert looks.source.data["response"] == "–"
-
-
-@pytest.mark.parametrize(("channels", "shape"), [(1, (1, 4, 5)), (3, (1, 4, 5, 3)), (6, (1, 4, 5))])
-def test_what_pixels_contribute_is_spread_around_the_middle(
-    channels: int, shape: tuple[int, ...]
-) -> None:
-    values = np.zeros((channels, 4, 5), np.float16)
-    values[:, 1, 2], values[:, 0, 0] = -2.0, 1.0
-    levels = attribution_tile(values)
-    assert levels.shape == shape
-    assert levels.reshape(4, 5, -1)[1, 2, 0] == 1
-    assert levels.reshape(4, 5, -1)[3, 3, 0] == 128
-    assert (attribution_tile(0 * values) == 128).all()
-    assert len(attribution_tile(np.zeros(0))) == 0

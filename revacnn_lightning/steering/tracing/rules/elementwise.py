@@ -1,4 +1,4 @@
-"""Operations that act on each element by itself, broadcasting their operands."""
+"""Operations that process each element on its own and broadcast their operands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.labels import Component, aligned, dims
+from revacnn_lightning.steering.tracing.labels import Label, align, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.trace import Trace
 
@@ -15,80 +15,79 @@ __all__ = ["join", "pointwise"]
 
 
 def pointwise(trace: Trace, call: OpCall) -> None:
-    """Broadcast operands: what meets at one place belongs together."""
+    """Couple the channels that meet at one position of broadcast operands."""
     if not call.outs:
         return
     out = call.outs[0]
-    if call.inplace and call.tensors and not trace.labels(call.args[0]):
+    if call.is_inplace and call.tensors and not trace.labels(call.args[0]):
         for tensor in call.tensors[1:]:
-            for component in trace.labels(tensor):
-                trace.pin(component, f"are written into a tensor of fixed size in "
-                                      f"{trace.where()}")  # fmt: skip
+            for label in trace.labels(tensor):
+                trace.fix(label, f"are written into a tensor of fixed size in {trace.where()}")
         return
-    if len(call.tensors) == 1:  # relu and the like: nothing meets
+    if len(call.tensors) == 1:  # relu and the like: no channels meet
         joined = trace.labels(call.tensors[0])
-        for each in call.outs:
-            if each.shape == out.shape:
-                trace.label(each, list(joined))
-        return
-    joined = join(trace, call.tensors, out.ndim)
-    _pin_constants(trace, call.tensors, joined, out.ndim)
+    else:
+        joined = join(trace, call.tensors, out.ndim)
+        _fix_at_constants(trace, call.tensors, joined, out.ndim)
     for each in call.outs:
         if each.shape == out.shape:
-            trace.label(each, list(joined))
+            trace.set_labels(each, list(joined))
 
 
-def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Component]:
-    """The components of a broadcast result; the operands' are united where they overlap.
+def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
+    """Couple the labels of broadcast operands where they overlap, and return the result's labels.
 
-    A component that conv filters emitted stands for the result before one of a parameter: what
-    arrives further on is the filter.
+    A label of channels that filters produce takes precedence over one of a parameter: what arrives
+    at the next layer is the filter.
     """
-    joined: list[Component] = []
+    joined: list[Label] = []
     for tensor in tensors:
-        for raw in trace.labels(tensor):
-            component = aligned(raw, ndim)
-            said = dims(component)
+        for unaligned in trace.labels(tensor):
+            label = align(unaligned, ndim)
+            dims = labeled_dims(label)
             for i, other in enumerate(joined):
-                theirs = dims(other)
-                if said & theirs:
-                    trace.union(component, other)
-                    joined[i] = _stands_for_both(trace, component, other)
+                if dims & labeled_dims(other):
+                    trace.couple(label, other)
+                    joined[i] = _label_of_both(trace, label, other)
                     break
             else:
-                joined.append(component)
+                joined.append(label)
     return joined
 
 
-def _stands_for_both(trace: Trace, new: Component, old: Component) -> Component:
-    said, theirs = dims(new), dims(old)
-    if said == theirs:
-        new_emitted, old_emitted = trace.is_emitted(new), trace.is_emitted(old)
-        if new_emitted and not old_emitted:
-            trace.arrive(old, new)
+def _label_of_both(trace: Trace, new: Label, old: Label) -> Label:
+    """Return the label of the result of an operation on channels of two coupled labels."""
+    new_dims, old_dims = labeled_dims(new), labeled_dims(old)
+    if new_dims == old_dims:
+        new_is_produced, old_is_produced = trace.is_produced(new), trace.is_produced(old)
+        if new_is_produced and not old_is_produced:
+            trace.record_arrival(old, new)
             return new
-        if old_emitted and not new_emitted:
-            trace.arrive(new, old)
+        if old_is_produced and not new_is_produced:
+            trace.record_arrival(new, old)
         return old
-    if said < theirs:
+    if new_dims < old_dims:
         return old
-    if theirs < said:
+    if old_dims < new_dims:
         return new
     return old.expand(torch.broadcast_shapes(old.shape, new.shape))
 
 
-def _pin_constants(
-    trace: Trace, tensors: Sequence[Tensor], joined: list[Component], ndim: int
+def _fix_at_constants(
+    trace: Trace, tensors: Sequence[Tensor], joined: list[Label], ndim: int
 ) -> None:
-    """An operand without labels along a labelled dimension has a size nobody can edit."""
+    """Fix channels that meet an unlabeled operand of the same size, which no edit can resize."""
     for tensor in tensors:
         if trace.is_uniform(tensor) or tensor.numel() == 1:
             continue
         lead = ndim - tensor.ndim
         wide = {d + lead for d, size in enumerate(tensor.shape) if size > 1}
-        known = [dims(aligned(c, ndim)) for c in trace.labels(tensor)]
-        for component in joined:
-            said = dims(component)
-            if said & wide and not any(said & k for k in known):
-                trace.pin(component, f"meet a tensor of fixed size in {trace.where()} "
-                                      f"(aten operation of {ndim} dimensions)")  # fmt: skip
+        own = [labeled_dims(align(label, ndim)) for label in trace.labels(tensor)]
+        for label in joined:
+            dims = labeled_dims(label)
+            if dims & wide and not any(dims & each for each in own):
+                trace.fix(
+                    label,
+                    f"meet a tensor of fixed size in {trace.where()} (aten operation of {ndim} "
+                    "dimensions)",
+                )

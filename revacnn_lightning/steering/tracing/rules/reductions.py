@@ -1,76 +1,81 @@
-"""Pooling and resizing of space, reductions, and what works along one dimension."""
+"""Rules of pooling and resizing, of reductions, and of operations along one dimension."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from revacnn_lightning.steering.tracing.labels import Component, dims, normalised
+from revacnn_lightning.steering.tracing.labels import Label, labeled_dims, normalize_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.operations import SPATIAL
-from revacnn_lightning.steering.tracing.rules.table import rule, unknown
+from revacnn_lightning.steering.tracing.rules.op_families import SPATIAL
+from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["reduce", "spatial"]
 
 
 def spatial(trace: Trace, call: OpCall) -> None:
+    """Keep labels over anything but the pooled or resized dimensions."""
     x = call.args[0]
     space = set(range(x.ndim - SPATIAL[call.base], x.ndim))
     kept = []
-    for component in trace.labels(x):
-        if dims(component) & space:
-            trace.pin(component, f"are pooled or resized as space in {trace.where()}")
+    for label in trace.labels(x):
+        if labeled_dims(label) & space:
+            trace.fix(label, f"are pooled or resized as space in {trace.where()}")
         else:
-            kept.append(component)
+            kept.append(label)
     for out in call.outs:
-        trace.label(out, list(kept))
+        trace.set_labels(out, list(kept))
 
 
 def reduce(trace: Trace, call: OpCall) -> None:
+    """Keep labels over dimensions that remain; channels that are reduced depend on each other."""
     x = call.args[0]
-    at, name = (2, "dim") if call.base in ("linalg_vector_norm", "norm") else (1, "dim")
-    listed = normalised(call.get(at, name), x.ndim)
-    if listed is None:
-        unknown(trace, call)
+    position = 2 if call.base in ("linalg_vector_norm", "norm") else 1
+    reduced = normalize_dims(call.get(position, "dim"), x.ndim)
+    if reduced is None:
+        fix_inputs(trace, call)
         return
     kept = []
-    for labelled in trace.labels(x):
-        component = _without_groups(trace, labelled, listed)
-        if dims(component) & set(listed):
-            trace.mix(component, f"aten.{call.base} in {trace.where()} reduces over them")
+    for full in trace.labels(x):
+        label = _of_one_group(trace, full, reduced)
+        if labeled_dims(label) & set(reduced):
+            trace.normalize_together(
+                label, f"aten.{call.base} in {trace.where()} reduces over them"
+            )
         elif call.outs[0].ndim == x.ndim:
-            kept.append(component)
+            kept.append(label)
         else:
-            kept.append(component.reshape([s for d, s in enumerate(component.shape)
-                                           if d not in listed]))  # fmt: skip
+            shape = [size for d, size in enumerate(label.shape) if d not in reduced]
+            kept.append(label.reshape(shape))
     for out in call.outs:
-        trace.label(out, list(kept))
+        trace.set_labels(out, list(kept))
 
 
-def _without_groups(trace: Trace, component: Component, over: Sequence[int]) -> Component:
-    """Of a component over (groups, channels per group), that of one group.
+def _of_one_group(trace: Trace, label: Label, dims: Sequence[int]) -> Label:
+    """Couple the groups of a label over (groups, channels per group) and return that of the first.
 
-    What an operation over the groups makes of them belongs to all of them alike.
+    Only if ``dims`` contains the groups' dimension: the result of an operation over the groups
+    depends on all of them alike.
     """
-    for dim in sorted(dims(component))[:-1]:
-        if dim in over:
-            first = component.narrow(dim, 0, 1)
-            trace.union(first, component)
-            component = first
-    return component
+    for dim in sorted(labeled_dims(label))[:-1]:
+        if dim in dims:
+            first = label.narrow(dim, 0, 1)
+            trace.couple(first, label)
+            label = first
+    return label
 
 
 @rule("_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "sort", "topk")
-def _over_one_dim(trace: Trace, call: OpCall) -> None:
+def _along_one_dim(trace: Trace, call: OpCall) -> None:
     x = call.args[0]
     default = -1 if call.base in ("sort", "topk") else 0
     dim = call.get(2 if call.base == "topk" else 1, "dim", default) % x.ndim
     kept = []
-    for labelled in trace.labels(x):
-        component = _without_groups(trace, labelled, [dim])
-        if dim in dims(component):
-            trace.pin(component, f"pass aten.{call.base} in {trace.where()}")
+    for full in trace.labels(x):
+        label = _of_one_group(trace, full, [dim])
+        if dim in labeled_dims(label):
+            trace.fix(label, f"pass aten.{call.base} in {trace.where()}")
         else:
-            kept.append(component)
+            kept.append(label)
     for out in call.outs:
-        trace.label(out, list(kept))
+        trace.set_labels(out, list(kept))

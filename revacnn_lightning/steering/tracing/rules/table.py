@@ -7,7 +7,7 @@ from collections.abc import Callable
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["RULES", "Rule", "rule", "unknown"]
+__all__ = ["RULES", "Rule", "fix_inputs", "rule"]
 
 Rule = Callable[[Trace, OpCall], None]
 RULES: dict[str, Rule] = {}
@@ -23,8 +23,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def unknown(trace: Trace, call: OpCall) -> None:
+def fix_inputs(trace: Trace, call: OpCall) -> None:
+    """Fix every channel that the call reads: the rule of operations that no rule covers."""
     for tensor in call.tensors:
-        for component in trace.labels(tensor):
-            trace.pin(component, f"are read by aten.{call.base} in {trace.where()}, which is "
-                                  "no operation whose channels can be followed")  # fmt: skip
+        for label in trace.labels(tensor):
+            trace.fix(
+                label,
+                f"are read by aten.{call.base} in {trace.where()}, an operation through which "
+                "channels cannot be traced",
+            )

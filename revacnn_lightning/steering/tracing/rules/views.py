@@ -1,134 +1,136 @@
-"""Operations that rearrange elements: the same operation on the labels says where each went."""
+"""Rules of operations that rearrange elements: the same operation on labels gives the result's."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.labels import Component, along, compress, dims
+from revacnn_lightning.steering.tracing.labels import Label, compress, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.operations import RESHAPES
-from revacnn_lightning.steering.tracing.rules.table import rule, unknown
+from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
+from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["view"]
 
 
 def view(trace: Trace, call: OpCall) -> None:
-    """Run the same view on the labels; pieces of an equal split stay equal."""
+    """Run the same view on the labels. Pieces of an equal split must keep equal sizes."""
     x = call.args[0]
     outs = list(call.out) if isinstance(call.out, (list, tuple)) else [call.out]
-    results: list[list[Component]] = [[] for _ in outs]
-    for component in trace.labels(x):
-        parts = _viewed(call, component, x, outs)
+    results: list[list[Label]] = [[] for _ in outs]
+    for label in trace.labels(x):
+        parts = _viewed(call, label, x, outs)
         if parts is None:
-            trace.pin(component, f"are rearranged by aten.{call.base} in {trace.where()}")
+            trace.fix(label, f"are rearranged by aten.{call.base} in {trace.where()}")
             continue
-        _tie_parts(trace, call, component, parts)
+        _couple_parts(trace, call, label, parts)
         for result, part in zip(results, parts, strict=True):
             result.append(part)
     for out, result in zip(outs, results, strict=True):
-        trace.label(out, result)
+        trace.set_labels(out, result)
 
 
-def _viewed(
-    call: OpCall, component: Component, x: Tensor, outs: list[Tensor]
-) -> list[Component] | None:
-    full = component.expand(x.shape)
+def _viewed(call: OpCall, label: Label, x: Tensor, outs: list[Tensor]) -> list[Label] | None:
+    full = label.expand(x.shape)
     try:
-        made = call.func(full, *call.args[1:], **call.kwargs)
-    except RuntimeError:  # a view that these strides do not allow
+        viewed = call.func(full, *call.args[1:], **call.kwargs)
+    except RuntimeError:  # the label's strides do not allow this view
         if call.base not in RESHAPES:
             return None
-        made = full.reshape(outs[0].shape)
-    parts = list(made) if isinstance(made, (list, tuple)) else [made]
+        viewed = full.reshape(outs[0].shape)
+    parts = list(viewed) if isinstance(viewed, (list, tuple)) else [viewed]
     return [compress(part) for part in parts]
 
 
-def _tie_parts(trace: Trace, call: OpCall, component: Component, parts: list[Component]) -> None:
-    said = dims(component)
-    if len(said) != 1:
+def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) -> None:
+    dims = labeled_dims(label)
+    if len(dims) != 1:
         return
     if call.base == "split" and len({p.shape for p in parts}) == 1:
-        dim = call.get(2, "dim", 0) % component.ndim
-        if dim in said:
+        dim = call.get(2, "dim", 0) % label.ndim
+        if dim in dims:
             for part in parts[1:]:
-                trace.union(parts[0], part)
-    if call.base in RESHAPES and len(dims(parts[0])) == 2:
-        # C -> (g, C / g): the same position of every group, so that it stays a rectangle
-        outer = min(dims(parts[0]))
-        trace.union(parts[0].narrow(outer, 0, 1), parts[0])
+                trace.couple(parts[0], part)
+    if call.base in RESHAPES and len(labeled_dims(parts[0])) == 2:
+        # C -> (g, C / g): couple each position of all groups, so that the result stays a rectangle.
+        outer = min(labeled_dims(parts[0]))
+        trace.couple(parts[0].narrow(outer, 0, 1), parts[0])
 
 
 @rule("pixel_shuffle")
 def _pixel_shuffle(trace: Trace, call: OpCall) -> None:
-    """(…, C r², H, W) -> (…, C, H r, W r): the r² filters behind one output channel."""
+    """(…, C r², H, W) -> (…, C, H r, W r) couples the r² filters of one output channel."""
     x, r = call.args[0], int(call.args[1])
     dim = x.ndim - 3
-    atoms = trace.line(x, dim)
-    if atoms is not None:
-        phases = atoms.view(-1, r * r)
-        trace.union(phases[:, :1], phases)
-        trace.label(call.out, [along(phases[:, 0], call.out.ndim, dim)])
+    channels = trace.channels_along(x, dim)
+    if channels is not None:
+        phases = channels.view(-1, r * r)
+        trace.couple(phases[:, :1], phases)
+        trace.set_labels(call.out, [label_along(phases[:, 0], call.out.ndim, dim)])
 
 
 @rule("pixel_unshuffle")
 def _pixel_unshuffle(trace: Trace, call: OpCall) -> None:
     x, r = call.args[0], int(call.args[1])
     dim = x.ndim - 3
-    atoms = trace.line(x, dim)
-    if atoms is not None:
-        trace.label(call.out, [along(atoms.repeat_interleave(r * r), call.out.ndim, dim)])
+    channels = trace.channels_along(x, dim)
+    if channels is not None:
+        trace.set_labels(
+            call.out, [label_along(channels.repeat_interleave(r * r), call.out.ndim, dim)]
+        )
 
 
 @rule("im2col")
 def _unfold(trace: Trace, call: OpCall) -> None:
-    """(B, C, H, W) -> (B, C·k·k, L): the kernel's positions of one channel stand together."""
+    """(B, C, H, W) -> (B, C·k·k, L): the kernel's positions of one channel are adjacent."""
     x = call.args[0]
-    atoms = trace.line(x, x.ndim - 3)
-    if atoms is not None:
-        made = atoms.repeat_interleave(call.out.shape[-2] // len(atoms))
-        trace.label(call.out, [along(made, call.out.ndim, call.out.ndim - 2)])
+    channels = trace.channels_along(x, x.ndim - 3)
+    if channels is not None:
+        unfolded = channels.repeat_interleave(call.out.shape[-2] // len(channels))
+        trace.set_labels(call.out, [label_along(unfolded, call.out.ndim, call.out.ndim - 2)])
 
 
 @rule("index")
 def _index(trace: Trace, call: OpCall) -> None:
-    """x[:, [2, 0, 1]]: fixed indices. Fine along any dimension but a labelled one."""
+    """x[:, [2, 0, 1]]: fixed indices are possible along any dimension but a labeled one."""
     x, indices = call.args[:2]
     touched = {d for d, index in enumerate(indices) if index is not None}
     carried = []
-    for component in trace.labels(x):
-        if dims(component) & touched:
-            trace.pin(component, f"are picked by fixed indices in {trace.where()}")
+    for label in trace.labels(x):
+        if labeled_dims(label) & touched:
+            trace.fix(label, f"are picked by fixed indices in {trace.where()}")
         else:
-            carried.append(compress(call.func(component.expand(x.shape), indices)))
-    trace.label(call.out, carried)
+            carried.append(compress(call.func(label.expand(x.shape), indices)))
+    trace.set_labels(call.out, carried)
 
 
 @rule("cat")
 def _cat(trace: Trace, call: OpCall) -> None:
-    """Along a labelled dimension the labels are concatenated; what has none is constant."""
+    """Concatenate the labels along ``dim``; unlabeled parts are constants."""
     dim = call.get(1, "dim", 0) % call.out.ndim
     tensors = [t for t in call.args[0] if t.numel()]
-    lines = [[c for c in trace.labels(t) if dim in dims(c)] for t in tensors]
-    others = [[c for c in trace.labels(t) if dim not in dims(c)] for t in tensors]
-    result = _unite_by_dims(trace, [c for group in others for c in group])
-    if any(lines):
+    joined = [[c for c in trace.labels(t) if dim in labeled_dims(c)] for t in tensors]
+    others = [[c for c in trace.labels(t) if dim not in labeled_dims(c)] for t in tensors]
+    result = _coupled_by_dims(trace, [c for group in others for c in group])
+    if any(joined):
         pieces = []
-        for tensor, group in zip(tensors, lines, strict=True):
+        for tensor, group in zip(tensors, joined, strict=True):
             for extra in group[1:]:
-                trace.pin(extra, f"are concatenated in {trace.where()}")
+                trace.fix(extra, f"are concatenated in {trace.where()}")
             size = tensor.shape[dim]
             if group:
                 pieces.append(group[0])
             else:
-                reason = f"are joined to channels that no layer makes, in {trace.where()}"
-                pieces.append(along(trace.constant(size, reason), tensor.ndim, dim))
+                reason = (
+                    f"are concatenated with channels that no layer produces, in {trace.where()}"
+                )
+                pieces.append(label_along(trace.constant_channels(size, reason), tensor.ndim, dim))
         result.append(_concatenated(pieces, dim))
-    trace.label(call.out, result)
+    trace.set_labels(call.out, result)
 
 
-def _concatenated(pieces: list[Component], dim: int) -> Component:
+def _concatenated(pieces: list[Label], dim: int) -> Label:
     common = torch.broadcast_shapes(
         *[tuple(1 if d == dim else s for d, s in enumerate(p.shape)) for p in pieces]
     )
@@ -137,38 +139,38 @@ def _concatenated(pieces: list[Component], dim: int) -> Component:
     return torch.cat(wide, dim)
 
 
-def _unite_by_dims(trace: Trace, components: list[Component]) -> list[Component]:
-    by_dims: dict[frozenset[int], Component] = {}
-    for component in components:
-        first = by_dims.setdefault(dims(component), component)
-        if first is not component:
-            trace.union(first, component)
+def _coupled_by_dims(trace: Trace, labels: list[Label]) -> list[Label]:
+    by_dims: dict[frozenset[int], Label] = {}
+    for label in labels:
+        first = by_dims.setdefault(labeled_dims(label), label)
+        if first is not label:
+            trace.couple(first, label)
     return list(by_dims.values())
 
 
 @rule("stack")
 def _stack(trace: Trace, call: OpCall) -> None:
     dim = call.get(1, "dim", 0) % call.out.ndim
-    components = [c.unsqueeze(dim) for t in call.args[0] for c in trace.labels(t)]
-    trace.label(call.out, _unite_by_dims(trace, components))
+    labels = [c.unsqueeze(dim) for t in call.args[0] for c in trace.labels(t)]
+    trace.set_labels(call.out, _coupled_by_dims(trace, labels))
 
 
 @rule("constant_pad_nd")
 def _constant_pad(trace: Trace, call: OpCall) -> None:
-    """Padding rows and columns is harmless; padding channels fixes their number."""
+    """Padding rows and columns keeps labels; padding channels fixes their number."""
     x, pad = call.args[:2]
     touched = {x.ndim - 1 - i // 2 for i, amount in enumerate(pad) if amount}
     kept = []
-    for component in trace.labels(x):
-        if dims(component) & touched:
-            trace.pin(component, f"are padded with constant channels in {trace.where()}")
+    for label in trace.labels(x):
+        if labeled_dims(label) & touched:
+            trace.fix(label, f"are padded with constant channels in {trace.where()}")
         else:
-            kept.append(component)
-    trace.label(call.out, kept)
+            kept.append(label)
+    trace.set_labels(call.out, kept)
 
 
 @rule("as_strided")
 def _as_strided(trace: Trace, call: OpCall) -> None:
-    """In place it only restrides (memory format); otherwise anything may overlap anything."""
-    if not (call.inplace and call.out.shape == call.args[0].shape):
-        unknown(trace, call)
+    """In place it only changes the memory format; otherwise any elements may overlap."""
+    if not (call.is_inplace and call.out.shape == call.args[0].shape):
+        fix_inputs(trace, call)

@@ -1,0 +1,106 @@
+"""Performs every change of an `EditPlan` on a model and its optimizers, and reverts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, revert_layer_edit
+from revacnn_lightning.steering.execution.module_attributes import (
+    apply_attribute_edit,
+    revert_attribute_edit,
+)
+from revacnn_lightning.steering.execution.tensor_edits import (
+    ChangeRecord,
+    apply_tensor_edit,
+    revert_tensor_edit,
+)
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.value_edits import apply_value_edit, revert_value_edit
+from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+
+__all__ = ["UndoRecord", "perform", "replay", "revert"]
+
+
+@dataclass
+class UndoRecord:
+    """What an edit removed, from which it is reverted.
+
+    Attributes:
+        changes: one record per change, in the order of the plan.
+        removed_layers: the removed modules, by name. They are objects of this process; `replay`
+            finds them again in another one.
+        groups_before: the channel groups before the edit; kept for the newest edit only.
+    """
+
+    changes: list[ChangeRecord] = field(default_factory=list)
+    removed_layers: dict[str, nn.Module] = field(default_factory=dict)
+    groups_before: ChannelGroups | None = None
+
+
+def perform(
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    optimizers: Sequence[Optimizer],
+    generator: torch.Generator,
+) -> UndoRecord:
+    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`."""
+    undo = UndoRecord()
+    for value in plan.values:
+        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator))
+    for edit in plan.tensors:
+        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator))
+    for attribute in plan.attributes:
+        apply_attribute_edit(tx, model, attribute)
+    for layer in plan.layers:
+        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator)
+        undo.changes.append(record)
+        if removed is not None:
+            undo.removed_layers[layer.host] = removed
+    return undo
+
+
+def revert(
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    optimizers: Sequence[Optimizer],
+    undo: UndoRecord,
+) -> None:
+    """Revert the changes of a plan, newest first."""
+    records = iter(reversed(undo.changes))
+    for layer in reversed(plan.layers):
+        removed = undo.removed_layers.get(layer.host)
+        revert_layer_edit(tx, model, layer, optimizers, next(records), removed)
+    for attribute in reversed(plan.attributes):
+        revert_attribute_edit(tx, model, attribute)
+    for edit in reversed(plan.tensors):
+        revert_tensor_edit(tx, model, edit, optimizers, next(records))
+    for value in reversed(plan.values):
+        revert_value_edit(tx, model, value, optimizers, next(records))
+
+
+def replay(model: nn.Module, plans: Sequence[EditPlan]) -> list[UndoRecord]:
+    """Perform plans on a fresh, unedited model, whose weights are loaded afterwards.
+
+    Raises:
+        SteeringError: a plan does not fit the model, which is unchanged.
+    """
+    records = []
+    with Transaction() as tx:
+        for number, plan in enumerate(plans, 1):
+            try:
+                generator = torch.Generator().manual_seed(number)
+                records.append(perform(tx, model, plan, [], generator))
+            except (AttributeError, IndexError, RuntimeError) as error:
+                raise SteeringError(
+                    f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
+                ) from error
+    return records

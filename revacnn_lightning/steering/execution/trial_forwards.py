@@ -1,0 +1,63 @@
+"""Outputs of a temporarily changed model. Every change is rolled back before returning."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.steering.execution.tensor_edits import replace_data
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.value_edits import apply_value_edit
+from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.plan import EditPlan, order_of
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
+
+__all__ = ["expected_output", "output_with_perturbed_weights"]
+
+
+def expected_output(
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    probe: ForwardProbe,
+    output: list[Tensor],
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Return the output that the resized model must give, computed before ``plan`` is performed.
+
+    Added filters leave the ``output`` unchanged. Removing filters gives the output of the present
+    model with their outgoing columns set to zero (and the plan's value edits done).
+    """
+    silenced = [e for e in plan.tensors if not e.new and e.fill == "zero"]
+    if not silenced and not plan.values:
+        return output
+    start = tx.size
+    for value in plan.values:
+        apply_value_edit(tx, model, value, [], generator)
+    for edit in silenced:
+        _, tensor = find_tensor(model, edit.tensor)
+        kept = np.zeros(edit.size, bool)
+        kept[order_of(edit)[0]] = True
+        removed = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
+        zeroed = tensor.detach().clone().index_fill_(edit.dim, removed, 0.0)
+        replace_data(tx, tensor, zeroed, tensor.grad)
+    expected = evaluate(model, probe)
+    tx.rollback(keep=start)
+    return expected
+
+
+def output_with_perturbed_weights(
+    tx: Transaction, model: nn.Module, probe: ForwardProbe, epsilon: float
+) -> list[Tensor]:
+    """Return the output with every weight multiplied by 1 + ``epsilon`` · N(0, 1)."""
+    generator = torch.Generator().manual_seed(0)
+    start = tx.size
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            perturbed = parameter.detach() * (1 + epsilon * noise).to(parameter)
+            replace_data(tx, parameter, perturbed, parameter.grad)
+    output = evaluate(model, probe)
+    tx.rollback(keep=start)
+    return output

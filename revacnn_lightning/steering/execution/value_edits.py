@@ -1,0 +1,121 @@
+"""Applies a `ValueEdit` (new values, same size) to a parameter or buffer, and reverts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution.initialization import initial_values
+from revacnn_lightning.steering.execution.tensor_edits import (
+    ChangeRecord,
+    replace_data,
+    undo_difference,
+)
+from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
+
+__all__ = ["apply_value_edit", "reinitialize_new_entries", "revert_value_edit"]
+
+
+def apply_value_edit(
+    tx: Transaction,
+    model: nn.Module,
+    edit: ValueEdit,
+    optimizers: Sequence[Optimizer],
+    generator: torch.Generator,
+) -> ChangeRecord:
+    """Change the values. The optimizer state of replaced entries is reset to its start."""
+    owner, tensor = find_tensor(model, edit.tensor)
+    at = torch.tensor(edit.indices, device=tensor.device)
+    record: ChangeRecord = {}
+    with torch.no_grad():
+        data = tensor.detach()
+        rows = data.index_select(edit.dim, at)
+        record["before"] = rows
+        new = _new_rows(owner, data, rows, edit, at, generator)
+        record["after"] = new
+        if edit.action != "add" and isinstance(tensor, nn.Parameter):
+            shape = tensor.shape
+
+            def reset(key: str, old: Tensor, start: float | None) -> Tensor:
+                if old.shape != shape:
+                    return old
+                record[key] = old.index_select(edit.dim, at)
+                value = new if start is None else torch.full_like(new, start)
+                return old.clone().index_copy_(edit.dim, at, value.to(old))
+
+            optimizer_state.edit_state(tx, optimizers, tensor, reset)
+        _replace_rows(tx, tensor, edit.dim, at, new)
+    return record
+
+
+def revert_value_edit(
+    tx: Transaction,
+    model: nn.Module,
+    edit: ValueEdit,
+    optimizers: Sequence[Optimizer],
+    record: ChangeRecord,
+) -> None:
+    """Undo a `ValueEdit`: restore replaced entries; sums keep what was trained since."""
+    _, tensor = find_tensor(model, edit.tensor)
+    at = torch.tensor(edit.indices, device=tensor.device)
+    with torch.no_grad():
+        data = tensor.detach()
+        rows = record["before"].to(data)
+        if edit.action == "add":
+            rows = undo_difference(data.index_select(edit.dim, at), rows, record["after"])
+        elif isinstance(tensor, nn.Parameter):
+            shape = tensor.shape
+
+            def restored(key: str, state: Tensor, start: float | None) -> Tensor:
+                if state.shape != shape:
+                    return state
+                fallback = rows if start is None else torch.full_like(rows, start)
+                saved = record.get(key, fallback)
+                return state.clone().index_copy_(edit.dim, at, saved.to(state))
+
+            optimizer_state.edit_state(tx, optimizers, tensor, restored)
+        _replace_rows(tx, tensor, edit.dim, at, rows)
+
+
+def reinitialize_new_entries(
+    tx: Transaction, model: nn.Module, edit: TensorEdit, generator: torch.Generator
+) -> None:
+    """Draw the new entries of an applied ``"fresh"`` edit again."""
+    owner, tensor = find_tensor(model, edit.tensor)
+    at = torch.tensor(edit.new, device=tensor.device)
+    with torch.no_grad():
+        values = initial_values(owner, tensor.detach(), generator)
+        _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
+
+
+def _replace_rows(tx: Transaction, tensor: Tensor, dim: int, at: Tensor, rows: Tensor) -> None:
+    data = tensor.detach()
+    changed = data.clone().index_copy_(dim, at, rows)
+    replace_data(tx, tensor, in_memory_format_of(data, changed), tensor.grad)
+
+
+def _new_rows(
+    owner: nn.Module,
+    data: Tensor,
+    rows: Tensor,
+    edit: ValueEdit,
+    at: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    if edit.action == "fresh":
+        return initial_values(owner, data, generator).index_select(edit.dim, at)
+    sources = data.index_select(edit.dim, torch.tensor(edit.sources, device=data.device))
+    if edit.action == "add":
+        return rows + sources
+    shape = [1] * data.ndim
+    shape[edit.dim] = -1
+    weights = torch.tensor(edit.weights, dtype=torch.float64)
+    weights = (weights / weights.sum()).to(data).view(shape)
+    return (sources * weights).sum(edit.dim, keepdim=True).expand(rows.shape).contiguous()

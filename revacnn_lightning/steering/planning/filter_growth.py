@@ -1,0 +1,119 @@
+"""Plans adding filters: fresh ones, or copies that share the outgoing weights of their source."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.index_mapping import insert_copies
+from revacnn_lightning.steering.planning.lookup import check_filters, find_conv, find_tensor
+from revacnn_lightning.steering.planning.plan import EditPlan, Fill, TensorEdit
+from revacnn_lightning.steering.planning.resize_plan import (
+    check_editable,
+    check_not_fixed,
+    resize_plan,
+)
+from revacnn_lightning.steering.planning.size_attributes import attribute_edits
+
+__all__ = ["plan_growth"]
+
+# A request for more new filters than this is probably a typing error.
+MAX_NEW_FILTERS = 4096
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditPlan:
+    """Plan adding filters without changing the network's function."""
+    layer, count = request.layer, request.count
+    _check_request(context, request)
+    channel_groups = context.groups
+    groups = _groups_to_copy(context, request)
+    reason = channel_groups.why_normalized_together(groups)
+    if reason:
+        raise EditRefusedError(f"a new filter of {layer} would change all others: {reason}")
+    edits = _insertions(context, groups, count, split=request.split_from is not None)
+    what = "filter" if count == 1 else f"{count} filters"
+    how = "" if request.split_from is None else f" split from {request.split_from}"
+    plan = resize_plan(context, request, f"Add {what} to {layer}{how}", edits, groups, layer)
+    plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
+    plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
+                 for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
+    return plan
+
+
+def _check_request(context: PlanningContext, request: requests.AddFilters) -> None:
+    conv = find_conv(context.model, request.layer)
+    if request.count < 1:
+        raise EditRefusedError(
+            f"the number of filters to add is {request.count}; it must be at least 1"
+        )
+    if request.count > MAX_NEW_FILTERS:
+        raise EditRefusedError(
+            f"{request.count} new filters are more than {MAX_NEW_FILTERS}, the maximum of one "
+            "request; add fewer"
+        )
+    if request.split_from is not None:
+        check_filters(conv, request.layer, [request.split_from])
+    check_editable(context, request.layer)
+
+
+def _groups_to_copy(context: PlanningContext, request: requests.AddFilters) -> list[int]:
+    """Return the groups that new filters are inserted after.
+
+    They are those of ``split_from``. Otherwise it is the last editable group among those with the
+    fewest filters of the layer, so that as little as possible is added.
+    """
+    channel_groups, layer = context.groups, request.layer
+    if request.split_from is not None:
+        groups = channel_groups.groups_of_filters(layer, [request.split_from])
+        check_not_fixed(context, layer, groups)
+        return groups
+    filters = channel_groups.filters[layer]
+    editable = [
+        g for g in channel_groups.groups_of_channels(filters) if not channel_groups.why_fixed([g])
+    ]
+    sizes = np.bincount(channel_groups.group_of_each(filters))
+    smallest = min(int(sizes[g]) for g in editable)
+    last = channel_groups.groups_of_filters(layer, [len(filters) - 1])[0]
+    if last in editable and sizes[last] == smallest:
+        return [last]
+    return [max(g for g in editable if sizes[g] == smallest)]
+
+
+def _insertions(
+    context: PlanningContext, groups: list[int], count: int, *, split: bool
+) -> list[TensorEdit]:
+    members = context.groups.members(groups)
+    pieces = min(len(indices) for indices in members.values())
+    edits = []
+    for (name, dim), indices in sorted(members.items()):
+        size = context.groups.dimension(name, dim).size
+        edit = insert_copies(name, dim, size, indices, pieces, count)
+        edit.fill = _fill(context, name, dim, indices, split=split)
+        edits.append(edit)
+    return edits
+
+
+def _fill(
+    context: PlanningContext, name: str, dim: int, indices: np.ndarray, *, split: bool
+) -> Fill:
+    """Return how new entries of a tensor start, so that the present outputs stay as they are."""
+    channel_groups = context.groups
+    reads = channel_groups.reads_channels(name, dim, indices)
+    if split:
+        return "share" if reads else "copy"
+    if reads:
+        return "zero"
+    owner, tensor = find_tensor(context.model, name)
+    attribute = name.rpartition(".")[2]
+    if isinstance(owner, NORMS):
+        return "one" if attribute in ("weight", "running_var") else "zero"
+    if isinstance(owner, (_ConvNd, nn.Linear)) and tensor.ndim == 1 and attribute == "bias":
+        return "fresh"
+    produces = channel_groups.produces_channels(name, dim, indices)
+    return "fresh" if produces and tensor.ndim > 1 else "copy"

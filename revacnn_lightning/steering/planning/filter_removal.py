@@ -1,0 +1,99 @@
+"""Plans removing and merging filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.index_mapping import remove_indices
+from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
+from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
+from revacnn_lightning.steering.planning.resize_plan import (
+    check_editable,
+    check_not_fixed,
+    resize_plan,
+)
+from revacnn_lightning.steering.planning.size_attributes import attribute_edits
+
+__all__ = ["plan_merging", "plan_removal"]
+
+
+def plan_removal(context: PlanningContext, request: requests.RemoveFilters) -> EditPlan:
+    """Plan removing filters and everything coupled to them."""
+    conv = find_conv(context.model, request.layer)
+    check_filters(conv, request.layer, request.filters)
+    if len(request.filters) == conv.out_channels == 1:
+        raise EditRefusedError(
+            f"the last filter of {request.layer} cannot be removed; a conv keeps at least one"
+        )
+    return _removal(context, request, request.layer, request.filters)
+
+
+def plan_merging(context: PlanningContext, request: requests.MergeFilters) -> EditPlan:
+    """Plan adding the outgoing columns of filters to those of the first, then removing them."""
+    conv = find_conv(context.model, request.layer)
+    check_filters(conv, request.layer, request.filters)
+    if len(request.filters) < 2:
+        raise EditRefusedError(f"merging filters of {request.layer} needs at least two filters")
+    keep, *others = request.filters
+    plan = _removal(context, request, request.layer, others)
+    for other in others:
+        plan.values += _column_sums(context, request.layer, keep, other)
+    listed = ", ".join(map(str, others))
+    plan.title = f"Merge {request.layer} · {listed} into {keep}"
+    return plan
+
+
+def _removal(
+    context: PlanningContext, request: requests.Edit, layer: str, filters: Sequence[int]
+) -> EditPlan:
+    channel_groups = context.groups
+    check_editable(context, layer)
+    groups = channel_groups.groups_of_filters(layer, filters)
+    check_not_fixed(context, layer, groups)
+    edits = []
+    for (name, dim), indices in sorted(channel_groups.members(groups).items()):
+        size = channel_groups.dimension(name, dim).size
+        if len(indices) >= size:
+            raise EditRefusedError(
+                f"this would remove all {size} channels of {name}; a layer keeps at least one"
+            )
+        edit = remove_indices(name, dim, size, indices)
+        # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
+        edit.fill = "zero" if channel_groups.reads_channels(name, dim, indices) else "copy"
+        edits.append(edit)
+    listed = ", ".join(map(str, sorted(filters)))
+    title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
+    plan = resize_plan(context, request, title, edits, groups, layer)
+    plan.attributes = attribute_edits(context.model, channel_groups, groups, -1)
+    plan.filter_changes = [messages.FilterChange(name, removed=indices)
+                 for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
+    reason = channel_groups.why_normalized_together(groups)
+    if reason:
+        plan.notes.append(f"the other channels change as well: {reason}")
+    return plan
+
+
+def _column_sums(context: PlanningContext, layer: str, keep: int, other: int) -> list[ValueEdit]:
+    """Return the edits that add every column that reads filter ``other`` to that of ``keep``."""
+    channel_groups = context.groups
+    target = channel_groups.groups_of_filters(layer, [keep])
+    check_not_fixed(context, layer, target)
+    source = channel_groups.groups_of_filters(layer, [other])
+    if source == target:
+        raise EditRefusedError(
+            f"filters {keep} and {other} of {layer} are coupled and can only be removed together"
+        )
+    targets = channel_groups.members(target)
+    edits = []
+    for (name, dim), indices in sorted(channel_groups.members(source).items()):
+        if channel_groups.reads_channels(name, dim, indices):
+            kept = targets.get((name, dim), np.zeros(0, int))
+            if len(kept) != len(indices):
+                raise EditRefusedError(f"{name} reads filters {keep} and {other} differently")
+            edits.append(ValueEdit(name, dim, kept.tolist(), "add", indices.tolist()))
+    return edits

@@ -1,0 +1,113 @@
+"""Plans new coefficients for filters: reinitialized, or the mean of other filters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
+from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
+
+__all__ = ["check_plain_weight", "plan_reinitialization", "plan_setting", "same_size_plan"]
+
+
+def plan_reinitialization(context: PlanningContext, request: requests.Reinitialize) -> EditPlan:
+    """Plan drawing the coefficients of filters again, as the layer's own initialization does."""
+    conv = find_conv(context.model, request.layer)
+    check_filters(conv, request.layer, request.filters)
+    filters = sorted(request.filters)
+    values = [
+        ValueEdit(name, dim, filters, "fresh") for name, dim in _filter_tensors(conv, request.layer)
+    ]
+    what = "filter" if len(filters) == 1 else "filters"
+    title = f"Reinitialize {request.layer} · {what} {', '.join(map(str, filters))}"
+    return _values_plan(context, request, title, values, filters)
+
+
+def plan_setting(context: PlanningContext, request: requests.SetFilter) -> EditPlan:
+    """Plan setting a filter to the weighted mean of others."""
+    conv = find_conv(context.model, request.layer)
+    check_filters(conv, request.layer, [request.filter])
+    check_filters(conv, request.layer, request.neighbors)
+    shares = _normalized(request.weights, len(request.neighbors))
+    sources = list(request.neighbors)
+    values = [
+        ValueEdit(name, dim, [request.filter], "mean", sources, shares)
+        for name, dim in _filter_tensors(conv, request.layer)
+    ]
+    title = (
+        f"Set {request.layer} · filter {request.filter} to the mean of {len(sources)} "
+        f"{'neighbor' if len(sources) == 1 else 'neighbors'}"
+    )
+    return _values_plan(context, request, title, values, [request.filter])
+
+
+def _normalized(weights: Sequence[float], neighbors: int) -> list[float]:
+    """Return the weights divided by their sum."""
+    if len(weights) != neighbors:
+        raise EditRefusedError(
+            f"{len(weights)} weights for {neighbors} neighbors; give one weight for each"
+        )
+    if not all(math.isfinite(w) and w >= 0 for w in weights):
+        raise EditRefusedError("the weights of the neighbors must be finite and not negative")
+    total = sum(weights)
+    if not 0 < total < math.inf:
+        raise EditRefusedError("the weights of the neighbors must have a positive, finite sum")
+    return [w / total for w in weights]
+
+
+def _values_plan(
+    context: PlanningContext,
+    request: requests.Reinitialize | requests.SetFilter,
+    title: str,
+    values: list[ValueEdit],
+    filters: list[int],
+) -> EditPlan:
+    frozen = sorted(set(context.frozen(request.layer)) & set(filters))
+    if frozen:
+        raise EditRefusedError(
+            f"filter {frozen[0]} of {request.layer} is frozen; unfreeze it first"
+        )
+    plan = same_size_plan(context, request, title)
+    plan.values = values
+    plan.filter_changes = [messages.FilterChange(request.layer, removed=filters)]
+    return plan
+
+
+def same_size_plan(context: PlanningContext, request: requests.Edit, title: str) -> EditPlan:
+    """Return an empty plan that leaves the number of parameters as it is."""
+    count = context.count_parameters()
+    return EditPlan(request, title, parameters_before=count, parameters_after=count)
+
+
+def check_plain_weight(conv: _ConvNd, layer: str) -> None:
+    """Check that the weight is a parameter of the conv, not computed as with ``weight_norm``.
+
+    Raises:
+        EditRefusedError: it is computed.
+    """
+    if not isinstance(conv._parameters.get("weight"), Tensor):
+        raise EditRefusedError(
+            f"the weight of {layer} is computed from other parameters in each forward; its filters "
+            "cannot be set or frozen"
+        )
+
+
+def _filter_tensors(conv: _ConvNd, layer: str) -> list[tuple[str, int]]:
+    """Return (name, dimension) of the tensors that hold a conv's filters, one entry per filter."""
+    check_plain_weight(conv, layer)
+    if conv.transposed and conv.groups != 1:
+        raise EditRefusedError(
+            f"{layer} is transposed and grouped: its filters share coefficients and cannot be set "
+            "one by one"
+        )
+    tensors = [(f"{layer}.weight", 1 if conv.transposed else 0)]
+    if conv.bias is not None:
+        tensors.append((f"{layer}.bias", 0))
+    return tensors

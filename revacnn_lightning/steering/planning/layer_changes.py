@@ -1,0 +1,141 @@
+"""Plans inserting and removing whole layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering.blocks import BLOCKS, CroppedConv2d, DiracBlock
+from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.lookup import find_conv, find_module
+from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
+from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit
+
+__all__ = ["plan_insertion", "plan_layer_removal"]
+
+REPLACEMENTS = {
+    "identity": "an identity takes its place",
+    "conv": "its input and output differ in shape: a 1x1 conv with the same stride takes its place",
+}
+
+
+def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> EditPlan:
+    """Plan inserting a block after a conv without changing the network's function."""
+    host = find_conv(context.model, request.after)
+    if not isinstance(host, (nn.Conv2d, nn.ConvTranspose2d)):
+        raise EditRefusedError(f"{request.after} is not a 2-D conv; blocks only follow 2-D convs")
+    if request.after in context.groups.untraced and host.out_channels > 1:
+        raise EditRefusedError(f"{request.after} was not run by any forward of the model")
+    children = {name for name, _ in host.named_children()}
+    child = next(
+        f"inserted{i}" for i in range(1, len(children) + 2) if f"inserted{i}" not in children
+    )
+    edit = LayerEdit("insert", request.after, request.kind, child, _output_width(host))
+    with torch.device("meta"):
+        block = BLOCKS[request.kind](edit.channels, edit.kernel)
+    before = context.count_parameters()
+    what = "a residual block" if request.kind == "residual" else "a Dirac conv"
+    return EditPlan(
+        request,
+        f"Insert {what} after {request.after}",
+        layers=[edit],
+        parameters_before=before,
+        parameters_after=before + sum(p.numel() for p in block.parameters()),
+    )
+
+
+def _output_width(host: nn.Conv2d | nn.ConvTranspose2d) -> int:
+    """Return the channels after a conv and its inserted blocks; a Dirac conv may change them."""
+    width = host.out_channels
+    for block in host.children():
+        if isinstance(block, DiracBlock) and isinstance(block.conv, nn.Conv2d):
+            width = block.conv.out_channels
+    return width
+
+
+def plan_layer_removal(context: PlanningContext, request: requests.RemoveLayer) -> EditPlan:
+    """Plan replacing a layer by an identity or by a strided 1x1 conv."""
+    layer = request.layer
+    module = find_module(context.model, layer)
+    if module is context.model:
+        raise EditRefusedError("the whole network cannot be removed; name one of its layers")
+    if isinstance(module, nn.Identity):
+        raise EditRefusedError(f"{layer} is an identity and does nothing already")
+    kind = _replacement_kind(context, layer, module)
+    positions = parameter_positions(module, layer, context.optimizers)
+    _check_lbfgs(context, module)
+    before = context.count_parameters()
+    return EditPlan(
+        request,
+        f"Remove {layer}",
+        layers=[LayerEdit("replace", layer, kind, positions=positions)],
+        coupling=REPLACEMENTS[kind],
+        parameters_before=before,
+        parameters_after=before
+        - _parameters_of(context.model, module)
+        + _replacement_parameters(module, kind),
+        notes=["removing a layer changes the function of the network"],
+    )
+
+
+def _replacement_kind(
+    context: PlanningContext, name: str, module: nn.Module
+) -> Literal["identity", "conv"]:
+    """Return what can replace a layer, from the shapes of its traced inputs and outputs."""
+    shapes = context.groups.shapes.get(name)
+    if not shapes:
+        raise EditRefusedError(f"{name} was not run by any forward of the model")
+    if all(given is not None and given == returned for given, returned in shapes):
+        return "identity"
+    if isinstance(module, nn.Conv2d):
+        if type(module) is CroppedConv2d or (
+            module.kernel_size == (1, 1) and module.padding in ((0, 0), "valid", "same")
+        ):
+            raise EditRefusedError(
+                f"{name} is a 1x1 conv that changes the shape; no simpler layer can replace it"
+            )
+        if any(True for _ in module.children()):
+            raise EditRefusedError(f"a block was inserted after {name}; remove the block first")
+        return "conv"
+    given, returned = sorted(shapes, key=str)[0]
+    if given is None or returned is None:
+        raise EditRefusedError(
+            f"{name} does not map one tensor to one tensor; only such layers can be removed"
+        )
+    raise EditRefusedError(
+        f"{name} maps shape {given} to {returned}; only convs and layers that keep the shape can "
+        "be removed"
+    )
+
+
+def _parameters_of(model: nn.Module, module: nn.Module) -> int:
+    """Return the number of parameter values that only the removed module has."""
+    own = {id(p): p.numel() for p in module.parameters()}
+    inside = set(map(id, module.modules()))
+    for other in model.modules():
+        if id(other) not in inside:
+            for parameter in other.parameters(recurse=False):
+                own.pop(id(parameter), None)
+    return sum(own.values())
+
+
+def _replacement_parameters(module: nn.Module, kind: str) -> int:
+    if kind == "identity" or not isinstance(module, nn.Conv2d):
+        return 0
+    bias = module.out_channels if module.bias is not None else 0
+    return module.out_channels * module.in_channels // module.groups + bias
+
+
+def _check_lbfgs(context: PlanningContext, module: nn.Module) -> None:
+    """Check that the module does not own the first parameter of LBFGS, which holds its state."""
+    own = {id(p) for p in module.parameters()}
+    for optimizer in context.optimizers:
+        if isinstance(optimizer, torch.optim.LBFGS) and id(optimizer._params[0]) in own:
+            raise EditRefusedError(
+                "LBFGS keeps its state with its first parameter, so the layer of that parameter "
+                "cannot be removed"
+            )

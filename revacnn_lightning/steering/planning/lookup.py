@@ -1,0 +1,64 @@
+"""Finding the layers, filters and tensors that a request or a plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from revacnn_lightning.errors import EditRefusedError
+
+__all__ = ["check_filters", "find_conv", "find_module", "find_tensor"]
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """Return the submodule of this name.
+
+    Raises:
+        EditRefusedError: the model has no such submodule.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise EditRefusedError(f"there is no layer {name!r} in this network") from error
+
+
+def find_conv(model: nn.Module, name: str) -> _ConvNd:
+    """Return the conv of this name.
+
+    Raises:
+        EditRefusedError: the model has no such layer, or the layer is not a conv.
+    """
+    module = find_module(model, name)
+    if not isinstance(module, _ConvNd):
+        raise EditRefusedError(
+            f"{name!r} is a {type(module).__name__}, not a conv; only convs have filters"
+        )
+    return module
+
+
+def check_filters(conv: _ConvNd, layer: str, filters: Sequence[int]) -> None:
+    """Check that ``filters`` are distinct filter indices of ``conv``, at least one.
+
+    Raises:
+        EditRefusedError: they are not.
+    """
+    if not filters:
+        raise EditRefusedError(f"no filter of {layer} was named; name at least one")
+    for index in filters:
+        if not 0 <= index < conv.out_channels:
+            raise EditRefusedError(
+                f"{layer} has no filter {index}; its filters are 0 to {conv.out_channels - 1}"
+            )
+    if len(set(filters)) != len(filters):
+        raise EditRefusedError(f"a filter of {layer} is listed twice in {list(filters)}")
+
+
+def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
+    """Return the parameter or buffer of this name and the module that owns it."""
+    path, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(path)
+    tensor = getattr(owner, attribute)
+    assert isinstance(tensor, Tensor)
+    return owner, tensor

@@ -1,0 +1,173 @@
+"""What planning to add and to remove filters share: checks, and the plan of tensor edits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.lookup import find_conv, find_tensor
+from revacnn_lightning.steering.planning.optimizer_support import (
+    inexact_notes,
+    why_state_not_resizable,
+)
+from revacnn_lightning.steering.planning.plan import (
+    EditPlan,
+    FilterMove,
+    TensorEdit,
+    order_of,
+    runs_of,
+)
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+
+__all__ = [
+    "check_editable",
+    "check_not_fixed",
+    "filter_move",
+    "resize_plan",
+    "why_not_editable",
+]
+
+# A note names at most this many layers.
+MAX_NAMES = 6
+
+
+def why_not_editable(groups: ChannelGroups, layer: str) -> str:
+    """Return why no filter of this conv can be added or removed; "" if some can."""
+    if layer in groups.untraced:
+        return f"{layer} was not run by any forward of the model"
+    if layer in groups.unlabeled:
+        return (
+            f"{layer} has a single filter, whose path through the network cannot be told apart "
+            "from a constant's"
+        )
+    reasons = [groups.why_fixed([g]) for g in groups.groups_of_channels(groups.filters[layer])]
+    return f"filters of {layer} {reasons[0]}" if all(reasons) else ""
+
+
+def check_editable(context: PlanningContext, layer: str) -> None:
+    """Check that some filter of the conv can be added or removed.
+
+    Raises:
+        EditRefusedError: none can.
+    """
+    reason = why_not_editable(context.groups, layer)
+    if reason:
+        raise EditRefusedError(reason)
+
+
+def check_not_fixed(context: PlanningContext, layer: str, groups: Sequence[int]) -> None:
+    """Check that these channel groups, of filters of ``layer``, may be edited.
+
+    Raises:
+        EditRefusedError: one of them is fixed.
+    """
+    reason = context.groups.why_fixed(groups)
+    if reason:
+        raise EditRefusedError(f"these filters of {layer} {reason}")
+
+
+def resize_plan(
+    context: PlanningContext,
+    request: requests.Edit,
+    title: str,
+    edits: list[TensorEdit],
+    groups: Sequence[int],
+    layer: str,
+) -> EditPlan:
+    """Return a plan of these tensor edits, which resize channel groups for filters of ``layer``.
+
+    Raises:
+        EditRefusedError: an optimizer's state cannot be resized.
+    """
+    tensors = {edit.tensor: find_tensor(context.model, edit.tensor)[1] for edit in edits}
+    problem = why_state_not_resizable(context.optimizers, tensors)
+    if problem:
+        raise EditRefusedError(problem)
+    before = context.count_parameters()
+    notes = inexact_notes(context.optimizers, tensors.values())
+    return EditPlan(
+        request=request,
+        title=title,
+        tensors=edits,
+        filters=_filter_moves(context.groups, edits, groups),
+        coupling=_why_coupled(context, groups, layer),
+        parameters_before=before,
+        parameters_after=before + _parameter_growth(context.model, edits),
+        notes=notes + _untraced_note(context.groups),
+    )
+
+
+def filter_move(layer: str, edit: TensorEdit, filters: int) -> FilterMove:
+    """Return how a conv's filters move when its weight is edited.
+
+    The weight of a grouped transposed conv has one index for a filter of each group.
+    """
+    order, new = order_of(edit)
+    conv_groups = filters // edit.size
+    whole = np.concatenate([order + g * edit.size for g in range(conv_groups)])
+    return FilterMove(layer, edit.tensor, edit.dim, filters, runs_of(whole),
+                      np.flatnonzero(np.tile(new, conv_groups)).tolist())  # fmt: skip
+
+
+def _filter_moves(
+    groups: ChannelGroups, edits: Sequence[TensorEdit], edited: Sequence[int]
+) -> list[FilterMove]:
+    """Return the filter moves of every conv with filters in the edited groups."""
+    by_dimension = {(edit.tensor, edit.dim): edit for edit in edits}
+    moves = []
+    for layer in groups.filters_in(edited):
+        channels = groups.filters[layer]
+        place = groups.locate(int(channels[0]))
+        edit = by_dimension.get(place[:2]) if place else None
+        if edit is not None:
+            moves.append(filter_move(layer, edit, len(channels)))
+    return moves
+
+
+def _parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
+    """Return by how many values the parameters grow (negative: shrink)."""
+    growth = 0
+    for name in {edit.tensor for edit in edits}:
+        tensor = find_tensor(model, name)[1]
+        if isinstance(tensor, nn.Parameter):
+            shape = list(tensor.shape)
+            for edit in edits:
+                if edit.tensor == name:
+                    shape[edit.dim] = sum(b - a for a, b in edit.runs)
+            growth += math.prod(shape) - tensor.numel()
+    return growth
+
+
+def _untraced_note(groups: ChannelGroups) -> list[str]:
+    """Return a note on layers that no forward ran: they may read the edited channels."""
+    if not groups.untraced:
+        return []
+    return [f"not run by any forward, and therefore not edited: {_listed(groups.untraced)}"]
+
+
+def _why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> str:
+    """Return why more than one filter is edited; "" if it is one."""
+    filters = context.groups.filters_in(groups)
+    own = len(filters.get(layer, []))
+    conv = find_conv(context.model, layer)
+    reasons = []
+    others = [name for name in filters if name != layer]
+    if others:
+        reasons.append(f"sums, depthwise convs or sizes couple {layer} to {_listed(others)}")
+    if own > len(groups):
+        if 1 < conv.groups < conv.in_channels and own % conv.groups == 0:
+            reasons.append(f"one per group: {own // len(groups)}")
+        else:
+            reasons.append(f"group convs or views after {layer} couple {own} of its filters")
+    return "; ".join(reasons)
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,92 @@
+"""Plans the new values of module attributes that count channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.steering.planning.plan import AttributeEdit
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.records import SizeUse
+from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
+
+__all__ = ["attribute_edits"]
+
+
+def attribute_edits(
+    model: nn.Module, channel_groups: ChannelGroups, groups: Sequence[int], copies: int
+) -> list[AttributeEdit]:
+    """Return the edits after which every traced size counts its channels again.
+
+    Args:
+        groups: the channel groups that are resized.
+        copies: how many copies of each of their channels are added; -1: they are removed.
+
+    Raises:
+        EditRefusedError: an attribute would need two values, or its new value is ambiguous.
+    """
+    uses = {
+        (use.expression, len(use.channels) + change): use
+        for use in channel_groups.size_uses
+        for change in [copies * channel_groups.count_in(groups, use.channels.numpy())]
+    }
+    new_values = _solve(model, uses)
+    for (expression, count), use in uses.items():
+        if not expression.linear:
+            _check_unchanged(model, expression, count == len(use.channels), new_values, use)
+        elif expression.value(lambda a: new_values.get(a, _value(model, a))) != count:
+            names = " and ".join(str(attribute) for attribute, _ in expression.terms)
+            raise EditRefusedError(
+                f"{names} together count these channels in {use.where}; which of them has to "
+                "change is ambiguous"
+            )
+    return [
+        AttributeEdit(a.module, a.name, _value(model, a), new, a.entry)
+        for a, new in sorted(new_values.items())
+        if new != _value(model, a)
+    ]
+
+
+def _solve(
+    model: nn.Module, uses: dict[tuple[LinearExpression, int], SizeUse]
+) -> dict[SizeAttribute, int]:
+    """Return the values of all attributes that alone determine a count."""
+    values: dict[SizeAttribute, int] = {}
+    for (expression, count), use in uses.items():
+        if expression.linear and len(expression.terms) == 1:
+            ((attribute, factor),) = expression.terms
+            needed = (count - expression.constant) / factor
+            if needed.denominator != 1 or values.setdefault(attribute, int(needed)) != needed:
+                raise EditRefusedError(
+                    f"{attribute} = {_value(model, attribute)} counts channels in {use.where} and "
+                    "elsewhere whose numbers would no longer be equal"
+                )
+    return values
+
+
+def _check_unchanged(
+    model: nn.Module,
+    expression: LinearExpression,
+    same_count: bool,
+    new_values: dict[SizeAttribute, int],
+    use: SizeUse,
+) -> None:
+    """Check that a product or quotient of attributes keeps its value, or that attributes change.
+
+    If both its value and its attributes change, verification finds out whether they still agree.
+    """
+    terms = expression.terms
+    changed = [a for a, _ in terms if new_values.get(a, _value(model, a)) != _value(model, a)]
+    if not same_count and not changed:
+        names = " and ".join(str(attribute) for attribute, _ in terms)
+        raise EditRefusedError(
+            f"the number of these channels is computed from {names} in {use.where}; how these "
+            "have to change is ambiguous"
+        )
+
+
+def _value(model: nn.Module, attribute: SizeAttribute) -> int:
+    value = getattr(model.get_submodule(attribute.module), attribute.name)
+    return int(value if attribute.entry < 0 else value[attribute.entry])

@@ -1,0 +1,132 @@
+"""Rules of convolutions: which filters produce channels, and which columns read them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.steering.tracing.labels import label_along, labeled_dims
+from revacnn_lightning.steering.tracing.records import OpCall
+from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.trace import Trace
+
+__all__ = ["couple_bias", "fix_unmatched"]
+
+
+@rule("convolution", "_convolution", "convolution_overrideable")
+def _convolution(trace: Trace, call: OpCall) -> None:
+    x, weight, bias = call.args[:3]
+    transposed, groups = call.args[6], call.args[8]
+    name = trace.record_conv(call.out, x)
+    trace.epsilon = max(trace.epsilon, _rounding_unit(call.out))
+    for label in trace.labels(x):
+        if labeled_dims(label) - {0, 1}:
+            trace.fix(label, f"are treated as space by {trace.where()}")
+    is_depthwise = groups > 1 and groups == x.shape[1] and not transposed
+    arriving = trace.channels_along(x, 1)
+    rows, columns = trace.channels_along(weight, 0), trace.channels_along(weight, 1)
+    if arriving is not None and not is_depthwise:
+        trace.record_activity(x, 1, arriving)
+    if transposed:
+        produced = filters = _transposed(trace, arriving, rows, columns, groups)
+    elif is_depthwise:
+        produced, filters = _depthwise(trace, arriving, rows, groups), rows
+    else:
+        produced = filters = _grouped(trace, arriving, rows, columns, groups)
+    if produced is not None:
+        couple_bias(trace, bias, 0, produced)
+    if name is not None and filters is not None:
+        trace.filters[name] = filters.numpy()
+    labels = [] if produced is None else [label_along(produced, call.out.ndim, 1)]
+    labels += [label for label in trace.labels(x) if labeled_dims(label) == {0}]  # the batch
+    trace.set_labels(call.out, labels)
+
+
+def _grouped(
+    trace: Trace,
+    arriving: Tensor | None,
+    rows: Tensor | None,
+    columns: Tensor | None,
+    groups: int,
+) -> Tensor | None:
+    """Weight (C_out, C_in / groups, …): groups have rows of their own and share column indices."""
+    if rows is not None:
+        trace.produce(rows)
+        if groups > 1:
+            per_group = rows.view(groups, -1)
+            trace.couple(per_group[:1], per_group)
+    if columns is not None and arriving is not None:
+        per_group = arriving.view(groups, -1)
+        trace.consume(columns, per_group[0])
+        trace.couple(columns[None], per_group)
+    else:
+        fix_unmatched(trace, arriving, columns)
+    return rows
+
+
+def _transposed(
+    trace: Trace,
+    arriving: Tensor | None,
+    rows: Tensor | None,
+    columns: Tensor | None,
+    groups: int,
+) -> Tensor | None:
+    """Weight (C_in, C_out / groups, …)."""
+    if rows is not None and arriving is not None:
+        trace.consume(rows, arriving)
+        if groups > 1:
+            per_group = rows.view(groups, -1)
+            trace.couple(per_group[:1], per_group)
+    else:
+        fix_unmatched(trace, arriving, rows)
+    if columns is None:
+        return None
+    trace.produce(columns)
+    return columns.repeat(groups)
+
+
+def _depthwise(
+    trace: Trace, arriving: Tensor | None, rows: Tensor | None, groups: int
+) -> Tensor | None:
+    """Weight (C_in · m, 1, …): filters i·m … i·m + m - 1 process channel i."""
+    if rows is None or arriving is None:
+        fix_unmatched(trace, arriving, rows)
+        return rows
+    processed = arriving.repeat_interleave(len(rows) // groups)
+    trace.produce(rows)
+    trace.couple(rows, processed)
+    trace.record_arrival(rows, processed)
+    return processed
+
+
+def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -> None:
+    """Couple the entries of a bias to the channels that the weight produces."""
+    channels = trace.channels_along(bias, dim) if bias is not None else None
+    if channels is not None:
+        trace.couple(channels, produced)
+        trace.record_arrival(channels, produced)
+
+
+def fix_unmatched(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
+    """Fix the channels of a product of which only one operand is labeled."""
+    for channels, reason in (
+        (columns, f"{trace.where()} reads channels that no layer produces"),
+        (arriving, f"are read by {trace.where()}, whose weight cannot be traced"),
+    ):
+        if channels is not None:
+            trace.fix(channels, reason)
+
+
+def _rounding_unit(tensor: Tensor) -> float:
+    """Return the rounding unit of the arithmetic that computed this output of a conv.
+
+    On Nvidia GPUs torch multiplies single precision as TF32, with 10 bits of mantissa, unless
+    configured otherwise.
+    """
+    if tensor.dtype == torch.float32 and tensor.device.type == "cuda":
+        precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+        if precision is None:  # torch before 2.9
+            precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+        if precision != "ieee":
+            return 2.0**-10
+    return float(torch.finfo(tensor.dtype).eps) if tensor.is_floating_point() else 0.0

@@ -1,0 +1,66 @@
+"""Rules of linear layers, other matrix products and embeddings."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
+from revacnn_lightning.steering.tracing.records import OpCall
+from revacnn_lightning.steering.tracing.rules.convolutions import couple_bias, fix_unmatched
+from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
+from revacnn_lightning.steering.tracing.trace import Trace
+
+__all__: list[str] = []
+
+
+@rule("addmm")
+def _addmm(trace: Trace, call: OpCall) -> None:
+    _matrix_product(trace, call, call.args[1], call.args[2], call.args[0])
+
+
+@rule("mm", "bmm")
+def _mm(trace: Trace, call: OpCall) -> None:
+    _matrix_product(trace, call, call.args[0], call.args[1], None)
+
+
+@rule("baddbmm")
+def _baddbmm(trace: Trace, call: OpCall) -> None:
+    if trace.labels(call.args[0]):
+        fix_inputs(trace, call)
+    else:
+        _matrix_product(trace, call, call.args[1], call.args[2], None)
+
+
+def _matrix_product(
+    trace: Trace, call: OpCall, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> None:
+    """(…, N, K) x (…, K, M) -> (…, N, M): the weight reads K channels and produces M."""
+    last = x.ndim - 1
+    arriving = trace.channels_along(x, last)
+    inner, produced = trace.channels_along(weight, last - 1), trace.channels_along(weight, last)
+    for label in trace.labels(x):
+        if len(labeled_dims(label)) > 1:
+            trace.fix(label, f"are interleaved before {trace.where()}")
+    if inner is not None and arriving is not None:
+        trace.record_activity(x, last, arriving)
+        trace.consume(inner, arriving)
+    else:
+        fix_unmatched(trace, arriving, inner)
+    labels: list[Label] = []
+    if produced is not None:
+        trace.produce(produced)
+        labels.append(label_along(produced, call.out.ndim, call.out.ndim - 1))
+        couple_bias(trace, bias, -1, produced)
+    for label in trace.labels(x):
+        dims = labeled_dims(label)
+        if len(dims) == 1 and last not in dims:
+            labels.append(label)
+    trace.set_labels(call.out, labels)
+
+
+@rule("embedding")
+def _embedding(trace: Trace, call: OpCall) -> None:
+    produced = trace.channels_along(call.args[0], 1)
+    if produced is not None:
+        trace.produce(produced)
+        trace.set_labels(call.out, [label_along(produced, call.out.ndim, call.out.ndim - 1)])

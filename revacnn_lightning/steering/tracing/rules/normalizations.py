@@ -1,0 +1,73 @@
+"""Rules of normalization layers, which scale channels or normalize them together."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from revacnn_lightning.steering.tracing.labels import labeled_dims
+from revacnn_lightning.steering.tracing.records import OpCall
+from revacnn_lightning.steering.tracing.rules.elementwise import join
+from revacnn_lightning.steering.tracing.rules.op_families import BATCH_NORMS
+from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.trace import Trace
+
+__all__: list[str] = []
+
+
+@rule(*BATCH_NORMS)
+def _batch_norm(trace: Trace, call: OpCall) -> None:
+    x = call.args[0]
+    arriving = trace.channels_along(x, 1)
+    for tensor in call.args[1:5]:  # weight, bias, running mean, running variance
+        if isinstance(tensor, Tensor):
+            entries = trace.channels_along(tensor, 0)
+            if entries is None:
+                continue
+            if arriving is None:
+                trace.fix(entries, f"{trace.where()} normalizes channels that no layer produces")
+            else:
+                trace.couple(entries, arriving)
+                trace.record_arrival(entries, arriving)
+    sources = trace.sources(x)
+    if len(sources) == 1 and trace.module_name():
+        (conv,) = sources
+        if len(trace.filters.get(conv, ())) == x.shape[1]:
+            trace.norm_after.setdefault(conv, set()).add(trace.module_name())
+    trace.set_labels(call.outs[0], list(trace.labels(x)))
+
+
+@rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
+def _layer_norm(trace: Trace, call: OpCall) -> None:
+    x, shape = call.args[:2]
+    normalized = set(range(x.ndim - len(shape), x.ndim))
+    affine = [t for t in call.args[2:4] if isinstance(t, Tensor)]
+    for label in trace.labels(x):
+        if labeled_dims(label) & normalized:
+            trace.normalize_together(label, f"{trace.where()} normalizes over them")
+    trace.set_labels(call.outs[0], join(trace, [x, *affine], x.ndim))
+
+
+@rule("native_group_norm", "group_norm")
+def _group_norm(trace: Trace, call: OpCall) -> None:
+    x, weight, bias = call.args[:3]
+    groups = int(call.args[6]) if call.base == "native_group_norm" else int(call.args[1])
+    arriving = trace.channels_along(x, 1)
+    if arriving is not None:
+        for tensor in (weight, bias):
+            entries = trace.channels_along(tensor, 0) if isinstance(tensor, Tensor) else None
+            if entries is not None:
+                trace.couple(arriving, entries)
+                trace.record_arrival(entries, arriving)
+        trace.normalize_together(arriving, f"{trace.where()} normalizes over them")
+        per_group = arriving.view(groups, -1)
+        if per_group.shape[0] > 1:
+            trace.couple(per_group[:1], per_group)
+    trace.set_labels(call.outs[0], list(trace.labels(x)))
+
+
+@rule("_weight_norm_interface")
+def _weight_norm(trace: Trace, call: OpCall) -> None:
+    """w = g v / |v| (Salimans & Kingma 2016); g has size 1 in every dimension but ``dim``."""
+    direction, gain = call.args[:2]
+    # A new column of zeros leaves |v| unchanged, so nothing is normalized together.
+    trace.set_labels(call.outs[0], join(trace, [direction, gain], direction.ndim))

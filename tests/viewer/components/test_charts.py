@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from bokeh.events import Tap
+from bokeh.models import HoverTool
+from msgspec.structs import replace
+
+from revacnn_lightning.protocol.requests import AddFilters
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.tab.actions import send_command
+from viewer.components.chart_choices import ChartChoices
+from viewer.components.edit_markers import EditMarkers
+from viewer.components.filter_history import FilterActivation, FilterGradient
+from viewer.components.layer_chart import LayerChart
+from viewer.components.layer_filters import FilterBars, FilterCloud
+from viewer.components.learning_rate import LearningRateChart
+from viewer.components.metric_chart import MetricChart
+from viewer.glyphs import PageLink
+from viewer.rendering.palette import LIGHT
+from viewer.runs.run_follower import RunFollower
+from viewer.tab.tab_state import TabState
+
+CHARTS: list[Callable[..., Any]] = [
+    MetricChart, LearningRateChart, LayerChart, FilterGradient, FilterActivation,
+]  # fmt: skip
+
+
+def build(tab: TabState, chart: Callable[..., Any]) -> Any:
+    return chart(tab) if chart in (FilterBars, FilterCloud) else chart(tab, EditMarkers(tab).source)
+
+
+def hover_tools(chart: Any) -> list[HoverTool]:
+    return [tool for tool in chart.root.tools if isinstance(tool, HoverTool)]
+
+
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+def test_charts_update_only_with_new_statistics(
+    tab: TabState, follower: InProcessFollower, chart: Callable[..., Any]
+) -> None:
+    component = build(tab, chart)
+    assert component.update() is True
+    assert component.update() is False
+    follower.train()
+    assert component.update() is True
+    component.restyle(LIGHT)
+    data = dict(component.source.data)
+    if isinstance(component, LayerChart):  # all curves in one array
+        assert data["value"].shape == (len(data["layer"]), len(data.pop("step")))
+    assert len({len(column) for column in data.values()}) == 1
+
+
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+def test_charts_without_a_run_are_empty(chart: Callable[..., Any]) -> None:
+    component = build(TabState(RunFollower(), PageLink()), chart)
+    assert component.update() is False
+
+
+def test_edits_are_marked_on_the_time_axes(tab: TabState, follower: InProcessFollower) -> None:
+    markers = EditMarkers(tab)
+    follower.request(AddFilters("conv1"), "add", 0)
+    follower.deliver()
+    assert markers.update() is True
+    assert markers.source.data["step"].tolist() == [3.0]
+    assert markers.source.data["title"] == ["Add 1 to conv1"]
+    assert markers.update() is False
+
+
+def test_shown_past_batch_is_marked(tab: TabState, follower: InProcessFollower) -> None:
+    markers = EditMarkers(tab)
+    follower.train(5)
+    send_command(tab, "show_moment", row=2)
+    assert markers.update() is True
+    assert markers.source.data["step"].tolist() == [3.0]
+    assert "batch 3" in markers.source.data["title"][0]
+    send_command(tab, "go_live")
+    assert markers.update() is True
+    assert len(markers.source.data["step"]) == 0
+
+
+def test_set_chart_changes_what_a_chart_shows(tab: TabState, follower: InProcessFollower) -> None:
+    metric, layers, choices = (
+        MetricChart(tab, EditMarkers(tab).source),
+        LayerChart(tab, EditMarkers(tab).source, 1),
+        ChartChoices(tab),
+    )
+    for component in (metric, layers, choices):
+        component.update()
+    assert metric.source.data["label"] == ["train", "val_loss"]
+    charts = choices.source.data["charts"]
+    assert [name for name, _ in charts[0]["options"]] == ["loss", "acc"]
+    assert [chart["current"] for chart in charts] == ["loss", "gradient", "activation"]
+    send_command(tab, "set_chart", chart=0, option="acc")
+    send_command(tab, "set_chart", chart=2, option="dead")
+    assert metric.update() is layers.update() is choices.update() is True
+    assert metric.source.data["label"] == ["train_acc", "val_acc"]
+    assert type(metric.root.y_scale).__name__ == "LinearScale"
+    assert [values[-1] for values in layers.source.data["value"]] == [0.0, 0.0, 0.0]
+    send_command(tab, "set_chart", chart=0, option="__class__")
+    assert metric.update() is False
+
+
+def test_selected_layer_is_drawn_over_many_others(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    tab = TabState(make_follower("resnet50"), PageLink())
+    tab.update()
+    send_command(tab, "select", layer=4, first=0, last=0)
+    chart = LayerChart(tab, EditMarkers(tab).source)
+    chart.update()
+    data = chart.source.data
+    assert tab.selection is not None
+    assert data["layer"][-1] == tab.selection.layer
+    assert sorted(data["layer"]) == sorted(layer.name for layer in tab.structure.layers)  # type: ignore[union-attr]
+    assert {len(color) for color in data["color"][:-1]} == {9}  # translucent
+    assert len(data["color"][-1]) == 7
+    assert tab.state is not None
+    rows = tab.state.histories.layers["gradient"].rows
+    np.testing.assert_array_equal(data["value"][-1], rows[:, 4])
+
+
+@pytest.mark.parametrize("chart", [MetricChart, LearningRateChart, LayerChart])
+def test_curves_have_value_and_batch_tooltips(tab: TabState, chart: Callable[..., Any]) -> None:
+    tooltips = [tool.tooltips for tool in hover_tools(build(tab, chart))]
+    assert any("$snap_x" in text and "$snap_y" in text for text in tooltips)
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_edit_markers_have_tooltips_only_near_the_pointer(
+    tab: TabState, chart: Callable[..., Any]
+) -> None:
+    """Bokeh hits all spans of a chart in "vline" mode, and those within their width otherwise."""
+    tools = hover_tools(build(tab, chart))
+    assert "@title" in tools[0].tooltips  # tooltips of curves are drawn over it
+    assert not any("@title" in tool.tooltips for tool in tools[1:])
+    (area,) = tools[0].renderers
+    assert tools[0].mode == "mouse"
+    assert area.glyph.line_width == 5
+    assert area.glyph.line_alpha == 0
+
+
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+@pytest.mark.skipif("limit" not in HoverTool.properties(), reason="Bokeh 3.8 adds the limit")
+def test_every_hover_tool_shows_few_tooltips(tab: TabState, chart: Callable[..., Any]) -> None:
+    for tool in hover_tools(build(tab, chart)):
+        assert tool.limit is not None
+        assert tool.limit <= 3
+
+
+def test_layer_chart_shows_the_sampling_interval(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    chart = LayerChart(tab, EditMarkers(tab).source, 0)
+    chart.update()
+    assert chart.sampling_label.text == ""
+    snapshot = follower.training.snapshot()
+    intervals = [4 if name == "gradient" else 1 for name in snapshot.statistics]
+    tab.state.receive(replace(snapshot, sampling_intervals=intervals))  # type: ignore[union-attr]
+    chart.update()
+    assert chart.sampling_label.text == "every 4th batch"
+
+
+def test_negative_loss_uses_a_linear_axis(tab: TabState, follower: InProcessFollower) -> None:
+    chart = MetricChart(tab, EditMarkers(tab).source)
+    chart.update()
+    assert type(chart.root.y_scale).__name__ == "LogScale"
+    assert follower.state is not None
+    follower.state.histories.scalars.add(99, np.array([-1.0, 20.0]))
+    chart.update()
+    assert type(chart.root.y_scale).__name__ == "LinearScale"
+    assert type(chart.root.yaxis[0]).__name__ == "LinearAxis"
+
+
+def test_bars_are_sorted_and_selectable(tab: TabState) -> None:
+    bars = FilterBars(tab)
+    bars.update()
+    assert np.all(np.diff(bars.source.data["value"]) <= 0)
+    bars._on_tap(Tap(None, x=2.2, y=0.0))
+    assert tab.selected_position() == (0, int(bars.source.data["filter"][2]))
+
+
+def test_cloud_hides_and_counts_inactive_filters(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    follower.training.silence(3)
+    follower.train()
+    cloud = FilterCloud(tab)
+    cloud.update()
+    assert 3 not in cloud.source.data["filter"]
+    assert "1 inactive, hidden" in cloud.root.title.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_gradient_does_not_break_label_positions(tab: TabState) -> None:
+    chart = LayerChart(tab, EditMarkers(tab).source)
+    values = np.array([[0.1, 0.2, np.inf], [0.3, np.nan, 0.2], [0.3, 0.2, 0.2]], np.float32)
+    last = values[1:, -1]
+    shifts = chart._label_shifts(values, last)
+    assert np.isfinite(shifts).all()
+    assert abs(shifts[1] - shifts[0]) >= 11.0

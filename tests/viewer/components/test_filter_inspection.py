@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.fake_inspection import FIELD, inspection
+from viewer.components.filter_inspection import (
+    NO_TOP_IMAGES,
+    NOT_RECORDED,
+    WAITING,
+    FilterInspectionPane,
+)
+from viewer.tab.tab_state import Selection, TabState
+
+
+@pytest.fixture
+def pane(tab: TabState) -> FilterInspectionPane:
+    tab.selection = Selection("conv2", tab.structure.layers[1].filter_ids[3])  # type: ignore[union-attr]
+    return FilterInspectionPane(tab)
+
+
+def receive_inspection(pane: FilterInspectionPane, **changes: object) -> None:
+    follower = pane.tab.follower
+    training = follower.training  # type: ignore[attr-defined]
+    step = changes.pop("step", training.step)
+    sent = inspection(training.run, training.version, step, "conv2", 3, **changes)
+    follower.inspections.receive(sent, follower.state)  # type: ignore[arg-type]
+
+
+def test_closed_pane_requests_nothing(pane: FilterInspectionPane) -> None:
+    assert not pane.update()
+    assert pane.tab.follower.inspections._filters == {}
+    assert pane.source.data == {}
+
+
+def test_ended_run_does_not_wait_for_an_inspection(
+    pane: FilterInspectionPane, follower: InProcessFollower
+) -> None:
+    pane.tab.pane = "inspection"
+    pane.update()
+    assert pane.source.data == {"status": WAITING, "busy": True}
+    follower.kind = "failed"
+    assert pane.update()
+    assert pane.source.data == {"status": NOT_RECORDED, "busy": False}
+
+
+def test_pane_shows_top_images_and_attribution(pane: FilterInspectionPane) -> None:
+    pane.tab.pane = "inspection"
+    assert pane.update()
+    assert pane.source.data["status"] == WAITING
+    assert not pane.update()
+    receive_inspection(pane, step=20)
+    assert pane.update()
+    assert not pane.update()
+    data = pane.source.data
+    assert len(data["top_images"]) == 9
+    assert data["top_images"][0]["pixels"].shape == (1, FIELD, FIELD, 3)
+    assert data["top_images"][0]["age"] == "this batch"
+    assert data["top_images"][1]["age"] == "7 batches ago"
+    assert [image["response"] for image in data["top_images"][:2]] == ["5.00", "4.60"]
+    assert data["crop_note"] == f"cropped to the {FIELD}×{FIELD} receptive field"
+    assert data["crop"].shape == (1, FIELD, FIELD, 3)
+    assert data["guided"].shape == (1, FIELD, FIELD, 3)
+    assert (data["title"], data["response"]) == ("first image of the batch", "3.25")
+    receive_inspection(pane, step=21)
+    assert pane.update()
+
+
+def test_pane_updates_with_selection_and_image(pane: FilterInspectionPane) -> None:
+    tab = pane.tab
+    tab.pane = "inspection"
+    pane.update()
+    receive_inspection(pane)
+    pane.update()
+    tab.follower.layer_details.mark_visible("conv2", "tsne")
+    tab.follower.layer_details.select_image("conv2", 4)
+    assert pane.update()
+    assert pane.source.data["busy"]  # the previous image is shown
+    receive_inspection(pane, image=4)
+    pane.update()
+    assert not pane.source.data["busy"]
+    assert pane.source.data["title"] == "validation image 4"
+    tab.select(1, 5)
+    assert pane.update()
+    assert "top_images" not in pane.source.data
+
+
+def test_missing_attribution_shows_its_reason_and_the_top_images(
+    pane: FilterInspectionPane,
+) -> None:
+    pane.tab.pane = "inspection"
+    pane.update()
+    nothing = np.zeros(0, np.float16)
+    receive_inspection(
+        pane,
+        attribution_refusal="no captum",
+        deconvolution=nothing,
+        guided_backpropagation=nothing,
+        receptive_field=(0, 0),
+    )
+    pane.update()
+    data = pane.source.data
+    assert data["refused"] == "no captum"
+    assert len(data["deconvolution"]) == len(data["guided"]) == 0
+    assert data["crop_note"] == "not cropped"
+    assert len(data["top_images"]) == 9
+
+
+def test_missing_images_and_response(pane: FilterInspectionPane) -> None:
+    pane.tab.pane = "inspection"
+    pane.update()
+    nothing = np.zeros(0, np.float16)
+    receive_inspection(
+        pane,
+        top_images=[],
+        image=None,
+        response=None,
+        attribution_refusal="no images",
+        box=(0, 0, 0, 0),
+    )
+    pane.update()
+    assert pane.source.data["no_top_images"] == NO_TOP_IMAGES
+    assert len(pane.source.data["crop"]) == 0
+    receive_inspection(
+        pane, step=9, response=float("nan"), deconvolution=nothing, guided_backpropagation=nothing
+    )
+    pane.update()
+    assert pane.source.data["response"] == "–"

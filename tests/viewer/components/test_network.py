@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from revacnn_lightning.protocol.requests import AddFilters
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.network import NetworkView
+from viewer.components.network_data import _percentiles, amplitude, thickness
+from viewer.glyphs import PageLink
+from viewer.layout import NodeState
+from viewer.tab.tab_state import TabState
+
+
+def test_network_shows_every_filter(tab: TabState, follower: InProcessFollower) -> None:
+    view = NetworkView(tab)
+    assert view.update() is True
+    data = view.numbers.data
+    assert len(view.source.data["x"]) == len(data["amp"]) == 40
+    np.testing.assert_array_equal(data["gradient"], follower.state.latest["gradient"])  # type: ignore[union-attr]
+    assert data["amp"].min() >= 0
+    assert data["amp"].max() <= 1
+    assert data["amp"].std() > 0.1
+    assert [layer["filters"] for layer in view.headers.data["layers"]] == [8, 16, 16]
+    assert view.selection.data["node"] == 0
+
+
+def test_network_shows_all_selected_filters(tab: TabState) -> None:
+    view = NetworkView(tab)
+    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
+    send_command(tab, "select", layer=1, first=3, last=3)
+    send_command(tab, "select_filters", ids=[ids[5], ids[2], ids[9]])
+    view.update()
+
+    assert view.selection.data["node"] == 8 + 5
+    assert sorted(view.selection.data["also"]) == [8 + 2, 8 + 9]
+
+    send_command(tab, "select", layer=2, first=0, last=0)
+    view.update()
+    assert view.selection.data["also"] == []
+
+
+def test_selected_filters_of_one_strip_share_its_nodes(make_follower: Any) -> None:
+    tab = TabState(make_follower("resnet50"), PageLink())
+    tab.update()
+    view = NetworkView(tab)
+    last = len(tab.structure.layers) - 1  # type: ignore[union-attr]
+    ids = tab.structure.layers[last].filter_ids  # type: ignore[union-attr]
+    send_command(tab, "select", layer=last, first=0, last=0)
+    send_command(tab, "select_filters", ids=ids)
+    view.update()
+
+    assert view.layout is not None
+    first, end = view.layout.node_offsets[last : last + 2]
+    assert end - first < len(ids)
+    assert view.selection.data["also"] == list(range(int(first), int(end)))
+
+
+def test_node_keys_survive_an_edit(tab: TabState, follower: InProcessFollower) -> None:
+    view = NetworkView(tab)
+    view.update()
+    before = set(view.source.data["key"])
+    follower.request(AddFilters("conv2", 2), "add", 0)
+    follower.deliver()
+    tab.update()
+    view.update()
+    after = view.source.data["key"]
+    assert before < set(after)
+    assert len(set(after)) == len(after) == 42
+    assert (view.numbers.data["state"] == NodeState.NEW).sum() == 2
+    shown = [*view.source.data.values(), *view.numbers.data.values()]
+    assert {len(column) for column in shown} == {42}
+
+
+def test_staged_and_coupled_filters_are_marked(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    follower = make_follower("resnet18")
+    tab = TabState(follower, PageLink())
+    tab.update()
+    view = NetworkView(tab)
+    tab.select(0, 5)
+    send_command(tab, "stage_remove")
+    follower.deliver()
+    tab.update()
+    view.update()
+    states = view.numbers.data["state"]
+    assert (states == NodeState.STAGED).sum() == 1
+    assert (states == NodeState.COUPLED).sum() == 2  # conv2 of both blocks of layer1
+    staged = int(np.flatnonzero(states == NodeState.STAGED)[0])
+    assert view.source.data["layer"][staged] == 0
+    assert view.strokes.data["staged"].sum() >= 1
+
+
+def test_coupling_text_omits_the_hovered_layer(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    """Its name was left out only where it was the selected one's, too."""
+    follower = make_follower("resnet18")
+    tab, told = TabState(follower, PageLink()), ""
+    view = NetworkView(tab)
+    tab.update()
+    send_command(tab, "select", layer=1, first=0, last=0)
+    send_command(tab, "hover", layer=2, first=3)
+    for _ in range(3):
+        deliver_replies(tab, follower)
+        view.update()
+        told = view.selection.data["company_text"]
+    assert told == "goes together with conv1, layer1.1.conv2"
+
+
+def test_large_network_is_binned(make_follower: Callable[..., InProcessFollower]) -> None:
+    follower = make_follower("resnet50")
+    tab = TabState(follower, PageLink(width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    view.update()
+    assert follower.state is not None
+    assert len(view.source.data["x"]) < follower.state.n_filters / 5
+    first, last = view.source.data["first"], view.source.data["last"]
+    values = follower.state.layer_values("gradient", 0)
+    np.testing.assert_allclose(
+        view.numbers.data["gradient"][0], values[first[0] : last[0] + 1].mean(), rtol=1e-5
+    )
+
+
+def test_layout_fits_the_view_size(tab: TabState) -> None:
+    view = NetworkView(tab)
+    view.update()
+    tab.link.width, tab.link.height = 700, 400
+    assert view.update() is True
+    assert view.source.data["x"].max() < 700
+    assert (view.root.x_range.end, view.root.y_range.start) == (700, 400)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 3412])
+def test_percentiles_equal_numpy(n: int) -> None:
+    values = np.random.default_rng(n).lognormal(0, 2, n).astype(np.float32)
+    expected = np.percentile(values.astype(np.float64), (0, 3.0, 50, 99.3, 100))
+    np.testing.assert_allclose(_percentiles(values, (0, 3.0, 50, 99.3, 100)), expected, rtol=1e-6)
+
+
+def test_amplitude_is_robust_to_outliers() -> None:
+    values = np.concatenate([np.geomspace(1e-6, 1e-3, 200), [1e9, np.inf, np.nan, 0.0]])
+    found = amplitude(values.astype(np.float32))
+    assert np.isfinite(found).all()
+    assert 0.2 < found[150] < 0.9
+    assert found[-1] == 0
+    assert np.all(np.diff(found[:200]) >= 0)
+    assert amplitude(np.zeros(4, np.float32)).tolist() == [0, 0, 0, 0]
+    assert len(set(amplitude(np.full(4, 3e-3, np.float32)))) == 1
+
+
+def test_thickness_is_relative_to_the_layer() -> None:
+    activation = np.array([0, 0, 0, 0, 1, 10, np.nan, np.inf, 1], np.float32)
+    found = thickness(activation, np.array([0, 3, 6, 9]))
+    assert found[:3].tolist() == [0, 0, 0]
+    assert found[3] == 0
+    assert 0 < found[4] < found[5] == 1
+    assert found[6:].tolist() == [0, 0, 1]
+
+
+def test_plain_network_uses_only_bokeh_glyphs(
+    make_follower: Callable[..., Any],
+) -> None:
+    follower = make_follower("resnet50")
+    tab = TabState(follower, PageLink(plain=True, width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    view.update()
+    assert view.plain is not None
+    modules = {renderer.glyph.__module__ for renderer in view.root.renderers}
+    assert all(module.startswith("bokeh.") for module in modules)
+    nodes, paths = view.plain.nodes.data, view.plain.paths.data
+    assert {len(column) for column in nodes.values()} == {len(view.source.data["x"])}
+    assert {len(column) for column in paths.values()} == {len(view.flow.data["x"])}
+    bars = nodes["width"] > 0
+    assert bars.any()
+    assert not ((nodes["size"] > 0) & bars).any()  # a bar, or a dot
+    assert ((nodes["height"] > 0) == bars).all()

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.tab.actions import send_command
+from viewer.components.header import Header
+from viewer.components.network import NetworkView
+from viewer.components.selection_panel import SelectionPanel
+from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from viewer.components.timeline import Timeline
+from viewer.glyphs import PageLink
+from viewer.runs.run_follower import RunFollower
+from viewer.tab.tab_state import TabState
+
+PANELS = [Header, SelectionPanel, StagingBar, ReplyPanel, ChangeListPanel]
+
+
+@pytest.mark.parametrize("component", [NetworkView, *PANELS])
+def test_unchanged_panels_send_nothing(tab: TabState, component: Callable[[TabState], Any]) -> None:
+    panel = component(tab)
+    panel.update()
+    assert panel.update() is False
+
+
+def test_header_shows_the_newest_figures(tab: TabState, follower: InProcessFollower) -> None:
+    header = Header(tab)
+    header.update()
+    data = header.source.data
+    fields = {field["label"]: field["value"] for field in data["fields"]}
+    assert data["run"] == "attached"
+    assert data["kind"] == "training"
+    assert fields["Layers · filters"] == "3 · 40"
+    assert fields["Epoch"] == "1 / 30"
+    assert "val acc" in fields
+    assert fields["Throughput"] == "20.0 batch/s"
+
+
+def test_header_without_a_run_is_empty() -> None:
+    header = Header(TabState(RunFollower(), PageLink()))
+    header.update()
+    assert header.source.data["run"] == "none"
+    assert header.source.data["fields"] == []
+
+
+def test_staging_bar_shows_costs_and_coupling(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    follower = make_follower("resnet18")
+    tab = TabState(follower, PageLink())
+    tab.update()
+    bar = StagingBar(tab)
+    send_command(tab, "stage_remove")
+    bar.update()
+    assert bar.source.data["rows"][0]["plan"] == "pending"
+    follower.deliver()
+    tab.update()
+    bar.update()
+    row = bar.source.data["rows"][0]
+    assert row["plan"] == "planned"
+    assert "parameters (−" in row["detail"]
+    assert "layer1.0.conv2 (1)" in row["coupling"]
+    assert "must keep one width" in row["coupling"]
+    assert bar.source.data["can_apply"] is True
+
+
+def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
+    follower.training.convs[0].refused = "it is special"  # the viewer does not know it yet
+    send_command(tab, "stage_remove")
+    follower.deliver()
+    tab.update()
+    bar = StagingBar(tab)
+    bar.update()
+    assert bar.source.data["rows"][0]["refused"] == "it is special"
+    assert bar.source.data["can_apply"] is False
+
+
+def test_reply_is_shown_and_recorded(tab: TabState, follower: InProcessFollower) -> None:
+    reply, changes = ReplyPanel(tab), ChangeListPanel(tab)
+    send_command(tab, "stage_add")
+    follower.deliver()
+    tab.update()
+    send_command(tab, "apply")
+    reply.update()
+    assert reply.source.data["state"] == "sent"
+    follower.deliver()
+    tab.update()
+    reply.update()
+    changes.update()
+    assert reply.source.data["state"] == "applied"
+    text = "conv1: 9 filters · the output is unchanged"
+    assert reply.source.data["text"].startswith(f"{text} · 3\u202f712 → 3\u202f884 parameters")
+    assert "multiply-accumulates (+4.6\u202f%)" in reply.source.data["text"]
+    assert changes.source.data["records"][0]["text"] == f"applied at batch 3 · {text}"
+    send_command(tab, "dismiss_reply")
+    reply.update()
+    assert reply.source.data == {}
+    assert len(changes.source.data["records"]) == 1
+
+
+def test_timeline_describes_the_recording(tab: TabState, follower: InProcessFollower) -> None:
+    timeline = Timeline(tab)
+    timeline.update()
+    assert timeline.source.data["recording_note"].startswith(
+        "Every batch is recorded since batch 1."
+    )
+    assert follower.state is not None
+    follower.train(follower.state.histories.filters.capacity)
+    timeline.update()
+    assert "Means of 2 batches" in timeline.source.data["recording_note"]
+
+
+def test_selection_panel_explains_its_statistics(tab: TabState) -> None:
+    panel = SelectionPanel(tab)
+    panel.update()
+    data = panel.source.data
+    assert data["layer"] == "conv1"
+    assert data["facts"] == "8 filters · 3→8 · 3×3"
+    assert "relu1's output" in data["statistics_note"]
+    assert [value["label"] for value in data["values"]] == ["mean |∇|", "Σ act", "norm", "update"]
+    assert data["disabled"] == {"add": "", "split": "", "remove": ""}

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from bokeh.document import Document
+
+from revacnn_lightning.protocol.requests import AddFilters
+from tests.viewer.conftest import InProcessFollower
+from viewer.glyphs import Command
+from viewer.runs.registry import RunRegistry
+from viewer.tab.page import Page
+
+
+def test_two_tabs_share_no_model(follower: InProcessFollower) -> None:
+    first, second = Document(), Document()
+    Page(follower).open(first)
+    Page(follower, "light").open(second)
+    assert {root.name for root in first.roots} == {root.name for root in second.roots}
+    models = [{model.id for model in document.models} for document in (first, second)]
+    assert not models[0] & models[1]
+
+
+def test_closed_tab_is_garbage_collected(follower: InProcessFollower) -> None:
+    document, registry = Document(), RunRegistry()
+    page = Page(follower, registry=registry)
+    page.open(document)
+    reference = weakref.ref(page)
+    assert list(registry.observers) == [page]
+    document.clear()
+    del page, document
+    gc.collect()
+    assert reference() is None
+    assert list(registry.observers) == []
+
+
+def test_page_sends_only_after_confirmation(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    page = Page(follower)
+    page.link.seen = 0
+
+    def step(seconds: float) -> int:
+        clock[0] += seconds
+        follower.train()
+        page.update()
+        return page.frames_sent
+
+    assert step(0.1) == 1
+    assert step(0.1) == 1  # not painted yet
+    page.link.seen = 1
+    assert step(0.03) == 2  # a little early
+    page.link.seen = 2
+    assert step(0.01) == 2  # too early for the average rate
+    assert step(0.1) == 3
+    assert step(1.0) == 3
+    assert step(5.0) == 4  # the confirmation was lost
+    page.link.seen, page.link.visible = 4, False
+    assert step(60.0) == 4  # the tab is hidden
+
+
+def test_edit_is_sent_before_the_last_frame_is_painted(
+    follower: InProcessFollower,
+) -> None:
+    page, document = Page(follower), Document()
+    page.open(document)
+    page.link.seen = 0
+    follower.train()
+    page.update()
+    follower.request(AddFilters("conv1"), "add", 0)
+    page.update()
+    assert page.frames_sent == 1  # the edit is not applied yet
+
+    follower.deliver()
+    page.update()
+
+    assert page.frames_sent == 2
+    assert page.network.headers.data["layers"][0]["filters"] == 9
+    page.link.seen = 1  # one of two pending confirmations
+    follower.train()
+    page.update()
+    assert page.frames_sent == 2
+
+
+def test_statistics_do_not_wait_for_images(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, document = Page(follower), Document()
+    page.open(document)
+    page.link.seen = 0
+    drawn: list[str] = []
+    for component in page.images:
+        monkeypatch.setattr(component, "update", lambda: drawn.append("image") or True)
+
+    follower.train()
+    page.update()
+    page._update_secondary()
+    assert (page.frames_sent, drawn) == (1, [])  # the statistics are not painted yet
+
+    page.link.seen = 1
+    page._update_secondary()
+    assert drawn
+    drawn.clear()
+    page._on_command(Command(page.link, "set_sort", {"option": "index"}))
+    assert not drawn
+    page._on_command(Command(page.link, "select", {"layer": 1, "first": 3}))
+    assert drawn  # the new selection is shown immediately
+
+
+def test_update_is_scheduled_as_soon_as_permitted(follower: InProcessFollower) -> None:
+    page, document = Page(follower), Document()
+    page.open(document)
+
+    def pop_scheduled() -> list[str]:
+        """Return the names of the callbacks of the next tick, and remove them."""
+        callbacks = list(document.session_callbacks)
+        for callback in callbacks:
+            document.remove_next_tick_callback(callback)
+        return [callback.callback.__qualname__ for callback in callbacks]
+
+    follower.train()
+    page.on_update()
+    assert pop_scheduled() == []  # the page is not ready yet
+    page.link.seen = 0
+    assert pop_scheduled() == ["Page.update"]
+    page.update()
+    page.on_update()
+    assert pop_scheduled() == []  # not painted yet
+    page.link.seen = 1
+    assert pop_scheduled() == ["Page._update_secondary"]  # nothing else is new
+    follower.train()
+    page.link.visible = False
+    page._next_update_at = 0.0
+    page.update()
+    assert page.frames_sent == 1  # hidden in the meantime
+
+
+def test_charts_are_sent_one_at_a_time_if_new(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, document = Page(follower), Document()
+    page.open(document)
+    page.link.seen = 0
+    clock = [100.0]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    sent: list[Any] = []
+    document.on_change(lambda event: sent.append(getattr(event, "model", None)))
+
+    def step(seconds: float) -> bool:
+        """Return whether a chart is sent after this time."""
+        clock[0] += seconds
+        sent.clear()
+        page._update_secondary()
+        return page.link in sent
+
+    assert not step(1.0)  # nothing is new
+    follower.train()
+    assert step(1.0)
+    assert not step(0.01)  # too soon
+    assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn

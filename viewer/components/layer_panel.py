@@ -1,0 +1,102 @@
+"""The layer panel: open pane, projection method, selected filters, findings and buttons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from msgspec.structs import asdict
+
+from revacnn_lightning.protocol.messages import Layer
+
+from ..embedding.projection import Projection
+from ..rendering.findings import collect_findings
+from ..tab.tab_state import TabState
+from .html_panel import HtmlPanel
+
+__all__ = ["LayerPanel"]
+
+IMAGE_CHANNELS = (1, 3)  # filters with these input channels are shown whole, others as slices
+
+
+class LayerPanel(HtmlPanel):
+    part = "layer_panel"
+
+    def __init__(self, tab: TabState) -> None:
+        super().__init__(tab)
+        # The findings are computed again only when these change.
+        self._findings_key: tuple[Any, ...] = ()
+        self._findings_layout: Projection | None = None
+        self._found: list[dict[str, Any]] | None = None
+
+    def content(self) -> dict[str, Any]:
+        tab, layer, position = self.tab, self.tab.layer(None), self.tab.selected_position()
+        content: dict[str, Any] = {
+            "pane": tab.pane, "method": tab.method, "selected": [], "staged": [],
+            "findings": None, "slices": "",
+        }  # fmt: skip
+        if layer is None or position is None:
+            return content
+        selected = tab.selected_ids()
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
+        return content | {
+            "selected": selected,
+            "staged": tab.staging.removed_ids(layer.name),
+            "frozen": sorted(frozen),
+            "findings": self._findings(layer, position[0]),
+            "slices": self._slices(layer),
+            **_buttons(tab, layer, selected, is_frozen=frozen.issuperset(selected)),
+        }
+
+    def _findings(self, layer: Layer, layer_index: int) -> list[dict[str, Any]] | None:
+        """Return the findings among the layer's filters; None before they are known."""
+        tab, details = self.tab, self.tab.follower.layer_details
+        known = details.get(layer.name)
+        if known is None or known.detail is None or tab.state is None:
+            return None
+        layout = details.projections.get(layer.name, "coefficients", tab.method)
+        start, end = tab.state.offsets[layer_index : layer_index + 2]
+        dead = tab.state.dead_mask()[start:end]
+        key = (
+            tab.state,
+            tab.state.structure_revision,
+            layer.name,
+            known.detail_revision,
+            dead.tobytes(),
+        )
+        if key != self._findings_key or layout is not self._findings_layout:
+            ids = np.asarray(tab.state.layer_ids(layer_index), np.int64)
+            found = [asdict(finding) for finding in collect_findings(known, layout, ids, ids[dead])]
+            self._findings_key, self._findings_layout = key, layout
+            self._found = found if found or layout is not None else None
+        return self._found
+
+    def _slices(self, layer: Layer) -> str:
+        """Return which slices of the filters are shown; "" if there is no choice."""
+        known = self.tab.follower.layer_details.get(layer.name)
+        if known is None or layer.in_channels // layer.groups in IMAGE_CHANNELS:
+            return ""
+        return known.kernel_slice
+
+
+def _buttons(
+    tab: TabState, layer: Layer, selected: list[int], *, is_frozen: bool
+) -> dict[str, Any]:
+    """Return the labels, tooltips and reasons to be disabled of the buttons."""
+    ended = tab.ended_reason()
+    too_few = "" if len(selected) > 1 else "Select two or more filters to merge them."
+    return {
+        "freeze_label": "Unfreeze" if is_frozen else "Freeze",
+        "disabled": {
+            "freeze": ended,
+            "reinitialize": ended,
+            "merge": tab.width_refusal(layer) or too_few,
+        },
+        "tooltips": {
+            "freeze": "Stage unfreezing the selected filters, so that they are trained again"
+            if is_frozen
+            else "Stage freezing the selected filters while the rest is trained",
+            "reinitialize": "Stage reinitializing the selected filters",
+            "merge": "Stage merging the selected filters into one; outgoing weights are summed",
+        },
+    }

@@ -1,0 +1,50 @@
+"""The arguments that come with a command of the page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = ["Arguments"]
+
+MAX_SELECTED = 65536  # filters in one selection
+
+
+class Arguments(Struct, frozen=True):
+    """Arguments of a command; each command uses some of them. Unknown arguments are dropped.
+
+    Attributes:
+        layer: index of a layer; None for the selected layer.
+        first, last: indices of the first and the last filter of a range.
+        dx, dy: steps between layers and between filters.
+        row: row of the recorded history.
+        chart: 0 for the metric chart, 1 and 2 for the layer charts.
+        option: the chosen option of a setting.
+        action: what the run should do.
+        name: name of a hyperparameter.
+        optimizer, group: indices of an optimizer and its parameter group.
+        value: value of the hyperparameter.
+        run: id of a run.
+        key: key of a staged change; "" for all.
+        ids: ids of filters.
+        weights: weights of filters.
+    """
+
+    layer: int | None = None
+    first: int = -1
+    last: int = -1
+    dx: int = 0
+    dy: int = 0
+    row: int = -1
+    chart: int = -1
+    option: str = ""
+    action: str = ""
+    name: str = ""
+    optimizer: int = 0
+    group: int = 0
+    value: float = 0.0
+    run: str = ""
+    key: str = ""
+    ids: Annotated[list[int], Meta(max_length=MAX_SELECTED)] = []
+    weights: Annotated[list[float], Meta(max_length=MAX_SELECTED)] = []

@@ -1,0 +1,145 @@
+"""Commands that stage changes, or send requests to the training."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
+
+from .command_arguments import Arguments
+from .staging import StagedChange
+from .tab_state import TabState
+
+ACTIONS = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "step": "Train one batch",
+    "checkpoint": "Save a checkpoint",
+    "stop": "Stop training",
+}
+HYPERPARAMETERS = {"lr": "the learning rate", "weight_decay": "the weight decay"}
+
+# Staging
+
+
+def stage_remove(tab: TabState, _: Arguments) -> None:
+    """Stage the removal of the selected filters, or discard it if all of it is staged."""
+    position, layer = tab.selected_position(), tab.layer(None)
+    if position is None or layer is None or not tab.can_change_width(position[0]):
+        return
+    selected, staged = tab.selected_ids(), set(tab.staging.removed_ids(layer.name))
+    for filter_id in selected:
+        if (filter_id in staged) == staged.issuperset(selected):
+            tab.staging.toggle_removal(layer.name, filter_id)
+
+
+def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
+    """Stage the removal of the layer's least active filter."""
+    layer, structure, state = tab.layer(arguments.layer), tab.structure, tab.state
+    if layer is None or structure is None or state is None:
+        return
+    layer_index = structure.layers.index(layer)
+    if tab.can_change_width(layer_index):
+        index = tab.least_active_index(state, layer_index, layer)
+        if index is not None:
+            tab.staging.toggle_removal(layer.name, layer.filter_ids[index])
+
+
+def stage_add(tab: TabState, arguments: Arguments) -> None:
+    layer = tab.layer(arguments.layer)
+    if layer is not None and not tab.width_refusal(layer):
+        tab.staging.add(layer.name)
+
+
+def stage_split(tab: TabState, _: Arguments) -> None:
+    layer = tab.layer(None)
+    if layer is not None and not tab.width_refusal(layer):
+        for filter_id in tab.selected_ids():
+            tab.staging.split(layer.name, filter_id)
+
+
+def stage_merge(tab: TabState, _: Arguments) -> None:
+    layer, selected = tab.layer(None), tab.selected_ids()
+    if layer is not None and len(selected) > 1 and not tab.width_refusal(layer):
+        tab.staging.toggle("merge", layer.name, selected)
+
+
+def stage_freeze(tab: TabState, _: Arguments) -> None:
+    """Stage freezing the selected filters, or unfreezing them if all of them are frozen."""
+    layer = tab.layer(None)
+    if layer is not None and not tab.ended_reason():
+        frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
+        kind = "unfreeze" if frozen.issuperset(tab.selected_ids()) else "freeze"
+        tab.staging.toggle(kind, layer.name, tab.selected_ids())
+
+
+def stage_reinitialize(tab: TabState, _: Arguments) -> None:
+    layer = tab.layer(None)
+    if layer is not None and not tab.ended_reason():
+        tab.staging.toggle("reinitialize", layer.name, tab.selected_ids())
+
+
+def stage_set(tab: TabState, arguments: Arguments) -> None:
+    """Stage setting the first filter of ``ids`` to the weighted mean of the others."""
+    layer, ids = tab.layer(None), arguments.ids
+    if layer is None or tab.ended_reason() or len(ids) < 2:
+        return
+    weights = np.array(arguments.weights)
+    if len(ids) != len(weights) + 1 or not np.isfinite(weights).all():
+        return
+    if (weights < 0).any() or weights.sum() <= 0 or not set(ids) <= set(layer.filter_ids):
+        return
+    target, *neighbor_ids = ids
+    tab.staging.replace(
+        StagedChange(
+            layer.name,
+            "set",
+            [target],
+            neighbor_ids=neighbor_ids,
+            weights=arguments.weights,
+        )
+    )
+
+
+def discard(tab: TabState, arguments: Arguments) -> None:
+    """Discard one staged change, or all of them."""
+    tab.edit_queue.discard(arguments.key)
+
+
+# Requests
+
+
+def apply(tab: TabState, _: Arguments) -> None:
+    tab.edit_queue.apply_staged()
+
+
+def undo(tab: TabState, _: Arguments) -> None:
+    if tab.structure is not None:
+        tab.edit_queue.undo(tab.structure)
+
+
+def dismiss_reply(tab: TabState, _: Arguments) -> None:
+    tab.edit_queue.shown_reply = None
+
+
+def control_run(tab: TabState, arguments: Arguments) -> None:
+    """Pause, resume, step, save or stop the run."""
+    title = ACTIONS.get(arguments.action)
+    if title is not None:
+        fields = {"type": "ControlRun", "action": arguments.action}
+        tab.edit_queue.send_command(msgspec.convert(fields, ControlRun), title)
+
+
+def set_hyperparameter(tab: TabState, arguments: Arguments) -> None:
+    """Set the learning rate or the weight decay of a parameter group."""
+    title = HYPERPARAMETERS.get(arguments.name)
+    if title is not None:
+        fields = {
+            "optimizer": arguments.optimizer,
+            "group": arguments.group,
+            "name": arguments.name,
+            "value": arguments.value,
+        }
+        request = msgspec.convert(fields, SetHyperparameter)
+        tab.edit_queue.send_command(request, f"Set {title} to {arguments.value:g}")

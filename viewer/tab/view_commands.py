@@ -1,0 +1,163 @@
+"""Commands that change what a tab shows, and send nothing to the training."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+
+from revacnn_lightning.protocol.requests import KernelSlice
+
+from ..embedding.projection import METHODS
+from ..layout import stage_layers
+from .command_arguments import Arguments
+from .tab_state import Selection, TabState
+
+PANES = ("layer", "maps", "inspection", "statistics")
+SORT_STATISTICS = ("gradient", "activation")
+
+# Runs and recorded batches
+
+
+def show_run(tab: TabState, arguments: Arguments) -> None:
+    tab.run_selection.select(arguments.run)
+
+
+def show_moment(tab: TabState, arguments: Arguments) -> None:
+    if tab.state is not None:
+        tab.playback.is_playing = False
+        tab.playback.go_to(tab.state, arguments.row)
+
+
+def toggle_playback(tab: TabState, _: Arguments) -> None:
+    if tab.state is not None:
+        tab.playback.toggle(tab.state)
+
+
+def go_live(tab: TabState, _: Arguments) -> None:
+    tab.playback.go_live()
+
+
+# Selection
+
+
+def hover(tab: TabState, arguments: Arguments) -> None:
+    """Set the filter under the pointer; without a layer, there is none."""
+    layer = tab.layer(arguments.layer) if arguments.layer is not None else None
+    if layer is None or not 0 <= arguments.first < len(layer.filter_ids):
+        tab.hovered = None
+    else:
+        tab.hovered = Selection(layer.name, layer.filter_ids[arguments.first])
+
+
+def select(tab: TabState, arguments: Arguments) -> None:
+    """Select the filter with the largest gradient in a range, by default the whole layer."""
+    state, layer = tab.state, -1 if arguments.layer is None else arguments.layer
+    if state is None or not 0 <= layer < len(state.offsets) - 1:
+        return
+    first, last = arguments.first, arguments.last
+    values = state.layer_values("gradient", layer)
+    if first < 0:
+        first, last = 0, int(state.offsets[layer + 1] - state.offsets[layer]) - 1
+    candidates = np.nan_to_num(values[first : last + 1])
+    tab.select(layer, first + (int(np.argmax(candidates)) if len(candidates) else 0))
+
+
+def select_filters(tab: TabState, arguments: Arguments) -> None:
+    """Select filters of the selected layer by their ids. The first one becomes primary."""
+    layer = tab.layer(None)
+    if layer is None:
+        return
+    present = set(layer.filter_ids)
+    ids = [id_ for id_ in dict.fromkeys(arguments.ids) if id_ in present]
+    if ids:
+        tab.selection = Selection(layer.name, ids[0])
+        tab.other_selected_ids = ids[1:]
+
+
+def move_selection(tab: TabState, arguments: Arguments) -> None:
+    """Move the selection within its layer, or to the proportional position in another layer."""
+    position, structure = tab.selected_position(), tab.structure
+    if position is None or structure is None:
+        return
+    layer, index = position
+    target = max(0, min(layer + arguments.dx, len(structure.layers) - 1))
+    if target != layer:
+        fraction = (index + 0.5) / len(structure.layers[layer].filter_ids)
+        index = int(fraction * len(structure.layers[target].filter_ids))
+    tab.select(target, index + arguments.dy)
+
+
+# The network view
+
+
+def toggle_layer(tab: TabState, arguments: Arguments) -> None:
+    """Expand a layer to show all its filters, or collapse it."""
+    layer = tab.layer(arguments.layer)
+    if layer is not None:
+        tab.expanded_layers ^= {layer.name}
+
+
+def toggle_stage(tab: TabState, arguments: Arguments) -> None:
+    """Expand all layers of the layer's stage, or collapse them if all are expanded."""
+    layer, structure = tab.layer(arguments.layer), tab.structure
+    if layer is not None and structure is not None:
+        stage = set(stage_layers(structure, layer.name))
+        if stage <= tab.expanded_layers:
+            tab.expanded_layers = tab.expanded_layers - stage
+        else:
+            tab.expanded_layers = tab.expanded_layers | stage
+
+
+# The layer panel
+
+
+def set_pane(tab: TabState, arguments: Arguments) -> None:
+    if arguments.option in PANES:
+        tab.pane = arguments.option
+
+
+def set_method(tab: TabState, arguments: Arguments) -> None:
+    tab.method = next((one for one in METHODS if one == arguments.option), tab.method)
+
+
+def recompute_layout(tab: TabState, _: Arguments) -> None:
+    """Recompute the layouts of the selected layer from scratch."""
+    if tab.selection is not None:
+        tab.follower.layer_details.projections.recompute(tab.selection.layer, tab.method)
+
+
+def step_image(tab: TabState, arguments: Arguments) -> None:
+    """Step through the validation images. The current batch comes before the first image."""
+    if tab.selection is not None:
+        details = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
+        image = (-1 if details.image is None else details.image) + arguments.dx
+        tab.follower.layer_details.select_image(tab.selection.layer, None if image < 0 else image)
+
+
+def show_batch_image(tab: TabState, _: Arguments) -> None:
+    """Show the first image of the current training batch."""
+    if tab.selection is not None:
+        tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
+        tab.follower.layer_details.select_image(tab.selection.layer, None)
+
+
+def set_slices(tab: TabState, arguments: Arguments) -> None:
+    """Set which slices represent filters with many input channels."""
+    slices = next((one for one in get_args(KernelSlice) if one == arguments.option), None)
+    if tab.selection is not None and slices is not None:
+        tab.follower.layer_details.select_kernel_slice(tab.selection.layer, slices)
+
+
+# Charts
+
+
+def set_sort(tab: TabState, arguments: Arguments) -> None:
+    if arguments.option in SORT_STATISTICS:
+        tab.sort_by = arguments.option
+
+
+def set_chart(tab: TabState, arguments: Arguments) -> None:
+    """Set what a chart shows."""
+    if tab.state is not None:
+        tab.chart_settings.set_chart(arguments.chart, arguments.option, tab.state.histories.metrics)
