@@ -1,4 +1,4 @@
-"""A small member of each family of published CNNs, by another judge than the engine itself."""
+"""A small member of each family of published CNNs, checked independently of the engine."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def subject(name: str) -> tuple[nn.Module, Editor, ForwardProbe, Tensor]:
 
 
 def evaluated(model: nn.Module, x: Tensor) -> Tensor:
-    twin = copy.deepcopy(model).eval()
+    reference = copy.deepcopy(model).eval()
     with torch.no_grad():
-        return twin(x)
+        return reference(x)
 
 
 def silenced(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
-    """The unedited model with the columns zeroed that read what the plan removes."""
-    twin = copy.deepcopy(model)
-    named = dict(twin.named_parameters())
+    """Return the output of the unedited model with the columns zeroed that the plan removes."""
+    reference = copy.deepcopy(model)
+    named = dict(reference.named_parameters())
     with torch.no_grad():
         for edit in plan.tensors:
             if edit.fill == "zero":
                 kept = {i for a, b in edit.runs for i in range(a, b)}
                 gone = torch.tensor([i for i in range(edit.size) if i not in kept])
                 named[edit.tensor].index_fill_(edit.dim, gone, 0.0)
-    return evaluated(twin, x)
+    return evaluated(reference, x)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_filter_removed_and_one_added(name: str) -> None:
+def test_removal_and_growth_are_exact(name: str) -> None:
     model, editor, probe, unseen = subject(name)
     convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     before = evaluated(model, unseen)
@@ -85,8 +85,8 @@ def test_random_edits(name: str) -> None:
     assert tally.counts["replays"] > 0
 
 
-def test_auxiliary_heads_are_edited_along() -> None:
-    """Inception-like: a head that runs only while training reads the edited channels."""
+def test_auxiliary_heads_are_edited_too() -> None:
+    """A head that only runs in training mode reads the edited channels (Inception)."""
     from torchvision.models.googlenet import GoogLeNet
 
     model = seeded(partial(GoogLeNet, num_classes=10, aux_logits=True, init_weights=False), 0)
@@ -103,14 +103,14 @@ def test_auxiliary_heads_are_edited_along() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet_v2", "efficientnet"])
 def test_removal_agrees_with_torch_pruning(name: str) -> None:
-    """Where torch-pruning is known to be right, both leave the same network."""
+    """Where torch-pruning is known to be correct, both return the same network."""
     pruning = pytest.importorskip("torch_pruning")
-    ours, editor, probe, unseen = subject(name)
-    theirs = copy.deepcopy(ours).eval()
-    convs = [n for n, m in ours.named_modules() if isinstance(m, nn.Conv2d)]
+    edited, editor, probe, unseen = subject(name)
+    pruned = copy.deepcopy(edited).eval()
+    convs = [n for n, m in edited.named_modules() if isinstance(m, nn.Conv2d)]
     layer = convs[len(convs) // 2]
-    graph = pruning.DependencyGraph().build_dependency(theirs, example_inputs=unseen)
-    conv = theirs.get_submodule(layer)
+    graph = pruning.DependencyGraph().build_dependency(pruned, example_inputs=unseen)
+    conv = pruned.get_submodule(layer)
     prune = (
         pruning.prune_depthwise_conv_out_channels
         if conv.groups == conv.in_channels > 1
@@ -118,6 +118,8 @@ def test_removal_agrees_with_torch_pruning(name: str) -> None:
     )
     graph.get_pruning_group(conv, prune, idxs=[2]).prune()
     editor.apply(requests.RemoveFilters(layer, [2]), probe)
-    mine, other = ours.state_dict(), theirs.state_dict()
-    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in other.items()}
-    assert torch.allclose(evaluated(ours, unseen), evaluated(theirs, unseen), rtol=1e-9, atol=1e-12)
+    state, expected = edited.state_dict(), pruned.state_dict()
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
+    assert torch.allclose(
+        evaluated(edited, unseen), evaluated(pruned, unseen), rtol=1e-9, atol=1e-12
+    )
