@@ -45,7 +45,7 @@ from revacnn_lightning.steering.checkpoint import (
     replay_for_load,
     state_to_save,
 )
-from revacnn_lightning.telemetry import DEFAULT, STATISTICS, Recorder
+from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -121,7 +121,7 @@ class ReVACNN(Callback):
         telemetry_port: int = 0,
         request_port: int = 0,
         connection_file: str | Path | None = None,
-        statistics: Sequence[str] = DEFAULT,
+        statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
     ) -> None:

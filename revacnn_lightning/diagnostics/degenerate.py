@@ -1,4 +1,4 @@
-"""Filters that cannot be compared with the others: dead, not finite, identical to another."""
+"""Filters that cannot be compared with others: dead, not finite, identical to another."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 __all__ = ["DegenerateKind", "find_degenerate", "unit_rows"]
 
-# Directions closer than this count as the same. Half-precision features of one and the same
-# filter at two scales differ by about 3e-4.
-SAME_DIRECTION = 1e-3
+# Directions closer than this count as identical. Half-precision features of the same filter at two
+# scales differ by about 3e-4.
+DIRECTION_TOLERANCE = 1e-3
 
 
 class DegenerateKind(IntEnum):
-    """Why a filter has no place among the others."""
+    """Why a filter is excluded from comparisons."""
 
-    NONE = 0
+    NONE = 0  # it is not
     DEAD = 1  # all its values are zero
-    NONFINITE = 2  # NaN or infinity among its values
-    IDENTICAL = 3  # the same direction as a filter before it
+    NONFINITE = 2  # some of its values are NaN or infinite
+    IDENTICAL = 3  # it has the direction of a filter before it
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows of ``features`` (n, d) at length one, float64; rows of zero length stay zero."""
+    """Normalize the rows of ``features`` (n, d) to unit length, float64; zero rows stay zero."""
     rows = np.asarray(features, np.float64)
     largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
     rows = rows / np.where(largest > 0, largest, 1.0)  # squares can neither over- nor underflow
@@ -32,37 +32,37 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
 
 
 def find_degenerate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which filters are odd, and which other each identical one equals.
+    """Find the degenerate filters, and for each identical one the filter it equals.
 
     Args:
         features: (n, d), one row per filter.
 
     Returns:
-        `DegenerateKind` of every row, uint8 (n,), and the index of the first row of the same direction,
-        int64 (n,), -1 where the row is not `DegenerateKind.IDENTICAL`. The first of identical filters is
-        itself not odd: it stands for all of them.
+        The `DegenerateKind` of every row, uint8 (n,), and the index of the first row in the same
+        direction, int64 (n,), which is -1 for rows that are not ``IDENTICAL``. The first of several
+        identical filters represents them and is not degenerate itself.
     """
     features = np.asarray(features)
-    odd = np.zeros(len(features), np.uint8)
-    same_as = np.full(len(features), -1, np.int64)
+    kinds = np.zeros(len(features), np.uint8)
+    original = np.full(len(features), -1, np.int64)
     finite = np.isfinite(features).all(axis=1)
-    odd[~finite] = DegenerateKind.NONFINITE
-    odd[finite & (features == 0).all(axis=1)] = DegenerateKind.DEAD
-    sound = np.flatnonzero(odd == DegenerateKind.NONE)
-    if len(sound) == 0:
-        return odd, same_as
-    first = _first_alike(unit_rows(features[sound]))
-    twins = first < np.arange(len(sound))
-    odd[sound[twins]] = DegenerateKind.IDENTICAL
-    same_as[sound[twins]] = sound[first[twins]]
-    return odd, same_as
+    kinds[~finite] = DegenerateKind.NONFINITE
+    kinds[finite & (features == 0).all(axis=1)] = DegenerateKind.DEAD
+    candidates = np.flatnonzero(kinds == DegenerateKind.NONE)
+    if len(candidates) == 0:
+        return kinds, original
+    first = _first_in_direction(unit_rows(features[candidates]))
+    is_copy = first < np.arange(len(candidates))
+    kinds[candidates[is_copy]] = DegenerateKind.IDENTICAL
+    original[candidates[is_copy]] = candidates[first[is_copy]]
+    return kinds, original
 
 
-def _first_alike(units: np.ndarray) -> np.ndarray:
-    """For each unit row (n, d) the index of the first row in the same direction, (n,)."""
-    close = units @ units.T > 1 - SAME_DIRECTION**2 / 2  # |a - b|² = 2 - 2 a·b
-    np.fill_diagonal(close, True)
-    first = close.argmax(axis=1)
-    while (first[first] < first).any():  # a is like b, and b is like one before it
+def _first_in_direction(units: np.ndarray) -> np.ndarray:
+    """Return for each unit row (n, d) the index of the first row in the same direction, (n,)."""
+    is_close = units @ units.T > 1 - DIRECTION_TOLERANCE**2 / 2  # |a - b|² = 2 - 2 a·b
+    np.fill_diagonal(is_close, True)
+    first = is_close.argmax(axis=1)
+    while (first[first] < first).any():  # close to a row that is close to an earlier one
         first = first[first]
     return first

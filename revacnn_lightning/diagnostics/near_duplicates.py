@@ -1,4 +1,4 @@
-"""Filters that are nearly the same: candidates to be merged, or split apart anew."""
+"""Nearly identical filters: candidates to be merged or reinitialized."""
 
 from __future__ import annotations
 
@@ -7,52 +7,56 @@ from scipy.cluster.hierarchy import complete, fcluster
 
 from revacnn_lightning.diagnostics.degenerate import unit_rows
 
-__all__ = ["ALIKE", "find_near_duplicates"]
+__all__ = ["MIN_SIMILARITY", "find_near_duplicates"]
 
-ALIKE = 0.95  # least cosine similarity between any two filters of a group
-# With fewer coefficients than this, filters cannot but be alike: there are hardly any directions.
-LEAST_COEFFICIENTS = 3
+MIN_SIMILARITY = 0.95  # cosine similarity between any two filters of a group
+# Filters with fewer coefficients are similar by necessity: there are few directions.
+MIN_COEFFICIENTS = 3
 
 
-def find_near_duplicates(features: np.ndarray, least: float = ALIKE) -> np.ndarray:
-    """Which filters are near duplicates of each other, by cosine similarity.
+def find_near_duplicates(
+    features: np.ndarray, min_similarity: float = MIN_SIMILARITY
+) -> np.ndarray:
+    """Group the filters that are near duplicates of each other, by cosine similarity.
 
-    Complete linkage: every two filters of a group are alike, so a group can be merged as a whole.
-    Filters that are zero or not finite are in no group.
+    Complete linkage: any two filters of a group are similar, so that a group can be merged as a
+    whole. Filters that are zero or not finite are in no group.
 
     Args:
-        features: (n, d), one row per filter: its coefficients, or a projection that keeps angles.
-        least: cosine similarity of near duplicates, at least.
+        features: (n, d), one row per filter: its coefficients, or a projection that preserves
+            angles.
+        min_similarity: the least cosine similarity of near duplicates.
 
     Returns:
-        The number of each filter's group, int64 (n,), counted from 0, the largest group first;
-        -1 for a filter without near duplicates.
+        The group of each filter, int64 (n,), numbered from 0 by decreasing size; -1 for a filter
+        without near duplicates.
     """
     features = np.asarray(features)
     groups = np.full(len(features), -1, np.int64)
-    if features.ndim != 2 or features.shape[1] < LEAST_COEFFICIENTS:
+    if features.ndim != 2 or features.shape[1] < MIN_COEFFICIENTS:
         return groups
-    sound = np.flatnonzero(np.isfinite(features).all(axis=1) & features.any(axis=1))
-    units = unit_rows(features[sound])
-    alike = units @ units.T >= least
-    np.fill_diagonal(alike, False)
-    paired = np.flatnonzero(alike.any(axis=1))  # the others need not be clustered
+    candidates = np.flatnonzero(np.isfinite(features).all(axis=1) & features.any(axis=1))
+    units = unit_rows(features[candidates])
+    is_similar = units @ units.T >= min_similarity
+    np.fill_diagonal(is_similar, False)
+    paired = np.flatnonzero(is_similar.any(axis=1))  # the others need no clustering
     if len(paired) < 2:
         return groups
-    labels = _clusters(units[paired], least)
-    groups[sound[paired]] = _largest_first(labels)
+    labels = _cluster(units[paired], min_similarity)
+    groups[candidates[paired]] = _number_by_size(labels)
     return groups
 
 
-def _clusters(units: np.ndarray, least: float) -> np.ndarray:
-    """A label for each unit row (n, d), n >= 2: complete linkage up to this similarity."""
-    above = np.triu_indices(len(units), 1)
-    distance = np.clip(1 - (units @ units.T)[above], 0, 2)  # (n (n - 1) / 2,)
-    return fcluster(complete(distance), 1 - least + 1e-9, criterion="distance") - 1
+def _cluster(units: np.ndarray, min_similarity: float) -> np.ndarray:
+    """Return a label for each unit row (n, d), n >= 2, by complete linkage."""
+    upper = np.triu_indices(len(units), 1)
+    distance = np.clip(1 - (units @ units.T)[upper], 0, 2)  # (n (n - 1) / 2,)
+    threshold = 1 - min_similarity + 1e-9
+    return fcluster(complete(distance), threshold, criterion="distance") - 1
 
 
-def _largest_first(labels: np.ndarray) -> np.ndarray:
-    """Labels (n,) numbered anew by falling size; -1 where a label stands alone."""
+def _number_by_size(labels: np.ndarray) -> np.ndarray:
+    """Renumber the labels (n,) by decreasing size; -1 for labels that occur once."""
     sizes = np.bincount(labels)
     rank = np.empty(len(sizes), np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))

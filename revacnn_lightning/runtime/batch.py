@@ -57,7 +57,7 @@ class BatchMetadata:
 
 def snapshot(run: str, recording: Recording) -> Snapshot:
     """The message of a recording whose tag are the `BatchMetadata` of its batch."""
-    facts: BatchMetadata = recording.tag
+    facts: BatchMetadata = recording.metadata
     progress = facts.progress
     loss = to_float(facts.loss)
     return Snapshot(
@@ -75,6 +75,6 @@ def snapshot(run: str, recording: Recording) -> Snapshot:
         statistics=recording.names,
         values=recording.values,
         metrics=facts.metrics,
-        sampling_intervals=recording.every,
+        sampling_intervals=recording.sampling_intervals,
         nonfinite_gradients=recording.nonfinite,
     )

@@ -20,12 +20,13 @@ from revacnn_lightning.telemetry.inspection.attribution import (
     Attribution,
     TracedActivation,
     attribute,
-    captum_methods,
-    examine,
+    load_captum_methods,
+    trace_activation,
 )
-from revacnn_lightning.telemetry.inspection.filter_images import half
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
-from revacnn_lightning.telemetry.inspection.top_images import MOST, Responses, TopImages
+from revacnn_lightning.telemetry.inspection.responses import Responses
+from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 from revacnn_lightning.telemetry.recording.recorder import Recorder
 
@@ -107,7 +108,7 @@ class InspectionCollector:
             raise EditRefusedError(
                 f"{request.layer} has the filters 0 to {widths[request.layer] - 1}"
             )
-        captum_methods()  # loaded now: that takes its time once, and is no cost of a batch
+        load_captum_methods()  # loaded now: that takes its time once, and is no cost of a batch
         key = request.layer, request.filter
         known = self._inspected.pop(key, None) or _Inspected(0.0)
         if request.image_index != known.index:
@@ -119,15 +120,15 @@ class InspectionCollector:
         self._inspected[key] = known
         while len(self._inspected) > MOST_INSPECTED:
             del self._inspected[next(iter(self._inspected))]
-        self._recorder.excitement.follow(self._inspected)
+        self._recorder.responses.select(self._inspected)
 
     def forget(self) -> None:
         """The network is another one: what was found is not true of it."""
         self._inspected.clear()
         self._examined.clear()
         self._transfer.clear()
-        self._recorder.excitement.follow(())
-        self._recorder.elsewhere = 0.0
+        self._recorder.responses.select(())
+        self._recorder.external_overhead = 0.0
 
     def read(
         self, *, run: str, version: int, step: int, images: Callable[[], Tensor | None]
@@ -167,7 +168,7 @@ class InspectionCollector:
         for key in gone:
             del self._inspected[key]
         if gone:
-            self._recorder.excitement.follow(self._inspected)
+            self._recorder.responses.select(self._inspected)
         if not self._inspected:
             self.forget()
 
@@ -177,20 +178,20 @@ class InspectionCollector:
         passed, self._counted = now - self._counted, now
         self._took = self._took * math.exp(-passed / MEMORY_SECONDS) + seconds
         if self._inspected:
-            self._recorder.elsewhere = min(1.0, self._took / MEMORY_SECONDS)
+            self._recorder.external_overhead = min(1.0, self._took / MEMORY_SECONDS)
 
     # ------------------------------------------------------------------ training images
 
     def _take_responses(self, batch: Tensor | None, step: int) -> None:
         """Copy what was seen to the host; what has arrived there is taken note of."""
-        for key, responses in self._recorder.excitement.take().items():
+        for key, responses in self._recorder.responses.pop_responses().items():
             one = self._inspected.get(key)
             if one is None:
                 continue
             one.note = _why_none(batch, responses)
             if batch is not None and not one.note:
                 self._transfer.send(
-                    responses.numbers, self._adding(key, step, responses.size, batch)
+                    responses.peaks, self._adding(key, step, responses.map_size, batch)
                 )
         if batch is None:
             for one in self._inspected.values():
@@ -203,9 +204,9 @@ class InspectionCollector:
 
         def box(place: int) -> PixelBox:
             examined = self._examine(key[0], batch[0])
-            if isinstance(examined, str) or examined.size != size:
+            if isinstance(examined, str) or examined.map_size != size:
                 return PixelBox(0, 0, *batch.shape[2:])
-            return examined.field.box(*divmod(place, size[1]))
+            return examined.receptive_field.box(*divmod(place, size[1]))
 
         def add(numbers: np.ndarray) -> None:
             one = self._inspected.get(key)
@@ -239,10 +240,10 @@ class InspectionCollector:
             filter=key[1],
             image=NOTHING if shown is None else shown_image(shown),
             deconvolution=_half(None if known is None else known.deconvolution),
-            guided_backpropagation=_half(None if known is None else known.guided),
+            guided_backpropagation=_half(None if known is None else known.guided_backpropagation),
             top_images=[
-                messages.TopImage(find.crop, find.box, find.size, find.response, find.step)
-                for find in one.top_images.best(step)
+                messages.TopImage(find.crop, find.box, find.image_size, find.response, find.step)
+                for find in one.top_images.ranked(step)
             ],
             top_images_note=one.note or self._why_unseen(key[0]),
             receptive_field=self._sees(key[0], shown),
@@ -250,11 +251,11 @@ class InspectionCollector:
             box=(0, 0, 0, 0) if known is None else known.box,
             image_size=(0, 0) if shown is None else (shown.shape[1], shown.shape[2]),
             image_index=one.index,
-            attribution_refusal=found if isinstance(found, str) else found.refused,
+            attribution_refusal=found if isinstance(found, str) else found.refusal,
         )
         took, one.took = one.took, time.perf_counter() - began
         took = min(took, one.took)  # the first of all loads captum; another may be held up
-        wait = INSPECTION_SECONDS if len(sent.top_images) == MOST else GATHERING_SECONDS
+        wait = INSPECTION_SECONDS if len(sent.top_images) == MAX_IMAGES else GATHERING_SECONDS
         one.due = self._clock() + max(wait, took * len(self._inspected) / SHARE)
         return sent
 
@@ -287,7 +288,7 @@ class InspectionCollector:
             return "part of the network is compiled, and must not be run in another way meanwhile"
         conv: Any = self._model.get_submodule(layer)
         try:
-            examined = examine(self._model, self._forward, conv, image)
+            examined = trace_activation(self._model, self._forward, conv, image)
         except Exception as error:  # of the user's code: it costs the pictures, no more
             log.info("What %s sees cannot be told", layer, exc_info=True)
             return f"the forward of one image failed ({type(error).__name__}: {error})"
@@ -300,7 +301,7 @@ class InspectionCollector:
     def _sees(self, layer: str, image: Tensor | None) -> tuple[int, int]:
         """Height and width of the layer's receptive field; (0, 0) if it is not known."""
         examined = "" if image is None else self._examine(layer, image)
-        return (0, 0) if isinstance(examined, str) else examined.field.size
+        return (0, 0) if isinstance(examined, str) else examined.receptive_field.size
 
 
 def _batch(images: Tensor | None) -> Tensor | None:
@@ -312,11 +313,11 @@ def _why_none(batch: Tensor | None, responses: Responses | None) -> str:
     """Why there are no training images to be shown; "" if there are."""
     if batch is None:
         return NO_IMAGES
-    maps = len(batch) if responses is None else responses.numbers.shape[1]
+    maps = len(batch) if responses is None else responses.peaks.shape[1]
     if maps == len(batch):
         return ""
     return f"the layer makes {maps} maps of a batch of {len(batch)} images: whose are whose?"
 
 
 def _half(values: Tensor | None) -> np.ndarray:
-    return NOTHING if values is None else half(values)
+    return NOTHING if values is None else normalized_half(values)

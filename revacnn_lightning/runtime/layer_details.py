@@ -16,8 +16,8 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages
 from revacnn_lightning.protocol.messages import FilterView
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
-from revacnn_lightning.telemetry.inspection.filter_images import half, pictures
-from revacnn_lightning.telemetry.inspection.layer_detail import Packed
+from revacnn_lightning.telemetry.inspection.filter_images import filter_images
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.recording.recorder import Recorder
 
 __all__ = ["LayerDetailCollector", "shown_image"]
@@ -75,7 +75,6 @@ class LayerDetailCollector:
         self._asked.add(request.layer)
         self._recorder.details.open(
             request.layer,
-            "viewer",
             hz=request.updates_per_second,
             smoothed=request.smooth_gradients,
         )
@@ -97,12 +96,11 @@ class LayerDetailCollector:
         run: str,
         version: int,
         step: int,
-        grad_scale: float,
         image: Callable[[], Tensor | None],
     ) -> list[messages.LayerDetail]:
         """What is due after a batch whose first image is ``image()``."""
         self._asked.clear()
-        details = self._recorder.read_details(grad_scale=grad_scale)
+        details = self._recorder.collect_details()
         if not details:
             return []
         shown = image() if self._pinned is None else self._pinned
@@ -138,12 +136,12 @@ class LayerDetailCollector:
 
     def _details_between(self, layer: str, image: Tensor | None) -> list[telemetry.DetailSample]:
         if image is None or self._forward is None:
-            return self._recorder.details_between([layer])
+            return self._recorder.collect_details_while_paused([layer])
         try:
-            return self._recorder.details_between([layer], image, self._forward)
+            return self._recorder.collect_details_while_paused([layer], image, self._forward)
         except Exception:  # of the user's code: it costs the maps, no more
             log.info("The maps of %s cannot be shown", layer, exc_info=True)
-            return self._recorder.details_between([layer])
+            return self._recorder.collect_details_while_paused([layer])
 
     def _messages(
         self,
@@ -182,29 +180,29 @@ def _with_maps_of(detail: messages.LayerDetail, kept: messages.LayerDetail) -> m
 
 
 def _coefficients(detail: telemetry.DetailSample, conv: Any, mean: bool) -> FilterView:
-    return FilterView(_values(detail.coefficients), pictures(conv.weight.detach(), conv, mean=mean))
+    images = filter_images(conv.weight.detach(), conv, mean=mean)
+    return FilterView(_values(detail.coefficients), images)
 
 
 def _gradients(detail: telemetry.DetailSample, conv: Any, mean: bool) -> FilterView:
     gradient = conv.weight.grad
-    seen = NOTHING if gradient is None else pictures(gradient.detach(), conv, mean=mean)
+    seen = NOTHING if gradient is None else filter_images(gradient.detach(), conv, mean=mean)
     return FilterView(_values(detail.gradients), seen)
 
 
-def _maps(maps: Packed | None) -> FilterView:
+def _maps(maps: np.ndarray | None) -> FilterView:
     """Maps are their own pictures; what is embedded are their means over 8x8 parts."""
     if maps is None:
         return FilterView(NOTHING, NOTHING)
-    height, width = maps.values.shape[1:]
-    pixels = torch.from_numpy(maps.values).float()
+    height, width = maps.shape[1:]
+    pixels = torch.from_numpy(maps).float()
     parts = (min(PARTS, height), min(PARTS, width))
     pooled = nn.functional.adaptive_avg_pool2d(pixels, parts)
-    return FilterView(pooled.flatten(1).half().numpy(), maps.values)
+    return FilterView(pooled.flatten(1).half().numpy(), maps)
 
 
-def _values(packed: Packed | None) -> np.ndarray:
-    """As float16 at most 1 in magnitude: pictures and embeddings know no scale."""
-    return NOTHING if packed is None else packed.values
+def _values(values: np.ndarray | None) -> np.ndarray:
+    return NOTHING if values is None else values
 
 
 def shown_image(image: Tensor) -> np.ndarray:
@@ -214,4 +212,4 @@ def shown_image(image: Tensor) -> np.ndarray:
     if largest > LARGEST_IMAGE:
         factor = LARGEST_IMAGE / largest
         image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
-    return half(image)
+    return normalized_half(image)

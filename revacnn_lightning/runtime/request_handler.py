@@ -97,7 +97,7 @@ class RequestHandler:
 
     def _apply(self, request_id: str, edit: Edit, probe: ForwardProbe) -> Applied:
         outcome = self._editor.apply(edit, probe)
-        self._recorder.follow()
+        self._recorder.update_structure()
         self._looking.forget()
         self._notices.edited()
         log.info("%s, before batch %d", outcome.plan.summary().title, self._notices.step)

@@ -168,7 +168,7 @@ class Session:
         if self.recording:
             self.recorder.begin_batch(loss_scale=loss_scale)
         elif recorded:
-            self.recorder.rest()
+            self.recorder.release_tensors()
 
     def after_batch(
         self,
@@ -207,13 +207,13 @@ class Session:
         return (
             self._notices.structure is None
             or self._station.publisher.has_subscribers()
-            or bool(recorder.details.layers or recorder.excitement.filters)
+            or bool(recorder.details.layers or recorder.responses.filters)
         )
 
     def _tell(self, facts: BatchMetadata, images: Callable[[], Tensor | None]) -> None:
         """Publish what the recorded batch told."""
         loss_factor = facts.loss_factor
-        recording = self.recorder.end_batch(grad_scale=loss_factor, tag=facts)
+        recording = self.recorder.end_batch(grad_scale=loss_factor, metadata=facts)
         if self._notices.follow_order():
             self._looking.forget()
         facts.version = self.version
@@ -223,7 +223,6 @@ class Session:
             run=self.run,
             version=self.version,
             step=self._progress.step,
-            grad_scale=loss_factor,
             image=lambda: _first(images()),
         ):
             self._publish(detail)

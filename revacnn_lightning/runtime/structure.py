@@ -75,7 +75,7 @@ def _layer(name: str, conv: Any, recorder: Recorder, editor: Editor, refused: st
         groups=conv.groups,
         filter_ids=editor.filter_ids(name),
         frozen_filters=editor.frozen_filters(name),
-        activation_source=recorder.activation_of.get(name, ""),
+        activation_source=recorder.activation_sources.get(name, ""),
         observed=recorder.observed.get(name, True),
         edit_refusal=refused,
     )

@@ -1,7 +1,8 @@
-"""Numbers out of a running model: needs torch and numpy, knows neither Lightning nor sockets."""
+"""Statistics of a running model. Requires torch and numpy; knows neither Lightning nor sockets."""
 
-from revacnn_lightning.telemetry.inspection.layer_detail import DetailSample, Packed
-from revacnn_lightning.telemetry.recording.recorder import Recorder, Recording
-from revacnn_lightning.telemetry.statistics import DEFAULT, STATISTICS
+from revacnn_lightning.telemetry.inspection.layer_detail import DetailSample
+from revacnn_lightning.telemetry.recording.batch_recording import Recording
+from revacnn_lightning.telemetry.recording.recorder import Recorder
+from revacnn_lightning.telemetry.statistics import DEFAULT_STATISTICS, STATISTICS
 
-__all__ = ["DEFAULT", "STATISTICS", "DetailSample", "Packed", "Recorder", "Recording"]
+__all__ = ["DEFAULT_STATISTICS", "STATISTICS", "DetailSample", "Recorder", "Recording"]

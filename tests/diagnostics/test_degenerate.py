@@ -11,20 +11,20 @@ def features() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(12, 8))
 
 
-def test_ordinary_filters_are_not_odd(features: np.ndarray) -> None:
-    odd, same_as = find_degenerate(features)
+def test_ordinary_filters_are_not_degenerate(features: np.ndarray) -> None:
+    kinds, original = find_degenerate(features)
 
-    assert not odd.any()
-    assert (same_as == -1).all()
+    assert not kinds.any()
+    assert (original == -1).all()
 
 
-def test_each_oddity_has_its_name(features: np.ndarray) -> None:
+def test_every_kind_is_found(features: np.ndarray) -> None:
     features[2] = 0
     features[3, 1] = np.nan
     features[4, 0] = -np.inf
     features[7] = 3 * features[5]
 
-    odd, same_as = find_degenerate(features)
+    kinds, original = find_degenerate(features)
 
     expected = np.zeros(12)
     expected[[2, 3, 4, 7]] = [
@@ -33,9 +33,9 @@ def test_each_oddity_has_its_name(features: np.ndarray) -> None:
         DegenerateKind.NONFINITE,
         DegenerateKind.IDENTICAL,
     ]
-    np.testing.assert_array_equal(odd, expected)
-    assert same_as[7] == 5
-    assert (np.delete(same_as, 7) == -1).all()
+    np.testing.assert_array_equal(kinds, expected)
+    assert original[7] == 5
+    assert (np.delete(original, 7) == -1).all()
 
 
 def test_opposite_filters_are_not_identical(features: np.ndarray) -> None:
@@ -44,31 +44,31 @@ def test_opposite_filters_are_not_identical(features: np.ndarray) -> None:
     assert not find_degenerate(features)[0].any()
 
 
-def test_copies_stay_identical_in_half_precision(features: np.ndarray) -> None:
+def test_scaled_copy_is_identical_in_half_precision(features: np.ndarray) -> None:
     features[7] = 0.1 * features[5]
 
-    odd, _ = find_degenerate(features.astype(np.float16))
+    kinds, _ = find_degenerate(features.astype(np.float16))
 
-    assert odd[7] == DegenerateKind.IDENTICAL
+    assert kinds[7] == DegenerateKind.IDENTICAL
 
 
-def test_identical_filters_all_point_to_the_first(features: np.ndarray) -> None:
+def test_identical_filters_refer_to_the_first(features: np.ndarray) -> None:
     features[3:] = features[2]
 
-    odd, same_as = find_degenerate(features)
+    kinds, original = find_degenerate(features)
 
-    assert (odd[:3] == DegenerateKind.NONE).all()
-    assert (odd[3:] == DegenerateKind.IDENTICAL).all()
-    assert (same_as[3:] == 2).all()
+    assert (kinds[:3] == DegenerateKind.NONE).all()
+    assert (kinds[3:] == DegenerateKind.IDENTICAL).all()
+    assert (original[3:] == 2).all()
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
-def test_scale_does_not_matter(features: np.ndarray, scale: float) -> None:
+def test_result_does_not_depend_on_scale(features: np.ndarray, scale: float) -> None:
     np.testing.assert_allclose(unit_rows(scale * features), unit_rows(features))
     assert not find_degenerate(scale * features)[0].any()
 
 
-def test_no_filters_at_all() -> None:
-    odd, same_as = find_degenerate(np.zeros((0, 4)))
+def test_no_filters() -> None:
+    kinds, original = find_degenerate(np.zeros((0, 4)))
 
-    assert len(odd) == len(same_as) == 0
+    assert len(kinds) == len(original) == 0

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revacnn_lightning.diagnostics.near_duplicates import ALIKE, find_near_duplicates
+from revacnn_lightning.diagnostics.near_duplicates import MIN_SIMILARITY, find_near_duplicates
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def near(row: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
-    """Copies of a filter, of other lengths and with a little noise, (count, d)."""
+def noisy_copies(row: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
+    """Return copies of a filter at other scales with some noise, (count, d)."""
     rng = np.random.default_rng(seed)
     noise = 0.05 * np.linalg.norm(row) / np.sqrt(len(row)) * rng.normal(size=(count, len(row)))
     return (row + noise) * rng.uniform(0.2, 5, (count, 1))
@@ -24,13 +24,13 @@ def features() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(24, 16))
 
 
-def test_ordinary_filters_are_in_no_group(features: np.ndarray) -> None:
+def test_random_filters_are_in_no_group(features: np.ndarray) -> None:
     assert (find_near_duplicates(features) == -1).all()
 
 
-def test_near_duplicates_are_grouped_the_largest_group_first(features: np.ndarray) -> None:
-    features[[4, 9]] = near(features[2], 2)
-    features[[1, 11, 20]] = near(features[17], 3)
+def test_groups_are_numbered_by_decreasing_size(features: np.ndarray) -> None:
+    features[[4, 9]] = noisy_copies(features[2], 2)
+    features[[1, 11, 20]] = noisy_copies(features[17], 3)
 
     groups = find_near_duplicates(features)
 
@@ -40,12 +40,12 @@ def test_near_duplicates_are_grouped_the_largest_group_first(features: np.ndarra
 
 
 @settings(deadline=None, max_examples=50)
-@given(seed=st.integers(0, 10**6), least=st.sampled_from([0.5, 0.8, 0.95]))
-def test_groups_are_complete_and_cannot_be_joined(seed: int, least: float) -> None:
+@given(seed=st.integers(0, 10**6), min_similarity=st.sampled_from([0.5, 0.8, 0.95]))
+def test_groups_are_complete_and_maximal(seed: int, min_similarity: float) -> None:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(4, 3))[rng.integers(0, 4, 20)] + 0.3 * rng.normal(size=(20, 3))
 
-    groups = find_near_duplicates(features, least)
+    groups = find_near_duplicates(features, min_similarity)
 
     members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
     members += [np.array([i]) for i in np.flatnonzero(groups == -1)]
@@ -54,17 +54,19 @@ def test_groups_are_complete_and_cannot_be_joined(seed: int, least: float) -> No
         for a in members
     ]
     for k, row in enumerate(worst):
-        assert row[k] >= least - 1e-6
-        assert max((s for other, s in enumerate(row) if other != k), default=0) < least + 1e-6
+        assert row[k] >= min_similarity - 1e-6
+        assert (
+            max((s for other, s in enumerate(row) if other != k), default=0) < min_similarity + 1e-6
+        )
 
 
-def test_opposite_filters_are_not_alike(features: np.ndarray) -> None:
+def test_opposite_filters_are_not_near_duplicates(features: np.ndarray) -> None:
     features[3] = -features[2]
 
     assert (find_near_duplicates(features) == -1).all()
 
 
-def test_dead_and_broken_filters_are_in_no_group(features: np.ndarray) -> None:
+def test_dead_and_nonfinite_filters_are_in_no_group(features: np.ndarray) -> None:
     features[5:8] = 0
     features[8:10] = np.nan
     features[10:12] = np.inf
@@ -88,15 +90,15 @@ def test_few_filters(n: int) -> None:
 
 
 @pytest.mark.parametrize("d", [0, 1, 2])
-def test_filters_of_so_few_coefficients_that_all_are_alike_are_not_told_of(d: int) -> None:
+def test_filters_with_few_coefficients_are_not_grouped(d: int) -> None:
     assert (find_near_duplicates(np.ones((8, d))) == -1).all()
 
 
-def test_half_precision_is_enough() -> None:
+def test_half_precision_gives_the_same_groups() -> None:
     features = np.random.default_rng(0).normal(size=(64, 64))
-    features[40:50] = near(features[3], 10)
+    features[40:50] = noisy_copies(features[3], 10)
 
-    whole, half = find_near_duplicates(features), find_near_duplicates(features.astype(np.float16))
+    full, half = find_near_duplicates(features), find_near_duplicates(features.astype(np.float16))
 
-    np.testing.assert_array_equal(whole, half)
-    assert cosine(features[40], features[3]) > ALIKE
+    np.testing.assert_array_equal(full, half)
+    assert cosine(features[40], features[3]) > MIN_SIMILARITY

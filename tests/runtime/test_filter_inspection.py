@@ -21,7 +21,7 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from tests.runtime.test_controls import train_with
 from tests.small import At, TwoConvs, fit
-from tests.telemetry import obvious
+from tests.telemetry import reference
 
 
 class Clock:
@@ -63,7 +63,7 @@ class World:
             images = torch.randn(6, 3, 10, 10, generator=generator)
         self.recorder.begin_batch()
         self.model.zero_grad()
-        obvious.train_step(self.model, images)
+        reference.train_step(self.model, images)
         self.recorder.end_batch()
         told = images if isinstance(told, str) else told
         sent = self.looking.read(run="r", version=1, step=self.step, images=lambda: told)
@@ -119,7 +119,7 @@ def test_nothing_is_done_when_nobody_inspects(world: World, monkeypatch: pytest.
     def no(*_: object) -> None:
         raise AssertionError("the network was run")
 
-    monkeypatch.setattr(looking, "examine", no)
+    monkeypatch.setattr(looking, "trace_activation", no)
     monkeypatch.setattr(looking, "attribute", no)
 
     def images() -> Tensor:
@@ -128,7 +128,7 @@ def test_nothing_is_done_when_nobody_inspects(world: World, monkeypatch: pytest.
     for _ in range(3):
         world.batch()
         assert world.looking.read(run="r", version=1, step=1, images=images) == []
-    assert world.recorder.excitement.filters == frozenset()
+    assert world.recorder.responses.filters == frozenset()
 
 
 def test_images_gather_on_every_batch_and_are_told_now_and_then(world: World):
@@ -148,11 +148,11 @@ def test_images_gather_on_every_batch_and_are_told_now_and_then(world: World):
 def test_interest_expires_and_all_is_let_go_of(world: World):
     world.looking.inspect(InspectFilter("0", 2))
     world.batch()
-    assert world.recorder.elsewhere > 0
+    assert world.recorder.external_overhead > 0
     world.later(11)
     assert world.batch() == []
-    assert world.recorder.excitement.filters == frozenset()
-    assert world.recorder.elsewhere == 0
+    assert world.recorder.responses.filters == frozenset()
+    assert world.recorder.external_overhead == 0
     assert not world.looking._inspected
     assert not world.looking._examined
 
@@ -164,7 +164,7 @@ def test_no_more_filters_at_a_time_than_a_few(world: World):
         world.looking.inspect(InspectFilter("3", index))
     world.looking.inspect(InspectFilter("0", 3))
     inspected = {("3", 0), ("3", 1), ("3", 2), ("0", 3)}
-    assert world.recorder.excitement.filters == inspected
+    assert world.recorder.responses.filters == inspected
     assert len(inspected) == MOST_INSPECTED
 
 
@@ -184,7 +184,7 @@ def test_a_dear_network_is_run_less_often(world: World, monkeypatch: pytest.Monk
         sent += len(world.batch())
         world.later(0.5)
     assert sent == pytest.approx(200 * looking.SHARE / 0.5, abs=2)
-    assert world.recorder.elsewhere == pytest.approx(looking.SHARE, rel=1.0)
+    assert world.recorder.external_overhead == pytest.approx(looking.SHARE, rel=1.0)
 
 
 def test_what_it_costs_counts_in_the_budget(world: World, monkeypatch: pytest.MonkeyPatch):
@@ -196,11 +196,11 @@ def test_what_it_costs_counts_in_the_budget(world: World, monkeypatch: pytest.Mo
 
     world.looking.inspect(InspectFilter("0", 2))
     world.batch()
-    monkeypatch.setattr(world.recorder._governor, "update", update)
-    world.recorder.elsewhere = 0.5
+    monkeypatch.setattr(world.recorder._schedule._governor, "update", update)
+    world.recorder.external_overhead = 0.5
     world.batch()
     [(step, costs, fixed)] = told
-    assert costs["finds"] > 0
+    assert costs["top_images"] > 0
     assert fixed > 0.5 * step
 
 
@@ -414,7 +414,7 @@ def test_a_layer_that_is_removed_while_it_is_inspected(world: World):
     world.looking.inspect(InspectFilter("3", 1))
     world.batch()
     world.model[3] = nn.Identity()
-    world.recorder.follow()
+    world.recorder.update_structure()
     world.looking.forget()
     assert world.batch() == []
     with pytest.raises(EditRefusedError, match="no convolution 3"):
@@ -430,6 +430,6 @@ def test_a_network_whose_relus_are_functions_says_that_it_cannot(tmp_path, monke
         return seen
 
     seen, _ = train_with(person, tmp_path)
-    assert "ReLU is a function" in seen["conv2"].attribution_refusal
+    assert "functional ReLU" in seen["conv2"].attribution_refusal
     assert seen["conv2"].receptive_field == (5, 5)
     assert seen["conv1"].attribution_refusal == ""  # nothing lies before it

@@ -92,12 +92,12 @@ def test_a_layer_that_was_changed_while_paused_is_shown_as_it_is_now(tmp_path):
 
 
 def test_a_forward_that_fails_costs_a_paused_run_the_maps_only(tmp_path, monkeypatch):
-    from revacnn_lightning.telemetry.recording import recorder
+    from revacnn_lightning.telemetry.inspection import layer_detail
 
     def fails(*_: object) -> dict:
         raise RuntimeError("no such image, please")
 
-    monkeypatch.setattr(recorder, "maps_of_image", fails)
+    monkeypatch.setattr(layer_detail, "compute_activation_maps", fails)
 
     def person(run: Run) -> dict:
         run.command(ControlRun("pause"))

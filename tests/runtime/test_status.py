@@ -46,7 +46,7 @@ class World:
 
     def edit(self) -> None:
         self.editor.apply(AddFilters("0", 1), self.probe())
-        self.recorder.follow()
+        self.recorder.update_structure()
         self.notices.edited()
 
     def probe(self) -> ForwardProbe:

@@ -1,4 +1,4 @@
-"""A minimal Lightning callback around the recorder, and a minimal module to train."""
+"""A minimal Lightning callback for the recorder, and a minimal module to train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revacnn_lightning.telemetry import Recorder, Recording
 
 
 class Record(pl.Callback):
-    """Keeps every recording, and copies of what the recorder must not depend on."""
+    """Keeps every recording."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -27,13 +27,13 @@ class Record(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler._scale
-        if scale is None:  # the scaler makes its tensor when it first scales
+        if scale is None:  # the scaler creates its tensor on first use
             scale = scaler.get_scale()
         self.recorder.begin_batch(loss_scale=scale)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-        recording = self.recorder.end_batch(grad_scale=1 / accumulated, tag=batch_idx)
+        recording = self.recorder.end_batch(grad_scale=1 / accumulated, metadata=batch_idx)
         assert recording is not None
         self.recordings.append(recording)
 
@@ -45,15 +45,16 @@ class Record(pl.Callback):
             self.recorder.detach()
 
     def value(self, batch: int, name: str, layer: str = "net.0") -> np.ndarray:
-        """One statistic of the filters of a layer."""
+        """Return one statistic of the filters of a layer."""
         return of_layer(self.recordings[batch], name, layer)
 
 
 def of_layer(recording: Recording, name: str, layer: str) -> np.ndarray:
-    place = recording.layers.index(layer)
-    start = sum(recording.widths[:place])
+    """Return one statistic of the filters of a layer."""
+    position = recording.layers.index(layer)
+    start = sum(recording.widths[:position])
     row = recording.values[recording.names.index(name)]
-    return row[start : start + recording.widths[place]]
+    return row[start : start + recording.widths[position]]
 
 
 def network() -> nn.Sequential:
@@ -72,7 +73,7 @@ BATCHES = torch.randn(6, 7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 class Module(pl.LightningModule):
-    """Trains `network` on `BATCHES`; the learning rate is so small that the weights stay."""
+    """Trains `network` on `BATCHES`, at a learning rate that leaves the weights unchanged."""
 
     def __init__(self, net: nn.Module | None = None, lr: float = 1e-12) -> None:
         super().__init__()

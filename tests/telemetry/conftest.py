@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread():
-    """The networks here are too small for more, and other tests may run beside these."""
+    """Use one thread: the networks are small, and other tests may run in parallel."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""All statistics together, in networks that make it hard to tell whose map is whose."""
+"""All statistics, in networks whose maps are difficult to assign to convs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder
-from tests.telemetry import obvious
+from tests.telemetry import reference
 from tests.telemetry.adapter import of_layer
 
 IMAGES = torch.randn(6, 3, 10, 10, generator=torch.Generator().manual_seed(2))
@@ -33,15 +33,15 @@ def recorder_of():
 def record(recorder, model, images=IMAGES):
     model.zero_grad()
     recorder.begin_batch()
-    obvious.train_step(model, images)
+    reference.train_step(model, images)
     return recorder.end_batch()
 
 
 def expected(maps: torch.Tensor, gradient: torch.Tensor, absolute: bool) -> dict[str, np.ndarray]:
-    """What the map statistics should be, given all maps and their gradients, (B, C, H, W)."""
+    """Return the map statistics of given maps and gradients, (B, C, H, W)."""
     images = gradient.double().sum((2, 3))
     return {
-        "activation": obvious.pixel_sum(maps.abs() if absolute else maps),
+        "activation": reference.pixel_sum(maps.abs() if absolute else maps),
         "firing": (maps > 0).double().mean((0, 2, 3)).numpy(),
         "activation_gradient": gradient.double().abs().mean((0, 2, 3)).numpy(),
         "signal_to_noise": (images.mean(0).abs() / images.std(0)).numpy(),
@@ -56,7 +56,7 @@ def check(recording, layer, maps, gradient, absolute=False):
 
 
 class Residual(nn.Module):
-    """One ReLU for two places, as torchvision's ResNets have it, and a sum in place."""
+    """A ReLU that is used twice, as in torchvision's ResNets, and an in-place sum."""
 
     def __init__(self, in_place: bool = True) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_residual_block(recorder_of, in_place):
     torch.manual_seed(0)
     model = Residual(in_place)
     recorder = recorder_of(model)
-    for batch in range(3):  # the first is traced, the others rely on it
+    for batch in range(3):  # the first one is traced, the others rely on the trace
         recording = record(recorder, model, IMAGES * (1 + batch))
         assert recording.names == list(STATISTICS)
         for layer, absolute in (("first", False), ("second", True)):
@@ -98,10 +98,10 @@ def test_residual_block(recorder_of, in_place):
                 model.seen[layer + ".gradient"],
                 absolute,
             )
-    assert recorder.activation_of == {"first": "relu", "second": ""}
+    assert recorder.activation_sources == {"first": "relu", "second": ""}
 
 
-def test_an_in_place_function_after_a_conv(recorder_of):
+def test_in_place_function_after_a_conv(recorder_of):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -119,12 +119,12 @@ def test_an_in_place_function_after_a_conv(recorder_of):
         recording = record(recorder, model)
         np.testing.assert_allclose(
             of_layer(recording, "activation", "conv"),
-            obvious.pixel_sum(model.map.abs()),
+            reference.pixel_sum(model.map.abs()),
             rtol=1e-4,
         )
 
 
-def test_a_map_that_is_overwritten_for_the_first_time_is_summed_before(recorder_of):
+def test_map_is_summed_before_it_is_overwritten(recorder_of):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -145,12 +145,14 @@ def test_a_map_that_is_overwritten_for_the_first_time_is_summed_before(recorder_
     for _ in range(2):
         recording = record(recorder, model)
         np.testing.assert_allclose(
-            of_layer(recording, "activation", "conv"), obvious.pixel_sum(model.map.abs()), rtol=1e-4
+            of_layer(recording, "activation", "conv"),
+            reference.pixel_sum(model.map.abs()),
+            rtol=1e-4,
         )
 
 
-class Deciding(nn.Module):
-    """Takes another way on every other batch."""
+class Dynamic(nn.Module):
+    """Takes a different path on every other batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,9 +171,9 @@ class Deciding(nn.Module):
         return y
 
 
-def test_a_network_that_takes_another_way_is_never_recorded_wrongly(recorder_of):
+def test_dynamic_network_is_never_recorded_incorrectly(recorder_of):
     torch.manual_seed(0)
-    model = Deciding()
+    model = Dynamic()
     recorder = recorder_of(model)
     missed = 0
     for batch in range(8):
@@ -180,17 +182,17 @@ def test_a_network_that_takes_another_way_is_never_recorded_wrongly(recorder_of)
         if np.isnan(values).all():
             missed += 1
         else:
-            np.testing.assert_allclose(values, obvious.pixel_sum(model.map), rtol=1e-4)
+            np.testing.assert_allclose(values, reference.pixel_sum(model.map), rtol=1e-4)
         extra = of_layer(recording, "activation", "extra")
         if model.batch % 2:
             assert (extra == 0).all()
         elif not np.isnan(extra).all():
-            np.testing.assert_allclose(extra, obvious.pixel_sum(model.extra_map), rtol=1e-4)
+            np.testing.assert_allclose(extra, reference.pixel_sum(model.extra_map), rtol=1e-4)
         assert batch < 4 or not np.isnan(recording.values[:2]).any()
     assert missed <= 1
 
 
-def test_several_forwards_of_varying_number(recorder_of):
+def test_varying_number_of_forwards_per_batch(recorder_of):
     torch.manual_seed(0)
     model = Residual()
     recorder = recorder_of(model)
@@ -199,27 +201,27 @@ def test_several_forwards_of_varying_number(recorder_of):
         recorder.begin_batch()
         maps = []
         for i in range(forwards):
-            obvious.train_step(model, IMAGES * (1 + i))
+            reference.train_step(model, IMAGES * (1 + i))
             maps.append(model.seen["first"])
         recording = recorder.end_batch()
         np.testing.assert_allclose(
             of_layer(recording, "activation", "first"),
-            obvious.pixel_sum(torch.cat(maps)),
+            reference.pixel_sum(torch.cat(maps)),
             rtol=1e-4,
         )
         np.testing.assert_allclose(
             of_layer(recording, "gradient", "first"),
-            obvious.mean_absolute_coefficient(model.first.weight.grad, model.first),
+            reference.mean_absolute_coefficient(model.first.weight.grad, model.first),
             rtol=1e-3,
         )
 
 
-def test_dearer_statistics_of_the_layers_that_are_looked_at(recorder_of):
+def test_inspection_statistics_of_inspected_layers(recorder_of):
     torch.manual_seed(0)
     model = Residual()
     recorder = recorder_of(model, ("gradient", "activation"))
     assert record(recorder, model).names == ["gradient", "activation"]
-    recorder.look_at(["second"])
+    recorder.details.open("second")
     recording = record(recorder, model)
     assert recording.names == [
         "gradient",
@@ -230,11 +232,11 @@ def test_dearer_statistics_of_the_layers_that_are_looked_at(recorder_of):
     ]
     assert np.isnan(of_layer(recording, "firing", "first")).all()
     check(recording, "second", model.seen["second"], model.seen["second.gradient"], True)
-    recorder.look_at([])
+    recorder.details.close_all()
     assert record(recorder, model).names == ["gradient", "activation"]
 
 
-def test_a_forward_without_gradients_counts_and_needs_none(recorder_of):
+def test_forward_without_gradients_counts(recorder_of):
     torch.manual_seed(0)
     model = Residual()
     recorder = recorder_of(model)
@@ -249,7 +251,7 @@ def test_a_forward_without_gradients_counts_and_needs_none(recorder_of):
     assert (of_layer(recording, "gradient", "first") == 0).all()
 
 
-def test_a_transposed_grouped_conv_with_everything(recorder_of):
+def test_transposed_grouped_conv(recorder_of):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -270,7 +272,7 @@ def test_a_transposed_grouped_conv_with_everything(recorder_of):
         check(recording, "conv", model.map, model.gradient)
         np.testing.assert_allclose(
             of_layer(recording, "gradient", "conv"),
-            obvious.mean_absolute_coefficient(model.conv.weight.grad, model.conv),
+            reference.mean_absolute_coefficient(model.conv.weight.grad, model.conv),
             rtol=1e-4,
         )
 
@@ -285,7 +287,7 @@ def test_double_precision(recorder_of):
     check(recording, "first", model.seen["first"], model.seen["first.gradient"])
 
 
-def test_no_memory_grows_over_many_batches(recorder_of):
+def test_memory_does_not_grow(recorder_of):
     import gc
 
     torch.manual_seed(0)
@@ -304,45 +306,51 @@ def test_no_memory_grows_over_many_batches(recorder_of):
     assert objects() - before < 20
 
 
-def test_a_small_budget_thins_out_the_dear_ones_and_says_so(recorder_of):
+def test_small_budget_samples_expensive_statistics_less_often(recorder_of):
     torch.manual_seed(0)
     model = Residual()
-    recorder = Recorder(model, statistics=STATISTICS, max_overhead=1e-6)  # nothing is so cheap
+    recorder = Recorder(model, statistics=STATISTICS, max_overhead=1e-6)  # exceeded by everything
     optimizer = torch.optim.Adam(model.parameters())
     recorder.attach()
 
-    def measured(batches: int) -> dict[str, int]:
+    intervals: dict[str, int] = {}
+
+    def count_samples(batches: int) -> dict[str, int]:
         count = dict.fromkeys(STATISTICS, 0)
         for batch in range(batches):
             recorder.begin_batch()
             optimizer.zero_grad()
-            obvious.train_step(model, IMAGES)
+            reference.train_step(model, IMAGES)
             if batch % 2:
                 optimizer.step()
             recording = recorder.end_batch()
-            assert recording.every == list(recorder.every.values()) or batch % 20 == 19
+            assert (
+                recording.sampling_intervals == list(recorder._schedule.intervals.values())
+                or batch % 20 == 19
+            )
+            intervals.update(zip(recording.names, recording.sampling_intervals, strict=True))
             for name in STATISTICS:
                 count[name] += not np.isnan(of_layer(recording, name, "first")).all()
         return count
 
-    measured(300)
-    every = recorder.every
-    thinned = [name for name in STATISTICS if every[name] > 1]
-    assert len(thinned) >= 3
-    count = measured(128)
+    count_samples(300)
+    before = dict(intervals)
+    expensive = [name for name in STATISTICS if before[name] > 1]
+    assert len(expensive) >= 3
+    count = count_samples(128)
     recorder.detach()
-    assert every["gradient"] == every["activation"] == 1
+    assert before["gradient"] == before["activation"] == 1
     assert count["gradient"] == count["activation"] == 128
-    for name in thinned:
+    for name in expensive:
         assert 1 <= count[name] <= 64 + 1
-    assert recorder.overhead > 1e-6
+    assert recorder._schedule._governor.overhead > 1e-6
 
 
-def test_without_a_budget_everything_is_gathered_always(recorder_of):
+def test_without_budget_everything_is_sampled(recorder_of):
     model = Residual()
     recorder = recorder_of(model)
     for _ in range(50):
         recording = record(recorder, model)
-    assert set(recorder.every.values()) == {1}
+    assert set(recording.sampling_intervals) == {1}
     assert np.isfinite(of_layer(recording, "firing", "first")).all()
-    assert recorder.overhead > 0
+    assert recorder._schedule._governor.overhead > 0

@@ -1,4 +1,4 @@
-"""The recorder in real Lightning trainings: the scale of gradients, and what counts as a batch."""
+"""The recorder in real Lightning trainings: the scale of gradients, and the extent of a batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.telemetry import obvious
+from tests.telemetry import reference
 from tests.telemetry.adapter import BATCHES, Module, Record, fit, loader, loss_of, network
-from tests.telemetry.recording.test_recorder import trace_of_us
+from tests.telemetry.recording.test_recorder import our_hooks
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -41,18 +41,20 @@ def _quiet(caplog):
     caplog.set_level(logging.WARNING, "pytorch_lightning")
 
 
-def true_gradient(batch: int, net: nn.Module | None = None, layer: int = 0) -> np.ndarray:
-    """mean |∂L/∂w| of a batch, computed alone and in full precision."""
+def expected_gradient(batch: int, net: nn.Module | None = None, layer: int = 0) -> np.ndarray:
+    """Return mean |∂L/∂w| of a batch, computed alone in full precision."""
     net = copy.deepcopy(network() if net is None else net)
     loss_of(net, BATCHES[batch]).backward()
-    return obvious.mean_absolute_coefficient(net[layer].weight.grad, net[layer])
+    return reference.mean_absolute_coefficient(net[layer].weight.grad, net[layer])
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("32-true", 1e-4), ("bf16-mixed", 0.06), ("16-mixed", 0.01)]
 )
-def test_gradients_have_their_true_scale(precision, tolerance, accumulate, monkeypatch):
+def test_gradient_scale_under_precision_and_accumulation(
+    precision, tolerance, accumulate, monkeypatch
+):
     if precision == "16-mixed":
         emulate_16_mixed_on_the_cpu(monkeypatch)
     recorded = fit(Module(), precision=precision, accumulate_grad_batches=accumulate)
@@ -61,7 +63,7 @@ def test_gradients_have_their_true_scale(precision, tolerance, accumulate, monke
         for layer in (0, 3):
             np.testing.assert_allclose(
                 recorded.value(batch, "gradient", f"net.{layer}"),
-                true_gradient(batch, layer=layer),
+                expected_gradient(batch, layer=layer),
                 rtol=tolerance,
                 err_msg=f"batch {batch}, layer {layer}",
             )
@@ -69,7 +71,7 @@ def test_gradients_have_their_true_scale(precision, tolerance, accumulate, monke
 
 
 def emulate_16_mixed_on_the_cpu(monkeypatch):
-    """Lightning refuses 16-mixed on a CPU; torch has had a scaler for it since 2.3."""
+    """Enable 16-mixed on the CPU, which Lightning refuses although torch supports it since 2.3."""
     from pytorch_lightning.plugins import MixedPrecision
     from pytorch_lightning.trainer.connectors import accelerator_connector
 
@@ -84,9 +86,7 @@ def emulate_16_mixed_on_the_cpu(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")
 @pytest.mark.parametrize("wrong", [torch.inf, torch.nan])
-def test_a_step_with_infinite_or_nan_gradients_is_flagged_and_its_scale_is_right(
-    wrong, monkeypatch
-):
+def test_nonfinite_gradients_under_mixed_precision(wrong, monkeypatch):
     emulate_16_mixed_on_the_cpu(monkeypatch)
 
     class Overflowing(Module):
@@ -97,7 +97,7 @@ def test_a_step_with_infinite_or_nan_gradients_is_flagged_and_its_scale_is_right
     recorded = fit(Overflowing(lr=1e-3), precision="16-mixed")
     assert [r.nonfinite for r in recorded.recordings] == [i == 2 for i in range(len(BATCHES))]
     assert not np.isfinite(recorded.value(2, "gradient")).all()
-    # The scaler halves its scale within batch 2, and skips the step: the weights are as before.
+    # The scaler halves its scale within batch 2 and skips the step: the weights are unchanged.
     assert np.isfinite(recorded.value(3, "gradient")).all()
     np.testing.assert_array_equal(
         recorded.value(2, "weight_norm"), recorded.value(1, "weight_norm")
@@ -107,30 +107,30 @@ def test_a_step_with_infinite_or_nan_gradients_is_flagged_and_its_scale_is_right
     )
 
 
-def test_clipping_as_computed_and_as_the_optimizer_sees_it():
+def test_clipping_affects_optimizer_gradient_only():
     limit = 1e-3
     callback = Record(statistics=EVERYTHING)
     recorded = fit(Module(), callback, gradient_clip_val=limit)
     net = network()
     loss_of(net, BATCHES[0]).backward()
     nn.utils.clip_grad_norm_(net.parameters(), limit)
-    np.testing.assert_allclose(recorded.value(0, "gradient"), true_gradient(0), rtol=1e-4)
+    np.testing.assert_allclose(recorded.value(0, "gradient"), expected_gradient(0), rtol=1e-4)
     np.testing.assert_allclose(
         recorded.value(0, "optimizer_gradient"),
-        obvious.mean_absolute_coefficient(net[0].weight.grad, net[0]),
+        reference.mean_absolute_coefficient(net[0].weight.grad, net[0]),
         rtol=1e-4,
     )
     assert (recorded.value(0, "optimizer_gradient") < recorded.value(0, "gradient") / 2).all()
 
 
-def test_the_optimizer_sees_the_accumulated_gradient():
+def test_optimizer_gradient_is_accumulated():
     recorded = fit(Module(), Record(statistics=EVERYTHING), accumulate_grad_batches=3)
     net = network()
     for batch in BATCHES[:3]:
         (loss_of(net, batch) / 3).backward()
-    expected = obvious.mean_absolute_coefficient(net[0].weight.grad, net[0])
+    expected = reference.mean_absolute_coefficient(net[0].weight.grad, net[0])
     assert np.isnan(recorded.value(1, "optimizer_gradient")).all()
-    for batch in (2, 3, 4):  # of the last step
+    for batch in (2, 3, 4):  # those of the last step
         np.testing.assert_allclose(recorded.value(batch, "optimizer_gradient"), expected, rtol=1e-4)
 
 
@@ -146,8 +146,8 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_update_ratio_of_every_kind_of_step(name, accumulate):
-    class Watched(Module):
+def test_update_ratio(name, accumulate):
+    class Observed(Module):
         def configure_optimizers(self):
             return OPTIMIZERS[name](self.parameters())
 
@@ -155,18 +155,18 @@ def test_update_ratio_of_every_kind_of_step(name, accumulate):
             self.before = copy.deepcopy(self.net)
 
         def on_train_batch_end(self, outputs, batch, batch_idx):
-            change = obvious.norm(self.net[0].weight - self.before[0].weight, self.net[0])
-            ratios.append(change / obvious.norm(self.net[0].weight, self.net[0]))
+            change = reference.norm(self.net[0].weight - self.before[0].weight, self.net[0])
+            ratios.append(change / reference.norm(self.net[0].weight, self.net[0]))
 
     ratios: list[np.ndarray] = []
-    recorded = fit(Watched(), accumulate_grad_batches=accumulate)
+    recorded = fit(Observed(), accumulate_grad_batches=accumulate)
     for batch in range(accumulate - 1, len(BATCHES), accumulate):
         np.testing.assert_allclose(
             recorded.value(batch, "update_ratio"), ratios[batch], rtol=1e-3, err_msg=str(batch)
         )
 
 
-def test_validation_and_sanity_checking_do_not_count():
+def test_validation_and_sanity_checks_do_not_count():
     class Validated(Module):
         def validation_step(self, batch, batch_idx):
             loss_of(self.net, batch)
@@ -181,7 +181,7 @@ def test_validation_and_sanity_checking_do_not_count():
 
 def test_manual_optimization_with_two_optimizers():
     class Adversaries(Module):
-        """One net after the other, each with its own step, within one batch."""
+        """Trains two networks in each batch, each with its own optimizer."""
 
         automatic_optimization = False
 
@@ -208,15 +208,15 @@ def test_manual_optimization_with_two_optimizers():
     recorded = fit(module)
     for batch in (0, 1, 5):
         np.testing.assert_allclose(
-            recorded.value(batch, "gradient", "net.0"), true_gradient(batch), rtol=1e-4
+            recorded.value(batch, "gradient", "net.0"), expected_gradient(batch), rtol=1e-4
         )
         np.testing.assert_allclose(
-            recorded.value(batch, "gradient", "other.0"), true_gradient(batch, other), rtol=1e-4
+            recorded.value(batch, "gradient", "other.0"), expected_gradient(batch, other), rtol=1e-4
         )
         assert (recorded.value(batch, "update_ratio", "net.0") >= 0).all()
 
 
-def test_two_losses_with_a_backward_pass_each_are_one_gradient():
+def test_two_backward_passes_are_one_gradient():
     class TwoLosses(Module):
         automatic_optimization = False
 
@@ -231,15 +231,15 @@ def test_two_losses_with_a_backward_pass_each_are_one_gradient():
     recorded = fit(TwoLosses())
     for batch in (0, 3):
         np.testing.assert_allclose(
-            recorded.value(batch, "gradient"), true_gradient(batch), rtol=1e-3
+            recorded.value(batch, "gradient"), expected_gradient(batch), rtol=1e-3
         )
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_activation_checkpointing_is_counted_once(reentrant):
+def test_activation_checkpointing_counts_once(reentrant):
     class Checkpointed(nn.Sequential):
         def forward(self, x):
-            x = x.clone().requires_grad_()  # the reentrant kind needs an input with a gradient
+            x = x.clone().requires_grad_()  # reentrant checkpointing needs an input with a gradient
             x = checkpoint(
                 lambda x: self[3](self[2](self[1](self[0](x)))), x, use_reentrant=reentrant
             )
@@ -268,7 +268,7 @@ def test_lazy_modules():
 
     class Lazy(Module):
         def configure_optimizers(self):
-            return None  # Lightning cannot optimize what has no shape yet
+            return None  # lazy parameters cannot be optimized yet
 
         def on_train_batch_start(self, batch, batch_idx):
             self.zero_grad()
@@ -277,12 +277,12 @@ def test_lazy_modules():
         recorded = fit(Lazy(net))
     for batch in (0, 2):
         np.testing.assert_allclose(
-            recorded.value(batch, "gradient"), true_gradient(batch, net), rtol=1e-4
+            recorded.value(batch, "gradient"), expected_gradient(batch, net), rtol=1e-4
         )
         assert np.isfinite(recorded.value(batch, "weight_norm")).all()
 
 
-def test_models_made_on_the_meta_device():
+def test_model_created_on_the_meta_device():
     with torch.device("meta"):
         net = network()
 
@@ -293,10 +293,10 @@ def test_models_made_on_the_meta_device():
                 self.net.load_state_dict(network().state_dict())
 
     recorded = fit(Meta(net))
-    np.testing.assert_allclose(recorded.value(1, "gradient"), true_gradient(1), rtol=1e-4)
+    np.testing.assert_allclose(recorded.value(1, "gradient"), expected_gradient(1), rtol=1e-4)
 
 
-def test_a_model_materialised_after_the_recorder_was_attached():
+def test_model_materialized_after_attach():
     from revacnn_lightning.telemetry import Recorder
     from tests.telemetry.adapter import of_layer
 
@@ -310,24 +310,26 @@ def test_a_model_materialised_after_the_recorder_was_attached():
     loss_of(net, BATCHES[0]).backward()
     recording = recorder.end_batch()
     recorder.detach()
-    np.testing.assert_allclose(of_layer(recording, "gradient", "0"), true_gradient(0), rtol=1e-4)
+    np.testing.assert_allclose(
+        of_layer(recording, "gradient", "0"), expected_gradient(0), rtol=1e-4
+    )
 
 
-def test_nothing_is_left_after_an_exception_in_the_training():
+def test_hooks_are_removed_after_an_exception_in_training():
     class Failing(Module):
         def training_step(self, batch, batch_idx):
             loss = super().training_step(batch, batch_idx)
             if batch_idx == 1:
-                raise RuntimeError("no more")
+                raise RuntimeError("expected failure")
             return loss
 
     module = Failing()
-    with pytest.raises(RuntimeError, match="no more"):
+    with pytest.raises(RuntimeError, match="expected failure"):
         fit(module)
-    assert trace_of_us(module) == [{}, {}, [], [], []]
+    assert our_hooks(module) == [{}, {}, [], [], []]
 
 
-def test_lightning_is_not_imported_by_telemetry():
+def test_telemetry_does_not_import_lightning():
     import subprocess
     import sys
 

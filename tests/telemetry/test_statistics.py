@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from revacnn_lightning.telemetry import statistics
-from tests.telemetry import obvious
+from revacnn_lightning.telemetry import conv as convs
+from revacnn_lightning.telemetry import reductions
+from tests.telemetry import reference
 
 SIZES = [
     (2, 3, 5, 7),
@@ -29,42 +30,45 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_maps(size, layout, dtype):
+def test_map_reductions_match_double_precision(size, layout, dtype):
     torch.manual_seed(0)
     maps = layout(torch.randn(size).to(dtype))
-    wide = maps.double()
+    double = maps.double()
     torch.testing.assert_close(
-        statistics.map_sum(maps).double(), wide.sum((0, 2, 3)), rtol=1e-5, atol=1e-2
+        reductions.map_sum(maps).double(), double.sum((0, 2, 3)), rtol=1e-5, atol=1e-2
     )
     torch.testing.assert_close(
-        statistics.absolute_sum(maps).double(), wide.abs().sum((0, 2, 3)), rtol=1e-5, atol=1e-2
+        reductions.absolute_sum(maps).double(), double.abs().sum((0, 2, 3)), rtol=1e-5, atol=1e-2
     )
     torch.testing.assert_close(
-        statistics._magnitudes(maps, (0, 2, 3)), statistics.absolute_sum(maps), rtol=1e-5, atol=1e-2
+        reductions._absolute_sum_in_one_kernel(maps, (0, 2, 3)),
+        reductions.absolute_sum(maps),
+        rtol=1e-5,
+        atol=1e-2,
     )
-    assert torch.equal(statistics.positive_count(maps), (maps > 0).sum((0, 2, 3)).float())
+    assert torch.equal(reductions.positive_count(maps), (maps > 0).sum((0, 2, 3)).float())
 
 
-def test_signal_to_noise_of_many_places_is_that_of_each():
+def test_signals_to_noise_match_each_layer():
     torch.manual_seed(0)
     sizes = [(64, 20), (3, 7), (64, 3000), (64, 1500), (1, 4), (64, 600), (3, 1), (0, 2)]
-    places = [torch.randn(size) for size in sizes]
-    together = statistics.signals_to_noise(places)
-    for images, found in zip(places, together, strict=True):
-        torch.testing.assert_close(found, statistics.signal_to_noise(images), equal_nan=True)
+    layers = [torch.randn(size) for size in sizes]
+    results = reductions.signals_to_noise(layers)
+    for images, result in zip(layers, results, strict=True):
+        torch.testing.assert_close(result, reductions.signal_to_noise(images), equal_nan=True)
         if len(images) < 2:
-            assert found.isnan().all()
+            assert result.isnan().all()
             continue
         expected = images.double().mean(0).abs() / images.double().std(0)
-        torch.testing.assert_close(found.double(), expected, equal_nan=True, rtol=1e-4, atol=1e-6)
-    assert statistics.signals_to_noise([]) == []
+        torch.testing.assert_close(result.double(), expected, equal_nan=True, rtol=1e-4, atol=1e-6)
+    assert reductions.signals_to_noise([]) == []
 
 
-def test_infinities_and_nans_show():
+def test_infinity_and_nan_propagate():
     maps = torch.ones(2, 3, 4, 4)
     maps[0, 1, 0, 0] = torch.inf
     maps[1, 2, 0, 0] = torch.nan
-    sums = statistics.absolute_sum(maps)
+    sums = reductions.absolute_sum(maps)
     assert sums[0] == 32
     assert sums[1] == torch.inf
     assert sums[2].isnan()
@@ -79,45 +83,45 @@ def test_infinities_and_nans_show():
     transposed=st.booleans(),
     last=st.booleans(),
 )
-def test_weights(groups, inputs, outputs, kernel, transposed, last):
+def test_coefficient_reductions_match_reference(groups, inputs, outputs, kernel, transposed, last):
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     conv = kind(groups * inputs, groups * outputs, kernel, groups=groups)
     if last:
         conv = conv.to(memory_format=torch.channels_last)
-    filters = statistics.by_filter(conv.weight.detach(), conv)
-    rows = statistics.filter_rows(conv.weight.detach(), conv)
+    filters = convs.by_filter(conv.weight.detach(), conv)
+    rows = convs.filter_rows(conv.weight.detach(), conv)
     assert rows.shape == (groups * outputs, inputs * kernel[0] * kernel[1])
     torch.testing.assert_close(
-        statistics.coefficient_sum(filters).double() / rows.shape[1],
-        torch.from_numpy(obvious.mean_absolute_coefficient(conv.weight, conv)),
+        reductions.coefficient_sum(filters).double() / rows.shape[1],
+        torch.from_numpy(reference.mean_absolute_coefficient(conv.weight, conv)),
         rtol=1e-5,
         atol=1e-6,
     )
     torch.testing.assert_close(
-        statistics.coefficient_norm(filters).double(),
-        torch.from_numpy(obvious.norm(conv.weight, conv)),
+        reductions.coefficient_norm(filters).double(),
+        torch.from_numpy(reference.norm(conv.weight, conv)),
         rtol=1e-5,
         atol=1e-6,
     )
 
 
-def test_the_filters_of_an_ordinary_conv_are_no_copy():
+def test_by_filter_does_not_copy_ordinary_convs():
     conv = nn.Conv2d(4, 8, 3)
-    assert statistics.by_filter(conv.weight, conv) is conv.weight
+    assert convs.by_filter(conv.weight, conv) is conv.weight
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_come_out_as_float32(dtype):
+def test_results_are_float32(dtype):
     weight = torch.randn(4, 3, 2, 2).to(dtype)
-    for reduction in (statistics.coefficient_sum, statistics.coefficient_norm):
+    for reduction in (reductions.coefficient_sum, reductions.coefficient_norm):
         assert reduction(weight).dtype == torch.float32
     torch.testing.assert_close(
-        statistics.coefficient_sum(weight), weight.float().abs().sum((1, 2, 3))
+        reductions.coefficient_sum(weight), weight.float().abs().sum((1, 2, 3))
     )
 
 
-def test_large_weights_in_blocks():
+def test_coefficient_sum_of_several_blocks():
     conv = nn.Conv2d(300, 130, 3)
     for weight in (conv.weight, conv.weight.contiguous(memory_format=torch.channels_last)):
-        sums = statistics.coefficient_sum(weight.detach())
+        sums = reductions.coefficient_sum(weight.detach())
         torch.testing.assert_close(sums, weight.detach().abs().sum((1, 2, 3)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct
 
-from revacnn_lightning.diagnostics.colour import find_single_color
+from revacnn_lightning.diagnostics.color import find_single_color
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail, Message, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice

@@ -1,4 +1,4 @@
-"""Filters as small pictures: what is seen of kernels with many input channels."""
+"""Filters as small images: one image per kernel, whatever its number of input channels."""
 
 from __future__ import annotations
 
@@ -6,34 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.statistics import Conv, filter_rows
+from revacnn_lightning.telemetry.conv import Conv, filter_rows
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 
-__all__ = ["half", "pictures"]
+__all__ = ["filter_images"]
 
 
-def pictures(weight: Tensor, conv: Conv, *, mean: bool = False) -> np.ndarray:
-    """The coefficients of each filter, or their gradients, as a picture.
+def filter_images(weight: Tensor, conv: Conv, *, mean: bool = False) -> np.ndarray:
+    """Return an image of each filter of ``conv``, or of its gradient.
 
     Args:
-        weight: of the shape of the conv's weight.
-        mean: of kernels with any other number of inputs than three, show the mean over the inputs
-            rather than the slice of the strongest input (the largest sum of squares).
+        weight: coefficients or gradients, in the shape of the conv's weight.
+        mean: show the mean over the input channels instead of the strongest slice, which is the
+            one with the largest sum of squares. Has no effect on three input channels.
 
     Returns:
-        float16 (C, h, w, 3) where there are three inputs, taken as red, green and blue, else
-        (C, h, w). At most 1 in magnitude: a picture knows no scale.
+        float16 (C, h, w, 3) for three input channels, shown as red, green and blue; otherwise
+        (C, h, w). Magnitudes are at most 1.
     """
     kernels = filter_rows(weight, conv).unflatten(1, (-1, *conv.kernel_size))  # (C, inputs, h, w)
     if kernels.shape[1] == 3:
-        return half(kernels.permute(0, 2, 3, 1))
+        return normalized_half(kernels.permute(0, 2, 3, 1))
     if mean:
-        return half(kernels.float().mean(1))
+        return normalized_half(kernels.float().mean(1))
     strongest = kernels.float().square().sum((2, 3)).argmax(1)
-    return half(kernels[torch.arange(len(kernels), device=kernels.device), strongest])
-
-
-def half(tensor: Tensor) -> np.ndarray:
-    """To the host as float16, scaled to at most 1 in magnitude, which float16 holds for sure."""
-    tensor = tensor.float()
-    largest = torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().amax()
-    return (tensor / largest.clamp_min(1e-30)).half().cpu().numpy()
+    return normalized_half(kernels[torch.arange(len(kernels), device=kernels.device), strongest])

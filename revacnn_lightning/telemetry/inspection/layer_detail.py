@@ -1,304 +1,167 @@
-"""What an opened layer shows beyond one number per filter, a few times a second at most.
+"""Samples of inspected layers: coefficients, gradients and activation maps, a few times a second.
 
-Coefficients, their gradients, and the activation maps and their gradients of one image. All is
-reduced on the training device and sent as float16: a layer of 512×512×3×3 is 9 MB of float32, its
-detail some 300 KB. Nothing of this is computed for a layer that nobody has open, and interest that
-is not renewed expires.
+Everything is reduced on the training device and sent as float16: the weight of a 512×512×3×3 layer
+is 9 MB of float32, its sample about 300 KB. Layers that no viewer has open cost nothing.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.inspection.downsampling import features, maps_of_image, thumbnails
-from revacnn_lightning.telemetry.statistics import Conv, filter_rows
+from revacnn_lightning.telemetry.conv import Conv, filter_rows
+from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
+from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
+from revacnn_lightning.telemetry.inspection.inspected_layer import InspectedLayer
 
-__all__ = ["DetailRecorder", "DetailSample", "Packed"]
+__all__ = ["DETAIL_HZ", "DetailRecorder", "DetailSample"]
 
-DETAIL_HZ = 2.0  # details of a layer per second, at most
-INTEREST_SECONDS = 10.0  # that interest lasts without being renewed
-SMOOTHED_BATCHES = 20  # that a smoothed gradient remembers
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Numbers as float16, of at most 1: the true ones are ``values * scale``."""
-
-    values: np.ndarray
-    scale: float
-
-    @classmethod
-    def of(cls, tensor: Tensor, divisor: float = 1.0) -> Packed:
-        """Copies to the host. What is not finite stays so; it does not count for the scale."""
-        tensor = tensor.detach().float()
-        largest = torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0).abs().amax()
-        scale = float(largest) or 1.0
-        values = (tensor / scale).half().cpu().numpy()
-        return cls(values, scale / divisor)
-
-    def unpacked(self) -> np.ndarray:
-        """As float32."""
-        return self.values.astype(np.float32) * np.float32(self.scale)
+DETAIL_HZ = 2.0  # samples of a layer per second, at most
+EXPIRY_SECONDS = 10.0  # a layer counts as closed this long after it was last opened
 
 
 @dataclass
 class DetailSample:
-    """An opened layer after a batch. C filters; D = min(K, 64) features of K coefficients.
+    """An inspected layer after a batch. Arrays are float16 and at most 1 in magnitude.
 
-    ``coefficients`` and ``gradients`` are (C, D): the coefficients themselves where there are at
-    most 64, else a random projection of them that is the same on every batch, for every layer with
-    as many, and keeps distances between filters. ``maps`` and ``map_gradients`` (C, h, w) are of
-    one image, averaged down to at most 32×32 pixels, fewer in a wide layer. None: there is none,
-    as the gradient of a frozen layer or the gradients of a pinned image.
+    Attributes:
+        layer: name of the conv, which has C filters with K coefficients each.
+        coefficients: (C, D), D = min(K, 64): the coefficients or, where there are more than 64,
+            a random projection that preserves distances between filters. The projection is the
+            same on every batch and for every layer with the same K.
+        gradients: (C, D) of the coefficients' gradients; None where there are none, as in a frozen
+            layer. Of this batch, or a moving average over about 20 batches.
+        maps: (C, h, w), the downsampled activation maps of one image.
+        map_gradients: (C, h, w), the gradients of the loss with respect to the maps; None for a
+            pinned image, which has no loss.
     """
 
     layer: str
-    coefficients: Packed | None = None
-    gradients: Packed | None = None
-    smoothed: bool = False  # the gradients are of the last 20 batches, the newest counting most
-    maps: Packed | None = None
-    map_gradients: Packed | None = None
-    pinned: bool = False  # the maps are of the pinned image, in eval mode
-    tag: Any = None
-
-
-@dataclass
-class _Interest:
-    """What one viewer wants of one layer."""
-
-    hz: float
-    smoothed: bool
-    until: float
-
-
-@dataclass(eq=False)
-class _Opened:
-    """A layer that somebody has open; tensors are of the current batch, on the device."""
-
-    interests: dict[str, _Interest] = field(default_factory=dict)
-    sent: float = -math.inf
-    due: bool = False
-    handle: RemovableHandle | None = None
-    gradient: Tensor | None = None  # (C, D)
-    smooth: Tensor | None = None  # (C, D), over batches
-    maps: Tensor | None = None  # (C, h, w)
-    map_gradient: Tensor | None = None
-
-    @property
-    def smoothed(self) -> bool:
-        return any(interest.smoothed for interest in self.interests.values())
-
-    def begin(self) -> None:
-        self.gradient = self.maps = self.map_gradient = None
+    coefficients: np.ndarray
+    gradients: np.ndarray | None = None
+    maps: np.ndarray | None = None
+    map_gradients: np.ndarray | None = None
 
 
 class DetailRecorder:
-    """Which layers are open, and their details.
+    """Samples the layers that are open.
 
     Args:
-        hz: how often a detail of a layer is made at most, whatever viewers ask for.
-        clock: monotonic seconds.
+        max_hz: upper bound of samples per second and layer, whatever `open` asks for.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, *, hz: float = DETAIL_HZ, clock: Callable[[], float] = time.monotonic
+        self, *, max_hz: float = DETAIL_HZ, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._hz = hz
+        self._max_hz = max_hz
         self._clock = clock
-        self._opened: dict[str, _Opened] = {}
+        self._open: dict[str, InspectedLayer] = {}
         self._image: Tensor | None = None
         self._forward: Callable[[Tensor], Any] | None = None
 
     @property
     def layers(self) -> frozenset[str]:
         """The layers that are open."""
-        return frozenset(self._opened)
+        return frozenset(self._open)
 
-    def open(
-        self,
-        layer: str,
-        viewer: str,
-        *,
-        hz: float = DETAIL_HZ,
-        smoothed: bool = False,
-        seconds: float = INTEREST_SECONDS,
-    ) -> None:
-        """A viewer looks at a layer, for ``seconds`` from now; call again to renew that."""
-        opened = self._opened.setdefault(layer, _Opened())
-        until = self._clock() + seconds
-        opened.interests[viewer] = _Interest(min(hz, self._hz), smoothed, until)
+    def open(self, layer: str, *, hz: float = DETAIL_HZ, smoothed: bool = False) -> None:
+        """Open a layer for the next `EXPIRY_SECONDS`, or renew that.
 
-    def close(self, layer: str, viewer: str) -> None:
-        """A viewer looks at a layer no more."""
-        opened = self._opened.get(layer)
-        if opened is not None:
-            opened.interests.pop(viewer, None)
-            self._expire()
+        Args:
+            layer: its name.
+            hz: samples per second.
+            smoothed: sample the moving average of the gradients instead of those of one batch.
+        """
+        inspected = self._open.setdefault(layer, InspectedLayer())
+        inspected.max_hz, inspected.smoothed = min(hz, self._max_hz), smoothed
+        inspected.expires_at = self._clock() + EXPIRY_SECONDS
 
     def close_all(self) -> None:
-        """Nobody looks at anything."""
-        for opened in self._opened.values():
-            _release(opened)
-        self._opened.clear()
+        """Close all layers."""
+        for layer in list(self._open):
+            self._close(layer)
 
     def pin(self, image: Tensor | None, forward: Callable[[Tensor], Any] | None = None) -> None:
-        """Show the maps of this image, (channels, height, width); None: the first of each batch.
+        """Sample the maps of ``image`` (channels, H, W); None: of the first image of each batch.
 
-        ``forward`` takes it as a batch of one through the model; None: the model itself.
+        ``forward`` passes a batch of one image through the model; by default the model itself.
         """
         self._image, self._forward = image, forward
 
-    def begin(self, convs: dict[str, Conv]) -> None:
-        """A batch begins; ``convs``: the observed ones."""
-        self._expire()
+    def begin_batch(self, convs: dict[str, Conv]) -> None:
+        """Close layers that have expired or are not among ``convs``, and prepare the others."""
         now = self._clock()
-        for name, opened in list(self._opened.items()):
-            if name not in convs:
-                _release(opened)
-                del self._opened[name]
-                continue
-            opened.begin()
-            rate = max(interest.hz for interest in opened.interests.values())
-            opened.due = rate > 0 and now - opened.sent >= 1 / rate
-            if opened.due or opened.smoothed:
-                _listen(opened, convs[name])
+        for name, layer in list(self._open.items()):
+            if name not in convs or layer.expires_at <= now:
+                self._close(name)
+            else:
+                layer.begin_batch(convs[name], now)
 
-    def wants_map(self, layer: str) -> bool:
-        """Whether `saw_map` is of use on this batch."""
-        opened = self._opened.get(layer)
-        return opened is not None and opened.due and self._image is None
+    def needs_map(self, layer: str) -> bool:
+        """Return whether this batch's sample of ``layer`` needs `add_map`."""
+        inspected = self._open.get(layer)
+        return inspected is not None and inspected.is_due and self._image is None
 
-    def saw_map(self, layer: str, maps: Tensor) -> None:
-        """The activation maps of a batch, (B, C, H, W): keeps those of the first image."""
-        opened = self._opened[layer]
-        if opened.maps is not None or len(maps) == 0:
-            return
-        opened.maps = thumbnails(maps.detach()[0])
+    def add_map(self, layer: str, maps: Tensor) -> None:
+        """Receive the activation maps (B, C, H, W) of a batch. Those of the first image count."""
+        self._open[layer].add_map(maps)
 
-        def arrive(gradient: Tensor) -> None:
-            opened.map_gradient = thumbnails(gradient.detach()[0])
+    def end_batch(self, model: nn.Module, convs: dict[str, Conv]) -> list[DetailSample]:
+        """Return the samples that are due. Synchronizes with the device if there are any."""
+        for layer in self._open.values():
+            layer.end_batch()
+        due = {name: convs[name] for name, layer in self._open.items() if layer.is_due}
+        maps: dict[str, Tensor] = {}
+        if due and self._image is not None:
+            maps = compute_activation_maps(model, self._image, due, self._forward)
+        return [self._sample(name, conv, maps) for name, conv in due.items()]
 
-        if maps.requires_grad:
-            maps.register_hook(arrive)
-
-    def end(
-        self, model: nn.Module, convs: dict[str, Conv], grad_scale: float, tag: Any = None
-    ) -> list[DetailSample]:
-        """The batch is over: the details that are due. Waits for the device, if there are any."""
-        for opened in self._opened.values():
-            _release(opened)
-            _smooth(opened)
-        due = {name: opened for name, opened in self._opened.items() if opened.due}
-        if not due:
-            return []
-        pinned: dict[str, Tensor] = {}
-        if self._image is not None:
-            wanted = {name: convs[name] for name in due}
-            pinned = maps_of_image(model, self._image, wanted, self._forward)
-        return [
-            self._detail(name, opened, convs[name], pinned, grad_scale, tag)
-            for name, opened in due.items()
-        ]
-
-    def between(
+    def sample_while_paused(
         self,
-        layers: Iterable[str],
+        model: nn.Module,
         convs: dict[str, Conv],
-        maps: dict[str, Tensor],
+        image: Tensor | None,
+        forward: Callable[[Tensor], Any] | None,
     ) -> list[DetailSample]:
-        """Details of open layers while no batch is trained, with ``maps`` of whatever image.
+        """Return samples of the open ones among ``convs`` while no batch is trained.
 
-        Gradients are those of the last batches; the maps' gradients need a batch.
+        Gradients are those of the last batch. Maps are of ``image`` (channels, H, W), if any, which
+        has no loss and therefore no gradients.
         """
-        details = []
-        for name in layers:
-            opened, conv = self._opened.get(name), convs.get(name)
-            if opened is None or conv is None:
-                continue
-            opened.begin()
-            opened.gradient = _last_gradient(conv)
-            if opened.smooth is None or len(opened.smooth) != conv.out_channels:  # edited since
-                opened.smooth = opened.gradient
-            details.append(self._detail(name, opened, conv, maps, 1.0, None))
-        return details
+        maps: dict[str, Tensor] = {}
+        if image is not None and convs:
+            maps = compute_activation_maps(model, image, convs, forward)
+        samples = []
+        for name, conv in convs.items():
+            layer = self._open.get(name)
+            if layer is not None:
+                layer.clear()
+                layer.read_last_gradient(conv)
+                samples.append(self._sample(name, conv, maps))
+        return samples
 
-    def _detail(
-        self,
-        name: str,
-        opened: _Opened,
-        conv: Conv,
-        pinned: dict[str, Tensor],
-        grad_scale: float,
-        tag: Any,
-    ) -> DetailSample:
-        opened.sent, opened.due = self._clock(), False
-        detail = DetailSample(
-            name, tag=tag, pinned=self._image is not None, smoothed=opened.smoothed
-        )
+    def _sample(self, name: str, conv: Conv, maps: dict[str, Tensor]) -> DetailSample:
+        layer = self._open[name]
+        layer.sampled_at, layer.is_due = self._clock(), False
         weight = conv.weight.detach()
-        detail.coefficients = Packed.of(features(filter_rows(weight, conv)))
-        gradients = opened.smooth if opened.smoothed else opened.gradient
-        if gradients is not None:
-            detail.gradients = Packed.of(gradients, grad_scale)
-        maps = pinned.get(name, opened.maps)
-        if maps is not None:
-            detail.maps = Packed.of(maps)
-        if opened.map_gradient is not None and not detail.pinned:
-            detail.map_gradients = Packed.of(opened.map_gradient, grad_scale)
-        return detail
+        return DetailSample(
+            name,
+            normalized_half(project_features(filter_rows(weight, conv))),
+            _half(layer.smoothed_gradient if layer.smoothed else layer.gradient),
+            _half(maps.get(name, layer.maps)),
+            _half(layer.map_gradient if self._image is None else None),
+        )
 
-    def _expire(self) -> None:
-        now = self._clock()
-        for name, opened in list(self._opened.items()):
-            opened.interests = {
-                viewer: interest
-                for viewer, interest in opened.interests.items()
-                if interest.until > now
-            }
-            if not opened.interests:
-                _release(opened)
-                del self._opened[name]
+    def _close(self, layer: str) -> None:
+        self._open.pop(layer).unhook()
 
 
-def _listen(opened: _Opened, conv: Conv) -> None:
-    weight = conv._parameters.get("weight")
-    if weight is None or nn.parameter.is_lazy(weight) or not weight.requires_grad:
-        return
-
-    def arrive(gradient: Tensor) -> None:
-        part = features(filter_rows(gradient.detach(), conv))
-        opened.gradient = part if opened.gradient is None else opened.gradient + part
-
-    opened.handle = weight.register_hook(arrive)
-
-
-def _last_gradient(conv: Conv) -> Tensor | None:
-    """Features of the gradient that the last batch has left, (C, D); None: there is none."""
-    weight = conv._parameters.get("weight")
-    if weight is None or weight.grad is None:
-        return None
-    return features(filter_rows(weight.grad.detach(), conv))
-
-
-def _release(opened: _Opened) -> None:
-    if opened.handle is not None:
-        opened.handle.remove()
-        opened.handle = None
-
-
-def _smooth(opened: _Opened) -> None:
-    if not opened.smoothed or opened.gradient is None:
-        return
-    if opened.smooth is None or opened.smooth.shape != opened.gradient.shape:
-        opened.smooth = opened.gradient.clone()
-    else:
-        opened.smooth.lerp_(opened.gradient, 2 / (SMOOTHED_BATCHES + 1))
+def _half(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else normalized_half(tensor)

@@ -1,17 +1,14 @@
-"""The training images that excite a filter most, of recent batches.
+"""The training images of recent batches that activate a filter most strongly.
 
-While somebody inspects a filter, each batch's maps of it are reduced to the strongest response of
-every image and its place, on the device. What crosses to the host, without anybody waiting, are
-these few numbers; pixels only of an image that is among the strongest. Nothing is computed of
-filters that nobody inspects.
+Only the peak responses of a batch (see `responses`) reach the host, asynchronously. Pixels are
+copied only of an image that ranks among the strongest.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,153 +17,99 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 
-__all__ = ["RankedImage", "ResponseRecorder", "Responses", "TopImages", "levels"]
+__all__ = ["MAX_IMAGES", "RankedImage", "TopImages", "to_uint8"]
 
-MOST = 9  # images kept of a filter
-RECENT_BATCHES = 500  # an older find is of a filter that has changed since
-LARGEST_CROP = 96  # pixels of a side of what is kept of an image
-
-
-@dataclass
-class Responses:
-    """The strongest response of each image of a batch to one filter.
-
-    ``numbers`` (2, B) on the device: the responses, and their places as ``row * W + column``.
-    ``size``: (H, W) of the map.
-    """
-
-    numbers: Tensor
-    size: tuple[int, int]
-
-
-class ResponseRecorder:
-    """Reduces the maps of the filters that are inspected, as they come by."""
-
-    def __init__(self) -> None:
-        self._filters: dict[str, set[int]] = {}
-        self._seen: dict[tuple[str, int], Responses] = {}
-        self._listens = False
-
-    @property
-    def filters(self) -> frozenset[tuple[str, int]]:
-        """(layer, index) of those that are inspected."""
-        return frozenset((name, one) for name, some in self._filters.items() for one in some)
-
-    def follow(self, filters: Collection[tuple[str, int]]) -> None:
-        """Inspect these filters, (layer, index), from the next batch on; and no others."""
-        wanted = defaultdict(set)
-        for layer, index in filters:
-            wanted[layer].add(index)
-        self._filters = dict(wanted)
-
-    def begin(self, listens: bool) -> None:
-        """A batch begins; ``listens``: whether its maps are looked at."""
-        self._listens = listens and bool(self._filters)
-        self._seen = {}
-
-    def wants(self, layer: str) -> bool:
-        """Whether `saw` is of use on this batch."""
-        return self._listens and layer in self._filters
-
-    def saw(self, layer: str, maps: Tensor) -> None:
-        """The activation maps of a batch, (B, C, H, W). Of several calls the first counts."""
-        with torch.no_grad():
-            for index in self._filters[layer]:
-                if (layer, index) in self._seen or index >= maps.shape[1] or not maps.numel():
-                    continue
-                strongest, place = maps.detach()[:, index].flatten(1).max(1)
-                numbers = torch.stack([strongest.float(), place.float()])
-                self._seen[layer, index] = Responses(numbers, (maps.shape[2], maps.shape[3]))
-
-    def take(self) -> dict[tuple[str, int], Responses]:
-        """What was seen in the batch that has ended."""
-        seen, self._seen = self._seen, {}
-        return seen
+MAX_IMAGES = 9  # of a filter
+MAX_AGE = 500  # batches; the filter has changed since an older response
+MAX_CROP_SIDE = 96  # pixels
 
 
 @dataclass
 class RankedImage:
-    """What of a training image excites a filter.
+    """The part of a training image that activates a filter.
 
-    ``crop`` uint8 (1 or 3, h, w): the pixels of ``box``, or fewer by averaging; ``size``: (H, W) of
-    the image. ``step``: of the batch, counted as `TopImages.add` was called.
+    Attributes:
+        response: the filter's maximum on this image.
+        step: the batch of the image, as `TopImages.add` was called.
+        crop: uint8 (1 or 3, h, w), the pixels of ``box``, downsampled if they are many.
+        box: the receptive field of the maximum.
+        image_size: (H, W) of the whole image.
+        image_id: checksum of its pixels, which identifies the image.
     """
 
     response: float
     step: int
     crop: np.ndarray
     box: PixelBox
-    size: tuple[int, int]
-    image: int  # tells images apart
+    image_size: tuple[int, int]
+    image_id: int
 
 
 class TopImages:
-    """The strongest responses of recent batches, at most one of each image."""
+    """Ranking of the images of recent batches by their response, each image at most once."""
 
     def __init__(self) -> None:
-        self._finds: list[RankedImage] = []
+        self._images: list[RankedImage] = []
 
-    def best(self, step: int) -> list[RankedImage]:
-        """The strongest first; ``step``: the batch now."""
-        self._forget_older_than(step - RECENT_BATCHES)
-        return list(self._finds)
+    def ranked(self, step: int) -> list[RankedImage]:
+        """Return the ranking as of batch ``step``, the strongest response first."""
+        self._drop_expired(step)
+        return list(self._images)
 
     def add(
-        self,
-        step: int,
-        responses: np.ndarray,
-        images: Tensor,
-        box: Callable[[int], PixelBox],
+        self, step: int, peaks: np.ndarray, images: Tensor, box_of: Callable[[int], PixelBox]
     ) -> None:
-        """Take note of a batch.
+        """Add the images of a batch that rank among the strongest.
 
         Args:
-            step: which batch.
-            responses: (2, B), as `Responses.numbers`.
-            images: (B, channels, H, W); read where a response is among the strongest.
-            box: from the place of a response to what of the image is seen there.
+            step: the batch.
+            peaks: (2, B), as `Responses.peaks`.
+            images: (B, channels, H, W); only images that enter the ranking are read.
+            box_of: returns the receptive field of a position in the map.
         """
-        self._forget_older_than(step - RECENT_BATCHES)
-        strongest, places = responses
-        strongest = np.where(np.isfinite(strongest), strongest, -math.inf)
-        for at in np.argsort(-strongest, kind="stable")[:MOST]:
-            response = float(strongest[at])
-            full = len(self._finds) == MOST
-            if response <= 0 or (full and response <= self._finds[-1].response):
+        self._drop_expired(step)
+        responses, positions = peaks
+        responses = np.where(np.isfinite(responses), responses, -math.inf)
+        for i in np.argsort(-responses, kind="stable")[:MAX_IMAGES]:
+            response = float(responses[i])
+            is_full = len(self._images) == MAX_IMAGES
+            if response <= 0 or (is_full and response <= self._images[-1].response):
                 return
-            self._insert(response, step, images[int(at)], box(int(places[at])))
+            self._insert(response, step, images[int(i)], box_of(int(positions[i])))
 
     def _insert(self, response: float, step: int, image: Tensor, box: PixelBox) -> None:
         pixels = image.detach().float().cpu()
-        key = zlib.crc32(pixels.numpy().tobytes())
-        crop = levels(pixels)[:, box.top : box.bottom, box.left : box.right]
+        image_id = zlib.crc32(pixels.numpy().tobytes())
+        crop = to_uint8(pixels)[:, box.top : box.bottom, box.left : box.right]
         size = (pixels.shape[1], pixels.shape[2])
-        known = next((find for find in self._finds if find.image == key), None)
-        if known is not None:  # seen in another epoch: what holds is how it excites the filter now
-            self._finds.remove(known)
-        self._finds.append(RankedImage(response, step, _small(crop), box, size, key))
-        self._finds.sort(key=lambda find: -find.response)
-        del self._finds[MOST:]
+        # An image of an earlier epoch is replaced: its response was that of an older filter.
+        others = [ranked for ranked in self._images if ranked.image_id != image_id]
+        others.append(RankedImage(response, step, _downsample(crop), box, size, image_id))
+        others.sort(key=lambda ranked: -ranked.response)
+        self._images = others[:MAX_IMAGES]
 
-    def _forget_older_than(self, step: int) -> None:
-        self._finds = [find for find in self._finds if find.step > step]
+    def _drop_expired(self, step: int) -> None:
+        self._images = [ranked for ranked in self._images if ranked.step > step - MAX_AGE]
 
 
-def levels(image: Tensor) -> np.ndarray:
-    """(channels, H, W) -> uint8 (1 or 3, H, W), the image's own range spread over all levels."""
+def to_uint8(image: Tensor) -> np.ndarray:
+    """Stretch the image's own range to 0..255: (channels, H, W) -> uint8 (1 or 3, H, W).
+
+    Images with any other number of channels than three become gray, the mean over the channels.
+    """
     values = torch.nan_to_num(image.float(), nan=0.0, posinf=0.0, neginf=0.0)
     if values.shape[0] != 3:
         values = values.mean(0, keepdim=True)
     low, high = values.amin(), values.amax()
-    spread = (values - low) / (high - low).clamp_min(1e-12)
-    return (255 * spread).round().to(torch.uint8).cpu().numpy()
+    stretched = (values - low) / (high - low).clamp_min(1e-12)
+    return (255 * stretched).round().to(torch.uint8).cpu().numpy()
 
 
-def _small(crop: np.ndarray) -> np.ndarray:
-    """A copy of at most `LARGEST_CROP` pixels a side."""
+def _downsample(crop: np.ndarray) -> np.ndarray:
+    """Return a copy (channels, h, w) whose sides are at most `MAX_CROP_SIDE` pixels."""
     largest = max(crop.shape[1:])
-    if largest <= LARGEST_CROP:
+    if largest <= MAX_CROP_SIDE:
         return crop.copy()
-    height, width = (max(1, round(side * LARGEST_CROP / largest)) for side in crop.shape[1:])
+    height, width = (max(1, round(side * MAX_CROP_SIDE / largest)) for side in crop.shape[1:])
     means = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(crop).float(), (height, width))
     return means.round().to(torch.uint8).numpy()

@@ -1,75 +1,82 @@
-"""Measures the maps that the hooks see: at once, within the batch."""
+"""Reduces the activation maps that the hooks receive, within the batch."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
-from revacnn_lightning.telemetry.inspection.top_images import ResponseRecorder
+from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.statistics import MAP_GRADIENTS
+from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
-__all__ = ["FINDS", "ActivationMeter"]
-
-FINDS = "finds"  # what excites filters; is thinned out like a statistic
+__all__ = ["ActivationMeter"]
 
 
 class ActivationMeter:
-    """Sums maps and the gradients of maps into what a layer knows, and times that.
+    """Sums activation maps and their gradients, and measures what that costs.
 
-    Attributes:
-        counting: whether a batch is under way; gradients that arrive later do not count.
+    Args:
+        batch: the batch under way.
+        stopwatch: measures the cost.
+        details: receives the maps of inspected layers.
+        responses: receives the maps of inspected filters.
     """
 
     def __init__(
-        self, details: DetailRecorder, excitement: ResponseRecorder, stopwatch: Stopwatch
+        self,
+        batch: BatchState,
+        stopwatch: Stopwatch,
+        details: DetailRecorder,
+        responses: ResponseRecorder,
     ) -> None:
-        self.counting = False
-        self._details = details
-        self._excitement = excitement
+        self._batch = batch
         self._stopwatch = stopwatch
+        self._details = details
+        self._responses = responses
 
     def measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
-        """A map of ``layer``, (B, C, H, W), which ``sums`` stands for.
+        """Add a map (B, C, H, W) of ``layer`` to ``sums``, one of its two.
 
         Returns:
-            Whether it counts. It does not where activation checkpointing computes it once more,
-            in the backward pass; then only its gradient is new.
+            Whether the map counts. It does not where activation checkpointing recomputes it in the
+            backward pass; only its gradient is new then.
         """
-        wanted = layer.wanted
-        if maps.requires_grad and not wanted.isdisjoint(MAP_GRADIENTS):
-            self._await_gradient(wanted, sums, maps)
+        sampled = layer.statistics
+        if maps.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+            self._hook_gradient(sampled, sums, maps)
         if in_backward():
             return False
-        if layer.source is not None and sums is layer.map:
-            self._show(layer.name, maps)
-        sums.seen(maps)
-        firing = "firing" in wanted
-        if firing or "activation" in wanted:
-            begin = self._stopwatch.now()
-            sums.add(maps.detach(), firing)
-            self._stopwatch.add("maps", begin)
+        if layer.source is not None and sums is layer.map_sums:
+            self._inspect(layer.name, maps)
+        sums.count(maps)
+        count_positive = "firing" in sampled
+        if count_positive or "activation" in sampled:
+            start = self._stopwatch.now()
+            sums.add(maps.detach(), count_positive)
+            self._stopwatch.add("maps", start)
         return True
 
-    def _show(self, layer: str, maps: Tensor) -> None:
-        """Have those see the map who look at the layer, or at what excites its filters."""
-        if self._details.wants_map(layer):
-            self._details.saw_map(layer, maps)
-        if self._excitement.wants(layer):
-            begin = self._stopwatch.now()
-            self._excitement.saw(layer, maps)
-            self._stopwatch.add(FINDS, begin)
+    def _inspect(self, layer: str, maps: Tensor) -> None:
+        """Hand the map to the inspections of the layer and of its filters."""
+        if self._details.needs_map(layer):
+            self._details.add_map(layer, maps)
+        if self._responses.needs_map(layer):
+            start = self._stopwatch.now()
+            self._responses.add_map(layer, maps)
+            self._stopwatch.add(TOP_IMAGES, start)
 
-    def _await_gradient(self, wanted: frozenset[str], sums: ActivationSums, maps: Tensor) -> None:
-        magnitude = "activation_gradient" in wanted
-        per_image = "signal_to_noise" in wanted
+    def _hook_gradient(self, sampled: frozenset[str], sums: ActivationSums, maps: Tensor) -> None:
+        magnitude = "activation_gradient" in sampled
+        per_image = "signal_to_noise" in sampled
 
-        def arrive(gradient: Tensor) -> None:
-            if self.counting:
-                begin = self._stopwatch.now()
+        def on_gradient(gradient: Tensor) -> None:
+            if self._batch.is_recording:
+                start = self._stopwatch.now()
                 sums.add_gradient(gradient.detach(), magnitude, per_image)
-                self._stopwatch.add("map gradients", begin)
+                self._stopwatch.add("map gradients", start)
 
-        maps.register_hook(arrive)
+        maps.register_hook(on_gradient)

@@ -1,8 +1,8 @@
-"""Sums over the maps of one place in the network.
+"""Sums over the activation maps of one module.
 
-A map is summed at once, by the hook that sees it. Keeping maps in order to sum several in a row
-would save some cold instructions, and cost far more: what is read later has left the cache, and
-memory that is held back from the allocator has it ask the system for other pages.
+A map is summed within the forward hook. Keeping maps in order to sum several in a row would save
+some cold instructions but cost far more: by then they have left the cache, and memory that is
+withheld from the allocator makes it request more from the system.
 """
 
 from __future__ import annotations
@@ -13,76 +13,83 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry import statistics as reduce
+from revacnn_lightning.telemetry import reductions
+from revacnn_lightning.telemetry.reductions import add_to
 
-__all__ = ["ActivationSums", "in_backward", "settle_signals"]
+__all__ = ["ActivationSums", "compute_signals", "in_backward"]
 
 
 @dataclass(eq=False)
 class ActivationSums:
-    """Sums over the maps of one place in the network: a conv's output, or what follows it.
+    """Sums over the maps that one module returned in a batch. C filters, B images, H×W pixels.
 
-    ``absolute``: the place passes on negative values that mean something, so that ``activation``
-    sums magnitudes.
+    Attributes:
+        absolute: whether ``total`` sums magnitudes, because negative values carry information.
+        calls: how many maps the module returned.
+        images: how many images they have.
+        pixels: how many pixels all images have.
+        total: (C,), sum over images and pixels.
+        positive: (C,), number of positive pixels.
+        is_lost: whether a map of this batch did not reach the hooks.
+        gradient: (C,), Σ|∂L/∂a|.
+        gradient_pixels: how many pixels ``gradient`` sums.
+        image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
+        signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `compute_signals`.
     """
 
     absolute: bool
     calls: int = 0
     images: int = 0
-    pixels: int = 0  # of all images
-    total: Tensor | None = None  # (C,)
-    positive: Tensor | None = None  # (C,)
-    lost: bool = False  # a map did not reach us
-    gradient: Tensor | None = None  # (C,): Σ|∂L/∂a|
+    pixels: int = 0
+    total: Tensor | None = None
+    positive: Tensor | None = None
+    is_lost: bool = False
+    gradient: Tensor | None = None
     gradient_pixels: int = 0
-    image_gradients: list[Tensor] = field(default_factory=list)  # (B, C) each: Σ over pixels
-    signal: Tensor | None = None  # (C,): signal to noise of these
+    image_gradients: list[Tensor] = field(default_factory=list)
+    signal: Tensor | None = None
 
-    def begin(self) -> None:
-        """Forget the batch before."""
+    def reset(self) -> None:
+        """Discard the sums of the previous batch."""
         self.calls = self.images = self.pixels = self.gradient_pixels = 0
         self.total = self.positive = self.gradient = self.signal = None
-        self.lost = False
+        self.is_lost = False
         if self.image_gradients:
             self.image_gradients = []
 
-    def seen(self, maps: Tensor) -> None:
-        """Count a map."""
+    def count(self, maps: Tensor) -> None:
+        """Count a map (B, C, H, W)."""
         images, _, height, width = maps.shape
         self.calls += 1
         self.images += images
         self.pixels += images * height * width
 
-    def add(self, maps: Tensor, firing: bool) -> None:
-        """Sum a map, and count its positive pixels if ``firing``."""
-        if firing:
-            total, positive = reduce.map_sums(maps, absolute=self.absolute)
-            self.positive = _plus(self.positive, positive)
+    def add(self, maps: Tensor, count_positive: bool) -> None:
+        """Sum a map (B, C, H, W), and count its positive pixels if asked to."""
+        if count_positive:
+            total, positive = reductions.map_sums(maps, absolute=self.absolute)
+            self.positive = add_to(self.positive, positive)
         else:
-            total = reduce.absolute_sum(maps) if self.absolute else reduce.map_sum(maps)
-        self.total = _plus(self.total, total)
+            total = reductions.absolute_sum(maps) if self.absolute else reductions.map_sum(maps)
+        self.total = add_to(self.total, total)
 
     def add_gradient(self, gradient: Tensor, magnitude: bool, per_image: bool) -> None:
-        """Sum the gradient of a map: its magnitudes, and the pixels of each image apart."""
+        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image."""
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
         if magnitude:
-            self.gradient = _plus(self.gradient, reduce.absolute_sum(gradient))
+            self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))
         if per_image:
-            self.image_gradients.append(reduce.image_sums(gradient))
+            self.image_gradients.append(reductions.image_sums(gradient))
 
 
-def settle_signals(places: Iterable[ActivationSums]) -> None:
-    """The images of the batch have all come: `ActivationSums.signal` of the places that saw gradients."""
-    known = [sums for sums in places if sums.image_gradients]
-    images = [reduce.joined(sums.image_gradients) for sums in known]
-    for sums, signal in zip(known, reduce.signals_to_noise(images), strict=True):
+def compute_signals(all_sums: Iterable[ActivationSums]) -> None:
+    """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in."""
+    with_gradients = [sums for sums in all_sums if sums.image_gradients]
+    images = [reductions.concatenate(sums.image_gradients) for sums in with_gradients]
+    for sums, signal in zip(with_gradients, reductions.signals_to_noise(images), strict=True):
         sums.signal = signal
 
 
 def in_backward() -> bool:
-    """Whether autograd is running on this thread."""
+    """Return whether autograd is running a backward pass on this thread."""
     return torch._C._current_graph_task_id() != -1
-
-
-def _plus(total: Tensor | None, part: Tensor) -> Tensor:
-    return part if total is None else total.add_(part)

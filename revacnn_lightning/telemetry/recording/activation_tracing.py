@@ -1,10 +1,10 @@
-"""Which module's output is a conv's activation map as the network passes it on.
+"""Which module's output is a conv's activation map.
 
-A conv is often followed by a batch-norm and a non-linearity. Where these are modules, the trace of
-one forward tells: the very tensor that one returns is what the next receives. `ActivationTrace` follows
-tensors this way, call by call, so that a ReLU shared by a whole network is told apart by what it is
-given. What happens between modules in plain code (``out += identity``) ends the trail: the sum of
-two branches is not the map of either conv.
+A conv is often followed by a normalization and a non-linearity. Where these are modules, the tensor
+that one returns is the very tensor that the next receives. `ActivationTrace` tracks tensors from
+call to call, so that a ReLU module shared by the whole network is resolved by its input. Plain code
+between modules (``out += identity``) ends the trace: the sum of two branches is not the map of
+either conv.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-__all__ = ["ActivationTrace", "following", "is_nonlinearity", "is_normalization"]
+__all__ = ["ActivationTrace", "is_nonlinearity", "is_normalization", "trace_activations"]
 
-_NORMS = (
+_NORMALIZATIONS = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
     nn.GroupNorm,
@@ -36,7 +36,7 @@ _NONLINEARITIES = (
     nn.Hardshrink,
     nn.Hardsigmoid,
     nn.Hardswish,
-    nn.Hardtanh,  # and ReLU6, its subclass
+    nn.Hardtanh,  # and its subclass ReLU6
     nn.LeakyReLU,
     nn.LogSigmoid,
     nn.Mish,
@@ -56,73 +56,74 @@ _NONLINEARITIES = (
 
 
 def is_normalization(module: nn.Module) -> bool:
-    """Whether the module scales a map without changing which filter it belongs to."""
-    return isinstance(module, _NORMS)
+    """Return whether the module rescales a map without mixing its channels."""
+    return isinstance(module, _NORMALIZATIONS)
 
 
 def is_nonlinearity(module: nn.Module) -> bool:
-    """Whether the module is an elementwise non-linearity."""
+    """Return whether the module is an elementwise non-linearity."""
     return isinstance(module, _NONLINEARITIES)
 
 
 class ActivationTrace:
-    """Tensors that are the map of a known conv, on their way to the next module.
+    """Tensors on their way from one module to the next, each with the owner of the map.
 
-    Holds no tensor alive. A tensor is on the trail as long as nothing but the module it is handed
-    to has written to it, which its version counter tells.
+    Keeps no tensor alive. A tensor loses its owner when anything but the module that receives it
+    writes to it, which its version counter shows.
     """
 
     def __init__(self) -> None:
-        self._marks: dict[int, tuple[weakref.ref[Tensor], int, Any]] = {}
+        self._owners: dict[int, tuple[weakref.ref[Tensor], int, Any]] = {}
 
-    def mark(self, tensor: Tensor, owner: object) -> None:
-        """``tensor`` is now the map of ``owner``."""
+    def set_owner(self, tensor: Tensor, owner: object) -> None:
+        """Register ``tensor`` as the map of ``owner``."""
         if tensor.is_inference():
             return  # has no version counter
-        self._marks[id(tensor)] = (weakref.ref(tensor), tensor._version, owner)
+        self._owners[id(tensor)] = (weakref.ref(tensor), tensor._version, owner)
 
-    def take(self, given: object, returned: object) -> Any:
-        """The owner of the tensor ``given`` to a module that ``returned`` another, or None.
+    def find_owner(self, received: object, returned: object) -> Any:
+        """Return the owner of the tensor that a module received; None if it has none.
 
-        A module that works in place has raised the version by one and returned what it was given.
+        A module that works in place returns the tensor that it received, with its version raised
+        by one.
         """
-        mark = self._marks.get(id(given))
-        if mark is None:
+        entry = self._owners.get(id(received))
+        if entry is None:
             return None
-        reference, version, owner = mark
-        if not isinstance(given, Tensor) or reference() is not given:
-            return None  # another tensor that was given the same address
-        changed = given._version - version
-        return owner if changed == (1 if given is returned else 0) else None
+        reference, version, owner = entry
+        if not isinstance(received, Tensor) or reference() is not received:
+            return None  # another tensor at the same address
+        writes = received._version - version
+        return owner if writes == (1 if received is returned else 0) else None
 
     def clear(self) -> None:
-        """Forget all tensors."""
-        self._marks.clear()
+        """Discard all tensors."""
+        self._owners.clear()
 
 
 @contextlib.contextmanager
-def following(
-    convs: Mapping[Any, str], saw: Callable[[str, nn.Module, Tensor], None]
+def trace_activations(
+    convs: Mapping[Any, str], on_activation: Callable[[str, nn.Module, Tensor], None]
 ) -> Iterator[None]:
-    """Tell of the maps of these convs in the forwards that are run inside.
+    """Report the activation maps of ``convs`` in the forwards that run in this context.
 
-    ``saw(name, module, output)`` is called with the output of a conv, and again with that of the
-    non-linearity that follows it: the last call is the map as the network passes it on.
+    ``on_activation(name, module, output)`` is called with the output of a conv, and again with that
+    of the non-linearity that follows it: the last call has the activation map.
     """
-    trail = ActivationTrace()
+    trace = ActivationTrace()
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.dim() != 4:
             return
         if module in convs:
-            trail.mark(output, convs[module])  # and as long as no non-linearity follows:
-            saw(convs[module], module, output)
+            trace.set_owner(output, convs[module])
+            on_activation(convs[module], module, output)
         elif args and (is_normalization(module) or is_nonlinearity(module)):
-            name = trail.take(args[0], output)
+            name = trace.find_owner(args[0], output)
             if name is not None and is_normalization(module):
-                trail.mark(output, name)
+                trace.set_owner(output, name)
             elif name is not None:
-                saw(name, module, output)
+                on_activation(name, module, output)
 
     handle = register_module_forward_hook(hook)
     try:

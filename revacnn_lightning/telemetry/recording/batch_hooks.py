@@ -1,9 +1,9 @@
-"""Forward hooks on chosen modules, there during a batch only, and in no copy of the model.
+"""Forward hooks that exist on chosen modules during a batch only, and in no copy of the model.
 
-A hook on all modules of the process makes every call of every module take Python's slow way, which
-costs more than what we do with the few calls that matter. Hooks of single modules cost those only.
-But they live in the module, whose copies and pickles would take them along: so the modules chosen
-get an (empty) table of hooks whose copies and pickles are ordinary tables without ours.
+A hook on all modules of the process sends every call of every module through Python's slow path,
+which costs more than the few hooks that matter. Hooks on single modules cost only their own calls,
+but they are stored in the module, whose copies and pickles would contain them. Therefore the chosen
+modules get a hook table of a type whose copies and pickles are plain tables without our hook.
 """
 
 from __future__ import annotations
@@ -19,70 +19,70 @@ __all__ = ["BatchHooks", "Hook"]
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
-_OURS = "revacnn"  # the key of our hook; others' are integers
+_KEY = "revacnn"  # of our hook; torch's own keys are integers
 
 
-class _Table(OrderedDict[Any, Any]):
-    """A module's forward hooks. Copies and pickles are of an ordinary type, and without ours."""
+class _HookTable(OrderedDict[Any, Any]):
+    """A module's table of forward hooks. Copies and pickles are plain and without our hook."""
 
-    def _others(self) -> OrderedDict[Any, Any]:
-        return OrderedDict((key, hook) for key, hook in self.items() if key != _OURS)
+    def _foreign_hooks(self) -> OrderedDict[Any, Any]:
+        return OrderedDict((key, hook) for key, hook in self.items() if key != _KEY)
 
     def copy(self) -> Any:
-        return self._others()
+        return self._foreign_hooks()
 
     def __copy__(self) -> Any:
-        return self._others()
+        return self._foreign_hooks()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return copy.deepcopy(self._others(), memo)
+        return copy.deepcopy(self._foreign_hooks(), memo)
 
     def __reduce__(self) -> Any:
-        return self._others().__reduce__()
+        return self._foreign_hooks().__reduce__()
 
 
 class BatchHooks:
-    """The modules that are listened to, each with what is to be called after its forward."""
+    """Forward hooks on chosen modules, enabled and disabled with each batch."""
 
     def __init__(self) -> None:
-        self._hooks: list[tuple[_Table, Hook]] = []
-        self._replaced: list[tuple[nn.Module, Any, _Table]] = []
+        self._hooks: list[tuple[_HookTable, Hook]] = []
+        self._replaced: list[tuple[nn.Module, Any, _HookTable]] = []
 
     @property
-    def are_set(self) -> bool:
-        """Whether any module is listened to."""
+    def is_installed(self) -> bool:
+        """Whether any module is chosen."""
         return bool(self._hooks)
 
-    def set(self, hooks: dict[nn.Module, Hook]) -> bool:
-        """Listen to these modules, from `open` to `close`, and to no others.
+    def install(self, hooks: dict[nn.Module, Hook]) -> bool:
+        """Choose these modules and no others. Their hooks run from `enable` to `disable`.
 
         Returns:
-            False where one of them has forward hooks of somebody else: their removal would miss
-            a table put in the place of theirs. Then nothing is listened to.
+            False, with no module chosen, if one of them has forward hooks of somebody else: a
+            handle could no longer remove its hook from a table that we have replaced.
         """
-        self.clear()
+        self.uninstall()
         if any(module._forward_hooks for module in hooks):
             return False
         for module, hook in hooks.items():
-            table = _Table()
+            table = _HookTable()
             self._replaced.append((module, module._forward_hooks, table))
             module._forward_hooks = table
             self._hooks.append((table, hook))
         return True
 
-    def open(self) -> None:
-        """The batch begins."""
+    def enable(self) -> None:
+        """Add the hooks, at the start of a batch."""
         for table, hook in self._hooks:
-            table[_OURS] = hook
+            table[_KEY] = hook
 
-    def close(self) -> None:
-        """The batch is over. May be called again."""
+    def disable(self) -> None:
+        """Remove the hooks, at the end of a batch. May be called repeatedly."""
         for table, _ in self._hooks:
-            table.pop(_OURS, None)
+            table.pop(_KEY, None)
 
-    def clear(self) -> None:
-        """Leave the modules as they were; hooks that others have added meanwhile stay."""
-        self.close()
+    def uninstall(self) -> None:
+        """Restore the modules; hooks that others have added meanwhile stay."""
+        self.disable()
         for module, original, table in self._replaced:
             if module._forward_hooks is table and not table:
                 module._forward_hooks = original

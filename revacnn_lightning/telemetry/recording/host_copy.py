@@ -1,4 +1,4 @@
-"""One copy per batch from the device to the host, for which the training never waits."""
+"""Asynchronous copies from the device to the host, one per batch."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ T = TypeVar("T")
 
 
 class HostCopy(Generic[T]):
-    """Hands on what was sent, in order; from a GPU, as soon as the copy has finished by itself."""
+    """Copies tensors to the host in order, without making the training wait for a GPU."""
 
     def __init__(self) -> None:
-        self._under_way: deque[tuple[Tensor, torch.Event, Callable[[np.ndarray], T]]] = deque()
+        self._pending: deque[tuple[Tensor, torch.Event, Callable[[np.ndarray], T]]] = deque()
 
     def send(self, values: Tensor, finish: Callable[[np.ndarray], T]) -> T | None:
-        """Copy ``values`` to the host.
+        """Start to copy ``values`` to the host.
 
         Returns:
-            ``finish(values)`` of the oldest ones that are on the host now; from a CPU that is of
-            these. The array is not used again here.
+            From a CPU ``finish(values)``. From a GPU the result of the oldest copy that has
+            completed; None if there is none. The array belongs to ``finish``.
         """
         if values.device.type != "cuda":
             return finish(values.cpu().numpy())
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self._under_way.append((host, arrived, finish))
-        # The newest never: asking for it would only find out that it is still under way.
-        return self._take() if len(self._under_way) > 1 and self._under_way[0][1].query() else None
+        copied = torch.cuda.Event()
+        copied.record()
+        self._pending.append((host, copied, finish))
+        # The newest copy has only just started, so that a query of its event would be in vain.
+        is_done = len(self._pending) > 1 and self._pending[0][1].query()
+        return self._pop() if is_done else None
 
     def flush(self) -> list[T]:
-        """Wait for all that is under way."""
-        finished = []
-        while self._under_way:
-            self._under_way[0][1].synchronize()
-            finished.append(self._take())
-        return finished
+        """Wait for all pending copies and return their results, oldest first."""
+        results = []
+        while self._pending:
+            self._pending[0][1].synchronize()
+            results.append(self._pop())
+        return results
 
     def clear(self) -> None:
-        """Forget what is under way."""
-        self._under_way.clear()
+        """Discard the pending copies."""
+        self._pending.clear()
 
-    def _take(self) -> T:
-        host, _, finish = self._under_way.popleft()
+    def _pop(self) -> T:
+        host, _, finish = self._pending.popleft()
         return finish(host.numpy())

@@ -1,76 +1,99 @@
-"""A conv and what is known of it."""
+"""A conv and everything recorded of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import nn
 
+from revacnn_lightning.telemetry.conv import Conv
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
-from revacnn_lightning.telemetry.statistics import Conv
 
-__all__ = ["ObservedLayer", "forward_order", "new_layer", "settle_source"]
+__all__ = ["ObservedLayer", "find_layers"]
 
 
 @dataclass(eq=False)
 class ObservedLayer:
-    """A conv and what is known of it."""
+    """A conv and everything recorded of it.
 
-    name: str
+    Attributes:
+        conv: the module.
+        name: its qualified name in the model.
+        width: how many filters it has.
+        model_index: its position among the convs in the order of ``named_modules``.
+        weights: sums over its weight and gradients.
+        conv_sums: sums over its own output.
+        nonlinearity_sums: sums over the output of the non-linearity that follows.
+        source: the module whose output is the activation map; None before the first trace.
+        statistics: those sampled on this batch.
+        was_called: whether a forward has called it yet.
+        forward_rank: its position in the forward order; -1: unknown.
+        is_compiled: whether it runs in a compiled region, where no hook is called.
+        call_index: its first call in a traced batch, counted over all layers; -1: not called.
+        nonlinearity: the non-linearity that follows it in a traced batch.
+        feeders: modules whose output that non-linearity receives.
+        expected_maps: how many maps the non-linearity should have received in this batch.
+    """
+
     conv: Conv
-    width: int
     weights: WeightSums
-    own: ActivationSums  # of the conv's output
-    passed_on: ActivationSums  # of the output of the non-linearity that follows
-    place: int = 0  # in the model
-    source: nn.Module | None = None  # whose output is the map: the conv or the non-linearity
-    follower: nn.Module | None = None  # the non-linearity, in a traced batch
-    feeders: set[nn.Module] = field(default_factory=set)  # and what handed it its input
-    rank: int = -1  # place in the forward order; -1: as in the model
-    seen: bool = False  # it was called
-    turn: int = -1  # when it was called first in a traced batch; -1: not called
-    marks: int = 0  # maps of this batch that the non-linearity should have received
-    hidden: bool = False  # it runs, but its calls do not reach us
-    wanted: frozenset[str] = frozenset()  # statistics of this batch
+    conv_sums: ActivationSums
+    nonlinearity_sums: ActivationSums
+    name: str = ""
+    width: int = 0
+    model_index: int = 0
+    source: nn.Module | None = None
+    statistics: frozenset[str] = frozenset()
+    was_called: bool = False
+    forward_rank: int = -1
+    is_compiled: bool = False
+    call_index: int = -1
+    nonlinearity: nn.Module | None = None
+    feeders: set[nn.Module] = field(default_factory=set)
+    expected_maps: int = 0
+
+    @classmethod
+    def of(cls, conv: Conv) -> ObservedLayer:
+        """Return a layer of which nothing is recorded yet."""
+        # A conv's own output has both signs; a non-linearity's output is mostly positive.
+        own, passed_on = ActivationSums(absolute=True), ActivationSums(absolute=False)
+        return cls(conv, WeightSums(conv), own, passed_on)
 
     @property
-    def map(self) -> ActivationSums:
-        """Of the activation map."""
-        return self.passed_on if self.source not in (None, self.conv) else self.own
+    def map_sums(self) -> ActivationSums:
+        """The sums over the activation map."""
+        return self.nonlinearity_sums if self.source not in (None, self.conv) else self.conv_sums
 
-    def begin(self, wanted: frozenset[str]) -> None:
-        self.wanted = wanted
-        self.turn, self.marks = -1, 0
-        self.own.begin()
-        self.passed_on.begin()
+    def begin_batch(self, statistics: frozenset[str]) -> None:
+        """Discard the sums of the previous batch and sample these statistics."""
+        self.statistics = statistics
+        self.call_index, self.expected_maps = -1, 0
+        self.conv_sums.reset()
+        self.nonlinearity_sums.reset()
 
-    def forget(self) -> None:
-        """It was edited, or the network around it was."""
-        self.source = self.follower = None
+    def reset(self) -> None:
+        """Discard everything that an edit of the network invalidates."""
+        self.source = self.nonlinearity = None
         self.feeders = set()
-        self.hidden = False
-        self.weights.forget()
-        self.begin(frozenset())
+        self.is_compiled = False
+        self.weights.reset()
+        self.begin_batch(frozenset())
 
 
-def new_layer(conv: Conv) -> ObservedLayer:
-    return ObservedLayer(
-        "", conv, 0, WeightSums(conv), ActivationSums(absolute=True), ActivationSums(absolute=False)
-    )
+def find_layers(model: nn.Module, known: Iterable[ObservedLayer]) -> list[ObservedLayer]:
+    """Return a layer for each conv of the model, in the order of the model, all of them reset.
 
-
-def settle_source(layer: ObservedLayer) -> None:
-    """Decide what the map of a traced layer is: what followed every call of it, else its output."""
-    if layer.own.calls:
-        every = layer.passed_on.calls == layer.own.calls
-        layer.source = layer.follower if every else layer.conv
-
-
-def forward_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
-    """By first forward; a layer not seen yet stays behind its predecessor in the model."""
-    rank, keyed = -1, []
-    for place, layer in enumerate(layers):
-        rank = layer.rank if layer.rank >= 0 else rank
-        keyed.append((rank, place, layer))
-    return [layer for _, _, layer in sorted(keyed, key=lambda item: item[:2])]
+    Layers of ``known`` whose conv is still there are used again. A conv that is shared by several
+    modules has one layer.
+    """
+    layer_of = {layer.conv: layer for layer in known}
+    layers: list[ObservedLayer] = []
+    for name, module in model.named_modules():
+        if isinstance(module, Conv):
+            layer = layer_of.get(module) or ObservedLayer.of(module)
+            layer.name, layer.width, layer.model_index = name, module.out_channels, len(layers)
+            layer.reset()
+            layers.append(layer)
+    return layers

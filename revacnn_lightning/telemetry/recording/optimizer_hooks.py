@@ -1,4 +1,4 @@
-"""What the optimizers do to the weights of the convs, seen by hooks on all optimizers."""
+"""Measures what the optimizers do to the weights of the convs, with hooks on all optimizers."""
 
 from __future__ import annotations
 
@@ -12,138 +12,133 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from revacnn_lightning.telemetry.conv import current_weight
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.optimizer_step import OptimizerStep
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import (
-    GradientReader,
-    OptimizerStep,
-    WeightSums,
-    weight_of,
-)
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
 __all__ = ["OptimizerHooks"]
 
-# Those of our weights that an optimizer changes, by the parameter group.
-_Mine = list[tuple[dict[str, Any], list[WeightSums]]]
+# The observed weights that an optimizer changes, by parameter group.
+_Groups = list[tuple[dict[str, Any], list[WeightSums]]]
 
 
 class OptimizerHooks:
     """Measures the steps of all optimizers.
 
     Args:
-        stopwatch: is told how long that takes.
-        reader: tells when a conv has got another weight.
+        batch: the batch under way.
+        stopwatch: measures what that costs.
+        reader: knows when a conv has a new weight.
 
     Attributes:
-        owed: the statistics of a step that are to be gathered at the next one.
-        stepped: whether they have been, in this batch.
+        pending: optimizer statistics to measure at the next step.
+        has_stepped: whether they were measured in this batch.
     """
 
-    def __init__(self, stopwatch: Stopwatch, reader: GradientReader) -> None:
-        self.owed: frozenset[str] = frozenset()
-        self.stepped = False
+    def __init__(self, batch: BatchState, stopwatch: Stopwatch, reader: GradientReader) -> None:
+        self.pending: frozenset[str] = frozenset()
+        self.has_stepped = False
+        self._batch = batch
         self._stopwatch = stopwatch
-        self._handles: list[RemovableHandle] = []
-        self._counting = False
         self._reader = reader
+        self._handles: list[RemovableHandle] = []
         self._layers: Collection[ObservedLayer] = []
-        self._mine: dict[int, tuple[Any, int, int, _Mine]] = {}
+        self._cache: dict[int, tuple[Any, int, int, _Groups]] = {}
 
     def attach(self) -> None:
         """Hook all optimizers of the process."""
         self._handles = [
-            register_optimizer_step_pre_hook(self._on_stepping),
-            register_optimizer_step_post_hook(self._on_stepped),
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
         ]
 
     def detach(self) -> None:
-        """Remove the hooks, and forget the optimizers."""
-        self.end()
+        """Remove the hooks and release the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._mine.clear()
+        self._cache.clear()
 
-    def follow(self, layers: Collection[ObservedLayer]) -> None:
-        """The weights are of these layers now."""
+    def update_structure(self, layers: Collection[ObservedLayer]) -> None:
+        """Measure the weights of these layers from now on."""
         self._layers = layers
-        self._mine.clear()
+        self._cache.clear()
 
-    def begin(self, due: frozenset[str]) -> None:
-        """A batch begins. What is ``due`` is gathered at its step, else at the next one."""
-        self._counting = True
-        self.owed = due if self.stepped else self.owed | due
-        self.stepped = False
+    def begin_batch(self, due: frozenset[str]) -> None:
+        """Measure what is ``due`` at the next step, in this batch or in a later one."""
+        self.pending = due if self.has_stepped else self.pending | due
+        self.has_stepped = False
 
-    def end(self) -> None:
-        """The batch is over."""
-        self._counting = False
-
-    def _on_stepping(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-        if not self._counting or "update_ratio" not in self.owed:
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        """Copy the weights, unless the optimizer's state will show how it changed them."""
+        if not self._batch.is_recording or "update_ratio" not in self.pending:
             return None
-        copied = [
+        to_copy = [
             weights
-            for group, mine in self._mine_of(optimizer)
-            if not OptimizerStep(optimizer, group).is_told
-            for weights in mine
+            for group, observed in self._groups_of(optimizer)
+            if not OptimizerStep(optimizer, group).is_scaled_momentum
+            for weights in observed
         ]
-        if not copied:
+        if not to_copy:
             return None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: the optimizer
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
         if closure is None:
-            self._copy(copied)
+            self._copy(to_copy)
             return None
 
-        def closure_then_copy() -> Any:  # backward runs in it: a copy before would cost its memory
+        def closure_then_copy() -> Any:  # backward runs in it: an earlier copy adds to peak memory
             result = closure()
-            self._copy(copied)
+            self._copy(to_copy)
             return result
 
         if len(args) > 1:
             return (args[0], closure_then_copy, *args[2:]), kwargs
         return args, {**kwargs, "closure": closure_then_copy}
 
-    def _copy(self, copied: Collection[WeightSums]) -> None:
-        begin = self._stopwatch.now()
-        for weights in copied:
-            weights.copy()
-        self._stopwatch.add("update_ratio", begin)
+    def _copy(self, to_copy: Collection[WeightSums]) -> None:
+        start = self._stopwatch.now()
+        for weights in to_copy:
+            weights.copy_weight()
+        self._stopwatch.add("update_ratio", start)
 
-    def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._counting or not self.owed:
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._batch.is_recording or not self.pending:
             return
-        steps = self._mine_of(optimizer)
-        if not steps:
+        groups = self._groups_of(optimizer)
+        if not groups:
             return
         with torch.no_grad():
-            begin = self._stopwatch.now()
-            if "update_ratio" in self.owed:
-                for group, mine in steps:
+            start = self._stopwatch.now()
+            if "update_ratio" in self.pending:
+                for group, observed in groups:
                     step = OptimizerStep(optimizer, group)
-                    for weights in mine:
-                        weights.stepped(step)
-                self._stopwatch.add("update_ratio", begin)
-            if "optimizer_gradient" in self.owed:
-                begin = self._stopwatch.now()
-                for _, mine in steps:
-                    for weights in mine:
-                        weights.took()
-                self._stopwatch.add("optimizer_gradient", begin)
-        self.stepped = True
+                    for weights in observed:
+                        weights.measure_update(step)
+                self._stopwatch.add("update_ratio", start)
+            if "optimizer_gradient" in self.pending:
+                start = self._stopwatch.now()
+                for _, observed in groups:
+                    for weights in observed:
+                        weights.measure_optimizer_gradient()
+                self._stopwatch.add("optimizer_gradient", start)
+        self.has_stepped = True
 
-    def _mine_of(self, optimizer: torch.optim.Optimizer) -> _Mine:
-        """Our weights that the optimizer changes. Kept as long as all of them are the same."""
+    def _groups_of(self, optimizer: torch.optim.Optimizer) -> _Groups:
+        """Return the observed weights of an optimizer, cached until it or a conv has new ones."""
         groups = optimizer.param_groups
         count = sum(len(group["params"]) for group in groups)
-        *of, mine = self._mine.get(id(optimizer), (None, 0, 0, []))
-        if of[0] is groups and of[1:] == [count, self._reader.hooked]:
-            return mine
-        known = {id(weight_of(layer.conv)): layer.weights for layer in self._layers}
-        mine = []
+        *key, observed = self._cache.get(id(optimizer), (None, 0, 0, []))
+        if key[0] is groups and key[1:] == [count, self._reader.hooked_count]:
+            return observed
+        weights_of = {id(current_weight(layer.conv)): layer.weights for layer in self._layers}
+        observed = []
         for group in groups:
-            ours = [known[id(each)] for each in group["params"] if id(each) in known]
-            if ours:
-                mine.append((group, ours))
-        self._mine[id(optimizer)] = (groups, count, self._reader.hooked, mine)
-        return mine
+            weights = [weights_of[id(p)] for p in group["params"] if id(p) in weights_of]
+            if weights:
+                observed.append((group, weights))
+        self._cache[id(optimizer)] = (groups, count, self._reader.hooked_count, observed)
+        return observed

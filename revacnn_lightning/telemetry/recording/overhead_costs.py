@@ -1,27 +1,33 @@
-"""What each statistic has cost a batch, from how long the parts of the batch took."""
+"""The cost of each statistic, from the times of the parts of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from revacnn_lightning.telemetry.statistics import MAP_GRADIENTS
+from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
-__all__ = ["shared_out"]
+__all__ = ["cost_per_statistic"]
+
+_SHARED_PARTS = {
+    "maps": frozenset({"activation", "firing"}),
+    "map gradients": MAP_GRADIENT_STATISTICS,
+}
 
 
-def shared_out(parts: Mapping[str, float], gathered: Set[str]) -> dict[str, float]:
-    """Seconds of each statistic.
+def cost_per_statistic(parts: Mapping[str, float], sampled: Set[str]) -> dict[str, float]:
+    """Return the seconds spent on each statistic.
 
-    Parts are of one statistic, whose name they have, but for two: ``maps`` is one pass over the
-    maps for ``activation`` and, where that is gathered, ``firing``; ``map gradients`` one for those
-    of `MAP_GRADIENTS` that are. These share it evenly.
+    Most parts belong to one statistic and have its name. Two are a single pass for several
+    statistics: ``maps`` for ``activation`` and ``firing``, ``map gradients`` for
+    `MAP_GRADIENT_STATISTICS`. Those of them that are sampled share its time evenly.
+
+    Args:
+        parts: seconds of each part of the batch.
+        sampled: the statistics of the batch.
     """
-    costs = {name: seconds for name, seconds in parts.items() if name not in _SHARED}
-    for part, statistics in _SHARED.items():
-        sharing = sorted(statistics & gathered)
+    costs = {name: seconds for name, seconds in parts.items() if name not in _SHARED_PARTS}
+    for part, statistics in _SHARED_PARTS.items():
+        sharing = sorted(statistics & sampled)
         for name in sharing:
             costs[name] = costs.get(name, 0.0) + parts.get(part, 0.0) / len(sharing)
     return costs
-
-
-_SHARED = {"maps": frozenset({"activation", "firing"}), "map gradients": MAP_GRADIENTS}

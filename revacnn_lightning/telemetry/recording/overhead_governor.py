@@ -1,4 +1,4 @@
-"""Keeps what we cost a training step below a share of it, by thinning out the dear statistics.
+"""Limits the overhead of recording by sampling expensive statistics less often.
 
 Pure arithmetic on times that others measure: no clock, no torch.
 """
@@ -7,109 +7,114 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["OverheadGovernor"]
+__all__ = ["MAX_SAMPLING_INTERVAL", "OverheadGovernor"]
 
-WEIGHT = 0.1  # of the newest batch in the averages: about the last ten batches count
-PATIENCE = 20  # batches between two decisions, so that a decision shows in the averages
-SLACK = 0.7  # of the budget; below it something may be gathered more often again
-MAX_EVERY = 64
+SMOOTHING = 0.1  # weight of the newest batch in the averages, which span about ten batches
+DECISION_INTERVAL = 20  # batches between two decisions, so that the averages reflect the last one
+RELAX_BELOW = 0.7  # of the budget: below it a statistic may be sampled more often again
+MAX_SAMPLING_INTERVAL = 64  # batches
 
 
 class OverheadGovernor:
-    """Decides on which batches each statistic is gathered.
+    """Decides on which batches each statistic is sampled.
 
-    A statistic costs its share only on the batches on which it is gathered. When all together cost
-    more than the budget, the one that costs most per batch is gathered half as often; when there
-    is room for it, the one gathered most seldom twice as often.
+    A statistic costs time only on the batches on which it is sampled. While the total exceeds the
+    budget, the interval of the most expensive statistic per batch is doubled; once there is room
+    for it, the longest interval is halved.
 
     Args:
-        budget: share of the time of a step, 0.03 for 3 %. None: everything, always.
-        protected: statistics that are gathered on every batch, whatever they cost.
+        budget: share of the duration of a step, 0.03 for 3 %. None: sample everything always.
+        protected: statistics that are sampled on every batch, whatever they cost.
 
     Attributes:
-        every: statistic -> it is gathered on every n-th batch. 1 where it is missing.
+        sampling_intervals: statistic -> n if it is sampled on every n-th batch; 1 if missing.
+
+    Raises:
+        ValueError: ``budget`` is not in (0, 1].
     """
 
     def __init__(self, budget: float | None, protected: Iterable[str] = ()) -> None:
         if budget is not None and not 0 < budget <= 1:
-            raise ValueError(f"max_overhead {budget} is no share of a step; 0.03 means 3 %")
+            raise ValueError(
+                f"max_overhead is a share of a step in (0, 1], such as 0.03 for 3 %; got {budget}"
+            )
         self.budget = budget
-        self.every: dict[str, int] = {}
+        self.sampling_intervals: dict[str, int] = {}
         self._protected = frozenset(protected)
         self._batch = -1
-        self._step = 0.0  # seconds, without us
-        self._fixed = 0.0  # seconds that we cost anyway
-        self._costs: dict[str, float] = {}  # seconds of a batch on which it is gathered
-        self._since = 0  # batches since the last decision
+        self._step = 0.0  # seconds of a batch without our overhead
+        self._fixed = 0.0  # seconds of overhead that does not depend on the statistics
+        self._costs: dict[str, float] = {}  # seconds per statistic, of a batch that samples it
+        self._batches_since_decision = 0
 
-    def due(self, statistics: Iterable[str]) -> list[str]:
-        """Those of ``statistics`` to gather on the next batch. Call once per batch."""
+    def select_due(self, statistics: Iterable[str]) -> list[str]:
+        """Return those of ``statistics`` to sample on the next batch. Call once per batch."""
         self._batch += 1
-        # Spread over the batches, so that not all come together on one of them.
+        # Offset by position, so that not all of them are due on the same batch.
         return [
             name
-            for place, name in enumerate(statistics)
-            if (self._batch + place) % self.every.get(name, 1) == 0
+            for position, name in enumerate(statistics)
+            if (self._batch + position) % self.sampling_intervals.get(name, 1) == 0
         ]
 
     def update(self, step: float, costs: dict[str, float], fixed: float = 0.0) -> bool:
-        """Take note of a batch, and decide.
+        """Add the times of a batch to the averages, and adapt the intervals from time to time.
 
         Args:
-            step: seconds the batch took, with all we did.
-            costs: seconds of it spent on each statistic that was gathered.
-            fixed: seconds of it that we spent whatever is gathered.
+            step: seconds of the whole batch, our overhead included.
+            costs: seconds of it spent on each statistic that was sampled.
+            fixed: seconds of it spent independently of the statistics.
 
         Returns:
-            Whether `every` has changed.
+            Whether `sampling_intervals` has changed.
         """
-        own = step - sum(costs.values()) - fixed
-        self._step = _average(self._step, max(own, 0.0))
-        self._fixed = _average(self._fixed, fixed)
+        without_us = step - sum(costs.values()) - fixed
+        self._step = _update_average(self._step, max(without_us, 0.0))
+        self._fixed = _update_average(self._fixed, fixed)
         for name, seconds in costs.items():
-            self._costs[name] = _average(self._costs.get(name, 0.0), seconds)
-        self._since += 1
-        if self.budget is None or self._since < PATIENCE:
+            self._costs[name] = _update_average(self._costs.get(name, 0.0), seconds)
+        self._batches_since_decision += 1
+        if self.budget is None or self._batches_since_decision < DECISION_INTERVAL:
             return False
-        self._since = 0
-        return self._decide(self.budget)
+        self._batches_since_decision = 0
+        if self.overhead > self.budget:
+            return self._lengthen_most_expensive()
+        return self._shorten_longest(self.budget)
 
     @property
     def overhead(self) -> float:
-        """What we cost now, as a share of the step without us."""
-        spent = self._fixed + sum(map(self._spent, self._costs))
+        """The current overhead as a share of a step without it."""
+        spent = self._fixed + sum(map(self._cost_per_batch, self._costs))
         return spent / self._step if self._step > 0 else 0.0
 
-    def _spent(self, name: str) -> float:
-        """Seconds per batch, on average over the batches on which it is not gathered."""
-        return self._costs[name] / self.every.get(name, 1)
+    def _cost_per_batch(self, name: str) -> float:
+        """Return the seconds per batch, averaged over the batches that do not sample it."""
+        return self._costs[name] / self.sampling_intervals.get(name, 1)
 
-    def _decide(self, budget: float) -> bool:
-        if self.overhead > budget:
-            dearest = max(
-                (
-                    name
-                    for name in self._costs
-                    if name not in self._protected and self.every.get(name, 1) < MAX_EVERY
-                ),
-                key=self._spent,
-                default=None,
-            )
-            return dearest is not None and self._set(dearest, 2 * self.every.get(dearest, 1))
-        thinned = [name for name in self.every if name in self._costs]
-        for name in sorted(thinned, key=lambda name: -self.every[name]):
-            # Twice as often costs once more what it costs now.
-            if self.overhead + self._spent(name) / self._step <= SLACK * budget:
-                return self._set(name, self.every[name] // 2)
-        return False
-
-    def _set(self, name: str, every: int) -> bool:
-        if every == 1:
-            del self.every[name]
-        else:
-            self.every[name] = every
+    def _lengthen_most_expensive(self) -> bool:
+        candidates = [
+            name
+            for name in self._costs
+            if name not in self._protected
+            and self.sampling_intervals.get(name, 1) < MAX_SAMPLING_INTERVAL
+        ]
+        if not candidates:
+            return False
+        name = max(candidates, key=self._cost_per_batch)
+        self.sampling_intervals[name] = 2 * self.sampling_intervals.get(name, 1)
         return True
 
+    def _shorten_longest(self, budget: float) -> bool:
+        candidates = [name for name in self.sampling_intervals if name in self._costs]
+        for name in sorted(candidates, key=lambda name: -self.sampling_intervals[name]):
+            # Half the interval adds the current cost once more.
+            if self.overhead + self._cost_per_batch(name) / self._step <= RELAX_BELOW * budget:
+                interval = self.sampling_intervals.pop(name) // 2
+                if interval > 1:
+                    self.sampling_intervals[name] = interval
+                return True
+        return False
 
-def _average(average: float, value: float) -> float:
-    return value if average == 0 else average + WEIGHT * (value - average)
+
+def _update_average(average: float, value: float) -> float:
+    return value if average == 0 else average + SMOOTHING * (value - average)

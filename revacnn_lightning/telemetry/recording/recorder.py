@@ -1,119 +1,100 @@
-"""The statistics of a batch: what hooks see of it, reduced on the device, copied to the host once.
+"""Records the statistics of every filter, batch by batch.
 
-What the hooks see is reduced to one number per filter (`statistics`) within the batch. The sums
-stay on the device; the end of the batch concatenates them and copies the result to the host, once.
-Counts (images, pixels, coefficients) and the loss scale are divided out there.
+Hooks reduce what they observe to one number per filter (`statistics`) within the batch. The sums
+stay on the device; the end of the batch concatenates them and copies them to the host, once. Counts
+(images, pixels, coefficients) and the loss scale are divided out there.
 
-Maps come from forward hooks (`listening`), weight gradients from hooks on the weights (`weights`),
-optimizer steps from hooks on all optimizers (`stepping`). Copies, pickles and checkpoints of the
-model know nothing of us.
+Activation maps come from forward hooks (`module_hooks`), gradients from hooks on the weights
+(`gradient_reader`), optimizer steps from hooks on all optimizers (`optimizer_hooks`). Copies,
+pickles and checkpoints of the model contain nothing of ours.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.inspection.downsampling import maps_of_image
+from revacnn_lightning.telemetry.conv import Conv, current_weight
 from revacnn_lightning.telemetry.inspection.layer_detail import (
     DETAIL_HZ,
     DetailRecorder,
     DetailSample,
 )
-from revacnn_lightning.telemetry.inspection.top_images import ResponseRecorder
-from revacnn_lightning.telemetry.recording.activation_meter import FINDS, ActivationMeter
-from revacnn_lightning.telemetry.recording.activation_sums import settle_signals
+from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
+from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
+from revacnn_lightning.telemetry.recording.activation_sums import compute_signals
 from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
+from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 from revacnn_lightning.telemetry.recording.module_hooks import ModuleHooks
-from revacnn_lightning.telemetry.recording.observed_layer import (
-    ObservedLayer,
-    forward_order,
-    new_layer,
-)
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, find_layers
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
-from revacnn_lightning.telemetry.recording.overhead_costs import shared_out
-from revacnn_lightning.telemetry.recording.overhead_governor import OverheadGovernor
+from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import GradientReader, weight_of
+from revacnn_lightning.telemetry.recording.trace_result import forward_order
 from revacnn_lightning.telemetry.statistics import (
-    DEFAULT,
-    OF_STEPS,
-    PROTECTED,
+    DEFAULT_STATISTICS,
+    OPTIMIZER_STATISTICS,
     STATISTICS,
-    WHILE_LOOKED_AT,
-    Conv,
 )
 
-__all__ = ["Recorder", "Recording"]
-
-log = logging.getLogger(__name__)
-
-# What a compiled module says when it is called while any hook on all modules is there. Ours leaves
-# compiled regions alone.
-_COMPILED_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
+__all__ = ["Recorder"]
 
 
 class Recorder:
-    """Statistics of every filter of every conv of a model, batch by batch.
+    """Records statistics of every filter of every conv of a model.
 
     Args:
-        model: observed from `attach` to `detach`; the model itself is never changed.
-        statistics: which of `STATISTICS` to gather of all layers.
-        max_overhead: share of a step that gathering may cost. Where it would cost more, the dear
-            statistics are gathered on every 2nd, 4th, ... batch; never ``gradient`` and
-            ``activation``, those always. None: everything, always.
-        detail_hz: how often per second a detail of an opened layer is made at most.
+        model: observed between `attach` and `detach`; never modified.
+        statistics: those of `STATISTICS` to record of all layers.
+        max_overhead: share of a step that recording may cost. When it would cost more, expensive
+            statistics are sampled on every 2nd, 4th, ... batch only; ``gradient`` and
+            ``activation`` are always recorded. None: record everything on every batch.
+        detail_hz: upper bound of samples per second of an inspected layer.
 
     Attributes:
-        details: what is shown of the layers that a viewer has open. Their dearer statistics are
-            gathered as well.
-        excitement: what excites the filters that a viewer inspects.
-        elsewhere: what else of ours costs the training, as a share of its time.
+        details: samples the layers that a viewer inspects. Of these layers,
+            `INSPECTION_STATISTICS` are recorded as well.
+        responses: records the filters that a viewer inspects.
 
     Raises:
-        ValueError: a statistic that does not exist, a share that is none.
+        ValueError: unknown statistics, or ``max_overhead`` is not in (0, 1].
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        statistics: Sequence[str] = DEFAULT,
+        statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = None,
         detail_hz: float = DETAIL_HZ,
     ) -> None:
         unknown = set(statistics) - set(STATISTICS)
         if unknown:
-            raise ValueError(f"unknown statistics {sorted(unknown)}; there are {list(STATISTICS)}")
-        self.statistics = [name for name in STATISTICS if name in statistics]
-        self.details = DetailRecorder(hz=detail_hz)
-        self.excitement = ResponseRecorder()
-        self.elsewhere = 0.0
+            raise ValueError(
+                f"unknown statistics {sorted(unknown)}; choose from {list(STATISTICS)}"
+            )
+        self.details = DetailRecorder(max_hz=detail_hz)
+        self.responses = ResponseRecorder()
         self._model = model
         self._layers: list[ObservedLayer] = []
-        self._attached = False
-        self._counting = False
-        self._asked_for: frozenset[str] = frozenset()
-        self._looked_at: frozenset[str] = frozenset()  # in this batch
-        self._due: frozenset[str] = frozenset()  # statistics of this batch
-        self._filter: Any = None
-        self._began: Any = 0.0
-        self._loss_scale: Tensor | float = 1.0
-        self._governor = OverheadGovernor(max_overhead, PROTECTED)
+        self._is_attached = False
+        self._batch = BatchState()
         self._stopwatch = Stopwatch()
-        self._meter = ActivationMeter(self.details, self.excitement, self._stopwatch)
-        self._reader = GradientReader(self._stopwatch)
-        self._listener = ModuleHooks(self._meter, self._reader)
-        self._steps = OptimizerHooks(self._stopwatch, self._reader)
+        self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
+        meter = ActivationMeter(self._batch, self._stopwatch, self.details, self.responses)
+        self._gradients = GradientReader(self._batch, self._stopwatch)
+        self._module_hooks = ModuleHooks(self._batch, meter, self._gradients)
+        self._optimizer_hooks = OptimizerHooks(self._batch, self._stopwatch, self._gradients)
         self._assembler = RecordingAssembler()
-        self._transfer: HostCopy[Recording] = HostCopy()
-        self.follow()
+        self._host_copy: HostCopy[Recording] = HostCopy()
+        self._warning_filter = CompileWarningFilter()
+        self.update_structure()
 
     # ------------------------------------------------------------------ what is observed
 
@@ -128,7 +109,7 @@ class Recorder:
         return [layer.width for layer in self._layers]
 
     @property
-    def activation_of(self) -> dict[str, str]:
+    def activation_sources(self) -> dict[str, str]:
         """Layer -> name of the module whose output is its map; "" for the conv's own output."""
         names = {module: name for name, module in self._model.named_modules()}
         return {
@@ -138,230 +119,190 @@ class Recorder:
 
     @property
     def observed(self) -> dict[str, bool]:
-        """Layer -> whether its maps reach us.
+        """Layer -> whether its activation maps are observed.
 
-        False for a conv in a compiled region, where no hook runs. Its weights, and what the
-        optimizer does to them, are known all the same.
+        False for a conv in a compiled region, where no hook runs. Its weight statistics are
+        recorded all the same.
         """
-        return {layer.name: not layer.hidden for layer in self._layers}
+        return {layer.name: not layer.is_compiled for layer in self._layers}
 
     @property
-    def every(self) -> dict[str, int]:
-        """Statistic -> it is gathered on every n-th batch, of all that are gathered now."""
-        return {name: self._governor.every.get(name, 1) for name in self._names()}
+    def external_overhead(self) -> float:
+        """Other overhead of ours as a share of a step, which counts towards ``max_overhead``."""
+        return self._schedule.external_overhead
 
-    @property
-    def overhead(self) -> float:
-        """What gathering costs now, as a share of a step, averaged over about ten batches."""
-        return self._governor.overhead
-
-    def look_at(self, layers: Iterable[str]) -> None:
-        """Gather of these layers also what is gathered only while somebody looks at them."""
-        self._asked_for = frozenset(layers)
+    @external_overhead.setter
+    def external_overhead(self, share: float) -> None:
+        self._schedule.external_overhead = share
 
     def attach(self) -> None:
-        """Begin to observe. Does nothing if already attached."""
-        if self._attached:
+        """Install the hooks. Does nothing if already attached."""
+        if self._is_attached:
             return
-        self._attached = True
-        self._listener.attach()
-        self._steps.attach()
-        if self._filter is None and any(map(_is_compiled, self._model.modules())):
-            warnings.filterwarnings("ignore", _COMPILED_WARNING, UserWarning)
-            self._filter = warnings.filters[0]
+        self._is_attached = True
+        self._module_hooks.attach()
+        self._optimizer_hooks.attach()
+        self._warning_filter.install(self._model)
 
     def detach(self) -> None:
-        """Remove every trace. May be called at any time, any number of times."""
-        self._stop()
-        self._attached = False
-        self._listener.detach()
-        self._steps.detach()
-        if self._filter in warnings.filters:
-            warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
-        self._filter = None
-        self._transfer.clear()
+        """Remove everything from the model. May be called at any time, repeatedly."""
+        self._stop_recording()
+        self._is_attached = False
+        self._module_hooks.detach()
+        self._optimizer_hooks.detach()
+        self._warning_filter.remove()
+        self._host_copy.clear()
         for layer in self._layers:
-            self._reader.unhook(layer.weights)
-            layer.weights.forget()
-            layer.begin(frozenset())
+            self._gradients.unhook(layer.weights)
+            layer.weights.reset()
+            layer.begin_batch(frozenset())
         self.details.close_all()
 
-    def follow(self) -> None:
-        """Take note of a structural edit: new, removed, resized convs. Between batches only.
+    def update_structure(self) -> None:
+        """Adopt new, removed and resized convs after an edit. Call between batches.
 
-        Recordings that are still under way (see `end_batch`) are of the structure before: take
-        them with `flush` first.
+        Pending recordings (see `end_batch`) belong to the previous structure: `flush` them first.
         """
-        known: dict[nn.Module, ObservedLayer] = {layer.conv: layer for layer in self._layers}
-        layers: list[ObservedLayer] = []
-        for name, module in self._model.named_modules():  # each module once, even when shared
-            if isinstance(module, Conv):
-                layer = known.pop(module, None) or new_layer(module)
-                layer.name, layer.width, layer.place = name, module.out_channels, len(layers)
-                self._reader.unhook(layer.weights)
-                layer.forget()
-                layers.append(layer)
-        for layer in known.values():
-            self._reader.unhook(layer.weights)
+        for layer in self._layers:
+            self._gradients.unhook(layer.weights)
+        layers = find_layers(self._model, self._layers)
         self._layers = forward_order(layers)
-        self._listener.follow(layers)
-        self._steps.follow(layers)
-        if self._attached:
-            self._listener.attach()
+        self._module_hooks.update_structure(layers)
+        self._optimizer_hooks.update_structure(layers)
+        if self._is_attached:
+            self._module_hooks.attach()
 
     # ------------------------------------------------------------------ a batch
 
     def begin_batch(self, *, loss_scale: Tensor | float = 1.0) -> None:
-        """From here to `end_batch`, forwards and backwards count.
+        """Record forwards, backwards and optimizer steps until `end_batch`.
 
         Args:
-            loss_scale: what mixed precision multiplies the loss by. A tensor on the device is
-                copied there, without waiting for it.
+            loss_scale: what mixed precision multiplies the loss by. A tensor is copied on its
+                device, without synchronization.
         """
-        if not self._attached:
+        if not self._is_attached:
             return
-        self._counting = self._meter.counting = True
-        self._stopwatch.begin(self._device())
-        self._began = self._stopwatch.now()
-        self._loss_scale = (
-            loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
-        )
-        self._looked_at = self._asked_for
+        batch = self._batch
+        batch.is_recording = True
+        self._stopwatch.begin_batch(self._device())
+        batch.start = self._stopwatch.now()
+        if isinstance(loss_scale, Tensor):
+            loss_scale = loss_scale.detach().clone()
+        batch.loss_scale = loss_scale
         if self.details.layers:
-            self.details.begin(self._convs())
-            self._looked_at |= self.details.layers
-        finds = [FINDS] if self.excitement.filters else []
-        due = frozenset(self._governor.due([*self._names(), *finds]))
-        self.excitement.begin(FINDS in due)
-        self._steps.begin(due & OF_STEPS)
-        self._due = due - (OF_STEPS & self._governor.every.keys())  # those when a step has come
-        everywhere = self._due.intersection(self.statistics)
+            self.details.begin_batch(self._convs())
+        inspected = self.details.layers
+        due = self._schedule.begin_batch(inspected, needs_top_images=bool(self.responses.filters))
+        self.responses.begin_batch(TOP_IMAGES in due)
+        self._optimizer_hooks.begin_batch(due & OPTIMIZER_STATISTICS)
+        of_all_layers = self._schedule.of_all_layers
         for layer in self._layers:
-            layer.begin(self._due if layer.name in self._looked_at else everywhere)
-        self._reader.begin(layer.weights for layer in self._layers)
-        self._listener.begin()
-        self._stopwatch.add("fixed", self._began)
+            layer.begin_batch(batch.statistics if layer.name in inspected else of_all_layers)
+        self._gradients.begin_batch(layer.weights for layer in self._layers)
+        self._module_hooks.begin_batch()
+        self._stopwatch.add("fixed", batch.start)
 
-    def end_batch(self, *, grad_scale: float = 1.0, tag: Any = None) -> Recording | None:
-        """Stop counting; what the batch told us.
-
-        From a GPU that is the recording of the batch before, whose copy has finished meanwhile.
+    def end_batch(self, *, grad_scale: float = 1.0, metadata: Any = None) -> Recording | None:
+        """Stop recording and return the statistics.
 
         Args:
-            grad_scale: what else the loss was multiplied by before the backward pass, and with it
-                all gradients: ``1 / accumulate_grad_batches``. It is divided out again.
-            tag: goes into the recording of this batch.
+            grad_scale: what else the loss, and with it all gradients, was multiplied by:
+                ``1 / accumulate_grad_batches``. It is divided out.
+            metadata: becomes `Recording.metadata`.
+
+        Returns:
+            The recording of this batch; on a GPU that of the previous batch, whose copy has
+            completed meanwhile. None if there is none yet.
         """
-        if not self._counting:
+        if not self._batch.is_recording:
             return None
         with torch.no_grad():
-            self._layers = self._listener.settle(self._layers)
-            if self._steps.stepped:
-                self._due |= self._steps.owed
-                for layer in self._layers:
-                    layer.wanted |= self._steps.owed
-            recording = self._send(grad_scale, tag)
-        self._stop()
-        self._stopwatch.add("step", self._began)
-        self._stopwatch.end()
-        for seconds in self._stopwatch.read():
-            self._govern(seconds)
+            self._layers = self._module_hooks.evaluate_batch(self._layers)
+            if self._optimizer_hooks.has_stepped:
+                self._add_statistics(self._optimizer_hooks.pending)
+            recording = self._send(grad_scale, metadata)
+        self._stop_recording()
+        self._stopwatch.add("step", self._batch.start)
+        self._stopwatch.end_batch()
+        self._schedule.end_batch()
         return recording
 
-    def rest(self) -> None:
-        """No batch is recorded for a while: hold nothing of the last one, its gradients above all.
+    def release_tensors(self) -> None:
+        """Release the tensors of the last batch, above all its gradients.
 
-        What is still on its way from a GPU is given up.
+        Call it when the next batches are not recorded. Pending recordings are discarded.
         """
-        self._transfer.clear()
+        self._host_copy.clear()
         for layer in self._layers:
-            layer.weights.begin()
-            layer.begin(frozenset())
+            layer.weights.begin_batch()
+            layer.begin_batch(frozenset())
 
-    def read_details(self, *, grad_scale: float = 1.0, tag: Any = None) -> list[DetailSample]:
-        """The details that are due, of the batch that `end_batch` has ended.
+    def flush(self) -> list[Recording]:
+        """Wait for the device and return all pending recordings, oldest first."""
+        return self._host_copy.flush()
 
-        Args:
-            grad_scale: what the loss was multiplied by in all, `begin_batch`'s scale included.
-            tag: goes into the details.
-        """
+    def _add_statistics(self, statistics: frozenset[str]) -> None:
+        self._schedule.add(statistics)
+        for layer in self._layers:
+            layer.statistics |= statistics
+
+    def _stop_recording(self) -> None:
+        self._batch.is_recording = False
+        self._gradients.end_batch()
+        self._module_hooks.end_batch()
+
+    def _send(self, grad_scale: float, metadata: Any) -> Recording | None:
+        """Finish the sums and start to copy them to the host."""
+        start = self._stopwatch.now()
+        if "weight_norm" in self._batch.statistics:
+            for layer in self._layers:
+                layer.weights.current_norm()
+            self._stopwatch.add("weight_norm", start)
+            start = self._stopwatch.now()
+        if "signal_to_noise" in self._batch.statistics:
+            compute_signals(layer.map_sums for layer in self._layers)
+            self._stopwatch.add("signal_to_noise", start)
+            start = self._stopwatch.now()
+        flat, finish = self._assembler.assemble(
+            self._layers,
+            self._schedule.intervals,
+            grad_scale=grad_scale,
+            loss_scale=self._batch.loss_scale,
+            metadata=metadata,
+        )
+        recording = self._host_copy.send(flat, finish)
+        self._stopwatch.add("fixed", start)
+        return recording
+
+    # ------------------------------------------------------------------ inspected layers
+
+    def collect_details(self) -> list[DetailSample]:
+        """Return the samples that are due of the batch that `end_batch` has ended."""
         if not self.details.layers:
             return []
-        return self.details.end(self._model, self._convs(), grad_scale, tag)
+        return self.details.end_batch(self._model, self._convs())
 
-    def details_between(
+    def collect_details_while_paused(
         self,
         layers: Iterable[str],
         image: Tensor | None = None,
         forward: Callable[[Tensor], Any] | None = None,
     ) -> list[DetailSample]:
-        """The details of these open layers while no batch is trained, as far as they are known.
+        """Return samples of these open layers while no batch is trained.
 
         Args:
-            image: (channels, H, W), whose maps are made; None: none are.
-            forward: takes it as a batch of one through the model; None: the model itself.
+            layers: their names.
+            image: (channels, H, W), whose maps are computed; None: no maps.
+            forward: passes a batch of one image through the model; by default the model itself.
         """
         convs = self._convs()
-        wanted = {name: convs[name] for name in layers if name in convs}
-        maps = {}
-        if image is not None and wanted:
-            maps = maps_of_image(self._model, image, wanted, forward)
-        return self.details.between(wanted, convs, maps)
-
-    def flush(self) -> list[Recording]:
-        """The recordings that are still under way, oldest first; waits for the device."""
-        return self._transfer.flush()
-
-    def _names(self) -> list[str]:
-        """The statistics that are gathered now, of all or of some layers."""
-        if not self._looked_at:
-            return self.statistics
-        return [name for name in STATISTICS if name in {*self.statistics, *WHILE_LOOKED_AT}]
+        selected = {name: convs[name] for name in layers if name in convs}
+        return self.details.sample_while_paused(self._model, selected, image, forward)
 
     def _convs(self) -> dict[str, Conv]:
         return {layer.name: layer.conv for layer in self._layers}
 
     def _device(self) -> torch.device:
-        weight = weight_of(self._layers[0].conv) if self._layers else None
+        weight = current_weight(self._layers[0].conv) if self._layers else None
         return torch.device("cpu") if weight is None else weight.device
-
-    def _govern(self, seconds: dict[str, float]) -> None:
-        """Have the governor know what a batch has cost."""
-        step, fixed = seconds.pop("step"), seconds.pop("fixed", 0.0)
-        costs = shared_out(seconds, self._due)
-        if self._governor.update(step, costs, fixed + self.elsewhere * step):
-            log.info(
-                "Gathering costs %.1f %% of a step; gathered on every n-th batch only: %s",
-                100 * self._governor.overhead,
-                self._governor.every or "none",
-            )
-
-    def _stop(self) -> None:
-        self._counting = self._meter.counting = False
-        self._reader.end()
-        self._listener.end()
-        self._steps.end()
-
-    def _send(self, grad_scale: float, tag: Any) -> Recording | None:
-        begin = self._stopwatch.now()
-        if "weight_norm" in self._due:
-            for layer in self._layers:
-                layer.weights.norm_now()
-            self._stopwatch.add("weight_norm", begin)
-            begin = self._stopwatch.now()
-        if "signal_to_noise" in self._due:
-            settle_signals(layer.map for layer in self._layers)
-            self._stopwatch.add("signal_to_noise", begin)
-            begin = self._stopwatch.now()
-        names = self._names()
-        every = [self._governor.every.get(name, 1) for name in names]
-        flat, finish = self._assembler.assemble(
-            names, self._layers, grad_scale, self._loss_scale, every, tag
-        )
-        recording = self._transfer.send(flat, finish)
-        self._stopwatch.add("fixed", begin)
-        return recording
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return "_orig_mod" in module._modules  # without importing the compiler to ask for its class

@@ -1,8 +1,9 @@
 """How long the parts of a batch take: by the clock, on a GPU by events in its stream.
 
-Between two events in a stream lies what the device did meanwhile and what it waited for the host,
-which is what a training step feels. Events are read only once they have happened by themselves;
-making them costs about as much as what they time, so that there only some batches are timed.
+The time between two events in a stream includes what the device did and what it waited for the
+host, which is what a training step takes. Events are read only after they have completed, so that
+nothing synchronizes. Recording one costs about as much as what it measures; therefore only some
+batches are timed on a GPU.
 """
 
 from __future__ import annotations
@@ -13,63 +14,63 @@ from typing import Any
 
 import torch
 
-__all__ = ["Stopwatch"]
+__all__ = ["TIMING_INTERVAL", "Stopwatch"]
 
-TIMED_EVERY = 8  # batches on a GPU, of which one is timed
-MAX_UNREAD = 64  # batches whose events have not happened; older ones are given up
+TIMING_INTERVAL = 8  # on a GPU one of so many batches is timed
+MAX_UNREAD = 64  # batches whose events are pending; older ones are discarded
 
 
 class Stopwatch:
-    """Sums of the times of named parts, batch by batch."""
+    """Sums the times of named parts, batch by batch."""
 
     def __init__(self) -> None:
-        self._cuda = False
-        self._timing = True
+        self._is_cuda = False
+        self._is_timing = True
         self._batch = -1
         self._parts: list[tuple[str, Any, Any]] = []
-        self._batches: deque[list[tuple[str, Any, Any]]] = deque(maxlen=MAX_UNREAD)
+        self._unread: deque[list[tuple[str, Any, Any]]] = deque(maxlen=MAX_UNREAD)
 
-    def begin(self, device: torch.device) -> None:
-        """A batch begins."""
+    def begin_batch(self, device: torch.device) -> None:
+        """Start to time a batch on this device."""
         self._batch += 1
-        self._cuda = device.type == "cuda"
-        self._timing = not self._cuda or self._batch % TIMED_EVERY == 0
+        self._is_cuda = device.type == "cuda"
+        self._is_timing = not self._is_cuda or self._batch % TIMING_INTERVAL == 0
         self._parts = []
 
     def now(self) -> Any:
-        """A point in time, for `add`."""
-        if not self._cuda:
+        """Return the current time, for `add`."""
+        if not self._is_cuda:
             return time.perf_counter()
-        if not self._timing:
+        if not self._is_timing:
             return None
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def add(self, part: str, since: Any) -> None:
-        """The time from ``since`` to now belongs to ``part``."""
-        if self._timing:
-            self._parts.append((part, since, self.now()))
+    def add(self, part: str, start: Any) -> None:
+        """Attribute the time from ``start`` to now to ``part``."""
+        if self._is_timing:
+            self._parts.append((part, start, self.now()))
 
-    def end(self) -> None:
-        """The batch is over."""
-        if self._timing:
-            self._batches.append(self._parts)
+    def end_batch(self) -> None:
+        """Finish the batch."""
+        if self._is_timing:
+            self._unread.append(self._parts)
         self._parts = []
 
-    def read(self) -> list[dict[str, float]]:
-        """Seconds of the parts of each batch that is known by now, oldest first."""
-        known = []
-        while self._batches and _has_happened(self._batches[0]):
+    def pop_timings(self) -> list[dict[str, float]]:
+        """Return the seconds per part of each batch that has completed, oldest first."""
+        timings = []
+        while self._unread and _is_complete(self._unread[0]):
             seconds: dict[str, float] = defaultdict(float)
-            for part, since, until in self._batches.popleft():
-                if isinstance(since, float):
-                    seconds[part] += until - since
+            for part, start, end in self._unread.popleft():
+                if isinstance(start, float):
+                    seconds[part] += end - start
                 else:
-                    seconds[part] += since.elapsed_time(until) / 1000
-            known.append(dict(seconds))
-        return known
+                    seconds[part] += start.elapsed_time(end) / 1000
+            timings.append(dict(seconds))
+        return timings
 
 
-def _has_happened(parts: list[tuple[str, Any, Any]]) -> bool:
+def _is_complete(parts: list[tuple[str, Any, Any]]) -> bool:
     return not parts or isinstance(parts[-1][2], float) or parts[-1][2].query()

@@ -1,4 +1,4 @@
-"""Deconvolution and guided backpropagation, against captum called by hand and by definition."""
+"""Deconvolution and guided backpropagation, against direct calls of captum and the definition."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from captum.attr import Deconvolution, GuidedBackprop
 from torch import Tensor, nn
 from torch.nn import functional
 
-from revacnn_lightning.telemetry.inspection.attribution import attribute, examine
+from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_activation
 
 IMAGE = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(5))
 
 
 class Plain(nn.Module):
-    """Two convs with ReLU modules; what comes after them is of no matter."""
+    """Two convs with ReLU modules, and a head that does not matter here."""
 
     def __init__(self, inplace: bool = False, channels: int = 3) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class Maps(nn.Module):
         return self.network.maps(x)
 
 
-def looked_at(model: nn.Module, conv: nn.Module, index: int, image: Tensor = IMAGE):
-    examined = examine(model, model, conv, image)
-    assert examined is not None
-    return attribute(model, model, examined, index, image)
+def attribute_peak(model: nn.Module, conv: nn.Module, index: int, image: Tensor = IMAGE):
+    traced = trace_activation(model, model, conv, image)
+    assert traced is not None
+    return attribute(model, model, traced, index, image)
 
 
-def by_definition(model: nn.Module, maps, index: int, guided: bool) -> Tensor:
-    """With every ReLU replaced by a function whose backward is as in the papers."""
+def reference_attribution(model: nn.Module, maps, index: int, guided: bool) -> Tensor:
+    """Replace every ReLU by a function whose backward pass is that of the papers."""
 
     class Relu(torch.autograd.Function):
         @staticmethod
@@ -72,41 +72,46 @@ def by_definition(model: nn.Module, maps, index: int, guided: bool) -> Tensor:
         def forward(self, x):
             return Relu.apply(x)
 
-    def replaced(module: nn.Module) -> None:
+    def replace_relus(module: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
                 setattr(module, name, Module())
             else:
-                replaced(child)
+                replace_relus(child)
 
     model = model.eval()
-    replaced(model)
+    replace_relus(model)
     pixels = IMAGE[None].clone().requires_grad_()
     return torch.autograd.grad(maps(model, pixels)[0, index].max(), pixels)[0][0]
 
 
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("index", [0, 2])
-def test_both_are_what_captum_gives_when_called_by_hand(inplace: bool, index: int):
+def test_matches_direct_calls_of_captum(inplace: bool, index: int):
     model = Plain(inplace).eval()
-    seen = looked_at(model, model.second, index)
+    attribution = attribute_peak(model, model.second, index)
     maps = model.maps(IMAGE[None]).detach()[0, index]
     row, column = divmod(int(maps.argmax()), maps.shape[1])
-    assert seen.response == pytest.approx(float(maps.max()))
-    assert seen.refused == ""
-    box = seen.box
-    for method, mine in [(Deconvolution, seen.deconvolution), (GuidedBackprop, seen.guided)]:
+    assert attribution.response == pytest.approx(float(maps.max()))
+    assert attribution.refusal == ""
+    box = attribution.box
+    for method, actual in [
+        (Deconvolution, attribution.deconvolution),
+        (GuidedBackprop, attribution.guided_backpropagation),
+    ]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels = IMAGE[None].clone()
-            theirs = method(Maps(model)).attribute(pixels, target=(index, row, column))[0].detach()
+            expected = (
+                method(Maps(model)).attribute(pixels, target=(index, row, column))[0].detach()
+            )
         torch.testing.assert_close(
-            mine, theirs[:, box.top : box.bottom, box.left : box.right], rtol=0, atol=0
+            actual, expected[:, box.top : box.bottom, box.left : box.right], rtol=0, atol=0
         )
-        outside = theirs.clone()
+        outside = expected.clone()
         outside[:, box.top : box.bottom, box.left : box.right] = 0
         assert not outside.any()
-        assert mine.any()
+        assert actual.any()
 
 
 def resnet_maps(model: nn.Module, x: Tensor) -> Tensor:
@@ -116,40 +121,40 @@ def resnet_maps(model: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("guided", [False, True])
-def test_a_relu_that_serves_several_places_and_shortcuts_are_no_obstacle(guided: bool):
+def test_shared_relu_and_shortcuts_are_supported(guided: bool):
     torch.manual_seed(0)
     model = torchvision.models.resnet18()
-    seen = looked_at(model, model.layer1[1].conv1, 7)
-    expected = by_definition(model, resnet_maps, 7, guided)
-    box = seen.box
+    attribution = attribute_peak(model, model.layer1[1].conv1, 7)
+    expected = reference_attribution(model, resnet_maps, 7, guided)
+    box = attribution.box
     torch.testing.assert_close(
-        seen.guided if guided else seen.deconvolution,
+        attribution.guided_backpropagation if guided else attribution.deconvolution,
         expected[:, box.top : box.bottom, box.left : box.right],
         rtol=1e-4,
         atol=1e-6,
     )
 
 
-def kinds() -> list:
+def unsupported_modules() -> list:
     def functional_relu(x: Tensor) -> Tensor:
         return functional.relu(x)
 
     return [
-        (functional_relu, "ReLU is a function"),
-        (lambda x: x.relu_(), "ReLU is a function"),
+        (functional_relu, "functional ReLU"),
+        (lambda x: x.relu_(), "functional ReLU"),
         (nn.SiLU(), "SiLU"),
         (nn.Hardswish(), "Hardswish"),
         (nn.ReLU6(), "ReLU6"),
         (nn.GELU(), "GELU"),
         (nn.LeakyReLU(), "LeakyReLU"),
-        (lambda x: nn.ReLU()(x) + x, "something else read the same map"),
+        (lambda x: nn.ReLU()(x) + x, "another operation read the same tensor"),
         (lambda x: x.clamp(min=0), "clamp"),
         (lambda x: x.detach(), "no gradient"),
     ]
 
 
-@pytest.mark.parametrize(("between", "why"), kinds())
-def test_where_it_would_be_something_else_it_is_refused_with_the_reason(between, why: str):
+@pytest.mark.parametrize(("between", "reason"), unsupported_modules())
+def test_unsupported_network_is_refused(between, reason: str):
     class Other(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -160,18 +165,18 @@ def test_where_it_would_be_something_else_it_is_refused_with_the_reason(between,
             return self.second(self.between(self.first(x)))
 
     model = Other()
-    seen = looked_at(model, model.second, 1)
-    assert why in seen.refused
-    assert seen.deconvolution is seen.guided is None
-    assert seen.response == pytest.approx(float(model(IMAGE[None])[0, 1].max()), rel=1e-5)
+    attribution = attribute_peak(model, model.second, 1)
+    assert reason in attribution.refusal
+    assert attribution.deconvolution is attribution.guided_backpropagation is None
+    assert attribution.response == pytest.approx(float(model(IMAGE[None])[0, 1].max()), rel=1e-5)
 
 
-def test_a_first_conv_can_be_looked_at_whatever_follows():
+def test_first_conv_is_supported_in_any_network():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.SiLU())
-    assert looked_at(model, model[0], 0).refused == ""
+    assert attribute_peak(model, model[0], 0).refusal == ""
 
 
-def test_a_relu_that_serves_two_branches_is_refused():
+def test_relu_shared_by_parallel_branches_is_refused():
     class Branches(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -182,30 +187,30 @@ def test_a_relu_that_serves_two_branches_is_refused():
             return self.c(self.relu(self.a(x)) + self.relu(self.b(x)))
 
     model = Branches()
-    assert "two branches" in looked_at(model, model.c, 0).refused
+    assert "parallel branches" in attribute_peak(model, model.c, 0).refusal
 
 
-def test_without_captum_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+def test_missing_captum_is_refused_with_install_command(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     model = Plain().eval()
-    seen = looked_at(model, model.second, 0)
-    assert "pip install captum" in seen.refused
-    assert seen.deconvolution is None
-    assert seen.response > 0
+    attribution = attribute_peak(model, model.second, 0)
+    assert "pip install captum" in attribution.refusal
+    assert attribution.deconvolution is None
+    assert attribution.response > 0
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_images_of_any_number_of_channels(channels: int):
+def test_images_with_any_number_of_channels(channels: int):
     model, image = Plain(channels=channels), torch.randn(channels, 14, 18)
-    seen = looked_at(model, model.second, 0, image)
-    assert seen.deconvolution.shape == (
+    attribution = attribute_peak(model, model.second, 0, image)
+    assert attribution.deconvolution.shape == (
         channels,
-        seen.box.bottom - seen.box.top,
-        seen.box.right - seen.box.left,
+        attribution.box.bottom - attribution.box.top,
+        attribution.box.right - attribution.box.left,
     )
 
 
-def test_the_map_is_taken_before_the_network_writes_to_it():
+def test_map_is_read_before_it_is_overwritten():
     class Overwriting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -217,19 +222,21 @@ def test_the_map_is_taken_before_the_network_writes_to_it():
             return y
 
     model = Overwriting()
-    seen = looked_at(model, model.conv, 0)
-    assert seen.response == pytest.approx(float(model(IMAGE[None])[0, 0].max()) - 100, abs=1e-4)
+    attribution = attribute_peak(model, model.conv, 0)
+    assert attribution.response == pytest.approx(
+        float(model(IMAGE[None])[0, 0].max()) - 100, abs=1e-4
+    )
 
 
-def test_maps_that_are_not_a_number_are_no_fault():
+def test_nan_maps_raise_no_error():
     model = Plain()
     with torch.no_grad():
         model.second.weight[0] = torch.nan
-    seen = looked_at(model, model.second, 0)
-    assert seen.response != seen.response
+    attribution = attribute_peak(model, model.second, 0)
+    assert attribution.response != attribution.response
 
 
-def test_it_leaves_no_trace():
+def test_attribution_has_no_side_effects():
     model = Plain(inplace=True).train()
     model.drop.eval()
     model(torch.randn(4, 3, 20, 20)).sum().backward()
@@ -237,7 +244,7 @@ def test_it_leaves_no_trace():
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     modes = [module.training for module in model.modules()]
     random, image = torch.get_rng_state(), IMAGE.clone()
-    looked_at(model, model.second, 1, image)
+    attribute_peak(model, model.second, 1, image)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
@@ -251,18 +258,18 @@ def test_it_leaves_no_trace():
         assert not module._backward_hooks
 
 
-def test_an_exception_in_the_forward_leaves_no_trace_either():
+def test_exception_in_forward_has_no_side_effects():
     model = Plain()
-    examined = examine(model, model, model.second, IMAGE)
+    traced = trace_activation(model, model, model.second, IMAGE)
     with pytest.raises(RuntimeError):
-        attribute(model, model, examined, 0, torch.zeros(7, 20, 20))
+        attribute(model, model, traced, 0, torch.zeros(7, 20, 20))
     with pytest.raises(RuntimeError):
-        examine(model, model, model.second, torch.zeros(7, 20, 20))
+        trace_activation(model, model, model.second, torch.zeros(7, 20, 20))
     assert all(module.training for module in model.modules())
     assert not torch.nn.modules.module._global_forward_hooks
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_conv_that_is_not_called_is_not_examined():
+def test_uncalled_conv_is_not_traced():
     model = Plain()
-    assert examine(model, model, nn.Conv2d(3, 4, 3), IMAGE) is None
+    assert trace_activation(model, model, nn.Conv2d(3, 4, 3), IMAGE) is None

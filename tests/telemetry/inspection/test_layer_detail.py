@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from revacnn_lightning.telemetry import Packed, Recorder
-from revacnn_lightning.telemetry.inspection.downsampling import features, maps_of_image, thumbnails
-from tests.telemetry import obvious
+from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
+from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.layer_detail import EXPIRY_SECONDS
+from tests.telemetry import reference
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))
 
@@ -39,7 +41,7 @@ class Net(nn.Module):
 
 
 @pytest.fixture
-def watched():
+def observed():
     model, clock = Net(), Clock()
     recorder = Recorder(model)
     recorder.details._clock = clock
@@ -48,115 +50,121 @@ def watched():
     recorder.detach()
 
 
-def train(model, recorder, **options):
+def train(model, recorder):
     recorder.begin_batch()
     model.zero_grad()
-    obvious.train_step(model, IMAGES)
+    reference.train_step(model, IMAGES)
     recorder.end_batch()
-    return recorder.read_details(**options)
+    return recorder.collect_details()
 
 
-def test_an_opened_layer(watched):
-    model, _, recorder = watched
+def assert_normalized(actual: np.ndarray, values: Tensor, tolerance: float = 2e-3) -> None:
+    """Check that an array is ``values`` divided by their largest magnitude, as float16."""
+    assert actual.dtype == np.float16
+    expected = (values / values.abs().max()).detach()
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_sample_of_an_open_layer(observed):
+    model, _, recorder = observed
     assert train(model, recorder) == []
-    recorder.details.open("first", "viewer")
-    (detail,) = train(model, recorder, grad_scale=0.25, tag="batch 2")
-    assert (detail.layer, detail.tag, detail.pinned) == ("first", "batch 2", False)
-    weight = model.first.weight.detach()
-    for packed, expected in [
-        (detail.coefficients, weight.flatten(1)),
-        (detail.gradients, model.first.weight.grad.flatten(1) / 0.25),
-        (detail.maps, model.map[0]),
-        (detail.map_gradients, model.map_gradient[0] / 0.25),
-    ]:
-        np.testing.assert_allclose(
-            packed.unpacked(), expected, rtol=2e-3, atol=2e-3 * float(expected.abs().max())
-        )
-        assert packed.values.dtype == np.float16
+    recorder.details.open("first")
+    (sample,) = train(model, recorder)
+    assert sample.layer == "first"
+    assert_normalized(sample.coefficients, model.first.weight.flatten(1))
+    assert_normalized(sample.gradients, model.first.weight.grad.flatten(1))
+    assert_normalized(sample.maps, model.map[0])
+    assert_normalized(sample.map_gradients, model.map_gradient[0])
 
 
-def test_the_dearer_statistics_of_an_opened_layer_are_gathered(watched):
-    model, _, recorder = watched
+def test_inspection_statistics_of_an_open_layer_are_recorded(observed):
+    model, _, recorder = observed
     train(model, recorder)
-    recorder.details.open("first", "viewer")
+    recorder.details.open("first")
     recorder.begin_batch()
-    obvious.train_step(model, IMAGES)
+    reference.train_step(model, IMAGES)
     recording = recorder.end_batch()
     assert "firing" in recording.names
     assert np.isfinite(recording.values[recording.names.index("firing"), :4]).all()
 
 
-def test_never_more_often_than_asked_for_nor_than_allowed(watched):
-    model, clock, recorder = watched
+def test_sample_rate_is_limited_by_request_and_recorder(observed):
+    model, clock, recorder = observed
     train(model, recorder)
-    recorder.details.open("first", "fast", hz=1000)
-    recorder.details.open("second", "slow", hz=0.5)
-    made = []
+    layers = []
     for _ in range(40):  # 5 seconds
-        made += [detail.layer for detail in train(model, recorder)]
+        recorder.details.open("first", hz=1000)
+        recorder.details.open("second", hz=0.5)
+        layers += [sample.layer for sample in train(model, recorder)]
         clock.now += 0.125
-    assert made.count("first") == 10
-    assert made.count("second") == 3
+    assert layers.count("first") == 10
+    assert layers.count("second") == 3
 
 
-def test_interest_expires(watched):
-    model, clock, recorder = watched
-    recorder.details.open("first", "a", seconds=5)
-    recorder.details.open("first", "b", seconds=20)
-    recorder.details.open("second", "a", seconds=5)
-    clock.now += 6
+def test_layers_expire(observed):
+    model, clock, recorder = observed
+    recorder.details.open("first")
+    recorder.details.open("second")
+    clock.now += 0.6 * EXPIRY_SECONDS
+    recorder.details.open("first")
+    clock.now += 0.6 * EXPIRY_SECONDS
     train(model, recorder)
     assert recorder.details.layers == {"first"}
-    recorder.details.close("first", "b")
+    clock.now += EXPIRY_SECONDS
+    train(model, recorder)
     assert recorder.details.layers == frozenset()
     assert len(model.second.weight._backward_hooks) == 1  # the recorder's own
 
 
-def test_smoothed_gradients(watched):
-    model, clock, recorder = watched
-    recorder.details.open("second", "viewer", smoothed=True, seconds=1000)
-    expected, made = None, 0
+def test_last_request_determines_rate_and_smoothing(observed):
+    model, clock, recorder = observed
+    recorder.details.open("first", hz=2, smoothed=True)
+    recorder.details.open("first", hz=0.1)
+    assert len(train(model, recorder)) == 1
+    clock.now += 5
+    assert train(model, recorder) == []
+    recorder.details.open("first", hz=2)
+    (sample,) = train(model, recorder)
+    assert_normalized(sample.gradients, model.first.weight.grad.flatten(1))
+
+
+def test_smoothed_gradients(observed):
+    model, clock, recorder = observed
+    expected, count = None, 0
     for _ in range(30):
         clock.now += 0.1
-        details = train(model, recorder)
-        gradient = model.second.weight.grad.detach().flatten(1).clone()
-        gradient = features(gradient)
+        recorder.details.open("second", smoothed=True)
+        samples = train(model, recorder)
+        gradient = project_features(model.second.weight.grad.detach().flatten(1).clone())
         expected = gradient if expected is None else expected + (gradient - expected) * 2 / 21
-        for detail in details:
-            made += 1
-            assert detail.smoothed
-            np.testing.assert_allclose(
-                detail.gradients.unpacked(),
-                expected,
-                rtol=5e-3,
-                atol=5e-3 * float(expected.abs().max()),
-            )
-    assert made >= 5
+        for sample in samples:
+            count += 1
+            assert_normalized(sample.gradients, expected, 5e-3)
+    assert count >= 5
 
 
-def test_a_pinned_image_disturbs_nothing(watched):
-    model, _, recorder = watched
+def test_pinned_image_has_no_side_effects(observed):
+    model, _, recorder = observed
     train(model, recorder)
     image = torch.randn(3, 12, 12)
     recorder.details.pin(image)
-    recorder.details.open("first", "viewer")
+    recorder.details.open("first")
     recorder.begin_batch()
     model.zero_grad()
-    obvious.train_step(model, IMAGES)
+    reference.train_step(model, IMAGES)
     recorder.end_batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gradient = model.first.weight.grad.clone()
-    random = torch.get_rng_state()
+    random_state = torch.get_rng_state()
     model.drop.eval()  # one module is in another mode than the rest
-    (detail,) = recorder.read_details()
-    assert torch.equal(torch.get_rng_state(), random)
+    (sample,) = recorder.collect_details()
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.equal(model.first.weight.grad, gradient)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training
     assert model.bn.training
     assert not model.drop.training
-    assert detail.pinned
-    assert detail.map_gradients is None
+    assert sample.map_gradients is None
     expected = model.relu(
         nn.functional.batch_norm(
             model.first(image[None]),
@@ -166,64 +174,34 @@ def test_a_pinned_image_disturbs_nothing(watched):
             model.bn.bias,
         )
     )[0]
-    np.testing.assert_allclose(detail.maps.unpacked(), expected.detach(), rtol=2e-3, atol=2e-3)
+    assert_normalized(sample.maps, expected)
 
 
-def test_modes_come_back_after_an_exception():
+def test_modes_are_restored_after_an_exception():
     model = Net()
     with pytest.raises(RuntimeError):
-        maps_of_image(model, torch.zeros(7, 12, 12), {"first": model.first})
+        compute_activation_maps(model, torch.zeros(7, 12, 12), {"first": model.first})
     assert all(module.training for module in model.modules())
     assert not torch.nn.modules.module._global_forward_hooks
 
 
-def test_a_wide_layer_is_sent_in_kilobytes():
-    conv = nn.Conv2d(512, 512, 3)
-    packed = Packed.of(features(conv.weight.detach().flatten(1)))
-    assert packed.values.shape == (512, 64)
-    assert packed.values.nbytes == 64 * 1024
-    maps = thumbnails(torch.randn(512, 40, 40))
-    assert Packed.of(maps).values.nbytes <= 128 * 1024
-
-
-def test_the_projection_keeps_distances_and_is_always_the_same():
-    torch.manual_seed(0)
-    rows = torch.randn(40, 2000)
-    random = torch.get_rng_state()
-    small = features(rows)
-    assert torch.equal(torch.get_rng_state(), random)
-    assert torch.equal(small, features(rows))
-    ratio = torch.pdist(small) / torch.pdist(rows)
-    assert 0.5 < ratio.min() < ratio.max() < 1.5
-
-
-def test_small_and_infinite_numbers_survive_the_packing():
-    tiny = torch.tensor([1e-12, -3e-12, 0.0])
-    np.testing.assert_allclose(Packed.of(tiny).unpacked(), tiny, rtol=1e-3)
-    broken = Packed.of(torch.tensor([1.0, torch.inf, torch.nan])).unpacked()
-    assert broken[0] == 1
-    assert np.isinf(broken[1])
-    assert np.isnan(broken[2])
-    assert (Packed.of(torch.zeros(3)).unpacked() == 0).all()
-
-
-def test_a_frozen_layer_and_one_that_an_edit_removed(watched):
-    model, clock, recorder = watched
+def test_frozen_layer_and_removed_layer(observed):
+    model, clock, recorder = observed
     model.first.weight.requires_grad_(False)
     train(model, recorder)
-    recorder.details.open("first", "viewer")
-    (detail,) = train(model, recorder)
-    assert detail.gradients is None
-    assert detail.coefficients is not None
-    recorder.details.open("gone", "viewer")
+    recorder.details.open("first")
+    (sample,) = train(model, recorder)
+    assert sample.gradients is None
+    assert sample.coefficients is not None
+    recorder.details.open("gone")
     clock.now += 1
-    assert [detail.layer for detail in train(model, recorder)] == ["first"]
+    assert [sample.layer for sample in train(model, recorder)] == ["first"]
     assert recorder.details.layers == {"first"}
 
 
-def test_detach_closes_everything(watched):
-    model, _, recorder = watched
-    recorder.details.open("first", "viewer")
+def test_detach_closes_all_layers(observed):
+    model, _, recorder = observed
+    recorder.details.open("first")
     recorder.begin_batch()
     recorder.detach()
     assert not any(p._backward_hooks for p in model.parameters())

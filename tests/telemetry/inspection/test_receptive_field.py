@@ -1,4 +1,4 @@
-"""The receptive field, against one gradient per unit of a network that cannot hide anything."""
+"""The receptive field, against the gradients of single units of a network with positive weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     ReceptiveField,
-    path_between,
-    receptive_field,
+    compute_receptive_field,
 )
 
 
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class Branches(nn.Module):
-    """Side by side, as in Inception: 1×1, dilated, pooled; concatenated."""
+    """Parallel branches as in Inception, concatenated: 1×1, dilated, pooled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ NETS = {
         conv(3, 5, stride=2, padding=2), nn.ReLU(), conv(4, 3, stride=3), nn.ReLU(), conv(4, 2)
     ),
     "dilated": lambda: nn.Sequential(conv(3, 3, dilation=3), conv(4, (2, 3))),
-    "padding that no pixel reaches": lambda: nn.Sequential(
+    "units that see padding only": lambda: nn.Sequential(
         conv(3, 3, stride=2), conv(4, 3, padding=3), conv(4, 1)
     ),
     "same": lambda: nn.Sequential(conv(3, 5, padding="same"), conv(4, (3, 1), padding="same")),
@@ -101,8 +101,8 @@ NETS = {
 }
 
 
-def double(network: nn.Module) -> nn.Module:
-    """The same network, in which each unit passes something of all it sees on."""
+def without_cancellation(network: nn.Module) -> nn.Module:
+    """Return a copy in which every unit has a gradient at all pixels it depends on."""
     network = copy.deepcopy(network).double().eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -118,11 +118,11 @@ def double(network: nn.Module) -> nn.Module:
     return network
 
 
-def slowly(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
-    """By the gradient of every unit of the first row and the first column that see anything."""
+def reference_field(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
+    """Compute the field from the gradients of all rows and columns of units."""
     image = torch.rand(1, 3, *size, dtype=torch.float64) + 0.5
     image.requires_grad_()
-    total = double(network)(image).sum(1)[0]  # (H, W)
+    total = without_cancellation(network)(image).sum(1)[0]  # (H, W)
 
     def ends(unit: Tensor, axis: int) -> list[int]:
         [gradient] = torch.autograd.grad(unit, image, retain_graph=True)
@@ -135,25 +135,25 @@ def slowly(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
     return ReceptiveField(np.array(rows), np.array(columns))
 
 
-def quickly(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
+def field_of(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
     image = torch.randn(1, 3, *size, requires_grad=True)
-    return receptive_field(network.eval()(image), image)
+    return compute_receptive_field(network.eval()(image), image)
 
 
 def assert_same(network: nn.Module, size: tuple[int, int]) -> None:
-    fast, slow = quickly(network, size), slowly(network, size)
-    np.testing.assert_array_equal(fast.rows, slow.rows)
-    np.testing.assert_array_equal(fast.columns, slow.columns)
+    actual, expected = field_of(network, size), reference_field(network, size)
+    np.testing.assert_array_equal(actual.rows, expected.rows)
+    np.testing.assert_array_equal(actual.columns, expected.columns)
 
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("size", [(20, 20), (24, 18)])
-def test_it_is_what_the_gradients_of_all_units_say(name: str, size: tuple[int, int]):
+def test_matches_gradients(name: str, size: tuple[int, int]):
     assert_same(NETS[name](), size)
 
 
 @pytest.mark.parametrize(
-    ("make", "upto"),
+    ("make", "children"),
     [
         (lambda: torchvision.models.resnet18(), 7),
         (lambda: torchvision.models.densenet121().features, 6),
@@ -164,29 +164,29 @@ def test_it_is_what_the_gradients_of_all_units_say(name: str, size: tuple[int, i
     ],
     ids=["resnet18", "densenet121", "shufflenet", "mobilenet_v2", "vgg11", "squeezenet"],
 )
-def test_of_networks_as_they_are(make, upto: int):
-    network = nn.Sequential(*list(make().children())[:upto])
+def test_torchvision_networks(make, children: int):
+    network = nn.Sequential(*list(make().children())[:children])
     assert_same(network, (96, 80))
 
 
-def test_a_dilated_kernel_over_a_border_is_taken_for_one_without_holes():
+def test_dilated_kernel_over_a_border_is_overestimated():
     network = nn.Sequential(conv(3, 3, dilation=3, padding=2), conv(4, 2))
-    fast, slow = quickly(network, (20, 16)), slowly(network, (20, 16))
-    for mine, true in [(fast.rows, slow.rows), (fast.columns, slow.columns)]:
-        assert (mine[:, 0] <= true[:, 0]).all()
-        assert (mine[:, 1] >= true[:, 1]).all()
-        assert np.abs(mine - true).max() <= 2  # dilation - 1
+    actual, expected = field_of(network, (20, 16)), reference_field(network, (20, 16))
+    for found, correct in [(actual.rows, expected.rows), (actual.columns, expected.columns)]:
+        assert (found[:, 0] <= correct[:, 0]).all()
+        assert (found[:, 1] >= correct[:, 1]).all()
+        assert np.abs(found - correct).max() <= 2  # dilation - 1
 
 
-def test_a_box_lies_within_the_image_and_ends_behind_its_last_pixel():
-    field = quickly(conv(3, 5, padding=2, stride=2), (11, 11))
+def test_box_is_clipped_to_the_image():
+    field = field_of(conv(3, 5, padding=2, stride=2), (11, 11))
     assert field.box(0, 0) == (0, 0, 3, 3)
     assert field.box(2, 2) == (2, 2, 7, 7)
     assert field.box(5, 5) == (8, 8, 11, 11)
     assert field.size == (5, 5)
 
 
-def test_a_gate_made_from_the_whole_image_says_nothing_of_where():
+def test_global_gate_is_ignored():
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -196,30 +196,35 @@ def test_a_gate_made_from_the_whole_image_says_nothing_of_where():
             x = self.conv(x)
             return x * torch.sigmoid(self.gate(functional.adaptive_avg_pool2d(x, 1)))
 
-    assert quickly(Gated(), (12, 12)).size == (3, 3)
+    assert field_of(Gated(), (12, 12)).size == (3, 3)
 
 
-def test_what_is_not_known_may_see_everything():
+def test_unknown_operation_depends_on_everything():
     class Unknown(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.roll(2, 3)
 
-    assert quickly(nn.Sequential(conv(3), Unknown(), conv(4)), (12, 14)).box(0, 0) == (0, 0, 12, 14)
+    assert field_of(nn.Sequential(conv(3), Unknown(), conv(4)), (12, 14)).box(0, 0) == (
+        0,
+        0,
+        12,
+        14,
+    )
 
 
 @pytest.mark.parametrize("channels", [10, 100])
-def test_a_map_that_was_flattened_is_not_taken_for_one_of_the_same_length(channels: int):
+def test_flattened_map_depends_on_everything(channels: int):
     class Flattened(nn.Module):
         def forward(self, x: Tensor) -> Tensor:  # (1, channels, 10, 10)
             rows = x.flatten(2).view(1, 1, x.shape[1], 100)
             return rows[:, :, :10, :10]
 
     network = nn.Sequential(conv(3, 3, out=channels), Flattened(), conv(1, 3))
-    assert quickly(network, (12, 12)).box(0, 0) == (0, 0, 12, 12)
+    assert field_of(network, (12, 12)).box(0, 0) == (0, 0, 12, 12)
 
 
-def test_without_a_way_back_to_the_image_it_is_the_whole_of_it():
+def test_without_backward_path_it_is_the_whole_image():
     image = torch.randn(1, 3, 9, 9, requires_grad=True)
     maps = conv(3)(image.detach())
-    assert path_between(maps, image) == []
-    assert receptive_field(maps, image).box(0, 0) == (0, 0, 9, 9)
+    assert backward_path(maps, image) == []
+    assert compute_receptive_field(maps, image).box(0, 0) == (0, 0, 9, 9)

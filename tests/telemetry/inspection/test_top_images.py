@@ -1,4 +1,4 @@
-"""The nine images that excite a filter most, against all images of the same batches."""
+"""The ranking of training images, against all images of the same batches."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
+from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.inspection.top_images import (
-    LARGEST_CROP,
-    MOST,
-    RECENT_BATCHES,
-    ResponseRecorder,
+    MAX_AGE,
+    MAX_CROP_SIDE,
+    MAX_IMAGES,
     TopImages,
-    levels,
+    to_uint8,
 )
-from tests.telemetry import obvious
+from tests.telemetry import reference
 from tests.telemetry.inspection.test_layer_detail import Net
 
 
@@ -26,137 +26,149 @@ def batch(seed: int, size: int = 8, channels: int = 3, side: int = 12) -> Tensor
     return torch.randn(size, channels, side, side, generator=generator)
 
 
-def whole(images: Tensor):
-    return lambda place: PixelBox(0, 0, *images.shape[2:])
+def whole_image(images: Tensor):
+    """Return a ``box_of`` that is the whole image at every position."""
+    return lambda position: PixelBox(0, 0, *images.shape[2:])
 
 
-def add(finds: TopImages, step: int, strongest: list[float], images: Tensor) -> None:
-    finds.add(step, np.array([strongest, [0.0] * len(strongest)]), images, whole(images))
+def add(top_images: TopImages, step: int, responses: list[float], images: Tensor) -> None:
+    top_images.add(step, np.array([responses, [0.0] * len(responses)]), images, whole_image(images))
 
 
 @pytest.mark.parametrize("index", [0, 3])
-def test_they_are_the_strongest_of_all_images_of_all_batches(index: int):
-    model, finds, everything = Net(), TopImages(), []
+def test_ranking_has_the_strongest_images_of_all_batches(index: int):
+    model, top_images, everything = Net(), TopImages(), []
     recorder = Recorder(model)
     recorder.attach()
-    recorder.excitement.follow([("first", index)])
+    recorder.responses.select([("first", index)])
     for step in range(-1, 12):
         images = batch(step % 100)
         recorder.begin_batch()
-        obvious.train_step(model, images)
+        reference.train_step(model, images)
         recorder.end_batch()
-        if step < 0:  # shows the recorder the way through the network
+        if step < 0:  # the first batch is traced
             continue
-        responses = recorder.excitement.take()["first", index]
-        finds.add(step, responses.numbers.numpy(), images, lambda place: PixelBox(0, 0, 12, 12))
+        responses = recorder.responses.pop_responses()["first", index]
+        top_images.add(
+            step, responses.peaks.numpy(), images, lambda position: PixelBox(0, 0, 12, 12)
+        )
         maps = model.map[:, index]
-        strongest = maps.amax((1, 2)).tolist()
-        everything += [(one, step, image) for one, image in zip(strongest, images, strict=True)]
-        with torch.no_grad():  # the filter changes meanwhile
+        peaks = maps.amax((1, 2)).tolist()
+        everything += [(peak, step, image) for peak, image in zip(peaks, images, strict=True)]
+        with torch.no_grad():  # the filter changes from batch to batch
             model.first.weight += 0.1 * torch.randn(model.first.weight.shape)
     recorder.detach()
-    best = sorted(everything, key=lambda one: -one[0])[:MOST]
-    found = finds.best(step)
-    assert [find.step for find in found] == [one[1] for one in best]
-    np.testing.assert_allclose([find.response for find in found], [one[0] for one in best])
-    for find, (_, _, image) in zip(found, best, strict=True):
-        np.testing.assert_array_equal(find.crop, levels(image))
+    best = sorted(everything, key=lambda entry: -entry[0])[:MAX_IMAGES]
+    ranking = top_images.ranked(step)
+    assert [ranked.step for ranked in ranking] == [step for _, step, _ in best]
+    np.testing.assert_allclose(
+        [ranked.response for ranked in ranking], [peak for peak, _, _ in best]
+    )
+    for ranked, (_, _, image) in zip(ranking, best, strict=True):
+        np.testing.assert_array_equal(ranked.crop, to_uint8(image))
 
 
-def test_the_place_of_a_response_is_cropped():
+def test_crop_is_the_receptive_field_of_the_peak():
     maps = torch.zeros(2, 3, 4, 5)
     maps[0, 1, 2, 3], maps[1, 1, 3, 0] = 5.0, 7.0
-    excitement = ResponseRecorder()
-    excitement.follow([("conv", 1)])
-    excitement.begin(True)
-    assert excitement.wants("conv")
-    assert not excitement.wants("other")
-    excitement.saw("conv", maps)
-    responses = excitement.take()["conv", 1]
-    assert responses.size == (4, 5)
-    assert responses.numbers.tolist() == [[5, 7], [13, 15]]
-    images, finds = batch(0, 2), TopImages()
-    finds.add(0, responses.numbers.numpy(), images, lambda place: PixelBox(0, 0, place % 5 + 1, 2))
-    assert [find.crop.shape for find in finds.best(0)] == [(3, 1, 2), (3, 4, 2)]
-    assert [find.size for find in finds.best(0)] == [(12, 12)] * 2
+    recorder = ResponseRecorder()
+    recorder.select([("conv", 1)])
+    recorder.begin_batch(True)
+    assert recorder.needs_map("conv")
+    assert not recorder.needs_map("other")
+    recorder.add_map("conv", maps)
+    responses = recorder.pop_responses()["conv", 1]
+    assert responses.map_size == (4, 5)
+    assert responses.peaks.tolist() == [[5, 7], [13, 15]]
+    images, top_images = batch(0, 2), TopImages()
+    top_images.add(
+        0, responses.peaks.numpy(), images, lambda position: PixelBox(0, 0, position % 5 + 1, 2)
+    )
+    assert [ranked.crop.shape for ranked in top_images.ranked(0)] == [(3, 1, 2), (3, 4, 2)]
+    assert [ranked.image_size for ranked in top_images.ranked(0)] == [(12, 12)] * 2
 
 
-def test_nothing_is_looked_at_when_nobody_inspects():
-    excitement = ResponseRecorder()
-    excitement.begin(True)
-    assert not excitement.wants("conv")
-    excitement.follow([("conv", 1)])
-    excitement.begin(False)
-    assert not excitement.wants("conv")
+def test_maps_are_not_needed_without_selection():
+    recorder = ResponseRecorder()
+    recorder.begin_batch(True)
+    assert not recorder.needs_map("conv")
+    recorder.select([("conv", 1)])
+    recorder.begin_batch(False)
+    assert not recorder.needs_map("conv")
 
 
-def test_a_filter_that_is_gone_and_an_empty_batch_are_passed_over():
-    excitement = ResponseRecorder()
-    excitement.follow([("conv", 9), ("empty", 0)])
-    excitement.begin(True)
-    excitement.saw("conv", torch.ones(2, 3, 4, 4))
-    excitement.saw("empty", torch.ones(0, 3, 4, 4))
-    assert excitement.take() == {}
+def test_missing_filter_and_empty_batch_are_skipped():
+    recorder = ResponseRecorder()
+    recorder.select([("conv", 9), ("empty", 0)])
+    recorder.begin_batch(True)
+    recorder.add_map("conv", torch.ones(2, 3, 4, 4))
+    recorder.add_map("empty", torch.ones(0, 3, 4, 4))
+    assert recorder.pop_responses() == {}
 
 
-def test_of_several_calls_in_a_batch_the_first_counts():
-    excitement = ResponseRecorder()
-    excitement.follow([("conv", 0)])
-    excitement.begin(True)
-    excitement.saw("conv", torch.ones(2, 1, 2, 2))
-    excitement.saw("conv", 2 * torch.ones(2, 1, 2, 2))
-    assert excitement.take()["conv", 0].numbers[0].tolist() == [1, 1]
+def test_first_call_of_a_batch_counts():
+    recorder = ResponseRecorder()
+    recorder.select([("conv", 0)])
+    recorder.begin_batch(True)
+    recorder.add_map("conv", torch.ones(2, 1, 2, 2))
+    recorder.add_map("conv", 2 * torch.ones(2, 1, 2, 2))
+    assert recorder.pop_responses()["conv", 0].peaks[0].tolist() == [1, 1]
 
 
-def test_responses_that_are_not_finite_or_not_positive_excite_nothing():
-    finds, images = TopImages(), batch(0, 6)
-    add(finds, 0, [np.nan, np.inf, -np.inf, 0.0, -1.0, 2.0], images)
-    assert [find.response for find in finds.best(0)] == [2.0]
+def test_nonfinite_and_nonpositive_responses_are_ignored():
+    top_images, images = TopImages(), batch(0, 6)
+    add(top_images, 0, [np.nan, np.inf, -np.inf, 0.0, -1.0, 2.0], images)
+    assert [ranked.response for ranked in top_images.ranked(0)] == [2.0]
 
 
-def test_an_image_that_comes_again_in_another_epoch_is_shown_once():
-    finds, images = TopImages(), batch(0, 2)
-    add(finds, 0, [3.0, 2.0], images)
-    add(finds, 50, [1.0, 4.0], images)
-    assert [(find.response, find.step) for find in finds.best(50)] == [(4.0, 50), (1.0, 50)]
+def test_image_is_ranked_once_across_epochs():
+    top_images, images = TopImages(), batch(0, 2)
+    add(top_images, 0, [3.0, 2.0], images)
+    add(top_images, 50, [1.0, 4.0], images)
+    assert [(ranked.response, ranked.step) for ranked in top_images.ranked(50)] == [
+        (4.0, 50),
+        (1.0, 50),
+    ]
 
 
-def test_what_was_found_long_ago_gives_way():
-    finds = TopImages()
-    add(finds, 0, [9.0], batch(0, 1))
-    add(finds, 10, [2.0], batch(1, 1))
-    assert len(finds.best(RECENT_BATCHES - 1)) == 2
-    assert [find.step for find in finds.best(RECENT_BATCHES)] == [10]
-    add(finds, RECENT_BATCHES + 20, [1.0], batch(2, 1))
-    assert [find.response for find in finds.best(RECENT_BATCHES + 20)] == [1.0]
+def test_old_responses_expire():
+    top_images = TopImages()
+    add(top_images, 0, [9.0], batch(0, 1))
+    add(top_images, 10, [2.0], batch(1, 1))
+    assert len(top_images.ranked(MAX_AGE - 1)) == 2
+    assert [ranked.step for ranked in top_images.ranked(MAX_AGE)] == [10]
+    add(top_images, MAX_AGE + 20, [1.0], batch(2, 1))
+    assert [ranked.response for ranked in top_images.ranked(MAX_AGE + 20)] == [1.0]
 
 
-def test_pixels_are_only_read_of_images_that_are_among_the_strongest():
-    class Counted:
+def test_only_ranked_images_are_read():
+    class CountingImages:
         read = 0
         shape = (8, 3, 12, 12)
 
         def __getitem__(self, index: int) -> Tensor:
-            Counted.read += 1
-            return batch(Counted.read)[0]
+            CountingImages.read += 1
+            return batch(CountingImages.read)[0]
 
-    finds, images = TopImages(), Counted()
-    add(finds, 0, list(range(20, 32)), images)
-    assert Counted.read == MOST
-    add(finds, 1, [1.0] * 8, images)
-    assert Counted.read == MOST
-
-
-def test_what_is_kept_is_bounded():
-    finds, images = TopImages(), batch(0, 12, side=300)
-    add(finds, 0, list(range(1, 13)), images)
-    assert len(finds.best(0)) == MOST
-    assert all(find.crop.shape == (3, LARGEST_CROP, LARGEST_CROP) for find in finds.best(0))
+    top_images, images = TopImages(), CountingImages()
+    add(top_images, 0, list(range(20, 32)), images)
+    assert CountingImages.read == MAX_IMAGES
+    add(top_images, 1, [1.0] * 8, images)
+    assert CountingImages.read == MAX_IMAGES
 
 
-@pytest.mark.parametrize(("channels", "kept"), [(1, 1), (3, 3), (4, 1)])
-def test_crops_are_grey_or_coloured_and_spread_over_all_levels(channels: int, kept: int):
-    pixels = levels(batch(0, channels=channels)[0])
-    assert pixels.shape == (kept, 12, 12)
+def test_number_and_size_of_crops_are_bounded():
+    top_images, images = TopImages(), batch(0, 12, side=300)
+    add(top_images, 0, list(range(1, 13)), images)
+    assert len(top_images.ranked(0)) == MAX_IMAGES
+    assert all(
+        ranked.crop.shape == (3, MAX_CROP_SIDE, MAX_CROP_SIDE) for ranked in top_images.ranked(0)
+    )
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(1, 1), (3, 3), (4, 1)])
+def test_crops_are_gray_or_rgb_and_use_the_full_range(channels: int, expected: int):
+    pixels = to_uint8(batch(0, channels=channels)[0])
+    assert pixels.shape == (expected, 12, 12)
     assert (pixels.min(), pixels.max()) == (0, 255)
-    assert not levels(torch.full((1, 4, 4), torch.nan)).any()
+    assert not to_uint8(torch.full((1, 4, 4), torch.nan)).any()

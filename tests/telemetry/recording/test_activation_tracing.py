@@ -3,42 +3,42 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from revacnn_lightning.telemetry.recording import activation_tracing as following
+from revacnn_lightning.telemetry.recording import activation_tracing
 
 
-def test_a_trail_follows_the_very_tensor():
-    trail = following.ActivationTrace()
+def test_owner_is_found_by_identity():
+    trace = activation_tracing.ActivationTrace()
     a, b = torch.ones(2), torch.ones(2)
-    trail.mark(a, "conv")
-    assert trail.take(a, b) == "conv"
-    assert trail.take(b, a) is None
-    assert trail.take("no tensor", b) is None
+    trace.set_owner(a, "conv")
+    assert trace.find_owner(a, b) == "conv"
+    assert trace.find_owner(b, a) is None
+    assert trace.find_owner("no tensor", b) is None
 
 
-def test_in_place_modules_are_followed_and_other_writes_are_not():
-    trail = following.ActivationTrace()
+def test_in_place_modules_keep_the_owner_and_other_writes_do_not():
+    trace = activation_tracing.ActivationTrace()
     a = torch.ones(2)
-    trail.mark(a, "conv")
+    trace.set_owner(a, "conv")
     returned = nn.ReLU(inplace=True)(a)
-    assert trail.take(a, returned) == "conv"
-    trail.mark(a, "conv")
+    assert trace.find_owner(a, returned) == "conv"
+    trace.set_owner(a, "conv")
     a += 1
-    assert trail.take(a, torch.ones(2)) is None
-    assert trail.take(a, nn.ReLU(inplace=True)(a)) is None
+    assert trace.find_owner(a, torch.ones(2)) is None
+    assert trace.find_owner(a, nn.ReLU(inplace=True)(a)) is None
 
 
-def test_a_trail_keeps_nothing_alive():
-    trail = following.ActivationTrace()
+def test_trace_keeps_no_tensor_alive():
+    trace = activation_tracing.ActivationTrace()
     a = torch.ones(2)
-    trail.mark(a, "conv")
+    trace.set_owner(a, "conv")
     address = id(a)
     del a
     impostors = [torch.ones(2) for _ in range(20)]
-    assert all(trail.take(t, t) is None for t in impostors if id(t) == address)
+    assert all(trace.find_owner(t, t) is None for t in impostors if id(t) == address)
 
 
-def test_kinds():
-    assert following.is_normalization(nn.SyncBatchNorm(3))
-    assert following.is_nonlinearity(nn.ReLU6())
-    assert not following.is_nonlinearity(nn.Softmax2d())
-    assert not following.is_normalization(nn.MaxPool2d(2))
+def test_module_kinds():
+    assert activation_tracing.is_normalization(nn.SyncBatchNorm(3))
+    assert activation_tracing.is_nonlinearity(nn.ReLU6())
+    assert not activation_tracing.is_nonlinearity(nn.Softmax2d())
+    assert not activation_tracing.is_normalization(nn.MaxPool2d(2))

@@ -10,24 +10,24 @@ from torch import nn
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks
 
 
-def test_hooks_are_called_from_open_to_close_only():
+def test_hooks_run_only_while_enabled():
     module, called = nn.ReLU(), []
-    taps = BatchHooks()
-    assert taps.set({module: lambda *_: called.append(1)})
+    batch_hooks = BatchHooks()
+    assert batch_hooks.install({module: lambda *_: called.append(1)})
     module(torch.ones(1))
-    taps.open()
+    batch_hooks.enable()
     module(torch.ones(1))
-    taps.close()
+    batch_hooks.disable()
     module(torch.ones(1))
     assert called == [1]
 
 
-def test_copies_of_an_open_module_have_the_hooks_of_others_only():
+def test_copies_contain_only_foreign_hooks():
     module = nn.ReLU()
-    taps = BatchHooks()
-    taps.set({module: print})
-    module.register_forward_hook(nn.Identity.forward)  # something that can be pickled
-    taps.open()
+    batch_hooks = BatchHooks()
+    batch_hooks.install({module: print})
+    module.register_forward_hook(nn.Identity.forward)  # picklable
+    batch_hooks.enable()
     assert len(module._forward_hooks) == 2
     table = module._forward_hooks
     for twin in (
@@ -40,27 +40,27 @@ def test_copies_of_an_open_module_have_the_hooks_of_others_only():
         assert list(twin.values()) == [nn.Identity.forward]
 
 
-def test_a_module_that_others_listen_to_is_not_touched():
-    free, taken = nn.ReLU(), nn.ReLU()
-    taken.register_forward_hook(print)
-    tables = free._forward_hooks, taken._forward_hooks
-    taps = BatchHooks()
-    assert not taps.set({free: print, taken: print})
-    assert (free._forward_hooks, taken._forward_hooks) == tables
-    assert not taps.are_set
+def test_install_refuses_modules_with_foreign_hooks():
+    free, hooked = nn.ReLU(), nn.ReLU()
+    hooked.register_forward_hook(print)
+    tables = free._forward_hooks, hooked._forward_hooks
+    batch_hooks = BatchHooks()
+    assert not batch_hooks.install({free: print, hooked: print})
+    assert (free._forward_hooks, hooked._forward_hooks) == tables
+    assert not batch_hooks.is_installed
 
 
-def test_what_others_add_meanwhile_stays_and_can_be_removed():
+def test_foreign_hooks_survive_uninstall():
     module = nn.ReLU()
     original = module._forward_hooks
-    taps = BatchHooks()
-    taps.set({module: print})
+    batch_hooks = BatchHooks()
+    batch_hooks.install({module: print})
     handle = module.register_forward_hook(print)
-    taps.clear()
+    batch_hooks.uninstall()
     assert len(module._forward_hooks) == 1
     handle.remove()
     assert not module._forward_hooks
     other = nn.ReLU()
-    taps.set({other: print})
-    taps.clear()
+    batch_hooks.install({other: print})
+    batch_hooks.uninstall()
     assert type(other._forward_hooks) is type(original) is OrderedDict

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder
-from tests.telemetry import obvious
+from tests.telemetry import reference
 from tests.telemetry.adapter import BATCHES, Module, Record, fit, loss_of, network, of_layer
 
 pytestmark = [
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*The number of training batches"),
     pytest.mark.filterwarnings("ignore:.*Trying to infer the `batch_size`"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),  # the compiler's doing
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),  # raised by the compiler
 ]
 
 
@@ -29,7 +29,7 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-class Partly(nn.Module):
+class PartlyCompiled(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -46,8 +46,8 @@ class Partly(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["torch.compile", "Module.compile"])
-def test_a_compiled_submodule_is_not_observed_and_that_is_said(how, caplog):
-    model = Partly(how)
+def test_compiled_submodule_is_reported_as_not_observed(how, caplog):
+    model = PartlyCompiled(how)
     recorder = Recorder(model, statistics=STATISTICS)
     filters = list(warnings.filters)
     recorder.attach()
@@ -55,7 +55,7 @@ def test_a_compiled_submodule_is_not_observed_and_that_is_said(how, caplog):
         for _ in range(3):
             model.zero_grad()
             recorder.begin_batch()
-            obvious.train_step(model, BATCHES[0])
+            reference.train_step(model, BATCHES[0])
             recording = recorder.end_batch()
     closed = "closed._orig_mod.0" if how == "torch.compile" else "closed.0"
     assert recorder.observed == {"open.0": True, closed: False}
@@ -65,12 +65,12 @@ def test_a_compiled_submodule_is_not_observed_and_that_is_said(how, caplog):
     conv = model.get_submodule(closed)
     np.testing.assert_allclose(
         of_layer(recording, "gradient", closed),
-        obvious.mean_absolute_coefficient(conv.weight.grad, conv),
+        reference.mean_absolute_coefficient(conv.weight.grad, conv),
         rtol=1e-4,
     )
     np.testing.assert_allclose(
         of_layer(recording, "activation", "open.0"),
-        obvious.pixel_sum(model.open(BATCHES[0])),
+        reference.pixel_sum(model.open(BATCHES[0])),
         rtol=1e-4,
     )
     recorder.detach()
@@ -83,7 +83,7 @@ def test_a_compiled_lightning_module(caplog):
         recorded = fit(module)
     assert (
         torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    )  # our hooks do not have it compiled over and over
+    )  # our hooks cause no recompilation
     assert recorded.recorder.observed == {"net.0": False, "net.3": False}
     assert "not observed" in caplog.text
     for batch in (0, 3):
@@ -91,7 +91,7 @@ def test_a_compiled_lightning_module(caplog):
         loss_of(net, BATCHES[batch]).backward()
         np.testing.assert_allclose(
             recorded.value(batch, "gradient"),
-            obvious.mean_absolute_coefficient(net[0].weight.grad, net[0]),
+            reference.mean_absolute_coefficient(net[0].weight.grad, net[0]),
             rtol=1e-3,
         )
         assert np.isnan(recorded.value(batch, "activation")).all()

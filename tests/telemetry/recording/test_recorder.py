@@ -13,7 +13,7 @@ from torch.nn.modules import module as module_internals
 from torch.optim import optimizer as optimizer_internals
 
 from revacnn_lightning.telemetry import Recorder
-from tests.telemetry import obvious
+from tests.telemetry import reference
 
 
 def small() -> nn.Sequential:
@@ -34,7 +34,7 @@ def record(model, images, recorder=None, **kwargs):
     recorder.attach()
     model.zero_grad()
     recorder.begin_batch()
-    obvious.train_step(model, images)
+    reference.train_step(model, images)
     recording = recorder.end_batch(**kwargs)
     assert recording is not None
     return recording
@@ -47,7 +47,7 @@ def of_layer(recording, name, layer):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left():
+def _clear_global_hooks():
     yield
     module_internals._global_forward_hooks.clear()
     optimizer_internals._global_optimizer_pre_hooks.clear()
@@ -55,7 +55,7 @@ def _nothing_left():
 
 
 def maps_of(model, images):
-    """Output of each module, copied before the next one may overwrite it."""
+    """Return the output of each module, copied before the next one may overwrite it."""
     maps = []
     for module in model:
         images = module(images)
@@ -67,28 +67,28 @@ IMAGES = torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3])
-def test_always_set_against_the_obvious_version(batches):
+def test_default_statistics_match_reference(batches):
     model = small()
     recorder = Recorder(model)
-    for _ in range(batches):  # the first one finds out what follows what
+    for _ in range(batches):  # the first one is traced
         recording = record(model, IMAGES, recorder)
     assert recording.layers == ["0", "3", "5"]
     assert recording.widths == [4, 6, 8]
-    assert recorder.activation_of == {"0": "2", "3": "", "5": "6"}
+    assert recorder.activation_sources == {"0": "2", "3": "", "5": "6"}
     for name in recording.layers:
         conv = model[int(name)]
         np.testing.assert_allclose(
             of_layer(recording, "gradient", name),
-            obvious.mean_absolute_coefficient(conv.weight.grad, conv),
+            reference.mean_absolute_coefficient(conv.weight.grad, conv),
             rtol=1e-4,
         )
         np.testing.assert_allclose(
-            of_layer(recording, "weight_norm", name), obvious.norm(conv.weight, conv), rtol=1e-5
+            of_layer(recording, "weight_norm", name), reference.norm(conv.weight, conv), rtol=1e-5
         )
     maps = maps_of(model, IMAGES)
     for name, map_ in {"0": maps[2], "3": maps[3].abs(), "5": maps[6]}.items():
         np.testing.assert_allclose(
-            of_layer(recording, "activation", name), obvious.pixel_sum(map_), rtol=1e-4, atol=1e-4
+            of_layer(recording, "activation", name), reference.pixel_sum(map_), rtol=1e-4, atol=1e-4
         )
     assert not recording.nonfinite
 
@@ -102,50 +102,50 @@ def test_update_ratio():
         optimizer.zero_grad()
         before = copy.deepcopy(model)
         recorder.begin_batch()
-        obvious.train_step(model, IMAGES)
+        reference.train_step(model, IMAGES)
         optimizer.step()
         recording = recorder.end_batch()
     for name in recording.layers:
         old, new = before[int(name)], model[int(name)]
-        expected = obvious.norm(new.weight - old.weight, new) / obvious.norm(new.weight, new)
+        expected = reference.norm(new.weight - old.weight, new) / reference.norm(new.weight, new)
         np.testing.assert_allclose(of_layer(recording, "update_ratio", name), expected, rtol=1e-3)
 
 
-def test_only_this_micro_batch():
+def test_gradient_is_of_this_micro_batch_only():
     model = small()
     first = record(model, IMAGES)
     recorder = Recorder(model)
     recorder.attach()
     recorder.begin_batch()
-    obvious.train_step(model, IMAGES)  # adds to .grad
+    reference.train_step(model, IMAGES)  # adds to .grad
     second = recorder.end_batch()
     np.testing.assert_allclose(second.values[0], first.values[0], rtol=1e-4)
 
 
-def test_a_recorder_that_rests_holds_no_gradient_and_then_counts_only_its_own_batch():
+def test_release_tensors_releases_gradients_and_keeps_batches_apart():
     model = small()
     expected = record(copy.deepcopy(model), IMAGES)
     recorder = Recorder(model)
     record(model, IMAGES, recorder)
-    recorder.rest()
+    recorder.release_tensors()
     gradient = weakref.ref(model[0].weight.grad)
     model.zero_grad()
     assert gradient() is None
-    obvious.train_step(model, IMAGES)  # unrecorded, and .grad is not emptied after it
+    reference.train_step(model, IMAGES)  # not recorded, and .grad is not reset after it
     recorder.begin_batch()
-    obvious.train_step(model, IMAGES)
+    reference.train_step(model, IMAGES)
     again = recorder.end_batch()
     np.testing.assert_allclose(again.values[:2], expected.values[:2], rtol=1e-4)
 
 
-def test_grad_scale():
+def test_grad_scale_is_divided_out():
     model = small()
     plain, scaled = record(model, IMAGES), record(model, IMAGES, grad_scale=1024 / 3)
     np.testing.assert_allclose(scaled.values[0], plain.values[0] * 3 / 1024, rtol=1e-5)
     np.testing.assert_allclose(scaled.values[1], plain.values[1], rtol=1e-5)
 
 
-def test_a_shared_conv_and_a_shared_relu_are_counted_once():
+def test_shared_conv_and_shared_relu():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -165,20 +165,20 @@ def test_a_shared_conv_and_a_shared_relu_are_counted_once():
     assert recording.layers == ["conv", "other"]
     np.testing.assert_allclose(
         of_layer(recording, "gradient", "conv"),
-        obvious.mean_absolute_coefficient(model.conv.weight.grad, model.conv),
+        reference.mean_absolute_coefficient(model.conv.weight.grad, model.conv),
         rtol=1e-4,
     )
     first = model.conv(IMAGES).relu()
     second = model.conv(first).relu()
     np.testing.assert_allclose(
         of_layer(recording, "activation", "conv"),
-        (obvious.pixel_sum(first) + obvious.pixel_sum(second)) / 2,
+        (reference.pixel_sum(first) + reference.pixel_sum(second)) / 2,
         rtol=1e-4,
     )
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-def test_a_residual_sum_is_not_the_map_of_one_conv(in_place):
+def test_residual_sum_is_not_a_map(in_place):
     class Block(nn.Module):
         def __init__(self):
             super().__init__()
@@ -199,15 +199,15 @@ def test_a_residual_sum_is_not_the_map_of_one_conv(in_place):
     recorder = Recorder(model)
     for _ in range(2):
         recording = record(model, IMAGES, recorder)
-    assert recorder.activation_of == {"conv": ""}
+    assert recorder.activation_sources == {"conv": ""}
     np.testing.assert_allclose(
         of_layer(recording, "activation", "conv"),
-        obvious.pixel_sum(model.conv(IMAGES).abs()),
+        reference.pixel_sum(model.conv(IMAGES).abs()),
         rtol=1e-4,
     )
 
 
-def test_validation_is_not_counted():
+def test_forwards_outside_a_batch_do_not_count():
     model = small()
     recorder = Recorder(model)
     expected = record(model, IMAGES, recorder)
@@ -217,7 +217,7 @@ def test_validation_is_not_counted():
     np.testing.assert_allclose(again.values, expected.values, rtol=1e-4, equal_nan=True)
 
 
-def trace_of_us(model):
+def our_hooks(model):
     return [
         dict(module_internals._global_forward_hooks),
         {
@@ -230,7 +230,7 @@ def trace_of_us(model):
     ]
 
 
-def test_detach_leaves_nothing_also_after_an_exception():
+def test_detach_removes_everything_after_an_exception():
     model = small()
     names = set(vars(model[0]))
     recorder = Recorder(model)
@@ -240,7 +240,7 @@ def test_detach_leaves_nothing_also_after_an_exception():
         model(torch.zeros(1, 5, 12, 12))  # wrong number of channels
     recorder.detach()
     recorder.detach()
-    assert trace_of_us(model) == [{}, {}, [], [], []]
+    assert our_hooks(model) == [{}, {}, [], [], []]
     assert set(vars(model[0])) == names
     assert recorder.end_batch() is None
     recorder.attach()
@@ -248,36 +248,36 @@ def test_detach_leaves_nothing_also_after_an_exception():
     assert len(module_internals._global_forward_hooks) == 1
     record(model, IMAGES, recorder)
     recorder.detach()
-    assert trace_of_us(model) == [{}, {}, [], [], []]
+    assert our_hooks(model) == [{}, {}, [], [], []]
 
 
 @pytest.mark.parametrize("batches_before", [0, 2])
-def test_copies_and_pickles_in_the_middle_of_a_batch_know_nothing_of_us(batches_before):
+def test_copies_and_pickles_during_a_batch_contain_no_hooks(batches_before):
     model = small()
     recorder = Recorder(model)
     recorder.attach()
     for _ in range(batches_before):
         record(model, IMAGES, recorder)
     recorder.begin_batch()
-    obvious.train_step(model, IMAGES)
+    reference.train_step(model, IMAGES)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        recorder_of_twin = trace_of_us(twin)
-        assert recorder_of_twin[2:] == [[], [], []]
+        hooks_of_twin = our_hooks(twin)
+        assert hooks_of_twin[2:] == [[], [], []]
         assert b"revacnn" not in pickle.dumps(twin)
         assert {type(m._forward_hooks) for m in twin.modules()} == {OrderedDict}
     recorder.detach()
     assert {type(m._forward_hooks) for m in model.modules()} == {OrderedDict}
 
 
-def test_hooks_of_others_live_beside_ours():
-    """Registered before, during and after the batches that rely on the trace; removed any time."""
+def test_foreign_hooks_coexist():
+    """They are registered before, during and after the batches that rely on the trace."""
     model = small()
     seen = []
     early = model[2].register_forward_hook(lambda *_: seen.append("early"))
     recorder = Recorder(model)
     expected = [record(model, IMAGES, recorder) for _ in range(2)][-1]
     early.remove()
-    recorder.follow()
+    recorder.update_structure()
     for _ in range(2):
         recording = record(model, IMAGES, recorder)
     np.testing.assert_allclose(recording.values[:2], expected.values[:2], rtol=1e-4)
@@ -293,7 +293,7 @@ def test_hooks_of_others_live_beside_ours():
     assert not model[2]._forward_hooks
 
 
-def test_follow_sees_new_removed_and_resized_convs():
+def test_update_structure_adopts_new_removed_and_resized_convs():
     model = small()
     recorder = Recorder(model)
     record(model, IMAGES, recorder)
@@ -301,7 +301,7 @@ def test_follow_sees_new_removed_and_resized_convs():
     model[1] = nn.BatchNorm2d(2)
     model[3] = nn.Conv2d(2, 6, 3, groups=2)
     model.insert(0, nn.Conv2d(3, 3, 1))
-    recorder.follow()
+    recorder.update_structure()
     recording = record(model, IMAGES, recorder)
     assert recording.layers == ["0", "1", "4", "6"]
     assert recording.widths == [3, 2, 6, 8]
@@ -309,7 +309,7 @@ def test_follow_sees_new_removed_and_resized_convs():
         conv = model[int(name)]
         np.testing.assert_allclose(
             of_layer(recording, "gradient", name),
-            obvious.mean_absolute_coefficient(conv.weight.grad, conv),
+            reference.mean_absolute_coefficient(conv.weight.grad, conv),
             rtol=1e-4,
         )
 
@@ -329,7 +329,7 @@ def test_frozen_and_unused_convs():
     model = Net()
     model.first.weight.requires_grad_(False)
     recording = record(model, IMAGES)
-    assert np.isnan(of_layer(recording, "gradient", "first")).all()  # nobody computes it
+    assert np.isnan(of_layer(recording, "gradient", "first")).all()  # not computed
     assert (of_layer(recording, "gradient", "aside") == 0).all()
     assert (of_layer(recording, "activation", "aside") > 0).all()
     assert (of_layer(recording, "activation", "never") == 0).all()
@@ -337,7 +337,7 @@ def test_frozen_and_unused_convs():
     assert not recording.nonfinite
 
 
-def test_layers_come_in_forward_order():
+def test_layers_are_in_forward_order():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -354,12 +354,12 @@ def test_layers_come_in_forward_order():
     assert recorder.layers == recording.layers == ["a", "b"]
     np.testing.assert_allclose(
         of_layer(recording, "gradient", "b"),
-        obvious.mean_absolute_coefficient(model.b.weight.grad, model.b),
+        reference.mean_absolute_coefficient(model.b.weight.grad, model.b),
         rtol=1e-4,
     )
 
 
-def test_an_infinite_gradient_is_flagged():
+def test_infinite_gradient_sets_nonfinite():
     model = nn.Sequential(nn.Conv2d(3, 2, 3))
     recorder = Recorder(model)
     recorder.attach()

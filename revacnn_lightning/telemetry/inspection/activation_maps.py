@@ -1,0 +1,47 @@
+"""Activation maps of a chosen image, computed between two batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from revacnn_lightning.telemetry.conv import Conv
+from revacnn_lightning.telemetry.inspection.downsampling import thumbnails
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+from revacnn_lightning.telemetry.recording.activation_tracing import trace_activations
+
+__all__ = ["compute_activation_maps"]
+
+
+def compute_activation_maps(
+    model: nn.Module,
+    image: Tensor,
+    convs: dict[str, Conv],
+    forward: Callable[[Tensor], Any] | None = None,
+) -> dict[str, Tensor]:
+    """Run one forward in eval mode and return the activation maps of ``image``.
+
+    The forward has no side effects: batch-norm statistics, random state, gradients and the modules'
+    modes are restored.
+
+    Args:
+        model: the network.
+        image: (channels, H, W).
+        convs: the layers of interest, by name.
+        forward: passes a batch of one image through the model; by default the model itself.
+
+    Returns:
+        Downsampled maps (C, h, w) of each layer that the forward calls.
+    """
+    names = {conv: name for name, conv in convs.items()}
+    maps: dict[str, Tensor] = {}
+
+    def on_activation(name: str, module: nn.Module, output: Tensor) -> None:
+        maps[name] = thumbnails(output[0])
+
+    device = next(iter(convs.values())).weight.device
+    with side_effect_free(model, training=False), trace_activations(names, on_activation):
+        (forward or model)(image.to(device).unsqueeze(0))
+    return maps

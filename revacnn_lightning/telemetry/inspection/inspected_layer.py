@@ -1,0 +1,105 @@
+"""A layer that a viewer has open: its gradients and activation maps, batch by batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from revacnn_lightning.telemetry.conv import Conv, current_weight, filter_rows
+from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
+
+__all__ = ["InspectedLayer"]
+
+SMOOTHING_BATCHES = 20  # span of the exponential moving average of gradients
+
+
+@dataclass(eq=False)
+class InspectedLayer:
+    """A layer that a viewer has open. All tensors are on the training device.
+
+    Attributes:
+        max_hz: upper bound of samples per second.
+        smoothed: whether samples contain the moving average of the gradients.
+        expires_at: when the layer counts as closed, on the recorder's clock.
+        sampled_at: when its last sample was made, on the recorder's clock.
+        is_due: whether a sample of this batch is to be made.
+        gradient: features (C, D) of this batch's gradient, D = min(K, 64).
+        smoothed_gradient: exponential moving average of `gradient`, (C, D).
+        maps: downsampled activation maps (C, h, w) of the first image of this batch.
+        map_gradient: downsampled gradients of the loss with respect to `maps`, (C, h, w).
+    """
+
+    max_hz: float = 0.0
+    smoothed: bool = False
+    expires_at: float = -math.inf
+    sampled_at: float = -math.inf
+    is_due: bool = False
+    gradient: Tensor | None = None
+    smoothed_gradient: Tensor | None = None
+    maps: Tensor | None = None
+    map_gradient: Tensor | None = None
+    _handle: RemovableHandle | None = None
+
+    def begin_batch(self, conv: Conv, now: float) -> None:
+        """Decide whether this batch is sampled, and hook the weight if its gradient is needed."""
+        self.clear()
+        self.is_due = self.max_hz > 0 and now - self.sampled_at >= 1 / self.max_hz
+        if self.is_due or self.smoothed:
+            self._hook(conv)
+
+    def clear(self) -> None:
+        """Release the tensors of the previous batch."""
+        self.gradient = self.maps = self.map_gradient = None
+
+    def add_map(self, maps: Tensor) -> None:
+        """Keep the maps of the first image of (B, C, H, W), and later their gradients."""
+        if self.maps is not None or len(maps) == 0:
+            return
+        self.maps = thumbnails(maps.detach()[0])
+
+        def on_gradient(gradient: Tensor) -> None:
+            self.map_gradient = thumbnails(gradient.detach()[0])
+
+        if maps.requires_grad:
+            maps.register_hook(on_gradient)
+
+    def end_batch(self) -> None:
+        """Remove the hook and update the moving average."""
+        self.unhook()
+        if not self.smoothed or self.gradient is None:
+            return
+        average = self.smoothed_gradient
+        if average is None or average.shape != self.gradient.shape:
+            self.smoothed_gradient = self.gradient.clone()
+        else:
+            average.lerp_(self.gradient, 2 / (SMOOTHING_BATCHES + 1))
+
+    def read_last_gradient(self, conv: Conv) -> None:
+        """Set `gradient` from ``.grad``, as the last batch has left it."""
+        weight = current_weight(conv)
+        grad = None if weight is None else weight.grad
+        self.gradient = None if grad is None else project_features(filter_rows(grad.detach(), conv))
+        average = self.smoothed_gradient
+        if average is None or len(average) != conv.out_channels:  # the layer was edited
+            self.smoothed_gradient = self.gradient
+
+    def unhook(self) -> None:
+        """Remove the hook on the weight, if any."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _hook(self, conv: Conv) -> None:
+        self.unhook()
+        weight = current_weight(conv)
+        if weight is None or not weight.requires_grad:
+            return
+
+        def on_gradient(gradient: Tensor) -> None:
+            part = project_features(filter_rows(gradient.detach(), conv))
+            self.gradient = part if self.gradient is None else self.gradient + part
+
+        self._handle = weight.register_hook(on_gradient)

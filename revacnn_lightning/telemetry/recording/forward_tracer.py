@@ -1,0 +1,77 @@
+"""Traces the module calls of a batch: the forward order, and which module returns each map."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from torch import Tensor, nn
+
+from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
+from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
+from revacnn_lightning.telemetry.recording.activation_tracing import (
+    ActivationTrace,
+    is_nonlinearity,
+    is_normalization,
+)
+from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+
+__all__ = ["ForwardTracer"]
+
+
+class ForwardTracer:
+    """Measures the maps of a batch while it finds out which module returns them.
+
+    Args:
+        layers: the layers of the network.
+        trace: tracks the maps from module to module.
+        meter: measures the maps.
+        reader: hooks weights that a forward creates.
+
+    Attributes:
+        shared_normalizations: normalizations that were called with maps of several convs.
+    """
+
+    def __init__(
+        self,
+        layers: list[ObservedLayer],
+        trace: ActivationTrace,
+        meter: ActivationMeter,
+        reader: GradientReader,
+    ) -> None:
+        self.shared_normalizations: set[nn.Module] = set()
+        self._layer_of: dict[nn.Module, ObservedLayer] = {layer.conv: layer for layer in layers}
+        self._layer_before: dict[nn.Module, ObservedLayer | None] = {}
+        self._trace = trace
+        self._meter = meter
+        self._reader = reader
+        self._call_indices = itertools.count()
+
+    def begin_batch(self) -> None:
+        """Number the calls from 0."""
+        self._call_indices = itertools.count()
+
+    def on_forward(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Handle a call of any module that returns a tensor with four dimensions."""
+        layer = self._layer_of.get(module)
+        if layer is not None:
+            self._trace.set_owner(output, (layer, module))
+            self._measure(layer, layer.conv_sums, output)
+        elif args and is_normalization(module):
+            layer, _ = self._trace.find_owner(args[0], output) or (None, None)
+            if self._layer_before.setdefault(module, layer) is not layer:
+                self.shared_normalizations.add(module)
+            if layer is not None:
+                self._trace.set_owner(output, (layer, module))
+        elif args and is_nonlinearity(module):
+            layer, feeder = self._trace.find_owner(args[0], output) or (None, None)
+            if layer is not None:
+                layer.nonlinearity = module
+                layer.feeders.add(feeder)
+                self._measure(layer, layer.nonlinearity_sums, output)
+
+    def _measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> None:
+        if self._meter.measure(layer, sums, output) and layer.call_index < 0:
+            layer.call_index = next(self._call_indices)
+            self._reader.hook(layer.weights)  # the weight of a lazy conv exists only now

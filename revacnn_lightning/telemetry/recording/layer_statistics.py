@@ -1,0 +1,87 @@
+"""The statistics of a layer as a sum and the number to divide it by.
+
+Sums stay on the device; the host divides. A statistic without a sum is zero where the divisor is a
+number, and not measured where it is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from revacnn_lightning.telemetry.conv import current_weight
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+
+__all__ = ["SCALED_STATISTICS", "SUM_AND_DIVISOR", "SumAndDivisor"]
+
+SumAndDivisor = tuple[Tensor | None, float]
+
+# Proportional to the loss, so that the loss scale has to be divided out.
+SCALED_STATISTICS = ("gradient", "activation_gradient")
+
+
+def _gradient(layer: ObservedLayer) -> SumAndDivisor:
+    total = layer.weights.gradient_sum()
+    if total is None:
+        is_unknown = layer.weights.has_gradient or layer.weights.parameter is None
+        return None, np.nan if is_unknown else 1
+    return total, _coefficients(layer)
+
+
+def _optimizer_gradient(layer: ObservedLayer) -> SumAndDivisor:
+    total = layer.weights.optimizer_gradient
+    return total, np.nan if total is None else _coefficients(layer)
+
+
+def _weight_norm(layer: ObservedLayer) -> SumAndDivisor:
+    norm = layer.weights.current_norm()
+    return norm, np.nan if norm is None else 1
+
+
+def _update_ratio(layer: ObservedLayer) -> SumAndDivisor:
+    norm = layer.weights.update_norm
+    return norm, np.nan if norm is None else layer.weights.update_divisor
+
+
+def _activation(layer: ObservedLayer) -> SumAndDivisor:
+    return _of_maps(layer, layer.map_sums.total, layer.map_sums.images)
+
+
+def _firing(layer: ObservedLayer) -> SumAndDivisor:
+    return _of_maps(layer, layer.map_sums.positive, layer.map_sums.pixels)
+
+
+def _activation_gradient(layer: ObservedLayer) -> SumAndDivisor:
+    return _of_maps(layer, layer.map_sums.gradient, layer.map_sums.gradient_pixels)
+
+
+def _signal_to_noise(layer: ObservedLayer) -> SumAndDivisor:
+    signal = layer.map_sums.signal
+    is_unknown = signal is None or layer.map_sums.is_lost or layer.is_compiled
+    return signal, np.nan if is_unknown else 1
+
+
+SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
+    "gradient": _gradient,
+    "activation": _activation,
+    "weight_norm": _weight_norm,
+    "update_ratio": _update_ratio,
+    "optimizer_gradient": _optimizer_gradient,
+    "activation_gradient": _activation_gradient,
+    "firing": _firing,
+    "signal_to_noise": _signal_to_noise,
+}
+
+
+def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDivisor:
+    if layer.is_compiled or layer.map_sums.is_lost:
+        return None, np.nan
+    return (None, 1) if total is None or not count else (total, count)
+
+
+def _coefficients(layer: ObservedLayer) -> float:
+    """Return K, the number of coefficients of a filter."""
+    weight = current_weight(layer.conv)
+    return np.nan if weight is None else weight.numel() / layer.width

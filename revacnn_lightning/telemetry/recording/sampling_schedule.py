@@ -1,0 +1,103 @@
+"""Which statistics each batch samples, within the overhead budget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.overhead_costs import cost_per_statistic
+from revacnn_lightning.telemetry.recording.overhead_governor import OverheadGovernor
+from revacnn_lightning.telemetry.recording.timing import Stopwatch
+from revacnn_lightning.telemetry.statistics import (
+    ALWAYS_RECORDED,
+    INSPECTION_STATISTICS,
+    OPTIMIZER_STATISTICS,
+    STATISTICS,
+)
+
+__all__ = ["TOP_IMAGES", "SamplingSchedule"]
+
+log = logging.getLogger(__name__)
+
+TOP_IMAGES = "top_images"  # has a cost and an interval like a statistic
+
+
+class SamplingSchedule:
+    """Decides which statistics a batch samples, from what is requested and what it costs.
+
+    Args:
+        statistics: those requested of all layers.
+        max_overhead: share of a step that recording may cost; None: no limit.
+        batch: the batch under way; its ``statistics`` are set here.
+        stopwatch: has the times of the parts of each batch.
+
+    Attributes:
+        external_overhead: other overhead of ours, as a share of a step; it counts towards the
+            limit.
+        inspected: layers of which `INSPECTION_STATISTICS` are sampled as well.
+    """
+
+    def __init__(
+        self,
+        statistics: Sequence[str],
+        max_overhead: float | None,
+        batch: BatchState,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.external_overhead = 0.0
+        self.inspected: frozenset[str] = frozenset()
+        self._requested = [name for name in STATISTICS if name in statistics]
+        self._batch = batch
+        self._stopwatch = stopwatch
+        self._governor = OverheadGovernor(max_overhead, ALWAYS_RECORDED)
+
+    @property
+    def names(self) -> list[str]:
+        """The statistics recorded now, of all or of some layers, in the order of `STATISTICS`."""
+        if not self.inspected:
+            return self._requested
+        return [name for name in STATISTICS if name in {*self._requested, *INSPECTION_STATISTICS}]
+
+    @property
+    def intervals(self) -> dict[str, int]:
+        """Statistic -> n if it is sampled on every n-th batch, for each of `names`."""
+        return {name: self._governor.sampling_intervals.get(name, 1) for name in self.names}
+
+    def begin_batch(self, inspected: frozenset[str], *, needs_top_images: bool) -> frozenset[str]:
+        """Select what the next batch samples, and return it.
+
+        Optimizer statistics with an interval wait for the next optimizer step: they enter the
+        batch's ``statistics`` with `add`.
+        """
+        self.inspected = inspected
+        candidates = [*self.names, TOP_IMAGES] if needs_top_images else self.names
+        due = frozenset(self._governor.select_due(candidates))
+        waiting = OPTIMIZER_STATISTICS & self._governor.sampling_intervals.keys()
+        self._batch.statistics = due - waiting
+        return due
+
+    @property
+    def of_all_layers(self) -> frozenset[str]:
+        """What this batch samples of layers that are not inspected."""
+        return self._batch.statistics.intersection(self._requested)
+
+    def add(self, statistics: frozenset[str]) -> None:
+        """Add optimizer statistics to this batch, which has made an optimizer step."""
+        self._batch.statistics |= statistics
+
+    def end_batch(self) -> None:
+        """Adapt the intervals to the times of the batches that have completed."""
+        for seconds in self._stopwatch.pop_timings():
+            self._update(seconds)
+
+    def _update(self, seconds: dict[str, Any]) -> None:
+        step, fixed = seconds.pop("step"), seconds.pop("fixed", 0.0)
+        costs = cost_per_statistic(seconds, self._batch.statistics)
+        if self._governor.update(step, costs, fixed + self.external_overhead * step):
+            log.info(
+                "Recording costs %.1f %% of a step; sampling intervals in batches: %s",
+                100 * self._governor.overhead,
+                self._governor.sampling_intervals or "1 for all statistics",
+            )

@@ -1,0 +1,77 @@
+"""What a traced batch shows of each layer, and whether later batches take the same path."""
+
+from __future__ import annotations
+
+import logging
+
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+
+__all__ = ["apply_trace", "check_trace", "forward_order"]
+
+log = logging.getLogger(__name__)
+
+
+def apply_trace(layers: list[ObservedLayer]) -> list[ObservedLayer]:
+    """Evaluate a traced batch: the source of each map, the forward order, compiled layers.
+
+    Returns:
+        The layers in forward order.
+    """
+    for layer in layers:
+        _set_source(layer)
+    layers = _update_order(layers)
+    _mark_compiled(layers)
+    return layers
+
+
+def check_trace(layers: list[ObservedLayer]) -> bool:
+    """Return whether this batch took the traced path; mark the maps that were lost if not."""
+    is_valid = True
+    for layer in layers:
+        sums = layer.map_sums
+        is_missing = layer.weights.has_gradient and not sums.calls and not layer.is_compiled
+        is_diverted = layer.source is not layer.conv and layer.expected_maps != sums.calls
+        sums.is_lost = is_missing or is_diverted
+        is_valid = is_valid and not (sums.is_lost and layer.was_called)
+    return is_valid
+
+
+def forward_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
+    """Sort by first forward; a layer not called yet stays behind its predecessor in the model."""
+    rank, ranks = -1, []
+    for position, layer in enumerate(layers):
+        rank = layer.forward_rank if layer.forward_rank >= 0 else rank
+        ranks.append((rank, position))
+    return [layers[position] for _, position in sorted(ranks)]
+
+
+def _set_source(layer: ObservedLayer) -> None:
+    """The map is the output of the non-linearity if one follows every call of the conv."""
+    if layer.conv_sums.calls:
+        always_follows = layer.nonlinearity_sums.calls == layer.conv_sums.calls
+        layer.source = layer.nonlinearity if always_follows else layer.conv
+
+
+def _update_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
+    """Adopt the order of this batch if it called a layer for the first time."""
+    if not any(layer.call_index >= 0 and not layer.was_called for layer in layers):
+        return layers
+    for layer in layers:
+        layer.forward_rank = layer.call_index
+        layer.was_called = layer.was_called or layer.call_index >= 0
+    return forward_order(sorted(layers, key=lambda layer: layer.model_index))
+
+
+def _mark_compiled(layers: list[ObservedLayer]) -> None:
+    """A layer that gets a gradient but is never called runs where no hook is called."""
+    uncalled = [layer for layer in layers if not layer.was_called]
+    has_compiled = any(layer.weights.has_gradient for layer in uncalled)
+    new = [layer for layer in uncalled if has_compiled and not layer.is_compiled]
+    for layer in layers:
+        layer.is_compiled = has_compiled and layer in uncalled
+    if new:
+        log.warning(
+            "Activation maps of %s are not observed: the layers run in a compiled region "
+            "(torch.compile, torch.jit), where hooks are not called. Their weights are observed.",
+            ", ".join(layer.name for layer in new),
+        )

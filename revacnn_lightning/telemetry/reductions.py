@@ -1,0 +1,207 @@
+"""Reductions of activation maps and coefficients to one number per filter.
+
+B images, C filters, H×W pixels of a map, K coefficients of a filter. Results are float32 on the
+device of the input. Each reduction is tested against its obvious version; the fast ones are shaped
+by memory traffic: the maps of a batch are tens of megabytes, so the cost is how often they cross
+the memory bus, and an elementwise operation with a temporary of the same size adds two crossings.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "absolute_sum",
+    "add_to",
+    "coefficient_norm",
+    "coefficient_sum",
+    "concatenate",
+    "image_sums",
+    "map_sum",
+    "map_sums",
+    "positive_count",
+    "signal_to_noise",
+    "signals_to_noise",
+]
+
+# Elements that an elementwise operation writes before they are summed: 512 KB of float32, which
+# stays in the second-level cache of one core, so that the temporary never reaches memory. Measured
+# on an 8 MB map: Σ|a| takes 0.48 ms this way, 0.87 ms in one piece, 1.17 ms as
+# torch.linalg.vector_norm.
+BLOCK = 128 * 1024
+
+# Up to this many pixels, summing over the images first is faster than summing runs of pixels that
+# are no longer than a few vector registers (4×4 pixels, 512 filters: 0.05 ms instead of 0.19 ms).
+# For longer runs one operation is better than two: between convolutions each starts with cold
+# caches.
+SHORT_RUN = 64
+
+# Gradients of up to this many coefficients are summed in one piece: a temporary of 1.5 MB costs
+# less than the operations on several blocks (all weights of mobilenet_v2: 2.2 ms instead of 2.7).
+PIECE = 3 * BLOCK
+
+# All dimensions but the first. Reducing over them is one operation where flattening first is two,
+# and so close to a convolution the second costs as much as the first.
+_INNER_DIMENSIONS = {2: (1,), 4: (1, 2, 3)}
+
+
+# ---------------------------------------------------------------------- activation maps
+
+
+def map_sum(maps: Tensor) -> Tensor:
+    """Return the sum over images and pixels: (B, C, H, W) -> (C,)."""
+    is_short = maps.shape[2] * maps.shape[3] <= SHORT_RUN
+    if is_short and maps.device.type == "cpu" and maps.is_contiguous():
+        return maps.sum(0, dtype=torch.float32).sum((1, 2))
+    return maps.sum((0, 2, 3), dtype=torch.float32)
+
+
+def absolute_sum(maps: Tensor) -> Tensor:
+    """Return the sum of absolute values over images and pixels: (B, C, H, W) -> (C,)."""
+    if maps.device.type != "cpu":
+        return _absolute_sum_in_one_kernel(maps, (0, 2, 3))
+    total = None
+    for block, scratch in _blocks(maps):
+        total = add_to(total, map_sum(torch.abs(block, out=scratch)))
+    return _zeros(maps) if total is None else total
+
+
+def positive_count(maps: Tensor) -> Tensor:
+    """Return the number of pixels above zero in all images: (B, C, H, W) -> (C,)."""
+    total = None
+    for block, scratch in _blocks(maps):
+        total = add_to(total, map_sum(torch.gt(block, 0, out=scratch)))
+    return _zeros(maps) if total is None else total
+
+
+def map_sums(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
+    """Return (`absolute_sum` or `map_sum`, `positive_count`), reading the maps only once."""
+    total = count = None
+    for block, scratch in _blocks(maps):
+        values = torch.abs(block, out=scratch) if absolute else block
+        total = add_to(total, map_sum(values))
+        count = add_to(count, map_sum(torch.gt(block, 0, out=scratch)))
+    if total is None or count is None:
+        return _zeros(maps), _zeros(maps)
+    return total, count
+
+
+def image_sums(maps: Tensor) -> Tensor:
+    """Return the sum over the pixels of each image: (B, C, H, W) -> (B, C)."""
+    return maps.sum((2, 3), dtype=torch.float32)
+
+
+def concatenate(images: list[Tensor]) -> Tensor:
+    """Concatenate along the images; a single tensor is returned without a copy."""
+    return images[0] if len(images) == 1 else torch.cat(images)
+
+
+# ---------------------------------------------------------------------- signal to noise
+
+
+def signal_to_noise(images: Tensor) -> Tensor:
+    """Return |mean| / standard deviation over the images: (B, C) -> (C,).
+
+    NaN for 0 / 0 and for B < 2.
+    """
+    if len(images) < 2:
+        return images.new_full((images.shape[1],), torch.nan)
+    mean = images.mean(0)
+    variance = (images - mean).square_().sum(0).div_(len(images) - 1)  # var_mean is 10 times slower
+    return mean.abs_() / variance.sqrt_()
+
+
+def signals_to_noise(layers: Sequence[Tensor]) -> list[Tensor]:
+    """Return `signal_to_noise` of several layers, (B, C) each, with few operations."""
+    batches: dict[Any, list[int]] = defaultdict(list)
+    for index, images in enumerate(layers):
+        batches[len(images), images.device].append(index)
+    results: dict[int, Tensor] = {}
+    for indices in batches.values():
+        for group in _groups(indices, lambda index: layers[index].numel()):
+            widths = [layers[index].shape[1] for index in group]
+            side_by_side = torch.cat([layers[index] for index in group], 1)
+            results.update(zip(group, signal_to_noise(side_by_side).split(widths), strict=True))
+    return [results[index] for index in range(len(layers))]
+
+
+def _groups(indices: list[int], size: Callable[[int], int]) -> Iterator[list[int]]:
+    """Split the indices into runs of at most `BLOCK` elements together, at least one index each."""
+    group: list[int] = []
+    total = 0
+    for index in indices:
+        if group and total + size(index) > BLOCK:
+            yield group
+            group, total = [], 0
+        group.append(index)
+        total += size(index)
+    if group:
+        yield group
+
+
+# ---------------------------------------------------------------------- coefficients
+
+
+def coefficient_sum(filters: Tensor) -> Tensor:
+    """Return the sum of absolute values of each filter: (C, ...) -> (C,)."""
+    inner = _INNER_DIMENSIONS[filters.dim()]
+    if filters.device.type != "cpu":
+        return _absolute_sum_in_one_kernel(filters, inner)
+    if filters.numel() <= PIECE:
+        return filters.abs().sum(inner, dtype=torch.float32)
+    out = filters.new_empty(len(filters), dtype=torch.float32)
+    step = max(1, BLOCK // filters[0].numel())
+    scratch = torch.empty_like(filters[:step])
+    for start in range(0, len(filters), step):
+        block = filters[start : start + step]
+        absolute = torch.abs(block, out=scratch[: len(block)])
+        out[start : start + step] = absolute.sum(inner, dtype=torch.float32)
+    return out
+
+
+def coefficient_norm(filters: Tensor) -> Tensor:
+    """Return the Euclidean norm of each filter: (C, ...) -> (C,)."""
+    norm = torch.linalg.vector_norm(filters, 2, _INNER_DIMENSIONS[filters.dim()])
+    return norm if norm.dtype == torch.float32 else norm.float()
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def add_to(total: Tensor | None, part: Tensor) -> Tensor:
+    """Add ``part`` to a running total in place, and return it; None is the empty total."""
+    return part if total is None else total.add_(part)
+
+
+def _blocks(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the maps, a few images at a time, each with a scratch tensor of the same size.
+
+    A GPU gets them in one block: there the number of kernels matters more than memory traffic.
+    """
+    images = len(maps)
+    if images == 0:
+        return
+    if maps.device.type != "cpu" or maps.numel() <= BLOCK:
+        yield maps, torch.empty_like(maps)
+        return
+    step = max(1, BLOCK // (maps.numel() // images))
+    scratch = torch.empty_like(maps[:step])
+    for start in range(0, images, step):
+        block = maps[start : start + step]
+        yield block, scratch[: len(block)]
+
+
+def _absolute_sum_in_one_kernel(values: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+    """Return the sum of absolute values, for devices on which kernel launches dominate."""
+    is_double = values.dtype == torch.float64  # vector_norm does not narrow it
+    dtype = None if is_double else torch.float32
+    return torch.linalg.vector_norm(values, 1, dimensions, dtype=dtype).float()
+
+
+def _zeros(maps: Tensor) -> Tensor:
+    return torch.zeros(maps.shape[1], device=maps.device)
