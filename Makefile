@@ -1,14 +1,14 @@
-# make demo    set everything up, train a small CNN and open the page on which it can be watched
+# make demo    set everything up, train a small CNN and open the viewer
 # make test    set everything up and run the tests
-# make check   lint, types and tests: what CI runs
+# make check   run lint, type checks and tests, as CI does
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= examples/01_digits.py
 
-# torch and torchvision must come from one index in one call: builds of different origin do not
-# load into one process.
+# torch and torchvision must come from one index in one call: builds from different sources do not
+# load into the same process.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
 
 .PHONY: demo test check lint types browser clean
@@ -33,16 +33,16 @@ browser: $(VENV)/.dev
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+		|| { echo "Python 3.10 or newer is required: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@echo "Installing what the demo needs (PyTorch is a few GB; this takes some minutes)"
+	@echo "Installing the demo (PyTorch has a few GB; this takes some minutes)"
 	@$(INSTALL) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	@echo "Installing what the tests need (PyTorch is a few GB; this takes some minutes)"
+	@echo "Installing the test environment (PyTorch has a few GB; this takes some minutes)"
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 

@@ -50,7 +50,7 @@ def measure(
     probe = ForwardProbe([partial(model, x[:samples])])
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     train_step(model, optimizer, x, y)
-    editor.channel_groups(probe)  # before the first edit, as in a run whose structure is displayed
+    editor.channel_groups(probe)  # before the first edit, as in a run that shows its structure
     times = Times([], [], [])
     for layer in random.Random(seed).sample(names, min(convs, len(names))):
         times.removals.append(editor.apply(RemoveFilters(layer, [0]), probe).seconds)

@@ -1,4 +1,4 @@
-"""Networks for the steering benchmarks and tests, and their training step."""
+"""Networks for the steering benchmarks and tests, how to train them, and what to compare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.shufflenetv2 import ShuffleNetV2
 
-__all__ = ["SMALL", "randomized", "seeded", "train_step"]
+from revacnn_lightning.steering import EditPlan
+
+__all__ = ["SMALL", "eval_output", "randomized", "seeded", "train_step", "zeroed_output"]
 
 # Small members of ten families, with 10 classes, for images of at least 32×32 pixels.
 SMALL: dict[str, Callable[[], nn.Module]] = {
@@ -87,3 +89,32 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def eval_output(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the output in evaluation mode, and restore the mode of every module."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        y = model(x)
+    for module, training in modes:
+        module.training = training
+    return y
+
+
+def zeroed_output(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
+    """Return the unedited model's output with the columns set to zero that the plan removes."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kept = []
+    with torch.no_grad():
+        for edit in plan.tensors:
+            if edit.fill == "zero":
+                tensor = named[edit.tensor]
+                survivors = {i for a, b in edit.runs for i in range(a, b)}
+                removed = torch.tensor([i for i in range(edit.size) if i not in survivors])
+                kept.append((tensor, tensor.clone()))
+                tensor.index_fill_(edit.dim, removed, 0.0)
+        y = eval_output(model, x)
+        for tensor, value in reversed(kept):
+            tensor.copy_(value)
+    return y

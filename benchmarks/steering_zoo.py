@@ -35,10 +35,10 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.report import Report, argument_parser, progress_bar
-from benchmarks.steering_models import randomized
+from benchmarks.steering_models import eval_output, randomized, zeroed_output
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol.requests import AddFilters, Edit, RemoveFilters, Undo
-from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 EXACT = 1e-8
 ROUNDING = 30  # times the change of the output for a change of the input by one rounding unit
@@ -108,17 +108,6 @@ def small_maxvit(pixels: int) -> nn.Module:
     )
 
 
-def eval_output(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the output in evaluation mode, and restore the mode of every module."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with torch.no_grad():
-        y = model(x)
-    for module, training in modes:
-        module.training = training
-    return y
-
-
 def run_training_forward(model: nn.Module, x: Tensor) -> None:
     """Run the model in training mode, with its auxiliary heads, and restore its buffers."""
     kept = [(b, b.clone()) for b in model.buffers()]
@@ -132,24 +121,6 @@ def run_training_forward(model: nn.Module, x: Tensor) -> None:
 def relative_difference(a: Tensor, b: Tensor) -> float:
     """Return the largest difference, relative to the largest magnitude in ``b``."""
     return float((a - b).abs().max() / b.abs().max())
-
-
-def zeroed_output(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
-    """Return the unedited model's output with the columns set to zero that the plan removes."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    kept = []
-    with torch.no_grad():
-        for edit in plan.tensors:
-            if edit.fill == "zero":
-                tensor = named[edit.tensor]
-                survivors = {i for a, b in edit.runs for i in range(a, b)}
-                removed = torch.tensor([i for i in range(edit.size) if i not in survivors])
-                kept.append((tensor, tensor.clone()))
-                tensor.index_fill_(edit.dim, removed, 0.0)
-        y = eval_output(model, x)
-        for tensor, value in reversed(kept):
-            tensor.copy_(value)
-    return y
 
 
 class Subject:

@@ -1,10 +1,10 @@
-"""An ordinary Lightning training of a small CNN, with one callback added: `ReVACNN()`.
+"""Train a small CNN with PyTorch Lightning and one more callback: `ReVACNN()`.
 
-python examples/01_digits.py                  then, in another terminal:  revacnn view
-python examples/01_digits.py --data photos    colour filters, still without a download
-python examples/01_digits.py --data-dir DIR   your own images: DIR/train/<class>/*, DIR/test/...
+revacnn launch examples/01_digits.py          train and open the viewer
 
-revacnn launch examples/01_digits.py          both at once
+python examples/01_digits.py                  train only; run `revacnn view` in another terminal
+python examples/01_digits.py --data photos    color images, also without a download
+python examples/01_digits.py --data-dir DIR   your images: DIR/train/<class>/*, DIR/test/<class>/*
 """
 
 from __future__ import annotations
@@ -75,17 +75,17 @@ class SmallCNN(pl.LightningModule):
         }
 
 
-class Pace(pl.Callback):
-    """Holds the training back to so many batches a second, for a person to follow."""
+class RateLimit(pl.Callback):
+    """Limits the number of batches per second, so that a person can follow the training."""
 
     def __init__(self, batches_per_second: float) -> None:
         self.seconds = 1 / batches_per_second
-        self.due = 0.0
+        self.next_batch = 0.0
 
     def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
         now = time.monotonic()
-        time.sleep(max(0.0, self.due - now))
-        self.due = max(self.due, now) + self.seconds
+        time.sleep(max(0.0, self.next_batch - now))
+        self.next_batch = max(self.next_batch, now) + self.seconds
 
 
 def main() -> None:
@@ -94,13 +94,13 @@ def main() -> None:
     pl.seed_everything(options.seed, verbose=False)
     train = DataLoader(source.train, options.batch_size, shuffle=True, drop_last=True)
     validation = DataLoader(source.validation, 256)
-    # Both datasets are in memory, or small: worker processes would only slow the start.
+    # The data is small or in memory, so worker processes would only delay the start.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
-    pace = [Pace(options.pace)] if options.pace > 0 else []
-    if pace and not options.data_dir:
-        # So small a network hardly gains by a second thread. Held back, it needs none: that would
-        # wait, with every layer, for a processor that the browser is using.
+    rate_limit = [RateLimit(options.pace)] if options.pace > 0 else []
+    if rate_limit and not options.data_dir:
+        # A network this small hardly gains from a second thread, which would compete with the
+        # browser for a processor in every layer.
         torch.set_num_threads(1)
     trainer = pl.Trainer(
         max_epochs=options.epochs,
@@ -109,18 +109,20 @@ def main() -> None:
         devices=1,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[ReVACNN(), *pace],
+        callbacks=[ReVACNN(), *rate_limit],
     )
-    print(f"Training on {source.name}: {len(train)} batches of {options.batch_size} an epoch")
+    print(f"Training on {source.name}: {len(train)} batches of {options.batch_size} per epoch")
     trainer.fit(SmallCNN(source.channels, source.classes), train, validation)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", choices=SOURCES, default="digits")
-    parser.add_argument("--data-dir", type=Path, help="folder with train/<class>/* and test/...")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with train/<class>/* and test/<class>/*"
+    )
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many; -1: never")
+    parser.add_argument("--max-steps", type=int, default=-1, help="-1: no limit")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--pace", type=float, default=20, help="batches per second; 0: full speed")
     parser.add_argument("--seed", type=int, default=0)

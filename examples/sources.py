@@ -1,7 +1,7 @@
-"""Real images for the examples: two sources that need no download, and two that are usual.
+"""Images for the examples: two sources without a download, CIFAR-10, and any image folder.
 
-Every source is a pair of datasets (train, validation) of (image, class) with float images of
-shape (channels, height, width), roughly zero mean and unit variance.
+Each source has a training and a validation dataset of (image, class). Images are float tensors of
+shape (channels, height, width) with a mean of about zero and a variance of about one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision import datasets, transforms
 
-IMAGE_SIZE = 32  # pixels, of the colour sources
+IMAGE_SIZE = 32  # pixels, of the color images
 IMAGE_SUFFIXES = datasets.folder.IMG_EXTENSIONS
 
 
 class Source(NamedTuple):
-    """What an example needs to know of its data."""
+    """The data of an example."""
 
     name: str
     train: Dataset
@@ -33,9 +33,9 @@ class Source(NamedTuple):
 
 
 class _Shifted(Dataset):
-    """Digits, each drawn several times an epoch, shifted by up to a pixel, with a little noise.
+    """Images that appear several times per epoch, shifted by up to one pixel and with noise.
 
-    So a small network does not learn them by heart within seconds, and stays worth watching.
+    Without this, a small network memorizes the digits within seconds.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, repeats: int) -> None:
@@ -52,7 +52,7 @@ class _Shifted(Dataset):
 
 
 class _RotatedCrops(Dataset):
-    """Random crops of photographs, each turned by 0, 90, 180 or 270 degrees: which one is asked."""
+    """Random crops of photographs. The class is their rotation: 0, 90, 180 or 270 degrees."""
 
     def __init__(self, photos: list[Tensor], length: int, seed: int | None = None) -> None:
         self.photos, self.length, self.seed = photos, length, seed
@@ -62,24 +62,24 @@ class _RotatedCrops(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         generator = torch.Generator()
-        # Validation crops are the same every epoch; training crops never are.
+        # Validation crops are the same in every epoch; training crops are not.
         generator.manual_seed(
             self.seed + index if self.seed is not None else int(torch.randint(2**62, (1,)))
         )
 
-        def below(limit: int) -> int:
+        def random_int(limit: int) -> int:
             return int(torch.randint(limit, (1,), generator=generator))
 
-        photo = self.photos[below(len(self.photos))]
-        top = below(photo.shape[1] - IMAGE_SIZE + 1)
-        left = below(photo.shape[2] - IMAGE_SIZE + 1)
+        photo = self.photos[random_int(len(self.photos))]
+        top = random_int(photo.shape[1] - IMAGE_SIZE + 1)
+        left = random_int(photo.shape[2] - IMAGE_SIZE + 1)
         crop = photo[:, top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
-        turns = below(4)
-        return torch.rot90(crop, turns, dims=(1, 2)).contiguous(), turns
+        rotation = random_int(4)
+        return torch.rot90(crop, rotation, dims=(1, 2)).contiguous(), rotation
 
 
 def digits() -> Source:
-    """scikit-learn's 1,797 handwritten digits, 8x8, grey; every fifth is for validation."""
+    """Return scikit-learn's 1,797 handwritten digits, gray, 8×8. Every fifth is for validation."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32)[:, None]  # (1797, 1, 8, 8)
     images = (images - images.mean()) / images.std()
@@ -95,23 +95,23 @@ def digits() -> Source:
 
 
 def photos() -> Source:
-    """Crops of scikit-learn's two sample photographs; the right quarter of each is held out."""
-    whole = [
+    """Return crops of scikit-learn's two sample photographs, whose right quarters are held out."""
+    images = [
         torch.tensor(np.asarray(photo), dtype=torch.float32).permute(2, 0, 1) / 255
         for photo in load_sample_images().images
     ]
-    whole = [(photo - 0.45) / 0.25 for photo in whole]
-    edges = [3 * photo.shape[2] // 4 for photo in whole]
+    images = [(image - 0.45) / 0.25 for image in images]
+    edges = [3 * image.shape[2] // 4 for image in images]
     return Source(
         "rotated photograph crops",
-        _RotatedCrops([p[:, :, :edge] for p, edge in zip(whole, edges, strict=True)], 11_520),
-        _RotatedCrops([p[:, :, edge:] for p, edge in zip(whole, edges, strict=True)], 512, seed=0),
+        _RotatedCrops([p[:, :, :edge] for p, edge in zip(images, edges, strict=True)], 11_520),
+        _RotatedCrops([p[:, :, edge:] for p, edge in zip(images, edges, strict=True)], 512, seed=0),
         channels=3,
         classes=4,
     )
 
 
-def _colour(train: bool) -> Callable[[object], Tensor]:
+def _color_transform(train: bool) -> Callable[[object], Tensor]:
     augment = [transforms.RandomCrop(IMAGE_SIZE, padding=4), transforms.RandomHorizontalFlip()]
     return transforms.Compose(
         [
@@ -125,27 +125,31 @@ def _colour(train: bool) -> Callable[[object], Tensor]:
 
 
 def cifar10(root: Path = Path("data")) -> Source:
-    """CIFAR-10 by torchvision, downloaded into ``root`` the first time."""
-    train = datasets.CIFAR10(root, train=True, download=True, transform=_colour(train=True))
-    test = datasets.CIFAR10(root, train=False, download=True, transform=_colour(train=False))
+    """Return CIFAR-10. torchvision downloads it into ``root`` the first time."""
+    train = datasets.CIFAR10(
+        root, train=True, download=True, transform=_color_transform(train=True)
+    )
+    test = datasets.CIFAR10(
+        root, train=False, download=True, transform=_color_transform(train=False)
+    )
     return Source("CIFAR-10", train, test, channels=3, classes=10)
 
 
 def folder(root: Path) -> Source:
-    """Any folder with ``train/<class>/*`` and ``test/<class>/*`` images (ImageFolder layout)."""
-    for part in ("train", "test"):
-        if not _has_images(root / part):
-            sys.exit(f"No images found: looked for {root / part}/<class>/*.jpg (or png, ...)")
-    train = datasets.ImageFolder(str(root / "train"), _colour(train=True))
-    test = datasets.ImageFolder(str(root / "test"), _colour(train=False))
+    """Return the images of ``root/train/<class>/*`` and ``root/test/<class>/*``."""
+    for split in ("train", "test"):
+        if not _has_images(root / split):
+            sys.exit(f"No images found in {root / split}/<class>/*.jpg (or png, ...)")
+    train = datasets.ImageFolder(str(root / "train"), _color_transform(train=True))
+    test = datasets.ImageFolder(str(root / "test"), _color_transform(train=False))
     if train.classes != test.classes:
-        sys.exit(f"The classes differ: {root}/train has {train.classes}, test {test.classes}")
+        sys.exit(f"Classes differ: {root}/train has {train.classes}, test has {test.classes}")
     return Source(root.name, train, test, channels=3, classes=len(train.classes))
 
 
-def _has_images(part: Path) -> bool:
-    """Whether every class folder of a part, at least one, holds an image."""
-    classes = [child for child in part.iterdir() if child.is_dir()] if part.is_dir() else []
+def _has_images(split: Path) -> bool:
+    """Return whether there are class folders and each of them contains an image."""
+    classes = [child for child in split.iterdir() if child.is_dir()] if split.is_dir() else []
     return bool(classes) and all(
         any(file.suffix.lower() in IMAGE_SUFFIXES for file in child.iterdir()) for child in classes
     )

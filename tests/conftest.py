@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures that apply to every test."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-# A test run in the background may have been started with Ctrl-C ignored, which the processes that
-# tests start, and end by Ctrl-C, would inherit.
+# Shells start background jobs with SIGINT ignored. Processes that tests start and interrupt would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Connection files of tests lie apart from those of the person who runs them."""
+    """Keep the connection files of tests apart from those of the user."""
     directory = tmp_path / "runtime"
     monkeypatch.setenv("REVACNN_RUNTIME_DIR", str(directory))
     return directory

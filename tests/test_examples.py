@@ -1,4 +1,4 @@
-"""The examples run, and say in one line what is wrong with the data they are given."""
+"""The examples train, and report invalid data in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLES / "01_digits.py"), *arguments],
         capture_output=True,
@@ -24,44 +24,44 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def make_folder(root: Path) -> Path:
     rng = np.random.default_rng(0)
-    for part in ("train", "test"):
+    for split in ("train", "test"):
         for name in ("cat", "dog"):
-            (root / part / name).mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for index in range(8):
                 pixels = rng.integers(0, 255, (40, 48, 3), np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
     return root
 
 
 @pytest.mark.parametrize("data", ["digits", "photos"])
-def test_it_trains_on_data_that_needs_no_download(data: str):
-    done = run("--data", data, "--max-steps", "6", "--pace", "0", "--batch-size", "16")
+def test_trains_without_a_download(data: str):
+    done = run_example("--data", data, "--max-steps", "6", "--pace", "0", "--batch-size", "16")
     assert done.returncode == 0, done.stderr
-    assert "watch this run with `revacnn view`" in done.stderr
+    assert "`revacnn view`" in done.stderr
 
 
-def test_it_trains_on_any_image_folder(tmp_path: Path):
+def test_trains_on_an_image_folder(tmp_path: Path):
     folder = make_folder(tmp_path / "pets")
-    done = run("--data-dir", str(folder), "--max-steps", "3", "--pace", "0", "--batch-size", "4")
+    done = run_example(
+        "--data-dir", str(folder), "--max-steps", "3", "--pace", "0", "--batch-size", "4"
+    )
     assert done.returncode == 0, done.stderr
     assert "Training on pets" in done.stdout
 
 
-@pytest.mark.parametrize("emptied", ["missing", "no test", "no images"])
-def test_a_missing_or_empty_folder_is_one_line_that_says_what_was_looked_for(
-    tmp_path: Path, emptied: str
-):
+@pytest.mark.parametrize("fault", ["no folder", "no test folder", "a class without images"])
+def test_missing_images_exit_with_one_line_that_names_the_path(tmp_path: Path, fault: str):
     folder = tmp_path / "pets"
-    looked_for = folder / "train"
-    if emptied != "missing":
+    expected = folder / "train"
+    if fault != "no folder":
         make_folder(folder)
-    if emptied == "no test":
+    if fault == "no test folder":
         (folder / "test").rename(folder / "validation")
-        looked_for = folder / "test"
-    if emptied == "no images":
+        expected = folder / "test"
+    if fault == "a class without images":
         for file in (folder / "train" / "dog").iterdir():
             file.unlink()
-    done = run("--data-dir", str(folder))
+    done = run_example("--data-dir", str(folder))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert f"looked for {looked_for}/<class>/*.jpg" in done.stderr
+    assert f"No images found in {expected}/<class>/*.jpg" in done.stderr

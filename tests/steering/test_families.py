@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import steering_fuzz
-from benchmarks.steering_models import SMALL, randomized, seeded, train_step
+from benchmarks.steering_models import (
+    SMALL,
+    eval_output,
+    randomized,
+    seeded,
+    train_step,
+    zeroed_output,
+)
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 PIXELS = 32
 
@@ -27,30 +34,11 @@ def subject(name: str) -> tuple[nn.Module, Editor, ForwardProbe, Tensor]:
     return model, Editor(model), ForwardProbe([partial(model, x)]), unseen
 
 
-def evaluated(model: nn.Module, x: Tensor) -> Tensor:
-    twin = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        return twin(x)
-
-
-def silenced(model: nn.Module, plan: EditPlan, x: Tensor) -> Tensor:
-    """The unedited model with the columns zeroed that read what the plan removes."""
-    twin = copy.deepcopy(model)
-    named = dict(twin.named_parameters())
-    with torch.no_grad():
-        for edit in plan.tensors:
-            if edit.fill == "zero":
-                kept = {i for a, b in edit.runs for i in range(a, b)}
-                gone = torch.tensor([i for i in range(edit.size) if i not in kept])
-                named[edit.tensor].index_fill_(edit.dim, gone, 0.0)
-    return evaluated(twin, x)
-
-
 @pytest.mark.parametrize("name", SMALL)
 def test_a_filter_removed_and_one_added(name: str) -> None:
     model, editor, probe, unseen = subject(name)
     convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    before = evaluated(model, unseen)
+    before = eval_output(model, unseen)
     exact, reasons = 0, []
     for layer in random.Random(name).sample(convs, 5):
         width = model.get_submodule(layer).out_channels
@@ -65,13 +53,13 @@ def test_a_filter_removed_and_one_added(name: str) -> None:
                 reasons.append(str(error))
                 continue
             removal = isinstance(request, requests.RemoveFilters)
-            expected = silenced(model, plan, unseen) if removal else before
+            expected = zeroed_output(model, plan, unseen) if removal else before
             editor.apply(request, probe)
-            difference = (evaluated(model, unseen) - expected).abs().max() / expected.abs().max()
+            difference = (eval_output(model, unseen) - expected).abs().max() / expected.abs().max()
             assert difference.item() < 1e-8
             editor.apply(requests.Undo(), probe)
             exact += 1
-    assert torch.equal(evaluated(model, unseen), before)
+    assert torch.equal(eval_output(model, unseen), before)
     assert exact >= 6
     assert all("output" in reason or "at least one" in reason for reason in reasons)
 
@@ -120,4 +108,6 @@ def test_removal_agrees_with_torch_pruning(name: str) -> None:
     editor.apply(requests.RemoveFilters(layer, [2]), probe)
     mine, other = ours.state_dict(), theirs.state_dict()
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in other.items()}
-    assert torch.allclose(evaluated(ours, unseen), evaluated(theirs, unseen), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        eval_output(ours, unseen), eval_output(theirs, unseen), rtol=1e-9, atol=1e-12
+    )

@@ -1,4 +1,4 @@
-"""The folder as a bokeh app: in a clone, and under another name elsewhere, as in the wheel."""
+"""The Bokeh app is served from its folder, and under another name, as in the wheel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.viewer.processes import ROOT, server
 
 
 @pytest.mark.parametrize("name", ["viewer", "_viewer"])
-def test_the_page_is_served_complete_and_offline(tmp_path: Path, name: str) -> None:
+def test_page_is_served_completely_from_this_server(tmp_path: Path, name: str) -> None:
     folder = ROOT / "viewer"
     if name != "viewer":
         ignored = shutil.ignore_patterns("__pycache__")
@@ -35,7 +35,7 @@ def test_the_page_is_served_complete_and_offline(tmp_path: Path, name: str) -> N
         assert "@import" not in page
 
 
-def test_the_remembered_theme_is_there_from_the_start(tmp_path: Path) -> None:
+def test_page_starts_with_the_theme_of_the_cookie(tmp_path: Path) -> None:
     with server(tmp_path) as address:
         request = urllib.request.Request(address, headers={"Cookie": "revacnn-theme=light"})
         page = urllib.request.urlopen(request, timeout=20).read().decode()

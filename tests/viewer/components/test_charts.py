@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bokeh.events import Tap
 from bokeh.models import HoverTool
 from msgspec.structs import replace
 
@@ -32,48 +33,52 @@ def build(tab: TabState, chart: Callable[..., Any]) -> Any:
     return chart(tab) if chart in (FilterBars, FilterCloud) else chart(tab, EditMarkers(tab).source)
 
 
+def hover_tools(chart: Any) -> list[HoverTool]:
+    return [tool for tool in chart.root.tools if isinstance(tool, HoverTool)]
+
+
 @pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
 def test_charts_update_only_with_new_statistics(
     tab: TabState, follower: InProcessFollower, chart: Callable[..., Any]
 ) -> None:
-    part = build(tab, chart)
-    assert part.update() is True
-    assert part.update() is False
+    component = build(tab, chart)
+    assert component.update() is True
+    assert component.update() is False
     follower.train()
-    assert part.update() is True
-    part.restyle(LIGHT)
-    data = dict(part.source.data)
-    if isinstance(part, LayerChart):  # all curves in one array
+    assert component.update() is True
+    component.restyle(LIGHT)
+    data = dict(component.source.data)
+    if isinstance(component, LayerChart):  # all curves in one array
         assert data["value"].shape == (len(data["layer"]), len(data.pop("step")))
     assert len({len(column) for column in data.values()}) == 1
 
 
 @pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
 def test_charts_without_a_run_are_empty(chart: Callable[..., Any]) -> None:
-    part = build(TabState(RunFollower(), PageLink()), chart)
-    assert part.update() is False
+    component = build(TabState(RunFollower(), PageLink()), chart)
+    assert component.update() is False
 
 
 def test_edits_are_marked_on_the_time_axes(tab: TabState, follower: InProcessFollower) -> None:
-    marks = EditMarkers(tab)
+    markers = EditMarkers(tab)
     follower.request(AddFilters("conv1"), "add", 0)
     follower.deliver()
-    assert marks.update() is True
-    assert marks.source.data["step"].tolist() == [3.0]
-    assert marks.source.data["title"] == ["Add 1 to conv1"]
-    assert marks.update() is False
+    assert markers.update() is True
+    assert markers.source.data["step"].tolist() == [3.0]
+    assert markers.source.data["title"] == ["Add 1 to conv1"]
+    assert markers.update() is False
 
 
 def test_shown_past_batch_is_marked(tab: TabState, follower: InProcessFollower) -> None:
-    marks = EditMarkers(tab)
+    markers = EditMarkers(tab)
     follower.train(5)
     send_command(tab, "show_moment", row=2)
-    assert marks.update() is True
-    assert marks.source.data["step"].tolist() == [3.0]
-    assert "batch 3" in marks.source.data["title"][0]
+    assert markers.update() is True
+    assert markers.source.data["step"].tolist() == [3.0]
+    assert "batch 3" in markers.source.data["title"][0]
     send_command(tab, "go_live")
-    assert marks.update() is True
-    assert len(marks.source.data["step"]) == 0
+    assert markers.update() is True
+    assert len(markers.source.data["step"]) == 0
 
 
 def test_set_chart_changes_what_a_chart_shows(tab: TabState, follower: InProcessFollower) -> None:
@@ -82,12 +87,12 @@ def test_set_chart_changes_what_a_chart_shows(tab: TabState, follower: InProcess
         LayerChart(tab, EditMarkers(tab).source, 1),
         ChartChoices(tab),
     )
-    for part in (metric, layers, choices):
-        part.update()
+    for component in (metric, layers, choices):
+        component.update()
     assert metric.source.data["label"] == ["train", "val_loss"]
-    told = choices.source.data["charts"]
-    assert [name for name, _ in told[0]["options"]] == ["loss", "acc"]
-    assert [chart["current"] for chart in told] == ["loss", "gradient", "activation"]
+    charts = choices.source.data["charts"]
+    assert [name for name, _ in charts[0]["options"]] == ["loss", "acc"]
+    assert [chart["current"] for chart in charts] == ["loss", "gradient", "activation"]
     send_command(tab, "set_chart", chart=0, option="acc")
     send_command(tab, "set_chart", chart=2, option="dead")
     assert metric.update() is layers.update() is choices.update() is True
@@ -110,7 +115,7 @@ def test_selected_layer_is_drawn_over_many_others(
     assert tab.selection is not None
     assert data["layer"][-1] == tab.selection.layer
     assert sorted(data["layer"]) == sorted(layer.name for layer in tab.structure.layers)  # type: ignore[union-attr]
-    assert {len(colour) for colour in data["color"][:-1]} == {9}  # they show through each other
+    assert {len(color) for color in data["color"][:-1]} == {9}  # translucent
     assert len(data["color"][-1]) == 7
     assert tab.state is not None
     rows = tab.state.histories.layers["gradient"].rows
@@ -119,12 +124,8 @@ def test_selected_layer_is_drawn_over_many_others(
 
 @pytest.mark.parametrize("chart", [MetricChart, LearningRateChart, LayerChart])
 def test_curves_have_value_and_batch_tooltips(tab: TabState, chart: Callable[..., Any]) -> None:
-    tips = [tool.tooltips for tool in build(tab, chart).root.tools if isinstance(tool, HoverTool)]
-    assert any("$snap_x" in tip and "$snap_y" in tip for tip in tips)
-
-
-def hover_tools(chart: Any) -> list[HoverTool]:
-    return [tool for tool in chart.root.tools if isinstance(tool, HoverTool)]
+    tooltips = [tool.tooltips for tool in hover_tools(build(tab, chart))]
+    assert any("$snap_x" in text and "$snap_y" in text for text in tooltips)
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -155,9 +156,9 @@ def test_layer_chart_shows_the_sampling_interval(
     chart = LayerChart(tab, EditMarkers(tab).source, 0)
     chart.update()
     assert chart.sampling_label.text == ""
-    taken = follower.training.snapshot()
-    thinned = [4 if name == "gradient" else 1 for name in taken.statistics]
-    tab.state.receive(replace(taken, sampling_intervals=thinned))  # type: ignore[union-attr]
+    snapshot = follower.training.snapshot()
+    intervals = [4 if name == "gradient" else 1 for name in snapshot.statistics]
+    tab.state.receive(replace(snapshot, sampling_intervals=intervals))  # type: ignore[union-attr]
     chart.update()
     assert chart.sampling_label.text == "every 4th batch"
 
@@ -177,8 +178,6 @@ def test_bars_are_sorted_and_selectable(tab: TabState) -> None:
     bars = FilterBars(tab)
     bars.update()
     assert np.all(np.diff(bars.source.data["value"]) <= 0)
-    from bokeh.events import Tap
-
     bars._on_tap(Tap(None, x=2.2, y=0.0))
     assert tab.selected_position() == (0, int(bars.source.data["filter"][2]))
 

@@ -8,12 +8,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import FilterView
 from revacnn_lightning.protocol.requests import (
-    Freeze,
-    MergeFilters,
-    Reinitialize,
     RemoveFilters,
-    SetFilter,
-    Unfreeze,
 )
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.runs.test_layer_details import World
@@ -31,18 +26,7 @@ from viewer.runs.layer_details import VIEWS
 from viewer.tab.tab_state import TabState
 
 
-@pytest.fixture
-def world(follower: InProcessFollower, tab: TabState, monkeypatch: pytest.MonkeyPatch) -> World:
-    """``conv2`` is selected, and the training sends its details."""
-    world = World(follower, monkeypatch)
-    follower.layer_details = world.layers
-    send_command(tab, "select", layer=1, first=3, last=3)
-    world.layers.mark_visible("conv2", "tsne")
-    world.send(world.detail())
-    return world
-
-
-def sums(view: LayerView) -> np.ndarray:
+def activations(view: LayerView) -> np.ndarray:
     return np.asarray(view.root.data["values"][:, 1])
 
 
@@ -61,7 +45,7 @@ def test_thumbnails_stand_in_a_grid_before_the_layout(
     assert view.update() is False
 
     shown = arrays(view)
-    assert {len(part) for part in shown.values()} == {16}
+    assert {len(array) for array in shown.values()} == {16}
     assert shown["atlas"].dtype == np.uint8
     assert len(np.unique(shown["positions"], axis=0)) == 16
     assert view.root.data["status"] == "Computing the layout…"
@@ -71,7 +55,7 @@ def test_thumbnails_stand_in_a_grid_before_the_layout(
 def test_layout_is_applied_when_it_is_computed(world: World, tab: TabState) -> None:
     view = LayerView(tab, "coefficients")
     view.update()
-    grid, pictures = view.root.data["positions"], view.root.atlas
+    grid, thumbnails = view.root.data["positions"], view.root.atlas
     world.tick()
 
     assert view.update() is True
@@ -80,7 +64,7 @@ def test_layout_is_applied_when_it_is_computed(world: World, tab: TabState) -> N
     assert layout is not None
     np.testing.assert_array_equal(view.root.data["positions"], layout.positions)
     assert not np.array_equal(view.root.data["positions"], grid)
-    assert view.root.atlas is pictures  # sent once per detail
+    assert view.root.atlas is thumbnails  # drawn once per detail
     assert view.root.data["status"] == ""
 
 
@@ -91,8 +75,8 @@ def test_removed_filter_disappears_before_new_details_arrive(
     world.tick()
     view.update()
     before = {
-        int(id_): place
-        for id_, place in zip(view.root.data["ids"], view.root.data["positions"], strict=True)
+        int(id_): position
+        for id_, position in zip(view.root.data["ids"], view.root.data["positions"], strict=True)
     }
     follower.request(RemoveFilters("conv2", [2, 5]), "", 0)
     deliver_replies(tab, follower)
@@ -102,8 +86,8 @@ def test_removed_filter_disappears_before_new_details_arrive(
     view.update()
 
     assert len(view.root.data["ids"]) == 14
-    for id_, place in zip(view.root.data["ids"], view.root.data["positions"], strict=True):
-        np.testing.assert_array_equal(place, before[int(id_)])
+    for id_, position in zip(view.root.data["ids"], view.root.data["positions"], strict=True):
+        np.testing.assert_array_equal(position, before[int(id_)])
     assert len(view.root.atlas) == 14
     assert list(view.root.data["indices"]) == list(range(14))
 
@@ -191,7 +175,7 @@ def test_failed_layout_shows_its_reason(world: World, tab: TabState) -> None:
 
     assert view.root.data["status"] == "too long; retrying soon"
     assert view.root.data["busy"] is False
-    assert len(view.root.atlas) == 16  # the pictures stand in a grid meanwhile
+    assert len(view.root.atlas) == 16  # in a grid
 
 
 def test_views_are_cleared_when_their_layer_is_removed(
@@ -216,75 +200,6 @@ def test_views_are_cleared_when_their_layer_is_removed(
     assert {view.root.data["layer"] for view in views} == {""}
     assert {len(view.root.atlas) for view in views} == {0}
     assert LayerPanel(tab).content()["findings"] is None
-
-
-def test_findings_list_their_filters(
-    world: World, tab: TabState, follower: InProcessFollower
-) -> None:
-    panel, ids = LayerPanel(tab), tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    # Nothing is laid out: it is not true yet that none is like another.
-    assert panel.content()["findings"] is None
-    detail = world.detail()
-    features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
-    features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
-    features[5], features[6] = 0, np.nan
-    world.send(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
-    world.tick()
-
-    found = {one["kind"]: one for one in panel.content()["findings"]}
-    assert found["alike"]["text"] == "2 groups of near duplicates (6 filters)"
-    expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
-    assert found["alike"]["groups"] == expected
-    assert found["dead"]["groups"] == [[ids[5]]]
-    assert found["nonfinite"]["groups"] == [[ids[6]]]
-    assert "colour" not in found
-
-    follower.request(RemoveFilters("conv2", [3, 4]), "", 0)  # of each group one
-    deliver_replies(tab, follower)
-    (alike,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
-    assert alike["groups"] == [[ids[2], ids[9], ids[11]]]
-    assert alike["text"] == "3 near duplicates"
-
-
-def test_single_color_filters_are_found(world: World, tab: TabState) -> None:
-    send_command(tab, "select", layer=0, first=0, last=0)
-    world.layers.mark_visible("conv1", "tsne")
-    detail = world.detail("conv1")
-    images = detail.coefficients.images.copy()
-    images[:] = np.random.default_rng(0).normal(size=images.shape)
-    images[[1, 6]] = (0.9, -0.2, 0.4)
-    world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
-
-    (colour,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
-    ids = tab.structure.layers[0].filter_ids  # type: ignore[union-attr]
-    assert colour["groups"] == [[ids[1], ids[6]]]
-    assert colour["text"] == "2 single-colour"
-
-
-def test_filters_inactive_for_long_are_dead(
-    world: World, tab: TabState, follower: InProcessFollower
-) -> None:
-    assert follower.state is not None
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    follower.training.dead.add(ids[8])
-    follower.training.silence(ids[8])
-    follower.train(40)
-
-    (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
-    assert dead["groups"] == [[ids[8]]]
-
-
-def test_slices_are_selectable_only_with_many_input_channels(world: World, tab: TabState) -> None:
-    panel = LayerPanel(tab)
-    assert panel.content()["slices"] == "strongest"
-    send_command(tab, "set_slices", option="mean")
-    assert panel.content()["slices"] == "mean"
-    send_command(tab, "set_slices", option="loudest")  # nonsense
-    assert panel.content()["slices"] == "mean"
-
-    send_command(tab, "select", layer=0, first=0, last=0)  # red, green and blue
-    world.layers.mark_visible("conv1", "tsne")
-    assert panel.content()["slices"] == ""
 
 
 @pytest.mark.parametrize("pane", ["maps", "statistics"])
@@ -321,89 +236,6 @@ def test_input_image_is_shown_in_the_maps_pane(world: World, tab: TabState) -> N
     assert world.asked[-1].image_index is None
 
 
-def test_changes_of_several_selected_filters(tab: TabState, follower: InProcessFollower) -> None:
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "select_filters", ids=[ids[5], ids[7], ids[5], 10**6])
-
-    assert tab.selected_position() == (1, 5)
-    assert LayerPanel(tab).content()["selected"] == [ids[5], ids[7]]
-
-    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
-        send_command(tab, command)
-    deliver_replies(tab, follower)
-    edits = [row.to_edit(tab.structure) for row in tab.staging.in_send_order()]  # type: ignore[arg-type]
-    assert edits == [
-        Reinitialize("conv2", [5, 7]),
-        Freeze("conv2", [5, 7]),
-        MergeFilters("conv2", [5, 7]),
-        RemoveFilters("conv2", [5, 7]),
-    ]
-    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
-        send_command(tab, command)
-    assert tab.staging.changes == []
-
-
-def test_single_filter_cannot_be_merged(tab: TabState) -> None:
-    assert LayerPanel(tab).content()["disabled"]["merge"]
-    send_command(tab, "stage_merge")
-    assert tab.staging.changes == []
-
-
-def test_freeze_button_unfreezes_frozen_filters(tab: TabState, follower: InProcessFollower) -> None:
-    send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "stage_freeze")
-    send_command(tab, "apply")
-    deliver_replies(tab, follower)
-    assert LayerPanel(tab).content()["freeze_label"] == "Unfreeze"
-
-    send_command(tab, "stage_freeze")
-    assert tab.staging.changes[0].to_edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
-
-
-def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFollower) -> None:
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
-    deliver_replies(tab, follower)
-
-    row = tab.staging.changes[0]
-    assert row.to_edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
-    assert row.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
-
-    send_command(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # dragged on
-    assert len(tab.staging.changes) == 1
-
-    follower.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbour goes
-    deliver_replies(tab, follower)
-    assert tab.staging.changes == []
-
-
-@pytest.mark.parametrize(
-    ("ids", "weights"),
-    [([0], []), ([8, 9], [0.0]), ([8, 9], [-1.0]), ([8, 9], [float("nan")]), ([8, 10**6], [1.0]),
-     ([8, 9, 10], [1.0])],
-)  # fmt: skip
-def test_stage_set_ignores_invalid_arguments(
-    tab: TabState, ids: list[int], weights: list[float]
-) -> None:
-    send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "stage_set", ids=ids, weights=weights)
-
-    assert tab.staging.changes == []
-
-
-def test_multiple_selection_survives_edits(tab: TabState, follower: InProcessFollower) -> None:
-    ids = list(tab.structure.layers[1].filter_ids)  # type: ignore[union-attr]
-    send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "select_filters", ids=[ids[5], ids[7], ids[9]])
-    follower.request(RemoveFilters("conv2", [0, 7]), "", 0)
-    deliver_replies(tab, follower)
-
-    assert tab.selected_ids() == [ids[5], ids[9]]
-    assert tab.selected_position() == (1, 4)
-
-
 def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabState) -> None:
     view = LayerView(tab, "activations")
     assert tab.state is not None
@@ -411,6 +243,6 @@ def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabS
         detail = world.detail(image=image)
         world.send(detail)
         view.update()
-        of_layer = tab.state.layer_values("activation", 1)
+        of_batch = tab.state.layer_values("activation", 1)
         of_image = detail.activations.images.sum(axis=(1, 2))
-        assert np.allclose(sums(view), of_layer if image is None else of_image, rtol=1e-3)
+        assert np.allclose(activations(view), of_batch if image is None else of_image, rtol=1e-3)

@@ -16,16 +16,14 @@ from viewer.glyphs import PageLink
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.tab_state import TabState
 
-HTML = [Header, SelectionPanel, StagingBar, ReplyPanel, ChangeListPanel]
+PANELS = [Header, SelectionPanel, StagingBar, ReplyPanel, ChangeListPanel]
 
 
-@pytest.mark.parametrize("component", [NetworkView, *HTML])
-def test_update_without_news_changes_nothing(
-    tab: TabState, component: Callable[[TabState], Any]
-) -> None:
-    part = component(tab)
-    part.update()
-    assert part.update() is False
+@pytest.mark.parametrize("component", [NetworkView, *PANELS])
+def test_unchanged_panels_send_nothing(tab: TabState, component: Callable[[TabState], Any]) -> None:
+    panel = component(tab)
+    panel.update()
+    assert panel.update() is False
 
 
 def test_header_shows_the_newest_figures(tab: TabState, follower: InProcessFollower) -> None:
@@ -70,7 +68,7 @@ def test_staging_bar_shows_costs_and_coupling(
 
 
 def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
-    follower.training.convs[0].refused = "it is special"  # known to the training, not yet to us
+    follower.training.convs[0].refused = "it is special"  # the viewer does not know it yet
     send_command(tab, "stage_remove")
     follower.deliver()
     tab.update()
@@ -93,10 +91,10 @@ def test_reply_is_shown_and_recorded(tab: TabState, follower: InProcessFollower)
     reply.update()
     changes.update()
     assert reply.source.data["state"] == "applied"
-    told = "conv1: 9 filters · the output is unchanged"
-    assert reply.source.data["text"].startswith(f"{told} · 3\u202f712 → 3\u202f884 parameters")
+    text = "conv1: 9 filters · the output is unchanged"
+    assert reply.source.data["text"].startswith(f"{text} · 3\u202f712 → 3\u202f884 parameters")
     assert "multiply-accumulates (+4.6\u202f%)" in reply.source.data["text"]
-    assert changes.source.data["records"][0]["text"] == f"applied at batch 3 · {told}"
+    assert changes.source.data["records"][0]["text"] == f"applied at batch 3 · {text}"
     send_command(tab, "dismiss_reply")
     reply.update()
     assert reply.source.data == {}
@@ -116,9 +114,9 @@ def test_timeline_describes_the_recording(tab: TabState, follower: InProcessFoll
 
 
 def test_selection_panel_explains_its_statistics(tab: TabState) -> None:
-    inspector = SelectionPanel(tab)
-    inspector.update()
-    data = inspector.source.data
+    panel = SelectionPanel(tab)
+    panel.update()
+    data = panel.source.data
     assert data["layer"] == "conv1"
     assert data["facts"] == "8 filters · 3→8 · 3×3"
     assert "relu1's output" in data["statistics_note"]

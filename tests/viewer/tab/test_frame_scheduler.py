@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+
+from viewer.tab.frame_scheduler import (
+    FRAME_INTERVAL,
+    MAX_SECONDARY_INTERVAL,
+    PAINT_TIMEOUT,
+    SECONDARY_INTERVALS,
+    FrameScheduler,
+)
+
+
+def test_no_frame_before_the_last_one_is_painted() -> None:
+    scheduler = FrameScheduler()
+    assert scheduler.delay(0.0, new_statistics=True) == 0
+    scheduler.frame_sent(0.0, new_statistics=True)
+    assert scheduler.delay(1.0, new_statistics=True) is None
+    scheduler.frame_painted(1.0)
+    assert scheduler.delay(1.0, new_statistics=True) == 0
+
+
+def test_lost_confirmation_times_out() -> None:
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=True)
+    assert scheduler.delay(PAINT_TIMEOUT - 0.1, new_statistics=False) is None
+    assert scheduler.delay(PAINT_TIMEOUT, new_statistics=False) == 0
+
+
+@pytest.mark.parametrize("hz", [10, 50, 200])
+def test_statistics_are_sent_at_the_average_rate(hz: int) -> None:
+    scheduler, frames = FrameScheduler(), 0
+    for i in range(10 * hz):
+        now = i / hz
+        if scheduler.delay(now, new_statistics=True) == 0:
+            scheduler.frame_sent(now, new_statistics=True)
+            scheduler.frame_painted(now + 0.004)
+            frames += 1
+    assert frames <= 10 / FRAME_INTERVAL + 2
+    assert frames >= 99
+
+
+def test_statistics_at_10_hz_are_never_delayed() -> None:
+    scheduler = FrameScheduler()
+    for i in range(100):
+        now = i * 0.1 + (0.02 if i % 2 else 0.0)
+        assert scheduler.delay(now, new_statistics=True) == 0
+        scheduler.frame_sent(now, new_statistics=True)
+        scheduler.frame_painted(now + 0.03)
+
+
+def test_frame_without_statistics_does_not_delay_statistics() -> None:
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=True)
+    scheduler.frame_painted(0.01)
+    assert scheduler.delay(0.02, new_statistics=False) == pytest.approx(0.02)
+    scheduler.frame_sent(0.09, new_statistics=False)
+    scheduler.frame_painted(0.095)
+    assert scheduler.delay(0.1, new_statistics=True) == 0
+
+
+def test_slow_page_receives_fewer_charts() -> None:
+    def charts(lag: float) -> int:
+        scheduler, count = FrameScheduler(), 0
+        for i in range(100):
+            now = 0.11 * i
+            scheduler.frame_sent(now, new_statistics=True)
+            scheduler.frame_painted(now + lag)
+            if scheduler.is_secondary_due("chart", now + lag):
+                scheduler.secondary_sent("chart", now + lag)
+                count += 1
+        return count
+
+    assert charts(0.01) == 50
+    assert 20 < charts(0.09) < 45
+
+
+@pytest.mark.parametrize("kind", SECONDARY_INTERVALS)
+def test_secondary_content_waits_until_statistics_are_painted(kind: str) -> None:
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=True)
+    assert not scheduler.is_secondary_due(kind, 0.05)
+    scheduler.frame_painted(0.06)
+    assert scheduler.is_secondary_due(kind, 0.06)
+    scheduler.secondary_sent(kind, 0.06)
+    assert not scheduler.is_secondary_due(kind, 0.07)
+    assert scheduler.is_secondary_due(kind, 0.06 + SECONDARY_INTERVALS[kind])
+
+
+def test_images_have_a_maximum_interval_on_slow_pages() -> None:
+    scheduler = FrameScheduler()
+    for i in range(20):
+        scheduler.frame_sent(10.0 * i, new_statistics=True)
+        scheduler.frame_painted(10.0 * i + 4)
+    scheduler.secondary_sent("images", 194.0)
+    assert not scheduler.is_secondary_due("images", 195.0)
+    assert scheduler.is_secondary_due("images", 194.0 + MAX_SECONDARY_INTERVAL)
+
+
+def test_edit_is_sent_without_confirmation_but_only_one_at_a_time() -> None:
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=True)
+    assert scheduler.delay(0.01, new_statistics=True) is None
+    assert scheduler.delay(0.01, new_statistics=False, new_structure=True) == 0
+    scheduler.frame_sent(0.01, new_statistics=False, new_structure=True)
+    assert scheduler.delay(0.02, new_statistics=False, new_structure=True) is None
+    scheduler.frame_painted(0.05)
+    assert scheduler.delay(0.05, new_statistics=False, new_structure=True) == 0
+    scheduler.frame_sent(0.05, new_statistics=True)
+    # The last edit is confirmed.
+    assert scheduler.delay(0.06, new_statistics=False, new_structure=True) == 0
+
+
+def test_images_are_due_immediately_after_an_edit() -> None:
+    scheduler = FrameScheduler()
+    scheduler.secondary_sent("images", 0.0)
+    scheduler.frame_sent(0.0, new_statistics=False, new_structure=True)
+    scheduler.frame_painted(0.03)
+    assert scheduler.is_secondary_due("images", 0.03)

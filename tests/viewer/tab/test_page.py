@@ -27,12 +27,12 @@ def test_closed_tab_is_garbage_collected(follower: InProcessFollower) -> None:
     document, registry = Document(), RunRegistry()
     page = Page(follower, registry=registry)
     page.open(document)
-    remembered = weakref.ref(page)
+    reference = weakref.ref(page)
     assert list(registry.observers) == [page]
     document.clear()
     del page, document
     gc.collect()
-    assert remembered() is None
+    assert reference() is None
     assert list(registry.observers) == []
 
 
@@ -55,12 +55,12 @@ def test_page_sends_only_after_confirmation(
     page.link.seen = 1
     assert step(0.03) == 2  # a little early
     page.link.seen = 2
-    assert step(0.01) == 2  # too early: so many a second on average
+    assert step(0.01) == 2  # too early for the average rate
     assert step(0.1) == 3
     assert step(1.0) == 3
-    assert step(5.0) == 4  # the answer was lost
+    assert step(5.0) == 4  # the confirmation was lost
     page.link.seen, page.link.visible = 4, False
-    assert step(60.0) == 4  # nobody looks
+    assert step(60.0) == 4  # the tab is hidden
 
 
 def test_edit_is_sent_before_the_last_frame_is_painted(
@@ -73,14 +73,14 @@ def test_edit_is_sent_before_the_last_frame_is_painted(
     page.update()
     follower.request(AddFilters("conv1"), "add", 0)
     page.update()
-    assert page.frames_sent == 1  # nothing is applied yet
+    assert page.frames_sent == 1  # the edit is not applied yet
 
     follower.deliver()
     page.update()
 
     assert page.frames_sent == 2
     assert page.network.headers.data["layers"][0]["filters"] == 9
-    page.link.seen = 1  # of the two that are on their way
+    page.link.seen = 1  # one of two pending confirmations
     follower.train()
     page.update()
     assert page.frames_sent == 2
@@ -93,13 +93,13 @@ def test_statistics_do_not_wait_for_images(
     page.open(document)
     page.link.seen = 0
     drawn: list[str] = []
-    for part in page.images:
-        monkeypatch.setattr(part, "update", lambda: drawn.append("picture") or True)
+    for component in page.images:
+        monkeypatch.setattr(component, "update", lambda: drawn.append("image") or True)
 
     follower.train()
     page.update()
     page._update_secondary()
-    assert (page.frames_sent, drawn) == (1, [])  # the numbers are not painted yet
+    assert (page.frames_sent, drawn) == (1, [])  # the statistics are not painted yet
 
     page.link.seen = 1
     page._update_secondary()
@@ -108,33 +108,33 @@ def test_statistics_do_not_wait_for_images(
     page._on_command(Command(page.link, "set_sort", {"option": "index"}))
     assert not drawn
     page._on_command(Command(page.link, "select", {"layer": 1, "first": 3}))
-    assert drawn  # what was asked for is shown at once
+    assert drawn  # the new selection is shown immediately
 
 
 def test_update_is_scheduled_as_soon_as_permitted(follower: InProcessFollower) -> None:
     page, document = Page(follower), Document()
     page.open(document)
 
-    def asked() -> list[str]:
-        """What is to be called at the next tick; forgotten."""
-        known = list(document.session_callbacks)
-        for callback in known:
+    def pop_scheduled() -> list[str]:
+        """Return the names of the callbacks of the next tick, and remove them."""
+        callbacks = list(document.session_callbacks)
+        for callback in callbacks:
             document.remove_next_tick_callback(callback)
-        return [callback.callback.__qualname__ for callback in known]
+        return [callback.callback.__qualname__ for callback in callbacks]
 
     follower.train()
     page.on_update()
-    assert asked() == []  # the page has not come yet
+    assert pop_scheduled() == []  # the page is not ready yet
     page.link.seen = 0
-    assert asked() == ["Page.update"]
+    assert pop_scheduled() == ["Page.update"]
     page.update()
     page.on_update()
-    assert asked() == []  # not painted yet
+    assert pop_scheduled() == []  # not painted yet
     page.link.seen = 1
-    assert asked() == ["Page._update_secondary"]  # nothing else is new
+    assert pop_scheduled() == ["Page._update_secondary"]  # nothing else is new
     follower.train()
     page.link.visible = False
-    page._next_update_at = False
+    page._next_update_at = 0.0
     page.update()
     assert page.frames_sent == 1  # hidden in the meantime
 
@@ -151,7 +151,7 @@ def test_charts_are_sent_one_at_a_time_if_new(
     document.on_change(lambda event: sent.append(getattr(event, "model", None)))
 
     def step(seconds: float) -> bool:
-        """Whether a chart was sent after this time."""
+        """Return whether a chart is sent after this time."""
         clock[0] += seconds
         sent.clear()
         page._update_secondary()

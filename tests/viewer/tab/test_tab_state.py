@@ -37,7 +37,7 @@ def test_selection_keeps_its_filter_after_an_edit(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     send_command(tab, "select", layer=1, first=6, last=6)
-    follower.request(RemoveFilters("conv2", [0, 1]), "elsewhere", 0)
+    follower.request(RemoveFilters("conv2", [0, 1]), "other filters", 0)
     deliver_replies(tab, follower)
     assert tab.selected_position() == (1, 4)
 
@@ -47,12 +47,12 @@ def test_removing_the_selected_filter_selects_the_next(
 ) -> None:
     send_command(tab, "select", layer=1, first=6, last=6)
     assert follower.state is not None
-    following = follower.state.layer_ids(1)[8]
-    follower.request(RemoveFilters("conv2", [2, 6, 7]), "this one and others", 0)
+    next_id = follower.state.layer_ids(1)[8]
+    follower.request(RemoveFilters("conv2", [2, 6, 7]), "the selected filter and others", 0)
     deliver_replies(tab, follower)
     assert tab.selected_position() == (1, 5)
     assert tab.selection is not None
-    assert tab.selection.filter_id == following
+    assert tab.selection.filter_id == next_id
 
 
 def test_removing_the_last_filter_selects_the_previous(
@@ -61,7 +61,7 @@ def test_removing_the_last_filter_selects_the_previous(
     assert follower.state is not None
     last = len(follower.state.layer_ids(1)) - 1
     send_command(tab, "select", layer=1, first=last, last=last)
-    follower.request(RemoveFilters("conv2", [last]), "this one", 0)
+    follower.request(RemoveFilters("conv2", [last]), "the selected filter", 0)
     deliver_replies(tab, follower)
     assert tab.selected_position() == (1, last - 1)
 
@@ -172,11 +172,9 @@ def test_undo_is_sent_to_the_training(tab: TabState, follower: InProcessFollower
     send_command(tab, "undo")
     deliver_replies(tab, follower)
     assert isinstance(follower.requests[-1].body, Undo)
-    assert tab.edit_queue.shown_reply is not None
-    assert (tab.edit_queue.shown_reply.state, tab.edit_queue.shown_reply.text) == (
-        "refused",
-        "there is no edit to take back",
-    )
+    reply = tab.edit_queue.shown_reply
+    assert reply is not None
+    assert (reply.state, reply.text) == ("refused", "there is no edit to take back")
 
 
 def test_toggle_stage_expands_and_collapses_all_its_layers(
@@ -246,9 +244,9 @@ def test_show_moment_shows_past_statistics(tab: TabState, follower: InProcessFol
     send_command(tab, "show_moment", row=state.histories.filters.length - 31)
     assert not tab.playback.is_live
     np.testing.assert_allclose(tab.layer_values("gradient", 1), before, rtol=1e-6)
-    clock = tab.statistics_key()
+    key = tab.statistics_key()
     follower.train()
-    assert tab.statistics_key() == clock  # the past does not change
+    assert tab.statistics_key() == key  # the past does not change
     send_command(tab, "go_live")
     assert tab.playback.is_live
     assert tab.values() is state.latest
@@ -293,14 +291,14 @@ def test_coupled_filters_are_previewed_for_selected_and_hovered_filters(
     plan, reason = tab.coupling_preview()
     assert plan is not None
     assert reason == ""
-    assert [part.layer for part in plan.filter_changes] == [
+    assert [change.layer for change in plan.filter_changes] == [
         "conv1",
         "layer1.0.conv2",
         "layer1.1.conv2",
     ]
-    asked = len(follower.requests)
+    n_requests = len(follower.requests)
     deliver_replies(tab, follower)
-    assert len(follower.requests) == asked  # once is enough
+    assert len(follower.requests) == n_requests  # the preview is cached
     send_command(tab, "hover", layer=1, first=3)
     deliver_replies(tab, follower)
     assert follower.requests[-1].body == RemoveFilters("layer1.0.conv1", [3])
