@@ -10,7 +10,7 @@ from bokeh.core.properties import without_property_validation
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 
-from ..embedding.placement import grid
+from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
@@ -216,7 +216,7 @@ def _positions(layout: Projection | None, ids: np.ndarray) -> tuple[np.ndarray, 
     Without a layout, filters stand in a grid. Filters that the layout lacks have NaN positions.
     """
     if layout is None:
-        return grid(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
+        return grid_positions(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
     positions = np.full((len(ids), 2), np.nan, np.float32)
     degenerate = np.full(len(ids), DegenerateKind.NONE, np.uint8)
     row_of = {int(id_): row for row, id_ in enumerate(layout.ids)}
