@@ -11,13 +11,8 @@ import pytest
 from viewer.rendering.frame_codec import FramePart, SpritePart, encode_frame
 
 
-<<<<<<< HEAD
-def unpack(frame: bytes) -> dict[str, Any]:
-    """Decode a frame as ``viewer/static/shared/frame.js`` does."""
-=======
 def decode_frame(frame: bytes) -> dict[str, Any]:
     """Decode as ``decodeFrame`` in ``viewer/static/shared/frame.js`` does."""
->>>>>>> main
     begin = 4 + int.from_bytes(frame[:4], "little")
 
     def restore(value: dict[str, Any]) -> Any:
