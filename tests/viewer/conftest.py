@@ -29,7 +29,7 @@ class InProcessFollower(RunFollower):
         self._n_requests = 0
 
     def attach(self) -> None:
-        for message in self.training.answer(Request("hello", ControlRun("send_state"))):
+        for message in self.training.handle(Request("hello", ControlRun("send_state"))):
             self.state.receive(message)  # type: ignore[union-attr]
 
     def train(self, batches: int = 1) -> None:
@@ -58,7 +58,7 @@ class InProcessFollower(RunFollower):
         self._n_requests += 1
         request = Request(f"r{self._n_requests}", edit, version, dry_run)
         self.requests.append(request)
-        self._replies += self.training.answer(request)
+        self._replies += self.training.handle(request)
         return request.id
 
 

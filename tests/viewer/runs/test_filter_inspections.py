@@ -8,7 +8,7 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import FilterInspection, Refused
 from revacnn_lightning.protocol.requests import InspectFilter, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
-from tests.viewer.fake_inspection import inspection
+from tests.viewer.fake_inspection import fake_inspection
 from viewer.runs.filter_inspections import FilterInspections
 
 
@@ -36,7 +36,9 @@ class World:
 
     def inspection(self, index: int = 3, **changes: object) -> FilterInspection:
         training = self.follower.training
-        return inspection(training.run, training.version, training.step, "conv2", index, **changes)
+        return fake_inspection(
+            training.run, training.version, training.step, "conv2", index, **changes
+        )
 
 
 @pytest.fixture

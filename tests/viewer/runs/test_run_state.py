@@ -115,7 +115,7 @@ def test_edited_network_keeps_its_edges_until_it_is_traced_again(
 
 
 def test_filters_inactive_for_many_snapshots_are_dead(follower: InProcessFollower) -> None:
-    follower.training.silence(3)
+    follower.training.deactivate_filter(3)
     state = state_of(follower)
     follower.train(run_state.DEAD_AFTER - 1)
     assert not state.dead_mask()[3]
@@ -162,7 +162,7 @@ def test_number_of_parameter_groups_may_change(follower: InProcessFollower) -> N
 
 
 def test_fake_training_refuses_a_stale_request(follower: InProcessFollower) -> None:
-    (reply,) = follower.training.answer(Request("x", AddFilters("conv1"), version=5))
+    (reply,) = follower.training.handle(Request("x", AddFilters("conv1"), version=5))
     assert "version 0" in reply.reason  # type: ignore[attr-defined]
 
 
