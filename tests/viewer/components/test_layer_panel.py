@@ -71,7 +71,7 @@ def test_filters_inactive_for_long_are_dead(
     assert follower.state is not None
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     follower.training.dead.add(ids[8])
-    follower.training.silence(ids[8])
+    follower.training.deactivate_filter(ids[8])
     follower.train(40)
 
     (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
