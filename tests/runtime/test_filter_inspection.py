@@ -195,7 +195,9 @@ def test_an_expensive_network_is_inspected_less_often(
         sent += len(run.train_batch())
         run.advance(0.5)
     assert sent == pytest.approx(200 * filter_inspection.MAX_TIME_SHARE / 0.5, abs=2)
-    assert run.recorder.external_overhead == pytest.approx(filter_inspection.MAX_TIME_SHARE, rel=1.0)
+    assert run.recorder.external_overhead == pytest.approx(
+        filter_inspection.MAX_TIME_SHARE, rel=1.0
+    )
 
 
 def test_the_cost_of_inspections_counts_towards_the_overhead(

@@ -11,8 +11,8 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.network import NetworkView
 from viewer.components.network_data import _percentiles, amplitude, relative_activation
-from viewer.tab.page_link import PageLink
 from viewer.layout import NodeState
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.viewer.conftest import InProcessFollower
-from viewer.tab.page_link import Command
 from viewer.tab.commands import perform
+from viewer.tab.page_link import Command
 from viewer.tab.tab_state import TabState
 
 
