@@ -39,7 +39,7 @@ from viewer.embedding.projection import (
     project,
     relative_change,
 )
-from viewer.embedding.worker import EmbeddingWorker, Failure
+from viewer.embedding.worker import EmbeddingWorker, ProjectionFailure
 
 MIN_REFRESH_HZ = {64: 4.0, 128: 2.0, 512: 0.5, 2048: 0.05}  # by number of filters
 REFRESHES = {64: 25, 128: 25, 512: 12, 2048: 6}
@@ -159,7 +159,7 @@ def project_views(
     done: Projections = {}
     while len(done) < len(features):
         for view, result in worker.poll():
-            if isinstance(result, Failure):
+            if isinstance(result, ProjectionFailure):
                 raise RuntimeError(f"{view}: {result.reason}")
             done[str(view)] = result
         time.sleep(WORKER_POLL_SECONDS)

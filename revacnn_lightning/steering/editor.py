@@ -98,7 +98,7 @@ class Editor:
 
     def filter_ids(self, layer: str) -> list[int]:
         """Return the permanent ids of a conv's filters, by index."""
-        return self._filters.of(layer)
+        return self._filters.ids_of(layer)
 
     def frozen_filters(self, layer: str) -> list[int]:
         """Return the indices of a conv's frozen filters."""

@@ -41,7 +41,7 @@ class FilterIds:
         self.frozen: dict[str, set[int]] = {}
         self.norms: dict[str, list[str]] = {}
 
-    def of(self, layer: str) -> list[int]:
+    def ids_of(self, layer: str) -> list[int]:
         """Return the ids of a conv's filters, in the order of its output.
 
         Raises:
@@ -54,13 +54,13 @@ class FilterIds:
         if not isinstance(conv, _ConvNd):
             raise KeyError(layer)
         if layer not in self._ids:
-            self._start(layer, conv.out_channels)
+            self._assign_ids(layer, conv.out_channels)
         return list(self._ids[layer])
 
     def frozen_indices(self, layer: str) -> list[int]:
         """Return the indices of a conv's frozen filters."""
         frozen = self.frozen.get(layer, set())
-        return [i for i, each in enumerate(self.of(layer)) if each in frozen]
+        return [i for i, each in enumerate(self.ids_of(layer)) if each in frozen]
 
     def apply(self, plan: EditPlan) -> None:
         """Update the ids after an edit."""
@@ -72,9 +72,9 @@ class FilterIds:
         )
         for move in plan.filters:
             if move.layer not in self._ids:
-                self._start(move.layer, move.size)
+                self._assign_ids(move.layer, move.size)
             before.ids[move.layer] = self._ids[move.layer]
-            self._ids[move.layer] = self._moved(move)
+            self._ids[move.layer] = self._ids_after(move)
         for edit in plan.freezes:
             self._freeze(edit)
         if plan.layers:  # a norm may normalize another layer's output now
@@ -92,7 +92,7 @@ class FilterIds:
 
     def _freeze(self, edit: FreezeEdit) -> None:
         if edit.layer not in self._ids:
-            self._start(edit.layer, edit.size)
+            self._assign_ids(edit.layer, edit.size)
         ids = self._ids[edit.layer]
         named = {ids[i] for i in edit.indices}
         frozen = self.frozen.get(edit.layer, set())
@@ -104,18 +104,18 @@ class FilterIds:
         else:
             self.frozen.pop(edit.layer, None)
 
-    def _start(self, layer: str, count: int) -> None:
+    def _assign_ids(self, layer: str, count: int) -> None:
         first = self._next.get(layer, 0)
         self._next[layer] = first + count
         self._ids[layer] = list(range(first, first + count))
 
-    def _moved(self, move: FilterMove) -> list[int]:
-        old, moved = self._ids[move.layer], []
+    def _ids_after(self, move: FilterMove) -> list[int]:
+        old, ids = self._ids[move.layer], []
         order, new = order_of(move)
         for index, is_new in zip(order.tolist(), new.tolist(), strict=True):
             if is_new:
-                moved.append(self._next[move.layer])
+                ids.append(self._next[move.layer])
                 self._next[move.layer] += 1
             else:
-                moved.append(old[index])
-        return moved
+                ids.append(old[index])
+        return ids

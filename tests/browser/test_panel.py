@@ -256,7 +256,7 @@ def test_a_saved_drawing_opens_and_shows_every_filter(page: Any, view: str, tmp_
 
 def test_what_is_to_be_noticed_selects_the_filters_and_steps_through_the_groups(page: Any) -> None:
     chosen = []
-    for kind in ("alike", "alike", "colour"):
+    for kind in ("near_duplicates", "near_duplicates", "single_color"):
         page.wait_for_selector(f'#findings [data-kind="{kind}"]')
         groups, picked = page.evaluate(CLICK_ON_FINDING, kind)  # they change as filters learn
         assert picked in groups
@@ -265,7 +265,7 @@ def test_what_is_to_be_noticed_selects_the_filters_and_steps_through_the_groups(
     assert len(groups) == 1
     assert chosen[0] != chosen[1]
 
-    page.evaluate(CLICK_ON_FINDING, "alike")
+    page.evaluate(CLICK_ON_FINDING, "near_duplicates")
     page.wait_for_selector('#merge:not([aria-disabled="true"])')
     page.click("#merge")
     page.wait_for_selector("#staging .row[data-plan=planned]")

@@ -1,4 +1,4 @@
-"""Small networks run fastest on one thread, above all where cores are shared."""
+"""Small networks run fastest on one thread, especially where cores are shared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import torch
 
-# The machine may be busy with other things; how long an example takes is no matter of right.
+# The machine may be busy: the duration of an example is not checked.
 hypothesis.settings.register_profile("steering", deadline=None)
 hypothesis.settings.load_profile("steering")
 

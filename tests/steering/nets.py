@@ -1,4 +1,4 @@
-"""Small networks, one per pattern that an edit must follow or refuse, and helpers for tests."""
+"""Small networks, one per pattern that an edit must handle or refuse, and helpers for tests."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Concat(nn.Module):
 
 
 class Shuffle(nn.Module):
-    """Channel shuffle over two groups: columns must follow what arrives, not their position."""
+    """Channel shuffle over two groups: columns depend on which channel arrives, not on position."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Shuffle(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A second head that only runs while training, and a conv that is used twice."""
+    """A second head that only runs in training mode, and a conv that is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ NETS = {net.__name__: net for net in (Plain, Residual, Grouped, Concat, Shuffle,
 
 
 def build(kind: type[nn.Module], seed: int = 0) -> nn.Module:
-    """A network in double precision whose every value matters: nothing is zero, one or equal."""
+    """Return a network in double precision without zeros, ones or equal values in its norms."""
     torch.manual_seed(seed)
     model = kind().double()
     with torch.no_grad():
@@ -155,16 +155,16 @@ def editor_of(kind: type[nn.Module], **optimizer: object) -> tuple[nn.Module, Ed
 
 
 def output(model: nn.Module, x: Tensor | None = None) -> Tensor:
-    was = model.training
+    training = model.training
     model.eval()
     with torch.no_grad():
         y = model(images() if x is None else x)
-    model.train(was)
+    model.train(training)
     return y
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int = 5) -> None:
-    """One step of training on random images."""
+    """Train one step on random images."""
     model.train()
     optimizer.zero_grad()
     y = model(images(4, seed))
@@ -175,7 +175,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int = 5) -> N
 
 
 def checksum(model: nn.Module, *optimizers: torch.optim.Optimizer, journal: object = None) -> str:
-    """Of every bit of a model, its gradients, modes and sizes, optimizer state, and a journal."""
+    """Return a checksum of a model, its gradients, modes and sizes, optimizer state and journal."""
     digest = hashlib.sha256()
 
     def add(value: object) -> None:

@@ -1,4 +1,4 @@
-"""Bad requests are refused with a reason, and not a bit of anything is touched."""
+"""Bad requests are refused with a reason, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BAD = {
     "negative weight": (requests.SetFilter("conv1", 0, [1], [-1.0]), "negative"),
     "all zero": (requests.SetFilter("conv1", 0, [1, 2], [0.0, 0.0]), "positive"),
     "too few weights": (requests.SetFilter("conv1", 0, [1, 2], [1.0]), "1 weights for 2"),
-    "no neighbours": (requests.SetFilter("conv1", 0, [], []), "no filter"),
-    "unknown neighbour": (requests.SetFilter("conv1", 0, [9], [1.0]), "no filter 9"),
+    "no neighbors": (requests.SetFilter("conv1", 0, [], []), "no filter"),
+    "unknown neighbor": (requests.SetFilter("conv1", 0, [9], [1.0]), "no filter 9"),
     "merge one": (requests.MergeFilters("conv1", [1]), "at least two"),
-    "merge twins": (requests.MergeFilters("conv1", [1, 1]), "twice"),
+    "merge a filter with itself": (requests.MergeFilters("conv1", [1, 1]), "twice"),
     "reinitialize nothing": (requests.Reinitialize("conv1", []), "no filter"),
     "freeze unknown": (requests.Freeze("conv1", [8]), "no filter 8"),
     "unfreeze": (requests.Unfreeze("conv1"), "not frozen"),
@@ -50,7 +50,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_with_a_reason_and_untouched(name: str) -> None:
+def test_bad_requests_are_refused_with_a_reason(name: str) -> None:
     request, reason = BAD[name]
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
@@ -63,7 +63,7 @@ def test_refused_with_a_reason_and_untouched(name: str) -> None:
     assert editor.version == 0
 
 
-def test_the_last_filter() -> None:
+def test_the_last_filter_cannot_be_removed() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.RemoveFilters("conv1", [0, 1, 2, 3, 4]), probe)
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
@@ -72,7 +72,7 @@ def test_the_last_filter() -> None:
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
 
 
-def test_an_older_structure() -> None:
+def test_requests_for_an_older_structure_are_refused() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.RemoveFilters("conv1", [0]), probe, version=0)
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
@@ -82,7 +82,7 @@ def test_an_older_structure() -> None:
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
 
 
-def test_while_another_is_being_applied() -> None:
+def test_edits_during_another_edit_are_refused() -> None:
     model, editor, _ = nets.editor_of(nets.Plain)
     caught: list[SteeringError] = []
 
@@ -100,7 +100,7 @@ def test_while_another_is_being_applied() -> None:
     assert model.conv2.out_channels == 8
 
 
-def test_a_forward_that_raises() -> None:
+def test_a_forward_that_raises_while_planning_refuses_the_edit() -> None:
     model, editor, _ = nets.editor_of(nets.Plain)
 
     def broken() -> torch.Tensor:
@@ -126,8 +126,10 @@ REQUESTS = [
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("good", [1, 2, 3, 4])
-def test_a_forward_that_raises_in_the_middle(request_: requests.Edit, good: int) -> None:
-    """Fine while planning, broken at some later forward: everything is taken back."""
+def test_a_forward_that_raises_during_the_edit_rolls_it_back(
+    request_: requests.Edit, good: int
+) -> None:
+    """If any forward after planning raises, everything is rolled back."""
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
     nets.step(model, optimizer)
@@ -136,7 +138,7 @@ def test_a_forward_that_raises_in_the_middle(request_: requests.Edit, good: int)
     before = nets.checksum(model, optimizer, journal=editor.journal)
     calls = 0
 
-    def tired() -> torch.Tensor:
+    def failing() -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls >= good:
@@ -145,7 +147,7 @@ def test_a_forward_that_raises_in_the_middle(request_: requests.Edit, good: int)
 
     failure = ""
     try:
-        editor.apply(request_, ForwardProbe([tired]))
+        editor.apply(request_, ForwardProbe([failing]))
     except SteeringError as error:
         failure = str(error)
     if calls < good:  # the edit needs fewer forwards than this
@@ -158,7 +160,7 @@ def test_a_forward_that_raises_in_the_middle(request_: requests.Edit, good: int)
     nets.step(model, optimizer)
 
 
-def test_a_size_that_stays_is_found_out_by_the_forward() -> None:
+def test_a_hard_coded_size_fails_verification() -> None:
     """A width written into the code as a plain number: the edit fails and is rolled back."""
 
     class Fixed(torch.nn.Module):

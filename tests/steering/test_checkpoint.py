@@ -1,4 +1,4 @@
-"""An edited run is saved, resumed in a fresh process, and loaded for inference."""
+"""Saving an edited run, resuming it in a fresh process, and loading it for inference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.steering import nets
 
 
 def two_groups(model: nn.Module) -> torch.optim.Optimizer:
-    """Weights decay, the rest does not: the order of parameters is not the module's."""
+    """Return an optimizer with weight decay for weights only: its order is not the module's."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -56,7 +56,7 @@ def save(path: Path, model: nn.Module, editor: Editor) -> None:
     )
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     model, editor = edited_run()
     save(tmp_path / "run.ckpt", model, editor)
     loaded = torch.load(tmp_path / "run.ckpt", weights_only=True)
@@ -75,17 +75,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     for i in range(3):
         nets.step(model, editor.optimizers[0], seed=20 + i)
         nets.step(fresh, optimizer, seed=20 + i)
-    ours, theirs = fresh.state_dict(), model.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    resumed_weights, weights = fresh.state_dict(), model.state_dict()
+    assert all(torch.equal(resumed_weights[name], weights[name]) for name in weights)
     states = zip(optimizer.state_dict()["state"].values(),
                  editor.optimizers[0].state_dict()["state"].values(), strict=True)  # fmt: skip
-    for mine, other in states:
-        assert all(torch.equal(mine[key], other[key]) for key in other)
+    for state, expected in states:
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
     resumed.apply(requests.Undo(5), nets.probe_of(fresh))
     assert fresh.a[1].weight.shape == (8, 6, 3, 3)
 
 
-def test_the_order_matters_and_is_checked(tmp_path: Path) -> None:
+def test_other_optimizers_or_groups_are_refused(tmp_path: Path) -> None:
     model, editor = edited_run()
     state = checkpoint.state_to_save(editor)
     other = nets.build(nets.Plain)
@@ -95,7 +95,7 @@ def test_the_order_matters_and_is_checked(tmp_path: Path) -> None:
         checkpoint.order_param_groups(model, [torch.optim.SGD(model.parameters(), lr=1.0)], state)
 
 
-def test_inference_without_a_trainer(tmp_path: Path) -> None:
+def test_load_edited_without_a_trainer(tmp_path: Path) -> None:
     model, editor = edited_run()
     save(tmp_path / "run.ckpt", model, editor)
     loaded = checkpoint.load_edited(
@@ -110,7 +110,7 @@ def test_inference_without_a_trainer(tmp_path: Path) -> None:
         checkpoint.load_edited(nets.Residual, tmp_path / "other.ckpt")
 
 
-def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
+def test_hyperparameters_are_passed_to_the_model(tmp_path: Path) -> None:
     class Sized(nn.Module):
         def __init__(self, width: int, depth: int = 1) -> None:
             super().__init__()
@@ -122,7 +122,7 @@ def test_hyper_parameters_reach_the_model(tmp_path: Path) -> None:
     assert checkpoint.load_edited(Sized, tmp_path / "a.ckpt").conv.out_channels == 7
 
 
-def test_the_journal_as_text_and_as_a_script(tmp_path: Path) -> None:
+def test_format_journal_and_script(tmp_path: Path) -> None:
     model, editor = edited_run()
     shown = format_journal(editor.journal)
     assert "Add 2 filters to stem.0" in shown
@@ -140,5 +140,5 @@ def test_the_journal_as_text_and_as_a_script(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", run, str(tmp_path)], check=True, timeout=120)
 
 
-def test_an_empty_journal_says_so() -> None:
+def test_format_an_empty_journal() -> None:
     assert format_journal(Journal()) == "no edits"

@@ -1,4 +1,4 @@
-"""Filters are added and removed exactly, on every conv of every small network."""
+"""Adding and removing filters is exact on every conv of every small network."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @each_conv
-def test_new_filters_leave_the_function_as_it_was(kind: type[nn.Module], layer: str) -> None:
+def test_new_filters_keep_the_function(kind: type[nn.Module], layer: str) -> None:
     model, editor, probe = nets.editor_of(kind)
-    x = nets.images(3, seed=9)  # not the batch that the edit was verified on
+    x = nets.images(3, seed=9)  # not the verifying batch
     before = nets.output(model, x)
     width = model.get_submodule(layer).out_channels
     outcome = editor.apply(requests.AddFilters(layer, count=2), probe)
@@ -43,7 +43,7 @@ def test_new_filters_leave_the_function_as_it_was(kind: type[nn.Module], layer: 
 
 
 @each_conv
-def test_split_filters_leave_the_function_as_it_was(kind: type[nn.Module], layer: str) -> None:
+def test_split_filters_keep_the_function(kind: type[nn.Module], layer: str) -> None:
     model, editor, probe = nets.editor_of(kind)
     before = nets.output(model)
     editor.apply(requests.AddFilters(layer, count=2, split_from=1), probe)
@@ -51,10 +51,10 @@ def test_split_filters_leave_the_function_as_it_was(kind: type[nn.Module], layer
 
 
 @each_conv
-def test_a_silenced_filter_can_be_removed_without_a_trace(
+def test_adding_and_removing_a_filter_restores_the_weights(
     kind: type[nn.Module], layer: str
 ) -> None:
-    """Added with zero outgoing weights and removed again: what is left is the old network."""
+    """A new filter has zero outgoing weights, so removing it again restores the network."""
     model, editor, probe = nets.editor_of(kind)
     state = copy.deepcopy(model.state_dict())
     plan = editor.apply(requests.AddFilters(layer), probe).plan
@@ -66,24 +66,24 @@ def test_a_silenced_filter_can_be_removed_without_a_trace(
 
 
 @each_conv
-def test_removal_is_the_network_with_its_columns_zeroed(kind: type[nn.Module], layer: str) -> None:
+def test_removal_equals_zeroing_the_outgoing_columns(kind: type[nn.Module], layer: str) -> None:
     model, editor, probe = nets.editor_of(kind)
-    twin = copy.deepcopy(model)
+    reference = copy.deepcopy(model)
     plan = editor.apply(requests.RemoveFilters(layer, [1]), probe).plan
     with torch.no_grad():
         for edit in plan.tensors:
             if edit.fill == "zero":
                 kept = [i for a, b in edit.runs for i in range(a, b)]
                 gone = [i for i in range(edit.size) if i not in kept]
-                dict(twin.named_parameters())[edit.tensor].index_fill_(
+                dict(reference.named_parameters())[edit.tensor].index_fill_(
                     edit.dim, torch.tensor(gone), 0.0
                 )
     x = nets.images(3, seed=9)
-    assert difference(nets.output(model, x), nets.output(twin, x)) < 1e-12
+    assert difference(nets.output(model, x), nets.output(reference, x)) < 1e-12
 
 
 @each_conv
-def test_training_goes_on_after_an_edit(kind: type[nn.Module], layer: str) -> None:
+def test_training_continues_after_an_edit(kind: type[nn.Module], layer: str) -> None:
     model, editor, probe = nets.editor_of(kind)
     (optimizer,) = editor.optimizers
     parameters = {id(p) for p in model.parameters()}
@@ -99,7 +99,7 @@ def test_training_goes_on_after_an_edit(kind: type[nn.Module], layer: str) -> No
             assert value.ndim == 0 or value.shape == parameter.shape
 
 
-def test_what_goes_together_is_said() -> None:
+def test_the_plan_lists_coupled_filters() -> None:
     _, editor, probe = nets.editor_of(nets.Residual)
     plan = editor.plan(requests.RemoveFilters("stem.0", [3]), probe)
     assert {s.layer for s in plan.filter_changes} == {"stem.0", "a.1", "b.1"}
@@ -108,17 +108,20 @@ def test_what_goes_together_is_said() -> None:
     _, editor, probe = nets.editor_of(nets.Grouped)
     plan = editor.plan(requests.RemoveFilters("grouped.0", [1]), probe)
     assert plan.coupling.endswith("one per group: 4")
-    assert {tuple(s.removed) for s in plan.filter_changes} == {(1, 4, 7, 10), (2, 3, 8, 9, 14, 15, 20, 21)}
+    assert {tuple(s.removed) for s in plan.filter_changes} == {
+        (1, 4, 7, 10),
+        (2, 3, 8, 9, 14, 15, 20, 21),
+    }
 
 
-def test_parameters_are_counted() -> None:
+def test_the_plan_counts_parameters() -> None:
     model, editor, probe = nets.editor_of(nets.Residual)
     plan = editor.apply(requests.RemoveFilters("stem.0", [3, 4]), probe).plan
     assert plan.parameters_after == sum(p.numel() for p in model.parameters())
     assert plan.parameters_before > plan.parameters_after
 
 
-def test_ids_stay_with_their_filters() -> None:
+def test_filter_ids_are_permanent() -> None:
     _, editor, probe = nets.editor_of(nets.Plain)
     assert editor.filter_ids("conv1") == [0, 1, 2, 3, 4, 5]
     editor.apply(requests.RemoveFilters("conv1", [1, 4]), probe)
@@ -131,8 +134,8 @@ def test_ids_stay_with_their_filters() -> None:
     assert editor.version == 4
 
 
-def test_a_filter_without_life_is_drawn_again() -> None:
-    """The conv behind sees the new filter only through a ReLU that it never passes at first."""
+def test_silent_new_filters_are_reinitialized() -> None:
+    """A new filter that is negative on the whole batch is silent after the ReLU."""
 
     class Gate(nn.Module):
         def __init__(self) -> None:
@@ -146,9 +149,9 @@ def test_a_filter_without_life_is_drawn_again() -> None:
     for seed in range(20):
         torch.manual_seed(seed)
         model = Gate()
-        x = torch.full((1, 3, 1, 1), 1.0)  # one pixel: about half of all filters are silent on it
+        x = torch.full((1, 3, 1, 1), 1.0)  # one pixel: silent for about half of all filters
         editor = Editor(model)
-        editor.journal.version = seed  # another draw each time
+        editor.journal.version = seed  # the seed of the initialization
         probe = ForwardProbe([partial(model, x)])
         plan = editor.apply(requests.AddFilters("conv1"), probe).plan
         assert not plan.notes
@@ -164,7 +167,7 @@ def test_edges_are_the_topology() -> None:
     assert ("a.0.0", "b.0.0") not in edges
 
 
-def test_refusals_name_the_reason() -> None:
+def test_refusals_state_the_reason() -> None:
     _, editor, probe = nets.editor_of(nets.Auxiliary)
     refusals = editor.refusals(probe)
     assert set(refusals) == {"aux"}
@@ -173,7 +176,7 @@ def test_refusals_name_the_reason() -> None:
         editor.apply(requests.AddFilters("aux"), probe)
 
 
-def test_a_plan_touches_nothing() -> None:
+def test_planning_changes_nothing() -> None:
     model, editor, probe = nets.editor_of(nets.Shuffle)
     nets.step(model, editor.optimizers[0])
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
@@ -183,7 +186,7 @@ def test_a_plan_touches_nothing() -> None:
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before
 
 
-def test_frozen_parameters_memory_format_and_gradients_are_kept() -> None:
+def test_edits_keep_requires_grad_memory_format_and_gradients() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     model.to(memory_format=torch.channels_last)
     model.conv1.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A small member of each family of published CNNs, by another judge than the engine itself."""
+"""A small member of each family of published CNNs, checked independently of the engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def subject(name: str) -> tuple[nn.Module, Editor, ForwardProbe, Tensor]:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_filter_removed_and_one_added(name: str) -> None:
+def test_removal_and_growth_are_exact(name: str) -> None:
     model, editor, probe, unseen = subject(name)
     convs = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     before = eval_output(model, unseen)
@@ -73,8 +73,8 @@ def test_random_edits(name: str) -> None:
     assert tally.counts["replays"] > 0
 
 
-def test_auxiliary_heads_are_edited_along() -> None:
-    """Inception-like: a head that runs only while training reads the edited channels."""
+def test_auxiliary_heads_are_edited_too() -> None:
+    """A head that only runs in training mode reads the edited channels (Inception)."""
     from torchvision.models.googlenet import GoogLeNet
 
     model = seeded(partial(GoogLeNet, num_classes=10, aux_logits=True, init_weights=False), 0)
@@ -91,14 +91,14 @@ def test_auxiliary_heads_are_edited_along() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet_v2", "efficientnet"])
 def test_removal_agrees_with_torch_pruning(name: str) -> None:
-    """Where torch-pruning is known to be right, both leave the same network."""
+    """Where torch-pruning is known to be correct, both return the same network."""
     pruning = pytest.importorskip("torch_pruning")
-    ours, editor, probe, unseen = subject(name)
-    theirs = copy.deepcopy(ours).eval()
-    convs = [n for n, m in ours.named_modules() if isinstance(m, nn.Conv2d)]
+    edited, editor, probe, unseen = subject(name)
+    pruned = copy.deepcopy(edited).eval()
+    convs = [n for n, m in edited.named_modules() if isinstance(m, nn.Conv2d)]
     layer = convs[len(convs) // 2]
-    graph = pruning.DependencyGraph().build_dependency(theirs, example_inputs=unseen)
-    conv = theirs.get_submodule(layer)
+    graph = pruning.DependencyGraph().build_dependency(pruned, example_inputs=unseen)
+    conv = pruned.get_submodule(layer)
     prune = (
         pruning.prune_depthwise_conv_out_channels
         if conv.groups == conv.in_channels > 1
@@ -106,8 +106,8 @@ def test_removal_agrees_with_torch_pruning(name: str) -> None:
     )
     graph.get_pruning_group(conv, prune, idxs=[2]).prune()
     editor.apply(requests.RemoveFilters(layer, [2]), probe)
-    mine, other = ours.state_dict(), theirs.state_dict()
-    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in other.items()}
+    state, expected = edited.state_dict(), pruned.state_dict()
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
     assert torch.allclose(
-        eval_output(ours, unseen), eval_output(theirs, unseen), rtol=1e-9, atol=1e-12
+        eval_output(edited, unseen), eval_output(pruned, unseen), rtol=1e-9, atol=1e-12
     )

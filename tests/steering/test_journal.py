@@ -1,17 +1,22 @@
-"""A journal repeats a run's edits on a fresh model."""
+"""A journal replays a run's edits on a fresh model, also from checkpoints of earlier versions."""
 
 from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Journal
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint
+from tests.small import TwoConvs
 from tests.steering import nets
+
+# Written before the modules and classes of this package got their present names.
+FORMAT_1 = Path(__file__).parent.parent / "data" / "edited_adamw.ckpt"
 
 
 def edited(kind: type[torch.nn.Module]) -> tuple[torch.nn.Module, Editor]:
@@ -39,7 +44,7 @@ def test_replay_on_a_fresh_model(kind: type[torch.nn.Module]) -> None:
         assert again.filter_ids(name) == editor.filter_ids(name)
 
 
-def test_data_is_plain() -> None:
+def test_data_loads_as_weights_only_and_as_json() -> None:
     _, editor = edited(nets.Residual)
     data = editor.journal.to_data()
     file = io.BytesIO()
@@ -51,7 +56,7 @@ def test_data_is_plain() -> None:
     assert Journal.from_data(json.loads(json.dumps(data))).entries[0].plan.title
 
 
-def test_only_what_changed_is_stored() -> None:
+def test_plans_store_only_changed_indices() -> None:
     _, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.RemoveFilters("conv2", [3]), probe)
     plan = editor.journal.entries[0].plan
@@ -59,7 +64,7 @@ def test_only_what_changed_is_stored() -> None:
     assert flat.runs == [(0, 12), (16, 32)]
 
 
-def test_another_model_is_left_alone() -> None:
+def test_replay_on_another_model_raises_and_changes_nothing() -> None:
     _, editor = edited(nets.Residual)
     other = nets.build(nets.Plain)
     before = nets.checksum(other)
@@ -68,8 +73,49 @@ def test_another_model_is_left_alone() -> None:
     assert nets.checksum(other) == before
 
 
-def test_broken_data_is_no_journal() -> None:
+def test_invalid_data_is_refused() -> None:
     with pytest.raises(SteeringError):
         Journal.from_data({"format": 1, "version": 0, "plans": [{"title": 3}]})
     with pytest.raises(SteeringError):
         Journal.from_data({"format": 99})
+
+
+def test_a_stored_journal_of_format_1_is_read_and_written_unchanged() -> None:
+    state = checkpoint.find_state(torch.load(FORMAT_1, weights_only=True))
+    assert state is not None
+    data = state["journal"]
+    assert data["format"] == 1
+    journal = Journal.from_data(data)
+    written = journal.to_data()
+    assert written["plans"] == data["plans"]
+    assert [len(each) for each in written["records"]] == [len(each) for each in data["records"]]
+    assert (written["format"], written["version"]) == (data["format"], data["version"])
+
+
+def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
+    loaded = torch.load(FORMAT_1, weights_only=True)
+    state = checkpoint.find_state(loaded)
+    assert state is not None
+    model = TwoConvs()
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    journal = checkpoint.replay_for_load(model, state)
+    model.load_state_dict(loaded["state_dict"])
+    optimizer = model.configure_optimizers()
+    checkpoint.order_param_groups(model, [optimizer], state)
+    optimizer.load_state_dict(loaded["optimizer_states"][0])
+    editor = Editor(model, [optimizer], journal=journal)
+    images = torch.rand(2, 1, 6, 6, dtype=torch.float64)
+    editor.apply(requests.Undo(len(journal.entries)), ForwardProbe([lambda: model(images)]))
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
+    for parameter in model.parameters():
+        assert optimizer.state[parameter]["exp_avg"].shape == parameter.shape
+
+
+def test_scripts_written_by_earlier_versions_run() -> None:
+    """They import ``Journal`` from this package and call ``from_data(...).replay(model)``."""
+    state = checkpoint.find_state(torch.load(FORMAT_1, weights_only=True))
+    assert state is not None
+    data = {key: value for key, value in state["journal"].items() if key != "records"}
+    model = TwoConvs()
+    Journal.from_data(data).replay(model)
+    model.load_state_dict(torch.load(FORMAT_1, weights_only=True)["state_dict"])

@@ -1,4 +1,4 @@
-"""Undo: as if it had never been, and what trained meanwhile keeps its training."""
+"""Undo restores what an edit changed and keeps what was trained since."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def trained(kind: type[nn.Module], optimizer: str = "Adam") -> tuple[nn.Module, 
 
 
 @named
-def test_undone_at_once_nothing_ever_happened(
-    kind: type[nn.Module], request_: requests.Edit
-) -> None:
+def test_immediate_undo_restores_every_bit(kind: type[nn.Module], request_: requests.Edit) -> None:
     model, editor = trained(kind)
     before = nets.checksum(model, *editor.optimizers)
     probe = nets.probe_of(model)
@@ -61,21 +59,21 @@ def test_undone_at_once_nothing_ever_happened(
 
 
 @named
-def test_undone_at_once_training_goes_on_bit_for_bit(
+def test_training_after_an_immediate_undo_is_bit_identical(
     kind: type[nn.Module], request_: requests.Edit
 ) -> None:
     model, editor = trained(kind)
-    twin, other = trained(kind)
+    unedited, other = trained(kind)
     editor.apply(request_, nets.probe_of(model))
     editor.apply(requests.Undo(), nets.probe_of(model))
     for i in range(3):
         nets.step(model, editor.optimizers[0], seed=10 + i)
-        nets.step(twin, other.optimizers[0], seed=10 + i)
-    assert nets.checksum(model, *editor.optimizers) == nets.checksum(twin, *other.optimizers)
+        nets.step(unedited, other.optimizers[0], seed=10 + i)
+    assert nets.checksum(model, *editor.optimizers) == nets.checksum(unedited, *other.optimizers)
 
 
 @named
-def test_undone_later_the_structure_is_as_before(
+def test_undo_after_training_restores_the_structure(
     kind: type[nn.Module], request_: requests.Edit
 ) -> None:
     model, editor = trained(kind)
@@ -89,7 +87,7 @@ def test_undone_later_the_structure_is_as_before(
     nets.step(model, editor.optimizers[0])
 
 
-def test_what_left_comes_back_as_it_was_and_the_rest_keeps_its_training() -> None:
+def test_undo_restores_removed_entries_and_keeps_later_training() -> None:
     model, editor = trained(nets.Plain)
     (optimizer,) = editor.optimizers
     weight = model.conv1.weight.detach().clone()
@@ -104,18 +102,18 @@ def test_what_left_comes_back_as_it_was_and_the_rest_keeps_its_training() -> Non
     assert editor.filter_ids("conv1") == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_split_is_undone_with_the_training_since() -> None:
+def test_undoing_a_split_keeps_later_training() -> None:
     model, editor = trained(nets.Plain)
     columns = model.conv2.weight.detach().clone()
     editor.apply(requests.AddFilters("conv1", split_from=1), nets.probe_of(model))
     with torch.no_grad():
-        model.conv2.weight[:, 1] += 0.25  # what training did to the first twin
+        model.conv2.weight[:, 1] += 0.25  # as training might change the first copy
     editor.apply(requests.Undo(), nets.probe_of(model))
     assert torch.allclose(model.conv2.weight[:, 1], columns[:, 1] + 0.25)
     assert torch.equal(model.conv2.weight[:, [0, 2, 3, 4, 5]], columns[:, [0, 2, 3, 4, 5]])
 
 
-def test_twenty_edits_one_by_one_and_at_once() -> None:
+def test_undoing_twenty_edits() -> None:
     model, editor = trained(nets.Residual)
     probe = nets.probe_of(model)
     before = nets.checksum(model, *editor.optimizers)
@@ -166,7 +164,7 @@ def test_undo_with_other_optimizers(optimizer: str) -> None:
 
 
 def test_undo_in_another_process() -> None:
-    """Saved and loaded in between, removed layers included."""
+    """Undo works after saving and loading, also for removed layers."""
     model, editor = trained(nets.Residual)
     probe = nets.probe_of(model)
     weight = model.a[1].weight.detach().clone()

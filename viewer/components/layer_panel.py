@@ -76,7 +76,7 @@ class LayerPanel(HtmlPanel):
         known = self.tab.follower.layer_details.get(layer.name)
         if known is None or layer.in_channels // layer.groups in IMAGE_CHANNELS:
             return ""
-        return known.slices
+        return known.kernel_slice
 
 
 def _buttons(

@@ -10,7 +10,7 @@ from bokeh.core.properties import without_property_validation
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 
-from ..embedding.placement import grid
+from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
@@ -73,29 +73,22 @@ class LayerView:
             return self._clear()
         if not self._is_visible:
             return False
-        layer, details = tab.selection.layer, tab.follower.layer_details
-        known = details.mark_visible(layer, tab.method)
-        if known.detail is None:
-            return self._clear(known.refused or (NOT_RECORDED if tab.ended_reason() else ""))
-        layout = details.projections.get(layer, self.view, tab.method)
-        failure = details.projections.failure(layer, self.view, tab.method)
-        is_recomputing = details.projections.is_recomputing(layer, self.view, tab.method)
-        key = (
-            state,
-            state.structure_revision,
-            layer,
-            tab.method,
-            known.detail_revision,
-            failure,
-            is_recomputing,
-        )
+        details = tab.follower.layer_details
+        layer = details.mark_visible(tab.selection.layer, tab.method)
+        if layer.detail is None:
+            return self._clear(layer.refused or (NOT_RECORDED if tab.ended_reason() else ""))
+        names = (tab.selection.layer, self.view, tab.method)
+        layout = details.projections.get(*names)
+        failure = details.projections.failure(*names)
+        is_recomputing = details.projections.is_recomputing(*names)
+        key = (tab.structure_key(), names, layer.detail_revision, failure, is_recomputing)
         if layout is self._layout and key == self._shown_key:
             return False
         self._shown_key, self._layout = key, layout
-        view = _view(known.detail, self.view)
+        view = _view(layer.detail, self.view)
         is_computing = layout is None or is_recomputing
         self.root.data = {
-            **self._draw(state, position[0], known, known.detail),
+            **self._draw(state, position[0], layer, layer.detail),
             "status": _status(layout, view, failure, is_recomputing),
             "busy": is_computing and len(view.features) > 0 and not failure,
         }
@@ -223,7 +216,7 @@ def _positions(layout: Projection | None, ids: np.ndarray) -> tuple[np.ndarray, 
     Without a layout, filters stand in a grid. Filters that the layout lacks have NaN positions.
     """
     if layout is None:
-        return grid(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
+        return grid_positions(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
     positions = np.full((len(ids), 2), np.nan, np.float32)
     degenerate = np.full(len(ids), DegenerateKind.NONE, np.uint8)
     row_of = {int(id_): row for row, id_ in enumerate(layout.ids)}

@@ -1,7 +1,7 @@
-"""Averages what changes with every batch, so that a layout of it has something to follow.
+"""Moving averages of features that differ with every batch, for stable projections.
 
-The training already averages gradients over its last 20 batches. But several times as many pass
-between two details, so that the layout would jump all the same; and of maps it averages none.
+The training averages gradients over its last 20 batches, but several times as many batches pass
+between two layer details. Activation maps are not averaged by the training at all.
 """
 
 from __future__ import annotations
@@ -10,49 +10,52 @@ import numpy as np
 
 from revacnn_lightning.diagnostics.degenerate import unit_rows
 
-__all__ = ["REMEMBERED", "FeatureAverage"]
+__all__ = ["WINDOW", "FeatureAverage"]
 
-REMEMBERED = 20  # details of a layer: ten seconds at two a second
+WINDOW = 20  # details: ten seconds at two per second
 
 
 class FeatureAverage:
-    """A moving average of the features of a layer's filters. Rows follow filters through edits.
+    """Moving average of the feature directions of a layer's filters, matched by filter id.
 
-    Only directions count, as everywhere in the layouts: a batch with large gradients says no
-    more than one with small ones. What is not finite is passed on as it is, and not remembered;
-    a filter is all zeros only after it was so as long as anything is remembered.
+    Features are normalized first, so that a batch with large gradients has no larger weight. Rows
+    that are not finite are passed through and not averaged. The average of a filter is zero only
+    if its features have been zero for the whole window.
     """
 
     def __init__(self) -> None:
         self._ids = np.zeros(0, np.int64)
         self._mean = np.zeros((0, 0), np.float32)  # (n, d)
-        self._count = np.zeros(0, np.int64)  # how often each was seen, up to REMEMBERED
-        self._silent = np.zeros(0, np.int64)  # how often in a row it was all zeros
+        self._count = np.zeros(0, np.int64)  # of averaged rows, at most WINDOW
+        self._zero_streak = np.zeros(0, np.int64)  # consecutive rows of zeros
 
     def add(self, ids: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """The average with these ``features`` (n, d) of the filters ``ids`` (n,), float32 (n, d).
+        """Return the average including ``features`` (n, d), float32 (n, d).
 
-        Starts anew where d is another than before.
+        A different d restarts the average.
+
+        Args:
+            ids: of the filters, int64 (n,).
         """
         finite = np.isfinite(features).all(axis=1)
         new = np.zeros(features.shape, np.float32)
         new[finite] = unit_rows(features[finite])
-        self._follow(ids, features.shape[1])
-        zero = ~new.any(axis=1)
-        self._silent = np.where(zero, self._silent + 1, 0)
-        self._count = np.minimum(self._count + 1, REMEMBERED)
+        self._match_rows(ids, features.shape[1])
+        is_zero = ~new.any(axis=1)
+        self._zero_streak = np.where(is_zero, self._zero_streak + 1, 0)
+        self._count = np.minimum(self._count + 1, WINDOW)
         self._mean += (new - self._mean) / self._count[:, None]
-        self._mean[self._silent >= self._count] = 0.0
+        self._mean[self._zero_streak >= self._count] = 0.0
         return np.where(finite[:, None], self._mean, features).astype(np.float32)
 
-    def _follow(self, ids: np.ndarray, dimensions: int) -> None:
-        """Bring the rows into the order of ``ids``; new filters begin with nothing."""
-        mean, count, silent = self._mean, self._count, self._silent
+    def _match_rows(self, ids: np.ndarray, dimensions: int) -> None:
+        """Reorder the rows by ``ids``; rows of new filters are empty."""
+        mean, count, zero_streak = self._mean, self._count, self._zero_streak
         n = len(ids)
         self._mean = np.zeros((n, dimensions), np.float32)
-        self._count, self._silent = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self._count, self._zero_streak = np.zeros(n, np.int64), np.zeros(n, np.int64)
         if mean.shape[1] == dimensions:
-            _, here, there = np.intersect1d(ids, self._ids, return_indices=True)
-            self._mean[here] = mean[there]
-            self._count[here], self._silent[here] = count[there], silent[there]
+            _, now, before = np.intersect1d(ids, self._ids, return_indices=True)
+            self._mean[now] = mean[before]
+            self._count[now], self._zero_streak[now] = count[before], zero_streak[before]
         self._ids = np.asarray(ids, np.int64).copy()

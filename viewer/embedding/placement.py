@@ -1,28 +1,35 @@
-"""Where the pictures of filters are put: apart from each other, in a grid, or in a row aside."""
+"""Placement of filter images: without overlaps, in a grid, or in a row below the projection."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-__all__ = ["ASIDE_Y", "SMALLEST", "aside", "grid", "shaken", "spread"]
+__all__ = [
+    "DEGENERATE_ROW_Y",
+    "MIN_PROJECTED",
+    "degenerate_row",
+    "grid_positions",
+    "jitter",
+    "resolve_overlaps",
+]
 
-SMALLEST = 5  # fewer filters than this stand in a fixed grid: nothing can be said of likeness
-ASIDE_Y = -1.22  # the row of the odd filters, below the frame [-1, 1]²
-ASIDE_PITCH = 0.14
+MIN_PROJECTED = 5  # fewer filters are placed in a grid: their distances say nothing
+DEGENERATE_ROW_Y = -1.22  # of the degenerate filters, below the square [-1, 1]²
+MAX_ROW_PITCH = 0.14
 
 Array = np.ndarray
 
 
-def spread(points: Array, rounds: int = 12) -> Array:
-    """``points`` (n, 2) pushed apart where pictures of them would hide each other, in [-1, 1]²."""
+def resolve_overlaps(points: Array, rounds: int = 12) -> Array:
+    """Return ``points`` (n, 2) moved apart until their images hardly overlap, in [-1, 1]²."""
     distance = min(0.4, 1.35 / np.sqrt(len(points)))
     points = points.copy()
     for _ in range(rounds):
         pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")  # (pairs, 2)
-        apart = points[pairs[:, 0]] - points[pairs[:, 1]]
-        length = np.linalg.norm(apart, axis=1, keepdims=True)
-        push = 0.3 * (distance - length) * apart / np.maximum(length, 1e-9)
+        difference = points[pairs[:, 0]] - points[pairs[:, 1]]
+        length = np.linalg.norm(difference, axis=1, keepdims=True)
+        push = 0.3 * (distance - length) * difference / np.maximum(length, 1e-9)
         for axis in (0, 1):
             points[:, axis] += np.bincount(pairs[:, 0], push[:, axis], len(points))
             points[:, axis] -= np.bincount(pairs[:, 1], push[:, axis], len(points))
@@ -30,16 +37,16 @@ def spread(points: Array, rounds: int = 12) -> Array:
     return points
 
 
-def shaken(points: Array, seed: int) -> Array:
-    """``points`` (n, 2), each moved at random; with the seed 0 as they are."""
+def jitter(points: Array, seed: int) -> Array:
+    """Return ``points`` (n, 2) with Gaussian noise of their own scale; unchanged for seed 0."""
     if seed == 0:
         return points
     noise = np.random.default_rng(seed).normal(size=points.shape)
     return np.asarray(points + noise * points.std())
 
 
-def grid(n: int) -> Array:
-    """Fixed places (n, 2) of a few filters, row by row."""
+def grid_positions(n: int) -> Array:
+    """Return positions (n, 2) in a grid, row by row, in [-1, 1]²."""
     if n == 0:
         return np.zeros((0, 2))
     columns = int(np.ceil(np.sqrt(n)))
@@ -47,15 +54,19 @@ def grid(n: int) -> Array:
     i = np.arange(n)
     x = (i % columns + 0.5) / columns * 2 - 1
     y = 1 - (i // columns + 0.5) / rows * 2
-    return np.stack([x, y], axis=1) * (0.7 if n < SMALLEST else 0.95)
+    return np.stack([x, y], axis=1) * (0.7 if n < MIN_PROJECTED else 0.95)
 
 
-def aside(degenerate: Array) -> Array:
-    """Places (n, 2) of the degenerate filters, by `DegenerateKind`: dead, not finite, identical, with gaps."""
-    order = np.argsort(degenerate, kind="stable")
-    sorts_before = np.searchsorted(np.unique(degenerate), degenerate[order])
-    place = np.arange(len(degenerate)) + 0.6 * sorts_before
-    pitch = min(ASIDE_PITCH, 2 / max(1.0, float(place.max(initial=0.0))))
-    row = np.empty((len(degenerate), 2))
-    row[order] = np.stack([-1 + pitch * place, np.full(len(degenerate), ASIDE_Y)], axis=1)
-    return row
+def degenerate_row(kinds: Array) -> Array:
+    """Return positions (n, 2) of degenerate filters in a row, with gaps between their kinds.
+
+    Args:
+        kinds: `DegenerateKind` of each filter, uint8 (n,).
+    """
+    order = np.argsort(kinds, kind="stable")
+    n_kinds_before = np.searchsorted(np.unique(kinds), kinds[order])
+    place = np.arange(len(kinds)) + 0.6 * n_kinds_before
+    pitch = min(MAX_ROW_PITCH, 2 / max(1.0, float(place.max(initial=0.0))))
+    positions = np.empty((len(kinds), 2))
+    positions[order] = np.stack([-1 + pitch * place, np.full(len(kinds), DEGENERATE_ROW_Y)], axis=1)
+    return positions

@@ -1,8 +1,8 @@
-"""The process that computes layouts: frames on its standard input and output, one job at a time.
+"""The process that computes projections, one job at a time, over standard input and output.
 
-A frame is its length (8 bytes, little endian) and a struct in msgpack. `embedding_worker` starts
-it as a program of its own rather than through `multiprocessing`, because a Bokeh application's
-modules bear names that another process cannot import. It ends when its input does.
+A frame is its length (8 bytes, little-endian) and a struct in MessagePack. `embedding.worker`
+starts this module as a program instead of using `multiprocessing`, because the modules of a Bokeh
+application have names that another process cannot import. It ends when its input is closed.
 """
 
 from __future__ import annotations
@@ -23,68 +23,68 @@ from msgspec import Struct
 
 from .projection import Method, Projection, ProjectionJob, project
 
-__all__ = ["Message", "Ready", "Result", "read_frame", "serve", "write_frame"]
+__all__ = ["Ready", "Result", "WorkerMessage", "read_frame", "serve", "write_frame"]
 
 LENGTH = struct.Struct("<Q")
-NICENESS = 5  # the training and the page come first; at 10, a busy machine gave it next to nothing
-BATCH = getattr(os, "SCHED_BATCH", None)  # of Linux: whoever wakes up need not wait for us
+NICENESS = 5  # lower priority than the training and the page; at 10, it starves on a busy machine
+SCHEDULER = getattr(os, "SCHED_BATCH", None)  # Linux: do not preempt processes that wake up
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """This method can be used without further preparation."""
+    """This method is warmed up."""
 
     method: Method
 
 
 class Result(Struct, frozen=True, tag=True):
-    """A job is done."""
+    """A job is finished."""
 
-    layout: Projection
-
-
-Message = ProjectionJob | Ready | Result
+    projection: Projection
 
 
-class _Array(Struct, frozen=True, array_like=True):
+WorkerMessage = ProjectionJob | Ready | Result
+
+
+class _EncodedArray(Struct, frozen=True, array_like=True):
     dtype: str
     shape: tuple[int, ...]
     data: bytes
 
 
-def _extract(value: Any) -> _Array:
+def _encode_array(value: Any) -> _EncodedArray:
     if isinstance(value, np.ndarray):
         value = np.ascontiguousarray(value)
-        return _Array(value.dtype.str, value.shape, value.tobytes())
-    raise NotImplementedError(f"frames hold no {type(value).__name__}")
+        return _EncodedArray(value.dtype.str, value.shape, value.tobytes())
+    raise NotImplementedError(f"frames cannot contain {type(value).__name__}")
 
 
-def _insert(kind: type, value: Any) -> Any:
+def _decode_array(kind: type, value: Any) -> Any:
     if kind is not np.ndarray:
-        raise NotImplementedError(f"frames hold no {kind.__name__}")
-    array = msgspec.convert(value, _Array)
+        raise NotImplementedError(f"frames cannot contain {kind.__name__}")
+    array = msgspec.convert(value, _EncodedArray)
     return np.frombuffer(array.data, np.dtype(array.dtype)).reshape(array.shape)
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_extract)
-_decoder = msgspec.msgpack.Decoder(Message, dec_hook=_insert)
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_array)
+_decoder = msgspec.msgpack.Decoder(WorkerMessage, dec_hook=_decode_array)
 
 
-def write_frame(stream: IO[bytes], message: Message) -> None:
+def write_frame(stream: IO[bytes], message: WorkerMessage) -> None:
     """Write one message.
 
     Raises:
-        OSError, ValueError: the other side is gone, or the stream closed.
+        OSError, ValueError: the other process has ended, or the stream is closed.
     """
     body = _encoder.encode(message)
     stream.write(LENGTH.pack(len(body)) + body)
     stream.flush()
 
 
-def read_frame(stream: IO[bytes]) -> Message:
+def read_frame(stream: IO[bytes]) -> WorkerMessage:
     """Wait for one message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other process has ended.
     """
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:
@@ -96,28 +96,26 @@ def read_frame(stream: IO[bytes]) -> Message:
 
 
 def serve(compute: Callable[[ProjectionJob], Projection], *, warm_up: bool = False) -> None:
-    """Compute what is asked for until the input ends, and end the process with it.
+    """Compute jobs until the input ends, then end the process.
 
-    With ``warm_up``, first imports and compiles what the methods need; for UMAP (some ten
-    seconds) beside the first jobs.
+    Args:
+        compute: computes one job.
+        warm_up: first import and compile what the methods need. UMAP takes some ten seconds and
+            is warmed up in parallel with the first jobs.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends us
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    if BATCH is not None:
-        with contextlib.suppress(OSError):  # a container may forbid it
-            os.sched_setscheduler(0, BATCH, os.sched_param(0))
-    # What a library may print must not get between the frames.
+    _lower_priority()
+    # Redirect what libraries print away from the frames.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     jobs: queue.SimpleQueue[ProjectionJob] = queue.SimpleQueue()
-    threading.Thread(target=_take_jobs, args=(jobs,), daemon=True).start()
-    writing = threading.Lock()
+    threading.Thread(target=_receive_jobs, args=(jobs,), daemon=True).start()
+    write_lock = threading.Lock()
 
     def prepare(method: Method) -> None:
         if warm_up:
-            project(_small_job(method))
-        with writing:
+            project(_warm_up_job(method))
+        with write_lock:
             write_frame(out, Ready(method))
 
     prepare("tsne")
@@ -128,21 +126,29 @@ def serve(compute: Callable[[ProjectionJob], Projection], *, warm_up: bool = Fal
         if job.method == "umap":
             umap.join()
         result = Result(compute(job))
-        with writing:
+        with write_lock:
             write_frame(out, result)
 
 
-def _take_jobs(jobs: queue.SimpleQueue[ProjectionJob]) -> None:
+def _lower_priority() -> None:
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    if SCHEDULER is not None:
+        with contextlib.suppress(OSError):  # forbidden in some containers
+            os.sched_setscheduler(0, SCHEDULER, os.sched_param(0))
+
+
+def _receive_jobs(jobs: queue.SimpleQueue[ProjectionJob]) -> None:
     while True:
         try:
             message = read_frame(sys.stdin.buffer)
         except EOFError:
-            os._exit(0)  # also in the middle of a job: nobody waits for it any more
+            os._exit(0)  # even during a job, whose result is not needed any more
         if isinstance(message, ProjectionJob):
             jobs.put(message)
 
 
-def _small_job(method: Method) -> ProjectionJob:
+def _warm_up_job(method: Method) -> ProjectionJob:
     features = np.random.default_rng(0).normal(size=(64, 16))
     return ProjectionJob(features, np.arange(64), method)
 

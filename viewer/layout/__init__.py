@@ -1,4 +1,4 @@
-"""Where everything of the network view lies, in pixels of the view; pure numpy, no Bokeh."""
+"""Layout of the network view: positions in pixels of the view. Pure NumPy, no Bokeh."""
 
 from __future__ import annotations
 

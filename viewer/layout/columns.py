@@ -1,4 +1,4 @@
-"""One layer as a column: dots where there is room for them, else a strip of bars."""
+"""One layer as a column of nodes: a grid of dots, or bars if there is too little space for dots."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["Column", "NodeState", "comfortable_pitch", "dot_pitch", "dots", "strip"]
+__all__ = [
+    "BAR_WIDTH",
+    "DOT_PITCH",
+    "OPEN_PITCH",
+    "SLOT_SHARE",
+    "Column",
+    "NodeState",
+    "bar_column",
+    "common_dot_pitch",
+    "dot_column",
+    "fit_dot_pitch",
+]
 
-PITCH = 8.6  # px between dots where there is room
-LARGEST_PITCH = 26.0  # px, in small networks with room to spare
-SPARE_SHARE = 0.15  # of a layer's width that dots may take when they are larger than need be
+DOT_PITCH = 8.6  # px between dots
+MAX_DOT_PITCH = 26.0  # px, in small networks
+MIN_DOT_PITCH = 4.5  # px; with less, dots cannot be distinguished or clicked
 OPEN_PITCH = 10.5  # px, in an opened layer
-SMALLEST_PITCH = 4.5  # px; below, single dots cannot be told apart or hit
-SLOT_SHARE = 0.40  # of a layer's width that its dots may take; the rest is for the paths
+SLOT_SHARE = 0.40  # of a layer's width for its dots; the rest is for the paths
+SPARE_SHARE = 0.15  # of a layer's width for dots larger than `DOT_PITCH`
 BAR_WIDTH = 16.0  # px
 
 
@@ -25,24 +36,33 @@ class NodeState(IntEnum):
     DEAD = 1
     NEW = 2
     STAGED = 3
-    COUPLED = 4  # goes together with what is staged
+    COUPLED = 4  # with a filter staged for removal
     FROZEN = 5
-    ABSENT = 6  # did not exist yet at the moment shown
+    ABSENT = 6  # did not exist at the time shown
 
 
 @dataclass(frozen=True)
 class Column:
-    """One layer's nodes. Node ``i`` shows the filters ``first[i] : first[i + 1]``."""
+    """The nodes of one layer.
+
+    Attributes:
+        layer: index of the layer.
+        x, y: centers of the nodes, px, (nodes,).
+        size: diameter of a dot, or height of a bar, px.
+        bar: width of the bars, px; 0 for dots.
+        first: node ``i`` shows filters ``first[i] : first[i + 1]``, int (nodes + 1,).
+    """
 
     layer: int
-    x: np.ndarray  # (nodes,) px
+    x: np.ndarray
     y: np.ndarray
-    size: float  # px: diameter of a dot, height of a bar
-    bar: float  # px: width of the bars; 0 for dots
-    first: np.ndarray  # (nodes + 1,)
+    size: float
+    bar: float
+    first: np.ndarray
 
     @property
     def n(self) -> int:
+        """Number of nodes."""
         return len(self.x)
 
     @property
@@ -66,34 +86,42 @@ class Column:
         return (self.left + self.right) / 2
 
 
-def dot_pitch(n: int, slot: float, height: float, largest: float = PITCH) -> float:
-    """The largest pitch at which ``n`` dots fit a slot; 0 if none does."""
-    for pitch in np.arange(largest, SMALLEST_PITCH - 1e-6, -0.2):
-        columns = np.ceil(n * pitch / height)
-        if columns * pitch <= slot * SLOT_SHARE or columns == 1:
+def fit_dot_pitch(n: int, slot: float, height: float, largest: float = DOT_PITCH) -> float:
+    """Return the largest pitch at which ``n`` dots fit a slot, px; 0 if none does.
+
+    Args:
+        slot: width of the slot, px.
+    """
+    for pitch in np.arange(largest, MIN_DOT_PITCH - 1e-6, -0.2):
+        across = np.ceil(n * pitch / height)
+        if across * pitch <= slot * SLOT_SHARE or across == 1:
             return float(pitch)
     return 0.0
 
 
-def comfortable_pitch(sizes: list[tuple[int, float, float]]) -> float:
-    """The largest pitch that suits all layers, given as (filters, slot, height) of each."""
-    for pitch in np.arange(LARGEST_PITCH, PITCH, -0.4):
+def common_dot_pitch(sizes: list[tuple[int, float, float]]) -> float:
+    """Return the largest pitch that suits all layers, px.
+
+    Args:
+        sizes: number of filters, slot width and height (px) of each layer.
+    """
+    for pitch in np.arange(MAX_DOT_PITCH, DOT_PITCH, -0.4):
         if all(
             np.ceil(n * pitch / height) * pitch <= max(slot * SPARE_SHARE, pitch)
             for n, slot, height in sizes
         ):
             return float(pitch)
-    return PITCH
+    return DOT_PITCH
 
 
-def dots(layer: int, n: int, pitch: float, center: float, middle: float, height: float) -> Column:
-    """A grid of dots, row by row, centred on (center, middle)."""
+def dot_column(layer: int, n: int, pitch: float, middle: float, height: float) -> Column:
+    """Return a grid of ``n`` dots, row by row, centered on x = 0 and y = ``middle``."""
     across = max(1, int(np.ceil(n * pitch / height)))
     down = int(np.ceil(n / across))
     i = np.arange(n)
     return Column(
         layer=layer,
-        x=center + (i % across - (across - 1) / 2) * pitch,
+        x=(i % across - (across - 1) / 2) * pitch,
         y=middle + (i // across - (down - 1) / 2) * pitch,
         size=pitch * (0.68 if pitch < 12 else 0.62),
         bar=0.0,
@@ -101,15 +129,16 @@ def dots(layer: int, n: int, pitch: float, center: float, middle: float, height:
     )
 
 
-def strip(
-    layer: int, n: int, bars: int, width: float, center: float, middle: float, height: float
-) -> Column:
-    """Bars from top to bottom, each standing for a run of neighbouring filters."""
+def bar_column(layer: int, n: int, bars: int, width: float, middle: float, height: float) -> Column:
+    """Return bars for ``n`` filters, centered on x = 0 and y = ``middle``.
+
+    Each bar stands for a range of adjacent filters.
+    """
     bars = min(n, bars)
     pitch = height / bars
     return Column(
         layer=layer,
-        x=np.full(bars, center),
+        x=np.zeros(bars),
         y=middle - height / 2 + (np.arange(bars) + 0.5) * pitch,
         size=max(1.0, pitch * 0.72),
         bar=width,

@@ -1,65 +1,78 @@
-"""What is written above the columns, and the frames around stages of them."""
+"""Labels above the columns, and frames with titles around the stages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .columns import Column
-from .stages import Stage, fitting, short_name, told_apart
+from .stages import Stage, short_name
 
-__all__ = ["StageBox", "boxes", "labels_of"]
+__all__ = ["StageBox", "column_labels", "stage_boxes"]
 
-BOX_PADS = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px; room for headers
-LABEL_GAP = 8.0  # px between the names above neighbouring columns
-TITLE_LETTER = 6.0  # px, of a stage's title
+BOX_PADDING = {"roomy": 46.0, "normal": 9.0, "crowded": 4.0}  # px
+LABEL_GAP = 8.0  # px between the labels of adjacent columns
+LABEL_CHARACTER = 5.0  # px: width of a character of a label
+TITLE_CHARACTER = 6.0  # px: width of a character of a stage's title
 
 
 @dataclass(frozen=True)
 class StageBox:
-    """The frame around a stage, px."""
+    """The frame around a stage, in pixels.
 
-    name: str  # as much of it as fits
+    Attributes:
+        name: title, shortened to fit.
+        layer: index of one of its layers.
+        path: full name of the stage.
+    """
+
+    name: str
     left: float
     right: float
-    layer: int  # one of those in it
-    path: str  # the whole name
+    layer: int
+    path: str
 
 
-def labels_of(names: list[str], stages: list[Stage], density: str, room: float) -> list[str]:
-    """What is written above the columns, each in so much room (px)."""
-    if density == "crowded":  # one at a time, over the others
+def column_labels(names: list[str], stages: list[Stage], density: str, width: float) -> list[str]:
+    """Return the label of each column.
+
+    Args:
+        names: of the layers.
+        width: available for each label, px.
+    """
+    if density == "crowded":  # shown one at a time, on hover
         return [short_name(name, [], names) for name in names]
     labels = [short_name(name, stages, names) for name in names]
     if density == "roomy":
         return labels
-    together: dict[str, list[int]] = {}  # by what they are written below
+    by_title: dict[str, list[int]] = {}
     for i, (name, label) in enumerate(zip(names, labels, strict=True)):
-        together.setdefault(name.removesuffix(label), []).append(i)
-    for group in together.values():
-        fits = told_apart([labels[i] for i in group], room - LABEL_GAP)
-        for i, label in zip(group, fits, strict=True):
+        by_title.setdefault(name.removesuffix(label), []).append(i)
+    for group in by_title.values():
+        shortened = _shorten_labels([labels[i] for i in group], width - LABEL_GAP)
+        for i, label in zip(group, shortened, strict=True):
             labels[i] = label
     return labels
 
 
-def boxes(
-    stages: list[Stage], rank: list[int], columns: list[Column], density: str
+def stage_boxes(
+    stages: list[Stage], ranks: list[int], columns: list[Column], density: str
 ) -> list[StageBox]:
-    """Frames around the stages, never over each other nor over columns of no stage."""
-    places: dict[int, list[Column]] = {}
-    for column, place in zip(columns, rank, strict=True):
-        places.setdefault(place, []).append(column)
-    left = {place: min(c.left for c in there) for place, there in places.items()}
-    right = {place: max(c.right for c in there) for place, there in places.items()}
-    gaps = {
-        place: (left[place + 1] - right[place]) / 2 - 2 for place in places if place + 1 in left
+    """Return frames that overlap neither each other nor columns outside their stage."""
+    by_rank: dict[int, list[Column]] = {}
+    for column, rank in zip(columns, ranks, strict=True):
+        by_rank.setdefault(rank, []).append(column)
+    left = {rank: min(c.left for c in members) for rank, members in by_rank.items()}
+    right = {rank: max(c.right for c in members) for rank, members in by_rank.items()}
+    gaps = {  # half the gap to the right of each rank
+        rank: (left[rank + 1] - right[rank]) / 2 - 2 for rank in by_rank if rank + 1 in left
     }
-    beside = (gaps.get(edge) for stage in stages for edge in (stage.first - 1, stage.last))
-    pad = min([BOX_PADS[density], *(gap for gap in beside if gap is not None)])
+    beside = (gaps.get(rank) for stage in stages for rank in (stage.first - 1, stage.last))
+    padding = min([BOX_PADDING[density], *(gap for gap in beside if gap is not None)])
     spans = [
         (
-            min(left[place] for place in range(stage.first, stage.last + 1)) - pad,
-            max(right[place] for place in range(stage.first, stage.last + 1)) + pad,
+            min(left[rank] for rank in range(stage.first, stage.last + 1)) - padding,
+            max(right[rank] for rank in range(stage.first, stage.last + 1)) + padding,
         )
         for stage in stages
     ]
@@ -70,11 +83,31 @@ def boxes(
     ]
 
 
-def _titles(names: list[str], rooms: list[float]) -> list[str]:
-    """As many of the last parts of all the names as fit everywhere, but at least one of each."""
-    fits = [fitting(name, room, TITLE_LETTER) for name, room in zip(names, rooms, strict=True)]
-    parts = min(
+def _titles(names: list[str], widths: list[float]) -> list[str]:
+    """Shorten all titles to the same number of last path parts, as many as fit everywhere."""
+    fits = [
+        _truncate(name, width, TITLE_CHARACTER) for name, width in zip(names, widths, strict=True)
+    ]
+    n_parts = min(
         (fit.count(".") + 1 for fit, name in zip(fits, names, strict=True) if fit != name),
         default=max((name.count(".") + 1 for name in names), default=1),
     )
-    return [".".join(name.split(".")[-parts:]) for name in names]
+    return [".".join(name.split(".")[-n_parts:]) for name in names]
+
+
+def _truncate(label: str, width: float, character: float = LABEL_CHARACTER) -> str:
+    """Return as many of a path's last parts as fit a width (px), but at least one."""
+    while "." in label and len(label) * character > width:
+        label = label.split(".", 1)[1]
+    return label
+
+
+def _shorten_labels(labels: Sequence[str], width: float) -> list[str]:
+    """Shorten labels to a width (px) each, first by the ending that all share."""
+    paths = [label.split(".") for label in labels]
+    longest = max(len(label) for label in labels) * LABEL_CHARACTER
+    while longest > width and len(paths) > 1 and min(len(path) for path in paths) > 1:
+        if len({path[-1] for path in paths}) > 1:
+            break
+        paths = [path[:-1] for path in paths]
+    return [_truncate(".".join(path), width) for path in paths]

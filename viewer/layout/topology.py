@@ -1,4 +1,4 @@
-"""Which layers stand side by side, and what connects them."""
+"""Ranks of layers from left to right, and which edges are drawn as paths or as arcs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from collections.abc import Collection, Sequence
 
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["concats", "flows_and_arcs", "forward_edges", "nesting", "ranks"]
+__all__ = [
+    "Edge",
+    "arc_levels",
+    "assign_ranks",
+    "concatenating_layers",
+    "forward_edges",
+    "split_edges",
+]
 
-Edge = tuple[int, int]
+Edge = tuple[int, int]  # indices of two layers
 
 
 def forward_edges(structure: Structure) -> list[Edge]:
-    """The edges between layers; a plain chain where the training has told of none."""
+    """Return the edges between layers; a chain of all layers if none are known."""
     n = len(structure.layers)
     edges = {(a, b) for a, b in structure.edges if 0 <= a < b < n}
     if not edges:
@@ -21,64 +28,67 @@ def forward_edges(structure: Structure) -> list[Edge]:
     return sorted(edges)
 
 
-def ranks(n: int, edges: list[Edge]) -> list[int]:
-    """The place of each layer from left to right: one more than the furthest that feeds it.
+def assign_ranks(n: int, edges: list[Edge]) -> list[int]:
+    """Return the rank of each layer: one more than the largest rank of the layers it reads.
 
-    So parallel branches get the same places, and nothing feeds a layer from its right. Places
-    are without gaps; layers that nothing feeds stand first.
+    Parallel branches share ranks, all edges point to the right, and ranks have no gaps. Layers
+    without inputs have rank 0.
     """
-    rank = [0] * n
+    ranks = [0] * n
     for a, b in sorted(edges):  # layers are in forward order, so a < b
-        rank[b] = max(rank[b], rank[a] + 1)
-    return rank
+        ranks[b] = max(ranks[b], ranks[a] + 1)
+    return ranks
 
 
-def concats(structure: Structure, edges: list[Edge]) -> set[int]:
-    """The layers that read the outputs of several others one behind the other, not their sum."""
-    sources: dict[int, list[int]] = defaultdict(list)
+def concatenating_layers(structure: Structure, edges: list[Edge]) -> set[int]:
+    """Return the layers that read a concatenation of several outputs instead of their sum."""
+    widths: dict[int, list[int]] = defaultdict(list)
     for a, b in edges:
-        sources[b].append(len(structure.layers[a].filter_ids))
+        widths[b].append(len(structure.layers[a].filter_ids))
     return {
-        b
-        for b, widths in sources.items()
-        if len(widths) > 1 and sum(widths) == structure.layers[b].in_channels
+        layer
+        for layer, inputs in widths.items()
+        if len(inputs) > 1 and sum(inputs) == structure.layers[layer].in_channels
     }
 
 
-def flows_and_arcs(
-    edges: list[Edge], rank: list[int], concat: Collection[int] = ()
+def split_edges(
+    edges: list[Edge], ranks: list[int], concatenating: Collection[int] = ()
 ) -> tuple[list[Edge], list[Edge]]:
-    """Split the edges into those drawn as flows of paths and those drawn as arcs.
+    """Return the edges drawn as paths, and those drawn as arcs.
 
-    A layer flows to the nearest layers it feeds. Edges that skip places are arcs; where several
-    arcs end in one layer that reads their sum, the nearest stands for them all.
+    Paths lead to the nearest of the layers that read an output. Other edges are arcs. Of several
+    arcs into a layer that reads their sum, only the shortest is kept.
+
+    Args:
+        concatenating: layers that read a concatenation.
     """
     nearest: dict[int, int] = {}
     for a, b in edges:
-        nearest[a] = min(nearest.get(a, rank[b]), rank[b])
-    flows = [(a, b) for a, b in edges if rank[b] == nearest[a]]
+        nearest[a] = min(nearest.get(a, ranks[b]), ranks[b])
+    path_edges = [(a, b) for a, b in edges if ranks[b] == nearest[a]]
     skipping: dict[int, list[int]] = defaultdict(list)
     for a, b in edges:
-        if rank[b] > nearest[a]:
+        if ranks[b] > nearest[a]:
             skipping[b].append(a)
     arcs = []
     for b, sources in skipping.items():
-        if b in concat:
+        if b in concatenating:
             arcs += [(a, b) for a in sources]
         else:
-            arcs.append((max(sources, key=lambda a: (rank[a], -a)), b))
-    return flows, arcs
+            arcs.append((max(sources, key=lambda a: (ranks[a], -a)), b))
+    return path_edges, arcs
 
 
-def nesting(arcs: Sequence[Edge], rank: Sequence[int]) -> list[int]:
-    """Of each arc, 1, or one more than the most of those that begin and end within it."""
-    spans = [(rank[a], rank[b]) for a, b in arcs]
-    level = [1] * len(spans)
+def arc_levels(arcs: Sequence[Edge], ranks: Sequence[int]) -> list[int]:
+    """Return the nesting level of each arc: 1, or one more than the arcs that it spans."""
+    spans = [(ranks[a], ranks[b]) for a, b in arcs]
+    levels = [1] * len(spans)
     for i in sorted(range(len(spans)), key=lambda i: spans[i][1] - spans[i][0]):
-        within = (
-            level[k]
+        inner = (
+            levels[k]
             for k, (start, end) in enumerate(spans)
             if spans[i][0] <= start and end <= spans[i][1] and spans[k] != spans[i]
         )
-        level[i] = 1 + max(within, default=0)
-    return level
+        levels[i] = 1 + max(inner, default=0)
+    return levels

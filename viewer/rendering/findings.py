@@ -1,4 +1,4 @@
-"""What a person should notice among the filters of an opened layer, as sentences to click on."""
+"""Problems among the filters of a layer, as short texts that select the affected filters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Finding", "collect_findings"]
 
 
 class Finding(Struct, frozen=True):
-    """Something noticed.
+    """A problem and the filters it affects.
 
     Attributes:
-        kind: "alike", "dead", "nonfinite" or "colour".
-        text: "2 groups of near duplicates (12 filters)".
-        advice: what may be done about it.
-        groups: ids of the filters to select; where there are several groups, one after the other.
+        kind: ``near_duplicates``, ``dead``, ``nonfinite`` or ``single_color``.
+        text: for example "2 groups of near duplicates (12 filters)".
+        advice: what to do about it.
+        groups: filter ids of each group; selecting the finding cycles through the groups.
     """
 
     kind: str
@@ -30,59 +30,75 @@ class Finding(Struct, frozen=True):
 
 
 def collect_findings(
-    layer: LayerDetailState, layout: Projection | None, ids: np.ndarray, silent: np.ndarray
+    layer: LayerDetailState, projection: Projection | None, ids: np.ndarray, inactive: np.ndarray
 ) -> list[Finding]:
-    """All that is to be noticed.
+    """Return all findings of a layer.
 
     Args:
-        layout: of the coefficients.
-        ids: of the filters that the layer has now, int64 (n,).
-        silent: ids of those that have shown no activation for a while.
+        projection: of the coefficients.
+        ids: of the layer's current filters, int64 (n,).
+        inactive: ids of the filters without activation for a while.
     """
-    found = [_alike(layout, ids), _dead(layout, ids, silent), _broken(layout, ids)]
-    found.append(_single(layer, ids))
-    return [finding for finding in found if finding is not None]
+    findings = [
+        _find_near_duplicates(projection, ids),
+        _find_dead(projection, ids, inactive),
+        _find_nonfinite(projection, ids),
+        _find_single_color(layer, ids),
+    ]
+    return [finding for finding in findings if finding is not None]
 
 
-def _alike(layout: Projection | None, ids: np.ndarray) -> Finding | None:
-    if layout is None:
+def _find_near_duplicates(projection: Projection | None, ids: np.ndarray) -> Finding | None:
+    if projection is None:
         return None
-    numbers = range(int(layout.duplicate_group.max(initial=-1)) + 1)
-    groups = [_present(layout.ids[layout.duplicate_group == number], ids) for number in numbers]
-    groups = [group for group in groups if len(group) > 1]  # others have gone with an edit
+    numbers = range(int(projection.duplicate_group.max(initial=-1)) + 1)
+    groups = [
+        _current(projection.ids[projection.duplicate_group == number], ids) for number in numbers
+    ]
+    groups = [group for group in groups if len(group) > 1]  # others were removed by an edit
     if not groups:
         return None
     if len(groups) == 1:
         text = f"{len(groups[0])} near duplicates"
     else:
         text = f"{len(groups)} groups of near duplicates ({sum(map(len, groups))} filters)"
-    advice = "They compute nearly the same: merge them, or re-initialise all but one."
-    return Finding("alike", text, advice, groups)
+    advice = (
+        "These filters compute nearly the same: merge them, or reinitialize all of them but one."
+    )
+    return Finding("near_duplicates", text, advice, groups)
 
 
-def _dead(layout: Projection | None, ids: np.ndarray, silent: np.ndarray) -> Finding | None:
-    zero = [] if layout is None else layout.ids[layout.degenerate == DegenerateKind.DEAD].tolist()
-    dead = _present(np.union1d(np.asarray(zero, np.int64), silent), ids)
-    advice = "They are zero, or have not been active for a while: remove or re-initialise them."
+def _find_dead(
+    projection: Projection | None, ids: np.ndarray, inactive: np.ndarray
+) -> Finding | None:
+    zero = np.zeros(0, np.int64)
+    if projection is not None:
+        zero = projection.ids[projection.degenerate == DegenerateKind.DEAD]
+    dead = _current(np.union1d(zero, inactive), ids)
+    advice = (
+        "These filters are zero, or have not been active for a while: remove or reinitialize them."
+    )
     return Finding("dead", f"{len(dead)} dead", advice, [dead]) if dead else None
 
 
-def _broken(layout: Projection | None, ids: np.ndarray) -> Finding | None:
-    if layout is None:
+def _find_nonfinite(projection: Projection | None, ids: np.ndarray) -> Finding | None:
+    if projection is None:
         return None
-    broken = _present(layout.ids[layout.degenerate == DegenerateKind.NONFINITE], ids)
-    advice = "NaN or infinity among their coefficients: re-initialise them."
-    return Finding("nonfinite", f"{len(broken)} not finite", advice, [broken]) if broken else None
+    nonfinite = projection.ids[projection.degenerate == DegenerateKind.NONFINITE]
+    group = _current(nonfinite, ids)
+    advice = "The coefficients contain NaN or infinity: reinitialize these filters."
+    return Finding("nonfinite", f"{len(group)} not finite", advice, [group]) if group else None
 
 
-def _single(layer: LayerDetailState, ids: np.ndarray) -> Finding | None:
+def _find_single_color(layer: LayerDetailState, ids: np.ndarray) -> Finding | None:
     if len(layer.single_color) != len(layer.ids):
         return None
-    single = _present(layer.ids[layer.single_color], ids)
-    advice = "They see a colour, no edge and no texture."
-    return Finding("colour", f"{len(single)} single-colour", advice, [single]) if single else None
+    group = _current(layer.ids[layer.single_color], ids)
+    text = f"{len(group)} single-color"
+    advice = "These filters respond to a single color, not to edges or texture."
+    return Finding("single_color", text, advice, [group]) if group else None
 
 
-def _present(wanted: np.ndarray, ids: np.ndarray) -> list[int]:
-    """Those that the layer still has, in its order."""
-    return [int(name) for name in ids[np.isin(ids, wanted)]]
+def _current(wanted: np.ndarray, ids: np.ndarray) -> list[int]:
+    """Return those of the wanted ids that the layer still has, in the layer's order."""
+    return [int(id_) for id_ in ids[np.isin(ids, wanted)]]

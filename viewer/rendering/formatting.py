@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Numbers formatted for the page."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = [
 
 
 def format_count(n: int) -> str:
-    """``22720`` as ``22 720``, with spaces that do not break."""
+    """Return an integer with narrow no-break spaces: ``22720`` as ``22 720``."""
     return f"{n:,}".replace(",", "\u202f")
 
 
 def format_time_of_day(moment: float) -> str:
-    """A Unix time as a local time of day: ``14:03:27``."""
+    """Return the local time of a Unix time: ``14:03:27``."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def format_number(value: float | None) -> str:
-    """Three significant digits, without an exponent where that stays short."""
+    """Return three significant digits, without exponent from 0.001 to 100 000; ``–`` for None."""
     if value is None or not math.isfinite(value):
         return "–" if value is None or math.isnan(value) else ("∞" if value > 0 else "−∞")
     if value == 0:
@@ -40,15 +40,15 @@ def format_number(value: float | None) -> str:
 
 
 def format_si(n: float) -> str:
-    """``1 819 066 368`` as ``1.82 G``."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    """Return a number with an SI prefix: ``1819066368`` as ``1.82 G``."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if n >= size:
-            return f"{format_number(n / size)}\u202f{unit}"
+            return f"{format_number(n / size)}\u202f{prefix}"
     return f"{n:.0f}"
 
 
 def format_relative_change(change: float) -> str:
-    """A relative change: ``−3.2 %``, ``+0.04 %``."""
+    """Return a relative change in percent, with sign: ``−3.2 %``, ``+0.04 %``."""
     if change == 0:
         return "±0 %"
     digits = max(0, min(3, 1 - math.floor(math.log10(abs(100 * change)))))
@@ -56,23 +56,23 @@ def format_relative_change(change: float) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share of something: ``3.2 %``."""
+    """Return a non-negative share in percent: ``3.2 %``."""
     if not math.isfinite(share):
-        return "more than can be told"
+        return "more than can be measured"
     return format_relative_change(share).lstrip("+")
 
 
 def format_scientific(value: float | None) -> str:
-    """A gradient: ``2.48e-3``."""
+    """Return a number in scientific notation: ``2.48e-3``."""
     if value is None or not math.isfinite(value):
         return "–"
     return "0" if value == 0 else f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def format_sampling_interval(every: int) -> str:
-    """On which batches something is measured: ``every 4th batch``; nothing where on all."""
-    if every <= 1:
+def format_sampling_interval(interval: int) -> str:
+    """Return a sampling interval in batches: ``every 4th batch``; "" for every batch."""
+    if interval <= 1:
         return ""
     endings = {1: "st", 2: "nd", 3: "rd"}
-    ending = "th" if every % 100 in (11, 12, 13) else endings.get(every % 10, "th")
-    return f"every {every}{ending} batch"
+    ending = "th" if interval % 100 in (11, 12, 13) else endings.get(interval % 10, "th")
+    return f"every {interval}{ending} batch"

@@ -1,9 +1,9 @@
-"""The parts of the page that its own script draws, and how what is new of them is sent.
+"""Frames: all changed parts of the page in one binary message.
 
-Bokeh would send every part by itself, and every array as two messages of its own. A frame is one
-piece of bytes: the length of its head (uint32, little-endian), the head (JSON, padded with spaces),
-and after it the arrays, each beginning at a multiple of eight. Where the head has
-``{"$array": [type, first byte, shape]}``, an array belongs; ``unpack`` in ``glyphs/dist`` reads it.
+Bokeh would send every part separately, and every array as two messages. A frame consists of the
+length of its header (uint32, little-endian), the header (JSON, padded with spaces) and the arrays,
+each aligned to eight bytes. In the header, ``{"$array": [type, first byte, shape]}`` stands for an
+array. ``decodeFrame`` in ``viewer/static/shared/frame.js`` reads it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ import numpy as np
 __all__ = ["FramePart", "SpritePart", "encode_frame"]
 
 ALIGNMENT = 8
-# What the page knows; whole numbers of 64 bits are none of its own.
+# The page's types of arrays. 64-bit integers are converted to float64.
 TYPES = {"f4": "f4", "f8": "f8", "u1": "u1", "i4": "i4", "b1": "u1", "i8": "f8", "u8": "f8"}
 
 Data = dict[str, Any]
 
 
 class FramePart:
-    """A part of the page. ``data``, once set, goes with the next frame."""
+    """A part of the page. Setting ``data`` sends it with the next frame.
+
+    Attributes:
+        part: name of the part.
+        changed: whether there is anything to send.
+    """
 
     def __init__(self, part: str) -> None:
         self.part = part
@@ -33,7 +38,7 @@ class FramePart:
 
     @property
     def data(self) -> Data:
-        """Words, numbers, arrays, and lists and dicts of these."""
+        """Strings, numbers, arrays, and lists and dicts of these."""
         return self._data
 
     @data.setter
@@ -41,65 +46,68 @@ class FramePart:
         self._data = data
         self.changed = True
 
-    def take(self) -> Data:
-        """What is to be sent of it; from now on nothing is new."""
+    def pop_changes(self) -> Data:
+        """Return what to send, and mark it as sent."""
         self.changed = False
         return {"part": self.part, "data": self._data}
 
 
 class SpritePart(FramePart):
-    """Pictures of filters, to be drawn wherever ``part`` says.
+    """A part with images of filters.
 
-    ``data`` has words, and arrays with one row per filter. ``ids`` float64 (n,); ``places`` float32
-    (n, 2), where each stands, NaN if nowhere; ``odd`` uint8 (n,), `DegenerateKind`; ``amp`` float32 (n,),
-    gradient, 0 to 1; ``values`` float32 (n, 2), gradient and activation as they are; ``indices``
+    ``data`` contains strings, and arrays with one row per filter: ``ids`` float64 (n,); ``places``
+    float32 (n, 2), the position, NaN if hidden; ``odd`` uint8 (n,), `DegenerateKind`; ``amp``
+    float32 (n,), gradient, 0 to 1; ``values`` float32 (n, 2), gradient and activation; ``indices``
     int32 (n,).
     """
 
     def __init__(self, part: str) -> None:
         super().__init__(part)
         self._atlas: np.ndarray | None = None
-        self._painted = False
+        self._atlas_changed = False
 
     @property
     def atlas(self) -> np.ndarray | None:
-        """uint8 (n, h, w), levels, or (n, h, w, 3), red, green, blue; sent when new."""
+        """Levels, uint8 (n, h, w), or red, green and blue, uint8 (n, h, w, 3)."""
         return self._atlas
 
     @atlas.setter
     def atlas(self, atlas: np.ndarray) -> None:
-        self._atlas, self._painted, self.changed = atlas, True, True
+        self._atlas, self._atlas_changed, self.changed = atlas, True, True
 
-    def take(self) -> Data:
-        painted, self._painted = self._painted, False
-        return {**super().take(), **({"atlas": self._atlas} if painted else {})}
+    def pop_changes(self) -> Data:
+        atlas_changed, self._atlas_changed = self._atlas_changed, False
+        return {**super().pop_changes(), **({"atlas": self._atlas} if atlas_changed else {})}
 
 
-def encode_frame(panels: Iterable[FramePart], **more: Any) -> bytes:
-    """A frame with all that has changed, and with ``more`` in its head.
+def encode_frame(parts: Iterable[FramePart], **header: Any) -> bytes:
+    """Return a frame with all changes, and mark them as sent.
+
+    Args:
+        parts: those without changes are left out.
+        header: additional entries of the header.
 
     Raises:
-        TypeError: something in it is neither JSON nor an array that the page knows.
+        TypeError: a value is neither JSON nor an array of a supported type.
     """
     arrays: list[np.ndarray] = []
-    places: list[dict[str, Any]] = []
     end = 0
 
-    def set_aside(value: Any) -> Any:
+    def encode_array(value: Any) -> Any:
         nonlocal end
         if isinstance(value, np.generic):
             return value.item()
         if not isinstance(value, np.ndarray) or value.dtype.str[1:] not in TYPES:
-            raise TypeError(f"The page cannot be sent {type(value).__name__}: {value!r:.80}")
+            raise TypeError(f"Cannot send {type(value).__name__} to the page: {value!r:.80}")
         kind = TYPES[value.dtype.str[1:]]
         array = np.ascontiguousarray(value, f"<{kind}")
         arrays.append(array)
-        places.append({"$array": [kind, end, value.shape]})
+        reference = {"$array": [kind, end, value.shape]}
         end += array.nbytes + -array.nbytes % ALIGNMENT
-        return places[-1]
+        return reference
 
-    parts = [panel.take() for panel in panels if panel.changed]
-    head = msgspec.json.encode({**more, "parts": parts}, enc_hook=set_aside)
+    changes = [part.pop_changes() for part in parts if part.changed]
+    head = msgspec.json.encode({**header, "parts": changes}, enc_hook=encode_array)
     head += b" " * (-(4 + len(head)) % ALIGNMENT)
     pieces = [len(head).to_bytes(4, "little"), head]
     for array in arrays:

@@ -1,7 +1,7 @@
-"""Pictures of filters, gradients and maps as bytes: one atlas array per view.
+"""Images of filters, gradients and activation maps as bytes.
 
-Atlases hold levels, not colours: the page colours them in its theme. Signed values are spread
-around 128, maps begin at 0; three input channels are kept as red, green and blue.
+Tiles hold levels, not colors: the page colors them in its theme. Signed values are centered on
+128, others start at 0. Three input channels are kept as red, green and blue.
 """
 
 from __future__ import annotations
@@ -10,30 +10,34 @@ import numpy as np
 
 __all__ = ["attribution_tile", "build_atlas", "image_tile"]
 
-MOST_PIXELS = 32  # on the longer side of a thumbnail
-FAINTEST = 0.12  # of the layer's largest value: a map whose own largest is less stays dim
+MAX_SIZE = 32  # pixels of the longer side
+MIN_RELATIVE_RANGE = 0.12  # of the layer's maximum: weaker activation maps remain dim
 
 
 def build_atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
-    """Levels (n, h, w) or (n, h, w, 3), uint8, of ``images`` of that shape.
+    """Return one tile per image, uint8 (n, h, w) or (n, h, w, 3).
 
-    Each image is spread over all levels by itself. What is not finite becomes the middle, or 0.
+    Each image is scaled to its own maximum. Values that are not finite are treated as zero.
+
+    Args:
+        images: (n, H, W) or (n, H, W, 3).
+        signed: whether zero is the middle of the range.
     """
     values = np.asarray(images, np.float32)
     if values.ndim not in (3, 4) or values.size == 0:
         return np.zeros((0, 1, 1), np.uint8)
-    if not np.isfinite(values.sum()):  # nearly never
+    if not np.isfinite(values.sum()):  # rare
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    values = _shrink(values)
+    values = _downsample(values)
     axes = tuple(range(1, values.ndim))
-    highest, lowest = (of(axis=axes, keepdims=True) for of in (values.max, values.min))
+    highest, lowest = values.max(axis=axes, keepdims=True), values.min(axis=axes, keepdims=True)
     largest = np.maximum(highest, -lowest)
     if signed:
         levels = values / np.where(largest > 0, largest, 1)
         levels *= 127
         levels += 128
     else:
-        floor = FAINTEST * float(largest.max())
+        floor = MIN_RELATIVE_RANGE * float(largest.max())
         levels = values / np.maximum(largest, floor if floor > 0 else 1.0)
         np.maximum(levels, 0, out=levels)
         levels *= 255
@@ -41,7 +45,7 @@ def build_atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
 
 
 def image_tile(image: np.ndarray) -> np.ndarray:
-    """The input image (channels, H, W), scaled to its own range, as one RGB tile (1, H, W, 3)."""
+    """Return an input image (channels, H, W) scaled to its own range, uint8 (1, H, W, 3)."""
     values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim != 3 or values.size == 0:
         return np.zeros((0, 1, 1, 3), np.uint8)
@@ -53,9 +57,10 @@ def image_tile(image: np.ndarray) -> np.ndarray:
 
 
 def attribution_tile(values: np.ndarray) -> np.ndarray:
-    """What pixels (channels, h, w) contribute, as one tile spread around the middle.
+    """Return the attribution of pixels (channels, h, w) as a tile centered on 128.
 
-    Three channels as red, green and blue, (1, h, w, 3); otherwise levels of their mean, (1, h, w).
+    Three channels become red, green and blue, uint8 (1, h, w, 3). Other numbers of channels are
+    averaged, uint8 (1, h, w).
     """
     values = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim != 3 or values.size == 0:
@@ -67,17 +72,17 @@ def attribution_tile(values: np.ndarray) -> np.ndarray:
     return levels.transpose(1, 2, 0)[None] if len(levels) == 3 else levels
 
 
-def _shrink(images: np.ndarray) -> np.ndarray:
-    """``images`` (n, h, w, ...) as means of blocks, `MOST_PIXELS` at most on the longer side."""
+def _downsample(images: np.ndarray) -> np.ndarray:
+    """Return ``images`` (n, h, w, ...) as means of square blocks, at most `MAX_SIZE` pixels."""
     h, w = images.shape[1:3]
-    block = -(-max(h, w) // MOST_PIXELS)
+    block = -(-max(h, w) // MAX_SIZE)
     if block == 1:
         return images
     rows, columns = -(-h // block), -(-w // block)
     pad = [(0, 0), (0, rows * block - h), (0, columns * block - w)]
     padded = np.pad(images, pad + [(0, 0)] * (images.ndim - 3), mode="edge")
-    # Much faster than a mean over two axes at once.
-    of_rows = np.add.reduce([padded[:, k::block] for k in range(block)])
-    total = np.add.reduce([of_rows[:, :, k::block] for k in range(block)])
+    # Much faster than a mean over two axes.
+    row_sums = np.add.reduce([padded[:, k::block] for k in range(block)])
+    total = np.add.reduce([row_sums[:, :, k::block] for k in range(block)])
     means: np.ndarray = total / np.float32(block**2)
     return means

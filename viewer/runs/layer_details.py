@@ -43,7 +43,7 @@ class LayerDetailState(Struct):
         averages: of the features of the batch-dependent views.
         single_color: which filters respond to a single color, bool (n,).
         image: index of the validation image whose maps are shown; None for the current batch.
-        slices: which slices of filters with many inputs are shown.
+        kernel_slice: shown of filters with many inputs.
         refused: why the training refuses details; "" if it does not.
         last_requested: when details were last requested (monotonic).
         last_visible: when a tab last showed the layer (monotonic), per projection method.
@@ -57,7 +57,7 @@ class LayerDetailState(Struct):
     averages: dict[tuple[str, int | None, int], FeatureAverage] = {}
     single_color: np.ndarray = np.zeros(0, bool)
     image: int | None = None
-    slices: KernelSlice = "strongest"
+    kernel_slice: KernelSlice = "strongest"
     refused: str = ""
     last_requested: float = 0.0
     last_visible: dict[str, float] = {}
@@ -114,11 +114,11 @@ class LayerDetails:
         state.image_last_used = time.monotonic()
         return state.image
 
-    def select_slices(self, layer: str, slices: KernelSlice) -> None:
-        """Show other slices of the layer's filters."""
+    def select_kernel_slice(self, layer: str, kernel_slice: KernelSlice) -> None:
+        """Show another slice of the layer's filters."""
         state = self._layers.get(layer)
-        if state is not None and state.slices != slices:
-            state.slices, state.last_requested = slices, 0.0
+        if state is not None and state.kernel_slice != kernel_slice:
+            state.kernel_slice, state.last_requested = kernel_slice, 0.0
 
     def tick(self, state: RunState | None, send: Send) -> None:
         """Request details of visible layers, submit new features, and collect projections."""
@@ -144,7 +144,9 @@ class LayerDetails:
 
     def _request(self, name: str, layer: LayerDetailState, send: Send) -> None:
         try:
-            request = send(InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.slices))
+            request = send(
+                InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.kernel_slice)
+            )
         except ProtocolError as error:
             layer.refused = str(error)
             return

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from ..embedding.projection import Method, Projection, ProjectionJob, relative_change
-from ..embedding.worker import EmbeddingWorker, Failure
+from ..embedding.worker import EmbeddingWorker, ProjectionFailure
 
 __all__ = ["VIEWS", "LayerProjections"]
 
@@ -140,7 +140,7 @@ class LayerProjections:
                 continue
             # If requested while this one was computed, the requested one is still pending.
             state.is_requested = state.is_requested and state.from_scratch
-            if isinstance(result, Failure):
+            if isinstance(result, ProjectionFailure):
                 # The last projection remains visible, but the next does not start from it.
                 state.from_scratch, state.revision, state.failure = True, -1, result.reason
                 state.retry_at = now + RETRY_SECONDS

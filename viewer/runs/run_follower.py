@@ -147,8 +147,9 @@ class RunFollower:
             return RunHealth("gone", text)
         if run.structure is None:
             return RunHealth("connecting", "attached, waiting for the first reply")
-        if run.seconds_since_last_message() > SILENT_SECONDS:
-            text = f"no message for {run.seconds_since_last_message():.0f} s, since {self._last_message()}"
+        silence = run.seconds_since_last_message()
+        if silence > SILENT_SECONDS:
+            text = f"no message for {silence:.0f} s, since {self._last_message()}"
             return RunHealth("silent", text)
         if status is None:
             return RunHealth("training", "training")
@@ -183,8 +184,8 @@ class RunFollower:
         """Return the time of the last message, and the batch of the last snapshot."""
         snapshot = None if self.state is None else self.state.snapshot
         batch = "" if snapshot is None else f" at batch {format_count(snapshot.step)}"
-        silent = 0.0 if self._run is None else self._run.seconds_since_last_message()
-        return f"{format_time_of_day(time.time() - silent)}{batch}"
+        silence = 0.0 if self._run is None else self._run.seconds_since_last_message()
+        return f"{format_time_of_day(time.time() - silence)}{batch}"
 
 
 def _do_nothing() -> None:

@@ -146,7 +146,7 @@ def set_slices(tab: TabState, arguments: Arguments) -> None:
     """Set which slices represent filters with many input channels."""
     slices = next((one for one in get_args(KernelSlice) if one == arguments.option), None)
     if tab.selection is not None and slices is not None:
-        tab.follower.layer_details.select_slices(tab.selection.layer, slices)
+        tab.follower.layer_details.select_kernel_slice(tab.selection.layer, slices)
 
 
 # Charts

@@ -21,11 +21,11 @@ from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import is_side_effect_free
 
-__all__ = ["Freezer", "StatisticsKeeper"]
+__all__ = ["Freezer"]
 
 
 @dataclass
-class FrozenSlice:
+class _FrozenSlice:
     """The frozen entries of one tensor along one dimension."""
 
     tensor: Tensor
@@ -51,8 +51,8 @@ class Freezer:
         self._model = model
         self._filters = filters
         self._handles: list[Any] = []
-        self._slices: list[FrozenSlice] = []
-        self._saved: dict[int, list[tuple[FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
+        self._slices: list[_FrozenSlice] = []
+        self._saved: dict[int, list[tuple[_FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
 
     def refresh(self, optimizers: Sequence[Optimizer]) -> None:
         """Find the frozen entries and register the hooks that restore them."""
@@ -60,7 +60,7 @@ class Freezer:
         modules = dict(self._model.named_modules())
         for layer in self._filters.frozen:
             if isinstance(modules.get(layer), nn.modules.conv._ConvNd):
-                self._find(modules, layer)
+                self._add_slices_of(modules, layer)
         if self._slices:
             for optimizer in optimizers:
                 self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -74,7 +74,7 @@ class Freezer:
         self._slices.clear()
         self._saved.clear()
 
-    def _find(self, modules: dict[str, nn.Module], layer: str) -> None:
+    def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
         if not indices:
             return
@@ -83,27 +83,27 @@ class Freezer:
         at = torch.tensor(indices, device=weight.device)
         if conv.transposed and conv.groups != 1:  # only frozen as a whole
             at = torch.arange(weight.shape[1], device=weight.device)
-        self._slices.append(FrozenSlice(weight, rows, at))
+        self._slices.append(_FrozenSlice(weight, rows, at))
         at = torch.tensor(indices, device=weight.device)
         if isinstance(conv.bias, Tensor):
-            self._slices.append(FrozenSlice(conv.bias, 0, at))
+            self._slices.append(_FrozenSlice(conv.bias, 0, at))
         for name in self._filters.norms.get(layer, []):
             norm = modules.get(name)
             if isinstance(norm, _NormBase):
-                self._slices += [FrozenSlice(p, 0, at) for p in norm.parameters(recurse=False)]
+                self._slices += [_FrozenSlice(p, 0, at) for p in norm.parameters(recurse=False)]
                 if norm.running_mean is not None:
                     self._keep_statistics(norm, at)
 
     def _keep_statistics(self, norm: nn.Module, at: Tensor) -> None:
-        keeper = StatisticsKeeper(at)
-        self._handles.append(norm.register_forward_pre_hook(keeper.before))
-        self._handles.append(norm.register_forward_hook(keeper.after))
+        statistics = _FrozenStatistics(at)
+        self._handles.append(norm.register_forward_pre_hook(statistics.save))
+        self._handles.append(norm.register_forward_hook(statistics.restore))
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._saved[id(optimizer)] = [
             (frozen, frozen.select(frozen.tensor).clone(), _state_of(optimizer, frozen))
             for frozen in self._slices
-            if any(True for _ in optimizer_state.groups_of([optimizer], frozen.tensor))
+            if any(True for _ in optimizer_state.param_groups_of([optimizer], frozen.tensor))
         ]
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -113,18 +113,18 @@ class Freezer:
                 _restore_state(optimizer, frozen, state)
 
 
-def _state_of(optimizer: Optimizer, frozen: FrozenSlice) -> dict[str, Tensor]:
+def _state_of(optimizer: Optimizer, frozen: _FrozenSlice) -> dict[str, Tensor]:
     state = optimizer.state.get(frozen.tensor, {})
     return {k: frozen.select(v).clone() for k, v in state.items() if _has_shape(v, frozen)}
 
 
-def _has_shape(value: Any, frozen: FrozenSlice) -> bool:
+def _has_shape(value: Any, frozen: _FrozenSlice) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0 and value.shape == frozen.tensor.shape
 
 
-def _restore_state(optimizer: Optimizer, frozen: FrozenSlice, saved: dict[str, Tensor]) -> None:
+def _restore_state(optimizer: Optimizer, frozen: _FrozenSlice, saved: dict[str, Tensor]) -> None:
     """Restore the entries of the optimizer's state; those of a new state to their start."""
-    _, _, group = next(iter(optimizer_state.groups_of([optimizer], frozen.tensor)))
+    _, _, group = next(iter(optimizer_state.param_groups_of([optimizer], frozen.tensor)))
     for key, value in optimizer.state.get(frozen.tensor, {}).items():
         if _has_shape(value, frozen):
             old = saved.get(key)
@@ -136,23 +136,23 @@ def _restore_state(optimizer: Optimizer, frozen: FrozenSlice, saved: dict[str, T
             frozen.assign(value, old)
 
 
-class StatisticsKeeper:
-    """Forward hooks of a batch norm that keep some entries of its running statistics."""
+class _FrozenStatistics:
+    """Forward hooks of a batch norm that restore frozen entries of its running statistics."""
 
     def __init__(self, at: Tensor) -> None:
         self.at = at
-        self.kept: list[Tensor] = []
+        self.saved: list[Tensor] = []
 
-    def before(self, module: nn.Module, args: Any) -> None:
+    def save(self, module: nn.Module, args: Any) -> None:
         if module.training and not is_side_effect_free():
-            self.kept = [s.index_select(0, self.at) for s in _statistics(module)]
+            self.saved = [s.index_select(0, self.at) for s in _statistics(module)]
 
-    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+    def restore(self, module: nn.Module, args: Any, output: Any) -> None:
         if module.training and not is_side_effect_free():
-            for statistic, kept in zip(_statistics(module), self.kept, strict=True):
+            for statistic, saved in zip(_statistics(module), self.saved, strict=True):
                 # Through .data, invisible to autograd: backward asserts that the statistics have
                 # not changed since the forward, although in training mode it never reads them.
-                statistic.data.index_copy_(0, self.at, kept)
+                statistic.data.index_copy_(0, self.at, saved)
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

@@ -27,7 +27,9 @@ def add_to_group_of(
     if not added or not optimizers:
         return
     groups = [
-        found for p in neighbor.parameters() for found in optimizer_state.groups_of(optimizers, p)
+        found
+        for p in neighbor.parameters()
+        for found in optimizer_state.param_groups_of(optimizers, p)
     ]
     _, optimizer, group = groups[0] if groups else (0, optimizers[0], optimizers[0].param_groups[0])
     for parameter in added:
@@ -49,7 +51,7 @@ def remove_parameters(
     record: ChangeRecord = {}
     for name, parameter in module.named_parameters(prefix):
         if id(parameter) not in used:
-            for i, optimizer, group in list(optimizer_state.groups_of(optimizers, parameter)):
+            for i, optimizer, group in list(optimizer_state.param_groups_of(optimizers, parameter)):
                 cut = optimizer_state.remove_parameter(tx, optimizer, group, parameter)
                 record |= {f"flat {i} {name} {key}": part for key, part in cut.items()}
     return record

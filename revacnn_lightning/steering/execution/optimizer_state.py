@@ -20,7 +20,7 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 __all__ = [
     "add_parameter",
     "edit_state",
-    "groups_of",
+    "param_groups_of",
     "remove_parameter",
     "start_value",
 ]
@@ -38,7 +38,7 @@ def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float 
     return 0.0
 
 
-def groups_of(optimizers: Iterable[Optimizer], parameter: Tensor) -> Iterator[
+def param_groups_of(optimizers: Iterable[Optimizer], parameter: Tensor) -> Iterator[
     tuple[int, Optimizer, dict[str, Any]]
 ]:  # fmt: skip
     """Yield (index of the optimizer, optimizer, group) for each group with the parameter."""
@@ -60,7 +60,7 @@ def edit_state(
     processes (it contains the optimizer's index); ``start`` is what `start_value` returns.
     ``change`` returns ``old`` itself to leave a tensor as it is.
     """
-    for i, optimizer, group in groups_of(optimizers, parameter):
+    for i, optimizer, group in param_groups_of(optimizers, parameter):
         if isinstance(optimizer, torch.optim.LBFGS):
             _edit_flat(tx, optimizer, parameter, i, change)
             continue
@@ -83,31 +83,41 @@ def _assign(tx: Transaction, container: Any, key: Any, new: Any) -> None:
 def _edit_flat(
     tx: Transaction, optimizer: Any, parameter: Tensor, index: int, change: StateChange
 ) -> None:
-    """Edit the state of LBFGS, whose 1-D tensors are the concatenation of all parameters."""
-    before = 0
+    """Apply ``change`` to the part of each flat vector of LBFGS that belongs to the parameter."""
+    start = 0
     for each in optimizer._params:
         if each is parameter:
             break
-        before += each.numel()
-    size, total = parameter.numel(), sum(p.numel() for p in optimizer._params)
+        start += each.numel()
+    stop = start + parameter.numel()
 
-    def edited(key: str, flat: Any) -> Any:
-        if not isinstance(flat, Tensor) or flat.ndim != 1 or flat.numel() != total:
-            return flat
-        part = flat[before : before + size].view(parameter.shape)
+    def changed(key: str, flat: Tensor) -> Tensor:
+        part = flat[start:stop].view(parameter.shape)
         new = change(f"optimizer{index}.{key}", part, 0.0)
-        if new is part:
-            return flat
-        return torch.cat([flat[:before], new.reshape(-1), flat[before + size :]])
+        return flat if new is part else torch.cat([flat[:start], new.reshape(-1), flat[stop:]])
 
+    _map_flat(tx, optimizer, changed)
+
+
+def _map_flat(tx: Transaction, optimizer: Any, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Replace each flat vector of LBFGS, the concatenation of all parameters, by ``change`` of it.
+
+    Call this before the parameters change. Vectors in lists have the key ``"name.position"``.
+    """
+    total = sum(p.numel() for p in optimizer._params)
+
+    def changed(key: str, value: Any) -> Any:
+        is_flat = isinstance(value, Tensor) and value.ndim == 1 and value.numel() == total
+        return change(key, value) if is_flat else value
+
+    # The state is that of the first parameter, which the planner refuses to remove.
     state = optimizer.state.get(optimizer._params[0], {})
     for key, value in list(state.items()):
         if isinstance(value, list):
-            _assign(tx, state, key, [edited(f"{key}.{j}", each) for j, each in enumerate(value)])
+            _assign(tx, state, key, [changed(f"{key}.{j}", v) for j, v in enumerate(value)])
         else:
-            _assign(tx, state, key, edited(key, value))
-    cached = getattr(optimizer, "_numel_cache", None)
-    optimizer._numel_cache = None
+            _assign(tx, state, key, changed(key, value))
+    cached, optimizer._numel_cache = getattr(optimizer, "_numel_cache", None), None
     tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
 
 
@@ -157,7 +167,7 @@ def remove_parameter(
     listed = group["params"]
     position = next(i for i, each in enumerate(listed) if each is parameter)
     at = sum(p.numel() for p in listed[:position])
-    cut = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
+    removed = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
     del listed[position]
     state = optimizer.state.pop(parameter, None)
 
@@ -167,7 +177,7 @@ def remove_parameter(
             optimizer.state[parameter] = state
 
     tx.on_rollback(restore)
-    return cut
+    return removed
 
 
 def _resize_flat(
@@ -176,32 +186,21 @@ def _resize_flat(
     at: int,
     remove: int,
     insert: int,
-    filling: Mapping[str, Tensor],
+    inserted: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """Replace ``remove`` entries at ``at`` of each flat vector of LBFGS by ``insert`` others.
 
-    These are ``filling``'s for this vector, else zeros. Returns the removed entries, by key.
+    These are those of ``inserted``, else zeros. Returns the removed entries of each vector.
     """
-    cut: dict[str, Tensor] = {}
+    removed: dict[str, Tensor] = {}
     if not isinstance(optimizer, torch.optim.LBFGS):
-        return cut
-    total = sum(p.numel() for p in optimizer._params)
+        return removed
 
-    def edited(key: str, flat: Any) -> Any:
-        if not isinstance(flat, Tensor) or flat.ndim != 1 or flat.numel() != total:
-            return flat
-        cut[key] = flat[at : at + remove].clone()
-        part = filling.get(key)
+    def changed(key: str, flat: Tensor) -> Tensor:
+        removed[key] = flat[at : at + remove].clone()
+        part = inserted.get(key)
         part = flat.new_zeros(insert) if part is None else part.to(flat)
         return torch.cat([flat[:at], part, flat[at + remove :]])
 
-    # The state is that of the first parameter, which the planner refuses to remove.
-    state = optimizer.state.get(optimizer._params[0], {})
-    for key, value in list(state.items()):
-        if isinstance(value, list):
-            _assign(tx, state, key, [edited(f"{key}.{j}", v) for j, v in enumerate(value)])
-        else:
-            _assign(tx, state, key, edited(key, value))
-    cached, optimizer._numel_cache = optimizer._numel_cache, None
-    tx.on_rollback(lambda: setattr(optimizer, "_numel_cache", cached))
-    return cut
+    _map_flat(tx, optimizer, changed)
+    return removed

@@ -28,14 +28,17 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditPlan:
-    """Plan adding filters without changing the network's function."""
+    """Plan adding filters; the function of the network stays the same."""
     layer, count = request.layer, request.count
     _check_request(context, request)
     channel_groups = context.groups
     groups = _groups_to_copy(context, request)
     reason = channel_groups.why_normalized_together(groups)
     if reason:
-        raise EditRefusedError(f"a new filter of {layer} would change all others: {reason}")
+        raise EditRefusedError(
+            f"a new filter of {layer} would change all others: {reason}; filters can only be "
+            "removed here"
+        )
     edits = _insertions(context, groups, count, split=request.split_from is not None)
     what = "filter" if count == 1 else f"{count} filters"
     how = "" if request.split_from is None else f" split from {request.split_from}"

@@ -43,8 +43,8 @@ def plan_merging(context: PlanningContext, request: requests.MergeFilters) -> Ed
     plan = _removal(context, request, request.layer, others)
     for other in others:
         plan.values += _column_sums(context, request.layer, keep, other)
-    listed = ", ".join(map(str, others))
-    plan.title = f"Merge {request.layer} · {listed} into {keep}"
+    what = "filter" if len(others) == 1 else "filters"
+    plan.title = f"Merge {request.layer} · {what} {', '.join(map(str, others))} into {keep}"
     return plan
 
 
@@ -94,6 +94,9 @@ def _column_sums(context: PlanningContext, layer: str, keep: int, other: int) ->
         if channel_groups.reads_channels(name, dim, indices):
             kept = targets.get((name, dim), np.zeros(0, int))
             if len(kept) != len(indices):
-                raise EditRefusedError(f"{name} reads filters {keep} and {other} differently")
+                raise EditRefusedError(
+                    f"filters {keep} and {other} of {layer} cannot be merged: {name} reads them "
+                    "differently"
+                )
             edits.append(ValueEdit(name, dim, kept.tolist(), "add", indices.tolist()))
     return edits

@@ -14,6 +14,7 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_conv, find_module
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit
+from revacnn_lightning.steering.planning.resize_plan import NOT_RUN
 
 __all__ = ["plan_insertion", "plan_layer_removal"]
 
@@ -29,7 +30,7 @@ def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> E
     if not isinstance(host, (nn.Conv2d, nn.ConvTranspose2d)):
         raise EditRefusedError(f"{request.after} is not a 2-D conv; blocks only follow 2-D convs")
     if request.after in context.groups.untraced and host.out_channels > 1:
-        raise EditRefusedError(f"{request.after} was not run by any forward of the model")
+        raise EditRefusedError(NOT_RUN.format(layer=request.after))
     children = {name for name, _ in host.named_children()}
     child = next(
         f"inserted{i}" for i in range(1, len(children) + 2) if f"inserted{i}" not in children
@@ -88,7 +89,7 @@ def _replacement_kind(
     """Return what can replace a layer, from the shapes of its traced inputs and outputs."""
     shapes = context.groups.shapes.get(name)
     if not shapes:
-        raise EditRefusedError(f"{name} was not run by any forward of the model")
+        raise EditRefusedError(NOT_RUN.format(layer=name))
     if all(given is not None and given == returned for given, returned in shapes):
         return "identity"
     if isinstance(module, nn.Conv2d):

@@ -26,6 +26,7 @@ from revacnn_lightning.steering.planning.plan import (
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = [
+    "NOT_RUN",
     "check_editable",
     "check_not_fixed",
     "filter_move",
@@ -33,6 +34,9 @@ __all__ = [
     "why_not_editable",
 ]
 
+NOT_RUN = (
+    "{layer} was not run by any forward of the model; it can be edited when a training step runs it"
+)
 # A note names at most this many layers.
 MAX_NAMES = 6
 
@@ -40,7 +44,7 @@ MAX_NAMES = 6
 def why_not_editable(groups: ChannelGroups, layer: str) -> str:
     """Return why no filter of this conv can be added or removed; "" if some can."""
     if layer in groups.untraced:
-        return f"{layer} was not run by any forward of the model"
+        return NOT_RUN.format(layer=layer)
     if layer in groups.unlabeled:
         return (
             f"{layer} has a single filter, whose path through the network cannot be told apart "

@@ -76,8 +76,9 @@ class Attribution:
     Attributes:
         response: the maximum of the filter's map.
         box: its receptive field.
-        deconvolution, guided_backpropagation: (channels, h, w), attributions of the pixels of ``box``;
-            those outside are zero. None if ``refusal`` says why.
+        deconvolution: attribution (channels, h, w) of the pixels of ``box``; outside it is zero.
+            None if refused.
+        guided_backpropagation: the same by the other method.
         refusal: why there are no attributions; "" if there are.
     """
 
@@ -97,6 +98,19 @@ def trace_activation(
         None if the forward of one image does not call the conv.
     """
     pixels = image.detach().to(conv.weight.device).clone().unsqueeze(0).requires_grad_()
+    found, relu_nodes = _run_traced(model, forward, conv, pixels)
+    if not found:
+        return None
+    maps, module, call_index = found
+    refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
+    receptive_field = compute_receptive_field(maps, pixels)
+    return TracedActivation(receptive_field, maps.shape[2:], module, call_index, refusal)
+
+
+def _run_traced(
+    model: nn.Module, forward: Forward, conv: Conv, pixels: Tensor
+) -> tuple[list[Any], dict[nn.Module, list[Any]]]:
+    """Return [map, module, call index] of the conv, and the autograd nodes of each ReLU module."""
     found: list[Any] = []
     calls: Counter[nn.Module] = Counter()
     relu_nodes: dict[nn.Module, list[Any]] = defaultdict(list)
@@ -120,12 +134,7 @@ def trace_activation(
             forward(pixels)
         finally:
             handle.remove()
-    if not found:
-        return None
-    maps, module, call_index = found
-    refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
-    receptive_field = compute_receptive_field(maps, pixels)
-    return TracedActivation(receptive_field, maps.shape[2:], module, call_index, refusal)
+    return found, relu_nodes
 
 
 class _PeakResponse(nn.Module):

@@ -60,9 +60,7 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
                 _set_mode(module, mode)
         for owner, name, buffer, value in buffers:
             owner[name] = buffer
-            # Through .data, so that the version counter stays as it is: a graph that a user keeps
-            # across batches may have saved the buffer.
-            buffer.data.copy_(value)
+            _assign(buffer, value)
         for parameter, gradient in gradients:
             if parameter.grad is not gradient:
                 parameter.grad = gradient
@@ -71,6 +69,18 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
 def is_side_effect_free() -> bool:
     """Return whether the caller runs inside `side_effect_free`."""
     return _ACTIVE.get()
+
+
+def _assign(buffer: Tensor, value: Tensor) -> None:
+    """Set the values of a buffer without increasing its version counter.
+
+    A graph that the user keeps across batches may have saved the buffer.
+    """
+    if buffer.is_inference():  # assigned by the user's validation, and only writable in this mode
+        with torch.inference_mode():
+            buffer.copy_(value)
+    else:
+        buffer.data.copy_(value)
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:

@@ -80,15 +80,7 @@ class RecordingAssembler:
         else:
             grad_scale *= loss_scale
         flat = torch.cat(_on_one_device(sums)) if sums else torch.zeros(0)
-        recording = Recording(
-            names=names,
-            values=self._divisors,  # until `finish` has the values
-            nonfinite=False,
-            layers=[layer.name for layer in layers],
-            widths=[layer.width for layer in layers],
-            sampling_intervals=list(sampling_intervals.values()),
-            metadata=metadata,
-        )
+        recording = _without_values(layers, sampling_intervals, metadata)
         has_gradient = [layer.weights.has_gradient for layer in layers]
 
         def finish(values: np.ndarray) -> Recording:
@@ -125,6 +117,21 @@ class RecordingAssembler:
             by_layer[scaled] *= scale
             self._key, self._divisors = key, by_layer.repeat(widths, axis=1)
         return self._divisors
+
+
+def _without_values(
+    layers: Sequence[ObservedLayer], sampling_intervals: Mapping[str, int], metadata: Any
+) -> Recording:
+    """Return a recording whose values are still on their way to the host."""
+    return Recording(
+        names=list(sampling_intervals),
+        values=np.zeros((0, 0), np.float32),
+        nonfinite=False,
+        layers=[layer.name for layer in layers],
+        widths=[layer.width for layer in layers],
+        sampling_intervals=list(sampling_intervals.values()),
+        metadata=metadata,
+    )
 
 
 def _collect_sums(

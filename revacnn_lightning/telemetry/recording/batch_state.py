@@ -26,3 +26,11 @@ class BatchState:
     statistics: frozenset[str] = frozenset()
     loss_scale: Tensor | float = 1.0
     start: Any = 0.0
+
+    def begin(self, start: Any, loss_scale: Tensor | float) -> None:
+        """Start to record. A loss scale on a device is copied there, without synchronization."""
+        self.is_recording = True
+        self.start = start
+        if isinstance(loss_scale, Tensor):  # mixed precision updates it within the batch
+            loss_scale = loss_scale.detach().clone()
+        self.loss_scale = loss_scale

@@ -178,18 +178,13 @@ class Recorder:
         """Record forwards, backwards and optimizer steps until `end_batch`.
 
         Args:
-            loss_scale: what mixed precision multiplies the loss by. A tensor is copied on its
-                device, without synchronization.
+            loss_scale: what mixed precision multiplies the loss by.
         """
         if not self._is_attached:
             return
         batch = self._batch
-        batch.is_recording = True
         self._stopwatch.begin_batch(self._device())
-        batch.start = self._stopwatch.now()
-        if isinstance(loss_scale, Tensor):
-            loss_scale = loss_scale.detach().clone()
-        batch.loss_scale = loss_scale
+        batch.begin(self._stopwatch.now(), loss_scale)
         if self.details.layers:
             self.details.begin_batch(self._convs())
         inspected = self.details.layers
@@ -220,7 +215,9 @@ class Recorder:
         with torch.no_grad():
             self._layers = self._module_hooks.evaluate_batch(self._layers)
             if self._optimizer_hooks.has_stepped:
-                self._add_statistics(self._optimizer_hooks.pending)
+                self._schedule.add(self._optimizer_hooks.pending)
+                for layer in self._layers:
+                    layer.statistics |= self._optimizer_hooks.pending
             recording = self._send(grad_scale, metadata)
         self._stop_recording()
         self._stopwatch.add("step", self._batch.start)
@@ -241,11 +238,6 @@ class Recorder:
     def flush(self) -> list[Recording]:
         """Wait for the device and return all pending recordings, oldest first."""
         return self._host_copy.flush()
-
-    def _add_statistics(self, statistics: frozenset[str]) -> None:
-        self._schedule.add(statistics)
-        for layer in self._layers:
-            layer.statistics |= statistics
 
     def _stop_recording(self) -> None:
         self._batch.is_recording = False

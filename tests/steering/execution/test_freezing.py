@@ -1,4 +1,4 @@
-"""Frozen is frozen: weights, optimizer state and statistics; and free again afterwards."""
+"""Frozen weights, optimizer state and statistics never change until they are unfrozen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIMIZERS = [
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=lambda v: str(v))
-def test_nothing_moves_a_frozen_filter(name: str, options: dict[str, object]) -> None:
+def test_frozen_filters_never_change(name: str, options: dict[str, object]) -> None:
     model = nets.build(nets.Plain)
     optimizer = getattr(torch.optim, name)(model.parameters(), **options)
     nets.step(model, optimizer)
@@ -48,8 +48,8 @@ def test_nothing_moves_a_frozen_filter(name: str, options: dict[str, object]) ->
     assert not torch.equal(model.bn1.running_mean[1], before[4][1])
 
 
-def test_frozen_before_the_first_step() -> None:
-    """State that the optimizer makes while they are frozen begins where it begins."""
+def test_freezing_before_the_first_step() -> None:
+    """Optimizer state created while filters are frozen keeps its initial values."""
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.Freeze("conv2"), probe)
     weight = model.conv2.weight.detach().clone()
@@ -58,7 +58,7 @@ def test_frozen_before_the_first_step() -> None:
     assert editor.optimizers[0].state[model.conv2.weight]["exp_avg"].eq(0).all()
 
 
-def test_freezing_follows_the_filter_not_the_index() -> None:
+def test_freezing_applies_to_the_filter_not_the_index() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.Freeze("conv1", [3]), probe)
     row = model.conv1.weight[3].detach().clone()
@@ -75,7 +75,7 @@ def test_freezing_follows_the_filter_not_the_index() -> None:
     assert editor.frozen_filters("conv1") == [2]
 
 
-def test_freezing_leaves_the_output_and_is_undone() -> None:
+def test_freezing_keeps_the_output_and_is_undone() -> None:
     model, editor, probe = nets.editor_of(nets.Residual)
     outcome = editor.apply(requests.Freeze("a.1"), probe)
     assert outcome.output_change == 0.0
@@ -85,7 +85,7 @@ def test_freezing_leaves_the_output_and_is_undone() -> None:
     assert not torch.equal(model.a[1].weight, weight)
 
 
-def test_hooks_go_when_nothing_is_frozen() -> None:
+def test_hooks_are_removed_when_nothing_is_frozen() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
     editor.apply(requests.Freeze("conv1"), probe)
@@ -100,7 +100,7 @@ def test_hooks_go_when_nothing_is_frozen() -> None:
     assert not model.bn1._forward_pre_hooks
 
 
-def test_new_optimizers_freeze_as_well() -> None:
+def test_new_optimizers_keep_filters_frozen() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.Freeze("conv1"), probe)
     editor.optimizers = [torch.optim.SGD(model.parameters(), lr=0.1)]
@@ -109,7 +109,7 @@ def test_new_optimizers_freeze_as_well() -> None:
     assert torch.equal(model.conv1.weight, weight)
 
 
-def test_refused() -> None:
+def test_invalid_freezing_requests_are_refused() -> None:
     _, editor, probe = nets.editor_of(nets.Plain)
     with pytest.raises(EditRefusedError, match="not frozen"):
         editor.apply(requests.Unfreeze("conv1", [1]), probe)
@@ -120,8 +120,8 @@ def test_refused() -> None:
         editor.apply(requests.SetFilter("conv1", 1, [0], [1.0]), probe)
 
 
-def test_a_norm_that_goes_to_an_inserted_layer_is_no_longer_frozen() -> None:
-    """The layer put in between may then get another width than the frozen one."""
+def test_a_norm_after_an_inserted_layer_is_no_longer_frozen() -> None:
+    """The inserted layer may later get another width than the frozen one."""
     model, editor, probe = nets.editor_of(nets.Residual)
     editor.apply(requests.Freeze("stem.0"), probe)
     editor.apply(requests.InsertLayer("stem.0", "dirac"), probe)
@@ -135,7 +135,7 @@ def test_a_norm_that_goes_to_an_inserted_layer_is_no_longer_frozen() -> None:
     assert torch.equal(model.stem[1].running_mean, mean)
 
 
-def test_a_replayed_insertion_lets_the_norm_go_as_well() -> None:
+def test_a_norm_after_a_replayed_insertion_is_no_longer_frozen() -> None:
     _, editor, probe = nets.editor_of(nets.Residual)
     editor.apply(requests.Freeze("stem.0"), probe)
     editor.apply(requests.InsertLayer("stem.0", "dirac"), probe)
@@ -151,7 +151,7 @@ def test_a_replayed_insertion_lets_the_norm_go_as_well() -> None:
     resumed.close()
 
 
-def test_a_block_of_the_same_name_and_another_width_has_filters_of_its_own() -> None:
+def test_blocks_of_the_same_name_have_different_filter_ids() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     block = "conv1.inserted1.conv"
     editor.apply(requests.InsertLayer("conv1", "dirac"), probe)

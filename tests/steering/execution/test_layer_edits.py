@@ -1,4 +1,4 @@
-"""Whole layers in and out."""
+"""Inserting and removing whole layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ each_conv = pytest.mark.parametrize(
 
 
 @each_conv
-def test_a_residual_block_changes_no_bit(kind: type[nn.Module], layer: str) -> None:
+def test_inserting_a_residual_block_is_bit_exact(kind: type[nn.Module], layer: str) -> None:
     model, editor, probe = nets.editor_of(kind)
     keys = [*model.state_dict()]
     x = nets.images(3, seed=9)
@@ -43,14 +43,14 @@ def test_a_residual_block_changes_no_bit(kind: type[nn.Module], layer: str) -> N
 
 
 @each_conv
-def test_a_dirac_conv_keeps_the_function(kind: type[nn.Module], layer: str) -> None:
+def test_inserting_a_dirac_conv_keeps_the_function(kind: type[nn.Module], layer: str) -> None:
     model, editor, probe = nets.editor_of(kind)
     before = nets.output(model)
     editor.apply(requests.InsertLayer(layer, "dirac"), probe)
     assert torch.allclose(nets.output(model), before, rtol=1e-12)
 
 
-def test_an_inserted_block_trains_is_edited_and_copied() -> None:
+def test_inserted_blocks_can_be_trained_edited_and_copied() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
     editor.apply(requests.InsertLayer("conv1"), probe)
@@ -64,11 +64,11 @@ def test_an_inserted_block_trains_is_edited_and_copied() -> None:
     editor.apply(requests.AddFilters("conv1"), probe)
     assert model.conv1.inserted1.conv.weight.shape == (6, 6, 3, 3)
     nets.step(model, optimizer)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(nets.output(twin), nets.output(model))
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(nets.output(copied), nets.output(model))
 
 
-def test_a_block_behind_a_dirac_conv_of_another_width() -> None:
+def test_inserting_after_a_dirac_conv_of_another_width() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
     editor.apply(requests.RemoveFilters("conv1.inserted1.conv", [0, 3]), probe)
@@ -78,7 +78,7 @@ def test_a_block_behind_a_dirac_conv_of_another_width() -> None:
     assert model.conv1.inserted2.conv.in_channels == 4
 
 
-def test_inserted_layers_survive_a_checkpoint() -> None:
+def test_inserted_layers_are_restored_from_a_checkpoint() -> None:
     model, editor, probe = nets.editor_of(nets.Residual)
     editor.apply(requests.InsertLayer("a.1"), probe)
     nets.step(model, editor.optimizers[0])
@@ -105,19 +105,19 @@ def test_inserted_layers_survive_a_checkpoint() -> None:
     ],
     ids=str,
 )
-def test_the_stand_in_has_the_same_output_size(conv: nn.Conv2d) -> None:
-    stand_in = replacement_of(conv, "conv")
-    assert isinstance(stand_in, CroppedConv2d)
+def test_the_replacement_has_the_same_output_size(conv: nn.Conv2d) -> None:
+    replacement = replacement_of(conv, "conv")
+    assert isinstance(replacement, CroppedConv2d)
     for height, width in ((32, 32), (33, 40), (47, 31)):
         x = torch.randn(2, conv.in_channels, height, width)
-        assert stand_in(x).shape == conv(x).shape
+        assert replacement(x).shape == conv(x).shape
     constant = torch.ones(1, conv.in_channels, 64, 64)
     middle = conv(constant).shape[-2] // 2, conv(constant).shape[-1] // 2
-    ours, theirs = (c(constant)[0, :, middle[0], middle[1]] for c in (stand_in, conv))
-    assert torch.allclose(ours, theirs, atol=1e-5)
+    output, expected = (c(constant)[0, :, middle[0], middle[1]] for c in (replacement, conv))
+    assert torch.allclose(output, expected, atol=1e-5)
 
 
-def test_layers_are_removed() -> None:
+def test_remove_layers() -> None:
     model, editor, probe = nets.editor_of(nets.Residual)
     nets.step(model, editor.optimizers[0])
     outcome = editor.apply(requests.RemoveLayer("a"), probe)  # a block that keeps the shape
@@ -133,7 +133,7 @@ def test_layers_are_removed() -> None:
     nets.step(model, editor.optimizers[0])
 
 
-def test_what_cannot_be_removed_is_refused() -> None:
+def test_invalid_removals_are_refused() -> None:
     _, editor, probe = nets.editor_of(nets.Residual)
     for layer, reason in (("", "whole network"), ("nothing", "no layer"), ("fc", "keep the shape")):
         with pytest.raises(EditRefusedError, match=reason):
@@ -143,7 +143,7 @@ def test_what_cannot_be_removed_is_refused() -> None:
         editor.apply(requests.RemoveLayer("a"), probe)
 
 
-def test_a_layer_that_code_holds_elsewhere_stays() -> None:
+def test_removing_a_layer_that_code_references_elsewhere_fails() -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:
             super().__init__()

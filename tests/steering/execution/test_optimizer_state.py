@@ -1,4 +1,4 @@
-"""Optimizers after an edit: survivors train exactly as in a run that was never edited."""
+"""Optimizers after an edit: surviving filters train exactly as in an unedited run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ DENSE = [(name, options) for name, options in OPTIMIZERS if name not in {*COUPLE
 
 
 def without_third_channel() -> nn.Module:
-    """Plain with filter 2 of conv1 and conv2 dead: no gradient reaches or leaves them.
+    """Return Plain with a dead filter 2 in conv2: it has zero weights and gets no gradient.
 
-    No bias stands before a batch norm (its gradient is rounding noise, which Rprop would follow).
+    The conv before the batch norm has no bias: its gradient is rounding noise, which changes the
+    steps of Rprop.
     """
     model = nets.build(nets.Plain)
     with torch.no_grad():
         model.conv2.weight[2] = 0
-        model.conv2.bias[2] = -1  # below the ReLU for good
+        model.conv2.bias[2] = -1  # always negative before the ReLU
         model.fc.weight[:, 8:12] = 0
     model.conv1.register_parameter("bias", None)
     return model
@@ -49,7 +50,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first:
 
 @pytest.mark.parametrize("variant", ["default", "foreach"])
 @pytest.mark.parametrize(("name", "options"), DENSE, ids=lambda v: v if isinstance(v, str) else "")
-def test_survivors_train_as_without_the_edit(
+def test_surviving_filters_train_as_without_the_edit(
     name: str, options: dict[str, Any], variant: str
 ) -> None:
     if variant == "foreach":
@@ -64,21 +65,19 @@ def test_survivors_train_as_without_the_edit(
     for model, optimizer in zip((plain, pruned), optimizers, strict=True):
         train(model, optimizer, STEPS, first=100)
     kept = [0, 1, 3, 4, 5, 6, 7]
-    for ours, theirs in (
+    for weight, expected in (
         (pruned.conv1.weight, plain.conv1.weight),
         (pruned.conv2.weight, plain.conv2.weight[kept]),
         (pruned.fc.weight, plain.fc.weight[:, [i for i in range(32) if i // 4 != 2]]),
     ):
-        assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-12
+        assert ((weight - expected).norm() / expected.norm()).item() < 1e-12
 
 
 @pytest.mark.parametrize(
     ("name", "key", "start"),
     [("Adam", "exp_avg", 0.0), ("Adagrad", "sum", 0.25), ("Rprop", "step_size", 0.02)],
 )
-def test_new_entries_start_where_the_optimizer_starts_them(
-    name: str, key: str, start: float
-) -> None:
+def test_new_entries_start_with_initial_optimizer_state(name: str, key: str, start: float) -> None:
     options = {"Adagrad": {"initial_accumulator_value": 0.25}}.get(name, {})
     model = nets.build(nets.Plain)
     optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.02, **options)
@@ -89,7 +88,7 @@ def test_new_entries_start_where_the_optimizer_starts_them(
     assert optimizer.state[model.conv2.weight][key][:, 6].eq(start).all()
 
 
-def test_what_cannot_be_exact_is_said() -> None:
+def test_the_plan_notes_inexact_optimizers() -> None:
     model = nets.build(nets.Plain)
     editor = Editor(model, [torch.optim.Adafactor(model.parameters())])
     plan = editor.plan(requests.RemoveFilters("conv1", [0]), nets.probe_of(model))
@@ -97,7 +96,7 @@ def test_what_cannot_be_exact_is_said() -> None:
 
 
 def test_state_of_unknown_shape_is_refused() -> None:
-    """An optimizer from elsewhere, with a matrix per parameter that no rule can resize."""
+    """A custom optimizer with a matrix per parameter that cannot be resized."""
 
     class Preconditioned(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:
@@ -132,7 +131,7 @@ def test_two_optimizers() -> None:
     assert nets.checksum(model, first, second) == before
 
 
-def test_schedulers_and_clipping_go_on() -> None:
+def test_schedulers_and_gradient_clipping_work_after_edits() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)

@@ -1,4 +1,4 @@
-"""Resizing and placing, against the slow and obvious way."""
+"""Resizing tensors and mapping indices, compared with slow reference implementations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ orders = st.lists(st.integers(0, 30), max_size=40)
 
 
 @given(orders)
-def test_runs_are_the_order(order: list[int]) -> None:
+def test_runs_represent_the_order(order: list[int]) -> None:
     runs = runs_of(order)
     assert [i for a, b in runs for i in range(a, b)] == order
     assert all(b != c for (_, b), (c, _) in pairwise(runs))
@@ -25,7 +25,7 @@ def test_runs_are_the_order(order: list[int]) -> None:
 
 @st.composite
 def edits(draw: st.DrawFn) -> TensorEdit:
-    """Survivors in any order, each at most once; new entries copied from anywhere."""
+    """Survivors in any order, each at most once; new entries copied from any index."""
     size = draw(st.integers(2, 40))
     kept = draw(st.permutations(range(size)))[: draw(st.integers(1, size))]
     order = [(i, False) for i in kept]
@@ -43,7 +43,7 @@ def tensor_for(edit: TensorEdit) -> torch.Tensor:
 
 
 @given(edits())
-def test_take_is_index_select(edit: TensorEdit) -> None:
+def test_apply_equals_index_select(edit: TensorEdit) -> None:
     old = tensor_for(edit)
     order, new = order_of(edit)
     slow = torch.stack([old.select(edit.dim, i) for i in order.tolist()], edit.dim)
@@ -55,12 +55,12 @@ def test_take_is_index_select(edit: TensorEdit) -> None:
 
 
 @given(edits())
-def test_back_is_the_inverse(edit: TensorEdit) -> None:
+def test_revert_is_the_inverse_of_apply(edit: TensorEdit) -> None:
     old = tensor_for(edit)
     resize = Resize(edit)
     resized = resize.apply_and_fill(old, -1.0)
     assert torch.equal(resize.revert(resized, resize.removed_entries(old)), old)
-    trained = resized + 1000  # survivors keep what was done to them
+    trained = resized + 1000  # survivors keep later changes
     again = resize.revert(trained, resize.removed_entries(old))
     order, new = order_of(edit)
     for index in range(edit.size):
@@ -70,7 +70,7 @@ def test_back_is_the_inverse(edit: TensorEdit) -> None:
 
 
 @given(edits())
-def test_shares_add_up_to_one(edit: TensorEdit) -> None:
+def test_split_factors_sum_to_one(edit: TensorEdit) -> None:
     resize = Resize(edit)
     factors = resize.split_factors(resize.apply(tensor_for(edit))).view(-1)
     for source in np.unique(resize.order[resize.is_new]):
@@ -79,8 +79,8 @@ def test_shares_add_up_to_one(edit: TensorEdit) -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.data())
-def test_blocks_behind_a_flatten(filters: int, block: int, data: st.DataObject) -> None:
-    """Each filter owns ``block`` neighbouring columns; its copy's come right behind them."""
+def test_insert_copies_after_a_flatten(filters: int, block: int, data: st.DataObject) -> None:
+    """Each filter has ``block`` adjacent columns; those of its copy come right after them."""
     index, count = data.draw(st.integers(0, filters - 1)), data.draw(st.integers(1, 3))
     columns = np.arange(index * block, (index + 1) * block)
     edit = index_mapping.insert_copies("w", 1, filters * block, columns, 1, count)
@@ -94,8 +94,8 @@ def test_blocks_behind_a_flatten(filters: int, block: int, data: st.DataObject) 
 
 @settings(max_examples=200)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.data())
-def test_matching_labels(arrived: list[int], data: st.DataObject) -> None:
-    """The k-th arrival of a label takes its k-th old column; copies go round again."""
+def test_columns_match_arriving_channels(arrived: list[int], data: st.DataObject) -> None:
+    """The k-th arrival of a channel gets its k-th old column; copies cycle through them."""
     kept = data.draw(st.lists(st.sampled_from(arrived), unique=True))
     wanted = [(label, False) for label in arrived if label in kept]
     copies = data.draw(st.lists(st.sampled_from(arrived), max_size=4))

@@ -1,4 +1,4 @@
-"""Telling a wrong edit from rounding that a deep network amplifies."""
+"""Distinguishing a wrong edit from rounding that a deep network amplifies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPSILON = torch.finfo(torch.float64).eps
 
 
 class Amplifier(nn.Module):
-    """Its output moves by ``gain`` rounding units when its weight moves by one."""
+    """Its output changes by ``gain`` rounding units if its weight changes by one."""
 
     def __init__(self, gain: float) -> None:
         super().__init__()
@@ -54,5 +54,7 @@ def difference_is_accepted(gain: float, difference: float) -> bool:
         (1e13, 1e-4, False),  # a network this unstable proves nothing
     ],
 )
-def test_rounding_excuses_what_it_explains(gain: float, difference: float, accepted: bool) -> None:
+def test_differences_are_accepted_if_rounding_explains_them(
+    gain: float, difference: float, accepted: bool
+) -> None:
     assert difference_is_accepted(gain, difference) is accepted

@@ -1,4 +1,4 @@
-"""The multiply-accumulates a plan promises are those of the network that was really edited."""
+"""The multiply-accumulates of a plan equal those of the edited network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ each_conv = pytest.mark.parametrize(
 
 
 def counted(model: nn.Module, x: Tensor) -> int:
-    """By hooks on the layers: each output value of a layer takes so many products. Per image."""
+    """Return the MACs per image, counted by hooks on the layers."""
     counts: list[int] = []
 
     def count(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
@@ -38,7 +38,9 @@ def counted(model: nn.Module, x: Tensor) -> int:
         if isinstance(module, nn.Conv2d):
             each = math.prod(module.kernel_size) * module.in_channels // module.groups
             counts.append(out.numel() * each)
-        elif isinstance(module, nn.ConvTranspose2d):  # each input value is spread over the output
+        elif isinstance(
+            module, nn.ConvTranspose2d
+        ):  # each input value contributes to several outputs
             each = math.prod(module.kernel_size) * module.out_channels // module.groups
             counts.append(x.numel() * each)
         elif isinstance(module, nn.Linear):
@@ -46,10 +48,10 @@ def counted(model: nn.Module, x: Tensor) -> int:
 
     # Before any other hook: an inserted block is one, and its output may have another width.
     hooks = [m.register_forward_hook(count, prepend=True) for m in model.modules()]
-    was = model.training
+    training = model.training
     with torch.no_grad():
         model.train()(x)
-    model.train(was)
+    model.train(training)
     for hook in hooks:
         hook.remove()
     return sum(counts) // len(x)
@@ -72,9 +74,9 @@ def editor_of(kind: type[nn.Module]) -> tuple[nn.Module, Editor, ForwardProbe]:
         lambda layer: requests.RemoveLayer(layer),
         lambda layer: requests.Freeze(layer),
     ],
-    ids=["add", "split", "remove", "residual", "dirac", "take out", "freeze"],
+    ids=["add", "split", "remove", "residual", "dirac", "remove layer", "freeze"],
 )
-def test_planned_and_counted_are_the_same(
+def test_planned_macs_equal_counted_macs(
     kind: type[nn.Module], layer: str, edit: partial[requests.Edit]
 ) -> None:
     model, editor, probe = editor_of(kind)
@@ -90,13 +92,13 @@ def test_planned_and_counted_are_the_same(
     assert editor.plan(requests.Undo(), probe).macs_after == before
 
 
-def test_a_layer_of_several_convs_goes_with_all_it_costs() -> None:
+def test_removing_a_layer_of_several_convs_subtracts_all_their_macs() -> None:
     model, editor, probe = editor_of(nets.Residual)
     plan = editor.apply(requests.RemoveLayer("a"), probe).plan
     assert plan.macs_after == counted(model, nets.images())
 
 
-def test_what_is_inserted_behind_an_inserted_block_is_counted() -> None:
+def test_blocks_inserted_after_inserted_blocks_are_counted() -> None:
     model, editor, probe = editor_of(nets.Plain)
     editor.apply(requests.InsertLayer("conv1"), probe)
     editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
@@ -115,8 +117,8 @@ def test_only_the_first_forward_is_counted() -> None:
     assert plan.macs_after == same.macs_after
 
 
-def test_an_edit_planned_without_counting_is_undone_without() -> None:
-    """Journals of versions that did not count yet are still read."""
+def test_undoing_an_edit_planned_without_macs() -> None:
+    """Journals of versions that did not count MACs are still read."""
     _, editor, probe = editor_of(nets.Plain)
     editor.apply(requests.AddFilters("conv1"), probe)
     data = editor.journal.to_data()
@@ -128,7 +130,7 @@ def test_an_edit_planned_without_counting_is_undone_without() -> None:
 
 
 class Attention(nn.Module):
-    """Both by hand and by torch's own function, on the pixels of a conv; then a weight-norm."""
+    """Attention over pixels, in plain operations and by torch's function, after a weight norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,13 +147,13 @@ class Attention(nn.Module):
         return self.fc(tokens.mean(1))
 
 
-def test_products_of_activations_and_computed_weights_are_counted() -> None:
-    """As torch's own counter does, where it sees the products: it knows no fused kernel of CPUs."""
+def test_products_of_activations_and_of_computed_weights_are_counted() -> None:
+    """Equal to torch's FLOP counter, which does not count the fused attention kernels of CPUs."""
     model, editor, probe = editor_of(Attention)
 
     def total() -> int:
-        plainly = sdpa_kernel(SDPBackend.MATH)
-        with torch.no_grad(), plainly, FlopCounterMode(display=False) as mode:
+        unfused = sdpa_kernel(SDPBackend.MATH)
+        with torch.no_grad(), unfused, FlopCounterMode(display=False) as mode:
             model(nets.images())
         return mode.get_total_flops() // 2 // 2  # two operations per product, two images
 

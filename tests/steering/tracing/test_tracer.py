@@ -1,4 +1,4 @@
-"""What users write: every pattern is edited exactly, or refused with its reason; never wrong."""
+"""Patterns of user code: each is edited exactly or refused with a reason, never wrongly."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class WeightNorm(Base):
 
 
 class TwoOutputs(Base):
-    """Maxout over pairs of neighbours."""
+    """Maxout over pairs of adjacent channels."""
 
     width = 3
 
@@ -202,7 +202,7 @@ class SliceAssign(Base):
 
 
 class Positions(Base):
-    """A constant per channel: a filter's place means something."""
+    """A constant per channel: a filter's position matters."""
 
     def middle(self, x: Tensor) -> Tensor:
         return x + torch.arange(6.0).view(1, 6, 1, 1)
@@ -233,7 +233,7 @@ class Fft(Base):
 
 EXACT = [Prelu, LayerScale, InstanceNorm, Dropped, Noise, Checkpointed, Einsum, PixelShuffle,
          PixelUnshuffle, Repeated, SelfAttention, Autocast, WithInput]  # fmt: skip
-MIXED = [ChannelAttention, GroupNormed, LayerNormed]
+NORMALIZED_TOGETHER = [ChannelAttention, GroupNormed, LayerNormed]
 REFUSED = {
     OptionA: "padded with constant channels",
     SliceAssign: "fixed size",
@@ -250,7 +250,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", EXACT)
-def test_followed_exactly(kind: type[nn.Module]) -> None:
+def test_edits_are_exact(kind: type[nn.Module]) -> None:
     x = nets.images(3, seed=9)
     for request in (requests.AddFilters("conv1", 2), requests.AddFilters("conv1", split_from=1)):
         model, editor, probe = nets.editor_of(kind)
@@ -259,14 +259,14 @@ def test_followed_exactly(kind: type[nn.Module]) -> None:
         assert difference(nets.output(model, x), before) < 1e-12
         nets.step(model, editor.optimizers[0])
     model, editor, probe = nets.editor_of(kind)
-    editor.apply(requests.RemoveFilters("conv1", [1]), probe)  # compared inside
+    editor.apply(requests.RemoveFilters("conv1", [1]), probe)  # the output is compared inside
     nets.step(model, editor.optimizers[0])
     editor.apply(requests.Undo(), probe)
     nets.step(model, editor.optimizers[0])
 
 
-def test_weight_norm() -> None:
-    """Zero columns leave |v| as it was; shared out columns do not, so a split is rolled back."""
+def test_weight_norm_refuses_only_splits() -> None:
+    """Zero columns keep |v|; the divided columns of a split do not, so it is rolled back."""
     x = nets.images(3, seed=9)
     model, editor, probe = nets.editor_of(WeightNorm)
     before = nets.output(model, x)
@@ -278,8 +278,8 @@ def test_weight_norm() -> None:
     nets.step(model, editor.optimizers[0])
 
 
-@pytest.mark.parametrize("kind", MIXED)
-def test_channels_that_are_normalised_together(kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize("kind", NORMALIZED_TOGETHER)
+def test_channels_normalized_together_can_only_be_removed(kind: type[nn.Module]) -> None:
     model, editor, probe = nets.editor_of(kind)
     with pytest.raises(EditRefusedError, match="would change all others"):
         editor.apply(requests.AddFilters("conv1"), probe)
@@ -290,7 +290,7 @@ def test_channels_that_are_normalised_together(kind: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("kind", REFUSED, ids=lambda kind: kind.__name__)
-def test_refused_with_its_reason(kind: type[nn.Module]) -> None:
+def test_untraceable_patterns_are_refused_with_a_reason(kind: type[nn.Module]) -> None:
     model, editor, probe = nets.editor_of(kind)
     before = nets.checksum(model, *editor.optimizers)
     for request in (requests.RemoveFilters("conv1", [1]), requests.AddFilters("conv1")):
@@ -300,8 +300,8 @@ def test_refused_with_its_reason(kind: type[nn.Module]) -> None:
     assert "conv1" in editor.refusals(probe)
 
 
-def test_a_view_that_pairs_neighbours_is_never_wrong() -> None:
-    """(c // 2, 2) cannot be told from (groups, c // groups): exact, or rolled back."""
+def test_a_view_that_pairs_neighbors_is_exact_or_rolled_back() -> None:
+    """(c // 2, 2) is indistinguishable from (groups, c // groups)."""
     x = nets.images(3, seed=9)
     for request in (requests.RemoveFilters("conv1", [1]), requests.AddFilters("conv1")):
         model, editor, probe = nets.editor_of(TwoOutputs)
@@ -316,7 +316,7 @@ def test_a_view_that_pairs_neighbours_is_never_wrong() -> None:
 
 
 class Branches(nn.Module):
-    """Another conv on every other forward."""
+    """Runs one of two convs, depending on an argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -329,7 +329,7 @@ class Branches(nn.Module):
         return self.fc((self.odd if odd else self.even)(self.stem(x)).mean((2, 3)))
 
 
-def test_the_traces_of_several_forwards_are_united() -> None:
+def test_traces_of_several_forwards_are_merged() -> None:
     model = nets.build(Branches)
     x = nets.images()
     editor = Editor(model, [torch.optim.Adam(model.parameters())])
@@ -343,7 +343,7 @@ def test_the_traces_of_several_forwards_are_united() -> None:
     assert difference(model(x, odd=True), before[1]) < 1e-12
 
 
-def test_a_layer_that_never_ran_is_mentioned() -> None:
+def test_the_plan_notes_layers_that_never_ran() -> None:
     model = nets.build(Branches)
     x = nets.images()
     plan = Editor(model).plan(
@@ -352,7 +352,7 @@ def test_a_layer_that_never_ran_is_mentioned() -> None:
     assert any("odd" in note and "never" in note for note in plan.notes)
 
 
-def test_a_trace_leaves_no_mark() -> None:
+def test_tracing_has_no_side_effects() -> None:
     model, editor, _ = nets.editor_of(nets.Auxiliary)
     nets.step(model, editor.optimizers[0])
     model.train()
@@ -369,7 +369,7 @@ def test_a_trace_leaves_no_mark() -> None:
     assert len(torch.nn.modules.module._global_forward_hooks) == hooks
 
 
-def test_nothing_stays_hooked_after_an_exception() -> None:
+def test_hooks_are_removed_after_an_exception() -> None:
     model = nets.build(nets.Plain)
     hooks = len(torch.nn.modules.module._global_forward_pre_hooks)
     before = nets.checksum(model)
@@ -413,7 +413,7 @@ def test_convs_of_other_dimensions(make: Callable[..., nn.Module], shape: tuple[
     assert difference(model(x), before) < 1e-12
 
 
-def test_half_precision_is_compared_with_its_own_rounding() -> None:
+def test_half_precision_is_compared_with_its_rounding_unit() -> None:
     model = nets.build(nets.Residual).float()
     x = nets.images().float()
 
@@ -433,8 +433,8 @@ def test_half_precision_is_compared_with_its_own_rounding() -> None:
     assert model.stem[0].weight.dtype == torch.float32
 
 
-def test_a_wrong_rule_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were a flip taken for a copy, columns would be misplaced; the outputs would tell."""
+def test_verification_detects_a_wrong_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a flip is treated as a copy, columns are misplaced, which changes the output."""
     from revacnn_lightning.steering.tracing.rules import dispatch
 
     class Flipped(Base):

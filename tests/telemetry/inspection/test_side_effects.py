@@ -49,6 +49,15 @@ def test_restoring_buffers_is_invisible_to_autograd() -> None:
     assert model[1].running_mean._version == version
 
 
+def test_buffers_assigned_in_inference_mode_are_restored() -> None:
+    model = model_in_mixed_modes()
+    with torch.inference_mode():
+        model[1].running_mean = torch.ones(4)
+    with side_effect_free(model, training=True):
+        model[1].running_mean = torch.zeros(4)
+    assert torch.equal(model[1].running_mean, torch.ones(4))
+
+
 @pytest.mark.parametrize("training", [True, False, None])
 def test_modes_are_set_inside_and_restored(training: bool | None) -> None:
     model = model_in_mixed_modes()
@@ -100,9 +109,14 @@ def test_random_state_of_the_models_cuda_device_is_restored() -> None:
 def test_everything_is_restored_after_an_exception() -> None:
     model = model_in_mixed_modes()
     mean, state = model[1].running_mean.clone(), torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), side_effect_free(model, training=True):
-        model(torch.ones(2, 3, 8, 8))
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with side_effect_free(model, training=True):
+            model(torch.rand(2, 3, 8, 8))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert torch.equal(model[1].running_mean, mean)
     assert torch.equal(torch.get_rng_state(), state)
     assert not model[1].training

@@ -34,16 +34,16 @@ def test_findings_list_their_filters(
     world.tick()
 
     found = {one["kind"]: one for one in panel.content()["findings"]}
-    assert found["alike"]["text"] == "2 groups of near duplicates (6 filters)"
+    assert found["near_duplicates"]["text"] == "2 groups of near duplicates (6 filters)"
     expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
-    assert found["alike"]["groups"] == expected
+    assert found["near_duplicates"]["groups"] == expected
     assert found["dead"]["groups"] == [[ids[5]]]
     assert found["nonfinite"]["groups"] == [[ids[6]]]
-    assert "colour" not in found
+    assert "single_color" not in found
 
     follower.request(RemoveFilters("conv2", [3, 4]), "", 0)  # one of each group
     deliver_replies(tab, follower)
-    (duplicates,) = (one for one in panel.content()["findings"] if one["kind"] == "alike")
+    (duplicates,) = (one for one in panel.content()["findings"] if one["kind"] == "near_duplicates")
     assert duplicates["groups"] == [[ids[2], ids[9], ids[11]]]
     assert duplicates["text"] == "3 near duplicates"
 
@@ -57,10 +57,12 @@ def test_single_color_filters_are_found(world: World, tab: TabState) -> None:
     images[[1, 6]] = (0.9, -0.2, 0.4)
     world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
 
-    (finding,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "colour")
+    (finding,) = (
+        one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "single_color"
+    )
     ids = tab.structure.layers[0].filter_ids  # type: ignore[union-attr]
     assert finding["groups"] == [[ids[1], ids[6]]]
-    assert finding["text"] == "2 single-colour"
+    assert finding["text"] == "2 single-color"
 
 
 def test_filters_inactive_for_long_are_dead(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, find_degenerate, unit_rows
-from viewer.embedding.feature_average import REMEMBERED, FeatureAverage
+from viewer.embedding.feature_average import WINDOW, FeatureAverage
 
 IDS = np.arange(8)
 
@@ -80,13 +80,13 @@ def test_a_filter_that_is_silent_in_one_batch_is_not_dead() -> None:
     assert odd[2] == DegenerateKind.NONE
 
 
-@pytest.mark.parametrize("heard", [0, 1, REMEMBERED])
+@pytest.mark.parametrize("heard", [0, 1, WINDOW])
 def test_a_filter_that_stays_silent_is_dead_at_last(heard: int) -> None:
     average, silent = FeatureAverage(), features(1)
     silent[2] = 0
     for seed in range(heard):
         average.add(IDS, features(seed))
-    for _ in range(REMEMBERED):
+    for _ in range(WINDOW):
         odd, _ = find_degenerate(average.add(IDS, silent))
 
     assert odd[2] == DegenerateKind.DEAD

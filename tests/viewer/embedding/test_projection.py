@@ -9,16 +9,16 @@ from msgspec.structs import replace
 from sklearn.manifold import trustworthiness
 
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
-from viewer.embedding.placement import ASIDE_Y
+from viewer.embedding.placement import DEGENERATE_ROW_Y
 from viewer.embedding.projection import (
     METHODS,
     Method,
     Projection,
     ProjectionJob,
-    perplexity,
     project,
     relative_change,
 )
+from viewer.embedding.tsne import perplexity
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -66,7 +66,7 @@ def check_well_formed(layout: Projection, n: int) -> None:
     inside = layout.positions[layout.degenerate == DegenerateKind.NONE]
     aside = layout.positions[layout.degenerate != DegenerateKind.NONE]
     assert (np.abs(inside) <= 1.0).all()
-    assert np.allclose(aside[:, 1], ASIDE_Y)
+    assert np.allclose(aside[:, 1], DEGENERATE_ROW_Y)
     assert (np.abs(aside[:, 0]) <= 1.0 + 1e-6).all()
 
 

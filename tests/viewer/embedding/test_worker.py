@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.viewer.embedding.obstinate_process import CRASH, HANG, OBEY, RAISE, WAIT
+from tests.viewer.embedding.misbehaving_worker import CRASH, HANG, OBEY, RAISE, WAIT
 from viewer.embedding.projection import Projection, ProjectionJob
-from viewer.embedding.worker import EmbeddingWorker, Failure
+from viewer.embedding.worker import EmbeddingWorker, ProjectionFailure
 
-PROCESS = [sys.executable, str(Path(__file__).with_name("obstinate_process.py"))]
+PROCESS = [sys.executable, str(Path(__file__).with_name("misbehaving_worker.py"))]
 
 
-def job(does: int = OBEY, n: int = 8) -> ProjectionJob:
+def job(behavior: int = OBEY, n: int = 8) -> ProjectionJob:
     return ProjectionJob(
-        np.random.default_rng(0).normal(size=(n, 6)), np.arange(n), "pca", seed=does
+        np.random.default_rng(0).normal(size=(n, 6)), np.arange(n), "pca", seed=behavior
     )
 
 
@@ -31,7 +31,7 @@ def worker() -> Iterator[EmbeddingWorker]:
 
 
 def wait_for(worker: EmbeddingWorker, n: int = 1, seconds: float = 60) -> dict:
-    """The next ``n`` results."""
+    """Return the next ``n`` results by key."""
     done: list = []
     deadline = time.monotonic() + seconds
     while len(done) < n and time.monotonic() < deadline:
@@ -41,43 +41,43 @@ def wait_for(worker: EmbeddingWorker, n: int = 1, seconds: float = 60) -> dict:
     return dict(done)
 
 
-def wait_until_begun(worker: EmbeddingWorker) -> None:
+def wait_until_started(worker: EmbeddingWorker) -> None:
     while worker._current is None:
         assert not worker.poll()
         time.sleep(0.01)
 
 
 def process_of(worker: EmbeddingWorker) -> subprocess.Popen[bytes]:
-    assert worker._child is not None
-    return worker._child._process
+    assert worker._process is not None
+    return worker._process._process
 
 
-def test_a_job_is_done(worker: EmbeddingWorker) -> None:
+def test_worker_computes_a_job(worker: EmbeddingWorker) -> None:
     worker.submit("conv1", job(n=16))
     assert worker.is_busy("conv1")
 
-    layout = wait_for(worker)["conv1"]
+    projection = wait_for(worker)["conv1"]
 
-    assert isinstance(layout, Projection)
-    np.testing.assert_array_equal(layout.ids, np.arange(16))
-    assert layout.positions.shape == (16, 2)
+    assert isinstance(projection, Projection)
+    np.testing.assert_array_equal(projection.ids, np.arange(16))
+    assert projection.positions.shape == (16, 2)
     assert not worker.is_busy("conv1")
 
 
-def test_polling_never_waits(worker: EmbeddingWorker) -> None:
+def test_poll_never_blocks(worker: EmbeddingWorker) -> None:
     worker.submit("conv1", job(WAIT, n=2048))
-    wait_until_begun(worker)
-    without = 0
+    wait_until_started(worker)
+    n_empty = 0
     while not worker.poll():
-        without += 1
+        n_empty += 1
         time.sleep(0.005)
 
-    assert without > 3  # one that waited would come back once, with the layout
+    assert n_empty > 3  # a blocking poll would return once, with the projection
 
 
-def test_the_newest_job_of_a_key_wins(worker: EmbeddingWorker) -> None:
+def test_newest_job_of_a_key_replaces_waiting_one(worker: EmbeddingWorker) -> None:
     worker.submit("other", job(WAIT))
-    wait_until_begun(worker)
+    wait_until_started(worker)
     worker.submit("conv1", job(n=8))
     worker.submit("conv2", job(n=10))
     worker.submit("conv1", job(n=12))
@@ -88,7 +88,7 @@ def test_the_newest_job_of_a_key_wins(worker: EmbeddingWorker) -> None:
     assert len(done["conv1"].ids) == 12
 
 
-def test_a_forgotten_job_is_not_done(worker: EmbeddingWorker) -> None:
+def test_cancelled_job_is_not_computed(worker: EmbeddingWorker) -> None:
     worker.submit("conv1", job())
     worker.submit("conv2", job())
     worker.cancel("conv1")
@@ -96,38 +96,36 @@ def test_a_forgotten_job_is_not_done(worker: EmbeddingWorker) -> None:
     assert list(wait_for(worker)) == ["conv2"]
 
 
-def test_a_hanging_job_is_ended_and_the_next_is_done(worker: EmbeddingWorker) -> None:
+def test_hanging_job_fails_and_next_is_computed(worker: EmbeddingWorker) -> None:
     worker.submit("hanging", job(HANG))
-    wait_until_begun(worker)
+    wait_until_started(worker)
     hanging = process_of(worker)
     worker.submit("next", job())
 
     done = wait_for(worker, 2)
 
-    assert done["hanging"] == Failure("no layout within 5 s")
+    assert done["hanging"] == ProjectionFailure("no projection within 5 s")
     assert isinstance(done["next"], Projection)
     assert hanging.poll() is not None
     assert process_of(worker) is not hanging
 
 
-@pytest.mark.parametrize("does", [CRASH, RAISE])
-def test_a_crashing_job_is_reported_and_the_next_is_done(
-    worker: EmbeddingWorker, does: int
-) -> None:
-    worker.submit("crashing", job(does))
+@pytest.mark.parametrize("behavior", [CRASH, RAISE])
+def test_crashing_job_fails_and_next_is_computed(worker: EmbeddingWorker, behavior: int) -> None:
+    worker.submit("crashing", job(behavior))
     worker.submit("next", job())
 
     done = wait_for(worker, 2)
 
-    assert done["crashing"] == Failure("the process that computes layouts has died")
+    assert done["crashing"] == ProjectionFailure("the projection process has died")
     assert isinstance(done["next"], Projection)
 
 
-@pytest.mark.parametrize("does", [OBEY, HANG])
-def test_no_process_is_left_after_close(does: int) -> None:
+@pytest.mark.parametrize("behavior", [OBEY, HANG])
+def test_close_ends_the_process(behavior: int) -> None:
     worker = EmbeddingWorker(PROCESS)
-    worker.submit("conv1", job(does))
-    wait_until_begun(worker)
+    worker.submit("conv1", job(behavior))
+    wait_until_started(worker)
     process = process_of(worker)
 
     worker.close()
@@ -136,7 +134,7 @@ def test_no_process_is_left_after_close(does: int) -> None:
     assert worker.poll() == []
 
 
-def test_a_process_that_does_not_start_is_given_up(tmp_path: Path) -> None:
+def test_process_that_does_not_start_is_not_restarted_forever(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     worker = EmbeddingWorker(
         [sys.executable, "-c", f"open({str(starts)!r}, 'a').write('x')"], limit=2.0
@@ -150,26 +148,26 @@ def test_a_process_that_does_not_start_is_given_up(tmp_path: Path) -> None:
     worker.close()
 
 
-def test_layouts_that_are_brought_up_to_date_leave_the_processor_to_others_for_as_long_as_they_took(
+def test_updates_wait_as_long_as_the_last_job_took_and_first_projections_do_not(
     worker: EmbeddingWorker,
 ) -> None:
     worker.submit("conv1", job(WAIT))
     began = time.monotonic()
-    layout = wait_for(worker)["conv1"]
-    assert worker._rested >= began + 2 * 0.5
-    worker._rested = float("inf")
+    projection = wait_for(worker)["conv1"]
+    assert worker._idle_until >= began + 2 * 0.5
+    worker._idle_until = float("inf")
 
-    worker.submit("conv1", ProjectionJob(job().features, np.arange(8), "pca", last=layout))
+    worker.submit("conv1", ProjectionJob(job().features, np.arange(8), "pca", last=projection))
     worker.submit("conv2", job())
 
-    assert list(wait_for(worker)) == ["conv2"]  # a first one is waited for
+    assert list(wait_for(worker)) == ["conv2"]
     assert worker.is_busy("conv1")
-    worker._rested = 0.0
+    worker._idle_until = 0.0
     assert list(wait_for(worker)) == ["conv1"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="niceness is of Unix")
-def test_the_process_is_niced_and_of_one_thread(worker: EmbeddingWorker) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no niceness")
+def test_process_has_low_priority_and_one_thread(worker: EmbeddingWorker) -> None:
     worker.submit("conv1", job())
     wait_for(worker)
     process = process_of(worker)
@@ -182,14 +180,14 @@ def test_the_process_is_niced_and_of_one_thread(worker: EmbeddingWorker) -> None
         assert b"OMP_NUM_THREADS=1" in environment.read_bytes()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kills a parent as Unix does")
-def test_the_process_ends_with_its_parent() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Unix processes")
+def test_process_ends_with_its_parent() -> None:
     script = (
         "import sys, time; from viewer.embedding.worker import EmbeddingWorker\n"
         f"worker = EmbeddingWorker({PROCESS!r})\n"
-        "from tests.viewer.embedding.test_worker import HANG, job, wait_until_begun\n"
-        "worker.submit('hanging', job(HANG)); wait_until_begun(worker)\n"
-        "print(worker._child._process.pid, flush=True); time.sleep(600)"
+        "from tests.viewer.embedding.test_worker import HANG, job, wait_until_started\n"
+        "worker.submit('hanging', job(HANG)); wait_until_started(worker)\n"
+        "print(worker._process._process.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert parent.stdout is not None
@@ -199,12 +197,12 @@ def test_the_process_ends_with_its_parent() -> None:
     parent.wait()
 
     deadline = time.monotonic() + 10
-    while _lives(child) and time.monotonic() < deadline:
+    while _is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _lives(child)
+    assert not _is_alive(child)
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -214,7 +212,7 @@ def _lives(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_the_real_process_does_every_method() -> None:
+def test_real_process_computes_every_method() -> None:
     worker = EmbeddingWorker()
     for method in ("tsne", "umap", "pca"):
         worker.submit(method, ProjectionJob(job(n=32).features, np.arange(32), method))

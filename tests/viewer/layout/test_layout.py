@@ -8,9 +8,15 @@ from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
 from viewer.components.network_data import arc_columns
 from viewer.layout import NetworkLayout, compute_layout, stage_layers
-from viewer.layout.network import MAX_PATHS
+from viewer.layout.paths import MAX_PATHS
 from viewer.layout.stages import find_stages, layers_of, short_name
-from viewer.layout.topology import concats, flows_and_arcs, forward_edges, nesting, ranks
+from viewer.layout.topology import (
+    arc_levels,
+    assign_ranks,
+    concatenating_layers,
+    forward_edges,
+    split_edges,
+)
 
 SIZES = [(1100, 620), (820, 480), (500, 320)]
 
@@ -90,12 +96,12 @@ def test_paths_are_few_and_run_from_left_to_right(net: str) -> None:
 def test_without_edges_layers_form_a_chain() -> None:
     network = structure("alexnet")
     assert forward_edges(network) == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert ranks(5, forward_edges(network)) == [0, 1, 2, 3, 4]
+    assert assign_ranks(5, forward_edges(network)) == [0, 1, 2, 3, 4]
 
 
 def test_parallel_branches_share_a_place() -> None:
     network = structure("inception")
-    rank = ranks(len(network.layers), forward_edges(network))
+    rank = assign_ranks(len(network.layers), forward_edges(network))
     at = {layer.name: place for layer, place in zip(network.layers, rank, strict=True)}
     assert at["mixed_a.branch1.0"] == at["mixed_a.branch3.0"] == at["mixed_a.pool.0"] == 1
     assert at["mixed_a.branch5.2"] == 3
@@ -113,7 +119,7 @@ def test_edges_that_would_go_backwards_or_nowhere_are_ignored() -> None:
 def test_shortcuts_are_arcs_one_per_end() -> None:
     network = structure("resnet18")
     edges = forward_edges(network)
-    flows, arcs = flows_and_arcs(edges, ranks(len(network.layers), edges))
+    flows, arcs = split_edges(edges, assign_ranks(len(network.layers), edges))
     names = [layer.name for layer in network.layers]
     assert (names.index("conv1"), names.index("layer1.1.conv1")) in arcs
     assert (names.index("conv1"), names.index("layer1.0.conv1")) in flows
@@ -125,12 +131,12 @@ def test_a_concatenation_shows_all_it_reads_and_a_sum_its_nearest() -> None:
     network = structure("densenet")
     names = [layer.name for layer in network.layers]
     edges = forward_edges(network)
-    rank = ranks(len(names), edges)
-    together = concats(network, edges)
+    rank = assign_ranks(len(names), edges)
+    together = concatenating_layers(network, edges)
     last = names.index("features.denseblock1.denselayer6.conv1")
     assert last in together
-    assert not concats(structure("resnet18"), forward_edges(structure("resnet18")))
-    flows, arcs = flows_and_arcs(edges, rank, together)
+    assert not concatenating_layers(structure("resnet18"), forward_edges(structure("resnet18")))
+    flows, arcs = split_edges(edges, rank, together)
     assert len([end for _, end in arcs if end == last]) == 5
     assert len([end for _, end in flows if end == last]) == 1
 
@@ -278,8 +284,8 @@ def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> Non
 
 def test_arcs_that_span_others_hang_below_them() -> None:
     """Those of a U-Net ran into one line at the bottom of the view."""
-    assert nesting([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
-    assert nesting([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
+    assert arc_levels([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
+    assert arc_levels([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
     network = structure("digits")
     layers = [replace(network.layers[0], name=f"c{i}") for i in range(7)]
     chain = [(i, i + 1) for i in range(6)]

@@ -13,7 +13,7 @@ from viewer.rendering.formatting import (
 
 
 @pytest.mark.parametrize(
-    ("every", "text"),
+    ("interval", "text"),
     [
         (1, ""),
         (2, "every 2nd batch"),
@@ -23,26 +23,26 @@ from viewer.rendering.formatting import (
         (64, "every 64th batch"),
     ],
 )
-def test_sampling(every: int, text: str) -> None:
-    assert format_sampling_interval(every) == text
+def test_format_sampling_interval(interval: int, text: str) -> None:
+    assert format_sampling_interval(interval) == text
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "text"),
     [(0, "0"), (999, "999"), (1234, "1.23 k"), (1_819_066_368, "1.82 G"), (4.1e12, "4.10 T")],
 )
-def test_large_numbers_are_short(number: float, words: str) -> None:
-    assert format_si(number).replace("\u202f", " ") == words
+def test_format_si(number: float, text: str) -> None:
+    assert format_si(number).replace("\u202f", " ") == text
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "text"),
     [(0.0, "±0 %"), (-0.0321, "−3.2 %"), (0.0004, "+0.040 %"), (-0.5, "−50 %"), (3.0, "+300 %")],
 )
-def test_changes_have_two_digits_and_a_sign(change: float, words: str) -> None:
-    assert format_relative_change(change).replace("\u202f", " ") == words
+def test_relative_changes_have_two_digits_and_a_sign(change: float, text: str) -> None:
+    assert format_relative_change(change).replace("\u202f", " ") == text
 
 
-def test_a_share_has_no_sign() -> None:
+def test_shares_have_no_sign() -> None:
     assert format_share(0.037).replace("\u202f", " ") == "3.7 %"
-    assert format_share(math.inf) == "more than can be told"
+    assert format_share(math.inf) == "more than can be measured"

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from viewer.rendering.thumbnails import (
-    MOST_PIXELS,
-    _shrink,
+    MAX_SIZE,
+    _downsample,
     attribution_tile,
     build_atlas,
     image_tile,
 )
 
 
-def test_signed_values_are_spread_around_the_middle() -> None:
+def test_signed_values_are_centered_on_128() -> None:
     images = np.array([[[-2.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [0.0, 5e-4]]])
 
     levels = build_atlas(images, signed=True)
@@ -22,7 +22,7 @@ def test_signed_values_are_spread_around_the_middle() -> None:
     np.testing.assert_array_equal(levels[1], [[128, 128], [128, 255]])
 
 
-def test_maps_begin_at_nothing_and_weak_ones_stay_dim() -> None:
+def test_unsigned_values_start_at_zero_and_weak_maps_stay_dim() -> None:
     images = np.zeros((3, 2, 2))
     images[0, 0, 0], images[1, 0, 0], images[2, 1, 1] = 10.0, 5.0, 0.1
 
@@ -35,7 +35,7 @@ def test_maps_begin_at_nothing_and_weak_ones_stay_dim() -> None:
 
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_nothing(signed: bool, value: float) -> None:
+def test_nonfinite_values_are_zero(signed: bool, value: float) -> None:
     images = np.ones((2, 3, 3))
     images[0, 1, 1] = value
 
@@ -45,7 +45,7 @@ def test_what_is_not_finite_is_nothing(signed: bool, value: float) -> None:
     assert levels[1, 1, 1] == 255
 
 
-def test_colours_are_kept() -> None:
+def test_color_channels_are_kept() -> None:
     images = np.zeros((1, 5, 4, 3))
     images[..., 0] = 1
 
@@ -54,43 +54,43 @@ def test_colours_are_kept() -> None:
 
 
 @pytest.mark.parametrize("size", [(56, 56), (33, 7), (224, 112)])
-def test_large_maps_are_shrunk_to_means(size: tuple[int, int]) -> None:
+def test_large_maps_are_downsampled(size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).random((2, *size))
 
     levels = build_atlas(images, signed=False)
 
-    assert max(levels.shape[1:]) <= MOST_PIXELS
+    assert max(levels.shape[1:]) <= MAX_SIZE
     flat = build_atlas(np.ones((1, *size)), signed=False)
     assert (flat == 255).all()
 
 
-def test_nothing_to_show() -> None:
+def test_empty_images() -> None:
     assert build_atlas(np.zeros((0,), np.float32), signed=True).shape == (0, 1, 1)
     assert image_tile(np.zeros((0,), np.float32)).shape == (0, 1, 1, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_input_is_shown_in_its_own_range(channels: int) -> None:
+def test_input_image_is_scaled_to_its_range(channels: int) -> None:
     image = np.linspace(-3, 5, channels * 6 * 4).reshape(channels, 6, 4)
 
-    picture = image_tile(image)
+    tile = image_tile(image)
 
-    assert picture.shape == (1, 6, 4, 3)
-    assert picture.min() == 0
-    assert picture.max() == 255
+    assert tile.shape == (1, 6, 4, 3)
+    assert tile.min() == 0
+    assert tile.max() == 255
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 64), (3, 70, 33), (2, 33, 40, 3)])
-def test_large_pictures_are_shown_as_the_means_of_their_blocks(shape: tuple[int, ...]) -> None:
+def test_downsampling_averages_blocks(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
-    shrunk = _shrink(images)
+    downsampled = _downsample(images)
 
-    assert max(shrunk.shape[1:3]) <= MOST_PIXELS
-    block = -(-max(shape[1:3]) // MOST_PIXELS)
+    assert max(downsampled.shape[1:3]) <= MAX_SIZE
+    block = -(-max(shape[1:3]) // MAX_SIZE)
     for row, column in ((0, 0), (5, 7), (shape[1] // block - 1, shape[2] // block - 1)):
         part = images[:, row * block : (row + 1) * block, column * block : (column + 1) * block]
-        np.testing.assert_allclose(shrunk[:, row, column], part.mean(axis=(1, 2)), atol=1e-6)
+        np.testing.assert_allclose(downsampled[:, row, column], part.mean(axis=(1, 2)), atol=1e-6)
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (1, 4, 5)), (3, (1, 4, 5, 3)), (6, (1, 4, 5))])

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import LayerDetail, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.embedding.projection import Projection, ProjectionJob, project, relative_change
-from viewer.embedding.worker import Failure
+from viewer.embedding.worker import ProjectionFailure
 from viewer.runs import layer_projections
 from viewer.runs.layer_details import VIEWS, LayerDetails
 
@@ -37,10 +37,12 @@ class Immediate:
     def cancel(self, key: Hashable) -> None:
         self.jobs.pop(key, None)
 
-    def poll(self) -> list[tuple[Hashable, Projection | Failure]]:
+    def poll(self) -> list[tuple[Hashable, Projection | ProjectionFailure]]:
         jobs, self.jobs = self.jobs, {}
         self.done += jobs
-        return [(k, Failure("too long") if self.fail else project(j)) for k, j in jobs.items()]
+        return [
+            (k, ProjectionFailure("too long") if self.fail else project(j)) for k, j in jobs.items()
+        ]
 
     def close(self) -> None:
         self.closed = True
@@ -232,14 +234,14 @@ def test_why_the_training_sends_nothing_is_told(world: World) -> None:
 
 def test_the_chosen_slices_are_asked_for_at_once_and_by_all_tabs(world: World) -> None:
     world.layers.mark_visible("conv2", "tsne")
-    world.layers.select_slices("conv2", "mean")
-    world.layers.select_slices("elsewhere", "mean")  # nobody has it open
+    world.layers.select_kernel_slice("conv2", "mean")
+    world.layers.select_kernel_slice("elsewhere", "mean")  # nobody has it open
     world.tick(0.01)
     world.tick(0.1)
     world.tick(2.5)
 
     assert [watch.kernel_slice for watch in world.asked] == ["mean", "mean"]
-    assert world.layers.mark_visible("conv2", "pca").slices == "mean"
+    assert world.layers.mark_visible("conv2", "pca").kernel_slice == "mean"
 
 
 def test_near_duplicates_are_sought_among_the_coefficients_only(world: World) -> None:

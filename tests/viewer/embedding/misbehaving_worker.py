@@ -1,11 +1,11 @@
-"""Stands in for the process that computes layouts; what a job's seed says, it does."""
+"""Stands in for the projection process. The seed of a job selects its behavior."""
 
 from __future__ import annotations
 
 import os
 import time
 
-import sklearn.decomposition  # noqa: F401  # so that no job waits for it
+import sklearn.decomposition  # noqa: F401  # so that no job waits for the import
 
 from viewer.embedding.projection import Projection, ProjectionJob, project
 from viewer.embedding.worker_main import serve
@@ -19,7 +19,7 @@ def compute(job: ProjectionJob) -> Projection:
     if job.seed == CRASH:
         os._exit(3)
     if job.seed == RAISE:
-        raise ValueError("as the test asked")
+        raise ValueError("requested by the test")
     if job.seed == WAIT:
         time.sleep(0.5)
     return project(job)

@@ -105,11 +105,6 @@ def test_coefficient_reductions_match_reference(groups, inputs, outputs, kernel,
     )
 
 
-def test_by_filter_does_not_copy_ordinary_convs():
-    conv = nn.Conv2d(4, 8, 3)
-    assert convs.by_filter(conv.weight, conv) is conv.weight
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_results_are_float32(dtype):
     weight = torch.randn(4, 3, 2, 2).to(dtype)

@@ -1,4 +1,4 @@
-"""Other coefficients for a filter, and two filters made one."""
+"""Setting, reinitializing and merging filters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from revacnn_lightning.protocol import requests
 from tests.steering import nets
 
 
-def test_a_filter_is_set_to_the_weighted_mean() -> None:
+def test_set_filter_to_a_weighted_mean() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
     nets.step(model, optimizer)
@@ -25,14 +25,14 @@ def test_a_filter_is_set_to_the_weighted_mean() -> None:
     assert outcome.output_change > 0
 
 
-def test_transposed_convs_have_filters_too() -> None:
+def test_set_filter_of_a_transposed_conv() -> None:
     model, editor, probe = nets.editor_of(nets.Concat)
     weight = model.up.weight.detach().clone()
     editor.apply(requests.SetFilter("up", 1, [0], [2.0]), probe)
     assert torch.allclose(model.up.weight[:, 1], weight[:, 0])
 
 
-def test_a_filter_is_drawn_anew() -> None:
+def test_reinitialize_a_filter() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     state = torch.get_rng_state()
     weight = model.conv1.weight.detach().clone()
@@ -59,7 +59,7 @@ def test_merged_duplicates_keep_the_function(others: list[int]) -> None:
     assert outcome.output_change < 1e-12
 
 
-def test_merging_behind_a_flatten() -> None:
+def test_merging_before_a_flatten() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     with torch.no_grad():
         model.conv2.weight[5] = model.conv2.weight[2]
@@ -70,7 +70,7 @@ def test_merging_behind_a_flatten() -> None:
     assert editor.filter_ids("conv2") == [0, 1, 3, 4, 5, 6, 7]
 
 
-def test_merging_what_differs_says_how_much_it_changed() -> None:
+def test_merging_different_filters_reports_the_output_change() -> None:
     _, editor, probe = nets.editor_of(nets.Plain)
     outcome = editor.apply(requests.MergeFilters("conv1", [1, 4]), probe)
     assert outcome.output_change is not None

@@ -1,4 +1,4 @@
-"""Sizes written into the code: one small network per pattern."""
+"""Sizes kept in attributes and used in ``forward``: one small network per pattern."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.steering import nets
 
 
 class Split(nn.Module):
-    """Res2Net: equal pieces of a width that an attribute holds, each with a conv of its own."""
+    """Res2Net: equal pieces, whose width is an attribute, each with a conv of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Paths(nn.Module):
 
 
 class Ghost(nn.Module):
-    """GhostNet: cheap copies of the channels, cut to a number that an attribute holds."""
+    """GhostNet: channels and cheap copies of them, cropped to a number in an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Ghost(nn.Module):
 
 
 class DualPath(nn.Module):
-    """DPN: the first channels go one way, the rest another."""
+    """DPN: the first channels feed one conv, the rest another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Flat(nn.Module):
 
 
 class Functional(nn.Module):
-    """A depthwise conv and a constant by hand: groups and a new tensor of ``dim`` channels."""
+    """A functional depthwise conv and a constant: groups and a new tensor of ``dim`` channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Functional(nn.Module):
 
 
 class Halves(nn.Module):
-    """CSP: the width is written down once, and halved in forward."""
+    """CSP: the width is an attribute that ``forward`` divides by two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Shared(nn.Module):
 
 
 class Derived(nn.Module):
-    """ShuffleNet v1: a number read off a shape, divided by an attribute."""
+    """ShuffleNet v1: a number read from a shape, divided by an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,10 +192,10 @@ class Derived(nn.Module):
         return self.fc(F.relu(self.conv2(x.reshape(b, c, h, w))).mean((2, 3)))
 
 
-FOLLOWED = [Split, UnequalSplit, Paths, Ghost, DualPath, Flat, Functional, Halves, Shared, Derived]
+TRACEABLE = [Split, UnequalSplit, Paths, Ghost, DualPath, Flat, Functional, Halves, Shared, Derived]
 CASES = [
     (kind, name)
-    for kind in FOLLOWED
+    for kind in TRACEABLE
     for name, module in kind().named_modules()
     if isinstance(module, nn.Conv2d)
 ]
@@ -225,7 +225,7 @@ def test_growth_keeps_the_function(kind: type[nn.Module], layer: str) -> None:
 
 
 @each_conv
-def test_removal_follows_and_is_undone(kind: type[nn.Module], layer: str) -> None:
+def test_removal_updates_the_sizes_and_is_undone(kind: type[nn.Module], layer: str) -> None:
     fresh = nets.build(kind, seed=4)
     model, editor, probe = nets.editor_of(kind)
     before = nets.checksum(model, *editor.optimizers)
@@ -239,7 +239,7 @@ def test_removal_follows_and_is_undone(kind: type[nn.Module], layer: str) -> Non
     assert nets.checksum(model, *editor.optimizers) == before
 
 
-def test_the_change_is_part_of_the_plan() -> None:
+def test_attribute_edits_are_part_of_the_plan() -> None:
     model, editor, probe = nets.editor_of(Split)
     plan = editor.plan(requests.RemoveFilters("conv1", [1]), probe)
     (edit,) = plan.attributes
@@ -255,8 +255,8 @@ def test_the_change_is_part_of_the_plan() -> None:
     assert {(e.attribute, e.new) for e in plan.attributes} == {("untouched", 7)}
 
 
-class OpCost(nn.Module):
-    """Two attributes multiplied: which of them would have to change?"""
+class Product(nn.Module):
+    """The product of two attributes: which of them has to change is ambiguous."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -269,8 +269,8 @@ class OpCost(nn.Module):
         return self.conv2(self.conv1(x).view(b, self.heads * self.width, h, w)).mean((2, 3))
 
 
-class Plainly(nn.Module):
-    """A number that no attribute holds: only the verifying forward can find it out."""
+class HardCoded(nn.Module):
+    """A number in the code: only the verifying forward can detect it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,11 +285,11 @@ class Plainly(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "error", "reason"),
     [
-        (OpCost, EditRefusedError, "heads and width"),
-        (Plainly, EditFailedError, "RuntimeError"),
+        (Product, EditRefusedError, "heads and width"),
+        (HardCoded, EditFailedError, "RuntimeError"),
     ],
 )
-def test_what_stays_ambiguous_is_refused(
+def test_ambiguous_sizes_are_refused(
     kind: type[nn.Module], error: type[Exception], reason: str
 ) -> None:
     model, editor, probe = nets.editor_of(kind)
@@ -300,14 +300,14 @@ def test_what_stays_ambiguous_is_refused(
     assert nets.checksum(model, *editor.optimizers) == before
 
 
-def test_what_one_number_counts_goes_together() -> None:
+def test_channels_counted_by_one_number_are_coupled() -> None:
     _, editor, probe = nets.editor_of(Shared)
     plan = editor.plan(requests.RemoveFilters("g", [1]), probe)
     assert {s.layer: s.removed for s in plan.filter_changes} == {"theta": [1], "phi": [1], "g": [1]}
     assert [(e.attribute, e.old, e.new) for e in plan.attributes] == [("inner", 4, 3)]
 
 
-def test_attributes_are_themselves_again_after_a_trace() -> None:
+def test_attributes_are_restored_after_a_trace() -> None:
     model, editor, probe = nets.editor_of(UnequalSplit)
     sizes = model.sizes
     with traced_attributes(model):
@@ -318,8 +318,8 @@ def test_attributes_are_themselves_again_after_a_trace() -> None:
     assert all(type(n) is int for n in model.sizes)
 
 
-def test_arithmetic_remembers() -> None:
-    model = OpCost()
+def test_arithmetic_tracks_attributes() -> None:
+    model = Product()
     with traced_attributes(model):
         heads, width = model.heads, model.width
         linear = 2 * heads - width

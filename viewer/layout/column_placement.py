@@ -1,0 +1,165 @@
+"""Places one column per layer: ranks from left to right, lanes from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from revacnn_lightning.protocol.messages import Structure
+
+from .columns import (
+    BAR_WIDTH,
+    OPEN_PITCH,
+    SLOT_SHARE,
+    Column,
+    bar_column,
+    common_dot_pitch,
+    dot_column,
+    fit_dot_pitch,
+)
+
+__all__ = ["Area", "place_columns"]
+
+LANE_GAP = 34.0  # px between parallel branches, including a label
+MIN_LANE_HEIGHT = 10.0  # px
+BARS, BARS_CROWDED = 96, 64  # per column
+MAX_BARS = 6000  # in all columns
+MIN_BAR_PITCH = 3.0  # px
+CLOSED_SHARE = 0.35  # minimum share of the width for layers that are not opened
+MIN_OPEN_PITCH = 3.0  # px
+
+
+@dataclass(frozen=True)
+class Area:
+    """Space available for the columns, px."""
+
+    width: float
+    bottom: float
+    top: float
+    margin: float
+
+    @property
+    def height(self) -> float:
+        return max(60.0, self.bottom - self.top)
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """Space available for one layer, px."""
+
+    slot: float  # width
+    middle: float
+    height: float
+
+
+def place_columns(
+    structure: Structure,
+    ranks: list[int],
+    area: Area,
+    density: str,
+    opened: Collection[str],
+) -> list[Column]:
+    """Return the columns of all layers.
+
+    Args:
+        ranks: of the layers, without gaps.
+        density: ``roomy``, ``normal`` or ``crowded``.
+        opened: names of the layers whose filters are all shown.
+    """
+    by_rank: list[list[int]] = [[] for _ in range(max(ranks, default=-1) + 1)]
+    for i, rank in enumerate(ranks):
+        by_rank[rank].append(i)
+    lanes = _assign_lanes(structure, by_rank, area, opened)
+    widths = [len(layer.filter_ids) for layer in structure.layers]
+    widest = max(widths, default=1)
+    largest_pitch = common_dot_pitch(
+        [(widths[i], lane.slot, lane.height) for i, lane in lanes.items()]
+    )
+    max_bars = MAX_BARS // max(1, len(lanes))
+    columns = []
+    for i, layer in enumerate(structure.layers):
+        if layer.name in opened:
+            columns.append(_open_column(i, widths[i], lanes[i]))
+            continue
+        pitch = 0.0
+        if density != "crowded":
+            pitch = fit_dot_pitch(widths[i], lanes[i].slot, lanes[i].height, largest_pitch)
+        if pitch > 0:
+            columns.append(dot_column(i, widths[i], pitch, lanes[i].middle, lanes[i].height))
+        else:
+            share = widths[i] / widest
+            columns.append(_bar_column(i, widths[i], share, lanes[i], density, max_bars))
+    return _distribute(columns, by_rank, area)
+
+
+def _assign_lanes(
+    structure: Structure, by_rank: list[list[int]], area: Area, opened: Collection[str]
+) -> dict[int, _Lane]:
+    """Return the lane of each layer. Layers of the same rank are stacked."""
+    slots = _slot_widths(structure, by_rank, area, opened)
+    lanes = {}
+    for slot, layers in zip(slots, by_rank, strict=True):
+        if len(layers) == 1:
+            lanes[layers[0]] = _Lane(slot, area.top + area.height / 2, area.height)
+            continue
+        free = area.height - LANE_GAP * (len(layers) - 1)
+        shares = np.sqrt([len(structure.layers[layer].filter_ids) for layer in layers])
+        heights = np.maximum(MIN_LANE_HEIGHT, free * shares / shares.sum())
+        tops = area.top + np.cumsum([0.0, *(heights + LANE_GAP)])[:-1]
+        for layer, top, height in zip(layers, tops, heights, strict=True):
+            lanes[layer] = _Lane(slot, top + height / 2, height)
+    return lanes
+
+
+def _slot_widths(
+    structure: Structure, by_rank: list[list[int]], area: Area, opened: Collection[str]
+) -> list[float]:
+    """Return the width of each rank. Ranks with opened layers are as wide as they need."""
+    free = area.width - 2 * area.margin
+    needed = []
+    for layers in by_rank:
+        need = 0.0
+        for layer in layers:
+            if structure.layers[layer].name in opened:
+                n = len(structure.layers[layer].filter_ids)
+                across = np.ceil(n * OPEN_PITCH / area.height)
+                need = max(need, across * OPEN_PITCH / SLOT_SHARE * 0.6)
+        needed.append(need)
+    n_closed = sum(1 for need in needed if need == 0)
+    rest = max(free * CLOSED_SHARE, free - sum(needed)) if n_closed else 0.0
+    scale = min(1.0, (free - rest) / max(1.0, sum(needed)))
+    return [need * scale or rest / max(1, n_closed) for need in needed]
+
+
+def _open_column(layer: int, n: int, lane: _Lane) -> Column:
+    """Return dots for all filters of an opened layer."""
+    pitch = OPEN_PITCH
+    while pitch > MIN_OPEN_PITCH and np.ceil(n * pitch / lane.height) * pitch > lane.slot * 0.9:
+        pitch -= 0.25
+    return dot_column(layer, n, pitch, lane.middle, lane.height)
+
+
+def _bar_column(
+    layer: int, n: int, share: float, lane: _Lane, density: str, max_bars: int
+) -> Column:
+    """Return bars; the column's height shows the layer's share of the widest layer."""
+    base, bars = (0.52, BARS_CROWDED) if density == "crowded" else (0.30, BARS)
+    height = lane.height * (base + (1 - base) * np.sqrt(share))
+    bars = max(1, min(bars, max_bars, int(height / MIN_BAR_PITCH)))
+    return bar_column(layer, n, bars, min(BAR_WIDTH, lane.slot * 0.5), lane.middle, height)
+
+
+def _distribute(columns: list[Column], by_rank: list[list[int]], area: Area) -> list[Column]:
+    """Return the columns moved to their x, with equal gaps between the ranks."""
+    widths = [max(columns[i].right - columns[i].left for i in layers) for layers in by_rank]
+    free = area.width - 2 * area.margin
+    gap = (free - sum(widths)) / (len(by_rank) - 1) if len(by_rank) > 1 else 0.0
+    x = area.margin if len(by_rank) > 1 else area.width / 2 - sum(widths) / 2
+    placed = list(columns)
+    for layers, width in zip(by_rank, widths, strict=True):
+        for i in layers:
+            placed[i] = replace(columns[i], x=columns[i].x + x + width / 2)
+        x += width + gap
+    return placed
