@@ -180,7 +180,7 @@ def measure_viewers(report: Report, rounds: int, clock: Clock) -> None:
 
 def record_publish_times(training: MonitoredTraining) -> list[float]:
     """Return a list that receives the duration of every publish from now on, in seconds."""
-    publisher = training.session._station.publisher
+    publisher = training.session.server.publisher
     publish, times = publisher.publish, []
 
     def timed_publish(message: Any) -> None:

@@ -1,7 +1,7 @@
-"""ReVACNN for Lightning: watch every filter of a CNN while it trains, and change the network.
+"""ReVACNN for Lightning: monitor every filter of a CNN while it trains, and edit the network.
 
-Importing this package loads neither torch nor Lightning (a machine that only views needs
-neither); each public name is loaded from its module when it is first used.
+Importing this package loads neither torch nor Lightning, because a machine that only views needs
+neither: every public name is imported from its module on first use.
 """
 
 from __future__ import annotations
@@ -11,29 +11,124 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 
+__all__ = [
+    "AddFilters",
+    "Applied",
+    "ConnectionFileError",
+    "ControlRun",
+    "EditFailedError",
+    "EditRefusedError",
+    "FilterInspection",
+    "Freeze",
+    "InsertLayer",
+    "MergeFilters",
+    "PlanSummary",
+    "ProtocolError",
+    "ProtocolVersionError",
+    "ReVACNN",
+    "Reinitialize",
+    "RemoveFilters",
+    "RemoveLayer",
+    "RequestTimeoutError",
+    "RevacnnError",
+    "Run",
+    "SetFilter",
+    "SetHyperparameter",
+    "Snapshot",
+    "StaleStructureError",
+    "Status",
+    "SteeringError",
+    "Structure",
+    "Undo",
+    "Unfreeze",
+    "attach",
+    "load_edited",
+]
+
 if TYPE_CHECKING:
     from revacnn_lightning.callback import ReVACNN
-    from revacnn_lightning.errors import EditRefusedError, RevacnnError
+    from revacnn_lightning.errors import (
+        ConnectionFileError,
+        EditFailedError,
+        EditRefusedError,
+        ProtocolError,
+        ProtocolVersionError,
+        RequestTimeoutError,
+        RevacnnError,
+        StaleStructureError,
+        SteeringError,
+    )
     from revacnn_lightning.protocol.client import Run, attach
+    from revacnn_lightning.protocol.messages import (
+        Applied,
+        FilterInspection,
+        PlanSummary,
+        Snapshot,
+        Status,
+        Structure,
+    )
+    from revacnn_lightning.protocol.requests import (
+        AddFilters,
+        ControlRun,
+        Freeze,
+        InsertLayer,
+        MergeFilters,
+        Reinitialize,
+        RemoveFilters,
+        RemoveLayer,
+        SetFilter,
+        SetHyperparameter,
+        Undo,
+        Unfreeze,
+    )
     from revacnn_lightning.steering.checkpoint import load_edited
 
-# public name -> the module that holds it
-_HOMES = {
-    "ReVACNN": "revacnn_lightning.callback",
-    "EditRefusedError": "revacnn_lightning.errors",
-    "RevacnnError": "revacnn_lightning.errors",
-    "Run": "revacnn_lightning.protocol.client",
-    "attach": "revacnn_lightning.protocol.client",
-    "load_edited": "revacnn_lightning.steering.checkpoint",
+# module -> the public names that are imported from it
+_PUBLIC = {
+    "callback": ["ReVACNN"],
+    "errors": [
+        "ConnectionFileError",
+        "EditFailedError",
+        "EditRefusedError",
+        "ProtocolError",
+        "ProtocolVersionError",
+        "RequestTimeoutError",
+        "RevacnnError",
+        "StaleStructureError",
+        "SteeringError",
+    ],
+    "protocol.client": ["Run", "attach"],
+    "protocol.messages": [
+        "Applied",
+        "FilterInspection",
+        "PlanSummary",
+        "Snapshot",
+        "Status",
+        "Structure",
+    ],
+    "protocol.requests": [
+        "AddFilters",
+        "ControlRun",
+        "Freeze",
+        "InsertLayer",
+        "MergeFilters",
+        "Reinitialize",
+        "RemoveFilters",
+        "RemoveLayer",
+        "SetFilter",
+        "SetHyperparameter",
+        "Undo",
+        "Unfreeze",
+    ],
+    "steering.checkpoint": ["load_edited"],
 }
-
-__all__ = ["EditRefusedError", "ReVACNN", "RevacnnError", "Run", "attach", "load_edited"]
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -67,12 +67,12 @@ def fit(
     count: int = 12,
     validate: bool = False,
     resume: Path | None = None,
-    heard: bool = True,
+    record_all: bool = True,
     **options: Any,
 ) -> pl.Trainer:
     """Train one epoch of ``count`` batches, quietly, on the CPU; or the rest of one.
 
-    With ``heard`` every batch is recorded, as if a viewer were attached.
+    With ``record_all`` every batch is recorded, as if a viewer were attached.
     """
     defaults: dict[str, Any] = {
         "max_epochs": 1,
@@ -87,8 +87,8 @@ def fit(
     }
     trainer = pl.Trainer(**{**defaults, **options})
     with pytest.MonkeyPatch.context() as patch:
-        if heard:
-            patch.setattr(Session, "_is_heard", lambda _: True)
+        if record_all:
+            patch.setattr(Session, "_needs_recording", lambda _: True)
         trainer.fit(model, batches(count), batches(2), ckpt_path=resume)
     return trainer
 

@@ -16,15 +16,23 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from revacnn_lightning import ReVACNN, attach
-from revacnn_lightning.errors import ConnectionFileError, EditRefusedError, RequestTimeoutError
-from revacnn_lightning.protocol.messages import Applied, Message, Snapshot, Status, Structure
-from revacnn_lightning.protocol.requests import (
+from revacnn_lightning import (
     AddFilters,
+    Applied,
+    ConnectionFileError,
     ControlRun,
+    EditRefusedError,
+    InsertLayer,
     RemoveFilters,
+    RequestTimeoutError,
+    ReVACNN,
     SetHyperparameter,
+    Snapshot,
+    Status,
+    Structure,
+    attach,
 )
+from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.sockets import Subscriber
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.telemetry import Recorder
@@ -33,7 +41,7 @@ from tests.viewer.processes import wait_for
 
 
 class RunObserver(pl.Callback):
-    """Attaches to the run from a thread of its own, as another process would, and keeps all."""
+    """Attaches to the run from another thread, as another process would, and keeps all messages."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -41,7 +49,7 @@ class RunObserver(pl.Callback):
         self._attached = threading.Event()
 
     def on_fit_start(self, trainer, pl_module) -> None:
-        self._thread = threading.Thread(target=self._follow)
+        self._thread = threading.Thread(target=self._poll_until_stopped)
         self._thread.start()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
@@ -49,7 +57,7 @@ class RunObserver(pl.Callback):
             deadline = time.monotonic() + 60
             while not self._attached.is_set() and time.monotonic() < deadline:
                 time.sleep(0.01)
-                _revacnn(trainer)._session.take_requests()
+                _revacnn(trainer)._session.receive_requests()
 
     def on_train_end(self, trainer, pl_module) -> None:
         self._finish()
@@ -65,7 +73,7 @@ class RunObserver(pl.Callback):
         self._stop.set()
         self._thread.join()
 
-    def _follow(self) -> None:
+    def _poll_until_stopped(self) -> None:
         with attach(timeout=60) as run:
             self._attached.set()
             while not self._stop.is_set():
@@ -91,26 +99,26 @@ def zero_new_filters(module: TwoConvs, old: int) -> None:
         module.conv1.bias[old:] = 0
 
 
-# --------------------------------------------------------------------- an edit leaves the run alone
+# ---------------------------------------------------------------------- edits
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
-def test_a_zero_filter_added_mid_run_leaves_the_run_unchanged(optimizer: str, accumulate: int):
+def test_adding_a_zero_filter_leaves_the_run_unchanged(optimizer: str, accumulate: int):
     options = {"count": 24, "accumulate_grad_batches": accumulate}
     plain = TwoConvs(optimizer)
     fit(plain, **options)
 
     edited = TwoConvs(optimizer)
     revacnn = ReVACNN()
-    ask = At(5, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
+    submit = At(5, lambda *_: requests.append(revacnn.steer(AddFilters("conv1"))))
     # The edit happens at the next start of an accumulation window, batch 6, before this callback.
     zero = At(6, lambda _, module: zero_new_filters(module, old=4))
-    asked: list = []
-    fit(edited, [revacnn, ask, zero], **options)
+    requests: list = []
+    fit(edited, [revacnn, submit, zero], **options)
 
-    assert isinstance(asked[0].result(), Applied)
-    assert asked[0].result().step == 6
+    assert isinstance(requests[0].result(), Applied)
+    assert requests[0].result().step == 6
     assert edited.conv1.out_channels == edited.conv2.in_channels == 5
     expected = weights(plain)
     got = weights(edited)
@@ -126,7 +134,7 @@ def test_a_zero_filter_added_mid_run_leaves_the_run_unchanged(optimizer: str, ac
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
-def test_a_zero_filter_removed_mid_run_leaves_the_run_unchanged(optimizer: str, accumulate: int):
+def test_removing_a_zero_filter_leaves_the_run_unchanged(optimizer: str, accumulate: int):
     def model_with_a_dead_filter() -> TwoConvs:
         model = TwoConvs(optimizer)
         with torch.no_grad():
@@ -140,11 +148,11 @@ def test_a_zero_filter_removed_mid_run_leaves_the_run_unchanged(optimizer: str, 
     fit(plain, **options)
     edited = model_with_a_dead_filter()
     revacnn = ReVACNN()
-    asked: list = []
-    ask = At(5, lambda *_: asked.append(revacnn.steer(RemoveFilters("conv1", [2]))))
-    fit(edited, [revacnn, ask], **options)
+    requests: list = []
+    submit = At(5, lambda *_: requests.append(revacnn.steer(RemoveFilters("conv1", [2]))))
+    fit(edited, [revacnn, submit], **options)
 
-    assert asked[0].result().step == 6
+    assert requests[0].result().step == 6
     kept = [0, 1, 3]
     expected = weights(plain)
     expected["conv1.weight"] = expected["conv1.weight"][kept]
@@ -154,87 +162,87 @@ def test_a_zero_filter_removed_mid_run_leaves_the_run_unchanged(optimizer: str, 
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-14)
 
 
-def test_an_edit_in_mid_window_waits_for_the_next_window():
+def test_an_edit_waits_for_the_next_accumulation_window():
     revacnn = ReVACNN()
-    asked: list = []
-    ask = At(1, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
-    fit(TwoConvs(), [revacnn, ask], accumulate_grad_batches=4)
-    assert asked[0].result().step == 4
+    requests: list = []
+    submit = At(1, lambda *_: requests.append(revacnn.steer(AddFilters("conv1"))))
+    fit(TwoConvs(), [revacnn, submit], accumulate_grad_batches=4)
+    assert requests[0].result().step == 4
 
 
-def test_an_edit_asked_for_during_validation_waits_for_the_next_training_batch():
-    asked: list = []
+def test_an_edit_submitted_during_validation_waits_for_the_next_training_batch():
+    requests: list = []
 
-    class AskInValidation(pl.Callback):
+    class SubmitInValidation(pl.Callback):
         def on_validation_batch_start(self, trainer, *_) -> None:
-            if not trainer.sanity_checking and not asked:
-                asked.append(revacnn.steer(AddFilters("conv1")))
+            if not trainer.sanity_checking and not requests:
+                requests.append(revacnn.steer(AddFilters("conv1")))
                 with pytest.raises(RequestTimeoutError):
-                    asked[0].result()
+                    requests[0].result()
 
     revacnn = ReVACNN()
-    fit(TwoConvs(), [revacnn, AskInValidation()], validate=True, val_check_interval=6)
-    assert asked[0].result().step == 6
+    fit(TwoConvs(), [revacnn, SubmitInValidation()], validate=True, val_check_interval=6)
+    assert requests[0].result().step == 6
 
 
-def test_plans_and_commands_are_answered_during_validation_and_leave_no_trace(tmp_path):
-    plain, watched = TwoConvs(), TwoConvs()
+def test_plans_and_commands_are_handled_during_validation_without_side_effects(tmp_path):
+    plain, monitored = TwoConvs(), TwoConvs()
     options = {"validate": True, "val_check_interval": 6, "default_root_dir": tmp_path}
     fit(plain, **options)
     revacnn = ReVACNN()
-    asked: dict[str, PendingRequest] = {}
-    answered: list[set[str]] = []
+    requests: dict[str, PendingRequest] = {}
+    handled: list[set[str]] = []
 
-    class AskInValidation(pl.Callback):
+    class SubmitInValidation(pl.Callback):
         def on_validation_batch_start(self, trainer, *_) -> None:
             if trainer.sanity_checking:
-                asked.setdefault("too early", revacnn.steer(AddFilters("conv1"), dry_run=True))
-            elif "plan" not in asked:
-                asked["plan"] = revacnn.steer(AddFilters("conv1"), dry_run=True)
-                asked["refused"] = revacnn.steer(RemoveFilters("conv1", [9]), dry_run=True)
-                asked["rate"] = revacnn.steer(SetHyperparameter(0, 0, "lr", 1e-3))
-                asked["checkpoint"] = revacnn.steer(ControlRun("checkpoint"))
+                requests.setdefault("too early", revacnn.steer(AddFilters("conv1"), dry_run=True))
+            elif "plan" not in requests:
+                requests["plan"] = revacnn.steer(AddFilters("conv1"), dry_run=True)
+                requests["refused"] = revacnn.steer(RemoveFilters("conv1", [9]), dry_run=True)
+                requests["rate"] = revacnn.steer(SetHyperparameter(0, 0, "lr", 1e-3))
+                requests["checkpoint"] = revacnn.steer(ControlRun("checkpoint"))
 
         def on_validation_end(self, trainer, *_) -> None:
-            answered.append({name for name, one in asked.items() if one.reply is not None})
+            handled.append({name for name, one in requests.items() if one.reply is not None})
 
-    fit(watched, [AskInValidation(), revacnn], **options)
-    assert answered[0] == set()  # before the first batch, whose forward shows the channels
-    assert answered[1] == {"too early", "plan", "refused", "rate"}
-    assert answered[2] == {*answered[1], "checkpoint"}
-    assert "conv1" in asked["plan"].result().plan.title
+    fit(monitored, [SubmitInValidation(), revacnn], **options)
+    assert handled[0] == set()  # before the first batch, whose forward shows the channels
+    assert handled[1] == {"too early", "plan", "refused", "rate"}
+    assert handled[2] == {*handled[1], "checkpoint"}
+    assert "conv1" in requests["plan"].result().plan.title
     with pytest.raises(EditRefusedError, match="9"):
-        asked["refused"].result()
-    assert "Saved" in asked["checkpoint"].result().detail
-    for name, value in weights(watched).items():
+        requests["refused"].result()
+    assert "Saved" in requests["checkpoint"].result().detail
+    for name, value in weights(monitored).items():
         assert torch.equal(value, weights(plain)[name])
 
 
-def test_the_optimizer_object_its_wrappers_and_the_schedule_stay_the_same():
+def test_the_optimizer_and_its_groups_keep_their_identity():
     seen: list[object] = []
     revacnn = ReVACNN()
 
     def note(trainer: pl.Trainer, _: object) -> None:
         seen.append([trainer.optimizers[0], id(trainer.optimizers[0].param_groups[0])])
 
-    ask = At(2, lambda *_: revacnn.steer(AddFilters("conv1")))
-    fit(TwoConvs(), [revacnn, At(1, note), ask, At(6, note)])
+    submit = At(2, lambda *_: revacnn.steer(AddFilters("conv1")))
+    fit(TwoConvs(), [revacnn, At(1, note), submit, At(6, note)])
     assert seen[0][0] is seen[1][0]
     assert seen[0][1] == seen[1][1]
 
 
-def test_an_edit_asked_for_when_nothing_trains_is_refused():
+def test_an_edit_is_refused_when_nothing_trains():
     with pytest.raises(EditRefusedError, match="no training is running"):
         ReVACNN().steer(AddFilters("conv1"))
 
 
-def test_an_edit_still_waiting_when_the_training_ends_is_refused():
+def test_a_pending_edit_is_refused_when_training_ends():
     revacnn = ReVACNN()
-    asked: list = []
-    ask = At(11, lambda *_: asked.append(revacnn.steer(AddFilters("conv1"))))
-    fit(TwoConvs(), [revacnn, ask])
+    requests: list = []
+    submit = At(11, lambda *_: requests.append(revacnn.steer(AddFilters("conv1"))))
+    fit(TwoConvs(), [revacnn, submit])
     with pytest.raises(EditRefusedError, match="has ended"):
-        asked[0].result()
+        requests[0].result()
 
 
 @pytest.mark.parametrize(
@@ -248,18 +256,20 @@ def test_an_edit_still_waiting_when_the_training_ends_is_refused():
         (RemoveFilters("linear", [0]), "linear"),
         (AddFilters("conv1", 0), "0"),
         (AddFilters("conv1", 10**9), "1000000000"),
+        (AddFilters("conv1", "two"), "Expected `int`, got `str`"),
+        (InsertLayer("conv2", kind="conv"), "'residual', 'dirac'"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_bad_requests_are_refused_with_a_reason_and_change_nothing(edit, reason: str):
+def test_invalid_requests_are_refused_with_a_reason_and_change_nothing(edit, reason: str):
     plain = TwoConvs()
     fit(plain)
     steered = TwoConvs()
     revacnn = ReVACNN()
-    asked: list = []
-    fit(steered, [revacnn, At(3, lambda *_: asked.append(revacnn.steer(edit)))])
+    requests: list = []
+    fit(steered, [revacnn, At(3, lambda *_: requests.append(revacnn.steer(edit)))])
     with pytest.raises(EditRefusedError, match=reason):
-        asked[0].result()
+        requests[0].result()
     for name, value in weights(plain).items():
         assert torch.equal(weights(steered)[name], value)
 
@@ -267,10 +277,10 @@ def test_bad_requests_are_refused_with_a_reason_and_change_nothing(edit, reason:
 # ---------------------------------------------------------------------- what is published
 
 
-def test_every_training_batch_is_published_and_no_other():
-    watcher = RunObserver()
-    fit(TwoConvs(), [ReVACNN(), watcher], count=40, validate=True)
-    snapshots = watcher.of(Snapshot)
+def test_exactly_the_training_batches_are_published():
+    observer = RunObserver()
+    fit(TwoConvs(), [ReVACNN(), observer], count=40, validate=True)
+    snapshots = observer.of(Snapshot)
     steps = [snapshot.step for snapshot in snapshots]
     assert steps == list(range(steps[0], 40))
     assert len(steps) >= 37
@@ -284,11 +294,11 @@ def test_every_training_batch_is_published_and_no_other():
         assert snapshot.learning_rates == [1e-3]
 
 
-def test_the_statistics_are_those_of_the_definition():
-    """Against the slow, obvious way: autograd and a plain forward, before each step."""
+def test_the_statistics_match_their_definition():
+    """Compared with autograd and a plain forward before each step."""
     expected: dict[int, dict[str, torch.Tensor]] = {}
 
-    class Slow(pl.Callback):
+    class Reference(pl.Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
             images, labels = batch
             first = module.relu1(module.conv1(images))
@@ -301,25 +311,25 @@ def test_the_statistics_are_those_of_the_definition():
                 "loss": loss.detach(),
             }
 
-    watcher = RunObserver()
-    # The slow way comes first: what it computes is not part of the batch that is recorded.
-    fit(TwoConvs(), [Slow(), ReVACNN(), watcher], count=12, accumulate_grad_batches=3)
-    snapshots = watcher.of(Snapshot)
+    observer = RunObserver()
+    # The reference comes first, so that its forwards are not part of the recorded batch.
+    fit(TwoConvs(), [Reference(), ReVACNN(), observer], count=12, accumulate_grad_batches=3)
+    snapshots = observer.of(Snapshot)
     assert len(snapshots) >= 9
     for snapshot in snapshots:
-        slow = expected[snapshot.step]
+        reference = expected[snapshot.step]
         for name in ("gradient", "activation"):
             row = snapshot.values[snapshot.statistics.index(name)]
-            np.testing.assert_allclose(row, slow[name].detach().numpy(), rtol=1e-5)
-        assert snapshot.loss == pytest.approx(float(slow["loss"]), rel=1e-6)
+            np.testing.assert_allclose(row, reference[name].detach().numpy(), rtol=1e-5)
+        assert snapshot.loss == pytest.approx(float(reference["loss"]), rel=1e-6)
 
 
-def test_the_structure_names_every_conv_and_follows_an_edit():
-    watcher = RunObserver()
+def test_the_structure_names_every_conv_and_is_updated_by_an_edit():
+    observer = RunObserver()
     revacnn = ReVACNN()
-    ask = At(6, lambda *_: revacnn.steer(RemoveFilters("conv1", [1])))
-    fit(TwoConvs(), [revacnn, watcher, ask], count=20)
-    before, *_, after = watcher.of(Structure)
+    submit = At(6, lambda *_: revacnn.steer(RemoveFilters("conv1", [1])))
+    fit(TwoConvs(), [revacnn, observer, submit], count=20)
+    before, *_, after = observer.of(Structure)
     assert [layer.name for layer in before.layers] == ["conv1", "conv2"]
     assert [layer.activation_source for layer in before.layers] == ["relu1", "relu2"]
     assert before.layers[0].filter_ids == [0, 1, 2, 3]
@@ -328,23 +338,23 @@ def test_the_structure_names_every_conv_and_follows_an_edit():
     assert [layer.activation_source for layer in after.layers] == ["relu1", "relu2"]
     assert after.layers[1].in_channels == 3
     assert after.parameter_count < before.parameter_count
-    widths = {s.version: s.values.shape[1] for s in watcher.of(Snapshot)}
+    widths = {s.version: s.values.shape[1] for s in observer.of(Snapshot)}
     assert widths[before.version] == 7
     assert widths[after.version] == 6
 
 
-def test_a_viewer_is_told_which_conv_feeds_which_and_that_the_run_ended():
-    watcher = RunObserver()
-    fit(TwoConvs(), [ReVACNN(), watcher], count=20)
-    assert watcher.of(Structure)[-1].edges == [(0, 1)]
-    assert [status.state for status in watcher.of(Status)][-1] == "finished"
+def test_the_edges_and_the_end_of_the_run_are_published():
+    observer = RunObserver()
+    fit(TwoConvs(), [ReVACNN(), observer], count=20)
+    assert observer.of(Structure)[-1].edges == [(0, 1)]
+    assert [status.state for status in observer.of(Status)][-1] == "finished"
 
 
-# ---------------------------------------------------------------------- manners
+# ---------------------------------------------------------------------- side effects
 
 
-def traces(module: nn.Module) -> list[str]:
-    """Whatever a hook of ours could leave on a model."""
+def hooks_on(module: nn.Module) -> list[str]:
+    """Return all hooks on a model."""
     found = []
     for name, child in module.named_modules():
         for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
@@ -359,7 +369,7 @@ def test_nothing_is_left_on_the_model_after_training():
     plain, model = TwoConvs(), TwoConvs()
     fit(plain)
     fit(model, [ReVACNN()])
-    assert traces(model) == []
+    assert hooks_on(model) == []
     assert set(vars(model)) == set(vars(plain))
 
 
@@ -371,14 +381,14 @@ def test_nothing_is_left_after_an_exception(error: BaseException, runtime_dir: P
     model = TwoConvs()
     with pytest.raises((ValueError, SystemExit)):
         fit(model, [ReVACNN(), At(3, fail)])
-    assert traces(model) == []
+    assert hooks_on(model) == []
     assert list(runtime_dir.iterdir()) == []
 
 
-def test_nothing_is_gathered_before_somebody_listens_nor_afterwards(
+def test_batches_are_recorded_only_while_a_viewer_is_attached(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """But for the first batch, which shows the order of the layers."""
+    """Except the first batch, which shows the order of the layers."""
     recorded: list[int] = []
     begin_batch = Recorder.begin_batch
 
@@ -388,97 +398,97 @@ def test_nothing_is_gathered_before_somebody_listens_nor_afterwards(
 
     monkeypatch.setattr(Recorder, "begin_batch", note)
     batch = [0]
-    told: list[int] = []
+    received: list[int] = []
     revacnn = ReVACNN()
 
-    class Visitor(pl.Callback):
-        """Comes before batch 4, and leaves before batch 8."""
+    class Viewer(pl.Callback):
+        """Attaches before batch 4 and detaches before batch 8."""
 
         def on_train_batch_start(self, trainer, pl_module, _, batch_idx) -> None:
             batch[0] = batch_idx
-            publisher = revacnn._session._station.publisher
+            publisher = revacnn._session.server.publisher
             if batch_idx == 4:
                 connection = revacnn._session.connection
-                self.listener = Subscriber(connection.telemetry_endpoint, connection.server_key)
+                self.subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
                 wait_for(publisher.has_subscribers)
             if batch_idx == 8:
-                wait_for(lambda: self._heard() and told[-1] == 7)
-                self.listener.close()
+                wait_for(lambda: self._poll() and received[-1] == 7)
+                self.subscriber.close()
                 wait_for(lambda: not publisher.has_subscribers())
             if batch_idx == 9:
                 for layer in revacnn._session.recorder._layers:
-                    assert layer.weights._grad is None  # would cost its memory
+                    assert layer.weights._grad is None  # they would occupy memory
 
-        def _heard(self) -> bool:
-            heard = [one.step for one in self.listener.poll() if isinstance(one, Snapshot)]
-            told.extend(heard)
-            return bool(told)
+        def _poll(self) -> bool:
+            steps = [one.step for one in self.subscriber.poll() if isinstance(one, Snapshot)]
+            received.extend(steps)
+            return bool(received)
 
-    fit(TwoConvs(), [Visitor(), revacnn], heard=False)
+    fit(TwoConvs(), [Viewer(), revacnn], record_all=False)
     assert recorded == [0, 4, 5, 6, 7]
-    assert told == [4, 5, 6, 7]
+    assert received == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "detail"),
     [(ValueError("out of data"), "ValueError: out of data"), (AssertionError(), "AssertionError")],
     ids=["with a message", "without one"],
 )
-def test_a_crash_is_told_to_the_viewers(error: Exception, told: str):
+def test_a_crash_is_published(error: Exception, detail: str):
     def fail(*_: object) -> None:
         raise error
 
-    watcher = RunObserver()
+    observer = RunObserver()
     with pytest.raises(type(error)):
-        fit(TwoConvs(), [ReVACNN(), watcher, At(6, fail)])
-    last = watcher.of(Status)[-1]
-    assert (last.state, last.detail) == ("failed", told)
+        fit(TwoConvs(), [ReVACNN(), observer, At(6, fail)])
+    last = observer.of(Status)[-1]
+    assert (last.state, last.detail) == ("failed", detail)
 
 
-def test_a_fault_of_ours_is_logged_and_the_training_goes_on(
+def test_an_internal_error_is_logged_and_training_continues(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     plain = TwoConvs()
     fit(plain)
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError("a bug")
 
     revacnn = ReVACNN()
-    watched = TwoConvs()
+    monitored = TwoConvs()
     sabotage = At(3, lambda *_: monkeypatch.setattr(revacnn._session.recorder, "end_batch", fail))
     with caplog.at_level(logging.WARNING):
-        fit(watched, [revacnn, sabotage])
-    assert "the training goes on" in caplog.text
-    assert traces(watched) == []
+        fit(monitored, [revacnn, sabotage])
+    assert "training continues" in caplog.text
+    assert hooks_on(monitored) == []
     for name, value in weights(plain).items():
-        assert torch.equal(weights(watched)[name], value)
+        assert torch.equal(weights(monitored)[name], value)
 
 
-def test_a_fault_in_the_last_words_still_leaves_nothing_behind(
+def test_an_error_while_closing_leaves_no_hooks_and_no_file(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, runtime_dir: Path
 ):
     def fail(*_: object) -> None:
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError("a bug")
 
     revacnn, model = ReVACNN(), TwoConvs()
     sabotage = At(3, lambda *_: monkeypatch.setattr(revacnn._session.recorder, "flush", fail))
     with caplog.at_level(logging.WARNING):
         fit(model, [revacnn, sabotage])
-    assert "could not close cleanly" in caplog.text
-    assert traces(model) == []
+    assert "did not close cleanly" in caplog.text
+    assert hooks_on(model) == []
     assert list(runtime_dir.iterdir()) == []
 
 
-def test_watching_does_not_change_the_training():
-    plain, watched = TwoConvs(), TwoConvs()
+def test_monitoring_does_not_change_training():
+    plain, monitored = TwoConvs(), TwoConvs()
     fit(plain)
-    fit(watched, [ReVACNN(), RunObserver()])
+    fit(monitored, [ReVACNN(), RunObserver()])
     for name, value in weights(plain).items():
-        assert torch.equal(weights(watched)[name], value)
+        assert torch.equal(weights(monitored)[name], value)
 
 
-def test_the_connection_file_lives_as_long_as_the_run_and_is_private(tmp_path: Path):
+def test_the_connection_file_is_private_and_removed_after_the_run(tmp_path: Path):
     path = tmp_path / "run.json"
     modes: list[int] = []
     note = At(3, lambda *_: modes.append(stat.S_IMODE(path.stat().st_mode)))
@@ -489,13 +499,13 @@ def test_the_connection_file_lives_as_long_as_the_run_and_is_private(tmp_path: P
         attach()
 
 
-def test_one_callback_serves_several_fits_one_after_the_other():
+def test_one_callback_serves_successive_fits():
     revacnn = ReVACNN()
     model = TwoConvs()
     fit(model, [revacnn])
     fit(model, [revacnn])
     assert revacnn._step == 24
-    assert traces(model) == []
+    assert hooks_on(model) == []
 
 
 def test_validate_test_and_predict_do_not_start_a_run(runtime_dir: Path):
@@ -510,13 +520,13 @@ def test_validate_test_and_predict_do_not_start_a_run(runtime_dir: Path):
     assert not runtime_dir.exists()
 
 
-def test_the_trainer_of_lightning_pytorch_takes_the_same_callback():
-    asked: list = []
+def test_the_trainer_of_lightning_pytorch_accepts_the_same_callback():
+    requests: list = []
 
-    class Ask(lightning.pytorch.Callback):
+    class Submit(lightning.pytorch.Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
             if batch_idx == 3:
-                asked.append(revacnn.steer(AddFilters("net.0")))
+                requests.append(revacnn.steer(AddFilters("net.0")))
 
     class Module(lightning.pytorch.LightningModule):
         def __init__(self) -> None:
@@ -540,10 +550,10 @@ def test_the_trainer_of_lightning_pytorch_takes_the_same_callback():
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[revacnn, Ask()],
+        callbacks=[revacnn, Submit()],
     )
     trainer.fit(module, batches(8))
-    assert isinstance(asked[0].result(), Applied)
+    assert isinstance(requests[0].result(), Applied)
     assert module.net[0].out_channels == 5
     assert module.net[3].in_features == 5 * 16
 
@@ -557,12 +567,12 @@ def test_the_trainer_of_lightning_pytorch_takes_the_same_callback():
         ({"max_overhead": 3}, "0.03 means 3 %"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(options: dict, complaint: str):
+def test_invalid_arguments_raise_value_error(options: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         ReVACNN(**options)
 
 
-def test_a_port_that_is_taken_does_not_stop_the_training(caplog: pytest.LogCaptureFixture):
+def test_a_port_in_use_does_not_stop_training(caplog: pytest.LogCaptureFixture):
     import socket
 
     with socket.socket() as taken, caplog.at_level(logging.WARNING):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +171,33 @@ def test_journal_of_something_else_says_so(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "text.ckpt").write_text("hello")
     assert cli.main(["journal", str(tmp_path / "text.ckpt")]) == 1
     assert "not a readable checkpoint" in capsys.readouterr().err
+
+
+OLD_CHECKPOINT = ROOT / "tests" / "data" / "edited_adamw.ckpt"  # of protocol 1, journal format 1
+
+
+def test_a_checkpoint_of_journal_format_1_still_loads(capsys: pytest.CaptureFixture[str]):
+    expected = json.loads(OLD_CHECKPOINT.with_suffix(".json").read_text())
+    model = load_edited(TwoConvs, OLD_CHECKPOINT)
+    images = torch.arange(72, dtype=torch.float64).reshape(2, 1, 6, 6) / 36 - 1
+    with torch.no_grad():
+        logits = model(images)
+    torch.testing.assert_close(logits, torch.tensor(expected["logits"], dtype=torch.float64))
+    assert sum(p.numel() for p in model.parameters()) == expected["parameters"]
+    assert cli.main(["journal", str(OLD_CHECKPOINT)]) == 0
+    assert "Add 3 filters to conv1" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_journal_format_1_still_resumes():
+    model, revacnn = TwoConvs("adamw"), ReVACNN()
+    requests = []
+
+    def undo(*_: object) -> None:
+        assert isinstance(model.relu2, torch.nn.Identity)
+        requests.append(revacnn.steer(Undo()))
+
+    trainer = fit(model, [At(2, undo), revacnn], count=8, max_epochs=3, resume=OLD_CHECKPOINT)
+    [reply] = [request.result() for request in requests]
+    assert trainer.global_step == 24
+    assert reply.plan.title == "Undo: Remove relu2"
+    assert isinstance(model.relu2, torch.nn.ReLU)

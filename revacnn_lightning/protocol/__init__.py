@@ -1,1 +1,1 @@
-"""What crosses the wire: typed messages, sockets, connection files. Never torch, never pickle."""
+"""The wire protocol: messages, sockets and connection files. Imports no torch; no pickle."""

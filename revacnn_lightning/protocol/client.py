@@ -41,6 +41,7 @@ from revacnn_lightning.protocol.requests import (
     RequestBody,
 )
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
+from revacnn_lightning.protocol.validation import validate_request
 
 __all__ = ["Run", "attach"]
 
@@ -98,9 +99,10 @@ class Run:
             dry_run: plan the edit without applying it.
 
         Raises:
+            EditRefusedError: ``body`` has an invalid field.
             ProtocolError: the run is unreachable and too many requests are queued.
         """
-        request = Request(id=uuid.uuid4().hex, body=body, version=version, dry_run=dry_run)
+        request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run)
         self._requester.send(request)
         return request.id
 

@@ -61,7 +61,7 @@ class Connection(Struct, frozen=True):
 def runtime_dir() -> Path:
     """Return the directory of connection files.
 
-    It is $REVACNN_RUNTIME_DIR, else a directory in $XDG_RUNTIME_DIR, else one in the home directory.
+    It is $REVACNN_RUNTIME_DIR, else it is in $XDG_RUNTIME_DIR, else in the home directory.
     """
     if explicit := os.environ.get("REVACNN_RUNTIME_DIR"):
         return Path(explicit)
@@ -167,6 +167,6 @@ def find_newest() -> Connection:
     if not runs:
         raise ConnectionFileError(
             f"no training is running (no live connection file in {runtime_dir()}); start one with "
-            "Trainer(callbacks=[ReVACNN()]), or pass the connection file of a run on another machine"
+            "Trainer(callbacks=[ReVACNN()]), or pass the connection file of a run elsewhere"
         )
     return runs[0]

@@ -1,9 +1,8 @@
-"""Messages as frames: `encode(message) -> frames` and its inverse, `decode(frames) -> message`.
+"""Convert messages to frames: `encode(message) -> frames` and `decode(frames) -> message`.
 
-A message is ``[topic, header, buffer...]``: the topic names the struct (and is what a subscriber
-filters on), the header is the struct in msgpack, the buffers are raw little-endian arrays (float32;
-float16 in details, uint8 for pixels) that the header describes. The format on one page: README.md,
-"The wire".
+A message is ``[topic, header, buffer...]``. The topic names the message type, and subscribers
+filter by it. The header is the message in msgpack. The buffers are raw little-endian arrays
+(float32; float16 in details; uint8 for pixels) that the header describes.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from revacnn_lightning.protocol.messages import (
 
 __all__ = ["decode", "encode", "request_id"]
 
-# Bounds of what is accepted from the other side, so that a broken or hostile peer cannot make
-# either side allocate without limit. ResNet-152 has 150 convs and 75 thousand filters.
+# Limits on received messages, so that a broken or hostile peer cannot make this side allocate
+# without bound. ResNet-152 has 150 convolutions and 75 thousand filters.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_BUFFER_BYTES = 256 * 2**20
 MAX_FRAMES = 64
@@ -53,13 +52,11 @@ _TYPES: dict[bytes, Any] = {
     b"refused": Refused,
 }
 _TOPICS = {cls: topic for topic, cls in _TYPES.items()}
-
-
-_DTYPES: dict[str, Literal["f2", "f4", "u1"]] = {"f2": "f2", "u1": "u1"}  # all others as f4
+_DTYPES: dict[str, Literal["f2", "f4", "u1"]] = {"f2": "f2", "u1": "u1"}  # all others: f4
 
 
 class _Array(Struct, frozen=True):
-    """Stands in the header for an array: its shape and type, and which buffer frame holds it."""
+    """The placeholder of an array in the header: shape, type, and index of its buffer."""
 
     shape: list[int]
     frame: int
@@ -67,18 +64,18 @@ class _Array(Struct, frozen=True):
 
 
 def _extract(arrays: list[np.ndarray], value: Any) -> Any:
-    """Encoder hook: move an array out of the header into a buffer frame."""
+    """Encoder hook: move an array from the header into a buffer."""
     if isinstance(value, np.ndarray):
         dtype = _DTYPES.get(value.dtype.str[1:], "f4")
         arrays.append(np.ascontiguousarray(value, dtype=f"<{dtype}"))
         return _Array(list(value.shape), len(arrays) - 1, dtype)
-    raise NotImplementedError(f"messages hold no {type(value).__name__}")
+    raise NotImplementedError(f"messages cannot hold a {type(value).__name__}")
 
 
 def _insert(buffers: Sequence[Any], kind: type, value: Any) -> Any:
-    """Decoder hook: the array whose description stands in the header."""
+    """Decoder hook: return the array for its placeholder in the header."""
     if kind is not np.ndarray:
-        raise NotImplementedError(f"messages hold no {kind.__name__}")
+        raise NotImplementedError(f"messages cannot hold a {kind.__name__}")
     array = msgspec.convert(value, _Array)
     if not 0 <= array.frame < len(buffers):
         raise ValueError(f"buffer {array.frame} is missing")
@@ -92,29 +89,29 @@ def _insert(buffers: Sequence[Any], kind: type, value: Any) -> Any:
 
 
 def encode(message: Message) -> list[Any]:
-    """Frames ``[topic, header, buffer...]`` of a message. Arrays are not copied."""
+    """Return the frames ``[topic, header, buffer...]`` of a message. Arrays are not copied."""
     arrays: list[np.ndarray] = []
     header = msgspec.msgpack.encode(message, enc_hook=lambda value: _extract(arrays, value))
     return [_TOPICS[type(message)], header, *arrays]
 
 
 def decode(frames: Sequence[Any]) -> Message | None:
-    """The message of these frames; None for a topic that this version does not know.
+    """Return the message of these frames; None if this version does not know the topic.
 
     Arrays are views into the frames, not copies.
 
     Raises:
-        ProtocolVersionError: a request of another protocol version.
-        ProtocolError: anything that is not a well-formed message within bounds.
+        ProtocolVersionError: the frames are a request of another protocol version.
+        ProtocolError: the frames are malformed or too large.
     """
     if not 2 <= len(frames) <= MAX_FRAMES:
-        raise ProtocolError(f"a message of {len(frames)} frames; expected 2 to {MAX_FRAMES}")
+        raise ProtocolError(f"the message has {len(frames)} frames; expected 2 to {MAX_FRAMES}")
     topic, header, *buffers = (memoryview(frame) for frame in frames)
     kind = _TYPES.get(topic.tobytes())
     if kind is None:
         return None
     if header.nbytes > MAX_HEADER_BYTES or sum(b.nbytes for b in buffers) > MAX_BUFFER_BYTES:
-        raise ProtocolError(f"a message larger than {MAX_BUFFER_BYTES} bytes")
+        raise ProtocolError(f"the message is larger than {MAX_BUFFER_BYTES} bytes")
     if kind is Request:
         _check_version(header)
     try:
@@ -122,12 +119,12 @@ def decode(frames: Sequence[Any]) -> Message | None:
             header, type=kind, dec_hook=lambda cls, value: _insert(buffers, cls, value)
         )
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ProtocolError(f"a malformed {topic.tobytes().decode()} message: {error}") from error
+        raise ProtocolError(f"malformed {topic.tobytes().decode()} message: {error}") from error
     return message
 
 
 def request_id(frames: Sequence[Any]) -> str:
-    """The id of a request that could not be decoded, so that it can be refused by name; or ""."""
+    """Return the id of a request that cannot be decoded, to refuse it by id; "" if unknown."""
 
     class Envelope(Struct):
         id: str = ""
@@ -145,9 +142,9 @@ def _check_version(header: memoryview) -> None:
     try:
         version = msgspec.msgpack.decode(header, type=Envelope).protocol
     except (msgspec.MsgspecError, ValueError):
-        return  # malformed in another way, which the full decoding reports
+        return  # malformed in another way: decoding the whole header reports it
     if version != PROTOCOL_VERSION:
         raise ProtocolVersionError(
-            f"the request speaks protocol {version}, this training speaks {PROTOCOL_VERSION}; "
-            "install the same revacnn-lightning on both sides"
+            f"the request uses protocol {version}, this run uses {PROTOCOL_VERSION}; "
+            "install the same version of revacnn-lightning on both sides"
         )

@@ -1,15 +1,15 @@
-"""The four ends of the wire. The only file that imports zmq.
+"""The four sockets of the protocol. This is the only file that imports zmq.
 
 ====================  ========================  =========================================
 training side         viewer side               carries
 ====================  ========================  =========================================
-`Publisher` (XPUB)    `Subscriber` (SUB)        telemetry to everybody who listens
-`RequestServer`       `Requester` (DEALER)      requests, and the reply to who asked
+`Publisher` (XPUB)    `Subscriber` (SUB)        telemetry, to all viewers
+`RequestServer`       `Requester` (DEALER)      requests, and each reply to its client
 (ROUTER)
 ====================  ========================  =========================================
 
-Nothing here ever waits: sends drop or fail at once, receives take what has arrived. libzmq's
-own inbox is the queue, so the training process needs no thread and no lock.
+No method waits: sending drops the message or fails, receiving returns what has arrived. libzmq's
+own queue is used, so the training process needs no thread and no lock.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ __all__ = ["Keys", "Publisher", "RequestServer", "Requester", "Subscriber"]
 
 log = logging.getLogger(__name__)
 
-# A slow viewer may fall this many messages behind before messages are dropped for it. Small: one
-# message can hold 400 kB, and old telemetry is worth nothing.
+# Messages that a slow viewer may lag behind before further ones are dropped for it. Few, because a
+# message can hold 400 kB and old telemetry is useless.
 SEND_QUEUE = 8
 RECEIVE_QUEUE = 256
 MAX_REQUEST_BYTES = 2**20
-# pyzmq's enumerations combine in Python, which costs as much as sending: here they are integers.
-NOW = int(zmq.NOBLOCK)
-NOW_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+# pyzmq combines its enumerations in Python, which costs as much as sending: use integers.
+NOBLOCK = int(zmq.NOBLOCK)
+NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 EVENTS = int(zmq.EVENTS)
-ARRIVED = int(zmq.POLLIN)
-# Frames from here on are handed over instead of copied.
+POLLIN = int(zmq.POLLIN)
+# Larger frames are sent without copying them.
 LARGE_FRAME = 64 * 1024
-# Requests taken per batch boundary, so that a flood of them cannot stop the training.
-MAX_REQUESTS_PER_DRAIN = 32
-# Joining and leaving listeners taken note of per batch, likewise.
-MAX_SUBSCRIPTIONS_PER_LOOK = 32
+# Requests received per batch boundary, so that a flood of them cannot stop training.
+MAX_REQUESTS_PER_CALL = 32
+# Subscriptions received per batch, for the same reason.
+MAX_SUBSCRIPTIONS_PER_CALL = 32
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
-# Telemetry messages taken per poll: several seconds of a fast training.
+# Telemetry messages received per poll: several seconds of a fast training.
 MAX_MESSAGES_PER_POLL = 1024
 
 
 class Keys(NamedTuple):
-    """A CURVE key pair, Z85."""
+    """A CURVE key pair, encoded in Z85."""
 
     public: str
     secret: str
@@ -62,7 +62,7 @@ class Keys(NamedTuple):
 
 
 class _Socket:
-    """What all four ends share: a context of their own, CURVE, closing without waiting."""
+    """Common base: an own context, CURVE encryption, and closing without waiting."""
 
     def __init__(self, kind: int) -> None:
         self._context = zmq.Context()
@@ -70,8 +70,13 @@ class _Socket:
         self._socket.linger = 0
         self.endpoint = ""
 
-    def _serve(self, endpoint: str, keys: Keys) -> None:
-        """Listen; an endpoint that ends in ``:0`` takes any free port. CURVE comes before bind."""
+    def _bind(self, endpoint: str, keys: Keys) -> None:
+        """Listen on an endpoint; one that ends in ``:0`` uses any free port.
+
+        Raises:
+            OSError: the port is in use, or the address is not one of this machine.
+        """
+        # The CURVE options must be set before binding.
         self._socket.curve_server = True
         self._socket.curve_publickey = keys.public.encode()
         self._socket.curve_secretkey = keys.secret.encode()
@@ -81,24 +86,28 @@ class _Socket:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise OSError(f"cannot listen on {endpoint}: {error}") from error
+            raise OSError(
+                f"cannot listen on {endpoint}: {error}; choose another host or port"
+            ) from error
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def _join(self, endpoint: str, server_key: str) -> None:
-        """Connect, with a key pair of one's own that lives as long as the socket.
+    def _connect(self, endpoint: str, server_key: str) -> None:
+        """Connect with a new key pair that is valid as long as the socket.
 
         Raises:
-            ConnectionFileError: the address or the key is not one.
+            ConnectionFileError: the address or the key is invalid.
         """
-        own = Keys.generate()
+        keys = Keys.generate()
         try:
             self._socket.curve_serverkey = server_key.encode()
         except zmq.ZMQError as error:
             self.close()
-            raise ConnectionFileError(f"{server_key!r} is no CURVE key: {error}") from error
-        self._socket.curve_publickey = own.public.encode()
-        self._socket.curve_secretkey = own.secret.encode()
-        # A forwarded port answers even when the far training is gone: notice, and reconnect.
+            raise ConnectionFileError(
+                f"{server_key!r} is not a CURVE key ({error}); copy the connection file again"
+            ) from error
+        self._socket.curve_publickey = keys.public.encode()
+        self._socket.curve_secretkey = keys.secret.encode()
+        # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
         self._socket.heartbeat_ivl = 2_000  # ms
         self._socket.heartbeat_timeout = 10_000  # ms
         self._socket.reconnect_ivl_max = 2_000  # ms
@@ -107,67 +116,67 @@ class _Socket:
         except zmq.ZMQError as error:
             self.close()
             raise ConnectionFileError(
-                f"{endpoint!r} is no address to connect to: {error}"
+                f"{endpoint!r} is not a valid address ({error}); copy the connection file again"
             ) from error
         self.endpoint = endpoint
 
     def file_descriptor(self) -> int:
-        """What an event loop waits on. Edge-triggered: receive until nothing is left first."""
+        """Return what an event loop waits on. Edge-triggered: receive all messages first."""
         return int(self._socket.getsockopt(zmq.FD))
 
     def close(self, linger: float = 0.0) -> None:
-        """Close, giving what is still queued ``linger`` seconds to leave. May be called again."""
+        """Close, and give queued messages ``linger`` seconds to leave. May be called again."""
         self._socket.close(linger=int(1000 * linger))
         self._context.term()
 
 
 class Publisher(_Socket):
-    """Broadcasts telemetry. A slow listener loses messages."""
+    """Sends telemetry to all subscribers. A slow subscriber loses messages."""
 
     def __init__(self, endpoint: str, keys: Keys) -> None:
-        super().__init__(zmq.XPUB)  # which tells who listens
+        super().__init__(zmq.XPUB)  # unlike PUB, it receives subscriptions
         self._socket.sndhwm = SEND_QUEUE
-        self._topics: set[bytes] = set()  # that anybody listens to
-        self._serve(endpoint, keys)
+        self._topics: set[bytes] = set()  # with at least one subscriber
+        self._bind(endpoint, keys)
 
     def has_subscribers(self) -> bool:
-        """Whether anybody listens now. A listener that hangs does; one that was killed does not."""
-        for _ in range(MAX_SUBSCRIPTIONS_PER_LOOK):
-            if not int(self._socket.get(EVENTS)) & ARRIVED:
+        """Return whether there is a subscriber: one that hangs counts, one that exited does not."""
+        for _ in range(MAX_SUBSCRIPTIONS_PER_CALL):
+            if not int(self._socket.get(EVENTS)) & POLLIN:
                 break
-            said = self._socket.recv(NOW)
-            if said[:1] == SUBSCRIBE:
-                self._topics.add(said[1:])
-            elif said[:1] == UNSUBSCRIBE:
-                self._topics.discard(said[1:])
+            event = self._socket.recv(NOBLOCK)
+            if event[:1] == SUBSCRIBE:
+                self._topics.add(event[1:])
+            elif event[:1] == UNSUBSCRIBE:
+                self._topics.discard(event[1:])
         return bool(self._topics)
 
     def publish(self, message: Message) -> None:
-        """Send to whoever listens now. Arrays must not be changed afterwards: they are not copied.
+        """Send a message to all subscribers. Its arrays must not change: they are not copied.
 
         Raises:
-            OSError: libzmq refused; the message is lost.
+            OSError: libzmq cannot send it; the message is lost.
         """
         *frames, last = encode(message)
         send = self._socket.send
         for frame in frames:
-            send(frame, NOW_AND_MORE, copy=_size(frame) < LARGE_FRAME)
-        send(last, NOW, copy=_size(last) < LARGE_FRAME)
+            send(frame, NOBLOCK_MORE, copy=_byte_count(frame) < LARGE_FRAME)
+        send(last, NOBLOCK, copy=_byte_count(last) < LARGE_FRAME)
 
 
 class RequestServer(_Socket):
-    """Takes the requests that have arrived, and answers each to who asked."""
+    """Receives requests, and sends each reply to the client of the request."""
 
     def __init__(self, endpoint: str, keys: Keys) -> None:
         super().__init__(zmq.ROUTER)
         self._socket.maxmsgsize = MAX_REQUEST_BYTES
         self._socket.rcvhwm = RECEIVE_QUEUE
-        self._serve(endpoint, keys)
+        self._bind(endpoint, keys)
 
     def receive(self) -> Iterator[tuple[bytes, Request]]:
-        """The requests that have arrived, as (who asked, request); malformed ones are refused."""
-        for _ in range(MAX_REQUESTS_PER_DRAIN):
-            if not int(self._socket.get(EVENTS)) & ARRIVED:  # cheaper than to try, and fail
+        """Yield (client, request) of all requests that have arrived; refuse malformed ones."""
+        for _ in range(MAX_REQUESTS_PER_CALL):
+            if not int(self._socket.get(EVENTS)) & POLLIN:  # cheaper than a failing recv
                 return
             try:
                 client, *frames = self._socket.recv_multipart(flags=zmq.NOBLOCK)
@@ -176,19 +185,21 @@ class RequestServer(_Socket):
             try:
                 message = decode(frames)
                 if not isinstance(message, Request):
-                    raise ProtocolError("expected a request")
+                    raise ProtocolError("expected a request message")
             except ProtocolError as error:
-                log.warning("Refused a request that cannot be understood: %s", error)
+                log.warning("Refused a malformed request: %s", error)
                 self.reply(client, Refused(id=request_id(frames), reason=str(error)))
                 continue
             yield client, message
 
     def reply(self, client: bytes, reply: Message) -> None:
-        """Send a reply; a client that has gone, or does not read, simply misses it."""
+        """Send a reply. A client that is gone or does not read its replies misses it."""
         try:
             self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
         except zmq.Again:
-            log.warning("A viewer does not read its replies; dropped a %s", type(reply).__name__)
+            log.warning(
+                "Dropped a %s reply: the viewer does not read its replies", type(reply).__name__
+            )
 
 
 class Subscriber(_Socket):
@@ -198,10 +209,10 @@ class Subscriber(_Socket):
         super().__init__(zmq.SUB)
         self._socket.rcvhwm = RECEIVE_QUEUE
         self._socket.subscribe(b"")
-        self._join(endpoint, server_key)
+        self._connect(endpoint, server_key)
 
     def poll(self) -> Iterator[Message]:
-        """What has arrived since the last call, oldest first. Never waits."""
+        """Yield the messages that have arrived since the last call, oldest first."""
         yield from _receive(self._socket)
 
 
@@ -210,26 +221,27 @@ class Requester(_Socket):
 
     def __init__(self, endpoint: str, server_key: str) -> None:
         super().__init__(zmq.DEALER)
-        self._join(endpoint, server_key)
+        self._connect(endpoint, server_key)
 
     def send(self, request: Request) -> None:
-        """Queue a request; it leaves when the training is reachable.
+        """Queue a request; it is sent as soon as the run is reachable.
 
         Raises:
-            ProtocolError: too many requests wait already; the training is not reachable.
+            ProtocolError: too many requests are queued, because the run is unreachable.
         """
         try:
             self._socket.send_multipart(encode(request), flags=zmq.NOBLOCK)
         except zmq.Again as error:
-            raise ProtocolError("the training cannot be reached; too many requests wait") from error
+            raise ProtocolError(
+                "the run is unreachable and too many requests are queued; attach to it again"
+            ) from error
 
     def poll(self) -> Iterator[Message]:
-        """The replies that have arrived since the last call. Never waits."""
+        """Yield the replies that have arrived since the last call."""
         yield from _receive(self._socket)
 
 
-def _size(frame: Any) -> int:
-    """Of a frame, in bytes."""
+def _byte_count(frame: Any) -> int:
     return frame.nbytes if hasattr(frame, "nbytes") else len(frame)
 
 
@@ -242,7 +254,7 @@ def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:
         try:
             message = decode([frame.buffer for frame in frames])
         except ProtocolError as error:
-            log.warning("Ignored a message that cannot be understood: %s", error)
+            log.warning("Ignored a malformed message: %s", error)
             continue
         if message is not None:
             yield message

@@ -1,28 +1,105 @@
-"""Where a training is, and what one of its batches is told with."""
+"""One training batch: where training is, what the batch holds, and what is published of it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.runtime.sample_forward import to_float
+from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry import Recording
 
-__all__ = ["BatchMetadata", "BatchRate", "Progress", "snapshot"]
+__all__ = [
+    "BatchContext",
+    "BatchMetadata",
+    "BatchRate",
+    "Progress",
+    "TrainingBatch",
+    "build_snapshot",
+]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
-    """Where the training is. ``step`` counts training batches from 0; unknown totals are 0."""
+    """Where training is. ``step`` counts training batches from 0; unknown totals are 0."""
 
     step: int = 0
     epoch: int = 0
-    batch: int = 0
-    batches: int = 0
-    epochs: int = 0
+    batch_index: int = 0
+    batches_per_epoch: int = 0
+    max_epochs: int = 0
+
+
+def no_probe() -> ForwardProbe:
+    """Return a probe without forwards: enough for a network that has been traced already."""
+    return ForwardProbe(forwards=())
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch as the training loop knows it.
+
+    Attributes:
+        progress: where training is.
+        make_probe: makes the forwards of samples of this batch; called only when needed.
+        get_images: returns the batch's images, (B, channels, H, W), or None; called only when
+            needed.
+        can_edit: False in the middle of an accumulation window, where edits must wait.
+        edit_refusal: why this training cannot be edited at all; "" if it can.
+        loss_scale: the factor by which mixed precision multiplies the loss.
+    """
+
+    progress: Progress = Progress()
+    make_probe: Callable[[], ForwardProbe] = no_probe
+    get_images: Callable[[], Tensor | None] = lambda: None
+    can_edit: bool = True
+    edit_refusal: str = ""
+    loss_scale: Tensor | float = 1.0
+
+    @property
+    def step(self) -> int:
+        return self.progress.step
+
+    @cached_property
+    def images(self) -> Tensor | None:
+        """The images, (B, channels, H, W), B >= 1; None if the batch holds none."""
+        images = self.get_images()
+        return images if images is not None and images.ndim == 4 and len(images) else None
+
+    def without_data(self) -> TrainingBatch:
+        """Return the batch without references to its tensors."""
+        return replace(self, make_probe=no_probe, get_images=lambda: None, loss_scale=1.0)
+
+
+@dataclass(frozen=True)
+class BatchContext:
+    """The batch that messages describe, handed to every `Collector`.
+
+    Attributes:
+        run: id of the run.
+        version: structure version.
+        batch: the batch that was just trained, or the next one if the run is paused.
+        is_paused: True if no batch was trained since the last call.
+    """
+
+    run: str
+    version: int
+    batch: TrainingBatch
+    is_paused: bool = False
+
+    @property
+    def step(self) -> int:
+        return self.batch.step
+
+    @property
+    def images(self) -> Tensor | None:
+        """See `TrainingBatch.images`."""
+        return self.batch.images
 
 
 @dataclass
@@ -32,19 +109,22 @@ class BatchRate:
     value: float = 0.0
     _last: float = field(default_factory=time.monotonic)
 
-    def tick(self) -> float:
-        """A batch has ended; the rate now."""
+    def update(self) -> float:
+        """Count a finished batch and return the current rate."""
         now = time.monotonic()
         elapsed = max(now - self._last, 1e-6)
         self._last = now
-        share = min(1.0, elapsed)  # of a second: long batches count at once
-        self.value += share * (1 / elapsed - self.value) if self.value else 1 / elapsed
+        weight = min(1.0, elapsed)  # batches longer than a second are not smoothed
+        self.value += weight * (1 / elapsed - self.value) if self.value else 1 / elapsed
         return self.value
 
 
 @dataclass
 class BatchMetadata:
-    """What goes with a recording. A GPU's recording, and so the loss, is read one batch later."""
+    """What is published with the recording of a batch.
+
+    The recording, and the loss, may be on a GPU; both are read one batch later.
+    """
 
     progress: Progress
     batches_per_second: float
@@ -52,29 +132,29 @@ class BatchMetadata:
     loss_factor: float
     learning_rates: list[float]
     metrics: dict[str, float]
-    version: int = -1
+    version: int = -1  # known only when the batch has ended: its forward may change the order
 
 
-def snapshot(run: str, recording: Recording) -> Snapshot:
-    """The message of a recording whose tag are the `BatchMetadata` of its batch."""
-    facts: BatchMetadata = recording.metadata
-    progress = facts.progress
-    loss = to_float(facts.loss)
+def build_snapshot(run: str, recording: Recording) -> Snapshot:
+    """Return the message of a recording whose metadata is the `BatchMetadata` of its batch."""
+    metadata: BatchMetadata = recording.metadata
+    progress = metadata.progress
+    loss = to_float(metadata.loss)
     return Snapshot(
         run=run,
-        version=facts.version,
+        version=metadata.version,
         step=progress.step,
         epoch=progress.epoch,
-        batch_index=progress.batch,
-        batches_per_epoch=progress.batches,
-        max_epochs=progress.epochs,
+        batch_index=progress.batch_index,
+        batches_per_epoch=progress.batches_per_epoch,
+        max_epochs=progress.max_epochs,
         time=time.time(),
-        loss=None if loss is None else loss / facts.loss_factor,
-        learning_rates=facts.learning_rates,
-        batches_per_second=facts.batches_per_second,
+        loss=None if loss is None else loss / metadata.loss_factor,
+        learning_rates=metadata.learning_rates,
+        batches_per_second=metadata.batches_per_second,
         statistics=recording.names,
         values=recording.values,
-        metrics=facts.metrics,
+        metrics=metadata.metrics,
         sampling_intervals=recording.sampling_intervals,
         nonfinite_gradients=recording.nonfinite,
     )

@@ -1,323 +1,266 @@
-"""What a filter looks for: from what excites it to the `FilterInspection` a viewer is sent."""
+"""Collect what activates the inspected filters: top images and attributions."""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol import messages
+from revacnn_lightning.protocol.messages import FilterInspection, TopImage
 from revacnn_lightning.protocol.requests import InspectFilter
-from revacnn_lightning.runtime.layer_details import NOTHING, Forward, Images, shown_image
-from revacnn_lightning.telemetry.inspection.attribution import (
-    Attribution,
-    TracedActivation,
-    attribute,
-    load_captum_methods,
-    trace_activation,
-)
+from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor
+from revacnn_lightning.runtime.layer_details import EMPTY, Forward, GetImage, encode_image
+from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from revacnn_lightning.telemetry.inspection.responses import Responses
 from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
-from revacnn_lightning.telemetry.recording.recorder import Recorder
 
 __all__ = ["InspectionCollector"]
 
-log = logging.getLogger(__name__)
+MAX_INSPECTED = 4  # filters at a time; the one selected longest ago is dropped first
+SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
+INSPECTION_SECONDS = 2.0  # minimum time between two inspections of a filter
+COLLECTING_SECONDS = 0.5  # the same, until all places for top images are filled
+MAX_TIME_SHARE = 0.01  # of the training time; if inspections take more, they are sent less often
+AVERAGING_SECONDS = 20.0  # over which the time spent on inspections is averaged
 
-MOST_INSPECTED = 4  # filters at a time; the one asked for longest ago gives way
-INTEREST_SECONDS = 10.0  # that interest lasts without being renewed
-INSPECTION_SECONDS = 2.0  # between two inspections of a filter, at least
-GATHERING_SECONDS = 0.5  # the same, until there are as many images as there are places for
-SHARE = 0.01  # of the time of the training that all inspections may take; then they come less often
-MEMORY_SECONDS = 20.0  # over which what they take is averaged
-MOST_SIZES = 16  # sizes of images of which it is remembered what a layer's units see
-
-NO_FORWARD = (
-    "the module's forward does not take an image alone; with ReVACNN(forward=...) it could be told"
-)
-
-NO_IMAGES = "the batch holds no images, (B, channels, H, W), that could be shown"
-
-Key = tuple[str, int]  # layer, index of the filter
+FilterKey = tuple[str, int]  # layer, index of the filter
 
 
 @dataclass
-class _Inspected:
-    """A filter that somebody looks at."""
+class _InspectedFilter:
+    """A filter that a viewer has selected; times are in seconds."""
 
-    until: float
-    index: int | None = None  # of the validation image in which it is looked at
-    pinned: Tensor | None = None
+    expires_at: float
+    image_index: int | None = None  # of the validation image; None: first image of the batch
+    pinned_image: Tensor | None = None
     top_images: TopImages = field(default_factory=TopImages)
-    note: str = ""  # on the finds
-    due: float = -math.inf
-    took: float = 0.0  # seconds, the last time
+    note: str = ""  # why there are no top images
+    due_at: float = -math.inf
+    duration: float = 0.0  # of the last inspection
 
 
 class InspectionCollector:
-    """The filters that viewers inspect.
+    """Collects top images and attributions of the filters that viewers inspect.
 
     Args:
-        images: gives an image of the validation data by its index.
-        forward: takes a batch of one image through the model; None: it cannot be done.
-        cannot: why the model must not be run in between; "" if it may.
-        clock: monotonic seconds.
+        recorder: observes the responses of the filters.
+        model: the network.
+        get_image: returns an image of the validation data by its index.
+        forward: runs the model on a batch of one image; None: this is not possible.
+        refusal: why the model must not be run between two batches; "" if it may be.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         model: nn.Module,
-        images: Images,
+        get_image: GetImage,
         forward: Forward | None,
-        cannot: str = "",
+        refusal: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._recorder = recorder
-        self._model = model
-        self._images = images
-        self._forward = forward
-        self._cannot = cannot
+        self._get_image = get_image
+        self._attributor = ImageAttributor(model, forward, refusal)
         self._clock = clock
-        self._inspected: dict[Key, _Inspected] = {}
-        self._examined: dict[tuple[object, ...], TracedActivation | str] = {}
-        self._transfer: HostCopy[None] = HostCopy()
-        self._took = 0.0  # seconds, on average since `_counted`
-        self._counted = clock()
+        self._inspected: dict[FilterKey, _InspectedFilter] = {}
+        self._host_copy: HostCopy[None] = HostCopy()
+        self._seconds_spent = 0.0  # decaying sum over AVERAGING_SECONDS
+        self._spent_at = clock()
 
-    def inspect(self, request: InspectFilter) -> None:
-        """A viewer looks at a filter, or goes on looking.
+    def select(self, request: InspectFilter) -> None:
+        """Inspect a filter for the next few seconds.
 
         Raises:
-            Refused: there is no such filter or image.
+            EditRefusedError: there is no such filter or image.
         """
-        widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
-        if request.layer not in widths:
-            raise EditRefusedError(f"there is no convolution {request.layer} (any more)")
-        if not 0 <= request.filter < widths[request.layer]:
-            raise EditRefusedError(
-                f"{request.layer} has the filters 0 to {widths[request.layer] - 1}"
-            )
-        load_captum_methods()  # loaded now: that takes its time once, and is no cost of a batch
+        self._check(request)
+        load_captum_methods()  # an import, which would otherwise delay a training batch
         key = request.layer, request.filter
-        known = self._inspected.pop(key, None) or _Inspected(0.0)
-        if request.image_index != known.index:
-            known.pinned = (
-                None if request.image_index is None else self._images(request.image_index)
-            )
-            known.index, known.due = request.image_index, -math.inf
-        known.until = self._clock() + INTEREST_SECONDS
-        self._inspected[key] = known
-        while len(self._inspected) > MOST_INSPECTED:
+        inspected = self._inspected.pop(key, None) or _InspectedFilter(0.0)
+        index = request.image_index
+        if index != inspected.image_index:
+            inspected.pinned_image = None if index is None else self._get_image(index)
+            inspected.image_index, inspected.due_at = index, -math.inf
+        inspected.expires_at = self._clock() + SELECTION_SECONDS
+        self._inspected[key] = inspected
+        while len(self._inspected) > MAX_INSPECTED:
             del self._inspected[next(iter(self._inspected))]
         self._recorder.responses.select(self._inspected)
 
-    def forget(self) -> None:
-        """The network is another one: what was found is not true of it."""
+    def collect(self, context: BatchContext) -> list[FilterInspection]:
+        """Add the responses of a batch; return the inspections that are due."""
+        if not self._inspected:
+            return []
+        began = time.perf_counter()
+        self._drop_expired()
+        if context.is_paused:
+            return self._inspect_due(context)
+        self._add_responses(context)
+        inspections = self._inspect_due(context)
+        self._update_overhead(time.perf_counter() - began)
+        return inspections
+
+    def reset(self) -> None:
+        """Drop all selections: the indices of filters may have changed."""
         self._inspected.clear()
-        self._examined.clear()
-        self._transfer.clear()
+        self._attributor.reset()
+        self._host_copy.clear()
         self._recorder.responses.select(())
         self._recorder.external_overhead = 0.0
 
-    def read(
-        self, *, run: str, version: int, step: int, images: Callable[[], Tensor | None]
-    ) -> list[messages.FilterInspection]:
-        """Take note of a batch of ``images``, (B, channels, H, W); the inspections that are due."""
-        if not self._inspected:
-            return []
-        began = time.perf_counter()
-        self._expire()
-        batch = _batch(images())
-        self._take_responses(batch, step)
-        sent = self._due(run, version, step, batch)
-        self._account(time.perf_counter() - began)
-        return sent
+    def _check(self, request: InspectFilter) -> None:
+        widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
+        if request.layer not in widths:
+            raise EditRefusedError(
+                f"there is no convolution {request.layer} in the network (anymore)"
+            )
+        if not 0 <= request.filter < widths[request.layer]:
+            raise EditRefusedError(
+                f"{request.layer} has no filter {request.filter}; it has the filters 0 to "
+                f"{widths[request.layer] - 1}"
+            )
 
-    def read_between(
-        self, *, run: str, version: int, step: int, images: Callable[[], Tensor | None]
-    ) -> list[messages.FilterInspection]:
-        """While no batch is trained: the inspections that are due, with what was found so far."""
-        if not self._inspected:
-            return []
-        self._expire()
-        return self._due(run, version, step, _batch(images()))
-
-    def _due(
-        self, run: str, version: int, step: int, batch: Tensor | None
-    ) -> list[messages.FilterInspection]:
+    def _inspect_due(self, context: BatchContext) -> list[FilterInspection]:
         return [
-            self._inspection(key, one, run, version, step, batch)
-            for key, one in self._inspected.items()
-            if self._clock() >= one.due
+            self._inspect(key, inspected, context)
+            for key, inspected in self._inspected.items()
+            if self._clock() >= inspected.due_at
         ]
 
-    def _expire(self) -> None:
+    def _drop_expired(self) -> None:
         now = self._clock()
-        gone = [key for key, one in self._inspected.items() if one.until <= now]
-        for key in gone:
+        expired = [key for key, one in self._inspected.items() if one.expires_at <= now]
+        for key in expired:
             del self._inspected[key]
-        if gone:
+        if expired:
             self._recorder.responses.select(self._inspected)
         if not self._inspected:
-            self.forget()
+            self.reset()
 
-    def _account(self, seconds: float) -> None:
-        """Have the recorder know what we cost, and keep to our share."""
+    def _update_overhead(self, seconds: float) -> None:
+        """Report the share of time spent on inspections, so that the recorder samples less."""
         now = self._clock()
-        passed, self._counted = now - self._counted, now
-        self._took = self._took * math.exp(-passed / MEMORY_SECONDS) + seconds
+        elapsed, self._spent_at = now - self._spent_at, now
+        decay = math.exp(-elapsed / AVERAGING_SECONDS)
+        self._seconds_spent = self._seconds_spent * decay + seconds
         if self._inspected:
-            self._recorder.external_overhead = min(1.0, self._took / MEMORY_SECONDS)
+            self._recorder.external_overhead = min(1.0, self._seconds_spent / AVERAGING_SECONDS)
 
-    # ------------------------------------------------------------------ training images
+    # ------------------------------------------------------------------ top images
 
-    def _take_responses(self, batch: Tensor | None, step: int) -> None:
-        """Copy what was seen to the host; what has arrived there is taken note of."""
+    def _add_responses(self, context: BatchContext) -> None:
+        """Copy the responses of the batch to the host, without waiting for the copies."""
+        images = context.images
         for key, responses in self._recorder.responses.pop_responses().items():
-            one = self._inspected.get(key)
-            if one is None:
+            inspected = self._inspected.get(key)
+            if inspected is None:
                 continue
-            one.note = _why_none(batch, responses)
-            if batch is not None and not one.note:
-                self._transfer.send(
-                    responses.peaks, self._adding(key, step, responses.map_size, batch)
+            inspected.note = _why_no_top_images(images, responses)
+            if images is not None and not inspected.note:
+                self._host_copy.send(
+                    responses.peaks,
+                    self._make_receiver(key, context.step, responses.map_size, images),
                 )
-        if batch is None:
-            for one in self._inspected.values():
-                one.note = _why_none(None, None)
+        if images is None:
+            for inspected in self._inspected.values():
+                inspected.note = NO_IMAGES
 
-    def _adding(
-        self, key: Key, step: int, size: tuple[int, int], batch: Tensor
+    def _make_receiver(
+        self, key: FilterKey, step: int, map_size: tuple[int, int], images: Tensor
     ) -> Callable[[np.ndarray], None]:
-        """Takes note of responses, once they are on the host."""
+        """Return a function that adds responses to the top images once they are on the host."""
 
-        def box(place: int) -> PixelBox:
-            examined = self._examine(key[0], batch[0])
-            if isinstance(examined, str) or examined.map_size != size:
-                return PixelBox(0, 0, *batch.shape[2:])
-            return examined.receptive_field.box(*divmod(place, size[1]))
+        def box(position: int) -> PixelBox:
+            traced = self._attributor.trace(key[0], images[0])
+            if isinstance(traced, str) or traced.map_size != map_size:
+                return PixelBox(0, 0, *images.shape[2:])
+            return traced.receptive_field.box(*divmod(position, map_size[1]))
 
-        def add(numbers: np.ndarray) -> None:
-            one = self._inspected.get(key)
-            if one is not None:
-                one.top_images.add(step, numbers, batch, box)
+        def receive(responses: np.ndarray) -> None:
+            inspected = self._inspected.get(key)
+            if inspected is not None:
+                inspected.top_images.add(step, responses, images, box)
 
-        return add
+        return receive
 
-    # ------------------------------------------------------------------ the shown image
+    # ------------------------------------------------------------------ attribution
 
-    def _inspection(
-        self,
-        key: Key,
-        one: _Inspected,
-        run: str,
-        version: int,
-        step: int,
-        batch: Tensor | None,
-    ) -> messages.FilterInspection:
+    def _inspect(
+        self, key: FilterKey, inspected: _InspectedFilter, context: BatchContext
+    ) -> FilterInspection:
         began = time.perf_counter()
-        shown = one.pinned
-        if shown is None and batch is not None:
-            shown = batch[0]
-        found = self._attribution(key, shown)
-        known = found if isinstance(found, Attribution) else None
-        sent = messages.FilterInspection(
-            run=run,
-            version=version,
-            step=step,
-            layer=key[0],
-            filter=key[1],
-            image=NOTHING if shown is None else shown_image(shown),
-            deconvolution=_half(None if known is None else known.deconvolution),
-            guided_backpropagation=_half(None if known is None else known.guided_backpropagation),
+        image = inspected.pinned_image
+        if image is None and context.images is not None:
+            image = context.images[0]
+        message = self._build_message(key, inspected, context, image)
+        last_duration, inspected.duration = inspected.duration, time.perf_counter() - began
+        # The shorter of two: a single one may be delayed by an import or another process.
+        duration = min(last_duration, inspected.duration)
+        is_complete = len(message.top_images) == MAX_IMAGES
+        interval = INSPECTION_SECONDS if is_complete else COLLECTING_SECONDS
+        affordable = duration * len(self._inspected) / MAX_TIME_SHARE
+        inspected.due_at = self._clock() + max(interval, affordable)
+        return message
+
+    def _build_message(
+        self,
+        key: FilterKey,
+        inspected: _InspectedFilter,
+        context: BatchContext,
+        image: Tensor | None,
+    ) -> FilterInspection:
+        layer, filter = key
+        result = self._attributor.attribute(layer, filter, image)
+        attribution = result if isinstance(result, Attribution) else None
+        return FilterInspection(
+            run=context.run,
+            version=context.version,
+            step=context.step,
+            layer=layer,
+            filter=filter,
+            image=EMPTY if image is None else encode_image(image),
+            deconvolution=_encode(None if attribution is None else attribution.deconvolution),
+            guided_backpropagation=_encode(None if attribution is None else attribution.guided_backpropagation),
             top_images=[
-                messages.TopImage(find.crop, find.box, find.image_size, find.response, find.step)
-                for find in one.top_images.ranked(step)
+                TopImage(found.crop, found.box, found.image_size, found.response, found.step)
+                for found in inspected.top_images.ranked(context.step)
             ],
-            top_images_note=one.note or self._why_unseen(key[0]),
-            receptive_field=self._sees(key[0], shown),
-            response=None if known is None else known.response,
-            box=(0, 0, 0, 0) if known is None else known.box,
-            image_size=(0, 0) if shown is None else (shown.shape[1], shown.shape[2]),
-            image_index=one.index,
-            attribution_refusal=found if isinstance(found, str) else found.refusal,
+            top_images_note=inspected.note or self._why_unobserved(layer),
+            receptive_field=self._attributor.receptive_field(layer, image),
+            response=None if attribution is None else attribution.response,
+            box=(0, 0, 0, 0) if attribution is None else attribution.box,
+            image_size=(0, 0) if image is None else (image.shape[1], image.shape[2]),
+            image_index=inspected.image_index,
+            attribution_refusal=result if isinstance(result, str) else result.refusal,
         )
-        took, one.took = one.took, time.perf_counter() - began
-        took = min(took, one.took)  # the first of all loads captum; another may be held up
-        wait = INSPECTION_SECONDS if len(sent.top_images) == MAX_IMAGES else GATHERING_SECONDS
-        one.due = self._clock() + max(wait, took * len(self._inspected) / SHARE)
-        return sent
 
-    def _attribution(self, key: Key, image: Tensor | None) -> Attribution | str:
-        """What of the image excites the filter, or why that cannot be told."""
-        if image is None:
-            return NO_IMAGES
-        examined = self._examine(key[0], image)
-        if isinstance(examined, str) or self._forward is None:
-            return examined if isinstance(examined, str) else NO_FORWARD
-        try:
-            return attribute(self._model, self._forward, examined, key[1], image)
-        except Exception as error:  # the user's code, or captum's: it costs the pictures, no more
-            log.info("What %s looks for cannot be told", key, exc_info=True)
-            return f"the forward of one image failed ({type(error).__name__}: {error})"
-
-    def _examine(self, layer: str, image: Tensor) -> TracedActivation | str:
-        """How the pixels of images of this size reach the layer, or why that is not known."""
-        key = layer, tuple(image.shape)
-        if key not in self._examined:
-            if len(self._examined) >= MOST_SIZES:
-                self._examined.clear()
-            self._examined[key] = self._examine_now(layer, image)
-        return self._examined[key]
-
-    def _examine_now(self, layer: str, image: Tensor) -> TracedActivation | str:
-        if self._cannot or self._forward is None:
-            return self._cannot or NO_FORWARD
-        if any("_orig_mod" in module._modules for module in self._model.modules()):
-            return "part of the network is compiled, and must not be run in another way meanwhile"
-        conv: Any = self._model.get_submodule(layer)
-        try:
-            examined = trace_activation(self._model, self._forward, conv, image)
-        except Exception as error:  # of the user's code: it costs the pictures, no more
-            log.info("What %s sees cannot be told", layer, exc_info=True)
-            return f"the forward of one image failed ({type(error).__name__}: {error})"
-        return examined or "the forward of one image does not reach this layer"
-
-    def _why_unseen(self, layer: str) -> str:
-        hidden = not self._recorder.observed.get(layer, True)
-        return "the layer's maps do not reach us: it runs in a compiled region" if hidden else ""
-
-    def _sees(self, layer: str, image: Tensor | None) -> tuple[int, int]:
-        """Height and width of the layer's receptive field; (0, 0) if it is not known."""
-        examined = "" if image is None else self._examine(layer, image)
-        return (0, 0) if isinstance(examined, str) else examined.receptive_field.size
+    def _why_unobserved(self, layer: str) -> str:
+        if self._recorder.observed.get(layer, True):
+            return ""
+        return "the layer's activation maps cannot be observed: it runs in a compiled region"
 
 
-def _batch(images: Tensor | None) -> Tensor | None:
-    """The images if they are some, (B, channels, H, W)."""
-    return images if images is not None and images.ndim == 4 and len(images) else None
-
-
-def _why_none(batch: Tensor | None, responses: Responses | None) -> str:
-    """Why there are no training images to be shown; "" if there are."""
-    if batch is None:
+def _why_no_top_images(images: Tensor | None, responses: Responses) -> str:
+    """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
+    if images is None:
         return NO_IMAGES
-    maps = len(batch) if responses is None else responses.peaks.shape[1]
-    if maps == len(batch):
+    maps = responses.peaks.shape[1]
+    if maps == len(images):
         return ""
-    return f"the layer makes {maps} maps of a batch of {len(batch)} images: whose are whose?"
+    return f"cannot match {maps} activation maps to {len(images)} images"
 
 
-def _half(values: Tensor | None) -> np.ndarray:
-    return NOTHING if values is None else normalized_half(values)
+def _encode(values: Tensor | None) -> np.ndarray:
+    return EMPTY if values is None else normalized_half(values)

@@ -1,4 +1,4 @@
-"""Opened layers: from what the recorder tells of them to the `LayerDetail` a viewer is sent."""
+"""Collect the details of opened layers: from the recorder's samples to `LayerDetail` messages."""
 
 from __future__ import annotations
 
@@ -11,205 +11,208 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
-from revacnn_lightning import telemetry
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol import messages
-from revacnn_lightning.protocol.messages import FilterView
+from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
+from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
-from revacnn_lightning.telemetry.recording.recorder import Recorder
 
-__all__ = ["LayerDetailCollector", "shown_image"]
+__all__ = ["EMPTY", "Forward", "GetImage", "LayerDetailCollector", "encode_image", "no_images"]
 
 log = logging.getLogger(__name__)
 
-NOTHING = np.zeros(0, np.float16)
-PARTS = 8  # per side of a map, of which the means are its features: 64 of them
-LARGEST_IMAGE = 256  # pixels of a side of the input image that is sent
+EMPTY = np.zeros(0, np.float16)
+FEATURE_GRID = 8  # maps are averaged to at most 8x8 values, the features of an activation
+MAX_IMAGE_SIDE = 256  # pixels; larger input images are downsampled
 
-Images = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's device
-Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> whatever the model gives
+GetImage = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's device
+Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> the model's output
 
 
 def no_images(index: int) -> Tensor:
-    """`Images` of a training that has none to choose from."""
-    raise EditRefusedError("this training has no validation images to choose from")
+    """Refuse: a `GetImage` for a training without validation images."""
+    raise EditRefusedError(
+        "this training has no validation images to choose from; show the first of the batch instead"
+    )
 
 
 class LayerDetailCollector:
-    """The layers that viewers have open, and the input image whose maps they see.
+    """Collects the details of the layers that viewers have open.
 
-    All viewers share one interest in a layer, and see the maps of one image and the same slices of
-    its filters: those that were asked for last.
+    All viewers share one input image, and one `InspectLayer` request per layer: the last one.
+
+    Args:
+        recorder: samples the layers.
+        model: the network.
+        get_image: returns an image of the validation data by its index.
+        forward: runs the model on a batch of one image; None: this is not possible.
     """
 
     def __init__(
-        self, recorder: Recorder, model: nn.Module, images: Images, forward: Forward | None
+        self, recorder: Recorder, model: nn.Module, get_image: GetImage, forward: Forward | None
     ) -> None:
         self._recorder = recorder
         self._model = model
-        self._images = images
+        self._get_image = get_image
         self._forward = forward
-        self._index: int | None = None
-        self._pinned: Tensor | None = None
-        self._slices: dict[str, KernelSlice] = {}  # of each layer that was ever watched
-        self._asked: set[str] = set()  # layers, since anything was last sent
-        self._of_batch: dict[str, messages.LayerDetail] = {}  # the newest whose image is a batch's
+        self._image_index: int | None = None
+        self._pinned_image: Tensor | None = None
+        self._kernel_slices: dict[str, KernelSlice] = {}  # per layer that was ever opened
+        self._requested: set[str] = set()  # layers selected since the last collection
+        self._of_batch: dict[str, LayerDetail] = {}  # per layer, the last with a batch's image
 
-    def watch(self, request: InspectLayer) -> None:
-        """A viewer looks at a layer, or goes on looking.
+    def select(self, request: InspectLayer) -> None:
+        """Collect the details of a layer for the next few seconds.
 
         Raises:
-            Refused: there is no such layer or image, or no way to show the image's maps.
+            EditRefusedError: there is no such layer or image, or the model cannot be run on it.
         """
         if request.layer not in self._recorder.layers:
-            raise EditRefusedError(f"there is no convolution {request.layer} (any more)")
+            raise EditRefusedError(
+                f"there is no convolution {request.layer} in the network (anymore)"
+            )
         if not 0 < request.updates_per_second < float("inf"):
             raise EditRefusedError(
-                f"details can be sent so many times a second, not {request.updates_per_second}"
+                "updates_per_second must be a positive, finite number, not "
+                f"{request.updates_per_second}"
             )
-        if request.image_index != self._index:
-            self._pin(request.image_index)
-        self._slices[request.layer] = request.kernel_slice
-        self._asked.add(request.layer)
+        if request.image_index != self._image_index:
+            self._pin_image(request.image_index)
+        self._kernel_slices[request.layer] = request.kernel_slice
+        self._requested.add(request.layer)
         self._recorder.details.open(
             request.layer,
             hz=request.updates_per_second,
             smoothed=request.smooth_gradients,
         )
 
-    def _mean(self, layer: str) -> bool:
-        return self._slices.get(layer) == "mean"
-
-    def _pin(self, index: int | None) -> None:
-        if index is not None and self._forward is None:
-            raise EditRefusedError("the module's forward does not take an image alone, so no image of the "
-                          "validation data can be shown; pass ReVACNN(forward=...)")  # fmt: skip
-        self._pinned = None if index is None else self._images(index)
-        self._recorder.details.pin(self._pinned, self._forward)
-        self._index = index
-
-    def read(
-        self,
-        *,
-        run: str,
-        version: int,
-        step: int,
-        image: Callable[[], Tensor | None],
-    ) -> list[messages.LayerDetail]:
-        """What is due after a batch whose first image is ``image()``."""
-        self._asked.clear()
-        details = self._recorder.collect_details()
-        if not details:
+    def collect(self, context: BatchContext) -> list[LayerDetail]:
+        """Return the details that are due."""
+        if context.is_paused:
+            return self._collect_while_paused(context)
+        self._requested.clear()
+        samples = self._recorder.collect_details()
+        if not samples:
             return []
-        shown = image() if self._pinned is None else self._pinned
-        sent = self._messages(details, run, version, step, shown)
-        if self._pinned is None:
-            self._of_batch.update((detail.layer, detail) for detail in sent)
-            for closed in self._of_batch.keys() - self._recorder.details.layers:
-                del self._of_batch[closed]
-        return sent
+        if self._pinned_image is not None:
+            return self._build_messages(samples, context, self._pinned_image)
+        details = self._build_messages(samples, context, _first_image(context))
+        self._of_batch.update((detail.layer, detail) for detail in details)
+        for closed in self._of_batch.keys() - self._recorder.details.layers:
+            del self._of_batch[closed]
+        return details
 
-    def read_between(
-        self, *, run: str, version: int, step: int, image: Callable[[], Tensor | None]
-    ) -> list[messages.LayerDetail]:
-        """While no batch is trained: what is known of the layers that were asked for meanwhile.
+    def reset(self) -> None:
+        """Discard the maps of the old network."""
+        self._of_batch.clear()
 
-        Maps of a batch's image stay; where there are none yet, they are made of ``image()``.
+    def _pin_image(self, index: int | None) -> None:
+        if index is not None and self._forward is None:
+            raise EditRefusedError(
+                "images of the validation data cannot be shown, because the module's forward does "
+                "not accept an image alone; pass ReVACNN(forward=...)"
+            )
+        self._pinned_image = None if index is None else self._get_image(index)
+        self._recorder.details.pin(self._pinned_image, self._forward)
+        self._image_index = index
+
+    def _collect_while_paused(self, context: BatchContext) -> list[LayerDetail]:
+        """Return the details of the layers that were selected since the last collection.
+
+        Maps of the last batch are reused. A layer without any shows those of the first image of
+        the next batch.
         """
-        asked, self._asked = self._asked, set()
-        sent = []
-        for layer in asked & self._recorder.details.layers:
-            kept = self._kept(layer, version)
-            shown = self._pinned if kept is not None or self._pinned is not None else image()
-            details = self._details_between(layer, shown)
-            for detail in self._messages(details, run, version, step, shown):
-                sent.append(detail if kept is None else _with_maps_of(detail, kept))
-        return sent
+        requested, self._requested = self._requested, set()
+        details = []
+        for layer in requested & self._recorder.details.layers:
+            known = None if self._pinned_image is not None else self._of_batch.get(layer)
+            image = self._pinned_image
+            if image is None and known is None:
+                image = _first_image(context)
+            samples = self._sample_while_paused(layer, image)
+            for detail in self._build_messages(samples, context, image):
+                details.append(detail if known is None else _with_maps_of(detail, known))
+        return details
 
-    def _kept(self, layer: str, version: int) -> messages.LayerDetail | None:
-        """What was last sent of a layer, where its maps are still those to be shown."""
-        before = self._of_batch.get(layer)
-        stays = self._pinned is None and before is not None and before.version == version
-        return before if stays else None
-
-    def _details_between(self, layer: str, image: Tensor | None) -> list[telemetry.DetailSample]:
+    def _sample_while_paused(self, layer: str, image: Tensor | None) -> list[DetailSample]:
         if image is None or self._forward is None:
             return self._recorder.collect_details_while_paused([layer])
         try:
             return self._recorder.collect_details_while_paused([layer], image, self._forward)
-        except Exception:  # of the user's code: it costs the maps, no more
-            log.info("The maps of %s cannot be shown", layer, exc_info=True)
+        except Exception:  # the user's forward failed: send the details without maps
+            log.info("Cannot compute the activation maps of %s", layer, exc_info=True)
             return self._recorder.collect_details_while_paused([layer])
 
-    def _messages(
-        self,
-        details: list[telemetry.DetailSample],
-        run: str,
-        version: int,
-        step: int,
-        shown: Tensor | None,
-    ) -> list[messages.LayerDetail]:
+    def _build_messages(
+        self, samples: list[DetailSample], context: BatchContext, image: Tensor | None
+    ) -> list[LayerDetail]:
         modules = dict(self._model.named_modules())
+        encoded = EMPTY if image is None else encode_image(image)
         return [
-            messages.LayerDetail(
-                run=run,
-                version=version,
-                step=step,
-                layer=detail.layer,
-                coefficients=_coefficients(detail, modules[detail.layer], self._mean(detail.layer)),
-                gradients=_gradients(detail, modules[detail.layer], self._mean(detail.layer)),
-                activations=_maps(detail.maps),
-                activation_gradients=_maps(detail.map_gradients),
-                image=NOTHING if shown is None else shown_image(shown),
-                image_index=self._index,
-                kernel_slice=self._slices.get(detail.layer, "strongest"),
-            )
-            for detail in details
+            self._build_message(sample, modules[sample.layer], context, encoded)
+            for sample in samples
         ]
 
+    def _build_message(
+        self, sample: DetailSample, conv: Any, context: BatchContext, image: np.ndarray
+    ) -> LayerDetail:
+        kernel_slice = self._kernel_slices.get(sample.layer, "strongest")
+        return LayerDetail(
+            run=context.run,
+            version=context.version,
+            step=context.step,
+            layer=sample.layer,
+            coefficients=_weight_view(sample.coefficients, conv.weight, conv, kernel_slice),
+            gradients=_weight_view(sample.gradients, conv.weight.grad, conv, kernel_slice),
+            activations=_map_view(sample.maps),
+            activation_gradients=_map_view(sample.map_gradients),
+            image=image,
+            image_index=self._image_index,
+            kernel_slice=kernel_slice,
+        )
 
-def _with_maps_of(detail: messages.LayerDetail, kept: messages.LayerDetail) -> messages.LayerDetail:
+
+def _first_image(context: BatchContext) -> Tensor | None:
+    return None if context.images is None else context.images[0]
+
+
+def _with_maps_of(detail: LayerDetail, other: LayerDetail) -> LayerDetail:
     return replace(
         detail,
-        image=kept.image,
-        activations=kept.activations,
-        activation_gradients=kept.activation_gradients,
+        image=other.image,
+        activations=other.activations,
+        activation_gradients=other.activation_gradients,
     )
 
 
-def _coefficients(detail: telemetry.DetailSample, conv: Any, mean: bool) -> FilterView:
-    images = filter_images(conv.weight.detach(), conv, mean=mean)
-    return FilterView(_values(detail.coefficients), images)
+def _weight_view(
+    features: np.ndarray | None, weight: Tensor | None, conv: Any, kernel_slice: KernelSlice
+) -> FilterView:
+    """The view of coefficients or of their gradients; features and images may be missing."""
+    images = EMPTY
+    if weight is not None:
+        images = filter_images(weight.detach(), conv, mean=kernel_slice == "mean")
+    return FilterView(EMPTY if features is None else features, images)
 
 
-def _gradients(detail: telemetry.DetailSample, conv: Any, mean: bool) -> FilterView:
-    gradient = conv.weight.grad
-    seen = NOTHING if gradient is None else filter_images(gradient.detach(), conv, mean=mean)
-    return FilterView(_values(detail.gradients), seen)
-
-
-def _maps(maps: np.ndarray | None) -> FilterView:
-    """Maps are their own pictures; what is embedded are their means over 8x8 parts."""
+def _map_view(maps: np.ndarray | None) -> FilterView:
+    """The view of activation maps (C, h, w): the maps are the images, their means the features."""
     if maps is None:
-        return FilterView(NOTHING, NOTHING)
+        return FilterView(EMPTY, EMPTY)
     height, width = maps.shape[1:]
     pixels = torch.from_numpy(maps).float()
-    parts = (min(PARTS, height), min(PARTS, width))
-    pooled = nn.functional.adaptive_avg_pool2d(pixels, parts)
+    grid = (min(FEATURE_GRID, height), min(FEATURE_GRID, width))
+    pooled = nn.functional.adaptive_avg_pool2d(pixels, grid)
     return FilterView(pooled.flatten(1).half().numpy(), maps)
 
 
-def _values(values: np.ndarray | None) -> np.ndarray:
-    return NOTHING if values is None else values
-
-
-def shown_image(image: Tensor) -> np.ndarray:
-    """An input image (channels, H, W) as it is sent: not too large."""
+def encode_image(image: Tensor) -> np.ndarray:
+    """Return an input image (channels, H, W) as it is sent: float16, downsampled if it is large."""
     image = image.detach().float()
     largest = max(image.shape[-2:])
-    if largest > LARGEST_IMAGE:
-        factor = LARGEST_IMAGE / largest
+    if largest > MAX_IMAGE_SIDE:
+        factor = MAX_IMAGE_SIDE / largest
         image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
     return normalized_half(image)

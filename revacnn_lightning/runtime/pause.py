@@ -4,27 +4,31 @@ from __future__ import annotations
 
 __all__ = ["Pause"]
 
-DONE = {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}
+_RESULTS = {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}
 
 
 class Pause:
-    """Off at first."""
+    """Pauses a run, resumes it, and lets single batches pass. Not paused at first."""
 
     def __init__(self) -> None:
-        self._on = False
-        self._steps = 0  # single batches to train all the same
+        self._is_paused = False
+        self._steps_left = 0  # single batches that may still pass
 
-    def take(self, action: str) -> str:
-        """Carry out one of `DONE`; returns what was done, in words."""
-        self._on = action != "resume"
-        self._steps = 1 if action == "step" else 0
-        return DONE[action]
+    def apply(self, action: str) -> str:
+        """Apply ``"pause"``, ``"step"`` or ``"resume"``; return what was done, in words."""
+        result = _RESULTS[action]
+        self._is_paused = action != "resume"
+        self._steps_left = 1 if action == "step" else 0
+        return result
 
-    def holds(self) -> bool:
-        """Whether to wait, asked before a batch: where it must not, the batch is trained."""
-        if not self._on:
+    def must_wait(self) -> bool:
+        """Return whether the next batch must wait.
+
+        Train the batch if the result is False: a single step is then used up.
+        """
+        if not self._is_paused:
             return False
-        if self._steps > 0:
-            self._steps -= 1
+        if self._steps_left > 0:
+            self._steps_left -= 1
             return False
         return True

@@ -1,11 +1,11 @@
-"""Carries out what viewers ask for: edits of the network, and commands to the run."""
+"""Handle requests: plan and apply edits, execute commands."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 
-from revacnn_lightning.errors import RevacnnError, StaleStructureError
+from revacnn_lightning.errors import EditRefusedError, RevacnnError, StaleStructureError
 from revacnn_lightning.protocol.messages import Applied, Done, Planned, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import (
     Command,
@@ -15,12 +15,11 @@ from revacnn_lightning.protocol.requests import (
     InspectLayer,
     SetHyperparameter,
 )
-from revacnn_lightning.runtime.controls import Controls, set_hyperparameter
-from revacnn_lightning.runtime.filter_inspection import InspectionCollector
-from revacnn_lightning.runtime.layer_details import LayerDetailCollector
-from revacnn_lightning.runtime.pause import Pause
+from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.collector import Collector
+from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.status import StatusPublisher
-from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["RequestHandler"]
@@ -29,113 +28,94 @@ log = logging.getLogger(__name__)
 
 
 class RequestHandler:
-    """Answers the requests of one run; a fault in it costs the request, not the run.
+    """Handles the requests of one run. An exception fails the request, never the run.
 
     Args:
-        run: the run's id.
-        editor: changes the network.
-        recorder: follows its changes.
-        notices: tells them, and knows the batch.
-        controls: saves and ends the training, and has its optimizers.
-        pause: holds it.
-        opened: the layers that are shown in detail.
-        looking: the filters that are inspected.
-
-    Attributes:
-        cannot_edit: why this training cannot be changed at all; "" if it can.
+        editor: edits the network.
+        recorder: is updated after edits.
+        status: publishes the new structure and parameter groups.
+        controller: executes the commands that concern the run.
+        collectors: per type of inspection request, what collects the messages it selects.
     """
 
     def __init__(
         self,
-        run: str,
         editor: Editor,
         recorder: Recorder,
-        notices: StatusPublisher,
-        controls: Controls,
-        pause: Pause,
-        opened: LayerDetailCollector,
-        looking: InspectionCollector,
+        status: StatusPublisher,
+        controller: RunController,
+        collectors: Mapping[type, Collector],
     ) -> None:
-        self.edit_refusal = ""
-        self._run = run
         self._editor = editor
         self._recorder = recorder
-        self._notices = notices
-        self._controls = controls
-        self._pause = pause
-        self._opened = opened
-        self._looking = looking
+        self._status = status
+        self._controller = controller
+        self._collectors = collectors
 
-    def answer(self, request: Request, probe: Callable[[], ForwardProbe]) -> Reply:
-        """Plan or carry out one request, between two batches; ``probe`` is called if needed."""
-        edit = request.body
+    def handle(self, request: Request, batch: TrainingBatch) -> Reply:
+        """Plan or carry out one request before ``batch``, and return the reply."""
+        body = request.body
         try:
-            if isinstance(edit, InspectFilter):
+            if isinstance(body, InspectFilter):
                 self._check_version(request.version)
-            if isinstance(edit, Command):
-                return Done(request.id, self._command(edit))
-            if self.edit_refusal:
-                raise RevacnnError(self.edit_refusal)
+            if isinstance(body, Command):
+                return Done(request.id, self._execute(body, batch.step))
+            if batch.edit_refusal:
+                raise EditRefusedError(batch.edit_refusal)
             self._check_version(request.version)
             if request.dry_run:
-                return Planned(request.id, self._editor.plan(edit, probe()).summary())
-            return self._apply(request.id, edit, probe())
+                return Planned(request.id, self._editor.plan(body, batch.make_probe()).summary())
+            return self._apply(request.id, body, batch)
         except RevacnnError as error:
-            log.info("Refused %s: %s", edit, error)
-            return Refused(request.id, str(error), self._notices.version)
-        except Exception as error:  # a fault of ours costs the request, not the run
-            log.warning("%s failed and was not carried out", edit, exc_info=True)
-            reason = f"an internal error ({type(error).__name__}: {error}); see the training's log"
-            return Refused(request.id, reason, self._notices.version)
+            log.info("Refused %s: %s", body, error)
+            return Refused(request.id, str(error), self._status.version)
+        except Exception as error:  # a bug of this package must not stop the training
+            log.warning("%s failed and was not carried out", body, exc_info=True)
+            reason = f"internal error ({type(error).__name__}: {error}); see the log of the run"
+            return Refused(request.id, reason, self._status.version)
 
-    def is_easy(self, request: Request) -> bool:
-        """Whether it can be answered in the middle of a validation, without a probe."""
-        command = request.body
-        if isinstance(command, ControlRun):  # a checkpoint should not be of half a validation
-            return command.action not in ("checkpoint", "stop")
-        return isinstance(command, Command) or (request.dry_run and self._editor.is_traced)
+    def needs_no_batch(self, request: Request) -> bool:
+        """Return whether a request can be handled in the middle of a validation epoch.
 
-    def _apply(self, request_id: str, edit: Edit, probe: ForwardProbe) -> Applied:
-        outcome = self._editor.apply(edit, probe)
+        These are most commands, and plans for a network that has been traced. A checkpoint waits:
+        it should not be saved in the middle of a validation epoch.
+        """
+        body = request.body
+        if isinstance(body, ControlRun):
+            return body.action not in ("checkpoint", "stop")
+        return isinstance(body, Command) or (request.dry_run and self._editor.is_traced)
+
+    def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
+        outcome = self._editor.apply(edit, batch.make_probe())
         self._recorder.update_structure()
-        self._looking.forget()
-        self._notices.edited()
-        log.info("%s, before batch %d", outcome.plan.summary().title, self._notices.step)
+        for collector in self._collectors.values():
+            collector.reset()
+        self._status.publish_edit()
+        summary = outcome.plan.summary()
+        log.info("Applied before batch %d: %s", batch.step, summary.title)
         return Applied(
             id=request_id,
-            step=self._notices.step,
-            version=self._notices.version,
-            plan=outcome.plan.summary(),
+            step=batch.step,
+            version=self._status.version,
+            plan=summary,
             output_change=outcome.output_change,
             seconds=outcome.seconds,
         )
 
-    def _command(self, command: Command) -> str:
-        """Carry out a command; returns what was done, in words."""
-        controls = self._controls
-        if isinstance(command, InspectLayer):
-            self._opened.watch(command)
+    def _execute(self, command: Command, step: int) -> str:
+        """Execute a command; return what was done, in words."""
+        if isinstance(command, InspectLayer | InspectFilter):
+            self._collectors[type(command)].select(command)
             return ""
-        if isinstance(command, InspectFilter):
-            self._looking.inspect(command)
-            return ""
+        result = self._controller.execute(command, step)
         if isinstance(command, SetHyperparameter):
-            done = set_hyperparameter(command, controls.optimizers, controls.schedulers)
-            self._notices.beat(self._notices.state)
-            return done
-        if command.action in ("checkpoint", "stop"):
-            path = controls.checkpoint(f"{self._run}-step={self._notices.step}")
-            if command.action == "checkpoint":
-                return f"Saved {path}"
-            controls.stop()
-            self._pause.take("resume")
-            return f"Stopping; saved {path}"
-        return self._pause.take(command.action)
+            self._status.send_heartbeat(self._status.state)
+        return result
 
     def _check_version(self, version: int | None) -> None:
-        now = self._notices.version
-        if version is not None and version != now:
+        current = self._status.version
+        if version is not None and version != current:
             raise StaleStructureError(
-                f"the network has changed since (the request is for structure {version}, now it is "
-                f"{now}): look again, and repeat the request if it is still wanted"
+                f"the network has changed: the request is for structure {version}, the current one "
+                f"is {current}; check the indices and repeat the request"
             )

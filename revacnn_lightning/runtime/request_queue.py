@@ -1,4 +1,4 @@
-"""The requests that wait for a batch boundary, from viewers and from inside the process alike."""
+"""Requests that wait for a batch boundary, from viewers and from inside the process alike."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from dataclasses import dataclass
 
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
-from revacnn_lightning.protocol.requests import ControlRun, Edit
+from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import RequestServer
+from revacnn_lightning.protocol.validation import validate_request
 
 __all__ = ["PendingRequest", "RequestQueue"]
 
 
 @dataclass
 class PendingRequest:
-    """An edit asked for from inside the training process; it is answered at a batch boundary."""
+    """A request from inside the training process. It is handled at the next batch boundary.
+
+    Attributes:
+        id: id of the request.
+        reply: the reply; None until there is one.
+    """
 
     id: str
     reply: Reply | None = None
 
-    def answer(self, reply: Reply) -> None:
+    def set_reply(self, reply: Reply) -> None:
         self.reply = reply
 
     def result(self) -> Reply:
-        """The reply.
+        """Return the reply.
 
         Raises:
-            Refused: the edit was refused, for the reason given.
-            RequestTimeout: no batch boundary has come yet.
+            EditRefusedError: the request was refused; the message says why.
+            RequestTimeoutError: there was no batch boundary yet.
         """
         if self.reply is None:
             raise RequestTimeoutError(
-                "no batch boundary has come since; ask again after the next batch"
+                "the request is still pending; ask for its result after the next training batch"
             )
         if isinstance(self.reply, Refused):
             raise EditRefusedError(self.reply.reason)
@@ -43,37 +49,50 @@ class PendingRequest:
 
 
 class RequestQueue:
-    """Takes requests without waiting, and hands them out when they may be answered."""
+    """Receives requests without waiting and hands them to a handler when they can be handled."""
 
     def __init__(self, server: RequestServer) -> None:
         self._server = server
-        self._waiting: deque[tuple[Callable[[Reply], None], Request]] = deque()
+        self._pending: deque[tuple[Callable[[Reply], None], Request]] = deque()
 
-    def take(self, greet: Callable[[bytes], None]) -> None:
-        """Take what has arrived; greetings go to ``greet`` at once."""
+    def receive(self, send_state: Callable[[bytes], None]) -> None:
+        """Queue the requests that have arrived.
+
+        A client that requests the state of the run gets it immediately, by ``send_state``.
+        """
         for client, request in self._server.receive():
             if request.body == ControlRun("send_state"):
-                greet(client)
+                send_state(client)
             else:
-                self._waiting.append((functools.partial(self._server.reply, client), request))
+                self._pending.append((functools.partial(self._server.reply, client), request))
 
-    def submit(self, edit: Edit, *, dry_run: bool = False) -> PendingRequest:
-        """Add a request from inside the process, from any thread."""
+    def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
+        """Queue a request from inside the process; safe in any thread.
+
+        An invalid request is refused immediately.
+        """
         pending = PendingRequest(uuid.uuid4().hex)
-        self._waiting.append((pending.answer, Request(pending.id, edit, dry_run=dry_run)))
+        try:
+            request = Request(pending.id, validate_request(body), dry_run=dry_run)
+        except EditRefusedError as error:
+            pending.set_reply(Refused(pending.id, str(error)))
+        else:
+            self._pending.append((pending.set_reply, request))
         return pending
 
-    def serve(self, answer: Callable[[Request], Reply], may: Callable[[Request], bool]) -> None:
-        """Answer what waits and ``may`` be answered now, in order of arrival; the rest stays."""
-        for _ in range(len(self._waiting)):
-            send, request = self._waiting.popleft()
-            if may(request):
-                send(answer(request))
+    def handle(
+        self, handle: Callable[[Request], Reply], can_handle: Callable[[Request], bool]
+    ) -> None:
+        """Handle the pending requests that ``can_handle`` admits, in order of arrival."""
+        for _ in range(len(self._pending)):
+            reply, request = self._pending.popleft()
+            if can_handle(request):
+                reply(handle(request))
             else:
-                self._waiting.append((send, request))
+                self._pending.append((reply, request))
 
     def refuse_all(self, reason: str, version: int) -> None:
-        """Refuse all that still waits."""
-        while self._waiting:
-            send, request = self._waiting.popleft()
-            send(Refused(request.id, reason, version))
+        """Refuse all pending requests."""
+        while self._pending:
+            reply, request = self._pending.popleft()
+            reply(Refused(request.id, reason, version))

@@ -1,9 +1,9 @@
-"""The real forwards of a LightningModule on two samples of the current batch.
+"""Forwards of a LightningModule on two samples of the current batch.
 
-Steering traces and verifies with these. Two samples suffice (batch-norm in train mode needs
-two), and only the user's own code knows how the network is really called: auxiliary heads,
-losses on intermediate layers and the like only show in ``training_step``. Running it here must
-leave no mark: nothing is logged, no metric counts the samples, no optimizer steps.
+Steering traces and verifies with them. Two samples suffice: batch norm in train mode needs two.
+They run the user's own code, because only that shows how the network is used: auxiliary heads or
+losses on intermediate layers appear in ``training_step`` alone. Running it here has no side
+effects: nothing is logged, no metric counts the samples and no optimizer steps.
 """
 
 from __future__ import annotations
@@ -18,17 +18,26 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from revacnn_lightning.errors import EditRefusedError
 
-__all__ = ["SAMPLES", "batch_size", "forward_takes_images", "forwards_of", "images_of", "samples"]
+__all__ = [
+    "SAMPLES",
+    "UserForward",
+    "accepts_images",
+    "batch_size",
+    "find_images",
+    "first_samples",
+    "make_forwards",
+    "to_float",
+]
 
 SAMPLES = 2
 
-UserForward = Callable[[Any, Any], Any]
+UserForward = Callable[[Any, Any], Any]  # (module, batch) -> output
 
 
-def samples(batch: Any, count: int = SAMPLES) -> Any:
-    """The first ``count`` samples of a batch of tensors nested in tuples, lists and dicts.
+def first_samples(batch: Any, count: int = SAMPLES) -> Any:
+    """Return the first ``count`` samples of a batch of tensors nested in tuples, lists and dicts.
 
-    Tensors whose first dimension is not the batch's are kept whole.
+    Tensors whose first dimension is not the batch dimension are not cut.
     """
     size = batch_size(batch)
 
@@ -40,8 +49,8 @@ def samples(batch: Any, count: int = SAMPLES) -> Any:
     return tree_map(cut, batch)
 
 
-def images_of(batch: Any) -> Tensor | None:
-    """The first floating-point tensor of at least three dimensions in a batch, if there is one."""
+def find_images(batch: Any) -> Tensor | None:
+    """Return the first floating-point tensor of at least three dimensions in a batch, if any."""
     for leaf in tree_leaves(batch):
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim >= 3:
             return leaf
@@ -49,8 +58,8 @@ def images_of(batch: Any) -> Tensor | None:
 
 
 def batch_size(batch: Any) -> int:
-    """B of the batch's images; else of its first tensor that has a dimension; else 0."""
-    images = images_of(batch)
+    """Return the size of the batch's images, else of its first tensor with a dimension, else 0."""
+    images = find_images(batch)
     if images is not None:
         return images.shape[0]
     for leaf in tree_leaves(batch):
@@ -59,46 +68,45 @@ def batch_size(batch: Any) -> int:
     return 0
 
 
-def forwards_of(
+def make_forwards(
     module: Any,
     batch: Any,
     batch_idx: int,
     *,
-    context: Callable[[], Any],
+    make_context: Callable[[], Any],
     user_forward: UserForward | None = None,
 ) -> list[Callable[[], Any]]:
-    """Callables that each run the module once, for real, on two samples of ``batch``.
+    """Return functions that each run the module once on two samples of ``batch``.
 
     Args:
         module: a LightningModule.
         batch: the current training batch, on the module's device.
         batch_idx: its index in the epoch, for ``training_step``.
-        context: makes the context of a training step (autocast).
-        user_forward: ``(module, batch) -> output``, in place of everything found here.
+        make_context: makes the context of a training step (autocast).
+        user_forward: ``(module, batch) -> output``, to be used instead of all others.
 
     Raises:
-        Refused: there is no way to run the module that leaves no mark.
+        EditRefusedError: there is no way to run the module without side effects.
     """
-    small = samples(batch)
+    small = first_samples(batch)
     steps: list[Callable[[], Any]] = []
     if user_forward is not None:
         steps.append(lambda: user_forward(module, small))
     else:
-        images = images_of(small)
-        if images is not None and forward_takes_images(module):
+        images = find_images(small)
+        if images is not None and accepts_images(module):
             steps.append(lambda: module(images))
         if module.automatic_optimization:
-            steps.append(lambda: _loss(_training_step(module, small, batch_idx)))
+            steps.append(lambda: _loss(_call_training_step(module, small, batch_idx)))
     if not steps:
         raise EditRefusedError(
-            "how to run the network on a batch is not known: training_step optimizes by hand and "
-            "forward does not take the images alone; "
-            "pass ReVACNN(forward=lambda module, batch: ...)"
+            "cannot run the network on a batch: training_step uses manual optimization and forward "
+            "does not accept the images alone; pass ReVACNN(forward=lambda module, batch: ...)"
         )
 
     def in_context(step: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:
-            with context(), _unlogged(module), _uncounted(module):
+            with make_context(), _logging_disabled(module), _metrics_restored(module):
                 return step()
 
         return run
@@ -106,10 +114,10 @@ def forwards_of(
     return [in_context(step) for step in steps]
 
 
-def forward_takes_images(module: nn.Module) -> bool:
-    """Whether the module has a forward of its own that can be called with the images alone."""
+def accepts_images(module: nn.Module) -> bool:
+    """Return whether the module has a forward of its own that accepts the images alone."""
     if type(module).forward.__module__.startswith(("pytorch_lightning.", "lightning.")):
-        return False  # the LightningModule base's, which does nothing
+        return False  # the empty forward of the LightningModule base class
     try:
         inspect.signature(module.forward).bind(object())
     except TypeError:
@@ -117,8 +125,15 @@ def forward_takes_images(module: nn.Module) -> bool:
     return True
 
 
-def _training_step(module: Any, batch: Any, batch_idx: int) -> Any:
-    """Call training_step with those of Lightning's arguments that it takes."""
+def to_float(value: Any) -> float | None:
+    """Return a scalar tensor or number as a float, else None. This waits for the device."""
+    if isinstance(value, Tensor):
+        return float(value.detach()) if value.numel() == 1 else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _call_training_step(module: Any, batch: Any, batch_idx: int) -> Any:
+    """Call training_step with as many of Lightning's arguments as it requires."""
     offered = {"batch": batch, "batch_idx": batch_idx, "dataloader_idx": 0}
     parameters = list(inspect.signature(module.training_step).parameters.values())
     arguments = list(offered.values())[: len([p for p in parameters if p.default is p.empty])]
@@ -130,47 +145,40 @@ def _loss(output: Any) -> Any:
 
 
 @contextmanager
-def _unlogged(module: nn.Module) -> Iterator[None]:
-    """``self.log`` does nothing: this forward is not a training step that anybody may see."""
-    silenced = ("log", "log_dict")
-    mine = {name: module.__dict__[name] for name in silenced if name in module.__dict__}
-    for name in silenced:
+def _logging_disabled(module: nn.Module) -> Iterator[None]:
+    """Make ``self.log`` do nothing: this forward is not a training step of the user."""
+    names = ("log", "log_dict")
+    overridden = {name: module.__dict__[name] for name in names if name in module.__dict__}
+    for name in names:
         module.__dict__[name] = lambda *args, **kwargs: None
     try:
         yield
     finally:
-        for name in silenced:
+        for name in names:
             del module.__dict__[name]
-        module.__dict__.update(mine)
+        module.__dict__.update(overridden)
 
 
 @contextmanager
-def _uncounted(module: nn.Module) -> Iterator[None]:
-    """Metrics (torchmetrics) that training_step updates count as they did before."""
+def _metrics_restored(module: nn.Module) -> Iterator[None]:
+    """Restore the metrics (torchmetrics) that training_step updates."""
     with ExitStack() as stack:
         for child in module.modules():
             if hasattr(child, "_defaults") and hasattr(child, "_update_count"):
-                stack.enter_context(_metric_kept(child))
+                stack.enter_context(_metric_restored(child))
         yield
 
 
 @contextmanager
-def _metric_kept(metric: nn.Module) -> Iterator[None]:
-    def copied(value: Any) -> Any:
+def _metric_restored(metric: nn.Module) -> Iterator[None]:
+    def copy(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().clone()
         return list(value) if isinstance(value, list) else value
 
     names = [*metric._defaults, "_update_count", "_computed", "_forward_cache", "_update_called"]  # type: ignore[misc]
-    before = {name: copied(getattr(metric, name)) for name in names if name in metric.__dict__}
+    before = {name: copy(getattr(metric, name)) for name in names if name in metric.__dict__}
     try:
         yield
     finally:
         metric.__dict__.update(before)
-
-
-def to_float(value: Any) -> float | None:
-    """A Python float of a scalar tensor or number; None for anything else. Waits for the device."""
-    if isinstance(value, Tensor):
-        return float(value.detach()) if value.numel() == 1 else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""Where a run listens: its two sockets, and the connection file by which viewers find them."""
+"""The two sockets of a run, and the connection file by which viewers find them."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 
 __all__ = ["Endpoints", "RunServer"]
 
-LAST_WORDS_SECONDS = 0.2  # how long closing waits for "finished" to reach the viewers
+LINGER_SECONDS = 0.2  # time that closing grants the last messages to leave
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where to listen. Port 0 takes a free one; ``file`` None: a new one per run."""
+    """Where to listen. Port 0 picks a free port; ``connection_file`` None: one file per run."""
 
     host: str = "127.0.0.1"
     telemetry_port: int = 0
     request_port: int = 0
-    file: Path | None = None
+    connection_file: Path | None = None
 
 
 class RunServer:
-    """Open from its making to `close`.
+    """The sockets and the connection file of a run, open until `close`.
 
     Attributes:
-        publisher: telemetry, to everybody.
-        server: requests, and the replies to them.
-        connection: what a viewer needs to know.
-        file: where that is written.
+        publisher: sends telemetry to all viewers.
+        request_server: receives requests and sends the replies.
+        connection: what a viewer needs to attach.
+        connection_file: path of the file that holds it.
 
     Raises:
-        OSError: a port is taken.
+        OSError: a port is in use.
         ConnectionFileError: the connection file cannot be written.
     """
 
     def __init__(self, run: str, model: str, endpoints: Endpoints) -> None:
-        keys = Keys.generate()
-        self.publisher = Publisher(f"tcp://{endpoints.host}:{endpoints.telemetry_port}", keys)
+        host, keys = endpoints.host, Keys.generate()
+        self.publisher = Publisher(f"tcp://{host}:{endpoints.telemetry_port}", keys)
         try:
-            self.server = RequestServer(f"tcp://{endpoints.host}:{endpoints.request_port}", keys)
+            self.request_server = RequestServer(f"tcp://{host}:{endpoints.request_port}", keys)
         except OSError:
             self.publisher.close()
             raise
         self.connection = Connection(
             run=run,
             telemetry_endpoint=self.publisher.endpoint,
-            request_endpoint=self.server.endpoint,
+            request_endpoint=self.request_server.endpoint,
             server_key=keys.public,
             model=model,
             pid=os.getpid(),
             hostname=socket.gethostname(),
         )
         try:
-            self.file = connections.write(self.connection, endpoints.file)
+            self.connection_file = connections.write(self.connection, endpoints.connection_file)
         except ConnectionFileError:
             self.publisher.close()
-            self.server.close()
+            self.request_server.close()
             raise
 
     def close(self) -> None:
-        """Free the ports and remove the file; what was sent last still gets a moment to leave."""
-        connections.remove(self.file)
-        self.server.close(LAST_WORDS_SECONDS)
-        self.publisher.close(LAST_WORDS_SECONDS)
+        """Remove the connection file and free the ports, after a moment for the last messages."""
+        connections.remove(self.connection_file)
+        self.request_server.close(LINGER_SECONDS)
+        self.publisher.close(LINGER_SECONDS)

@@ -1,53 +1,73 @@
-"""One training run: what it tells its viewers, and what it lets them change.
+"""One training run: what it publishes, and the requests that it handles.
 
-Knows no Lightning: the callback feeds it from Lightning's hooks, a hand-written loop could feed
-it just as well. Each training batch is ``before_batch`` ... ``after_batch``.
+This module does not know Lightning: the callback drives it from Lightning's hooks, and a training
+loop of your own could drive it in the same way. Every training batch is ``begin_batch`` ...
+``end_batch``.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Message, Request
-from revacnn_lightning.protocol.requests import Command, Edit
-from revacnn_lightning.runtime.batch import BatchMetadata, BatchRate, Progress, snapshot
-from revacnn_lightning.runtime.controls import Controls
+from revacnn_lightning.protocol.messages import Message, Request, TrainingState
+from revacnn_lightning.protocol.requests import (
+    Command,
+    InspectFilter,
+    InspectLayer,
+    RequestBody,
+)
+from revacnn_lightning.runtime.batch import (
+    BatchContext,
+    BatchMetadata,
+    BatchRate,
+    TrainingBatch,
+    build_snapshot,
+)
+from revacnn_lightning.runtime.collector import Collector
+from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
-from revacnn_lightning.runtime.layer_details import Forward, Images, LayerDetailCollector, no_images
-from revacnn_lightning.runtime.pause import Pause
+from revacnn_lightning.runtime.layer_details import (
+    Forward,
+    GetImage,
+    LayerDetailCollector,
+    no_images,
+)
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
-from revacnn_lightning.runtime.status import State, StatusPublisher
-from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Session"]
 
-PAUSE_POLL_SECONDS = 0.02  # how often a paused run looks for requests
+PAUSE_POLL_SECONDS = 0.02  # how often a paused run checks for requests
 
 
 class Session:
-    """The wire, the recorder and the editor of one run.
+    """Publishes the telemetry of one run, and edits and controls it on request.
 
     Args:
-        model: the module whose convs are watched and steered.
-        editor: changes the model and its optimizers.
-        recorder: reads the statistics.
-        controls: holds, saves and ends the training.
+        model: the module whose convolutions are monitored and steered.
+        editor: edits the model and its optimizers.
+        recorder: records the statistics.
+        controls: saves and ends the training.
         endpoints: where to listen.
-        images: gives an image of the validation data by its index.
-        forward: takes a batch of one image through the model; None: it cannot be done.
-        cannot_look: why the model must not be run in between, for what its filters look for.
+        get_image: returns an image of the validation data by its index.
+        forward: runs the model on a batch of one image; None: this is not possible.
+        inspection_refusal: why the model must not be run between two batches; "" if it may be.
 
     Attributes:
-        recording: whether the batch under way is recorded, because somebody listens.
+        run: id of the run.
+        recorder: see above.
+        server: the sockets of the run.
+        collectors: per type of inspection request, what collects the messages it selects.
+        is_recording: whether the current batch is recorded.
     """
 
     def __init__(
@@ -55,226 +75,178 @@ class Session:
         model: nn.Module,
         editor: Editor,
         recorder: Recorder,
-        controls: Controls,
+        controls: TrainingControls,
         endpoints: Endpoints,
         *,
-        images: Images = no_images,
+        get_image: GetImage = no_images,
         forward: Forward | None = None,
         inspection_refusal: str = "",
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
-        self.model = model
-        self.editor = editor
         self.recorder = recorder
-        self.controls = controls
-        self.recording = False  # this batch
-        self._progress = Progress()
+        self.is_recording = False
+        self._editor = editor
+        self._batch = TrainingBatch()
         self._rate = BatchRate()
-        self._watched = False  # whether any viewer ever said hello
-        self._pause = Pause()
-        self._opened = LayerDetailCollector(recorder, model, images, forward)
-        self._looking = InspectionCollector(recorder, model, images, forward, inspection_refusal)
-        self._station = RunServer(self.run, type(model).__name__, endpoints)
-        self._notices = StatusPublisher(
+        self._had_viewer = False
+        self._controller = RunController(self.run, controls)
+        self.collectors: dict[type, Collector] = {
+            InspectLayer: LayerDetailCollector(recorder, model, get_image, forward),
+            InspectFilter: InspectionCollector(
+                recorder, model, get_image, forward, inspection_refusal
+            ),
+        }
+        self.server = RunServer(self.run, type(model).__name__, endpoints)
+        self._status = StatusPublisher(
             self.run,
             model,
             editor,
             recorder,
-            optimizers=lambda: controls.optimizers,
-            publish=self._station.publisher.publish,
+            get_optimizers=lambda: controls.optimizers,
+            publish=self._publish,
         )
-        self._inbox = RequestQueue(self._station.server)
-        self._answering = RequestHandler(
-            self.run,
-            editor,
-            recorder,
-            self._notices,
-            controls,
-            self._pause,
-            self._opened,
-            self._looking,
+        self._queue = RequestQueue(self.server.request_server)
+        self._handler = RequestHandler(
+            editor, recorder, self._status, self._controller, self.collectors
         )
 
-    # ------------------------------------------------------------------ life
-
-    @property
-    def version(self) -> int:
-        """Of the published structure."""
-        return self._notices.version
+    # ------------------------------------------------------------------ life cycle
 
     @property
     def connection(self) -> Connection:
-        """What a viewer needs to know in order to attach."""
-        return self._station.connection
+        """What a viewer needs to attach."""
+        return self.server.connection
 
     @property
-    def file(self) -> Path:
-        """The connection file."""
-        return self._station.file
+    def connection_file(self) -> Path:
+        """Path of the connection file."""
+        return self.server.connection_file
 
-    def close(self, state: State = "finished", detail: str = "") -> None:
-        """Say the last word, leave nothing on the model, on the disk or on the ports."""
+    def close(self, state: TrainingState = "finished", detail: str = "") -> None:
+        """Publish the final state; release the model, the ports and the connection file."""
         try:
             for recording in self.recorder.flush():
-                self._publish(snapshot(self.run, recording))
-            if self._notices.state not in ("finished", "failed"):
-                self._inbox.refuse_all("the training has ended", self.version)
-                self._notices.beat(state, detail)
+                self._publish(build_snapshot(self.run, recording))
+            if self._status.state not in ("finished", "failed"):
+                self._queue.refuse_all("the training has ended", self._status.version)
+                self._status.send_heartbeat(state, detail)
         finally:
             self.recorder.detach()
-            self.editor.close()
-            self._station.close()
+            self._editor.close()
+            self.server.close()
 
     # ------------------------------------------------------------------ a batch
 
-    def before_batch(
-        self,
-        progress: Progress,
-        probe: Callable[[], ForwardProbe],
-        *,
-        may_edit: bool = True,
-        edit_refusal: str = "",
-        loss_scale: Tensor | float = 1.0,
-        images: Callable[[], Tensor | None] = lambda: None,
-    ) -> None:
-        """Carry out what was asked for, then begin to record.
+    def begin_batch(self, batch: TrainingBatch) -> None:
+        """Handle requests, wait while the run is paused, then start recording the batch."""
+        self._batch = batch
+        self._status.step = batch.step
 
-        Args:
-            progress: where the training is.
-            probe: makes the real forwards on samples of this batch; called only when needed.
-            may_edit: False in the middle of an accumulation window: edits wait for the next one.
-            cannot_edit: why this training cannot be changed at all; "" if it can.
-            loss_scale: what mixed precision multiplies the loss by in this batch.
-            images: of the batch, (B, channels, H, W), for what is shown of layers that are opened
-                while the run is paused.
-        """
-        self._progress, self._answering.edit_refusal = progress, edit_refusal
-        self._notices.step = progress.step
-
-        def may(request: Request) -> bool:
-            return may_edit or request.dry_run or isinstance(request.body, Command)
+        def can_handle(request: Request) -> bool:
+            return batch.can_edit or request.dry_run or isinstance(request.body, Command)
 
         while True:
-            self.take_requests()
-            self._inbox.serve(lambda request: self._answering.answer(request, probe), may)
-            if self._watched:
-                self._notices.learn_topology(probe)
-            if not self._pause.holds():
+            self.receive_requests()
+            self._queue.handle(lambda request: self._handler.handle(request, batch), can_handle)
+            if self._had_viewer:
+                self._status.update_topology(batch.make_probe)
+            if not self._controller.must_wait():
                 break
-            self._show_meanwhile(images)
-            self._notices.beat_if_due("paused")
+            self._publish_collected(is_paused=True)
+            self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
-        recorded, self.recording = self.recording, self._is_heard()
-        if self.recording:
-            self.recorder.begin_batch(loss_scale=loss_scale)
-        elif recorded:
+        was_recording, self.is_recording = self.is_recording, self._needs_recording()
+        if self.is_recording:
+            self.recorder.begin_batch(loss_scale=batch.loss_scale)
+        elif was_recording:
             self.recorder.release_tensors()
 
-    def after_batch(
+    def end_batch(
         self,
         *,
         loss: Tensor | float | None,
         learning_rates: list[float],
         metrics: dict[str, float],
         loss_factor: float = 1.0,
-        images: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
-        """Publish what the batch told, if it was recorded.
+        """Publish the batch if it was recorded.
 
         Args:
-            loss: of the batch, as the backward pass began from it (before mixed precision's scale).
-            learning_rates: of each parameter group of each optimizer.
+            loss: the loss of the batch as it was backpropagated, without mixed precision's scale.
+            learning_rates: per parameter group of all optimizers.
             metrics: what the module has logged.
-            loss_factor: what the loss, and with it all gradients, was multiplied by:
-                1 / accumulated batches. It is divided out.
-            images: of the batch, (B, channels, H, W), for what is shown of opened layers.
+            loss_factor: the factor of the loss, and thus of all gradients, that is divided out:
+                1 / accumulated batches.
         """
-        rate = self._rate.tick()
-        if self.recording:
+        batches_per_second = self._rate.update()
+        if self.is_recording:
             if isinstance(loss, Tensor):
                 loss = loss.detach().clone()
-            facts = BatchMetadata(self._progress, rate, loss, loss_factor, learning_rates, metrics)
-            self._tell(facts, images)
-        self._notices.beat_if_due("training")
+            self._publish_batch(
+                BatchMetadata(
+                    progress=self._batch.progress,
+                    batches_per_second=batches_per_second,
+                    loss=loss,
+                    loss_factor=loss_factor,
+                    learning_rates=learning_rates,
+                    metrics=metrics,
+                )
+            )
+        self._batch = self._batch.without_data()
+        self._status.send_heartbeat_if_due("training")
 
-    def _is_heard(self) -> bool:
-        """Whether anybody would hear what the batch tells. Else gathering it is spared.
+    def handle_during_validation(self) -> None:
+        """Handle requests that need no training batch: a validation epoch may take long."""
+        self.receive_requests()
+        self._queue.handle(
+            lambda request: self._handler.handle(request, self._batch), self._handler.needs_no_batch
+        )
+        self._status.send_heartbeat_if_due("validating")
 
-        A first batch shows the order of the layers. What a viewer that is gone had opened is still
-        followed until its interest expires.
+    def _needs_recording(self) -> bool:
+        """Return whether to record the next batch: somebody must be interested in it.
+
+        The first batch is always recorded, because it shows the order of the layers. What a
+        detached viewer has selected is still recorded until that selection expires.
         """
-        recorder = self.recorder
         return (
-            self._notices.structure is None
-            or self._station.publisher.has_subscribers()
-            or bool(recorder.details.layers or recorder.responses.filters)
+            self._status.structure is None
+            or self.server.publisher.has_subscribers()
+            or bool(self.recorder.details.layers or self.recorder.responses.filters)
         )
-
-    def _tell(self, facts: BatchMetadata, images: Callable[[], Tensor | None]) -> None:
-        """Publish what the recorded batch told."""
-        loss_factor = facts.loss_factor
-        recording = self.recorder.end_batch(grad_scale=loss_factor, metadata=facts)
-        if self._notices.follow_order():
-            self._looking.forget()
-        facts.version = self.version
-        if recording is not None:
-            self._publish(snapshot(self.run, recording))
-        for detail in self._opened.read(
-            run=self.run,
-            version=self.version,
-            step=self._progress.step,
-            image=lambda: _first(images()),
-        ):
-            self._publish(detail)
-        for inspection in self._looking.read(
-            run=self.run, version=self.version, step=self._progress.step, images=images
-        ):
-            self._publish(inspection)
-
-    def during_validation(self) -> None:
-        """Answer what needs neither a training batch nor a forward of the model: it may be long.
-
-        Those are greetings, most commands, and plans of a network whose channels were traced.
-        """
-        self.take_requests()
-        nothing, answering = ForwardProbe(forwards=()), self._answering
-        self._inbox.serve(
-            lambda request: answering.answer(request, lambda: nothing), answering.is_easy
-        )
-        self._notices.beat_if_due("validating")
 
     # ------------------------------------------------------------------ requests
 
-    def take_requests(self) -> None:
-        """Take what has arrived: greetings are answered at once, the rest stays."""
-        self._inbox.take(self._greet)
+    def receive_requests(self) -> None:
+        """Queue the requests that have arrived; send the state to viewers that attach."""
+        self._queue.receive(self._send_state)
 
-    def submit(self, edit: Edit, *, dry_run: bool = False) -> PendingRequest:
-        """Ask for an edit from inside the process, any thread; done at the next batch boundary."""
-        return self._inbox.submit(edit, dry_run=dry_run)
+    def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
+        """Queue a request from inside the process, from any thread."""
+        return self._queue.submit(body, dry_run=dry_run)
 
-    def _greet(self, client: bytes) -> None:
-        self._watched = True
-        for message in self._notices.greeting():
-            self._station.server.reply(client, message)
+    def _send_state(self, client: bytes) -> None:
+        self._had_viewer = True
+        for message in self._status.initial_messages():
+            self.server.request_server.reply(client, message)
 
-    def _show_meanwhile(self, images: Callable[[], Tensor | None]) -> None:
-        """While the run is paused: what is chosen to be looked at is shown at once."""
-        run, version, step = self.run, self.version, self._progress.step
-        for detail in self._opened.read_between(
-            run=run, version=version, step=step, image=lambda: _first(images())
-        ):
-            self._publish(detail)
-        for inspection in self._looking.read_between(
-            run=run, version=version, step=step, images=images
-        ):
-            self._publish(inspection)
-
-    # ------------------------------------------------------------------ what is published
+    # ------------------------------------------------------------------ publishing
 
     def _publish(self, message: Message) -> None:
-        self._station.publisher.publish(message)
+        self.server.publisher.publish(message)
 
+    def _publish_batch(self, metadata: BatchMetadata) -> None:
+        recording = self.recorder.end_batch(grad_scale=metadata.loss_factor, metadata=metadata)
+        if self._status.update_layer_order():
+            for collector in self.collectors.values():
+                collector.reset()
+        metadata.version = self._status.version
+        if recording is not None:
+            self._publish(build_snapshot(self.run, recording))
+        self._publish_collected()
 
-def _first(images: Tensor | None) -> Tensor | None:
-    return images[0] if images is not None and images.ndim == 4 and len(images) else None
+    def _publish_collected(self, *, is_paused: bool = False) -> None:
+        context = BatchContext(self.run, self._status.version, self._batch, is_paused)
+        for collector in self.collectors.values():
+            for message in collector.collect(context):
+                self._publish(message)

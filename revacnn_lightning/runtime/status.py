@@ -1,43 +1,41 @@
-"""What a run tells of itself beside its statistics: how the network is built, and what it does."""
+"""Publish the structure of the network and the state of the run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.protocol.messages import Message, Status, Structure
-from revacnn_lightning.runtime.controls import groups_of
+from revacnn_lightning.protocol.messages import Message, Status, Structure, TrainingState
+from revacnn_lightning.runtime.batch import no_probe
+from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
 from revacnn_lightning.runtime.structure import Topology, build_structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["State", "StatusPublisher"]
+__all__ = ["StatusPublisher"]
 
 HEARTBEAT_SECONDS = 1.0
 
-State = Literal["training", "validating", "paused", "finished", "failed"]
-
 
 class StatusPublisher:
-    """Publishes the run's structure on every change, and its state at least once a second.
+    """Publishes the structure on every change, and the state of the run at least once a second.
 
     Args:
-        run: its id.
-        model: whose structure it is.
-        editor: knows the filters, and which can be edited.
+        run: id of the run.
+        model: the network.
+        editor: knows the ids of the filters, and which can be edited.
         recorder: knows the order of the layers, and what each activation sums.
-        optimizers: those of the run now.
+        get_optimizers: returns the current optimizers of the run.
         publish: sends a message to all viewers.
 
     Attributes:
-        step: the training batch, counted from 0.
-        version: of the published structure.
-        structure: what was published last; None until a batch has shown the forward order.
-        state: what was published last.
+        step: the current training batch, counted from 0.
+        version: version of the published structure.
+        structure: the last published structure; None until a batch has shown the forward order.
+        state: the last published state.
     """
 
     def __init__(
@@ -47,58 +45,56 @@ class StatusPublisher:
         editor: Editor,
         recorder: Recorder,
         *,
-        optimizers: Callable[[], Sequence[Optimizer]],
+        get_optimizers: Callable[[], Sequence[Optimizer]],
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
         self.version = 0
         self.structure: Structure | None = None
-        self.state: State = "training"
+        self.state: TrainingState = "training"
         self._run = run
         self._model = model
         self._editor = editor
         self._recorder = recorder
-        self._optimizers = optimizers
+        self._get_optimizers = get_optimizers
         self._publish = publish
         self._topology = Topology(version=-1)
-        self._edited = False  # since the last batch
-        self._last_beat = 0.0
+        self._was_edited = False  # since the last batch
+        self._heartbeat_time = 0.0
 
-    # ------------------------------------------------------------------ the structure
+    # ------------------------------------------------------------------ structure
 
-    def edited(self) -> None:
-        """An edit has changed the structure. It was traced: what feeds what is told at once."""
-        self._edited = True
+    def publish_edit(self) -> None:
+        """Publish the structure after an edit, with its topology: the edit has traced it."""
+        self._was_edited = True
         self.version += 1 if self.structure is not None else 0
         if self._topology.version >= 0 and self._editor.is_traced:
-            nothing = ForwardProbe(forwards=())
-            self._topology = Topology.traced(self.version, self._editor, lambda: nothing)
+            self._topology = Topology.trace(self.version, self._editor, no_probe)
         self._publish_structure()
 
-    def follow_order(self) -> bool:
-        """A batch has ended: the forward order is known after the first, and may change later.
+    def update_layer_order(self) -> bool:
+        """Publish the structure if the batch that just ended has shown another forward order.
+
+        The order is known after the first batch, and may change later.
 
         Returns:
-            Whether the structure is another now.
+            Whether the structure has changed.
         """
         known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
-        edited, self._edited = self._edited, False
+        was_edited, self._was_edited = self._was_edited, False
         if self.structure is None or known != list(self._recorder.layers):
-            self._changed()
+            self.version += 1 if self.structure is not None else 0
+            self._publish_structure()
             return True
-        if edited:
-            self._publish_structure()  # only now it is known again what each activation sums
+        if was_edited:
+            self._publish_structure()  # this batch has shown what each activation sums now
         return False
 
-    def learn_topology(self, probe: Callable[[], ForwardProbe]) -> None:
-        """Trace which conv feeds which, and what cannot be edited, for the page to show."""
+    def update_topology(self, make_probe: Callable[[], ForwardProbe]) -> None:
+        """Trace the network and publish its edges and refusals, unless they are known."""
         if self.structure is not None and self._topology.version != self.version:
-            self._topology = Topology.traced(self.version, self._editor, probe)
+            self._topology = Topology.trace(self.version, self._editor, make_probe)
             self._publish_structure()
-
-    def _changed(self) -> None:
-        self.version += 1 if self.structure is not None else 0
-        self._publish_structure()
 
     def _publish_structure(self) -> None:
         self.structure = build_structure(
@@ -112,25 +108,26 @@ class StatusPublisher:
         )
         self._publish(self.structure)
 
-    # ------------------------------------------------------------------ the state
+    # ------------------------------------------------------------------ state
 
-    def beat_if_due(self, state: State) -> None:
-        """Say that the run lives and what it does: on every change, else once a second."""
-        if state != self.state or time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
-            self.beat(state)
+    def send_heartbeat_if_due(self, state: TrainingState) -> None:
+        """Publish the state if it has changed or if the last heartbeat was a second ago."""
+        now = time.monotonic()
+        if state != self.state or now - self._heartbeat_time > HEARTBEAT_SECONDS:
+            self.send_heartbeat(state)
 
-    def beat(self, state: State, detail: str = "") -> None:
-        """Say so now."""
+    def send_heartbeat(self, state: TrainingState, detail: str = "") -> None:
+        """Publish the state now."""
         self.state = state
-        self._last_beat = time.monotonic()
-        self._publish(self._status(detail))
+        self._heartbeat_time = time.monotonic()
+        self._publish(self._build_status(detail))
 
-    def greeting(self) -> list[Message]:
-        """What a viewer that comes new has to know."""
+    def initial_messages(self) -> list[Message]:
+        """Return the messages that a newly attached viewer needs."""
         known: list[Message] = [] if self.structure is None else [self.structure]
-        return [*known, self._status()]
+        return [*known, self._build_status()]
 
-    def _status(self, detail: str = "") -> Status:
+    def _build_status(self, detail: str = "") -> Status:
         return Status(
             run=self._run,
             state=self.state,
@@ -138,5 +135,5 @@ class StatusPublisher:
             version=self.version,
             time=time.time(),
             detail=detail,
-            parameter_groups=groups_of(self._optimizers()),
+            parameter_groups=describe_parameter_groups(self._get_optimizers()),
         )

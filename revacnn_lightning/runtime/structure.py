@@ -1,4 +1,4 @@
-"""The network as a viewer is told of it: from the model, the recorder and the editor."""
+"""Build the `Structure` message from the model, the recorder and the editor."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ __all__ = ["Topology", "build_structure"]
 
 @dataclass(frozen=True)
 class Topology:
-    """What only a trace tells, of one structure version: who feeds whom, what cannot be edited."""
+    """What tracing shows of a structure: which convolution feeds which, and what cannot be edited.
+
+    Attributes:
+        version: structure version.
+        edges: pairs of convolutions, (from, to).
+        refusals: why a convolution cannot be edited, for those that cannot.
+    """
 
     version: int
     edges: list[tuple[str, str]] = field(default_factory=list)
-    refusals: dict[str, str] = field(default_factory=dict)  # conv -> why
+    refusals: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def traced(cls, version: int, editor: Editor, probe: Callable[[], ForwardProbe]) -> Topology:
-        """Trace the network; where that is not possible, the reason stands on every conv."""
+    def trace(
+        cls, version: int, editor: Editor, make_probe: Callable[[], ForwardProbe]
+    ) -> Topology:
+        """Trace the network. If that is not possible, every convolution is refused."""
         try:
-            forwards = probe()
-            return cls(version, editor.edges(forwards), editor.refusals(forwards))
+            probe = make_probe()
+            return cls(version, editor.edges(probe), editor.refusals(probe))
         except RevacnnError as error:
             convs = [name for name, module in editor.model.named_modules() if _is_conv(module)]
             return cls(version, [], dict.fromkeys(convs, str(error)))
@@ -45,7 +53,7 @@ def build_structure(
     editor: Editor,
     topology: Topology | None,
 ) -> Structure:
-    """The `Structure` message of the network as it is; a topology of another version is ignored."""
+    """Return the `Structure` message; a topology of another version is ignored."""
     modules = dict(model.named_modules())
     names = list(recorder.layers)
     index = {name: i for i, name in enumerate(names)}
@@ -56,7 +64,7 @@ def build_structure(
         step=step,
         model=type(model).__name__,
         layers=[
-            _layer(name, modules[name], recorder, editor, known.refusals.get(name, ""))
+            _build_layer(name, modules[name], recorder, editor, known.refusals.get(name, ""))
             for name in names
         ],
         edges=[(index[a], index[b]) for a, b in known.edges if a in index and b in index],
@@ -64,7 +72,9 @@ def build_structure(
     )
 
 
-def _layer(name: str, conv: Any, recorder: Recorder, editor: Editor, refused: str) -> Layer:
+def _build_layer(
+    name: str, conv: Any, recorder: Recorder, editor: Editor, edit_refusal: str
+) -> Layer:
     return Layer(
         name=name,
         module_type=type(conv).__name__,
@@ -77,7 +87,7 @@ def _layer(name: str, conv: Any, recorder: Recorder, editor: Editor, refused: st
         frozen_filters=editor.frozen_filters(name),
         activation_source=recorder.activation_sources.get(name, ""),
         observed=recorder.observed.get(name, True),
-        edit_refusal=refused,
+        edit_refusal=edit_refusal,
     )
 
 

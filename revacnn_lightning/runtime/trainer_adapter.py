@@ -1,69 +1,131 @@
-"""What a Lightning Trainer tells the callback about the run. Knows Lightning by its names only."""
+"""Read and control a Lightning Trainer, without importing Lightning."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.sample_forward import images_of, to_float
+from revacnn_lightning.runtime.batch import Progress
+from revacnn_lightning.runtime.sample_forward import find_images, to_float
 
-__all__ = ["edit_refusal", "inspection_refusal", "logged_numbers", "loss_scale", "validation_image"]
+__all__ = [
+    "TrainerControls",
+    "edit_refusal",
+    "inspection_refusal",
+    "learning_rates",
+    "loss_scale",
+    "progress_of",
+    "scalar_metrics",
+    "validation_image",
+]
+
+
+class TrainerControls:
+    """The `controls.TrainingControls` of a Trainer."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    @property
+    def optimizers(self) -> Sequence[Optimizer]:
+        return self._trainer.optimizers
+
+    @property
+    def schedulers(self) -> Sequence[Any]:
+        return [config.scheduler for config in self._trainer.lr_scheduler_configs]
+
+    def save_checkpoint(self, name: str) -> str:
+        path = Path(self._trainer.default_root_dir) / "revacnn" / f"{name}.ckpt"
+        self._trainer.save_checkpoint(path)
+        return str(path)
+
+    def stop(self) -> None:
+        self._trainer.should_stop = True
 
 
 def validation_image(trainer: Any, index: int) -> Tensor:
-    """Image ``index`` of the (first) validation data set, on the model's device.
+    """Return image ``index`` of the (first) validation dataset, on the model's device.
 
     Raises:
-        Refused: there is no validation data, or no such image in it.
+        EditRefusedError: there is no validation data, or no such image in it.
     """
     loaders = trainer.val_dataloaders
     loader = loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
-    data = getattr(loader, "dataset", None)
-    if data is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-        raise EditRefusedError("this training has no validation images to choose from")
-    if not 0 <= index < len(data):
-        raise EditRefusedError(f"there is no validation image {index}; there are {len(data)}")
-    with torch.random.fork_rng(devices=[]):  # a transform may draw from it
-        image = images_of(data[index])
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise EditRefusedError(
+            "this training has no validation images to choose from; show the first of the batch "
+            "instead"
+        )
+    if not 0 <= index < len(dataset):
+        raise EditRefusedError(
+            f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
+        )
+    with torch.random.fork_rng(devices=[]):  # a random transform must not disturb training
+        image = find_images(dataset[index])
     if image is None or image.ndim != 3:
-        raise EditRefusedError(f"item {index} of the validation data is not an image")
+        raise EditRefusedError(
+            f"item {index} of the validation data holds no image (channels, H, W)"
+        )
     return image.to(trainer.strategy.root_device)
 
 
 def edit_refusal(trainer: Any) -> str:
-    """Why the network of this training cannot be changed; "" if it can."""
+    """Return why the network of this training cannot be edited; "" if it can."""
     if trainer.world_size > 1:
         return (
-            f"this training runs in {trainer.world_size} processes; the network can only be "
-            "changed in a training of one process for now"
+            f"this training runs in {trainer.world_size} processes, and so far only the network "
+            "of a training in one process can be edited; restart it with devices=1"
         )
     return ""
 
 
 def inspection_refusal(trainer: Any) -> str:
-    """Why this process may not run the network by itself in between; "" if it may."""
+    """Return why this process must not run the network between two batches; "" if it may."""
     if trainer.world_size > 1:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
     return ""
 
 
-def loss_scale(trainer: Any) -> Tensor | float:
-    """What 16-mixed precision multiplies the loss by; 1 without a scaler.
+def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:
+    """Return where training is; ``step`` counts batches from the start of the run."""
+    batches = trainer.num_training_batches
+    return Progress(
+        step=step,
+        epoch=trainer.current_epoch,
+        batch_index=batch_index,
+        batches_per_epoch=int(batches) if batches != float("inf") else 0,
+        max_epochs=max(0, trainer.max_epochs or 0),
+    )
 
-    As the scaler's own tensor, because `get_scale` would wait for the device.
+
+def learning_rates(trainer: Any) -> list[float]:
+    """Return the learning rate of every parameter group of all optimizers."""
+    return [
+        float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups
+    ]
+
+
+def loss_scale(trainer: Any) -> Tensor | float:
+    """Return the factor by which 16-mixed precision multiplies the loss; 1 without a scaler.
+
+    It is the scaler's own tensor, because `get_scale` would wait for the device.
     """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is None or not scaler.is_enabled():
         return 1.0
-    scale: Tensor | None = scaler._scale  # None before its first use, which creates it lazily
+    scale: Tensor | None = scaler._scale  # None before the first use
     return float(scaler.get_scale()) if scale is None else scale
 
 
-def logged_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
-    """What the module has logged, as far as it is a number each."""
+def scalar_metrics(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Return those of the module's logged metrics that are single numbers."""
     values = ((name, to_float(value)) for name, value in metrics.items())
     return {name: value for name, value in values if value is not None}

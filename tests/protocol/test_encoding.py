@@ -119,7 +119,7 @@ def test_unknown_fields_of_a_request_are_refused_because_they_would_change_what_
 
 
 def test_request_of_another_protocol_version_says_what_to_do():
-    with pytest.raises(ProtocolVersionError, match="install the same revacnn-lightning"):
+    with pytest.raises(ProtocolVersionError, match="install the same version"):
         decode(sent(messages.Request("id", requests.Undo(), protocol=99)))
 
 

@@ -240,10 +240,10 @@ def test_an_edit_after_an_edit_is_refused_because_its_structure_is_still_on_the_
 
 @pytest.mark.parametrize("endpoint", ["", "nonsense", "tcp://"])
 def test_an_address_that_is_none_is_a_clear_error(endpoint: str, keys: Keys):
-    with pytest.raises(ConnectionFileError, match="no address to connect to"):
+    with pytest.raises(ConnectionFileError, match="not a valid address"):
         Run(Connection("run", "tcp://127.0.0.1:9", endpoint, keys.public))
 
 
 def test_a_key_that_is_none_is_a_clear_error():
-    with pytest.raises(ConnectionFileError, match="no CURVE key"):
+    with pytest.raises(ConnectionFileError, match="not a CURVE key"):
         Run(Connection("run", "tcp://127.0.0.1:9", "tcp://127.0.0.1:9", "short"))

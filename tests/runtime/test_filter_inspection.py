@@ -1,8 +1,9 @@
-"""What a viewer is told of what a filter looks for."""
+"""What activates an inspected filter: top images and attributions."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.messages import FilterInspection
 from revacnn_lightning.protocol.requests import ControlRun, InspectFilter, RemoveFilters
-from revacnn_lightning.runtime import filter_inspection as looking
-from revacnn_lightning.runtime.filter_inspection import MOST_INSPECTED, InspectionCollector
+from revacnn_lightning.runtime import filter_inspection, image_attribution
+from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
+from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, InspectionCollector
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
-from tests.runtime.test_controls import train_with
+from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
 from tests.telemetry import reference
 
@@ -39,16 +41,16 @@ class Net(nn.Sequential):
         )
 
 
-class World:
-    """A network in training, batch by batch, and what is inspected of it."""
+class InspectedRun:
+    """A network that trains batch by batch while its filters are inspected."""
 
     def __init__(self, model: nn.Module | None = None, **options: Any) -> None:
         self.model = Net() if model is None else model
         self.clock = Clock()
         self.recorder = Recorder(self.model)
         self.recorder.attach()
-        options = {"forward": self.model, "images": self.validation_image, **options}
-        self.looking = InspectionCollector(self.recorder, self.model, clock=self.clock, **options)
+        options = {"forward": self.model, "get_image": self.validation_image, **options}
+        self.collector = InspectionCollector(self.recorder, self.model, clock=self.clock, **options)
         self.step = 0
 
     def validation_image(self, index: int) -> Tensor:
@@ -56,8 +58,10 @@ class World:
             raise EditRefusedError("no such image")
         return torch.full((3, 10, 10), float(index)) + torch.eye(10)
 
-    def batch(self, images: Tensor | None = None, told: Any = "images") -> list[FilterInspection]:
-        """Train a batch; ``told``: what we are told that its images are, if not themselves."""
+    def train_batch(
+        self, images: Tensor | None = None, reported: Any = "images"
+    ) -> list[FilterInspection]:
+        """Train a batch; ``reported``: what the context reports as its images, if not those."""
         if images is None:
             generator = torch.Generator().manual_seed(self.step)
             images = torch.randn(6, 3, 10, 10, generator=generator)
@@ -65,26 +69,29 @@ class World:
         self.model.zero_grad()
         reference.train_step(self.model, images)
         self.recorder.end_batch()
-        told = images if isinstance(told, str) else told
-        sent = self.looking.read(run="r", version=1, step=self.step, images=lambda: told)
+        reported = images if isinstance(reported, str) else reported
+        sent = self.collector.collect(self.context(lambda: reported))
         self.step += 1
         return sent
 
-    def later(self, seconds: float) -> None:
+    def context(self, get_images: Callable[[], Tensor | None]) -> BatchContext:
+        return BatchContext("r", 1, TrainingBatch(Progress(self.step), get_images=get_images))
+
+    def advance(self, seconds: float) -> None:
         self.clock.now += seconds
 
 
 @pytest.fixture
-def world():
-    world = World()
-    world.batch()  # shows the recorder the way through the network
-    yield world
-    world.recorder.detach()
+def run():
+    run = InspectedRun()
+    run.train_batch()  # shows the recorder the order of the layers
+    yield run
+    run.recorder.detach()
 
 
-def test_an_inspection_holds_the_images_the_shown_one_and_what_in_it_excites(world: World):
-    world.looking.inspect(InspectFilter("0", 2))
-    [sent] = world.batch()
+def test_an_inspection_holds_top_images_and_an_attribution(run: InspectedRun):
+    run.collector.select(InspectFilter("0", 2))
+    [sent] = run.train_batch()
     assert (sent.run, sent.version, sent.step, sent.layer, sent.filter) == ("r", 1, 1, "0", 2)
     assert 1 <= len(sent.top_images) <= 6
     assert all(find.crop.shape == (3, 3, 3) for find in sent.top_images)
@@ -102,135 +109,141 @@ def test_an_inspection_holds_the_images_the_shown_one_and_what_in_it_excites(wor
     assert (box.bottom - box.top, box.right - box.left) == (3, 3)
 
 
-def test_the_crop_is_where_the_response_is_strongest(world: World):
+def test_crops_show_the_strongest_response(run: InspectedRun):
     with torch.no_grad():
-        world.model[0].weight.zero_()
-        world.model[0].weight[1] = 1.0
-        world.model[0].bias.zero_()
-    world.looking.inspect(InspectFilter("0", 1))
+        run.model[0].weight.zero_()
+        run.model[0].weight[1] = 1.0
+        run.model[0].bias.zero_()
+    run.collector.select(InspectFilter("0", 1))
     images = torch.zeros(2, 3, 10, 10)
     images[1, :, 4:7, 5:8] = 1.0  # 3×3, as the filter
-    [sent] = world.batch(images)
+    [sent] = run.train_batch(images)
     assert sent.top_images[0].box == (4, 5, 7, 8)
     assert (sent.top_images[0].crop == 255).all()
 
 
-def test_nothing_is_done_when_nobody_inspects(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_selection_nothing_is_computed(
+    run: InspectedRun, monkeypatch: pytest.MonkeyPatch
+):
     def no(*_: object) -> None:
-        raise AssertionError("the network was run")
+        raise AssertionError("the network must not run")
 
-    monkeypatch.setattr(looking, "trace_activation", no)
-    monkeypatch.setattr(looking, "attribute", no)
+    monkeypatch.setattr(image_attribution, "trace_activation", no)
+    monkeypatch.setattr(image_attribution, "attribute", no)
 
     def images() -> Tensor:
-        raise AssertionError("the images were looked for")
+        raise AssertionError("the images must not be read")
 
     for _ in range(3):
-        world.batch()
-        assert world.looking.read(run="r", version=1, step=1, images=images) == []
-    assert world.recorder.responses.filters == frozenset()
+        run.train_batch()
+        assert run.collector.collect(run.context(images)) == []
+    assert run.recorder.responses.filters == frozenset()
 
 
-def test_images_gather_on_every_batch_and_are_told_now_and_then(world: World):
-    world.looking.inspect(InspectFilter("0", 2))
+def test_top_images_are_collected_from_every_batch_and_sent_less_often(run: InspectedRun):
+    run.collector.select(InspectFilter("0", 2))
     sent = []
     for _ in range(30):  # in 3 seconds
-        sent.append(bool(world.batch()))
-        world.later(0.1)
+        sent.append(bool(run.train_batch()))
+        run.advance(0.1)
     assert sum(sent) <= 7
-    world.later(1000)
-    world.looking.inspect(InspectFilter("0", 2))
-    [last] = world.batch()
+    run.advance(1000)
+    run.collector.select(InspectFilter("0", 2))
+    [last] = run.train_batch()
     assert len(last.top_images) == 9
     assert len({find.step for find in last.top_images}) > 2
 
 
-def test_interest_expires_and_all_is_let_go_of(world: World):
-    world.looking.inspect(InspectFilter("0", 2))
-    world.batch()
-    assert world.recorder.external_overhead > 0
-    world.later(11)
-    assert world.batch() == []
-    assert world.recorder.responses.filters == frozenset()
-    assert world.recorder.external_overhead == 0
-    assert not world.looking._inspected
-    assert not world.looking._examined
+def test_selections_expire_and_release_everything(run: InspectedRun):
+    run.collector.select(InspectFilter("0", 2))
+    run.train_batch()
+    assert run.recorder.external_overhead > 0
+    run.advance(11)
+    assert run.train_batch() == []
+    assert run.recorder.responses.filters == frozenset()
+    assert run.recorder.external_overhead == 0
+    assert not run.collector._inspected
+    assert not run.collector._attributor._traces
 
 
-def test_no_more_filters_at_a_time_than_a_few(world: World):
+def test_the_number_of_inspected_filters_is_limited(run: InspectedRun):
     for index in range(4):
-        world.looking.inspect(InspectFilter("0", index))
+        run.collector.select(InspectFilter("0", index))
     for index in range(3):
-        world.looking.inspect(InspectFilter("3", index))
-    world.looking.inspect(InspectFilter("0", 3))
+        run.collector.select(InspectFilter("3", index))
+    run.collector.select(InspectFilter("0", 3))
     inspected = {("3", 0), ("3", 1), ("3", 2), ("0", 3)}
-    assert world.recorder.responses.filters == inspected
-    assert len(inspected) == MOST_INSPECTED
+    assert run.recorder.responses.filters == inspected
+    assert len(inspected) == MAX_INSPECTED
 
 
-def test_a_dear_network_is_run_less_often(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_an_expensive_network_is_inspected_less_often(
+    run: InspectedRun, monkeypatch: pytest.MonkeyPatch
+):
     now = [0.0]
-    monkeypatch.setattr(looking.time, "perf_counter", lambda: now[0])
-    slowly = looking.attribute
+    monkeypatch.setattr(filter_inspection.time, "perf_counter", lambda: now[0])
+    original = image_attribution.attribute
 
     def attribute(*arguments: Any) -> Any:
         now[0] += 0.5  # seconds
-        return slowly(*arguments)
+        return original(*arguments)
 
-    monkeypatch.setattr(looking, "attribute", attribute)
+    monkeypatch.setattr(image_attribution, "attribute", attribute)
     sent = 0
     for _ in range(400):
-        world.looking.inspect(InspectFilter("0", 2))
-        sent += len(world.batch())
-        world.later(0.5)
-    assert sent == pytest.approx(200 * looking.SHARE / 0.5, abs=2)
-    assert world.recorder.external_overhead == pytest.approx(looking.SHARE, rel=1.0)
+        run.collector.select(InspectFilter("0", 2))
+        sent += len(run.train_batch())
+        run.advance(0.5)
+    assert sent == pytest.approx(200 * filter_inspection.MAX_TIME_SHARE / 0.5, abs=2)
+    assert run.recorder.external_overhead == pytest.approx(filter_inspection.MAX_TIME_SHARE, rel=1.0)
 
 
-def test_what_it_costs_counts_in_the_budget(world: World, monkeypatch: pytest.MonkeyPatch):
-    told: list[tuple[float, dict[str, float], float]] = []
+def test_the_cost_of_inspections_counts_towards_the_overhead(
+    run: InspectedRun, monkeypatch: pytest.MonkeyPatch
+):
+    updates: list[tuple[float, dict[str, float], float]] = []
 
     def update(step: float, costs: dict[str, float], fixed: float) -> bool:
-        told.append((step, costs, fixed))
+        updates.append((step, costs, fixed))
         return False
 
-    world.looking.inspect(InspectFilter("0", 2))
-    world.batch()
-    monkeypatch.setattr(world.recorder._schedule._governor, "update", update)
-    world.recorder.external_overhead = 0.5
-    world.batch()
-    [(step, costs, fixed)] = told
+    run.collector.select(InspectFilter("0", 2))
+    run.train_batch()
+    monkeypatch.setattr(run.recorder._schedule._governor, "update", update)
+    run.recorder.external_overhead = 0.5
+    run.train_batch()
+    [(step, costs, fixed)] = updates
     assert costs["top_images"] > 0
     assert fixed > 0.5 * step
 
 
-def test_a_chosen_image_is_shown_instead_of_the_first_of_the_batch(world: World):
-    world.looking.inspect(InspectFilter("0", 2))
-    world.batch()
-    world.looking.inspect(InspectFilter("0", 2, image_index=3))
-    [sent] = world.batch()
+def test_a_validation_image_replaces_the_first_of_the_batch(run: InspectedRun):
+    run.collector.select(InspectFilter("0", 2))
+    run.train_batch()
+    run.collector.select(InspectFilter("0", 2, image_index=3))
+    [sent] = run.train_batch()
     assert sent.image_index == 3
-    expected = world.validation_image(3)
+    expected = run.validation_image(3)
     np.testing.assert_allclose(sent.image, expected / expected.max(), atol=1e-3)
     with pytest.raises(EditRefusedError, match="no such image"):
-        world.looking.inspect(InspectFilter("0", 2, image_index=4))
+        run.collector.select(InspectFilter("0", 2, image_index=4))
 
 
 @pytest.mark.parametrize(
     ("layer", "index", "why"),
     [("9", 0, "no convolution 9"), ("0", 4, "filters 0 to 3"), ("0", -1, "filters 0 to 3")],
 )
-def test_filters_that_do_not_exist_are_refused(world: World, layer: str, index: int, why: str):
+def test_unknown_filters_are_refused(run: InspectedRun, layer: str, index: int, why: str):
     with pytest.raises(EditRefusedError, match=why):
-        world.looking.inspect(InspectFilter(layer, index))
+        run.collector.select(InspectFilter(layer, index))
 
 
-def test_without_a_forward_of_images_the_images_are_shown_whole_and_it_says_why():
-    world = World(forward=None)
-    world.batch()
-    world.looking.inspect(InspectFilter("0", 2))
-    [sent] = world.batch()
-    world.recorder.detach()
+def test_without_a_forward_of_images_top_images_are_not_cropped():
+    run = InspectedRun(forward=None)
+    run.train_batch()
+    run.collector.select(InspectFilter("0", 2))
+    [sent] = run.train_batch()
+    run.recorder.detach()
     assert all(find.crop.shape == (3, 10, 10) for find in sent.top_images)
     assert sent.top_images
     assert "ReVACNN(forward=...)" in sent.attribution_refusal
@@ -238,70 +251,72 @@ def test_without_a_forward_of_images_the_images_are_shown_whole_and_it_says_why(
     assert len(sent.deconvolution) == 0
 
 
-def test_a_forward_that_fails_costs_the_pictures_and_no_more():
+def test_a_failing_forward_costs_only_the_attribution():
     def forward(images: Tensor) -> Tensor:
         raise ValueError("only pairs of images")
 
-    world = World(forward=forward)
-    world.batch()
-    world.looking.inspect(InspectFilter("0", 2))
-    [sent] = world.batch()
-    world.recorder.detach()
+    run = InspectedRun(forward=forward)
+    run.train_batch()
+    run.collector.select(InspectFilter("0", 2))
+    [sent] = run.train_batch()
+    run.recorder.detach()
     assert "only pairs of images" in sent.attribution_refusal
     assert sent.top_images
 
 
-def test_a_process_among_several_does_not_run_the_network_by_itself():
-    world = World(cannot="this training runs in 2 processes")
-    world.batch()
-    world.looking.inspect(InspectFilter("0", 2))
-    [sent] = world.batch()
-    world.recorder.detach()
+def test_one_of_several_processes_does_not_run_the_network():
+    run = InspectedRun(refusal="this training runs in 2 processes")
+    run.train_batch()
+    run.collector.select(InspectFilter("0", 2))
+    [sent] = run.train_batch()
+    run.recorder.detach()
     assert sent.attribution_refusal == "this training runs in 2 processes"
     assert sent.top_images
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("reported", "why"),
     [
         (None, "holds no images"),
         (torch.zeros(6, 10, 10), "holds no images"),
-        (torch.zeros(3, 3, 10, 10), "6 maps of a batch of 3"),
+        (torch.zeros(3, 3, 10, 10), "6 activation maps to 3 images"),
     ],
 )
-def test_batches_without_an_image_for_each_map_are_no_fault(world: World, told: Any, why: str):
-    world.looking.inspect(InspectFilter("0", 2))
-    [sent] = world.batch(told=told)
+def test_batches_without_an_image_per_map_have_no_top_images(
+    run: InspectedRun, reported: Any, why: str
+):
+    run.collector.select(InspectFilter("0", 2))
+    [sent] = run.train_batch(reported=reported)
     assert sent.top_images == []
     assert why in sent.top_images_note
 
 
-def test_maps_that_are_not_a_number_are_no_fault(world: World):
-    world.looking.inspect(InspectFilter("0", 2))
+def test_nan_responses_are_ignored(run: InspectedRun):
+    run.collector.select(InspectFilter("0", 2))
     images = torch.randn(6, 3, 10, 10)
     images[:5] = torch.nan
-    with torch.no_grad():  # in training mode one NaN would be everywhere
-        world.model.eval()
-    [sent] = world.batch(images)
+    with torch.no_grad():  # in train mode, batch norm would spread the NaN
+        run.model.eval()
+    [sent] = run.train_batch(images)
     assert len(sent.top_images) <= 1
     assert math.isnan(sent.response)
     assert np.isfinite(sent.top_images[0].response if sent.top_images else 0.0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_and_coloured_images(channels: int):
+def test_gray_and_color_images(channels: int):
     model = Net(channels)
-    world = World(model)
-    world.batch(torch.randn(4, channels, 10, 10))
-    world.looking.inspect(InspectFilter("3", 2))
-    [sent] = world.batch(torch.randn(4, channels, 10, 10))
-    world.recorder.detach()
+    run = InspectedRun(model)
+    run.train_batch(torch.randn(4, channels, 10, 10))
+    run.collector.select(InspectFilter("3", 2))
+    [sent] = run.train_batch(torch.randn(4, channels, 10, 10))
+    run.recorder.detach()
     assert {find.crop.shape for find in sent.top_images} <= {(channels, 5, 5)}
     assert sent.guided_backpropagation.shape == (channels, 5, 5)
 
 
 class Noisy(TwoConvs):
-    """With all that a careless forward could leave traces in."""
+    """A network with random and with running state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -320,15 +335,15 @@ class Functional(TwoConvs):
 
 
 def trained(tmp_path, inspects: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list, Tensor]:
-    monkeypatch.setattr(looking, "INSPECTION_SECONDS", 0.0)
-    monkeypatch.setattr(looking, "GATHERING_SECONDS", 0.0)
-    monkeypatch.setattr(looking, "SHARE", 1e9)
+    monkeypatch.setattr(filter_inspection, "INSPECTION_SECONDS", 0.0)
+    monkeypatch.setattr(filter_inspection, "COLLECTING_SECONDS", 0.0)
+    monkeypatch.setattr(filter_inspection, "MAX_TIME_SHARE", 1e9)
     sent: list[FilterInspection] = []
     callback = ReVACNN()
 
     def inspect(trainer: Any, module: Any) -> None:
         session = callback._session
-        session._looking.inspect(InspectFilter("conv2", 1))
+        session.collectors[InspectFilter].select(InspectFilter("conv2", 1))
         publish = session._publish
         session._publish = lambda message: (
             sent.append(message) if isinstance(message, FilterInspection) else None,
@@ -342,36 +357,36 @@ def trained(tmp_path, inspects: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[
     return model, sent, torch.get_rng_state()
 
 
-def test_a_training_is_bit_by_bit_the_same_with_and_without(tmp_path, monkeypatch):
+def test_inspecting_leaves_training_bit_identical(tmp_path, monkeypatch):
     plain, none, random = trained(tmp_path, False, monkeypatch)
-    looked, sent, random_after = trained(tmp_path, True, monkeypatch)
+    inspected, sent, random_after = trained(tmp_path, True, monkeypatch)
     assert none == []
     assert len(sent) > 5
     assert all(one.attribution_refusal == "" and one.guided_backpropagation.size for one in sent)
     for name, value in plain.state_dict().items():
-        assert torch.equal(value, looked.state_dict()[name]), name
+        assert torch.equal(value, inspected.state_dict()[name]), name
     assert torch.equal(random, random_after)
 
 
-def test_a_filter_can_be_looked_into_while_the_run_is_paused(tmp_path):
-    """Its pane waited for a batch that a paused run does not train."""
+def test_a_filter_can_be_inspected_while_the_run_is_paused(tmp_path):
+    """A paused run trains no batch to wait for."""
 
-    def person(run: Run) -> dict:
+    def client(run: Run) -> dict:
         run.command(ControlRun("pause"))
         batch = run.inspect("conv2", 1)
         pinned = run.inspect("conv2", 1, image_index=5)
         run.command(ControlRun("stop"))
         return {"batch": batch, "pinned": pinned}
 
-    seen, _ = train_with(person, tmp_path, validate=True)
+    seen, _ = train_with(client, tmp_path, validate=True)
     assert seen["batch"].image.shape == (1, 6, 6)
     assert seen["batch"].attribution_refusal == ""
     assert seen["pinned"].image_index == 5
     assert seen["pinned"].step == seen["batch"].step
 
 
-def test_from_python(tmp_path):
-    def person(run: Run) -> dict:
+def test_run_inspect_returns_an_inspection(tmp_path):
+    def client(run: Run) -> dict:
         first = run.inspect("conv2", 1)
         with pytest.raises(EditRefusedError, match="filters 0 to 2"):
             run.inspect("conv2", 7)
@@ -379,15 +394,15 @@ def test_from_python(tmp_path):
         run.command(ControlRun("stop"))
         return {"first": first, "pinned": pinned}
 
-    seen, _ = train_with(person, tmp_path, validate=True)
+    seen, _ = train_with(client, tmp_path, validate=True)
     assert (seen["first"].layer, seen["first"].filter) == ("conv2", 1)
     assert seen["first"].attribution_refusal == ""
     assert seen["first"].receptive_field == (5, 5)
     assert seen["pinned"].image_index == 5
 
 
-def test_a_filter_that_is_removed_while_it_is_inspected(tmp_path):
-    def person(run: Run) -> dict:
+def test_a_filter_can_be_removed_while_it_is_inspected(tmp_path):
+    def client(run: Run) -> dict:
         run.inspect("conv1", 3)
         before = run.structure.version
         run.apply(RemoveFilters("conv1", [3]))
@@ -399,37 +414,35 @@ def test_a_filter_that_is_removed_while_it_is_inspected(tmp_path):
         with pytest.raises(EditRefusedError, match="filters 0 to 2"):
             run.inspect("conv1", 3)
         again = run.inspect("conv1", 2)
-        while not again.top_images:  # the first batch of a changed network shows the way through it
+        while not again.top_images:
             again = run.inspect("conv1", 2)
         run.command(ControlRun("stop"))
         return {"stale": stale, "again": again}
 
-    seen, _ = train_with(person, tmp_path)
-    assert "look again" in seen["stale"]
+    seen, _ = train_with(client, tmp_path)
+    assert "the network has changed" in seen["stale"]
     assert seen["again"].version == 1
     assert all(find.step >= 0 for find in seen["again"].top_images)
 
 
-def test_a_layer_that_is_removed_while_it_is_inspected(world: World):
-    world.looking.inspect(InspectFilter("3", 1))
-    world.batch()
-    world.model[3] = nn.Identity()
-    world.recorder.update_structure()
-    world.looking.forget()
-    assert world.batch() == []
+def test_a_layer_can_be_removed_while_it_is_inspected(run: InspectedRun):
+    run.collector.select(InspectFilter("3", 1))
+    run.train_batch()
+    run.model[3] = nn.Identity()
+    run.recorder.update_structure()
+    run.collector.reset()
+    assert run.train_batch() == []
     with pytest.raises(EditRefusedError, match="no convolution 3"):
-        world.looking.inspect(InspectFilter("3", 1))
+        run.collector.select(InspectFilter("3", 1))
 
 
-def test_a_network_whose_relus_are_functions_says_that_it_cannot(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.runtime.test_controls.TwoConvs", Functional)
-
-    def person(run: Run) -> dict:
+def test_functional_relus_are_refused_with_the_reason(tmp_path):
+    def client(run: Run) -> dict:
         seen = {"conv1": run.inspect("conv1", 0), "conv2": run.inspect("conv2", 0)}
         run.command(ControlRun("stop"))
         return seen
 
-    seen, _ = train_with(person, tmp_path)
+    seen, _ = train_with(client, tmp_path, Functional())
     assert "functional ReLU" in seen["conv2"].attribution_refusal
     assert seen["conv2"].receptive_field == (5, 5)
-    assert seen["conv1"].attribution_refusal == ""  # nothing lies before it
+    assert seen["conv1"].attribution_refusal == ""  # there is no ReLU before it

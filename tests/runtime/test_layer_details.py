@@ -1,4 +1,4 @@
-"""What a viewer is told of a layer that it has open."""
+"""The details of opened layers in real trainings."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.messages import LayerDetail
 from revacnn_lightning.protocol.requests import ControlRun, InspectLayer, RemoveFilters
-from tests.runtime.test_controls import train_with, until_some
+from tests.runtime.live_run import collect_until, train_with
 from tests.small import batches
 
 
-def details(run: Run, watch: InspectLayer, count: int = 1) -> list[LayerDetail]:
-    """The next details of a layer, asked for as a viewer does."""
-    run.command(watch)
-    return until_some(lambda: [m for m in run.poll() if isinstance(m, LayerDetail)], count)
+def details(run: Run, request: InspectLayer, count: int = 1) -> list[LayerDetail]:
+    """Return the next details of a layer, requested as a viewer does."""
+    run.command(request)
+    return collect_until(lambda: [m for m in run.poll() if isinstance(m, LayerDetail)], count)
 
 
-def test_an_opened_layer_is_sent_with_its_pictures_features_and_input(tmp_path):
-    def person(run: Run) -> dict:
+def test_a_detail_holds_images_features_and_the_input_image(tmp_path):
+    def client(run: Run) -> dict:
         seen = {"detail": details(run, InspectLayer("conv2"))[-1]}
         run.command(ControlRun("stop"))
         return seen
 
-    seen, _ = train_with(person, tmp_path)
+    seen, _ = train_with(client, tmp_path)
     detail = seen["detail"]
     assert detail.layer == "conv2"
     assert detail.coefficients.features.shape == (3, 4 * 9)
@@ -42,10 +42,10 @@ def test_an_opened_layer_is_sent_with_its_pictures_features_and_input(tmp_path):
     assert np.abs(detail.coefficients.features).max() == pytest.approx(1, rel=1e-3)
 
 
-def test_what_is_chosen_while_the_run_is_paused_is_shown_at_once(tmp_path):
-    """It came only after the next batch, which a paused run does not train."""
+def test_details_are_sent_immediately_while_the_run_is_paused(tmp_path):
+    """A paused run trains no batch to wait for."""
 
-    def person(run: Run) -> dict:
+    def client(run: Run) -> dict:
         seen = {"before": details(run, InspectLayer("conv2"))[-1]}
         run.command(ControlRun("pause"))
         run.poll()
@@ -55,7 +55,7 @@ def test_what_is_chosen_while_the_run_is_paused_is_shown_at_once(tmp_path):
         run.command(ControlRun("stop"))
         return seen
 
-    seen, _ = train_with(person, tmp_path, validate=True)
+    seen, _ = train_with(client, tmp_path, validate=True)
     slices, image, opened = (seen[name] for name in ("slices", "image", "opened"))
     assert slices.kernel_slice == "mean"
     assert slices.image_index is None
@@ -70,127 +70,127 @@ def test_what_is_chosen_while_the_run_is_paused_is_shown_at_once(tmp_path):
     assert slices.step == image.step == opened.step
 
 
-def ended_with(run: Run, detail: LayerDetail) -> dict:
-    """Stop the run; what was seen of it last."""
+def stop_with(run: Run, detail: LayerDetail) -> dict:
+    """Stop the run; return its last detail."""
     run.command(ControlRun("stop"))
     return {"detail": detail}
 
 
-def test_a_layer_that_was_changed_while_paused_is_shown_as_it_is_now(tmp_path):
-    def person(run: Run) -> dict:
+def test_a_layer_edited_while_paused_is_sent_with_its_new_width(tmp_path):
+    def client(run: Run) -> dict:
         details(run, InspectLayer("conv2"))
         run.command(ControlRun("pause"))
         run.apply(RemoveFilters("conv2", [0]))
         run.poll()
-        return ended_with(run, details(run, InspectLayer("conv2"))[-1])
+        return stop_with(run, details(run, InspectLayer("conv2"))[-1])
 
-    seen, _ = train_with(person, tmp_path)
+    seen, _ = train_with(client, tmp_path)
     detail = seen["detail"]
     assert len(detail.coefficients.images) == len(detail.coefficients.features) == 2
     assert {len(part) for part in (detail.gradients.features, detail.gradients.images)} <= {0, 2}
     assert len(detail.activations.images) == 2
 
 
-def test_a_forward_that_fails_costs_a_paused_run_the_maps_only(tmp_path, monkeypatch):
+def test_a_failing_forward_costs_only_the_maps_while_paused(tmp_path, monkeypatch):
     from revacnn_lightning.telemetry.inspection import layer_detail
 
     def fails(*_: object) -> dict:
-        raise RuntimeError("no such image, please")
+        raise RuntimeError("the forward failed")
 
     monkeypatch.setattr(layer_detail, "compute_activation_maps", fails)
 
-    def person(run: Run) -> dict:
+    def client(run: Run) -> dict:
         run.command(ControlRun("pause"))
         run.poll()
-        return ended_with(run, details(run, InspectLayer("conv2"))[-1])
+        return stop_with(run, details(run, InspectLayer("conv2"))[-1])
 
-    seen, _ = train_with(person, tmp_path)
+    seen, _ = train_with(client, tmp_path)
     detail = seen["detail"]
     assert len(detail.activations.images) == 0
     assert len(detail.coefficients.images) == len(detail.gradients.features) == 3
 
 
-def test_the_maps_of_a_chosen_validation_image_are_those_of_a_plain_forward(tmp_path):
-    def person(run: Run) -> dict:
+def test_the_maps_of_a_validation_image_equal_those_of_a_forward(tmp_path):
+    def client(run: Run) -> dict:
         run.command(ControlRun("pause"))
         run.command(InspectLayer("conv1", image_index=3))
         run.command(ControlRun("step"))
-        found = until_some(lambda: [m for m in run.poll() if isinstance(m, LayerDetail)], 1)
-        return ended_with(run, found[-1])
+        found = collect_until(lambda: [m for m in run.poll() if isinstance(m, LayerDetail)], 1)
+        return stop_with(run, found[-1])
 
-    seen, trainer = train_with(person, tmp_path, validate=True)
+    seen, trainer = train_with(client, tmp_path, validate=True)
     detail, model = seen["detail"], trainer.lightning_module
     image = batches(2).dataset[3][0]
     assert detail.image_index == 3
     np.testing.assert_allclose(detail.image, image / image.abs().max(), atol=1e-3)
-    # The model has gone on by one batch since: the same maps up to one small step.
+    # The model has trained one batch since: the maps differ by one small step.
     with torch.no_grad():
         maps = model.relu1(model.conv1(image[None]))[0]
     np.testing.assert_allclose(detail.activations.images, maps / maps.max(), atol=0.05)
 
 
-def test_pictures_can_be_the_mean_of_the_slices_instead(tmp_path):
-    def person(run: Run) -> dict:
+def test_images_can_show_the_mean_kernel_slice(tmp_path):
+    def client(run: Run) -> dict:
         strongest = details(run, InspectLayer("conv2"))[-1]
         run.command(InspectLayer("conv2", kernel_slice="mean"))
-        means = until_some(lambda: [m for m in run.poll() if is_mean(m)], 1)
+        means = collect_until(lambda: [m for m in run.poll() if is_mean(m)], 1)
         run.command(ControlRun("stop"))
         return {"strongest": strongest, "mean": means[-1]}
 
     def is_mean(message: object) -> bool:
         return isinstance(message, LayerDetail) and message.kernel_slice == "mean"
 
-    seen, trainer = train_with(person, tmp_path)
+    seen, trainer = train_with(client, tmp_path)
     assert seen["strongest"].kernel_slice == "strongest"
     assert seen["mean"].coefficients.images.shape == (3, 3, 3)
     assert seen["mean"].gradients.images.shape == (3, 3, 3)
-    # The model has gone on since: the same pictures up to some small steps.
+    # The model has trained a few batches since: the images differ by some small steps.
     means = trainer.lightning_module.conv2.weight.detach().mean(1)
     np.testing.assert_allclose(
         seen["mean"].coefficients.images, means / means.abs().max(), atol=0.1
     )
 
 
-def test_a_layer_that_is_edited_while_it_is_open_goes_on_with_its_new_width(tmp_path):
-    def person(run: Run) -> dict:
+def test_a_layer_edited_while_open_continues_with_its_new_width(tmp_path):
+    def client(run: Run) -> dict:
         before = details(run, InspectLayer("conv1"))[-1]
         version = run.apply(RemoveFilters("conv1", [0])).version
         run.command(InspectLayer("conv1"))
-        after = until_some(
+        after = collect_until(
             lambda: [m for m in run.poll() if isinstance(m, LayerDetail) and m.version >= version],
             1,
         )[-1]
         run.command(ControlRun("stop"))
         return {"before": before, "after": after}
 
-    seen, _ = train_with(person, tmp_path)
+    seen, _ = train_with(client, tmp_path)
     assert len(seen["before"].coefficients.features) == 4
     assert len(seen["after"].coefficients.features) == 3
     assert len(seen["after"].activations.images) == 3
 
 
 @pytest.mark.parametrize(
-    ("watch", "reason"),
+    ("request_", "reason"),
     [
         (InspectLayer("conv9"), "no convolution conv9"),
         (InspectLayer("linear"), "no convolution linear"),
-        (InspectLayer("conv1", updates_per_second=0), "so many times"),
-        (InspectLayer("conv1", updates_per_second=math.nan), "so many times"),
+        (InspectLayer("conv1", updates_per_second=0), "updates_per_second"),
+        (InspectLayer("conv1", updates_per_second=math.nan), "updates_per_second"),
         (InspectLayer("conv1", image_index=-1), "no validation image -1"),
         (InspectLayer("conv1", image_index=10**9), "no validation image 1000000000"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_with_the_reason(
-    watch: InspectLayer, reason: str, tmp_path
+def test_invalid_requests_are_refused_with_the_reason(
+    request_: InspectLayer, reason: str, tmp_path
 ):
-    def person(run: Run) -> dict:
+    def client(run: Run) -> dict:
         try:
-            run.command(watch)
+            run.command(request_)
         except EditRefusedError as error:
             return {"reason": str(error)}
         finally:
             run.command(ControlRun("stop"))
         return {"reason": "it was not refused"}
 
-    seen, _ = train_with(person, tmp_path, validate=True)
+    seen, _ = train_with(client, tmp_path, validate=True)
     assert reason in seen["reason"]

@@ -1,3 +1,5 @@
+"""`Pause`: which batches must wait."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,28 +7,29 @@ import pytest
 from revacnn_lightning.runtime.pause import Pause
 
 
-def test_a_run_goes_on_until_it_is_paused_and_after_it_is_resumed():
+def test_batches_wait_between_pause_and_resume():
     pause = Pause()
-    assert not pause.holds()
-    assert pause.take("pause") == "Paused"
-    assert pause.holds()
-    assert pause.holds()
-    assert pause.take("resume") == "Resumed"
-    assert not pause.holds()
-    assert not pause.holds()
+    assert not pause.must_wait()
+    assert pause.apply("pause") == "Paused"
+    assert pause.must_wait()
+    assert pause.must_wait()
+    assert pause.apply("resume") == "Resumed"
+    assert not pause.must_wait()
+    assert not pause.must_wait()
 
 
-def test_a_step_lets_one_batch_through_and_pauses_a_run_that_was_not():
+def test_a_step_lets_one_batch_pass_and_pauses_a_running_run():
     pause = Pause()
     for _ in range(2):
-        assert pause.take("step") == "Trained one batch"
-        assert [pause.holds() for _ in range(3)] == [False, True, True]
+        assert pause.apply("step") == "Trained one batch"
+        assert [pause.must_wait() for _ in range(3)] == [False, True, True]
 
 
-def test_what_comes_last_counts():
+def test_the_last_action_wins():
     pause = Pause()
-    pause.take("step")
-    pause.take("pause")
-    assert pause.holds()
+    pause.apply("step")
+    pause.apply("pause")
+    assert pause.must_wait()
     with pytest.raises(KeyError):
-        pause.take("wait")
+        pause.apply("wait")
+    assert pause.must_wait()

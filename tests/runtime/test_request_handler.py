@@ -1,4 +1,4 @@
-"""`RequestHandler`: what becomes of a request, and what may be answered when."""
+"""`RequestHandler`: how requests are handled, and which can be handled when."""
 
 from __future__ import annotations
 
@@ -17,95 +17,91 @@ from revacnn_lightning.protocol.requests import (
     RemoveFilters,
     SetHyperparameter,
 )
-from revacnn_lightning.runtime.pause import Pause
+from revacnn_lightning.runtime.batch import Progress, TrainingBatch, no_probe
+from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.request_handler import RequestHandler
-from revacnn_lightning.steering import ForwardProbe
-from tests.runtime.test_status import World
+from tests.runtime.test_status import SmallRun
 
 
-class Desk:
-    """Answers the requests of a small network."""
+class HandlerWithRun:
+    """A request handler for a small network."""
 
     def __init__(self) -> None:
-        self.world = World()
-        self.world.batch()
-        self.forgotten = 0
-        self.controls = SimpleNamespace(optimizers=[self.world.optimizer], schedulers=[])
-        self.answering = RequestHandler(
-            "run",
-            self.world.editor,
-            self.world.recorder,
-            self.world.notices,
-            self.controls,  # type: ignore[arg-type]
-            Pause(),
-            opened=SimpleNamespace(),  # type: ignore[arg-type]
-            looking=SimpleNamespace(forget=self._forget, inspect=self._inspect),  # type: ignore[arg-type]
+        self.run = SmallRun()
+        self.run.train_batch()
+        self.resets = 0
+        self.batch = TrainingBatch(Progress(step=1), make_probe=self.run.make_probe)
+        controls = SimpleNamespace(optimizers=[self.run.optimizer], schedulers=[])
+        self.handler = RequestHandler(
+            self.run.editor,
+            self.run.recorder,
+            self.run.status,
+            RunController("run", controls),  # type: ignore[arg-type]
+            {InspectFilter: SimpleNamespace(reset=self._reset, select=self._select)},  # type: ignore[dict-item]
         )
 
-    def ask(self, body: Edit | Command, **options: Any) -> Any:
-        return self.answering.answer(Request("r", body, **options), self.world.probe)
+    def handle(self, body: Edit | Command, **options: Any) -> Any:
+        return self.handler.handle(Request("r", body, **options), self.batch)
 
-    def _forget(self) -> None:
-        self.forgotten += 1
+    def _reset(self) -> None:
+        self.resets += 1
 
-    def _inspect(self, request: InspectFilter) -> None:
-        raise RuntimeError("a fault of ours")
+    def _select(self, request: InspectFilter) -> None:
+        raise RuntimeError("a bug")
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def handler() -> HandlerWithRun:
+    return HandlerWithRun()
 
 
-def test_a_plan_changes_nothing_and_an_edit_does(desk: Desk) -> None:
-    conv = desk.world.model[0]
-    assert isinstance(desk.ask(AddFilters("0", 2), dry_run=True), Planned)
-    assert (conv.out_channels, desk.world.notices.version) == (4, 0)
-    reply = desk.ask(AddFilters("0", 2), version=0)
+def test_a_plan_changes_nothing_and_an_edit_does(handler: HandlerWithRun) -> None:
+    conv = handler.run.model[0]
+    assert isinstance(handler.handle(AddFilters("0", 2), dry_run=True), Planned)
+    assert (conv.out_channels, handler.run.status.version) == (4, 0)
+    reply = handler.handle(AddFilters("0", 2), version=0)
     assert isinstance(reply, Applied)
     assert (reply.version, reply.step) == (1, 1)
-    assert (conv.out_channels, desk.world.recorder.widths) == (6, [6, 3])
-    assert desk.forgotten == 1  # what was being looked at may be another filter now
+    assert (conv.out_channels, handler.run.recorder.widths) == (6, [6, 3])
+    assert handler.resets == 1  # the inspected filters may have other indices now
 
 
-def test_a_request_for_an_earlier_structure_is_refused(desk: Desk) -> None:
-    desk.ask(AddFilters("0", 1))
+def test_a_request_for_an_older_structure_is_refused(handler: HandlerWithRun) -> None:
+    handler.handle(AddFilters("0", 1))
     for body in (RemoveFilters("0", [4]), InspectFilter("0", 4)):
-        reply = desk.ask(body, version=0)
+        reply = handler.handle(body, version=0)
         assert isinstance(reply, Refused)
-        assert "now it is 1" in reply.reason
-    assert desk.world.model[0].out_channels == 5
+        assert "the current one is 1" in reply.reason
+    assert handler.run.model[0].out_channels == 5
 
 
-def test_a_fault_of_ours_costs_the_request_alone(desk: Desk) -> None:
-    reply = desk.ask(InspectFilter("0", 1))
+def test_an_internal_error_fails_the_request_alone(handler: HandlerWithRun) -> None:
+    reply = handler.handle(InspectFilter("0", 1))
     assert isinstance(reply, Refused)
-    assert "internal error (RuntimeError: a fault of ours)" in reply.reason
-    assert isinstance(desk.ask(AddFilters("0", 1)), Applied)
+    assert "internal error (RuntimeError: a bug)" in reply.reason
+    assert isinstance(handler.handle(AddFilters("0", 1)), Applied)
 
 
-def test_a_training_that_cannot_be_changed_can_be_commanded(desk: Desk) -> None:
-    desk.answering.edit_refusal = "there are two processes"
-    reply = desk.ask(AddFilters("0", 1))
+def test_a_training_that_cannot_be_edited_executes_commands(handler: HandlerWithRun) -> None:
+    handler.batch = TrainingBatch(edit_refusal="there are two processes")
+    reply = handler.handle(AddFilters("0", 1))
     assert (type(reply), reply.reason) == (Refused, "there are two processes")
-    assert isinstance(desk.ask(SetHyperparameter(0, 0, "lr", 0.25)), Done)
-    assert desk.world.optimizer.param_groups[0]["lr"] == 0.25
-    assert (
-        desk.world.told[-1].parameter_groups[0].learning_rate == 0.25
-    )  # without waiting for the next beat
+    assert isinstance(handler.handle(SetHyperparameter(0, 0, "lr", 0.25)), Done)
+    assert handler.run.optimizer.param_groups[0]["lr"] == 0.25
+    # Published without waiting for the next heartbeat.
+    assert handler.run.published[-1].parameter_groups[0].learning_rate == 0.25
 
 
-def test_during_a_validation_only_that_is_easy_which_takes_no_forward(desk: Desk) -> None:
-    def easy(body: Edit | Command, *, dry_run: bool = False) -> bool:
-        return desk.answering.is_easy(Request("r", body, dry_run=dry_run))
+def test_requests_that_run_no_forward_need_no_batch(handler: HandlerWithRun) -> None:
+    def needs_no_batch(body: Edit | Command, *, dry_run: bool = False) -> bool:
+        return handler.handler.needs_no_batch(Request("r", body, dry_run=dry_run))
 
-    assert not easy(AddFilters("0", 1), dry_run=True)  # nothing has been traced yet
-    assert isinstance(desk.ask(AddFilters("0", 1), dry_run=True), Planned)
-    assert easy(AddFilters("0", 1), dry_run=True)
-    assert not easy(AddFilters("0", 1))
-    assert easy(ControlRun("pause"))
-    assert not easy(ControlRun("checkpoint"))
-    assert not easy(ControlRun("stop"))
-    nothing = ForwardProbe(forwards=())
-    plan = Request("r", RemoveFilters("0", [1]), dry_run=True)
-    assert isinstance(desk.answering.answer(plan, lambda: nothing), Planned)
+    assert not needs_no_batch(AddFilters("0", 1), dry_run=True)  # the network is not traced yet
+    assert isinstance(handler.handle(AddFilters("0", 1), dry_run=True), Planned)
+    assert needs_no_batch(AddFilters("0", 1), dry_run=True)
+    assert not needs_no_batch(AddFilters("0", 1))
+    assert needs_no_batch(ControlRun("pause"))
+    assert not needs_no_batch(ControlRun("checkpoint"))
+    assert not needs_no_batch(ControlRun("stop"))
+    handler.batch = TrainingBatch(make_probe=no_probe)
+    assert isinstance(handler.handle(RemoveFilters("0", [1]), dry_run=True), Planned)

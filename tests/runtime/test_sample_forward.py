@@ -1,4 +1,4 @@
-"""A real forward on two samples, of which nobody but the tracer ever learns."""
+"""Forwards on two samples, without side effects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.sample_forward import batch_size, forwards_of, samples
+from revacnn_lightning.runtime.sample_forward import batch_size, first_samples, make_forwards
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
 
@@ -23,7 +23,7 @@ class Base(pl.LightningModule):
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.accuracy = MulticlassAccuracy(2)
-        self.seen: list[tuple[int, ...]] = []
+        self.shapes: list[tuple[int, ...]] = []
         self.logged: list[str] = []
 
     def log(self, name, *args, **kwargs):
@@ -31,7 +31,7 @@ class Base(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         images, labels = batch
-        self.seen.append(tuple(images.shape))
+        self.shapes.append(tuple(images.shape))
         logits = self.net(images)
         self.accuracy(logits, labels)
         self.log("accuracy", self.accuracy)
@@ -43,30 +43,30 @@ class WithForward(Base):
         return self.net(images)
 
 
-class ByHand(Base):
+class Manual(Base):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
 
 
 def run_all(module: Base, **options) -> list[object]:
-    return [run() for run in forwards_of(module, BATCH, 0, context=nullcontext, **options)]
+    return [run() for run in make_forwards(module, BATCH, 0, make_context=nullcontext, **options)]
 
 
-def test_training_step_is_run_on_two_samples_where_there_is_no_forward():
+def test_training_step_runs_on_two_samples_if_there_is_no_forward():
     module = Base()
     [loss] = run_all(module)
     assert loss.ndim == 0
-    assert module.seen == [(2, 3, 6, 6)]
+    assert module.shapes == [(2, 3, 6, 6)]
 
 
-def test_forward_comes_first_and_training_step_is_run_too_for_what_only_it_uses():
+def test_forward_runs_first_and_training_step_second():
     logits, loss = run_all(WithForward())
     assert logits.shape == (2, 2)
     assert loss.ndim == 0
 
 
-def test_nothing_is_logged_and_the_log_method_is_back_afterwards():
+def test_nothing_is_logged_and_the_log_method_is_restored():
     module = Base()
     run_all(module)
     assert module.logged == []
@@ -75,15 +75,15 @@ def test_nothing_is_logged_and_the_log_method_is_back_afterwards():
     assert "log" not in module.__dict__
 
 
-def test_the_log_method_is_back_after_an_error():
+def test_the_log_method_is_restored_after_an_error():
     module = Base()
-    [run] = forwards_of(module, (torch.randn(8, 5, 6, 6), BATCH[1]), 0, context=nullcontext)
+    [run] = make_forwards(module, (torch.randn(8, 5, 6, 6), BATCH[1]), 0, make_context=nullcontext)
     with pytest.raises(RuntimeError, match="channels"):
         run()
     assert "log" not in module.__dict__
 
 
-def test_metrics_do_not_count_the_samples():
+def test_metrics_are_restored():
     module = Base()
     module.accuracy(torch.tensor([[0.9, 0.1]]), torch.tensor([0]))
     before = {name: value.clone() for name, value in module.accuracy.metric_state.items()}
@@ -94,14 +94,14 @@ def test_metrics_do_not_count_the_samples():
 
 
 def test_manual_optimization_never_runs_training_step():
-    module = ByHand()
+    module = Manual()
     with pytest.raises(EditRefusedError, match="ReVACNN\\(forward="):
         run_all(module)
-    assert module.seen == []
+    assert module.shapes == []
 
 
-def test_the_users_own_forward_replaces_all_others():
-    module = ByHand()
+def test_the_user_forward_replaces_all_others():
+    module = Manual()
     [output] = run_all(module, user_forward=lambda m, batch: m.net(batch[0]))
     assert output.shape == (2, 2)
 
@@ -115,8 +115,8 @@ def test_the_users_own_forward_replaces_all_others():
     ],
     ids=["dict", "nested", "tensor"],
 )
-def test_samples_cuts_every_tensor_that_has_the_batch_dimension(batch):
-    small = samples(batch)
+def test_every_tensor_with_a_batch_dimension_is_cut(batch):
+    small = first_samples(batch)
     assert batch_size(batch) == 5
     assert batch_size(small) == 2
     if isinstance(batch, dict):

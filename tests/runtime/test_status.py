@@ -1,4 +1,4 @@
-"""`StatusPublisher`: what is told of the structure and the state, and when."""
+"""`StatusPublisher`: what is published of the structure and the state, and when."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
 
-class World:
-    """A small network, and all that is told of it."""
+class SmallRun:
+    """A run of a small network; `published` holds all published messages."""
 
     def __init__(self) -> None:
         self.model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3))
@@ -23,104 +23,107 @@ class World:
         self.editor = Editor(self.model, [self.optimizer])
         self.recorder = Recorder(self.model)
         self.recorder.attach()
-        self.told: list[Message] = []
-        self.notices = StatusPublisher(
+        self.published: list[Message] = []
+        self.status = StatusPublisher(
             "run",
             self.model,
             self.editor,
             self.recorder,
-            optimizers=lambda: [self.optimizer],
-            publish=self.told.append,
+            get_optimizers=lambda: [self.optimizer],
+            publish=self.published.append,
         )
 
     def forward(self) -> torch.Tensor:
         return self.model(torch.ones(2, 1, 8, 8))
 
-    def batch(self) -> bool:
-        """Train one; whether the structure is another after it."""
+    def train_batch(self) -> bool:
+        """Train a batch; return whether the structure has changed."""
         self.recorder.begin_batch()
         self.forward().sum().backward()
         self.recorder.end_batch()
-        self.notices.step += 1
-        return self.notices.follow_order()
+        self.status.step += 1
+        return self.status.update_layer_order()
 
     def edit(self) -> None:
-        self.editor.apply(AddFilters("0", 1), self.probe())
+        self.editor.apply(AddFilters("0", 1), self.make_probe())
         self.recorder.update_structure()
-        self.notices.edited()
+        self.status.publish_edit()
 
-    def probe(self) -> ForwardProbe:
+    def make_probe(self) -> ForwardProbe:
         return ForwardProbe([self.forward], samples=2)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def run() -> SmallRun:
+    return SmallRun()
 
 
-def test_before_the_first_batch_a_viewer_is_told_the_state_alone(world: World) -> None:
-    assert [type(message) for message in world.notices.greeting()] == [Status]
-    assert world.batch()
-    structure, status = world.notices.greeting()
+def test_before_the_first_batch_the_initial_messages_hold_the_state_alone(run: SmallRun) -> None:
+    assert [type(message) for message in run.status.initial_messages()] == [Status]
+    assert run.train_batch()
+    structure, status = run.status.initial_messages()
     assert isinstance(structure, Structure)
     assert [layer.name for layer in structure.layers] == ["0", "2"]
     assert status.parameter_groups[0].learning_rate == 0.5
 
 
-def test_the_version_counts_the_structures_that_were_published(world: World) -> None:
-    assert world.batch()
-    assert world.notices.version == 0
-    assert not world.batch()
-    world.edit()
-    assert world.notices.version == 1
-    assert [len(layer.filter_ids) for layer in world.told[-1].layers] == [5, 3]
-    assert [message.version for message in world.told] == [0, 1]
+def test_the_version_increases_with_every_published_structure(run: SmallRun) -> None:
+    assert run.train_batch()
+    assert run.status.version == 0
+    assert not run.train_batch()
+    run.edit()
+    assert run.status.version == 1
+    assert [len(layer.filter_ids) for layer in run.published[-1].layers] == [5, 3]
+    assert [message.version for message in run.published] == [0, 1]
 
 
-def test_after_the_batch_behind_an_edit_the_structure_is_told_again(world: World) -> None:
-    """Only then it is known again what each activation sums."""
-    world.batch()
-    world.edit()
-    before = len(world.told)
-    assert not world.batch()
-    assert not world.batch()
-    assert [message.version for message in world.told[before:]] == [1]
-    assert world.told[-1].layers[0].activation_source == "1"
+def test_the_structure_is_published_again_after_the_first_batch_behind_an_edit(
+    run: SmallRun,
+) -> None:
+    """Only this batch shows what each activation sums."""
+    run.train_batch()
+    run.edit()
+    before = len(run.published)
+    assert not run.train_batch()
+    assert not run.train_batch()
+    assert [message.version for message in run.published[before:]] == [1]
+    assert run.published[-1].layers[0].activation_source == "1"
 
 
-def test_the_topology_is_traced_once_per_version(world: World) -> None:
-    asked = []
+def test_the_topology_is_traced_once_per_version(run: SmallRun) -> None:
+    traced_versions = []
 
-    def probe() -> ForwardProbe:
-        asked.append(world.notices.version)
-        return world.probe()
+    def make_probe() -> ForwardProbe:
+        traced_versions.append(run.status.version)
+        return run.make_probe()
 
-    world.notices.learn_topology(probe)  # nothing is known yet, of which it could be told
-    world.batch()
-    world.notices.learn_topology(probe)
-    world.notices.learn_topology(probe)
-    assert world.told[-1].edges == [(0, 1)]
-    assert asked == [0]
-
-
-def test_an_edited_network_is_never_told_without_what_feeds_what(world: World) -> None:
-    """The page would draw it as a chain, until it is told."""
-    world.batch()
-    world.notices.learn_topology(world.probe)
-    before = len(world.told)
-
-    world.edit()
-    world.notices.learn_topology(world.probe)
-
-    assert [(told.version, told.edges) for told in world.told[before:]] == [(1, [(0, 1)])]
+    run.status.update_topology(make_probe)  # no effect: the structure is unknown yet
+    run.train_batch()
+    run.status.update_topology(make_probe)
+    run.status.update_topology(make_probe)
+    assert run.published[-1].edges == [(0, 1)]
+    assert traced_versions == [0]
 
 
-def test_the_state_is_told_on_every_change_and_at_least_once_a_second(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_an_edited_structure_is_published_with_its_edges(run: SmallRun) -> None:
+    """Without edges, the page would draw the network as a chain until they arrive."""
+    run.train_batch()
+    run.status.update_topology(run.make_probe)
+    before = len(run.published)
+
+    run.edit()
+    run.status.update_topology(run.make_probe)
+
+    published = [(message.version, message.edges) for message in run.published[before:]]
+    assert published == [(1, [(0, 1)])]
+
+
+def test_heartbeats_are_sent_on_every_change_and_once_a_second(
+    run: SmallRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     for at, state in [(100, "training"), (100.5, "training"), (100.6, "paused"), (101.7, "paused")]:
         now = at
-        world.notices.beat_if_due(state)
-    assert [message.state for message in world.told] == ["training", "paused", "paused"]
+        run.status.send_heartbeat_if_due(state)
+    assert [message.state for message in run.published] == ["training", "paused", "paused"]

@@ -1,4 +1,4 @@
-"""What the callback asks a trainer about the run."""
+"""Reading a Trainer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.trainer_adapter import (
     edit_refusal,
     inspection_refusal,
-    logged_numbers,
     loss_scale,
+    scalar_metrics,
     validation_image,
 )
 
 
-class Drawn(torch.utils.data.Dataset):
-    """Three images that are others each time."""
+class RandomImages(torch.utils.data.Dataset):
+    """Three images, different ones on each access."""
 
     def __len__(self) -> int:
         return 3
@@ -28,7 +28,7 @@ class Drawn(torch.utils.data.Dataset):
         return torch.rand(3, 4, 4)
 
 
-class Words(Drawn):
+class Texts(RandomImages):
     def __getitem__(self, index: int) -> str:
         return "no image"
 
@@ -40,39 +40,39 @@ def trainer(data: torch.utils.data.Dataset) -> SimpleNamespace:
     )
 
 
-def test_a_validation_image_that_is_drawn_at_random_leaves_the_training_s_generator_alone():
+def test_a_random_validation_image_does_not_change_the_random_state():
     before = torch.get_rng_state()
-    assert validation_image(trainer(Drawn()), 1).shape == (3, 4, 4)
+    assert validation_image(trainer(RandomImages()), 1).shape == (3, 4, 4)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_validation_image_that_is_none_is_refused_with_the_reason():
+def test_missing_validation_images_are_refused_with_the_reason():
     with pytest.raises(EditRefusedError, match="no validation images"):
         validation_image(SimpleNamespace(val_dataloaders=None), 0)
-    with pytest.raises(EditRefusedError, match="no validation image 3; there are 3"):
-        validation_image(trainer(Drawn()), 3)
-    with pytest.raises(EditRefusedError, match="item 0 of the validation data is not an image"):
-        validation_image(trainer(Words()), 0)
+    with pytest.raises(EditRefusedError, match="no validation image 3; choose one of 0 to 2"):
+        validation_image(trainer(RandomImages()), 3)
+    with pytest.raises(EditRefusedError, match="item 0 of the validation data holds no image"):
+        validation_image(trainer(Texts()), 0)
 
 
 @pytest.mark.parametrize("reason", [edit_refusal, inspection_refusal])
-def test_more_than_one_process_is_refused_with_that_reason(reason):
+def test_several_processes_are_refused(reason):
     assert reason(SimpleNamespace(world_size=1)) == ""
     assert "2 processes" in reason(SimpleNamespace(world_size=2))
 
 
-def test_the_loss_scale_is_one_without_a_scaler_and_else_the_scaler_s_own_tensor():
+def test_the_loss_scale_is_the_tensor_of_the_scaler_or_one():
     def run(scaler: object) -> SimpleNamespace:
         return SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
 
     assert loss_scale(run(None)) == 1.0
     assert loss_scale(run(torch.amp.GradScaler("cpu", enabled=False))) == 1.0
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9)
-    assert loss_scale(run(scaler)) == 2.0**9  # before its first use it has no tensor
+    assert loss_scale(run(scaler)) == 2.0**9  # it has no tensor before its first use
     scaler.scale(torch.ones(()))
     assert loss_scale(run(scaler)) is scaler._scale
 
 
-def test_only_numbers_are_taken_of_what_was_logged():
+def test_only_scalar_metrics_are_kept():
     logged = {"loss": torch.tensor(0.5), "curve": torch.ones(3), "count": torch.tensor(2)}
-    assert logged_numbers(logged) == {"loss": 0.5, "count": 2.0}
+    assert scalar_metrics(logged) == {"loss": 0.5, "count": 2.0}

@@ -1,0 +1,93 @@
+"""What of an image activates a filter, or the reason why that cannot be computed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import Tensor, nn
+
+from revacnn_lightning.runtime.layer_details import Forward
+from revacnn_lightning.telemetry.inspection.attribution import (
+    Attribution,
+    TracedActivation,
+    attribute,
+    trace_activation,
+)
+
+__all__ = ["NO_IMAGES", "ImageAttributor"]
+
+log = logging.getLogger(__name__)
+
+MAX_TRACES = 16  # cached pairs of layer and image size
+
+NO_FORWARD = (
+    "the module's forward does not accept an image alone; pass ReVACNN(forward=...) to say how to "
+    "run it"
+)
+NO_IMAGES = "the batch holds no images (B, channels, H, W) to show"
+COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
+
+
+class ImageAttributor:
+    """Runs the model on single images. All results may be a refusal in words instead.
+
+    Args:
+        model: the network.
+        forward: runs it on a batch of one image; None: this is not possible.
+        refusal: why the model must not be run between two batches; "" if it may be.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward | None, refusal: str = "") -> None:
+        self._model = model
+        self._forward = forward
+        self._refusal = refusal
+        self._traces: dict[tuple[object, ...], TracedActivation | str] = {}
+
+    def reset(self) -> None:
+        """Discard everything that depends on the structure of the network."""
+        self._traces.clear()
+
+    def attribute(self, layer: str, filter: int, image: Tensor | None) -> Attribution | str:
+        """Attribute the response of a filter to the pixels of an image (channels, H, W)."""
+        if image is None:
+            return NO_IMAGES
+        traced = self.trace(layer, image)
+        if isinstance(traced, str) or self._forward is None:
+            return traced if isinstance(traced, str) else NO_FORWARD
+        try:
+            return attribute(self._model, self._forward, traced, filter, image)
+        except Exception as error:  # of the user's forward or of captum
+            log.info("Cannot attribute %s · %d", layer, filter, exc_info=True)
+            return _describe_failure(error)
+
+    def receptive_field(self, layer: str, image: Tensor | None) -> tuple[int, int]:
+        """Return height and width of the layer's receptive field; (0, 0) if unknown."""
+        traced = "" if image is None else self.trace(layer, image)
+        return (0, 0) if isinstance(traced, str) else traced.receptive_field.size
+
+    def trace(self, layer: str, image: Tensor) -> TracedActivation | str:
+        """Trace how the pixels of an image of this size reach the layer."""
+        key = layer, tuple(image.shape)
+        if key not in self._traces:
+            if len(self._traces) >= MAX_TRACES:
+                self._traces.clear()
+            self._traces[key] = self._trace(layer, image)
+        return self._traces[key]
+
+    def _trace(self, layer: str, image: Tensor) -> TracedActivation | str:
+        if self._refusal or self._forward is None:
+            return self._refusal or NO_FORWARD
+        if any("_orig_mod" in module._modules for module in self._model.modules()):
+            return COMPILED
+        conv: Any = self._model.get_submodule(layer)
+        try:
+            traced = trace_activation(self._model, self._forward, conv, image)
+        except Exception as error:  # of the user's forward
+            log.info("Cannot trace the input of %s", layer, exc_info=True)
+            return _describe_failure(error)
+        return traced or "the forward of one image does not reach this layer"
+
+
+def _describe_failure(error: Exception) -> str:
+    return f"the forward of one image failed ({type(error).__name__}: {error})"
