@@ -149,10 +149,10 @@ def test_projection_from_scratch_is_aligned_with_the_last(method: Method) -> Non
     flipped = {"positions": last.positions * (-1, 1), "embedding": last.embedding * (-1, 1)}
     mirrored = replace(last, **flipped)
 
-    anew = project(ProjectionJob(features, last.ids, method, mirrored, from_scratch=True))
+    recomputed = project(ProjectionJob(features, last.ids, method, mirrored, from_scratch=True))
 
-    assert displacement(mirrored, anew) < 0.3
-    check_well_formed(anew, 64)
+    assert displacement(mirrored, recomputed) < 0.3
+    check_well_formed(recomputed, 64)
 
 
 def test_another_method_is_aligned_with_the_last() -> None:
