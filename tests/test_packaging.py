@@ -1,4 +1,4 @@
-"""What is installed is all that is needed: the viewer is inside the wheel."""
+"""The wheel holds everything that is needed, including the viewer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_of_the_viewer(wheel: Path):
+def test_the_wheel_holds_all_files_of_the_package_and_the_viewer(wheel: Path):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for folder, place in (("revacnn_lightning", ""), ("viewer", "revacnn_lightning/_viewer")):
         for file in (ROOT / folder).rglob("*"):
@@ -30,7 +30,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_of_the_viewer(wheel: Path
                 assert f"{place}/{relative}".lstrip("/") in inside
 
 
-def test_the_wheel_adds_one_name_to_the_installation_and_one_command(wheel: Path):
+def test_the_wheel_installs_one_package_and_one_command(wheel: Path):
     archive = zipfile.ZipFile(wheel)
     tops = {name.split("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"revacnn_lightning"}
