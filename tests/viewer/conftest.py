@@ -1,4 +1,4 @@
-"""A follower whose training sits in the same process and answers at once."""
+"""Fixtures: a follower of a fake training in the same process, and a tab that shows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from viewer.tab.tab_state import TabState
 
 
 class InProcessFollower(RunFollower):
-    """Follows a made-up training without sockets; replies wait until `deliver`."""
+    """Follows a fake training without sockets. Replies are received on `deliver`."""
 
     def __init__(self, training: FakeTraining) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class InProcessFollower(RunFollower):
         self.kind = "training"
         self.requests: list[Request] = []
         self._replies: list[object] = []
-        self._count = 0
+        self._n_requests = 0
 
     def attach(self) -> None:
-        for message in self.training.answer(Request("hello", ControlRun("send_state"))):
+        for message in self.training.handle(Request("hello", ControlRun("send_state"))):
             self.state.receive(message)  # type: ignore[union-attr]
 
     def train(self, batches: int = 1) -> None:
@@ -38,27 +38,27 @@ class InProcessFollower(RunFollower):
             self.state.receive(self.training.snapshot())  # type: ignore[union-attr]
 
     def deliver(self) -> None:
-        """Let the replies arrive, as they would between two batches."""
+        """Receive the pending replies, as between two batches."""
         replies, self._replies = self._replies, []
         for reply in replies:
             self.state.receive(reply)  # type: ignore[union-attr]
 
     def request(self, edit: Edit, title: str, version: int | None) -> str:
-        request_id = self._ask(edit, version, dry_run=False)
+        request_id = self._send_request(edit, version, dry_run=False)
         self.state.requests.add(request_id, title)  # type: ignore[union-attr]
         return request_id
 
     def preview(self, edit: Edit, version: int | None) -> str:
-        return self._ask(edit, version, dry_run=True)
+        return self._send_request(edit, version, dry_run=True)
 
     def health(self) -> RunHealth:
         return RunHealth(self.kind, self.kind)
 
-    def _ask(self, edit: Edit, version: int | None, dry_run: bool) -> str:
-        self._count += 1
-        request = Request(f"r{self._count}", edit, version, dry_run)
+    def _send_request(self, edit: Edit, version: int | None, dry_run: bool) -> str:
+        self._n_requests += 1
+        request = Request(f"r{self._n_requests}", edit, version, dry_run)
         self.requests.append(request)
-        self._replies += self.training.answer(request)
+        self._replies += self.training.handle(request)
         return request.id
 
 

@@ -1,4 +1,4 @@
-"""Made-up details of a layer that look like those of a training: Gabor filters and their maps."""
+"""Fake layer details that look like those of a training: Gabor filters and their maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAP = 24  # px
 
 
 class FakeDetails:
-    """Coefficients per filter id that drift with the steps, and all that follows from them."""
+    """Coefficients per filter id that drift with every call, and layer details made of them."""
 
     def __init__(self, seed: int = 3) -> None:
         self.random = np.random.default_rng(seed)
@@ -28,10 +28,10 @@ class FakeDetails:
     ) -> LayerDetail:  # fmt: skip
         weights = np.stack([self._filter(layer, id_, kernel, rgb) for id_ in ids])  # (n, k, k, 3)
         weights[[i for i, id_ in enumerate(ids) if id_ in dead]] = 0
-        picture = photograph(0 if image is None else image)  # (H, W, 3)
+        photo = fake_photo(0 if image is None else image)  # (H, W, 3)
         key = (layer, tuple(ids), image)
-        if key not in self.maps:  # a convolution of hundreds of filters takes its time
-            self.maps = {key: self._maps(weights, picture)}
+        if key not in self.maps:  # convolutions of hundreds of filters are slow
+            self.maps = {key: self._maps(weights, photo)}
         maps = self.maps[key] * self.random.normal(1, 0.05, (len(ids), 1, 1))
         errors = self.random.normal(size=maps.shape) * (maps > 0)
         errors *= self.random.lognormal(0, 0.8, (len(ids), 1, 1))
@@ -51,13 +51,13 @@ class FakeDetails:
             gradients=self._view(1e-3 * seen_gradients),
             activations=self._view(maps),
             activation_gradients=self._view(1e-3 * errors),
-            image=picture.transpose(2, 0, 1).astype(np.float32),
+            image=photo.transpose(2, 0, 1).astype(np.float32),
             image_index=image,
             kernel_slice=slices,
         )
 
     def _filter(self, layer: str, id_: int, kernel: int, rgb: bool) -> np.ndarray:
-        """The filter (k, k, 3) as it is now: it drifts a little with every call."""
+        """Return the current filter (k, k, 3); it drifts a little with every call."""
         key = (layer, id_)
         if key not in self.coefficients:
             self.coefficients[key] = gabor(np.random.default_rng(id_), kernel, rgb)
@@ -65,10 +65,10 @@ class FakeDetails:
         self.coefficients[key] = self.coefficients[key] + drift
         return self.coefficients[key].copy()
 
-    def _maps(self, weights: np.ndarray, picture: np.ndarray) -> np.ndarray:
-        """Rectified responses (n, MAP, MAP) to the picture, by Fourier transform."""
-        n, size = len(weights), picture.shape[0]
-        spectrum = rfft2(picture - picture.mean(axis=(0, 1)), axes=(0, 1))  # (H, W/2+1, 3)
+    def _maps(self, weights: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        """Return rectified responses (n, MAP, MAP) to the photo, by Fourier transform."""
+        n, size = len(weights), photo.shape[0]
+        spectrum = rfft2(photo - photo.mean(axis=(0, 1)), axes=(0, 1))  # (H, W/2+1, 3)
         padded = np.zeros((n, size, size, 3))
         padded[:, : weights.shape[1], : weights.shape[2]] = weights
         responses = irfft2((rfft2(padded, axes=(1, 2)) * spectrum).sum(axis=3), axes=(1, 2))
@@ -86,7 +86,7 @@ class FakeDetails:
 
 
 def gabor(random: np.random.Generator, kernel: int, rgb: bool) -> np.ndarray:
-    """An oriented wave or a spot, grey or coloured, (kernel, kernel, 3)."""
+    """Return an oriented wave or a spot, gray or colored, (kernel, kernel, 3)."""
     grid = np.linspace(-1, 1, kernel) if kernel > 1 else np.zeros(1)
     x, y = np.meshgrid(grid, grid)
     angle, phase = random.uniform(0, np.pi), random.uniform(0, 2 * np.pi)
@@ -94,17 +94,17 @@ def gabor(random: np.random.Generator, kernel: int, rgb: bool) -> np.ndarray:
     along = x * np.cos(angle) + y * np.sin(angle)
     envelope = np.exp(-(x**2 + y**2) / (2 * width**2))
     if not rgb or random.random() < 0.5:
-        colour = np.ones(3)
+        color = np.ones(3)
     else:
-        colour = random.normal(size=3)
+        color = random.normal(size=3)
     if random.random() < 0.3:
         frequency = 0.0
     wave = envelope * np.cos(np.pi * frequency * along * 2 + phase)
-    return wave[..., None] * colour / max(1e-9, np.abs(colour).max())
+    return wave[..., None] * color / max(1e-9, np.abs(color).max())
 
 
-def photograph(index: int) -> np.ndarray:
-    """A picture (IMAGE, IMAGE, 3) in [0, 1]: a flower, circles, or stripes."""
+def fake_photo(index: int) -> np.ndarray:
+    """Return an image (IMAGE, IMAGE, 3) in [0, 1]: a flower, circles, or stripes."""
     grid = np.linspace(-1, 1, IMAGE)
     x, y = np.meshgrid(grid, grid)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)

@@ -1,4 +1,4 @@
-"""Made-up inspections that look like those of a training."""
+"""Fake filter inspections that look like those of a training."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import FilterInspection, TopImage
-from tests.viewer.fake_detail import IMAGE, photograph
+from tests.viewer.fake_detail import IMAGE, fake_photo
 
 FIELD = 12  # px
 
 
-def inspection(
+def fake_inspection(
     run: str, version: int, step: int, layer: str, index: int, image: int | None = None,
     **changes: object,
 ) -> FilterInspection:  # fmt: skip
-    """Of a filter that sees `FIELD` pixels of photographs."""
+    """Return the inspection of a filter with a receptive field of `FIELD` pixels."""
     random = np.random.default_rng(index)
     top_images = []
     for rank in range(9):
         top, left = random.integers(0, IMAGE - FIELD, 2).tolist()
-        pixels = (255 * photograph(rank)).astype(np.uint8).transpose(2, 0, 1)
+        pixels = (255 * fake_photo(rank)).astype(np.uint8).transpose(2, 0, 1)
         crop = pixels[:, top : top + FIELD, left : left + FIELD]
         box = (top, left, top + FIELD, left + FIELD)
         top_images.append(
@@ -28,7 +28,7 @@ def inspection(
         )
     sent = FilterInspection(
         run, version, step, layer, index,
-        image=photograph(0 if image is None else image).transpose(2, 0, 1).astype(np.float16),
+        image=fake_photo(0 if image is None else image).transpose(2, 0, 1).astype(np.float16),
         deconvolution=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
         guided_backpropagation=random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
         top_images=top_images,

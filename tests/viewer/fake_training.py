@@ -1,7 +1,7 @@
-"""A process that talks like a training: the viewer's test double for one.
+"""A fake training process for the viewer's tests.
 
 ``python -m tests.viewer.fake_training --net alexnet`` serves a structure, publishes plausible
-snapshots, and answers requests by changing its own widths. No torch: it starts in no time.
+snapshots, and replies to requests by changing its own widths. It needs no torch and starts fast.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ from revacnn_lightning.protocol.requests import (
 )
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
-from tests.viewer.fake_inspection import inspection
+from tests.viewer.fake_inspection import fake_inspection
 
-# Seconds: snapshots come at any moment within a browser's frame, as those of a real training do.
-# At an even 10 Hz all would come at the same one, be it a lucky or an unlucky one.
-FRAME = 1 / 60
+# Snapshots arrive at random moments within a browser's frame, as those of a real training do. At
+# exactly 10 Hz, all would arrive at the same moment of a frame, which distorts measured latencies.
+FRAME_SECONDS = 1 / 60
 STATISTICS = ["gradient", "activation", "weight_norm", "update_ratio"]
 
 
 @dataclass
 class Conv:
-    """One layer of a made-up network. Layers of one ``group`` must keep the same width."""
+    """One layer of a fake network. Layers of one ``group`` must keep the same width."""
 
     name: str
     width: int
@@ -87,7 +87,7 @@ def alexnet() -> list[Conv]:
 
 
 def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv]:
-    """A ResNet as torchvision names it, with its shortcuts as edges."""
+    """Return a ResNet with torchvision's names, and its shortcuts as edges."""
     layers = [Conv("conv1", 64, 7, 2, group="layer1")]
     outputs = [0]  # layers whose sum is the current feature map
     for stage, n_blocks in enumerate(blocks, start=1):
@@ -124,7 +124,7 @@ def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv
 
 
 def densenet(blocks: list[int]) -> list[Conv]:
-    """A DenseNet as torchvision names it: every layer reads all that came before in its block."""
+    """Return a DenseNet with torchvision's names: layers read all previous ones of their block."""
     layers = [Conv("features.conv0", 64, 7, 2)]
     width, before = 64, [0]
 
@@ -147,7 +147,7 @@ def densenet(blocks: list[int]) -> list[Conv]:
 
 
 def inception() -> list[Conv]:
-    """A stem and two modules of four parallel branches, whose outputs are concatenated."""
+    """Return a stem and two modules of four parallel branches with concatenated outputs."""
     layers = [Conv("stem.conv", 64, 7, 2)]
     before = [0]
     for module in ("mixed_a", "mixed_b"):
@@ -184,7 +184,7 @@ NETS = {
 
 
 class FakeTraining:
-    """The state of a made-up run, and what it answers."""
+    """The state of a fake run, and its replies to requests."""
 
     def __init__(self, net: str, seed: int = 0) -> None:
         self.run = uuid.uuid4().hex[:12]
@@ -196,13 +196,15 @@ class FakeTraining:
         self.next_id = 0
         self.ids: list[list[int]] = []
         self.base: dict[int, np.ndarray] = {}  # id -> base value of each statistic
-        self.undone: list[list[list[int]]] = []
+        self.history: list[list[list[int]]] = []
         self.details = FakeDetails(seed)
-        self.watched: dict[str, tuple[InspectLayer, float]] = {}  # layer -> wish, until when
-        self.inspected: dict[tuple[str, int], int | None] = {}  # filter -> image, until it is sent
-        self.detailed: dict[str, float] = {}
+        self.requested_layers: dict[
+            str, tuple[InspectLayer, float]
+        ] = {}  # layer -> request, expiry
+        self.requested_inspections: dict[tuple[str, int], int | None] = {}  # filter -> image
+        self.last_details: dict[str, float] = {}
         self.frozen: set[int] = set()
-        self._made_for = -1
+        self._cached_version = -1
         for conv in self.convs:
             self.ids.append([self._new_filter() for _ in range(conv.width)])
         dead = self.random.random(self.next_id) < 0.015
@@ -273,19 +275,19 @@ class FakeTraining:
         return 28 * 28 * self.parameters(ids)
 
     def _filters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of all filters: base values (filters, statistics), phase, and what depth takes away."""
-        if self._made_for != self.version:  # gathered once: it is a training's time that counts
-            self._made_for = self.version
+        """Return base values (filters, statistics), phase and damping by depth of all filters."""
+        if self._cached_version != self.version:  # cached: this takes the time of a training step
+            self._cached_version = self.version
             ids = [id_ for layer in self.ids for id_ in layer]
             depth = np.exp(-1.2 * np.arange(len(self.ids)) / max(1, len(self.ids)))
             spread = np.repeat(depth, [len(layer) for layer in self.ids])
-            self._made = np.stack([self.base[id_] for id_ in ids]), np.asarray(ids) * 0.7, spread
-        return self._made
+            self._cached = np.stack([self.base[id_] for id_ in ids]), np.asarray(ids) * 0.7, spread
+        return self._cached
 
-    def silence(self, id_: int) -> None:
-        """Have a filter never respond again."""
+    def deactivate_filter(self, id_: int) -> None:
+        """Set the activation of a filter to zero from now on."""
         self.base[id_][1] = 0.0
-        self._made_for = -1
+        self._cached_version = -1
 
     def snapshot(self) -> Snapshot:
         t, decay = self.step, 1 / (1 + self.step / 900)
@@ -320,21 +322,21 @@ class FakeTraining:
     def status(self, state: str = "training") -> Status:
         return Status(self.run, state, self.step, self.version, time.time())  # type: ignore[arg-type]
 
-    def answer(self, request: Request) -> list[object]:
-        """What a training replies to a request; changes the network where it is asked to."""
+    def handle(self, request: Request) -> list[object]:
+        """Return the replies to a request, and apply its edit."""
         body = request.body
         if isinstance(body, ControlRun):
             return [self.structure(), self.status()]
         if isinstance(body, InspectFilter):
-            self.inspected[body.layer, body.filter] = body.image_index
+            self.requested_inspections[body.layer, body.filter] = body.image_index
             return [Done(request.id)]
         if isinstance(body, InspectLayer):
             if body.layer not in [conv.name for conv in self.convs]:
                 return [Refused(request.id, f"there is no conv {body.layer!r}", self.version)]
-            self.watched[body.layer] = (body, time.monotonic() + 5)
+            self.requested_layers[body.layer] = (body, time.monotonic() + 5)
             return [Done(request.id)]
         if request.version is not None and request.version != self.version:
-            reason = f"the network is at version {self.version}, not at {request.version} any more"
+            reason = f"the network is at version {self.version}, not {request.version}"
             return [Refused(request.id, reason, self.version)]
         planned = self._plan(body)
         if isinstance(planned, str):
@@ -343,9 +345,9 @@ class FakeTraining:
         if request.dry_run:
             return [Planned(request.id, plan)]
         if isinstance(body, Undo):
-            self.undone.pop()
+            self.history.pop()
         else:
-            self.undone.append([list(ids) for ids in self.ids])
+            self.history.append([list(ids) for ids in self.ids])
         if isinstance(body, Freeze | Unfreeze):
             ids = self.ids[[conv.name for conv in self.convs].index(body.layer)]
             chosen = {ids[i] for i in body.filters or range(len(ids))}
@@ -356,27 +358,27 @@ class FakeTraining:
         return [applied, self.structure()]
 
     def due_inspections(self) -> list[FilterInspection]:
-        """What the inspected filters look for, once for each request."""
-        wanted, self.inspected = self.inspected, {}
+        """Return one inspection for each request since the last call."""
+        requested, self.requested_inspections = self.requested_inspections, {}
         return [
-            inspection(self.run, self.version, self.step, layer, index, image)
-            for (layer, index), image in wanted.items()
+            fake_inspection(self.run, self.version, self.step, layer, index, image)
+            for (layer, index), image in requested.items()
         ]
 
     def due_details(self) -> list[LayerDetail]:
-        """Details of the watched layers whose time has come."""
+        """Return the details of requested layers that are due."""
         now, due = time.monotonic(), []
         for at, conv in enumerate(self.convs):
-            wish, until = self.watched.get(conv.name, (None, 0.0))
-            if wish is None or now > until:
+            request, expiry = self.requested_layers.get(conv.name, (None, 0.0))
+            if request is None or now > expiry:
                 continue
-            if now - self.detailed.get(conv.name, 0.0) < 1 / wish.updates_per_second:
+            if now - self.last_details.get(conv.name, 0.0) < 1 / request.updates_per_second:
                 continue
-            self.detailed[conv.name] = now
+            self.last_details[conv.name] = now
             due.append(
                 self.details.detail(
                     self.run, self.version, self.step, conv.name, self.ids[at], conv.kernel,
-                    at == 0, self.dead, wish.image_index, wish.kernel_slice,
+                    at == 0, self.dead, request.image_index, request.kernel_slice,
                 )
             )  # fmt: skip
         return due
@@ -384,16 +386,16 @@ class FakeTraining:
     def _plan(self, body: object) -> tuple[list[list[int]], PlanSummary] | str:
         after = [list(ids) for ids in self.ids]
         if isinstance(body, Undo):
-            if not self.undone:
-                return "there is no edit to take back"
-            after = self.undone[-1]
+            if not self.history:
+                return "there is no edit to undo"
+            after = self.history[-1]
             return after, self._summary("Undo the last edit", [], after, "")
         if isinstance(body, Freeze | Unfreeze | Reinitialize | SetFilter):
             return after, self._summary(f"{type(body).__name__} {body.layer}", [], after, "")
         if isinstance(body, MergeFilters):
             body = RemoveFilters(body.layer, body.filters[1:])
         if not isinstance(body, (AddFilters, RemoveFilters)):
-            return f"this training does not serve {type(body).__name__} yet"
+            return f"this training does not support {type(body).__name__}"
         names = [conv.name for conv in self.convs]
         if body.layer not in names:
             return f"there is no conv {body.layer!r}"
@@ -403,7 +405,7 @@ class FakeTraining:
         group = self.convs[at].group
         members = [i for i, conv in enumerate(self.convs) if conv.group == group] if group else [at]
         why = (
-            f"{len(members)} layers are added up and must keep one width"
+            f"{len(members)} layers are added and must have the same width"
             if len(members) > 1
             else ""
         )
@@ -447,7 +449,7 @@ class FakeTraining:
 
 
 def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None:
-    """Publish and answer until told to stop, or for ``end_after`` seconds."""
+    """Publish and reply until stopped, or for ``end_after`` seconds."""
     keys = Keys.generate()
     publisher = Publisher("tcp://127.0.0.1:0", keys)
     server = RequestServer("tcp://127.0.0.1:0", keys)
@@ -462,26 +464,26 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
             hostname=socket.gethostname(),
         )
     )
-    began = said = due = time.monotonic()
+    start = last_status = due = time.monotonic()
     try:
-        while not end_after or time.monotonic() - began < end_after:
+        while not end_after or time.monotonic() - start < end_after:
             training.step += 1
             for client, request in server.receive():
-                for reply in training.answer(request):
+                for reply in training.handle(request):
                     server.reply(client, reply)  # type: ignore[arg-type]
                     if isinstance(reply, Structure):
                         publisher.publish(reply)
             publisher.publish(training.snapshot())
-            for inspected in training.due_inspections():
-                publisher.publish(inspected)
+            for inspection in training.due_inspections():
+                publisher.publish(inspection)
             for detail in training.due_details():
                 publisher.publish(detail)
-            if time.monotonic() - said > 1:
-                said = time.monotonic()
+            if time.monotonic() - last_status > 1:
+                last_status = time.monotonic()
                 publisher.publish(training.status())
-            due = max(due + 1 / hz, time.monotonic() - 1 / hz)  # on time, whatever the rest took
-            uneven = random.uniform(0, min(FRAME, 0.5 / hz))
-            time.sleep(max(0.0, due + uneven - time.monotonic()))
+            due = max(due + 1 / hz, time.monotonic() - 1 / hz)  # regular, however long a step takes
+            jitter = random.uniform(0, min(FRAME_SECONDS, 0.5 / hz))
+            time.sleep(max(0.0, due + jitter - time.monotonic()))
         publisher.publish(training.status(end))
         time.sleep(0.3)
     finally:
@@ -501,7 +503,7 @@ def main() -> None:
     training = FakeTraining(arguments.net)
     for conv in training.convs:
         if conv.name == arguments.refuse:
-            conv.refused = "its output is reshaped in a way that is not known"
+            conv.refused = "its output is reshaped in an unknown way"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     serve(training, arguments.hz, arguments.end_after, arguments.end)
 

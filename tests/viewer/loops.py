@@ -1,4 +1,4 @@
-"""Runs coroutines of tests in an event loop of their own."""
+"""Runs coroutines of tests in a separate event loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["run"]
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """As `asyncio.run`, in another thread: Playwright leaves a running loop in the main one."""
+    """Like `asyncio.run`, in another thread: Playwright keeps a loop running in the main thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()

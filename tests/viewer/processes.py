@@ -1,4 +1,4 @@
-"""Starts and stops the processes the viewer's tests need."""
+"""Starts and stops the processes used by the viewer's tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "") -> None:
-    """Wait until the condition holds, and fail if it does not in time."""
+    """Wait until the condition holds; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -27,9 +27,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "
 
 @contextlib.contextmanager
 def process(runtime: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m <arguments>`` with a runtime directory of its own; ended afterwards."""
-    ours = {"REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"}
-    environment = {**os.environ, **ours, **variables}
+    """Run ``python -m <arguments>`` with its own runtime directory; end it afterwards."""
+    defaults = {"REVACNN_RUNTIME_DIR": str(runtime), "BOKEH_RESOURCES": "server"}
+    environment = {**os.environ, **defaults, **variables}
     running = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
     try:
         yield running
@@ -46,7 +46,7 @@ def process(runtime: Path, *arguments: str, **variables: str) -> Iterator[subpro
 def training(
     runtime: Path, *arguments: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """A made-up training. One thread is enough for its numbers, and leaves the page a processor."""
+    """Run a fake training, with one thread to leave a processor to the page."""
     return process(
         runtime, "tests.viewer.fake_training", *arguments,
         OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
@@ -61,7 +61,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iterator[str]:
-    """A bokeh server with the viewer; yields the page's address."""
+    """Run a Bokeh server with the viewer; yield the page's address."""
     with serve(runtime, folder, port) as (address, _):
         yield address
 
@@ -70,19 +70,19 @@ def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iter
 def serve(
     runtime: Path, folder: Path = ROOT / "viewer", port: int = 0
 ) -> Iterator[tuple[str, int]]:
-    """A bokeh server with the viewer; yields the page's address and the process id."""
+    """Run a Bokeh server with the viewer; yield the page's address and the process id."""
     port = port or free_port()
     command = ["bokeh", "serve", str(folder), "--port", str(port), "--log-level", "warning"]
     with process(runtime, *command) as running:
         address = f"http://localhost:{port}/{folder.name}"
 
-        def answers() -> bool:
+        def is_serving() -> bool:
             assert running.poll() is None, "the server has ended"
             try:
-                with urllib.request.urlopen(address, timeout=5) as answer:
-                    return bool(answer.status == 200)
+                with urllib.request.urlopen(address, timeout=5) as response:
+                    return bool(response.status == 200)
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 return False
 
-        wait_for(answers, 120, "the server answers")  # a busy machine takes its time
+        wait_for(is_serving, 120, "the server to respond")  # slow on a busy machine
         yield address, running.pid

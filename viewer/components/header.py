@@ -36,7 +36,7 @@ class Header(HtmlPanel):
             "run": run,
             "kind": health.kind,
             "status": health.text,
-            "ended": health.ended,
+            "ended": health.has_ended,
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, structure),
             "problem": selection.problem,
@@ -59,7 +59,7 @@ def _run_label(connection: Connection) -> dict[str, Any]:
 
 def _end_notice(health: RunHealth, structure: Structure | None) -> str:
     """Return the notice over the network view of a run that has ended."""
-    if not health.ended:
+    if not health.has_ended:
         return ""
     name = "This run" if structure is None else structure.model
     return f"{name} {health.text}. Showing the last recorded state."

@@ -80,17 +80,17 @@ def place_columns(
     max_bars = MAX_BARS // max(1, len(lanes))
     columns = []
     for i, layer in enumerate(structure.layers):
+        n, lane = widths[i], lanes[i]
         if layer.name in opened:
-            columns.append(_open_column(i, widths[i], lanes[i]))
+            columns.append(_open_column(i, n, lane))
             continue
         pitch = 0.0
         if density != "crowded":
-            pitch = fit_dot_pitch(widths[i], lanes[i].slot, lanes[i].height, largest_pitch)
+            pitch = fit_dot_pitch(n, lane.slot, lane.height, largest_pitch)
         if pitch > 0:
-            columns.append(dot_column(i, widths[i], pitch, lanes[i].middle, lanes[i].height))
+            columns.append(dot_column(i, n, pitch, lane.middle, lane.height))
         else:
-            share = widths[i] / widest
-            columns.append(_bar_column(i, widths[i], share, lanes[i], density, max_bars))
+            columns.append(_bar_column(i, n, n / widest, lane, density, max_bars))
     return _distribute(columns, by_rank, area)
 
 

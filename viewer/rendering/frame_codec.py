@@ -55,10 +55,10 @@ class FramePart:
 class SpritePart(FramePart):
     """A part with images of filters.
 
-    ``data`` contains strings, and arrays with one row per filter: ``ids`` float64 (n,); ``places``
-    float32 (n, 2), the position, NaN if hidden; ``odd`` uint8 (n,), `DegenerateKind`; ``amp``
-    float32 (n,), gradient, 0 to 1; ``values`` float32 (n, 2), gradient and activation; ``indices``
-    int32 (n,).
+    ``data`` contains strings, and arrays with one row per filter: ``ids`` float64 (n,);
+    ``positions`` float32 (n, 2), NaN if hidden; ``degenerate`` uint8 (n,), `DegenerateKind`;
+    ``amplitude`` float32 (n,), of the gradient, 0 to 1; ``values`` float32 (n, 2), gradient and
+    activation; ``indices`` int32 (n,).
     """
 
     def __init__(self, part: str) -> None:

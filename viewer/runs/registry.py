@@ -106,7 +106,7 @@ class RunRegistry:
     def _discover(self) -> None:
         self.live = self._list_live()
         newest = self._followers.get(self._newest)
-        if self.live and (newest is None or newest.health().ended):
+        if self.live and (newest is None or newest.health().has_ended):
             self._newest = self.live[0].run
             self.find(self._newest)
 

@@ -38,7 +38,7 @@ class RunHealth(Struct, frozen=True):
     text: str
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the run has ended and accepts no more requests."""
         return self.kind in ("finished", "failed", "gone")
 

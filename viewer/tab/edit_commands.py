@@ -128,7 +128,7 @@ def control_run(tab: TabState, arguments: Arguments) -> None:
     title = ACTIONS.get(arguments.action)
     if title is not None:
         fields = {"type": "ControlRun", "action": arguments.action}
-        tab.edit_queue.send_command(msgspec.convert(fields, ControlRun), title)
+        tab.edit_queue.send_control(msgspec.convert(fields, ControlRun), title)
 
 
 def set_hyperparameter(tab: TabState, arguments: Arguments) -> None:
@@ -142,4 +142,4 @@ def set_hyperparameter(tab: TabState, arguments: Arguments) -> None:
             "value": arguments.value,
         }
         request = msgspec.convert(fields, SetHyperparameter)
-        tab.edit_queue.send_command(request, f"Set {title} to {arguments.value:g}")
+        tab.edit_queue.send_control(request, f"Set {title} to {arguments.value:g}")

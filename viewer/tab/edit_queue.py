@@ -6,7 +6,12 @@ import time
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Refused, Structure
-from revacnn_lightning.protocol.requests import Command, Edit, Undo
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    RequestBody,
+    SetHyperparameter,
+    Undo,
+)
 
 from ..runs.request_log import RequestRecord
 from ..runs.run_state import RunState
@@ -73,8 +78,8 @@ class EditQueue:
         self._queue = [change for change in self._queue if key and change.key != key]
         self.staging.discard(key)
 
-    def send_command(self, request: Command, title: str) -> None:
-        """Send a request that does not edit the network. Its reply is shown in the same place."""
+    def send_control(self, request: ControlRun | SetHyperparameter, title: str) -> None:
+        """Send a request that controls the training. Its reply is shown like that of an edit."""
         self._send(request, title, None)
 
     # Updates
@@ -122,7 +127,7 @@ class EditQueue:
             return False
         return record.state == "sent" or record.version > structure.version
 
-    def _send(self, request: Command | Edit | Undo, title: str, version: int | None) -> str:
+    def _send(self, request: RequestBody, title: str, version: int | None) -> str:
         """Send a request. Return its id, or "" if it could not be sent."""
         follower = self._run_selection.follower
         if follower.state is None:

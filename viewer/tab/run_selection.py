@@ -62,6 +62,10 @@ class RunSelection:
 
     def next_run(self) -> Connection | None:
         """Return the newest other run once the selected run has ended, or else None."""
-        if self.registry is None or not self.follower.run_id or not self.follower.health().ended:
+        if (
+            self.registry is None
+            or not self.follower.run_id
+            or not self.follower.health().has_ended
+        ):
             return None
         return next((one for one in self.registry.live if one.run != self.follower.run_id), None)

@@ -209,7 +209,7 @@ class TabState:
     def ended_reason(self) -> str:
         """Return why the run no longer accepts requests; "" while it does."""
         health = self.follower.health()
-        return f"The run has ended: {health.text}" if health.ended else ""
+        return f"The run has ended: {health.text}" if health.has_ended else ""
 
     def width_refusal(self, layer: Layer) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""

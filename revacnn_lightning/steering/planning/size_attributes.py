@@ -34,7 +34,7 @@ def attribute_edits(
     }
     new_values = _solve(model, uses)
     for (expression, count), use in uses.items():
-        if not expression.linear:
+        if not expression.is_linear:
             _check_unchanged(model, expression, count == len(use.channels), new_values, use)
         elif expression.value(lambda a: new_values.get(a, _value(model, a))) != count:
             names = " and ".join(str(attribute) for attribute, _ in expression.terms)
@@ -55,7 +55,7 @@ def _solve(
     """Return the values of all attributes that alone determine a count."""
     values: dict[SizeAttribute, int] = {}
     for (expression, count), use in uses.items():
-        if expression.linear and len(expression.terms) == 1:
+        if expression.is_linear and len(expression.terms) == 1:
             ((attribute, factor),) = expression.terms
             needed = (count - expression.constant) / factor
             if needed.denominator != 1 or values.setdefault(attribute, int(needed)) != needed:

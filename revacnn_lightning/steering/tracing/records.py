@@ -45,7 +45,7 @@ class OpCall:
         """Whether the call changes its first argument."""
         return self.name != self.base
 
-    def get(self, position: int, name: str, default: Any = None) -> Any:
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument that may be given by position or by name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 

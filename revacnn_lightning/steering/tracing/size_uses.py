@@ -85,10 +85,10 @@ def _record(trace: Trace, number: Any, channels: Tensor | None) -> None:
     """Record that ``number`` counts ``channels``, if it is traced and equal to their number."""
     if isinstance(number, TracedInt) and channels is not None and int(number) == len(channels):
         expression = number.expression
-        if expression.mixed:
+        if expression.has_untraced_part:
             return
         trace.size_uses.append(SizeUse(expression, channels, trace.where()))
-        if expression.linear:
+        if expression.is_linear:
             # Everything that one number counts must keep equal lengths: it is coupled.
             trace.couple(trace.first_counted.setdefault(expression, channels), channels)
 

@@ -34,15 +34,15 @@ class LinearExpression(NamedTuple):
     """``constant + Σ factor · attribute``.
 
     Attributes:
-        linear: False if the number is some other function of the attributes in ``terms``.
-        mixed: an ordinary number was added. It may have been read from a shape
+        is_linear: False if the number is some other function of the attributes in ``terms``.
+        has_untraced_part: an ordinary number was added. It may have been read from a shape
             (``x.shape[1] // self.groups``), so nothing follows for how attributes must change.
     """
 
     terms: tuple[tuple[SizeAttribute, Fraction], ...]
     constant: Fraction = Fraction(0)
-    linear: bool = True
-    mixed: bool = False
+    is_linear: bool = True
+    has_untraced_part: bool = False
 
     def value(self, of: Callable[[SizeAttribute], int]) -> Fraction:
         """Return the value for the attribute values that ``of`` returns."""
@@ -54,20 +54,22 @@ class LinearExpression(NamedTuple):
         for attribute, factor in other.terms:
             terms[attribute] = terms.get(attribute, Fraction(0)) + sign * factor
         return LinearExpression(
-            tuple((a, f) for a, f in terms.items() if f or not self.linear),
+            tuple((a, f) for a, f in terms.items() if f or not self.is_linear),
             self.constant + sign * other.constant,
-            self.linear and other.linear,
-            self.mixed or other.mixed or not self.terms or not other.terms,
+            self.is_linear and other.is_linear,
+            self.has_untraced_part or other.has_untraced_part or not self.terms or not other.terms,
         )
 
     def times(self, factor: Fraction) -> LinearExpression:
         """Return the product with a constant."""
         terms = tuple((a, f * factor) for a, f in self.terms)
-        return LinearExpression(terms, self.constant * factor, self.linear, self.mixed)
+        return LinearExpression(
+            terms, self.constant * factor, self.is_linear, self.has_untraced_part
+        )
 
     def opaque(self) -> LinearExpression:
         """Return the expression marked as not linear."""
-        return self._replace(linear=False)
+        return self._replace(is_linear=False)
 
 
 class TracedInt(int):

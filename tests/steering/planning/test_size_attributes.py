@@ -324,11 +324,11 @@ def test_arithmetic_tracks_attributes() -> None:
         heads, width = model.heads, model.width
         linear = 2 * heads - width
         assert int(linear) == 1
-        assert linear.expression.linear
-        assert not linear.expression.mixed
+        assert linear.expression.is_linear
+        assert not linear.expression.has_untraced_part
         assert linear.expression.value(lambda a: {"heads": 5, "width": 4}[a.name]) == 6
-        assert (7 - heads).expression.mixed
-        assert not (heads * width).expression.linear
-        assert (7 // heads).expression.mixed
+        assert (7 - heads).expression.has_untraced_part
+        assert not (heads * width).expression.is_linear
+        assert (7 // heads).expression.has_untraced_part
         assert copy.deepcopy(heads) == 2
         assert type(copy.deepcopy(heads)) is int

@@ -17,5 +17,5 @@ def world(follower: InProcessFollower, tab: TabState, monkeypatch: pytest.Monkey
     follower.layer_details = world.layers
     send_command(tab, "select", layer=1, first=3, last=3)
     world.layers.mark_visible("conv2", "tsne")
-    world.send(world.detail())
+    world.deliver(world.detail())
     return world

@@ -185,7 +185,7 @@ def test_bars_are_sorted_and_selectable(tab: TabState) -> None:
 def test_cloud_hides_and_counts_inactive_filters(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    follower.training.silence(3)
+    follower.training.deactivate_filter(3)
     follower.train()
     cloud = FilterCloud(tab)
     cloud.update()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.viewer.conftest import InProcessFollower
-from tests.viewer.fake_inspection import FIELD, inspection
+from tests.viewer.fake_inspection import FIELD, fake_inspection
 from viewer.components.filter_inspection import (
     NO_TOP_IMAGES,
     NOT_RECORDED,
@@ -24,7 +24,7 @@ def receive_inspection(pane: FilterInspectionPane, **changes: object) -> None:
     follower = pane.tab.follower
     training = follower.training  # type: ignore[attr-defined]
     step = changes.pop("step", training.step)
-    sent = inspection(training.run, training.version, step, "conv2", 3, **changes)
+    sent = fake_inspection(training.run, training.version, step, "conv2", 3, **changes)
     follower.inspections.receive(sent, follower.state)  # type: ignore[arg-type]
 
 

@@ -30,7 +30,7 @@ def test_findings_list_their_filters(
     features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
     features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
     features[5], features[6] = 0, np.nan
-    world.send(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
+    world.deliver(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
     world.tick()
 
     found = {one["kind"]: one for one in panel.content()["findings"]}
@@ -55,7 +55,7 @@ def test_single_color_filters_are_found(world: World, tab: TabState) -> None:
     images = detail.coefficients.images.copy()
     images[:] = np.random.default_rng(0).normal(size=images.shape)
     images[[1, 6]] = (0.9, -0.2, 0.4)
-    world.send(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
+    world.deliver(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
 
     (finding,) = (
         one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "single_color"
@@ -71,7 +71,7 @@ def test_filters_inactive_for_long_are_dead(
     assert follower.state is not None
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     follower.training.dead.add(ids[8])
-    follower.training.silence(ids[8])
+    follower.training.deactivate_filter(ids[8])
     follower.train(40)
 
     (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")

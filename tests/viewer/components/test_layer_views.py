@@ -99,7 +99,7 @@ def test_new_filter_has_no_position_before_the_next_layout(
     send_command(tab, "stage_add")
     send_command(tab, "apply")
     deliver_replies(tab, follower)
-    world.send(world.detail())
+    world.deliver(world.detail())
     view = LayerView(tab, "coefficients")
 
     view.update()
@@ -118,7 +118,7 @@ def test_degenerate_filters_are_set_apart(world: World, tab: TabState) -> None:
     images = detail.coefficients.images.copy()
     features[4], images[4] = 0, 0
     features[9], images[9] = np.nan, np.nan
-    world.send(replace(detail, coefficients=FilterView(features, images)))
+    world.deliver(replace(detail, coefficients=FilterView(features, images)))
     world.tick()
     view = LayerView(tab, "coefficients")
 
@@ -131,7 +131,7 @@ def test_degenerate_filters_are_set_apart(world: World, tab: TabState) -> None:
 
 def test_view_without_data_shows_its_status(world: World, tab: TabState) -> None:
     nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
-    world.send(replace(world.detail(), activation_gradients=nothing))
+    world.deliver(replace(world.detail(), activation_gradients=nothing))
     world.tick()
     view = LayerView(tab, "activation_gradients")
 
@@ -212,9 +212,9 @@ def test_hidden_views_are_neither_sent_nor_requested(
 
     assert sent == (["activations"] if pane == "maps" else [])
     if pane == "statistics":
-        world.asked.clear()
+        world.sent.clear()
         world.tick()
-        assert world.asked == []
+        assert world.sent == []
 
 
 def test_input_image_is_shown_in_the_maps_pane(world: World, tab: TabState) -> None:
@@ -229,11 +229,11 @@ def test_input_image_is_shown_in_the_maps_pane(world: World, tab: TabState) -> N
 
     send_command(tab, "step_image", dx=1)
     world.tick(0.1)
-    assert world.asked[-1].image_index == 0
+    assert world.sent[-1].image_index == 0
     send_command(tab, "step_image", dx=1)
     send_command(tab, "show_batch_image")
     world.tick(0.1)
-    assert world.asked[-1].image_index is None
+    assert world.sent[-1].image_index is None
 
 
 def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabState) -> None:
@@ -241,7 +241,7 @@ def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabS
     assert tab.state is not None
     for image in (None, 1):
         detail = world.detail(image=image)
-        world.send(detail)
+        world.deliver(detail)
         view.update()
         of_batch = tab.state.layer_values("activation", 1)
         of_image = detail.activations.images.sum(axis=(1, 2))

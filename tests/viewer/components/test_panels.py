@@ -63,7 +63,7 @@ def test_staging_bar_shows_costs_and_coupling(
     assert row["plan"] == "planned"
     assert "parameters (−" in row["detail"]
     assert "layer1.0.conv2 (1)" in row["coupling"]
-    assert "must keep one width" in row["coupling"]
+    assert "must have the same width" in row["coupling"]
     assert bar.source.data["can_apply"] is True
 
 

@@ -23,66 +23,66 @@ from viewer.embedding.tsne import perplexity
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
-def clusters(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
-    """Features of ``n`` filters of four kinds, (n, d)."""
+def make_clusters(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
+    """Return features of ``n`` filters in four clusters, (n, d)."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(4, d))
-    return centres[np.arange(n) % 4] + 0.4 * rng.normal(size=(n, d))
+    centers = rng.normal(size=(4, d))
+    return centers[np.arange(n) % 4] + 0.4 * rng.normal(size=(n, d))
 
 
-def nudged(features: np.ndarray, part: float = 0.01) -> np.ndarray:
+def perturb(features: np.ndarray, part: float = 0.01) -> np.ndarray:
     noise = np.random.default_rng(9).normal(size=features.shape)
     return features + part * noise * np.linalg.norm(features, axis=1, keepdims=True) / 6
 
 
-def first(features: np.ndarray, method: Method = "tsne") -> Projection:
+def project_first(features: np.ndarray, method: Method = "tsne") -> Projection:
     return project(ProjectionJob(features, np.arange(len(features)), method))
 
 
-def follow(features: np.ndarray, last: Projection, before: np.ndarray) -> Projection:
+def project_next(features: np.ndarray, last: Projection, before: np.ndarray) -> Projection:
     change = relative_change(before, features)
     return project(ProjectionJob(features, last.ids, last.method, last, change))
 
 
-def settled(features: np.ndarray, method: Method) -> Projection:
-    """A layout after some refreshes: a first one still moves a little."""
-    layout = first(features, method)
+def project_until_stable(features: np.ndarray, method: Method) -> Projection:
+    """Return a projection after some updates: the first still moves a little."""
+    projection = project_first(features, method)
     for _ in range(3):
-        layout = follow(features, layout, features)
-    return layout
+        projection = project_next(features, projection, features)
+    return projection
 
 
 def displacement(before: Projection, after: Projection) -> float:
-    """Mean way of the filters that both have, in rms radii."""
+    """Return the mean distance of common filters, relative to the root mean square radius."""
     _, i, j = np.intersect1d(before.ids, after.ids, return_indices=True)
-    way = np.linalg.norm(after.positions[j] - before.positions[i], axis=1).mean()
-    centred = before.positions - before.positions.mean(axis=0)
-    return float(way / np.sqrt((centred**2).sum(axis=1).mean()))
+    distance = np.linalg.norm(after.positions[j] - before.positions[i], axis=1).mean()
+    centered = before.positions - before.positions.mean(axis=0)
+    return float(distance / np.sqrt((centered**2).sum(axis=1).mean()))
 
 
-def check_well_formed(layout: Projection, n: int) -> None:
-    assert layout.positions.shape == (n, 2)
-    assert np.isfinite(layout.positions).all()
-    inside = layout.positions[layout.degenerate == DegenerateKind.NONE]
-    aside = layout.positions[layout.degenerate != DegenerateKind.NONE]
+def check_well_formed(projection: Projection, n: int) -> None:
+    assert projection.positions.shape == (n, 2)
+    assert np.isfinite(projection.positions).all()
+    inside = projection.positions[projection.degenerate == DegenerateKind.NONE]
+    row = projection.positions[projection.degenerate != DegenerateKind.NONE]
     assert (np.abs(inside) <= 1.0).all()
-    assert np.allclose(aside[:, 1], DEGENERATE_ROW_Y)
-    assert (np.abs(aside[:, 0]) <= 1.0 + 1e-6).all()
+    assert np.allclose(row[:, 1], DEGENERATE_ROW_Y)
+    assert (np.abs(row[:, 0]) <= 1.0 + 1e-6).all()
 
 
-# ---------------------------------------------------------------- likeness
+# ---------------------------------------------------------------- neighborhoods
 
 
 @every_method
-def test_like_stands_beside_like(method: Method) -> None:
-    features = clusters(48)
+def test_similar_filters_are_neighbors(method: Method) -> None:
+    features = make_clusters(48)
 
-    layout = first(features, method)
+    projection = project_first(features, method)
 
-    assert trustworthiness(features, layout.positions, n_neighbors=7) > 0.8
-    kinds = np.stack([layout.positions[k::4].mean(axis=0) for k in range(4)])  # (4, 2)
-    own = np.linalg.norm(layout.positions - kinds[np.arange(48) % 4], axis=1).mean()
-    other = np.linalg.norm(layout.positions - kinds[(np.arange(48) + 1) % 4], axis=1).mean()
+    assert trustworthiness(features, projection.positions, n_neighbors=7) > 0.8
+    kinds = np.stack([projection.positions[k::4].mean(axis=0) for k in range(4)])  # (4, 2)
+    own = np.linalg.norm(projection.positions - kinds[np.arange(48) % 4], axis=1).mean()
+    other = np.linalg.norm(projection.positions - kinds[(np.arange(48) + 1) % 4], axis=1).mean()
     assert other > 2 * own
 
 
@@ -91,10 +91,10 @@ def test_perplexity_fits_the_number_of_points() -> None:
 
 
 @every_method
-def test_pictures_do_not_hide_each_other(method: Method) -> None:
-    layout = first(clusters(64), method)
+def test_filters_hardly_overlap(method: Method) -> None:
+    projection = project_first(make_clusters(64), method)
 
-    apart = np.linalg.norm(layout.positions[:, None] - layout.positions, axis=2)
+    apart = np.linalg.norm(projection.positions[:, None] - projection.positions, axis=2)
     np.fill_diagonal(apart, 9)
     assert np.median(apart.min(axis=1)) > 0.09
 
@@ -103,32 +103,32 @@ def test_pictures_do_not_hide_each_other(method: Method) -> None:
 
 
 @every_method
-def test_a_refresh_hardly_moves_the_filters(method: Method) -> None:
-    features = clusters(64)
-    layout = settled(features, method)
+def test_update_hardly_moves_filters(method: Method) -> None:
+    features = make_clusters(64)
+    projection = project_until_stable(features, method)
 
-    after = follow(nudged(features), layout, features)
+    after = project_next(perturb(features), projection, features)
 
-    assert displacement(layout, after) < (0.12 if method == "umap" else 0.05)
+    assert displacement(projection, after) < (0.12 if method == "umap" else 0.05)
 
 
-def test_a_chain_of_refreshes_stays_as_true_as_a_first_layout() -> None:
-    features = clusters(64)
-    layout = first(features)
+def test_many_updates_remain_trustworthy() -> None:
+    features = make_clusters(64)
+    projection = project_first(features)
     rng = np.random.default_rng(3)
     for _ in range(10):
         before, features = features, features + 0.15 * rng.normal(size=features.shape)
-        layout = follow(features, layout, before)
+        projection = project_next(features, projection, before)
 
-    warm = trustworthiness(features, layout.positions, n_neighbors=7)
-    cold = trustworthiness(features, first(features).positions, n_neighbors=7)
+    warm = trustworthiness(features, projection.positions, n_neighbors=7)
+    cold = trustworthiness(features, project_first(features).positions, n_neighbors=7)
     assert warm >= 0.97 * cold
 
 
 @pytest.mark.parametrize("method", ["tsne", "umap"])
-def test_a_layout_anew_of_the_same_features_is_another_as_true_as_the_last(method: Method) -> None:
+def test_another_seed_gives_another_trustworthy_projection(method: Method) -> None:
     features = np.random.default_rng(0).normal(size=(64, 9))
-    last = first(features, method)
+    last = project_first(features, method)
     same, other = (
         project(ProjectionJob(features, last.ids, method, last, from_scratch=True, seed=seed))
         for seed in (0, 1)
@@ -136,75 +136,76 @@ def test_a_layout_anew_of_the_same_features_is_another_as_true_as_the_last(metho
     assert displacement(last, same) < 0.1
     assert displacement(last, other) > 0.2
     kept, found = (
-        trustworthiness(features, layout.positions, n_neighbors=7) for layout in (last, other)
+        trustworthiness(features, projection.positions, n_neighbors=7)
+        for projection in (last, other)
     )
     assert found >= 0.95 * kept
 
 
 @every_method
-def test_laid_out_anew_is_turned_onto_the_last(method: Method) -> None:
-    features = clusters(64)
-    last = first(features, method)
-    turned = {"positions": last.positions * (-1, 1), "embedding": last.embedding * (-1, 1)}
-    mirrored = replace(last, **turned)
+def test_projection_from_scratch_is_aligned_with_the_last(method: Method) -> None:
+    features = make_clusters(64)
+    last = project_first(features, method)
+    flipped = {"positions": last.positions * (-1, 1), "embedding": last.embedding * (-1, 1)}
+    mirrored = replace(last, **flipped)
 
-    anew = project(ProjectionJob(features, last.ids, method, mirrored, from_scratch=True))
+    recomputed = project(ProjectionJob(features, last.ids, method, mirrored, from_scratch=True))
 
-    assert displacement(mirrored, anew) < 0.3
-    check_well_formed(anew, 64)
+    assert displacement(mirrored, recomputed) < 0.3
+    check_well_formed(recomputed, 64)
 
 
-def test_another_method_is_turned_onto_the_last() -> None:
-    features = clusters(64)
-    tsne = first(features)
+def test_another_method_is_aligned_with_the_last() -> None:
+    features = make_clusters(64)
+    tsne = project_first(features)
 
     pca = project(ProjectionJob(features, tsne.ids, "pca", tsne))
 
-    alone = first(features, "pca")
-    assert displacement(tsne, pca) <= displacement(tsne, alone) + 1e-6
+    unaligned = project_first(features, "pca")
+    assert displacement(tsne, pca) <= displacement(tsne, unaligned) + 1e-6
 
 
 # ---------------------------------------------------------------- edits
 
 
 @every_method
-def test_a_removed_filter_disappears_and_the_rest_stays(method: Method) -> None:
-    features = clusters(64)
-    layout = settled(features, method)
+def test_removing_filters_keeps_the_others_in_place(method: Method) -> None:
+    features = make_clusters(64)
+    projection = project_until_stable(features, method)
     keep = np.delete(np.arange(64), [5, 40])
 
-    after = project(ProjectionJob(features[keep], keep, method, layout, change=0.0))
+    after = project(ProjectionJob(features[keep], keep, method, projection, change=0.0))
 
     np.testing.assert_array_equal(after.ids, keep)
-    assert displacement(layout, after) < 0.12
+    assert displacement(projection, after) < 0.12
 
 
 @every_method
-def test_a_new_filter_stands_among_its_nearest(method: Method) -> None:
-    features = clusters(64)
-    layout = settled(features[:63], method)
+def test_new_filter_is_placed_among_its_neighbors(method: Method) -> None:
+    features = make_clusters(64)
+    projection = project_until_stable(features[:63], method)
 
-    after = project(ProjectionJob(features, np.arange(64), method, layout, change=0.0))
+    after = project(ProjectionJob(features, np.arange(64), method, projection, change=0.0))
 
-    kind = after.positions[3:63:4]  # the new one, 63, is of the last kind
+    kind = after.positions[3:63:4]  # the new filter, 63, belongs to the last cluster
     radius = np.linalg.norm(kind - kind.mean(axis=0), axis=1).max()
     assert np.linalg.norm(after.positions[63] - kind.mean(axis=0)) <= 1.3 * radius
-    assert displacement(layout, after) < 0.12
+    assert displacement(projection, after) < 0.12
 
 
-def test_positions_follow_ids_not_rows() -> None:
-    features = clusters(32)
-    layout = first(features)
+def test_positions_follow_filter_ids() -> None:
+    features = make_clusters(32)
+    projection = project_first(features)
     shuffled = np.random.default_rng(1).permutation(32)
 
-    after = project(ProjectionJob(features[shuffled], shuffled, "tsne", layout, change=0.0))
+    after = project(ProjectionJob(features[shuffled], shuffled, "tsne", projection, change=0.0))
 
-    assert displacement(layout, after) < 0.05
+    assert displacement(projection, after) < 0.05
 
 
-def test_a_layer_that_grows_from_three_to_thirty() -> None:
-    features = clusters(30)
-    small = first(features[:3])
+def test_growing_from_three_to_thirty_filters() -> None:
+    features = make_clusters(30)
+    small = project_first(features[:3])
 
     check_well_formed(project(ProjectionJob(features, np.arange(30), "tsne", small)), 30)
 
@@ -215,78 +216,82 @@ def test_a_layer_that_grows_from_three_to_thirty() -> None:
 @every_method
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_few_filters(method: Method, n: int) -> None:
-    layout = first(clusters(8)[:n], method)
+    projection = project_first(make_clusters(8)[:n], method)
 
-    check_well_formed(layout, n)
-    assert len(np.unique(layout.positions, axis=0)) == n
-    check_well_formed(project(ProjectionJob(clusters(8)[:n], np.arange(n), method, layout)), n)
+    check_well_formed(projection, n)
+    assert len(np.unique(projection.positions, axis=0)) == n
+    check_well_formed(
+        project(ProjectionJob(make_clusters(8)[:n], np.arange(n), method, projection)), n
+    )
 
 
 @every_method
 def test_all_filters_equal(method: Method) -> None:
-    layout = first(np.ones((64, 16)), method)
+    projection = project_first(np.ones((64, 16)), method)
 
-    check_well_formed(layout, 64)
-    assert (layout.degenerate[1:] == DegenerateKind.IDENTICAL).all()
-    assert layout.degenerate[0] == DegenerateKind.NONE
-    assert (layout.same_as[1:] == 0).all()
+    check_well_formed(projection, 64)
+    assert (projection.degenerate[1:] == DegenerateKind.IDENTICAL).all()
+    assert projection.degenerate[0] == DegenerateKind.NONE
+    assert (projection.same_as[1:] == 0).all()
 
 
 @every_method
 def test_all_filters_zero(method: Method) -> None:
-    layout = first(np.zeros((64, 16)), method)
+    projection = project_first(np.zeros((64, 16)), method)
 
-    check_well_formed(layout, 64)
-    assert (layout.degenerate == DegenerateKind.DEAD).all()
+    check_well_formed(projection, 64)
+    assert (projection.degenerate == DegenerateKind.DEAD).all()
 
 
 @every_method
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan, np.inf])
 def test_40_of_64_equal(method: Method, value: float) -> None:
-    features = clusters(64)
+    features = make_clusters(64)
     features[10:50] = value
 
-    layout = first(features, method)
+    projection = project_first(features, method)
 
-    check_well_formed(layout, 64)
-    assert (layout.degenerate[10:50] != DegenerateKind.NONE).sum() == (39 if value == 1 else 40)
-    assert not layout.degenerate[:10].any()
-    check_well_formed(follow(features, layout, features), 64)
+    check_well_formed(projection, 64)
+    assert (projection.degenerate[10:50] != DegenerateKind.NONE).sum() == (39 if value == 1 else 40)
+    assert not projection.degenerate[:10].any()
+    check_well_formed(project_next(features, projection, features), 64)
 
 
 @every_method
-def test_a_filter_that_revives_comes_back_among_the_others(method: Method) -> None:
-    features = clusters(32)
+def test_filter_that_is_no_longer_dead_is_projected(method: Method) -> None:
+    features = make_clusters(32)
     dead = features.copy()
     dead[7] = 0
-    layout = first(dead, method)
+    projection = project_first(dead, method)
 
-    after = follow(features, layout, dead)
+    after = project_next(features, projection, dead)
 
-    assert layout.degenerate[7] == DegenerateKind.DEAD
+    assert projection.degenerate[7] == DegenerateKind.DEAD
     assert not after.degenerate.any()
     check_well_formed(after, 32)
 
 
 @every_method
-def test_features_of_one_dimension(method: Method) -> None:
-    """A 1×1 or a depthwise conv may have as little as one coefficient per filter."""
+def test_features_with_one_dimension(method: Method) -> None:
+    """1×1 and depthwise convolutions may have a single coefficient per filter."""
     one = np.random.default_rng(0).normal(size=(32, 1))
     two = np.random.default_rng(0).normal(size=(32, 2))
 
-    lone = first(one, method)
-    check_well_formed(lone, 32)
-    assert (lone.degenerate == DegenerateKind.NONE).sum() == 2  # two directions: plus and minus
-    check_well_formed(first(two, method), 32)
+    one_dimensional = project_first(one, method)
+    check_well_formed(one_dimensional, 32)
+    assert (
+        one_dimensional.degenerate == DegenerateKind.NONE
+    ).sum() == 2  # two directions: plus and minus
+    check_well_formed(project_first(two, method), 32)
 
 
 @every_method
-def test_filters_on_one_line(method: Method) -> None:
-    """Rank one after centring: the second component is nothing but noise."""
+def test_collinear_features(method: Method) -> None:
+    """After centering, the rank is one: the second component is noise."""
     t = np.linspace(0.1, 1, 40)[:, None]
     features = np.hstack([t, 1 - t, np.zeros((40, 14))])
 
-    check_well_formed(first(features, method), 40)
+    check_well_formed(project_first(features, method), 40)
 
 
 @settings(deadline=None, max_examples=60)
@@ -298,15 +303,15 @@ def test_filters_on_one_line(method: Method) -> None:
     ),
     method=st.sampled_from(["tsne", "pca"]),
 )
-def test_any_features_can_be_laid_out(features: np.ndarray, method: Method) -> None:
-    layout = first(features, method)
+def test_arbitrary_features(features: np.ndarray, method: Method) -> None:
+    projection = project_first(features, method)
 
-    check_well_formed(layout, len(features))
-    check_well_formed(follow(features, layout, features), len(features))
+    check_well_formed(projection, len(features))
+    check_well_formed(project_next(features, projection, features), len(features))
 
 
 def test_relative_change() -> None:
-    features = clusters(16)
+    features = make_clusters(16)
 
     assert relative_change(features, 2 * features) == pytest.approx(0)
     assert relative_change(features, -features) == pytest.approx(2)
@@ -314,25 +319,25 @@ def test_relative_change() -> None:
     assert relative_change(np.full((3, 2), np.nan), np.ones((3, 2))) == 1
 
 
-def test_a_chain_of_layouts_of_restless_data_stays_as_true_as_a_first_one() -> None:
-    """It lost some likeness with every refresh."""
+def test_many_updates_of_noisy_features_remain_trustworthy() -> None:
+    """Warm starts alone lose trustworthiness with every update."""
     random = np.random.default_rng(4)
-    before = clusters(64, seed=4)
-    layout = first(before)
+    before = make_clusters(64, seed=4)
+    projection = project_first(before)
     for _ in range(12):
         now = before + 0.25 * random.normal(size=before.shape)
         assert 0.04 < relative_change(before, now) < 0.5
-        layout, before = follow(now, layout, before), now
+        projection, before = project_next(now, projection, before), now
 
-    here, anew = (
+    warm, cold = (
         trustworthiness(unit_rows(before), each.positions, n_neighbors=7)
-        for each in (layout, first(before))
+        for each in (projection, project_first(before))
     )
-    assert here >= 0.96 * anew
+    assert warm >= 0.96 * cold
 
 
-def test_two_filters_more_than_a_grid_are_compared_by_fewer_neighbours() -> None:
-    features = clusters(5)
-    layout = first(features)
+def test_few_filters_are_compared_by_fewer_neighbors() -> None:
+    features = make_clusters(5)
+    projection = project_first(features)
 
-    check_well_formed(follow(features[::-1].copy(), layout, features), 5)
+    check_well_formed(project_next(features[::-1].copy(), projection, features), 5)

@@ -25,13 +25,13 @@ def structure(net: str) -> Structure:
     return FakeTraining(net).structure()
 
 
-def boxes(layout: NetworkLayout) -> list[tuple[float, float, float, float]]:
+def bounds(layout: NetworkLayout) -> list[tuple[float, float, float, float]]:
     return [(c.left, c.right, c.top, c.bottom) for c in layout.columns]
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("net", sorted(NETS))
-def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, int]) -> None:
+def test_columns_show_every_filter_once_inside_the_view(net: str, size: tuple[int, int]) -> None:
     network = structure(net)
     layout = compute_layout(network, *size)
     for column, layer in zip(layout.columns, network.layers, strict=True):
@@ -48,14 +48,14 @@ def test_every_filter_is_shown_once_inside_the_view(net: str, size: tuple[int, i
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
     layout = compute_layout(structure(net), *size)
-    found = boxes(layout)
-    for i, a in enumerate(found):
-        for b in found[i + 1 :]:
+    columns = bounds(layout)
+    for i, a in enumerate(columns):
+        for b in columns[i + 1 :]:
             apart = a[1] <= b[0] + 1 or b[1] <= a[0] + 1 or a[3] <= b[2] + 1 or b[3] <= a[2] + 1
             assert apart, (net, a, b)
 
 
-def test_small_networks_get_large_dots_and_large_ones_strips() -> None:
+def test_small_networks_use_large_dots_and_large_ones_bars() -> None:
     small, large = (
         compute_layout(structure("digits"), 1100, 620),
         compute_layout(structure("resnet50"), 1100, 620),
@@ -67,7 +67,7 @@ def test_small_networks_get_large_dots_and_large_ones_strips() -> None:
     assert small.path_width >= large.path_width == 1
 
 
-def test_an_opened_layer_shows_every_filter() -> None:
+def test_opened_layer_shows_every_filter() -> None:
     network = structure("resnet50")
     layout = compute_layout(network, 1100, 620, {"layer4.2.conv3"})
     column = layout.columns[[layer.name for layer in network.layers].index("layer4.2.conv3")]
@@ -75,7 +75,7 @@ def test_an_opened_layer_shows_every_filter() -> None:
     assert column.bar == 0
 
 
-def test_node_bins_cover_the_flat_arrays() -> None:
+def test_nodes_cover_all_filters() -> None:
     network = structure("resnet18")
     layout = compute_layout(network, 1100, 620)
     offsets = np.cumsum([0] + [len(layer.filter_ids) for layer in network.layers])
@@ -86,7 +86,7 @@ def test_node_bins_cover_the_flat_arrays() -> None:
 
 
 @pytest.mark.parametrize("net", sorted(NETS))
-def test_paths_are_few_and_run_from_left_to_right(net: str) -> None:
+def test_paths_are_limited_and_point_right(net: str) -> None:
     paths = compute_layout(structure(net), 1100, 620).paths
     assert 0 < len(paths.x) <= MAX_PATHS
     assert np.all(paths.x1 > paths.x)
@@ -99,16 +99,16 @@ def test_without_edges_layers_form_a_chain() -> None:
     assert assign_ranks(5, forward_edges(network)) == [0, 1, 2, 3, 4]
 
 
-def test_parallel_branches_share_a_place() -> None:
+def test_parallel_branches_share_ranks() -> None:
     network = structure("inception")
-    rank = assign_ranks(len(network.layers), forward_edges(network))
-    at = {layer.name: place for layer, place in zip(network.layers, rank, strict=True)}
+    ranks = assign_ranks(len(network.layers), forward_edges(network))
+    at = {layer.name: rank for layer, rank in zip(network.layers, ranks, strict=True)}
     assert at["mixed_a.branch1.0"] == at["mixed_a.branch3.0"] == at["mixed_a.pool.0"] == 1
     assert at["mixed_a.branch5.2"] == 3
     assert at["mixed_b.branch1.0"] == 4
 
 
-def test_edges_that_would_go_backwards_or_nowhere_are_ignored() -> None:
+def test_invalid_edges_are_ignored() -> None:
     network = structure("digits")
     broken = Structure(
         "r", 0, 0, "m", network.layers, edges=[(0, 1), (2, 1), (1, 2), (0, 9), (1, 1)]
@@ -116,48 +116,48 @@ def test_edges_that_would_go_backwards_or_nowhere_are_ignored() -> None:
     assert forward_edges(broken) == [(0, 1), (1, 2)]
 
 
-def test_shortcuts_are_arcs_one_per_end() -> None:
+def test_shortcuts_are_drawn_as_one_arc_per_end() -> None:
     network = structure("resnet18")
     edges = forward_edges(network)
-    flows, arcs = split_edges(edges, assign_ranks(len(network.layers), edges))
+    path_edges, arcs = split_edges(edges, assign_ranks(len(network.layers), edges))
     names = [layer.name for layer in network.layers]
     assert (names.index("conv1"), names.index("layer1.1.conv1")) in arcs
-    assert (names.index("conv1"), names.index("layer1.0.conv1")) in flows
+    assert (names.index("conv1"), names.index("layer1.0.conv1")) in path_edges
     ends = [end for _, end in arcs]
     assert len(ends) == len(set(ends))
 
 
-def test_a_concatenation_shows_all_it_reads_and_a_sum_its_nearest() -> None:
+def test_concatenation_keeps_all_arcs_and_sum_the_shortest() -> None:
     network = structure("densenet")
     names = [layer.name for layer in network.layers]
     edges = forward_edges(network)
-    rank = assign_ranks(len(names), edges)
-    together = concatenating_layers(network, edges)
+    ranks = assign_ranks(len(names), edges)
+    concatenating = concatenating_layers(network, edges)
     last = names.index("features.denseblock1.denselayer6.conv1")
-    assert last in together
+    assert last in concatenating
     assert not concatenating_layers(structure("resnet18"), forward_edges(structure("resnet18")))
-    flows, arcs = split_edges(edges, rank, together)
+    path_edges, arcs = split_edges(edges, ranks, concatenating)
     assert len([end for _, end in arcs if end == last]) == 5
-    assert len([end for _, end in flows if end == last]) == 1
+    assert len([end for _, end in path_edges if end == last]) == 1
 
 
-def test_paths_to_several_layers_are_shared_out() -> None:
-    """All of them to each would make a blot of a network of parallel branches."""
+def test_paths_are_divided_among_several_readers() -> None:
+    """Drawing all paths to each reader would fill networks of parallel branches."""
     network = structure("inception")
     layout = compute_layout(network, 1100, 620)
     drawn = np.bincount(layout.paths.first, minlength=1)[: layout.columns[0].n].sum()
     assert drawn == layout.columns[0].n
-    of_stem = layout.paths.first < layout.columns[0].n
+    from_stem = layout.paths.first < layout.columns[0].n
     for branch in np.flatnonzero(np.array(layout.ranks) == 1):
         column = layout.columns[branch]
-        ends = layout.paths.y1[of_stem]
+        ends = layout.paths.y1[from_stem]
         assert np.any((ends >= column.top) & (ends <= column.bottom))
 
 
-def test_a_stage_opens_as_a_whole() -> None:
+def test_stage_layers() -> None:
     network = structure("resnet18")
-    together = stage_layers(network, "layer2.0.conv1")
-    assert together == [layer.name for layer in network.layers if layer.name.startswith("layer2.")]
+    members = stage_layers(network, "layer2.0.conv1")
+    assert members == [layer.name for layer in network.layers if layer.name.startswith("layer2.")]
     assert stage_layers(network, "conv1") == ["conv1"]
     assert stage_layers(structure("digits"), "conv2") == ["conv2"]
     layout = compute_layout(
@@ -169,7 +169,7 @@ def test_a_stage_opens_as_a_whole() -> None:
         assert (column.n == len(layer.filter_ids)) or not layer.name.startswith("layer3")
 
 
-def test_stages_are_read_off_the_module_paths() -> None:
+def test_stages_are_found_in_module_paths() -> None:
     names = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"]
     stages = find_stages(names, [0, 1, 2, 3])
     assert [(s.name, s.first, s.last) for s in stages] == [
@@ -178,7 +178,7 @@ def test_stages_are_read_off_the_module_paths() -> None:
     assert short_name("layer1.0.conv2", stages, names) == "0.conv2"
 
 
-def test_a_shared_prefix_is_not_a_stage() -> None:
+def test_shared_prefix_is_not_a_stage() -> None:
     names = ["net.features.0", "net.features.3", "net.features.6"]
     assert find_stages(names, [0, 1, 2]) == []
     assert find_stages(["conv1", "conv2", "conv3"], [0, 1, 2]) == []
@@ -186,52 +186,52 @@ def test_a_shared_prefix_is_not_a_stage() -> None:
     assert [s.name for s in find_stages(deep, [0, 1, 2])] == ["a", "b"]
 
 
-def found(names: list[str], rank: list[int]) -> list[str]:
-    return [stage.name for stage in find_stages(names, rank)]
+def stage_names(names: list[str], ranks: list[int]) -> list[str]:
+    return [stage.name for stage in find_stages(names, ranks)]
 
 
-def test_an_auxiliary_classifier_does_not_cost_all_stages_their_frames() -> None:
+def test_auxiliary_classifier_does_not_remove_other_frames() -> None:
     names = ["stem.conv", "mixed.a", "mixed.b.0", "aux.conv", "mixed.b.1", "last.conv"]
-    assert found(names, [0, 1, 1, 1, 2, 3]) == ["stem", "mixed", "last"]
+    assert stage_names(names, [0, 1, 1, 1, 2, 3]) == ["stem", "mixed", "last"]
 
 
-def test_stages_that_take_turns_have_no_frames_and_the_others_have() -> None:
+def test_interleaved_stages_have_no_frames() -> None:
     names = ["down.0", "down.1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
-    assert found(names, list(range(7))) == ["down", "head"]
-    assert found(["left.0", "right.0", "left.1", "right.1"], [0, 0, 1, 1]) == []
+    assert stage_names(names, list(range(7))) == ["down", "head"]
+    assert stage_names(["left.0", "right.0", "left.1", "right.1"], [0, 0, 1, 1]) == []
     stages = find_stages(names, list(range(7)))
-    layout_names = [short_name(name, stages, names) for name in names]
-    assert layout_names == ["0", "1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
+    labels = [short_name(name, stages, names) for name in names]
+    assert labels == ["0", "1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
 
 
-def test_a_stage_of_nearly_all_layers_is_told_by_its_parts() -> None:
+def test_stage_of_nearly_all_layers_is_split() -> None:
     names = ["stem"] + [f"trunk.block{k}.{i}" for k in (1, 2, 3) for i in range(4)]
-    rank = list(range(len(names)))
-    assert found(names, rank) == ["stem", "trunk.block1", "trunk.block2", "trunk.block3"]
-    stages = find_stages(names, rank)
+    ranks = list(range(len(names)))
+    assert stage_names(names, ranks) == ["stem", "trunk.block1", "trunk.block2", "trunk.block3"]
+    stages = find_stages(names, ranks)
     assert layers_of("trunk.block2.0", stages, names) == names[5:9]
     assert short_name("trunk.block2.0", stages, names) == "0"
     single = ["stem"] + [f"features.{i}" for i in range(9)]
-    assert found(single, list(range(10))) == ["stem", "features"]
+    assert stage_names(single, list(range(10))) == ["stem", "features"]
 
 
-def test_the_third_stage_of_a_resnet_152_stays_in_one_piece() -> None:
+def test_third_stage_of_resnet152_is_not_split() -> None:
     blocks = {"layer1": 3, "layer2": 8, "layer3": 36, "layer4": 3}
     names = ["conv1"] + [
         f"{stage}.{i}.conv{k}" for stage, n in blocks.items() for i in range(n) for k in (1, 2, 3)
     ]
-    assert found(names, list(range(len(names)))) == ["conv1", *blocks]
+    assert stage_names(names, list(range(len(names)))) == ["conv1", *blocks]
 
 
-def test_a_list_of_layers_is_named_with_the_numbers_in_it() -> None:
+def test_index_in_a_list_is_labeled_with_its_list() -> None:
     names = ["net.features.0", "net.features.4"]
     assert [short_name(name, [], names) for name in names] == ["features.0", "features.4"]
     names = ["net.down.0", "net.up.0"]
     assert [short_name(name, [], names) for name in names] == ["down.0", "up.0"]
 
 
-def test_titles_of_stages_are_shortened_alike() -> None:
-    """``block1`` beside ``trunk_output.block3`` looked like another level."""
+def test_titles_are_shortened_to_the_same_depth() -> None:
+    """``block1`` next to ``trunk_output.block3`` would look like another level."""
     parts = {"block1": 2, "block2": 2, "block3": 7, "block4": 12}
     names = [f"trunk_output.{part}.{i}" for part, n in parts.items() for i in range(n)]
     layers = structure("digits").layers
@@ -241,7 +241,7 @@ def test_titles_of_stages_are_shortened_alike() -> None:
     assert [box.path for box in layout.stages][1:] == [f"trunk_output.{part}" for part in parts]
 
 
-def test_frames_do_not_reach_into_columns_of_no_stage() -> None:
+def test_frames_do_not_cover_columns_outside_their_stage() -> None:
     names = ["down.0", "down.1", "up.0", "merge.0", "up.1", "merge.1", "head"]
     layers = structure("digits").layers
     chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
@@ -253,8 +253,8 @@ def test_frames_do_not_reach_into_columns_of_no_stage() -> None:
             assert outside != name.startswith(box.path)
 
 
-def test_layers_that_end_alike_are_told_apart() -> None:
-    """Those of a ConvNeXt were all called ``block.0``."""
+def test_shared_label_endings_are_removed() -> None:
+    """Otherwise, all layers of a ConvNeXt would be labeled ``block.0``."""
     names = ["features.0.0", *(f"features.{k}.{i}.block.0" for k in range(1, 7) for i in range(3))]
     layers = structure("digits").layers
     chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
@@ -263,8 +263,8 @@ def test_layers_that_end_alike_are_told_apart() -> None:
     assert layout.labels == ["0", *["0", "1", "2"] * 6]
 
 
-def test_a_few_filters_have_a_path_to_each_branch() -> None:
-    """A path for three of them began at the second, also when the first was selected."""
+def test_few_filters_have_paths_to_each_branch() -> None:
+    """A selected filter needs a path of its own."""
     layers = [
         replace(layer, filter_ids=list(range(16))) for layer in structure("alexnet").layers[:5]
     ]
@@ -274,7 +274,7 @@ def test_a_few_filters_have_a_path_to_each_branch() -> None:
     assert len(layout.paths.x) == 16 * 6
 
 
-def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> None:
+def test_stacked_layers_share_one_arc() -> None:
     layers = structure("alexnet").layers[:5]
     edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
     layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
@@ -282,8 +282,8 @@ def test_one_arc_is_drawn_for_all_layers_that_stand_one_above_the_other() -> Non
     assert {len(column) for column in arc_columns(layout).values()} == {1}
 
 
-def test_arcs_that_span_others_hang_below_them() -> None:
-    """Those of a U-Net ran into one line at the bottom of the view."""
+def test_outer_arcs_are_drawn_below_inner_arcs() -> None:
+    """The shortcuts of a U-Net would otherwise coincide at the bottom of the view."""
     assert arc_levels([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
     assert arc_levels([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
     network = structure("digits")
@@ -300,7 +300,7 @@ def test_arcs_that_span_others_hang_below_them() -> None:
     assert np.all(deepest < layout.height + 20)
 
 
-def test_a_network_of_one_filter() -> None:
+def test_network_with_one_filter() -> None:
     layer = structure("digits").layers[0]
     one = Structure("r", 0, 0, "m", [type(layer)("c", "Conv2d", 3, 1, (3, 3), (1, 1), 1, [0])])
     layout = compute_layout(one, 800, 400)
@@ -311,17 +311,17 @@ def test_a_network_of_one_filter() -> None:
 
 @pytest.mark.parametrize("width", [500, 820, 1100, 1400])
 @pytest.mark.parametrize("net", sorted(NETS))
-def test_what_is_written_above_columns_does_not_lie_over_the_next(net: str, width: int) -> None:
+def test_labels_do_not_overlap_the_next_column(net: str, width: int) -> None:
     layout = compute_layout(structure(net), width, 600)
     if layout.density != "normal":
         return
-    room = width / (max(layout.ranks) + 1)
-    assert room >= 36  # two buttons
+    rank_width = width / (max(layout.ranks) + 1)
+    assert rank_width >= 36  # two buttons
     for label in layout.labels:
-        assert len(label) * 5 <= room or "." not in label
+        assert len(label) * 5 <= rank_width or "." not in label
 
 
-def test_a_dense_net_is_told_from_its_last_parts_where_there_is_little_room() -> None:
+def test_densenet_labels_keep_only_their_last_parts() -> None:
     network = structure("densenet")
     labels = compute_layout(network, 1117, 600).labels
     name = "features.denseblock1.denselayer1.conv1"
@@ -329,10 +329,10 @@ def test_a_dense_net_is_told_from_its_last_parts_where_there_is_little_room() ->
     assert compute_layout(network, 880, 480).density == "crowded"
 
 
-def test_branches_that_feed_branches_are_no_blot() -> None:
-    """Every filter's path to each of four branches of the next module crossed all others."""
+def test_paths_between_parallel_branches_are_limited() -> None:
+    """Otherwise, paths to each of four branches of the next module would all cross."""
     layout = compute_layout(structure("inception"), 1100, 620)
     n_filters = sum(column.n for column in layout.columns)
     assert len(layout.paths.x) < 0.8 * n_filters
-    feeding = {int(node) for node in layout.paths.first}
-    assert len(feeding) > 0.2 * n_filters
+    sources = {int(node) for node in layout.paths.first}
+    assert len(sources) > 0.2 * n_filters

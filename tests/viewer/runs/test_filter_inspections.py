@@ -1,41 +1,44 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import FilterInspection, Refused
 from revacnn_lightning.protocol.requests import InspectFilter, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
-from tests.viewer.fake_inspection import inspection
-from viewer.runs import filter_inspections as inspected
+from tests.viewer.fake_inspection import fake_inspection
 from viewer.runs.filter_inspections import FilterInspections
 
 
 class World:
-    """A follower, what is inspected of it, and a clock that stands still until it is moved."""
+    """A follower, its filter inspections, and a clock that only `tick` advances."""
 
     def __init__(self, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> None:
         self.follower = follower
-        self.filters = FilterInspections()
-        self.asked: list[tuple[InspectFilter, int]] = []
+        self.inspections = FilterInspections()
+        self.sent: list[tuple[InspectFilter, int]] = []
         self.now = 1000.0
-        monkeypatch.setattr(inspected.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
-    def ask(self, request: InspectFilter, version: int) -> str:
-        self.asked.append((request, version))
-        return f"i{len(self.asked)}"
+    def record(self, request: InspectFilter, version: int) -> str:
+        self.sent.append((request, version))
+        return f"i{len(self.sent)}"
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += seconds
-        self.filters.tick(self.follower.state, self.ask)
+        self.inspections.tick(self.follower.state, self.record)
 
-    def send(self, message: object) -> None:
+    def deliver(self, message: object) -> None:
         assert self.follower.state is not None
-        self.filters.receive(message, self.follower.state)  # type: ignore[arg-type]
+        self.inspections.receive(message, self.follower.state)  # type: ignore[arg-type]
 
     def inspection(self, index: int = 3, **changes: object) -> FilterInspection:
         training = self.follower.training
-        return inspection(training.run, training.version, training.step, "conv2", index, **changes)
+        return fake_inspection(
+            training.run, training.version, training.step, "conv2", index, **changes
+        )
 
 
 @pytest.fixture
@@ -47,83 +50,83 @@ def id_of(world: World, index: int) -> int:
     return world.follower.training.ids[1][index]
 
 
-def test_nothing_is_asked_for_while_nothing_is_shown(world: World) -> None:
+def test_hidden_filters_are_not_requested(world: World) -> None:
     for _ in range(10):
         world.tick(1)
 
-    assert world.asked == []
+    assert world.sent == []
 
 
-def test_a_shown_filter_is_asked_for_every_two_seconds_and_no_longer(world: World) -> None:
+def test_visible_filter_is_requested_every_two_seconds(world: World) -> None:
     for _ in range(80):
-        world.filters.mark_visible("conv2", id_of(world, 3), None)
+        world.inspections.mark_visible("conv2", id_of(world, 3), None)
         world.tick(0.1)
-    assert {request for request, _ in world.asked} == {InspectFilter("conv2", 3)}
-    assert 3 <= len(world.asked) <= 5
+    assert {request for request, _ in world.sent} == {InspectFilter("conv2", 3)}
+    assert 3 <= len(world.sent) <= 5
     for _ in range(100):
         world.tick(0.1)
-    assert len(world.asked) <= 7
+    assert len(world.sent) <= 7
 
 
-def test_another_image_is_asked_for_at_once(world: World) -> None:
+def test_another_image_is_requested_immediately(world: World) -> None:
     for image in (None, None, 2):
-        world.filters.mark_visible("conv2", id_of(world, 3), image)
+        world.inspections.mark_visible("conv2", id_of(world, 3), image)
         world.tick(0.1)
 
-    assert [request.image_index for request, _ in world.asked] == [None, 2]
+    assert [request.image_index for request, _ in world.sent] == [None, 2]
 
 
-def test_after_an_edit_it_is_asked_for_by_its_new_index_at_once(world: World) -> None:
-    name = id_of(world, 3)
-    world.filters.mark_visible("conv2", name, None)
+def test_after_an_edit_the_new_index_is_requested_immediately(world: World) -> None:
+    filter_id = id_of(world, 3)
+    world.inspections.mark_visible("conv2", filter_id, None)
     world.tick()
-    old = world.inspection()
+    outdated = world.inspection()
     world.follower.request(RemoveFilters("conv2", [0]), "", 0)
     world.follower.deliver()
-    world.send(old)  # was on its way
-    world.send(Refused("i1", "the network has changed since", 1))
+    world.deliver(outdated)
+    world.deliver(Refused("i1", "the network has changed since", 1))
     world.tick(0.1)
 
-    assert world.asked == [(InspectFilter("conv2", 3), 0), (InspectFilter("conv2", 2), 1)]
-    known = world.filters.mark_visible("conv2", name, None)
-    assert known.inspection is None
-    assert known.refused == ""
-    world.send(world.inspection(2))
-    assert world.filters.mark_visible("conv2", name, None).inspection is not None
+    assert world.sent == [(InspectFilter("conv2", 3), 0), (InspectFilter("conv2", 2), 1)]
+    state = world.inspections.mark_visible("conv2", filter_id, None)
+    assert state.inspection is None
+    assert state.refused == ""
+    world.deliver(world.inspection(2))
+    assert world.inspections.mark_visible("conv2", filter_id, None).inspection is not None
 
 
-def test_a_filter_that_is_removed_is_forgotten(world: World) -> None:
-    world.filters.mark_visible("conv2", id_of(world, 3), None)
+def test_removed_filter_is_dropped(world: World) -> None:
+    world.inspections.mark_visible("conv2", id_of(world, 3), None)
     world.tick()
     world.follower.request(RemoveFilters("conv2", [3]), "", 0)
     world.follower.deliver()
     world.tick(0.1)
 
-    assert world.filters._filters == {}
-    assert len(world.asked) == 1
+    assert world.inspections._filters == {}
+    assert len(world.sent) == 1
 
 
-def test_inspections_of_filters_that_nobody_shows_are_not_kept(world: World) -> None:
-    world.send(world.inspection(1))
-    world.send(world.inspection(99))
+def test_inspections_of_hidden_filters_are_ignored(world: World) -> None:
+    world.deliver(world.inspection(1))
+    world.deliver(world.inspection(99))
 
-    assert world.filters._filters == {}
+    assert world.inspections._filters == {}
 
 
-def test_why_the_training_sends_nothing_is_told(world: World) -> None:
-    name = id_of(world, 3)
-    world.filters.mark_visible("conv2", name, None)
+def test_refusal_is_kept_until_the_next_inspection(world: World) -> None:
+    filter_id = id_of(world, 3)
+    world.inspections.mark_visible("conv2", filter_id, None)
     world.tick()
-    world.send(Refused("i1", "there is no validation image 9", 0))
-    assert "image 9" in world.filters.mark_visible("conv2", name, None).refused
-    world.send(world.inspection())
-    assert world.filters.mark_visible("conv2", name, None).refused == ""
+    world.deliver(Refused("i1", "there is no validation image 9", 0))
+    assert "image 9" in world.inspections.mark_visible("conv2", filter_id, None).refused
+    world.deliver(world.inspection())
+    assert world.inspections.mark_visible("conv2", filter_id, None).refused == ""
 
 
-def test_without_a_training_to_ask_it_says_so(world: World) -> None:
-    def ask(request: InspectFilter, version: int) -> str:
+def test_missing_training_is_reported(world: World) -> None:
+    def fail(request: InspectFilter, version: int) -> str:
         raise ProtocolError("no training is attached")
 
-    known = world.filters.mark_visible("conv2", id_of(world, 3), None)
-    world.filters.tick(world.follower.state, ask)
-    assert known.refused == "no training is attached"
+    state = world.inspections.mark_visible("conv2", id_of(world, 3), None)
+    world.inspections.tick(world.follower.state, fail)
+    assert state.refused == "no training is attached"

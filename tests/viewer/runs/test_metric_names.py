@@ -18,11 +18,11 @@ from viewer.runs.metric_names import families, family, phase
         ("step", ("step", "")),
     ],
 )
-def test_the_phase_is_taken_off_the_name(name: str, expected: tuple[str, str]) -> None:
+def test_family_and_phase_of_a_name(name: str, expected: tuple[str, str]) -> None:
     assert (family(name), phase(name)) == expected
 
 
-def test_the_loss_is_first_and_always_there() -> None:
+def test_loss_is_always_the_first_family() -> None:
     assert list(families([])) == ["loss"]
     found = families(["val_acc", "train_acc", "val_loss", "aux"])
     assert list(found) == ["loss", "acc", "aux"]

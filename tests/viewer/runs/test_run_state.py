@@ -24,7 +24,7 @@ def apply(follower: InProcessFollower, edit: RemoveFilters | AddFilters) -> None
     follower.deliver()
 
 
-def test_values_are_found_by_layer(follower: InProcessFollower) -> None:
+def test_layer_values(follower: InProcessFollower) -> None:
     state = state_of(follower)
     snapshot = state.snapshot
     assert isinstance(snapshot, Snapshot)
@@ -36,7 +36,7 @@ def test_values_are_found_by_layer(follower: InProcessFollower) -> None:
     assert state.layer_index("conv9") is None
 
 
-def test_snapshots_of_another_network_are_not_taken_over(follower: InProcessFollower) -> None:
+def test_snapshots_of_another_version_are_ignored(follower: InProcessFollower) -> None:
     state = state_of(follower)
     before = state.values_revision
     snapshot = follower.training.snapshot()
@@ -46,7 +46,7 @@ def test_snapshots_of_another_network_are_not_taken_over(follower: InProcessFoll
     assert state.values_revision == before
 
 
-def test_histories_follow_the_filters_not_their_indices(follower: InProcessFollower) -> None:
+def test_histories_follow_filter_ids_through_edits(follower: InProcessFollower) -> None:
     state = state_of(follower)
     before = state.filter_history("gradient", 1, 5).copy()
     other_layer = state.filter_history("activation", 2, 3).copy()
@@ -58,7 +58,7 @@ def test_histories_follow_the_filters_not_their_indices(follower: InProcessFollo
     assert np.isfinite(state.filter_history("gradient", 1, 3)[-1])
 
 
-def test_new_filters_have_no_past_and_are_marked(follower: InProcessFollower) -> None:
+def test_new_filters_have_no_history_and_are_marked(follower: InProcessFollower) -> None:
     state = state_of(follower)
     assert not state.new_mask().any()
     apply(follower, AddFilters("conv1", 2))
@@ -69,15 +69,15 @@ def test_new_filters_have_no_past_and_are_marked(follower: InProcessFollower) ->
     assert [mark.version for mark in state.requests.edit_marks] == [1]
 
 
-def test_an_old_structure_that_comes_late_is_ignored(follower: InProcessFollower) -> None:
+def test_outdated_structure_is_ignored(follower: InProcessFollower) -> None:
     state = state_of(follower)
-    old = follower.training.structure()
+    outdated = follower.training.structure()
     apply(follower, AddFilters("conv1", 1))
-    state.receive(old)
+    state.receive(outdated)
     assert state.n_filters == 41
 
 
-def test_the_topology_that_is_told_a_batch_after_the_structure_is_taken_over(
+def test_traced_edges_complete_a_known_structure(
     follower: InProcessFollower,
 ) -> None:
     traced = follower.training.structure()
@@ -85,20 +85,18 @@ def test_the_topology_that_is_told_a_batch_after_the_structure_is_taken_over(
     traced = replace(traced, layers=[refused, *traced.layers[1:]], edges=[(0, 1), (0, 2)])
     state = RunState(Connection("run", "", "", ""))
     state.receive(replace(traced, layers=follower.training.structure().layers, edges=[]))
-    shape = state.structure_revision
+    revision = state.structure_revision
     state.receive(traced)
     assert state.structure == traced
-    assert state.structure_revision == shape + 1
+    assert state.structure_revision == revision + 1
     state.receive(replace(traced, step=traced.step + 7))
     state.receive(replace(traced, edges=[]))
-    assert (
-        state.structure_revision == shape + 1
-    )  # nothing new: what is pointed at stays where it is
+    assert state.structure_revision == revision + 1  # nothing new: the layout is kept
     assert not state.requests.edit_marks
     assert not state.new_mask().any()
 
 
-def test_an_edited_network_is_no_chain_until_it_has_been_traced_anew(
+def test_edited_network_keeps_its_edges_until_it_is_traced_again(
     follower: InProcessFollower,
 ) -> None:
     state = RunState(Connection("run", "", "", ""))
@@ -116,8 +114,8 @@ def test_an_edited_network_is_no_chain_until_it_has_been_traced_anew(
     assert state.structure.edges == []
 
 
-def test_dead_filters_are_those_silent_for_long(follower: InProcessFollower) -> None:
-    follower.training.silence(3)
+def test_filters_inactive_for_many_snapshots_are_dead(follower: InProcessFollower) -> None:
+    follower.training.deactivate_filter(3)
     state = state_of(follower)
     follower.train(run_state.DEAD_AFTER - 1)
     assert not state.dead_mask()[3]
@@ -125,23 +123,21 @@ def test_dead_filters_are_those_silent_for_long(follower: InProcessFollower) -> 
     assert np.flatnonzero(state.dead_mask()).tolist()[0] == 3
 
 
-def test_replies_become_records_or_plans(follower: InProcessFollower) -> None:
+def test_replies_are_stored_as_records_or_plans(follower: InProcessFollower) -> None:
     state = state_of(follower)
     plan_id = follower.preview(RemoveFilters("conv2", [1]), 0)
     good = follower.request(RemoveFilters("conv2", [1]), "Remove", 0)
     bad = follower.request(RemoveFilters("conv2", [99]), "Remove", 1)
     follower.deliver()
-    assert (
-        state.requests.plans[plan_id].plan.parameters_after
-        < state.requests.plans[plan_id].plan.parameters_before
-    )  # type: ignore[union-attr]
+    plan = state.requests.plans[plan_id].plan  # type: ignore[union-attr]
+    assert plan.parameters_after < plan.parameters_before
     assert state.requests.records[good].state == "applied"
     assert state.requests.records[good].text == "conv2: 15 filters"
     assert state.requests.records[bad].state == "refused"
     assert "0 to 14" in state.requests.records[bad].text
 
 
-def test_everything_is_bounded(
+def test_histories_and_records_are_bounded(
     make_follower: Callable[..., InProcessFollower], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_histories, "FILTER_BYTES", 4 * 2 * 40 * 16)
@@ -157,7 +153,7 @@ def test_everything_is_bounded(
     assert len(state.histories.metrics) == run_histories.MAX_METRICS
 
 
-def test_a_changing_number_of_parameter_groups(follower: InProcessFollower) -> None:
+def test_number_of_parameter_groups_may_change(follower: InProcessFollower) -> None:
     state = state_of(follower)
     state.receive(replace(follower.training.snapshot(), learning_rates=[0.1, 0.2]))
     assert state.histories.learning_rates.width == 2
@@ -165,20 +161,20 @@ def test_a_changing_number_of_parameter_groups(follower: InProcessFollower) -> N
     state.receive(replace(follower.training.snapshot(), learning_rates=[]))
 
 
-def test_the_double_refuses_a_stale_request(follower: InProcessFollower) -> None:
-    (reply,) = follower.training.answer(Request("x", AddFilters("conv1"), version=5))
+def test_fake_training_refuses_a_stale_request(follower: InProcessFollower) -> None:
+    (reply,) = follower.training.handle(Request("x", AddFilters("conv1"), version=5))
     assert "version 0" in reply.reason  # type: ignore[attr-defined]
 
 
-def test_a_statistic_that_is_thinned_out_keeps_its_last_measured_value(
+def test_statistic_keeps_its_last_value_between_measurements(
     follower: InProcessFollower,
 ) -> None:
     state = state_of(follower)
-    taken = follower.training.snapshot()
-    gaps = taken.values.copy()
-    gaps[1] = np.nan
-    often = [1] * len(taken.statistics)
-    state.receive(replace(taken, sampling_intervals=[often[0], 4, *often[2:]], values=gaps))
-    assert np.isfinite(state.latest[taken.statistics[1]]).all()
-    state.receive(replace(taken, sampling_intervals=often, values=gaps))
-    assert np.isnan(state.latest[taken.statistics[1]]).all()
+    snapshot = follower.training.snapshot()
+    values = snapshot.values.copy()
+    values[1] = np.nan
+    every_batch = [1] * len(snapshot.statistics)
+    state.receive(replace(snapshot, sampling_intervals=[1, 4, *every_batch[2:]], values=values))
+    assert np.isfinite(state.latest[snapshot.statistics[1]]).all()
+    state.receive(replace(snapshot, sampling_intervals=every_batch, values=values))
+    assert np.isnan(state.latest[snapshot.statistics[1]]).all()

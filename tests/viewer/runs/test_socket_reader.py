@@ -1,4 +1,4 @@
-"""The follower reads as soon as something arrives: by real sockets, in a real event loop."""
+"""Messages are received as soon as they arrive, with real sockets and a real event loop."""
 
 from __future__ import annotations
 
@@ -22,70 +22,70 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Counted(RunFollower):
-    """Counts how often it reads."""
+class CountingFollower(RunFollower):
+    """Counts the calls of `receive`."""
 
-    reads = 0
+    n_receives = 0
 
     def receive(self) -> None:
-        self.reads += 1
+        self.n_receives += 1
         super().receive()
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_module, "RunFollower", Counted)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_module, "RunFollower", CountingFollower)
 
 
-async def _attached(runs: RunRegistry) -> Counted:
-    """The follower of the run, once it has numbers."""
+async def _attach(runs: RunRegistry) -> CountingFollower:
+    """Wait for the first snapshot and return the run's follower."""
     deadline = time.monotonic() + 20.0
     while True:
         for follower in runs.followers():
             if follower.state is not None and follower.state.values_revision > 0:
-                assert isinstance(follower, Counted)
+                assert isinstance(follower, CountingFollower)
                 return follower
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.usefixtures("counted")
-def test_every_snapshot_is_read_when_it_comes_and_not_by_looking_often(runtime: Path) -> None:
-    async def follow() -> tuple[int, int]:
+@pytest.mark.usefixtures("counting")
+def test_snapshots_are_received_on_arrival_without_polling(runtime: Path) -> None:
+    async def receive() -> tuple[int, int]:
         runs = RunRegistry()
-        reading = SocketReader(runs)
-        follower = await _attached(runs)
-        reading._ticks.stop()
+        reader = SocketReader(runs)
+        follower = await _attach(runs)
+        reader._ticks.stop()
         assert follower.state is not None
-        before, reads = follower.state.values_revision, follower.reads
+        before, n_before = follower.state.values_revision, follower.n_receives
         deadline = time.monotonic() + 20.0
         while follower.state.values_revision < before + 20:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
-        seen = follower.state.values_revision - before, follower.reads - reads
-        reading.close()
+        counts = follower.state.values_revision - before, follower.n_receives - n_before
+        reader.close()
         runs.close()
-        return seen
+        return counts
 
     with training(runtime, "--net", "digits", "--hz", "20"):
-        numbers, reads = run(follow())
-    assert numbers >= 20
-    assert reads <= 3 * numbers + 10  # about two for each: when it comes, and once after
+        n_snapshots, n_receives = run(receive())
+    assert n_snapshots >= 20
+    assert n_receives <= 3 * n_snapshots + 10  # about two each: on arrival, and after the pause
 
 
-@pytest.mark.usefixtures("counted")
-def test_what_is_closed_is_waited_on_no_more(runtime: Path) -> None:
-    async def follow() -> None:
+@pytest.mark.usefixtures("counting")
+def test_closed_follower_is_not_read(runtime: Path) -> None:
+    async def detach() -> None:
         runs = RunRegistry()
-        reading = SocketReader(runs)
-        follower = await _attached(runs)
+        reader = SocketReader(runs)
+        follower = await _attach(runs)
         follower.close()
-        reads = follower.reads
-        reading._ticks.stop()
+        n_before = follower.n_receives
+        reader._ticks.stop()
         await asyncio.sleep(0.2)
-        assert follower.reads == reads
-        reading.close()
+        assert follower.n_receives == n_before
+        reader.close()
         runs.close()
 
     with training(runtime, "--net", "digits"):
-        run(follow())
+        run(detach())

@@ -174,7 +174,7 @@ def test_undo_is_sent_to_the_training(tab: TabState, follower: InProcessFollower
     assert isinstance(follower.requests[-1].body, Undo)
     reply = tab.edit_queue.shown_reply
     assert reply is not None
-    assert (reply.state, reply.text) == ("refused", "there is no edit to take back")
+    assert (reply.state, reply.text) == ("refused", "there is no edit to undo")
 
 
 def test_toggle_stage_expands_and_collapses_all_its_layers(

@@ -31,7 +31,7 @@ def reduce(trace: Trace, call: OpCall) -> None:
     """Keep labels over dimensions that remain; channels that are reduced depend on each other."""
     x = call.args[0]
     position = 2 if call.base in ("linalg_vector_norm", "norm") else 1
-    reduced = normalize_dims(call.get(position, "dim"), x.ndim)
+    reduced = normalize_dims(call.argument(position, "dim"), x.ndim)
     if reduced is None:
         fix_inputs(trace, call)
         return
@@ -69,7 +69,7 @@ def _of_one_group(trace: Trace, label: Label, dims: Sequence[int]) -> Label:
 def _along_one_dim(trace: Trace, call: OpCall) -> None:
     x = call.args[0]
     default = -1 if call.base in ("sort", "topk") else 0
-    dim = call.get(2 if call.base == "topk" else 1, "dim", default) % x.ndim
+    dim = call.argument(2 if call.base == "topk" else 1, "dim", default) % x.ndim
     kept = []
     for full in trace.labels(x):
         label = _of_one_group(trace, full, [dim])

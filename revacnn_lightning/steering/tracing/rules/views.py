@@ -48,7 +48,7 @@ def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) 
     if len(dims) != 1:
         return
     if call.base == "split" and len({p.shape for p in parts}) == 1:
-        dim = call.get(2, "dim", 0) % label.ndim
+        dim = call.argument(2, "dim", 0) % label.ndim
         if dim in dims:
             for part in parts[1:]:
                 trace.couple(parts[0], part)
@@ -95,10 +95,10 @@ def _unfold(trace: Trace, call: OpCall) -> None:
 def _index(trace: Trace, call: OpCall) -> None:
     """x[:, [2, 0, 1]]: fixed indices are possible along any dimension but a labeled one."""
     x, indices = call.args[:2]
-    touched = {d for d, index in enumerate(indices) if index is not None}
+    changed = {d for d, index in enumerate(indices) if index is not None}
     carried = []
     for label in trace.labels(x):
-        if labeled_dims(label) & touched:
+        if labeled_dims(label) & changed:
             trace.fix(label, f"are picked by fixed indices in {trace.where()}")
         else:
             carried.append(compress(call.func(label.expand(x.shape), indices)))
@@ -107,39 +107,45 @@ def _index(trace: Trace, call: OpCall) -> None:
 
 @rule("cat")
 def _cat(trace: Trace, call: OpCall) -> None:
-    """Concatenate the labels along ``dim``; unlabeled parts are constants."""
-    dim = call.get(1, "dim", 0) % call.out.ndim
+    """Concatenate the labels along ``dim`` and couple the others; unlabeled parts are constants."""
+    dim = call.argument(1, "dim", 0) % call.out.ndim
     tensors = [t for t in call.args[0] if t.numel()]
-    joined = [[c for c in trace.labels(t) if dim in labeled_dims(c)] for t in tensors]
-    others = [[c for c in trace.labels(t) if dim not in labeled_dims(c)] for t in tensors]
-    result = _coupled_by_dims(trace, [c for group in others for c in group])
-    if any(joined):
-        pieces = []
-        for tensor, group in zip(tensors, joined, strict=True):
-            for extra in group[1:]:
-                trace.fix(extra, f"are concatenated in {trace.where()}")
-            size = tensor.shape[dim]
-            if group:
-                pieces.append(group[0])
-            else:
-                reason = (
-                    f"are concatenated with channels that no layer produces, in {trace.where()}"
-                )
-                pieces.append(label_along(trace.constant_channels(size, reason), tensor.ndim, dim))
+    along = [[c for c in trace.labels(t) if dim in labeled_dims(c)] for t in tensors]
+    others = [c for t in tensors for c in trace.labels(t) if dim not in labeled_dims(c)]
+    result = _coupled_by_dims(trace, others)
+    if any(along):
+        pieces = [
+            _piece(trace, tensor, labels, dim)
+            for tensor, labels in zip(tensors, along, strict=True)
+        ]
         result.append(_concatenated(pieces, dim))
     trace.set_labels(call.out, result)
 
 
+def _piece(trace: Trace, tensor: Tensor, labels: list[Label], dim: int) -> Label:
+    """Return the label of one part of a concatenation along ``dim``."""
+    for extra in labels[1:]:
+        trace.fix(extra, f"are concatenated in {trace.where()}")
+    if labels:
+        return labels[0]
+    reason = f"are concatenated with channels that no layer produces, in {trace.where()}"
+    channels = trace.constant_channels(tensor.shape[dim], reason)
+    return label_along(channels, tensor.ndim, dim)
+
+
 def _concatenated(pieces: list[Label], dim: int) -> Label:
+    """Return the concatenation of labels, broadcast in all other dimensions."""
     common = torch.broadcast_shapes(
         *[tuple(1 if d == dim else s for d, s in enumerate(p.shape)) for p in pieces]
     )
-    wide = [p.expand([p.shape[dim] if d == dim else s for d, s in enumerate(common)])
-            for p in pieces]  # fmt: skip
-    return torch.cat(wide, dim)
+    expanded = [
+        p.expand([p.shape[dim] if d == dim else s for d, s in enumerate(common)]) for p in pieces
+    ]
+    return torch.cat(expanded, dim)
 
 
 def _coupled_by_dims(trace: Trace, labels: list[Label]) -> list[Label]:
+    """Couple labels over the same dimensions and return one of each kind."""
     by_dims: dict[frozenset[int], Label] = {}
     for label in labels:
         first = by_dims.setdefault(labeled_dims(label), label)
@@ -150,7 +156,7 @@ def _coupled_by_dims(trace: Trace, labels: list[Label]) -> list[Label]:
 
 @rule("stack")
 def _stack(trace: Trace, call: OpCall) -> None:
-    dim = call.get(1, "dim", 0) % call.out.ndim
+    dim = call.argument(1, "dim", 0) % call.out.ndim
     labels = [c.unsqueeze(dim) for t in call.args[0] for c in trace.labels(t)]
     trace.set_labels(call.out, _coupled_by_dims(trace, labels))
 
@@ -159,10 +165,10 @@ def _stack(trace: Trace, call: OpCall) -> None:
 def _constant_pad(trace: Trace, call: OpCall) -> None:
     """Padding rows and columns keeps labels; padding channels fixes their number."""
     x, pad = call.args[:2]
-    touched = {x.ndim - 1 - i // 2 for i, amount in enumerate(pad) if amount}
+    changed = {x.ndim - 1 - i // 2 for i, amount in enumerate(pad) if amount}
     kept = []
     for label in trace.labels(x):
-        if labeled_dims(label) & touched:
+        if labeled_dims(label) & changed:
             trace.fix(label, f"are padded with constant channels in {trace.where()}")
         else:
             kept.append(label)
