@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_models import seeded, train_step
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning import AddFilters, RemoveFilters
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 MODELS = ["resnet50", "densenet121", "efficientnet_b0"]

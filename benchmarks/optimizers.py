@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.report import Report, argument_parser, progress
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning import AddFilters, RemoveFilters
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 MAX_DISTANCE = 1e-12

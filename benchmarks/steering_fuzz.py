@@ -32,7 +32,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_models import SMALL, seeded, train_step
-from revacnn_lightning.errors import EditFailedError, EditRefusedError
+from revacnn_lightning import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
 

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_models import eval_output, randomized, zeroed_output
-from revacnn_lightning.errors import EditFailedError, EditRefusedError
-from revacnn_lightning.protocol.requests import AddFilters, Edit, RemoveFilters, Undo
+from revacnn_lightning import AddFilters, EditFailedError, EditRefusedError, RemoveFilters, Undo
+from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 EXACT = 1e-8

@@ -19,8 +19,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from revacnn_lightning import ReVACNN
-from revacnn_lightning.errors import RequestTimeoutError
+from revacnn_lightning import RequestTimeoutError, ReVACNN
 from revacnn_lightning.runtime.session import Session
 
 __all__ = ["BATCH", "MODELS", "MonitoredTraining", "PlainTraining", "convnet"]

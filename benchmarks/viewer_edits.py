@@ -15,8 +15,7 @@ from typing import Any
 
 from benchmarks.page_metrics import open_page, percentile, resident_bytes, wait_until_warm
 from benchmarks.report import Report
-from revacnn_lightning import Run, attach
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning import AddFilters, RemoveFilters, Run, attach
 from tests.browser.chromium import chromium
 from tests.viewer.processes import ROOT, serve, training
 

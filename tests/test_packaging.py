@@ -1,4 +1,4 @@
-"""The wheel holds everything that is needed, including the viewer."""
+"""The wheel is complete: it contains the viewer and needs no other files."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from this checkout."""
     target = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", str(target), str(ROOT)], check=True, timeout=240)
-    [built] = target.glob("*.whl")
-    return built
+    [wheel] = target.glob("*.whl")
+    return wheel
 
 
-def test_the_wheel_holds_all_files_of_the_package_and_the_viewer(wheel: Path):
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    for folder, place in (("revacnn_lightning", ""), ("viewer", "revacnn_lightning/_viewer")):
+def test_wheel_contains_all_files_of_package_and_viewer(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, target in (
+        ("revacnn_lightning", "revacnn_lightning"),
+        ("viewer", "revacnn_lightning/_viewer"),
+    ):
         for file in (ROOT / folder).rglob("*"):
-            relative = file.relative_to(ROOT if not place else ROOT / folder).as_posix()
-            if file.is_file() and "__pycache__" not in relative:
-                assert f"{place}/{relative}".lstrip("/") in inside
+            if file.is_file() and "__pycache__" not in file.parts:
+                assert f"{target}/{file.relative_to(ROOT / folder).as_posix()}" in names
 
 
-def test_the_wheel_installs_one_package_and_one_command(wheel: Path):
+def test_wheel_installs_one_package_and_one_command(wheel: Path):
     archive = zipfile.ZipFile(wheel)
-    tops = {name.split("/")[0] for name in archive.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"revacnn_lightning"}
+    top_level = {name.split("/")[0] for name in archive.namelist()}
+    assert {n for n in top_level if not n.endswith(".dist-info")} == {"revacnn_lightning"}
     [entry_points] = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert "revacnn = revacnn_lightning.cli:main" in archive.read(entry_points).decode()
 
 
-def test_the_viewer_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path):
+def test_installed_package_uses_its_own_viewer(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "from revacnn_lightning.cli import viewer_dir; print(viewer_dir())"
     found = subprocess.run(

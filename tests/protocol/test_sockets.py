@@ -91,7 +91,7 @@ def test_the_publisher_knows_whether_it_has_subscribers(publisher: Publisher, ke
     until(lambda: not publisher.has_subscribers())
 
 
-def test_unknown_messages_of_a_ownare_ignored(publisher: Publisher, keys: Keys):
+def test_unknown_messages_of_a_subscriber_are_ignored(publisher: Publisher, keys: Keys):
     subscriber = Subscriber(publisher.endpoint, keys.public)
     until(publisher.has_subscribers)
     subscriber._socket.setsockopt(zmq.SUBSCRIBE, b"x" * 100)
