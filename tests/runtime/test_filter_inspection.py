@@ -11,11 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning import ReVACNN
-from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.client import Run
-from revacnn_lightning.protocol.messages import FilterInspection
-from revacnn_lightning.protocol.requests import ControlRun, InspectFilter, RemoveFilters
+from revacnn_lightning import (
+    ControlRun,
+    EditRefusedError,
+    FilterInspection,
+    RemoveFilters,
+    ReVACNN,
+    Run,
+)
+from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime import filter_inspection, image_attribution
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, InspectionCollector
@@ -195,7 +199,9 @@ def test_an_expensive_network_is_inspected_less_often(
         sent += len(run.train_batch())
         run.advance(0.5)
     assert sent == pytest.approx(200 * filter_inspection.MAX_TIME_SHARE / 0.5, abs=2)
-    assert run.recorder.external_overhead == pytest.approx(filter_inspection.MAX_TIME_SHARE, rel=1.0)
+    assert run.recorder.external_overhead == pytest.approx(
+        filter_inspection.MAX_TIME_SHARE, rel=1.0
+    )
 
 
 def test_the_cost_of_inspections_counts_towards_the_overhead(
