@@ -1,4 +1,4 @@
-"""The ``revacnn`` command: view a run, start a training with its viewer beside it, list runs."""
+"""The ``revacnn`` command: view a run, launch a training with a viewer, list runs and edits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from revacnn_lightning.errors import RevacnnError
 __all__ = ["main"]
 
 DEFAULT_PORT = 5006
-START_SECONDS = 60.0  # how long a viewer may take to listen, first start on a slow machine
+START_SECONDS = 60.0  # time limit for the viewer to start; long enough for a slow machine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``revacnn``; returns the exit status."""
+    """Run the ``revacnn`` command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -34,28 +34,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="revacnn", description="Watch and steer a CNN while PyTorch Lightning trains it."
+        prog="revacnn", description="Monitor and steer a CNN while PyTorch Lightning trains it."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    view = commands.add_parser("view", help="serve the page on which a run is watched")
+    view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
     _add_server_options(view)
     view.set_defaults(run=_view)
 
-    launch = commands.add_parser("launch", help="run a training script with the viewer beside it")
+    launch = commands.add_parser("launch", help="run a training script and its viewer")
     _add_server_options(launch)
     launch.add_argument("script", help="the Python script that trains with the ReVACNN callback")
-    launch.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    launch.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
     launch.set_defaults(run=_launch)
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
 
-    journal = commands.add_parser("journal", help="print the edits that a checkpoint holds")
+    journal = commands.add_parser("journal", help="print the edits in a checkpoint")
     journal.add_argument("checkpoint", type=Path)
     journal.add_argument(
-        "--script", action="store_true", help="as a Python script that repeats them on a new model"
+        "--script",
+        action="store_true",
+        help="print a Python script that applies the edits to a new model",
     )
     journal.set_defaults(run=_journal)
     return parser
@@ -71,19 +73,21 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 def viewer_dir() -> Path:
-    """The Bokeh application: inside an installed package, or beside it in a clone."""
+    """Return the folder of the Bokeh application, in an installed package or in a clone."""
     here = Path(__file__).parent
-    for place in (here / "_viewer", here.parent / "viewer"):
-        if (place / "main.py").is_file():
-            return place
-    raise RevacnnError(f"the viewer is missing from the installation in {here}; reinstall it")
+    for folder in (here / "_viewer", here.parent / "viewer"):
+        if (folder / "main.py").is_file():
+            return folder
+    raise RevacnnError(
+        f"the viewer is missing from the installation in {here}; reinstall revacnn-lightning"
+    )
 
 
 def _view(options: argparse.Namespace) -> int:
     server = _serve(options)
     address = f"http://{options.host}:{server.port}/"
     print(f"Viewer: {address}", flush=True)
-    print("Ctrl-C ends the viewer; a training goes on without it.", flush=True)
+    print("Press Ctrl-C to stop the viewer. Training continues without it.", flush=True)
     if not options.no_open:
         _open_browser(address)
     server.run_until_shutdown()
@@ -91,24 +95,26 @@ def _view(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> Any:
-    """A Bokeh server of the viewer, listening. Any free port if the usual one is taken."""
+    """Start the Bokeh server of the viewer, on a free port if the default one is in use."""
     try:
         from bokeh.application import Application
         from bokeh.application.handlers import DirectoryHandler
         from bokeh.server.server import Server
     except ImportError as error:
         raise RevacnnError(
-            "viewing needs Bokeh: pip install 'revacnn-lightning[viewer]'"
+            "the viewer requires Bokeh: pip install 'revacnn-lightning[viewer]'"
         ) from error
     arguments = ["--connect", options.connect] if options.connect else []
     application = Application(DirectoryHandler(filename=str(viewer_dir()), argv=arguments))
-    wanted = [options.port] if options.port is not None else [DEFAULT_PORT, 0]
-    for port in wanted:
+    ports = [options.port] if options.port is not None else [DEFAULT_PORT, 0]
+    for port in ports:
         try:
             server = Server({"/viewer": application}, port=port, address=options.host)
         except OSError as error:
-            if port == wanted[-1]:
-                raise RevacnnError(f"cannot serve on {options.host}:{port}: {error}") from error
+            if port == ports[-1]:
+                raise RevacnnError(
+                    f"cannot serve on {options.host}:{port}: {error}; choose another --port"
+                ) from error
             continue
         server.start()
         return server
@@ -116,7 +122,7 @@ def _serve(options: argparse.Namespace) -> Any:
 
 
 def _open_browser(address: str) -> None:
-    """Open the page where there is a screen; elsewhere the printed address has to do."""
+    """Open the page in a browser if this machine has a display."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
@@ -128,9 +134,9 @@ def _open_browser(address: str) -> None:
 
 
 def _launch(options: argparse.Namespace) -> int:
-    """Viewer in the background, script in the foreground; Ctrl-C or its end stops both.
+    """Run the viewer in the background and the script in the foreground; Ctrl-C stops both.
 
-    In a terminal, the page of a training that has ended by itself stays, to be read.
+    In a terminal, the page stays available after the training has finished, until Ctrl-C.
     """
     viewer, address = _start_viewer(options)
     print(f"\n  Open this page:  {address}\n", flush=True)
@@ -141,7 +147,8 @@ def _launch(options: argparse.Namespace) -> int:
         status, interrupted = _run_in_foreground(command)
         if not interrupted and sys.stdin.isatty():
             print(
-                f"\n  The training has ended; the page stays until Ctrl-C:  {address}\n", flush=True
+                f"\n  Training has finished. The page stays available until Ctrl-C:  {address}\n",
+                flush=True,
             )
             _wait_for_interrupt(viewer)
         return 0 if interrupted else status
@@ -150,8 +157,8 @@ def _launch(options: argparse.Namespace) -> int:
 
 
 def _wait_for_interrupt(viewer: subprocess.Popen[str]) -> None:
-    """Wait for Ctrl-C, for a polite request to end, or until the viewer has ended by itself."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last: the terminal is closed
+    """Wait for Ctrl-C, SIGTERM or SIGHUP, or until the viewer exits."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
@@ -159,25 +166,28 @@ def _wait_for_interrupt(viewer: subprocess.Popen[str]) -> None:
 
 
 def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
-    """Run a command that shares our terminal: Ctrl-C is for it, and we wait until it has ended.
+    """Run a command in this terminal, and wait until it has exited.
 
-    Returns its status, and whether it was ended by Ctrl-C, which is how a training is meant to be.
+    Ctrl-C interrupts the command only, which is a regular way to end a training.
+
+    Returns:
+        The exit status of the command, and whether it was interrupted.
     """
     interrupted = False
 
-    def note_interrupt(*_: object) -> None:
+    def record_interrupt(*_: object) -> None:
         nonlocal interrupted
         interrupted = True
 
-    def end_politely(*_: object) -> None:
-        note_interrupt()
+    def forward_as_interrupt(*_: object) -> None:
+        record_interrupt()
         script.send_signal(signal.SIGINT)
 
-    # Where Ctrl-C is ignored (a job in the background), a child would ignore it for ever.
+    # A child inherits an ignored Ctrl-C (in a background job), so restore the default first.
     before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
     script = subprocess.Popen(command)
-    signal.signal(signal.SIGINT, note_interrupt)
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, end_politely)
+    signal.signal(signal.SIGINT, record_interrupt)
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, forward_as_interrupt)
     try:
         status = script.wait()
     finally:
@@ -187,10 +197,13 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
 
 
 def _start_viewer(options: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
-    """Start ``revacnn view`` in a session of its own (Ctrl-C is not for it) and learn its address.
+    """Start ``revacnn view`` in a new process session, so that Ctrl-C does not reach it.
+
+    Returns:
+        The process and the address of the page.
 
     Raises:
-        RevacnnError: it did not start.
+        RevacnnError: the viewer did not start.
     """
     command = [sys.executable, "-m", "revacnn_lightning", "view", "--no-open"]
     command += ["--host", options.host]
@@ -206,7 +219,7 @@ def _start_viewer(options: argparse.Namespace) -> tuple[subprocess.Popen[str], s
         if time.monotonic() > deadline:
             break
     _stop(viewer)
-    raise RevacnnError("the viewer did not start; what it said stands above")
+    raise RevacnnError("the viewer did not start; see its output above")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -226,7 +239,7 @@ def _runs(options: argparse.Namespace) -> int:
 
     runs = list_runs()
     if not runs:
-        print(f"No training is running (looked in {runtime_dir()}).")
+        print(f"No training is running (no live connection file in {runtime_dir()}).")
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
         print(f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}")
@@ -245,15 +258,15 @@ def _journal(options: argparse.Namespace) -> int:
         from revacnn_lightning.steering.journal_text import format_journal, format_script
     except ImportError as error:
         raise RevacnnError(
-            "reading checkpoints needs torch: pip install 'revacnn-lightning[train]'"
+            "reading checkpoints requires torch: pip install 'revacnn-lightning[train]'"
         ) from error
     try:
         checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+    except Exception as error:  # torch raises many types for a file that is not a checkpoint
         raise RevacnnError(f"{options.checkpoint} is not a readable checkpoint: {error}") from error
     state = find_state(checkpoint) if isinstance(checkpoint, dict) else None
     if state is None:
-        print(f"{options.checkpoint} holds no edits.")
+        print(f"{options.checkpoint} contains no edits.")
         return 0
     edits = Journal.from_data(state["journal"])
     print(format_script(edits) if options.script else format_journal(edits))

@@ -1,4 +1,4 @@
-"""Small networks and trainings that the tests share."""
+"""Small networks and trainings for tests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TwoConvs(pl.LightningModule):
 
 
 def batches(count: int = 12, size: int = 4) -> DataLoader:
-    """The same ``count`` batches of random float64 images every time."""
+    """Return ``count`` batches of random float64 images, always the same."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(count * size, 1, 6, 6, generator=generator, dtype=torch.float64)
     labels = torch.randint(2, (count * size,), generator=generator)

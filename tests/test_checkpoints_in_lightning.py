@@ -13,19 +13,21 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from revacnn_lightning import ReVACNN, cli, load_edited
-from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.protocol.requests import (
+from revacnn_lightning import (
     AddFilters,
-    Edit,
     Freeze,
     InsertLayer,
     RemoveFilters,
+    ReVACNN,
+    SteeringError,
     Undo,
+    cli,
+    load_edited,
 )
+from revacnn_lightning.protocol.requests import Edit
 from tests.small import At, TwoConvs, fit
 
-# The callback that saved is not needed for going on.
+# The callback that saved the checkpoint is not needed to resume.
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 
 ROOT = Path(__file__).parent.parent
@@ -38,22 +40,22 @@ EDITS: dict[int, list[Edit]] = {
 
 def edited_run(model: TwoConvs, root: Path, edits: dict[int, list[Edit]], **options) -> pl.Trainer:
     revacnn = ReVACNN()
-    asked = []
+    requests = []
     steps = [
-        At(step, lambda *_, todo=todo: asked.extend(revacnn.steer(edit) for edit in todo))
+        At(step, lambda *_, todo=todo: requests.extend(revacnn.steer(edit) for edit in todo))
         for step, todo in edits.items()
     ]
     keep = ModelCheckpoint(root, filename="{step}", save_top_k=-1)
-    # The requests come before the callback, so that they are served at that very batch.
+    # The requests come before the callback, so that they are handled at the same batch.
     callbacks = [*steps, revacnn, keep]
     trainer = fit(model, callbacks, count=8, max_epochs=3, enable_checkpointing=True, **options)
-    for each in asked:
+    for each in requests:
         each.result()
     return trainer
 
 
-def state_of(trainer: pl.Trainer) -> dict[str, torch.Tensor]:
-    """Weights, and optimizer state by parameter name."""
+def collect_state(trainer: pl.Trainer) -> dict[str, torch.Tensor]:
+    """Return the weights, and the optimizer state by parameter name."""
     model = trainer.lightning_module
     names = {parameter: name for name, parameter in model.named_parameters()}
     state = dict(model.state_dict())
@@ -66,11 +68,11 @@ def state_of(trainer: pl.Trainer) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
 def test_a_resumed_run_is_bit_identical_to_the_uninterrupted_one(optimizer: str, tmp_path: Path):
-    whole = state_of(edited_run(TwoConvs(optimizer), tmp_path, EDITS))
+    whole = collect_state(edited_run(TwoConvs(optimizer), tmp_path, EDITS))
     resumed_model = TwoConvs(optimizer)
     saved = tmp_path / "step=16.ckpt"
     trainer = fit(resumed_model, [ReVACNN()], count=8, max_epochs=3, resume=saved)
-    resumed = state_of(trainer)
+    resumed = collect_state(trainer)
     assert trainer.global_step == 24
     assert resumed.keys() == whole.keys()
     for name, value in whole.items():
@@ -78,14 +80,14 @@ def test_a_resumed_run_is_bit_identical_to_the_uninterrupted_one(optimizer: str,
     assert "on_load_checkpoint" not in vars(resumed_model)
 
 
-def test_a_resumed_run_can_be_undone_and_edited_further(tmp_path: Path):
+def test_a_resumed_run_can_be_edited_and_undone(tmp_path: Path):
     edited_run(TwoConvs(), tmp_path, EDITS)
     revacnn = ReVACNN()
-    asked = []
-    ask = At(2, lambda *_: asked.extend(map(revacnn.steer, [Undo(), AddFilters("conv2")])))
+    requests = []
+    submit = At(2, lambda *_: requests.extend(map(revacnn.steer, [Undo(), AddFilters("conv2")])))
     model = TwoConvs()
-    fit(model, [ask, revacnn], count=8, max_epochs=3, resume=tmp_path / "step=16.ckpt")
-    for each in asked:
+    fit(model, [submit, revacnn], count=8, max_epochs=3, resume=tmp_path / "step=16.ckpt")
+    for each in requests:
         each.result()
     assert (model.conv1.out_channels, model.conv2.out_channels) == (6, 3)
 
@@ -100,14 +102,14 @@ def test_a_checkpoint_saved_after_the_fit_holds_the_edits(tmp_path: Path):
 
 def test_a_second_fit_of_the_same_model_keeps_the_edits_of_the_first(tmp_path: Path):
     model, revacnn = TwoConvs(), ReVACNN()
-    ask = At(2, lambda *_: revacnn.steer(AddFilters("conv1")))
-    fit(model, [ask, revacnn])
+    submit = At(2, lambda *_: revacnn.steer(AddFilters("conv1")))
+    fit(model, [submit, revacnn])
     trainer = fit(model, [revacnn])
     trainer.save_checkpoint(tmp_path / "second.ckpt")
     assert load_edited(TwoConvs, tmp_path / "second.ckpt").conv1.out_channels == 5
 
 
-def test_a_run_that_was_never_edited_leaves_nothing_in_its_checkpoints(tmp_path: Path):
+def test_checkpoints_of_an_unedited_run_contain_nothing_of_ours(tmp_path: Path):
     edited_run(TwoConvs(), tmp_path, {})
     checkpoint = torch.load(tmp_path / "step=16.ckpt", weights_only=True)
     assert not [key for key in checkpoint if "revacnn" in key]
@@ -115,7 +117,7 @@ def test_a_run_that_was_never_edited_leaves_nothing_in_its_checkpoints(tmp_path:
     plain.load_state_dict(checkpoint["state_dict"])
 
 
-def test_a_checkpoint_of_another_network_is_refused_in_words(tmp_path: Path):
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path):
     edited_run(TwoConvs(), tmp_path, EDITS)
 
     class Other(TwoConvs):
@@ -127,24 +129,24 @@ def test_a_checkpoint_of_another_network_is_refused_in_words(tmp_path: Path):
         load_edited(Other, tmp_path / "step=16.ckpt")
 
 
-def test_the_model_can_be_copied_while_it_is_watched():
+def test_the_model_can_be_copied_while_it_is_monitored():
     copies: list[TwoConvs] = []
     note = At(3, lambda _, module: copies.append(copy.deepcopy(module)))
     fit(TwoConvs(), [ReVACNN(), note])
     assert copies[0](torch.randn(2, 1, 6, 6, dtype=torch.float64)).shape == (2, 2)
 
 
-def test_frozen_filters_stay_as_they_are_through_a_fit():
+def test_frozen_filters_stay_constant_through_a_fit():
     model, seen = TwoConvs("adamw"), []
     revacnn = ReVACNN()
-    ask = At(3, lambda *_: revacnn.steer(Freeze("conv1", [1])))
+    submit = At(3, lambda *_: revacnn.steer(Freeze("conv1", [1])))
     note = At(3, lambda _, module: seen.append(module.conv1.weight.detach().clone()))
-    fit(model, [ask, revacnn, note])
+    fit(model, [submit, revacnn, note])
     assert torch.equal(model.conv1.weight[1], seen[0][1])
     assert not torch.equal(model.conv1.weight[0], seen[0][0])
 
 
-def test_the_journal_is_printed_and_as_a_script_repeats_the_edits(
+def test_the_journal_is_printed_as_text_and_as_a_script(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     edited_run(TwoConvs(), tmp_path, EDITS)
@@ -167,7 +169,7 @@ def test_the_journal_is_printed_and_as_a_script_repeats_the_edits(
     assert done.returncode == 0, done.stderr
 
 
-def test_journal_of_something_else_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_journal_of_another_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "text.ckpt").write_text("hello")
     assert cli.main(["journal", str(tmp_path / "text.ckpt")]) == 1
     assert "not a readable checkpoint" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The `revacnn` command, as a person types it."""
+"""The `revacnn` command, run as a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except KeyboardInterrupt:
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    options.setdefault("stdin", subprocess.DEVNULL)  # else it may be a terminal
+    options.setdefault("stdin", subprocess.DEVNULL)  # which otherwise may be a terminal
     return subprocess.Popen(
         [*COMMAND, *arguments],
         stdout=subprocess.PIPE,
@@ -42,15 +42,15 @@ def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
     assert process.stdout is not None
-    seen = ""
+    output = ""
     for line in process.stdout:
-        seen += line
+        output += line
         if match := re.search(pattern, line):
             return match
-    raise AssertionError(f"{pattern!r} was never printed, but: {seen}")
+    raise AssertionError(f"{pattern!r} was never printed, but: {output}")
 
 
-def answers(address: str) -> bool:
+def is_served(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=10) as page:
             return page.status == 200
@@ -58,7 +58,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def test_runs_says_where_it_looked_when_there_are_none(
+def test_runs_names_the_directory_if_there_are_none(
     capsys: pytest.CaptureFixture[str], runtime_dir: Path
 ):
     assert cli.main(["runs"]) == 0
@@ -69,17 +69,17 @@ def test_the_viewer_is_found_in_a_clone():
     assert (cli.viewer_dir() / "main.py").is_file()
 
 
-def test_view_serves_the_page_and_ends_at_ctrl_c():
+def test_view_serves_the_page_until_ctrl_c():
     viewer = start("view", "--no-open", "--port", "0")
     address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/)")[1]
-    assert answers(address)
+    assert is_served(address)
     viewer.send_signal(signal.SIGINT)
     assert viewer.wait(timeout=20) == 0
-    assert not answers(address)
+    assert not is_served(address)
     viewer.stdout.close()
 
 
-def test_view_with_a_port_that_is_taken_says_so():
+def test_view_reports_a_port_in_use():
     first = start("view", "--no-open", "--port", "0")
     port = read_until(first, r":(\d+)/")[1]
     second = subprocess.run(
@@ -93,7 +93,7 @@ def test_view_with_a_port_that_is_taken_says_so():
     assert "Traceback" not in second.stderr
 
 
-def test_launch_ends_training_and_viewer_at_ctrl_c(tmp_path: Path):
+def test_ctrl_c_ends_the_launched_training_and_its_viewer(tmp_path: Path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     launch = start(
@@ -101,27 +101,25 @@ def test_launch_ends_training_and_viewer_at_ctrl_c(tmp_path: Path):
     )
     address = read_until(launch, r"Open this page:\s+(http\S+)")[1]
     read_until(launch, r"training --lr 0\.1")
-    assert answers(address)
-    os.killpg(launch.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    assert is_served(address)
+    os.killpg(launch.pid, signal.SIGINT)  # like a terminal, to the whole foreground group
     read_until(launch, "ended by Ctrl-C")
     assert launch.wait(timeout=20) == 0
     launch.stdout.close()
     time.sleep(0.2)
-    assert not answers(address)
+    assert not is_served(address)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_in_a_terminal_the_page_of_a_training_that_has_ended_stays_until_ctrl_c(
-    tmp_path: Path, end: signal.Signals
-):
+def test_in_a_terminal_the_page_stays_available_after_training(tmp_path: Path, end: signal.Signals):
     pty = pytest.importorskip("pty")
     script = tmp_path / "train.py"
     script.write_text("raise SystemExit(3)")
     ours, terminal = pty.openpty()
     launch = start("launch", "--no-open", "--port", "0", str(script), stdin=terminal)
     try:
-        address = read_until(launch, r"stays until Ctrl-C:\s+(http\S+)")[1]
-        assert answers(address)
+        address = read_until(launch, r"stays available until Ctrl-C:\s+(http\S+)")[1]
+        assert is_served(address)
         time.sleep(0.5)
         assert launch.poll() is None
         launch.send_signal(end)
@@ -132,7 +130,7 @@ def test_in_a_terminal_the_page_of_a_training_that_has_ended_stays_until_ctrl_c(
         os.close(ours)
         os.close(terminal)
     time.sleep(0.2)
-    assert not answers(address)
+    assert not is_served(address)
 
 
 def test_launch_returns_the_status_of_the_script(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The root of the package is its API: what it exports, and what importing it costs."""
+"""The public names of the package, the cost of importing it, and the direction of imports."""
 
 from __future__ import annotations
 
@@ -6,104 +6,178 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import revacnn_lightning
+from revacnn_lightning import errors
+from revacnn_lightning.protocol.requests import Edit
+from tests.import_graph import ROOT, build_import_graph, find_cycle, find_imports, find_modules
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "revacnn_lightning"
+PUBLIC_NAMES = {
+    # the callback, and the client of a run
+    "ReVACNN", "Run", "attach", "load_edited",
+    # edits and commands
+    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Reinitialize",
+    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
+    # what a run returns
+    "Applied", "FilterInspection", "PlanSummary", "Snapshot", "Status", "Structure",
+    # exceptions
+    "ConnectionFileError", "EditFailedError", "EditRefusedError", "ProtocolError",
+    "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "StaleStructureError",
+    "SteeringError",
+}  # fmt: skip
 
-# The floors of the house, lowest first: a module may import from its own floor's room and below.
-MAY_IMPORT = {
-    "errors": set(),
-    "protocol": {"errors"},
-    "telemetry": {"errors"},
-    "diagnostics": {"errors"},
-    "steering": {"errors", "protocol", "telemetry"},
-}
-FOREIGN = {
-    "protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
-    "telemetry": {"pytorch_lightning", "lightning", "zmq", "bokeh"},
-    "steering": {"pytorch_lightning", "lightning", "zmq", "bokeh"},
-}
+# Lowest first. A module belongs to the longest prefix of its name and may import modules of its
+# own prefix and of lower floors.
+PACKAGE_FLOORS = [
+    ["errors"],
+    ["protocol"],
+    ["telemetry", "diagnostics"],
+    ["steering.tracing", "steering.blocks"],
+    ["steering.planning"],
+    ["steering.filter_ids"],
+    ["steering.execution"],
+    ["steering.journal"],
+    ["steering.undo", "steering.journal_text"],
+    ["steering.editor"],
+    ["steering.checkpoint"],
+    ["steering"],
+    ["runtime"],
+    ["callback", "cli"],
+    ["__main__"],
+]
+VIEWER_FLOORS = [
+    ["layout", "embedding", "rendering", "bokeh_compat", "glyphs"],
+    ["runs"],
+    ["rendering.findings"],  # describes what a run holds
+    ["tab"],
+    ["components"],
+    ["tab.page"],
+    ["main", "app_hooks"],
+]
+FORBIDDEN = {
+    "revacnn_lightning.protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
+    "revacnn_lightning.telemetry": {
+        "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.protocol",
+    },
+    "revacnn_lightning.steering": {"pytorch_lightning", "lightning", "zmq", "bokeh"},
+    "revacnn_lightning.runtime": {"pytorch_lightning", "lightning", "zmq", "bokeh"},
+    "viewer": {
+        "torch", "torchvision", "pytorch_lightning", "lightning", "revacnn_lightning.telemetry",
+        "revacnn_lightning.steering", "revacnn_lightning.runtime", "revacnn_lightning.callback",
+    },
+}  # fmt: skip
+MODULES = {**find_modules("revacnn_lightning"), **find_modules("viewer")}
 
 
-def _run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+# ---------------------------------------------------------------------- public names
 
 
-def test_every_public_name_can_be_imported():
-    for name in revacnn_lightning.__all__:
+def test_the_public_names_are_these():
+    assert set(revacnn_lightning.__all__) == PUBLIC_NAMES
+    assert list(revacnn_lightning.__all__) == sorted(revacnn_lightning.__all__)
+    assert set(dir(revacnn_lightning)) >= PUBLIC_NAMES
+    for name in PUBLIC_NAMES:
         assert getattr(revacnn_lightning, name).__name__ == name
 
 
-def test_unknown_name_is_an_attribute_error():
+def test_all_edits_and_exceptions_are_public():
+    assert {edit.__name__ for edit in get_args(Edit)} <= PUBLIC_NAMES
+    assert set(errors.__all__) <= PUBLIC_NAMES
+
+
+def test_every_exception_ends_in_error_and_is_in_the_tree_of_the_docstring():
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), errors.RevacnnError)
+        assert name.endswith("Error")
+        assert name in (errors.__doc__ or "")
+
+
+def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         revacnn_lightning.Nothing  # noqa: B018
 
 
-def test_importing_the_package_or_the_wire_loads_neither_torch_nor_lightning():
+def test_importing_the_package_or_the_client_loads_neither_torch_nor_lightning():
     code = (
         "import sys, revacnn_lightning, revacnn_lightning.cli\n"
-        "from revacnn_lightning import attach, Run\n"
+        "from revacnn_lightning import attach, Run, RemoveFilters, EditRefusedError, Applied\n"
         "from revacnn_lightning.protocol import client, sockets, messages, requests\n"
-        "heavy = {'torch', 'pytorch_lightning', 'lightning', 'bokeh'} & set(sys.modules)\n"
-        "print(sorted(heavy))"
+        "print(sorted({'torch', 'pytorch_lightning', 'lightning', 'bokeh'} & set(sys.modules)))"
     )
-    assert _run(code).strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_imports_go_downward_only(room: str):
-    files = [PACKAGE / f"{room}.py"] if room == "errors" else (PACKAGE / room).rglob("*.py")
-    for file in files:
-        for name in _imports(file):
-            if name.startswith("revacnn_lightning."):
-                other = name.split(".")[1]
-                assert other == room or other in MAY_IMPORT[room], f"{file} imports {name}"
-            assert name.split(".")[0] not in FOREIGN.get(room, set()), f"{file} imports {name}"
+# ---------------------------------------------------------------------- imports
 
 
-def test_only_the_callback_imports_lightning_and_only_the_sockets_import_zmq():
-    users = {"pytorch_lightning": set(), "lightning": set(), "zmq": set()}
-    for file in PACKAGE.rglob("*.py"):
-        for name in _imports(file):
-            if name.split(".")[0] in users:
-                users[name.split(".")[0]].add(file.relative_to(PACKAGE).as_posix())
-    assert users["zmq"] == {"protocol/sockets.py"}
-    assert users["pytorch_lightning"] | users["lightning"] == {"callback.py"}
+@pytest.mark.parametrize(
+    ("package", "floors"),
+    [("revacnn_lightning", PACKAGE_FLOORS), ("viewer", VIEWER_FLOORS)],
+    ids=["revacnn_lightning", "viewer"],
+)
+def test_modules_import_only_from_lower_floors(package: str, floors: list[list[str]]):
+    floor_of = {f"{package}.{name}": i for i, names in enumerate(floors) for name in names}
+
+    def prefix_of(module: str) -> str:
+        prefixes = [prefix for prefix in floor_of if is_within(module, prefix)]
+        assert prefixes, f"{module} is on no floor: add it to the table"
+        return max(prefixes, key=len)
+
+    for module, imported in build_import_graph(package).items():
+        for other in imported - {package}:
+            own, its = prefix_of(module), prefix_of(other)
+            assert own == its or floor_of[its] < floor_of[own], f"{module} imports {other}"
 
 
-def test_the_viewer_imports_neither_torch_nor_lightning():
-    for file in (ROOT / "viewer").rglob("*.py"):
-        assert not {name.split(".")[0] for name in _imports(file)} & {
-            "torch",
-            "torchvision",
-            "pytorch_lightning",
-            "lightning",
-        }, file
+def test_there_is_no_import_cycle():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_cycle(build_import_graph("revacnn_lightning", "viewer")) == []
 
 
-def test_nothing_is_ever_pickled_or_evaluated():
-    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "viewer").rglob("*.py")]:
-        tree = ast.parse(file.read_text())
-        calls = {node.func.id for node in ast.walk(tree) if _is_plain_call(node)}
-        assert not calls & {"eval", "exec"}, file
-        assert not {name.split(".")[0] for name in _imports(file)} & {"pickle", "dill", "shelve"}
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_packages_do_not_import_what_they_must_not_know(package: str):
+    for module, file in MODULES.items():
+        if is_within(module, package):
+            for name in find_imports(module, file):
+                bad = [one for one in FORBIDDEN[package] if is_within(name, one)]
+                assert not bad, f"{module} imports {name}"
 
 
-def _is_plain_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+@pytest.mark.parametrize(
+    ("library", "users"),
+    [
+        ("zmq", {"revacnn_lightning.protocol.sockets"}),
+        ("pytorch_lightning", {"revacnn_lightning.callback"}),
+        ("lightning", {"revacnn_lightning.callback"}),
+    ],
+)
+def test_one_module_imports(library: str, users: set[str]):
+    found = set()
+    for module, file in find_modules("revacnn_lightning").items():
+        if any(is_within(name, library) for name in find_imports(module, file)):
+            found.add(module)
+    assert found == users
+
+
+def test_nothing_is_pickled_or_evaluated():
+    for module, file in MODULES.items():
+        assert not {"eval", "exec"} & _called_names(file), module
+        imported = {name.split(".")[0] for name in find_imports(module, file)}
+        assert not {"pickle", "dill", "shelve"} & imported, module
+
+
+def _called_names(file: Path) -> set[str]:
+    return {
+        node.func.id
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }

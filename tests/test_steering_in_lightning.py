@@ -1,7 +1,7 @@
-"""Edits in trainings of every kind that Lightning knows: they work, or are refused in words.
+"""Edits in trainings of all kinds that Lightning supports: they work or are refused with a reason.
 
-Where they work, the edit is one that must not matter (a dead filter goes, a filter is added whose
-output nobody reads), and the run is compared with the unedited one.
+Those that work do not change the function (a dead filter is removed, a filter with zero outgoing
+weights is added), so the run is compared with the unedited one.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from revacnn_lightning import ReVACNN
-from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.messages import Applied
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning import AddFilters, Applied, EditRefusedError, RemoveFilters, ReVACNN
 from tests.small import At, TwoConvs, fit
 
 DEAD = 2
 
 
 class WithDeadFilter(TwoConvs):
-    """Filter 2 of conv1 is all zero, and so stays."""
+    """Filter 2 of conv1 is zero and stays zero."""
 
     def __init__(self, optimizer: str = "adamw") -> None:
         super().__init__(optimizer)
@@ -35,7 +32,7 @@ class WithDeadFilter(TwoConvs):
 
 
 class Single(WithDeadFilter):
-    """In float32, which mixed precision casts down; it leaves float64 alone."""
+    """In float32, which mixed precision casts; it does not cast float64."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +46,8 @@ class Scheduled(WithDeadFilter):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-class ByHand(WithDeadFilter):
-    """Two optimizers, stepped by hand, of which one trains the convs."""
+class Manual(WithDeadFilter):
+    """Manual optimization with two optimizers; the first trains the convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,8 +68,8 @@ class ByHand(WithDeadFilter):
         return [torch.optim.Adam(convs, lr=1e-3), torch.optim.SGD(self.linear.parameters(), 0.1)]
 
 
-class ByHandWithoutForward(ByHand):
-    """Its forward needs more than the images, so it cannot be guessed how to run it."""
+class ManualWithoutForward(Manual):
+    """Its forward requires more than the images."""
 
     def forward(self, images, *, scale):
         return super().forward(images) * scale
@@ -83,12 +80,12 @@ class ByHandWithoutForward(ByHand):
 
 
 def run_with(edit, model: pl.LightningModule, at: int = 6, **options) -> object:
-    """Train ``model`` with an edit before batch ``at``; what became of the edit."""
+    """Train ``model`` with an edit before batch ``at``; return the reply."""
     revacnn = options.pop("revacnn", None) or ReVACNN()
-    asked: list = []
-    ask = At(at, lambda *_: asked.append(revacnn.steer(edit)))
-    fit(model, [ask, revacnn], count=18, **options)
-    return asked[0].result()
+    requests: list = []
+    submit = At(at, lambda *_: requests.append(revacnn.steer(edit)))
+    fit(model, [submit, revacnn], count=18, **options)
+    return requests[0].result()
 
 
 def assert_survivors_equal(plain: TwoConvs, edited: TwoConvs, tolerance: float) -> None:
@@ -109,15 +106,15 @@ def assert_survivors_equal(plain: TwoConvs, edited: TwoConvs, tolerance: float) 
         (WithDeadFilter, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, 1e-12),
         (WithDeadFilter, {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}, 1e-12),
         (Scheduled, {}, 1e-12),
-        (ByHand, {}, 1e-12),
-        # Rounded to eight bits of mantissa on the way.
+        (Manual, {}, 1e-12),
+        # bfloat16 rounds to eight bits of mantissa.
         (Single, {"precision": "bf16-mixed"}, 1e-2),
         (WithDeadFilter, {"precision": "64-true"}, 1e-12),
     ],
-    ids=["accumulate", "clip", "clip by value", "clip+accumulate", "schedule", "by hand", "bf16",
+    ids=["accumulate", "clip", "clip by value", "clip+accumulate", "schedule", "manual", "bf16",
          "64"],
 )  # fmt: skip
-def test_removing_a_dead_filter_leaves_the_run_as_it_was(make, options: dict, tolerance: float):
+def test_removing_a_dead_filter_leaves_the_run_unchanged(make, options: dict, tolerance: float):
     plain, edited = make(), make()
     fit(plain, count=18, **options)
     done = run_with(RemoveFilters("conv1", [DEAD]), edited, **options)
@@ -143,8 +140,8 @@ def test_the_schedule_goes_on_with_the_same_optimizer():
         )
     )
     revacnn = ReVACNN()
-    ask = At(6, lambda *_: revacnn.steer(AddFilters("conv1")))
-    fit(model, [ask, revacnn, note], count=18)
+    submit = At(6, lambda *_: revacnn.steer(AddFilters("conv1")))
+    fit(model, [submit, revacnn, note], count=18)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         torch.optim.SGD([torch.zeros(1)], 0.1), max_lr=1e-2, total_steps=30
     )
@@ -156,8 +153,8 @@ def test_the_schedule_goes_on_with_the_same_optimizer():
     assert rates == pytest.approx(expected)
 
 
-def test_manual_optimization_that_cannot_be_run_is_refused_before_anything_is_touched():
-    model = ByHandWithoutForward()
+def test_manual_optimization_without_a_forward_is_refused():
+    model = ManualWithoutForward()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(EditRefusedError, match="pass ReVACNN\\(forward="):
         run_with(AddFilters("conv1"), model)
@@ -165,15 +162,15 @@ def test_manual_optimization_that_cannot_be_run_is_refused_before_anything_is_to
         assert torch.equal(value, before[name])
 
 
-def test_manual_optimization_with_a_forward_given_by_the_user_works():
-    model = ByHandWithoutForward()
+def test_manual_optimization_with_a_user_forward_works():
+    model = ManualWithoutForward()
     revacnn = ReVACNN(forward=lambda module, batch: module(batch[0], scale=2.0))
     run_with(AddFilters("conv1"), model, revacnn=revacnn)
     assert model.conv1.out_channels == 5
 
 
-def test_an_edit_does_not_touch_the_randomness_of_the_training():
-    """Dropout masks, shuffles and augmentations are those of the unedited run."""
+def test_an_edit_does_not_change_the_random_state():
+    """Dropout masks, shuffles and augmentations equal those of the unedited run."""
 
     class WithDropout(WithDeadFilter):
         def forward(self, images):
@@ -188,11 +185,11 @@ def test_an_edit_does_not_touch_the_randomness_of_the_training():
     assert_survivors_equal(plain, edited, 1e-12)
 
 
-def test_batch_norm_statistics_do_not_count_the_verifying_forwards():
+def test_verification_does_not_update_batch_norm_statistics():
     class WithNorm(WithDeadFilter):
         def __init__(self) -> None:
             super().__init__()
-            # Without a bias before the norm, whose gradient is rounding noise that Adam amplifies.
+            # Without bias: its gradient before the norm is rounding noise that Adam amplifies.
             self.conv2.bias = None
             self.norm = nn.BatchNorm2d(3).double()
 

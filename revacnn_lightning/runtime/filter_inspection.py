@@ -224,6 +224,7 @@ class InspectionCollector:
         layer, filter = key
         result = self._attributor.attribute(layer, filter, image)
         attribution = result if isinstance(result, Attribution) else None
+        guided = None if attribution is None else attribution.guided_backpropagation
         return FilterInspection(
             run=context.run,
             version=context.version,
@@ -232,7 +233,7 @@ class InspectionCollector:
             filter=filter,
             image=EMPTY if image is None else encode_image(image),
             deconvolution=_encode(None if attribution is None else attribution.deconvolution),
-            guided_backpropagation=_encode(None if attribution is None else attribution.guided_backpropagation),
+            guided_backpropagation=_encode(guided),
             top_images=[
                 TopImage(found.crop, found.box, found.image_size, found.response, found.step)
                 for found in inspected.top_images.ranked(context.step)

@@ -1,4 +1,4 @@
-"""The connection file: private, found by itself, and clear about what is wrong with it."""
+"""The connection file is private, found automatically, and its errors name the remedy."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def make(run: str = "a", **changes: object) -> Connection:
     return Connection(**{**fields, **changes})
 
 
-def test_what_is_written_is_read(runtime_dir: Path):
+def test_read_returns_what_was_written(runtime_dir: Path):
     path = connections.write(make())
     assert path.parent == runtime_dir
     assert connections.read(path) == make(start_time=connections.read(path).start_time)
 
 
-def test_only_the_owner_can_read_it_also_when_it_replaces_an_open_file(tmp_path: Path):
+def test_only_the_owner_can_read_the_file_even_if_it_replaces_a_public_one(tmp_path: Path):
     path = tmp_path / "mine.json"
     path.write_text("{}")
     path.chmod(0o644)
@@ -43,20 +43,20 @@ def test_only_the_owner_can_read_it_also_when_it_replaces_an_open_file(tmp_path:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_file_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path):
+def test_a_file_readable_by_others_is_refused_with_the_remedy(tmp_path: Path):
     path = connections.write(make(), tmp_path / "open.json")
     path.chmod(0o640)
     with pytest.raises(ConnectionFileError, match=f"chmod 600 {path}"):
         connections.read(path)
 
 
-def test_missing_file_says_where_it_was_looked_for(tmp_path: Path):
+def test_the_error_of_a_missing_file_names_its_path(tmp_path: Path):
     with pytest.raises(ConnectionFileError, match=str(tmp_path / "none.json")):
         connections.read(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"run": 1}', b"\xff\xfe"])
-def test_a_file_with_other_content_is_refused(tmp_path: Path, content: bytes):
+def test_a_malformed_file_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "broken.json"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -70,7 +70,7 @@ def test_a_file_of_another_protocol_version_is_refused(tmp_path: Path):
         connections.read(path)
 
 
-def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path: Path):
+def test_an_unwritable_directory_is_an_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConnectionFileError, match="cannot write"):
         connections.write(make(), tmp_path / "file" / "run.json")
@@ -84,14 +84,14 @@ def test_the_newest_live_run_is_found(runtime_dir: Path):
     assert connections.find_newest().run == "new"
 
 
-def test_runs_whose_process_died_are_passed_over():
+def test_runs_whose_process_exited_are_ignored():
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **_CAPTURE)
     connections.write(make("dead", pid=int(gone.stdout)))
     with pytest.raises(ConnectionFileError, match=r"callbacks=\[ReVACNN\(\)\]"):
         connections.find_newest()
 
 
-def test_a_run_on_another_machine_is_not_taken_for_dead():
+def test_a_run_on_another_machine_counts_as_live():
     assert not make(hostname="elsewhere", pid=2**22 + 1).has_exited()
 
 
@@ -101,7 +101,7 @@ def test_the_ssh_command_forwards_both_ports():
     )
 
 
-def test_the_file_holds_no_secret_key_of_the_training(tmp_path: Path):
+def test_the_file_holds_no_secret_key(tmp_path: Path):
     content = msgspec.json.decode(connections.write(make(), tmp_path / "c.json").read_bytes())
     assert not [name for name in content if "secret" in name]
 

@@ -1,4 +1,4 @@
-"""encode and decode are inverse, and decode survives whatever arrives."""
+"""encode and decode are inverse, and decode never fails but with a ProtocolError."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def snapshot(values: np.ndarray, **changes: object) -> messages.Snapshot:
 
 
 def sent(message: messages.Message) -> list[bytes]:
-    """The frames as they arrive: bytes."""
+    """Return the frames as received: bytes."""
     return [bytes(frame) for frame in encode(message)]
 
 
@@ -66,7 +66,7 @@ def test_decode_is_the_inverse_of_encode(message: messages.Message):
     assert decode(sent(message)) == message
 
 
-def test_an_inspection_travels_with_its_pixels_as_bytes():
+def test_pixels_of_an_inspection_are_sent_as_bytes():
     frames = sent(INSPECTION)
     arrived = decode(frames)
     assert isinstance(arrived, messages.FilterInspection)
@@ -84,7 +84,7 @@ def test_an_inspection_travels_with_its_pixels_as_bytes():
 
 
 @given(st.integers(0, 4), st.integers(0, 50))
-def test_arrays_travel_as_raw_buffers(statistics: int, filters: int):
+def test_arrays_are_sent_as_raw_buffers(statistics: int, filters: int):
     values = np.random.default_rng(0).normal(size=(statistics, filters)).astype(np.float32)
     frames = sent(snapshot(values))
     received = decode(frames)
@@ -94,31 +94,31 @@ def test_arrays_travel_as_raw_buffers(statistics: int, filters: int):
     np.testing.assert_array_equal(received.values, values)
 
 
-def test_arrays_of_another_layout_or_type_arrive_right():
+def test_arrays_of_other_layouts_and_types_are_converted():
     values = np.arange(6.0).reshape(2, 3).T  # float64, not contiguous
     received = decode(sent(snapshot(values)))
     assert isinstance(received, messages.Snapshot)
     np.testing.assert_array_equal(received.values, values)
 
 
-def test_unknown_topic_is_ignored_so_that_newer_trainings_can_say_more():
+def test_an_unknown_topic_is_ignored():
     assert decode([b"weather", b"\x80"]) is None
 
 
-def test_unknown_fields_are_ignored_so_that_messages_can_grow():
+def test_unknown_fields_of_a_message_are_ignored():
     topic, header = sent(MESSAGES[1])
     grown = msgspec.msgpack.encode({**msgspec.msgpack.decode(header), "mood": "good"})
     assert decode([topic, grown]) == MESSAGES[1]
 
 
-def test_unknown_fields_of_a_request_are_refused_because_they_would_change_what_is_done():
+def test_unknown_fields_of_a_request_are_refused():
     body = {"type": "RemoveFilters", "layer": "conv1", "filters": [1], "only_if": "dead"}
     header = msgspec.msgpack.encode({"type": "request", "id": "x", "body": body})
     with pytest.raises(ProtocolError, match="only_if"):
         decode([b"request", header])
 
 
-def test_request_of_another_protocol_version_says_what_to_do():
+def test_a_request_of_another_protocol_version_is_refused():
     with pytest.raises(ProtocolVersionError, match="install the same version"):
         decode(sent(messages.Request("id", requests.Undo(), protocol=99)))
 
@@ -135,7 +135,7 @@ def test_request_of_another_protocol_version_says_what_to_do():
         ([b"snapshot", b"\x80"], "malformed snapshot"),
     ],
 )
-def test_malformed_messages_are_protocol_errors(frames: list[bytes], complaint: str):
+def test_malformed_messages_raise_protocol_error(frames: list[bytes], complaint: str):
     with pytest.raises(ProtocolError, match=complaint):
         decode(frames)
 
@@ -143,7 +143,7 @@ def test_malformed_messages_are_protocol_errors(frames: list[bytes], complaint: 
 @pytest.mark.parametrize(
     ("shape", "frame"), [([2, 3], 5), ([2, 3], -1), ([-2, -3], 0), ([7, 1], 0), ([2**40, 2**40], 0)]
 )
-def test_array_descriptions_that_lie_are_protocol_errors(shape: list[int], frame: int):
+def test_invalid_array_placeholders_raise_protocol_error(shape: list[int], frame: int):
     topic, header, buffer = sent(snapshot(np.zeros((2, 3), np.float32)))
     fields = msgspec.msgpack.decode(header)
     fields["values"] = {"shape": shape, "frame": frame}
@@ -152,7 +152,7 @@ def test_array_descriptions_that_lie_are_protocol_errors(shape: list[int], frame
 
 
 @given(st.sampled_from([b"request", b"snapshot", b"structure", b"applied"]), st.binary())
-def test_noise_never_raises_anything_but_a_protocol_error(topic: bytes, noise: bytes):
+def test_noise_raises_nothing_but_protocol_error(topic: bytes, noise: bytes):
     try:
         decode([topic, noise])
     except ProtocolError:
@@ -160,7 +160,7 @@ def test_noise_never_raises_anything_but_a_protocol_error(topic: bytes, noise: b
 
 
 @given(st.data())
-def test_a_message_damaged_in_one_byte_decodes_or_is_a_protocol_error(data: st.DataObject):
+def test_a_message_damaged_in_one_byte_decodes_or_raises_protocol_error(data: st.DataObject):
     frames = sent(data.draw(st.sampled_from(MESSAGES)))
     position = data.draw(st.integers(0, len(frames[1]) - 1))
     damaged = bytearray(frames[1])

@@ -1,4 +1,4 @@
-"""The wire between two ends: nothing waits, nothing leaks, nobody without the key gets in."""
+"""Sockets never wait, leak nothing, and accept nobody without the key."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_telemetry_arrives(publisher: Publisher, subscriber: Subscriber):
     assert until(received)[0] == STATUS
 
 
-def test_the_publisher_knows_whether_anybody_listens(publisher: Publisher, keys: Keys):
+def test_the_publisher_knows_whether_it_has_subscribers(publisher: Publisher, keys: Keys):
     assert not publisher.has_subscribers()
     one, two = (Subscriber(publisher.endpoint, keys.public) for _ in range(2))
     for each in (one, two):
@@ -91,18 +91,18 @@ def test_the_publisher_knows_whether_anybody_listens(publisher: Publisher, keys:
     until(lambda: not publisher.has_subscribers())
 
 
-def test_what_a_listener_says_that_is_no_subscription_is_ignored(publisher: Publisher, keys: Keys):
-    listener = Subscriber(publisher.endpoint, keys.public)
+def test_unknown_messages_of_a_subscriber_are_ignored(publisher: Publisher, keys: Keys):
+    subscriber = Subscriber(publisher.endpoint, keys.public)
     until(publisher.has_subscribers)
-    listener._socket.setsockopt(zmq.SUBSCRIBE, b"x" * 100)
-    listener._socket.setsockopt(zmq.UNSUBSCRIBE, b"x" * 100)
+    subscriber._socket.setsockopt(zmq.SUBSCRIBE, b"x" * 100)
+    subscriber._socket.setsockopt(zmq.UNSUBSCRIBE, b"x" * 100)
     time.sleep(0.2)
     assert publisher.has_subscribers()
-    listener.close()
+    subscriber.close()
     until(lambda: not publisher.has_subscribers())
 
 
-def test_a_request_is_answered_to_who_asked(server: RequestServer, requester: Requester):
+def test_a_reply_is_sent_to_the_client_of_the_request(server: RequestServer, requester: Requester):
     requester.send(Request("mine", Undo()))
     [(client, request)] = until(lambda: list(server.receive()))
     assert request == Request("mine", Undo())
@@ -118,23 +118,23 @@ def test_a_reply_to_a_client_that_left_is_dropped(server: RequestServer, request
     server.reply(client, Refused("mine", "because"))
 
 
-def test_malformed_requests_are_refused_by_name(server: RequestServer, requester: Requester):
+def test_malformed_requests_are_refused_by_id(server: RequestServer, requester: Requester):
     requester._socket.send_multipart([b"request", b"\x81\xa2id\xa4mine"])
     requester._socket.send_multipart([b"noise"])
-    taken, replies = [], []
+    received, replies = [], []
 
     def both_are_answered() -> bool:
-        taken.extend(server.receive())
+        received.extend(server.receive())
         replies.extend(requester.poll())
         return len(replies) == 2
 
     until(both_are_answered)
-    assert taken == []
+    assert received == []
     assert replies[0].id == "mine"
     assert "malformed request" in replies[0].reason
 
 
-def test_a_flood_of_requests_is_taken_in_portions(server: RequestServer, requester: Requester):
+def test_a_flood_of_requests_is_received_in_portions(server: RequestServer, requester: Requester):
     for index in range(100):
         requester.send(Request(str(index), ControlRun("send_state")))
     time.sleep(0.5)  # so that more than a portion waits
@@ -151,7 +151,7 @@ def test_a_viewer_that_never_reads_does_not_block_the_publisher(
         publisher.publish(snapshot(np.zeros((4, 26_000), np.float32)))
 
 
-def test_without_the_key_nothing_is_heard(publisher: Publisher, keys: Keys):
+def test_without_the_key_nothing_is_received(publisher: Publisher, keys: Keys):
     stranger = Subscriber(publisher.endpoint, Keys.generate().public)
     friend = Subscriber(publisher.endpoint, keys.public)
     until(lambda: (publisher.publish(STATUS), list(friend.poll()))[1])
@@ -161,7 +161,7 @@ def test_without_the_key_nothing_is_heard(publisher: Publisher, keys: Keys):
     friend.close()
 
 
-def test_an_unencrypted_client_is_not_let_in(server: RequestServer):
+def test_an_unencrypted_client_is_rejected(server: RequestServer):
     context = zmq.Context()
     plain = context.socket(zmq.DEALER)
     plain.linger = 0
@@ -173,7 +173,7 @@ def test_an_unencrypted_client_is_not_let_in(server: RequestServer):
     context.term()
 
 
-def test_garbage_on_the_port_is_harmless(server: RequestServer, requester: Requester):
+def test_garbage_on_the_port_is_ignored(server: RequestServer, requester: Requester):
     port = int(server.endpoint.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
@@ -181,7 +181,7 @@ def test_garbage_on_the_port_is_harmless(server: RequestServer, requester: Reque
     assert until(lambda: list(server.receive()))
 
 
-def test_a_port_that_is_taken_is_a_clear_error(publisher: Publisher, keys: Keys):
+def test_a_port_in_use_raises_an_error_that_names_it(publisher: Publisher, keys: Keys):
     with pytest.raises(OSError, match="cannot listen on"):
         Publisher(publisher.endpoint, keys)
 
@@ -195,7 +195,7 @@ def test_closing_frees_the_port_and_may_be_repeated(keys: Keys):
     second.close()
 
 
-def test_a_structure_that_was_missed_is_asked_for_again(
+def test_a_missed_structure_is_requested_again(
     publisher: Publisher, server: RequestServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("revacnn_lightning.protocol.client.STATE_REQUEST_SECONDS", 0.0)
@@ -208,14 +208,14 @@ def test_a_structure_that_was_missed_is_asked_for_again(
     run.close()
 
 
-def test_an_edit_after_an_edit_is_refused_because_its_structure_is_still_on_the_way(
+def test_apply_waits_for_the_edited_structure(
     publisher: Publisher, server: RequestServer, keys: Keys
 ):
     run = Run(Connection("run", publisher.endpoint, server.endpoint, keys.public))
-    until(lambda: (publisher.publish(STATUS), run.poll())[1])  # it listens
+    until(lambda: (publisher.publish(STATUS), run.poll())[1])  # until it is subscribed
 
     def training() -> list[int | None]:
-        """Answers two edits, and publishes the structure a while after each answer."""
+        """Reply to two edits, and publish the structure some time after each reply."""
         versions: list[int | None] = []
         while len(versions) < 2:
             for client, request in server.receive():
@@ -239,11 +239,11 @@ def test_an_edit_after_an_edit_is_refused_because_its_structure_is_still_on_the_
 
 
 @pytest.mark.parametrize("endpoint", ["", "nonsense", "tcp://"])
-def test_an_address_that_is_none_is_a_clear_error(endpoint: str, keys: Keys):
+def test_an_invalid_address_is_a_connection_file_error(endpoint: str, keys: Keys):
     with pytest.raises(ConnectionFileError, match="not a valid address"):
         Run(Connection("run", "tcp://127.0.0.1:9", endpoint, keys.public))
 
 
-def test_a_key_that_is_none_is_a_clear_error():
+def test_an_invalid_key_is_a_connection_file_error():
     with pytest.raises(ConnectionFileError, match="not a CURVE key"):
         Run(Connection("run", "tcp://127.0.0.1:9", "tcp://127.0.0.1:9", "short"))

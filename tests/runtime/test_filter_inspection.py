@@ -11,11 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning import ReVACNN
-from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.client import Run
-from revacnn_lightning.protocol.messages import FilterInspection
-from revacnn_lightning.protocol.requests import ControlRun, InspectFilter, RemoveFilters
+from revacnn_lightning import (
+    ControlRun,
+    EditRefusedError,
+    FilterInspection,
+    RemoveFilters,
+    ReVACNN,
+    Run,
+)
+from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime import filter_inspection, image_attribution
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, InspectionCollector

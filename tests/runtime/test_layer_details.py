@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.client import Run
+from revacnn_lightning import ControlRun, EditRefusedError, RemoveFilters, Run
 from revacnn_lightning.protocol.messages import LayerDetail
-from revacnn_lightning.protocol.requests import ControlRun, InspectLayer, RemoveFilters
+from revacnn_lightning.protocol.requests import InspectLayer
 from tests.runtime.live_run import collect_until, train_with
 from tests.small import batches
 

@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
-from revacnn_lightning.protocol.messages import Applied, Done, Planned, Refused, Request
-from revacnn_lightning.protocol.requests import (
-    AddFilters,
-    Command,
-    ControlRun,
-    Edit,
-    InspectFilter,
-    RemoveFilters,
-    SetHyperparameter,
-)
+from revacnn_lightning import AddFilters, Applied, ControlRun, RemoveFilters, SetHyperparameter
+from revacnn_lightning.protocol.messages import Done, Planned, Refused, Request
+from revacnn_lightning.protocol.requests import Command, Edit, InspectFilter
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch, no_probe
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.request_handler import RequestHandler

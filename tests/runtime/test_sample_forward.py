@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning import EditRefusedError
 from revacnn_lightning.runtime.sample_forward import batch_size, first_samples, make_forwards
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.protocol.messages import Message, Status, Structure
-from revacnn_lightning.protocol.requests import AddFilters
+from revacnn_lightning import AddFilters, Status, Structure
+from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.runtime import status as module
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor, ForwardProbe

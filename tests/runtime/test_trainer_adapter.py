@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning import EditRefusedError
 from revacnn_lightning.runtime.trainer_adapter import (
     edit_refusal,
     inspection_refusal,
