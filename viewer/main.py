@@ -23,7 +23,8 @@ if context is not None and context.request is not None:
 if theme_name not in PALETTES:
     theme_name = ""
 document.title = "ReVACNN"
-document.config.notify_connection_status = False  # the page's header shows it
+if hasattr(document, "config"):  # older Bokeh shows no notification
+    document.config.notify_connection_status = False  # the page's header shows it
 document.template_variables.update(theme=theme_name, **page_assets())
 registry = runs()
 page = Page(
