@@ -96,7 +96,9 @@ async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
 
 def _is_plain(change: DocumentPatchedEvent) -> bool:
     """Return whether a change refers to no other model than the changed one."""
-    return isinstance(change, ModelChangedEvent) and isinstance(change.new, bytes)
+    if not isinstance(change, ModelChangedEvent) or not isinstance(change.new, tuple):
+        return False
+    return all(isinstance(item, (int, bytes)) for item in change.new)
 
 
 def _patch(changes: list[DocumentPatchedEvent]) -> patch_doc:

@@ -133,11 +133,11 @@ def test_all_changes_of_a_callback_are_one_message(
 
 @pytest.mark.skipif(not hasattr(patch_doc, "add_buffers"), reason="not used with this Bokeh")
 def test_a_frame_alone_makes_the_message_that_bokeh_makes() -> None:
-    link = PageLink(frame=b"first")
+    link = PageLink(frame=(0, b"first"))
     document = Document()
     document.add_root(link)
     document.models.flush_synced()  # the page has it
-    event = ModelChangedEvent(document, link, "frame", b"second")
+    event = ModelChangedEvent(document, link, "frame", (1, b"second"))
     assert bokeh_compat._is_plain(event)
     assert not bokeh_compat._is_plain(ModelChangedEvent(document, link, "seen", 3))
     ours, theirs = bokeh_compat._patch([event]), Protocol().create("PATCH-DOC", [event])

@@ -92,6 +92,7 @@ class Page:
         self._registry = registry
         self._create_components()
         self.frames_sent = 0
+        self._frame_serials = itertools.count()
         self._panels: list[FramePart] = []
         self._scheduler = FrameScheduler()
         self._updated_at = 0.0
@@ -261,7 +262,8 @@ class Page:
         state, timestamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
             timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
-        self.link.frame = encode_frame(self._panels, sent=self.frames_sent, stamps=timestamps)
+        frame = encode_frame(self._panels, sent=self.frames_sent, stamps=timestamps)
+        self.link.frame = (next(self._frame_serials), frame)
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
         """Handle the confirmation that the page has painted a frame."""

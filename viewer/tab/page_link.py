@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import msgspec
-from bokeh.core.properties import Bool, Bytes, Int, Nullable, String
+from bokeh.core.properties import Bool, Bytes, Int, Nullable, String, Tuple
 from bokeh.model import DataModel
 
 __all__ = ["Command", "PageLink", "decode_command"]
@@ -32,7 +32,9 @@ class PageLink(DataModel):
     credit without which no more are sent.
     """
 
-    frame = Nullable(Bytes)  # see viewer/rendering/frame_codec.py
+    # Its serial number, and the bytes of viewer/rendering/frame_codec.py. BokehJS compares a new
+    # value with the old one; with a number that differs first, it never compares the bytes.
+    frame = Nullable(Tuple(Int, Bytes))
     seen = Int(default=-1)  # -1: the page has not drawn anything yet
     command = String(default="")  # a `Command` as JSON
     visible = Bool(default=True)

@@ -27,7 +27,7 @@ def test_both_ends_have_the_same_properties() -> None:
 def test_the_document_defines_the_model_for_the_browser() -> None:
     """So that BokehJS builds it, without a script of ours."""
     document = Document()
-    document.add_root(PageLink(name="link", frame=b"frame"))
+    document.add_root(PageLink(name="link", frame=(0, b"frame")))
     (definition,) = document.to_json(deferred=False)["defs"]
     assert definition["name"].endswith("PageLink")
     assert {one["name"] for one in definition["properties"]} >= {"frame", "seen", "command"}

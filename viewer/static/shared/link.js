@@ -12,7 +12,7 @@ export {averageLag} from "./paint_times.js"
 
 /**
  * @typedef {object} PageLink the model that the server shares with the page
- * @property {ArrayBuffer | null} frame
+ * @property {[serial: number, bytes: ArrayBuffer] | null} frame
  * @property {number} seen serial number of the newest frame that is painted
  * @property {string} command
  * @property {boolean} visible
@@ -96,7 +96,7 @@ function acknowledge({sent, stamps}, arrived) {
 
 function receive() {
   if (link?.frame == null) return
-  const {parts, sent, stamps} = decodeFrame(link.frame)
+  const {parts, sent, stamps} = decodeFrame(link.frame[1])
   for (const {part, data, atlas} of parts) deliver(part, data, atlas)
   lastFrame = {sent, stamps}
   for (const callback of frameCallbacks) callback()
