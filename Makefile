@@ -5,6 +5,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The [dev] extra brings Node from PyPI, npm brings TypeScript and ESLint. Only the checks of the
+# page's script need them.
+NODE := $(BIN)/node
+NODE_MODULES := node_modules/.package-lock.json
 DEMO ?= examples/01_digits.py
 
 # torch and torchvision must come from one index in one call: builds from different sources do not
@@ -21,12 +25,14 @@ test: $(VENV)/.dev browser
 
 check: lint types test
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(NODE) node_modules/eslint/bin/eslint.js --max-warnings 0 viewer tests eslint.config.js
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/mypy
+	$(NODE) node_modules/typescript/bin/tsc
 
 browser: $(VENV)/.dev
 	@.ci/browser $(BIN)/playwright
@@ -46,5 +52,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+$(NODE_MODULES): package.json package-lock.json $(VENV)/.dev
+	@echo "Installing TypeScript and ESLint"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) node_modules .mypy_cache .pytest_cache .ruff_cache build dist

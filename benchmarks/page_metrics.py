@@ -21,7 +21,8 @@ IDLE_SHARE = 0.5  # of a core; a worker below it has compiled everything
 # the length of each frame; the age of the displayed values in each frame; and the times at which
 # each snapshot was published, read, sent, received and painted.
 MEASURE = """async (seconds) => {
-  const frames = [], ages = [], began = performance.now(), from = Date.now(), sent = revacnn.sent
+  const frames = [], ages = [], began = performance.now(), from = Date.now()
+  const received = revacnn.received
   const nodes = revacnn.network.nodes, painted = nodes.frames // by the nodes' worker
   let last = began
   await new Promise((done) => {
@@ -37,7 +38,7 @@ MEASURE = """async (seconds) => {
   })
   const took = (performance.now() - began) / 1000
   const fps = Math.min(frames.length, nodes.frames - painted) / took
-  return {fps, hz: (revacnn.sent - sent) / took, frames, ages,
+  return {fps, hz: (revacnn.received - received) / took, frames, ages,
           times: revacnn.times.filter((one) => one[0] >= from)}
 }"""
 

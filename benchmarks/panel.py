@@ -26,7 +26,7 @@ CLICKS, QUICK_CLICKS = 60, 20
 FILTERS = 64  # of the first layer
 MILLISECONDS_BETWEEN_CLICKS = 170
 VIEWS = ("coefficients", "gradients", "activations", "activation_gradients")
-VIEWS_READY = "revacnn.views?.coefficients?.n > 0"
+VIEWS_READY = "revacnn.views?.coefficients?.count > 0"
 LAID_OUT = "Object.values(revacnn.views).every((view) => view.data.status == '')"
 # Clicks a filter in a view, and returns the milliseconds until the views and until all show it.
 CLICK = """([name, which]) => new Promise((resolve) => {
@@ -34,15 +34,16 @@ CLICK = """([name, which]) => new Promise((resolve) => {
   const box = view.canvas.getBoundingClientRect()
   const place = {clientX: box.left + x, clientY: box.top + y}
   const event = {...place, bubbles: true, pointerId: 1, button: 0}
-  const hit = view.ids[view.hit(event)], index = view.data.indices[view.row.get(hit)]
   view.canvas.setPointerCapture = () => {}
   const began = performance.now()
   view.canvas.dispatchEvent(new PointerEvent("pointerdown", event))
   view.canvas.dispatchEvent(new PointerEvent("pointerup", event))
+  // Thumbnails overlap, so this may be another filter than the one at this position.
+  const id = revacnn.filterSelection.selected[0], index = view.data.indices[view.rows.get(id)]
   let local = null
   const look = () => {
     const now = performance.now() - began
-    const all = Object.values(revacnn.views).every((one) => one.picked()[0] == hit)
+    const all = revacnn.filterSelection.selected[0] == id
     if (all && local == null) local = now
     const words = document.getElementById("filter").textContent.startsWith(`filter ${index}`)
     const network = revacnn.parts.selection.index == index

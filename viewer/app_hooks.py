@@ -6,15 +6,13 @@ import sys
 
 from bokeh.server.contexts import ServerContext
 
-from .bokeh_compat import send_changes_together, send_frames_at_once, write_messages_at_once
+from .bokeh_compat import apply_patches
 from .runs import app_state
 
 # Bokeh sets sys.argv to the arguments after --args only while it executes this file.
 ARGUMENTS = sys.argv[1:]
 
-send_frames_at_once()
-send_changes_together()
-write_messages_at_once()
+apply_patches()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:

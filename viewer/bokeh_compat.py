@@ -1,15 +1,19 @@
-"""Every private interface of Bokeh that the viewer uses, named here and nowhere else.
+"""Three patches of Bokeh's server that make updates arrive sooner.
 
-Bokeh's minor version is pinned for their sake; ``tests/viewer/test_bokeh_private.py`` fails when
-one of them changes.
+They use private interfaces of Bokeh, named here and nowhere else. Each patch checks that what it
+needs is there, and otherwise leaves Bokeh as it is: the page works without any of them, and lags.
+``$REVACNN_BOKEH_PATCHES`` names those to be applied, separated by commas (``nodelay``, ``merge``,
+``whole``; empty for none; default: all), so that a benchmark can measure each alone.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import bokeh
@@ -18,151 +22,137 @@ from bokeh.document.events import DocumentPatchedEvent, ModelChangedEvent
 from bokeh.protocol.message import Message
 from bokeh.protocol.messages.patch_doc import patch_doc
 from bokeh.server.connection import ServerConnection
+from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
 from tornado.iostream import StreamClosedError
 
-__all__ = [
-    "BOKEH_VERSION",
-    "JAVASCRIPT_NAMES",
-    "may_draw",
-    "send_changes_together",
-    "send_frames_at_once",
-    "write_messages_at_once",
-]
+__all__ = ["apply_patches", "disable_nagle", "merge_changes", "write_whole_messages"]
 
 log = logging.getLogger(__name__)
 
-BOKEH_VERSION = (3, 9)
-
-# BokehJS names that ``glyphs/dist/revacnn_glyphs.js`` and ``static/*.js`` rely on, and where.
-JAVASCRIPT_NAMES = {
-    "_paint": "glyph views draw in it",
-    "canvas_view": "plot view: its canvases",
-    "default_view": "model prototypes: the view that draws them",
-    "pixel_ratio": "canvas view: device pixels per CSS pixel",
-    "overlays": "canvas view: the layer with what is painted above all else",
-    "overlays_el": "canvas view: the element above the plot's canvas",
-    "plot_view": "renderer view: the plot's view",
-    "primary": "canvas view: the layer with what a plot has painted",
-    "repainted": "plot view: signals that it has painted",
-    "request_paint": "plot view: paint soon",
-    "sync: false": "setv of models: an option, not to send a change to the server",
-    "underlays_el": "canvas view: the element below the plot's canvas",
-    "v_compute": "scales: many places at once",
-    "xscale": "renderer view: from data to the screen",
-}
+VARIABLE = "REVACNN_BOKEH_PATCHES"
 
 
-def may_draw() -> bool:
-    """Whether the network view may be drawn by glyphs of our own, which rely on the names above."""
-    return _version() == BOKEH_VERSION
+def apply_patches() -> list[str]:
+    """Apply the patches that the environment names; return the names of those that could be."""
+    wanted = os.environ.get(VARIABLE, ",".join(PATCHES)).replace(" ", "").split(",")
+    applied = [name for name, apply in PATCHES.items() if name in wanted and apply()]
+    missing = [name for name in PATCHES if name in wanted and name not in applied]
+    if missing:
+        log.info("Bokeh %s: without %s, updates may lag", bokeh.__version__, ", ".join(missing))
+    return applied
 
 
-def send_frames_at_once() -> bool:
-    """Switch Nagle's algorithm off for the page's websocket; False if this Bokeh is unknown.
+def disable_nagle() -> bool:
+    """Disable Nagle's algorithm for the websockets of pages; return whether that was possible.
 
-    Bokeh sends an update as several small frames. With Nagle, each waits for the page's
-    acknowledgement of the one before: 40-50 ms per update instead of 9.
+    Bokeh sends an update as several small frames. With Nagle's algorithm, each waits until the
+    browser has acknowledged the one before: 40-50 ms per update instead of 9.
     """
-    if not _is_known(WSHandler, "_async_open"):
+    if not _takes(WSHandler, "_async_open", "self", "token"):
         return False
-    if getattr(WSHandler, "_revacnn_nodelay", False):
-        return True
+    if not hasattr(WSHandler, "set_nodelay"):
+        return False
     original = WSHandler._async_open
 
     async def _async_open(self: Any, token: str) -> None:
-        if self.ws_connection is not None:  # None: closed again already
+        if self.ws_connection is not None:  # None: already closed
             self.set_nodelay(True)
         await original(self, token)
 
-    WSHandler._async_open = _async_open
-    WSHandler._revacnn_nodelay = True
-    return True
+    return _replace(WSHandler, "_async_open", _async_open)
 
 
-def send_changes_together() -> bool:
-    """Send all that one callback changes as one message; False if this Bokeh is unknown.
+def merge_changes() -> bool:
+    """Send all changes of one callback as one message; return whether that was possible.
 
-    Bokeh sends every changed property by itself, as a message of which server and page each make
-    several tasks. A session writes what was changed once its callback is through
-    (``ServerSession._pending_writes``), so the first write may take all changes along.
+    Bokeh sends every changed property as a message of its own, which costs several tasks in the
+    server and in the page. A session writes what was changed once its callback is through
+    (``ServerSession._pending_writes``), so the first write can take all changes along.
     """
-    if not _is_known(ServerConnection, "send_patch_document"):
+    if not _takes(ServerConnection, "send_patch_document", "self", "event"):
         return False
-    if getattr(ServerConnection, "_revacnn_together", False):
-        return True
+    if "_pending_writes" not in ServerSession.__annotations__:
+        return False
 
     def send_patch_document(self: Any, event: DocumentPatchedEvent) -> Any:
-        # A list of its own for every callback; that of one which failed is never written.
+        # A list of its own for every callback; that of a failed callback is never written.
         writes = self.session._pending_writes
         known, changes = self.__dict__.get("_revacnn_changes", (None, []))
         if writes is None or known is not writes:
             changes = []
             self._revacnn_changes = writes, changes
         changes.append(event)
-        return _send(self, changes) if len(changes) == 1 else _sent_already()
+        return _send(self, changes) if len(changes) == 1 else _send_nothing()
 
-    ServerConnection.send_patch_document = send_patch_document
-    ServerConnection._revacnn_together = True
-    return True
+    return _replace(ServerConnection, "send_patch_document", send_patch_document)
 
 
 async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
-    plain = all(_is_plain(change) for change in changes)
-    message = _patch(changes) if plain else connection.protocol.create("PATCH-DOC", changes)
+    is_plain = hasattr(patch_doc, "add_buffers") and all(_is_plain(change) for change in changes)
+    message = _patch(changes) if is_plain else connection.protocol.create("PATCH-DOC", changes)
     await connection._socket.send_message(message)
 
 
 def _is_plain(change: DocumentPatchedEvent) -> bool:
-    """Whether a change speaks of no other model than the one that has changed."""
+    """Return whether a change refers to no other model than the changed one."""
     return isinstance(change, ModelChangedEvent) and isinstance(change.new, bytes)
 
 
 def _patch(changes: list[DocumentPatchedEvent]) -> patch_doc:
-    """As Bokeh makes the message, but without going through all models of the document first."""
+    """Return the message that Bokeh makes, without its pass over all models of the document."""
     serializer = Serializer()
     message = patch_doc(patch_doc.create_header(), {}, {"events": serializer.encode(changes)})
     message.add_buffers(*serializer.buffers)
     return message
 
 
-async def _sent_already() -> None:
+async def _send_nothing() -> None:
     pass
 
 
-def write_messages_at_once() -> bool:
-    """Write a message of Bokeh's with one call; False if this Bokeh is unknown.
+def write_whole_messages() -> bool:
+    """Write each message of Bokeh's with one call; return whether that was possible.
 
-    Bokeh sends each of a message's five parts or more by itself: as many calls of the system, as
-    many tasks here, and as often the browser is woken up.
+    Bokeh writes the five or more parts of a message one by one: as many system calls, as many
+    tasks in the server, and the browser is woken up as often.
     """
-    if not _is_known(WSHandler, "send_message"):
+    if not _takes(WSHandler, "send_message", "self", "message"):
         return False
-    if getattr(WSHandler, "_revacnn_at_once", False):
-        return True
+    if not all(hasattr(Message, name) for name in ("header_json", "metadata_json", "content_json")):
+        return False
     original = WSHandler.send_message
 
     async def send_message(self: Any, message: Message[Any]) -> None:
         connection = self.ws_connection
-        if connection is None or connection.is_closing() or connection._compressor is not None:
+        if not _can_write(self, message) or connection.is_closing():
             await original(self, message)
             return
         try:
             with await self.write_lock.acquire():
                 await connection.stream.write(b"".join(_framed(message)))
         except StreamClosedError:
-            log.debug("A page was closed while it was sent something")
+            log.debug("A page was closed while a message was sent to it")
 
-    WSHandler.send_message = send_message
-    WSHandler._revacnn_at_once = True
-    return True
+    return _replace(WSHandler, "send_message", send_message)
+
+
+def _can_write(handler: Any, message: Message[Any]) -> bool:
+    """Return whether an open, uncompressed websocket and a message have all that is needed."""
+    connection = handler.ws_connection
+    return (
+        getattr(connection, "_compressor", connection) is None  # None: of a socket without any
+        and hasattr(connection, "stream")
+        and hasattr(handler, "write_lock")
+        and hasattr(message, "_buffers")
+    )
 
 
 TEXT, BINARY, LAST = 0x1, 0x2, 0x80  # of a websocket's frames: RFC 6455, section 5.2
 
 
 def _framed(message: Message[Any]) -> Iterator[bytes]:
-    """The parts of a message, each as a frame of the websocket."""
+    """Return the parts of a message, each as a frame of the websocket."""
     for part in (message.header_json, message.metadata_json, message.content_json):
         yield from _frame(TEXT, part.encode())
     for buffer in message._buffers:
@@ -179,12 +169,23 @@ def _frame(kind: int, payload: bytes) -> tuple[bytes, bytes]:
     return struct.pack("!BBQ", LAST | kind, 127, size), payload
 
 
-def _is_known(kind: type, name: str) -> bool:
-    if _version() == BOKEH_VERSION and hasattr(kind, name):
-        return True
-    log.warning("Bokeh %s is not known to this viewer; updates may lag", bokeh.__version__)
-    return False
+PATCHES: dict[str, Callable[[], bool]] = {
+    "nodelay": disable_nagle,
+    "merge": merge_changes,
+    "whole": write_whole_messages,
+}
 
 
-def _version() -> tuple[int, ...]:
-    return tuple(int(part) for part in bokeh.__version__.split(".")[:2])
+def _takes(kind: type, name: str, *parameters: str) -> bool:
+    """Return whether a class has a method with exactly these parameters."""
+    method = getattr(kind, name, None)
+    return method is not None and tuple(inspect.signature(method).parameters) == parameters
+
+
+def _replace(kind: type, name: str, method: Callable[..., Any]) -> bool:
+    """Replace a method, unless that was done before: one server may hold the viewer twice."""
+    marker = f"_revacnn_{name}"
+    if not getattr(kind, marker, False):
+        setattr(kind, name, method)
+        setattr(kind, marker, True)
+    return True

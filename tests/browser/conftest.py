@@ -1,4 +1,4 @@
-"""What the tests that are marked ``browser`` share."""
+"""What tests with a browser share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from playwright.sync_api import expect
 
 from tests.browser import chromium as browsers
 
-PATIENCE = 90_000  # milliseconds; machines that run tests may be busy
+# The tests wait for events, not for a fast machine: it may be busy with something else.
+PATIENCE = 240_000  # milliseconds
+TEST_SECONDS = 900
 expect.set_options(timeout=PATIENCE)
 
-# What the browser and Bokeh say when a test ends their server, perhaps in the middle of a message;
-# not an error of the page.
+# Messages of the browser and of Bokeh when a test ends their server, perhaps amid a message: not
+# errors of the page.
 LOST = re.compile(
     r"websocket|ERR_CONNECTION|cannot send|Closing connection: .* fragment", re.IGNORECASE
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with a browser more time than others."""
+    for item in items:
+        if item.get_closest_marker("browser") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +39,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Any]:
-    """Opens pages of a fresh profile, and fails the test on any error in them."""
+    """Open pages of a fresh profile; any error in them fails the test."""
     contexts, errors = [], []
 
     def note(kind: str, text: str) -> None:

@@ -21,7 +21,7 @@ from revacnn_lightning.protocol.requests import RemoveFilters
 from tests.viewer.processes import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 120_000  # milliseconds; machines that run tests may be busy
+PATIENCE = 240_000  # milliseconds; the machine may be busy
 
 pytestmark = pytest.mark.browser
 
@@ -74,7 +74,7 @@ def page(processes: dict, chromium: Browser) -> Iterator[Page]:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(processes["url"])
-    page.wait_for_function("window.revacnn && revacnn.ready", timeout=120_000)
+    page.wait_for_function("window.revacnn && revacnn.ready")
     yield page
     page.close()
     assert errors == []
@@ -111,7 +111,7 @@ def nodes(page: Page, layer: str) -> list[dict]:
 
 
 def shown_width(page: Page, layer: str) -> int:
-    layers = page.evaluate("revacnn.parts.columns.layers")
+    layers = page.evaluate("revacnn.parts.network_layout.layers")
     return next(each["filters"] for each in layers if each["name"] == layer)
 
 

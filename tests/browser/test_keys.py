@@ -1,4 +1,4 @@
-"""What can be done can be done by keys, and the sheet tells which."""
+"""Everything can be done by keys, and the key sheet lists them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def test_the_sheet_lists_the_keys_and_escape_closes_it(address: str, open_page: Any) -> None:
+def test_the_key_sheet_lists_the_keys_and_escape_closes_it(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     page.keyboard.press("?")
     page.wait_for_selector("#keys[open]")
-    told = page.inner_text("#keys")
-    for words in ("zoom in, out", "freeze, unfreeze", "pause before the next batch", "apply"):
-        assert words in told
-    page.keyboard.press("Delete")  # nothing is done behind the sheet
+    text = page.inner_text("#keys")
+    for words in ("zoom in, zoom out", "freeze, unfreeze", "pause before the next batch", "apply"):
+        assert words in text
+    page.keyboard.press("Delete")  # the page behind the sheet receives no keys
     page.keyboard.press("Escape")
     page.wait_for_selector("#keys:not([open])", state="hidden")
     assert page.is_hidden("#staging")
@@ -36,13 +36,13 @@ def test_the_sheet_lists_the_keys_and_escape_closes_it(address: str, open_page: 
     page.wait_for_selector("#keys[open]")
 
 
-def test_a_filter_is_changed_by_keys_alone(address: str, open_page: Any) -> None:
+def test_keys_alone_change_a_filter(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     before = width(page, "conv2")
     page.keyboard.press("/")
     page.keyboard.type("conv2")
     page.keyboard.press("Enter")
-    page.wait_for_function("revacnn.parts.inspector.layer == 'conv2'")
+    page.wait_for_function("revacnn.parts.selection_panel.layer == 'conv2'")
     page.keyboard.press("f")
     page.wait_for_selector("#staging .row[data-plan=planned]")
     expect(page.locator("#staging")).to_contain_text("Freeze conv2")
@@ -57,7 +57,7 @@ def test_a_filter_is_changed_by_keys_alone(address: str, open_page: Any) -> None
     page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before)
 
 
-def test_keys_zoom_look_back_and_choose_what_is_shown(address: str, open_page: Any) -> None:
+def test_keys_zoom_step_back_and_choose_the_pane(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     click_node(page, "conv2", 5)
     page.keyboard.press("z")
@@ -70,15 +70,15 @@ def test_keys_zoom_look_back_and_choose_what_is_shown(address: str, open_page: A
     page.keyboard.press("l")
     page.wait_for_function("revacnn.parts.timeline.live === true")
     page.keyboard.press("4")
-    page.wait_for_selector("#inspector[data-pane=statistics]")
+    page.wait_for_selector("#layer-panel[data-pane=statistics]")
     page.keyboard.press("1")
-    page.wait_for_selector("#inspector[data-pane=layer]")
+    page.wait_for_selector("#layer-panel[data-pane=layer]")
     motion = page.evaluate("revacnn.motion")
     page.keyboard.press("j")
     assert page.evaluate("revacnn.motion") == motion - 0.25
 
 
-def test_typing_is_not_taken_for_keys(address: str, open_page: Any) -> None:
+def test_typed_text_triggers_no_keys(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     theme = page.evaluate("document.documentElement.dataset.theme")
     page.focus("#search")

@@ -58,7 +58,7 @@ def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
             assert len(nodes(page, "conv2")) == width(page, "conv2") == 16  # still there
             node = nodes(page, "conv2")[3]
             page.mouse.click(node["x"], node["y"])
-            page.wait_for_function("revacnn.parts.inspector.layer == 'conv2'")
+            page.wait_for_function("revacnn.parts.selection_panel.layer == 'conv2'")
             expect(page.locator("#ended .next")).to_contain_text("AlexNet")
             before = run_of(page)
             page.click("#ended .next")
@@ -101,7 +101,7 @@ def test_two_runs_in_two_tabs_and_a_reload_stays(tmp_path: Path, open_page: Any)
             other.click("#staging button.apply")
             other.wait_for_selector("#reply[data-state=applied]")
             assert one.is_hidden("#reply")
-            expect(one.locator("#records")).to_contain_text("Nothing changed yet")
+            expect(one.locator("#records")).to_contain_text("No changes yet")
 
 
 def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
@@ -111,10 +111,10 @@ def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
         with server(tmp_path) as address:
             page = ready(open_page(address))
             run, port = run_of(page), address.split(":")[2].split("/")[0]
-        page.wait_for_function("revacnn.waiting === true")
-        expect(page.locator("#run-state")).to_contain_text("waiting")
+        page.wait_for_function("revacnn.waitingForServer")
+        expect(page.locator("#run-state")).to_contain_text("reconnecting")
         with training(tmp_path, "--net", "alexnet"), server(tmp_path, port=int(port)):
-            page.wait_for_function("window.revacnn?.waiting === undefined && window.revacnn?.ready")
+            page.wait_for_function("window.revacnn?.ready && !revacnn.waitingForServer")
             assert run_of(page) == run
             page.wait_for_function("revacnn.nodes('conv2').length == 16")
 
@@ -127,7 +127,7 @@ def test_a_page_waits_for_its_server_and_begins_anew_with_the_next(
         with server(tmp_path, port=port) as address:
             page = ready(open_page(address))
             run = run_of(page)
-        expect(page.locator("#run-state")).to_contain_text("server is gone; waiting for it")
+        expect(page.locator("#run-state")).to_contain_text("unreachable; reconnecting")
         assert page.get_attribute("#dot", "data-kind") == "gone"
         assert len(nodes(page, "conv2")) == 16  # what it showed last stays
         page.evaluate("window.mark = true")

@@ -10,9 +10,9 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import ControlRun, Edit
 from tests.viewer.fake_training import FakeTraining
-from viewer.glyphs import PageLink
 from viewer.runs.run_follower import RunFollower, RunHealth
 from viewer.runs.run_state import RunState
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0, what: str = "") -> None:
     """Wait until the condition holds; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -79,10 +79,10 @@ def serve(
         def is_serving() -> bool:
             assert running.poll() is None, "the server has ended"
             try:
-                with urllib.request.urlopen(address, timeout=5) as response:
+                with urllib.request.urlopen(address, timeout=30) as response:
                     return bool(response.status == 200)
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 return False
 
-        wait_for(is_serving, 120, "the server to respond")  # slow on a busy machine
+        wait_for(is_serving, 300, "the server to respond")  # slow on a busy machine
         yield address, running.pid

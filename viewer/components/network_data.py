@@ -1,4 +1,4 @@
-"""The columns of the network view's sources: from layout and numbers to arrays, nothing else."""
+"""The data of the network view: from layout and numbers to arrays, nothing else."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
-from ..layout import NetworkLayout, NodeState
+from ..layout import MANY_ARCS, NetworkLayout, NodeState
 from ..runs.run_state import RunState
 from ..tab.staging import StagedChange
 
 __all__ = [
     "amplitude",
-    "arc_columns",
-    "bins",
-    "company_text",
-    "empty_flow",
-    "empty_nodes",
-    "flow_columns",
+    "arc_data",
+    "coupled_nodes",
+    "coupling_text",
     "header_data",
-    "node_columns",
+    "no_arcs",
+    "no_nodes",
+    "no_paths",
+    "node_at",
+    "node_data",
+    "node_means",
     "node_states",
     "nodes_at",
-    "nodes_of",
+    "path_data",
     "path_weights",
-    "paths_of",
-    "thickness",
+    "paths_from",
+    "relative_activation",
 ]
 
-Columns = dict[str, Any]
+Data = dict[str, Any]
 
-# Gradients spread over orders of magnitude; a few extremes must not still all the others.
+# Gradients spread over orders of magnitude; a few extremes must not flatten all the others.
 ROBUST = (3.0, 99.3)
 ID_BITS = 2**32  # a node's key holds its layer's number above its first filter's id
 
 
-def node_columns(
-    structure: Structure, layout: NetworkLayout, serials: Mapping[str, int]
-) -> Columns:
-    """What of the nodes changes with the layout only. ``serials`` numbers the layers for good."""
+def node_data(structure: Structure, layout: NetworkLayout, serials: Mapping[str, int]) -> Data:
+    """Return what changes with the layout only, one row per node.
+
+    ``serials`` numbers the layers: a layer keeps its number, and so its nodes keep their ``key``.
+    """
     columns = layout.columns
     sizes = [column.n for column in columns]
 
@@ -56,8 +59,8 @@ def node_columns(
     key = spread((serials[layer.name] for layer in layers), np.float64) * ID_BITS
     key += np.concatenate(ids)
     return {
-        "x": np.concatenate([column.x for column in columns]),
-        "y": np.concatenate([column.y for column in columns]),
+        "x": np.concatenate([column.x for column in columns]).astype(np.float32),
+        "y": np.concatenate([column.y for column in columns]).astype(np.float32),
         "size": spread(column.size for column in columns),
         "bar": spread(column.bar for column in columns),
         "phase": ((key * 0.6180339887) % 1 * 2 * np.pi).astype(np.float32),
@@ -68,30 +71,45 @@ def node_columns(
     }
 
 
-def flow_columns(layout: NetworkLayout) -> Columns:
-    """What of the paths changes with the layout only."""
-    flow = layout.paths
-    size = np.full(len(flow.x), layout.path_width, np.float32)
-    first, last = flow.first.astype(np.int32), flow.last.astype(np.int32) - 1
-    place = {"x": flow.x, "y": flow.y, "x1": flow.x1, "y1": flow.y1}
-    return {**place, "size": size, "first": first, "last": last}
+def no_nodes() -> Data:
+    """Return `node_data` of no network."""
+    names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last")
+    return {name: np.zeros(0, np.float32) for name in names}
+
+
+def path_data(layout: NetworkLayout) -> Data:
+    """Return what changes with the layout only, one row per path; ``scale`` is of all widths."""
+    paths = layout.paths
+    ends = {"x": paths.x, "y": paths.y, "x1": paths.x1, "y1": paths.y1}
+    return {
+        **{name: values.astype(np.float32) for name, values in ends.items()},
+        "first": paths.first.astype(np.int32),
+        "last": paths.last.astype(np.int32) - 1,
+        "scale": layout.path_width,
+    }
+
+
+def no_paths() -> Data:
+    """Return `path_data` of no network."""
+    names = ("x", "y", "x1", "y1", "first", "last")
+    return {**{name: np.zeros(0, np.float32) for name in names}, "scale": 1.0}
 
 
 def node_states(
     state: RunState, structure: Structure, rows: Iterable[StagedChange], starts: np.ndarray
 ) -> np.ndarray:
-    """One state per node; of several filters, dead and frozen only where all are."""
-    staged, together = _staged_filters(state, structure, rows)
+    """Return one state per node; one of several filters is dead or frozen only if all are."""
+    staged, coupled = _staged_filters(state, structure, rows)
     states = np.zeros(len(starts), np.uint8)
-    for which, of_all, named in (
+    for mask, combine, node_state in (
         (state.dead_mask(), np.logical_and, NodeState.DEAD),
         (_frozen_filters(state, structure), np.logical_and, NodeState.FROZEN),
         (state.new_mask(), np.logical_or, NodeState.NEW),
-        (together, np.logical_or, NodeState.COUPLED),
+        (coupled, np.logical_or, NodeState.COUPLED),
         (staged, np.logical_or, NodeState.STAGED),
     ):
-        if which.any():  # nearly always, there is nothing to do for most of them
-            states[of_all.reduceat(which, starts)] = named
+        if mask.any():  # most of them are nearly always empty
+            states[combine.reduceat(mask, starts)] = node_state
     return states
 
 
@@ -106,8 +124,8 @@ def _frozen_filters(state: RunState, structure: Structure) -> np.ndarray:
 def _staged_filters(
     state: RunState, structure: Structure, rows: Iterable[StagedChange]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which filters a person wants removed, and which would go with them."""
-    staged, together = np.zeros(state.n_filters, bool), np.zeros(state.n_filters, bool)
+    """Return masks of the filters staged for removal, and of those coupled with them."""
+    staged, coupled = np.zeros(state.n_filters, bool), np.zeros(state.n_filters, bool)
     for row in rows:
         at = state.layer_index(row.layer)
         if row.kind == "remove" and at is not None:
@@ -117,12 +135,12 @@ def _staged_filters(
             at = state.layer_index(part.layer)
             if at is not None:
                 places = int(state.offsets[at]) + np.asarray(part.removed, np.int64)
-                together[places[places < state.offsets[at + 1]]] = True
-    return staged, together
+                coupled[places[places < state.offsets[at + 1]]] = True
+    return staged, coupled
 
 
 def amplitude(gradient: np.ndarray) -> np.ndarray:
-    """How strongly each node moves, 0 to 1: log-scaled between robust percentiles."""
+    """Return how strongly each node moves, 0 to 1: log-scaled between robust percentiles."""
     positive = gradient[(gradient > 0) & np.isfinite(gradient)]
     gradient = np.nan_to_num(gradient, nan=0.0, posinf=np.finfo(np.float32).max)
     if not len(positive):
@@ -134,7 +152,7 @@ def amplitude(gradient: np.ndarray) -> np.ndarray:
 
 
 def _percentiles(values: np.ndarray, percents: Iterable[float]) -> list[float]:
-    """As ``np.percentile``, which takes several times as long to get to its work."""
+    """Return what ``np.percentile`` does, whose overhead is several times the work."""
     ordered = np.sort(values)
     found = []
     for percent in percents:
@@ -144,20 +162,19 @@ def _percentiles(values: np.ndarray, percents: Iterable[float]) -> list[float]:
     return found
 
 
-def thickness(activation: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Thickness of the nodes' paths, 0 to 1: relative to the most active of their layer."""
+def relative_activation(activation: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the activation of each node, 0 to 1, relative to the 99th percentile of its layer."""
     activation = np.nan_to_num(activation, nan=0.0, posinf=0.0)
     counts = np.diff(offsets)
     layer = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((activation, layer))
-    # The 99th percentile of each layer, all at once.
     top = activation[order][offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)][layer]
     scaled = np.divide(activation, top, out=np.zeros(len(activation)), where=top > 0)
     return (np.clip(scaled, 0, 1) ** 0.8).astype(np.float32)
 
 
-def bins(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Mean of each node's filters."""
+def node_means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return the mean of each node's filters."""
     if len(starts) == len(values):
         return values
     counts = np.diff(np.append(starts, len(values)))
@@ -165,14 +182,14 @@ def bins(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def path_weights(layout: NetworkLayout, activation: np.ndarray) -> np.ndarray:
-    """Of several nodes a path stands for, the strongest."""
-    weights = np.append(thickness(activation, layout.node_offsets), np.float32(0))
+    """Return the weight of each path: of the nodes that it stands for, the largest."""
+    weights = np.append(relative_activation(activation, layout.node_offsets), np.float32(0))
     pairs = np.stack([layout.paths.first, layout.paths.last], axis=1).ravel()
     return np.maximum.reduceat(weights, pairs)[::2] if len(pairs) else np.zeros(0, np.float32)
 
 
-def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
-    """Indices of the paths that begin at one of these nodes."""
+def paths_from(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
+    """Return the indices of the paths that begin at one of these nodes."""
     if not len(nodes) or not len(layout.paths.first):
         return np.zeros(0, np.int64)
     place = np.searchsorted(nodes, layout.paths.first)
@@ -181,52 +198,68 @@ def paths_of(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
 
 
 def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
-    """The nodes in which these filters of a layer are drawn, each once."""
+    """Return the nodes in which these filters of a layer are drawn, each once."""
     column, offset = layout.columns[layer], int(layout.node_offsets[layer])
     inside = np.searchsorted(column.first, np.asarray(filters, np.int64), side="right") - 1
     return [offset + int(i) for i in np.unique(np.minimum(inside, column.n - 1))]
 
 
-def nodes_of(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
-    """The nodes of the filters that a plan removes, if they are more than one."""
+def node_at(layout: NetworkLayout, layer: int, index: int) -> int:
+    """Return the node in which a filter is drawn."""
+    return nodes_at(layout, layer, [index])[0]
+
+
+def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
+    """Return the nodes of the filters that a plan removes, if they are more than one."""
     nodes: list[int] = []
     for part in plan.filter_changes if plan is not None else ():
-        at = state.layer_index(part.layer)
-        if at is not None and at < len(layout.columns):
-            column, offset = layout.columns[at], int(layout.node_offsets[at])
+        layer = state.layer_index(part.layer)
+        if layer is not None and layer < len(layout.columns):
+            column, offset = layout.columns[layer], int(layout.node_offsets[layer])
             inside = np.searchsorted(column.first, part.removed, side="right") - 1
             nodes += [offset + int(i) for i in inside if 0 <= i < column.n]
     return nodes if len(nodes) > 1 else []
 
 
-def company_text(plan: PlanSummary | None, layer: str) -> str:
-    """What goes together, for the tooltip: ``together with conv1, layer1.1.conv2``."""
-    others = [] if plan is None else [p.layer for p in plan.filter_changes if p.layer != layer]
+def coupling_text(plan: PlanSummary | None, layer: str) -> str:
+    """Return with what a filter is coupled: ``coupled with conv1, layer1.1.conv2``."""
+    changed = [] if plan is None else [part.layer for part in plan.filter_changes]
+    others = [name for name in changed if name != layer]
     if not others:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-    return f"goes together with {', '.join(others[:3])}{more}"
+    return f"coupled with {', '.join(others[:3])}{more}"
 
 
-def arc_columns(layout: NetworkLayout) -> dict[str, np.ndarray]:
-    """Connections that skip layers, hanging below the columns."""
+def arc_data(layout: NetworkLayout) -> Data:
+    """Return the connections that skip layers: curves that hang below the columns."""
     centers = np.array([column.center for column in layout.columns])
     pairs = np.array(layout.arcs, np.int64).reshape(-1, 2)
-    # Those to layers that stand one above the other would be drawn one over the other.
-    ends, once = np.unique(centers[pairs], axis=0, return_index=True)
+    # Layers that stand one above the other have one center: of their arcs, one is drawn.
+    ends, unique = np.unique(centers[pairs], axis=0, return_index=True)
     x0, x1 = ends.T
     y = np.full(len(ends), layout.height - layout.bottom + 6)
-    levels = np.array(layout.levels, np.float64)[once]
+    levels = np.array(layout.levels, np.float64)[unique]
     deepest = layout.bottom * 1.1 * levels / levels.max(initial=1.0)
     sag = np.minimum(deepest, 8 + (x1 - x0) * 0.10)
-    return {
+    curves = {
         "x0": x0, "x1": x1, "y": y,
         "c0": x0 + (x1 - x0) * 0.25, "c1": x1 - (x1 - x0) * 0.25, "cy": y + sag,
     }  # fmt: skip
+    return {
+        **{name: values.astype(np.float32) for name, values in curves.items()},
+        "many": len(layout.arcs) > MANY_ARCS,
+    }
+
+
+def no_arcs() -> Data:
+    """Return `arc_data` of no network."""
+    names = ("x0", "x1", "y", "c0", "c1", "cy")
+    return {**{name: np.zeros(0, np.float32) for name in names}, "many": False}
 
 
 def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
-    """What the page writes above the columns."""
+    """Return what the page writes above the columns."""
     shared = {place for place in layout.ranks if layout.ranks.count(place) > 1}
     staged = bool(layout.stages)
     header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
@@ -258,15 +291,4 @@ def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
             for s in layout.stages
         ],
         "stage_top": 26,
-    }
-
-
-def empty_nodes() -> dict[str, np.ndarray]:
-    names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last")
-    return {name: np.zeros(0, np.float32) for name in names}
-
-
-def empty_flow() -> dict[str, np.ndarray]:
-    return {
-        name: np.zeros(0, np.float32) for name in ("x", "y", "x1", "y1", "size", "first", "last")
     }

@@ -30,7 +30,7 @@ BAR_WIDTH = 16.0  # px
 
 
 class NodeState(IntEnum):
-    """How a node is drawn. The numbers are known to the drawing in ``glyphs/dist``."""
+    """How a node is drawn. The page gets names and numbers from `viewer/tab/page_assets.py`."""
 
     NORMAL = 0
     DEAD = 1

@@ -1,15 +1,19 @@
-"""The colours of both themes. The page's style sheet holds the same ones as CSS variables."""
+"""The colors of both themes, and of the states of nodes: defined here, and nowhere else.
+
+The page gets them as CSS variables (`css_variables`) and as JSON (see `viewer/tab/page_assets.py`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from bokeh.themes import Theme
 
-__all__ = ["DARK", "FONT", "LIGHT", "PALETTES", "Palette", "make_theme"]
+__all__ = ["DARK", "FONT", "LIGHT", "PALETTES", "Palette", "css_variables", "make_theme"]
 
 FONT = "Inter, 'Segoe UI', system-ui, Roboto, 'Helvetica Neue', sans-serif"
 
@@ -19,7 +23,10 @@ class Palette:
     """Forward is blue, backward is orange, everywhere."""
 
     name: str
+    page: str
     card: str
+    raised: str  # buttons and inputs
+    pressed: str
     grid: str
     line: str
     text: str
@@ -29,15 +36,25 @@ class Palette:
     orange: str
     green: str
     red: str
+    stage: str  # ground of a stage of the network
+    shadow: str
+    dead: str  # outline of a dead filter
+    frozen: str
     selected: str
+    selected_path: str
+    hover: str
     ramp: tuple[str, ...]  # of the gradient, weak to strong
+    paths: tuple[tuple[int, int, int], ...]  # of the activation, weak to strong: HSL
     layers: tuple[str, ...]  # of curves, first layer to last
-    tides: tuple[str, ...]  # the same in the colour of activations
+    tides: tuple[str, ...]  # the same in the color of activations
 
 
 DARK = Palette(
     name="dark",
+    page="#0b0f16",
     card="#111823",
+    raised="#182233",
+    pressed="#25344b",
     grid="#1c2838",
     line="#223045",
     text="#e7eef8",
@@ -47,14 +64,24 @@ DARK = Palette(
     orange="#ffb347",
     green="#34d399",
     red="#f43f5e",
+    stage="rgb(92 184 255 / 3.5%)",
+    shadow="0 10px 34px rgb(0 0 0 / 45%)",
+    dead="#4b5a73",
+    frozen="#7dd3fc",
     selected="#ffffff",
+    selected_path="#e0f2fe",
+    hover="rgb(255 255 255 / 55%)",
     ramp=("#3e4e6a", "#6e5f6e", "#d6782c", "#fbb040", "#fff0cd"),
+    paths=((214, 60, 50), (202, 95, 70)),
     layers=("#ffe3b0", "#ffc46b", "#f59a3a", "#d06f33", "#9a5a4e"),
     tides=("#d5ecff", "#93cfff", "#5cb8ff", "#3b8fd6", "#33689f"),
 )
 LIGHT = Palette(
     name="light",
+    page="#f3f5f9",
     card="#ffffff",
+    raised="#f5f7fb",
+    pressed="#dfe8f5",
     grid="#e9edf3",
     line="#dfe5ee",
     text="#1b2636",
@@ -64,12 +91,36 @@ LIGHT = Palette(
     orange="#c85a0a",
     green="#0f8a5f",
     red="#c81e43",
+    stage="rgb(31 111 184 / 5%)",
+    shadow="0 10px 30px rgb(27 38 54 / 16%)",
+    dead="#aab4c4",
+    frozen="#0284c7",
     selected="#0f172a",
+    selected_path="#0c4a6e",
+    hover="rgb(15 23 42 / 50%)",
     ramp=("#b0bcce", "#c4a082", "#de7826", "#c8500a", "#781e00"),
+    paths=((212, 50, 60), (204, 80, 34)),
     layers=("#f0a030", "#dd7f1f", "#b85a10", "#8c3d0c", "#5c260a"),
     tides=("#7db8ec", "#4a97dc", "#1f6fb8", "#17558f", "#0f3b66"),
 )
 PALETTES = {palette.name: palette for palette in (DARK, LIGHT)}
+
+
+def css_variables() -> str:
+    """Return a style sheet with each single color as a variable, and ``--ramp`` as a gradient."""
+    return "\n".join(
+        f':root[data-theme="{palette.name}"] {{ {" ".join(_declarations(palette))} }}'
+        for palette in PALETTES.values()
+    )
+
+
+def _declarations(palette: Palette) -> Iterator[str]:
+    for field in fields(palette):
+        value = getattr(palette, field.name)
+        if isinstance(value, str) and field.name != "name":
+            yield f"--{field.name.replace('_', '-')}: {value};"
+    yield f"--ramp: linear-gradient(90deg, {', '.join(palette.ramp)});"
+
 
 _DARK_YAML = Path(__file__).parents[1] / "theme.yaml"
 

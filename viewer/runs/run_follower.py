@@ -143,7 +143,7 @@ class RunFollower:
         if status is not None and status.state == "failed":
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
         if run.connection.has_exited():
-            text = f"process exited unexpectedly; last message at {self._last_message()}"
+            text = f"exited unexpectedly; last message at {self._last_message()}"
             return RunHealth("gone", text)
         if run.structure is None:
             return RunHealth("connecting", "attached, waiting for the first reply")

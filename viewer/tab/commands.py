@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..glyphs import Command
 from . import edit_commands as edit
 from . import view_commands as view
 from .command_arguments import Arguments
+from .page_link import Command
 from .tab_state import TabState
 
 __all__ = ["COMMANDS", "perform"]
@@ -53,15 +53,15 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
 }
 
 
-def perform(tab: TabState, event: Command) -> None:
+def perform(tab: TabState, command: Command) -> None:
     """Perform a command of the page. Unknown commands and invalid arguments have no effect."""
-    handler = COMMANDS.get(event.command)
+    handler = COMMANDS.get(command.name)
     try:
-        arguments = msgspec.convert(event.args, Arguments, strict=False)
+        arguments = msgspec.convert(command.args, Arguments, strict=False)
     except msgspec.ValidationError as error:
         log.warning("Ignored a command of the page with invalid arguments: %s", error)
         return
-    if handler is None or (tab.structure is None and event.command != "show_run"):
+    if handler is None or (tab.structure is None and command.name != "show_run"):
         return
     tab.edit_queue.error = ""
     handler(tab, arguments)

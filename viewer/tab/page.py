@@ -6,8 +6,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from pathlib import Path
 
 from bokeh.document import Document
 
@@ -28,16 +26,16 @@ from ..components.network import NetworkView
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.timeline import Timeline
-from ..glyphs import Command, PageLink
 from ..rendering.frame_codec import FramePart, encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import perform
 from .frame_scheduler import SECONDARY_INTERVALS, FrameScheduler
+from .page_link import PageLink, decode_command
 from .tab_state import TabState
 
-__all__ = ["Page", "assets"]
+__all__ = ["Page"]
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +80,8 @@ class Page:
         *,
         registry: RunRegistry | None = None,
         requested_run: str = "",
-        plain: bool = False,
     ) -> None:
-        self.link = PageLink(name="link", theme=theme_name, plain=plain)
+        self.link = PageLink(name="link", theme=theme_name)
         self.tab = TabState(
             follower,
             self.link,
@@ -103,7 +100,7 @@ class Page:
         self._update_key: tuple[object, ...] = ()
         self._statistics_key: tuple[float, ...] = ()
         self._structure_key: tuple[object, ...] = ()
-        self.link.on_event(Command, self._on_command)
+        self.link.on_change("command", self._on_command)
         self.link.on_change("theme", self._on_theme)
         self.link.on_change("seen", self._on_seen)
         for name in ("visible", "width", "height"):
@@ -277,12 +274,15 @@ class Page:
         self._updated_at = float("-inf")
         self.on_update()
 
-    def _on_command(self, event: Command) -> None:
+    def _on_command(self, _attribute: str, _old: str, new: str) -> None:
         """Perform a command, and show its effect immediately."""
+        command = decode_command(new)
+        if command is None:
+            return
         images_key = self.tab.images_key()
-        perform(self.tab, event)
+        perform(self.tab, command)
         components = list(self.primary)
-        components += self.charts if event.command == "set_chart" else []
+        components += self.charts if command.name == "set_chart" else []
         components += self.images if self.tab.images_key() != images_key else []
         if self._update_all(components):
             self._send()
@@ -300,17 +300,3 @@ class Page:
             component.restyle(palette)
         if self._update_all(self.components):
             self._send()
-
-
-@lru_cache(maxsize=1)
-def assets() -> dict[str, str]:
-    """Style and script of the page, to be written into it.
-
-    So the page is the same wherever it is served from, and behind any prefix.
-    """
-    folder = Path(__file__).parents[1] / "static"
-    scripts = sorted(folder.glob("*.js"))
-    return {
-        "style": (folder / "page.css").read_text(encoding="utf-8"),
-        "script": ";\n".join(path.read_text(encoding="utf-8") for path in scripts),
-    }

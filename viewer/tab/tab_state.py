@@ -8,13 +8,13 @@ from msgspec import Struct
 from revacnn_lightning.protocol.messages import Layer, PlanSummary, Structure
 
 from ..embedding.projection import Method
-from ..glyphs import PageLink
 from ..rendering.palette import DARK, Palette
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
 from .chart_settings import ChartSettings
 from .edit_queue import EditQueue
+from .page_link import PageLink
 from .playback import Playback
 from .removal_preview import RemovalPreview
 from .run_selection import RunSelection

@@ -19,9 +19,9 @@ from viewer.components.layer_chart import LayerChart
 from viewer.components.layer_filters import FilterBars, FilterCloud
 from viewer.components.learning_rate import LearningRateChart
 from viewer.components.metric_chart import MetricChart
-from viewer.glyphs import PageLink
 from viewer.rendering.palette import LIGHT
 from viewer.runs.run_follower import RunFollower
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 CHARTS: list[Callable[..., Any]] = [

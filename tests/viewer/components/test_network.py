@@ -10,9 +10,9 @@ from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.network import NetworkView
-from viewer.components.network_data import _percentiles, amplitude, thickness
-from viewer.glyphs import PageLink
+from viewer.components.network_data import _percentiles, amplitude, relative_activation
 from viewer.layout import NodeState
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 
@@ -20,12 +20,12 @@ def test_network_shows_every_filter(tab: TabState, follower: InProcessFollower) 
     view = NetworkView(tab)
     assert view.update() is True
     data = view.numbers.data
-    assert len(view.source.data["x"]) == len(data["amp"]) == 40
+    assert len(view.nodes.data["x"]) == len(data["amp"]) == 40
     np.testing.assert_array_equal(data["gradient"], follower.state.latest["gradient"])  # type: ignore[union-attr]
     assert data["amp"].min() >= 0
     assert data["amp"].max() <= 1
     assert data["amp"].std() > 0.1
-    assert [layer["filters"] for layer in view.headers.data["layers"]] == [8, 16, 16]
+    assert [layer["filters"] for layer in view.network_layout.data["layers"]] == [8, 16, 16]
     assert view.selection.data["node"] == 0
 
 
@@ -63,16 +63,16 @@ def test_selected_filters_of_one_strip_share_its_nodes(make_follower: Any) -> No
 def test_node_keys_survive_an_edit(tab: TabState, follower: InProcessFollower) -> None:
     view = NetworkView(tab)
     view.update()
-    before = set(view.source.data["key"])
+    before = set(view.nodes.data["key"])
     follower.request(AddFilters("conv2", 2), "add", 0)
     follower.deliver()
     tab.update()
     view.update()
-    after = view.source.data["key"]
+    after = view.nodes.data["key"]
     assert before < set(after)
     assert len(set(after)) == len(after) == 42
     assert (view.numbers.data["state"] == NodeState.NEW).sum() == 2
-    shown = [*view.source.data.values(), *view.numbers.data.values()]
+    shown = [*view.nodes.data.values(), *view.numbers.data.values()]
     assert {len(column) for column in shown} == {42}
 
 
@@ -92,16 +92,16 @@ def test_staged_and_coupled_filters_are_marked(
     assert (states == NodeState.STAGED).sum() == 1
     assert (states == NodeState.COUPLED).sum() == 2  # conv2 of both blocks of layer1
     staged = int(np.flatnonzero(states == NodeState.STAGED)[0])
-    assert view.source.data["layer"][staged] == 0
+    assert view.nodes.data["layer"][staged] == 0
     assert view.strokes.data["staged"].sum() >= 1
 
 
 def test_coupling_text_omits_the_hovered_layer(
     make_follower: Callable[..., InProcessFollower],
 ) -> None:
-    """Its name was left out only where it was the selected one's, too."""
+    """The name of the hovered layer is left out, even where it is not the selected one."""
     follower = make_follower("resnet18")
-    tab, told = TabState(follower, PageLink()), ""
+    tab, text = TabState(follower, PageLink()), ""
     view = NetworkView(tab)
     tab.update()
     send_command(tab, "select", layer=1, first=0, last=0)
@@ -109,8 +109,8 @@ def test_coupling_text_omits_the_hovered_layer(
     for _ in range(3):
         deliver_replies(tab, follower)
         view.update()
-        told = view.selection.data["company_text"]
-    assert told == "goes together with conv1, layer1.1.conv2"
+        text = view.selection.data["coupling_text"]
+    assert text == "coupled with conv1, layer1.1.conv2"
 
 
 def test_large_network_is_binned(make_follower: Callable[..., InProcessFollower]) -> None:
@@ -120,8 +120,8 @@ def test_large_network_is_binned(make_follower: Callable[..., InProcessFollower]
     view = NetworkView(tab)
     view.update()
     assert follower.state is not None
-    assert len(view.source.data["x"]) < follower.state.n_filters / 5
-    first, last = view.source.data["first"], view.source.data["last"]
+    assert len(view.nodes.data["x"]) < follower.state.n_filters / 5
+    first, last = view.nodes.data["first"], view.nodes.data["last"]
     values = follower.state.layer_values("gradient", 0)
     np.testing.assert_allclose(
         view.numbers.data["gradient"][0], values[first[0] : last[0] + 1].mean(), rtol=1e-5
@@ -133,8 +133,8 @@ def test_layout_fits_the_view_size(tab: TabState) -> None:
     view.update()
     tab.link.width, tab.link.height = 700, 400
     assert view.update() is True
-    assert view.source.data["x"].max() < 700
-    assert (view.root.x_range.end, view.root.y_range.start) == (700, 400)
+    assert view.nodes.data["x"].max() < 700
+    assert (view.root.data["width"], view.root.data["height"]) == (700, 400)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 100, 3412])
@@ -155,30 +155,28 @@ def test_amplitude_is_robust_to_outliers() -> None:
     assert len(set(amplitude(np.full(4, 3e-3, np.float32)))) == 1
 
 
-def test_thickness_is_relative_to_the_layer() -> None:
+def test_relative_activation_is_relative_to_the_layer() -> None:
     activation = np.array([0, 0, 0, 0, 1, 10, np.nan, np.inf, 1], np.float32)
-    found = thickness(activation, np.array([0, 3, 6, 9]))
+    found = relative_activation(activation, np.array([0, 3, 6, 9]))
     assert found[:3].tolist() == [0, 0, 0]
     assert found[3] == 0
     assert 0 < found[4] < found[5] == 1
     assert found[6:].tolist() == [0, 0, 1]
 
 
-def test_plain_network_uses_only_bokeh_glyphs(
-    make_follower: Callable[..., Any],
-) -> None:
+def test_every_column_has_a_row_per_node_or_path(make_follower: Callable[..., Any]) -> None:
     follower = make_follower("resnet50")
-    tab = TabState(follower, PageLink(plain=True, width=1100, height=600))
+    tab = TabState(follower, PageLink(width=1100, height=600))
     tab.update()
     view = NetworkView(tab)
     view.update()
-    assert view.plain is not None
-    modules = {renderer.glyph.__module__ for renderer in view.root.renderers}
-    assert all(module.startswith("bokeh.") for module in modules)
-    nodes, paths = view.plain.nodes.data, view.plain.paths.data
-    assert {len(column) for column in nodes.values()} == {len(view.source.data["x"])}
-    assert {len(column) for column in paths.values()} == {len(view.flow.data["x"])}
-    bars = nodes["width"] > 0
-    assert bars.any()
-    assert not ((nodes["size"] > 0) & bars).any()  # a bar, or a dot
-    assert ((nodes["height"] > 0) == bars).all()
+    nodes, paths = view.nodes.data, {**view.paths.data}
+    assert paths.pop("scale") > 0
+    assert {len(column) for column in (*nodes.values(), *view.numbers.data.values())} == {
+        len(nodes["x"])
+    }
+    assert {len(column) for column in (*paths.values(), *view.strokes.data.values())} == {
+        len(paths["x"])
+    }
+    assert (nodes["bar"] > 0).any()
+    assert (nodes["size"] > 0).all()

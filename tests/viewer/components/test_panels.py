@@ -12,8 +12,8 @@ from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
 from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from viewer.components.timeline import Timeline
-from viewer.glyphs import PageLink
 from viewer.runs.run_follower import RunFollower
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 PANELS = [Header, SelectionPanel, StagingBar, ReplyPanel, ChangeListPanel]

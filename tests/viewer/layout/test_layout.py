@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
-from viewer.components.network_data import arc_columns
+from viewer.components.network_data import arc_data
 from viewer.layout import NetworkLayout, compute_layout, stage_layers
 from viewer.layout.paths import MAX_PATHS
 from viewer.layout.stages import find_stages, layers_of, short_name
@@ -279,7 +279,9 @@ def test_stacked_layers_share_one_arc() -> None:
     edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
     layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
     assert layout.arcs == [(0, 3), (0, 4)]
-    assert {len(column) for column in arc_columns(layout).values()} == {1}
+    arcs = arc_data(layout)
+    assert arcs.pop("many") is False
+    assert {len(column) for column in arcs.values()} == {1}
 
 
 def test_outer_arcs_are_drawn_below_inner_arcs() -> None:
@@ -294,7 +296,7 @@ def test_outer_arcs_are_drawn_below_inner_arcs() -> None:
     )
     nested = Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 6), (1, 5), (2, 4)])
     layout = compute_layout(nested, 900, 500)
-    deepest = arc_columns(layout)["cy"]
+    deepest = arc_data(layout)["cy"]
     assert np.all(np.diff(deepest) < -5)
     assert layout.bottom > flat.bottom
     assert np.all(deepest < layout.height + 20)

@@ -94,7 +94,7 @@ def test_killed_run_remains_and_the_next_is_offered(
         process.wait()
         wait_for_health(selection, "gone")
     text = selection.follower.health().text
-    expected = r"process exited unexpectedly; last message at \d\d:\d\d:\d\d at batch \d+"
+    expected = r"exited unexpectedly; last message at \d\d:\d\d:\d\d at batch \d+"
     assert re.fullmatch(expected, text)
     assert selection.next_run() is None
     killed = selection.follower

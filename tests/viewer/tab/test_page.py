@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from typing import Any
 
@@ -9,9 +10,13 @@ from bokeh.document import Document
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
-from viewer.glyphs import Command
 from viewer.runs.registry import RunRegistry
 from viewer.tab.page import Page
+
+
+def send(page: Page, name: str, args: dict[str, Any]) -> None:
+    """Send a command as the browser does: by a change of the link."""
+    page.link.command = json.dumps({"serial": 1, "name": name, "args": args})
 
 
 def test_two_tabs_share_no_model(follower: InProcessFollower) -> None:
@@ -79,7 +84,7 @@ def test_edit_is_sent_before_the_last_frame_is_painted(
     page.update()
 
     assert page.frames_sent == 2
-    assert page.network.headers.data["layers"][0]["filters"] == 9
+    assert page.network.network_layout.data["layers"][0]["filters"] == 9
     page.link.seen = 1  # one of two pending confirmations
     follower.train()
     page.update()
@@ -105,9 +110,9 @@ def test_statistics_do_not_wait_for_images(
     page._update_secondary()
     assert drawn
     drawn.clear()
-    page._on_command(Command(page.link, "set_sort", {"option": "index"}))
+    send(page, "set_sort", {"option": "index"})
     assert not drawn
-    page._on_command(Command(page.link, "select", {"layer": 1, "first": 3}))
+    send(page, "select", {"layer": 1, "first": 3})
     assert drawn  # the new selection is shown immediately
 
 

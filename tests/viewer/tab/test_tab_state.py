@@ -12,8 +12,8 @@ from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.network import NetworkView
-from viewer.glyphs import PageLink
 from viewer.layout import NodeState
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 

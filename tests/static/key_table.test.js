@@ -1,0 +1,66 @@
+import assert from "node:assert/strict"
+import test from "node:test"
+
+import {findBinding, keyTable} from "../../viewer/static/controls/key_table.js"
+
+/** Return a table whose actions record what they are called with, but for the key event. */
+function recordedTable() {
+  const calls = []
+  const record = (name) => (...args) => calls.push([name, ...args.filter((arg) => arg?.shiftKey == null)])
+  const actions = new Proxy({}, {get: (_, name) => record(name)})
+  return {calls, table: keyTable(actions)}
+}
+
+/** Return the calls of a pressed key. */
+function press(key, shiftKey = false) {
+  const {calls, table} = recordedTable()
+  findBinding(table, key)?.run({key, shiftKey})
+  return calls
+}
+
+test("no key has two meanings", () => {
+  const keys = Object.values(recordedTable().table).flat().flatMap((binding) => binding.keys)
+  assert.equal(new Set(keys).size, keys.length)
+})
+
+test("every binding runs something or is shown on the sheet, and what is shown is described", () => {
+  for (const binding of Object.values(recordedTable().table).flat()) {
+    assert.ok(binding.run != null || binding.label != null)
+    assert.equal(binding.label == null, binding.description == null)
+    assert.equal(binding.run == null, binding.keys.length === 0)
+  }
+})
+
+test("letters work in either case, except where upper case has its own meaning", () => {
+  assert.deepEqual(press("f"), [["click", "freeze"]])
+  assert.deepEqual(press("F"), press("f"))
+  assert.deepEqual(press("X"), [["clickRunControl", "stop"]])
+  assert.deepEqual(press("x"), [["zoomBy", 1 / 1.6]])
+})
+
+test("arrows move the selection, with Shift by ten filters", () => {
+  assert.deepEqual(press("ArrowDown"), [["send", "move_selection", {dx: 0, dy: 1}]])
+  assert.deepEqual(press("ArrowUp", true), [["send", "move_selection", {dx: 0, dy: -10}]])
+  assert.deepEqual(press("ArrowLeft", true), [["send", "move_selection", {dx: -1, dy: 0}]])
+})
+
+test("Enter toggles the layer, with Shift the stage", () => {
+  assert.deepEqual(press("Enter"), [["send", "toggle_layer"]])
+  assert.deepEqual(press("Enter", true), [["send", "toggle_stage"]])
+})
+
+test("Escape discards what is staged, and A applies it", () => {
+  assert.deepEqual(press("Escape"), [["send", "discard"]])
+  assert.deepEqual(press("a"), [["applyStaged"]])
+})
+
+test("space and arrows leave focused buttons and sliders alone", () => {
+  const {table} = recordedTable()
+  for (const key of [" ", "ArrowLeft", "Enter"]) assert.equal(findBinding(table, key).isFree, true)
+  assert.equal(findBinding(table, "z").isFree, undefined)
+})
+
+test("other keys do nothing", () => {
+  assert.deepEqual(press("q"), [])
+  assert.deepEqual(press("Tab"), [])
+})

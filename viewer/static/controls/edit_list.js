@@ -1,0 +1,39 @@
+/** The list of edits, newest first, with Undo; and the reply to the last request of this tab. */
+
+import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
+import {sendCommand, subscribe} from "../shared/link.js"
+
+/** @import {ChangesData, EditRecord, ReplyData} from "../shared/parts.js" */
+
+const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use − and + above a layer."
+
+export function startEditList() {
+  subscribe("changes", drawEdits)
+  subscribe("reply", drawReply)
+  onEnabledClick(byId("undo"), () => sendCommand("undo"))
+}
+
+/** @param {ChangesData} data */
+function drawEdits({records, can_undo: canUndo, undo_disabled: reason}) {
+  setButtonState(byId("undo"), canUndo ? "" : reason, "Undo the last edit of the network (U)")
+  const items = records.map(recordElement)
+  byId("records").replaceChildren(...items.length > 0 ? items : [createElement("li", {class: "none"}, NO_CHANGES)])
+}
+
+/** @param {EditRecord} record */
+function recordElement({title, state, size_change: sizeChange, text}) {
+  return createElement("li", {"data-state": state, title: sizeChange || null},
+    createElement("span", {}, createElement("span", {class: "title"}, title), createElement("small", {}, text)))
+}
+
+/** @param {ReplyData} data */
+function drawReply({title, state, outcome, text}) {
+  const box = byId("reply")
+  box.hidden = !title
+  box.dataset.state = state ?? ""
+  if (!title) return
+  box.replaceChildren(
+    createElement("span", {}, createElement("b", {}, title), " ", createElement("span", {class: "outcome"}, outcome)),
+    createElement("small", {class: "text"}, text),
+    createElement("button", {"aria-label": "Dismiss", onclick: () => sendCommand("dismiss_reply")}, "×"))
+}

@@ -1,0 +1,66 @@
+/** The header: which run the page shows, what it is doing, and the notice of its end. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {sendCommand, subscribe} from "../shared/link.js"
+import {drawFacts} from "./facts.js"
+
+/** @import {HeaderData, RunChoice} from "../shared/parts.js" */
+
+export function startHeader() {
+  subscribe("header", drawHeader)
+  const chooser = /** @type {HTMLSelectElement} */ (byId("runs"))
+  chooser.addEventListener("change", () => sendCommand("show_run", {run: chooser.value}))
+}
+
+/** @param {HeaderData} data */
+function drawHeader(data) {
+  byId("app").dataset.run = data.run
+  byId("app").dataset.ended = String(data.ended)
+  byId("dot").dataset.kind = data.kind
+  byId("model").textContent = data.model
+  byId("model").hidden = data.runs.length > 1
+  byId("run-state").textContent = byId("run-state").title = data.status
+  byId("run-state").dataset.kind = data.kind
+  byId("empty").hidden = data.run !== "none"
+  byId("problem").textContent = data.problem
+  byId("connecting").hidden = data.run !== "connecting"
+  byId("connecting").textContent = data.run === "connecting" ? data.status : ""
+  drawFacts(byId("fields"), data.fields, "field")
+  drawRuns(data.runs)
+  drawEndNotice(data)
+  if (data.current_run) rememberRun(data.current_run)
+}
+
+/**
+ * Write the run into the address, so that a reload shows it again.
+ * @param {string} run
+ */
+function rememberRun(run) {
+  const address = new URL(location.href)
+  if (address.searchParams.get("run") === run) return
+  address.searchParams.set("run", run)
+  history.replaceState(history.state, "", address)
+}
+
+/** @param {HeaderData} data */
+function drawEndNotice({ended, kind, end_notice: notice, next_run: next}) {
+  const bar = byId("ended")
+  bar.hidden = !ended
+  bar.dataset.kind = kind
+  const text = /** @type {HTMLElement} */ (bar.querySelector(".what"))
+  text.textContent = ended ? notice : ""
+  const button = /** @type {HTMLButtonElement} */ (bar.querySelector(".next"))
+  button.hidden = next == null
+  if (next == null) return
+  button.textContent = `Show ${next.label}`
+  button.onclick = () => sendCommand("show_run", {run: next.id})
+}
+
+/** @param {RunChoice[]} runs */
+function drawRuns(runs) {
+  const chooser = byId("runs"), key = JSON.stringify(runs)
+  chooser.hidden = runs.length < 2
+  if (chooser.dataset.key === key) return // replacing the options would close an open list
+  chooser.dataset.key = key
+  chooser.replaceChildren(...runs.map(({id, label, current}) => createElement("option", {value: id, selected: current}, label)))
+}

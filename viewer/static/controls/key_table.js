@@ -1,0 +1,136 @@
+/** Every key of the page in one table: pressed keys are looked up in it, and the key sheet shows it. */
+
+/** @typedef {(event: {key: string, shiftKey: boolean}) => void} KeyHandler */
+
+/**
+ * @typedef {object} KeyBinding
+ * @property {string[]} keys as `KeyboardEvent.key` names them; none: only shown on the sheet
+ * @property {KeyHandler} [run]
+ * @property {string} [label] the keys as the sheet shows them, separated by spaces; none: not shown
+ * @property {string} [description]
+ * @property {boolean} [isFree] runs only while no button or slider has the focus, which use such keys themselves
+ */
+
+/**
+ * @typedef {object} KeyActions what the keys do; see `startKeyboard`
+ * @property {(name: string, args?: Record<string, unknown>) => void} send
+ * @property {(id: string) => void} click
+ * @property {(factor: number) => void} zoomBy
+ * @property {() => void} showWholeNetwork
+ * @property {() => void} focusSearch
+ * @property {() => void} applyStaged
+ * @property {() => void} togglePause
+ * @property {(action: string) => void} controlRun
+ * @property {(id: string) => void} clickRunControl
+ * @property {(rows: number) => void} stepMoment
+ * @property {(change: number) => void} changeMotion
+ * @property {() => void} showKeys
+ */
+
+const ZOOM = 1.6
+const MOTION = 0.25
+const FAST = 10 // filters, with Shift
+
+/**
+ * Return the key bindings by the headings of the key sheet.
+ * @param {KeyActions} actions
+ * @returns {Record<string, KeyBinding[]>}
+ */
+export function keyTable(actions) {
+  return {
+    "Network": networkKeys(actions),
+    "Selected filters": filterKeys(actions),
+    "Staged changes": stagingKeys(actions),
+    "Training": trainingKeys(actions),
+    "Time": timeKeys(actions),
+    "Page": pageKeys(actions),
+  }
+}
+
+/**
+ * Return what a key does: as it is typed, else its lower case.
+ * @param {Record<string, KeyBinding[]>} table
+ * @param {string} key
+ */
+export function findBinding(table, key) {
+  const bindings = Object.values(table).flat().filter(({run}) => run != null)
+  return bindings.find(({keys}) => keys.includes(key)) ?? bindings.find(({keys}) => keys.includes(key.toLowerCase()))
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
+  /** @type {(dx: number, dy: number) => KeyHandler} */
+  const move = (dx, dy) => ({shiftKey}) => send("move_selection", {dx, dy: shiftKey ? FAST * dy : dy})
+  return [
+    {keys: ["ArrowUp"], run: move(0, -1), isFree: true},
+    {keys: ["ArrowDown"], run: move(0, 1), isFree: true},
+    {keys: ["ArrowLeft"], run: move(-1, 0), isFree: true},
+    {keys: ["ArrowRight"], run: move(1, 0), isFree: true, label: "← → ↑ ↓", description: "select another layer or filter; ⇧ moves by ten"},
+    {keys: ["Enter"], run: ({shiftKey}) => send(shiftKey ? "toggle_stage" : "toggle_layer"), isFree: true,
+     label: "Enter", description: "expand the layer into its filters, or collapse it"},
+    {keys: [], label: "⇧ Enter", description: "expand or collapse the whole stage"},
+    {keys: ["/"], run: focusSearch, label: "/", description: "find a layer by name"},
+    {keys: ["z"], run: () => zoomBy(ZOOM)},
+    {keys: ["x"], run: () => zoomBy(1 / ZOOM), label: "Z X", description: "zoom in, zoom out"},
+    {keys: ["0"], run: showWholeNetwork, label: "0", description: "show the whole network"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function filterKeys({send, click}) {
+  return [
+    {keys: ["Delete", "Backspace"], run: () => send("stage_remove"), label: "Del", description: "stage their removal, or discard it"},
+    {keys: ["+", "Insert"], run: () => send("stage_add"), label: "+", description: "stage a new filter for the layer"},
+    {keys: ["-"], run: () => send("stage_remove_least_active"), label: "−", description: "stage the removal of the least active filter"},
+    {keys: ["s"], run: () => click("split"), label: "S", description: "split"},
+    {keys: ["f"], run: () => click("freeze"), label: "F", description: "freeze, unfreeze"},
+    {keys: ["m"], run: () => click("merge"), label: "M", description: "merge"},
+    {keys: ["r"], run: () => click("reinitialize"), label: "R", description: "reinitialize"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function stagingKeys({send, click, applyStaged}) {
+  return [
+    {keys: ["a"], run: applyStaged, label: "A", description: "apply the staged changes"},
+    {keys: ["Escape"], run: () => send("discard"), label: "Esc", description: "discard the staged changes"},
+    {keys: ["u"], run: () => click("undo"), label: "U", description: "undo the last edit"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function trainingKeys({click, togglePause, controlRun, clickRunControl}) {
+  return [
+    {keys: [" "], run: togglePause, isFree: true, label: "Space", description: "pause before the next batch, resume"},
+    {keys: ["."], run: () => click("step"), label: ".", description: "train one batch"},
+    {keys: ["c"], run: () => controlRun("checkpoint"), label: "C", description: "save a checkpoint"},
+    {keys: ["w"], run: () => clickRunControl("rates"), label: "W", description: "learning rates and weight decay"},
+    {keys: ["X"], run: () => clickRunControl("stop"), label: "⇧ X", description: "save a checkpoint and stop (press twice)"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function timeKeys({send, click, stepMoment}) {
+  return [
+    {keys: ["["], run: () => stepMoment(-1)},
+    {keys: ["]"], run: () => stepMoment(1), label: "[ ]", description: "step back, forward in the recording"},
+    {keys: ["p"], run: () => click("play"), label: "P", description: "play or pause the recording"},
+    {keys: ["l"], run: () => send("go_live"), label: "L", description: "return to live"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function pageKeys({send, click, changeMotion, showKeys}) {
+  /** @type {(option: string) => KeyHandler} */
+  const pane = (option) => () => send("set_pane", {option})
+  return [
+    {keys: ["1"], run: pane("layer")},
+    {keys: ["2"], run: pane("maps")},
+    {keys: ["3"], run: pane("inspection")},
+    {keys: ["4"], run: pane("statistics"), label: "1 2 3 4", description: "layer, maps, what activates the filter, statistics"},
+    {keys: ["j"], run: () => changeMotion(-MOTION)},
+    {keys: ["k"], run: () => changeMotion(MOTION), label: "J K", description: "less, more motion"},
+    {keys: ["t"], run: () => click("theme"), label: "T", description: "dark or light"},
+    {keys: ["?"], run: showKeys, label: "?", description: "show this sheet"},
+  ]
+}

@@ -1,0 +1,83 @@
+/** The page's keys: what a pressed key does, and the sheet that lists them. */
+
+import {showWholeNetwork, zoomBy} from "../network/network_view.js"
+import {byId, createElement} from "../shared/dom.js"
+import {latest, sendCommand} from "../shared/link.js"
+import {motionLevel, setMotion} from "../shared/motion.js"
+import {findBinding, keyTable} from "./key_table.js"
+import {controlRun, togglePause} from "./run_controls.js"
+import {stepMoment} from "./timeline.js"
+
+/** @import {KeyBinding} from "./key_table.js" */
+
+const TABLE = keyTable({
+  send: sendCommand,
+  click: (id) => byId(id).click(), // does nothing where the button is disabled
+  zoomBy,
+  showWholeNetwork,
+  focusSearch: () => byId("search").focus(),
+  applyStaged: () => /** @type {HTMLElement | null} */ (document.querySelector("#staging button.apply:not(:disabled)"))?.click(),
+  togglePause,
+  controlRun,
+  clickRunControl: (id) => {
+    if (latest("controls")?.available) byId(id).click()
+  },
+  stepMoment,
+  changeMotion: (change) => setMotion(motionLevel() + change),
+  showKeys,
+})
+
+/** @returns {HTMLDialogElement} */
+const sheet = () => byId("keys")
+
+export function startKeyboard() {
+  document.addEventListener("keydown", onKey)
+  byId("help").addEventListener("click", showKeys)
+  sheet().addEventListener("click", (event) => {
+    if (event.target === sheet()) sheet().close() // a click on the backdrop
+  })
+}
+
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  const focused = document.activeElement
+  if (event.ctrlKey || event.metaKey || event.altKey || sheet().open) return
+  if (isTextField(focused)) {
+    if (event.key === "Escape") focused.blur()
+    return
+  }
+  const binding = findBinding(TABLE, event.key)
+  if (binding?.run == null || binding.isFree && !isFree(focused)) return
+  event.preventDefault()
+  if (event.key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
+  else binding.run(event)
+}
+
+/**
+ * @param {Element | null} element
+ * @returns {element is HTMLElement}
+ */
+function isTextField(element) {
+  if (element instanceof HTMLInputElement) return element.type !== "range"
+  return element instanceof HTMLSelectElement || element instanceof HTMLTextAreaElement
+}
+
+/** @param {Element | null} focused */
+function isFree(focused) {
+  return focused == null || focused === document.body || focused === byId("plot")
+}
+
+/** Show the key sheet. Escape closes it, like every dialog. */
+function showKeys() {
+  const groups = Object.entries(TABLE).map(([title, bindings]) => createElement("section", {},
+    createElement("h3", {}, title), createElement("dl", {}, ...bindings.flatMap(sheetEntry))))
+  sheet().replaceChildren(createElement("h2", {}, "Keys"), createElement("div", {class: "groups"}, ...groups))
+  sheet().showModal()
+}
+
+/** @param {KeyBinding} binding */
+function sheetEntry({label, description}) {
+  if (label == null) return []
+  const keys = label.split(" ").flatMap((key) => [createElement("kbd", {}, key), " "])
+  return [createElement("dt", {}, ...keys), createElement("dd", {}, description)]
+}

@@ -1,0 +1,69 @@
+/** The panel of learning rates and weight decays: the values in force, and a field for a new one of each. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {parseRate} from "../shared/format.js"
+import {sendCommand} from "../shared/link.js"
+
+/** @import {ParameterGroup, ParameterValue} from "../shared/parts.js" */
+
+const NO_OPTIMIZERS = "The training has not reported its optimizers yet"
+
+export function startLearningRates() {
+  const button = byId("rates"), panel = byId("rates-panel")
+  button.addEventListener("click", () => {
+    panel.hidden = !panel.hidden
+    button.setAttribute("aria-expanded", String(!panel.hidden))
+  })
+}
+
+/**
+ * Draw the values in force. What was typed stays, and so does a requested value until it is in force.
+ * @param {ParameterGroup[]} groups
+ */
+export function drawLearningRates(groups) {
+  const panel = byId("rates-panel"), shape = JSON.stringify(groups.map(({title, values}) => [title, values.length]))
+  if (panel.dataset.shape !== shape) {
+    panel.dataset.shape = shape
+    panel.replaceChildren(...groups.length > 0 ? groups.map(section) : [NO_OPTIMIZERS])
+  }
+  groups.forEach(({values}, i) => values.forEach((value, j) => {
+    drawValue(/** @type {HTMLElement} */ (panel.children[i].children[j + 1]), value) // + 1: after the heading
+  }))
+}
+
+/**
+ * @param {HTMLElement} row
+ * @param {ParameterValue} value
+ */
+function drawValue(row, {text, value}) {
+  const output = /** @type {HTMLElement} */ (row.querySelector("output")), requested = row.dataset.requested
+  output.textContent = text
+  if (requested != null && Math.abs(Number(requested) - value) <= 1e-6 * Math.abs(value)) delete row.dataset.requested
+  output.dataset.requested = row.dataset.requested ?? ""
+}
+
+/** @param {ParameterGroup} group */
+function section(group) {
+  return createElement("section", {}, createElement("h3", {}, group.title), ...group.values.map((value) => field(group, value)))
+}
+
+/**
+ * @param {ParameterGroup} group
+ * @param {ParameterValue} value
+ */
+function field({optimizer, group}, {name, label, text}) {
+  const input = createElement("input", {type: "text", inputmode: "decimal", "aria-label": `New ${label}`, placeholder: "new value"})
+  const output = createElement("output", {}, text)
+  const row = createElement("form", {class: "rate", "data-name": name},
+    createElement("span", {}, label), output, input, createElement("button", {}, "Set"))
+  row.addEventListener("submit", (event) => {
+    event.preventDefault()
+    const value = parseRate(input.value)
+    input.setAttribute("aria-invalid", String(value == null))
+    if (value == null) return
+    row.dataset.requested = output.dataset.requested = String(value)
+    sendCommand("set_hyperparameter", {optimizer, group, name, value})
+    input.value = ""
+  })
+  return row
+}

@@ -1,0 +1,74 @@
+/** The buttons that control the run: pause, train one batch, save a checkpoint, stop. */
+
+import {announce, byId, createSvg} from "../shared/dom.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {drawLearningRates, startLearningRates} from "./learning_rates.js"
+
+/** @import {ControlsData} from "../shared/parts.js" */
+
+const CONFIRM_MS = 3000 // within which Stop must be pressed a second time
+
+/** @type {Record<string, {title: string, path: string}>} */
+const BUTTONS = {
+  pause: {title: "Pause before the next batch (Space)", path: "M4 3h3v10H4zM9 3h3v10H9z"},
+  resume: {title: "Resume (Space)", path: "M4 2.5 13 8 4 13.5z"},
+  step: {title: "Train one batch (.)", path: "M3 3v10l7-5zM11 3h2v10h-2z"},
+  checkpoint: {title: "Save a checkpoint now (C)", path: "M8 2v7M4.5 6.5 8 10l3.5-3.5M3 13h10"},
+  rates: {title: "Learning rates and weight decay (W)", path: "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3"},
+  stop: {title: "Save a checkpoint and stop the training (Shift+X)", path: "M4 4h8v8H4z"},
+}
+
+export function startRunControls() {
+  for (const name of ["pause", "step", "checkpoint", "rates", "stop"]) labelButton(name, name)
+  byId("pause").addEventListener("click", togglePause)
+  byId("step").addEventListener("click", () => controlRun("step"))
+  byId("checkpoint").addEventListener("click", () => controlRun("checkpoint"))
+  byId("stop").addEventListener("click", stop)
+  startLearningRates()
+  subscribe("controls", drawControls)
+}
+
+/** @param {string} action */
+export function controlRun(action) {
+  if (latest("controls")?.available) sendCommand("control_run", {action})
+}
+
+export function togglePause() {
+  controlRun(latest("controls")?.paused ? "resume" : "pause")
+}
+
+/** @param {ControlsData} data */
+function drawControls({available, paused, groups}) {
+  byId("controls").hidden = !available
+  if (!available) byId("rates-panel").hidden = true
+  labelButton("pause", paused ? "resume" : "pause")
+  byId("pause").dataset.paused = String(paused)
+  const step = /** @type {HTMLButtonElement} */ (byId("step"))
+  step.disabled = !paused
+  drawLearningRates(groups)
+}
+
+/**
+ * @param {string} id of the button
+ * @param {string} name of its present meaning
+ */
+function labelButton(id, name) {
+  const button = byId(id), {title, path} = BUTTONS[name]
+  if (button.dataset.icon === name) return
+  button.dataset.icon = name
+  button.title = title
+  button.setAttribute("aria-label", title)
+  button.replaceChildren(createSvg("svg", {viewBox: "0 0 16 16", "aria-hidden": "true"}, createSvg("path", {d: path})))
+}
+
+/** The first press asks for confirmation, the second one stops the run. */
+function stop() {
+  const button = byId("stop"), isConfirmed = button.dataset.confirming === "true"
+  button.dataset.confirming = String(!isConfirmed)
+  if (isConfirmed) {
+    controlRun("stop")
+    return
+  }
+  announce("Press again to save a checkpoint and stop the training")
+  setTimeout(() => { button.dataset.confirming = "false" }, CONFIRM_MS)
+}

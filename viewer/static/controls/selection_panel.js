@@ -1,0 +1,27 @@
+/** The selected layer and filter in words and numbers, and the buttons that edit them. */
+
+import {buttonsWith, byId, onEnabledClick, pressButton, setButtonState} from "../shared/dom.js"
+import {sendCommand, subscribe} from "../shared/link.js"
+import {drawFacts} from "./facts.js"
+
+/** @import {SelectionPanelData} from "../shared/parts.js" */
+
+export function startSelectionPanel() {
+  subscribe("selection_panel", drawSelection)
+  for (const id of ["add", "split", "remove"]) onEnabledClick(byId(id), () => sendCommand(`stage_${id}`))
+  for (const button of buttonsWith("sort")) {
+    button.addEventListener("click", () => sendCommand("set_sort", {option: button.dataset.sort}))
+  }
+}
+
+/** @param {SelectionPanelData} data */
+function drawSelection(data) {
+  byId("layer").textContent = data.layer
+  byId("layer").title = `${data.layer} · ${data.facts}`
+  byId("layer-facts").textContent = data.facts
+  byId("layer-facts").title = data.statistics_note
+  byId("filter").textContent = data.filter
+  drawFacts(byId("filter-facts"), data.values, "value")
+  for (const [id, reason] of Object.entries(data.disabled)) setButtonState(byId(id), reason, data.tooltips[id])
+  pressButton("sort", data.sort)
+}

@@ -1,0 +1,70 @@
+/** The bar of staged changes. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
+
+/** @import {StagedRow, StagingData} from "../shared/parts.js" */
+
+// A button that is replaced between press and release would lose the click.
+let isPressed = false
+
+export function startStagingBar() {
+  subscribe("staging", drawStaging)
+  byId("staging").addEventListener("pointerdown", () => { isPressed = true })
+  for (const event of ["pointerup", "pointercancel"]) addEventListener(event, onRelease)
+}
+
+function onRelease() {
+  if (!isPressed) return
+  setTimeout(() => { // after the click
+    isPressed = false
+    const data = latest("staging")
+    if (data != null) drawStaging(data)
+  })
+}
+
+/** @param {StagingData} data */
+function drawStaging(data) {
+  if (isPressed) return
+  const bar = byId("staging"), isSingle = data.rows.length === 1
+  bar.hidden = data.rows.length === 0
+  const rows = data.rows.map((row) => isSingle
+    ? rowElement(row, ` ${data.when}`, actions(data))
+    : rowElement(row, "", [discardButton(row)]))
+  if (data.rows.length > 1) {
+    rows.push(createElement("div", {class: "row foot"}, createElement("span", {class: "what"}, data.summary), ...actions(data)))
+  }
+  bar.replaceChildren(...rows)
+}
+
+/**
+ * @param {StagedRow} row
+ * @param {string} when
+ * @param {HTMLElement[]} buttons
+ */
+function rowElement({verb, title, plan, detail, coupling, refused}, when, buttons) {
+  const text = refused ? `Not possible: ${refused}` : detail
+  return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
+    createElement("span", {class: "what"}, `${verb} `, createElement("b", {class: "title"}, title), when,
+      text && createElement("small", {class: "detail"}, text),
+      coupling && createElement("small", {class: "coupling"}, coupling)),
+    ...buttons)
+}
+
+/** @param {StagedRow} row */
+function discardButton({key, title}) {
+  return createElement("button", {
+    class: "drop", title: "Discard this change", "aria-label": `Discard the change of ${title}`,
+    onclick: () => sendCommand("discard", {key}),
+  }, "×")
+}
+
+/** @param {StagingData} data */
+function actions({can_apply: canApply, apply_hint: hint, busy}) {
+  return [
+    createElement("button", {class: "apply", disabled: !canApply, title: hint, onclick: () => sendCommand("apply")},
+      busy ? "Applying…" : "Apply"),
+    createElement("button", {class: "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard")},
+      "Discard"),
+  ]
+}

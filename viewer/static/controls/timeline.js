@@ -1,0 +1,47 @@
+/** The timeline: going back in what was recorded since the viewer attached. */
+
+import {byId} from "../shared/dom.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
+
+/** @import {TimelineData} from "../shared/parts.js" */
+
+/** @returns {HTMLInputElement} */
+const slider = () => byId("time")
+
+export function startTimeline() {
+  subscribe("timeline", drawTimeline)
+  byId("play").addEventListener("click", () => sendCommand("toggle_playback"))
+  byId("live").addEventListener("click", () => sendCommand("go_live"))
+  slider().addEventListener("input", () => {
+    const data = latest("timeline")
+    if (data == null || data.rows < 2) return
+    sendCommand("show_moment", {row: Math.round(Number(slider().value) / (data.rows - 1) * (data.recorded - 1))})
+  })
+}
+
+/**
+ * Show a moment so many rows before or after the present one.
+ * @param {number} rows
+ */
+export function stepMoment(rows) {
+  const {recorded = 0, live = true, row = 0} = latest("timeline") ?? {}
+  if (recorded > 1) sendCommand("show_moment", {row: Math.max(0, (live ? recorded - 1 : row) + rows)})
+}
+
+/** @param {TimelineData} data */
+function drawTimeline(data) {
+  byId("timeline").hidden = data.rows < 2
+  if (data.rows < 2) return
+  const input = slider(), max = data.rows - 1
+  byId("timeline").dataset.live = String(data.live)
+  input.max = String(max)
+  if (!input.matches(":active")) input.value = String(data.row) // the user may be dragging it
+  input.style.setProperty("--part", `${100 * Number(input.value) / max}%`)
+  input.setAttribute("aria-valuetext", data.text)
+  input.title = data.recording_note
+  byId("moment").textContent = data.text
+  const play = byId("play")
+  play.dataset.playing = String(data.playing)
+  play.title = data.playing ? "Pause playback (P)" : "Play the recording since this viewer attached (P)"
+  play.setAttribute("aria-label", play.title)
+}

@@ -1,0 +1,32 @@
+/** Filters that have no place among the others, in words. */
+
+import {config} from "../shared/page_config.js"
+
+const {none, dead, nonfinite, identical} = config.degenerate_kinds
+
+const WORDS = {[none]: "", [dead]: "dead", [nonfinite]: "not finite", [identical]: "identical to another"}
+
+/** @type {Record<string, string>} what "all values are zero" means in a view: such a filter need not be dead */
+const ZERO_WORDS = {coefficients: "all zero", gradients: "without gradient", activation_gradients: "without gradient"}
+
+/**
+ * Describe why a filter of a view is degenerate; empty if it is not.
+ * @param {number} kind
+ * @param {string} viewName
+ */
+export function describeDegenerate(kind, viewName) {
+  return kind === dead && ZERO_WORDS[viewName] || WORDS[kind] || ""
+}
+
+/**
+ * Count the degenerate filters of a view by their kind: `2 all zero · 1 identical`.
+ * @param {ArrayLike<number>} kinds
+ * @param {string} viewName
+ */
+export function summarizeDegenerate(kinds, viewName) {
+  return [dead, nonfinite, identical]
+    .map((kind) => ({kind, count: Array.from(kinds).filter((one) => one === kind).length}))
+    .filter(({count}) => count > 0)
+    .map(({kind, count}) => `${count} ${kind === identical ? "identical" : describeDegenerate(kind, viewName)}`)
+    .join(" · ")
+}

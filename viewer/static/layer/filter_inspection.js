@@ -1,0 +1,87 @@
+/** What activates the selected filter: its top images, and its attribution in the input image. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {asSentence, joinFacts} from "../shared/format.js"
+import {subscribe} from "../shared/link.js"
+import {frameCrop} from "./crop_frame.js"
+import {framedImage, hideEnlarged, startEnlargedImages} from "./framed_image.js"
+import {IMAGE_PENDING} from "./input_image.js"
+
+/** @import {InspectionData, Size, TopImageData} from "../shared/parts.js" */
+/** @import {FramedImage} from "./framed_image.js" */
+
+const TOP_IMAGES = 9
+/** @type {[key: "deconvolution" | "guided", caption: string][]} */
+const ATTRIBUTIONS = [["deconvolution", "deconvolution"], ["guided", "guided backprop"]]
+const ATTRIBUTION_NOTE = "the pixels that activate the filter; uniform where none does"
+
+export function startFilterInspection() {
+  startEnlargedImages(/** @type {HTMLElement} */ (document.querySelector(".pane.inspection")))
+  subscribe("inspection", drawInspection)
+}
+
+/** @param {InspectionData} data */
+function drawInspection(data) {
+  const isKnown = data.top_images != null
+  if (!isKnown) hideEnlarged()
+  const note = data.top_images?.length ? data.crop_note ?? "" : ""
+  byId("crop-note").textContent = byId("crop-note").title = note
+  byId("top-images").replaceChildren(...topImages(data))
+  byId("attribution-title").textContent = joinFacts([data.title, data.busy && IMAGE_PENDING])
+  byId("attribution").replaceChildren(...attribution(data))
+  byId("inspection-status").textContent = isKnown ? data.status : ""
+}
+
+/** @param {InspectionData} data */
+function topImages({top_images: images = [], receptive_field: receptiveField = [0, 0], ...data}) {
+  if (images.length === 0) return [createElement("li", {class: "none"}, data.no_top_images || data.status)]
+  const items = images.map((image) => topImage(image, receptiveField))
+  while (items.length < TOP_IMAGES) items.push(createElement("li"))
+  return items
+}
+
+/**
+ * @param {TopImageData} image
+ * @param {Size} receptiveField
+ */
+function topImage({pixels, box, size, response, age}, receptiveField) {
+  const [top, left, bottom, right] = box
+  const place = `rows ${top}–${bottom - 1}, columns ${left}–${right - 1} of ${size[0]}×${size[1]} pixels`
+  const picture = framedImage({pixels, ...frameCrop(box, receptiveField)}, [`response ${response}`, age, place])
+  const caption = createElement("div", {class: "caption"}, createElement("b", {}, response), createElement("small", {}, age))
+  return createElement("li", {}, picture, caption)
+}
+
+/** @param {InspectionData} data */
+function attribution(data) {
+  const {image, box, size, crop, receptive_field: receptiveField = [0, 0], title = "", refused} = data
+  if (!image?.shape[0] || box == null || size == null) return refused ? [message(refused)] : []
+  const hasResponse = Boolean(data.response)
+  /** @type {FramedImage} */
+  const whole = {pixels: image, frame: size, size, offset: [0, 0], outline: hasResponse ? box : undefined}
+  const figures = [figure("input", whole, title)]
+  if (!crop?.shape[0]) return [...figures, message(refused ?? "")]
+  const frame = frameCrop(box, receptiveField)
+  figures.push(figure(`response ${data.response}`, {pixels: crop, ...frame}, "the receptive field of the strongest response"))
+  if (refused) return [...figures, message(asSentence(`No attribution: ${refused}`))]
+  if (data.inactive) return [...figures, message("This image does not activate the filter.")]
+  for (const [key, caption] of ATTRIBUTIONS) {
+    const pixels = data[key]
+    if (pixels != null) figures.push(figure(caption, {pixels, colormap: "diverging", ...frame}, ATTRIBUTION_NOTE))
+  }
+  return figures
+}
+
+/**
+ * @param {string} caption
+ * @param {FramedImage} image
+ * @param {string} note
+ */
+function figure(caption, image, note) {
+  return createElement("figure", {}, framedImage(image, [caption, note]), createElement("figcaption", {}, caption))
+}
+
+/** @param {string} text */
+function message(text) {
+  return createElement("div", {class: "message"}, text)
+}

@@ -1,0 +1,21 @@
+/** What a view shows, as a table in CSV. */
+
+/**
+ * @typedef {object} FilterRow
+ * @property {number} index
+ * @property {number} id
+ * @property {number} x
+ * @property {number} y
+ * @property {string} degenerate why the filter has no place among the others
+ * @property {number} gradient
+ * @property {number} activation
+ */
+
+const HEADER = "filter,id,x,y,degenerate,mean_abs_gradient,activation"
+
+/** @param {FilterRow[]} rows */
+export function filterTable(rows) {
+  const lines = rows.map(({index, id, x, y, degenerate, gradient, activation}) =>
+    [index, id, x, y, degenerate, gradient, activation].join(","))
+  return [HEADER, ...lines, ""].join("\n")
+}

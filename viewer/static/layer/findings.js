@@ -1,0 +1,53 @@
+/** The findings about the layer's filters, such as near duplicates, as buttons that select the filters. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {filterSelection, selectFilters} from "./filter_selection.js"
+
+/** @import {FindingData} from "../shared/parts.js" */
+
+const NO_FINDINGS = "no near duplicates, no dead filters"
+let drawnKey = ""
+
+/** @param {FindingData[] | null} findings null before they are known */
+export function drawFindings(findings) {
+  const key = JSON.stringify([findings, filterSelection.selected])
+  if (key === drawnKey) return
+  drawnKey = key
+  const box = byId("findings"), active = document.activeElement
+  const focusedKind = active instanceof HTMLElement ? active.dataset.kind : undefined
+  if (findings == null) box.replaceChildren()
+  else if (findings.length === 0) box.replaceChildren(createElement("span", {class: "faint"}, NO_FINDINGS))
+  else box.replaceChildren(...findings.map(findingButton))
+  const focused = /** @type {HTMLElement | null} */ (focusedKind ? box.querySelector(`[data-kind="${focusedKind}"]`) : null)
+  focused?.focus()
+}
+
+/** @param {FindingData} finding */
+function findingButton({kind, text, advice, groups}) {
+  const {selected} = filterSelection, current = groups.findIndex((group) => isSameSet(group, selected))
+  const inGroup = `near duplicates: group ${current + 1} of ${groups.length} (${groups[current]?.length} filters)`
+  return createElement("button", {
+    class: "chip",
+    "data-kind": kind,
+    "aria-pressed": String(current >= 0),
+    title: `${advice} Click to select ${groups.length > 1 ? "one group after the other" : "them"}.`,
+    onclick: () => selectFilters(nextGroup(groups, filterSelection.selected[0])),
+  }, groups.length > 1 && current >= 0 ? inGroup : text)
+}
+
+/**
+ * Return the group after the one that holds the selected filter; after the last comes the first.
+ * @param {number[][]} groups
+ * @param {number} selectedId
+ */
+export function nextGroup(groups, selectedId) {
+  return groups[(groups.findIndex((group) => group.includes(selectedId)) + 1) % groups.length]
+}
+
+/**
+ * @param {number[]} group without repetitions
+ * @param {number[]} ids without repetitions
+ */
+export function isSameSet(group, ids) {
+  return group.length === ids.length && group.every((id) => ids.includes(id))
+}

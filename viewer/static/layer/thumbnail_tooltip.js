@@ -1,0 +1,58 @@
+/** The tooltip of a thumbnail: the enlarged image and the filter's numbers. */
+
+import {createElement} from "../shared/dom.js"
+import {formatNumber} from "../shared/format.js"
+import {describeDegenerate} from "./degenerate.js"
+import {filterSelection} from "./filter_selection.js"
+import {context2d, tileBox} from "./tile_atlas.js"
+
+/** @import {ThumbnailView} from "./thumbnail_view.js" */
+
+const WIDTH = 168 // px
+
+/**
+ * @param {ThumbnailView} view
+ * @param {number} i
+ */
+export function describeFilter(view, i) {
+  const id = view.ids[i]
+  const notes = [
+    describeDegenerate(view.degenerateKind(i), view.name),
+    filterSelection.frozen.has(id) ? "frozen" : "",
+    filterSelection.staged.has(id) ? "staged for removal" : "",
+    view.name === "coefficients"
+      ? "click to select · drag among others to set it to their mean"
+      : "click to select · shift-click to select several",
+  ]
+  return [
+    createElement("b", {}, `${view.data.layer} · filter ${view.data.indices?.[i]}`),
+    ...enlargedImage(view, i),
+    statisticLine("mean |∇|", view.gradient(i), "gradient"),
+    statisticLine("Σ activation", view.activation(i), "activation"),
+    ...notes.filter(Boolean).map((note) => createElement("small", {}, note)),
+  ]
+}
+
+/**
+ * Return a line of a tooltip: a statistic's name and value.
+ * @param {string} label
+ * @param {number | null | undefined} value
+ * @param {string} statistic that gives the line its color
+ */
+export function statisticLine(label, value, statistic) {
+  return createElement("div", {"data-statistic": statistic}, label, createElement("span", {}, formatNumber(value)))
+}
+
+/**
+ * @param {ThumbnailView} view
+ * @param {number} i
+ */
+function enlargedImage(view, i) {
+  const {tiles} = view
+  if (tiles == null) return []
+  const height = Math.round(WIDTH * tiles.height / tiles.width)
+  const canvas = createElement("canvas", {class: "enlarged", width: WIDTH, height}), context = context2d(canvas)
+  context.imageSmoothingEnabled = view.isSmooth
+  context.drawImage(tiles.canvas, ...tileBox(tiles, i), 0, 0, WIDTH, height)
+  return [canvas]
+}

@@ -1,0 +1,123 @@
+/** Starts the page: the link to the server, and every part that draws what the server sends.
+ *
+ * `window.revacnn` is the page's one global, and only for tests and benchmarks:
+ *
+ *   ready              true once the network, its headers and its first numbers are painted
+ *   frames, received   animation frames, and frames of the server that brought something new, so far
+ *   age                seconds from publishing to painting of the newest numbers, by the clocks of both machines
+ *   times              [published, read, sent, received, painted] of the newest snapshots, Unix times in ms
+ *   parts              the newest data of each part of the page, as shared/parts.d.ts declares them:
+ *                      `network_layout.layers[i].filters` is a width, `selection.coupled` the nodes that go together
+ *   nodes(name)        the nodes of a layer: {node, index, last, state, x, y}, with x and y in px of the window, where the
+ *                      pointer can click. A bar stands for the filters `index` to `last`. `states` numbers the states.
+ *   value(name, node)  a number of a node: gradient, activation, weight_norm, amp, state
+ *   network            the canvases of the network view: `nodes` and `paths` (see WorkerCanvas), `pathDrawings`
+ *   selection          indices of the selected, hovered and coupled nodes
+ *   motion             the value of the motion slider
+ *   waitingForServer   true while the page waits for a server that has ended
+ *   deliver(part, data)      draw as if the server had sent this
+ *   sendCommand(name, args)  as a button does: viewer/tab/commands.py lists the commands
+ *   views              the views of thumbnails by name: coefficients, gradients, activations, activation_gradients, maps
+ *   filterSelection    what is selected in these views
+ *
+ * Stable elements: `#staging .row[data-plan=pending|planned|refused]` with `.title`, `.detail`, and `button.apply`, `button.discard`;
+ * `#reply[data-state]` is sent, applied or refused, with `.outcome` and `.text`; `#records li[data-state]` are all requests,
+ * newest first; `.column[data-layer="conv2"]` is the header of a layer with `button.less` and `button.more`;
+ * `#dot[data-kind]` and `#run-state` show what the run is doing; `#app[data-run]` is none before there is a run, connecting
+ * until it replies, then attached; `#ended[data-kind]` announces the end of a run, `#ended .next` shows the next one, `#runs`
+ * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
+
+import {startLayerCurves} from "./charts/layer_curves.js"
+import {startCharts} from "./controls/charts.js"
+import {startEditList} from "./controls/edit_list.js"
+import {startEmptyPage} from "./controls/empty_page.js"
+import {startHeader} from "./controls/header.js"
+import {startKeyboard} from "./controls/keyboard.js"
+import {startRunControls} from "./controls/run_controls.js"
+import {startSelectionPanel} from "./controls/selection_panel.js"
+import {startStagingBar} from "./controls/staging_bar.js"
+import {startTimeline} from "./controls/timeline.js"
+import {startFilterInspection} from "./layer/filter_inspection.js"
+import {filterSelection} from "./layer/filter_selection.js"
+import {startLayerPanel, views} from "./layer/layer_panel.js"
+import {numberOf} from "./network/network_model.js"
+import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
+import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
+import {byId} from "./shared/dom.js"
+import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
+import {acceptFrames, connect, deliver, describeView, latest, latestParts, receivedFrames, sendCommand} from "./shared/link.js"
+import {motionLevel, startMotion} from "./shared/motion.js"
+import {config} from "./shared/page_config.js"
+import {newestAge, times} from "./shared/paint_times.js"
+import {isWaitingForServer, waitForServer} from "./shared/reconnect.js"
+import {nodeSelection} from "./shared/selection.js"
+import {startTheme, themeName} from "./shared/theme.js"
+
+let isReady = false
+
+const testHandle = {
+  get ready() { return isReady },
+  get frames() { return animationFrames() },
+  get received() { return receivedFrames() },
+  get age() { return newestAge() },
+  get times() { return times },
+  get parts() { return latestParts() },
+  get network() { return networkCanvas() },
+  get selection() { return nodeSelection() },
+  get motion() { return motionLevel() },
+  get waitingForServer() { return isWaitingForServer() },
+  states: config.node_states,
+  nodes: nodesInWindow,
+  value: numberOf,
+  deliver,
+  sendCommand,
+  views,
+  filterSelection,
+}
+Object.assign(window, {revacnn: testHandle})
+
+/** Start all that draws; nothing has arrived yet. */
+function startParts() {
+  startTheme()
+  startMotion()
+  startHeader()
+  startEmptyPage()
+  startRunControls()
+  startSelectionPanel()
+  startLayerPanel()
+  startFilterInspection()
+  startStagingBar()
+  startEditList()
+  startCharts()
+  startTimeline()
+  startKeyboard()
+  startFrameRate(() => isReady)
+}
+
+/** Note when the network is painted for the first time. */
+function noteReady() {
+  if (isReady) return
+  if (!latest("network_layout")?.layers?.length || receivedFrames() === 0) {
+    requestAnimationFrame(noteReady)
+    return
+  }
+  networkCanvas()?.nodes.whenDrawn(() => isReady = true)
+}
+
+async function start() {
+  startParts()
+  const link = await documentReady()
+  startLayerCurves()
+  connect(link)
+  startNetwork()
+  describeView({
+    theme: themeName(), visible: !document.hidden,
+    width: byId("plot").clientWidth, height: byId("plot").clientHeight,
+  })
+  document.addEventListener("visibilitychange", () => describeView({visible: !document.hidden}))
+  onConnectionLost(waitForServer)
+  acceptFrames()
+  noteReady()
+}
+
+void start()

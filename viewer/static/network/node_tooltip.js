@@ -1,0 +1,81 @@
+/** The tooltip of a node, and the preview of what an edit of its filter would remove together. */
+
+import {createElement} from "../shared/dom.js"
+import {formatNumber} from "../shared/format.js"
+import {latest, sendCommand} from "../shared/link.js"
+import {config} from "../shared/page_config.js"
+import {nodeSelection} from "../shared/selection.js"
+import {filtersOf, networkLayout, numberOf} from "./network_model.js"
+
+const PREVIEW_MS = 220 // the pointer rests on a node before the training is asked for coupled filters
+
+/** @type {Partial<Record<keyof typeof config.node_states, string>>} */
+const STATE_NOTES = {
+  dead: "dead: no recent activation",
+  new: "new",
+  staged: "staged for removal",
+  coupled: "coupled with a staged filter",
+  frozen: "frozen",
+  absent: "does not exist yet at this batch",
+}
+
+let previewed = -1
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer
+
+/**
+ * Request the coupled filters of a node once the pointer rests on it; -1 if it is on none.
+ * @param {number} node
+ */
+export function previewCoupling(node) {
+  clearTimeout(timer)
+  timer = setTimeout(() => {
+    if (node === previewed || (node < 0 && previewed < 0)) return
+    previewed = node
+    if (node < 0) sendCommand("hover", {})
+    else sendCommand("hover", {layer: filtersOf(node).layer, first: filtersOf(node).first})
+  }, PREVIEW_MS)
+}
+
+/** @param {number | undefined} state */
+function stateNote(state) {
+  const name = Object.entries(config.node_states).find(([, value]) => value === state)?.[0]
+  return STATE_NOTES[/** @type {keyof typeof config.node_states} */ (name)]
+}
+
+/**
+ * @param {string} label
+ * @param {string} value
+ * @param {string} statistic
+ */
+function line(label, value, statistic = "") {
+  return createElement("div", {"data-statistic": statistic}, label, createElement("span", {}, value))
+}
+
+/**
+ * @param {number} node
+ * @returns {HTMLElement[]} the rows of its tooltip
+ */
+export function describeNode(node) {
+  const {layer, first, last} = filtersOf(node)
+  const isBin = last > first
+  const title = `${networkLayout()?.layers[layer]?.name} · ${isBin ? `filters ${first}–${last}` : `filter ${first}`}`
+  const rows = [
+    createElement("b", {}, title),
+    line(isBin ? "mean |∇|, averaged" : "mean |∇|", formatNumber(numberOf("gradient", node)), "gradient"),
+    line("Σ activation", formatNumber(numberOf("activation", node)), "activation"),
+  ]
+  const norm = numberOf("weight_norm", node)
+  if (norm != null && Number.isFinite(norm)) rows.push(line("weight norm", formatNumber(norm)))
+  const coupling = latest("selection")?.coupling_text
+  const isPreviewed = node === previewed || (previewed < 0 && node === nodeSelection().selected)
+  const notes = [
+    isPreviewed && coupling ? createElement("small", {class: "coupled"}, coupling) : "",
+    stateNote(numberOf("state", node)),
+    isBin ? "click to select · double-click to open" : "click to select · Del to remove",
+  ]
+  for (const note of notes) {
+    if (note) rows.push(typeof note === "string" ? createElement("small", {}, note) : note)
+  }
+  return rows
+}

@@ -1,0 +1,28 @@
+/** The field that finds a layer by its name. */
+
+import {byId} from "../shared/dom.js"
+import {sendCommand} from "../shared/link.js"
+import {networkLayout} from "./network_model.js"
+
+/**
+ * @param {string[]} names
+ * @param {string} text
+ * @returns {number} index of the name that is the text, or else contains it; -1 if there is none
+ */
+export function findLayer(names, text) {
+  const wanted = text.trim().toLowerCase()
+  if (wanted === "") return -1
+  const found = names.findIndex((name) => name.toLowerCase() === wanted)
+  return found >= 0 ? found : names.findIndex((name) => name.toLowerCase().includes(wanted))
+}
+
+export function startSearch() {
+  const field = /** @type {HTMLInputElement} */ (byId("search"))
+  field.addEventListener("input", () => {
+    const layer = findLayer(networkLayout()?.layers.map(({name}) => name) ?? [], field.value)
+    if (layer >= 0) sendCommand("select", {layer, first: -1, last: -1})
+  })
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === "Escape") byId("plot").focus()
+  })
+}

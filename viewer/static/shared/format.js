@@ -1,0 +1,37 @@
+/** Numbers and sentences as the page writes them. */
+
+/**
+ * Format a statistic in three significant digits: `0.0123` → `0.0123`, `0.00123` → `1.23e-3`.
+ * @param {number | null | undefined} value
+ */
+export function formatNumber(value) {
+  if (value == null || !Number.isFinite(value)) return "–"
+  if (value === 0) return "0"
+  const magnitude = Math.abs(value)
+  return magnitude < 0.01 || magnitude >= 1e5 ? value.toExponential(2) : value.toPrecision(3)
+}
+
+/**
+ * End a text with a period unless it ends with a mark of its own.
+ * @param {string} text
+ */
+export function asSentence(text) {
+  return /[.!?]$/.test(text) ? text : `${text}.`
+}
+
+/**
+ * Join the parts that are not empty.
+ * @param {(string | null | undefined | false)[]} parts
+ */
+export function joinFacts(parts) {
+  return parts.filter(Boolean).join(" · ")
+}
+
+/**
+ * Parse a learning rate or a weight decay; null if the text is not a finite number from 0 on.
+ * @param {string} text with a decimal point or a decimal comma
+ */
+export function parseRate(text) {
+  const value = Number(text.trim().replace(",", "."))
+  return text.trim() !== "" && Number.isFinite(value) && value >= 0 ? value : null
+}

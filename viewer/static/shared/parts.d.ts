@@ -1,0 +1,334 @@
+/**
+ * What the server sends of each part of the page, by the name of the part. The fields keep the
+ * names of the wire; `viewer/components` writes them, `shared/frame.js` decodes them.
+ */
+
+import type {NumberArray, WireArray} from "./frame.js"
+
+export type {WireArray}
+
+/** One labeled value. `statistic`, "gradient" or "activation", gives it its color. */
+export interface Fact {
+  label: string
+  value: string
+  title?: string
+  statistic?: string
+  warn?: boolean
+}
+
+export interface RunChoice {
+  id: string
+  label: string
+  current?: boolean
+}
+
+export interface HeaderData {
+  run: "none" | "connecting" | "attached"
+  kind: string
+  status: string
+  ended: boolean
+  motionless: boolean
+  end_notice: string
+  problem: string
+  model: string
+  fields: Fact[]
+  current_run: string
+  runs: RunChoice[]
+  next_run: RunChoice | null
+}
+
+export interface ParameterValue {
+  name: string
+  label: string
+  value: number
+  text: string
+}
+
+export interface ParameterGroup {
+  optimizer: number
+  group: number
+  title: string
+  values: ParameterValue[]
+}
+
+export interface ControlsData {
+  available: boolean
+  paused: boolean
+  groups: ParameterGroup[]
+}
+
+export interface StagedRow {
+  key: string
+  verb: string
+  title: string
+  plan: "pending" | "planned" | "refused"
+  detail: string
+  coupling: string
+  refused: string
+}
+
+export interface StagingData {
+  rows: StagedRow[]
+  when?: string
+  summary?: string
+  busy?: boolean
+  can_apply?: boolean
+  apply_hint?: string
+}
+
+/** Empty where there is no reply to show. */
+export interface ReplyData {
+  title?: string
+  state?: string
+  outcome?: string
+  text?: string
+}
+
+export interface EditRecord {
+  title: string
+  state: string
+  size_change: string
+  text: string
+}
+
+export interface ChangesData {
+  records: EditRecord[]
+  can_undo: boolean
+  undo_disabled: string
+}
+
+export interface ChartChoice {
+  options: [value: string, label: string][]
+  current: string
+}
+
+export interface ChartsData {
+  charts?: ChartChoice[]
+}
+
+/** `rows` is 0 before anything is recorded; then nothing else is there. */
+export interface TimelineData {
+  rows: number
+  row: number
+  recorded: number
+  live: boolean
+  playing: boolean
+  text: string
+  recording_note: string
+}
+
+export interface SelectionPanelData {
+  layer: string
+  facts: string
+  statistics_note: string
+  filter: string
+  values: Fact[]
+  sort: string
+  disabled: Record<string, string>
+  tooltips: Record<string, string>
+}
+
+export interface FindingData {
+  kind: string
+  text: string
+  advice: string
+  groups: number[][]
+}
+
+export interface LayerPanelData {
+  pane: string
+  method: string
+  selected: number[]
+  staged: number[]
+  frozen?: number[]
+  findings: FindingData[] | null
+  slices: string
+  freeze_label?: string
+  disabled?: Record<string, string>
+  tooltips?: Record<string, string>
+}
+
+/** Thumbnails of the filters of a layer; the arrays have one row per filter. */
+export interface ViewData {
+  layer: string
+  title: string
+  colormap: string
+  status: string
+  busy: boolean
+  step: number
+  revision: number
+  slices?: string
+  ids?: WireArray
+  indices?: WireArray
+  positions?: WireArray
+  degenerate?: WireArray
+  amplitude?: WireArray
+  values?: WireArray
+}
+
+export interface InputImageData {
+  title: string
+  step: number
+  waiting: boolean
+}
+
+/** Edges in pixels of the image: top, left, bottom, right. */
+export type Box = [number, number, number, number]
+/** Height and width. */
+export type Size = [number, number]
+
+export interface TopImageData {
+  pixels: WireArray
+  box: Box
+  size: Size
+  response: string
+  age: string
+}
+
+export interface InspectionData {
+  status: string
+  busy: boolean
+  crop_note?: string
+  receptive_field?: Size
+  no_top_images?: string
+  top_images?: TopImageData[]
+  title?: string
+  image?: WireArray
+  box?: Box
+  size?: Size
+  crop?: WireArray
+  response?: string
+  inactive?: boolean
+  deconvolution?: WireArray
+  guided?: WireArray
+  refused?: string
+}
+
+/** The header of a layer in the network view; places in px of the layout. */
+export interface LayerHeader {
+  index: number
+  name: string
+  label: string
+  filters: number
+  kernel: string
+  center: number
+  top: number
+  header_y: number | null
+  /** Whether the layer stands above or below others, in parallel branches. */
+  lane: boolean
+  refused: string
+}
+
+export interface StageData {
+  name: string
+  path: string
+  left: number
+  right: number
+  layer: number
+}
+
+export interface NetworkLayoutData {
+  width: number
+  height: number
+  density: "roomy" | "normal" | "crowded"
+  layers: LayerHeader[]
+  stages: StageData[]
+  stage_top: number
+}
+
+/** One row per node: a dot, or a bar that stands for the filters `first` to `last`. */
+export interface NodesData {
+  x: NumberArray
+  y: NumberArray
+  size: NumberArray
+  bar: NumberArray
+  phase: NumberArray
+  key: NumberArray
+  layer: NumberArray
+  first: NumberArray
+  last: NumberArray
+}
+
+/** One row per path; `first` to `last` are the nodes that it stands for. */
+export interface PathsData {
+  x: NumberArray
+  y: NumberArray
+  x1: NumberArray
+  y1: NumberArray
+  first: NumberArray
+  last: NumberArray
+  scale: number
+}
+
+/** Connections that skip layers, as Bézier curves from (x0, y) to (x1, y). */
+export interface ArcsData {
+  x0: NumberArray
+  x1: NumberArray
+  y: NumberArray
+  c0: NumberArray
+  c1: NumberArray
+  cy: NumberArray
+  many: boolean
+}
+
+/** One row per node. */
+export interface NumbersData {
+  state?: WireArray
+  amp?: WireArray
+  gradient?: WireArray
+  activation?: WireArray
+  weight_norm?: WireArray
+}
+
+/** One row per path. */
+export interface StrokesData {
+  weight?: WireArray
+  staged?: WireArray
+}
+
+/** Empty before there is a network. `node` is -1 where nothing is selected; then there is no `index`. */
+export interface SelectionData {
+  node?: number
+  layer?: number
+  index?: number
+  also?: number[]
+  text?: string
+  coupled?: number[]
+  coupling_text?: string
+}
+
+/** One row of `value` per curve. */
+export interface LayerCurvesData {
+  step?: WireArray
+  value?: WireArray
+  color: string[]
+  layer: string[]
+  width: number[]
+}
+
+export interface Parts {
+  network_layout: NetworkLayoutData
+  nodes: NodesData
+  paths: PathsData
+  arcs: ArcsData
+  numbers: NumbersData
+  strokes: StrokesData
+  selection: SelectionData
+  "curves-layers_0": LayerCurvesData
+  "curves-layers_1": LayerCurvesData
+  header: HeaderData
+  controls: ControlsData
+  staging: StagingData
+  reply: ReplyData
+  changes: ChangesData
+  charts: ChartsData
+  timeline: TimelineData
+  selection_panel: SelectionPanelData
+  layer_panel: LayerPanelData
+  "view-coefficients": ViewData
+  "view-gradients": ViewData
+  "view-activations": ViewData
+  "view-activation_gradients": ViewData
+  input: InputImageData
+  inspection: InspectionData
+}

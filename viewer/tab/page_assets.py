@@ -1,0 +1,57 @@
+"""What the template writes into the page: its style, and what its script has to know beforehand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from enum import IntEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind
+
+from ..layout import NodeState
+from ..rendering.palette import PALETTES, css_variables
+
+__all__ = ["STATIC", "page_assets", "page_config"]
+
+STATIC = Path(__file__).parents[1] / "static"
+
+
+def page_config() -> dict[str, Any]:
+    """Return what ``static/shared/page_config.js`` reads: colors, and the numbers of states."""
+    return {
+        "palettes": {name: asdict(palette) for name, palette in PALETTES.items()},
+        "node_states": _numbers(NodeState),
+        "degenerate_kinds": _numbers(DegenerateKind),
+    }
+
+
+def _numbers(kind: type[IntEnum]) -> dict[str, int]:
+    return {member.name.lower(): member.value for member in kind}
+
+
+@lru_cache(maxsize=1)
+def page_assets() -> dict[str, str]:
+    """Return the variables of ``viewer/templates/index.html``.
+
+    The style is written into the page, so that it is never seen without. The modules of the script
+    are files that the browser may keep: ``modules`` lists them with the version of them all, at
+    whose change the page has the browser fetch all of them again. No old module meets a new one.
+    """
+    modules = sorted(STATIC.rglob("*.js"))
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:16]
+    names = [path.relative_to(STATIC).as_posix() for path in modules]
+    return {
+        "palette_css": css_variables(),
+        "style": (STATIC / "page.css").read_text(encoding="utf-8"),
+        "config": _script_json(page_config()),
+        "modules": _script_json({"version": version, "files": names}),
+    }
+
+
+def _script_json(value: Any) -> str:
+    """Return JSON that can stand in a script element."""
+    return json.dumps(value).replace("<", "\\u003c")

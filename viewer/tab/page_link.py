@@ -1,0 +1,50 @@
+"""The model that a tab and the server share: frames go to the page, commands come from it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from bokeh.core.properties import Bool, Bytes, Int, Nullable, String
+from bokeh.model import DataModel
+
+__all__ = ["Command", "PageLink", "decode_command"]
+
+log = logging.getLogger(__name__)
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What a button, a key or a gesture asks for: see `viewer/tab/commands.py`.
+
+    ``serial`` numbers the commands of a page, so that each is a change of ``PageLink.command``.
+    """
+
+    name: str = ""
+    args: dict[str, Any] = {}
+    serial: int = 0
+
+
+class PageLink(DataModel):
+    """The link between a tab and the server; ``viewer/static/shared/link.js`` is the other end.
+
+    The server numbers its frames, and the page replies with ``seen`` once one is painted: the
+    credit without which no more are sent.
+    """
+
+    frame = Nullable(Bytes)  # see viewer/rendering/frame_codec.py
+    seen = Int(default=-1)  # -1: the page has not drawn anything yet
+    command = String(default="")  # a `Command` as JSON
+    visible = Bool(default=True)
+    theme = String(default="dark")
+    width = Int(default=0)  # px, of the network view
+    height = Int(default=0)
+
+
+def decode_command(text: str) -> Command | None:
+    """Return the command that a page has sent; None, with a warning logged, if it is invalid."""
+    try:
+        return msgspec.json.decode(text, type=Command)
+    except msgspec.DecodeError as error:
+        log.warning("Ignored an invalid command of the page: %s", error)
+        return None
