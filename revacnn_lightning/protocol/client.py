@@ -226,7 +226,7 @@ class Run:
         return messages
 
     def _keep_unread(self, messages: list[Message]) -> None:
-        """Keep messages for `poll`; only the newest if nobody calls it."""
+        """Keep messages for `poll`, only the newest ones."""
         self._unread += messages
         del self._unread[:-MAX_UNREAD]
 

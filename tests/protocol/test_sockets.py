@@ -1,4 +1,4 @@
-"""Sockets never wait, leak nothing, and accept nobody without the key."""
+"""Sockets never wait, leak nothing, and reject clients without the key."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_missed_structure_is_requested_again(
 ):
     monkeypatch.setattr("revacnn_lightning.protocol.client.STATE_REQUEST_SECONDS", 0.0)
     run = Run(Connection("run", publisher.endpoint, server.endpoint, keys.public))
-    until(lambda: list(server.receive()))  # the greeting, whose answer is lost
+    until(lambda: list(server.receive()))  # the first request for the state gets no reply
     values = np.zeros((1, 2), np.float32)
     until(lambda: (publisher.publish(snapshot(values)), run.poll())[1])
     [(_, request), *_] = until(lambda: list(server.receive()))
