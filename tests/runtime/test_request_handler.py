@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,8 +45,10 @@ class HandlerWithRun:
 
 
 @pytest.fixture
-def handler() -> HandlerWithRun:
-    return HandlerWithRun()
+def handler() -> Iterator[HandlerWithRun]:
+    handler = HandlerWithRun()
+    yield handler
+    handler.run.recorder.detach()
 
 
 def test_a_plan_changes_nothing_and_an_edit_does(handler: HandlerWithRun) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -54,8 +56,10 @@ class SmallRun:
 
 
 @pytest.fixture
-def run() -> SmallRun:
-    return SmallRun()
+def run() -> Iterator[SmallRun]:
+    run = SmallRun()
+    yield run
+    run.recorder.detach()
 
 
 def test_before_the_first_batch_the_initial_messages_hold_the_state_alone(run: SmallRun) -> None:
