@@ -129,16 +129,7 @@ class ReVACNN(Callback):
         forward: UserForward | None = None,
     ) -> None:
         super().__init__()
-        for port in (telemetry_port, request_port):
-            if not 0 <= port <= 65535:
-                raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")
-        unknown = set(statistics) - set(STATISTICS)
-        if unknown:
-            raise ValueError(f"unknown statistics {sorted(unknown)}; choose of {list(STATISTICS)}")
-        if max_overhead is not None and not 0 < max_overhead <= 1:
-            raise ValueError(
-                f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
-            )
+        _check_arguments((telemetry_port, request_port), statistics, max_overhead)
         file = Path(connection_file).expanduser() if connection_file else None
         self._endpoints = Endpoints(host, telemetry_port, request_port, file)
         self._statistics = tuple(statistics)
@@ -354,3 +345,18 @@ class ReVACNN(Callback):
         """Return the edits of this very module by an earlier fit or a resume, if any."""
         editor = self._editor
         return editor.journal if editor is not None and editor.model is module else None
+
+
+def _check_arguments(
+    ports: Sequence[int], statistics: Sequence[str], max_overhead: float | None
+) -> None:
+    for port in ports:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")
+    unknown = set(statistics) - set(STATISTICS)
+    if unknown:
+        raise ValueError(f"unknown statistics {sorted(unknown)}; choose of {list(STATISTICS)}")
+    if max_overhead is not None and not 0 < max_overhead <= 1:
+        raise ValueError(
+            f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
+        )

@@ -16,8 +16,8 @@ __all__ = [
     "FilterChange",
     "FilterInspection",
     "FilterView",
-    "Layer",
     "LayerDetail",
+    "LayerInfo",
     "Message",
     "ParameterGroup",
     "PlanSummary",
@@ -39,7 +39,7 @@ PROTOCOL_VERSION = 2
 TrainingState = Literal["training", "validating", "paused", "finished", "failed"]
 
 
-class Layer(Struct, frozen=True):
+class LayerInfo(Struct, frozen=True):
     """One convolution of the network.
 
     ``filter_ids`` holds one permanent id per filter: an edit changes a filter's index, never its
@@ -70,7 +70,7 @@ class Structure(Struct, frozen=True, tag="structure"):
     version: int  # increases by one with every edit
     step: int
     model: str  # class name
-    layers: list[Layer]
+    layers: list[LayerInfo]
     edges: list[tuple[int, int]] = field(default_factory=list)
     parameter_count: int = 0  # of the whole model, trainable and frozen
 
@@ -202,12 +202,15 @@ class Status(Struct, frozen=True, tag="status"):
 
 
 class FilterChange(Struct, frozen=True):
-    """The filters of one layer that an edit removes, and the number that it adds."""
+    """What an edit does to the filters of one layer.
+
+    ``filters`` are those that it removes, freezes or changes in place; ``added`` is the number of
+    new ones.
+    """
 
     layer: str
-    # Encoded under the names that the journals in existing checkpoints use.
-    removed: list[int] = field(default_factory=list, name="filters")  # or changed in place
-    added: int = field(default=0, name="count")
+    filters: list[int] = field(default_factory=list)
+    added: int = field(default=0, name="count")  # as in the journals of existing checkpoints
 
 
 class PlanSummary(Struct, frozen=True):

@@ -48,6 +48,13 @@ class _InspectedFilter:
     due_at: float = -math.inf
     duration: float = 0.0  # of the last inspection
 
+    def top_image_messages(self, step: int) -> list[TopImage]:
+        """Return the top images as of ``step``, highest response first."""
+        return [
+            TopImage(found.crop, found.box, found.image_size, found.response, found.step)
+            for found in self.top_images.ranked(step)
+        ]
+
 
 class InspectionCollector:
     """Collects top images and attributions of the filters that viewers inspect.
@@ -234,10 +241,7 @@ class InspectionCollector:
             image=EMPTY if image is None else encode_image(image),
             deconvolution=_encode(None if attribution is None else attribution.deconvolution),
             guided_backpropagation=_encode(guided),
-            top_images=[
-                TopImage(found.crop, found.box, found.image_size, found.response, found.step)
-                for found in inspected.top_images.ranked(context.step)
-            ],
+            top_images=inspected.top_image_messages(context.step),
             top_images_note=inspected.note or self._why_unobserved(layer),
             receptive_field=self._attributor.receptive_field(layer, image),
             response=None if attribution is None else attribution.response,

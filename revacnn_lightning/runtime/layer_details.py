@@ -19,7 +19,7 @@ from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 
-__all__ = ["EMPTY", "Forward", "GetImage", "LayerDetailCollector", "encode_image", "no_images"]
+__all__ = ["EMPTY", "Forward", "GetImage", "LayerDetailCollector", "encode_image", "refuse_image"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ GetImage = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's 
 Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> the model's output
 
 
-def no_images(index: int) -> Tensor:
+def refuse_image(index: int) -> Tensor:
     """Refuse: a `GetImage` for a training without validation images."""
     raise EditRefusedError(
         "this training has no validation images to choose from; show the first of the batch instead"

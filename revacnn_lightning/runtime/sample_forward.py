@@ -8,6 +8,7 @@ effects: nothing is logged, no metric counts the samples and no optimizer steps.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -103,15 +104,13 @@ def make_forwards(
             "cannot run the network on a batch: training_step uses manual optimization and forward "
             "does not accept the images alone; pass ReVACNN(forward=lambda module, batch: ...)"
         )
+    return [functools.partial(_run_step, step, module, make_context) for step in steps]
 
-    def in_context(step: Callable[[], Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            with make_context(), _logging_disabled(module), _metrics_restored(module):
-                return step()
 
-        return run
-
-    return [in_context(step) for step in steps]
+def _run_step(step: Callable[[], Any], module: Any, make_context: Callable[[], Any]) -> Any:
+    """Run a step in its context. It logs nothing, and no metric counts its samples."""
+    with make_context(), _logging_disabled(module), _metrics_restored(module):
+        return step()
 
 
 def accepts_images(module: nn.Module) -> bool:

@@ -35,7 +35,7 @@ from revacnn_lightning.runtime.layer_details import (
     Forward,
     GetImage,
     LayerDetailCollector,
-    no_images,
+    refuse_image,
 )
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -78,7 +78,7 @@ class Session:
         controls: TrainingControls,
         endpoints: Endpoints,
         *,
-        get_image: GetImage = no_images,
+        get_image: GetImage = refuse_image,
         forward: Forward | None = None,
         inspection_refusal: str = "",
     ) -> None:

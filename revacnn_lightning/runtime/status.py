@@ -10,14 +10,13 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.protocol.messages import Message, Status, Structure, TrainingState
 from revacnn_lightning.runtime.batch import no_probe
+from revacnn_lightning.runtime.heartbeat import Heartbeat
 from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
-from revacnn_lightning.runtime.structure import Topology, build_structure
+from revacnn_lightning.runtime.structure import TracedTopology, build_structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["StatusPublisher"]
-
-HEARTBEAT_SECONDS = 1.0
 
 
 class StatusPublisher:
@@ -35,7 +34,6 @@ class StatusPublisher:
         step: the current training batch, counted from 0.
         version: version of the published structure.
         structure: the last published structure; None until a batch has shown the forward order.
-        state: the last published state.
     """
 
     def __init__(
@@ -51,16 +49,15 @@ class StatusPublisher:
         self.step = 0
         self.version = 0
         self.structure: Structure | None = None
-        self.state: TrainingState = "training"
         self._run = run
         self._model = model
         self._editor = editor
         self._recorder = recorder
         self._get_optimizers = get_optimizers
         self._publish = publish
-        self._topology = Topology(version=-1)
+        self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
-        self._heartbeat_time = 0.0
+        self._heartbeat = Heartbeat()
 
     # ------------------------------------------------------------------ structure
 
@@ -69,7 +66,7 @@ class StatusPublisher:
         self._was_edited = True
         self.version += 1 if self.structure is not None else 0
         if self._topology.version >= 0 and self._editor.is_traced:
-            self._topology = Topology.trace(self.version, self._editor, no_probe)
+            self._topology = TracedTopology.trace(self.version, self._editor, no_probe)
         self._publish_structure()
 
     def update_layer_order(self) -> bool:
@@ -93,7 +90,7 @@ class StatusPublisher:
     def update_topology(self, make_probe: Callable[[], ForwardProbe]) -> None:
         """Trace the network and publish its edges and refusals, unless they are known."""
         if self.structure is not None and self._topology.version != self.version:
-            self._topology = Topology.trace(self.version, self._editor, make_probe)
+            self._topology = TracedTopology.trace(self.version, self._editor, make_probe)
             self._publish_structure()
 
     def _publish_structure(self) -> None:
@@ -110,16 +107,19 @@ class StatusPublisher:
 
     # ------------------------------------------------------------------ state
 
+    @property
+    def state(self) -> TrainingState:
+        """The last published state."""
+        return self._heartbeat.state
+
     def send_heartbeat_if_due(self, state: TrainingState) -> None:
         """Publish the state if it has changed or if the last heartbeat was a second ago."""
-        now = time.monotonic()
-        if state != self.state or now - self._heartbeat_time > HEARTBEAT_SECONDS:
+        if self._heartbeat.is_due(state):
             self.send_heartbeat(state)
 
     def send_heartbeat(self, state: TrainingState, detail: str = "") -> None:
         """Publish the state now."""
-        self.state = state
-        self._heartbeat_time = time.monotonic()
+        self._heartbeat.record(state)
         self._publish(self._build_status(detail))
 
     def initial_messages(self) -> list[Message]:

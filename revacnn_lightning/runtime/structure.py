@@ -9,15 +9,15 @@ from typing import Any
 from torch import nn
 
 from revacnn_lightning.errors import RevacnnError
-from revacnn_lightning.protocol.messages import Layer, Structure
+from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["Topology", "build_structure"]
+__all__ = ["TracedTopology", "build_structure"]
 
 
 @dataclass(frozen=True)
-class Topology:
+class TracedTopology:
     """What tracing shows of a structure: which convolution feeds which, and what cannot be edited.
 
     Attributes:
@@ -33,7 +33,7 @@ class Topology:
     @classmethod
     def trace(
         cls, version: int, editor: Editor, make_probe: Callable[[], ForwardProbe]
-    ) -> Topology:
+    ) -> TracedTopology:
         """Trace the network. If that is not possible, every convolution is refused."""
         try:
             probe = make_probe()
@@ -51,31 +51,32 @@ def build_structure(
     model: nn.Module,
     recorder: Recorder,
     editor: Editor,
-    topology: Topology | None,
+    topology: TracedTopology | None,
 ) -> Structure:
     """Return the `Structure` message; a topology of another version is ignored."""
     modules = dict(model.named_modules())
     names = list(recorder.layers)
     index = {name: i for i, name in enumerate(names)}
-    known = topology if topology is not None and topology.version == version else Topology(version)
+    if topology is None or topology.version != version:
+        topology = TracedTopology(version)
     return Structure(
         run=run,
         version=version,
         step=step,
         model=type(model).__name__,
         layers=[
-            _build_layer(name, modules[name], recorder, editor, known.refusals.get(name, ""))
+            _build_layer(name, modules[name], recorder, editor, topology.refusals.get(name, ""))
             for name in names
         ],
-        edges=[(index[a], index[b]) for a, b in known.edges if a in index and b in index],
+        edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
     )
 
 
 def _build_layer(
     name: str, conv: Any, recorder: Recorder, editor: Editor, edit_refusal: str
-) -> Layer:
-    return Layer(
+) -> LayerInfo:
+    return LayerInfo(
         name=name,
         module_type=type(conv).__name__,
         in_channels=conv.in_channels,

@@ -16,7 +16,9 @@ From a request to an edited network, file by file::
     execution/          the plan applied to the model, all or nothing
       executor.py         performs, reverts and replays a plan
       *_edits.py          ... one kind of change each; optimizer_state.py: their optimizer state
-      verified_edits.py   performs a plan and verifies it (verify.py, trial_forwards.py)
+      edit_application.py   performs a plan and verifies it
+      verification.py       judges the model's output after an edit
+      reference_outputs.py  the outputs that an edit must give, by forwards with temporary changes
       freezing.py         keeps frozen filters as they are
       transaction.py      rollback
     blocks.py           the modules that edits insert

@@ -18,15 +18,15 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStructureError
 from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering.execution.edit_application import EditApplication, PerformedEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.verified_edits import PerformedEdit, VerifiedEdits
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
-from revacnn_lightning.steering.planning.resize_plan import why_not_editable
+from revacnn_lightning.steering.planning.refusals import why_not_editable
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -181,7 +181,7 @@ class Editor:
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
 
     def _perform(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> PerformedEdit:
-        edits = VerifiedEdits(tx, self.model, self.optimizers, probe, seed=self.version + 1)
+        edits = EditApplication(tx, self.model, self.optimizers, probe, seed=self.version + 1)
         if not isinstance(plan.request, requests.Undo):
             return edits.perform(plan, self.channel_groups(probe))
         undone = self.journal.entries[-plan.request.count :]

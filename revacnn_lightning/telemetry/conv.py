@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Conv", "by_filter", "current_weight", "filter_rows"]
+__all__ = ["Conv", "by_filter", "filter_rows", "weight_parameter"]
 
 Conv = nn.Conv2d | nn.ConvTranspose2d
 
 
-def current_weight(conv: Conv) -> Tensor | None:
+def weight_parameter(conv: Conv) -> Tensor | None:
     """Return the weight parameter; None while it is lazy and where it is parametrized."""
     weight = conv._parameters.get("weight")
     return None if weight is None or nn.parameter.is_lazy(weight) else weight

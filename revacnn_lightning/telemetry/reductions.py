@@ -18,12 +18,12 @@ from torch import Tensor
 __all__ = [
     "absolute_sum",
     "add_to",
-    "coefficient_norm",
-    "coefficient_sum",
     "concatenate",
-    "image_sums",
+    "filter_l1_norm",
+    "filter_l2_norm",
     "map_sum",
     "map_sums",
+    "pixel_sums",
     "positive_count",
     "signal_to_noise",
     "signals_to_noise",
@@ -91,7 +91,7 @@ def map_sums(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
     return total, count
 
 
-def image_sums(maps: Tensor) -> Tensor:
+def pixel_sums(maps: Tensor) -> Tensor:
     """Return the sum over the pixels of each image: (B, C, H, W) -> (B, C)."""
     return maps.sum((2, 3), dtype=torch.float32)
 
@@ -147,7 +147,7 @@ def _groups(indices: list[int], size: Callable[[int], int]) -> Iterator[list[int
 # ---------------------------------------------------------------------- coefficients
 
 
-def coefficient_sum(filters: Tensor) -> Tensor:
+def filter_l1_norm(filters: Tensor) -> Tensor:
     """Return the sum of absolute values of each filter: (C, ...) -> (C,)."""
     inner = _INNER_DIMENSIONS[filters.dim()]
     if filters.device.type != "cpu":
@@ -164,7 +164,7 @@ def coefficient_sum(filters: Tensor) -> Tensor:
     return out
 
 
-def coefficient_norm(filters: Tensor) -> Tensor:
+def filter_l2_norm(filters: Tensor) -> Tensor:
     """Return the Euclidean norm of each filter: (C, ...) -> (C,)."""
     norm = torch.linalg.vector_norm(filters, 2, _INNER_DIMENSIONS[filters.dim()])
     return norm if norm.dtype == torch.float32 else norm.float()

@@ -312,12 +312,12 @@ def test_two_tabs_see_the_same_network(digits: str, open_page: Any) -> None:
 def test_dark_and_light(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits, color_scheme="light"))
     theme = "document.documentElement.dataset.theme"
-    colour = "getComputedStyle(document.body).backgroundColor"
+    background = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(theme) == "light"
-    light = page.evaluate(colour)
+    light = page.evaluate(background)
     page.click("#theme")
     assert page.evaluate(theme) == "dark"
-    assert page.evaluate(colour) != light
+    assert page.evaluate(background) != light
     tick = "Bokeh.documents[0].get_model_by_name('loss').xaxis?.[0]?.major_label_text_color ?? ''"
     page.wait_for_function(
         "Bokeh.documents[0].get_model_by_name('loss').title.text_color == '#c7d3e3'"
@@ -522,7 +522,7 @@ EARLY_FRAMES = """async () => {
   window.requestAnimationFrame = (then) => frame((now) => then(now - 100))
   nodes.update({
     width: 60, height: 60, ratio: 1, transform: {left: 0, top: 0, scaleX: 1, scaleY: 1},
-    x, y: x, size: x, bar: new Float32Array(2), phase: x, amp: x, state: new Uint8Array(2),
+    x, y: x, size: x, bar: new Float32Array(2), phase: x, amplitude: x, state: new Uint8Array(2),
     states: revacnn.states, colors: colors(), motion: 0, selected: 0, hovered: -1, also: [],
     coupled: [], tween: {x: none, y: none, size: none, removed: [[5, 5, 9]]},
   })

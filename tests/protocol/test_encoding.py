@@ -12,7 +12,7 @@ from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.protocol.encoding import decode, encode
 
-LAYER = messages.Layer("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, filter_ids=[0, 1])
+LAYER = messages.LayerInfo("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, filter_ids=[0, 1])
 PLAN = messages.PlanSummary("Remove conv1 · filter 1", [messages.FilterChange("conv1", [1])])
 MESSAGES = [
     messages.Structure("run", 1, 10, "Net", [LAYER], edges=[(0, 0)]),

@@ -103,12 +103,12 @@ def test_the_plan_lists_coupled_filters() -> None:
     _, editor, probe = nets.editor_of(nets.Residual)
     plan = editor.plan(requests.RemoveFilters("stem.0", [3]), probe)
     assert {s.layer for s in plan.filter_changes} == {"stem.0", "a.1", "b.1"}
-    assert all(s.removed == [3] for s in plan.filter_changes)
+    assert all(s.filters == [3] for s in plan.filter_changes)
     assert "a.1" in plan.coupling
     _, editor, probe = nets.editor_of(nets.Grouped)
     plan = editor.plan(requests.RemoveFilters("grouped.0", [1]), probe)
     assert plan.coupling.endswith("one per group: 4")
-    assert {tuple(s.removed) for s in plan.filter_changes} == {
+    assert {tuple(s.filters) for s in plan.filter_changes} == {
         (1, 4, 7, 10),
         (2, 3, 8, 9, 14, 15, 20, 21),
     }

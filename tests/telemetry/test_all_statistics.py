@@ -87,7 +87,7 @@ def test_residual_block(recorder_of, in_place):
     torch.manual_seed(0)
     model = Residual(in_place)
     recorder = recorder_of(model)
-    for batch in range(3):  # the first one is traced, the others rely on the trace
+    for batch in range(3):  # the first is the discovery batch, the others rely on it
         recording = record(recorder, model, IMAGES * (1 + batch))
         assert recording.names == list(STATISTICS)
         for layer, absolute in (("first", False), ("second", True)):

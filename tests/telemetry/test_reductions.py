@@ -92,13 +92,13 @@ def test_coefficient_reductions_match_reference(groups, inputs, outputs, kernel,
     rows = convs.filter_rows(conv.weight.detach(), conv)
     assert rows.shape == (groups * outputs, inputs * kernel[0] * kernel[1])
     torch.testing.assert_close(
-        reductions.coefficient_sum(filters).double() / rows.shape[1],
+        reductions.filter_l1_norm(filters).double() / rows.shape[1],
         torch.from_numpy(reference.mean_absolute_coefficient(conv.weight, conv)),
         rtol=1e-5,
         atol=1e-6,
     )
     torch.testing.assert_close(
-        reductions.coefficient_norm(filters).double(),
+        reductions.filter_l2_norm(filters).double(),
         torch.from_numpy(reference.norm(conv.weight, conv)),
         rtol=1e-5,
         atol=1e-6,
@@ -108,15 +108,15 @@ def test_coefficient_reductions_match_reference(groups, inputs, outputs, kernel,
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_results_are_float32(dtype):
     weight = torch.randn(4, 3, 2, 2).to(dtype)
-    for reduction in (reductions.coefficient_sum, reductions.coefficient_norm):
+    for reduction in (reductions.filter_l1_norm, reductions.filter_l2_norm):
         assert reduction(weight).dtype == torch.float32
     torch.testing.assert_close(
-        reductions.coefficient_sum(weight), weight.float().abs().sum((1, 2, 3))
+        reductions.filter_l1_norm(weight), weight.float().abs().sum((1, 2, 3))
     )
 
 
 def test_coefficient_sum_of_several_blocks():
     conv = nn.Conv2d(300, 130, 3)
     for weight in (conv.weight, conv.weight.contiguous(memory_format=torch.channels_last)):
-        sums = reductions.coefficient_sum(weight.detach())
+        sums = reductions.filter_l1_norm(weight.detach())
         torch.testing.assert_close(sums, weight.detach().abs().sum((1, 2, 3)))

@@ -27,8 +27,8 @@ from revacnn_lightning.protocol.messages import (
     Done,
     FilterChange,
     FilterInspection,
-    Layer,
     LayerDetail,
+    LayerInfo,
     Planned,
     PlanSummary,
     Refused,
@@ -228,7 +228,7 @@ class FakeTraining:
         layers, widths_in = [], self._inputs()
         for i, conv in enumerate(self.convs):
             layers.append(
-                Layer(
+                LayerInfo(
                     name=conv.name,
                     module_type="Conv2d",
                     in_channels=widths_in[i],
@@ -427,7 +427,7 @@ class FakeTraining:
         sets = []
         for i in members:
             indices = sorted(index for index in chosen if index < len(self.ids[i]))
-            sets.append(FilterChange(self.convs[i].name, removed=indices))
+            sets.append(FilterChange(self.convs[i].name, filters=indices))
             after[i] = [id_ for index, id_ in enumerate(self.ids[i]) if index not in chosen]
         title = f"Remove {body.layer} · filter{'s' if len(chosen) > 1 else ''} " + ", ".join(
             map(str, sorted(chosen))

@@ -10,7 +10,7 @@ from bokeh.core.properties import without_property_validation
 from revacnn_lightning.protocol.messages import FilterInspection, TopImage
 
 from ..rendering.formatting import format_number
-from ..rendering.frame_codec import FramePart
+from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..rendering.thumbnails import attribution_tile, image_tile
 from ..tab.tab_state import TabState
@@ -27,7 +27,7 @@ class FilterInspectionPane:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = FramePart("inspection")
+        self.root = self.source = PagePart("inspection")
         self._shown_key: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:

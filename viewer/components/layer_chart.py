@@ -9,7 +9,7 @@ from bokeh.core.properties import value, without_property_validation
 from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter, Range1d
 
 from ..rendering.formatting import format_sampling_interval
-from ..rendering.frame_codec import FramePart
+from ..rendering.frame_codec import PagePart
 from ..rendering.palette import FONT, Palette
 from ..tab.tab_state import TabState
 from .chart import VALUE_AND_BATCH, Chart, color_ramp, hover_tool
@@ -43,7 +43,7 @@ class LayerChart(Chart):
         self.index = index
         self.name = f"layers_{index}"
         super().__init__(tab, edit_markers, y_axis_type="log", x_range=Range1d(0, 1))
-        self.source = FramePart(f"curves-{self.name}")
+        self.source = PagePart(f"curves-{self.name}")
         self.panels = (self.source,)
         # The page fills these curves; syncable=False keeps it from sending them back.
         curves = ColumnDataSource(
@@ -63,10 +63,7 @@ class LayerChart(Chart):
         self.root.add_tools(
             hover_tool(lines, ("@layer", ""), *VALUE_AND_BATCH, line_policy="nearest")
         )
-        self.sampling_label = Label(
-            x=4, y=2, x_units="screen", y_units="screen", text="",
-            text_font_size=LABEL_FONT_SIZE, text_font=FONT,
-        )  # fmt: skip
+        self.sampling_label = _make_corner_label()
         self.root.add_layout(self.sampling_label)
         self._drawn_at = 0.0
         self.restyle(tab.palette)
@@ -112,7 +109,7 @@ class LayerChart(Chart):
         """Return blue colors for forward statistics, orange colors for backward statistics."""
         palette = self.tab.palette
         is_forward = self.statistic in ("activation", SHARE_STATISTIC)
-        return palette.tides if is_forward else palette.layers
+        return palette.activation_curves if is_forward else palette.gradient_curves
 
     def _set_scale(self, statistic: str) -> None:
         """Use a logarithmic axis, or a linear axis in percent for a share."""
@@ -174,6 +171,13 @@ class LayerChart(Chart):
         low, high = finite.min(), finite.max()
         positions = PLOT_HEIGHT * (high - last) / max(high - low, 1e-9)
         return spread_labels(positions, LABEL_HEIGHT, PLOT_HEIGHT) - positions
+
+
+def _make_corner_label() -> Label:
+    return Label(
+        x=4, y=2, x_units="screen", y_units="screen", text="",
+        text_font_size=LABEL_FONT_SIZE, text_font=FONT,
+    )  # fmt: skip
 
 
 def _empty(*columns: str) -> dict[str, list[float]]:

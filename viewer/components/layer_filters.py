@@ -37,7 +37,7 @@ class FilterBars(Chart):
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
-        self._ramp = color_ramp(palette.ramp, RAMP_COLORS)
+        self._ramp = color_ramp(palette.gradient_ramp, RAMP_COLORS)
         self._shown_key = ()
 
     @without_property_validation
@@ -104,7 +104,7 @@ class FilterCloud(Chart):
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
-        self._ramp = color_ramp(palette.ramp, RAMP_COLORS)
+        self._ramp = color_ramp(palette.gradient_ramp, RAMP_COLORS)
         self._ring.glyph.line_color = palette.selected
         self._shown_key = ()
 

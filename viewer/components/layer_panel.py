@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict
 
-from revacnn_lightning.protocol.messages import Layer
+from revacnn_lightning.protocol.messages import LayerInfo
 
 from ..embedding.projection import Projection
 from ..rendering.findings import collect_findings
@@ -48,7 +48,7 @@ class LayerPanel(HtmlPanel):
             **_buttons(tab, layer, selected, is_frozen=frozen.issuperset(selected)),
         }
 
-    def _findings(self, layer: Layer, layer_index: int) -> list[dict[str, Any]] | None:
+    def _findings(self, layer: LayerInfo, layer_index: int) -> list[dict[str, Any]] | None:
         """Return the findings among the layer's filters; None before they are known."""
         tab, details = self.tab, self.tab.follower.layer_details
         known = details.get(layer.name)
@@ -71,7 +71,7 @@ class LayerPanel(HtmlPanel):
             self._found = found if found or layout is not None else None
         return self._found
 
-    def _slices(self, layer: Layer) -> str:
+    def _slices(self, layer: LayerInfo) -> str:
         """Return which slices of the filters are shown; "" if there is no choice."""
         known = self.tab.follower.layer_details.get(layer.name)
         if known is None or layer.in_channels // layer.groups in IMAGE_CHANNELS:
@@ -80,7 +80,7 @@ class LayerPanel(HtmlPanel):
 
 
 def _buttons(
-    tab: TabState, layer: Layer, selected: list[int], *, is_frozen: bool
+    tab: TabState, layer: LayerInfo, selected: list[int], *, is_frozen: bool
 ) -> dict[str, Any]:
     """Return the labels, tooltips and reasons to be disabled of the buttons."""
     ended = tab.ended_reason()

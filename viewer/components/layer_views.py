@@ -14,13 +14,13 @@ from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
-from ..rendering.thumbnails import build_atlas, image_tile
-from ..runs.layer_details import VIEWS, LayerDetailState
+from ..rendering.thumbnails import build_tiles, image_tile
+from ..runs.layer_details import VIEWS, LayerDetailRecord
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from .network_data import amplitude
 
-__all__ = ["InputImage", "LayerView", "layer_views"]
+__all__ = ["InputImage", "LayerView", "make_layer_views"]
 
 TITLES = {
     "coefficients": "Filters",
@@ -41,7 +41,7 @@ NOT_RECORDED = "This layer was not opened before the run ended."
 NO_DATA = "No data for this view yet"
 
 
-def layer_views(tab: TabState) -> list[LayerView]:
+def make_layer_views(tab: TabState) -> list[LayerView]:
     """Return all four views."""
     return [LayerView(tab, view) for view in VIEWS]
 
@@ -95,14 +95,14 @@ class LayerView:
         return True
 
     def _draw_atlas(
-        self, state: RunState, layer: LayerDetailState, detail: LayerDetail, rows: np.ndarray
+        self, state: RunState, layer: LayerDetailRecord, detail: LayerDetail, rows: np.ndarray
     ) -> None:
         """Draw the thumbnails of the filters in these rows, unless they are drawn already."""
         key = (state, state.structure_revision, detail.layer, layer.detail_revision)
         if key != self._atlas_key:
             self._atlas_key = key
             view = _view(detail, self.view)
-            images = build_atlas(view.images, signed=self.view != "activations")
+            images = build_tiles(view.images, signed=self.view != "activations")
             self.root.atlas = images[rows] if len(images) == len(layer.ids) else EMPTY_ATLAS
 
     def _filter_values(
@@ -121,7 +121,7 @@ class LayerView:
         return values
 
     def _draw(
-        self, state: RunState, layer_index: int, layer: LayerDetailState, detail: LayerDetail
+        self, state: RunState, layer_index: int, layer: LayerDetailRecord, detail: LayerDetail
     ) -> dict[str, Any]:
         """Draw new thumbnails. Return the data of the filters, one row per filter."""
         ids = np.asarray(state.layer_ids(layer_index), np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 
 from ..layout import NetworkLayout, NodeState, compute_layout
-from ..rendering.frame_codec import FramePart
+from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
@@ -33,33 +33,33 @@ class NetworkView:
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.layout: NetworkLayout | None = None
-        self.network_layout = FramePart("network_layout")
-        self.nodes = FramePart("nodes")
-        self.paths = FramePart("paths")
-        self.arcs = FramePart("arcs")
-        self.numbers = FramePart("numbers")
-        self.strokes = FramePart("strokes")
-        self.selection = FramePart("selection")
+        self.network_layout = PagePart("network_layout")
+        self.nodes = PagePart("nodes")
+        self.paths = PagePart("paths")
+        self.arcs = PagePart("arcs")
+        self.numbers = PagePart("numbers")
+        self.strokes = PagePart("strokes")
+        self.selection = PagePart("selection")
         self._layout_key: tuple[Any, ...] = ()
         self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
         self._shown: tuple[Any, ...] = ()
         self._shown_numbers: tuple[Any, ...] = ()
-        self._layer_serials: dict[str, int] = {}
+        self._layer_keys: dict[str, int] = {}
         self._frames = 0
         self._set_empty_layout()
 
     @property
-    def root(self) -> FramePart:
+    def root(self) -> PagePart:
         """The part that every page has."""
         return self.network_layout
 
     @property
-    def source(self) -> FramePart:
+    def source(self) -> PagePart:
         """The part that says where the nodes are."""
         return self.nodes
 
     @property
-    def panels(self) -> tuple[FramePart, ...]:
+    def panels(self) -> tuple[PagePart, ...]:
         """The parts besides `root`."""
         return self.nodes, self.paths, self.arcs, self.numbers, self.strokes, self.selection
 
@@ -115,9 +115,9 @@ class NetworkView:
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)
         for layer in structure.layers:
-            self._layer_serials.setdefault(layer.name, len(self._layer_serials) + 1)
-        self.network_layout.data = network_data.header_data(structure, layout)
-        self.nodes.data = network_data.node_data(structure, layout, self._layer_serials)
+            self._layer_keys.setdefault(layer.name, len(self._layer_keys) + 1)
+        self.network_layout.data = network_data.column_header_data(structure, layout)
+        self.nodes.data = network_data.node_data(structure, layout, self._layer_keys)
         self.paths.data = network_data.path_data(layout)
         self.arcs.data = network_data.arc_data(layout)
 
@@ -141,7 +141,7 @@ class NetworkView:
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)
-            self.numbers.data = {"state": states, "amp": amplitude, **means}
+            self.numbers.data = {"state": states, "amplitude": amplitude, **means}
         self._show_strokes(layout, means.get("activation"), states, is_new_layout=is_new_layout)
         self._show_selection(state, structure, layout)
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
+from revacnn_lightning.protocol.messages import LayerInfo, Planned, PlanSummary, Structure
 
-from ..layout import MANY_ARCS, NetworkLayout, NodeState
+from ..layout import MANY_ARCS, Column, NetworkLayout, NodeState
 from ..runs.run_state import RunState
 from ..tab.staging import StagedChange
 
 __all__ = [
     "amplitude",
     "arc_data",
+    "column_header_data",
     "coupled_nodes",
     "coupling_text",
-    "header_data",
     "no_arcs",
     "no_nodes",
     "no_paths",
@@ -40,10 +40,11 @@ ROBUST = (3.0, 99.3)
 ID_BITS = 2**32  # a node's key holds its layer's number above its first filter's id
 
 
-def node_data(structure: Structure, layout: NetworkLayout, serials: Mapping[str, int]) -> Data:
+def node_data(structure: Structure, layout: NetworkLayout, layer_keys: Mapping[str, int]) -> Data:
     """Return what changes with the layout only, one row per node.
 
-    ``serials`` numbers the layers: a layer keeps its number, and so its nodes keep their ``key``.
+    ``layer_keys`` has a number for each layer. A layer keeps its number, so its nodes keep their
+    ``key``.
     """
     columns = layout.columns
     sizes = [column.n for column in columns]
@@ -56,7 +57,7 @@ def node_data(structure: Structure, layout: NetworkLayout, serials: Mapping[str,
         np.asarray(layer.filter_ids, np.float64)[column.first[:-1]]
         for layer, column in zip(layers, columns, strict=True)
     ]
-    key = spread((serials[layer.name] for layer in layers), np.float64) * ID_BITS
+    key = spread((layer_keys[layer.name] for layer in layers), np.float64) * ID_BITS
     key += np.concatenate(ids)
     return {
         "x": np.concatenate([column.x for column in columns]).astype(np.float32),
@@ -134,7 +135,7 @@ def _staged_filters(
         for part in row.plan.plan.filter_changes if isinstance(row.plan, Planned) else ():
             at = state.layer_index(part.layer)
             if at is not None:
-                places = int(state.offsets[at]) + np.asarray(part.removed, np.int64)
+                places = int(state.offsets[at]) + np.asarray(part.filters, np.int64)
                 coupled[places[places < state.offsets[at + 1]]] = True
     return staged, coupled
 
@@ -216,7 +217,7 @@ def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | No
         layer = state.layer_index(part.layer)
         if layer is not None and layer < len(layout.columns):
             column, offset = layout.columns[layer], int(layout.node_offsets[layer])
-            inside = np.searchsorted(column.first, part.removed, side="right") - 1
+            inside = np.searchsorted(column.first, part.filters, side="right") - 1
             nodes += [offset + int(i) for i in inside if 0 <= i < column.n]
     return nodes if len(nodes) > 1 else []
 
@@ -258,37 +259,40 @@ def no_arcs() -> Data:
     return {**{name: np.zeros(0, np.float32) for name in names}, "many": False}
 
 
-def header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
+def column_header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
     """Return what the page writes above the columns."""
     shared = {place for place in layout.ranks if layout.ranks.count(place) > 1}
     staged = bool(layout.stages)
     header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
-    layers = []
-    for column in layout.columns:
-        layer = structure.layers[column.layer]
-        lane = layout.ranks[column.layer] in shared
-        layers.append(
-            {
-                "index": column.layer,
-                "name": layer.name,
-                "label": layout.labels[column.layer],
-                "filters": len(layer.filter_ids),
-                "kernel": "×".join(map(str, layer.kernel_size)),
-                "center": column.center,
-                "top": column.top,
-                "header_y": header_y,
-                "lane": lane,
-                "refused": layer.edit_refusal,
-            }
-        )
     return {
         "width": layout.width,
         "height": layout.height,
         "density": layout.density,
-        "layers": layers,
+        "layers": [
+            {
+                **_layer_header(structure.layers[column.layer], column),
+                "label": layout.labels[column.layer],
+                "header_y": header_y,
+                "lane": layout.ranks[column.layer] in shared,
+            }
+            for column in layout.columns
+        ],
         "stages": [
             {"name": s.name, "path": s.path, "left": s.left, "right": s.right, "layer": s.layer}
             for s in layout.stages
         ],
         "stage_top": 26,
+    }
+
+
+def _layer_header(layer: LayerInfo, column: Column) -> dict[str, Any]:
+    """Return what a header says of its layer, and where its column is."""
+    return {
+        "index": column.layer,
+        "name": layer.name,
+        "filters": len(layer.filter_ids),
+        "kernel": "×".join(map(str, layer.kernel_size)),
+        "center": column.center,
+        "top": column.top,
+        "refused": layer.edit_refusal,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from revacnn_lightning.protocol.messages import Layer
+from revacnn_lightning.protocol.messages import LayerInfo
 
 from ..rendering.formatting import format_count, format_number, format_scientific
 from ..tab.tab_state import TabState
@@ -60,7 +60,7 @@ def _describe_selection(index: int, n_selected: int) -> str:
     return f"filter {index}" + (f" and {n_selected - 1} more" if n_selected > 1 else "")
 
 
-def _facts(layer: Layer) -> str:
+def _facts(layer: LayerInfo) -> str:
     """Return for example ``8 filters · 3→8 · 3×3``."""
     facts = [
         f"{format_count(layer.out_channels)} filters",
@@ -78,7 +78,7 @@ def _facts(layer: Layer) -> str:
     return " · ".join(facts)
 
 
-def _statistics_note(layer: Layer) -> str:
+def _statistics_note(layer: LayerInfo) -> str:
     """Explain how the statistics of this layer are computed."""
     if not layer.observed:
         return "No statistics: this layer runs inside a compiled region."

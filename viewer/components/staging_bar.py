@@ -77,7 +77,7 @@ def _costs(plan: PlanSummary) -> str:
 def _coupling(plan: PlanSummary, layer: str) -> str:
     """Return which coupled filters of other layers are affected and why, and further notes."""
     others = [
-        f"{change.layer} ({len(change.removed) or change.added})"
+        f"{change.layer} ({len(change.filters) or change.added})"
         for change in plan.filter_changes
         if change.layer != layer
     ]

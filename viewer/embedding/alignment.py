@@ -1,49 +1,15 @@
-"""Continuity between two projections of the same layer: initial positions, rotation, view frame."""
+"""Continuity between two projections of the same layer: rotation and view frame."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-__all__ = ["Frame", "align", "fill_missing", "is_valid", "match_rows", "smooth_frame"]
+__all__ = ["Frame", "align", "is_valid", "smooth_frame"]
 
-N_NEIGHBORS = 5  # among which a new filter is placed
 FRAME_SMOOTHING = 0.25  # of the change of extent, per projection
 
 Array = np.ndarray
 Frame = tuple[float, float, float]  # center x, center y, half width
-
-
-def match_rows(points: Array, ids: Array, wanted: Array) -> Array:
-    """Return the rows of ``points`` (m, 2) for the ids ``wanted`` (n,); NaN for unknown ids.
-
-    Args:
-        ids: of the rows of ``points``, int64 (m,).
-    """
-    matched = np.full((len(wanted), 2), np.nan)
-    rows = {int(id_): row for row, id_ in enumerate(ids)}
-    for i, id_ in enumerate(wanted.tolist()):
-        if id_ in rows:
-            matched[i] = points[rows[id_]]
-    return matched
-
-
-def fill_missing(points: Array, data: Array) -> Array:
-    """Replace NaN rows of ``points`` (n, 2) by a mean of their nearest neighbors in ``data``.
-
-    The `N_NEIGHBORS` neighbors are weighted by the inverse of their distance.
-    """
-    known = np.isfinite(points).all(axis=1)
-    if known.all():
-        return points
-    tree = cKDTree(data[known])
-    distance, nearest = tree.query(data[~known], k=min(N_NEIGHBORS, int(known.sum())))
-    distance, nearest = distance.reshape(len(distance), -1), nearest.reshape(len(nearest), -1)
-    weight = 1 / (distance + 1e-6)
-    weight /= weight.sum(axis=1, keepdims=True)
-    filled = points.copy()
-    filled[~known] = np.einsum("ij,ijk->ik", weight, points[known][nearest])  # (new, 2)
-    return filled
 
 
 def align(points: Array, target: Array) -> Array:

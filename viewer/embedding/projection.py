@@ -11,14 +11,15 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, find_degenerate, unit_rows
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
 from revacnn_lightning.diagnostics.near_duplicates import find_near_duplicates
 
-from .alignment import Frame, align, fill_missing, is_valid, match_rows, smooth_frame
+from .alignment import Frame, align, is_valid, smooth_frame
 from .pca import principal_components, reduce_dimensions
 from .placement import MIN_PROJECTED, degenerate_row, grid_positions, resolve_overlaps
-from .tsne import tsne, tsne_warm_start
-from .umap import scale_to_square, umap, umap_warm_start
+from .tsne import tsne
+from .umap import scale_to_square, umap
+from .warm_start import embed_from, has_enough_points, match_rows
 
 __all__ = ["METHODS", "Method", "Projection", "ProjectionJob", "project", "relative_change"]
 
@@ -94,7 +95,7 @@ def relative_change(before: Array, now: Array) -> float:
 def project(job: ProjectionJob) -> Projection:
     """Return the projection of one set of features."""
     ids = np.asarray(job.ids, np.int64)
-    degenerate, twin = find_degenerate(job.features)
+    degenerate, twin = classify_degenerate(job.features)
     regular = np.flatnonzero(degenerate == DegenerateKind.NONE)
     positions = np.zeros((len(ids), 2), np.float32)
     embedding = np.full((len(ids), 2), np.nan)
@@ -118,12 +119,14 @@ def _embed(job: ProjectionJob, ids: Array, features: Array) -> Array:
     previous = np.full((len(ids), 2), np.nan)
     if job.last is not None:
         previous = match_rows(job.last.embedding, job.last.ids, ids)
-    n_known = int(np.isfinite(previous).all(axis=1).sum())
     is_same_method = job.last is not None and job.last.method == job.method
-    is_warm = (
-        is_same_method and not job.from_scratch and n_known >= max(MIN_PROJECTED, len(data) // 4)
-    )
-    points = _run_method(job, data, previous if is_warm else None)
+    is_warm = is_same_method and not job.from_scratch and has_enough_points(previous)
+    if job.method == "pca":
+        points = principal_components(data)
+    elif is_warm:
+        points = embed_from(previous, data, job.method, job.change, job.seed)
+    else:
+        points = tsne(data, job.seed) if job.method == "tsne" else umap(data, job.seed)
     if not is_valid(points):
         points = principal_components(data)
     if is_warm and job.method != "pca":
@@ -133,16 +136,6 @@ def _embed(job: ProjectionJob, ids: Array, features: Array) -> Array:
         previous = previous / job.last.frame[2] * np.abs(points).max()
     points = align(points, previous)
     return scale_to_square(points) if job.method == "umap" else points
-
-
-def _run_method(job: ProjectionJob, data: Array, previous: Array | None) -> Array:
-    """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` if given."""
-    if job.method == "pca":
-        return principal_components(data)
-    if previous is None:
-        return tsne(data, job.seed) if job.method == "tsne" else umap(data, job.seed)
-    warm_start = tsne_warm_start if job.method == "tsne" else umap_warm_start
-    return warm_start(data, fill_missing(previous, data), job.change, job.seed)
 
 
 def _last_frame(job: ProjectionJob) -> Frame | None:

@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.messages import Structure
 
 from .columns import (
     BAR_WIDTH,
-    OPEN_PITCH,
+    EXPANDED_PITCH,
     SLOT_SHARE,
     Column,
     bar_column,
@@ -27,8 +27,8 @@ MIN_LANE_HEIGHT = 10.0  # px
 BARS, BARS_CROWDED = 96, 64  # per column
 MAX_BARS = 6000  # in all columns
 MIN_BAR_PITCH = 3.0  # px
-CLOSED_SHARE = 0.35  # minimum share of the width for layers that are not opened
-MIN_OPEN_PITCH = 3.0  # px
+COLLAPSED_SHARE = 0.35  # minimum share of the width for layers that are not expanded
+MIN_EXPANDED_PITCH = 3.0  # px
 
 
 @dataclass(frozen=True)
@@ -59,35 +59,30 @@ def place_columns(
     ranks: list[int],
     area: Area,
     density: str,
-    opened: Collection[str],
+    expanded_layers: Collection[str],
 ) -> list[Column]:
     """Return the columns of all layers.
 
     Args:
         ranks: of the layers, without gaps.
         density: ``roomy``, ``normal`` or ``crowded``.
-        opened: names of the layers whose filters are all shown.
+        expanded_layers: names of the layers whose filters are all shown.
     """
     by_rank: list[list[int]] = [[] for _ in range(max(ranks, default=-1) + 1)]
     for i, rank in enumerate(ranks):
         by_rank[rank].append(i)
-    lanes = _assign_lanes(structure, by_rank, area, opened)
+    lanes = _assign_lanes(structure, by_rank, area, expanded_layers)
     widths = [len(layer.filter_ids) for layer in structure.layers]
-    widest = max(widths, default=1)
     largest_pitch = common_dot_pitch(
         [(widths[i], lane.slot, lane.height) for i, lane in lanes.items()]
     )
-    max_bars = MAX_BARS // max(1, len(lanes))
+    widest, max_bars = max(widths, default=1), MAX_BARS // max(1, len(lanes))
     columns = []
     for i, layer in enumerate(structure.layers):
         n, lane = widths[i], lanes[i]
-        if layer.name in opened:
-            columns.append(_open_column(i, n, lane))
-            continue
-        pitch = 0.0
-        if density != "crowded":
-            pitch = fit_dot_pitch(n, lane.slot, lane.height, largest_pitch)
-        if pitch > 0:
+        if layer.name in expanded_layers:
+            columns.append(_expanded_column(i, n, lane))
+        elif pitch := _dot_pitch(n, lane, density, largest_pitch):
             columns.append(dot_column(i, n, pitch, lane.middle, lane.height))
         else:
             columns.append(_bar_column(i, n, n / widest, lane, density, max_bars))
@@ -95,10 +90,10 @@ def place_columns(
 
 
 def _assign_lanes(
-    structure: Structure, by_rank: list[list[int]], area: Area, opened: Collection[str]
+    structure: Structure, by_rank: list[list[int]], area: Area, expanded_layers: Collection[str]
 ) -> dict[int, _Lane]:
     """Return the lane of each layer. Layers of the same rank are stacked."""
-    slots = _slot_widths(structure, by_rank, area, opened)
+    slots = _slot_widths(structure, by_rank, area, expanded_layers)
     lanes = {}
     for slot, layers in zip(slots, by_rank, strict=True):
         if len(layers) == 1:
@@ -114,31 +109,38 @@ def _assign_lanes(
 
 
 def _slot_widths(
-    structure: Structure, by_rank: list[list[int]], area: Area, opened: Collection[str]
+    structure: Structure, by_rank: list[list[int]], area: Area, expanded_layers: Collection[str]
 ) -> list[float]:
-    """Return the width of each rank. Ranks with opened layers are as wide as they need."""
+    """Return the width of each rank. Ranks with expanded layers are as wide as they need."""
     free = area.width - 2 * area.margin
     needed = []
     for layers in by_rank:
         need = 0.0
         for layer in layers:
-            if structure.layers[layer].name in opened:
+            if structure.layers[layer].name in expanded_layers:
                 n = len(structure.layers[layer].filter_ids)
-                across = np.ceil(n * OPEN_PITCH / area.height)
-                need = max(need, across * OPEN_PITCH / SLOT_SHARE * 0.6)
+                across = np.ceil(n * EXPANDED_PITCH / area.height)
+                need = max(need, across * EXPANDED_PITCH / SLOT_SHARE * 0.6)
         needed.append(need)
-    n_closed = sum(1 for need in needed if need == 0)
-    rest = max(free * CLOSED_SHARE, free - sum(needed)) if n_closed else 0.0
+    n_collapsed = sum(1 for need in needed if need == 0)
+    rest = max(free * COLLAPSED_SHARE, free - sum(needed)) if n_collapsed else 0.0
     scale = min(1.0, (free - rest) / max(1.0, sum(needed)))
-    return [need * scale or rest / max(1, n_closed) for need in needed]
+    return [need * scale or rest / max(1, n_collapsed) for need in needed]
 
 
-def _open_column(layer: int, n: int, lane: _Lane) -> Column:
-    """Return dots for all filters of an opened layer."""
-    pitch = OPEN_PITCH
-    while pitch > MIN_OPEN_PITCH and np.ceil(n * pitch / lane.height) * pitch > lane.slot * 0.9:
+def _expanded_column(layer: int, n: int, lane: _Lane) -> Column:
+    """Return dots for all filters of an expanded layer."""
+    pitch = EXPANDED_PITCH
+    while pitch > MIN_EXPANDED_PITCH and np.ceil(n * pitch / lane.height) * pitch > lane.slot * 0.9:
         pitch -= 0.25
     return dot_column(layer, n, pitch, lane.middle, lane.height)
+
+
+def _dot_pitch(n: int, lane: _Lane, density: str, largest: float) -> float:
+    """Return the distance of the dots in a column, px; 0 if it has to show bars."""
+    if density == "crowded":
+        return 0.0
+    return fit_dot_pitch(n, lane.slot, lane.height, largest)
 
 
 def _bar_column(

@@ -10,7 +10,7 @@ import numpy as np
 __all__ = [
     "BAR_WIDTH",
     "DOT_PITCH",
-    "OPEN_PITCH",
+    "EXPANDED_PITCH",
     "SLOT_SHARE",
     "Column",
     "NodeState",
@@ -23,7 +23,7 @@ __all__ = [
 DOT_PITCH = 8.6  # px between dots
 MAX_DOT_PITCH = 26.0  # px, in small networks
 MIN_DOT_PITCH = 4.5  # px; with less, dots cannot be distinguished or clicked
-OPEN_PITCH = 10.5  # px, in an opened layer
+EXPANDED_PITCH = 10.5  # px, in an expanded layer
 SLOT_SHARE = 0.40  # of a layer's width for its dots; the rest is for the paths
 SPARE_SHARE = 0.15  # of a layer's width for dots larger than `DOT_PITCH`
 BAR_WIDTH = 16.0  # px

@@ -17,10 +17,10 @@ from .stages import find_stages, layers_of
 from .titles import StageBox, column_labels, stage_boxes
 from .topology import (
     Edge,
-    arc_levels,
     assign_ranks,
     concatenating_layers,
     forward_edges,
+    nesting_levels,
     split_edges,
 )
 
@@ -47,7 +47,7 @@ class NetworkLayout:
         stages: frames around stages.
         paths: between the columns.
         arcs: edges that skip ranks, drawn below the columns.
-        levels: nesting level of each arc; see `arc_levels`.
+        levels: nesting level of each arc; see `nesting_levels`.
         density: ``roomy``, ``normal`` or ``crowded``: how much is written above a column.
         top, bottom: space above and below the columns.
         ranks: position of each layer from left to right.
@@ -91,12 +91,12 @@ class NetworkLayout:
 
 
 def compute_layout(
-    structure: Structure, width: float, height: float, opened: Collection[str] = ()
+    structure: Structure, width: float, height: float, expanded_layers: Collection[str] = ()
 ) -> NetworkLayout:
     """Return the layout of a network in a view of this size.
 
     Args:
-        opened: names of the layers whose filters are all shown.
+        expanded_layers: names of the layers whose filters are all shown.
     """
     names = [layer.name for layer in structure.layers]
     edges = forward_edges(structure)
@@ -106,12 +106,10 @@ def compute_layout(
     stages = find_stages(names, ranks) if names else []
     path_edges, arcs = split_edges(edges, ranks, concatenating_layers(structure, edges))
     top, bottom = _margins(density, bool(stages))
-    has_many_arcs = len(arcs) > MANY_ARCS
-    levels = [1] * len(arcs) if has_many_arcs else arc_levels(arcs, ranks)
-    extra_levels = max(levels, default=1) - 1
-    bottom += MANY_ARCS_HEIGHT if has_many_arcs else ARC_LEVEL_HEIGHT * extra_levels
+    levels, arcs_height = _stack_arcs(arcs, ranks)
+    bottom += arcs_height
     area = Area(width, height - bottom, top, 58.0 if density == "roomy" else 24.0)
-    columns = place_columns(structure, ranks, area, density, opened)
+    columns = place_columns(structure, ranks, area, density, expanded_layers)
     return NetworkLayout(
         width=width,
         height=height,
@@ -129,7 +127,7 @@ def compute_layout(
 
 
 def stage_layers(structure: Structure, layer: str) -> list[str]:
-    """Return the layers in the same stage as ``layer``; they are opened and closed together."""
+    """Return the layers in the stage of ``layer``; they are expanded and collapsed together."""
     names = [one.name for one in structure.layers]
     ranks = assign_ranks(len(names), forward_edges(structure))
     return layers_of(layer, find_stages(names, ranks), names)
@@ -139,6 +137,14 @@ def _density(n_ranks: int, width: float) -> str:
     if n_ranks > MAX_RANKS_NORMAL or width < MIN_RANK_WIDTH * n_ranks:
         return "crowded"
     return "roomy" if n_ranks <= MAX_RANKS_ROOMY else "normal"
+
+
+def _stack_arcs(arcs: list[Edge], ranks: list[int]) -> tuple[list[int], float]:
+    """Return the nesting level of each arc, and the space that the levels add below, px."""
+    if len(arcs) > MANY_ARCS:
+        return [1] * len(arcs), MANY_ARCS_HEIGHT
+    levels = nesting_levels(arcs, ranks)
+    return levels, ARC_LEVEL_HEIGHT * (max(levels, default=1) - 1)
 
 
 def _margins(density: str, has_stages: bool) -> tuple[float, float]:

@@ -9,10 +9,10 @@ from revacnn_lightning.protocol.messages import Structure
 
 __all__ = [
     "Edge",
-    "arc_levels",
     "assign_ranks",
     "concatenating_layers",
     "forward_edges",
+    "nesting_levels",
     "split_edges",
 ]
 
@@ -80,7 +80,7 @@ def split_edges(
     return path_edges, arcs
 
 
-def arc_levels(arcs: Sequence[Edge], ranks: Sequence[int]) -> list[int]:
+def nesting_levels(arcs: Sequence[Edge], ranks: Sequence[int]) -> list[int]:
     """Return the nesting level of each arc: 1, or one more than the arcs that it spans."""
     spans = [(ranks[a], ranks[b]) for a, b in arcs]
     levels = [1] * len(spans)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 
 from ..embedding.projection import Projection
-from ..runs.layer_details import LayerDetailState
+from ..runs.layer_details import LayerDetailRecord
 
 __all__ = ["Finding", "collect_findings"]
 
@@ -30,7 +30,7 @@ class Finding(Struct, frozen=True):
 
 
 def collect_findings(
-    layer: LayerDetailState, projection: Projection | None, ids: np.ndarray, inactive: np.ndarray
+    layer: LayerDetailRecord, projection: Projection | None, ids: np.ndarray, inactive: np.ndarray
 ) -> list[Finding]:
     """Return all findings of a layer.
 
@@ -90,7 +90,7 @@ def _find_nonfinite(projection: Projection | None, ids: np.ndarray) -> Finding |
     return Finding("nonfinite", f"{len(group)} not finite", advice, [group]) if group else None
 
 
-def _find_single_color(layer: LayerDetailState, ids: np.ndarray) -> Finding | None:
+def _find_single_color(layer: LayerDetailRecord, ids: np.ndarray) -> Finding | None:
     if len(layer.single_color) != len(layer.ids):
         return None
     group = _current(layer.ids[layer.single_color], ids)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-__all__ = ["FramePart", "SpritePart", "encode_frame"]
+__all__ = ["PagePart", "SpritePart", "encode_frame"]
 
 ALIGNMENT = 8
 # The page's types of arrays. 64-bit integers are converted to float64.
@@ -23,7 +23,7 @@ TYPES = {"f4": "f4", "f8": "f8", "u1": "u1", "i4": "i4", "b1": "u1", "i8": "f8",
 Data = dict[str, Any]
 
 
-class FramePart:
+class PagePart:
     """A part of the page. Setting ``data`` sends it with the next frame.
 
     Attributes:
@@ -52,7 +52,7 @@ class FramePart:
         return {"part": self.part, "data": self._data}
 
 
-class SpritePart(FramePart):
+class SpritePart(PagePart):
     """A part with images of filters.
 
     ``data`` contains strings, and arrays with one row per filter: ``ids`` float64 (n,);
@@ -80,7 +80,7 @@ class SpritePart(FramePart):
         return {**super().pop_changes(), **({"atlas": self._atlas} if atlas_changed else {})}
 
 
-def encode_frame(parts: Iterable[FramePart], **header: Any) -> bytes:
+def encode_frame(parts: Iterable[PagePart], **header: Any) -> bytes:
     """Return a frame with all changes, and mark them as sent.
 
     Args:

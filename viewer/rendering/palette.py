@@ -43,10 +43,10 @@ class Palette:
     selected: str
     selected_path: str
     hover: str
-    ramp: tuple[str, ...]  # of the gradient, weak to strong
+    gradient_ramp: tuple[str, ...]  # of the gradient, weak to strong
     paths: tuple[tuple[int, int, int], ...]  # of the activation, weak to strong: HSL
-    layers: tuple[str, ...]  # of curves, first layer to last
-    tides: tuple[str, ...]  # the same in the color of activations
+    gradient_curves: tuple[str, ...]  # of backward statistics, first layer to last
+    activation_curves: tuple[str, ...]  # of forward statistics, first layer to last
 
 
 DARK = Palette(
@@ -71,10 +71,10 @@ DARK = Palette(
     selected="#ffffff",
     selected_path="#e0f2fe",
     hover="rgb(255 255 255 / 55%)",
-    ramp=("#3e4e6a", "#6e5f6e", "#d6782c", "#fbb040", "#fff0cd"),
+    gradient_ramp=("#3e4e6a", "#6e5f6e", "#d6782c", "#fbb040", "#fff0cd"),
     paths=((214, 60, 50), (202, 95, 70)),
-    layers=("#ffe3b0", "#ffc46b", "#f59a3a", "#d06f33", "#9a5a4e"),
-    tides=("#d5ecff", "#93cfff", "#5cb8ff", "#3b8fd6", "#33689f"),
+    gradient_curves=("#ffe3b0", "#ffc46b", "#f59a3a", "#d06f33", "#9a5a4e"),
+    activation_curves=("#d5ecff", "#93cfff", "#5cb8ff", "#3b8fd6", "#33689f"),
 )
 LIGHT = Palette(
     name="light",
@@ -98,16 +98,19 @@ LIGHT = Palette(
     selected="#0f172a",
     selected_path="#0c4a6e",
     hover="rgb(15 23 42 / 50%)",
-    ramp=("#b0bcce", "#c4a082", "#de7826", "#c8500a", "#781e00"),
+    gradient_ramp=("#b0bcce", "#c4a082", "#de7826", "#c8500a", "#781e00"),
     paths=((212, 50, 60), (204, 80, 34)),
-    layers=("#f0a030", "#dd7f1f", "#b85a10", "#8c3d0c", "#5c260a"),
-    tides=("#7db8ec", "#4a97dc", "#1f6fb8", "#17558f", "#0f3b66"),
+    gradient_curves=("#f0a030", "#dd7f1f", "#b85a10", "#8c3d0c", "#5c260a"),
+    activation_curves=("#7db8ec", "#4a97dc", "#1f6fb8", "#17558f", "#0f3b66"),
 )
 PALETTES = {palette.name: palette for palette in (DARK, LIGHT)}
 
 
 def css_variables() -> str:
-    """Return a style sheet with each single color as a variable, and ``--ramp`` as a gradient."""
+    """Return a style sheet with a variable for each single color.
+
+    ``--gradient-ramp`` is a CSS gradient of the colors of gradients.
+    """
     return "\n".join(
         f':root[data-theme="{palette.name}"] {{ {" ".join(_declarations(palette))} }}'
         for palette in PALETTES.values()
@@ -119,14 +122,14 @@ def _declarations(palette: Palette) -> Iterator[str]:
         value = getattr(palette, field.name)
         if isinstance(value, str) and field.name != "name":
             yield f"--{field.name.replace('_', '-')}: {value};"
-    yield f"--ramp: linear-gradient(90deg, {', '.join(palette.ramp)});"
+    yield f"--gradient-ramp: linear-gradient(90deg, {', '.join(palette.gradient_ramp)});"
 
 
 _DARK_YAML = Path(__file__).parents[1] / "theme.yaml"
 
 
 def make_theme(palette: Palette) -> Theme:
-    """Bokeh's theme in these colours: ``theme.yaml``, which is written in the dark ones."""
+    """Return Bokeh's theme: ``theme.yaml``, with the dark palette's colors replaced."""
     text = _DARK_YAML.read_text(encoding="utf-8")
     for name in ("card", "grid", "title", "muted"):
         text = text.replace(getattr(DARK, name), getattr(palette, name))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["attribution_tile", "build_atlas", "image_tile"]
+__all__ = ["attribution_tile", "build_tiles", "image_tile"]
 
 MAX_SIZE = 32  # pixels of the longer side
 MIN_RELATIVE_RANGE = 0.12  # of the layer's maximum: weaker activation maps remain dim
 
 
-def build_atlas(images: np.ndarray, *, signed: bool) -> np.ndarray:
+def build_tiles(images: np.ndarray, *, signed: bool) -> np.ndarray:
     """Return one tile per image, uint8 (n, h, w) or (n, h, w, 3).
 
     Each image is scaled to its own maximum. Values that are not finite are treated as zero.

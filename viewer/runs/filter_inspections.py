@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.requests import InspectFilter
 
 from .run_state import RunState
 
-__all__ = ["FilterInspectionState", "FilterInspections"]
+__all__ = ["FilterInspectionRecord", "FilterInspections"]
 
 REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
 VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
@@ -24,7 +24,7 @@ Key = tuple[str, int]  # layer, filter id
 Send = Callable[[InspectFilter, int], str]  # request, structure version -> request id
 
 
-class FilterInspectionState(Struct):
+class FilterInspectionRecord(Struct):
     """What is known about a filter.
 
     Attributes:
@@ -48,15 +48,15 @@ class FilterInspections:
     """Requests inspections of the visible filters and keeps the results."""
 
     def __init__(self) -> None:
-        self._filters: dict[Key, FilterInspectionState] = {}
+        self._filters: dict[Key, FilterInspectionRecord] = {}
         self._requests: dict[str, tuple[Key, int]] = {}  # request id -> filter, version
 
-    def mark_visible(self, layer: str, filter_id: int, image: int | None) -> FilterInspectionState:
+    def mark_visible(self, layer: str, filter_id: int, image: int | None) -> FilterInspectionRecord:
         """Mark a filter as visible in a tab, and return what is known about it.
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
         """
-        filter_ = self._filters.setdefault((layer, filter_id), FilterInspectionState())
+        filter_ = self._filters.setdefault((layer, filter_id), FilterInspectionRecord())
         filter_.last_visible = time.monotonic()
         if filter_.image != image:
             filter_.image, filter_.last_requested = image, 0.0
@@ -90,7 +90,7 @@ class FilterInspections:
                 filter_.refused = message.reason
 
     def _request(
-        self, key: Key, filter_: FilterInspectionState, request: InspectFilter, send: Send
+        self, key: Key, filter_: FilterInspectionRecord, request: InspectFilter, send: Send
     ) -> None:
         try:
             self._requests[send(request, filter_.version)] = key, filter_.version

@@ -19,7 +19,7 @@ from ..embedding.worker import EmbeddingWorker
 from .layer_projections import VIEWS, LayerProjections
 from .run_state import RunState
 
-__all__ = ["VIEWS", "LayerDetailState", "LayerDetails"]
+__all__ = ["VIEWS", "LayerDetailRecord", "LayerDetails"]
 
 BATCH_DEPENDENT_VIEWS = VIEWS[1:]  # projected by an average over recent batches
 
@@ -32,7 +32,7 @@ MAX_REQUESTS = 64  # whose replies are pending
 Send = Callable[[InspectLayer], str]  # returns the request id
 
 
-class LayerDetailState(Struct):
+class LayerDetailRecord(Struct):
     """What is known about a layer.
 
     Attributes:
@@ -76,7 +76,7 @@ class LayerDetails:
 
     def __init__(self, make_worker: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
         self.projections = LayerProjections(make_worker)
-        self._layers: dict[str, LayerDetailState] = {}
+        self._layers: dict[str, LayerDetailRecord] = {}
         self._requests: dict[str, str] = {}  # request id -> layer
 
     def start(self) -> None:
@@ -87,16 +87,16 @@ class LayerDetails:
         """Stop the projection worker."""
         self.projections.close()
 
-    def get(self, layer: str) -> LayerDetailState | None:
+    def get(self, layer: str) -> LayerDetailRecord | None:
         """Return what is known about a layer, without marking it as visible."""
         return self._layers.get(layer)
 
-    def mark_visible(self, layer: str, method: Method) -> LayerDetailState:
+    def mark_visible(self, layer: str, method: Method) -> LayerDetailRecord:
         """Mark a layer as visible in a tab, projected by ``method``; return what is known of it.
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
         """
-        state = self._layers.setdefault(layer, LayerDetailState())
+        state = self._layers.setdefault(layer, LayerDetailRecord())
         state.last_visible[method] = time.monotonic()
         return state
 
@@ -142,7 +142,7 @@ class LayerDetails:
             if layer is not None:
                 layer.refused = message.reason
 
-    def _request(self, name: str, layer: LayerDetailState, send: Send) -> None:
+    def _request(self, name: str, layer: LayerDetailRecord, send: Send) -> None:
         try:
             request = send(
                 InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.kernel_slice)
@@ -179,7 +179,7 @@ class LayerDetails:
                 del self._layers[name]
                 self.projections.drop(name)
 
-    def _submit(self, name: str, layer: LayerDetailState, now: float) -> None:
+    def _submit(self, name: str, layer: LayerDetailRecord, now: float) -> None:
         """Submit the features of all views, for each method in use."""
         if layer.detail is None:
             return
@@ -204,7 +204,7 @@ def _arrays(detail: LayerDetail) -> list[np.ndarray]:
 
 
 def _update_features(
-    layer: LayerDetailState, detail: LayerDetail, ids: np.ndarray, in_channels: int
+    layer: LayerDetailRecord, detail: LayerDetail, ids: np.ndarray, in_channels: int
 ) -> None:
     """Set the features by which the views are projected; average the batch-dependent ones.
 

@@ -10,7 +10,7 @@
  *                      `network_layout.layers[i].filters` is a width, `selection.coupled` the nodes that go together
  *   nodes(name)        the nodes of a layer: {node, index, last, state, x, y}, with x and y in px of the window, where the
  *                      pointer can click. A bar stands for the filters `index` to `last`. `states` numbers the states.
- *   value(name, node)  a number of a node: gradient, activation, weight_norm, amp, state
+ *   value(name, node)  a number of a node: gradient, activation, weight_norm, amplitude, state
  *   network            the canvases of the network view: `nodes` and `paths` (see WorkerCanvas), `pathDrawings`
  *   selection          indices of the selected, hovered and coupled nodes
  *   motion             the value of the motion slider

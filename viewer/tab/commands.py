@@ -10,7 +10,7 @@ import msgspec
 from . import edit_commands as edit
 from . import view_commands as view
 from .command_arguments import Arguments
-from .page_link import Command
+from .page_link import PageCommand
 from .tab_state import TabState
 
 __all__ = ["COMMANDS", "perform"]
@@ -53,7 +53,7 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
 }
 
 
-def perform(tab: TabState, command: Command) -> None:
+def perform(tab: TabState, command: PageCommand) -> None:
     """Perform a command of the page. Unknown commands and invalid arguments have no effect."""
     handler = COMMANDS.get(command.name)
     try:

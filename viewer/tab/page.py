@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -19,14 +18,14 @@ from ..components.header import Header
 from ..components.layer_chart import LayerChart
 from ..components.layer_filters import FilterBars, FilterCloud
 from ..components.layer_panel import LayerPanel
-from ..components.layer_views import InputImage, layer_views
+from ..components.layer_views import InputImage, make_layer_views
 from ..components.learning_rate import LearningRateChart
 from ..components.metric_chart import MetricChart
 from ..components.network import NetworkView
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.timeline import Timeline
-from ..rendering.frame_codec import FramePart, encode_frame
+from ..rendering.frame_codec import PagePart, encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
@@ -36,8 +35,6 @@ from .page_link import PageLink, decode_command
 from .tab_state import TabState
 
 __all__ = ["Page"]
-
-log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
 NEVER = float("inf")
@@ -93,7 +90,7 @@ class Page:
         self._create_components()
         self.frames_sent = 0
         self._frame_serials = itertools.count()
-        self._panels: list[FramePart] = []
+        self._panels: list[PagePart] = []
         self._scheduler = FrameScheduler()
         self._updated_at = 0.0
         self._next_update_at = NEVER  # when the next scheduled update runs
@@ -115,7 +112,7 @@ class Page:
         self.primary += [panel(tab) for panel in HTML_PANELS]
         self.images: list[Component] = [
             InputImage(tab),
-            *layer_views(tab),
+            *make_layer_views(tab),
             FilterInspectionPane(tab),
         ]
         self.charts: list[Component] = [
@@ -139,7 +136,7 @@ class Page:
         document.theme = make_theme(self.tab.palette)
         for component in self.components:
             self._panels += getattr(component, "panels", ())
-            if isinstance(component.root, FramePart):
+            if isinstance(component.root, PagePart):
                 self._panels.append(component.root)
             elif not isinstance(component, EditMarkers):
                 document.add_root(component.root)

@@ -9,12 +9,12 @@ import msgspec
 from bokeh.core.properties import Bool, Bytes, Int, Nullable, String, Tuple
 from bokeh.model import DataModel
 
-__all__ = ["Command", "PageLink", "decode_command"]
+__all__ = ["PageCommand", "PageLink", "decode_command"]
 
 log = logging.getLogger(__name__)
 
 
-class Command(msgspec.Struct, frozen=True):
+class PageCommand(msgspec.Struct, frozen=True):
     """What a button, a key or a gesture asks for: see `viewer/tab/commands.py`.
 
     ``serial`` numbers the commands of a page, so that each is a change of ``PageLink.command``.
@@ -36,17 +36,17 @@ class PageLink(DataModel):
     # value with the old one; with a number that differs first, it never compares the bytes.
     frame = Nullable(Tuple(Int, Bytes))
     seen = Int(default=-1)  # -1: the page has not drawn anything yet
-    command = String(default="")  # a `Command` as JSON
+    command = String(default="")  # a `PageCommand` as JSON
     visible = Bool(default=True)
     theme = String(default="dark")
     width = Int(default=0)  # px, of the network view
     height = Int(default=0)
 
 
-def decode_command(text: str) -> Command | None:
+def decode_command(text: str) -> PageCommand | None:
     """Return the command that a page has sent; None, with a warning logged, if it is invalid."""
     try:
-        return msgspec.json.decode(text, type=Command)
+        return msgspec.json.decode(text, type=PageCommand)
     except msgspec.DecodeError as error:
         log.warning("Ignored an invalid command of the page: %s", error)
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from revacnn_lightning.protocol.messages import Layer, Planned, Refused, Structure
+from revacnn_lightning.protocol.messages import LayerInfo, Planned, Refused, Structure
 from revacnn_lightning.protocol.requests import (
     AddFilters,
     Edit,
@@ -196,7 +196,7 @@ class Staging:
             self.changes.remove(change)
 
 
-def _layer(structure: Structure, name: str) -> Layer | None:
+def _layer(structure: Structure, name: str) -> LayerInfo | None:
     return next((layer for layer in structure.layers if layer.name == name), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
-from revacnn_lightning.protocol.messages import Layer, PlanSummary, Structure
+from revacnn_lightning.protocol.messages import LayerInfo, PlanSummary, Structure
 
 from ..embedding.projection import Method
 from ..rendering.palette import DARK, Palette
@@ -120,7 +120,7 @@ class TabState:
         self.other_selected_ids = []
         self.revision += 1
 
-    def layer(self, index: int | None) -> Layer | None:
+    def layer(self, index: int | None) -> LayerInfo | None:
         """Return the layer with this index, or the selected layer if ``index`` is None."""
         structure, position = self.structure, self.selected_position()
         if index is None and position is not None:
@@ -169,7 +169,7 @@ class TabState:
             return np.zeros(0, np.float32)
         return values[state.offsets[layer] : state.offsets[layer + 1]]
 
-    def least_active_index(self, state: RunState, layer_index: int, layer: Layer) -> int | None:
+    def least_active_index(self, state: RunState, layer_index: int, layer: LayerInfo) -> int | None:
         """Return the index of the least active filter whose removal is not staged yet."""
         start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.filter_ids)
         recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
@@ -211,7 +211,7 @@ class TabState:
         health = self.follower.health()
         return f"The run has ended: {health.text}" if health.has_ended else ""
 
-    def width_refusal(self, layer: Layer) -> str:
+    def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
         return self.ended_reason() or layer.edit_refusal
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
-from revacnn_lightning.telemetry.inspection.side_effects import is_side_effect_free
+from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
 
 __all__ = ["Freezer"]
 
@@ -144,11 +144,11 @@ class _FrozenStatistics:
         self.saved: list[Tensor] = []
 
     def save(self, module: nn.Module, args: Any) -> None:
-        if module.training and not is_side_effect_free():
+        if module.training and not inside_side_effect_free():
             self.saved = [s.index_select(0, self.at) for s in _statistics(module)]
 
     def restore(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module.training and not is_side_effect_free():
+        if module.training and not inside_side_effect_free():
             for statistic, saved in zip(_statistics(module), self.saved, strict=True):
                 # Through .data, invisible to autograd: backward asserts that the statistics have
                 # not changed since the forward, although in training mode it never reads them.

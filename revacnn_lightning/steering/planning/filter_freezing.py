@@ -44,7 +44,7 @@ def _plan(
     plan = same_size_plan(context, request, f"{verb} {layer}{_listed(request.filters)}")
     norms = sorted(context.groups.norm_after.get(layer, ()))
     plan.freezes = [FreezeEdit(layer, conv.out_channels, changed, frozen, norms)]
-    plan.filter_changes = [messages.FilterChange(layer, removed=changed)]
+    plan.filter_changes = [messages.FilterChange(layer, filters=changed)]
     if any(type(o).__name__ == "LBFGS" for o in context.optimizers):
         plan.notes.append(
             "LBFGS updates frozen filters internally; they are restored after each step"

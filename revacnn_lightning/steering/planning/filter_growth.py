@@ -13,9 +13,8 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.index_mapping import insert_copies
 from revacnn_lightning.steering.planning.lookup import check_filters, find_conv, find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan, Fill, TensorEdit
+from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
-    check_editable,
-    check_not_fixed,
     resize_plan,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits

@@ -12,9 +12,8 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.index_mapping import remove_indices
 from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
+from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
-    check_editable,
-    check_not_fixed,
     resize_plan,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
@@ -70,7 +69,7 @@ def _removal(
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = resize_plan(context, request, title, edits, groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, -1)
-    plan.filter_changes = [messages.FilterChange(name, removed=indices)
+    plan.filter_changes = [messages.FilterChange(name, filters=indices)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
     reason = channel_groups.why_normalized_together(groups)
     if reason:

@@ -76,7 +76,7 @@ def _values_plan(
         )
     plan = same_size_plan(context, request, title)
     plan.values = values
-    plan.filter_changes = [messages.FilterChange(request.layer, removed=filters)]
+    plan.filter_changes = [messages.FilterChange(request.layer, filters=filters)]
     return plan
 
 

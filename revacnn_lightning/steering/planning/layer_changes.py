@@ -14,7 +14,7 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_conv, find_module
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit
-from revacnn_lightning.steering.planning.resize_plan import NOT_RUN
+from revacnn_lightning.steering.planning.refusals import NOT_RUN
 
 __all__ = ["plan_insertion", "plan_layer_removal"]
 

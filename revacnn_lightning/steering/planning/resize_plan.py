@@ -1,4 +1,4 @@
-"""What planning to add and to remove filters share: checks, and the plan of tensor edits."""
+"""The plan of tensor edits that resize channel groups, for added and for removed filters."""
 
 from __future__ import annotations
 
@@ -25,55 +25,10 @@ from revacnn_lightning.steering.planning.plan import (
 )
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = [
-    "NOT_RUN",
-    "check_editable",
-    "check_not_fixed",
-    "filter_move",
-    "resize_plan",
-    "why_not_editable",
-]
+__all__ = ["filter_move", "resize_plan"]
 
-NOT_RUN = (
-    "{layer} was not run by any forward of the model; it can be edited when a training step runs it"
-)
 # A note names at most this many layers.
 MAX_NAMES = 6
-
-
-def why_not_editable(groups: ChannelGroups, layer: str) -> str:
-    """Return why no filter of this conv can be added or removed; "" if some can."""
-    if layer in groups.untraced:
-        return NOT_RUN.format(layer=layer)
-    if layer in groups.unlabeled:
-        return (
-            f"{layer} has a single filter, whose path through the network cannot be told apart "
-            "from a constant's"
-        )
-    reasons = [groups.why_fixed([g]) for g in groups.groups_of_channels(groups.filters[layer])]
-    return f"filters of {layer} {reasons[0]}" if all(reasons) else ""
-
-
-def check_editable(context: PlanningContext, layer: str) -> None:
-    """Check that some filter of the conv can be added or removed.
-
-    Raises:
-        EditRefusedError: none can.
-    """
-    reason = why_not_editable(context.groups, layer)
-    if reason:
-        raise EditRefusedError(reason)
-
-
-def check_not_fixed(context: PlanningContext, layer: str, groups: Sequence[int]) -> None:
-    """Check that these channel groups, of filters of ``layer``, may be edited.
-
-    Raises:
-        EditRefusedError: one of them is fixed.
-    """
-    reason = context.groups.why_fixed(groups)
-    if reason:
-        raise EditRefusedError(f"these filters of {layer} {reason}")
 
 
 def resize_plan(

@@ -59,7 +59,7 @@ class ChannelGroups:
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.
         op_costs: the multiplications of the first forward, on ``samples`` samples.
-        epsilon: rounding unit of the coarsest floating type that a conv computed in.
+        rounding_unit: rounding unit of the coarsest floating type that a conv computed in.
         silent_channels: those of the traced new filters that reach consumers as zeros only.
     """
 
@@ -74,7 +74,7 @@ class ChannelGroups:
         self.shapes = trace.shapes
         self.op_costs = trace.op_costs
         self.samples = samples
-        self.epsilon = trace.epsilon
+        self.rounding_unit = trace.rounding_unit
         self.size_uses = trace.size_uses
         self._by_key = {(each.tensor, each.dim): each for each in self.dimensions}
         self._starts = np.array([each.start for each in self.dimensions], int)

@@ -57,16 +57,21 @@ class Trace:
         self.size_uses: list[SizeUse] = []  # attributes that count channels
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
-        self.epsilon = 0.0  # of the coarsest floating type a conv computed in
+        self.rounding_unit = 0.0  # of the coarsest floating type a conv computed in
         self.op_costs: list[OpCost] = []  # of the first forward
         self._stack: list[nn.Module] = []
         self._label_model(model)
         self._produced = np.zeros(self.channel_count, bool)
-        self.new_filters = np.zeros(self.channel_count, bool)
+        self.new_filters = self._find_channels(new_filters)
         self.active = np.zeros(self.channel_count, bool)
+
+    def _find_channels(self, entries: Iterable[tuple[str, int, int]]) -> np.ndarray:
+        """Return a mask of the channels of these (tensor, dim, index), bool (channels,)."""
         starts = {(each.tensor, each.dim): each.start for each in self.dimensions}
-        for name, dim, index in new_filters:
-            self.new_filters[starts[name, dim] + index] = True
+        mask = np.zeros(self.channel_count, bool)
+        for name, dim, index in entries:
+            mask[starts[name, dim] + index] = True
+        return mask
 
     def _label_model(self, model: nn.Module) -> None:
         convs = (model.get_submodule(name) for name in self.convs)

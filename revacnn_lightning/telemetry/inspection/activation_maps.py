@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from revacnn_lightning.telemetry.conv import Conv
 from revacnn_lightning.telemetry.inspection.downsampling import thumbnails
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
-from revacnn_lightning.telemetry.recording.activation_tracing import trace_activations
+from revacnn_lightning.telemetry.recording.activation_source import report_activation_maps
 
 __all__ = ["compute_activation_maps"]
 
@@ -42,6 +42,6 @@ def compute_activation_maps(
         maps[name] = thumbnails(output[0])
 
     device = next(iter(convs.values())).weight.device
-    with side_effect_free(model, training=False), trace_activations(names, on_activation):
+    with side_effect_free(model, training=False), report_activation_maps(names, on_activation):
         (forward or model)(image.to(device).unsqueeze(0))
     return maps

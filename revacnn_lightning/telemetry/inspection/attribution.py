@@ -32,7 +32,7 @@ from revacnn_lightning.telemetry.inspection.receptive_field import (
     compute_receptive_field,
 )
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
-from revacnn_lightning.telemetry.recording.activation_tracing import trace_activations
+from revacnn_lightning.telemetry.recording.activation_source import report_activation_maps
 
 __all__ = [
     "Attribution",
@@ -127,7 +127,7 @@ def _run_traced(
     with (
         side_effect_free(model, training=False),
         torch.enable_grad(),
-        trace_activations({conv: ""}, on_activation),
+        report_activation_maps({conv: ""}, on_activation),
     ):
         handle = register_module_forward_hook(on_forward)
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import Conv, current_weight, filter_rows
+from revacnn_lightning.telemetry.conv import Conv, filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
 
 __all__ = ["InspectedLayer"]
@@ -79,7 +79,7 @@ class InspectedLayer:
 
     def read_last_gradient(self, conv: Conv) -> None:
         """Set `gradient` from ``.grad``, as the last batch has left it."""
-        weight = current_weight(conv)
+        weight = weight_parameter(conv)
         grad = None if weight is None else weight.grad
         self.gradient = None if grad is None else project_features(filter_rows(grad.detach(), conv))
         average = self.smoothed_gradient
@@ -94,7 +94,7 @@ class InspectedLayer:
 
     def _hook(self, conv: Conv) -> None:
         self.unhook()
-        weight = current_weight(conv)
+        weight = weight_parameter(conv)
         if weight is None or not weight.requires_grad:
             return
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["is_side_effect_free", "side_effect_free"]
+__all__ = ["inside_side_effect_free", "side_effect_free"]
 
 _ACTIVE = ContextVar("side_effect_free", default=False)
 
@@ -66,7 +66,7 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
                 parameter.grad = gradient
 
 
-def is_side_effect_free() -> bool:
+def inside_side_effect_free() -> bool:
     """Return whether the caller runs inside `side_effect_free`."""
     return _ACTIVE.get()
 

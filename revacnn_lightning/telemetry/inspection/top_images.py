@@ -17,7 +17,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 
-__all__ = ["MAX_IMAGES", "RankedImage", "TopImages", "to_uint8"]
+__all__ = ["MAX_IMAGES", "RankedImage", "TopImages", "to_uint8_image"]
 
 MAX_IMAGES = 9  # of a filter
 MAX_AGE = 500  # batches; the filter has changed since an older response
@@ -80,7 +80,7 @@ class TopImages:
     def _insert(self, response: float, step: int, image: Tensor, box: PixelBox) -> None:
         pixels = image.detach().float().cpu()
         image_id = zlib.crc32(pixels.numpy().tobytes())
-        crop = to_uint8(pixels)[:, box.top : box.bottom, box.left : box.right]
+        crop = to_uint8_image(pixels)[:, box.top : box.bottom, box.left : box.right]
         size = (pixels.shape[1], pixels.shape[2])
         # An image of an earlier epoch is replaced: its response was that of an older filter.
         others = [ranked for ranked in self._images if ranked.image_id != image_id]
@@ -92,7 +92,7 @@ class TopImages:
         self._images = [ranked for ranked in self._images if ranked.step > step - MAX_AGE]
 
 
-def to_uint8(image: Tensor) -> np.ndarray:
+def to_uint8_image(image: Tensor) -> np.ndarray:
     """Stretch the image's own range to 0..255: (channels, H, W) -> uint8 (1 or 3, H, W).
 
     Images with any other number of channels than three become gray, the mean over the channels.

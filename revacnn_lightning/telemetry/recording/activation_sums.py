@@ -79,7 +79,7 @@ class ActivationSums:
         if magnitude:
             self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))
         if per_image:
-            self.image_gradients.append(reductions.image_sums(gradient))
+            self.image_gradients.append(reductions.pixel_sums(gradient))
 
 
 def compute_signals(all_sums: Iterable[ActivationSums]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import current_weight
+from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.layer_statistics import (
     SCALED_STATISTICS,
     SUM_AND_DIVISOR,
@@ -160,7 +160,7 @@ def _collect_sums(
 
 def _zeros(layer: ObservedLayer) -> Tensor:
     """Return the placeholder of a value that was not measured."""
-    weight = current_weight(layer.conv)
+    weight = weight_parameter(layer.conv)
     return torch.zeros(layer.width, device="cpu" if weight is None else weight.device)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-from revacnn_lightning.telemetry.conv import current_weight
+from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
@@ -45,7 +45,7 @@ class GradientReader:
 
     def hook(self, sums: WeightSums) -> None:
         """Hook the current weight of the conv, if it can have a gradient."""
-        weight = current_weight(sums.conv)
+        weight = weight_parameter(sums.conv)
         if weight is sums.parameter:
             return
         self.unhook(sums)

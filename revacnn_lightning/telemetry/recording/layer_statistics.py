@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import current_weight
+from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
 __all__ = ["SCALED_STATISTICS", "SUM_AND_DIVISOR", "SumAndDivisor"]
@@ -83,5 +83,5 @@ def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDi
 
 def _coefficients(layer: ObservedLayer) -> float:
     """Return K, the number of coefficients of a filter."""
-    weight = current_weight(layer.conv)
+    weight = weight_parameter(layer.conv)
     return np.nan if weight is None else weight.numel() / layer.width

@@ -1,9 +1,9 @@
 """Forward hooks that receive the activation maps of all layers.
 
-The first batch is *traced*: a hook on all modules finds the forward order and whose output is the
-map of each conv. The following batches hook only the modules that matter, and check that the
-network still takes the traced path. A network whose path changes from batch to batch is traced on
-every batch, which costs a little more.
+In the first batch, the *discovery batch*, a hook on all modules finds the forward order and the
+module that returns the map of each conv. The following batches hook only the modules that matter,
+and check that the network still takes the discovered path. If its path changes from batch to batch,
+every batch is a discovery batch, which costs a little more.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
+from revacnn_lightning.telemetry.recording.activation_source import MapOwners
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
-from revacnn_lightning.telemetry.recording.activation_tracing import ActivationTrace
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.forward_tracer import ForwardTracer
+from revacnn_lightning.telemetry.recording.discovery_result import apply_discovery, check_discovery
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-from revacnn_lightning.telemetry.recording.trace_result import apply_trace, check_trace
 
 __all__ = ["ModuleHooks"]
 
@@ -44,16 +44,16 @@ class ModuleHooks:
         self._reader = reader
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._batch_hooks = BatchHooks()
-        self._trace = ActivationTrace()
+        self._owners = MapOwners()
         self.update_structure([])
 
     def update_structure(self, layers: list[ObservedLayer]) -> None:
-        """Trace the network with these layers on the next batch."""
+        """Make the next batch a discovery batch, for these layers."""
         self._layers = layers
-        self._tracer = ForwardTracer(layers, self._trace, self._meter, self._reader)
-        self._is_tracing = True
-        self._is_dynamic = False  # some batch has left the traced path
-        self._untraced: set[ObservedLayer] = set()  # called for the first time after the trace
+        self._discovery = ModuleDiscovery(layers, self._owners, self._meter, self._reader)
+        self._is_discovering = True
+        self._is_dynamic = False  # some batch has left the discovered path
+        self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
 
@@ -64,7 +64,7 @@ class ModuleHooks:
         there are any, the hook on all modules stays.
         """
         is_compiled = any(layer.is_compiled for layer in self._layers)
-        only_some = not self._is_tracing and not is_compiled
+        only_some = not self._is_discovering and not is_compiled
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
         self._set_global_hook(not only_some or not is_installed)
 
@@ -76,30 +76,30 @@ class ModuleHooks:
 
     def begin_batch(self) -> None:
         """Enable the hooks."""
-        self._tracer.begin_batch()
+        self._discovery.begin_batch()
         self._batch_hooks.enable()
 
     def end_batch(self) -> None:
         """Disable the hooks. May be called repeatedly."""
         self._batch_hooks.disable()
-        self._trace.clear()
+        self._owners.clear()
 
     def evaluate_batch(self, layers: list[ObservedLayer]) -> list[ObservedLayer]:
-        """Evaluate a traced batch, or check that the batch took the traced path.
+        """Evaluate a discovery batch, or check that the batch took the discovered path.
 
         Returns:
             The layers in forward order.
         """
-        if self._is_tracing:
-            layers = apply_trace(layers)
+        if self._is_discovering:
+            layers = apply_discovery(layers)
             self._choose_hooks(layers)
-        elif not check_trace(layers):
+        elif not check_discovery(layers):
             self._is_dynamic = True
-        if self._untraced:
-            self._untraced = {layer for layer in self._untraced if not layer.was_called}
-        must_trace = self._is_dynamic or bool(self._untraced)
-        if must_trace or self._is_tracing:
-            self._is_tracing = must_trace
+        if self._undiscovered:
+            self._undiscovered = {layer for layer in self._undiscovered if not layer.was_called}
+        must_discover = self._is_dynamic or bool(self._undiscovered)
+        if must_discover or self._is_discovering:
+            self._is_discovering = must_discover
             self.attach()
         return layers
 
@@ -112,7 +112,7 @@ class ModuleHooks:
             self._global_handle = None
 
     def _choose_hooks(self, layers: list[ObservedLayer]) -> None:
-        """Choose the modules to hook after the trace."""
+        """Choose the modules to hook after the discovery."""
         self._hooks = {}
         for layer in layers:
             if not layer.was_called:
@@ -123,29 +123,29 @@ class ModuleHooks:
                 self._hooks[layer.source] = self._on_nonlinearity
                 hook = functools.partial(self._on_feeder, layer)
                 self._hooks.update(dict.fromkeys(layer.feeders, hook))
-        # A normalization shared by several convs does not identify the conv: trace every batch.
-        if not self._tracer.shared_normalizations.isdisjoint(self._hooks):
+        # A shared normalization does not identify the conv: every batch is a discovery batch.
+        if not self._discovery.shared_normalizations.isdisjoint(self._hooks):
             self._is_dynamic = True
 
     # ------------------------------------------------------------------ hooks
 
     def _on_any_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Handle a call of any module, in a traced batch or instead of hooks on some modules."""
+        """Handle a call of any module, in a discovery batch or instead of hooks on some modules."""
         if is_compiling() or not self._batch.is_recording:
             return  # a hook must not enter a compiled region; see `ObservedLayer.is_compiled`
-        if not self._is_tracing:
+        if not self._is_discovering:
             hook = None if self._batch_hooks.is_installed else self._hooks.get(module)
             if hook is not None:
                 hook(module, args, output)
         elif isinstance(output, Tensor) and output.dim() == 4:
-            self._tracer.on_forward(module, args, output)
+            self._discovery.on_forward(module, args, output)
 
     def _on_first_call(
         self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any
     ) -> None:
-        """Handle a conv that the traced batch did not call."""
+        """Handle a conv that the discovery batch did not call."""
         if not is_compiling():
-            self._untraced.add(layer)
+            self._undiscovered.add(layer)
 
     def _on_conv_map(self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any) -> None:
         """Handle a conv whose own output is its map."""
@@ -156,12 +156,12 @@ class ModuleHooks:
         """Handle the module, a conv or a normalization, whose output a non-linearity receives."""
         if isinstance(output, Tensor) and not is_compiling():
             layer.expected_maps += not in_backward()
-            self._trace.set_owner(output, layer)
+            self._owners.set_owner(output, layer)
 
     def _on_nonlinearity(self, module: nn.Module, args: Any, output: Any) -> None:
         """Handle a non-linearity that returns the maps of one conv or of several."""
         if not args or not isinstance(output, Tensor) or is_compiling():
             return
-        layer = self._trace.find_owner(args[0], output)
+        layer = self._owners.find_owner(args[0], output)
         if layer is not None:
             self._meter.measure(layer, layer.nonlinearity_sums, output)

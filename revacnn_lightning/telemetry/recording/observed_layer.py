@@ -26,13 +26,13 @@ class ObservedLayer:
         weights: sums over its weight and gradients.
         conv_sums: sums over its own output.
         nonlinearity_sums: sums over the output of the non-linearity that follows.
-        source: the module whose output is the activation map; None before the first trace.
+        source: the module whose output is the activation map; None before the first discovery.
         statistics: those sampled on this batch.
         was_called: whether a forward has called it yet.
         forward_rank: its position in the forward order; -1: unknown.
         is_compiled: whether it runs in a compiled region, where no hook is called.
-        call_index: its first call in a traced batch, counted over all layers; -1: not called.
-        nonlinearity: the non-linearity that follows it in a traced batch.
+        call_index: its first call in a discovery batch, counted over all layers; -1: not called.
+        nonlinearity: the non-linearity that follows it in a discovery batch.
         feeders: modules whose output that non-linearity receives.
         expected_maps: how many maps the non-linearity should have received in this batch.
     """

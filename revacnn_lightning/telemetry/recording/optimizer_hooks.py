@@ -12,11 +12,11 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import current_weight
+from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.group_step import GroupStep
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-from revacnn_lightning.telemetry.recording.optimizer_step import OptimizerStep
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
@@ -80,7 +80,7 @@ class OptimizerHooks:
         to_copy = [
             weights
             for group, observed in self._groups_of(optimizer)
-            if not OptimizerStep(optimizer, group).is_scaled_momentum
+            if not GroupStep(optimizer, group).is_scaled_momentum
             for weights in observed
         ]
         if not to_copy:
@@ -115,7 +115,7 @@ class OptimizerHooks:
             start = self._stopwatch.now()
             if "update_ratio" in self.pending:
                 for group, observed in groups:
-                    step = OptimizerStep(optimizer, group)
+                    step = GroupStep(optimizer, group)
                     for weights in observed:
                         weights.measure_update(step)
                 self._stopwatch.add("update_ratio", start)
@@ -134,7 +134,7 @@ class OptimizerHooks:
         *key, observed = self._cache.get(id(optimizer), (None, 0, 0, []))
         if key[0] is groups and key[1:] == [count, self._reader.hooked_count]:
             return observed
-        weights_of = {id(current_weight(layer.conv)): layer.weights for layer in self._layers}
+        weights_of = {id(weight_parameter(layer.conv)): layer.weights for layer in self._layers}
         observed = []
         for group in groups:
             weights = [weights_of[id(p)] for p in group["params"] if id(p) in weights_of]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.conv import Conv, current_weight
+from revacnn_lightning.telemetry.conv import Conv, weight_parameter
 from revacnn_lightning.telemetry.inspection.layer_detail import (
     DETAIL_HZ,
     DetailRecorder,
@@ -29,6 +29,7 @@ from revacnn_lightning.telemetry.recording.activation_sums import compute_signal
 from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
+from revacnn_lightning.telemetry.recording.discovery_result import forward_order
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 from revacnn_lightning.telemetry.recording.module_hooks import ModuleHooks
@@ -36,7 +37,6 @@ from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, 
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.trace_result import forward_order
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT_STATISTICS,
     OPTIMIZER_STATISTICS,
@@ -296,5 +296,5 @@ class Recorder:
         return {layer.name: layer.conv for layer in self._layers}
 
     def _device(self) -> torch.device:
-        weight = current_weight(self._layers[0].conv) if self._layers else None
+        weight = weight_parameter(self._layers[0].conv) if self._layers else None
         return torch.device("cpu") if weight is None else weight.device

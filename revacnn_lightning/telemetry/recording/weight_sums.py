@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import Conv, by_filter, current_weight
-from revacnn_lightning.telemetry.recording.optimizer_step import OptimizerStep
-from revacnn_lightning.telemetry.reductions import add_to, coefficient_norm, coefficient_sum
+from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter
+from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.reductions import add_to, filter_l1_norm, filter_l2_norm
 
 __all__ = ["WeightSums"]
 
@@ -87,13 +87,13 @@ class WeightSums:
         if grad is None:  # an optimizer that steps within the backward pass has reset it
             self._must_sum_in_hook = True
             return
-        self._grad_sum = coefficient_sum(by_filter(grad, self.conv))
+        self._grad_sum = filter_l1_norm(by_filter(grad, self.conv))
         self._grad, self._grad_version = grad, grad._version
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Sum a gradient that a backward pass produced."""
         filters = by_filter(gradient.detach(), self.conv)
-        self._finished_sum = add_to(self._finished_sum, coefficient_sum(filters))
+        self._finished_sum = add_to(self._finished_sum, filter_l1_norm(filters))
 
     def gradient_sum(self) -> Tensor | None:
         """Return Σ|∂L/∂w| of this batch; None without a gradient."""
@@ -110,30 +110,30 @@ class WeightSums:
 
     def current_norm(self) -> Tensor | None:
         """Return ‖w‖ of the weight as it is; None while the conv has no weight parameter."""
-        weight = current_weight(self.conv)
+        weight = weight_parameter(self.conv)
         if weight is None:
             return None
         if self._norm is None or self._norm_version != weight._version:
-            self._norm = coefficient_norm(by_filter(weight, self.conv))
+            self._norm = filter_l2_norm(by_filter(weight, self.conv))
             self._norm_version = weight._version
         return self._norm
 
     def copy_weight(self) -> None:
         """Copy the weight before an optimizer changes it."""
-        weight = current_weight(self.conv)
+        weight = weight_parameter(self.conv)
         if weight is not None and self._weight_before_step is None:
             self._weight_before_step = weight.detach().clone()
 
-    def measure_update(self, step: OptimizerStep) -> None:
+    def measure_update(self, step: GroupStep) -> None:
         """Compute ‖Δw‖ after an optimizer step."""
         before, self._weight_before_step = self._weight_before_step, None
         self._norm = None  # a step through .data does not raise the weight's version
-        weight = current_weight(self.conv)
+        weight = weight_parameter(self.conv)
         if weight is None:
             return
         if before is not None:
             change = by_filter(before.sub_(weight), self.conv)
-            self.update_norm, self.update_divisor = coefficient_norm(change), 1.0
+            self.update_norm, self.update_divisor = filter_l2_norm(change), 1.0
         elif not step.is_scaled_momentum:
             return
         elif weight.grad is None:  # the optimizer has skipped the weight
@@ -141,13 +141,13 @@ class WeightSums:
             self.update_divisor = 1.0
         else:
             momentum = step.optimizer.state[weight]["momentum_buffer"]
-            self.update_norm = coefficient_norm(by_filter(momentum, self.conv))
+            self.update_norm = filter_l2_norm(by_filter(momentum, self.conv))
             self.update_divisor = step.momentum_divisor
         self.norm_after_step = self.current_norm()
 
     def measure_optimizer_gradient(self) -> None:
         """Sum the gradient that the optimizer has just used, which ``.grad`` still holds."""
-        weight = current_weight(self.conv)
+        weight = weight_parameter(self.conv)
         grad = None if weight is None else weight.grad
         if grad is not None:
-            self.optimizer_gradient = coefficient_sum(by_filter(grad, self.conv))
+            self.optimizer_gradient = filter_l1_norm(by_filter(grad, self.conv))

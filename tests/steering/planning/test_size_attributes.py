@@ -303,7 +303,7 @@ def test_ambiguous_sizes_are_refused(
 def test_channels_counted_by_one_number_are_coupled() -> None:
     _, editor, probe = nets.editor_of(Shared)
     plan = editor.plan(requests.RemoveFilters("g", [1]), probe)
-    assert {s.layer: s.removed for s in plan.filter_changes} == {"theta": [1], "phi": [1], "g": [1]}
+    assert {s.layer: s.filters for s in plan.filter_changes} == {"theta": [1], "phi": [1], "g": [1]}
     assert [(e.attribute, e.old, e.new) for e in plan.attributes] == [("inner", 4, 3)]
 
 

@@ -423,7 +423,7 @@ def test_half_precision_is_compared_with_its_rounding_unit() -> None:
 
     editor = Editor(model, [torch.optim.Adam(model.parameters())])
     probe = ForwardProbe([forward])
-    assert editor.channel_groups(probe).epsilon == torch.finfo(torch.bfloat16).eps
+    assert editor.channel_groups(probe).rounding_unit == torch.finfo(torch.bfloat16).eps
     for request in (
         requests.AddFilters("stem.0"),
         requests.RemoveFilters("a.0.0", [1]),

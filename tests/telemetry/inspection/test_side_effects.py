@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning.telemetry.inspection.side_effects import (
-    is_side_effect_free,
+    inside_side_effect_free,
     side_effect_free,
 )
 
@@ -120,13 +120,13 @@ def test_everything_is_restored_after_an_exception() -> None:
     assert torch.equal(model[1].running_mean, mean)
     assert torch.equal(torch.get_rng_state(), state)
     assert not model[1].training
-    assert not is_side_effect_free()
+    assert not inside_side_effect_free()
 
 
 def test_hooks_can_recognize_a_side_effect_free_forward() -> None:
     model = model_in_mixed_modes()
     seen: list[bool] = []
-    model[0].register_forward_hook(lambda *_: seen.append(is_side_effect_free()))
+    model[0].register_forward_hook(lambda *_: seen.append(inside_side_effect_free()))
     model(images())
     with side_effect_free(model):
         model(images())

@@ -15,7 +15,7 @@ from revacnn_lightning.telemetry.inspection.top_images import (
     MAX_CROP_SIDE,
     MAX_IMAGES,
     TopImages,
-    to_uint8,
+    to_uint8_image,
 )
 from tests.telemetry import reference
 from tests.telemetry.inspection.test_layer_detail import Net
@@ -46,7 +46,7 @@ def test_ranking_has_the_strongest_images_of_all_batches(index: int):
         recorder.begin_batch()
         reference.train_step(model, images)
         recorder.end_batch()
-        if step < 0:  # the first batch is traced
+        if step < 0:  # the discovery batch
             continue
         responses = recorder.responses.pop_responses()["first", index]
         top_images.add(
@@ -65,7 +65,7 @@ def test_ranking_has_the_strongest_images_of_all_batches(index: int):
         [ranked.response for ranked in ranking], [peak for peak, _, _ in best]
     )
     for ranked, (_, _, image) in zip(ranking, best, strict=True):
-        np.testing.assert_array_equal(ranked.crop, to_uint8(image))
+        np.testing.assert_array_equal(ranked.crop, to_uint8_image(image))
 
 
 def test_crop_is_the_receptive_field_of_the_peak():
@@ -141,7 +141,7 @@ def test_number_and_size_of_crops_are_bounded():
 
 @pytest.mark.parametrize(("channels", "expected"), [(1, 1), (3, 3), (4, 1)])
 def test_crops_are_gray_or_rgb_and_use_the_full_range(channels: int, expected: int):
-    pixels = to_uint8(batch(0, channels=channels)[0])
+    pixels = to_uint8_image(batch(0, channels=channels)[0])
     assert pixels.shape == (expected, 12, 12)
     assert (pixels.min(), pixels.max()) == (0, 255)
-    assert not to_uint8(torch.full((1, 4, 4), torch.nan)).any()
+    assert not to_uint8_image(torch.full((1, 4, 4), torch.nan)).any()

@@ -70,7 +70,7 @@ IMAGES = torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 def test_default_statistics_match_reference(batches):
     model = small()
     recorder = Recorder(model)
-    for _ in range(batches):  # the first one is traced
+    for _ in range(batches):  # the first is the discovery batch
         recording = record(model, IMAGES, recorder)
     assert recording.layers == ["0", "3", "5"]
     assert recording.widths == [4, 6, 8]
@@ -270,7 +270,7 @@ def test_copies_and_pickles_during_a_batch_contain_no_hooks(batches_before):
 
 
 def test_foreign_hooks_coexist():
-    """They are registered before, during and after the batches that rely on the trace."""
+    """They are registered before, during and after the batches that rely on the discovery batch."""
     model = small()
     seen = []
     early = model[2].register_forward_hook(lambda *_: seen.append("early"))

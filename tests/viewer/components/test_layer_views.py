@@ -20,7 +20,7 @@ from viewer.components.layer_views import (
     WAITING,
     InputImage,
     LayerView,
-    layer_views,
+    make_layer_views,
 )
 from viewer.runs.layer_details import VIEWS
 from viewer.tab.tab_state import TabState
@@ -181,7 +181,7 @@ def test_failed_layout_shows_its_reason(world: World, tab: TabState) -> None:
 def test_views_are_cleared_when_their_layer_is_removed(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    views = layer_views(tab)
+    views = make_layer_views(tab)
     world.tick()
     for view in views:
         assert view.update() is True
@@ -208,7 +208,7 @@ def test_hidden_views_are_neither_sent_nor_requested(
 ) -> None:
     send_command(tab, "set_pane", option=pane)
     world.now += 100
-    sent = [view.view for view in layer_views(tab) if view.update()]
+    sent = [view.view for view in make_layer_views(tab) if view.update()]
 
     assert sent == (["activations"] if pane == "maps" else [])
     if pane == "statistics":

@@ -20,11 +20,11 @@ def test_network_shows_every_filter(tab: TabState, follower: InProcessFollower) 
     view = NetworkView(tab)
     assert view.update() is True
     data = view.numbers.data
-    assert len(view.nodes.data["x"]) == len(data["amp"]) == 40
+    assert len(view.nodes.data["x"]) == len(data["amplitude"]) == 40
     np.testing.assert_array_equal(data["gradient"], follower.state.latest["gradient"])  # type: ignore[union-attr]
-    assert data["amp"].min() >= 0
-    assert data["amp"].max() <= 1
-    assert data["amp"].std() > 0.1
+    assert data["amplitude"].min() >= 0
+    assert data["amplitude"].max() <= 1
+    assert data["amplitude"].std() > 0.1
     assert [layer["filters"] for layer in view.network_layout.data["layers"]] == [8, 16, 16]
     assert view.selection.data["node"] == 0
 

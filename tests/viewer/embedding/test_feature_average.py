@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, find_degenerate, unit_rows
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
 from viewer.embedding.feature_average import WINDOW, FeatureAverage
 
 IDS = np.arange(8)
@@ -77,7 +77,7 @@ def test_filter_with_one_zero_row_is_not_dead() -> None:
     zero = features(1)
     zero[2] = 0
 
-    kinds, _ = find_degenerate(average_of([features(0), zero]))
+    kinds, _ = classify_degenerate(average_of([features(0), zero]))
 
     assert kinds[2] == DegenerateKind.NONE
 
@@ -89,7 +89,7 @@ def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
     for seed in range(n_before):
         average.add(IDS, features(seed))
     for _ in range(WINDOW):
-        kinds, _ = find_degenerate(average.add(IDS, zero))
+        kinds, _ = classify_degenerate(average.add(IDS, zero))
 
     assert kinds[2] == DegenerateKind.DEAD
 
@@ -99,8 +99,8 @@ def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:
     broken[3, 0], broken[4, 1] = np.nan, np.inf
     average.add(IDS, features(0))
 
-    kinds, _ = find_degenerate(average.add(IDS, broken))
-    later, _ = find_degenerate(average.add(IDS, features(2)))
+    kinds, _ = classify_degenerate(average.add(IDS, broken))
+    later, _ = classify_degenerate(average.add(IDS, features(2)))
 
     assert list(np.flatnonzero(kinds)) == [3, 4]
     assert not later.any()

@@ -11,10 +11,10 @@ from viewer.layout import NetworkLayout, compute_layout, stage_layers
 from viewer.layout.paths import MAX_PATHS
 from viewer.layout.stages import find_stages, layers_of, short_name
 from viewer.layout.topology import (
-    arc_levels,
     assign_ranks,
     concatenating_layers,
     forward_edges,
+    nesting_levels,
     split_edges,
 )
 
@@ -67,7 +67,7 @@ def test_small_networks_use_large_dots_and_large_ones_bars() -> None:
     assert small.path_width >= large.path_width == 1
 
 
-def test_opened_layer_shows_every_filter() -> None:
+def test_expanded_layer_shows_every_filter() -> None:
     network = structure("resnet50")
     layout = compute_layout(network, 1100, 620, {"layer4.2.conv3"})
     column = layout.columns[[layer.name for layer in network.layers].index("layer4.2.conv3")]
@@ -286,8 +286,8 @@ def test_stacked_layers_share_one_arc() -> None:
 
 def test_outer_arcs_are_drawn_below_inner_arcs() -> None:
     """The shortcuts of a U-Net would otherwise coincide at the bottom of the view."""
-    assert arc_levels([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
-    assert arc_levels([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
+    assert nesting_levels([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
+    assert nesting_levels([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
     network = structure("digits")
     layers = [replace(network.layers[0], name=f"c{i}") for i in range(7)]
     chain = [(i, i + 1) for i in range(6)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from viewer.rendering.frame_codec import FramePart, SpritePart, encode_frame
+from viewer.rendering.frame_codec import PagePart, SpritePart, encode_frame
 
 
 def decode_frame(frame: bytes) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def decode_frame(frame: bytes) -> dict[str, Any]:
     return head
 
 
-def make_part(part: str, **data: Any) -> FramePart:
-    frame_part = FramePart(part)
+def make_part(part: str, **data: Any) -> PagePart:
+    frame_part = PagePart(part)
     frame_part.data = data
     return frame_part
 

@@ -7,7 +7,7 @@ from viewer.rendering.thumbnails import (
     MAX_SIZE,
     _downsample,
     attribution_tile,
-    build_atlas,
+    build_tiles,
     image_tile,
 )
 
@@ -15,7 +15,7 @@ from viewer.rendering.thumbnails import (
 def test_signed_values_are_centered_on_128() -> None:
     images = np.array([[[-2.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [0.0, 5e-4]]])
 
-    levels = build_atlas(images, signed=True)
+    levels = build_tiles(images, signed=True)
 
     assert levels.dtype == np.uint8
     np.testing.assert_array_equal(levels[0], [[1, 128], [192, 255]])
@@ -26,7 +26,7 @@ def test_unsigned_values_start_at_zero_and_weak_maps_stay_dim() -> None:
     images = np.zeros((3, 2, 2))
     images[0, 0, 0], images[1, 0, 0], images[2, 1, 1] = 10.0, 5.0, 0.1
 
-    levels = build_atlas(images, signed=False)
+    levels = build_tiles(images, signed=False)
 
     assert levels[0, 0, 0] == levels[1, 0, 0] == 255
     assert 0 < levels[2].max() < 40
@@ -39,7 +39,7 @@ def test_nonfinite_values_are_zero(signed: bool, value: float) -> None:
     images = np.ones((2, 3, 3))
     images[0, 1, 1] = value
 
-    levels = build_atlas(images, signed=signed)
+    levels = build_tiles(images, signed=signed)
 
     assert levels[0, 1, 1] == (128 if signed else 0)
     assert levels[1, 1, 1] == 255
@@ -49,23 +49,23 @@ def test_color_channels_are_kept() -> None:
     images = np.zeros((1, 5, 4, 3))
     images[..., 0] = 1
 
-    assert build_atlas(images, signed=True).shape == (1, 5, 4, 3)
-    assert (build_atlas(images, signed=True)[..., 0] == 255).all()
+    assert build_tiles(images, signed=True).shape == (1, 5, 4, 3)
+    assert (build_tiles(images, signed=True)[..., 0] == 255).all()
 
 
 @pytest.mark.parametrize("size", [(56, 56), (33, 7), (224, 112)])
 def test_large_maps_are_downsampled(size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).random((2, *size))
 
-    levels = build_atlas(images, signed=False)
+    levels = build_tiles(images, signed=False)
 
     assert max(levels.shape[1:]) <= MAX_SIZE
-    flat = build_atlas(np.ones((1, *size)), signed=False)
+    flat = build_tiles(np.ones((1, *size)), signed=False)
     assert (flat == 255).all()
 
 
 def test_empty_images() -> None:
-    assert build_atlas(np.zeros((0,), np.float32), signed=True).shape == (0, 1, 1)
+    assert build_tiles(np.zeros((0,), np.float32), signed=True).shape == (0, 1, 1)
     assert image_tile(np.zeros((0,), np.float32)).shape == (0, 1, 1, 3)
 
 

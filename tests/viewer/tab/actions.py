@@ -6,13 +6,13 @@ from typing import Any
 
 from tests.viewer.conftest import InProcessFollower
 from viewer.tab.commands import perform
-from viewer.tab.page_link import Command
+from viewer.tab.page_link import PageCommand
 from viewer.tab.tab_state import TabState
 
 
 def send_command(tab: TabState, name: str, **args: Any) -> None:
     """Perform a command of the page."""
-    perform(tab, Command(name, args))
+    perform(tab, PageCommand(name, args))
 
 
 def deliver_replies(tab: TabState, follower: InProcessFollower, rounds: int = 6) -> None:

@@ -45,7 +45,7 @@ def test_no_color_of_the_palettes_is_written_in_script_or_style(path: Path) -> N
     text = path.read_text(encoding="utf-8").lower()
     written = set(re.findall(r"#[0-9a-f]{6}\b", text))
     palettes = {c for palette in (DARK, LIGHT) for c in colors(palette).values()}
-    palettes |= {*DARK.ramp, *LIGHT.ramp}
+    palettes |= {*DARK.gradient_ramp, *LIGHT.gradient_ramp}
     assert not written & (palettes - {"#ffffff"})
 
 

@@ -13,7 +13,7 @@ from bokeh.document import Document
 from bokeh.model import DataModel, Model
 
 from viewer.tab.page_assets import STATIC
-from viewer.tab.page_link import Command, PageLink, decode_command
+from viewer.tab.page_link import PageCommand, PageLink, decode_command
 
 
 def test_both_ends_have_the_same_properties() -> None:
@@ -35,8 +35,8 @@ def test_the_document_defines_the_model_for_the_browser() -> None:
 
 def test_a_command_is_decoded() -> None:
     text = json.dumps({"serial": 3, "name": "select", "args": {"layer": 1, "first": 2}})
-    assert decode_command(text) == Command("select", {"layer": 1, "first": 2}, 3)
-    assert decode_command('{"name": "undo", "serial": 4, "more": 1}') == Command("undo", {}, 4)
+    assert decode_command(text) == PageCommand("select", {"layer": 1, "first": 2}, 3)
+    assert decode_command('{"name": "undo", "serial": 4, "more": 1}') == PageCommand("undo", {}, 4)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"name": 3}', '{"name": "undo", "args": []}'])

@@ -106,8 +106,8 @@ export class NetworkCanvas {
   }
 
   #numbers() {
-    const {amp, state} = nodeNumbers()
-    return {amp: detached(amp), state: detached(state)}
+    const {amplitude, state} = nodeNumbers()
+    return {amplitude: detached(amplitude), state: detached(state)}
   }
 
   /** Weight and mark of every path; those of the selected node begin at it, not amid all that they stand for. */

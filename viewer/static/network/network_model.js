@@ -18,7 +18,7 @@ const NO_PATHS = {
 /** @type {ArcsData} */
 const NO_ARCS = {x0: NO_NUMBERS, x1: NO_NUMBERS, y: NO_NUMBERS, c0: NO_NUMBERS, c1: NO_NUMBERS, cy: NO_NUMBERS, many: false}
 
-/** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amp"} NumberName */
+/** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amplitude"} NumberName */
 
 /** @returns {NodesData} */
 export const networkNodes = () => latest("nodes") ?? NO_NODES
@@ -34,13 +34,13 @@ export const networkLayout = () => {
 
 /**
  * Amplitude and state of every node: at rest and normal before the first numbers.
- * @returns {{amp: NumberArray, state: NumberArray}}
+ * @returns {{amplitude: NumberArray, state: NumberArray}}
  */
 export function nodeNumbers() {
   const n = networkNodes().x.length
-  const {amp, state} = latest("numbers") ?? {}
-  if (amp?.length === n && state?.length === n) return {amp, state}
-  return {amp: new Float32Array(n), state: new Uint8Array(n)}
+  const {amplitude, state} = latest("numbers") ?? {}
+  if (amplitude?.length === n && state?.length === n) return {amplitude, state}
+  return {amplitude: new Float32Array(n), state: new Uint8Array(n)}
 }
 
 /**

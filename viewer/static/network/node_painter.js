@@ -1,6 +1,7 @@
 /** Draws the nodes of the network: dots, or bars that stand for several filters. */
 
 import {easeOut} from "../shared/math.js"
+import {jitter} from "./jitter.js"
 import {nodeScale} from "./viewport.js"
 
 /** @import {Context, Scene} from "../shared/drawing_loop.js" */
@@ -20,7 +21,7 @@ const TWEEN_MS = 450
  * @property {NumberArray} size diameter of a dot, height of a bar
  * @property {NumberArray} bar width of a bar; 0 for a dot
  * @property {NumberArray} phase of its motion
- * @property {NumberArray} amp 0 to 1: how strongly it moves, and its color
+ * @property {NumberArray} amplitude 0 to 1: how strongly it moves, and its color
  * @property {NumberArray} state
  * @property {Tween | null} tween
  * @property {NodeStates} states
@@ -90,24 +91,6 @@ function applyTween(places, tween, t) {
 }
 
 /**
- * Move every node by two incommensurate sines per axis, bars only sideways.
- * @param {Places} places
- * @param {NodeScene} scene
- * @param {number} now
- */
-function jitter({x, y}, {phase, bar, size, amp, motion}, now) {
-  if (motion === 0) return
-  const t = now / 1000
-  for (let i = 0; i < x.length; i++) {
-    const p = phase[i]
-    const room = bar[i] > 0 ? Math.min(6, 0.4 * bar[i]) : Math.max(1.2, size[i] * 0.375)
-    const reach = 0.62 * motion * amp[i] * room
-    x[i] += reach * (Math.sin(23 * t + p) + 0.6 * Math.sin(37 * t + 2.3 * p))
-    if (bar[i] === 0) y[i] += reach * (Math.cos(27 * t + 1.7 * p) + 0.6 * Math.sin(41 * t + p))
-  }
-}
-
-/**
  * Add a dot or a bar to the path.
  * @param {Context} ctx
  * @param {number} x
@@ -130,14 +113,14 @@ function outline(ctx, x, y, size, bar) {
  * @param {Places} places
  * @returns {number[]} the nodes that are left to be drawn
  */
-function paintNormal(ctx, {state, states, amp, colors}, {x, y, size, bar}) {
+function paintNormal(ctx, {state, states, amplitude, colors}, {x, y, size, bar}) {
   const steps = colors.gradient.length
   /** @type {number[][]} */
   const buckets = Array.from({length: steps}, () => [])
   /** @type {number[]} */
   const special = []
   for (let i = 0; i < x.length; i++) {
-    if (state[i] === states.normal) buckets[Math.min(steps - 1, Math.trunc(amp[i] * steps))].push(i)
+    if (state[i] === states.normal) buckets[Math.min(steps - 1, Math.trunc(amplitude[i] * steps))].push(i)
     else special.push(i)
   }
   buckets.forEach((bucket, step) => {
@@ -160,14 +143,14 @@ function paintNormal(ctx, {state, states, amp, colors}, {x, y, size, bar}) {
  * @param {Places} places
  * @param {number} i
  */
-function paintOutlined(ctx, {state, states, colors, amp}, {x, y, size, bar}, i) {
+function paintOutlined(ctx, {state, states, colors, amplitude}, {x, y, size, bar}, i) {
   const steps = colors.gradient.length
   ctx.beginPath()
   outline(ctx, x[i], y[i], Math.max(1.5, size[i] - 1.2), Math.max(0, bar[i] - 1.2))
   ctx.lineWidth = 1.2
   ctx.strokeStyle = state[i] === states.dead ? colors.dead : colors.frozen
   if (state[i] === states.frozen) {
-    ctx.fillStyle = colors.gradient[Math.min(steps - 1, Math.trunc(amp[i] * steps))]
+    ctx.fillStyle = colors.gradient[Math.min(steps - 1, Math.trunc(amplitude[i] * steps))]
     ctx.fill()
   }
   ctx.stroke()

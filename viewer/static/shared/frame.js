@@ -4,7 +4,7 @@
 /** @typedef {NumberArray & {shape: number[]}} WireArray an array with its shape, in C order */
 
 /**
- * @typedef {object} FramePart what is new of one part of the page
+ * @typedef {object} PagePart what is new of one part of the page
  * @property {string} part
  * @property {unknown} data
  * @property {WireArray} [atlas] images, present where they are new
@@ -12,7 +12,7 @@
 
 /**
  * @typedef {object} Frame
- * @property {FramePart[]} parts
+ * @property {PagePart[]} parts
  * @property {number} sent serial number; the same as before for a frame that needs no acknowledgement
  * @property {number[]} stamps Unix times (s) at which the newest snapshot was published, read and sent
  */

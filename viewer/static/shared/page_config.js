@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Palette colors of one theme, as viewer/rendering/palette.py defines them
- * @property {string[]} ramp of the gradient, weak to strong, #rrggbb
+ * @property {string[]} gradient_ramp of the gradient, weak to strong, #rrggbb
  * @property {[number, number, number][]} paths of the activation, weak to strong: hue, saturation and lightness
  * @property {string} dead
  * @property {string} frozen

@@ -274,7 +274,7 @@ export interface ArcsData {
 /** One row per node. */
 export interface NumbersData {
   state?: WireArray
-  amp?: WireArray
+  amplitude?: WireArray
   gradient?: WireArray
   activation?: WireArray
   weight_norm?: WireArray

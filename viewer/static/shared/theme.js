@@ -32,9 +32,9 @@ const palettes = {dark: themeColors(config.palettes.dark), light: themeColors(co
  * @param {Palette} palette
  * @returns {ThemeColors}
  */
-function themeColors({ramp, paths, dead, green, red, frozen, selected, selected_path: selectedPath, hover, muted}) {
+function themeColors({gradient_ramp: gradientRamp, paths, dead, green, red, frozen, selected, selected_path: selectedPath, hover, muted}) {
   return {
-    gradient: colorSteps(ramp, GRADIENT_STEPS), paths: hslSteps(paths, PATH_STEPS),
+    gradient: colorSteps(gradientRamp, GRADIENT_STEPS), paths: hslSteps(paths, PATH_STEPS),
     dead, added: green, staged: red, frozen, selected, selectedPath, hover, muted,
   }
 }

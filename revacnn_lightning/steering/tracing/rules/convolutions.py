@@ -18,7 +18,7 @@ def _convolution(trace: Trace, call: OpCall) -> None:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
     name = trace.record_conv(call.out, x)
-    trace.epsilon = max(trace.epsilon, _rounding_unit(call.out))
+    trace.rounding_unit = max(trace.rounding_unit, _rounding_unit(call.out))
     for label in trace.labels(x):
         if labeled_dims(label) - {0, 1}:
             trace.fix(label, f"are treated as space by {trace.where()}")

@@ -11,7 +11,7 @@ from revacnn_lightning.steering.tracing.rules import (
     matrix_products,  # noqa: F401
     normalizations,  # noqa: F401
 )
-from revacnn_lightning.steering.tracing.rules.elementwise import pointwise
+from revacnn_lightning.steering.tracing.rules.elementwise import pointwise_rule
 from revacnn_lightning.steering.tracing.rules.op_families import (
     COPIES,
     CREATIONS,
@@ -22,9 +22,9 @@ from revacnn_lightning.steering.tracing.rules.op_families import (
     SPATIAL,
     VIEWS,
 )
-from revacnn_lightning.steering.tracing.rules.reductions import reduce, spatial
+from revacnn_lightning.steering.tracing.rules.reductions import reduction_rule, spatial_rule
 from revacnn_lightning.steering.tracing.rules.table import RULES, Rule, fix_inputs
-from revacnn_lightning.steering.tracing.rules.views import view
+from revacnn_lightning.steering.tracing.rules.views import view_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["apply_rule"]
@@ -47,13 +47,13 @@ def apply_rule(trace: Trace, call: OpCall) -> None:
         for out in call.outs:
             trace.set_labels(out, list(trace.labels(call.args[0])))
     elif base in VIEWS:
-        view(trace, call)
+        view_rule(trace, call)
     elif base in SPATIAL:
-        spatial(trace, call)
+        spatial_rule(trace, call)
     elif base in REDUCTIONS and not _is_binary(call):
-        reduce(trace, call)
+        reduction_rule(trace, call)
     elif base in POINTWISE or torch.Tag.pointwise in call.func.tags:
-        pointwise(trace, call)
+        pointwise_rule(trace, call)
     elif base not in QUERIES:
         fix_inputs(trace, call)
 

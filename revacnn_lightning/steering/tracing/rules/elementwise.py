@@ -11,10 +11,10 @@ from revacnn_lightning.steering.tracing.labels import Label, align, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["join", "pointwise"]
+__all__ = ["join", "pointwise_rule"]
 
 
-def pointwise(trace: Trace, call: OpCall) -> None:
+def pointwise_rule(trace: Trace, call: OpCall) -> None:
     """Couple the channels that meet at one position of broadcast operands."""
     if not call.outs:
         return

@@ -10,10 +10,10 @@ from revacnn_lightning.steering.tracing.rules.op_families import SPATIAL
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["reduce", "spatial"]
+__all__ = ["reduction_rule", "spatial_rule"]
 
 
-def spatial(trace: Trace, call: OpCall) -> None:
+def spatial_rule(trace: Trace, call: OpCall) -> None:
     """Keep labels over anything but the pooled or resized dimensions."""
     x = call.args[0]
     space = set(range(x.ndim - SPATIAL[call.base], x.ndim))
@@ -27,7 +27,7 @@ def spatial(trace: Trace, call: OpCall) -> None:
         trace.set_labels(out, list(kept))
 
 
-def reduce(trace: Trace, call: OpCall) -> None:
+def reduction_rule(trace: Trace, call: OpCall) -> None:
     """Keep labels over dimensions that remain; channels that are reduced depend on each other."""
     x = call.args[0]
     position = 2 if call.base in ("linalg_vector_norm", "norm") else 1

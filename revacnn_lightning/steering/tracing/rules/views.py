@@ -11,10 +11,10 @@ from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["view"]
+__all__ = ["view_rule"]
 
 
-def view(trace: Trace, call: OpCall) -> None:
+def view_rule(trace: Trace, call: OpCall) -> None:
     """Run the same view on the labels. Pieces of an equal split must keep equal sizes."""
     x = call.args[0]
     outs = list(call.out) if isinstance(call.out, (list, tuple)) else [call.out]

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import verify
+from revacnn_lightning.steering.execution import verification
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
-from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.trial_forwards import (
+from revacnn_lightning.steering.execution.reference_outputs import (
     expected_output,
     output_with_perturbed_weights,
 )
+from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import reinitialize_new_entries
 from revacnn_lightning.steering.planning.index_mapping import realign_columns
 from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, order_of
@@ -24,7 +24,7 @@ from revacnn_lightning.steering.planning.resize_plan import filter_move
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate, trace
 
-__all__ = ["PerformedEdit", "VerifiedEdits"]
+__all__ = ["EditApplication", "PerformedEdit"]
 
 # A fresh filter is active on about half of all inputs; after eight silent draws, assume that its
 # input is silent.
@@ -49,7 +49,7 @@ class PerformedEdit:
 
 
 @dataclass
-class VerifiedEdits:
+class EditApplication:
     """Performs and verifies edits of one model. If one fails, the rollback is up to ``tx``.
 
     Attributes:
@@ -86,9 +86,9 @@ class VerifiedEdits:
         for done, undo in reversed(performed):
             revert(self.tx, self.model, done, self.optimizers, undo)
         output = evaluate(self.model, self.probe)
-        verify.check_shapes(output, before)
+        verification.check_shapes(output, before)
         groups = performed[0][1].groups_before or trace(self.model, self.probe)
-        return PerformedEdit(plan, None, verify.relative_difference(output, before), groups)
+        return PerformedEdit(plan, None, verification.relative_difference(output, before), groups)
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -112,35 +112,35 @@ class VerifiedEdits:
         after = self._reinitialize_silent_filters(plan, after)
         output = evaluate(self.model, self.probe)
         if comparable:
-            self._check_output(output, expected, after.epsilon)
-        return PerformedEdit(plan, undo, verify.relative_difference(output, before), after)
+            self._check_output(output, expected, after.rounding_unit)
+        return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
 
     def _change_layers(self, plan: EditPlan) -> PerformedEdit:
         """Insert a block, which keeps the output, or remove a layer, which does not."""
         before = evaluate(self.model, self.probe)
         undo = self._perform(plan)
-        with verify.forbid_execution(undo.removed_layers):
+        with verification.forbid_execution(undo.removed_layers):
             after = trace(self.model, self.probe)
             output = evaluate(self.model, self.probe)
-        verify.check_shapes(output, before)
+        verification.check_shapes(output, before)
         if all(layer.action == "insert" for layer in plan.layers):
-            self._check_output(output, before, after.epsilon)
-        return PerformedEdit(plan, undo, verify.relative_difference(output, before), after)
+            self._check_output(output, before, after.rounding_unit)
+        return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
 
     def _change_values(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         before = evaluate(self.model, self.probe)
         undo = self._perform(plan)
         output = evaluate(self.model, self.probe)
-        verify.check_shapes(output, before)
-        return PerformedEdit(plan, undo, verify.relative_difference(output, before), groups)
+        verification.check_shapes(output, before)
+        return PerformedEdit(plan, undo, verification.relative_difference(output, before), groups)
 
     def _check_output(
-        self, output: list[torch.Tensor], expected: list[torch.Tensor], epsilon: float
+        self, output: list[torch.Tensor], expected: list[torch.Tensor], rounding_unit: float
     ) -> None:
         def perturbed() -> list[torch.Tensor]:
-            return output_with_perturbed_weights(self.tx, self.model, self.probe, epsilon)
+            return output_with_perturbed_weights(self.tx, self.model, self.probe, rounding_unit)
 
-        verify.check_output(output, expected, epsilon, perturbed)
+        verification.check_output(output, expected, rounding_unit, perturbed)
 
     def _reinitialize_silent_filters(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw new filters again whose output is zero wherever it is read; return the last trace.

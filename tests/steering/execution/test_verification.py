@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering import ForwardProbe
+from revacnn_lightning.steering.execution.reference_outputs import output_with_perturbed_weights
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.trial_forwards import output_with_perturbed_weights
-from revacnn_lightning.steering.execution.verify import check_output
+from revacnn_lightning.steering.execution.verification import check_output
 
 EPSILON = torch.finfo(torch.float64).eps
 

@@ -1,4 +1,4 @@
-"""What a traced batch shows of each layer, and whether later batches take the same path."""
+"""What a discovery batch shows of each layer, and whether later batches take the same path."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
-__all__ = ["apply_trace", "check_trace", "forward_order"]
+__all__ = ["apply_discovery", "check_discovery", "forward_order"]
 
 log = logging.getLogger(__name__)
 
 
-def apply_trace(layers: list[ObservedLayer]) -> list[ObservedLayer]:
-    """Evaluate a traced batch: the source of each map, the forward order, compiled layers.
+def apply_discovery(layers: list[ObservedLayer]) -> list[ObservedLayer]:
+    """Evaluate a discovery batch: the source of each map, the forward order, compiled layers.
 
     Returns:
         The layers in forward order.
@@ -24,8 +24,8 @@ def apply_trace(layers: list[ObservedLayer]) -> list[ObservedLayer]:
     return layers
 
 
-def check_trace(layers: list[ObservedLayer]) -> bool:
-    """Return whether this batch took the traced path; mark the maps that were lost if not."""
+def check_discovery(layers: list[ObservedLayer]) -> bool:
+    """Return whether this batch took the discovered path; mark the maps that were lost if not."""
     is_valid = True
     for layer in layers:
         sums = layer.map_sums

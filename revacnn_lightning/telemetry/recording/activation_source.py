@@ -1,9 +1,9 @@
 """Which module's output is a conv's activation map.
 
 A conv is often followed by a normalization and a non-linearity. Where these are modules, the tensor
-that one returns is the very tensor that the next receives. `ActivationTrace` tracks tensors from
-call to call, so that a ReLU module shared by the whole network is resolved by its input. Plain code
-between modules (``out += identity``) ends the trace: the sum of two branches is not the map of
+that one returns is the very tensor that the next receives. `MapOwners` tracks tensors from call
+to call, so that a ReLU module shared by the whole network is resolved by its input. Plain code
+between modules (``out += identity``) ends the chain: the sum of two branches is not the map of
 either conv.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-__all__ = ["ActivationTrace", "is_nonlinearity", "is_normalization", "trace_activations"]
+__all__ = ["MapOwners", "is_nonlinearity", "is_normalization", "report_activation_maps"]
 
 _NORMALIZATIONS = (
     nn.modules.batchnorm._BatchNorm,
@@ -65,7 +65,7 @@ def is_nonlinearity(module: nn.Module) -> bool:
     return isinstance(module, _NONLINEARITIES)
 
 
-class ActivationTrace:
+class MapOwners:
     """Tensors on their way from one module to the next, each with the owner of the map.
 
     Keeps no tensor alive. A tensor loses its owner when anything but the module that receives it
@@ -102,7 +102,7 @@ class ActivationTrace:
 
 
 @contextlib.contextmanager
-def trace_activations(
+def report_activation_maps(
     convs: Mapping[Any, str], on_activation: Callable[[str, nn.Module, Tensor], None]
 ) -> Iterator[None]:
     """Report the activation maps of ``convs`` in the forwards that run in this context.
@@ -110,18 +110,18 @@ def trace_activations(
     ``on_activation(name, module, output)`` is called with the output of a conv, and again with that
     of the non-linearity that follows it: the last call has the activation map.
     """
-    trace = ActivationTrace()
+    owners = MapOwners()
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.dim() != 4:
             return
         if module in convs:
-            trace.set_owner(output, convs[module])
+            owners.set_owner(output, convs[module])
             on_activation(convs[module], module, output)
         elif args and (is_normalization(module) or is_nonlinearity(module)):
-            name = trace.find_owner(args[0], output)
+            name = owners.find_owner(args[0], output)
             if name is not None and is_normalization(module):
-                trace.set_owner(output, name)
+                owners.set_owner(output, name)
             elif name is not None:
                 on_activation(name, module, output)
 

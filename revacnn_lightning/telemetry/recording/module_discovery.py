@@ -1,4 +1,4 @@
-"""Traces the module calls of a batch: the forward order, and which module returns each map."""
+"""Finds the forward order of a batch, and the module that returns each activation map."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
-from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
-from revacnn_lightning.telemetry.recording.activation_tracing import (
-    ActivationTrace,
+from revacnn_lightning.telemetry.recording.activation_source import (
+    MapOwners,
     is_nonlinearity,
     is_normalization,
 )
+from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
-__all__ = ["ForwardTracer"]
+__all__ = ["ModuleDiscovery"]
 
 
-class ForwardTracer:
+class ModuleDiscovery:
     """Measures the maps of a batch while it finds out which module returns them.
 
     Args:
         layers: the layers of the network.
-        trace: tracks the maps from module to module.
+        owners: tracks the maps from module to module.
         meter: measures the maps.
         reader: hooks weights that a forward creates.
 
@@ -36,14 +36,14 @@ class ForwardTracer:
     def __init__(
         self,
         layers: list[ObservedLayer],
-        trace: ActivationTrace,
+        owners: MapOwners,
         meter: ActivationMeter,
         reader: GradientReader,
     ) -> None:
         self.shared_normalizations: set[nn.Module] = set()
         self._layer_of: dict[nn.Module, ObservedLayer] = {layer.conv: layer for layer in layers}
         self._layer_before: dict[nn.Module, ObservedLayer | None] = {}
-        self._trace = trace
+        self._owners = owners
         self._meter = meter
         self._reader = reader
         self._call_indices = itertools.count()
@@ -56,16 +56,16 @@ class ForwardTracer:
         """Handle a call of any module that returns a tensor with four dimensions."""
         layer = self._layer_of.get(module)
         if layer is not None:
-            self._trace.set_owner(output, (layer, module))
+            self._owners.set_owner(output, (layer, module))
             self._measure(layer, layer.conv_sums, output)
         elif args and is_normalization(module):
-            layer, _ = self._trace.find_owner(args[0], output) or (None, None)
+            layer, _ = self._owners.find_owner(args[0], output) or (None, None)
             if self._layer_before.setdefault(module, layer) is not layer:
                 self.shared_normalizations.add(module)
             if layer is not None:
-                self._trace.set_owner(output, (layer, module))
+                self._owners.set_owner(output, (layer, module))
         elif args and is_nonlinearity(module):
-            layer, feeder = self._trace.find_owner(args[0], output) or (None, None)
+            layer, feeder = self._owners.find_owner(args[0], output) or (None, None)
             if layer is not None:
                 layer.nonlinearity = module
                 layer.feeders.add(feeder)

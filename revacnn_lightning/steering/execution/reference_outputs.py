@@ -1,4 +1,7 @@
-"""Outputs of a temporarily changed model. Every change is rolled back before returning."""
+"""The outputs that verification compares with: forwards of the temporarily changed model.
+
+Every change is rolled back before returning.
+"""
 
 from __future__ import annotations
 
@@ -48,15 +51,15 @@ def expected_output(
 
 
 def output_with_perturbed_weights(
-    tx: Transaction, model: nn.Module, probe: ForwardProbe, epsilon: float
+    tx: Transaction, model: nn.Module, probe: ForwardProbe, rounding_unit: float
 ) -> list[Tensor]:
-    """Return the output with every weight multiplied by 1 + ``epsilon`` · N(0, 1)."""
+    """Return the output with every weight multiplied by 1 + ``rounding_unit`` · N(0, 1)."""
     generator = torch.Generator().manual_seed(0)
     start = tx.size
     for parameter in model.parameters():
         if parameter.is_floating_point():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            perturbed = parameter.detach() * (1 + epsilon * noise).to(parameter)
+            perturbed = parameter.detach() * (1 + rounding_unit * noise).to(parameter)
             replace_data(tx, parameter, perturbed, parameter.grad)
     output = evaluate(model, probe)
     tx.rollback(keep=start)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["OptimizerStep"]
+__all__ = ["GroupStep"]
 
 
-class OptimizerStep:
+class GroupStep:
     """The step that an optimizer makes on the weights of a parameter group."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ NOISE_FACTOR = 30
 def check_output(
     output: Sequence[Tensor],
     expected: Sequence[Tensor],
-    epsilon: float,
+    rounding_unit: float,
     perturbed: Callable[[], Sequence[Tensor]],
 ) -> None:
     """Check that the output equals the expected one up to rounding.
@@ -33,15 +33,15 @@ def check_output(
     if a perturbation of all weights by one rounding unit changes the output similarly.
 
     Args:
-        epsilon: the rounding unit of the coarsest type that a conv computes in.
-        perturbed: returns the output with all weights perturbed by ``epsilon``; only called for
-            differences between the two tolerances.
+        rounding_unit: of the coarsest floating type that a conv computes in.
+        perturbed: returns the output with all weights perturbed by ``rounding_unit``; only called
+            for differences between the two tolerances.
 
     Raises:
         EditFailedError: rounding does not explain the difference.
     """
     difference = relative_difference(output, expected)
-    tolerance = math.sqrt(epsilon) / 3
+    tolerance = math.sqrt(rounding_unit) / 3
     if difference <= tolerance:
         return
     if difference <= max(min(NOISE_FACTOR * tolerance, 0.1), LARGEST_ROUNDING):
