@@ -32,7 +32,7 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
 
 
 def classify_degenerate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the degenerate filters, and for each identical one the filter it equals.
+    """Return how each filter is degenerate, and for each identical one the filter it equals.
 
     Args:
         features: (n, d), one row per filter.

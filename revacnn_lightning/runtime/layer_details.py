@@ -32,7 +32,7 @@ Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> the model's output
 
 
 def refuse_image(index: int) -> Tensor:
-    """Refuse: a `GetImage` for a training without validation images."""
+    """Raise `EditRefusedError`: the `GetImage` of a training without validation images."""
     raise EditRefusedError(
         "this training has no validation images to choose from; show the first of the batch instead"
     )

@@ -148,7 +148,7 @@ def _groups(indices: list[int], size: Callable[[int], int]) -> Iterator[list[int
 
 
 def filter_l1_norm(filters: Tensor) -> Tensor:
-    """Return the sum of absolute values of each filter: (C, ...) -> (C,)."""
+    """Return the L1 norm, the sum of absolute values, of each filter: (C, ...) -> (C,)."""
     inner = _INNER_DIMENSIONS[filters.dim()]
     if filters.device.type != "cpu":
         return _absolute_sum_in_one_kernel(filters, inner)
@@ -165,7 +165,7 @@ def filter_l1_norm(filters: Tensor) -> Tensor:
 
 
 def filter_l2_norm(filters: Tensor) -> Tensor:
-    """Return the Euclidean norm of each filter: (C, ...) -> (C,)."""
+    """Return the L2 norm of each filter: (C, ...) -> (C,)."""
     norm = torch.linalg.vector_norm(filters, 2, _INNER_DIMENSIONS[filters.dim()])
     return norm if norm.dtype == torch.float32 else norm.float()
 

@@ -455,7 +455,7 @@ TITLES_THAT_CANNOT_BE_HIT = """() => {
 }"""
 
 
-def test_the_title_of_a_narrow_stage_is_not_covered_by_its_neighbours(
+def test_the_title_of_a_narrow_stage_is_not_covered_by_its_neighbors(
     tmp_path: Path, open_page: Any
 ) -> None:
     with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:

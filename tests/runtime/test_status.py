@@ -10,7 +10,7 @@ from torch import nn
 
 from revacnn_lightning import AddFilters, Status, Structure
 from revacnn_lightning.protocol.messages import Message
-from revacnn_lightning.runtime import status as module
+from revacnn_lightning.runtime import heartbeat
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
@@ -126,7 +126,7 @@ def test_heartbeats_are_sent_on_every_change_and_once_a_second(
     run: SmallRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now)
     for at, state in [(100, "training"), (100.5, "training"), (100.6, "paused"), (101.7, "paused")]:
         now = at
         run.status.send_heartbeat_if_due(state)

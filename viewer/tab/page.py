@@ -1,36 +1,22 @@
-"""The page of one tab: its components, and when each of them is updated."""
+"""The page of one tab: when its components are updated, and what is sent."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from bokeh.document import Document
 
 from ..components import Component
-from ..components.chart_choices import ChartChoices
-from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
-from ..components.filter_history import FilterActivation, FilterGradient
-from ..components.filter_inspection import FilterInspectionPane
-from ..components.header import Header
-from ..components.layer_chart import LayerChart
-from ..components.layer_filters import FilterBars, FilterCloud
-from ..components.layer_panel import LayerPanel
-from ..components.layer_views import InputImage, make_layer_views
-from ..components.learning_rate import LearningRateChart
-from ..components.metric_chart import MetricChart
-from ..components.network import NetworkView
-from ..components.selection_panel import SelectionPanel
-from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
-from ..components.timeline import Timeline
 from ..rendering.frame_codec import PagePart, encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import perform
 from .frame_scheduler import SECONDARY_INTERVALS, FrameScheduler
+from .page_components import PageComponents
 from .page_link import PageLink, decode_command
 from .tab_state import TabState
 
@@ -39,18 +25,6 @@ __all__ = ["Page"]
 REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
 NEVER = float("inf")
 MIN_ADVANCE_SECONDS = 0.001  # an update is rescheduled only if it becomes earlier by this much
-
-HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
-    Header,
-    ControlsPanel,
-    SelectionPanel,
-    LayerPanel,
-    StagingBar,
-    ReplyPanel,
-    ChangeListPanel,
-    Timeline,
-    ChartChoices,
-)
 
 
 class Page:
@@ -63,10 +37,7 @@ class Page:
         requested_run: id of the run named in the page's address; "" if there is none.
 
     Attributes:
-        primary: components that are updated with every frame.
-        images: components that show images of the selected layer and filter.
-        charts: the charts that are always visible.
-        statistics_charts: the charts of the statistics pane.
+        components: everything that the page shows.
         frames_sent: number of frames that the page confirms.
     """
 
@@ -87,7 +58,7 @@ class Page:
             requested_run=requested_run,
         )
         self._registry = registry
-        self._create_components()
+        self.components = PageComponents(self.tab)
         self.frames_sent = 0
         self._frame_serials = itertools.count()
         self._panels: list[PagePart] = []
@@ -98,38 +69,14 @@ class Page:
         self._update_key: tuple[object, ...] = ()
         self._statistics_key: tuple[float, ...] = ()
         self._structure_key: tuple[object, ...] = ()
+        self._connect_link()
+
+    def _connect_link(self) -> None:
         self.link.on_change("command", self._on_command)
         self.link.on_change("theme", self._on_theme)
         self.link.on_change("seen", self._on_seen)
         for name in ("visible", "width", "height"):
             self.link.on_change(name, self._on_view)
-
-    def _create_components(self) -> None:
-        tab = self.tab
-        markers = EditMarkers(tab)
-        self.network = NetworkView(tab)
-        self.primary: list[Component] = [self.network, markers]
-        self.primary += [panel(tab) for panel in HTML_PANELS]
-        self.images: list[Component] = [
-            InputImage(tab),
-            *make_layer_views(tab),
-            FilterInspectionPane(tab),
-        ]
-        self.charts: list[Component] = [
-            MetricChart(tab, markers.source),
-            LearningRateChart(tab, markers.source),
-            LayerChart(tab, markers.source, 0),
-            LayerChart(tab, markers.source, 1),
-        ]
-        self.statistics_charts: list[Component] = [
-            FilterBars(tab),
-            FilterCloud(tab),
-            FilterGradient(tab, markers.source),
-            FilterActivation(tab, markers.source),
-        ]
-        all_charts = [*self.charts, *self.statistics_charts]
-        self._chart_cycle = itertools.cycle(self.charts)
-        self._all_charts_cycle = itertools.cycle(all_charts)
 
     def open(self, document: Document) -> None:
         """Add the page to a document and start updating it."""
@@ -148,11 +95,6 @@ class Page:
         self._store_keys(time.monotonic())
         if self._registry is not None:
             self._registry.observers.add(self)
-
-    @property
-    def components(self) -> list[Component]:
-        """All components of the page."""
-        return [*self.primary, *self.images, *self.charts, *self.statistics_charts]
 
     # Scheduling
 
@@ -183,7 +125,7 @@ class Page:
             return
         self.tab.update()
         self._store_keys(now)
-        if self._update_all(self.primary):
+        if self._update_all(self.components.primary):
             self.frames_sent += 1
             self._send()
             self._scheduler.frame_sent(
@@ -201,20 +143,12 @@ class Page:
             return
         if self._scheduler.is_secondary_due("images", now):
             self._scheduler.secondary_sent("images", now)
-            has_changed = self._update_all(self.images)
+            has_changed = self._update_all(self.components.images)
         if not has_changed and self._scheduler.is_secondary_due("chart", now):
             self._scheduler.secondary_sent("chart", now)
-            has_changed = self._update_next_chart()
+            has_changed = self.components.update_next_chart()
         if has_changed:
             self._send()
-
-    def _update_next_chart(self) -> bool:
-        """Update the next visible chart that has new data. Return False if none has."""
-        if self.tab.pane == "statistics":
-            n_charts, cycle = len(self.charts) + len(self.statistics_charts), self._all_charts_cycle
-        else:
-            n_charts, cycle = len(self.charts), self._chart_cycle
-        return any(next(cycle).update() for _ in range(n_charts))
 
     def _update_all(self, components: Iterable[Component]) -> bool:
         """Update all components. Return whether any has changed."""
@@ -280,9 +214,9 @@ class Page:
             return
         images_key = self.tab.images_key()
         perform(self.tab, command)
-        components = list(self.primary)
-        components += self.charts if command.name == "set_chart" else []
-        components += self.images if self.tab.images_key() != images_key else []
+        components = list(self.components.primary)
+        components += self.components.charts if command.name == "set_chart" else []
+        components += self.components.images if self.tab.images_key() != images_key else []
         if self._update_all(components):
             self._send()
 

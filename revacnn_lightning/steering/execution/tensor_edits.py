@@ -70,17 +70,30 @@ def apply_tensor_edit(
             record["grad"] = resize.removed_entries(tensor.grad)
             grad = resize.apply_and_fill(tensor.grad, 0.0)
         if isinstance(tensor, nn.Parameter):
-            shape = tensor.shape
-
-            def resized(key: str, old: Tensor, start: float | None) -> Tensor:
-                if not resize.matches(old, shape):
-                    return old
-                record[key] = resize.removed_entries(old)
-                return resize.apply_and_fill(old, new if start is None else start)
-
-            optimizer_state.edit_state(tx, optimizers, tensor, resized)
+            record |= _resize_state(tx, optimizers, tensor, resize, new)
         replace_data(tx, tensor, new, grad)
     sync_sizes(tx, owner)
+    return record
+
+
+def _resize_state(
+    tx: Transaction,
+    optimizers: Sequence[Optimizer],
+    parameter: nn.Parameter,
+    resize: Resize,
+    new: Tensor,
+) -> ChangeRecord:
+    """Resize the optimizer state of a parameter that becomes ``new``; return what is removed."""
+    shape = parameter.shape
+    record: ChangeRecord = {}
+
+    def resized(key: str, old: Tensor, start: float | None) -> Tensor:
+        if not resize.matches(old, shape):
+            return old
+        record[key] = resize.removed_entries(old)
+        return resize.apply_and_fill(old, new if start is None else start)
+
+    optimizer_state.edit_state(tx, optimizers, parameter, resized)
     return record
 
 

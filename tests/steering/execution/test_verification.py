@@ -12,7 +12,7 @@ from revacnn_lightning.steering.execution.reference_outputs import output_with_p
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.verification import check_output
 
-EPSILON = torch.finfo(torch.float64).eps
+ROUNDING_UNIT = torch.finfo(torch.float64).eps
 
 
 class Amplifier(nn.Module):
@@ -34,10 +34,12 @@ def difference_is_accepted(gain: float, difference: float) -> bool:
     expected[3] += difference
 
     def perturbed() -> list[Tensor]:
-        return output_with_perturbed_weights(Transaction(), model, ForwardProbe([model]), EPSILON)
+        return output_with_perturbed_weights(
+            Transaction(), model, ForwardProbe([model]), ROUNDING_UNIT
+        )
 
     try:
-        check_output([now], [expected], EPSILON, perturbed)
+        check_output([now], [expected], ROUNDING_UNIT, perturbed)
     except EditFailedError:
         return False
     assert torch.equal(model.weight, torch.ones_like(model.weight))  # the perturbation is undone

@@ -28,9 +28,9 @@ def decode_frame(frame: bytes) -> dict[str, Any]:
 
 
 def make_part(part: str, **data: Any) -> PagePart:
-    frame_part = PagePart(part)
-    frame_part.data = data
-    return frame_part
+    page_part = PagePart(part)
+    page_part.data = data
+    return page_part
 
 
 def test_strings_and_arrays_survive_a_round_trip() -> None:

@@ -84,7 +84,7 @@ def test_edit_is_sent_before_the_last_frame_is_painted(
     page.update()
 
     assert page.frames_sent == 2
-    assert page.network.network_layout.data["layers"][0]["filters"] == 9
+    assert page.components.network.network_layout.data["layers"][0]["filters"] == 9
     page.link.seen = 1  # one of two pending confirmations
     follower.train()
     page.update()

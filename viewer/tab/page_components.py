@@ -1,0 +1,91 @@
+"""The components of a page, grouped by when they are updated."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+from ..components import Component
+from ..components.chart_choices import ChartChoices
+from ..components.controls import ControlsPanel
+from ..components.edit_markers import EditMarkers
+from ..components.filter_history import FilterActivation, FilterGradient
+from ..components.filter_inspection import FilterInspectionPane
+from ..components.header import Header
+from ..components.layer_chart import LayerChart
+from ..components.layer_filters import FilterBars, FilterCloud
+from ..components.layer_panel import LayerPanel
+from ..components.layer_views import InputImage, make_layer_views
+from ..components.learning_rate import LearningRateChart
+from ..components.metric_chart import MetricChart
+from ..components.network import NetworkView
+from ..components.selection_panel import SelectionPanel
+from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from ..components.timeline import Timeline
+from .tab_state import TabState
+
+__all__ = ["PageComponents"]
+
+HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
+    Header,
+    ControlsPanel,
+    SelectionPanel,
+    LayerPanel,
+    StagingBar,
+    ReplyPanel,
+    ChangeListPanel,
+    Timeline,
+    ChartChoices,
+)
+
+
+class PageComponents:
+    """All components of one page, in the order in which they are created.
+
+    Attributes:
+        network: the network view.
+        primary: components that are updated with every frame.
+        images: components that show images of the selected layer and filter.
+        charts: the charts that are always visible.
+        statistics_charts: the charts of the statistics pane.
+    """
+
+    def __init__(self, tab: TabState) -> None:
+        self._tab = tab
+        markers = EditMarkers(tab)
+        self.network = NetworkView(tab)
+        self.primary: list[Component] = [self.network, markers]
+        self.primary += [panel(tab) for panel in HTML_PANELS]
+        self.images: list[Component] = [
+            InputImage(tab),
+            *make_layer_views(tab),
+            FilterInspectionPane(tab),
+        ]
+        self.charts: list[Component] = [
+            MetricChart(tab, markers.source),
+            LearningRateChart(tab, markers.source),
+            LayerChart(tab, markers.source, 0),
+            LayerChart(tab, markers.source, 1),
+        ]
+        self.statistics_charts: list[Component] = [
+            FilterBars(tab),
+            FilterCloud(tab),
+            FilterGradient(tab, markers.source),
+            FilterActivation(tab, markers.source),
+        ]
+        self._chart_cycle = itertools.cycle(self.charts)
+        self._all_charts_cycle = itertools.cycle([*self.charts, *self.statistics_charts])
+
+    def __iter__(self) -> Iterator[Component]:
+        yield from self.primary
+        yield from self.images
+        yield from self.charts
+        yield from self.statistics_charts
+
+    def update_next_chart(self) -> bool:
+        """Update the next visible chart that has new data. Return False if none has."""
+        if self._tab.pane == "statistics":
+            n_charts, cycle = len(self.charts) + len(self.statistics_charts), self._all_charts_cycle
+        else:
+            n_charts, cycle = len(self.charts), self._chart_cycle
+        return any(next(cycle).update() for _ in range(n_charts))
