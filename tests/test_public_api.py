@@ -54,6 +54,7 @@ VIEWER_FLOORS = [
     ["rendering.findings"],  # describes what a run holds
     ["tab"],
     ["components"],
+    ["tab.page_components"],
     ["tab.page"],
     ["main", "app_hooks"],
 ]

@@ -98,7 +98,7 @@ def test_statistics_do_not_wait_for_images(
     page.open(document)
     page.link.seen = 0
     drawn: list[str] = []
-    for component in page.images:
+    for component in page.components.images:
         monkeypatch.setattr(component, "update", lambda: drawn.append("image") or True)
 
     follower.train()
