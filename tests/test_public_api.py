@@ -49,7 +49,7 @@ PACKAGE_FLOORS = [
     ["__main__"],
 ]
 VIEWER_FLOORS = [
-    ["layout", "embedding", "rendering", "bokeh_compat", "glyphs"],
+    ["layout", "embedding", "rendering", "bokeh_compat"],
     ["runs"],
     ["rendering.findings"],  # describes what a run holds
     ["tab"],
