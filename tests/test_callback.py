@@ -40,7 +40,7 @@ from tests.small import At, TwoConvs, batches, fit
 from tests.viewer.processes import wait_for
 
 
-class RunObserver(pl.Callback):
+class UpdateListener(pl.Callback):
     """Attaches to the run from another thread, as another process would, and keeps all messages."""
 
     def __init__(self) -> None:
@@ -278,7 +278,7 @@ def test_invalid_requests_are_refused_with_a_reason_and_change_nothing(edit, rea
 
 
 def test_exactly_the_training_batches_are_published():
-    observer = RunObserver()
+    observer = UpdateListener()
     fit(TwoConvs(), [ReVACNN(), observer], count=40, validate=True)
     snapshots = observer.of(Snapshot)
     steps = [snapshot.step for snapshot in snapshots]
@@ -311,7 +311,7 @@ def test_the_statistics_match_their_definition():
                 "loss": loss.detach(),
             }
 
-    observer = RunObserver()
+    observer = UpdateListener()
     # The reference comes first, so that its forwards are not part of the recorded batch.
     fit(TwoConvs(), [Reference(), ReVACNN(), observer], count=12, accumulate_grad_batches=3)
     snapshots = observer.of(Snapshot)
@@ -325,7 +325,7 @@ def test_the_statistics_match_their_definition():
 
 
 def test_the_structure_names_every_conv_and_is_updated_by_an_edit():
-    observer = RunObserver()
+    observer = UpdateListener()
     revacnn = ReVACNN()
     submit = At(6, lambda *_: revacnn.steer(RemoveFilters("conv1", [1])))
     fit(TwoConvs(), [revacnn, observer, submit], count=20)
@@ -344,7 +344,7 @@ def test_the_structure_names_every_conv_and_is_updated_by_an_edit():
 
 
 def test_the_edges_and_the_end_of_the_run_are_published():
-    observer = RunObserver()
+    observer = UpdateListener()
     fit(TwoConvs(), [ReVACNN(), observer], count=20)
     assert observer.of(Structure)[-1].edges == [(0, 1)]
     assert [status.state for status in observer.of(Status)][-1] == "finished"
@@ -438,7 +438,7 @@ def test_a_crash_is_published(error: Exception, detail: str):
     def fail(*_: object) -> None:
         raise error
 
-    observer = RunObserver()
+    observer = UpdateListener()
     with pytest.raises(type(error)):
         fit(TwoConvs(), [ReVACNN(), observer, At(6, fail)])
     last = observer.of(Status)[-1]
@@ -483,7 +483,7 @@ def test_an_error_while_closing_leaves_no_hooks_and_no_file(
 def test_monitoring_does_not_change_training():
     plain, monitored = TwoConvs(), TwoConvs()
     fit(plain)
-    fit(monitored, [ReVACNN(), RunObserver()])
+    fit(monitored, [ReVACNN(), UpdateListener()])
     for name, value in weights(plain).items():
         assert torch.equal(weights(monitored)[name], value)
 

@@ -7,14 +7,14 @@ from scipy.cluster.hierarchy import complete, fcluster
 
 from revacnn_lightning.diagnostics.degenerate import unit_rows
 
-__all__ = ["MIN_SIMILARITY", "find_near_duplicates"]
+__all__ = ["MIN_SIMILARITY", "group_near_duplicates"]
 
 MIN_SIMILARITY = 0.95  # cosine similarity between any two filters of a group
 # Filters with fewer coefficients are similar by necessity: there are few directions.
 MIN_COEFFICIENTS = 3
 
 
-def find_near_duplicates(
+def group_near_duplicates(
     features: np.ndarray, min_similarity: float = MIN_SIMILARITY
 ) -> np.ndarray:
     """Group the filters that are near duplicates of each other, by cosine similarity.

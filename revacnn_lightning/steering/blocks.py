@@ -12,8 +12,8 @@ __all__ = [
     "BLOCKS",
     "CroppedConv2d",
     "DiracBlock",
-    "OutputHook",
     "ResidualBlock",
+    "RunChildOnOutput",
     "cropping_of",
     "replacement_of",
 ]
@@ -51,7 +51,7 @@ class DiracBlock(nn.Module):
 BLOCKS = {"residual": ResidualBlock, "dirac": DiracBlock}
 
 
-class OutputHook:
+class RunChildOnOutput:
     """A forward hook that runs a child of the module on its output. Can be pickled and copied."""
 
     def __init__(self, child: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revacnn_lightning.diagnostics.near_duplicates import MIN_SIMILARITY, find_near_duplicates
+from revacnn_lightning.diagnostics.near_duplicates import MIN_SIMILARITY, group_near_duplicates
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -25,14 +25,14 @@ def features() -> np.ndarray:
 
 
 def test_random_filters_are_in_no_group(features: np.ndarray) -> None:
-    assert (find_near_duplicates(features) == -1).all()
+    assert (group_near_duplicates(features) == -1).all()
 
 
 def test_groups_are_numbered_by_decreasing_size(features: np.ndarray) -> None:
     features[[4, 9]] = noisy_copies(features[2], 2)
     features[[1, 11, 20]] = noisy_copies(features[17], 3)
 
-    groups = find_near_duplicates(features)
+    groups = group_near_duplicates(features)
 
     assert set(np.flatnonzero(groups == 0)) == {1, 11, 17, 20}
     assert set(np.flatnonzero(groups == 1)) == {2, 4, 9}
@@ -45,7 +45,7 @@ def test_groups_are_complete_and_maximal(seed: int, min_similarity: float) -> No
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(4, 3))[rng.integers(0, 4, 20)] + 0.3 * rng.normal(size=(20, 3))
 
-    groups = find_near_duplicates(features, min_similarity)
+    groups = group_near_duplicates(features, min_similarity)
 
     members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
     members += [np.array([i]) for i in np.flatnonzero(groups == -1)]
@@ -63,7 +63,7 @@ def test_groups_are_complete_and_maximal(seed: int, min_similarity: float) -> No
 def test_opposite_filters_are_not_near_duplicates(features: np.ndarray) -> None:
     features[3] = -features[2]
 
-    assert (find_near_duplicates(features) == -1).all()
+    assert (group_near_duplicates(features) == -1).all()
 
 
 def test_dead_and_nonfinite_filters_are_in_no_group(features: np.ndarray) -> None:
@@ -72,33 +72,33 @@ def test_dead_and_nonfinite_filters_are_in_no_group(features: np.ndarray) -> Non
     features[10:12] = np.inf
     features[13] = features[12]
 
-    groups = find_near_duplicates(features)
+    groups = group_near_duplicates(features)
 
     assert set(np.flatnonzero(groups >= 0)) == {12, 13}
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan, np.inf])
 def test_all_filters_equal(value: float) -> None:
-    groups = find_near_duplicates(np.full((64, 16), value))
+    groups = group_near_duplicates(np.full((64, 16), value))
 
     assert (groups == (0 if value == 1 else -1)).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5])
 def test_few_filters(n: int) -> None:
-    assert len(find_near_duplicates(np.random.default_rng(n).normal(size=(n, 9)))) == n
+    assert len(group_near_duplicates(np.random.default_rng(n).normal(size=(n, 9)))) == n
 
 
 @pytest.mark.parametrize("d", [0, 1, 2])
 def test_filters_with_few_coefficients_are_not_grouped(d: int) -> None:
-    assert (find_near_duplicates(np.ones((8, d))) == -1).all()
+    assert (group_near_duplicates(np.ones((8, d))) == -1).all()
 
 
 def test_half_precision_gives_the_same_groups() -> None:
     features = np.random.default_rng(0).normal(size=(64, 64))
     features[40:50] = noisy_copies(features[3], 10)
 
-    full, half = find_near_duplicates(features), find_near_duplicates(features.astype(np.float16))
+    full, half = group_near_duplicates(features), group_near_duplicates(features.astype(np.float16))
 
     np.testing.assert_array_equal(full, half)
     assert cosine(features[40], features[3]) > MIN_SIMILARITY

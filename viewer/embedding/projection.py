@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
-from revacnn_lightning.diagnostics.near_duplicates import find_near_duplicates
+from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
 from .alignment import Frame, align, is_valid, smooth_frame
 from .pca import principal_components, reduce_dimensions
@@ -39,7 +39,7 @@ class Projection(Struct, frozen=True):
             `placement.DEGENERATE_ROW_Y`.
         degenerate: `DegenerateKind` of each filter, uint8 (n,).
         same_as: id of the filter that an identical one equals, otherwise -1, int64 (n,).
-        duplicate_group: index of the group of near duplicates (`find_near_duplicates`), -1 if in
+        duplicate_group: index of the group of near duplicates (`group_near_duplicates`), -1 if in
             none or not computed, int64 (n,).
         embedding: coordinates computed by the method, float64 (n, 2); NaN for degenerate filters.
         frame: visible square of ``embedding``: center x, center y, half width.
@@ -109,7 +109,7 @@ def project(job: ProjectionJob) -> Projection:
     is_degenerate = degenerate != DegenerateKind.NONE
     positions[is_degenerate] = degenerate_row(degenerate[is_degenerate])
     same_as = np.where(twin >= 0, ids[twin], -1)
-    groups = find_near_duplicates(job.features) if job.find_duplicates else np.full(len(ids), -1)
+    groups = group_near_duplicates(job.features) if job.find_duplicates else np.full(len(ids), -1)
     return Projection(job.method, ids, positions, degenerate, same_as, groups, embedding, frame)
 
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 import revacnn_lightning
 
 from .projection import Method, Projection, ProjectionJob
-from .worker_main import Ready, Result, WorkerMessage, read_frame, write_frame
+from .worker_main import MethodReady, Result, WorkerMessage, read_frame, write_frame
 
 __all__ = ["EmbeddingWorker", "ProjectionFailure"]
 
@@ -87,7 +87,7 @@ class EmbeddingWorker:
             if message is None:
                 self._end_process("the projection process has died", results)
                 break
-            if isinstance(message, Ready):
+            if isinstance(message, MethodReady):
                 self._ready.add(message.method)
                 self._failed_starts = 0
                 self._waiting_since = time.monotonic()

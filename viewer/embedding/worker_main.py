@@ -23,14 +23,14 @@ from msgspec import Struct
 
 from .projection import Method, Projection, ProjectionJob, project
 
-__all__ = ["Ready", "Result", "WorkerMessage", "read_frame", "serve", "write_frame"]
+__all__ = ["MethodReady", "Result", "WorkerMessage", "read_frame", "serve", "write_frame"]
 
 LENGTH = struct.Struct("<Q")
 NICENESS = 5  # lower priority than the training and the page; at 10, it starves on a busy machine
 SCHEDULER = getattr(os, "SCHED_BATCH", None)  # Linux: do not preempt processes that wake up
 
 
-class Ready(Struct, frozen=True, tag=True):
+class MethodReady(Struct, frozen=True, tag=True):
     """This method is warmed up."""
 
     method: Method
@@ -42,7 +42,7 @@ class Result(Struct, frozen=True, tag=True):
     projection: Projection
 
 
-WorkerMessage = ProjectionJob | Ready | Result
+WorkerMessage = ProjectionJob | MethodReady | Result
 
 
 class _EncodedArray(Struct, frozen=True, array_like=True):
@@ -116,7 +116,7 @@ def serve(compute: Callable[[ProjectionJob], Projection], *, warm_up: bool = Fal
         if warm_up:
             project(_warm_up_job(method))
         with write_lock:
-            write_frame(out, Ready(method))
+            write_frame(out, MethodReady(method))
 
     prepare("tsne")
     umap = threading.Thread(target=prepare, args=("umap",), daemon=True)

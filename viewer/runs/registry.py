@@ -14,13 +14,13 @@ from revacnn_lightning.protocol.connection import Connection
 from .layer_details import LayerDetails
 from .run_follower import RunFollower
 
-__all__ = ["RunObserver", "RunRegistry"]
+__all__ = ["RunRegistry", "UpdateListener"]
 
 DISCOVERY_SECONDS = 1.0
 UNUSED_SECONDS = 60.0  # long enough for a page reload not to lose the recorded histories
 
 
-class RunObserver(Protocol):
+class UpdateListener(Protocol):
     """Notified when there may be something new to show."""
 
     def on_update(self) -> None: ...
@@ -47,7 +47,7 @@ class RunRegistry:
         self.live: list[Connection] = []
         self.problem = ""
         self.placeholder = RunFollower()
-        self.observers: weakref.WeakSet[RunObserver] = weakref.WeakSet()
+        self.observers: weakref.WeakSet[UpdateListener] = weakref.WeakSet()
         self._followers: dict[str, RunFollower] = {}
         self._newest = ""
         self._last_discovery = 0.0

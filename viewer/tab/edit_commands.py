@@ -80,7 +80,7 @@ def stage_reinitialize(tab: TabState, _: Arguments) -> None:
         tab.staging.toggle("reinitialize", layer.name, tab.selected_ids())
 
 
-def stage_set(tab: TabState, arguments: Arguments) -> None:
+def stage_set_to_mean(tab: TabState, arguments: Arguments) -> None:
     """Stage setting the first filter of ``ids`` to the weighted mean of the others."""
     layer, ids = tab.layer(None), arguments.ids
     if layer is None or tab.ended_reason() or len(ids) < 2:

@@ -142,7 +142,7 @@ def show_batch_image(tab: TabState, _: Arguments) -> None:
         tab.follower.layer_details.select_image(tab.selection.layer, None)
 
 
-def set_slices(tab: TabState, arguments: Arguments) -> None:
+def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
     """Set which slices represent filters with many input channels."""
     slices = next((one for one in get_args(KernelSlice) if one == arguments.option), None)
     if tab.selection is not None and slices is not None:

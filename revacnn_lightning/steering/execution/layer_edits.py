@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.blocks import BLOCKS, OutputHook, replacement_of
+from revacnn_lightning.steering.blocks import BLOCKS, RunChildOnOutput, replacement_of
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
     remove_parameters,
@@ -78,7 +78,7 @@ def _insert(
     host = model.get_submodule(edit.host)
     block = _seeded(generator, lambda: BLOCKS[edit.kind](edit.channels, edit.kernel))
     _match_placement(block, host)
-    hook = host.register_forward_hook(OutputHook(edit.child))
+    hook = host.register_forward_hook(RunChildOnOutput(edit.child))
     host.add_module(edit.child, block)
 
     def remove() -> None:

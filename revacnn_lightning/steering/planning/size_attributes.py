@@ -9,7 +9,7 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.plan import AttributeEdit
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.records import SizeUse
+from revacnn_lightning.steering.tracing.records import ChannelCountExpression
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
 
 __all__ = ["attribute_edits"]
@@ -50,7 +50,7 @@ def attribute_edits(
 
 
 def _solve(
-    model: nn.Module, uses: dict[tuple[LinearExpression, int], SizeUse]
+    model: nn.Module, uses: dict[tuple[LinearExpression, int], ChannelCountExpression]
 ) -> dict[SizeAttribute, int]:
     """Return the values of all attributes that alone determine a count."""
     values: dict[SizeAttribute, int] = {}
@@ -71,7 +71,7 @@ def _check_unchanged(
     expression: LinearExpression,
     same_count: bool,
     new_values: dict[SizeAttribute, int],
-    use: SizeUse,
+    use: ChannelCountExpression,
 ) -> None:
     """Check that a product or quotient of attributes keeps its value, or that attributes change.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression
 
-__all__ = ["OpCall", "OpCost", "SizeUse", "TensorDimension"]
+__all__ = ["ChannelCountExpression", "OpCall", "OpCost", "TensorDimension"]
 
 
 class TensorDimension(NamedTuple):
@@ -50,7 +50,7 @@ class OpCall:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
 
-class SizeUse(NamedTuple):
+class ChannelCountExpression(NamedTuple):
     """An expression of module attributes that equals the number of ``channels``.
 
     ``where`` is the module in whose forward it is used.

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
-from revacnn_lightning.steering.tracing.records import OpCall, OpCost, SizeUse, TensorDimension
+from revacnn_lightning.steering.tracing.records import (
+    ChannelCountExpression,
+    OpCall,
+    OpCost,
+    TensorDimension,
+)
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression
 
 __all__ = ["Trace"]
@@ -54,7 +59,7 @@ class Trace:
         self.executed: set[str] = set()  # convs that some forward ran
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read only it
-        self.size_uses: list[SizeUse] = []  # attributes that count channels
+        self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.rounding_unit = 0.0  # of the coarsest floating type a conv computed in

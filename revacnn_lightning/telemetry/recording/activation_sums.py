@@ -16,7 +16,7 @@ from torch import Tensor
 from revacnn_lightning.telemetry import reductions
 from revacnn_lightning.telemetry.reductions import add_to
 
-__all__ = ["ActivationSums", "compute_signals", "in_backward"]
+__all__ = ["ActivationSums", "finalize_signals", "in_backward"]
 
 
 @dataclass(eq=False)
@@ -34,7 +34,7 @@ class ActivationSums:
         gradient: (C,), Σ|∂L/∂a|.
         gradient_pixels: how many pixels ``gradient`` sums.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
-        signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `compute_signals`.
+        signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `finalize_signals`.
     """
 
     absolute: bool
@@ -82,7 +82,7 @@ class ActivationSums:
             self.image_gradients.append(reductions.pixel_sums(gradient))
 
 
-def compute_signals(all_sums: Iterable[ActivationSums]) -> None:
+def finalize_signals(all_sums: Iterable[ActivationSums]) -> None:
     """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in."""
     with_gradients = [sums for sums in all_sums if sums.image_gradients]
     images = [reductions.concatenate(sums.image_gradients) for sums in with_gradients]

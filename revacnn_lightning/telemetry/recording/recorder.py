@@ -25,7 +25,7 @@ from revacnn_lightning.telemetry.inspection.layer_detail import (
 )
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
-from revacnn_lightning.telemetry.recording.activation_sums import compute_signals
+from revacnn_lightning.telemetry.recording.activation_sums import finalize_signals
 from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
@@ -253,7 +253,7 @@ class Recorder:
             self._stopwatch.add("weight_norm", start)
             start = self._stopwatch.now()
         if "signal_to_noise" in self._batch.statistics:
-            compute_signals(layer.map_sums for layer in self._layers)
+            finalize_signals(layer.map_sums for layer in self._layers)
             self._stopwatch.add("signal_to_noise", start)
             start = self._stopwatch.now()
         flat, finish = self._assembler.assemble(

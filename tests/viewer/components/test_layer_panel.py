@@ -81,9 +81,9 @@ def test_filters_inactive_for_long_are_dead(
 def test_slices_are_selectable_only_with_many_input_channels(world: World, tab: TabState) -> None:
     panel = LayerPanel(tab)
     assert panel.content()["slices"] == "strongest"
-    send_command(tab, "set_slices", option="mean")
+    send_command(tab, "set_kernel_slices", option="mean")
     assert panel.content()["slices"] == "mean"
-    send_command(tab, "set_slices", option="loudest")  # unknown option
+    send_command(tab, "set_kernel_slices", option="loudest")  # unknown option
     assert panel.content()["slices"] == "mean"
 
     send_command(tab, "select", layer=0, first=0, last=0)  # RGB input
@@ -134,14 +134,16 @@ def test_freeze_button_unfreezes_frozen_filters(tab: TabState, follower: InProce
 def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFollower) -> None:
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "stage_set", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
+    send_command(tab, "stage_set_to_mean", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
     deliver_replies(tab, follower)
 
     change = tab.staging.changes[0]
     assert change.to_edit(tab.structure) == SetFilter("conv2", 3, [8, 1], [0.75, 0.25])  # type: ignore[arg-type]
     assert change.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
 
-    send_command(tab, "stage_set", ids=[ids[3], ids[9]], weights=[1.0])  # replaces the first
+    send_command(
+        tab, "stage_set_to_mean", ids=[ids[3], ids[9]], weights=[1.0]
+    )  # replaces the first
     assert len(tab.staging.changes) == 1
 
     follower.request(RemoveFilters("conv2", [9]), "", 0)  # the neighbor is removed
@@ -158,7 +160,7 @@ def test_stage_set_ignores_invalid_arguments(
     tab: TabState, ids: list[int], weights: list[float]
 ) -> None:
     send_command(tab, "select", layer=1, first=3, last=3)
-    send_command(tab, "stage_set", ids=ids, weights=weights)
+    send_command(tab, "stage_set_to_mean", ids=ids, weights=weights)
 
     assert tab.staging.changes == []
 

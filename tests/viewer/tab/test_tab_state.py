@@ -163,7 +163,7 @@ def test_nothing_is_staged_after_the_run_has_ended(
     send_command(tab, "stage_add", layer=1)
     for command in ("remove", "split", "freeze", "reinitialize"):
         send_command(tab, f"stage_{command}")
-    send_command(tab, "stage_set", ids=[0, 1], weights=[1.0])
+    send_command(tab, "stage_set_to_mean", ids=[0, 1], weights=[1.0])
     assert tab.staging.changes == []
     assert "ended" in tab.width_refusal(structure(tab).layers[0])
 

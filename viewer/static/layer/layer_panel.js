@@ -108,7 +108,7 @@ function drawPanel(data) {
 /* ------------------------------------------------------------------------------------- controls */
 
 function startButtons() {
-  for (const [attribute, command] of [["pane", "set_pane"], ["method", "set_method"], ["slices", "set_slices"]]) {
+  for (const [attribute, command] of [["pane", "set_pane"], ["method", "set_method"], ["slices", "set_kernel_slices"]]) {
     for (const button of buttonsWith(attribute)) {
       button.addEventListener("click", () => sendCommand(command, {option: button.dataset[attribute]}))
     }
