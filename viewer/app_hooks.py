@@ -6,13 +6,13 @@ import sys
 
 from bokeh.server.contexts import ServerContext
 
-from .bokeh_compat import disable_nagle
+from .bokeh_compat import apply_patches
 from .runs import app_state
 
 # Bokeh sets sys.argv to the arguments after --args only while it executes this file.
 ARGUMENTS = sys.argv[1:]
 
-disable_nagle()
+apply_patches()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
