@@ -119,7 +119,7 @@ def test_the_page_comes_back_after_the_server_and_stays_with_its_run(
             page.wait_for_function("revacnn.nodes('conv2').length == 16")
 
 
-def test_a_page_waits_for_its_server_and_begins_anew_with_the_next(
+def test_a_page_waits_for_its_server_and_reloads_with_the_next(
     tmp_path: Path, open_page: Any
 ) -> None:
     port = free_port()
