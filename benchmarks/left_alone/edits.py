@@ -138,7 +138,7 @@ class EditScript:
         applied = [each.reply for _, each in pending if isinstance(each.reply, Applied)]
         if len(applied) != 1:  # none, or all of it was undone
             return state_faults(before, now)
-        if isinstance(edit, Undo) or (len(pending) == 2 and not pending[0][1].reply == applied[0]):
+        if isinstance(edit, Undo) or (len(pending) == 2 and pending[0][1].reply != applied[0]):
             return []  # what was undone has trained meanwhile
         expected = before.outputs
         if isinstance(edit, RemoveFilters):

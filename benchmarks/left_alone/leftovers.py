@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ def _tensor_hooks(tensor: torch.Tensor) -> dict[str, str]:
 
 def global_state() -> dict[str, Any]:
     """Return torch's global hooks, modes and flags, and the functions that can be patched."""
-    module, optimizer = torch.nn.modules.module, torch.optim.optimizer
+    owners = ("torch.nn.modules.module", "torch.optim.optimizer")
     found: dict[str, Any] = {
         f"global {name}": len(value)
-        for owner in (module, optimizer)
-        for name, value in vars(owner).items()
+        for owner in owners
+        for name, value in vars(import_module(owner)).items()
         if name.startswith("_global_") and hasattr(value, "__len__")
     }
     found |= {
