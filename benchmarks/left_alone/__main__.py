@@ -42,13 +42,14 @@ def main() -> int:
     options = parser.parse_args()
     names = options.only or [n for n, c in CASES.items() if c.quick or not options.quick]
     found = judge_in_processes(names, options.jobs, options.seconds)
-    verdicts = list(progress(found, "training", len(names)))
-    verdicts.sort(key=lambda verdict: names.index(verdict.case))
     report = Report("Trainings with ReVACNN", ["group", "case", *COLUMNS, "s"])
-    for verdict in verdicts:
+    verdicts: list[Verdict] = []
+    for verdict in progress(found, "training", len(names)):
+        verdicts.append(verdict)
         report.add_row(CASES[verdict.case].group, verdict.case, *_cells(verdict), verdict.seconds)
-    for line in _details(verdicts):
-        report.add_note(line)
+        report.notes += _details(verdict)
+        report.save(options.json)
+    report.rows.sort(key=lambda row: names.index(row["case"]))
     failed = [verdict.case for verdict in verdicts if not verdict.ok]
     report.check_at_most("cases that fail", len(failed), 0)
     if not options.only and not options.quick:
@@ -72,16 +73,14 @@ def _cells(verdict: Verdict) -> Iterator[str]:
         yield text if len(text) <= 30 else "fails"
 
 
-def _details(verdicts: list[Verdict]) -> Iterator[str]:
-    for verdict in verdicts:
-        for column in COLUMNS:
-            if getattr(verdict, column) != OK:
-                yield f"{verdict.case} · {column}: {getattr(verdict, column)}"
-    for verdict in verdicts:
-        if verdict.refusals:
-            yield f"{verdict.case} · refused: {verdict.refusals[0][:SHOWN]}"
-        if verdict.unchecked:
-            yield f"{verdict.case} · output not compared: {verdict.unchecked[:SHOWN]}"
+def _details(verdict: Verdict) -> Iterator[str]:
+    for column in COLUMNS:
+        if getattr(verdict, column) != OK:
+            yield f"{verdict.case} · {column}: {getattr(verdict, column)}"
+    if verdict.refusals:
+        yield f"{verdict.case} · refused: {verdict.refusals[0][:SHOWN]}"
+    if verdict.unchecked:
+        yield f"{verdict.case} · output not compared: {verdict.unchecked[:SHOWN]}"
 
 
 if __name__ == "__main__":
