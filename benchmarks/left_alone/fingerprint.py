@@ -22,7 +22,7 @@ SIMPLE = (str, bytes, int, float, complex, bool, type(None))
 INTERNAL = {
     "_modules", "_parameters", "_buffers", "_trainer", "_fabric", "_jit_internal_is_scripting",
     "_compiled_call_impl", "_hparams_initial", "_current_fx_name", "trainer",
-    "_start_time", "_end_time",
+    "_start_time", "_end_time",  "_last_time_checked",
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ PARTS: dict[Any, Callable[[Any], dict[str, Any]]] = {
     nn.Module: _module_parts,
     torch.optim.Optimizer: _optimizer_parts,
     torch.optim.lr_scheduler.LRScheduler: lambda s: s.state_dict(),
-    Mapping: lambda m: {str(k): v for k, v in m.items()},
+    Mapping: lambda m: {_key(k, i): v for i, (k, v) in enumerate(m.items())},
     (list, tuple, deque): lambda s: {str(i): v for i, v in enumerate(s)},
     (set, frozenset): lambda s: {str(i): v for i, v in enumerate(sorted(map(str, s)))},
     torch.Generator: lambda g: {"state": g.get_state()},
@@ -115,6 +115,13 @@ PARTS: dict[Any, Callable[[Any], dict[str, Any]]] = {
     np.generic: lambda n: {"value": n.item()},
     torch.Size: lambda s: {"size": str(s)},
 }
+
+
+def _key(key: Any, position: int) -> str:
+    """Return a key as text; its position if it is an object or the id of one."""
+    if isinstance(key, int) and key < 1e9:
+        return str(key)
+    return key if isinstance(key, str) else f"item {position}"
 
 
 def _tensor_hash(tensor: Tensor) -> str:

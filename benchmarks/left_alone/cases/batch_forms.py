@@ -20,7 +20,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from benchmarks.left_alone.cases.small import Classifier, batches, dataset, samples
+from benchmarks.left_alone.cases.small import Classifier, batches, dataset, loader_of, samples
 from benchmarks.left_alone.registry import case
 from benchmarks.left_alone.training import Training
 
@@ -54,38 +54,34 @@ def _mapped(convert: Any, count: int = 12) -> list[Any]:
     return [convert(images.clone(), labels) for images, labels in batches(count)]
 
 
-def _loader(items: list[Any]) -> DataLoader:
-    return DataLoader(items, batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
-
-
 @case(quick=True)
 def dict_batch(run: Training) -> None:
     items = _mapped(lambda x, y: {"id": list(range(len(x))), "label": y, "image": x})
-    run.fit(TakesAny(lambda b: (b["image"], b["label"])), _loader(items))
+    run.fit(TakesAny(lambda b: (b["image"], b["label"])), loader_of(items))
 
 
 @case()
 def nested_batch(run: Training) -> None:
     items = _mapped(lambda x, y: {"views": [x, x.flip(-1)], "meta": ({"label": y}, None, "name")})
-    run.fit(TakesAny(lambda b: (b["views"][1], b["meta"][0]["label"])), _loader(items))
+    run.fit(TakesAny(lambda b: (b["views"][1], b["meta"][0]["label"])), loader_of(items))
 
 
 @case()
 def named_tuple_batch(run: Training) -> None:
-    run.fit(TakesAny(lambda b: (b.images, b.labels)), _loader(_mapped(Pair)))
+    run.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(_mapped(Pair)))
 
 
 @case(output=lambda m, b: m(b.images))
 def dataclass_batch(run: Training) -> None:
     items = _mapped(lambda x, y: Record(x, y, ["name"] * len(x)))
-    run.fit(TakesAny(lambda b: (b.images, b.labels)), _loader(items))
+    run.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(items))
 
 
 @case()
 def labels_first(run: Training) -> None:
     """The first floating tensor of the batch is not the images."""
     items = _mapped(lambda x, y: (y.float().view(-1, 1), x))
-    run.fit(TakesAny(lambda b: (b[1], b[0][:, 0].long())), _loader(items))
+    run.fit(TakesAny(lambda b: (b[1], b[0][:, 0].long())), loader_of(items))
 
 
 class Detector(Classifier):
@@ -111,7 +107,7 @@ def detection(run: Training) -> None:
         images = [image[:, : 6 + i % 3, : 8 - i % 2] for i, image in enumerate(x)]
         return images, [{"boxes": torch.rand(2, 4), "labels": y[i : i + 1]} for i in range(len(y))]
 
-    run.fit(Detector(), _loader(_mapped(convert)))
+    run.fit(Detector(), loader_of(_mapped(convert)))
 
 
 class Reconstructs(Classifier):
@@ -139,7 +135,7 @@ class MakesItsOwnImages(Classifier):
 
 @case(output=lambda m, b: m(torch.ones(2, 1, 8, 8)), steerable=False)
 def none_batch(run: Training) -> None:
-    run.fit(MakesItsOwnImages(), _loader([None] * 12))
+    run.fit(MakesItsOwnImages(), loader_of([None] * 12))
 
 
 @case(output=lambda m, b: m(torch.ones(2, 1, 8, 8)), steerable=False)
@@ -163,7 +159,12 @@ def iterable_dataset(run: Training) -> None:
 @case()
 def generator_loader(run: Training) -> None:
     """A loader is any iterable."""
-    run.fit(Classifier(), [(x.clone(), y) for x, y in batches()])
+
+    class Loader:
+        def __iter__(self) -> Iterator[Any]:
+            yield from batches()
+
+    run.fit(Classifier(), Loader())
 
 
 @case()
@@ -173,8 +174,9 @@ def combined_loader(run: Training) -> None:
 
 
 @case()
-def combined_sequential(run: Training) -> None:
-    run.fit(TakesAny(lambda b: b), CombinedLoader([batches(6), batches(7)], "sequential"))
+def combined_cycle(run: Training) -> None:
+    loaders = CombinedLoader([batches(9), batches(4)], "max_size_cycle")
+    run.fit(TakesAny(lambda b: b[0]), loaders)
 
 
 @case()
@@ -235,27 +237,24 @@ def datamodule(run: Training) -> None:
     run.fit(Classifier(), datamodule=Data(), max_epochs=2)
 
 
-def _with_worker(method: str) -> Any:
-    def train(run: Training) -> None:
-        data = Data(num_workers=1, multiprocessing_context=method, persistent_workers=True)
-        run.fit(Classifier(), datamodule=data)
-
-    return train
+def _train_with_worker(run: Training, method: str) -> None:
+    data = Data(num_workers=1, multiprocessing_context=method)
+    run.fit(Classifier(), datamodule=data, limit_val_batches=0)
 
 
 @case()
 def worker_fork(run: Training) -> None:
-    _with_worker("fork")(run)
+    _train_with_worker(run, "fork")
 
 
 @case()
 def worker_spawn(run: Training) -> None:
-    _with_worker("spawn")(run)
+    _train_with_worker(run, "spawn")
 
 
 @case()
 def worker_forkserver(run: Training) -> None:
-    _with_worker("forkserver")(run)
+    _train_with_worker(run, "forkserver")
 
 
 @case()
@@ -275,10 +274,10 @@ def uneven_batches(run: Training) -> None:
     """A last batch of one sample, and images whose size changes."""
     items = [(x[: 8 - i % 3], y[: 8 - i % 3]) for i, (x, y) in enumerate(batches())]
     items += [(torch.randn(3, 1, 12, 10), torch.tensor([0, 1, 2])) for _ in range(2)]
-    run.fit(Classifier(), _loader(items))
+    run.fit(Classifier(), loader_of(items))
 
 
 @case()
 def nan_batch(run: Training) -> None:
     items = [(x * float("nan") if i == 6 else x, y) for i, (x, y) in enumerate(batches())]
-    run.fit(Classifier(optimizer=lambda p: torch.optim.SGD(p, 0.01)), _loader(items))
+    run.fit(Classifier(optimizer=lambda p: torch.optim.SGD(p, 0.01)), loader_of(items))

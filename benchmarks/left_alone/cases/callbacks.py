@@ -163,6 +163,9 @@ class WithRate(Classifier):
         loader = batches(12)
         return torch.utils.data.DataLoader(loader.dataset, batch_size=self.batch_size)
 
+    def val_dataloader(self) -> Any:
+        return batches(2)
+
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), self.lr)
 

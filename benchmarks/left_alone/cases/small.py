@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-__all__ = ["Classifier", "batches", "conv_net", "dataset", "samples"]
+__all__ = ["Classifier", "batches", "conv_net", "dataset", "loader_of", "samples"]
 
 BATCH = 8
 
@@ -85,3 +85,8 @@ def dataset(count: int = 12, channels: int = 1, size: int = 8) -> Dataset:
 def batches(count: int = 12, channels: int = 1, size: int = 8, **options: Any) -> DataLoader:
     """Return a loader of ``count`` batches."""
     return DataLoader(dataset(count, channels, size), batch_size=BATCH, **options)
+
+
+def loader_of(items: list[Any]) -> DataLoader:
+    """Return a loader whose batches are these items."""
+    return DataLoader(items, batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from benchmarks.left_alone.cases.small import Classifier, batches, samples
+from benchmarks.left_alone.cases.small import Classifier, batches, loader_of, samples
 from benchmarks.left_alone.registry import case
 from benchmarks.left_alone.training import Training
 
@@ -21,13 +21,13 @@ class Labeled(Tensor):
 @case()
 def tensor_subclass(run: Training) -> None:
     items = [(images.as_subclass(Labeled), labels) for images, labels in batches()]
-    run.fit(Classifier(), items)
+    run.fit(Classifier(), loader_of(items))
 
 
 @case()
 def tv_tensor(run: Training) -> None:
     items = [(tv_tensors.Image(images), labels) for images, labels in batches()]
-    run.fit(Classifier(), items)
+    run.fit(Classifier(), loader_of(items))
 
 
 class Functional(Classifier):
@@ -91,4 +91,4 @@ def inference_tensors(run: Training) -> None:
         images, _ = samples()
         images = images + 0
     items = [(images[i : i + 8].clone(), torch.arange(8) % 3) for i in range(0, 96, 8)]
-    run.fit(Classifier(), items)
+    run.fit(Classifier(), loader_of(items))
