@@ -27,7 +27,9 @@ from revacnn_lightning.steering.edit_mark import MARK_KEY
 from tests.small import At, TwoConvs, batches, fit
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Be aware that when using `ckpt_path`", "ignore:The dataloader, predict_dataloader"
+    "ignore:Be aware that when using `ckpt_path`",
+    "ignore:You're resuming from a checkpoint that ended before",
+    "ignore:The dataloader, predict_dataloader",
 )
 
 IMAGES = torch.randn(3, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -100,7 +102,7 @@ def quiet_trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
 
 def run_stage(stage: str, trainer: pl.Trainer, model: pl.LightningModule, path: Path) -> None:
     if stage == "fit":
-        trainer.fit(model, batches(10), ckpt_path=path)
+        trainer.fit(model, batches(10), batches(1), ckpt_path=path)
     elif stage == "predict":
         trainer.predict(model, batches(1), ckpt_path=path)
     else:
@@ -144,7 +146,9 @@ def test_a_run_resumes_from_a_file_of_any_structure(run: Run, tmp_path: Path, ma
 def test_a_run_resumes_with_either_way_of_unpickling(run: Run, weights_only: bool):
     model = Staged()
     trainer = quiet_trainer(ReVACNN(), max_epochs=1)
-    trainer.fit(model, batches(10), ckpt_path=run.file("newest"), weights_only=weights_only)
+    trainer.fit(
+        model, batches(10), batches(1), ckpt_path=run.file("newest"), weights_only=weights_only
+    )
     assert trainer.global_step == 10
 
 

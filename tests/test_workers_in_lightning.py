@@ -53,7 +53,11 @@ class Data(pl.LightningDataModule):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning",
+    "ignore:You defined a `validation_step`",
+    "ignore:Consider setting `persistent_workers=True`",
+)
 def test_workers_are_started_in_every_way(start_method: str, runtime_dir: Path):
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,

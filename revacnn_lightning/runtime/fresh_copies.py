@@ -8,7 +8,9 @@ Sockets, hooks and files belong to one run and to one process.
 from __future__ import annotations
 
 import copy
-import pickle
+import functools
+import sys
+import types
 from typing import Any, ClassVar, TypeVar
 
 from revacnn_lightning.errors import EditRefusedError
@@ -60,11 +62,20 @@ def picklable_forward(forward: UserForward | None) -> UserForward | None:
 
     A lambda in the callback must not stop a training whose workers are pickled.
     """
-    try:
-        pickle.dumps(forward)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    function: Any = forward
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, types.FunctionType) and not _is_found_by_name(function):
         return forward_was_not_pickled
     return forward
+
+
+def _is_found_by_name(function: types.FunctionType) -> bool:
+    """Return whether a function is what its name refers to, as pickling requires."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
 
 
 def forward_was_not_pickled(module: Any, batch: Any) -> Any:

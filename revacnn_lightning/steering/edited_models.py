@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
@@ -14,6 +15,7 @@ from revacnn_lightning.steering.planning.lookup import find_tensor
 
 __all__ = ["conflicts", "find_journal", "has_structure", "has_weights", "remember"]
 
+_INSERTED = re.compile(r"\.inserted\d+\.")  # as `planning.layer_changes` names inserted layers
 _journals: WeakKeyDictionary[nn.Module, Journal] = WeakKeyDictionary()
 
 
@@ -44,8 +46,7 @@ def _journal_of_original(copy: nn.Module) -> Journal | None:
     """Return a journal for a copy of a model of this process. Its edits cannot be undone."""
     for model, journal in list(_journals.items()):
         if type(model) is type(copy) and is_marked(model) and has_structure(copy, journal):
-            data = journal.to_data() | {"records": None}
-            return Journal.from_data(data)
+            return journal.without_values()
     return None
 
 
@@ -83,9 +84,11 @@ def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
 
 
 def conflicts(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of weights whose shape differs from that in the model."""
+    """Return the names of weights that have another shape in the model, or of layers it lacks.
+
+    Of the layers, only those that an edit has inserted: other names are up to ``strict``.
+    """
     present = model.state_dict()
-    both = [name for name in weights if name in present]
-    return [
-        n for n in both if getattr(weights[n], "shape", None) != getattr(present[n], "shape", None)
-    ]
+    different = [n for n in weights if n in present and weights[n].shape != present[n].shape]
+    lacking = [n for n in weights if n not in present and _INSERTED.search(n)]
+    return different + lacking

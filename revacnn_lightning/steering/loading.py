@@ -9,6 +9,7 @@ import decimal
 import fractions
 import inspect
 import pathlib
+import re
 import sys
 import types
 import uuid
@@ -143,11 +144,14 @@ def _safe_types() -> list[type]:
 
 
 def _why_not_read(path: File, error: Exception) -> str:
-    if "weights_only" not in str(error) and "Unsupported" not in str(error):
+    _, is_refused, reason = str(error).partition("WeightsUnpickler error: ")
+    if not is_refused:
         return f"{_name(path)} is not a readable checkpoint: {error}"
+    unsafe = re.search(r"GLOBAL (\S+)", reason)
+    what = unsafe[1] if unsafe else reason.strip().partition("\n")[0]
     return (
-        f"{_name(path)} contains objects that are not loaded, because they could run code: "
-        f"{error}. If you trust the file, pass weights_only=False, or allow their types with "
+        f"{_name(path)} contains {what}, which is not loaded, because it could run code. If you "
+        "trust the file, pass weights_only=False, or allow the type with "
         "torch.serialization.safe_globals"
     )
 

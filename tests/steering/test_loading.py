@@ -108,15 +108,17 @@ def test_a_file_runs_no_code_by_default(tmp_path: Path):
 def test_containers_of_other_packages_are_loaded_if_the_package_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    class DictConfig(dict):
-        pass
+    class DictConfig:
+        def __init__(self, content: dict[str, Any]) -> None:
+            self.content = content
 
     package = types.ModuleType("omegaconf.dictconfig")
+    monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
     monkeypatch.setitem(sys.modules, package.__name__, package)
     DictConfig.__module__, DictConfig.__qualname__ = package.__name__, "DictConfig"
     package.DictConfig = DictConfig
-    path = save_with({"value": DictConfig(rate=0.1)}, tmp_path / "a.ckpt")
-    assert load_edited(Anything, path).values["value"] == {"rate": 0.1}
+    path = save_with({"value": DictConfig({"rate": 0.1})}, tmp_path / "a.ckpt")
+    assert load_edited(Anything, path).values["value"].content == {"rate": 0.1}
     monkeypatch.delitem(sys.modules, package.__name__)
     with pytest.raises(SteeringError, match="DictConfig"):
         load_edited(Anything, path)
