@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
+from revacnn_lightning.protocol.connection_monitor import ConnectionMonitor
 from revacnn_lightning.protocol.encoding import decode, encode, request_id
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 
@@ -221,6 +222,7 @@ class Requester(_Socket):
 
     def __init__(self, endpoint: str, server_key: str) -> None:
         super().__init__(zmq.DEALER)
+        self._monitor = ConnectionMonitor(self._socket)
         self._connect(endpoint, server_key)
 
     def send(self, request: Request) -> None:
@@ -239,6 +241,14 @@ class Requester(_Socket):
     def poll(self) -> Iterator[Message]:
         """Yield the replies that have arrived since the last call."""
         yield from _receive(self._socket)
+
+    def seconds_disconnected(self) -> float:
+        """Return since when the run has been unreachable, in seconds; 0 if it is reachable."""
+        return self._monitor.seconds_disconnected()
+
+    def close(self, linger: float = 0.0) -> None:
+        self._monitor.close()
+        super().close(linger)
 
 
 def _byte_count(frame: Any) -> int:
