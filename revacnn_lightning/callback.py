@@ -254,11 +254,16 @@ class ReVACNN(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._undo_after_error is not None:
-            training_batch = self._training_batch(trainer, pl_module, batch, batch_idx)
-            self._undo_after_error.begin_batch(training_batch)
-        else:
+        if self._undo_after_error is None:
             self._begin_batch(trainer, pl_module, batch, batch_idx)
+            return
+        try:
+            self._undo_after_error.begin_batch(
+                lambda: self._training_batch(trainer, pl_module, batch, batch_idx)
+            )
+        except Exception:  # a bug of this package must not stop the training
+            log.warning("Edits can no longer be undone; training continues", exc_info=True)
+            self._close()
 
     @disable_on_error
     def _begin_batch(

@@ -99,8 +99,10 @@ class OverrideDetector:
         present = schedulers_of(self._get_optimizers()[optimizer], self._get_schedulers())
         if {id(s) for s in present} != {id(s) for s in expected.schedules}:
             return False
+        if not any(_is_close(current, rate) for s in present for rate in _last_rate(s, group)):
+            return False
         expected.value = current
-        return any(_is_close(current, rate) for s in present for rate in _last_rate(s, group))
+        return True
 
     def _add_note(self, key: tuple[int, int, str], value: float, current: float, step: int) -> None:
         optimizer, group, name = key

@@ -60,6 +60,11 @@ class RequestQueue:
         self._end: tuple[str, int] | None = None  # why nothing is handled any more, and the version
         self._pending: deque[tuple[Callable[[Reply], None], Request]] = deque()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request is pending."""
+        return not self._pending
+
     def receive(self, send_state: Callable[[bytes], None]) -> None:
         """Queue the requests that have arrived.
 

@@ -33,6 +33,7 @@ SCHEDULED_RATES = ("initial_lr", "max_lr", "min_lr", "swa_lr")
 PER_GROUP = ("base_lrs", "max_lrs", "min_lrs")
 SHARED = ("eta_min",)
 
+MANY = 100  # a longer list holds no schedulers
 TORCH_MODULES = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
 TORCH_SCHEDULERS = {
     "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts",
@@ -48,7 +49,8 @@ def find_schedulers(holders: Iterable[Any]) -> list[Any]:
 
     A module that steps its scheduler by hand may keep it only as an attribute.
     """
-    return [each for holder in holders for value in vars(holder).values() for each in _in(value)]
+    attributes = (value for holder in holders for value in vars(holder).values())
+    return [each for value in attributes for each in _in(value)]
 
 
 def schedulers_of(optimizer: Optimizer, schedulers: Iterable[Any]) -> list[Any]:
@@ -130,21 +132,20 @@ def _scaled(rates: list[Any], index: int, factor: float) -> list[Any]:
     return rates
 
 
-def _with_nested(scheduler: Any) -> Iterator[Any]:
+def _with_nested(scheduler: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
     """Yield a scheduler and those that it runs."""
+    if id(scheduler) in seen:
+        return
     yield scheduler
     for value in list(vars(scheduler).values()):
         for each in _in(value):
-            yield from _with_nested(each)
+            yield from _with_nested(each, seen | {id(scheduler)})
 
 
-def _in(value: Any) -> Iterator[Any]:
-    """Yield the schedulers that a value is or holds."""
+def _in(value: Any, depth: int = 2) -> Iterator[Any]:
+    """Yield the schedulers that a value is or holds, at most so deep in lists and dicts."""
     if isinstance(value, (LRScheduler, ReduceLROnPlateau)):
         yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _in(each)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _in(each)
+    elif depth and isinstance(value, (list, tuple, dict)) and len(value) <= MANY:
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _in(each, depth - 1)

@@ -6,6 +6,7 @@ The edits stay in force, and frozen filters stay frozen. They can be undone from
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from revacnn_lightning.errors import EditRefusedError, RevacnnError
 from revacnn_lightning.protocol.messages import Applied, Planned, Refused, Reply, Request
@@ -36,8 +37,11 @@ class UndoAfterError:
         """Queue a request, from any thread."""
         return self._queue.submit(body, dry_run=dry_run)
 
-    def begin_batch(self, batch: TrainingBatch) -> None:
-        """Handle the pending requests before a batch."""
+    def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
+        """Handle the pending requests before a batch, which is described only if there are any."""
+        if self._queue.is_empty:
+            return
+        batch = make_batch()
         self._queue.handle(lambda request: self._handle(request, batch), lambda _: batch.can_edit)
 
     def close(self) -> None:

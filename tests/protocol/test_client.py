@@ -89,7 +89,7 @@ def test_requests_after_the_end_are_refused_immediately(training: Training) -> N
         lambda: training.run.command(ControlRun("pause"), timeout=LONG),
         lambda: training.run.inspect("conv1", 0, timeout=LONG),
     ):
-        with pytest.raises(RunEndedError, match="ended .failed before batch 7: out of memory"):
+        with pytest.raises(RunEndedError, match=r"ended .failed before batch 7: out of memory"):
             request()
     assert list(training.server.receive()) == []
 

@@ -121,11 +121,12 @@ class Sequential(TwoConvs):
 class Manual(Sequential):
     """Steps a scheduler by hand that it keeps as an attribute."""
 
-    automatic_optimization = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
 
     def configure_optimizers(self) -> Any:
         [optimizer], [schedule] = super().configure_optimizers()
-        self.automatic_optimization = False
         self.schedule = schedule["scheduler"]
         return optimizer
 
@@ -147,17 +148,19 @@ class Rates(pl.Callback):
         self.used.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
+def halve_rate(revacnn: ReVACNN, trainer: pl.Trainer) -> Any:
+    rate = trainer.optimizers[0].param_groups[0]["lr"]
+    return revacnn.steer(SetHyperparameter(0, 0, "lr", rate / 2))
+
+
 @pytest.mark.parametrize("kind", [Sequential, Manual])
 def test_a_rate_set_in_a_run_is_kept_in_proportion(kind: type[TwoConvs]) -> None:
     plain, changed, revacnn = Rates(), Rates(), ReVACNN()
     fit(kind(), [plain])
 
-    def halve(trainer: pl.Trainer, _: object) -> None:
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        requests.append(revacnn.steer(SetHyperparameter(0, 0, "lr", rate / 2)))
-
     requests: list[Any] = []
-    fit(kind(), [changed, At(4, halve), revacnn])
+    halve = At(4, lambda trainer, _: requests.append(halve_rate(revacnn, trainer)))
+    fit(kind(), [changed, halve, revacnn])
     assert "lr 0.0098" in requests[0].result().detail
     assert changed.used[:4] == plain.used[:4]
     assert changed.used[4:] == pytest.approx([rate / 2 for rate in plain.used[4:]], rel=1e-9)
@@ -166,9 +169,7 @@ def test_a_rate_set_in_a_run_is_kept_in_proportion(kind: type[TwoConvs]) -> None
 def test_a_rate_survives_a_resume(tmp_path: Path) -> None:
     plain, revacnn = Rates(), ReVACNN()
     fit(Sequential(), [plain], max_epochs=2)
-    submit = At(4, lambda trainer, _: revacnn.steer(
-        SetHyperparameter(0, 0, "lr", trainer.optimizers[0].param_groups[0]["lr"] / 2)))  # fmt: skip
-    trainer = fit(Sequential(), [submit, revacnn])
+    trainer = fit(Sequential(), [At(4, lambda trainer, _: halve_rate(revacnn, trainer)), revacnn])
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     resumed = Rates()
     fit(Sequential(), [resumed, ReVACNN()], max_epochs=2, resume=tmp_path / "half.ckpt")

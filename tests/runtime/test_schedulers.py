@@ -18,6 +18,9 @@ from revacnn_lightning import EditRefusedError, SetHyperparameter
 from revacnn_lightning.runtime.hyperparameters import set_hyperparameter
 from revacnn_lightning.runtime.schedulers import find_schedulers, schedulers_of
 
+# torch warns when schedules are nested.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+
 STEPS = 30
 CHANGE_AT = 7
 

@@ -125,7 +125,7 @@ def revert_tensor_edit(
         old = resize.revert(tensor.detach(), record["data"])
         if "before" in record:
             old = undo_difference(old, record["before"], record["after"])
-            undone["before"], undone["after"] = old, tensor.detach().clone()
+            undone["before"], undone["after"] = old.clone(), tensor.detach().clone()
         grad = None
         if tensor.grad is not None:
             undone["grad"] = resize.new_entries(tensor.grad)

@@ -77,6 +77,15 @@ def test_an_active_filter_is_reinitialized_as_if_it_were_removed_first() -> None
     assert torch.allclose(nets.output(model), expected, rtol=1e-12)
 
 
+def test_a_filter_that_is_not_finite_is_reinitialized() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    model.eval()
+    with torch.no_grad():
+        model.conv1.weight[2] = torch.nan
+    editor.apply(requests.Reinitialize("conv1", [2]), probe)
+    assert nets.output(model).isfinite().all()
+
+
 def test_outgoing_weights_are_kept_on_request_and_where_others_share_them() -> None:
     for kind, request, reason in (
         (nets.Plain, requests.Reinitialize("conv1", [2], zero_outgoing=False), "are kept"),
