@@ -26,7 +26,13 @@ from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import draw_again, random_entries
 from revacnn_lightning.steering.planning.index_mapping import realign_columns
-from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, order_of
+from revacnn_lightning.steering.planning.plan import (
+    EditPlan,
+    FilterMove,
+    TensorEdit,
+    ValueEdit,
+    order_of,
+)
 from revacnn_lightning.steering.planning.resize_plan import filter_move
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate, trace
@@ -198,9 +204,8 @@ class EditApplication:
         for _ in range(MAX_DRAWS):
             if not len(after.silent_channels):
                 return after
-            for edit in (*plan.values, *plan.tensors):
-                if random_entries(edit):
-                    draw_again(self.tx, self.model, edit, generator)
+            for edit in _random_edits(plan):
+                draw_again(self.tx, self.model, edit, generator)
             after = trace(self.model, self.probe, _random_filters(plan))
         if len(after.silent_channels):
             plan.notes.append(
@@ -212,8 +217,14 @@ class EditApplication:
 
 def _random_filters(plan: EditPlan) -> list[tuple[str, int, int]]:
     """Return (tensor, dim, index) of every entry that is drawn at random."""
-    edits = (*plan.values, *plan.tensors)
+    edits = _random_edits(plan)
     return [(edit.tensor, edit.dim, i) for edit in edits for i in random_entries(edit)]
+
+
+def _random_edits(plan: EditPlan) -> list[TensorEdit | ValueEdit]:
+    """Return the changes that draw random values."""
+    edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
+    return [edit for edit in edits if random_entries(edit)]
 
 
 def _realigned(
