@@ -151,7 +151,8 @@ class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Set the learning rate or the weight decay of one parameter group of one optimizer.
 
-    Learning rate schedules continue from the new value: they are rescaled by the same factor.
+    Learning rate schedules continue from the new value: all later rates are scaled by the same
+    factor. A rate whose schedule cannot be scaled is refused.
     """
 
     optimizer: int
