@@ -232,14 +232,13 @@ class _ConnectionMonitor:
         self._disconnected_since: float | None = time.monotonic()
 
     def seconds_disconnected(self) -> float:
-        while self._events.poll(0):
+        while int(self._events.get(EVENTS)) & POLLIN:
             event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._disconnected_since = None
             elif self._disconnected_since is None:
                 self._disconnected_since = time.monotonic()
-        since = self._disconnected_since
-        return 0.0 if since is None else time.monotonic() - since
+        return time.monotonic() - (self._disconnected_since or time.monotonic())
 
     def close(self) -> None:
         if not self._events.closed:
@@ -270,6 +269,7 @@ class Requester(_Socket):
 
     def poll(self) -> Iterator[Message]:
         """Yield the replies that have arrived since the last call."""
+        self._monitor.seconds_disconnected()  # libzmq waits if nobody takes its events
         yield from _receive(self._socket)
 
     def seconds_disconnected(self) -> float:
