@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {findBinding, keyTable} from "../../viewer/static/controls/key_table.js"
+import {findBinding, keyOfCombination, keyTable} from "../../viewer/static/controls/key_table.js"
 
 /** Return a table whose actions record what they are called with, but for the key event. */
 function recordedTable() {
@@ -59,6 +59,14 @@ test("Enter toggles the layer, with Shift the stage", () => {
 test("Escape discards what is staged, and A applies it", () => {
   assert.deepEqual(press("Escape"), [["send", "discard"]])
   assert.deepEqual(press("a"), [["applyStaged"]])
+})
+
+test("Ctrl Z undoes, and Ctrl Shift Z and Ctrl Y redo", () => {
+  const combination = (key, shiftKey = false) => press(keyOfCombination({key, shiftKey}))
+  assert.deepEqual(combination("z"), [["click", "undo"]])
+  assert.deepEqual(combination("Z", true), [["click", "redo"]])
+  assert.deepEqual(combination("y"), [["click", "redo"]])
+  assert.equal(keyOfCombination({key: "f", shiftKey: false}), "")
 })
 
 test("space and arrows leave focused buttons and sliders alone", () => {

@@ -50,6 +50,7 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "discard": edit.discard,
     "apply": edit.apply,
     "undo": edit.undo,
+    "redo": edit.redo,
     "dismiss_reply": edit.dismiss_reply,
     "control_run": edit.control_run,
     "set_hyperparameter": edit.set_hyperparameter,

@@ -146,6 +146,11 @@ def undo(tab: TabState, _: Arguments) -> None:
         tab.edit_queue.undo(tab.structure)
 
 
+def redo(tab: TabState, _: Arguments) -> None:
+    if tab.structure is not None:
+        tab.edit_queue.redo(tab.structure)
+
+
 def dismiss_reply(tab: TabState, _: Arguments) -> None:
     tab.edit_queue.shown_reply = None
 

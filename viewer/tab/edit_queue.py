@@ -8,6 +8,7 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Refused, Structure
 from revacnn_lightning.protocol.requests import (
     ControlRun,
+    Redo,
     RequestBody,
     SetHyperparameter,
     Undo,
@@ -75,6 +76,11 @@ class EditQueue:
         """Request to undo the last applied edit."""
         if not self.is_busy:
             self._pending_id = self._send(Undo(), "Undo the last edit", structure.version)
+
+    def redo(self, structure: Structure) -> None:
+        """Request to redo the edit that was undone last."""
+        if not self.is_busy:
+            self._pending_id = self._send(Redo(), "Redo the last undone edit", structure.version)
 
     def discard(self, key: str) -> None:
         """Discard one staged change, or all if ``key`` is "". Sent requests are not affected."""

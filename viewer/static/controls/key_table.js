@@ -59,6 +59,16 @@ export function findBinding(table, key) {
   return bindings.find(({keys}) => keys.includes(key)) ?? bindings.find(({keys}) => keys.includes(key.toLowerCase()))
 }
 
+/**
+ * Return the key that stands for a combination with Ctrl or ⌘; "" if the page has none.
+ * @param {{key: string, shiftKey: boolean}} event
+ */
+export function keyOfCombination({key, shiftKey}) {
+  const letter = key.toLowerCase()
+  if (letter === "z") return shiftKey ? "y" : "u"
+  return letter === "y" && !shiftKey ? "y" : ""
+}
+
 /** @type {(actions: KeyActions) => KeyBinding[]} */
 function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
   /** @type {(dx: number, dy: number) => KeyHandler} */
@@ -107,7 +117,8 @@ function stagingKeys({send, click, applyStaged}) {
   return [
     {keys: ["a"], run: applyStaged, label: "A", description: "apply the staged changes"},
     {keys: ["Escape"], run: () => send("discard"), label: "Esc", description: "discard the staged changes"},
-    {keys: ["u"], run: () => click("undo"), label: "U", description: "undo the last edit"},
+    {keys: ["u"], run: () => click("undo"), label: "U", description: "undo the last edit; also Ctrl Z"},
+    {keys: ["y"], run: () => click("redo"), label: "Y", description: "redo the edit that was undone last; also Ctrl ⇧ Z"},
   ]
 }
 
