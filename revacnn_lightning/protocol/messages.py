@@ -199,7 +199,7 @@ class ParameterGroup(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, tag="status"):
-    """The state of the run. Published on every change and as a heartbeat once a second."""
+    """The state of the run. Published on every change, and every second as a heartbeat."""
 
     run: str
     state: TrainingState

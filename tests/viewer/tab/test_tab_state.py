@@ -55,6 +55,17 @@ def test_removing_the_selected_filter_selects_the_next(
     assert tab.selection.filter_id == next_id
 
 
+def test_removing_the_selected_layer_selects_the_one_before(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "select", layer=2, first=6, last=6)
+    assert follower.state is not None
+    shorter = replace(structure(tab), layers=structure(tab).layers[:2], edges=[], version=1)
+    follower.state.receive(shorter)
+    tab.update()
+    assert tab.selected_position() == (1, 0)
+
+
 def test_removing_the_last_filter_selects_the_previous(
     tab: TabState, follower: InProcessFollower
 ) -> None:

@@ -24,6 +24,7 @@
  * @property {(id: string) => void} clickRunControl
  * @property {(rows: number) => void} stepMoment
  * @property {(change: number) => void} changeMotion
+ * @property {() => void} openLayerMenu
  * @property {() => void} showKeys
  */
 
@@ -40,6 +41,7 @@ export function keyTable(actions) {
   return {
     "Network": networkKeys(actions),
     "Selected filters": filterKeys(actions),
+    "Selected layer": layerKeys(actions),
     "Staged changes": stagingKeys(actions),
     "Training": trainingKeys(actions),
     "Time": timeKeys(actions),
@@ -96,6 +98,17 @@ function filterKeys({send, click}) {
     {keys: ["f"], run: () => click("freeze"), label: "F", description: "freeze, unfreeze"},
     {keys: ["m"], run: () => click("merge"), label: "M", description: "merge"},
     {keys: ["r"], run: () => click("reinitialize"), label: "R", description: "reinitialize"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
+function layerKeys({send, openLayerMenu}) {
+  return [
+    {keys: ["o"], run: openLayerMenu, label: "O", description: "menu of the layer"},
+    {keys: ["i"], run: () => send("stage_insert_layer", {option: "residual"}), label: "I", description: "insert a residual block after it"},
+    {keys: ["I"], run: () => send("stage_insert_layer", {option: "dirac"}), label: "⇧ I", description: "insert a convolution after it"},
+    {keys: ["F"], run: () => send("stage_freeze_layer"), label: "⇧ F", description: "freeze, unfreeze the layer"},
+    {keys: ["D"], run: () => send("stage_remove_layer"), label: "⇧ D", description: "remove the layer"},
   ]
 }
 

@@ -1,5 +1,6 @@
 /** The page's keys: what a pressed key does, and the sheet that lists them. */
 
+import {openSelectedLayerMenu} from "../network/layer_menu.js"
 import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
@@ -24,6 +25,7 @@ const TABLE = keyTable({
   },
   stepMoment,
   changeMotion: (change) => setMotion(motionLevel() + change),
+  openLayerMenu: openSelectedLayerMenu,
   showKeys,
 })
 

@@ -217,6 +217,8 @@ export interface LayerHeader {
   header_y: number | null
   /** Whether the layer stands above or below others, in parallel branches. */
   lane: boolean
+  /** Whether all filters are frozen. */
+  frozen: boolean
   refused: string
 }
 
