@@ -221,8 +221,7 @@ class Subscriber(_Socket):
 class _ConnectionMonitor:
     """Observes whether a socket is connected, from libzmq's events.
 
-    A forwarded port accepts connections even if the run is gone: connected means that the run has
-    proved its key.
+    Connected means that the run has proved its key: a forwarded port accepts any connection.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
@@ -238,7 +237,8 @@ class _ConnectionMonitor:
                 self._disconnected_since = None
             elif self._disconnected_since is None:
                 self._disconnected_since = time.monotonic()
-        return time.monotonic() - (self._disconnected_since or time.monotonic())
+        since = self._disconnected_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
         if not self._events.closed:
