@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     inspection_refusal,
     learning_rates,
     loss_scale,
+    model_holders,
     progress_of,
     scalar_metrics,
     validation_image,
@@ -107,6 +108,9 @@ class ReVACNN(Callback):
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing coupled filters.
             Needed only if neither ``module(images)`` nor ``training_step`` runs the network as it
             is used.
+        copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
+            None if it is not a copy. Needed only if an edit is refused because the values do not
+            show which it is. Edits change copies (averages, momentum encoders) along.
 
     Raises:
         ValueError: an unknown statistic, or a port or share out of range.
@@ -127,6 +131,7 @@ class ReVACNN(Callback):
         statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
+        copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
         _check_arguments((telemetry_port, request_port), statistics, max_overhead)
@@ -135,6 +140,7 @@ class ReVACNN(Callback):
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._forward = forward
+        self._copies = copies
         self._session: Session | None = None
         self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
         self._resumed_state: dict[str, Any] | None = None  # edits in the checkpoint to resume from
@@ -171,7 +177,7 @@ class ReVACNN(Callback):
         if stage == "fit":
             if self._journal_of(pl_module) is None:
                 self._editor = None  # of another model
-            self._replay_before_weights_load(pl_module)
+            self._replay_before_weights_load(trainer, pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.__dict__.pop("on_load_checkpoint", None)
@@ -207,7 +213,13 @@ class ReVACNN(Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        self._editor = Editor(pl_module, trainer.optimizers, journal=self._journal_of(pl_module))
+        self._editor = Editor(
+            pl_module,
+            lambda: trainer.optimizers,  # training may replace them
+            journal=self._journal_of(pl_module),
+            find_holders=functools.partial(model_holders, trainer),
+            copies=self._copies,
+        )
         self._session = Session(
             pl_module,
             self._editor,
@@ -321,7 +333,7 @@ class ReVACNN(Callback):
         if self._editor is not None and self._editor.journal.version > 0:
             checkpoint[STATE_KEY] = state_to_save(self._editor)
 
-    def _replay_before_weights_load(self, module: LightningModule) -> None:
+    def _replay_before_weights_load(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the checkpoint of an edited run resume with the unedited model class.
 
         Lightning passes a checkpoint to callbacks only after it has loaded the weights, which
@@ -336,7 +348,9 @@ class ReVACNN(Callback):
             if state is not None:
                 self._resumed_state = state
                 if self._journal_of(module) is None:  # else the edits are applied already
-                    self._editor = Editor(module, journal=replay_for_load(module, state))
+                    holders = model_holders(trainer)
+                    journal = replay_for_load(module, state, holders, self._copies)
+                    self._editor = Editor(module, journal=journal)
             load(checkpoint)
 
         module.__dict__["on_load_checkpoint"] = replay_then_load

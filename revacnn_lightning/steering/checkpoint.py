@@ -10,7 +10,7 @@ group in the run that inserted it, but in module order in a fresh optimizer.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.editor import Editor
+from revacnn_lightning.steering.holders.copies import CopyTracker
+from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.journal import Journal
 
 __all__ = [
@@ -65,16 +67,25 @@ def find_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def replay_for_load(model: nn.Module, state: dict[str, Any]) -> Journal:
+def replay_for_load(
+    model: nn.Module,
+    state: dict[str, Any],
+    holders: Sequence[Holder] = (),
+    copies: Mapping[str, str | None] | None = None,
+) -> Journal:
     """Give a fresh model the structure its weights were saved with. Call before loading them.
 
     Returns the journal, with which an `Editor` of the model continues and undoes.
+
+    Args:
+        holders: what may hold copies of the model, such as averages, which are edited along.
+        copies: as for `Editor`.
 
     Raises:
         SteeringError: the model is not an instance of the edited class; it is unchanged.
     """
     journal = Journal.from_data(state["journal"])
-    journal.replay(model)
+    journal.replay(model, CopyTracker(model, copies).find([], holders).outside)
     return journal
 
 

@@ -14,8 +14,9 @@ import msgspec
 from torch import nn
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.steering.execution import executor
 from revacnn_lightning.steering.execution.executor import UndoRecord
+from revacnn_lightning.steering.execution.replay import replay
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["Journal", "JournalEntry"]
@@ -79,6 +80,12 @@ class Journal:
             "version": self.version,
             "plans": [msgspec.to_builtins(entry.plan) for entry in self.entries],
             "records": [entry.undo and entry.undo.changes for entry in self.entries],
+            "copies": [
+                {name: record.changes for name, record in entry.undo.copies.items()}
+                if entry.undo
+                else {}
+                for entry in self.entries
+            ],
         }
 
     @classmethod
@@ -96,21 +103,33 @@ class Journal:
                 )
             plans = [msgspec.convert(plan, EditPlan) for plan in data["plans"]]
             records: Sequence[Any] = data.get("records") or [None] * len(plans)
+            copies: Sequence[Any] = data.get("copies") or [{}] * len(plans)
             entries = [
-                JournalEntry(plan, None if changes is None else UndoRecord(changes))
-                for plan, changes in zip(plans, records, strict=True)
+                JournalEntry(plan, None if changes is None else _undo_record(changes, copied))
+                for plan, changes, copied in zip(plans, records, copies, strict=True)
             ]
             return cls(entries, data["version"])
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise SteeringError(f"this is not a journal of edits: {error}") from error
 
-    def replay(self, model: nn.Module) -> None:
+    def replay(self, model: nn.Module, copies: Sequence[ModelCopy] = ()) -> None:
         """Perform the edits on a fresh, unedited model, whose weights are loaded afterwards.
+
+        Args:
+            copies: copies of the model that are not registered in it, such as a callback's average.
 
         Raises:
             SteeringError: the model is not the one the journal was made with; it is unchanged.
         """
-        replayed = executor.replay(model, [entry.plan for entry in self.entries])
+        replayed = replay(model, [entry.plan for entry in self.entries], copies)
         for entry, record in zip(self.entries, replayed, strict=True):
             if entry.undo is not None:
                 entry.undo.removed_layers = record.removed_layers
+                for name, copied in record.copies.items():
+                    if name in entry.undo.copies:
+                        entry.undo.copies[name].removed_layers = copied.removed_layers
+
+
+def _undo_record(changes: list[Any], copies: dict[str, list[Any]]) -> UndoRecord:
+    copied = {name: UndoRecord(of_copy) for name, of_copy in copies.items()}
+    return UndoRecord(changes, copies=copied)

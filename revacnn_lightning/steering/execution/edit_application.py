@@ -11,6 +11,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import verification
+from revacnn_lightning.steering.execution.copy_edits import (
+    check_alike,
+    perform_on_copies,
+    revert_on_copies,
+    update_new_entries,
+)
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
 from revacnn_lightning.steering.execution.reference_outputs import (
     expected_output,
@@ -18,9 +24,10 @@ from revacnn_lightning.steering.execution.reference_outputs import (
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import reinitialize_new_entries
+from revacnn_lightning.steering.holders.copy_plans import with_origins
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.index_mapping import realign_columns
 from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, order_of
-from revacnn_lightning.steering.planning.resize_plan import filter_move
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate, trace
 
@@ -55,6 +62,7 @@ class EditApplication:
     Attributes:
         seed: of the random values that an edit draws. Each step of an edit uses a generator of its
             own, so training's random state is unaffected.
+        copies: those of the model's modules that are not registered in it; they are edited along.
     """
 
     tx: Transaction
@@ -62,6 +70,7 @@ class EditApplication:
     optimizers: Sequence[Optimizer]
     probe: ForwardProbe
     seed: int
+    copies: Sequence[ModelCopy] = ()
 
     def perform(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``groups`` are the channel groups of the model before.
@@ -71,12 +80,15 @@ class EditApplication:
             ForwardFailedError: the model's forward raised after the edit.
         """
         if plan.tensors:
-            return self._resize(plan, groups)
-        if plan.layers:
-            return self._change_layers(plan)
-        if plan.values:
-            return self._change_values(plan, groups)
-        return PerformedEdit(plan, UndoRecord(), 0.0, groups)  # freezing changes no tensor
+            performed = self._resize(plan, groups)
+        elif plan.layers:
+            performed = self._change_layers(plan)
+        elif plan.values:
+            performed = self._change_values(plan, groups)
+        else:
+            return PerformedEdit(plan, UndoRecord(), 0.0, groups)  # freezing changes no tensor
+        check_alike(self.model, self.copies)
+        return performed
 
     def revert(
         self, plan: EditPlan, performed: Sequence[tuple[EditPlan, UndoRecord]]
@@ -85,6 +97,8 @@ class EditApplication:
         before = evaluate(self.model, self.probe)
         for done, undo in reversed(performed):
             revert(self.tx, self.model, done, self.optimizers, undo)
+            revert_on_copies(self.tx, self.model, done, self.copies, undo)
+        check_alike(self.model, self.copies)
         output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
         groups = performed[0][1].groups_before or trace(self.model, self.probe)
@@ -94,7 +108,9 @@ class EditApplication:
         return torch.Generator().manual_seed(self.seed)
 
     def _perform(self, plan: EditPlan) -> UndoRecord:
-        return perform(self.tx, self.model, plan, self.optimizers, self._generator())
+        undo = perform(self.tx, self.model, plan, self.optimizers, self._generator())
+        perform_on_copies(self.tx, self.model, plan, self.copies, undo, self._generator())
+        return undo
 
     def _resize(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Change values and sizes, realign the columns of consumers, and compare the output."""
@@ -152,8 +168,9 @@ class EditApplication:
             if not len(after.silent_channels):
                 return after
             for edit in plan.tensors:
-                if edit.fill == "fresh":
+                if edit.fill == "fresh" and not edit.origin:
                     reinitialize_new_entries(self.tx, self.model, edit, generator)
+            update_new_entries(self.tx, self.model, plan, self.copies)
             after = trace(self.model, self.probe, _new_filters(plan))
         if len(after.silent_channels):
             plan.notes.append(
@@ -165,7 +182,8 @@ class EditApplication:
 
 def _new_filters(plan: EditPlan) -> list[tuple[str, int, int]]:
     """Return (tensor, dim, index) of every new entry that is drawn at random."""
-    return [(e.tensor, e.dim, i) for e in plan.tensors if e.fill == "fresh" for i in e.new]
+    fresh = [e for e in plan.tensors if e.fill == "fresh" and not e.origin]
+    return [(e.tensor, e.dim, i) for e in fresh for i in e.new]
 
 
 def _realigned(
@@ -181,14 +199,13 @@ def _realigned(
     tensors = realign_columns(before, after, plan.tensors, strict=strict)
     if tensors == plan.tensors:
         return plan
-    by_dimension = {(edit.tensor, edit.dim): edit for edit in tensors}
-    filters = [filter_move(m.layer, by_dimension[m.tensor, m.dim], m.size) for m in plan.filters]
-    return msgspec.structs.replace(plan, tensors=tensors, filters=filters)
+    return with_origins(msgspec.structs.replace(plan, tensors=tensors))
 
 
 def _normalized_together(groups: ChannelGroups, plan: EditPlan) -> bool:
     """Return whether the edited channels are normalized together: then no output is expected."""
-    edited = {g for m in plan.filters for g in groups.groups_of_filters(m.layer, _edited(m))}
+    moves = [move for move in plan.filters if move.layer in groups.filters]
+    edited = {g for m in moves for g in groups.groups_of_filters(m.layer, _edited(m))}
     return bool(groups.why_normalized_together(edited))
 
 

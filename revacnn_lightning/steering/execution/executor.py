@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, revert_layer_edit
 from revacnn_lightning.steering.execution.module_attributes import (
     apply_attribute_edit,
@@ -25,7 +24,7 @@ from revacnn_lightning.steering.execution.value_edits import apply_value_edit, r
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["UndoRecord", "perform", "replay", "revert"]
+__all__ = ["UndoRecord", "perform", "revert"]
 
 
 @dataclass
@@ -37,11 +36,15 @@ class UndoRecord:
         removed_layers: the removed modules, by name. They are objects of this process; `replay`
             finds them again in another one.
         groups_before: the channel groups before the edit; kept for the newest edit only.
+        copies: what the edit removed from copies outside the model, by the name of their holder.
+        tensors: the tensors that the edit removed from a container of copies, by name.
     """
 
     changes: list[ChangeRecord] = field(default_factory=list)
     removed_layers: dict[str, nn.Module] = field(default_factory=dict)
     groups_before: ChannelGroups | None = None
+    copies: dict[str, UndoRecord] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 def perform(
@@ -50,13 +53,19 @@ def perform(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    source: nn.Module | None = None,
 ) -> UndoRecord:
-    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`."""
+    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
+
+    Args:
+        source: the model that the origins of copies belong to; None: ``model`` itself.
+    """
     undo = UndoRecord()
+    source = model if source is None else source
     for value in plan.values:
-        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator))
+        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator, source))
     for edit in plan.tensors:
-        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator))
+        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, source))
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
@@ -85,22 +94,3 @@ def revert(
         revert_tensor_edit(tx, model, edit, optimizers, next(records))
     for value in reversed(plan.values):
         revert_value_edit(tx, model, value, optimizers, next(records))
-
-
-def replay(model: nn.Module, plans: Sequence[EditPlan]) -> list[UndoRecord]:
-    """Perform plans on a fresh, unedited model, whose weights are loaded afterwards.
-
-    Raises:
-        SteeringError: a plan does not fit the model, which is unchanged.
-    """
-    records = []
-    with Transaction() as tx:
-        for number, plan in enumerate(plans, 1):
-            try:
-                generator = torch.Generator().manual_seed(number)
-                records.append(perform(tx, model, plan, [], generator))
-            except (AttributeError, IndexError, RuntimeError) as error:
-                raise SteeringError(
-                    f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
-                ) from error
-    return records

@@ -8,14 +8,15 @@ forward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
@@ -44,7 +45,7 @@ class _FrozenSlice:
 class Freezer:
     """Keeps the frozen filters of a model as they are, whichever optimizer steps.
 
-    Call `refresh` after every change of the structure, of the frozen filters or of the optimizers.
+    Call `refresh` after every change of the structure or of the frozen filters.
     """
 
     def __init__(self, model: nn.Module, filters: FilterIds) -> None:
@@ -52,9 +53,10 @@ class Freezer:
         self._filters = filters
         self._handles: list[Any] = []
         self._slices: list[_FrozenSlice] = []
+        self._hooked: WeakSet[Optimizer] = WeakSet()
         self._saved: dict[int, list[tuple[_FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
 
-    def refresh(self, optimizers: Sequence[Optimizer]) -> None:
+    def refresh(self) -> None:
         """Find the frozen entries and register the hooks that restore them."""
         self.release()
         modules = dict(self._model.named_modules())
@@ -62,9 +64,7 @@ class Freezer:
             if isinstance(modules.get(layer), nn.modules.conv._ConvNd):
                 self._add_slices_of(modules, layer)
         if self._slices:
-            for optimizer in optimizers:
-                self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-                self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            self._handles.append(register_optimizer_step_pre_hook(self._hook_optimizer))
 
     def release(self) -> None:
         """Remove every hook."""
@@ -72,6 +72,7 @@ class Freezer:
             handle.remove()
         self._handles.clear()
         self._slices.clear()
+        self._hooked.clear()
         self._saved.clear()
 
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
@@ -98,6 +99,16 @@ class Freezer:
         statistics = _FrozenStatistics(at)
         self._handles.append(norm.register_forward_pre_hook(statistics.save))
         self._handles.append(norm.register_forward_hook(statistics.restore))
+
+    def _hook_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Hook an optimizer right before its first step: training may replace its optimizers.
+
+        These hooks restore the frozen entries before the global hooks that measure a step run.
+        """
+        if optimizer not in self._hooked:
+            self._hooked.add(optimizer)
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._saved[id(optimizer)] = [

@@ -37,7 +37,7 @@ def expected_output(
         return output
     start = tx.size
     for value in plan.values:
-        apply_value_edit(tx, model, value, [], generator)
+        apply_value_edit(tx, model, value, [], generator, model)
     for edit in silenced:
         _, tensor = find_tensor(model, edit.tensor)
         kept = np.zeros(edit.size, bool)

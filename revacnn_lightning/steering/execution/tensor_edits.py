@@ -55,13 +55,21 @@ def apply_tensor_edit(
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    source: nn.Module,
 ) -> ChangeRecord:
-    """Resize a tensor, its gradient and its optimizer state, and update its module's sizes."""
+    """Resize a tensor, its gradient and its optimizer state, and update its module's sizes.
+
+    ``source`` is the model that the origin of a copy belongs to.
+    """
     owner, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
-        new = _resized(owner, tensor, resize, edit, generator)
+        if edit.origin and edit.fill == "fresh":
+            origin = find_tensor(source, edit.origin)[1].detach()
+            new = resize.apply_and_fill(tensor.detach(), origin.to(tensor.device))
+        else:
+            new = _resized(owner, tensor, resize, edit, generator)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)

@@ -20,7 +20,12 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 
-__all__ = ["apply_value_edit", "reinitialize_new_entries", "revert_value_edit"]
+__all__ = [
+    "apply_value_edit",
+    "copy_new_entries",
+    "reinitialize_new_entries",
+    "revert_value_edit",
+]
 
 
 def apply_value_edit(
@@ -29,8 +34,12 @@ def apply_value_edit(
     edit: ValueEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    source: nn.Module,
 ) -> ChangeRecord:
-    """Change the values. The optimizer state of replaced entries is reset to its start."""
+    """Change the values. The optimizer state of replaced entries is reset to its start.
+
+    ``source`` is the model that the origin of a copy belongs to.
+    """
     owner, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
     record: ChangeRecord = {}
@@ -38,7 +47,11 @@ def apply_value_edit(
         data = tensor.detach()
         rows = data.index_select(edit.dim, at)
         record["before"] = rows
-        new = _new_rows(owner, data, rows, edit, at, generator)
+        if edit.origin and edit.action == "fresh":
+            origin = find_tensor(source, edit.origin)[1].detach()
+            new = origin.to(data).index_select(edit.dim, at)
+        else:
+            new = _new_rows(owner, data, rows, edit, at, generator)
         record["after"] = new
         if edit.action != "add" and isinstance(tensor, nn.Parameter):
             shape = tensor.shape
@@ -93,6 +106,18 @@ def reinitialize_new_entries(
     with torch.no_grad():
         values = initial_values(owner, tensor.detach(), generator)
         _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
+
+
+def copy_new_entries(
+    tx: Transaction, model: nn.Module, edit: TensorEdit, source: nn.Module
+) -> None:
+    """Give the new entries of a copy the values that those of its origin in ``source`` have."""
+    tensor = find_tensor(model, edit.tensor)[1]
+    origin = find_tensor(source, edit.origin)[1]
+    with torch.no_grad():
+        new = torch.tensor(edit.new)
+        rows = origin.detach().index_select(edit.dim, new.to(origin.device)).to(tensor)
+        _replace_rows(tx, tensor, edit.dim, new.to(tensor.device), rows)
 
 
 def _replace_rows(tx: Transaction, tensor: Tensor, dim: int, at: Tensor, rows: Tensor) -> None:
