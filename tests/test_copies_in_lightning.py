@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
     EMAWeightAveraging,
-    ModelPruning,
     StochasticWeightAveraging,
 )
 from torch import nn
@@ -19,16 +18,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from revacnn_lightning import (
     AddFilters,
-    Applied,
     Freeze,
     InsertLayer,
-    Refused,
     RemoveFilters,
     RemoveLayer,
     ReVACNN,
     Undo,
 )
-from tests.small import At, TwoConvs, batches, fit
+from tests.small import At, fit
 
 
 class Net(pl.LightningModule):
@@ -164,8 +161,14 @@ KINDS: dict[str, Callable[[], tuple[pl.LightningModule, list[pl.Callback]]]] = {
     "dict of a callback": lambda: (Net(), [Shadow()]),
     "list of a callback": lambda: (Net(), [ShadowList()]),
     "WeightAveraging": lambda: (Net(), [EMAWeightAveraging(decay=0.9)]),
-    "StochasticWeightAveraging": lambda: (Net(), [StochasticWeightAveraging(1e-2, swa_epoch_start=2)]),
-    "all": lambda: (Averaged(), [InCallback(), InCallback(), EMAWeightAveraging(decay=0.9), Shadow()]),
+    "StochasticWeightAveraging": lambda: (
+        Net(),
+        [StochasticWeightAveraging(1e-2, swa_epoch_start=2)],
+    ),
+    "all": lambda: (
+        Averaged(),
+        [InCallback(), InCallback(), EMAWeightAveraging(decay=0.9), Shadow()],
+    ),
 }
 
 

@@ -100,9 +100,16 @@ def inspection_refusal(trainer: Any) -> str:
 def model_holders(trainer: Any) -> list[Holder]:
     """Return the other callbacks: they may hold copies of the model, or optimizers."""
     return [
-        Holder(type(callback).__name__, callback, tuple(_known_pairs(trainer, callback)))
+        Holder(
+            type(callback).__name__,
+            callback,
+            pairs=tuple(_known_pairs(trainer, callback)),
+            needed=tuple(module for module, _ in getattr(callback, "_parameters_to_prune", ())),
+        )
         for callback in trainer.callbacks
-        if not any(kind.__module__ == "revacnn_lightning.callback" for kind in type(callback).__mro__)
+        if not any(
+            kind.__module__ == "revacnn_lightning.callback" for kind in type(callback).__mro__
+        )
     ]
 
 

@@ -7,8 +7,8 @@ new entries, as it started with its first ones.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -105,11 +105,11 @@ def _restore_removed_layers(
 
 def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoRecord:
     """Return the records of those changes of the model that concern a copy."""
-    names = [edit.tensor for edit in (*plan.values, *plan.tensors)]
-    if isinstance(copy, ModuleCopy):
-        names += [layer.host for layer in plan.layers]
-    records = zip(names, undo.changes, strict=False)  # layers come last
-    return UndoRecord([record for name, record in records if copy.rename(name) is not None])
+    names = [value.tensor if copy.has_values else "" for value in plan.values]
+    names += [edit.tensor for edit in plan.tensors]
+    names += [layer.host if isinstance(copy, ModuleCopy) else "" for layer in plan.layers]
+    records = zip(names, undo.changes, strict=True)
+    return UndoRecord([record for name, record in records if name and copy.rename(name)])
 
 
 def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:

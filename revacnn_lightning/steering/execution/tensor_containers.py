@@ -49,9 +49,7 @@ def _share_memory_again(tx: Transaction, model: nn.Module, copy: TensorCopy) -> 
         replace_data(tx, copy.tensor(name), tensor.detach(), None)
 
 
-def _entry(
-    model: nn.Module, copy: TensorCopy, name: str, restored: Mapping[str, Tensor]
-) -> Tensor:
+def _entry(model: nn.Module, copy: TensorCopy, name: str, restored: Mapping[str, Tensor]) -> Tensor:
     if name in copy.view.full_names:
         return copy.tensor(name)
     tensor = find_tensor(model, name)[1]

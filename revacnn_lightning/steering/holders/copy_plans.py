@@ -7,6 +7,7 @@ the model are edited by the same plan under their own names (`renamed_plan`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -54,7 +55,7 @@ def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> No
     Raises:
         EditRefusedError: it does; the message names the layer to edit instead.
     """
-    layer = getattr(request, "layer", None) or getattr(request, "after", "")
+    layer: str = getattr(request, "layer", "") or getattr(request, "after", "")
     for copy in copies:
         if is_inside(layer, copy.path):
             if copy.doubt:
@@ -79,8 +80,11 @@ def check_possible(
         EditRefusedError: one cannot, or it is unclear whether it is a copy.
     """
     names = _resized_names(plan)
+    removed = [edit.host for edit in plan.layers if edit.action == "replace"]
     for conflict in conflicts:
-        if any(is_inside(name, conflict.origin) for name in names):
+        is_edited = any(is_inside(name, conflict.origin) for name in names)
+        is_removed = any(is_inside(conflict.origin, host) for host in removed)
+        if is_removed if conflict.is_needed else is_edited:
             raise EditRefusedError(conflict.reason)
     keeps_function = isinstance(plan.request, (requests.AddFilters, requests.InsertLayer))
     for copy in copies:
@@ -94,7 +98,7 @@ def check_possible(
 def renamed_plan(plan: EditPlan, copy: ModelCopy) -> EditPlan:
     """Return the changes of a plan that concern a copy, under the names in its root."""
     rename = copy.rename
-    changes = {
+    changes: dict[str, Any] = {
         kind: [
             msgspec.structs.replace(each, **{attribute: name}, origin=getattr(each, attribute))
             for each in getattr(plan, kind)

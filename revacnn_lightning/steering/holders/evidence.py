@@ -99,9 +99,7 @@ def similarity(a: nn.Module, b: nn.Module) -> float:
     It is 1 for equal ones. Gains and biases do not count: they start as equals.
     """
     others = dict(b.named_parameters())
-    pairs = [
-        (p, others[name]) for name, p in a.named_parameters() if p.ndim > 1 and name in others
-    ]
+    pairs = [(p, others[name]) for name, p in a.named_parameters() if p.ndim > 1 and name in others]
     return tensor_similarity(pairs)
 
 

@@ -47,7 +47,11 @@ class ModelCopy:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A part of the model that cannot be edited because of something that holds a copy of it."""
+    """A part of the model that cannot be edited because of something that holds a copy of it.
+
+    With ``is_needed``, it can be edited, but not removed.
+    """
 
     origin: str
     reason: str
+    is_needed: bool = False

@@ -28,6 +28,7 @@ from revacnn_lightning.steering.holders.evidence import (
     UntrainedValues,
     similarity,
 )
+from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
 from revacnn_lightning.steering.holders.module_matching import (
     has_weights,
     is_inside,
@@ -36,7 +37,6 @@ from revacnn_lightning.steering.holders.module_matching import (
     modules_by_structure,
     structure_of,
 )
-from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
 from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk
 
 __all__ = ["CopySearch", "ModuleCopy"]
@@ -116,6 +116,7 @@ class CopySearch:
         self._find_in("", self._model, is_trusted=False)
         for holder in holders:
             self._take_pairs(holder)
+            self._take_needed(holder)
         self._find_outside("", self._model, is_trusted=False)
         for holder in holders:
             self._find_outside(holder.name, holder.value, is_trusted=True)
@@ -214,6 +215,17 @@ class CopySearch:
                 origin = names[id(module)]
                 self._pair(f"{holder.name}'s copy of {origin or 'the model'}", copy, "", origin)
 
+    def _take_needed(self, holder: Holder) -> None:
+        """Note which modules a holder uses."""
+        names = {id(module): name for name, module in self._modules.items()}
+        for module in holder.needed:
+            if id(module) in names:
+                name = names[id(module)]
+                reason = f"{holder.name} uses {name}, which therefore cannot be removed"
+                self.conflicts.append(
+                    Conflict(name, f"{reason}; exclude the layer there", is_needed=True)
+                )
+
     def _pair(self, label: str, root: nn.Module, path: str, origin: str) -> None:
         """Take a copy whose origin is known; note a conflict where it has another structure."""
         copy, module = root.get_submodule(path), self._modules.get(origin)
@@ -225,7 +237,11 @@ class CopySearch:
             self._add(ModuleCopy(label, root, path, origin, is_registered=inside))
         elif is_pruned(module) and not is_pruned(copy):
             self._add(ModuleCopy(label, root, path, origin, is_unpruned=True))
-        elif type(copy) is type(module) and set(copy._modules) == set(module._modules) and copy._modules:
+        elif (
+            type(copy) is type(module)
+            and set(copy._modules) == set(module._modules)
+            and copy._modules
+        ):
             for name in module._modules:
                 parts = [".".join(part for part in (each, name) if part) for each in (path, origin)]
                 self._pair(label, root, parts[0], parts[1])
@@ -237,7 +253,6 @@ class CopySearch:
                     "edited along; make it after all changes of the model, or train without it",
                 )
             )
-
 
     def _add(self, copy: ModuleCopy) -> None:
         """Add a copy; two callbacks of one class get different names."""
@@ -251,8 +266,8 @@ def _is_named_like_a_copy(label: str) -> bool:
 
 def _whether(label: str, origin: str) -> str:
     return (
-        f"{label} resembles {origin or 'the model'}, and no optimizer has changed it so far: it may "
-        f"be updated from {origin or 'the model'} later, or be a frozen network of its own; pass "
+        f"{label} resembles {origin or 'the model'}, and has not changed so far: it may be updated "
+        f"from {origin or 'the model'} later, or be a frozen network of its own; pass "
         f"ReVACNN(copies={{{label!r}: {origin!r}}}) to edit both, or copies={{{label!r}: None}} to "
         "edit one alone"
     )

@@ -33,12 +33,17 @@ REGISTERED = frozenset(vars(nn.Module())) | {"_trainer", "_fabric"}
 class Holder:
     """An object outside the model that may hold copies of it, such as a callback.
 
-    ``pairs`` are (module of the model, its copy) that only the holder knows to belong together.
+    Attributes:
+        name: in messages.
+        value: the object.
+        pairs: (module of the model, its copy), for copies that only the holder knows.
+        needed: modules of the model that the holder uses, so they cannot be removed.
     """
 
     name: str
     value: object
     pairs: tuple[tuple[nn.Module, nn.Module], ...] = ()
+    needed: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ optimization a module may hold its own, which the trainer does not know.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
 from typing import Any
 
 from torch import nn

@@ -213,7 +213,9 @@ class _Search:
                 if len(parts) > 1 and sum(p.numel() for p in parts) == tensor.numel():
                     flat = torch.cat([p.double().cpu() for p in parts])
                     if tensor_similarity([(flat, tensor)]) >= SIMILAR:
-                        reason = f"{path} holds the parameters of {scope or 'the model'} in one vector"
+                        reason = (
+                            f"{path} holds the parameters of {scope or 'the model'} in one vector"
+                        )
                         self._refuse([view], f"{reason}; keep them by their names in the model")
                         return
 

@@ -14,7 +14,7 @@ from revacnn_lightning import AddFilters, InsertLayer, RemoveLayer, Undo
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
-from tests.steering.nets import Plain, images, probe_of
+from tests.steering.nets import Plain, build, images, probe_of
 
 
 class Lookahead(torch.optim.Optimizer):
@@ -52,23 +52,25 @@ def listed(optimizer: torch.optim.Optimizer) -> list[int]:
 
 
 def test_wrappers_of_lightning_and_fabric_are_unwrapped() -> None:
-    adam = torch.optim.Adam(Plain().parameters())
+    adam = torch.optim.Adam(build(Plain).parameters())
     strategy = SimpleNamespace()
-    assert unwrapped([LightningOptimizer(adam), _FabricOptimizer(adam, strategy), adam]) == [adam] * 3
+    assert (
+        unwrapped([LightningOptimizer(adam), _FabricOptimizer(adam, strategy), adam]) == [adam] * 3
+    )
 
 
 def test_optimizers_held_by_the_model_and_by_callbacks_are_found() -> None:
-    model = Plain()
+    model = build(Plain)
     given = torch.optim.SGD(model.conv1.parameters(), 0.1)
     model.own = {"opt": torch.optim.Adam(model.conv2.parameters())}
-    foreign = torch.optim.Adam(Plain().parameters())
+    foreign = torch.optim.Adam(build(Plain).parameters())
     holder = SimpleNamespace(other=torch.optim.SGD(model.fc.parameters(), 0.1), foreign=foreign)
     found = all_optimizers(model, [given], [Holder("Callback", holder)])
     assert found == [given, model.own["opt"], holder.other]
 
 
 def test_an_optimizer_replaced_after_the_editor_was_made_is_edited() -> None:
-    model, current = Plain(), []
+    model, current = build(Plain), []
     current.append(torch.optim.Adam(model.parameters()))
     editor = Editor(model, lambda: current)
     train(model, current[0])
@@ -83,7 +85,7 @@ def test_an_optimizer_replaced_after_the_editor_was_made_is_edited() -> None:
 def test_a_frozen_filter_stays_as_it_is_when_the_optimizer_is_replaced() -> None:
     from revacnn_lightning import Freeze
 
-    model, current = Plain(), []
+    model, current = build(Plain), []
     current.append(torch.optim.Adam(model.parameters(), 0.1))
     editor = Editor(model, lambda: current)
     editor.apply(Freeze("conv1", [1]), probe_of(model))
@@ -98,11 +100,11 @@ def test_a_frozen_filter_stays_as_it_is_when_the_optimizer_is_replaced() -> None
 
 
 def test_a_removed_layer_returns_to_an_optimizer_of_another_kind() -> None:
-    model, current = Plain(), []
-    model.extra = nn.Conv2d(6, 6, 3, padding=1)
-    forward = model.forward
-    model.bn1 = nn.Sequential(model.bn1, model.extra)
-    current += [torch.optim.SGD(p, 0.1, momentum=0.9) for p in (model.fc.parameters(), _without_fc(model))]
+    model, current = build(Plain), []
+    model.bn1 = nn.Sequential(model.bn1, nn.Conv2d(6, 6, 3, padding=1)).double()
+    current += [
+        torch.optim.SGD(p, 0.1, momentum=0.9) for p in (model.fc.parameters(), _without_fc(model))
+    ]
     editor = Editor(model, lambda: current)
     for optimizer in current:
         train(model, optimizer)
@@ -110,7 +112,6 @@ def test_a_removed_layer_returns_to_an_optimizer_of_another_kind() -> None:
     current[:] = [torch.optim.Adam(model.parameters())]
     train(model, current[0])
     editor.apply(Undo(), probe_of(model))
-    assert forward is not None
     train(model, current[0])
     assert listed(current[0]) == sorted(map(id, model.parameters()))
 
@@ -121,7 +122,7 @@ def _without_fc(model: nn.Module) -> list[nn.Parameter]:
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared groups", "own groups"])
 def test_an_optimizer_inside_another_trains_an_inserted_layer(share: bool) -> None:
-    model = Plain()
+    model = build(Plain)
     inner = torch.optim.Adam(model.parameters())
     outer = Lookahead(inner, share=share)
     editor = Editor(model, [outer])
