@@ -109,7 +109,7 @@ def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoR
     names += [edit.tensor for edit in plan.tensors]
     names += [layer.host if isinstance(copy, ModuleCopy) else "" for layer in plan.layers]
     records = zip(names, undo.changes, strict=True)
-    return UndoRecord([record for name, record in records if name and copy.rename(name)])
+    return UndoRecord([r for name, r in records if name and copy.rename(name) is not None])
 
 
 def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:

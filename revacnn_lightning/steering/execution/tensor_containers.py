@@ -37,7 +37,9 @@ def update_container(
     entries = {name: _entry(model, copy, name, restored) for name in after}
     keys = [copy.key_of(name, find_tensor(model, name)[1]) for name in after if copy.keys]
     _replace_entries(tx, copy.container, keys, list(entries.values()))
-    return {name: copy.tensor(name) for name in before if name not in after}
+    removed = {name: copy.tensor(name) for name in before if name not in after}
+    copy.update(after, list(entries.values()), keys)
+    return removed
 
 
 def _share_memory_again(tx: Transaction, model: nn.Module, copy: TensorCopy) -> None:

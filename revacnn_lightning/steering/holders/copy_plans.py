@@ -44,7 +44,7 @@ def is_touched(copy: ModelCopy, plan: EditPlan) -> bool:
     tensors = [e.tensor for e in plan.tensors]
     if not copy.doubt:
         tensors += [e.tensor for e in plan.values]
-    return any(copy.rename(name) is not None for name in tensors) or any(
+    return any(copy.follows(name) for name in tensors) or any(
         copy.concerns_layer(layer.host) for layer in plan.layers
     )
 

@@ -11,7 +11,7 @@ from revacnn_lightning.steering.planning.plan import EditPlan
 __all__ = ["Conflict", "ModelCopy"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ModelCopy:
     """Something that holds copies of tensors of the model.
 
@@ -35,6 +35,10 @@ class ModelCopy:
     def rename(self, name: str) -> str | None:
         """Return the name in ``root`` of what ``name`` is in the model; None if it has no copy."""
         raise NotImplementedError
+
+    def follows(self, name: str) -> bool:
+        """Return whether a change of this tensor of the model concerns the copy."""
+        return self.rename(name) is not None
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copy, and what to do; "" if it can."""

@@ -38,6 +38,7 @@ from revacnn_lightning.steering.holders.module_matching import (
     structure_of,
 )
 from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk
+from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["CopySearch", "ModuleCopy"]
 
@@ -47,7 +48,7 @@ SAME_SIMILARITY = 1e-3
 NAMES_OF_COPIES = ("averag", "ema", "momentum", "shadow", "swa", "target")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ModuleCopy(ModelCopy):
     """A module that is a copy of a part of the model.
 
@@ -77,6 +78,17 @@ class ModuleCopy(ModelCopy):
                 return None
             rest = rest.removesuffix("_orig")
         return ".".join(part for part in (self.path, rest) if part)
+
+    def refusal(self, plan: EditPlan) -> str:
+        """Return why a plan cannot be performed on the copy; "" if it can."""
+        removed = [edit.host for edit in plan.layers if edit.action == "replace"]
+        hosts = [host for host in removed if is_inside(self.origin, host)]
+        if all(host == self.origin and self.path for host in hosts):
+            return ""
+        return (
+            f"{self.holder} is a copy of {self.origin}, which therefore cannot be removed; train "
+            "without it to remove the layer"
+        )
 
     def concerns_layer(self, host: str) -> bool:
         """Return whether a module is inside the origin."""

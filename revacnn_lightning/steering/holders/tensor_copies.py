@@ -8,7 +8,7 @@ single tensor does if its values resemble theirs; otherwise it has the same shap
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ LONG = 4  # a list of as many tensors has the shapes of a module's not by chance
 SMALLEST_FLAT = 16
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TensorCopy(ModelCopy):
     """Tensors that are copies of tensors of the model.
 
@@ -60,6 +60,10 @@ class TensorCopy(ModelCopy):
             return True
         return any(is_inside(name, host) for name in self.view.full_names)
 
+    def follows(self, name: str) -> bool:
+        """Return whether a change of this tensor of the model concerns a copy or its memory."""
+        return name in self.view.full_names and name not in self.foreign
+
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copies; "" if it can."""
         if self.container is None or not any(self.concerns_layer(e.host) for e in plan.layers):
@@ -75,6 +79,13 @@ class TensorCopy(ModelCopy):
                 "new layer, too, is unknown; keep copies of all parameters of a module"
             )
         return ""
+
+    def update(self, names: Sequence[str], tensors: Sequence[Tensor], keys: Sequence[Any]) -> None:
+        """Take what the container holds now."""
+        start = len(self.view.scope) + 1 if self.view.scope else 0
+        self.view = replace(self.view, names=tuple(name[start:] for name in names))
+        self.root = tree_of(dict(zip(names, tensors, strict=True)))
+        self.keys = tuple(keys)
 
     def key_of(self, name: str, tensor: Tensor) -> Any:
         """Return the key of a tensor of the model that the container may not have yet."""
