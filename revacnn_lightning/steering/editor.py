@@ -19,11 +19,12 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStructureError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.execution.edit_application import EditApplication, PerformedEdit
+from revacnn_lightning.steering.execution.executor import UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.filter_ids import FilterIds
-from revacnn_lightning.steering.holders.copies import CopyTracker
+from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
 from revacnn_lightning.steering.holders.copy_plans import (
     add_copies,
     check_not_a_copy,
@@ -31,7 +32,7 @@ from revacnn_lightning.steering.holders.copy_plans import (
 )
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
-from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.steering.journal import Journal, JournalEntry
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
@@ -42,7 +43,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardProbe,
     trace,
 )
-from revacnn_lightning.steering.undo import plan_undo
+from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
 __all__ = ["AppliedEdit", "Editor"]
 
@@ -101,7 +102,7 @@ class Editor:
 
     @property
     def version(self) -> int:
-        """The structure version: the number of applied edits and undos."""
+        """The structure version: the number of applied edits, undos and redos."""
         return self.journal.version
 
     @property
@@ -172,10 +173,10 @@ class Editor:
                 f"the request was made for structure {version}, but the network is at "
                 f"{self.version} now; refresh and repeat the request"
             )
-        if isinstance(request, requests.Undo):
-            return plan_undo(request, self.journal, self.model, lambda: self.channel_groups(probe))
-        optimizers, holders = self._all_optimizers(), self._find_holders()
-        copies = self._copies.find(optimizers, holders)
+        optimizers = self._all_optimizers()
+        copies = self._copies.find(optimizers, self._find_holders())
+        if isinstance(request, (requests.Undo, requests.Redo)):
+            return self._plan_again(request, probe, copies)
         check_not_a_copy(request, copies.registered)
         context = PlanningContext(
             self.model, self.channel_groups(probe), optimizers, self.frozen_filters
@@ -183,6 +184,25 @@ class Editor:
         plan = make_plan(context, request)
         check_possible(plan, copies.copies, copies.conflicts)
         add_copies(context, plan, copies.copies)
+        return plan
+
+    def _plan_again(
+        self, request: requests.Undo | requests.Redo, probe: ForwardProbe, copies: Copies
+    ) -> EditPlan:
+        """Return the summary of an undo or redo."""
+
+        def groups() -> ChannelGroups:
+            return self.channel_groups(probe)
+
+        newest: Sequence[JournalEntry | UndoneEdit]
+        if isinstance(request, requests.Undo):
+            plan = plan_undo(request, self.journal, self.model, groups)
+            newest = self.journal.entries[-request.count :]
+        else:
+            plan = plan_redo(request, self.journal, self.model, groups)
+            newest = self.journal.undone[-request.count :]
+        for edit in newest:
+            check_possible(edit.plan, copies.copies, copies.conflicts)
         return plan
 
     def _all_optimizers(self) -> list[Optimizer]:
@@ -219,11 +239,13 @@ class Editor:
         copies = self._copies.find(optimizers, self._find_holders()).outside
         edits = EditApplication(tx, self.model, optimizers, probe, self.version + 1, copies)
         groups = GroupMembership(self.model, optimizers)
-        if not isinstance(plan.request, requests.Undo):
-            performed = edits.perform(plan, self.channel_groups(probe))
+        if isinstance(plan.request, requests.Undo):
+            newest = self.journal.entries[-plan.request.count :]
+            performed = edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
+        elif isinstance(plan.request, requests.Redo):
+            performed = edits.redo(plan, self.journal.undone[: -plan.request.count - 1 : -1])
         else:
-            undone = self.journal.entries[-plan.request.count :]
-            performed = edits.revert(plan, [(e.plan, e.undo) for e in undone if e.undo is not None])
+            performed = edits.perform(plan, self.channel_groups(probe))
         groups.check(new_are_trained=not isinstance(plan.request, requests.Undo))
         return performed
 
@@ -231,9 +253,13 @@ class Editor:
         """Record a verified edit. Nothing in here may fail."""
         plan, undo = performed.plan, performed.undo
         if isinstance(plan.request, requests.Undo):
-            self.journal.remove_newest(plan.request.count)
-            for _ in range(plan.request.count):
+            self.journal.remove_newest(performed.undone)
+            for _ in performed.undone:
                 self._filters.revert()
+        elif isinstance(plan.request, requests.Redo):
+            self.journal.restore(performed.redone)
+            for entry in self.journal.entries[-len(performed.redone) :]:
+                self._filters.redo(entry.plan)
         elif undo is not None:
             undo.groups_before = self._groups
             if plan.layers:

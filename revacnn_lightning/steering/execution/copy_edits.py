@@ -7,7 +7,7 @@ new entries, as it started with its first ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -17,7 +17,7 @@ from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
 from revacnn_lightning.steering.execution.tensor_containers import update_container
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import copy_new_entries
+from revacnn_lightning.steering.execution.value_edits import copy_random_entries
 from revacnn_lightning.steering.holders.copy_plans import is_touched, renamed_plan
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
@@ -35,34 +35,39 @@ def perform_on_copies(
     copies: Sequence[ModelCopy],
     undo: UndoRecord,
     generator: torch.Generator,
+    undone: Mapping[str, UndoRecord] | None = None,
 ) -> None:
     """Perform a plan, already performed on the model, on its copies; ``undo`` gets their records.
 
     Args:
         generator: with the seed that the model's was made with: inserted blocks are equal.
+        undone: what `revert_on_copies` returned, if the plan is redone.
     """
     for copy in copies:
         if is_touched(copy, plan):
             changes = renamed_plan(plan, copy)
             if isinstance(copy, TensorCopy):
                 changes.layers = []
-            undo.copies[copy.holder] = perform(tx, copy.root, changes, [], generator, model)
+            again = (undone or {}).get(copy.holder, UndoRecord())
+            records = again.changes if len(again.changes) == _count(changes) else None
+            record = perform(tx, copy.root, changes, [], generator, records, model)
             if isinstance(copy, TensorCopy):
-                undo.copies[copy.holder].tensors = update_container(tx, model, copy, {})
+                record.tensors = update_container(tx, model, plan, copy, again.tensors)
+            undo.copies[copy.holder] = record
+
+
+def _count(plan: EditPlan) -> int:
+    return len(plan.values) + len(plan.tensors) + len(plan.layers)
 
 
 def update_new_entries(
     tx: Transaction, model: nn.Module, plan: EditPlan, copies: Sequence[ModelCopy]
 ) -> None:
-    """Give the fresh entries of all copies the values of the model, which were drawn again."""
-    for edit in plan.tensors:
-        if edit.fill == "fresh" and edit.origin:
-            copy_new_entries(tx, model, edit, model)
+    """Give the random entries of all copies the values of the model, which were drawn again."""
+    copy_random_entries(tx, model, plan, model)
     for copy in copies:
         if is_touched(copy, plan):
-            for edit in renamed_plan(plan, copy).tensors:
-                if edit.fill == "fresh":
-                    copy_new_entries(tx, copy.root, edit, model)
+            copy_random_entries(tx, copy.root, renamed_plan(plan, copy), model)
 
 
 def revert_on_copies(
@@ -71,12 +76,16 @@ def revert_on_copies(
     plan: EditPlan,
     copies: Sequence[ModelCopy],
     undo: UndoRecord,
-) -> None:
+) -> dict[str, UndoRecord]:
     """Revert a plan, already reverted on the model, on its copies.
 
     A copy that was made after the edit, or whose record was lost in a resume, gets back what the
     model gets back.
+
+    Returns:
+        What the plan had added to each copy, by the name of its holder, for `perform_on_copies`.
     """
+    undone = {}
     for copy in copies:
         changes = renamed_plan(plan, copy)
         if copy.holder not in undo.copies and not is_touched(copy, plan):
@@ -86,9 +95,11 @@ def revert_on_copies(
         record = undo.copies.get(copy.holder) or _record_of_model(plan, copy, undo)
         if isinstance(copy, ModuleCopy):
             _restore_removed_layers(model, changes, copy, record)
-        revert(tx, copy.root, changes, [], record)
+        undone[copy.holder] = UndoRecord(revert(tx, copy.root, changes, [], record))
         if isinstance(copy, TensorCopy):
-            update_container(tx, model, copy, record.tensors)
+            removed = update_container(tx, model, plan, copy, record.tensors)
+            undone[copy.holder].tensors = removed
+    return undone
 
 
 def _restore_removed_layers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import torch
@@ -17,17 +17,29 @@ from revacnn_lightning.steering.execution.copy_edits import (
     revert_on_copies,
     update_new_entries,
 )
-from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
+from revacnn_lightning.steering.execution.executor import (
+    UndoneEdit,
+    UndoRecord,
+    perform,
+    revert,
+)
 from revacnn_lightning.steering.execution.reference_outputs import (
     expected_output,
     output_with_perturbed_weights,
+    output_with_values,
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import reinitialize_new_entries
+from revacnn_lightning.steering.execution.value_edits import draw_again, random_entries
 from revacnn_lightning.steering.holders.copy_plans import with_origins
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.index_mapping import realign_columns
-from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, order_of
+from revacnn_lightning.steering.planning.plan import (
+    EditPlan,
+    FilterMove,
+    TensorEdit,
+    ValueEdit,
+    order_of,
+)
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate, trace
 
@@ -44,15 +56,19 @@ class PerformedEdit:
 
     Attributes:
         plan: what was performed; its columns may differ from those of the requested plan.
-        undo: what is needed to revert it; None for an undo, which cannot be undone.
+        undo: what is needed to revert it; None for an undo or a redo.
         output_change: relative change of the model's output on the verifying batch.
         groups: the channel groups of the edited model.
+        undone: for an undo: the undone edits, newest first.
+        redone: for a redo: what is needed to revert each redone edit again, oldest first.
     """
 
     plan: EditPlan
     undo: UndoRecord | None
     output_change: float
     groups: ChannelGroups
+    undone: list[UndoneEdit] = field(default_factory=list)
+    redone: list[UndoRecord] = field(default_factory=list)
 
 
 @dataclass
@@ -95,14 +111,38 @@ class EditApplication:
     ) -> PerformedEdit:
         """Revert edits, given oldest first. ``plan`` is that of the undo."""
         before = evaluate(self.model, self.probe)
+        undone = []
         for done, undo in reversed(performed):
-            revert(self.tx, self.model, done, self.optimizers, undo)
-            revert_on_copies(self.tx, self.model, done, self.copies, undo)
+            added = revert(self.tx, self.model, done, self.optimizers, undo)
+            copies = revert_on_copies(self.tx, self.model, done, self.copies, undo)
+            undone.append(UndoneEdit(done, added, copies))
         check_alike(self.model, self.copies)
         output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
         groups = performed[0][1].groups_before or trace(self.model, self.probe)
-        return PerformedEdit(plan, None, verification.relative_difference(output, before), groups)
+        change = verification.relative_difference(output, before)
+        return PerformedEdit(plan, None, change, groups, undone=undone)
+
+    def redo(self, plan: EditPlan, undone: Sequence[UndoneEdit]) -> PerformedEdit:
+        """Perform undone edits again, in this order. ``plan`` is that of the redo."""
+        before = evaluate(self.model, self.probe)
+        redone, removed = [], {}
+        for edit in undone:
+            undo = perform(
+                self.tx, self.model, edit.plan, self.optimizers, self._generator(), edit.added
+            )
+            perform_on_copies(
+                self.tx, self.model, edit.plan, self.copies, undo, self._generator(), edit.copies
+            )
+            redone.append(undo)
+            removed.update(undo.removed_layers)
+        check_alike(self.model, self.copies)
+        with verification.forbid_execution(removed):
+            groups = trace(self.model, self.probe)
+            output = evaluate(self.model, self.probe)
+        verification.check_shapes(output, before)
+        change = verification.relative_difference(output, before)
+        return PerformedEdit(plan, None, change, groups, redone=redone)
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -118,14 +158,14 @@ class EditApplication:
         expected = expected_output(self.tx, self.model, plan, self.probe, before, self._generator())
         start = self.tx.size
         undo = self._perform(plan)
-        after = trace(self.model, self.probe, _new_filters(plan))
+        after = trace(self.model, self.probe, _random_filters(plan))
         comparable = not _normalized_together(groups, plan)
         realigned = _realigned(groups, after, plan, strict=not comparable)
         if realigned is not plan:
             self.tx.rollback(keep=start)
             plan = realigned
             undo = self._perform(plan)
-        after = self._reinitialize_silent_filters(plan, after)
+        after = self._draw_silent_filters_again(plan, after)
         output = evaluate(self.model, self.probe)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)
@@ -145,10 +185,26 @@ class EditApplication:
 
     def _change_values(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         before = evaluate(self.model, self.probe)
+        is_read = not any(value.action == "zero" for value in plan.values)
+        expected = None if is_read else self._output_without_values(plan)
         undo = self._perform(plan)
+        if not is_read:
+            groups = trace(self.model, self.probe, _random_filters(plan))
+            groups = self._draw_silent_filters_again(plan, groups)
         output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
+        if expected is not None:
+            self._check_output(output, expected, groups.rounding_unit)
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), groups)
+
+    def _output_without_values(self, plan: EditPlan) -> list[torch.Tensor]:
+        """Return the output with everything zero that a plan gives new values.
+
+        If the plan sets outgoing weights to zero, the filters' new coefficients must not matter.
+        Their old ones may be NaN.
+        """
+        zeros = [msgspec.structs.replace(value, action="zero") for value in plan.values]
+        return output_with_values(self.tx, self.model, zeros, self.probe)
 
     def _check_output(
         self, output: list[torch.Tensor], expected: list[torch.Tensor], rounding_unit: float
@@ -158,8 +214,8 @@ class EditApplication:
 
         verification.check_output(output, expected, rounding_unit, perturbed)
 
-    def _reinitialize_silent_filters(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
-        """Draw new filters again whose output is zero wherever it is read; return the last trace.
+    def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
+        """Draw filters again whose output is zero wherever it is read; return the last trace.
 
         A filter that is silent behind a ReLU from the start gets no gradient.
         """
@@ -167,11 +223,10 @@ class EditApplication:
         for _ in range(MAX_DRAWS):
             if not len(after.silent_channels):
                 return after
-            for edit in plan.tensors:
-                if edit.fill == "fresh" and not edit.origin:
-                    reinitialize_new_entries(self.tx, self.model, edit, generator)
+            for edit in _random_edits(plan):
+                draw_again(self.tx, self.model, edit, generator)
             update_new_entries(self.tx, self.model, plan, self.copies)
-            after = trace(self.model, self.probe, _new_filters(plan))
+            after = trace(self.model, self.probe, _random_filters(plan))
         if len(after.silent_channels):
             plan.notes.append(
                 f"a new filter is silent on the verifying batch, also after {MAX_DRAWS} "
@@ -180,10 +235,16 @@ class EditApplication:
         return after
 
 
-def _new_filters(plan: EditPlan) -> list[tuple[str, int, int]]:
-    """Return (tensor, dim, index) of every new entry that is drawn at random."""
-    fresh = [e for e in plan.tensors if e.fill == "fresh" and not e.origin]
-    return [(e.tensor, e.dim, i) for e in fresh for i in e.new]
+def _random_filters(plan: EditPlan) -> list[tuple[str, int, int]]:
+    """Return (tensor, dim, index) of every entry that is drawn at random."""
+    edits = _random_edits(plan)
+    return [(edit.tensor, edit.dim, i) for edit in edits for i in random_entries(edit)]
+
+
+def _random_edits(plan: EditPlan) -> list[TensorEdit | ValueEdit]:
+    """Return the changes that draw random values."""
+    edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
+    return [edit for edit in edits if random_entries(edit) and not edit.origin]
 
 
 def _realigned(

@@ -20,11 +20,15 @@ from revacnn_lightning.steering.execution.tensor_edits import (
     revert_tensor_edit,
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import apply_value_edit, revert_value_edit
+from revacnn_lightning.steering.execution.value_edits import (
+    apply_value_edit,
+    copy_random_entries,
+    revert_value_edit,
+)
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["UndoRecord", "perform", "revert"]
+__all__ = ["UndoRecord", "UndoneEdit", "perform", "revert"]
 
 
 @dataclass
@@ -47,29 +51,52 @@ class UndoRecord:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class UndoneEdit:
+    """An undone edit that can be redone.
+
+    Attributes:
+        added: what it had added when it was undone.
+        copies: what it had added to copies outside the model, by the name of their holder.
+    """
+
+    plan: EditPlan
+    added: list[ChangeRecord]
+    copies: dict[str, UndoRecord] = field(default_factory=dict)
+
+
 def perform(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: Sequence[ChangeRecord] | None = None,
     source: nn.Module | None = None,
 ) -> UndoRecord:
     """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
 
     Args:
+        undone: what `revert` returned, if the plan is performed again: what it had added comes
+            back as it was.
         source: the model that the origins of copies belong to; None: ``model`` itself.
     """
     undo = UndoRecord()
     source = model if source is None else source
+    count = len(plan.values) + len(plan.tensors) + len(plan.layers)
+    again = iter([None] * count if undone is None else undone)
     for value in plan.values:
-        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator, source))
+        undo.changes.append(
+            apply_value_edit(tx, model, value, optimizers, generator, next(again), source)
+        )
     for edit in plan.tensors:
-        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, source))
+        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, next(again)))
+    if undone is None:
+        copy_random_entries(tx, model, plan, source)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
-        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator)
+        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator, next(again))
         undo.changes.append(record)
         if removed is not None:
             undo.removed_layers[layer.host] = removed
@@ -82,15 +109,22 @@ def revert(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     undo: UndoRecord,
-) -> None:
-    """Revert the changes of a plan, newest first."""
+) -> list[ChangeRecord]:
+    """Revert the changes of a plan, newest first.
+
+    Returns:
+        What the plan had added, one record per change in the order of the plan: `perform` takes
+        it to perform the plan again.
+    """
     records = iter(reversed(undo.changes))
+    undone: list[ChangeRecord] = []
     for layer in reversed(plan.layers):
         removed = undo.removed_layers.get(layer.host)
-        revert_layer_edit(tx, model, layer, optimizers, next(records), removed)
+        undone.append(revert_layer_edit(tx, model, layer, optimizers, next(records), removed))
     for attribute in reversed(plan.attributes):
         revert_attribute_edit(tx, model, attribute)
     for edit in reversed(plan.tensors):
-        revert_tensor_edit(tx, model, edit, optimizers, next(records))
+        undone.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
     for value in reversed(plan.values):
-        revert_value_edit(tx, model, value, optimizers, next(records))
+        undone.append(revert_value_edit(tx, model, value, optimizers, next(records)))
+    return undone[::-1]

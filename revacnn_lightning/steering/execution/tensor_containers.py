@@ -13,31 +13,46 @@ from torch import Tensor, nn
 
 from revacnn_lightning.steering.execution.tensor_edits import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.holders.module_matching import is_inside
 from revacnn_lightning.steering.holders.tensor_copies import TensorCopy
 from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["update_container"]
 
 
 def update_container(
-    tx: Transaction, model: nn.Module, copy: TensorCopy, restored: Mapping[str, Tensor]
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    copy: TensorCopy,
+    restored: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Give a container the tensors that the model has now; return those it loses, by name.
+    """Give a container the tensors that the model has after a plan was performed or reverted.
 
     A new entry is that of ``restored``, else a copy of the model's tensor, or zero if the entries
     are no values of the tensors.
+
+    Returns:
+        The tensors that the container loses, by name.
     """
     _share_memory_again(tx, model, copy)
-    before = copy.view.full_names
+    if copy.container is None or not plan.layers:
+        return {}
+    hosts = [layer.host for layer in plan.layers if layer.action == "replace"]
+    replaced = {n for n in copy.view.full_names if any(is_inside(n, host) for host in hosts)}
     view = copy.view if copy.view.kind == "chosen" else copy.view.now(model)
     existing = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     after = [name for name in view.full_names if name in existing]
-    if after == before or copy.container is None:
-        return {}
-    entries = {name: _entry(model, copy, name, restored) for name in after}
+    kept = set(copy.view.full_names) - replaced
+    entries = {
+        name: copy.tensor(name) if name in kept else _new_entry(model, copy, name, restored)
+        for name in after
+    }
     keys = [copy.key_of(name, find_tensor(model, name)[1]) for name in after if copy.keys]
     _replace_entries(tx, copy.container, keys, list(entries.values()))
-    removed = {name: copy.tensor(name) for name in before if name not in after}
+    lost = [name for name in copy.view.full_names if name in replaced or name not in after]
+    removed = {name: copy.tensor(name) for name in lost}
     copy.update(after, list(entries.values()), keys)
     return removed
 
@@ -48,21 +63,18 @@ def _share_memory_again(tx: Transaction, model: nn.Module, copy: TensorCopy) -> 
             tensor = find_tensor(model, name)[1]
         except AttributeError:  # of a removed layer
             continue
-        replace_data(tx, copy.tensor(name), tensor.detach(), None)
+        if name in copy.view.full_names:
+            replace_data(tx, copy.tensor(name), tensor.detach(), None)
 
 
-def _entry(model: nn.Module, copy: TensorCopy, name: str, restored: Mapping[str, Tensor]) -> Tensor:
-    if name in copy.view.full_names:
-        return copy.tensor(name)
-    tensor = find_tensor(model, name)[1]
-    if copy.view.full_names and copy.foreign.issuperset(copy.view.full_names):
-        return tensor
-    saved = restored.get(name)
-    if saved is not None:
-        return saved
-    like = copy.tensor(copy.view.full_names[0])
-    value = tensor.detach().clone() if copy.has_values else torch.zeros_like(tensor.detach())
-    return value.to(like.device)
+def _new_entry(
+    model: nn.Module, copy: TensorCopy, name: str, restored: Mapping[str, Tensor]
+) -> Tensor:
+    if name in restored:
+        return restored[name]
+    tensor = find_tensor(model, name)[1].detach()
+    value = tensor.clone() if copy.has_values else torch.zeros_like(tensor)
+    return value.to(copy.tensor(copy.view.full_names[0]).device)
 
 
 def _replace_entries(tx: Transaction, container: Any, keys: list[Any], new: list[Tensor]) -> None:
