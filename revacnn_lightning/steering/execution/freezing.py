@@ -8,6 +8,7 @@ forward.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
@@ -64,7 +66,7 @@ class Freezer:
             if isinstance(modules.get(layer), nn.modules.conv._ConvNd):
                 self._add_slices_of(modules, layer)
         if self._slices:
-            self._handles.append(register_optimizer_step_pre_hook(self._hook_optimizer))
+            self._handles.append(_call_before_each_step(self))
 
     def release(self) -> None:
         """Remove every hook."""
@@ -100,12 +102,14 @@ class Freezer:
         self._handles.append(norm.register_forward_pre_hook(statistics.save))
         self._handles.append(norm.register_forward_hook(statistics.restore))
 
-    def _hook_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def hook_optimizer(self, optimizer: Optimizer) -> None:
         """Hook an optimizer right before its first step: training may replace its optimizers.
 
         These hooks restore the frozen entries before the global hooks that measure a step run.
         """
-        if optimizer not in self._hooked:
+        if optimizer not in self._hooked and any(
+            _is_listed(frozen.tensor, optimizer) for frozen in self._slices
+        ):
             self._hooked.add(optimizer)
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
@@ -114,7 +118,7 @@ class Freezer:
         self._saved[id(optimizer)] = [
             (frozen, frozen.select(frozen.tensor).clone(), _state_of(optimizer, frozen))
             for frozen in self._slices
-            if any(True for _ in optimizer_state.param_groups_of([optimizer], frozen.tensor))
+            if _is_listed(frozen.tensor, optimizer)
         ]
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -122,6 +126,24 @@ class Freezer:
             for frozen, values, state in self._saved.pop(id(optimizer), []):
                 frozen.assign(frozen.tensor, values)
                 _restore_state(optimizer, frozen, state)
+
+
+def _call_before_each_step(freezer: Freezer) -> RemovableHandle:
+    """Let a freezer hook every optimizer that steps, as long as it exists."""
+    reference = weakref.ref(freezer)
+
+    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        existing = reference()
+        if existing is not None:
+            existing.hook_optimizer(optimizer)
+
+    handle = register_optimizer_step_pre_hook(hook)
+    weakref.finalize(freezer, handle.remove)
+    return handle
+
+
+def _is_listed(parameter: Tensor, optimizer: Optimizer) -> bool:
+    return any(True for _ in optimizer_state.param_groups_of([optimizer], parameter))
 
 
 def _state_of(optimizer: Optimizer, frozen: _FrozenSlice) -> dict[str, Tensor]:
