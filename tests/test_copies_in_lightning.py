@@ -205,7 +205,7 @@ class NewOptimizer(pl.Callback):
         elif self.how == "assignment":
             trainer.optimizers = [torch.optim.SGD(pl_module.parameters(), 0.1, momentum=0.9)]
         else:
-            parameters = [p for p in pl_module.net[0].parameters()]
+            parameters = list(pl_module.net[0].parameters())
             for p in parameters:
                 p.requires_grad_(True)
             trainer.optimizers[0].add_param_group({"params": parameters})

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.holders.copy_plans import is_touched, renamed_pl
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.module_matching import structure_of
-from revacnn_lightning.steering.holders.tensor_copies import TensorCopy
+from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["check_alike", "perform_on_copies", "revert_on_copies", "update_new_entries"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from revacnn_lightning.steering.execution.tensor_edits import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.module_matching import is_inside
-from revacnn_lightning.steering.holders.tensor_copies import TensorCopy
+from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.steering.holders.buffer_copies import find_buffer_copies
 from revacnn_lightning.steering.holders.evidence import TrainedParameters, UntrainedValues
 from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
@@ -61,7 +62,9 @@ class CopyTracker:
         search.run(holders)
         found = search.found + _in_optimizers(optimizers)
         tensors, conflicts = find_tensor_copies(self._model, found, search.copies)
-        return Copies([*search.copies, *tensors], search.conflicts + conflicts)
+        registered = [copy.path for copy in search.copies if copy.is_registered]
+        buffers = find_buffer_copies(self._model, registered)
+        return Copies([*search.copies, *tensors, *buffers], search.conflicts + conflicts)
 
     def restart(self) -> None:
         """Remember the values of now: an edit has moved them."""

@@ -124,7 +124,7 @@ def add_copies(context: PlanningContext, plan: EditPlan, copies: Sequence[ModelC
     touched = [copy for copy in copies if is_touched(copy, plan)]
     original = msgspec.structs.replace(plan)
     for copy in touched:
-        if isinstance(copy, ModuleCopy) and copy.is_registered:
+        if copy.is_registered:
             _add_copy(context, plan, renamed_plan(original, copy))
             _add_filters(plan, original, copy)
     for copy in copies:
@@ -158,7 +158,7 @@ def _add_copy(context: PlanningContext, plan: EditPlan, copied: EditPlan) -> Non
     ]
 
 
-def _add_filters(plan: EditPlan, original: EditPlan, copy: ModuleCopy) -> None:
+def _add_filters(plan: EditPlan, original: EditPlan, copy: ModelCopy) -> None:
     """Add how the filters of a copy move, and what the plan's summary says of them."""
     moved = {move.layer for move in plan.filters}
     moves, changes = [], []
