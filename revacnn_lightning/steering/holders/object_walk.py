@@ -10,6 +10,8 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -90,13 +92,10 @@ def _is_simple(value: object) -> bool:
 
 def _is_of_tensors(value: object) -> bool:
     """Return whether a value is a dict, list or tuple of tensors, at least one."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) > 0
-        and all(isinstance(each, Tensor) for each in value)
-    )
+    if not isinstance(value, (dict, list, tuple)) or not value:
+        return False
+    entries = value.values() if isinstance(value, dict) else value
+    return all(isinstance(each, Tensor) for each in entries)
 
 
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:
@@ -106,10 +105,10 @@ def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str,
                 if key not in REGISTERED:
                     yield ".".join(filter(None, [path, name, key])), part
     elif isinstance(value, dict):
-        for key, part in list(value.items()):
+        for key, part in islice(value.items(), MAX_OBJECTS):
             yield f"{path}[{key!r}]", part
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        for i, part in enumerate(list(value)[:MAX_OBJECTS]):
+        for i, part in enumerate(islice(value, MAX_OBJECTS)):
             yield f"{path}[{i}]", part
     elif isinstance(value, Optimizer) or is_root or _is_plain(value):
         for key, part in _attributes_of(value):
@@ -126,9 +125,17 @@ def _is_plain(value: object) -> bool:
 
 
 def _attributes_of(value: object) -> Iterator[tuple[str, object]]:
-    yield from list(getattr(value, "__dict__", {}).items())
+    yield from list((_own_attribute(value, "__dict__") or {}).items())
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for slot in [slots] if isinstance(slots, str) else slots:
-            if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
-                yield slot, getattr(value, slot)
+            if slot not in ("__dict__", "__weakref__"):
+                yield slot, _own_attribute(value, slot)
+
+
+def _own_attribute(value: object, name: str) -> Any:
+    """Return an attribute without calling ``__getattr__`` of the user; None if there is none."""
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return None
