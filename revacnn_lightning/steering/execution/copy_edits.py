@@ -119,6 +119,8 @@ def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoR
     names = [value.tensor if copy.has_values else "" for value in plan.values]
     names += [edit.tensor for edit in plan.tensors]
     names += [layer.host if isinstance(copy, ModuleCopy) else "" for layer in plan.layers]
+    if len(undo.changes) < len(names):  # of the structure only: without values
+        names = names[len(plan.values) :]
     records = zip(names, undo.changes, strict=True)
     return UndoRecord([r for name, r in records if name and copy.rename(name) is not None])
 

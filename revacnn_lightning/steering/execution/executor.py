@@ -50,6 +50,13 @@ class UndoRecord:
     copies: dict[str, UndoRecord] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of_structure(cls, plan: EditPlan, removed_layers: dict[str, nn.Module]) -> UndoRecord:
+        """Return a record that restores the structure only: restored entries become zero."""
+        changes: list[ChangeRecord] = [{"data": 0.0} for _ in plan.tensors]
+        changes += [{} for _ in plan.layers]
+        return cls(changes, removed_layers)
+
 
 @dataclass
 class UndoneEdit:
@@ -125,6 +132,7 @@ def revert(
         revert_attribute_edit(tx, model, attribute)
     for edit in reversed(plan.tensors):
         undone.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
-    for value in reversed(plan.values):
-        undone.append(revert_value_edit(tx, model, value, optimizers, next(records)))
+    for value, record in zip(reversed(plan.values), records, strict=False):
+        # There are no records of values if only the structure is restored.
+        undone.append(revert_value_edit(tx, model, value, optimizers, record))
     return undone[::-1]

@@ -249,12 +249,8 @@ class CopySearch:
             self._add(ModuleCopy(label, root, path, origin, is_registered=inside))
         elif is_pruned(module) and not is_pruned(copy):
             self._add(ModuleCopy(label, root, path, origin, is_unpruned=True))
-        elif (
-            type(copy) is type(module)
-            and set(copy._modules) == set(module._modules)
-            and copy._modules
-        ):
-            for name in module._modules:
+        elif type(copy) is type(module) and _child_names(copy) == _child_names(module) != []:
+            for name in _child_names(module):
                 parts = [".".join(part for part in (each, name) if part) for each in (path, origin)]
                 self._pair(label, root, parts[0], parts[1])
         elif has_weights(module):
@@ -270,6 +266,10 @@ class CopySearch:
         """Add a copy; two callbacks of one class get different names."""
         same = sum(each.holder.partition(" #")[0] == copy.holder for each in self.copies)
         self.copies.append(replace(copy, holder=f"{copy.holder} #{same + 1}") if same else copy)
+
+
+def _child_names(module: nn.Module) -> list[str]:
+    return [name for name, _ in module.named_children()]
 
 
 def _is_named_like_a_copy(label: str) -> bool:

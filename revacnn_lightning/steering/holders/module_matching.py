@@ -36,7 +36,7 @@ def structure_of(module: nn.Module, known: dict[int, int] | None = None) -> int:
             (
                 f"{kind.__module__}.{kind.__qualname__}",
                 tuple((name, _shape(tensor)) for name, tensor in tensors),
-                tuple((n, None if c is None else structure_of(c, known)) for n, c in children),
+                tuple((n, structure_of(c, known)) for n, c in children if c is not None),
             )
         )
     return known[id(module)]
