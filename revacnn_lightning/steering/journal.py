@@ -123,7 +123,7 @@ class Journal:
         return {
             "format": FORMAT,
             "version": self.version,
-            "plans": [msgspec.to_builtins(entry.plan) for entry in self.entries],
+            "plans": [_plan_data(entry.plan) for entry in self.entries],
             "records": [entry.undo and entry.undo.changes for entry in self.entries],
             "copies": [
                 {name: record.changes for name, record in entry.undo.copies.items()}
@@ -131,7 +131,7 @@ class Journal:
                 else {}
                 for entry in self.entries
             ],
-            "undone": [msgspec.to_builtins(edit.plan) for edit in self.undone],
+            "undone": [_plan_data(edit.plan) for edit in self.undone],
             "undone_records": [edit.added for edit in self.undone],
         }
 
@@ -215,6 +215,16 @@ def change_structure(
         entry.removed_layers = removed_layers
         if entry.undo is not None:
             entry.undo.removed_layers = removed_layers
+
+
+def _plan_data(plan: EditPlan) -> dict[str, Any]:
+    """Return a plan as data; only the changes of copies have an origin."""
+    data: dict[str, Any] = msgspec.to_builtins(plan)
+    for kind in ("values", "tensors", "attributes", "layers"):
+        for change in data[kind]:
+            if not change["origin"]:
+                del change["origin"]
+    return data
 
 
 def _undo_record(changes: list[Any], copies: dict[str, list[Any]]) -> UndoRecord:

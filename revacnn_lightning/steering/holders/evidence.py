@@ -23,7 +23,7 @@ __all__ = ["SIMILAR", "TrainedParameters", "UntrainedValues", "similarity", "ten
 
 # The cosine from which two weight tensors are related. Independent ones stay below 0.1.
 SIMILAR = 0.5
-COMPARED = 1 << 16  # values of each tensor that are compared
+COMPARED = 1 << 13  # values of each tensor that are compared
 SAMPLED = 16  # values of each untrained tensor that are remembered
 
 
