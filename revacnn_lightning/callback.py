@@ -46,6 +46,7 @@ from revacnn_lightning.steering.checkpoint import (
     find_state,
     order_param_groups,
     replay_for_load,
+    restore_ages,
     state_to_save,
 )
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
@@ -178,6 +179,7 @@ class ReVACNN(Callback):
         if self._resumed_state is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
             order_param_groups(pl_module, trainer.optimizers, self._resumed_state)
+            restore_ages(pl_module, trainer.optimizers, self._resumed_state)
         self._resumed_state = None
         if trainer.is_global_zero:
             self._open(trainer, pl_module)

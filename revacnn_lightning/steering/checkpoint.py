@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.editor import Editor
+from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.journal import Journal
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "load_edited",
     "order_param_groups",
     "replay_for_load",
+    "restore_ages",
     "state_to_save",
 ]
 
@@ -36,13 +38,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def state_to_save(editor: Editor) -> dict[str, Any]:
-    """Return the journal and the parameter names of every group of every optimizer.
+    """Return the journal, the parameter names of every group, and the ages of new entries.
 
     Dicts, lists, strings, numbers and tensors only: they load under ``weights_only=True``.
     """
     return {
         "journal": editor.journal.to_data(),
         "parameters": parameter_names(editor.model, editor.optimizers),
+        "ages": entry_ages.saved_ages(editor.model, editor.optimizers),
     }
 
 
@@ -112,6 +115,14 @@ def order_param_groups(
         foreign = [p for g in optimizer.param_groups for p in g["params"] if not _is_in(p, by_name)]
         for group, names in zip(optimizer.param_groups, groups, strict=True):
             group["params"][:] = [by_name[n] if n else foreign.pop(0) for n in names]
+
+
+def restore_ages(model: nn.Module, optimizers: Sequence[Optimizer], state: dict[str, Any]) -> None:
+    """Let entries that were young when the checkpoint was saved continue at the age they had.
+
+    Call before an `Editor` gets the fresh optimizers.
+    """
+    entry_ages.restore_ages(model, optimizers, state.get("ages", []))
 
 
 def _is_in(parameter: nn.Parameter, named: dict[str, nn.Parameter]) -> bool:

@@ -21,6 +21,7 @@ from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.execution.edit_application import EditApplication, PerformedEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.context import PlanningContext
@@ -70,6 +71,7 @@ class Editor:
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
         self._freezer = Freezer(model, self._filters)
+        self._young_entries = YoungEntries(self._freezer.frozen_slices)
         self.optimizers = list(optimizers)
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
@@ -88,11 +90,17 @@ class Editor:
     @optimizers.setter
     def optimizers(self, optimizers: Sequence[Optimizer]) -> None:
         self._optimizers = list(optimizers)
-        self._freezer.refresh(self._optimizers)
+        self._refresh_hooks()
 
     def close(self) -> None:
-        """Remove every hook of frozen filters from the model and its optimizers."""
+        """Remove every hook of frozen and of new filters from the model and its optimizers."""
         self._freezer.release()
+        self._young_entries.release()
+
+    def _refresh_hooks(self) -> None:
+        # In this order: what young entries of a frozen filter do is restored afterwards.
+        self._young_entries.refresh(self._optimizers)
+        self._freezer.refresh(self._optimizers)
 
     # ---------------------------------------------------------------- inspecting
 
@@ -201,7 +209,7 @@ class Editor:
                 plan.norms = {n: sorted(norm_after.get(n, ())) for n in self._filters.frozen}
             self._filters.apply(plan)
             self.journal.append(plan, undo)
-        self._freezer.refresh(self.optimizers)
+        self._refresh_hooks()
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:
             _reset_compiled_code()

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import verification
+from revacnn_lightning.steering.execution.activation_matching import match_activations
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
 from revacnn_lightning.steering.execution.reference_outputs import (
     expected_output,
@@ -110,6 +111,7 @@ class EditApplication:
             plan = realigned
             undo = self._perform(plan)
         after = self._reinitialize_silent_filters(plan, after)
+        match_activations(self.tx, self.model, plan, self.probe)
         output = evaluate(self.model, self.probe)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)

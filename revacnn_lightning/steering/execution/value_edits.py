@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.tensor_edits import (
     ChangeRecord,
@@ -44,11 +44,12 @@ def apply_value_edit(
             shape = tensor.shape
 
             def reset(key: str, old: Tensor, start: float | None) -> Tensor:
-                if old.shape != shape:
+                if not _has_rows(key, old, shape, edit.dim):
                     return old
-                record[key] = old.index_select(edit.dim, at)
-                value = new if start is None else torch.full_like(new, start)
-                return old.clone().index_copy_(edit.dim, at, value.to(old))
+                rows = old.index_select(edit.dim, at.to(old.device))
+                record[key] = rows
+                value = new if start is None else torch.full_like(rows, start)
+                return old.clone().index_copy_(edit.dim, at.to(old.device), value.to(old))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reset)
         _replace_rows(tx, tensor, edit.dim, at, new)
@@ -74,14 +75,24 @@ def revert_value_edit(
             shape = tensor.shape
 
             def restored(key: str, state: Tensor, start: float | None) -> Tensor:
-                if state.shape != shape:
+                if not _has_rows(key, state, shape, edit.dim):
                     return state
-                fallback = rows if start is None else torch.full_like(rows, start)
+                indices = at.to(state.device)
+                start = entry_ages.start_of_restored(record, key, start)
+                now = state.index_select(edit.dim, indices)
+                fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
-                return state.clone().index_copy_(edit.dim, at, saved.to(state))
+                return state.clone().index_copy_(edit.dim, indices, saved.to(state))
 
             optimizer_state.edit_state(tx, optimizers, tensor, restored)
         _replace_rows(tx, tensor, edit.dim, at, rows)
+
+
+def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
+    """Return whether the state ``key`` of a parameter has entries for the indices of ``dim``."""
+    if entry_ages.is_age(key):
+        return state.shape[dim] == shape[dim]
+    return state.shape == shape
 
 
 def reinitialize_new_entries(
