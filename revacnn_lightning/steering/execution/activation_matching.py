@@ -8,19 +8,19 @@ to a wanted output on real data is the idea of LSUV (Mishkin & Matas 2016).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.steering.execution.tensor_edits import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.value_edits import random_entries
 from revacnn_lightning.steering.planning.lookup import find_tensor
-from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit
+from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
 
 __all__ = ["match_activations"]
@@ -30,30 +30,31 @@ MAX_FACTOR = 10.0
 
 
 def match_activations(
-    tx: Transaction, model: nn.Module, plan: EditPlan, probe: ForwardProbe
+    tx: Transaction,
+    model: nn.Module,
+    edits: Sequence[TensorEdit | ValueEdit],
+    probe: ForwardProbe,
 ) -> None:
-    """Scale the weights and biases of the plan's new random filters. The output stays the same."""
-    edits: dict[_ConvNd, list[TensorEdit]] = {}
-    for edit in plan.tensors:
+    """Scale the weights and biases that performed edits drew at random.
+
+    Call this while nothing reads the new filters: then the output stays the same.
+    """
+    by_conv: dict[_ConvNd, list[TensorEdit | ValueEdit]] = {}
+    for edit in edits:
         owner, _ = find_tensor(model, edit.tensor)
-        if edit.fill == "fresh" and isinstance(owner, _ConvNd) and _is_by_filter(owner, edit):
-            edits.setdefault(owner, []).append(edit)
-    if not edits:
+        if isinstance(owner, _ConvNd) and not (owner.transposed and owner.groups > 1):
+            by_conv.setdefault(owner, []).append(edit)
+    if not by_conv:
         return
-    with _measured(edits) as strengths:
+    with _measured(by_conv) as strengths:
         evaluate(model, probe)
-    for conv, of_conv in edits.items():
+    for conv, of_conv in by_conv.items():
         if conv in strengths:
             _scale(tx, model, of_conv, strengths[conv])
 
 
-def _is_by_filter(conv: _ConvNd, edit: TensorEdit) -> bool:
-    """Return whether the edited dimension has one index per filter."""
-    return not (conv.transposed and conv.groups > 1)
-
-
 @contextmanager
-def _measured(convs: Iterator[_ConvNd] | Any) -> Iterator[dict[_ConvNd, Tensor]]:
+def _measured(convs: Iterable[_ConvNd]) -> Iterator[dict[_ConvNd, Tensor]]:
     """Yield conv -> root mean square of the positive outputs of each filter, of later forwards."""
     strengths: dict[_ConvNd, Tensor] = {}
 
@@ -72,13 +73,15 @@ def _measured(convs: Iterator[_ConvNd] | Any) -> Iterator[dict[_ConvNd, Tensor]]
 
 
 def _scale(
-    tx: Transaction, model: nn.Module, edits: Sequence[TensorEdit], strength: Tensor
+    tx: Transaction,
+    model: nn.Module,
+    edits: Sequence[TensorEdit | ValueEdit],
+    strength: Tensor,
 ) -> None:
     """Scale the new entries of the tensors of one conv."""
-    is_new = np.zeros(len(strength), bool)
-    is_new[edits[0].new] = True
-    old = strength[torch.from_numpy(~is_new)]
-    new = strength[torch.from_numpy(is_new)]
+    is_new = torch.zeros(len(strength), dtype=torch.bool)
+    is_new[random_entries(edits[0])] = True
+    old, new = strength[~is_new], strength[is_new]
     live = old[old > 0]
     if not len(live) or not new.isfinite().all() or not live.isfinite().all():
         return
@@ -89,6 +92,6 @@ def _scale(
         shape = [1] * tensor.ndim
         shape[edit.dim] = tensor.shape[edit.dim]
         scale = torch.ones(len(strength), dtype=torch.float64)
-        scale[torch.from_numpy(is_new)] = factors
+        scale[is_new] = factors
         scaled = tensor.detach() * scale.to(tensor).view(shape)
         replace_data(tx, tensor, scaled, tensor.grad)

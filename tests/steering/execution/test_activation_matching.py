@@ -45,6 +45,13 @@ def test_new_filters_are_as_active_as_the_others() -> None:
     assert not model.conv1._forward_hooks
 
 
+def test_reinitialized_filters_are_as_active_as_the_others() -> None:
+    model = nets.build(Active)
+    Editor(model).apply(requests.Reinitialize("conv1", [1, 4]), nets.probe_of(model))
+    others = strengths(model)[[0, 2, 3, 5]]
+    torch.testing.assert_close(strengths(model)[[1, 4]], others.mean().expand(2))
+
+
 def test_copies_are_not_scaled() -> None:
     model = nets.build(Active)
     Editor(model).apply(requests.AddFilters("conv1", 2, split_from=1), nets.probe_of(model))

@@ -39,7 +39,7 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("Adagrad", {"initial_accumulator_value": 0.1}),
     ("Adadelta", {}),
     ("Rprop", {}),
-    ("ASGD", {}),
+    ("ASGD", {"lambd": 0.0}),  # otherwise its rate decays with the steps of all entries
 ]
 every_optimizer = pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=str)
 
@@ -178,8 +178,10 @@ def test_ages_survive_a_checkpoint(name: str) -> None:
     Editor(fresh, [resumed], journal=journal)
     resumed.load_state_dict(state)
     train(fresh, resumed, [], range(11, 14))
+    # Loading casts NAdam's product to the type of the weights.
+    tolerance = 1e-6 if name == "NAdam" else 0
     for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 def test_a_returning_layer_keeps_the_ages_of_its_entries() -> None:
@@ -192,6 +194,19 @@ def test_a_returning_layer_keeps_the_ages_of_its_entries() -> None:
     editor.apply(requests.RemoveLayer("bn1"), probe)
     editor.apply(requests.Undo(2), probe)
     train(model, optimizer, [reference], range(12, 14))
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
+def test_redone_entries_have_the_age_they_had(name: str) -> None:
+    model, optimizer = trained(name, {})
+    editor, probe = Editor(model, [optimizer]), nets.probe_of(model)
+    editor.apply(requests.AddFilters("conv1", 2), probe)
+    reference = Reference(maker(name, {}), model.conv2.weight, (slice(None), slice(6, None)))
+    train(model, optimizer, [reference], range(10, 13))
+    editor.apply(requests.Undo(), probe)
+    train(model, optimizer, [], range(13, 16))
+    editor.apply(requests.Redo(), probe)
+    train(model, optimizer, [reference], range(16, 19))
 
 
 def test_a_failed_edit_leaves_the_ages_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
