@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import (
-    order_param_groups,
-    replay_for_load,
+    STATE_KEY,
+    add_edits,
+    adopt_structure,
     restore_ages,
-    state_to_save,
 )
 from revacnn_lightning.steering.execution import entry_ages, young_entries
 from tests.steering import nets
@@ -165,17 +165,17 @@ def test_ages_survive_a_checkpoint(name: str) -> None:
     editor = Editor(model, [optimizer])
     editor.apply(requests.AddFilters("conv1", 2), nets.probe_of(model))
     nets.step(model, optimizer, 10)
-    saved = state_to_save(editor)
+    checkpoint: dict[str, Any] = {}
+    add_edits(checkpoint, model, [optimizer])
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     train(model, optimizer, [], range(11, 14))
 
     fresh = nets.build(nets.Plain)
-    journal = replay_for_load(fresh, saved)
+    adopt_structure(fresh, checkpoint)
     fresh.load_state_dict(weights)
     resumed = maker(name, {})(fresh.parameters())
-    order_param_groups(fresh, [resumed], saved)
-    restore_ages(fresh, [resumed], saved)
-    Editor(fresh, [resumed], journal=journal)
+    restore_ages(fresh, [resumed], checkpoint[STATE_KEY])
+    Editor(fresh, [resumed])
     resumed.load_state_dict(state)
     train(fresh, resumed, [], range(11, 14))
     # Loading casts NAdam's product to the type of the weights.
