@@ -4,6 +4,9 @@ A new filter starts with outgoing weights of zero, which learn in proportion to 
 weights learn in proportion to the outgoing ones. A layer that has trained for a while has larger
 outputs than the default initialization gives, and a new filter starves beside it. Scaling a layer
 to a wanted output on real data is the idea of LSUV (Mishkin & Matas 2016).
+
+Filters before a batch norm are not scaled: their scale does not change their output, and larger
+weights there get smaller gradients.
 """
 
 from __future__ import annotations

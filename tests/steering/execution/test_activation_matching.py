@@ -52,6 +52,15 @@ def test_reinitialized_filters_are_as_active_as_the_others() -> None:
     torch.testing.assert_close(strengths(model)[[1, 4]], others.mean().expand(2))
 
 
+def test_filters_before_a_batch_norm_are_not_scaled() -> None:
+    """Larger weights before a norm would get smaller gradients."""
+    model = nets.build(nets.Plain)
+    with torch.no_grad():
+        model.conv1.weight *= 8
+    Editor(model).apply(requests.AddFilters("conv1", 2), nets.probe_of(model))
+    assert model.conv1.weight[6:].abs().max() <= 27**-0.5
+
+
 def test_copies_are_not_scaled() -> None:
     model = nets.build(Active)
     Editor(model).apply(requests.AddFilters("conv1", 2, split_from=1), nets.probe_of(model))
