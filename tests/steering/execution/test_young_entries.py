@@ -281,12 +281,16 @@ def test_the_hooks_are_removed_when_all_entries_are_grown() -> None:
 
 
 def test_replaced_optimizers_need_no_correction() -> None:
+    """All entries have taken the same number of steps of the new one."""
     model, optimizer = trained("Adam", {})
-    editor = Editor(model, [optimizer])
-    editor.apply(requests.AddFilters("conv1", 2), nets.probe_of(model))
-    editor.optimizers = [torch.optim.Adam(model.parameters())]
+    editor, probe = Editor(model, [optimizer]), nets.probe_of(model)
+    editor.apply(requests.AddFilters("conv1", 2), probe)
+    editor.optimizers = [new := torch.optim.Adam(model.parameters())]
+    assert not new._optimizer_step_pre_hooks
+    nets.step(model, new, 10)
+    editor.apply(requests.Freeze("conv2"), probe)
     assert not optimizer._optimizer_step_pre_hooks
-    assert not editor.optimizers[0]._optimizer_step_pre_hooks
+    assert not new._optimizer_step_pre_hooks
 
 
 def test_an_error_does_not_stop_the_training(
