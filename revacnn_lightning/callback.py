@@ -18,14 +18,14 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import batch_size
 from revacnn_lightning.runtime.layer_details import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.sample_forward import (
     SAMPLES,
     UserForward,
     accepts_images,
-    batch_size,
-    find_images,
     make_forwards,
 )
 from revacnn_lightning.runtime.server import Endpoints
@@ -107,6 +107,8 @@ class ReVACNN(Callback):
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing coupled filters.
             Needed only if neither ``module(images)`` nor ``training_step`` runs the network as it
             is used.
+        images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
+            W). Needed only if a batch holds tensors that look like its images but are not.
 
     Raises:
         ValueError: an unknown statistic, or a port or share out of range.
@@ -127,6 +129,7 @@ class ReVACNN(Callback):
         statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
+        images: ImagesOfBatch | None = None,
     ) -> None:
         super().__init__()
         _check_arguments((telemetry_port, request_port), statistics, max_overhead)
@@ -135,6 +138,8 @@ class ReVACNN(Callback):
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._forward = forward
+        self._images = images
+        self._has_warned_of_images = False
         self._session: Session | None = None
         self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
         self._resumed_state: dict[str, Any] | None = None  # edits in the checkpoint to resume from
@@ -214,10 +219,15 @@ class ReVACNN(Callback):
             Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
-            get_image=functools.partial(validation_image, trainer),
+            get_image=functools.partial(validation_image, trainer, images=self._images),
             forward=self._forward_of_images(pl_module),
             inspection_refusal=inspection_refusal(trainer),
         )
+        if not self._session.recorder.layers:
+            rank_zero_info(
+                "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
+                "its loss and metrics are shown."
+            )
         rank_zero_info(
             "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
             f"{self._session.connection_file}, run `{self._session.connection.ssh_command()}`, "
@@ -246,7 +256,7 @@ class ReVACNN(Callback):
             TrainingBatch(
                 progress=progress_of(trainer, self._step, batch_idx),
                 make_probe=lambda: self._make_probe(trainer, pl_module, batch, batch_idx),
-                get_images=lambda: find_images(batch),
+                get_images=lambda: self._images_to_show(batch),
                 can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
                 edit_refusal=edit_refusal(trainer),
                 loss_scale=loss_scale(trainer),
@@ -296,8 +306,20 @@ class ReVACNN(Callback):
             batch_idx,
             make_context=trainer.precision_plugin.train_step_context,
             user_forward=self._forward,
+            images=self._images,
         )
-        return ForwardProbe(forwards, samples=max(1, min(SAMPLES, batch_size(batch))))
+        size = batch_size(batch, self._images)
+        return ForwardProbe(forwards, samples=max(1, min(SAMPLES, size)))
+
+    def _images_to_show(self, batch: Any) -> Images | None:
+        """Return the images of a batch; None if there are none or the user's function fails."""
+        try:
+            return find_images(batch, self._images)
+        except EditRefusedError as error:
+            if not self._has_warned_of_images:
+                log.warning("ReVACNN shows no images: %s", error)
+            self._has_warned_of_images = True
+            return None
 
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
         """Return a function that runs the module on a batch of images; None if there is none."""

@@ -25,7 +25,10 @@ NO_FORWARD = (
     "the module's forward does not accept an image alone; pass ReVACNN(forward=...) to say how to "
     "run it"
 )
-NO_IMAGES = "the batch holds no images (B, channels, H, W) to show"
+NO_IMAGES = (
+    "no images (B, channels, H, W) were found in the batch; pass ReVACNN(images=lambda batch: ...) "
+    "to say where they are"
+)
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 
 

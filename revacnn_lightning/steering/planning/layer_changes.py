@@ -29,7 +29,7 @@ def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> E
     host = find_conv(context.model, request.after)
     if not isinstance(host, (nn.Conv2d, nn.ConvTranspose2d)):
         raise EditRefusedError(f"{request.after} is not a 2-D conv; blocks only follow 2-D convs")
-    if request.after in context.groups.untraced and host.out_channels > 1:
+    if request.after in context.groups.untraced:
         raise EditRefusedError(NOT_RUN.format(layer=request.after))
     children = {name for name, _ in host.named_children()}
     child = next(

@@ -84,4 +84,4 @@ def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDi
 def _coefficients(layer: ObservedLayer) -> float:
     """Return K, the number of coefficients of a filter."""
     weight = weight_parameter(layer.conv)
-    return np.nan if weight is None else weight.numel() / layer.width
+    return np.nan if weight is None or not layer.width else weight.numel() / layer.width
