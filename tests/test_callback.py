@@ -581,3 +581,28 @@ def test_a_port_in_use_does_not_stop_training(caplog: pytest.LogCaptureFixture):
         trainer = fit(TwoConvs(), [ReVACNN(telemetry_port=taken.getsockname()[1])])
     assert trainer.global_step == 12
     assert "cannot listen on" in caplog.text
+
+
+class NoConvs(TwoConvs):
+    """Its only conv has one dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv1d(1, 4, 3, padding=1), nn.Conv1d(4, 3, 3)
+        self.linear = nn.Linear(3 * 34, 2)
+        self.double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.flatten(2))
+
+
+def test_a_model_without_2d_convs_ended_monitoring(caplog: pytest.LogCaptureFixture):
+    listener = UpdateListener()
+    with caplog.at_level(logging.INFO):
+        fit(NoConvs(), [listener, ReVACNN()])
+    assert "no layer of the type Conv2d" in caplog.text
+    assert "Internal error" not in caplog.text
+    assert listener.of(Structure)[-1].layers == []
+    assert listener.of(Snapshot)[-1].loss is not None
+    assert "train_loss" in listener.of(Snapshot)[-1].metrics
+    assert listener.of(Status)[-1].state == "finished"

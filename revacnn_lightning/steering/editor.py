@@ -8,6 +8,7 @@ records it in the journal. If a step fails, everything is rolled back.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Editor:
         self.optimizers = list(optimizers)
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
+        self._traced_probe: weakref.ref[ForwardProbe] | None = None
         self._busy = False
 
     @property
@@ -112,16 +114,25 @@ class Editor:
     def channel_groups(self, probe: ForwardProbe) -> ChannelGroups:
         """Return the channel groups, traced with the probe's forwards once per version.
 
+        They are traced again if that probe left out layers and this is another one.
+
         Raises:
             EditRefusedError: the model's forward raised.
         """
-        if self._groups is None or not self.is_traced:
+        if self._groups is None or not self.is_traced or self._may_show_more(probe):
             try:
                 self._groups = trace(self.model, probe)
             except ForwardFailedError as error:
                 raise EditRefusedError(f"{error}; nothing was changed") from error
-            self._traced_version = self.version
+            self._traced_version, self._traced_probe = self.version, weakref.ref(probe)
         return self._groups
+
+    def _may_show_more(self, probe: ForwardProbe) -> bool:
+        """Return whether the forwards of another batch may run layers that were not traced."""
+        groups = self._groups
+        is_complete = groups is None or not (groups.untraced or groups.unused)
+        is_other = self._traced_probe is None or self._traced_probe() is not probe
+        return not is_complete and is_other and bool(probe.forwards)
 
     def edges(self, probe: ForwardProbe) -> list[tuple[str, str]]:
         """Return (conv, conv) pairs: the filters of the first feed the second."""

@@ -55,7 +55,7 @@ class ChannelGroups:
         edges: (conv, conv) pairs: the filters of the first feed the second.
         untraced: convs that no forward ran.
         unlabeled: conv -> why its filters cannot be traced, as the end of "<conv> …".
-        unused: parameters and buffers that no operation has read.
+        unused: names of the parameters that no operation has read.
         norm_after: conv -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.

@@ -49,7 +49,7 @@ class Trace:
         self._sources: dict[int, frozenset[str]] = {}  # convs whose filters a tensor consists of
         self._uniform: set[int] = set()  # tensors whose values do not depend on the index
         self._free: set[int] = set()
-        self._unused: dict[int, str] = {}  # parameters and buffers that no operation has read
+        self._unused: dict[int, str] = {}  # parameters that no operation has read
         self.couplings: list[tuple[np.ndarray, np.ndarray]] = []
         self.fixed: list[tuple[np.ndarray, str]] = []
         self.normalized_together: list[tuple[np.ndarray, str]] = []
@@ -80,7 +80,8 @@ class Trace:
             for name, conv in reversed(list(zip(self.convs, convs, strict=True)))
         }
         for name, tensor in _tensors_of(model):
-            self._unused[id(tensor)] = name
+            if isinstance(tensor, nn.Parameter):
+                self._unused[id(tensor)] = name
             labels = []
             # The height and width of a kernel are never edited.
             editable = 2 if id(tensor) in conv_weights else tensor.ndim
@@ -153,7 +154,7 @@ class Trace:
 
     @property
     def unused(self) -> set[str]:
-        """The names of the parameters and buffers that no operation has read."""
+        """The names of the parameters that no operation has read."""
         return set(self._unused.values())
 
     def record_use(self, tensors: Iterable[Tensor]) -> None:
