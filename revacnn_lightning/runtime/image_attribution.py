@@ -26,8 +26,8 @@ NO_FORWARD = (
     "run it"
 )
 NO_IMAGES = (
-    "no images (B, channels, H, W) were found in the batch; pass ReVACNN(images=lambda batch: ...) "
-    "to say where they are"
+    "the batch holds no images (B, channels, H, W) to show; if it does, pass "
+    "ReVACNN(images=lambda batch: ...) to say where"
 )
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 

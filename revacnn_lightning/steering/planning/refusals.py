@@ -8,11 +8,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["NOT_RUN", "check_editable", "check_not_fixed", "why_not_editable"]
-
-NOT_RUN = (
-    "{layer} was not run by any forward of the model; it can be edited when a training step runs it"
-)
+__all__ = ["check_editable", "check_not_fixed", "why_not_editable"]
 
 
 def why_not_editable(groups: ChannelGroups, layer: str) -> str:
@@ -30,7 +26,10 @@ def _why_untraced(groups: ChannelGroups, layer: str) -> str:
     is_read = any(dimension.tensor == f"{layer}.weight" for dimension in groups.dimensions)
     if is_read and f"{layer}.weight" not in groups.unused:
         return f"{layer} is not run as a convolution, but other operations read its weight"
-    return NOT_RUN.format(layer=layer)
+    return (
+        f"{layer} was not run by any forward of the model; it can be edited when a training step "
+        "runs it"
+    )
 
 
 def check_editable(context: PlanningContext, layer: str) -> None:

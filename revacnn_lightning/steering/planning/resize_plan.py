@@ -120,12 +120,15 @@ def _why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) ->
     reasons = []
     others = [name for name in filters if name != layer]
     if others:
-        reasons.append(f"sums, depthwise convs or sizes couple {layer} to {_listed(others)}")
+        reasons.append(
+            f"sums, products, depthwise convs, shared weights or sizes couple {layer} to "
+            f"{_listed(others)}"
+        )
     if own > len(groups):
-        if 1 < conv.groups < conv.in_channels and own % conv.groups == 0:
-            reasons.append(f"one per group: {own // len(groups)}")
+        if 1 < conv.groups < conv.in_channels and own == len(groups) * conv.groups:
+            reasons.append(f"one per group: {conv.groups}")
         else:
-            reasons.append(f"group convs or views after {layer} couple {own} of its filters")
+            reasons.append(f"operations after {layer} couple {own} of its filters")
     return "; ".join(reasons)
 
 

@@ -76,9 +76,9 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
 
 
 def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDivisor:
-    if layer.is_compiled or layer.map_sums.is_lost:
-        return None, np.nan
-    return (None, 1) if total is None or not count else (total, count)
+    is_unknown = layer.is_compiled or layer.map_sums.is_lost
+    # Without a map, as of a layer that this batch has not run, the filters are not inactive.
+    return (None, np.nan) if is_unknown or total is None or not count else (total, count)
 
 
 def _coefficients(layer: ObservedLayer) -> float:

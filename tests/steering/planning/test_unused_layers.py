@@ -76,6 +76,7 @@ def test_a_layer_that_runs_in_evaluation_only_is_edited():
             return self.c(h) if not self.training else self.f(h[:, :4])
 
     model = EvalOnly(nn.Linear(8, 2))
+    model.b = nn.Identity()
     plan = Editor(model).plan(
         requests.AddFilters("a", split_from=0), ForwardProbe([partial(model, X)])
     )

@@ -20,7 +20,7 @@ class Wrapped(Tensor):
 
 
 class Counted(Tensor):
-    """Passes its name on, and counts the operations on it."""
+    """Passes its title on, and counts the operations on it."""
 
     calls = 0
 
@@ -29,7 +29,7 @@ class Counted(Tensor):
         cls.calls += 1
         result = super().__torch_function__(func, types, args, kwargs or {})
         if isinstance(result, cls) and isinstance(args[0], cls):
-            result.name = getattr(args[0], "name", "")
+            result.title = getattr(args[0], "title", "")
         return result
 
 

@@ -43,7 +43,7 @@ def test_a_frozen_network_has_no_gradients():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     net[0].requires_grad_(False)
     record = fit(Module(net), Record(statistics=STATISTICS))
-    assert not record.value(1, "gradient").any()
+    assert np.isnan(record.value(1, "gradient")).all()
     assert record.value(1, "activation").any()
 
 
@@ -54,4 +54,4 @@ def test_an_empty_batch_is_recorded():
 
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     record = fit(Empty(net), Record(statistics=STATISTICS))
-    assert np.all(record.value(1, "activation") == 0)
+    assert np.isnan(record.value(1, "activation")).all()
