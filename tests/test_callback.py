@@ -22,6 +22,7 @@ from revacnn_lightning import (
     ConnectionFileError,
     ControlRun,
     EditRefusedError,
+    Freeze,
     InsertLayer,
     RemoveFilters,
     RequestTimeoutError,
@@ -606,3 +607,40 @@ def test_a_model_without_2d_convs_ended_monitoring(caplog: pytest.LogCaptureFixt
     assert listener.of(Snapshot)[-1].loss is not None
     assert "train_loss" in listener.of(Snapshot)[-1].metrics
     assert listener.of(Status)[-1].state == "finished"
+
+
+class ReplacesLayers(TwoConvs):
+    """Its code replaces conv1 after the third batch, and removes it after the sixth."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if batch_idx == 3:
+            self.conv1 = nn.Conv2d(1, 4, 1).double()
+        elif batch_idx == 6:
+            self.conv1 = nn.Upsample(scale_factor=1)
+            self.conv2 = nn.Conv2d(1, 3, 3).double()
+
+
+def test_layers_that_the_models_code_replaces_are_adopted(caplog: pytest.LogCaptureFixture):
+    revacnn, listener, model = ReVACNN(), UpdateListener(), ReplacesLayers()
+    replies: list[PendingRequest] = []
+
+    def steer(body: Any) -> Any:
+        return lambda trainer, module: replies.append(revacnn.steer(body))
+
+    actions = [
+        At(2, steer(Freeze("conv1", [0]))),
+        At(3, steer(AddFilters("conv2"))),
+        At(5, steer(AddFilters("conv1"))),
+        At(8, steer(AddFilters("conv1"))),
+        At(9, steer(RemoveFilters("conv2", [0]))),
+    ]
+    fit(model, [listener, *actions, revacnn])
+    assert "Internal error" not in caplog.text
+    results = [type(pending.reply).__name__ for pending in replies]
+    assert results == ["Applied", "Applied", "Applied", "Refused", "Applied"], replies
+    assert (model.conv2.out_channels, model.linear.in_features) == (3, 3 * 16)
+    names = [[layer.name for layer in one.layers] for one in listener.of(Structure)]
+    assert names[0] == ["conv1", "conv2"]
+    assert names[-1] == ["conv2"]
+    ids = {layer.name: layer for layer in listener.of(Structure)[-1].layers}["conv2"].filter_ids
+    assert ids == [5, 6]  # of another conv than the filters 0 to 3

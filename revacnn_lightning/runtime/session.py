@@ -7,6 +7,7 @@ loop of your own could drive it in the same way. Every training batch is ``begin
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from pathlib import Path
@@ -46,6 +47,9 @@ from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Session"]
 
+log = logging.getLogger(__name__)
+
+LAYER_CHECK_SECONDS = 1.0  # between checks whether the model's code has replaced layers
 PAUSE_POLL_SECONDS = 0.02  # how often a paused run checks for requests
 
 
@@ -89,6 +93,7 @@ class Session:
         self._batch = TrainingBatch()
         self._rate = BatchRate()
         self._had_viewer = False
+        self._layers_checked_until = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
         self.collectors: dict[type, Collector] = {
             InspectLayer: LayerDetailCollector(recorder, model, get_image, forward),
@@ -103,6 +108,7 @@ class Session:
             editor,
             recorder,
             get_optimizers=lambda: controls.optimizers,
+            get_group_notes=lambda: self._controller.overrides.notes,
             publish=self._publish,
         )
         self._queue = RequestQueue(self.server.request_server)
@@ -122,17 +128,32 @@ class Session:
         """Path of the connection file."""
         return self.server.connection_file
 
-    def close(self, state: TrainingState = "finished", detail: str = "") -> None:
-        """Publish the final state; release the model, the ports and the connection file."""
+    def close(
+        self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
+    ) -> None:
+        """Publish the final state; release the model, the ports and the connection file.
+
+        Args:
+            state: the final state.
+            detail: why the run has ended.
+            keep_edits: leave the editor as it is: frozen filters stay frozen.
+        """
         try:
+            self._queue.receive(lambda _: None)
+            self._queue.refuse_all("the training has ended", self._status.version)
             for recording in self.recorder.flush():
                 self._publish(build_snapshot(self.run, recording))
+        finally:
+            self._release(state, detail, keep_edits)
+
+    def _release(self, state: TrainingState, detail: str, keep_edits: bool) -> None:
+        try:
             if self._status.state not in ("finished", "failed"):
-                self._queue.refuse_all("the training has ended", self._status.version)
                 self._status.send_heartbeat(state, detail)
         finally:
             self.recorder.detach()
-            self._editor.close()
+            if not keep_edits:
+                self._editor.close()
             self.server.close()
 
     # ------------------------------------------------------------------ a batch
@@ -141,12 +162,21 @@ class Session:
         """Handle requests, wait while the run is paused, then start recording the batch."""
         self._batch = batch
         self._status.step = batch.step
+        is_first = batch.progress.batch_index == 0
+        if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
+            self._status.send_heartbeat(self._status.state)
 
         def can_handle(request: Request) -> bool:
             return batch.can_edit or request.dry_run or isinstance(request.body, Command)
 
         while True:
             self.receive_requests()
+            if (
+                is_first
+                or not self._queue.is_empty
+                or time.monotonic() >= self._layers_checked_until
+            ):
+                self._adopt_replaced_layers()
             self._queue.handle(lambda request: self._handler.handle(request, batch), can_handle)
             if self._had_viewer:
                 self._status.update_topology(batch.make_probe)
@@ -194,6 +224,21 @@ class Session:
             )
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training")
+
+    def _adopt_replaced_layers(self) -> None:
+        """Adopt layers that the user's code has replaced, added or removed since the last check."""
+        self._layers_checked_until = time.monotonic() + LAYER_CHECK_SECONDS
+        if self.recorder.is_current:
+            return
+        for recording in self.recorder.flush():
+            self._publish(build_snapshot(self.run, recording))
+        self._editor.adopt_replaced_layers()
+        self.recorder.update_structure()
+        for collector in self.collectors.values():
+            collector.reset()
+        if self._status.structure is not None:
+            self._status.publish_edit()
+        log.info("The model's code has replaced layers; the statistics of the new ones follow")
 
     def handle_during_validation(self) -> None:
         """Handle requests that need no training batch: a validation epoch may take long."""

@@ -55,7 +55,7 @@ def build_structure(
 ) -> Structure:
     """Return the `Structure` message; a topology of another version is ignored."""
     modules = dict(model.named_modules())
-    names = list(recorder.layers)
+    names = [name for name in recorder.layers if name in modules]
     index = {name: i for i, name in enumerate(names)}
     if topology is None or topology.version != version:
         topology = TracedTopology(version)
@@ -70,6 +70,8 @@ def build_structure(
         ],
         edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
+        undoable=editor.journal.undoable,
+        redoable=len(editor.journal.undone),
     )
 
 

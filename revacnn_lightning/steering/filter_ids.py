@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 from torch import nn
@@ -22,6 +23,15 @@ class _UndoState:
     inserted: list[str]
 
 
+@dataclass
+class _RedoState:
+    """What to restore when an undone edit is redone."""
+
+    ids: dict[str, list[int]]
+    frozen: dict[str, set[int]]
+    norms: dict[str, list[str]]
+
+
 class FilterIds:
     """The ids of every conv's filters, by index, and which of them are frozen.
 
@@ -37,7 +47,9 @@ class FilterIds:
         self._model = model
         self._ids: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
+        self._convs: dict[str, weakref.ref[_ConvNd]] = {}
         self._undo: list[_UndoState] = []  # one per edit, newest last
+        self._redo: list[_RedoState] = []  # one per undone edit, the last undone last
         self.frozen: dict[str, set[int]] = {}
         self.norms: dict[str, list[str]] = {}
 
@@ -47,11 +59,8 @@ class FilterIds:
         Raises:
             KeyError: the model has no conv of this name.
         """
-        try:
-            conv = self._model.get_submodule(layer)
-        except AttributeError as error:
-            raise KeyError(layer) from error
-        if not isinstance(conv, _ConvNd):
+        conv = self._conv_of(layer)
+        if conv is None:
             raise KeyError(layer)
         if layer not in self._ids:
             self._assign_ids(layer, conv.out_channels)
@@ -64,6 +73,21 @@ class FilterIds:
 
     def apply(self, plan: EditPlan) -> None:
         """Update the ids after an edit."""
+        self._redo.clear()
+        self._apply(plan)
+
+    def redo(self, plan: EditPlan) -> None:
+        """Update the ids after the newest undone edit was redone: its filters get their ids back.
+
+        After a resume they may get other ids, which no viewer of this run has seen before.
+        """
+        state = self._redo.pop() if self._redo else None
+        self._apply(plan)
+        if state is not None:
+            self._ids.update(state.ids)
+            self.frozen, self.norms = state.frozen, state.norms
+
+    def _apply(self, plan: EditPlan) -> None:
         before = _UndoState(
             {},
             {layer: set(ids) for layer, ids in self.frozen.items()},
@@ -80,15 +104,30 @@ class FilterIds:
         if plan.layers:  # a norm may normalize another layer's output now
             self.norms = {layer: plan.norms.get(layer, []) for layer in self.norms}
         self._undo.append(before)
+        self._remember_convs()
+
+    def forget_replaced(self) -> None:
+        """Forget the filters of convs that the user's code has replaced or removed."""
+        for layer in list(self._ids):
+            known = self._convs.get(layer)
+            conv = self._conv_of(layer)
+            if conv is None or known is None or known() is not conv:
+                del self._ids[layer]
+                self.frozen.pop(layer, None)
+                self.norms.pop(layer, None)
 
     def revert(self) -> None:
         """Restore the ids and frozen filters from before the newest edit, which was undone."""
         before = self._undo.pop()
+        inserted = tuple(f"{block}." for block in before.inserted)
+        changed = [n for n in self._ids if n in before.ids or n.startswith(inserted)]
+        self._redo.append(_RedoState({n: self._ids[n] for n in changed}, self.frozen, self.norms))
         self._ids.update(before.ids)
         self.frozen, self.norms = before.frozen, before.norms
         for block in before.inserted:  # a later block of this name may have another width
             for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
                 del self._ids[layer]
+        self._remember_convs()
 
     def _freeze(self, edit: FreezeEdit) -> None:
         if edit.layer not in self._ids:
@@ -108,6 +147,22 @@ class FilterIds:
         first = self._next.get(layer, 0)
         self._next[layer] = first + count
         self._ids[layer] = list(range(first, first + count))
+        conv = self._conv_of(layer)
+        if conv is not None:
+            self._convs[layer] = weakref.ref(conv)
+
+    def _remember_convs(self) -> None:
+        """Remember which conv each layer is, after an edit that may have exchanged it."""
+        convs = {layer: self._conv_of(layer) for layer in self._ids}
+        self._convs = {n: weakref.ref(conv) for n, conv in convs.items() if conv is not None}
+
+    def _conv_of(self, layer: str) -> _ConvNd | None:
+        """Return the conv of this name; None if there is none."""
+        try:
+            module = self._model.get_submodule(layer)
+        except AttributeError:
+            return None
+        return module if isinstance(module, _ConvNd) else None
 
     def _ids_after(self, move: FilterMove) -> list[int]:
         old, ids = self._ids[move.layer], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -11,7 +11,7 @@ from revacnn_lightning.telemetry.conv import Conv
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
-__all__ = ["ObservedLayer", "find_layers"]
+__all__ = ["ObservedLayer", "find_layers", "is_current"]
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class ObservedLayer:
 
     @classmethod
     def of(cls, conv: Conv) -> ObservedLayer:
-        """Return a layer of which nothing is recorded yet."""
+        """Return a layer without recorded values."""
         # A conv's own output has both signs; a non-linearity's output is mostly positive.
         own, passed_on = ActivationSums(absolute=True), ActivationSums(absolute=False)
         return cls(conv, WeightSums(conv), own, passed_on)
@@ -97,3 +97,10 @@ def find_layers(model: nn.Module, known: Iterable[ObservedLayer]) -> list[Observ
             layer.reset()
             layers.append(layer)
     return layers
+
+
+def is_current(model: nn.Module, layers: Sequence[ObservedLayer]) -> bool:
+    """Return whether these are the layers of the convs of the model, with their present widths."""
+    convs = {name: module for name, module in model.named_modules() if isinstance(module, Conv)}
+    observed = {layer.name: layer.conv for layer in layers}
+    return convs == observed and all(each.width == each.conv.out_channels for each in layers)
