@@ -617,7 +617,7 @@ class ReplacesLayers(TwoConvs):
             self.conv1 = nn.Conv2d(1, 4, 1).double()
         elif batch_idx == 6:
             self.conv1 = nn.Upsample(scale_factor=1)
-            self.conv2 = nn.Conv2d(1, 3, 3).double()
+            self.conv2 = nn.Conv2d(1, 4, 3).double()
 
 
 def test_layers_that_the_models_code_replaces_are_adopted(caplog: pytest.LogCaptureFixture):
@@ -643,4 +643,4 @@ def test_layers_that_the_models_code_replaces_are_adopted(caplog: pytest.LogCapt
     assert names[0] == ["conv1", "conv2"]
     assert names[-1] == ["conv2"]
     ids = {layer.name: layer for layer in listener.of(Structure)[-1].layers}["conv2"].filter_ids
-    assert ids == [5, 6]  # of another conv than the filters 0 to 3
+    assert ids == [5, 6, 7]  # of another conv than the filters 0 to 3

@@ -93,7 +93,7 @@ class Session:
         self._batch = TrainingBatch()
         self._rate = BatchRate()
         self._had_viewer = False
-        self._layers_checked_until = 0.0  # monotonic seconds
+        self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
         self.collectors: dict[type, Collector] = {
             InspectLayer: LayerDetailCollector(recorder, model, get_image, forward),
@@ -171,11 +171,7 @@ class Session:
 
         while True:
             self.receive_requests()
-            if (
-                is_first
-                or not self._queue.is_empty
-                or time.monotonic() >= self._layers_checked_until
-            ):
+            if is_first or not self._queue.is_empty or time.monotonic() >= self._next_layer_check:
                 self._adopt_replaced_layers()
             self._queue.handle(lambda request: self._handler.handle(request, batch), can_handle)
             if self._had_viewer:
@@ -227,7 +223,7 @@ class Session:
 
     def _adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed since the last check."""
-        self._layers_checked_until = time.monotonic() + LAYER_CHECK_SECONDS
+        self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
         if self.recorder.is_current:
             return
         for recording in self.recorder.flush():
