@@ -19,7 +19,7 @@ from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import batch_size
+from revacnn_lightning.runtime.batch_samples import batch_of_image, batch_size
 from revacnn_lightning.runtime.layer_details import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.sample_forward import (
@@ -52,6 +52,8 @@ from revacnn_lightning.steering.checkpoint import (
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.utilities import rank_zero_info
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
@@ -145,6 +147,7 @@ class ReVACNN(Callback):
         self._resumed_state: dict[str, Any] | None = None  # edits in the checkpoint to resume from
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
+        self._batch: Any = None  # of this step
         self._step = 0  # training batches so far, including those before a resume
         self._metrics: dict[str, float] = {}
 
@@ -242,7 +245,7 @@ class ReVACNN(Callback):
         self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
     ) -> None:
         """Close the session, if one is open. An error is logged and does not interrupt training."""
-        session, self._session = self._session, None
+        session, self._session, self._batch = self._session, None, None
         undo, self._undo_after_error = self._undo_after_error, None
         try:
             if session is not None:
@@ -285,6 +288,7 @@ class ReVACNN(Callback):
     def _training_batch(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
     ) -> TrainingBatch:
+        self._batch = batch
         return TrainingBatch(
             progress=progress_of(trainer, self._step, batch_idx),
             make_probe=lambda: self._make_probe(trainer, module, batch, batch_idx),
@@ -315,6 +319,7 @@ class ReVACNN(Callback):
             metrics=self._metrics,
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number
         )
+        self._batch = None
 
     @disable_on_error
     def on_validation_batch_start(
@@ -355,9 +360,18 @@ class ReVACNN(Callback):
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
         """Return a function that runs the module on a batch of images; None if there is none."""
         user_forward = self._forward
-        if user_forward is not None:
-            return lambda images: user_forward(module, images)
-        return module if accepts_images(module) else None
+        if user_forward is None and not accepts_images(module):
+            return None
+
+        def run(images: Tensor) -> Any:
+            """Run the module as on a batch of one image: it may expect a list, or targets."""
+            batch = batch_of_image(self._batch, images, self._images)
+            if user_forward is not None:
+                return user_forward(module, images if batch is None else batch)
+            found = None if batch is None else find_images(batch, self._images)
+            return module(found if isinstance(found, (list, tuple)) else images)
+
+        return run
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -19,7 +19,7 @@ from revacnn_lightning.runtime.batch_nesting import (
     with_contents,
 )
 
-__all__ = ["batch_size", "find_images", "first_samples"]
+__all__ = ["batch_of_image", "batch_size", "find_images", "first_samples"]
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,28 @@ def first_samples(batch: Any, count: int, images: ImagesOfBatch | None = None) -
     return _Cutter(batch, count, found).copy(batch, batch_size(batch, images))
 
 
+def batch_of_image(batch: Any, image: Tensor, images: ImagesOfBatch | None = None) -> Any:
+    """Return a copy of the first sample of a batch, with another image.
+
+    Gradients flow back to ``image``.
+
+    Args:
+        batch: tensors nested in containers (see `batch_nesting.contents`).
+        image: (1, channels, H, W).
+        images: returns the images of a batch; None: they are searched for.
+
+    Returns:
+        None if the batch does not hold its images, for example because ``images`` computes them.
+    """
+    found = find_images(batch, images)
+    if found is None or not len(found) or any(_is_packed(leaf) for leaf in leaves(batch)):
+        return None
+    old, new = (found, image) if isinstance(found, Tensor) else (found[0], image[0])
+    cutter = _Cutter(batch, 1, found)
+    is_replaced = cutter.replace(old, new.to(old) if old.is_floating_point() else new)
+    return cutter.copy(batch, len(found)) if is_replaced else None
+
+
 class _Cutter:
     """Copies a batch, cutting it. An object that is in the batch twice is one in the copy, too."""
 
@@ -62,6 +84,11 @@ class _Cutter:
         # The only image in a list is an element that holds all images, and one per sample.
         self._is_single_list = self._has_image_list and len(listed) == 1
         self._copies: dict[int, Any] = {}
+
+    def replace(self, tensor: Tensor, new: Tensor) -> bool:
+        """Put ``new`` in the place of a tensor; return whether the batch holds that."""
+        self._copies[id(tensor)] = new
+        return id(tensor) in self._image_ids
 
     def copy(self, node: Any, size: int) -> Any:
         """Return a copy of ``node``, cut where it has ``size`` samples; 0: it is not cut."""
