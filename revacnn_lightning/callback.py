@@ -52,10 +52,9 @@ from revacnn_lightning.steering.checkpoint import (
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.utilities import rank_zero_info
+    from torch import Tensor
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
     from lightning.pytorch import Callback
     from lightning.pytorch.utilities import rank_zero_info
