@@ -124,7 +124,7 @@ class ReVACNN(FreshCopies, Callback):
 
     RUN_STATE = (
         "_session", "_editor", "_monitored", "_is_disabled", "_undo_after_error", "_step",
-        "_metrics",
+        "_metrics", "_batch",
     )  # fmt: skip
 
     def __init__(

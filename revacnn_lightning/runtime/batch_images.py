@@ -63,6 +63,8 @@ def find_images(batch: Any, images: ImagesOfBatch | None = None) -> Images | Non
 def _call_users_function(images: ImagesOfBatch, batch: Any) -> Images:
     try:
         found = images(batch)
+    except EditRefusedError:
+        raise
     except Exception as error:  # the user's code may raise anything
         raise EditRefusedError(
             f"the function of ReVACNN(images=...) raised {type(error).__name__}: {error}"
