@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.telemetry import STATISTICS
+from revacnn_lightning.telemetry import STATISTICS, Recorder
 from tests.telemetry.adapter import BATCHES, Module, Record, fit
 
 
@@ -55,3 +55,9 @@ def test_an_empty_batch_is_recorded():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     record = fit(Empty(net), Record(statistics=STATISTICS))
     assert np.isnan(record.value(1, "activation")).all()
+
+
+def test_a_conv_without_filters_is_no_layer():
+    with pytest.warns(UserWarning, match="zero-element"):
+        net = nn.Sequential(nn.Conv2d(3, 0, 1), nn.Conv2d(3, 2, 1))
+    assert Recorder(net).layers == ["1"]
