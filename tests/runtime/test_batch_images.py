@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import find_image, find_images
 
 IMAGES = torch.rand(5, 3, 8, 8)
@@ -87,3 +88,14 @@ def test_a_sample_of_bytes_has_an_image():
     image: Tensor = torch.zeros(3, 8, 8, dtype=torch.uint8)
     assert find_image((image, 1)) is image
     assert find_image((torch.rand(4), 1)) is None
+
+
+@pytest.mark.parametrize("returned", [None, 3, torch.rand(3, 8, 8), [torch.rand(1, 3, 8, 8)]])
+def test_what_the_users_function_returns_must_be_images(returned):
+    with pytest.raises(EditRefusedError, match=r"must return a tensor \(B, channels, H, W\)"):
+        find_images((IMAGES,), lambda batch: returned)
+
+
+def test_an_error_of_the_users_function_names_it():
+    with pytest.raises(EditRefusedError, match=r"images=...\) raised KeyError: 'x'"):
+        find_images({}, lambda batch: batch["x"])
