@@ -600,7 +600,7 @@ class NoConvs(TwoConvs):
 def test_a_model_without_2d_convs_ended_monitoring(caplog: pytest.LogCaptureFixture):
     listener = UpdateListener()
     with caplog.at_level(logging.INFO):
-        fit(NoConvs(), [listener, ReVACNN()])
+        fit(NoConvs(), [ReVACNN(), listener])
     assert "no layer of the type Conv2d" in caplog.text
     assert "Internal error" not in caplog.text
     assert listener.of(Structure)[-1].layers == []
@@ -634,7 +634,7 @@ def test_layers_that_the_models_code_replaces_are_adopted(caplog: pytest.LogCapt
         At(8, steer(AddFilters("conv1"))),
         At(9, steer(RemoveFilters("conv2", [0]))),
     ]
-    fit(model, [listener, *actions, revacnn])
+    fit(model, [revacnn, listener, *actions])  # an edit is handled before the next batch
     assert "Internal error" not in caplog.text
     results = [type(pending.reply).__name__ for pending in replies]
     assert results == ["Applied", "Applied", "Applied", "Refused", "Applied"], replies

@@ -57,7 +57,8 @@ class Tracer(TorchDispatchMode):
         self.trace.enter_module(module)
 
     def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        self.trace.leave_module(module, args, out)
+        with torch._C.DisableTorchFunctionSubclass():
+            self.trace.leave_module(module, args, out)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
