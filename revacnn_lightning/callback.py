@@ -10,7 +10,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +39,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     inspection_refusal,
     learning_rates,
     loss_scale,
+    model_holders,
     progress_of,
     scalar_metrics,
     validation_image,
@@ -112,6 +113,9 @@ class ReVACNN(FreshCopies, Callback):
             is used.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
+        copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
+            None if it is not a copy. Needed only if an edit is refused because the values do not
+            show which it is. Edits change copies (averages, momentum encoders) along.
 
     Raises:
         ValueError: an unknown statistic, or a port or share out of range.
@@ -138,6 +142,7 @@ class ReVACNN(FreshCopies, Callback):
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
         _check_arguments((telemetry_port, request_port), statistics, max_overhead)
@@ -148,6 +153,7 @@ class ReVACNN(FreshCopies, Callback):
         self._forward = forward
         self._images = images
         self._has_warned_of_images = False
+        self._copies = copies
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
@@ -188,7 +194,7 @@ class ReVACNN(FreshCopies, Callback):
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        CheckpointHooks(pl_module, trainer).install()
+        CheckpointHooks(pl_module, trainer, self._copies).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hooks = CheckpointHooks.of(pl_module)
@@ -253,7 +259,13 @@ class ReVACNN(FreshCopies, Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        self._editor = Editor(pl_module, trainer.optimizers, journal=find_journal(pl_module))
+        self._editor = Editor(
+            pl_module,
+            lambda: trainer.optimizers,  # training may replace them
+            journal=find_journal(pl_module),
+            find_holders=functools.partial(model_holders, trainer),
+            copies=self._copies,
+        )
         self._session = Session(
             pl_module,
             self._editor,

@@ -25,7 +25,12 @@ def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> list
     """
     widths = {edit.size for edit in edits}
     names = {tensor.rpartition(".")[0] for tensor in context.groups.unused}
-    layers = [n for n in sorted(names) if _may_read(context.model.get_submodule(n), widths)]
+    layers = [
+        name
+        for name in sorted(names)
+        if _may_read(context.model.get_submodule(name), widths)
+        and not any(f"{name}.".startswith(f"{copy}.") for copy in context.copies)
+    ]
     if not layers:
         return []
     if not any(_is_trained(context, parameter) for parameter in context.model.parameters()):

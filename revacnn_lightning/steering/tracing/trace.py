@@ -236,8 +236,9 @@ class Trace:
         Call this before `release_tensors`. ``collect`` returns the tensors in ``value``.
         """
         with torch._C.DisableTorchFunctionSubclass():
-            for label in [label for tensor in collect(value) for label in self.labels(tensor)]:
-                self.fix(label, "reach the model's output")
+            for tensor in collect(value):
+                for label in self.labels(tensor):
+                    self.fix(label, "reach the model's output")
 
     # ---------------------------------------------------------------- the running modules
 

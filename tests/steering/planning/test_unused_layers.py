@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -81,3 +82,13 @@ def test_a_layer_that_runs_in_evaluation_only_is_edited():
         requests.AddFilters("a", split_from=0), ForwardProbe([partial(model, X)])
     )
     assert ("c.weight", 1) in [(edit.tensor, edit.dim) for edit in plan.tensors]
+
+
+def test_a_copy_that_is_edited_along_is_no_unused_layer():
+    model = Branches(nn.Conv2d(8, 4, 1))
+    model.c = copy.deepcopy(model.b).requires_grad_(False)
+    model(X).sum().backward()
+    editor = Editor(model, copies={"c": "b"})
+    plan = editor.plan(requests.RemoveFilters("a", [1]), ForwardProbe([partial(model, X)]))
+    assert plan.notes == []
+    assert "c.weight" in [edit.tensor for edit in plan.tensors]
