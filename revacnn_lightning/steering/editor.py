@@ -8,6 +8,7 @@ records it in the journal. If a step fails, everything is rolled back.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from revacnn_lightning.steering.execution.executor import UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
 from revacnn_lightning.steering.holders.copy_plans import (
@@ -93,13 +95,15 @@ class Editor:
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
         self._freezer = Freezer(model, self._filters)
-        self._freezer.refresh()
+        self._young_entries = YoungEntries(self._freezer.frozen_slices)
         self._given_optimizers = optimizers
         self._find_holders = find_holders
         self._copies = CopyTracker(model, copies)
         self._copies.remember(self._all_optimizers())
+        self._refresh_hooks()
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
+        self._traced_probe: weakref.ref[ForwardProbe] | None = None
         self._busy = False
 
     @property
@@ -118,8 +122,23 @@ class Editor:
         self._given_optimizers = optimizers
 
     def close(self) -> None:
-        """Remove every hook of frozen filters from the model and its optimizers."""
+        """Remove every hook of frozen and of new filters from the model and its optimizers."""
         self._freezer.release()
+        self._young_entries.release()
+
+    def _refresh_hooks(self) -> None:
+        self._young_entries.refresh(self._all_optimizers())
+        self._freezer.refresh()
+
+    def adopt_replaced_layers(self) -> None:
+        """Adopt layers that the user's code has replaced, added or removed.
+
+        Earlier edits can no longer be undone: what they have removed may not fit the new layers.
+        """
+        self._groups, self._traced_version = None, -1
+        self._filters.forget_replaced()
+        self.journal.forget_records()
+        self._freezer.refresh()
 
     # ---------------------------------------------------------------- inspecting
 
@@ -139,16 +158,25 @@ class Editor:
     def channel_groups(self, probe: ForwardProbe) -> ChannelGroups:
         """Return the channel groups, traced with the probe's forwards once per version.
 
+        They are traced again if that probe left out layers and this is another one.
+
         Raises:
             EditRefusedError: the model's forward raised.
         """
-        if self._groups is None or not self.is_traced:
+        if self._groups is None or not self.is_traced or self._may_show_more(probe):
             try:
                 self._groups = trace(self.model, probe)
             except ForwardFailedError as error:
                 raise EditRefusedError(f"{error}; nothing was changed") from error
-            self._traced_version = self.version
+            self._traced_version, self._traced_probe = self.version, weakref.ref(probe)
         return self._groups
+
+    def _may_show_more(self, probe: ForwardProbe) -> bool:
+        """Return whether the forwards of another batch may run layers that were not traced."""
+        groups = self._groups
+        is_complete = groups is None or not (groups.untraced or groups.unused)
+        is_other = self._traced_probe is None or self._traced_probe() is not probe
+        return not is_complete and is_other and bool(probe.forwards)
 
     def edges(self, probe: ForwardProbe) -> list[tuple[str, str]]:
         """Return (conv, conv) pairs: the filters of the first feed the second."""
@@ -181,7 +209,11 @@ class Editor:
             return self._plan_again(request, probe, copies)
         check_not_a_copy(request, copies.registered)
         context = PlanningContext(
-            self.model, self.channel_groups(probe), optimizers, self.frozen_filters
+            self.model,
+            self.channel_groups(probe),
+            optimizers,
+            self.frozen_filters,
+            [copy.path for copy in copies.registered],
         )
         plan = make_plan(context, request)
         check_possible(plan, copies.copies, copies.conflicts)
@@ -272,7 +304,7 @@ class Editor:
             self._filters.apply(plan)
             self.journal.append(plan, undo)
         edited_models.remember(self.model, self.journal)
-        self._freezer.refresh()
+        self._refresh_hooks()
         self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:
