@@ -241,6 +241,18 @@ def test_an_edited_model_loads_its_files_without_the_callback(run: Run):
     model.load_state_dict(torch.load(run.file("newest"), weights_only=True)["state_dict"])
 
 
+def test_a_model_with_unknown_edits_is_trained_with_a_warning(
+    run: Run, caplog: pytest.LogCaptureFixture
+):
+    model = edited_copy_of(run)
+    model.conv2 = nn.Conv2d(4, 3, 1).double()  # nothing in this process has this structure
+    model.linear = nn.Linear(3 * 6 * 6, 2).double()
+    fit(model, [ReVACNN()], count=2)
+    assert "edited before, in a way that is unknown" in caplog.text
+    with pytest.raises(SteeringError, match="copy of an edited one"):
+        run_stage("test", quiet_trainer(ReVACNN()), model, run.file("older"))
+
+
 def test_files_of_an_undone_run_are_those_of_an_unedited_one(tmp_path: Path):
     model, revacnn = Staged(), ReVACNN()
     submit = At(2, lambda *_: revacnn.steer(AddFilters("conv1")))
