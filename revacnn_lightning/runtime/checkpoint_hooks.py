@@ -45,7 +45,7 @@ class CheckpointHooks:
         self._loaded: dict[str, Any] | None = None  # the edits of the checkpoint to resume from
         self._has_started = False
         self._handles: list[Any] = []
-        self._copies: list[tuple[weakref.ref[nn.Module], str]] = []  # and a hook that they got
+        self._made_copies: list[tuple[weakref.ref[nn.Module], str]] = []  # and a hook that they got
 
     @classmethod
     def of(cls, module: nn.Module) -> CheckpointHooks | None:
@@ -70,16 +70,16 @@ class CheckpointHooks:
 
     def note_copy(self, copied: nn.Module, name: str) -> None:
         """Remember that a copy of the module got the attribute ``name``."""
-        self._copies.append((weakref.ref(copied), name))
+        self._made_copies.append((weakref.ref(copied), name))
 
     def clean_copies(self) -> None:
         """Remove what copies of the module got. Each falls back to the method of its class."""
-        for reference, name in self._copies:
+        for reference, name in self._made_copies:
             copied = reference()
             hook = None if copied is None else vars(copied).get(name)
             if isinstance(hook, types.MethodType) and hook.__self__ is copied:
                 del vars(copied)[name]
-        self._copies.clear()
+        self._made_copies.clear()
 
     # ------------------------------------------------------------------ checkpoints
 
