@@ -151,7 +151,8 @@ def test_a_copy_that_another_callback_makes_has_nothing_of_ours_after_the_run():
     average, model = Average(), TwoConvs()
     fit(model, [ReVACNN(), average])
     assert average.copy is not None
-    assert vars(average.copy).keys() == vars(TwoConvs()).keys() == vars(model).keys()
+    for each in (average.copy, model):
+        assert not [name for name in vars(each) if name.endswith("_checkpoint")]
 
 
 # ---------------------------------------------------------------------- the tuner
