@@ -219,6 +219,17 @@ def test_a_file_of_weights_without_edits_is_refused_with_what_helps(run: Run, tm
     assert torch.equal(logits_of(helped), run.logits["newest"])
 
 
+def test_weights_without_edits_that_do_not_fit_are_explained(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "late.ckpt"
+    content = torch.load(run.file("older"), weights_only=True)
+    torch.save({key: content[key] for key in content if "revacnn" not in key}, path)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        run_stage("test", quiet_trainer(ReVACNN()), Staged(), path)
+    assert "edits_from" in caplog.text
+
+
 def test_an_edited_file_is_refused_by_another_network_with_the_names_of_the_edits(run: Run):
     class Other(Staged):
         def __init__(self) -> None:
