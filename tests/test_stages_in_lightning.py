@@ -256,8 +256,8 @@ def test_a_model_with_unknown_edits_is_trained_with_a_warning(
     run: Run, caplog: pytest.LogCaptureFixture
 ):
     model = edited_copy_of(run)
-    model.conv2 = nn.Conv2d(4, 3, 1).double()  # nothing in this process has this structure
-    model.linear = nn.Linear(3 * 6 * 6, 2).double()
+    model.conv1 = nn.Conv2d(1, 7, 3, padding=1).double()  # no model in this process has 7 filters
+    model.conv2 = nn.Conv2d(7, 3, 3).double()
     fit(model, [ReVACNN()], count=2)
     assert "edited before, in a way that is unknown" in caplog.text
     with pytest.raises(SteeringError, match="copy of an edited one"):
