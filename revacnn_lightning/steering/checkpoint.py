@@ -18,6 +18,9 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering import edit_mark, edited_models
+from revacnn_lightning.steering.holders.copies import CopyTracker
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.journal import Journal, change_structure
 
 __all__ = [
@@ -79,36 +82,38 @@ def adopt_structure(
     model: nn.Module,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer] = (),
-    copies: Sequence[nn.Module] = (),
+    holders: Sequence[Holder] = (),
+    declared_copies: Mapping[str, str | None] | None = None,
 ) -> None:
     """Give a model the structure of the weights in a checkpoint. Call before loading them.
 
     The model may be unedited, or edited in another way: edits that the checkpoint does not have
-    are reverted, with the state of ``optimizers``. The same happens to ``copies`` of the model,
-    such as averages, whose weights are also loaded.
+    are reverted, with the state of ``optimizers``. The same happens to copies of the model, such
+    as averages, whose weights are also loaded.
+
+    Args:
+        holders: what may hold copies of the model: callbacks.
+        declared_copies: the argument ``copies`` of `Editor`.
 
     Raises:
         SteeringError: the checkpoint is that of another network; the model is unchanged.
     """
     edit_mark.unmark_weights(checkpoint.get("state_dict"))
-    before = edited_models.find_journal(model) or Journal()
-    same = [each for each in copies if edited_models.has_structure(each, before)]
-    _adopt(model, checkpoint, optimizers)
-    after = edited_models.find_journal(model) or Journal()
-    for each in same:
-        is_built_so = not before.entries and edited_models.has_structure(each, after)
-        if after is not before and not is_built_so:
-            change_structure(each, before.without_values(), after.without_values())
+    copies = CopyTracker(model, declared_copies).find(optimizers, holders).outside
+    _adopt(model, checkpoint, optimizers, copies)
 
 
 def _adopt(
-    model: nn.Module, checkpoint: Mapping[str, Any], optimizers: Sequence[Optimizer]
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    optimizers: Sequence[Optimizer],
+    copies: Sequence[ModelCopy],
 ) -> None:
     present = edited_models.find_journal(model)
     state = find_state(checkpoint)
     if state is None:
         if present is not None and present.entries:
-            _revert_edits(model, present, checkpoint, optimizers)
+            _revert_edits(model, present, checkpoint, optimizers, copies)
         elif edited_models.conflicts(model, checkpoint.get("state_dict") or {}):
             log.warning(
                 "The weights in the checkpoint do not fit the network, and it contains no edits. "
@@ -127,7 +132,7 @@ def _adopt(
             f"an unedited model, such as {type(model).__name__}()"
         )
     try:
-        change_structure(model, present or Journal(), target, optimizers)
+        change_structure(model, present or Journal(), target, optimizers, copies=copies)
     except SteeringError as error:
         raise SteeringError(
             f"the edits in the checkpoint ({_titles(target)}) cannot be repeated: {error}; pass an "
@@ -141,6 +146,7 @@ def _revert_edits(
     present: Journal,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer],
+    copies: Sequence[ModelCopy],
 ) -> None:
     """Give a model its unedited structure, unless the weights fit it as it is.
 
@@ -163,7 +169,7 @@ def _revert_edits(
                 "revacnn_lightning.load_edited(..., edits_from=another_checkpoint)"
             )
 
-    change_structure(model, present, Journal(), optimizers, check)
+    change_structure(model, present, Journal(), optimizers, check, copies)
     edited_models.remember(model, Journal())
 
 

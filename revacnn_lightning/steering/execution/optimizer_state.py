@@ -165,19 +165,22 @@ def remove_parameter(
     Returns its part of each flat vector of LBFGS, by the vector's key.
     """
     listed = group["params"]
-    position = next(i for i, each in enumerate(listed) if each is parameter)
+    position = next((i for i, each in enumerate(listed) if each is parameter), None)
+    if position is None:  # removed already: a wrapper shares its lists with the optimizer inside
+        _remove_state(tx, optimizer, parameter)
+        return {}
     at = sum(p.numel() for p in listed[:position])
     removed = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
     del listed[position]
-    state = optimizer.state.pop(parameter, None)
-
-    def restore() -> None:
-        listed.insert(position, parameter)
-        if state is not None:
-            optimizer.state[parameter] = state
-
-    tx.on_rollback(restore)
+    tx.on_rollback(lambda: listed.insert(position, parameter))
+    _remove_state(tx, optimizer, parameter)
     return removed
+
+
+def _remove_state(tx: Transaction, optimizer: Optimizer, parameter: Tensor) -> None:
+    state = optimizer.state.pop(parameter, None)
+    if state is not None:
+        tx.on_rollback(lambda: optimizer.state.__setitem__(parameter, state))
 
 
 def _resize_flat(

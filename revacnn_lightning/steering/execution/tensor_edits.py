@@ -66,10 +66,12 @@ def apply_tensor_edit(
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
-        if undone is None:
-            new = _resized(owner, tensor, resize, edit, generator)
-        else:
+        if undone is not None:
             new = _resized_again(tensor.detach(), resize, undone)
+        elif edit.origin and edit.fill == "fresh":  # filled from its origin afterwards
+            new = resize.apply_and_fill(tensor.detach(), 0.0)
+        else:
+            new = _resized(owner, tensor, resize, edit, generator)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)

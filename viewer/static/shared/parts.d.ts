@@ -72,6 +72,8 @@ export interface StagingData {
   rows: StagedRow[]
   when?: string
   summary?: string
+  /** Costs before and after all changes; empty until all are planned. */
+  total?: string
   busy?: boolean
   can_apply?: boolean
   apply_hint?: string
@@ -115,6 +117,8 @@ export interface TimelineData {
   live: boolean
   playing: boolean
   text: string
+  /** Which moment is shown instead of the newest; empty while live. */
+  notice: string
   recording_note: string
 }
 
