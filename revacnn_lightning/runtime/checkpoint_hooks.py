@@ -25,6 +25,7 @@ from revacnn_lightning.steering.checkpoint import (
     find_state,
     inserted_layers,
     order_groups_of,
+    restore_ages,
 )
 from revacnn_lightning.steering.holders.optimizers import unwrapped
 
@@ -126,6 +127,7 @@ class CheckpointHooks:
             )
         for optimizer, groups in zip(optimizers, saved, strict=False):
             self._order_when_loaded(optimizer, groups, inserted)
+        restore_ages(self._module, optimizers, state)
 
     def _order_when_loaded(
         self, optimizer: Optimizer, groups: list[list[str]], inserted: list[str]

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering import edit_mark, edited_models
+from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.holders.copies import CopyTracker
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.object_walk import Holder
@@ -31,6 +32,7 @@ __all__ = [
     "inserted_layers",
     "order_groups_of",
     "parameter_names",
+    "restore_ages",
 ]
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def add_edits(
     checkpoint[STATE_KEY] = {
         "journal": journal.to_data(),
         "parameters": parameter_names(model, optimizers),
+        "ages": entry_ages.saved_ages(model, optimizers),
     }
     edit_mark.mark_weights(model, checkpoint.get("state_dict"))
 
@@ -218,6 +221,16 @@ def order_groups_of(
     unnamed = [p for g in optimizer.param_groups for p in g["params"] if id(p) not in known]
     for group, group_names in zip(optimizer.param_groups, saved, strict=True):
         group["params"][:] = [by_name[n] if n else unnamed.pop(0) for n in group_names]
+
+
+def restore_ages(
+    model: nn.Module, optimizers: Sequence[Optimizer], state: Mapping[str, Any]
+) -> None:
+    """Let entries that were young when the checkpoint was saved continue at the age they had.
+
+    Call before the optimizers load their state, and before an `Editor` gets them.
+    """
+    entry_ages.restore_ages(model, optimizers, state.get("ages", []))
 
 
 def inserted_layers(state: Mapping[str, Any]) -> list[str]:

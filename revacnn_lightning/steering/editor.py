@@ -24,6 +24,7 @@ from revacnn_lightning.steering.execution.executor import UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
 from revacnn_lightning.steering.holders.copy_plans import (
@@ -92,11 +93,12 @@ class Editor:
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
         self._freezer = Freezer(model, self._filters)
-        self._freezer.refresh()
+        self._young_entries = YoungEntries(self._freezer.frozen_slices)
         self._given_optimizers = optimizers
         self._find_holders = find_holders
         self._copies = CopyTracker(model, copies)
         self._copies.remember(self._all_optimizers())
+        self._refresh_hooks()
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
         self._busy = False
@@ -117,8 +119,13 @@ class Editor:
         self._given_optimizers = optimizers
 
     def close(self) -> None:
-        """Remove every hook of frozen filters from the model and its optimizers."""
+        """Remove every hook of frozen and of new filters from the model and its optimizers."""
         self._freezer.release()
+        self._young_entries.release()
+
+    def _refresh_hooks(self) -> None:
+        self._young_entries.refresh(self._all_optimizers())
+        self._freezer.refresh()
 
     # ---------------------------------------------------------------- inspecting
 
@@ -269,7 +276,7 @@ class Editor:
             self._filters.apply(plan)
             self.journal.append(plan, undo)
         edited_models.remember(self.model, self.journal)
-        self._freezer.refresh()
+        self._refresh_hooks()
         self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import verification
+from revacnn_lightning.steering.execution.activation_matching import match_activations
 from revacnn_lightning.steering.execution.copy_edits import (
     check_alike,
     perform_on_copies,
@@ -166,6 +167,7 @@ class EditApplication:
             plan = realigned
             undo = self._perform(plan)
         after = self._draw_silent_filters_again(plan, after)
+        self._match_activations(plan, after)
         output = evaluate(self.model, self.probe)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)
@@ -191,6 +193,7 @@ class EditApplication:
         if not is_read:
             groups = trace(self.model, self.probe, _random_filters(plan))
             groups = self._draw_silent_filters_again(plan, groups)
+            self._match_activations(plan, groups)
         output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
         if expected is not None:
@@ -213,6 +216,13 @@ class EditApplication:
             return output_with_perturbed_weights(self.tx, self.model, self.probe, rounding_unit)
 
         verification.check_output(output, expected, rounding_unit, perturbed)
+
+    def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> None:
+        """Make new filters as active as the others, except where a norm does so anyway."""
+        normalized = {layer for layer, norms in groups.norm_after.items() if norms}
+        edits = [e for e in _random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
+        match_activations(self.tx, self.model, edits, self.probe)
+        update_new_entries(self.tx, self.model, plan, self.copies)
 
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw filters again whose output is zero wherever it is read; return the last trace.

@@ -77,6 +77,10 @@ class Freezer:
         self._hooked.clear()
         self._saved.clear()
 
+    def frozen_slices(self, tensor: Tensor) -> list[tuple[int, Tensor]]:
+        """Return (dimension, indices) of the frozen slices of a tensor."""
+        return [(frozen.dim, frozen.at) for frozen in self._slices if frozen.tensor is tensor]
+
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
         if not indices:

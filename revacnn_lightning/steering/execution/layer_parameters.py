@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.optimizers import all_optimizers
@@ -95,6 +95,8 @@ def saved_layer(
             for key, value in optimizers[optimizer].state.get(parameter, {}).items():
                 if isinstance(value, (Tensor, float, int)):
                     record[f"state {optimizer} {name} {key}"] = value
+            prefix = f"births {optimizer} {name} "
+            record |= entry_ages.recorded_births(optimizers[optimizer], parameter, prefix)
     return record
 
 
@@ -120,6 +122,8 @@ def restore_parameters(
         state = _with_prefix(record, f"state {i} {name} ")
         if state and _fits(optimizer, state):
             optimizer.state[parameter] = state  # rolled back with the parameter itself
+        births = _with_prefix(record, f"births {i} {name} ")
+        entry_ages.restore_recorded_births(tx, optimizer, parameter, births)
 
 
 def _fits(optimizer: Optimizer, state: ChangeRecord) -> bool:

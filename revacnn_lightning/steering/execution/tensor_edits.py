@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.module_attributes import sync_sizes
 from revacnn_lightning.steering.execution.tensor_resize import Resize
@@ -142,6 +142,7 @@ def revert_tensor_edit(
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
                 undone[key] = resize.new_entries(state)
+                start = entry_ages.start_of_restored(record, key, start)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)

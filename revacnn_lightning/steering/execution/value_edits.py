@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.tensor_edits import (
     ChangeRecord,
@@ -63,13 +63,15 @@ def apply_value_edit(
             shape = tensor.shape
 
             def reset(key: str, old: Tensor, start: float | None) -> Tensor:
-                if old.shape != shape:
+                if not _has_rows(key, old, shape, edit.dim):
                     return old
-                record[key] = old.index_select(edit.dim, at)
-                value = new if start is None else torch.full_like(new, start)
+                indices = at.to(old.device)
+                rows_before = old.index_select(edit.dim, indices)
+                record[key] = rows_before
+                value = new if start is None else torch.full_like(rows_before, start)
                 if undone is not None:
                     value = undone.get(key, value)
-                return old.clone().index_copy_(edit.dim, at, value.to(old))
+                return old.clone().index_copy_(edit.dim, indices, value.to(old))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reset)
         _replace_rows(tx, tensor, edit.dim, at, new)
@@ -101,17 +103,27 @@ def revert_value_edit(
             shape = tensor.shape
 
             def restored(key: str, state: Tensor, start: float | None) -> Tensor:
-                if state.shape != shape:
+                if not _has_rows(key, state, shape, edit.dim):
                     return state
-                undone[key] = state.index_select(edit.dim, at)
-                fallback = rows if start is None else torch.full_like(rows, start)
+                indices = at.to(state.device)
+                now = state.index_select(edit.dim, indices)
+                undone[key] = now
+                start = entry_ages.start_of_restored(record, key, start)
+                fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
-                return state.clone().index_copy_(edit.dim, at, saved.to(state))
+                return state.clone().index_copy_(edit.dim, indices, saved.to(state))
 
             optimizer_state.edit_state(tx, optimizers, tensor, restored)
         undone["before"] = rows
         _replace_rows(tx, tensor, edit.dim, at, rows)
     return undone
+
+
+def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
+    """Return whether the state ``key`` of a parameter has entries for the indices of ``dim``."""
+    if entry_ages.is_age(key):
+        return state.shape[dim] == shape[dim]
+    return state.shape == shape
 
 
 def _redone_rows(rows: Tensor, edit: ValueEdit, undone: ChangeRecord) -> Tensor:
