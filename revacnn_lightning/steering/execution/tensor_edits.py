@@ -19,7 +19,7 @@ from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.module_attributes import sync_sizes
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_tensor, owners_of
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
 __all__ = [
@@ -82,7 +82,8 @@ def apply_tensor_edit(
         if isinstance(tensor, nn.Parameter):
             record |= _resize_state(tx, optimizers, tensor, resize, new, undone)
         replace_data(tx, tensor, new, grad)
-    sync_sizes(tx, owner)
+    for each in owners_of(model, tensor):
+        sync_sizes(tx, each)
     return record
 
 
@@ -120,7 +121,7 @@ def revert_tensor_edit(
     Returns:
         The entries that the edit had added, from which it is redone.
     """
-    owner, tensor = find_tensor(model, edit.tensor)
+    _, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
     undone: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
     with torch.no_grad():
@@ -147,7 +148,8 @@ def revert_tensor_edit(
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)
         replace_data(tx, tensor, old, grad)
-    sync_sizes(tx, owner)
+    for each in owners_of(model, tensor):
+        sync_sizes(tx, each)
     return undone
 
 
