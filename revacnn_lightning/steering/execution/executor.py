@@ -14,12 +14,10 @@ from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, r
 from revacnn_lightning.steering.execution.module_attributes import (
     apply_attribute_edit,
     revert_attribute_edit,
+    update_modules,
 )
-from revacnn_lightning.steering.execution.tensor_edits import (
-    ChangeRecord,
-    apply_tensor_edit,
-    revert_tensor_edit,
-)
+from revacnn_lightning.steering.execution.replacement import ChangeRecord
+from revacnn_lightning.steering.execution.tensor_edits import apply_tensor_edit, revert_tensor_edit
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit, revert_value_edit
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -57,6 +55,7 @@ def perform(
         undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator))
     for edit in plan.tensors:
         undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator))
+    update_modules(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
@@ -85,6 +84,7 @@ def revert(
         revert_tensor_edit(tx, model, edit, optimizers, next(records))
     for value in reversed(plan.values):
         revert_value_edit(tx, model, value, optimizers, next(records))
+    update_modules(tx, model, plan)
 
 
 def replay(model: nn.Module, plans: Sequence[EditPlan]) -> list[UndoRecord]:

@@ -10,13 +10,15 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
-from revacnn_lightning.steering.execution.tensor_edits import (
-    ChangeRecord,
-    replace_data,
-    undo_difference,
-)
+from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
+from revacnn_lightning.steering.execution.tensor_edits import undo_difference
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.weight_gain import (
+    initialize_gain,
+    rescale_gain,
+    revert_gain,
+)
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 
@@ -52,6 +54,8 @@ def apply_value_edit(
 
             optimizer_state.edit_state(tx, optimizers, tensor, reset)
         _replace_rows(tx, tensor, edit.dim, at, new)
+        if edit.gain:
+            record |= rescale_gain(tx, model, edit.gain, data, tensor.detach())
     return record
 
 
@@ -82,6 +86,8 @@ def revert_value_edit(
 
             optimizer_state.edit_state(tx, optimizers, tensor, restored)
         _replace_rows(tx, tensor, edit.dim, at, rows)
+        if edit.gain:
+            revert_gain(tx, model, edit.gain, data, tensor.detach(), record)
 
 
 def reinitialize_new_entries(
@@ -92,7 +98,12 @@ def reinitialize_new_entries(
     at = torch.tensor(edit.new, device=tensor.device)
     with torch.no_grad():
         values = initial_values(owner, tensor.detach(), generator)
+        before = tensor.detach()
         _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
+        if edit.gain:
+            rescale_gain(tx, model, edit.gain, before, tensor.detach())
+        if edit.entry_gain:
+            initialize_gain(tx, model, edit.entry_gain, tensor.detach(), edit.dim, edit.new)
 
 
 def _replace_rows(tx: Transaction, tensor: Tensor, dim: int, at: Tensor, rows: Tensor) -> None:

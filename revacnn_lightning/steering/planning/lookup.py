@@ -59,6 +59,9 @@ def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
     """Return the parameter or buffer of this name and the module that owns it."""
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    tensor = getattr(owner, attribute)
-    assert isinstance(tensor, Tensor)
+    tensor: Tensor | None = owner._parameters.get(attribute)
+    if tensor is None:
+        tensor = owner._buffers.get(attribute)
+    if not isinstance(tensor, Tensor):
+        raise AttributeError(f"the model has no parameter or buffer {name!r}")
     return owner, tensor

@@ -39,6 +39,10 @@ class TensorEdit(Struct):
     The new dimension consists of the old indices ``start <= i < stop`` of each of ``runs``, one
     run after the other. Those at the positions ``new`` are not survivors but new entries, which
     ``fill`` derives from the old index at their position.
+
+    Two gains of a weight norm, of which the tensor is the direction; see `execution.weight_gain`.
+    ``gain``: its norms extend over ``dim``: it is rescaled. ``entry_gain``: it has an entry for
+    each index of ``dim``: those of new filters are initialized.
     """
 
     tensor: str
@@ -47,6 +51,8 @@ class TensorEdit(Struct):
     runs: list[tuple[int, int]]
     new: list[int] = field(default_factory=list)
     fill: Fill = "copy"
+    gain: str = ""
+    entry_gain: str = ""
 
 
 class FilterMove(Struct):
@@ -65,7 +71,7 @@ class ValueEdit(Struct):
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
     ``fresh``: random values, as the layer's own initialization. ``add``: the entry of ``sources``
-    at the same position is added.
+    at the same position is added. ``gain``: as in `TensorEdit`.
     """
 
     tensor: str
@@ -74,6 +80,7 @@ class ValueEdit(Struct):
     action: Literal["mean", "fresh", "add"]
     sources: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    gain: str = ""
 
 
 class AttributeEdit(Struct):
