@@ -81,7 +81,7 @@ def initialize_gain(
     old = parameter.detach()
     at = torch.tensor(new, device=old.device)
     reduced = [d for d in range(direction.ndim) if d != dim]
-    norms = direction.double().norm(dim=reduced, keepdim=True).to(old)
+    norms = torch.linalg.vector_norm(direction, dim=reduced, keepdim=True).to(old)
     initialized = old.index_copy(dim, at, norms.index_select(dim, at))
     replace_data(tx, parameter, initialized, parameter.grad)
 
@@ -96,6 +96,6 @@ def _rescaled(gain: Tensor, before: Tensor, after: Tensor) -> Tensor:
 def _norms(direction: Tensor, gain: Tensor) -> Tensor:
     """Return the norms of a direction in double precision, in the shape of its gain."""
     if gain.ndim == 0:
-        return direction.double().norm()
+        return torch.linalg.vector_norm(direction.double())
     reduced = [d for d, size in enumerate(gain.shape) if size == 1]
-    return direction.double().norm(dim=reduced, keepdim=True) if reduced else direction.double()
+    return torch.linalg.vector_norm(direction.double(), dim=reduced, keepdim=True)
