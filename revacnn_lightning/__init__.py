@@ -26,12 +26,14 @@ __all__ = [
     "ProtocolError",
     "ProtocolVersionError",
     "ReVACNN",
+    "Redo",
     "Reinitialize",
     "RemoveFilters",
     "RemoveLayer",
     "RequestTimeoutError",
     "RevacnnError",
     "Run",
+    "RunEndedError",
     "SetFilter",
     "SetHyperparameter",
     "Snapshot",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         ProtocolVersionError,
         RequestTimeoutError,
         RevacnnError,
+        RunEndedError,
         StaleStructureError,
         SteeringError,
     )
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
         Freeze,
         InsertLayer,
         MergeFilters,
+        Redo,
         Reinitialize,
         RemoveFilters,
         RemoveLayer,
@@ -81,7 +85,7 @@ if TYPE_CHECKING:
         Undo,
         Unfreeze,
     )
-    from revacnn_lightning.steering.checkpoint import load_edited
+    from revacnn_lightning.steering.loading import load_edited
 
 # module -> the public names that are imported from it
 _PUBLIC = {
@@ -94,6 +98,7 @@ _PUBLIC = {
         "ProtocolVersionError",
         "RequestTimeoutError",
         "RevacnnError",
+        "RunEndedError",
         "StaleStructureError",
         "SteeringError",
     ],
@@ -112,6 +117,7 @@ _PUBLIC = {
         "Freeze",
         "InsertLayer",
         "MergeFilters",
+        "Redo",
         "Reinitialize",
         "RemoveFilters",
         "RemoveLayer",
@@ -120,7 +126,7 @@ _PUBLIC = {
         "Undo",
         "Unfreeze",
     ],
-    "steering.checkpoint": ["load_edited"],
+    "steering.loading": ["load_edited"],
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
 

@@ -15,12 +15,15 @@ own queue is used, so the training process needs no thread and no lock.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
+from revacnn_lightning.protocol import forked_ports
 from revacnn_lightning.protocol.encoding import decode, encode, request_id
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 
@@ -69,6 +72,7 @@ class _Socket:
         self._socket = self._context.socket(kind)
         self._socket.linger = 0
         self.endpoint = ""
+        self._port: int | None = None  # that it listens on
 
     def _bind(self, endpoint: str, keys: Keys) -> None:
         """Listen on an endpoint; one that ends in ``:0`` uses any free port.
@@ -90,6 +94,8 @@ class _Socket:
                 f"cannot listen on {endpoint}: {error}; choose another host or port"
             ) from error
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._port = int(self.endpoint.rpartition(":")[2])
+        forked_ports.close_in_forked_processes(self._port)
 
     def _connect(self, endpoint: str, server_key: str) -> None:
         """Connect with a new key pair that is valid as long as the socket.
@@ -128,6 +134,9 @@ class _Socket:
         """Close, and give queued messages ``linger`` seconds to leave. May be called again."""
         self._socket.close(linger=int(1000 * linger))
         self._context.term()
+        if self._port is not None:
+            forked_ports.release(self._port)
+            self._port = None
 
 
 class Publisher(_Socket):
@@ -216,11 +225,40 @@ class Subscriber(_Socket):
         yield from _receive(self._socket)
 
 
+class _ConnectionMonitor:
+    """Observes whether a socket is connected, from libzmq's events.
+
+    Connected means that the run has proved its key: a forwarded port accepts any connection.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        self._events = socket.get_monitor_socket(events)
+        self._disconnected_since: float | None = time.monotonic()
+
+    def seconds_disconnected(self) -> float:
+        while int(self._events.get(EVENTS)) & POLLIN:
+            event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._disconnected_since = None
+            elif self._disconnected_since is None:
+                self._disconnected_since = time.monotonic()
+        since = self._disconnected_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def close(self) -> None:
+        if not self._events.closed:
+            self._socket.disable_monitor()
+            self._events.close(linger=0)
+
+
 class Requester(_Socket):
     """Sends requests and receives the replies to them."""
 
     def __init__(self, endpoint: str, server_key: str) -> None:
         super().__init__(zmq.DEALER)
+        self._monitor = _ConnectionMonitor(self._socket)
         self._connect(endpoint, server_key)
 
     def send(self, request: Request) -> None:
@@ -238,7 +276,16 @@ class Requester(_Socket):
 
     def poll(self) -> Iterator[Message]:
         """Yield the replies that have arrived since the last call."""
+        self._monitor.seconds_disconnected()  # libzmq waits if nobody takes its events
         yield from _receive(self._socket)
+
+    def seconds_disconnected(self) -> float:
+        """Return for how long the run has been unreachable, in seconds; 0 if it is reachable."""
+        return self._monitor.seconds_disconnected()
+
+    def close(self, linger: float = 0.0) -> None:
+        self._monitor.close()
+        super().close(linger)
 
 
 def _byte_count(frame: Any) -> int:

@@ -23,7 +23,7 @@ from revacnn_lightning.steering.execution.value_edits import apply_value_edit, r
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["UndoRecord", "perform", "replay", "revert"]
+__all__ = ["UndoRecord", "UndoneEdit", "perform", "replay", "revert"]
 
 
 @dataclass
@@ -41,6 +41,21 @@ class UndoRecord:
     removed_layers: dict[str, nn.Module] = field(default_factory=dict)
     groups_before: ChannelGroups | None = None
 
+    @classmethod
+    def of_structure(cls, plan: EditPlan, removed_layers: dict[str, nn.Module]) -> UndoRecord:
+        """Return a record that restores the structure only: restored entries become zero."""
+        changes: list[ChangeRecord] = [{"data": 0.0} for _ in plan.tensors]
+        changes += [{} for _ in plan.layers]
+        return cls(changes, removed_layers)
+
+
+@dataclass
+class UndoneEdit:
+    """An undone edit that can be redone. ``added`` is what it had added when it was undone."""
+
+    plan: EditPlan
+    added: list[ChangeRecord]
+
 
 def perform(
     tx: Transaction,
@@ -48,18 +63,26 @@ def perform(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: Sequence[ChangeRecord] | None = None,
 ) -> UndoRecord:
-    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`."""
+    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
+
+    Args:
+        undone: what `revert` returned, if the plan is performed again: what it had added comes
+            back as it was.
+    """
     undo = UndoRecord()
+    count = len(plan.values) + len(plan.tensors) + len(plan.layers)
+    again = iter([None] * count if undone is None else undone)
     for value in plan.values:
-        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator))
+        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator, next(again)))
     for edit in plan.tensors:
-        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator))
+        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, next(again)))
     update_modules(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
-        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator)
+        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator, next(again))
         undo.changes.append(record)
         if removed is not None:
             undo.removed_layers[layer.host] = removed
@@ -72,35 +95,51 @@ def revert(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     undo: UndoRecord,
-) -> None:
-    """Revert the changes of a plan, newest first."""
+) -> list[ChangeRecord]:
+    """Revert the changes of a plan, newest first.
+
+    Returns:
+        What the plan had added, one record per change in the order of the plan: `perform` takes
+        it to perform the plan again.
+    """
     records = iter(reversed(undo.changes))
+    undone: list[ChangeRecord] = []
     for layer in reversed(plan.layers):
         removed = undo.removed_layers.get(layer.host)
-        revert_layer_edit(tx, model, layer, optimizers, next(records), removed)
+        undone.append(revert_layer_edit(tx, model, layer, optimizers, next(records), removed))
     for attribute in reversed(plan.attributes):
         revert_attribute_edit(tx, model, attribute)
     for edit in reversed(plan.tensors):
-        revert_tensor_edit(tx, model, edit, optimizers, next(records))
-    for value in reversed(plan.values):
-        revert_value_edit(tx, model, value, optimizers, next(records))
+        undone.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
+    for value, record in zip(reversed(plan.values), records, strict=False):
+        # There are no records of values if only the structure is restored.
+        undone.append(revert_value_edit(tx, model, value, optimizers, record))
     update_modules(tx, model, plan)
+    return undone[::-1]
 
 
-def replay(model: nn.Module, plans: Sequence[EditPlan]) -> list[UndoRecord]:
-    """Perform plans on a fresh, unedited model, whose weights are loaded afterwards.
+def replay(
+    tx: Transaction,
+    model: nn.Module,
+    plans: Sequence[EditPlan],
+    optimizers: Sequence[Optimizer] = (),
+    first: int = 1,
+) -> list[UndoRecord]:
+    """Perform plans on a model whose weights are loaded afterwards.
+
+    Args:
+        first: number of the first plan in the journal.
 
     Raises:
-        SteeringError: a plan does not fit the model, which is unchanged.
+        SteeringError: a plan does not fit the model. The rollback is up to ``tx``.
     """
     records = []
-    with Transaction() as tx:
-        for number, plan in enumerate(plans, 1):
-            try:
-                generator = torch.Generator().manual_seed(number)
-                records.append(perform(tx, model, plan, [], generator))
-            except (AttributeError, IndexError, RuntimeError) as error:
-                raise SteeringError(
-                    f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
-                ) from error
+    for number, plan in enumerate(plans, first):
+        try:
+            generator = torch.Generator().manual_seed(number)
+            records.append(perform(tx, model, plan, optimizers, generator))
+        except (AttributeError, IndexError, RuntimeError) as error:
+            raise SteeringError(
+                f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
+            ) from error
     return records

@@ -18,11 +18,7 @@ from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.weight_gain import (
-    initialize_gain,
-    rescale_gain,
-    revert_gain,
-)
+from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
@@ -35,27 +31,35 @@ def apply_tensor_edit(
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: ChangeRecord | None = None,
 ) -> ChangeRecord:
-    """Resize a tensor, its gradient, its optimizer state, and the gain of its weight norm."""
+    """Resize a tensor, its gradient, its optimizer state, and the gain of its weight norm.
+
+    Args:
+        undone: what `revert_tensor_edit` returned, if the edit is redone: its new entries.
+    """
     owner, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
         old = tensor.detach()
-        new = _resized(owner, tensor, resize, edit, generator)
+        if undone is None:
+            new = _resized(owner, tensor, resize, edit, generator)
+        else:
+            new = _resized_again(old, resize, undone)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)
         grad = None
         if tensor.grad is not None:
             record["grad"] = resize.removed_entries(tensor.grad)
-            grad = resize.apply_and_fill(tensor.grad, 0.0)
+            grad = _with_entries(resize, tensor.grad, undone, "grad", 0.0)
         if isinstance(tensor, nn.Parameter):
-            record |= _resize_state(tx, optimizers, tensor, resize, new)
+            record |= _resize_state(tx, optimizers, tensor, resize, new, undone)
         replace_data(tx, tensor, new, grad)
         if edit.gain:
-            record |= rescale_gain(tx, model, edit.gain, old, new)
-        if edit.entry_gain and edit.fill == "fresh":
+            record |= rescale_gain(tx, model, edit.gain, old, new, undone)
+        if edit.entry_gain and edit.fill == "fresh" and undone is None:
             initialize_gain(tx, model, edit.entry_gain, new, edit.dim, edit.new)
     return record
 
@@ -66,6 +70,7 @@ def _resize_state(
     parameter: nn.Parameter,
     resize: Resize,
     new: Tensor,
+    undone: ChangeRecord | None,
 ) -> ChangeRecord:
     """Resize the optimizer state of a parameter that becomes ``new``; return what is removed."""
     shape = parameter.shape
@@ -75,7 +80,7 @@ def _resize_state(
         if not resize.matches(old, shape):
             return old
         record[key] = resize.removed_entries(old)
-        return resize.apply_and_fill(old, new if start is None else start)
+        return _with_entries(resize, old, undone, key, new if start is None else start)
 
     optimizer_state.edit_state(tx, optimizers, parameter, resized)
     return record
@@ -87,16 +92,23 @@ def revert_tensor_edit(
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
     record: ChangeRecord,
-) -> None:
-    """Undo a `TensorEdit`: restore what it removed; survivors keep their present values."""
+) -> ChangeRecord:
+    """Undo a `TensorEdit`: restore what it removed; survivors keep their present values.
+
+    Returns:
+        The entries that the edit had added, from which it is redone.
+    """
     _, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
+    undone: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
     with torch.no_grad():
         old = resize.revert(tensor.detach(), record["data"])
         if "before" in record:
             old = undo_difference(old, record["before"], record["after"])
+            undone["before"], undone["after"] = old.clone(), tensor.detach().clone()
         grad = None
         if tensor.grad is not None:
+            undone["grad"] = resize.new_entries(tensor.grad)
             grad = resize.revert(tensor.grad, record.get("grad", 0.0))
         if isinstance(tensor, nn.Parameter):
             shape = tensor.shape
@@ -107,13 +119,38 @@ def revert_tensor_edit(
                     return state
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
+                undone[key] = resize.new_entries(state)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)
         present = tensor.detach()
         replace_data(tx, tensor, old, grad)
         if edit.gain:
-            revert_gain(tx, model, edit.gain, present, old, record)
+            undone |= rescale_gain(tx, model, edit.gain, present, old, record)
+    return undone
+
+
+def _with_entries(
+    resize: Resize,
+    tensor: Tensor,
+    undone: ChangeRecord | None,
+    key: str,
+    start: float | Tensor,
+) -> Tensor:
+    """Return the resized tensor; new entries are those that an undo removed, else ``start``."""
+    if undone is not None and key in undone:
+        return resize.apply_and_insert(tensor, undone[key])
+    return resize.apply_and_fill(tensor, start)
+
+
+def _resized_again(data: Tensor, resize: Resize, undone: ChangeRecord) -> Tensor:
+    """Return the resized tensor with the entries that an undo removed."""
+    resized = resize.apply(data)
+    if "before" in undone:  # a split has changed survivors, too
+        before = resize.apply(undone["before"].to(data))
+        resized = undo_difference(resized, undone["after"], before)
+    new = resize.new_positions.to(data.device)
+    return resized.index_copy_(resize.dim, new, undone["data"].to(resized))
 
 
 def _start_state(resize: Resize, weight: Tensor, start: float | None) -> Tensor | float:

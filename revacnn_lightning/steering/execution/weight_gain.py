@@ -18,14 +18,19 @@ from revacnn_lightning.steering.execution.replacement import ChangeRecord, repla
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 
-__all__ = ["initialize_gain", "rescale_gain", "revert_gain"]
+__all__ = ["initialize_gain", "rescale_gain"]
 
 # Sums of the same squares in another order differ by less than this, relatively.
 SAME_NORM = 1e-13
 
 
 def rescale_gain(
-    tx: Transaction, model: nn.Module, gain: str, before: Tensor, after: Tensor
+    tx: Transaction,
+    model: nn.Module,
+    gain: str,
+    before: Tensor,
+    after: Tensor,
+    reverted: ChangeRecord | None = None,
 ) -> ChangeRecord:
     """Adapt a gain to a change of its direction within the norms.
 
@@ -33,9 +38,11 @@ def rescale_gain(
         gain: its name.
         before: the direction before the change.
         after: the direction after it; the number of norms is the same.
+        reverted: what an earlier call returned, if this one reverts it: entries that were not
+            trained since are exactly the old ones.
 
     Returns:
-        What `revert_gain` needs.
+        What reverting this needs.
 
     Raises:
         EditFailedError: nothing but zeros remains of a direction, which then has no norm.
@@ -48,29 +55,11 @@ def rescale_gain(
             "norm would be undefined; the edit was rolled back"
         )
     rescaled = _rescaled(old, before, after)
+    if reverted is not None and "gain before" in reverted:
+        known = old == reverted["gain after"].to(old)
+        rescaled = torch.where(known, reverted["gain before"].to(old), rescaled)
     replace_data(tx, parameter, rescaled, parameter.grad)
     return {"gain before": old.clone(), "gain after": rescaled.clone()}
-
-
-def revert_gain(
-    tx: Transaction,
-    model: nn.Module,
-    gain: str,
-    before: Tensor,
-    after: Tensor,
-    record: ChangeRecord,
-) -> None:
-    """Adapt a gain when the direction is reverted from ``before`` to ``after``.
-
-    Entries that were not trained since `rescale_gain` are exactly the old ones.
-    """
-    parameter = find_tensor(model, gain)[1]
-    now = parameter.detach()
-    reverted = _rescaled(now, before, after)
-    if "gain before" in record:
-        old, rescaled = record["gain before"].to(now), record["gain after"].to(now)
-        reverted = torch.where(now == rescaled, old, reverted)
-    replace_data(tx, parameter, reverted, parameter.grad)
 
 
 def initialize_gain(
