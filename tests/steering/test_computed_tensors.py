@@ -196,6 +196,18 @@ def test_immediate_undo_restores_every_bit(kind, request_):
 
 
 @kinds
+@pytest.mark.parametrize("request_", EDITS[:7:3], ids=lambda r: f"{type(r).__name__}")
+def test_redo_restores_every_bit_of_the_edit(kind, request_):
+    model, editor = trained(kind)
+    probe = nets.probe_of(model)
+    editor.apply(request_, probe)
+    edited = nets.checksum(model, *editor.optimizers)
+    editor.apply(requests.Undo(), probe)
+    editor.apply(requests.Redo(), probe)
+    assert nets.checksum(model, *editor.optimizers) == edited
+
+
+@kinds
 def test_undo_after_training_keeps_the_weights_of_the_survivors(kind):
     model, editor = trained(kind)
     probe = nets.probe_of(model)
