@@ -10,7 +10,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +39,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     inspection_refusal,
     learning_rates,
     loss_scale,
+    model_holders,
     progress_of,
     scalar_metrics,
     validation_image,
@@ -109,6 +110,9 @@ class ReVACNN(FreshCopies, Callback):
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing coupled filters.
             Needed only if neither ``module(images)`` nor ``training_step`` runs the network as it
             is used.
+        copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
+            None if it is not a copy. Needed only if an edit is refused because the values do not
+            show which it is. Edits change copies (averages, momentum encoders) along.
 
     Raises:
         ValueError: an unknown statistic, or a port or share out of range.
@@ -134,6 +138,7 @@ class ReVACNN(FreshCopies, Callback):
         statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
+        copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
         _check_arguments((telemetry_port, request_port), statistics, max_overhead)
@@ -142,6 +147,7 @@ class ReVACNN(FreshCopies, Callback):
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._forward = forward
+        self._copies = copies
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
@@ -181,7 +187,7 @@ class ReVACNN(FreshCopies, Callback):
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        CheckpointHooks(pl_module, trainer).install()
+        CheckpointHooks(pl_module, trainer, self._copies).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hooks = CheckpointHooks.of(pl_module)
@@ -246,7 +252,13 @@ class ReVACNN(FreshCopies, Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        self._editor = Editor(pl_module, trainer.optimizers, journal=find_journal(pl_module))
+        self._editor = Editor(
+            pl_module,
+            lambda: trainer.optimizers,  # training may replace them
+            journal=find_journal(pl_module),
+            find_holders=functools.partial(model_holders, trainer),
+            copies=self._copies,
+        )
         self._session = Session(
             pl_module,
             self._editor,

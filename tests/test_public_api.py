@@ -38,7 +38,7 @@ PACKAGE_FLOORS = [
     ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
     ["steering.planning"],
-    ["steering.filter_ids"],
+    ["steering.filter_ids", "steering.holders"],
     ["steering.execution"],
     ["steering.journal"],
     ["steering.undo", "steering.journal_text"],

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.sample_forward import find_images, to_float
 from revacnn_lightning.runtime.schedulers import find_schedulers
+from revacnn_lightning.steering.holders.object_walk import Holder
 
 __all__ = [
     "TrainerControls",
@@ -21,6 +23,7 @@ __all__ = [
     "inspection_refusal",
     "learning_rates",
     "loss_scale",
+    "model_holders",
     "progress_of",
     "scalar_metrics",
     "validation_image",
@@ -96,6 +99,36 @@ def inspection_refusal(trainer: Any) -> str:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
     return ""
+
+
+def model_holders(trainer: Any) -> list[Holder]:
+    """Return the other callbacks: they may hold copies of the model, or optimizers."""
+    return [
+        Holder(
+            type(callback).__name__,
+            callback,
+            pairs=tuple(_known_pairs(trainer, callback)),
+            needed=tuple(module for module, _ in getattr(callback, "_parameters_to_prune", ())),
+        )
+        for callback in trainer.callbacks
+        if not any(
+            kind.__module__ == "revacnn_lightning.callback" for kind in type(callback).__mro__
+        )
+    ]
+
+
+def _known_pairs(trainer: Any, callback: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Yield (module, copy) of the copies that Lightning's own callbacks keep."""
+    average = getattr(callback, "_average_model", None)
+    if isinstance(average, AveragedModel):  # of WeightAveraging
+        average = average.module
+    if isinstance(average, nn.Module):  # of StochasticWeightAveraging
+        yield trainer.lightning_module, average
+    # ModelPruning keeps the initial values of each pruned layer, for lottery tickets.
+    pruned = getattr(callback, "_parameters_to_prune", ())
+    for original in (getattr(callback, "_original_layers", None) or {}).values():
+        position, _ = original["names"][0]
+        yield pruned[position][0], original["data"]
 
 
 def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:

@@ -13,7 +13,16 @@ PREFIX = "revacnn_lightning.steering"
 MAY_IMPORT = {
     "tracing": {"tracing", "computed_tensors"},
     "planning": {"tracing", "planning", "blocks", "computed_tensors"},
-    "execution": {"tracing", "planning", "execution", "blocks", "computed_tensors", "filter_ids"},
+    "holders": {"planning", "holders", "computed_tensors"},
+    "execution": {
+        "tracing",
+        "planning",
+        "holders",
+        "execution",
+        "blocks",
+        "computed_tensors",
+        "filter_ids",
+    },
 }
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = [
@@ -56,6 +57,9 @@ def edit_state(
 ) -> None:
     """Replace every state tensor of a parameter by ``change(key, old, start)``.
 
+    The ages of its entries change along (see `entry_ages`): they are tensors of the parameter's
+    shape with all sizes but one 1.
+
     Call this before the parameter itself is resized. ``key`` identifies the tensor across
     processes (it contains the optimizer's index); ``start`` is what `start_value` returns.
     ``change`` returns ``old`` itself to leave a tensor as it is.
@@ -72,6 +76,10 @@ def edit_state(
                 new = change(f"optimizer{i}.{key}", old, start_value(optimizer, group, key))
                 if new is not old:
                     _assign(tx, state, key, new)
+        for key, ages in entry_ages.ages_of(optimizer, parameter).items():
+            new = change(f"optimizer{i}.{key}", ages, 0.0)
+            if new is not ages:
+                entry_ages.assign_ages(tx, optimizer, parameter, key, new)
 
 
 def _assign(tx: Transaction, container: Any, key: Any, new: Any) -> None:
@@ -165,19 +173,22 @@ def remove_parameter(
     Returns its part of each flat vector of LBFGS, by the vector's key.
     """
     listed = group["params"]
-    position = next(i for i, each in enumerate(listed) if each is parameter)
+    position = next((i for i, each in enumerate(listed) if each is parameter), None)
+    if position is None:  # removed already: a wrapper shares its lists with the optimizer inside
+        _remove_state(tx, optimizer, parameter)
+        return {}
     at = sum(p.numel() for p in listed[:position])
     removed = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
     del listed[position]
-    state = optimizer.state.pop(parameter, None)
-
-    def restore() -> None:
-        listed.insert(position, parameter)
-        if state is not None:
-            optimizer.state[parameter] = state
-
-    tx.on_rollback(restore)
+    tx.on_rollback(lambda: listed.insert(position, parameter))
+    _remove_state(tx, optimizer, parameter)
     return removed
+
+
+def _remove_state(tx: Transaction, optimizer: Optimizer, parameter: Tensor) -> None:
+    state = optimizer.state.pop(parameter, None)
+    if state is not None:
+        tx.on_rollback(lambda: optimizer.state.__setitem__(parameter, state))
 
 
 def _resize_flat(

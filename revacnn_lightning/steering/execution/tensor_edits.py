@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
 from revacnn_lightning.steering.execution.tensor_resize import Resize
@@ -43,10 +43,12 @@ def apply_tensor_edit(
     record: ChangeRecord = {}
     with torch.no_grad():
         old = tensor.detach()
-        if undone is None:
-            new = _resized(owner, tensor, resize, edit, generator)
-        else:
+        if undone is not None:
             new = _resized_again(old, resize, undone)
+        elif edit.origin and edit.fill == "fresh":  # filled from its origin afterwards
+            new = resize.apply_and_fill(old, 0.0)
+        else:
+            new = _resized(owner, tensor, resize, edit, generator)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)
@@ -59,7 +61,7 @@ def apply_tensor_edit(
         replace_data(tx, tensor, new, grad)
         if edit.gain:
             record |= rescale_gain(tx, model, edit.gain, old, new, undone)
-        if edit.entry_gain and edit.fill == "fresh" and undone is None:
+        if edit.entry_gain and edit.fill == "fresh" and undone is None and not edit.origin:
             initialize_gain(tx, model, edit.entry_gain, new, edit.dim, edit.new)
     return record
 
@@ -120,6 +122,7 @@ def revert_tensor_edit(
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
                 undone[key] = resize.new_entries(state)
+                start = entry_ages.start_of_restored(record, key, start)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)

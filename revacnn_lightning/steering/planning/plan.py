@@ -38,7 +38,8 @@ class TensorEdit(Struct):
 
     The new dimension consists of the old indices ``start <= i < stop`` of each of ``runs``, one
     run after the other. Those at the positions ``new`` are not survivors but new entries, which
-    ``fill`` derives from the old index at their position.
+    ``fill`` derives from the old index at their position. In a copy of another tensor, the
+    ``origin``, fresh entries are those of the origin.
 
     Two gains of a weight norm, of which the tensor is the direction; see `execution.weight_gain`.
     ``gain``: its norms extend over ``dim``: it is rescaled. ``entry_gain``: it has an entry for
@@ -53,6 +54,7 @@ class TensorEdit(Struct):
     fill: Fill = "copy"
     gain: str = ""
     entry_gain: str = ""
+    origin: str = ""
 
 
 class FilterMove(Struct):
@@ -71,7 +73,8 @@ class ValueEdit(Struct):
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
     ``fresh``: random values, as the layer's own initialization. ``zero``: zeros. ``add``: the
-    entry of ``sources`` at the same position is added. ``gain``: as in `TensorEdit`.
+    entry of ``sources`` at the same position is added. In a copy of ``origin``, fresh values are
+    those of the origin. ``gain``: as in `TensorEdit`.
     """
 
     tensor: str
@@ -81,6 +84,7 @@ class ValueEdit(Struct):
     sources: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     gain: str = ""
+    origin: str = ""
 
 
 class AttributeEdit(Struct):
@@ -94,6 +98,7 @@ class AttributeEdit(Struct):
     old: int
     new: int
     index: int = -1
+    origin: str = ""
 
 
 class LayerEdit(Struct):
@@ -102,6 +107,7 @@ class LayerEdit(Struct):
     ``insert``: a block of ``kind`` becomes the child ``child`` of ``host``, which
     runs it on its output.
     ``replace``: an identity or a strided 1x1 conv replaces the module ``host``.
+    ``origin``: the host that this host is a copy of.
     """
 
     action: Literal["insert", "replace"]
@@ -112,6 +118,7 @@ class LayerEdit(Struct):
     kernel: int = 3
     # of the parameters of the replaced layer: (name, optimizer, group, position)
     positions: list[tuple[str, int, int, int]] = field(default_factory=list, name="places")
+    origin: str = ""
 
 
 class FreezeEdit(Struct):

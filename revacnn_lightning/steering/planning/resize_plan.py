@@ -25,7 +25,14 @@ from revacnn_lightning.steering.planning.plan import (
 )
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["carries_reads", "filter_move", "in_gain_order", "resize_plan", "with_gains"]
+__all__ = [
+    "carries_reads",
+    "filter_move",
+    "in_gain_order",
+    "parameter_growth",
+    "resize_plan",
+    "with_gains",
+]
 
 # A note names at most this many layers.
 MAX_NAMES = 6
@@ -57,7 +64,7 @@ def resize_plan(
         filters=_filter_moves(context.groups, edits, groups),
         coupling=_why_coupled(context, groups, layer),
         parameters_before=before,
-        parameters_after=before + _parameter_growth(context.model, edits),
+        parameters_after=before + parameter_growth(context.model, edits),
         notes=notes + _untraced_note(context.groups),
     )
 
@@ -116,7 +123,7 @@ def _filter_moves(
     return moves
 
 
-def _parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
+def parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
     """Return by how many values the parameters grow (negative: shrink)."""
     growth = 0
     for name in {edit.tensor for edit in edits}:

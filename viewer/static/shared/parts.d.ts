@@ -72,6 +72,8 @@ export interface StagingData {
   rows: StagedRow[]
   when?: string
   summary?: string
+  /** Costs before and after all changes; empty until all are planned. */
+  total?: string
   busy?: boolean
   can_apply?: boolean
   apply_hint?: string
