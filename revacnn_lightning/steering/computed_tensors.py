@@ -28,6 +28,7 @@ from revacnn_lightning.telemetry.conv import parametrization_of
 
 __all__ = [
     "ComputedTensor",
+    "attributes_of_hooks",
     "computed_tensors",
     "filter_originals",
     "has_tensor",
@@ -122,6 +123,11 @@ def has_tensor(module: nn.Module, name: str) -> bool:
     """Return whether the module has a tensor of this name, which may be computed."""
     is_parametrized = parametrization_of(module, name) is not None
     return is_parametrized or tensor_of_shape(module, name) is not None
+
+
+def attributes_of_hooks(module: nn.Module) -> set[str]:
+    """Return the names of the plain attributes that known hooks set before each forward."""
+    return {computed.name for computed in _computed_by_hooks("", module)}
 
 
 def recompute_attributes(module: nn.Module) -> dict[str, Tensor]:
