@@ -15,17 +15,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import first_samples
 
 __all__ = [
     "SAMPLES",
     "UserForward",
     "accepts_images",
-    "batch_size",
-    "find_images",
-    "first_samples",
     "make_forwards",
     "to_float",
 ]
@@ -35,40 +33,6 @@ SAMPLES = 2
 UserForward = Callable[[Any, Any], Any]  # (module, batch) -> output
 
 
-def first_samples(batch: Any, count: int = SAMPLES) -> Any:
-    """Return the first ``count`` samples of a batch of tensors nested in tuples, lists and dicts.
-
-    Tensors whose first dimension is not the batch dimension are not cut.
-    """
-    size = batch_size(batch)
-
-    def cut(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == size:
-            return leaf[:count]
-        return leaf
-
-    return tree_map(cut, batch)
-
-
-def find_images(batch: Any) -> Tensor | None:
-    """Return the first floating-point tensor of at least three dimensions in a batch, if any."""
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim >= 3:
-            return leaf
-    return None
-
-
-def batch_size(batch: Any) -> int:
-    """Return the size of the batch's images, else of its first tensor with a dimension, else 0."""
-    images = find_images(batch)
-    if images is not None:
-        return images.shape[0]
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.ndim > 0:
-            return leaf.shape[0]
-    return 0
-
-
 def make_forwards(
     module: Any,
     batch: Any,
@@ -76,6 +40,7 @@ def make_forwards(
     *,
     make_context: Callable[[], Any],
     user_forward: UserForward | None = None,
+    images: ImagesOfBatch | None = None,
 ) -> list[Callable[[], Any]]:
     """Return functions that each run the module once on two samples of ``batch``.
 
@@ -85,18 +50,19 @@ def make_forwards(
         batch_idx: its index in the epoch, for ``training_step``.
         make_context: makes the context of a training step (autocast).
         user_forward: ``(module, batch) -> output``, to be used instead of all others.
+        images: the user's function that returns the images of a batch; None: they are searched for.
 
     Raises:
         EditRefusedError: there is no way to run the module without side effects.
     """
-    small = first_samples(batch)
+    small = first_samples(batch, SAMPLES, images)
     steps: list[Callable[[], Any]] = []
     if user_forward is not None:
         steps.append(lambda: user_forward(module, small))
     else:
-        images = find_images(small)
-        if images is not None and accepts_images(module):
-            steps.append(lambda: module(images))
+        found = find_images(small, images)
+        if found is not None and accepts_images(module):
+            steps.append(lambda: module(found))
         if module.automatic_optimization:
             steps.append(lambda: _loss(_call_training_step(module, small, batch_idx)))
     if not steps:

@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
-from revacnn_lightning.runtime.sample_forward import find_images, to_float
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
+from revacnn_lightning.runtime.sample_forward import to_float
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
 
@@ -56,8 +57,13 @@ class TrainerControls:
         self._trainer.should_stop = True
 
 
-def validation_image(trainer: Any, index: int) -> Tensor:
+def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = None) -> Tensor:
     """Return image ``index`` of the (first) validation dataset, on the model's device.
+
+    Args:
+        trainer: a Trainer.
+        index: of the sample in the dataset.
+        images: the user's function that returns the images of a batch; None: they are searched for.
 
     Raises:
         EditRefusedError: there is no validation data, or no such image in it.
@@ -75,10 +81,15 @@ def validation_image(trainer: Any, index: int) -> Tensor:
             f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
         )
     with torch.random.fork_rng(devices=[]):  # a random transform must not disturb training
-        image = find_images(dataset[index])
-    if image is None or image.ndim != 3:
+        sample = dataset[index]
+        if images is None:
+            image = find_image(sample)
+        else:
+            image = next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
+    if image is None:
         raise EditRefusedError(
-            f"item {index} of the validation data holds no image (channels, H, W)"
+            f"item {index} of the validation data holds no image (channels, H, W); pass "
+            "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
         )
     return image.to(trainer.strategy.root_device)
 

@@ -8,6 +8,7 @@ records it in the journal. If a step fails, everything is rolled back.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Editor:
         self._refresh_hooks()
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
+        self._traced_probe: weakref.ref[ForwardProbe] | None = None
         self._busy = False
 
     @property
@@ -127,6 +129,16 @@ class Editor:
         self._young_entries.refresh(self._all_optimizers())
         self._freezer.refresh()
 
+    def adopt_replaced_layers(self) -> None:
+        """Adopt layers that the user's code has replaced, added or removed.
+
+        Earlier edits can no longer be undone: what they have removed may not fit the new layers.
+        """
+        self._groups, self._traced_version = None, -1
+        self._filters.forget_replaced()
+        self.journal.forget_records()
+        self._freezer.refresh()
+
     # ---------------------------------------------------------------- inspecting
 
     def filter_ids(self, layer: str) -> list[int]:
@@ -145,16 +157,25 @@ class Editor:
     def channel_groups(self, probe: ForwardProbe) -> ChannelGroups:
         """Return the channel groups, traced with the probe's forwards once per version.
 
+        They are traced again if that probe left out layers and this is another one.
+
         Raises:
             EditRefusedError: the model's forward raised.
         """
-        if self._groups is None or not self.is_traced:
+        if self._groups is None or not self.is_traced or self._may_show_more(probe):
             try:
                 self._groups = trace(self.model, probe)
             except ForwardFailedError as error:
                 raise EditRefusedError(f"{error}; nothing was changed") from error
-            self._traced_version = self.version
+            self._traced_version, self._traced_probe = self.version, weakref.ref(probe)
         return self._groups
+
+    def _may_show_more(self, probe: ForwardProbe) -> bool:
+        """Return whether the forwards of another batch may run layers that were not traced."""
+        groups = self._groups
+        is_complete = groups is None or not (groups.untraced or groups.unused)
+        is_other = self._traced_probe is None or self._traced_probe() is not probe
+        return not is_complete and is_other and bool(probe.forwards)
 
     def edges(self, probe: ForwardProbe) -> list[tuple[str, str]]:
         """Return (conv, conv) pairs: the filters of the first feed the second."""
@@ -187,7 +208,11 @@ class Editor:
             return self._plan_again(request, probe, copies)
         check_not_a_copy(request, copies.registered)
         context = PlanningContext(
-            self.model, self.channel_groups(probe), optimizers, self.frozen_filters
+            self.model,
+            self.channel_groups(probe),
+            optimizers,
+            self.frozen_filters,
+            [copy.path for copy in copies.registered],
         )
         plan = make_plan(context, request)
         check_possible(plan, copies.copies, copies.conflicts)

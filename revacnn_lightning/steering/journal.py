@@ -115,6 +115,12 @@ class Journal:
         self.undone += undone
         self.version += 1
 
+    def forget_records(self) -> None:
+        """Forget what undo and redo need: the edits so far can no longer be undone."""
+        self.undone.clear()
+        for entry in self.entries:
+            entry.undo = None
+
     def to_data(self) -> dict[str, Any]:
         """Return dicts, lists, strings, numbers and tensors: they load under ``weights_only=True``.
 

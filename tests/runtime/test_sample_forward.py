@@ -11,7 +11,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from revacnn_lightning import EditRefusedError
-from revacnn_lightning.runtime.sample_forward import batch_size, first_samples, make_forwards
+from revacnn_lightning.runtime.sample_forward import make_forwards
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
 
@@ -104,21 +104,3 @@ def test_the_user_forward_replaces_all_others():
     module = Manual()
     [output] = run_all(module, user_forward=lambda m, batch: m.net(batch[0]))
     assert output.shape == (2, 2)
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        {"image": torch.zeros(5, 3, 8, 8), "label": torch.zeros(5), "scale": torch.zeros(3)},
-        [torch.zeros(5, 3, 8, 8), (torch.zeros(5, 2), "name")],
-        torch.zeros(5, 3, 8, 8),
-    ],
-    ids=["dict", "nested", "tensor"],
-)
-def test_every_tensor_with_a_batch_dimension_is_cut(batch):
-    small = first_samples(batch)
-    assert batch_size(batch) == 5
-    assert batch_size(small) == 2
-    if isinstance(batch, dict):
-        assert small["label"].shape == (2,)
-        assert small["scale"].shape == (3,)

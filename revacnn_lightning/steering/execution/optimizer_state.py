@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.holders.evidence import tensor_similarity
 
 __all__ = [
     "add_parameter",
@@ -25,6 +26,9 @@ __all__ = [
     "remove_parameter",
     "start_value",
 ]
+
+# From which a state entry is taken for a copy of the weight. Moments are unrelated to it.
+WEIGHT_SIMILARITY = 0.9
 
 
 def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float | None:
@@ -37,6 +41,20 @@ def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float 
     if kind == "ASGD" and key == "ax":
         return None  # the running average of the weight
     return 0.0
+
+
+def _is_copy_of_weights(optimizer: Optimizer, key: str) -> bool:
+    """Return whether an optimizer that is not torch's keeps copies of the weights in this entry.
+
+    Examples are the slow weights of Lookahead (Zhang et al. 2019) and master weights.
+    """
+    if type(optimizer).__module__.startswith("torch.optim."):
+        return False
+    for parameter, state in optimizer.state.items():
+        value = state.get(key) if isinstance(state, Mapping) else None
+        if parameter.ndim > 1 and isinstance(value, Tensor) and value.shape == parameter.shape:
+            return tensor_similarity([(value, parameter)]) >= WEIGHT_SIMILARITY
+    return False
 
 
 def param_groups_of(optimizers: Iterable[Optimizer], parameter: Tensor) -> Iterator[
@@ -73,7 +91,10 @@ def edit_state(
             continue
         for key, old in list(state.items()):
             if isinstance(old, Tensor) and old.ndim == parameter.ndim and old.ndim > 0:
-                new = change(f"optimizer{i}.{key}", old, start_value(optimizer, group, key))
+                start = start_value(optimizer, group, key)
+                if _is_copy_of_weights(optimizer, key):
+                    start = None
+                new = change(f"optimizer{i}.{key}", old, start)
                 if new is not old:
                     _assign(tx, state, key, new)
         for key, ages in entry_ages.ages_of(optimizer, parameter).items():

@@ -74,7 +74,9 @@ class _Search:
                 names = tuple(key.removeprefix(start) for key in keys)
                 if keys[0].startswith(start) and set(names) <= set(views[-1].names):
                     kinds = [v.kind for v in views if set(v.names) == set(names)]
-                    yield TensorView(scope, kinds[0] if kinds else "chosen", names)
+                    # Of a module without buffers, both views have these names. The whole state
+                    # serves a copy that is loaded again, and does not disturb an average.
+                    yield TensorView(scope, kinds[-1] if kinds else "chosen", names)
                     break
 
     def _take_list(self, path: str, tensors: Sequence[Tensor]) -> None:

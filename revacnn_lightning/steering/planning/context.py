@@ -22,12 +22,14 @@ class PlanningContext:
 
     Attributes:
         frozen: returns the indices of a layer's frozen filters.
+        copies: names of the modules that are edited along, as copies of others.
     """
 
     model: nn.Module
     groups: ChannelGroups
     optimizers: Sequence[Optimizer]
     frozen: Callable[[str], list[int]]
+    copies: Sequence[str] = ()
 
     @cached_property
     def computed(self) -> dict[str, ComputedTensor]:

@@ -77,7 +77,8 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
 
 
 def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDivisor:
-    if layer.is_compiled or layer.map_sums.is_lost:
+    # The filters of a layer that this batch has not run are not inactive.
+    if layer.is_compiled or layer.map_sums.is_lost or not layer.map_sums.images:
         return None, np.nan
     return (None, 1) if total is None or not count else (total, count)
 
@@ -86,4 +87,4 @@ def _coefficients(layer: ObservedLayer) -> float:
     """Return K, the number of coefficients of a filter."""
     weights = layer.weights
     weight = weights.effective.value if weights.is_computed else weight_parameter(layer.conv)
-    return np.nan if weight is None else weight.numel() / layer.width
+    return np.nan if weight is None or not layer.width else weight.numel() / layer.width

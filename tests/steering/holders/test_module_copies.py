@@ -227,6 +227,7 @@ def test_an_unchanged_copy_is_edited_only_if_its_function_stays_or_it_is_declare
     declared.apply(RemoveFilters("net.conv1", [0]), probe)
     assert (model.net.conv1.out_channels, model.teacher.conv1.out_channels) == (6, 6)
     alone = Editor(model, [optimizer_of(model)], copies={"teacher": None})
+    model(images(2).double()).sum().backward()  # shows that training does not run the teacher
     alone.apply(RemoveFilters("net.conv1", [0]), probe)
     assert (model.net.conv1.out_channels, model.teacher.conv1.out_channels) == (5, 6)
 

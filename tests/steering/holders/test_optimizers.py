@@ -136,3 +136,13 @@ def test_an_optimizer_inside_another_trains_an_inserted_layer(share: bool) -> No
     editor.apply(Undo(2), probe_of(model))
     train(model, outer)
     assert listed(inner) == listed(outer) == sorted(map(id, model.parameters()))
+
+
+def test_new_entries_of_slow_weights_are_those_of_the_weight() -> None:
+    model = build(Plain)
+    outer = Lookahead(torch.optim.Adam(model.parameters()), share=True)
+    train(model, outer)
+    Editor(model, [outer]).apply(AddFilters("conv1", 1), probe_of(model))
+    slow = outer.state[model.conv1.weight]["slow"]
+    assert torch.equal(slow, model.conv1.weight)
+    assert not outer.optimizer.state[model.conv1.weight]["exp_avg"][6].any()

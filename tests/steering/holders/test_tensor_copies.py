@@ -134,3 +134,13 @@ def test_what_cannot_be_edited_is_refused_by_the_name_of_its_holder(kind: str) -
     editor, probe, _ = setup(make(model), model)
     with pytest.raises(EditRefusedError, match=rf"Shadow\.value.*{reason}"):
         editor.plan(edit, probe)
+
+
+def test_a_saved_state_can_be_loaded_after_a_layer_was_inserted() -> None:
+    model = build(Plain)
+    model.bn1 = nn.Identity()  # no buffers: the state has the names of the parameters
+    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    editor, probe, _ = setup(best, model)
+    editor.apply(InsertLayer("conv1"), probe)
+    editor.apply(AddFilters("conv1", 1), probe)
+    model.load_state_dict(best)

@@ -29,6 +29,7 @@ export interface HeaderData {
   ended: boolean
   motionless: boolean
   end_notice: string
+  network_notice: string
   problem: string
   model: string
   fields: Fact[]
