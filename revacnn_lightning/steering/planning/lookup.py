@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.telemetry.conv import own_tensor
 
 __all__ = ["check_filters", "find_conv", "find_module", "find_tensor"]
 
@@ -59,9 +60,7 @@ def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
     """Return the parameter or buffer of this name and the module that owns it."""
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    tensor: Tensor | None = owner._parameters.get(attribute)
+    tensor = own_tensor(owner, attribute)
     if tensor is None:
-        tensor = owner._buffers.get(attribute)
-    if not isinstance(tensor, Tensor):
         raise AttributeError(f"the model has no parameter or buffer {name!r}")
     return owner, tensor
