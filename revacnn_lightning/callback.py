@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +22,10 @@ from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.layer_details import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.sample_forward import (
-    SAMPLES,
+    SampleForwards,
     UserForward,
     accepts_images,
-    batch_size,
     find_images,
-    make_forwards,
 )
 from revacnn_lightning.runtime.server import Endpoints
 from revacnn_lightning.runtime.session import Session
@@ -37,10 +36,11 @@ from revacnn_lightning.runtime.trainer_adapter import (
     learning_rates,
     loss_scale,
     progress_of,
+    record_next_step,
     scalar_metrics,
     validation_image,
 )
-from revacnn_lightning.steering import Editor, ForwardProbe, Journal
+from revacnn_lightning.steering import Editor, Journal
 from revacnn_lightning.steering.checkpoint import (
     STATE_KEY,
     find_state,
@@ -52,12 +52,15 @@ from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
     from lightning.pytorch import Callback
+    from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.utilities import rank_zero_info
 else:
     from pytorch_lightning import Callback
+    from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
 
 __all__ = ["ReVACNN"]
@@ -105,8 +108,8 @@ class ReVACNN(Callback):
             recording costs more, the expensive statistics are sampled less often (the page shows
             how often); the gradient and the activation are always recorded. None: no limit.
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing coupled filters.
-            Needed only if neither ``module(images)`` nor ``training_step`` runs the network as it
-            is used.
+            By default, the network is used as ``module(images)`` and ``training_step`` use it.
+            ``training_step`` itself is only observed, never called.
 
     Raises:
         ValueError: an unknown statistic, or a port or share out of range.
@@ -136,6 +139,7 @@ class ReVACNN(Callback):
         self._max_overhead = max_overhead
         self._forward = forward
         self._session: Session | None = None
+        self._forwards: SampleForwards | None = None
         self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
         self._resumed_state: dict[str, Any] | None = None  # edits in the checkpoint to resume from
         self._is_disabled = False
@@ -208,6 +212,9 @@ class ReVACNN(Callback):
         """Start listening, and log how to attach."""
         self._close()
         self._editor = Editor(pl_module, trainer.optimizers, journal=self._journal_of(pl_module))
+        self._forwards = SampleForwards(
+            pl_module, functools.partial(_forward_context, trainer), self._forward
+        )
         self._session = Session(
             pl_module,
             self._editor,
@@ -240,18 +247,22 @@ class ReVACNN(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._session is None:
+        session, forwards, editor = self._session, self._forwards, self._editor
+        if session is None or forwards is None or editor is None:
             return
-        self._session.begin_batch(
+        session.begin_batch(
             TrainingBatch(
                 progress=progress_of(trainer, self._step, batch_idx),
-                make_probe=lambda: self._make_probe(trainer, pl_module, batch, batch_idx),
+                make_probe=lambda: forwards.make_probe(batch),
+                is_probe_ready=lambda: forwards.is_ready,
                 get_images=lambda: find_images(batch),
                 can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
                 edit_refusal=edit_refusal(trainer),
                 loss_scale=loss_scale(trainer),
             )
         )
+        if session.needs_probe and forwards.needs_step(editor.version):
+            record_next_step(trainer, lambda run: forwards.record(batch, editor.version, run))
 
     @disable_on_error
     def on_train_batch_end(
@@ -262,8 +273,9 @@ class ReVACNN(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._session is None:
+        if self._session is None or self._forwards is None:
             return
+        self._forwards.finish_recording(batch)
         if self._session.is_recording and self._step % METRICS_INTERVAL == 0:
             self._metrics = scalar_metrics(trainer.callback_metrics)
         self._step += 1
@@ -286,18 +298,6 @@ class ReVACNN(Callback):
     ) -> None:
         if self._session is not None:
             self._session.handle_during_validation()
-
-    def _make_probe(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> ForwardProbe:
-        forwards = make_forwards(
-            module,
-            batch,
-            batch_idx,
-            make_context=trainer.precision_plugin.train_step_context,
-            user_forward=self._forward,
-        )
-        return ForwardProbe(forwards, samples=max(1, min(SAMPLES, batch_size(batch))))
 
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
         """Return a function that runs the module on a batch of images; None if there is none."""
@@ -345,6 +345,17 @@ class ReVACNN(Callback):
         """Return the edits of this very module by an earlier fit or a resume, if any."""
         editor = self._editor
         return editor.journal if editor is not None and editor.model is module else None
+
+
+@contextmanager
+def _forward_context(trainer: Trainer) -> Iterator[None]:
+    """Run a forward as in a training step, but without the loggers."""
+    loggers, trainer.loggers = trainer.loggers, [DummyLogger() for _ in trainer.loggers]
+    try:
+        with trainer.precision_plugin.train_step_context():
+            yield
+    finally:
+        trainer.loggers = loggers
 
 
 def _check_arguments(

@@ -47,6 +47,7 @@ class TrainingBatch:
     Attributes:
         progress: where training is.
         make_probe: makes the forwards of samples of this batch; called only when needed.
+        is_probe_ready: returns whether it is known how training uses the network.
         get_images: returns the batch's images, (B, channels, H, W), or None; called only when
             needed.
         can_edit: False in the middle of an accumulation window, where edits must wait.
@@ -56,6 +57,7 @@ class TrainingBatch:
 
     progress: Progress = Progress()
     make_probe: Callable[[], ForwardProbe] = no_probe
+    is_probe_ready: Callable[[], bool] = lambda: True
     get_images: Callable[[], Tensor | None] = lambda: None
     can_edit: bool = True
     edit_refusal: str = ""

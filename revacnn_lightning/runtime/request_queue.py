@@ -55,6 +55,11 @@ class RequestQueue:
         self._server = server
         self._pending: deque[tuple[Callable[[Reply], None], Request]] = deque()
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether requests wait."""
+        return bool(self._pending)
+
     def receive(self, send_state: Callable[[bytes], None]) -> None:
         """Queue the requests that have arrived.
 

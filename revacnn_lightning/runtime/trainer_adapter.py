@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.sample_forward import find_images, to_float
+from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 
 __all__ = [
     "TrainerControls",
@@ -21,6 +21,7 @@ __all__ = [
     "learning_rates",
     "loss_scale",
     "progress_of",
+    "record_next_step",
     "scalar_metrics",
     "validation_image",
 ]
@@ -67,13 +68,20 @@ def validation_image(trainer: Any, index: int) -> Tensor:
         raise EditRefusedError(
             f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
         )
-    with torch.random.fork_rng(devices=[]):  # a random transform must not disturb training
-        image = find_images(dataset[index])
+    device = trainer.strategy.root_device
+    try:
+        with loading_restored(dataset, device):
+            image = find_images(dataset[index])
+    except Exception as error:  # the user's dataset may raise anything
+        detail = f"{type(error).__name__}: {error}"
+        raise EditRefusedError(
+            f"item {index} of the validation data cannot be loaded ({detail}); choose another one"
+        ) from error
     if image is None or image.ndim != 3:
         raise EditRefusedError(
             f"item {index} of the validation data holds no image (channels, H, W)"
         )
-    return image.to(trainer.strategy.root_device)
+    return image.to(device, copy=True)
 
 
 def edit_refusal(trainer: Any) -> str:
@@ -92,6 +100,23 @@ def inspection_refusal(trainer: Any) -> str:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
     return ""
+
+
+def record_next_step(trainer: Any, record: Callable[[Callable[[], Any]], Any]) -> None:
+    """Let ``record`` run the next training step: it calls its argument and returns the result.
+
+    The attribute is set on the strategy, not on the user's module, and removed before the step.
+    """
+    attributes = vars(trainer.strategy)
+    run_step, before = trainer.strategy.training_step, dict(attributes)
+
+    def recorded_step(*args: Any, **kwargs: Any) -> Any:
+        if attributes.get("training_step") is recorded_step:
+            del attributes["training_step"]
+            attributes.update((n, v) for n, v in before.items() if n == "training_step")
+        return record(lambda: run_step(*args, **kwargs))
+
+    attributes["training_step"] = recorded_step
 
 
 def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:

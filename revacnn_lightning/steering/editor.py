@@ -119,7 +119,7 @@ class Editor:
             try:
                 self._groups = trace(self.model, probe)
             except ForwardFailedError as error:
-                raise EditRefusedError(f"{error}; nothing was changed") from error
+                raise EditRefusedError(f"{error}; nothing was changed{error.hint}") from error
             self._traced_version = self.version
         return self._groups
 
@@ -175,7 +175,7 @@ class Editor:
                     performed = self._perform(tx, plan, probe)
                 except ForwardFailedError as error:
                     raise EditFailedError(
-                        f"{error} after the edit; the edit was rolled back"
+                        f"{error} after the edit; the edit was rolled back{error.hint}"
                     ) from error
             self._commit(performed)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
