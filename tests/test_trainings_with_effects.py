@@ -21,7 +21,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from revacnn_lightning import AddFilters, Applied, RemoveFilters, ReVACNN, attach
+from revacnn_lightning import (
+    AddFilters,
+    Applied,
+    EditRefusedError,
+    RemoveFilters,
+    ReVACNN,
+    attach,
+)
 from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer
 from tests.small import At
 
@@ -320,8 +327,8 @@ def test_a_client_that_opens_a_layer_and_a_filter_changes_nothing(make: Callable
 
 
 EDITABLE = {
-    **dict.fromkeys(TRAININGS, ["net.0", "net.2"]),
-    AuxiliaryLoss: ["features.0", "features.2"],
+    **{make: ["net.0", "net.2"] for make in TRAININGS},
+    AuxiliaryLoss: ["features.0"],
     Gan: ["net.0", "discriminator.0", "discriminator.2"],
     Autoencoder: ["net.0", "net.2", "mean", "decoder.0"],
     MomentumEncoder: ["net.0", "net.2"],
@@ -348,6 +355,15 @@ def test_edits_are_exact_where_only_training_step_shows_the_network(make, layer:
     assert all(isinstance(reply, Applied) for reply in replies)
     assert replies[0].output_change <= 1e-4
     assert model.get_submodule(layer).out_channels == before + 1
+
+
+def test_a_loss_on_an_intermediate_layer_is_respected():
+    """Its mean over all channels would change with a new filter; one can be removed."""
+    model, [reply] = edit(AuxiliaryLoss, RemoveFilters("features.2", [0]))
+    assert isinstance(reply, Applied)
+    assert model.head.in_features == 2
+    with pytest.raises(EditRefusedError, match="mean in the model"):
+        edit(AuxiliaryLoss, AddFilters("features.2"))
 
 
 def test_training_step_runs_once_per_batch_whatever_is_requested():

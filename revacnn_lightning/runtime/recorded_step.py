@@ -214,8 +214,9 @@ class RecordedStep:
 
     def cut_shape(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape on fewer samples of a tensor that has this shape on the whole batch."""
-        batches = _batches(shape, self.batch_size)
-        return (batches * self.samples, *shape[1:]) if batches else tuple(shape)
+        if not shape or not self.batch_size or shape[0] % self.batch_size:
+            return tuple(shape)
+        return (shape[0] // self.batch_size * self.samples, *shape[1:])
 
     # ---------------------------------------------------------------- results
 
