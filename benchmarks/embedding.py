@@ -114,7 +114,7 @@ def measure_layouts(
 
 @dataclass
 class Chain:
-    """Layouts, each of which starts from the last one, and their input."""
+    """Layouts, each started from the one before, and their input."""
 
     features: list[Features] = field(default_factory=list)
     projections: list[Projections] = field(default_factory=list)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 READY = "window.revacnn?.ready === true"
 VIEWPORT = {"width": 1680, "height": 960}
+READY_SECONDS = 120.0  # at most, until the page shows the network
 WARM_UP_SECONDS = 60.0  # at most, for the worker process of the layouts, which compiles at start
 IDLE_SHARE = 0.5  # of a core; a worker below it has compiled everything
 
@@ -72,11 +73,12 @@ def percentile(values: list[float], percent: int) -> float:
     return ordered[min(last, len(ordered) * percent // 100)] if ordered else float("nan")
 
 
-def open_page(browser: Any, address: str, seconds: float = 60.0) -> Any:
+def open_page(browser: Any, address: str, *, reduced_motion: bool = False) -> Any:
     """Open the page and wait until it shows the network."""
-    page = browser.new_page(viewport=VIEWPORT)
+    motion = "reduce" if reduced_motion else "no-preference"
+    page = browser.new_page(viewport=VIEWPORT, reduced_motion=motion)
     page.goto(address)
-    page.wait_for_function(READY, timeout=1000 * seconds)
+    page.wait_for_function(READY, timeout=1000 * READY_SECONDS)
     return page
 
 

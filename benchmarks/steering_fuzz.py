@@ -8,8 +8,9 @@ Each network is edited in rounds:
 2. The journal is replayed on a new network, which must give the same output bit for bit once it
    has the weights.
 3. More edits are applied and undone immediately. Weights, gradients and optimizer state must be
-   the same as before, bit for bit.
-4. The last few edits of step 1 are undone, and training continues.
+   the same as before, bit for bit. They are redone and undone again, with the same results.
+4. The last few edits of step 1 are undone, and training continues. Some of them are redone, and
+   training continues again.
 
 An edit that is refused, or fails its verification, must leave everything unchanged.
 """
@@ -177,18 +178,38 @@ class Fuzzer:
         before = snapshot(self.model, self.optimizer)
         applied = sum(self.apply_random_edit() for _ in range(edits))
         if applied:
+            edited = snapshot(self.model, self.optimizer)
             self.editor.apply(requests.Undo(applied), self.probe)
             if not is_same(before, snapshot(self.model, self.optimizer)):
                 self.tally.errors.append(f"{self.name}: undoing {applied} edits left a difference")
             self.tally.counts["undone"] += applied
+            self.check_immediate_redo(before, edited, applied)
+
+    def check_immediate_redo(
+        self, before: dict[str, Any], edited: dict[str, Any], count: int
+    ) -> None:
+        """Redo edits that were just undone, and undo them again."""
+        ids = {name: self.editor.filter_ids(name) for name, _ in self._convs()}
+        for request, expected in ((requests.Redo(count), edited), (requests.Undo(count), before)):
+            self.editor.apply(request, self.probe)
+            if not is_same(expected, snapshot(self.model, self.optimizer)):
+                self.tally.errors.append(f"{self.name}: {request} left a difference")
+        if ids != {name: self.editor.filter_ids(name) for name, _ in self._convs()}:
+            self.tally.errors.append(f"{self.name}: the ids differ after a redo and an undo")
+        self.tally.counts["redone"] += count
 
     def undo_last(self, edits: int) -> None:
-        """Undo edits that training steps followed, and train on."""
+        """Undo edits that training steps followed, train on, and redo some of them."""
         edits = min(edits, self.editor.journal.undoable)
         if edits:
             self.editor.apply(requests.Undo(edits), self.probe)
             self.tally.counts["undone"] += edits
             train_step(self.model, self.optimizer, self.x, self.y)
+            again = self.random.randint(1, edits)
+            self.editor.apply(requests.Redo(again), self.probe)
+            self.tally.counts["redone"] += again
+            train_step(self.model, self.optimizer, self.x, self.y)
+            self.check_replay()
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -260,7 +281,7 @@ def main() -> int:
     torch.set_num_threads(1)
     edits = 100 if options.quick else options.edits
     edits_per_model = -(-edits // len(options.models))
-    counted = ("applied", "refused", "rolled back", "undone", "replays")
+    counted = ("applied", "refused", "rolled back", "undone", "redone", "replays")
     report = Report("Random edits of networks in training", ["model", *counted, "errors", "s"])
     kinds: Counter[str] = Counter()
     errors: list[str] = []

@@ -102,7 +102,7 @@ def _time_edits(count: int) -> list[dict[str, Any]]:
         serve(Path(folder)) as (address, server),
         chromium() as browser,
     ):
-        page = open_page(browser, address, seconds=120)
+        page = open_page(browser, address)
         wait_until_warm(server)
         edits = []
         for i in range(count + 1):

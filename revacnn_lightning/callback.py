@@ -40,6 +40,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     scalar_metrics,
     validation_image,
 )
+from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor, Journal
 from revacnn_lightning.steering.checkpoint import (
     STATE_KEY,
@@ -84,8 +85,7 @@ def disable_on_error(hook: Hook) -> Hook:
         except Exception as error:  # a bug of this package must not stop the training
             message = "Internal error in ReVACNN: monitoring stopped, training continues"
             log.warning(message, exc_info=True)
-            self._is_disabled = True
-            self._close("failed", f"{message} ({type(error).__name__}: {error})")
+            self._stop_monitoring(f"{message} ({type(error).__name__}: {error})")
 
     return guarded  # type: ignore[return-value]
 
@@ -143,6 +143,7 @@ class ReVACNN(Callback):
         self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
         self._resumed_state: dict[str, Any] | None = None  # edits in the checkpoint to resume from
         self._is_disabled = False
+        self._undo_after_error: UndoAfterError | None = None
         self._step = 0  # training batches so far, including those before a resume
         self._metrics: dict[str, float] = {}
 
@@ -156,7 +157,8 @@ class ReVACNN(Callback):
     def steer(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Submit an edit or a command from inside the training process, in any thread.
 
-        It is handled at the next batch boundary; then the returned object holds the reply.
+        It is handled at the next batch boundary; then the returned object holds the reply. After
+        an internal error has stopped monitoring, edits can still be undone: ``steer(Undo())``.
 
         Args:
             body: an edit, such as `RemoveFilters`, or a command, such as `ControlRun`.
@@ -165,14 +167,16 @@ class ReVACNN(Callback):
         Raises:
             EditRefusedError: no training is running.
         """
-        if self._session is None:
+        handler = self._session or self._undo_after_error
+        if handler is None:
             raise EditRefusedError("no training is running; call steer while trainer.fit runs")
-        return self._session.submit(body, dry_run=dry_run)
+        return handler.submit(body, dry_run=dry_run)
 
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            self._is_disabled = False
             if self._journal_of(pl_module) is None:
                 self._editor = None  # of another model
             self._replay_before_weights_load(pl_module)
@@ -231,38 +235,73 @@ class ReVACNN(Callback):
             "then run `revacnn view --connect` with the copied file."
         )
 
-    def _close(self, state: TrainingState = "finished", detail: str = "") -> None:
+    def _close(
+        self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
+    ) -> None:
         """Close the session, if one is open. An error is logged and does not interrupt training."""
         session, self._session = self._session, None
-        if session is None:
-            return
+        undo, self._undo_after_error = self._undo_after_error, None
         try:
-            session.close(state, detail)
+            if session is not None:
+                session.close(state, detail, keep_edits=keep_edits)
+            if undo is not None:
+                undo.close()
         except Exception:  # a bug of this package must not stop the training
             log.warning("ReVACNN did not close cleanly; training continues", exc_info=True)
 
+    def _stop_monitoring(self, reason: str) -> None:
+        """Close the session after an internal error. The edits stay, and can be undone."""
+        self._is_disabled = True
+        self._close("failed", reason, keep_edits=True)
+        if self._editor is not None:
+            self._undo_after_error = UndoAfterError(self._editor, reason)
+
     # ------------------------------------------------------------------ a batch
 
-    @disable_on_error
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        session, forwards, editor = self._session, self._forwards, self._editor
-        if session is None or forwards is None or editor is None:
+        if self._undo_after_error is None:
+            self._begin_batch(trainer, batch, batch_idx)
             return
-        session.begin_batch(
-            TrainingBatch(
-                progress=progress_of(trainer, self._step, batch_idx),
-                make_probe=lambda: forwards.make_probe(batch),
-                is_probe_ready=lambda: forwards.is_ready,
-                get_images=lambda: find_images(batch),
-                can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-                edit_refusal=edit_refusal(trainer),
-                loss_scale=loss_scale(trainer),
+        try:
+            self._undo_after_error.begin_batch(
+                lambda: self._training_batch(trainer, batch, batch_idx)
             )
+            self._record_if_needed(trainer, batch)
+        except Exception:  # a bug of this package must not stop the training
+            log.warning("Edits can no longer be undone; training continues", exc_info=True)
+            self._close()
+
+    @disable_on_error
+    def _begin_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> None:
+        if self._session is not None:
+            self._session.begin_batch(self._training_batch(trainer, batch, batch_idx))
+            self._record_if_needed(trainer, batch)
+
+    def _training_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> TrainingBatch:
+        forwards = self._forwards
+        assert forwards is not None
+        forwards.finish_recording()
+        return TrainingBatch(
+            progress=progress_of(trainer, self._step, batch_idx),
+            make_probe=lambda: forwards.make_probe(batch),
+            is_probe_ready=lambda: forwards.is_ready,
+            get_images=lambda: find_images(batch),
+            can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
+            edit_refusal=edit_refusal(trainer),
+            loss_scale=loss_scale(trainer),
         )
-        if session.needs_probe and forwards.needs_step(editor.version):
-            record_next_step(trainer, lambda run: forwards.record(batch, editor.version, run))
+
+    def _record_if_needed(self, trainer: Trainer, batch: Any) -> None:
+        """Record the training step of this batch if somebody needs to know what it does."""
+        forwards, editor = self._forwards, self._editor
+        handler = self._session or self._undo_after_error
+        if forwards is None or editor is None or handler is None or not handler.needs_probe:
+            return
+        version = editor.version
+        if forwards.needs_step(version):
+            record_next_step(trainer, lambda run: forwards.record(batch, version, run))
 
     @disable_on_error
     def on_train_batch_end(
@@ -273,9 +312,8 @@ class ReVACNN(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._session is None or self._forwards is None:
+        if self._session is None:
             return
-        self._forwards.finish_recording(batch)
         if self._session.is_recording and self._step % METRICS_INTERVAL == 0:
             self._metrics = scalar_metrics(trainer.callback_metrics)
         self._step += 1

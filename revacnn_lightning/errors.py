@@ -5,7 +5,8 @@
     RevacnnError
     ├── SteeringError                 a request to change the network was not carried out
     │   ├── EditRefusedError          the request cannot be carried out; nothing was changed
-    │   │   └── StaleStructureError   the request refers to an older structure of the network
+    │   │   ├── StaleStructureError   the request refers to an older structure of the network
+    │   │   └── RunEndedError         the run has ended and carries out no more requests
     │   └── EditFailedError           the edit failed its verification and was rolled back
     ├── ProtocolError                 a message is malformed or cannot be sent
     │   └── ProtocolVersionError      the two sides use different protocol versions
@@ -25,6 +26,7 @@ __all__ = [
     "ProtocolVersionError",
     "RequestTimeoutError",
     "RevacnnError",
+    "RunEndedError",
     "StaleStructureError",
     "SteeringError",
 ]
@@ -44,6 +46,10 @@ class EditRefusedError(SteeringError):
 
 class StaleStructureError(EditRefusedError):
     """The request refers to an older structure of the network, so its indices may be wrong."""
+
+
+class RunEndedError(EditRefusedError):
+    """The run has ended and carries out no more requests."""
 
 
 class EditFailedError(SteeringError):

@@ -19,14 +19,14 @@ PUBLIC_NAMES = {
     # the callback, and the client of a run
     "ReVACNN", "Run", "attach", "load_edited",
     # edits and commands
-    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Reinitialize",
+    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
     # what a run returns
     "Applied", "FilterInspection", "PlanSummary", "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "ProtocolError",
-    "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "StaleStructureError",
-    "SteeringError",
+    "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
+    "StaleStructureError", "SteeringError",
 }  # fmt: skip
 
 # Lowest first. A module belongs to the longest prefix of its name and may import modules of its

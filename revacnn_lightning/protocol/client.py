@@ -16,7 +16,12 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from revacnn_lightning.errors import ConnectionFileError, EditRefusedError, RequestTimeoutError
+from revacnn_lightning.errors import (
+    ConnectionFileError,
+    EditRefusedError,
+    RequestTimeoutError,
+    RunEndedError,
+)
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -47,6 +52,8 @@ __all__ = ["Run", "attach"]
 
 POLL_SECONDS = 0.01
 STATE_REQUEST_SECONDS = 1.0  # minimum time between two requests for the current state
+ENDED_GRACE_SECONDS = 0.5  # the last reply may arrive after the message that the run has ended
+UNREACHABLE_SECONDS = 10.0  # without a connection, before waiting for a reply is given up
 MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
 
 
@@ -115,18 +122,18 @@ class Run:
 
         Raises:
             EditRefusedError: the edit cannot be applied; the message says why.
+            RunEndedError: the run has ended.
             RequestTimeoutError: no reply in time. The edit may still be applied later.
         """
         deadline = time.monotonic() + timeout
-        reply = self._wait_for_reply(self.request(edit, version=self._version()), timeout)
+        reply = self._execute(edit, timeout, version=self._version())
         assert isinstance(reply, Applied)
         self._wait_for_structure(reply.version, deadline)
         return reply
 
     def plan(self, edit: Edit, *, timeout: float = 60.0) -> PlanSummary:
         """Return what `apply` would do, without doing it. Raises as `apply` does."""
-        request_id = self.request(edit, version=self._version(), dry_run=True)
-        reply = self._wait_for_reply(request_id, timeout)
+        reply = self._execute(edit, timeout, version=self._version(), dry_run=True)
         assert isinstance(reply, Planned)
         return reply.plan
 
@@ -135,7 +142,7 @@ class Run:
 
         Returns what was done, in words. Raises as `apply` does.
         """
-        reply = self._wait_for_reply(self.request(command), timeout)
+        reply = self._execute(command, timeout)
         assert isinstance(reply, Done)
         return reply.detail
 
@@ -158,7 +165,7 @@ class Run:
         """
         deadline = time.monotonic() + timeout
         body = InspectFilter(layer, filter, image_index)
-        self._wait_for_reply(self.request(body, version=self._version()), timeout)
+        self._execute(body, timeout, version=self._version())
         while time.monotonic() < deadline:
             inspection = None
             for message in self._receive():
@@ -170,6 +177,7 @@ class Run:
                     self._keep_unread([message])
             if inspection is not None:
                 return inspection
+            self._check_not_ended()
             time.sleep(POLL_SECONDS)
         raise RequestTimeoutError(
             f"run {self.connection.run} sent no inspection of {layer} within {timeout:g} s; it may "
@@ -253,8 +261,21 @@ class Run:
             self._request_missing_structure(version)
             time.sleep(POLL_SECONDS)
 
+    def _execute(
+        self,
+        body: RequestBody,
+        timeout: float,
+        *,
+        version: int | None = None,
+        dry_run: bool = False,
+    ) -> Applied | Planned | Done:
+        """Send a request and wait for its reply; raises as `apply` does."""
+        self._keep_unread(self._receive())
+        self._check_not_ended()
+        return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
+
     def _wait_for_reply(self, request_id: str, timeout: float) -> Applied | Planned | Done:
-        deadline = time.monotonic() + timeout
+        deadline, is_ending = time.monotonic() + timeout, False
         while time.monotonic() < deadline:
             reply = None
             for message in self._receive():
@@ -266,11 +287,43 @@ class Run:
                 raise EditRefusedError(reply.reason)
             if reply is not None:
                 return reply
+            if self.has_ended() and not is_ending:
+                is_ending = True
+                deadline = min(deadline, time.monotonic() + ENDED_GRACE_SECONDS)
+            if self._requester.seconds_disconnected() > UNREACHABLE_SECONDS:
+                break
             time.sleep(POLL_SECONDS)
-        raise RequestTimeoutError(
-            f"run {self.connection.run} did not reply within {timeout:g} s; it may be validating, "
-            "paused or gone, and may still carry out the request: check its status before "
-            "repeating it"
+        self._check_not_ended()
+        raise RequestTimeoutError(self._why_no_reply(timeout))
+
+    def _check_not_ended(self) -> None:
+        """Check that the run can still reply.
+
+        Raises:
+            RunEndedError: it cannot.
+        """
+        if not self.has_ended():
+            return
+        status = self.status
+        if status is None or status.state not in ("finished", "failed"):
+            how = "its process exited unexpectedly"
+        else:
+            how = f"{status.state} before batch {status.step}"
+            how += f": {status.detail}" if status.detail else ""
+        raise RunEndedError(f"run {self.connection.run} has ended ({how}); it takes no requests")
+
+    def _why_no_reply(self, timeout: float) -> str:
+        run = self.connection.run
+        seconds = self._requester.seconds_disconnected()
+        if seconds > UNREACHABLE_SECONDS:
+            return (
+                f"run {run} has not been reachable for {seconds:.0f} s: it has ended, or the "
+                "network or the forwarded port is down"
+            )
+        return (
+            f"run {run} did not reply within {timeout:g} s (last message "
+            f"{self.seconds_since_last_message():.0f} s ago); it may be validating or paused, and "
+            "may still carry out the request: check its status before repeating it"
         )
 
 
@@ -284,6 +337,7 @@ def attach(connection: Connection | str | Path | None = None, *, timeout: float 
 
     Raises:
         ConnectionFileError: there is no such run, or its connection file is unusable.
+        RunEndedError: the process of the run has exited.
         RequestTimeoutError: the run did not reply.
     """
     if connection is None:
@@ -293,6 +347,9 @@ def attach(connection: Connection | str | Path | None = None, *, timeout: float 
     run = Run(connection)
     deadline = time.monotonic() + timeout
     while run.structure is None:
+        if run.has_ended():
+            run.close()
+            raise RunEndedError(f"run {connection.run} has ended; it takes no requests")
         if time.monotonic() > deadline:
             run.close()
             raise RequestTimeoutError(

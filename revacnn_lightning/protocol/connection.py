@@ -48,7 +48,7 @@ class Connection(Struct, frozen=True):
             return True
         except PermissionError:
             return False
-        return False
+        return _is_zombie(self.pid)
 
     def ssh_command(self) -> str:
         """Return the command that forwards the ports of this run to another machine."""
@@ -56,6 +56,15 @@ class Connection(Struct, frozen=True):
         ports = [endpoint.rsplit(":", 1)[1] for endpoint in endpoints]
         forwards = " ".join(f"-L {port}:127.0.0.1:{port}" for port in ports)
         return f"ssh -N {forwards} {self.hostname}"
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has exited and only its parent has not noticed (Linux)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False  # there is no /proc here, or the process is of another user
+    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 def runtime_dir() -> Path:

@@ -64,7 +64,10 @@ class LayerInfo(Struct, frozen=True):
 
 
 class Structure(Struct, frozen=True, tag="structure"):
-    """The current network. ``layers`` is in forward order; ``edges`` are (from, to) indices."""
+    """The current network. ``layers`` is in forward order; ``edges`` are (from, to) indices.
+
+    ``undoable`` edits can be undone and ``redoable`` ones redone; None: the run does not say.
+    """
 
     run: str  # id of the run; a new id means a new run, so discard everything known about the old
     version: int  # increases by one with every edit
@@ -73,6 +76,8 @@ class Structure(Struct, frozen=True, tag="structure"):
     layers: list[LayerInfo]
     edges: list[tuple[int, int]] = field(default_factory=list)
     parameter_count: int = 0  # of the whole model, trainable and frozen
+    undoable: int | None = None
+    redoable: int | None = None
 
 
 class Snapshot(Struct, frozen=True, tag="snapshot"):
@@ -179,7 +184,10 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
 
 
 class ParameterGroup(Struct, frozen=True):
-    """Current hyperparameters of one parameter group; None: the optimizer has no such one."""
+    """Current hyperparameters of one parameter group; None: the optimizer has no such one.
+
+    ``note`` says that the training has overridden a value that was set from outside.
+    """
 
     optimizer: int
     group: int
@@ -187,10 +195,11 @@ class ParameterGroup(Struct, frozen=True):
     parameter_count: int
     learning_rate: float | None = None
     weight_decay: float | None = None
+    note: str = ""
 
 
 class Status(Struct, frozen=True, tag="status"):
-    """The state of the run. Published on every change and as a heartbeat once a second."""
+    """The state of the run. Published on every change, and every second as a heartbeat."""
 
     run: str
     state: TrainingState

@@ -23,6 +23,7 @@ __all__ = [
     "InspectLayer",
     "KernelSlice",
     "MergeFilters",
+    "Redo",
     "Reinitialize",
     "RemoveFilters",
     "RemoveLayer",
@@ -86,11 +87,17 @@ class Unfreeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     filters: list[int] | None = None
 
 
-class Reinitialize(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Reinitialize the coefficients of filters as ``reset_parameters`` of the layer does."""
+class Reinitialize(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Reinitialize the coefficients of filters as ``reset_parameters`` of the layer does.
+
+    With ``zero_outgoing``, their outgoing weights become zero, as those of new filters, unless
+    other filters share them; the plan says which is the case. Then the network's output loses what
+    these filters contributed, and does not change if they were silent.
+    """
 
     layer: str
     filters: list[int]
+    zero_outgoing: bool = True
 
 
 class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -118,6 +125,16 @@ class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     count: int = 1
 
 
+class Redo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Redo the last ``count`` undone edits, the one that was undone last first.
+
+    What an undo removed returns with the values and the optimizer state that it had then; all else
+    keeps what was trained since. A new edit discards the undone ones.
+    """
+
+    count: int = 1
+
+
 class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Control the run.
 
@@ -134,7 +151,8 @@ class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Set the learning rate or the weight decay of one parameter group of one optimizer.
 
-    Learning rate schedules continue from the new value: they are rescaled by the same factor.
+    Learning rate schedules continue from the new value: all later rates are scaled by the same
+    factor. A rate whose schedule cannot be scaled is refused.
     """
 
     optimizer: int
@@ -184,6 +202,7 @@ Edit = (
     | SetFilter
     | MergeFilters
     | Undo
+    | Redo
 )
 Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter
 RequestBody = Edit | Command

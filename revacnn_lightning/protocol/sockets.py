@@ -15,10 +15,12 @@ own queue is used, so the training process needs no thread and no lock.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.encoding import decode, encode, request_id
@@ -216,11 +218,40 @@ class Subscriber(_Socket):
         yield from _receive(self._socket)
 
 
+class _ConnectionMonitor:
+    """Observes whether a socket is connected, from libzmq's events.
+
+    Connected means that the run has proved its key: a forwarded port accepts any connection.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        self._events = socket.get_monitor_socket(events)
+        self._disconnected_since: float | None = time.monotonic()
+
+    def seconds_disconnected(self) -> float:
+        while int(self._events.get(EVENTS)) & POLLIN:
+            event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._disconnected_since = None
+            elif self._disconnected_since is None:
+                self._disconnected_since = time.monotonic()
+        since = self._disconnected_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def close(self) -> None:
+        if not self._events.closed:
+            self._socket.disable_monitor()
+            self._events.close(linger=0)
+
+
 class Requester(_Socket):
     """Sends requests and receives the replies to them."""
 
     def __init__(self, endpoint: str, server_key: str) -> None:
         super().__init__(zmq.DEALER)
+        self._monitor = _ConnectionMonitor(self._socket)
         self._connect(endpoint, server_key)
 
     def send(self, request: Request) -> None:
@@ -238,7 +269,16 @@ class Requester(_Socket):
 
     def poll(self) -> Iterator[Message]:
         """Yield the replies that have arrived since the last call."""
+        self._monitor.seconds_disconnected()  # libzmq waits if nobody takes its events
         yield from _receive(self._socket)
+
+    def seconds_disconnected(self) -> float:
+        """Return for how long the run has been unreachable, in seconds; 0 if it is reachable."""
+        return self._monitor.seconds_disconnected()
+
+    def close(self, linger: float = 0.0) -> None:
+        self._monitor.close()
+        super().close(linger)
 
 
 def _byte_count(frame: Any) -> int:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
 from revacnn_lightning.runtime.hyperparameters import set_hyperparameter
+from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
 
 __all__ = ["RunController", "TrainingControls"]
@@ -36,9 +37,13 @@ class RunController:
     Args:
         run: id of the run, part of the names of checkpoints.
         controls: the training loop.
+
+    Attributes:
+        overrides: detects that training overrides a hyperparameter that was set.
     """
 
     def __init__(self, run: str, controls: TrainingControls) -> None:
+        self.overrides = OverrideDetector(lambda: controls.optimizers, lambda: controls.schedulers)
         self._run = run
         self._controls = controls
         self._pause = Pause()
@@ -51,11 +56,14 @@ class RunController:
         """Execute a command before batch ``step``; return what was done, in words.
 
         Raises:
-            EditRefusedError: there is no such hyperparameter, or its value is out of range.
+            EditRefusedError: there is no such hyperparameter, its value is out of range, or a
+                schedule of the learning rate cannot be scaled.
         """
         controls = self._controls
         if isinstance(command, SetHyperparameter):
-            return set_hyperparameter(command, controls.optimizers, controls.schedulers)
+            result = set_hyperparameter(command, controls.optimizers, controls.schedulers)
+            self.overrides.expect(command)
+            return result
         if command.action == "send_state":
             return ""  # sent on receipt
         if command.action not in ("checkpoint", "stop"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -12,15 +13,26 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import ParameterGroup
 from revacnn_lightning.protocol.requests import SetHyperparameter
+from revacnn_lightning.runtime.schedule_trial import find_rate_attributes
+from revacnn_lightning.runtime.schedulers import (
+    is_of_torch,
+    rate_attributes,
+    scale_group,
+    scale_scheduler,
+    schedulers_of,
+    why_not_per_group,
+)
 
 __all__ = ["describe_parameter_groups", "set_hyperparameter"]
 
-# Entries of a parameter group, written by learning rate schedules, in units of the learning rate.
-SCHEDULED_RATES = ("initial_lr", "max_lr", "min_lr")
 
+def describe_parameter_groups(
+    optimizers: Sequence[Optimizer], notes: Mapping[tuple[int, int], str] = MappingProxyType({})
+) -> list[ParameterGroup]:
+    """Return the current hyperparameters of all parameter groups of all optimizers.
 
-def describe_parameter_groups(optimizers: Sequence[Optimizer]) -> list[ParameterGroup]:
-    """Return the current hyperparameters of all parameter groups of all optimizers."""
+    ``notes`` holds what to say of a group: (optimizer, group) -> text.
+    """
     return [
         ParameterGroup(
             optimizer=i,
@@ -29,6 +41,7 @@ def describe_parameter_groups(optimizers: Sequence[Optimizer]) -> list[Parameter
             parameter_count=sum(parameter.numel() for parameter in group["params"]),
             learning_rate=_to_number(group.get("lr")),
             weight_decay=_to_number(group.get("weight_decay")),
+            note=notes.get((i, j), ""),
         )
         for i, optimizer in enumerate(optimizers)
         for j, group in enumerate(optimizer.param_groups)
@@ -41,17 +54,17 @@ def set_hyperparameter(
     """Set a hyperparameter and rescale learning rate schedules; return what was done, in words.
 
     Raises:
-        EditRefusedError: the parameter group or the hyperparameter does not exist, or the value is
-            out of range.
+        EditRefusedError: the parameter group or the hyperparameter does not exist, the value is
+            out of range, or a schedule of the rate cannot be scaled.
     """
     optimizer = _find_optimizer(request, optimizers)
     group = optimizer.param_groups[request.group]
     if request.name not in group:
         raise EditRefusedError(f"{type(optimizer).__name__} has no {request.name}")
     before = float(group[request.name])
+    if request.name == "lr":
+        _rescale_schedules(request, optimizer, schedulers_of(optimizer, schedulers), before)
     _assign(group, request.name, request.value)
-    if request.name == "lr" and before > 0:
-        _rescale_schedules(group, request.group, optimizer, schedulers, request.value / before)
     return f"{request.name} {before:g} → {request.value:g}"
 
 
@@ -75,20 +88,44 @@ def _find_optimizer(request: SetHyperparameter, optimizers: Sequence[Optimizer])
 
 
 def _rescale_schedules(
-    group: dict[str, Any],
-    index: int,
-    optimizer: Optimizer,
-    schedulers: Sequence[Any],
-    factor: float,
+    request: SetHyperparameter, optimizer: Optimizer, schedulers: Sequence[Any], before: float
 ) -> None:
-    """Scale the rates from which schedules compute, so that the schedule keeps its shape."""
-    for name in SCHEDULED_RATES:
-        if _to_number(group.get(name)) is not None:
-            _assign(group, name, float(group[name]) * factor)
-    for scheduler in schedulers:
-        bases = getattr(scheduler, "base_lrs", None)
-        if getattr(scheduler, "optimizer", None) is optimizer and bases and index < len(bases):
-            bases[index] = float(bases[index]) * factor
+    """Scale the rates from which schedules compute, so that all later rates change in proportion.
+
+    Raises:
+        EditRefusedError: a schedule cannot be scaled; nothing was changed.
+    """
+    group = optimizer.param_groups[request.group]
+    if not schedulers:
+        if before > 0:
+            scale_group(group, request.value / before)
+        return
+    name = type(schedulers[0]).__name__
+    if request.value == 0 or before == 0:
+        raise EditRefusedError(
+            f"the rate {'is' if before == 0 else 'would be'} 0, and {name} computes later rates in "
+            "proportion to it; "
+            + ("set it when it is not 0" if before == 0 else "choose a very small rate instead")
+        )
+    factor = request.value / before
+    attributes = [_rates_in(each, optimizer, request.group, factor) for each in schedulers]
+    scale_group(group, factor)
+    for scheduler, names in zip(schedulers, attributes, strict=True):
+        scale_scheduler(scheduler, request.group, factor, names)
+
+
+def _rates_in(scheduler: Any, optimizer: Optimizer, index: int, factor: float) -> list[str]:
+    """Return the attributes of a scheduler to scale.
+
+    Raises:
+        EditRefusedError: there are none with which the rates of this group are scaled.
+    """
+    if not is_of_torch(scheduler):
+        return find_rate_attributes(scheduler, optimizer, index, factor)
+    reason = why_not_per_group(scheduler, len(optimizer.param_groups))
+    if reason:
+        raise EditRefusedError(f"{reason}; set its rates in the training's code")
+    return rate_attributes(scheduler)
 
 
 def _assign(group: dict[str, Any], name: str, value: float) -> None:

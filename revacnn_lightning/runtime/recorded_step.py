@@ -132,6 +132,11 @@ class RecordedStep:
         self._fixed: dict[int, str] = {}
 
     @property
+    def runs_modules(self) -> bool:
+        """Whether it has called any module of the network."""
+        return any(call.has_modules for call in self.calls)
+
+    @property
     def failure(self) -> str:
         """Why a part of the network cannot be run on these samples; "" if all of it can."""
         return next((c.failure for c in self.calls if c.has_modules and c.is_opaque), "")

@@ -49,27 +49,35 @@ class PendingRequest:
 
 
 class RequestQueue:
-    """Receives requests without waiting and hands them to a handler when they can be handled."""
+    """Receives requests without waiting and hands them to a handler when they can be handled.
 
-    def __init__(self, server: RequestServer) -> None:
+    Args:
+        server: receives requests of viewers; None: requests come from inside the process only.
+    """
+
+    def __init__(self, server: RequestServer | None = None) -> None:
         self._server = server
+        self._end: tuple[str, int] | None = None  # why nothing is handled any more, and the version
         self._pending: deque[tuple[Callable[[Reply], None], Request]] = deque()
 
     @property
-    def has_pending(self) -> bool:
-        """Whether requests wait."""
-        return bool(self._pending)
+    def is_empty(self) -> bool:
+        """Whether no request is pending."""
+        return not self._pending
 
     def receive(self, send_state: Callable[[bytes], None]) -> None:
         """Queue the requests that have arrived.
 
         A client that requests the state of the run gets it immediately, by ``send_state``.
         """
-        for client, request in self._server.receive():
+        server = self._server
+        if server is None:
+            return
+        for client, request in server.receive():
             if request.body == ControlRun("send_state"):
                 send_state(client)
             else:
-                self._pending.append((functools.partial(self._server.reply, client), request))
+                self._pending.append((functools.partial(server.reply, client), request))
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process; safe in any thread.
@@ -83,6 +91,8 @@ class RequestQueue:
             pending.set_reply(Refused(pending.id, str(error)))
         else:
             self._pending.append((pending.set_reply, request))
+            if self._end is not None:  # also if another thread has ended the run just now
+                self.refuse_all(*self._end)
         return pending
 
     def handle(
@@ -97,7 +107,11 @@ class RequestQueue:
                 self._pending.append((reply, request))
 
     def refuse_all(self, reason: str, version: int) -> None:
-        """Refuse all pending requests."""
-        while self._pending:
-            reply, request = self._pending.popleft()
+        """Refuse all pending requests, and all that are submitted later."""
+        self._end = (reason, version)
+        while True:
+            try:
+                reply, request = self._pending.popleft()
+            except IndexError:  # another thread may refuse them as well
+                return
             reply(Refused(request.id, reason, version))

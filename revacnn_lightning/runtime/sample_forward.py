@@ -108,6 +108,7 @@ class SampleForwards:
         self._keeps_whole_batch = False  # in recorded steps
         self._pending: RecordedStep | None = None  # recorded, not prepared yet
         self._step: RecordedStep | None = None
+        self._images: Tensor | None = None  # of the batch of the pending step
         self._version = -1  # structure version of the last recorded step
         self._images_failure = ""  # why forward cannot be run on images alone
         self._step_failure = ""  # why no step can be recorded
@@ -133,6 +134,7 @@ class SampleForwards:
         size = batch_size(batch)
         samples = size if self._keeps_whole_batch else SAMPLES
         try:
+            self._images = find_images(copied(first_samples(batch)))
             recorder = StepRecorder(self._module, size, samples)
         except Exception as error:  # a bug of this package must not stop the training
             log.warning("The training step is not recorded", exc_info=True)
@@ -146,8 +148,8 @@ class SampleForwards:
             self._pending, self._step_failure = None, f"internal error ({recorder.failure})"
         return output
 
-    def finish_recording(self, batch: Any) -> None:
-        """Prepare the step that was recorded during ``batch``, if one was; call it afterwards."""
+    def finish_recording(self) -> None:
+        """Prepare the step that was recorded, if one was. Call it between batches."""
         step, self._pending = self._pending, None
         if step is None:
             return
@@ -157,13 +159,13 @@ class SampleForwards:
             self._keeps_whole_batch, self._version = True, -1  # record the next step in full
             return
         self._step = step
-        self._images_failure = self._try_images(batch, step)
+        self._images_failure = self._try_images(step)
 
-    def _try_images(self, batch: Any, step: RecordedStep) -> str:
+    def _try_images(self, step: RecordedStep) -> str:
         """Return why the module's forward cannot be run on images alone; "" if it can."""
         if any(call.is_of_model and not call.has_single_tensor for call in step.calls):
             return "training_step calls it with other arguments"
-        images = find_images(first_samples(batch))
+        images, self._images = self._images, None
         if images is None or not accepts_images(self._module):
             return "it does not accept images alone"
         try:
@@ -199,7 +201,7 @@ class SampleForwards:
         if images is not None and accepts_images(module) and not self._images_failure:
             steps.append(lambda: module(images.clone()))
         step = self._step
-        if step is not None and step.calls:
+        if step is not None and step.runs_modules:
             steps.append(lambda: step.replay(module))
             samples = samples if len(steps) > 1 else step.samples
         if not steps:

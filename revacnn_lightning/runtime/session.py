@@ -103,6 +103,7 @@ class Session:
             editor,
             recorder,
             get_optimizers=lambda: controls.optimizers,
+            get_group_notes=lambda: self._controller.overrides.notes,
             publish=self._publish,
         )
         self._queue = RequestQueue(self.server.request_server)
@@ -122,17 +123,32 @@ class Session:
         """Path of the connection file."""
         return self.server.connection_file
 
-    def close(self, state: TrainingState = "finished", detail: str = "") -> None:
-        """Publish the final state; release the model, the ports and the connection file."""
+    def close(
+        self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
+    ) -> None:
+        """Publish the final state; release the model, the ports and the connection file.
+
+        Args:
+            state: the final state.
+            detail: why the run has ended.
+            keep_edits: leave the editor as it is: frozen filters stay frozen.
+        """
         try:
+            self._queue.receive(lambda _: None)
+            self._queue.refuse_all("the training has ended", self._status.version)
             for recording in self.recorder.flush():
                 self._publish(build_snapshot(self.run, recording))
+        finally:
+            self._release(state, detail, keep_edits)
+
+    def _release(self, state: TrainingState, detail: str, keep_edits: bool) -> None:
+        try:
             if self._status.state not in ("finished", "failed"):
-                self._queue.refuse_all("the training has ended", self._status.version)
                 self._status.send_heartbeat(state, detail)
         finally:
             self.recorder.detach()
-            self._editor.close()
+            if not keep_edits:
+                self._editor.close()
             self.server.close()
 
     # ------------------------------------------------------------------ a batch
@@ -141,6 +157,9 @@ class Session:
         """Handle requests, wait while the run is paused, then start recording the batch."""
         self._batch = batch
         self._status.step = batch.step
+        is_first = batch.progress.batch_index == 0
+        if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
+            self._status.send_heartbeat(self._status.state)
 
         is_paused = False
 
@@ -213,7 +232,7 @@ class Session:
     @property
     def needs_probe(self) -> bool:
         """Whether a viewer or a pending edit needs to know how training uses the network."""
-        return self._had_viewer or self._queue.has_pending
+        return self._had_viewer or not self._queue.is_empty
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.

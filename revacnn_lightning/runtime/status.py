@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 from torch.optim import Optimizer
@@ -28,6 +28,7 @@ class StatusPublisher:
         editor: knows the ids of the filters, and which can be edited.
         recorder: knows the order of the layers, and what each activation sums.
         get_optimizers: returns the current optimizers of the run.
+        get_group_notes: returns what to say of parameter groups, by (optimizer, group).
         publish: sends a message to all viewers.
 
     Attributes:
@@ -44,6 +45,7 @@ class StatusPublisher:
         recorder: Recorder,
         *,
         get_optimizers: Callable[[], Sequence[Optimizer]],
+        get_group_notes: Callable[[], Mapping[tuple[int, int], str]] = dict,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -54,6 +56,7 @@ class StatusPublisher:
         self._editor = editor
         self._recorder = recorder
         self._get_optimizers = get_optimizers
+        self._get_group_notes = get_group_notes
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -135,5 +138,7 @@ class StatusPublisher:
             version=self.version,
             time=time.time(),
             detail=detail,
-            parameter_groups=describe_parameter_groups(self._get_optimizers()),
+            parameter_groups=describe_parameter_groups(
+                self._get_optimizers(), self._get_group_notes()
+            ),
         )

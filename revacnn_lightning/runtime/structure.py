@@ -70,6 +70,8 @@ def build_structure(
         ],
         edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
+        undoable=editor.journal.undoable,
+        redoable=len(editor.journal.undone),
     )
 
 

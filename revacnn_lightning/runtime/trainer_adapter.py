@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.sample_forward import find_images, to_float
+from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 
 __all__ = [
@@ -39,7 +40,10 @@ class TrainerControls:
 
     @property
     def schedulers(self) -> Sequence[Any]:
-        return [config.scheduler for config in self._trainer.lr_scheduler_configs]
+        trainer = self._trainer
+        configured = [config.scheduler for config in trainer.lr_scheduler_configs]
+        # With manual optimization, the module may step schedulers that it did not return.
+        return configured + find_schedulers([trainer.lightning_module, *trainer.callbacks])
 
     def save_checkpoint(self, name: str) -> str:
         path = Path(self._trainer.default_root_dir) / "revacnn" / f"{name}.ckpt"

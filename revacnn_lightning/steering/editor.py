@@ -33,7 +33,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardProbe,
     trace,
 )
-from revacnn_lightning.steering.undo import plan_undo
+from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
 __all__ = ["AppliedEdit", "Editor"]
 
@@ -77,7 +77,7 @@ class Editor:
 
     @property
     def version(self) -> int:
-        """The structure version: the number of applied edits and undos."""
+        """The structure version: the number of applied edits, undos and redos."""
         return self.journal.version
 
     @property
@@ -150,6 +150,8 @@ class Editor:
             )
         if isinstance(request, requests.Undo):
             return plan_undo(request, self.journal, self.model, lambda: self.channel_groups(probe))
+        if isinstance(request, requests.Redo):
+            return plan_redo(request, self.journal, self.model, lambda: self.channel_groups(probe))
         context = PlanningContext(
             self.model, self.channel_groups(probe), self.optimizers, self.frozen_filters
         )
@@ -182,18 +184,24 @@ class Editor:
 
     def _perform(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> PerformedEdit:
         edits = EditApplication(tx, self.model, self.optimizers, probe, seed=self.version + 1)
-        if not isinstance(plan.request, requests.Undo):
-            return edits.perform(plan, self.channel_groups(probe))
-        undone = self.journal.entries[-plan.request.count :]
-        return edits.revert(plan, [(e.plan, e.undo) for e in undone if e.undo is not None])
+        if isinstance(plan.request, requests.Undo):
+            newest = self.journal.entries[-plan.request.count :]
+            return edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
+        if isinstance(plan.request, requests.Redo):
+            return edits.redo(plan, self.journal.undone[: -plan.request.count - 1 : -1])
+        return edits.perform(plan, self.channel_groups(probe))
 
     def _commit(self, performed: PerformedEdit) -> None:
         """Record a verified edit. Nothing in here may fail."""
         plan, undo = performed.plan, performed.undo
         if isinstance(plan.request, requests.Undo):
-            self.journal.remove_newest(plan.request.count)
-            for _ in range(plan.request.count):
+            self.journal.remove_newest(performed.added)
+            for _ in performed.added:
                 self._filters.revert()
+        elif isinstance(plan.request, requests.Redo):
+            self.journal.restore(performed.redone)
+            for entry in self.journal.entries[-len(performed.redone) :]:
+                self._filters.redo(entry.plan)
         elif undo is not None:
             undo.groups_before = self._groups
             if plan.layers:

@@ -22,6 +22,15 @@ class _UndoState:
     inserted: list[str]
 
 
+@dataclass
+class _RedoState:
+    """What to restore when an undone edit is redone."""
+
+    ids: dict[str, list[int]]
+    frozen: dict[str, set[int]]
+    norms: dict[str, list[str]]
+
+
 class FilterIds:
     """The ids of every conv's filters, by index, and which of them are frozen.
 
@@ -38,6 +47,7 @@ class FilterIds:
         self._ids: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
         self._undo: list[_UndoState] = []  # one per edit, newest last
+        self._redo: list[_RedoState] = []  # one per undone edit, the last undone last
         self.frozen: dict[str, set[int]] = {}
         self.norms: dict[str, list[str]] = {}
 
@@ -64,6 +74,21 @@ class FilterIds:
 
     def apply(self, plan: EditPlan) -> None:
         """Update the ids after an edit."""
+        self._redo.clear()
+        self._apply(plan)
+
+    def redo(self, plan: EditPlan) -> None:
+        """Update the ids after the newest undone edit was redone: its filters get their ids back.
+
+        After a resume they may get other ids, which no viewer of this run has seen before.
+        """
+        state = self._redo.pop() if self._redo else None
+        self._apply(plan)
+        if state is not None:
+            self._ids.update(state.ids)
+            self.frozen, self.norms = state.frozen, state.norms
+
+    def _apply(self, plan: EditPlan) -> None:
         before = _UndoState(
             {},
             {layer: set(ids) for layer, ids in self.frozen.items()},
@@ -84,6 +109,9 @@ class FilterIds:
     def revert(self) -> None:
         """Restore the ids and frozen filters from before the newest edit, which was undone."""
         before = self._undo.pop()
+        inserted = tuple(f"{block}." for block in before.inserted)
+        changed = [n for n in self._ids if n in before.ids or n.startswith(inserted)]
+        self._redo.append(_RedoState({n: self._ids[n] for n in changed}, self.frozen, self.norms))
         self._ids.update(before.ids)
         self.frozen, self.norms = before.frozen, before.norms
         for block in before.inserted:  # a later block of this name may have another width

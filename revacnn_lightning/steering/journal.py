@@ -15,7 +15,8 @@ from torch import nn
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.execution import executor
-from revacnn_lightning.steering.execution.executor import UndoRecord
+from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord
+from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
 from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["Journal", "JournalEntry"]
@@ -39,11 +40,13 @@ class JournalEntry:
 class Journal:
     """The edits of a run that are in force, oldest first.
 
-    ``version`` counts every edit and every undo, so it never decreases.
+    ``version`` counts every edit, undo and redo, so it never decreases. ``undone`` holds the edits
+    that can be redone, the one that was undone last at the end.
     """
 
     entries: list[JournalEntry] = field(default_factory=list)
     version: int = 0
+    undone: list[UndoneEdit] = field(default_factory=list)
 
     @property
     def undoable(self) -> int:
@@ -56,29 +59,46 @@ class Journal:
         return count
 
     def append(self, plan: EditPlan, undo: UndoRecord) -> None:
-        """Record an applied edit."""
+        """Record an applied edit. The undone edits can no longer be redone."""
+        self.undone.clear()
+        self._append(plan, undo)
+        self.version += 1
+
+    def restore(self, redone: Sequence[UndoRecord]) -> None:
+        """Record that the last undone edits were redone, given in this order."""
+        for undo in redone:
+            self._append(self.undone.pop().plan, undo)
+        self.version += 1
+
+    def _append(self, plan: EditPlan, undo: UndoRecord) -> None:
         if self.entries and self.entries[-1].undo is not None:
             self.entries[-1].undo.groups_before = None
         self.entries.append(JournalEntry(plan, undo))
-        self.version += 1
         for old in self.entries[:-UNDOABLE]:
             old.undo = None
 
-    def remove_newest(self, count: int) -> None:
-        """Remove the newest edits, which were undone."""
-        del self.entries[len(self.entries) - count :]
+    def remove_newest(self, added: Sequence[list[ChangeRecord]]) -> None:
+        """Move the newest edits, which were undone, to `undone`.
+
+        Args:
+            added: what each of them had added, newest first.
+        """
+        for records in added:
+            self.undone.append(UndoneEdit(self.entries.pop().plan, records))
         self.version += 1
 
     def to_data(self) -> dict[str, Any]:
         """Return dicts, lists, strings, numbers and tensors: they load under ``weights_only=True``.
 
-        Everything except ``records`` (what undo needs) is JSON-able.
+        Everything except ``records`` and ``undone_records`` (what undo and redo need) is JSON-able.
         """
         return {
             "format": FORMAT,
             "version": self.version,
             "plans": [msgspec.to_builtins(entry.plan) for entry in self.entries],
             "records": [entry.undo and entry.undo.changes for entry in self.entries],
+            "undone": [msgspec.to_builtins(edit.plan) for edit in self.undone],
+            "undone_records": [edit.added for edit in self.undone],
         }
 
     @classmethod
@@ -100,7 +120,12 @@ class Journal:
                 JournalEntry(plan, None if changes is None else UndoRecord(changes))
                 for plan, changes in zip(plans, records, strict=True)
             ]
-            return cls(entries, data["version"])
+            undone = [msgspec.convert(plan, EditPlan) for plan in data.get("undone", [])]
+            added: Sequence[Any] = data.get("undone_records") or []
+            if len(added) != len(undone):  # a script holds no tensors
+                undone = []
+            edits = [UndoneEdit(plan, each) for plan, each in zip(undone, added, strict=False)]
+            return cls(entries, data["version"], edits)
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise SteeringError(f"this is not a journal of edits: {error}") from error
 

@@ -23,7 +23,8 @@ def format_journal(journal: Journal) -> str:
 def format_script(journal: Journal) -> str:
     """Return a Python script whose ``edit(model)`` repeats the edits on a fresh, unedited model."""
     data = journal.to_data()
-    del data["records"]  # tensors, which only undo needs
+    for key in ("records", "undone", "undone_records"):  # tensors, which only undo and redo need
+        del data[key]
     plans = data.pop("plans")
     listed = [f"    # {plan['title']}\n    {plan!r},\n" for plan in plans]
     return (

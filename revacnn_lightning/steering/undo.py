@@ -1,8 +1,8 @@
-"""Plans the undo of the newest edits of a journal."""
+"""Plans the undo of the newest edits of a journal, and the redo of undone ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from revacnn_lightning.steering.planning.macs import count_macs
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["plan_undo"]
+__all__ = ["plan_redo", "plan_undo"]
 
 
 def plan_undo(
@@ -33,18 +33,53 @@ def plan_undo(
         )
     if request.count > journal.undoable:
         raise EditRefusedError(f"{request.count} edits cannot be undone; {journal.undoable} can")
-    entries = journal.entries[-request.count :]
+    plans = [entry.plan for entry in reversed(journal.entries[-request.count :])]
+    return _summary(request, "Undo", plans, -1, model, channel_groups)
+
+
+def plan_redo(
+    request: requests.Redo,
+    journal: Journal,
+    model: nn.Module,
+    channel_groups: Callable[[], ChannelGroups],
+) -> EditPlan:
+    """Return the summary of a redo; its changes are those of the redone plans.
+
+    Raises:
+        EditRefusedError: that many edits cannot be redone.
+    """
+    if request.count < 1:
+        raise EditRefusedError(
+            f"the number of edits to redo is {request.count}; it must be at least 1"
+        )
+    if request.count > len(journal.undone):
+        raise EditRefusedError(
+            f"{request.count} edits cannot be redone; {len(journal.undone)} can (a new edit "
+            "discards the undone ones)"
+        )
+    plans = [edit.plan for edit in reversed(journal.undone[-request.count :])]
+    return _summary(request, "Redo", plans, 1, model, channel_groups)
+
+
+def _summary(
+    request: requests.Undo | requests.Redo,
+    verb: str,
+    plans: Sequence[EditPlan],
+    sign: int,
+    model: nn.Module,
+    channel_groups: Callable[[], ChannelGroups],
+) -> EditPlan:
+    """Return the plan of undoing (``sign`` -1) or redoing (1) plans, in this order."""
     parameters = sum(p.numel() for p in model.parameters())
     # Plans of earlier versions of this package hold no MACs.
-    known = all(entry.plan.macs_before for entry in entries)
+    known = all(plan.macs_before for plan in plans)
     macs = count_macs(channel_groups()) if known else 0
-    titles = [entry.plan.title for entry in reversed(entries)]
     return EditPlan(
         request,
-        f"Undo: {'; '.join(titles)}",
+        f"{verb}: {'; '.join(plan.title for plan in plans)}",
         parameters_before=parameters,
         parameters_after=parameters
-        - sum(e.plan.parameters_after - e.plan.parameters_before for e in entries),
+        + sign * sum(plan.parameters_after - plan.parameters_before for plan in plans),
         macs_before=macs,
-        macs_after=macs - sum(e.plan.macs_after - e.plan.macs_before for e in entries),
+        macs_after=macs + sign * sum(plan.macs_after - plan.macs_before for plan in plans),
     )

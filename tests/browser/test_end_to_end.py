@@ -126,6 +126,8 @@ def apply_staged(page: Page) -> str:
     """Press Apply; the text of the reply."""
     apply = page.locator("#staging button.apply")
     expect(apply).to_be_enabled(timeout=PATIENCE)
+    page.evaluate("revacnn.sendCommand('dismiss_reply')")  # that of an earlier edit
+    expect(page.locator("#reply")).to_be_hidden(timeout=PATIENCE)
     apply.click()
     expect(page.locator("#reply[data-state=applied], #reply[data-state=refused]")).to_be_visible(
         timeout=PATIENCE
@@ -187,6 +189,52 @@ def test_the_plus_button_and_apply_add_a_filter(page: Page, run: Run):
     until(lambda: width(run, "features.conv1") == old + 1, "the growth")
     page.wait_for_function(f"revacnn.nodes('features.conv1').length == {old + 1}")
     assert all(loss == loss for loss in losses(run, 20))
+
+
+def layer_names(run: Run) -> list[str]:
+    run.poll()
+    assert run.structure is not None
+    return [layer.name for layer in run.structure.layers]
+
+
+def test_the_menus_insert_and_remove_layers(page: Page, run: Run):
+    clear(page)
+    before = layer_names(run)
+    page.hover("#plot")
+    page.locator("button.insert").nth(1).click()
+    expect(page.locator("#layer-menu b")).to_have_text("After features.conv2")
+    page.locator("#layer-menu").get_by_text("Insert a residual block").click()
+    expect(page.locator("#layer-menu")).to_be_hidden()
+    expect(page.locator("#staging .title")).to_have_text("a residual block after features.conv2")
+    assert "the output is unchanged" in apply_staged(page)
+    inserted = "features.conv2.inserted1.conv"
+    until(lambda: layer_names(run) == [*before[:2], inserted, *before[2:]], "the insertion")
+    expect(page.locator("#layer")).to_have_text(inserted, timeout=PATIENCE)  # its panel opens
+    page.locator(f".column[data-layer='{inserted}'] button.menu").click()
+    page.locator("#layer-menu").get_by_text("Remove the layer").click()
+    apply_staged(page)
+    until(lambda: layer_names(run) == before, "the removal")
+    clear(page)
+    page.keyboard.press("Shift+I")  # the same by keyboard, and its undo
+    expect(page.locator("#staging .title")).to_contain_text("a convolution after")
+    assert "the output is unchanged" in apply_staged(page)
+    until(lambda: len(layer_names(run)) == len(before) + 1, "the insertion by keyboard")
+    clear(page)
+    page.keyboard.press("u")
+    until(lambda: layer_names(run) == before, "the undo")
+    assert all(loss == loss for loss in losses(run, 5))
+
+
+def test_the_menu_adds_several_filters_and_minus_discards_one(page: Page, run: Run):
+    clear(page)
+    page.keyboard.press("o")
+    page.locator("#layer-menu input").fill("6")
+    page.keyboard.press("Enter")
+    expect(page.locator("#staging .title")).to_contain_text("6 filters to")
+    page.locator(".column[data-current=true] button.less").click()
+    expect(page.locator("#staging .title")).to_contain_text("5 filters to")
+    page.keyboard.press("Escape")
+    expect(page.locator("#staging")).to_be_hidden()
 
 
 def test_a_bad_request_shows_its_reason_and_changes_nothing(page: Page, run: Run):

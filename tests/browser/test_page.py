@@ -291,10 +291,23 @@ def test_refusals_are_shown_before_and_after_apply(digits: str, open_page: Any) 
     assert "reshaped" in (less.get_attribute("title") or "")
 
 
-def test_undo_reaches_the_training(digits: str, open_page: Any) -> None:
+def test_an_edit_is_undone_and_redone(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
-    page.click("#undo")
-    page.wait_for_selector("#reply[data-state=applied], #reply[data-state=refused]")
+    undo, redo = page.locator("#undo"), page.locator("#redo")
+    expect(redo).to_have_attribute("aria-disabled", "true")
+    expect(redo).to_have_attribute("title", "No edit was undone since the last one.")
+    before = width(page, "conv2")
+    page.click('.column[data-layer="conv2"] button.more')
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.click("#staging button.apply")
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before + 1)
+    expect(undo).not_to_have_attribute("aria-disabled", "true")
+    undo.click()
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before)
+    expect(redo).not_to_have_attribute("aria-disabled", "true")
+    page.keyboard.press("Control+Shift+Z")
+    page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before + 1)
+    expect(redo).to_have_attribute("aria-disabled", "true")
 
 
 def test_two_tabs_see_the_same_network(digits: str, open_page: Any) -> None:

@@ -45,11 +45,11 @@ def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             page.wait_for_selector("#dot[data-kind=gone]")
-        told = "exited unexpectedly; last message at "
+        notice = "exited unexpectedly; last message at "
         expect(page.locator("#ended")).to_contain_text(
-            re.compile(told + r"\d\d:\d\d:\d\d at batch \d+")
+            re.compile(notice + r"\d\d:\d\d:\d\d at batch \d+")
         )
-        expect(page.locator("#run-state")).to_contain_text(told)
+        expect(page.locator("#run-state")).to_contain_text(notice)
         assert page.is_hidden("#ended .next")
         assert page.get_attribute("#add", "aria-disabled") == "true"
         assert page.is_hidden("#controls")

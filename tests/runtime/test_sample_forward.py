@@ -45,7 +45,7 @@ def forwards_of(module: Base, batch=BATCH, *, record: bool = True, **options) ->
     forwards = SampleForwards(module, **options)
     if record:
         forwards.record(batch, 0, lambda: module.training_step(batch, 0))
-        forwards.finish_recording(batch)
+        forwards.finish_recording()
     return forwards
 
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {findBinding, keyTable} from "../../viewer/static/controls/key_table.js"
+import {findBinding, keyOfCombination, keyTable} from "../../viewer/static/controls/key_table.js"
 
 /** Return a table whose actions record what they are called with, but for the key event. */
 function recordedTable() {
@@ -23,6 +23,13 @@ test("no key has two meanings", () => {
   assert.equal(new Set(keys).size, keys.length)
 })
 
+test("a letter acts on filters, and with Shift on their layer", () => {
+  assert.deepEqual(press("F"), [["send", "stage_freeze_layer"]])
+  assert.deepEqual(press("D"), [["send", "stage_remove_layer"]])
+  assert.deepEqual(press("i"), [["send", "stage_insert_layer", {option: "residual"}]])
+  assert.deepEqual(press("I"), [["send", "stage_insert_layer", {option: "dirac"}]])
+})
+
 test("every binding runs something or is shown on the sheet, and what is shown is described", () => {
   for (const binding of Object.values(recordedTable().table).flat()) {
     assert.ok(binding.run != null || binding.label != null)
@@ -33,7 +40,7 @@ test("every binding runs something or is shown on the sheet, and what is shown i
 
 test("letters work in either case, except where upper case has its own meaning", () => {
   assert.deepEqual(press("f"), [["click", "freeze"]])
-  assert.deepEqual(press("F"), press("f"))
+  assert.deepEqual(press("M"), press("m"))
   assert.deepEqual(press("X"), [["clickRunControl", "stop"]])
   assert.deepEqual(press("x"), [["zoomBy", 1 / 1.6]])
 })
@@ -52,6 +59,14 @@ test("Enter toggles the layer, with Shift the stage", () => {
 test("Escape discards what is staged, and A applies it", () => {
   assert.deepEqual(press("Escape"), [["send", "discard"]])
   assert.deepEqual(press("a"), [["applyStaged"]])
+})
+
+test("Ctrl Z undoes, and Ctrl Shift Z and Ctrl Y redo", () => {
+  const combination = (key, shiftKey = false) => press(keyOfCombination({key, shiftKey}))
+  assert.deepEqual(combination("z"), [["click", "undo"]])
+  assert.deepEqual(combination("Z", true), [["click", "redo"]])
+  assert.deepEqual(combination("y"), [["click", "redo"]])
+  assert.equal(keyOfCombination({key: "f", shiftKey: false}), "")
 })
 
 test("space and arrows leave focused buttons and sliders alone", () => {

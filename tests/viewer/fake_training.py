@@ -44,6 +44,7 @@ from revacnn_lightning.protocol.requests import (
     InspectFilter,
     InspectLayer,
     MergeFilters,
+    Redo,
     Reinitialize,
     RemoveFilters,
     SetFilter,
@@ -197,6 +198,7 @@ class FakeTraining:
         self.ids: list[list[int]] = []
         self.base: dict[int, np.ndarray] = {}  # id -> base value of each statistic
         self.history: list[list[list[int]]] = []
+        self.undone: list[list[list[int]]] = []
         self.details = FakeDetails(seed)
         self.requested_layers: dict[
             str, tuple[InspectLayer, float]
@@ -253,6 +255,8 @@ class FakeTraining:
             layers=layers,
             edges=edges,
             parameter_count=self.parameters(self.ids),
+            undoable=len(self.history),
+            redoable=len(self.undone),
         )
 
     def _inputs(self) -> list[int]:
@@ -345,8 +349,13 @@ class FakeTraining:
         if request.dry_run:
             return [Planned(request.id, plan)]
         if isinstance(body, Undo):
+            self.undone.append([list(ids) for ids in self.ids])
             self.history.pop()
         else:
+            if isinstance(body, Redo):
+                self.undone.pop()
+            else:
+                self.undone.clear()
             self.history.append([list(ids) for ids in self.ids])
         if isinstance(body, Freeze | Unfreeze):
             ids = self.ids[[conv.name for conv in self.convs].index(body.layer)]
@@ -390,6 +399,11 @@ class FakeTraining:
                 return "there is no edit to undo"
             after = self.history[-1]
             return after, self._summary("Undo the last edit", [], after, "")
+        if isinstance(body, Redo):
+            if not self.undone:
+                return "there is no edit to redo"
+            after = self.undone[-1]
+            return after, self._summary("Redo the last undone edit", [], after, "")
         if isinstance(body, Freeze | Unfreeze | Reinitialize | SetFilter):
             return after, self._summary(f"{type(body).__name__} {body.layer}", [], after, "")
         if isinstance(body, MergeFilters):

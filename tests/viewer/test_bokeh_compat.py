@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,6 @@ from bokeh.server.connection import ServerConnection
 from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
 from tornado.ioloop import IOLoop
-from tornado.iostream import StreamClosedError
-from tornado.locks import Lock
-from tornado.websocket import WebSocketProtocol13
 
 from tests.viewer.loops import run
 from viewer import bokeh_compat
@@ -33,7 +29,6 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bokeh as it is, and as it is again after the test."""
     for kind, name in (
         (WSHandler, "_async_open"),
-        (WSHandler, "send_message"),
         (ServerConnection, "send_patch_document"),
     ):
         if hasattr(kind, name):
@@ -52,19 +47,16 @@ def test_nagle_is_disabled_once() -> None:
 
 def test_a_bokeh_without_what_a_patch_needs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def opened(self: Any) -> None: ...
-    async def sent(self: Any, message: Any, more: Any) -> None: ...
 
     monkeypatch.setattr(WSHandler, "_async_open", opened)
-    monkeypatch.setattr(WSHandler, "send_message", sent)
     monkeypatch.delattr(ServerConnection, "send_patch_document", raising=False)
     assert bokeh_compat.apply_patches() == []
     assert WSHandler._async_open is opened
-    assert WSHandler.send_message is sent
     assert not hasattr(ServerConnection, "send_patch_document")
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"), [("", []), ("nodelay, whole", ["nodelay", "whole"])]
+    ("names", "expected"), [("", []), ("nodelay, merge", ["nodelay", "merge"])]
 )
 def test_the_environment_names_the_patches(
     monkeypatch: pytest.MonkeyPatch, names: str, expected: list[str]
@@ -147,59 +139,3 @@ def test_a_frame_alone_makes_the_message_that_bokeh_makes() -> None:
         message.content_json.replace(message._buffers[0].id, "id") for message in (ours, theirs)
     ]
     assert texts[0] == texts[1]
-
-
-class Stream:
-    """A stand-in for the stream of a connection."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.broken = False
-
-    def closed(self) -> bool:
-        return False
-
-    async def write(self, data: bytes) -> None:
-        if self.broken:
-            raise StreamClosedError
-        self.written.append(data)
-
-    def set_nodelay(self, value: bool) -> None:
-        pass
-
-
-def handler_of(stream: Stream) -> Any:
-    """A websocket handler of Bokeh's that writes to this stream."""
-    handler: Any = object.__new__(WSHandler)
-    parameters = SimpleNamespace(ping_interval=None, ping_timeout=None, compression_options=None)
-    handler.request = SimpleNamespace(connection=SimpleNamespace(stream=stream))
-    handler.ws_connection = WebSocketProtocol13(handler, False, parameters)  # type: ignore[arg-type]
-    handler.ws_connection.stream = stream
-    handler.write_lock = Lock()
-    return handler
-
-
-def message_with(*sizes: int) -> Any:
-    source = ColumnDataSource()
-    Document().add_root(source)
-    columns = {str(size): np.arange(size, dtype=np.uint8) for size in sizes}
-    event = ModelChangedEvent(source.document, source, "data", columns)  # type: ignore[arg-type]
-    return Protocol().create("PATCH-DOC", [event])
-
-
-def test_a_whole_message_is_what_bokeh_writes_in_parts() -> None:
-    original = WSHandler.send_message
-    message = message_with(3, 125, 126, 65535, 65536)
-    in_parts, at_once = Stream(), Stream()
-    run(original(handler_of(in_parts), message))
-    assert bokeh_compat.write_whole_messages() is True
-    assert WSHandler.send_message is not original
-    handler = handler_of(at_once)
-    run(WSHandler.send_message(handler, message))
-
-    assert len(in_parts.written) == 3 + 2 * 5
-    assert at_once.written == [b"".join(in_parts.written)]
-
-    at_once.broken = True
-    run(WSHandler.send_message(handler, message))  # a page that was closed is no error
-    assert len(at_once.written) == 1

@@ -43,4 +43,5 @@ def _group(group: ParameterGroup) -> dict[str, Any]:
             )
             if value is not None
         ],
+        "note": group.note,
     }

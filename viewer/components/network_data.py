@@ -294,5 +294,6 @@ def _layer_header(layer: LayerInfo, column: Column) -> dict[str, Any]:
         "kernel": "×".join(map(str, layer.kernel_size)),
         "center": column.center,
         "top": column.top,
+        "frozen": len(layer.frozen_filters) == len(layer.filter_ids),
         "refused": layer.edit_refusal,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Refused, Structure
 
@@ -119,7 +119,6 @@ class ChangeListPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         state = self.tab.state
         records = [] if state is None else list(state.requests.records.values())
-        undo_disabled = self._undo_disabled()
         return {
             "records": [
                 {
@@ -130,16 +129,21 @@ class ChangeListPanel(HtmlPanel):
                 }
                 for record in reversed(records[-MAX_RECORDS:])
             ],
-            "can_undo": not undo_disabled,
-            "undo_disabled": undo_disabled,
+            "undo_disabled": self._history_disabled("undo"),
+            "redo_disabled": self._history_disabled("redo"),
         }
 
-    def _undo_disabled(self) -> str:
-        """Return why the last edit cannot be undone; "" if it can."""
+    def _history_disabled(self, action: Literal["undo", "redo"]) -> str:
+        """Return why no edit can be undone, or redone; "" if one can."""
+        structure = self.tab.structure
         if self.tab.edit_queue.is_busy:
             return "A change is being applied."
-        if self.tab.structure is None:
+        if structure is None:
             return "No training is attached."
+        if action == "redo" and not structure.redoable:
+            return "No edit was undone since the last one."
+        if action == "undo" and structure.undoable == 0:
+            return "There is no edit to undo."
         return self.tab.ended_reason()
 
 

@@ -88,7 +88,7 @@ class RunState:
         return int(self.offsets[-1])
 
     def layer_index(self, name: str) -> int | None:
-        """Return the index of a layer, or None if there is no layer of that name."""
+        """Return the index of a layer, or None if no layer has that name."""
         if self.structure is None:
             return None
         names = [layer.name for layer in self.structure.layers]

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 __all__ = ["Arguments"]
 
+MAX_ADDED = 4096  # filters in one request
 MAX_SELECTED = 65536  # filters in one selection
 
 
@@ -20,9 +21,10 @@ class Arguments(Struct, frozen=True):
         dx, dy: steps between layers and between filters.
         row: row of the recorded history.
         chart: 0 for the metric chart, 1 and 2 for the layer charts.
+        count: number of filters to add.
         option: the chosen option of a setting.
         action: what the run should do.
-        name: name of a hyperparameter.
+        name: name of a hyperparameter, or of a block of layers.
         optimizer, group: indices of an optimizer and its parameter group.
         value: value of the hyperparameter.
         run: id of a run.
@@ -38,6 +40,7 @@ class Arguments(Struct, frozen=True):
     dy: int = 0
     row: int = -1
     chart: int = -1
+    count: Annotated[int, Meta(ge=1, le=MAX_ADDED)] = 1
     option: str = ""
     action: str = ""
     name: str = ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import numpy as np
 
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
 
 from .command_arguments import Arguments
-from .staging import StagedChange
+from .staging import Block, StagedChange
 from .tab_state import TabState
 
 ACTIONS = {
@@ -35,21 +37,46 @@ def stage_remove(tab: TabState, _: Arguments) -> None:
 
 
 def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
-    """Stage the removal of the layer's least active filter."""
+    """Discard a staged new filter, or stage the removal of the layer's least active filter."""
     layer, structure, state = tab.layer(arguments.layer), tab.structure, tab.state
     if layer is None or structure is None or state is None:
         return
     layer_index = structure.layers.index(layer)
-    if tab.can_change_width(layer_index):
+    if tab.can_change_width(layer_index) and not tab.staging.discard_one_added(layer.name):
         index = tab.least_active_index(state, layer_index, layer)
         if index is not None:
             tab.staging.toggle_removal(layer.name, layer.filter_ids[index])
 
 
 def stage_add(tab: TabState, arguments: Arguments) -> None:
+    """Stage new filters. A single one discards a staged removal instead, if there is one."""
     layer = tab.layer(arguments.layer)
-    if layer is not None and not tab.width_refusal(layer):
-        tab.staging.add(layer.name)
+    if layer is None or tab.width_refusal(layer):
+        return
+    if arguments.count > 1 or not tab.staging.discard_last_removal(layer.name):
+        tab.staging.add(layer.name, arguments.count)
+
+
+def stage_insert_layer(tab: TabState, arguments: Arguments) -> None:
+    """Stage a residual block or a convolution after a layer."""
+    layer = tab.layer(arguments.layer)
+    if layer is not None and not tab.ended_reason() and arguments.option in get_args(Block):
+        tab.staging.insert_layer(layer.name, msgspec.convert(arguments.option, Block))
+
+
+def stage_remove_layer(tab: TabState, arguments: Arguments) -> None:
+    """Stage the removal of a layer, or of the block called ``name``."""
+    layer = tab.layer(arguments.layer)
+    if not tab.ended_reason() and (arguments.name or layer is not None):
+        tab.staging.remove_layer(arguments.name or (layer.name if layer is not None else ""))
+
+
+def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
+    """Stage freezing all filters of a layer, or unfreezing them if all of them are frozen."""
+    layer = tab.layer(arguments.layer)
+    if layer is not None and not tab.ended_reason():
+        kind = "unfreeze" if len(layer.frozen_filters) == len(layer.filter_ids) else "freeze"
+        tab.staging.toggle(kind, layer.name, list(layer.filter_ids))
 
 
 def stage_split(tab: TabState, _: Arguments) -> None:
@@ -117,6 +144,11 @@ def apply(tab: TabState, _: Arguments) -> None:
 def undo(tab: TabState, _: Arguments) -> None:
     if tab.structure is not None:
         tab.edit_queue.undo(tab.structure)
+
+
+def redo(tab: TabState, _: Arguments) -> None:
+    if tab.structure is not None:
+        tab.edit_queue.redo(tab.structure)
 
 
 def dismiss_reply(tab: TabState, _: Arguments) -> None:

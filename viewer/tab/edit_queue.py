@@ -8,6 +8,7 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Refused, Structure
 from revacnn_lightning.protocol.requests import (
     ControlRun,
+    Redo,
     RequestBody,
     SetHyperparameter,
     Undo,
@@ -30,6 +31,7 @@ class EditQueue:
         revision: counted up with every change that a component may show.
         shown_reply: the request whose reply is shown above the staging bar; None if dismissed.
         error: why the last request could not be sent; "" if it was sent.
+        is_inserting: whether this tab has requested a layer that the structure lacks so far.
     """
 
     def __init__(self, run_selection: RunSelection, staging: Staging) -> None:
@@ -38,6 +40,7 @@ class EditQueue:
         self.revision = 0
         self.shown_reply: RequestRecord | None = None
         self.error = ""
+        self.is_inserting = False
         self._queue: list[StagedChange] = []
         self._pending_id = ""  # id of the request whose reply is pending
 
@@ -60,6 +63,7 @@ class EditQueue:
         """Discard everything staged, pending or shown, because another run is shown."""
         self.staging.discard()
         self._queue, self._pending_id, self.shown_reply = [], "", None
+        self.is_inserting = False
 
     # Actions of the page
 
@@ -72,6 +76,11 @@ class EditQueue:
         """Request to undo the last applied edit."""
         if not self.is_busy:
             self._pending_id = self._send(Undo(), "Undo the last edit", structure.version)
+
+    def redo(self, structure: Structure) -> None:
+        """Request to redo the edit that was undone last."""
+        if not self.is_busy:
+            self._pending_id = self._send(Redo(), "Redo the last undone edit", structure.version)
 
     def discard(self, key: str) -> None:
         """Discard one staged change, or all if ``key`` is "". Sent requests are not affected."""
@@ -119,6 +128,7 @@ class EditQueue:
             if edit is not None:
                 title = f"{change.verb} {change.title(structure)}"
                 self._pending_id = self._send(edit, title, structure.version)
+                self.is_inserting = change.kind == "insert_layer"
 
     def _is_reply_pending(self, state: RunState, structure: Structure) -> bool:
         """Return whether the last request lacks its reply, or the structure it led to."""

@@ -221,7 +221,7 @@ class Page:
             self._send()
 
     def _on_theme(self, _attribute: str, _old: str, new: str) -> None:
-        """Apply another theme to all components at once."""
+        """Apply another theme to all components."""
         palette = PALETTES.get(new)
         if palette is None or palette is self.tab.palette:
             return

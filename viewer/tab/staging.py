@@ -6,6 +6,9 @@ indices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from msgspec import Struct, field
 
 from revacnn_lightning.protocol.messages import LayerInfo, Planned, Refused, Structure
@@ -13,27 +16,38 @@ from revacnn_lightning.protocol.requests import (
     AddFilters,
     Edit,
     Freeze,
+    InsertLayer,
     MergeFilters,
     Reinitialize,
     RemoveFilters,
+    RemoveLayer,
     SetFilter,
     Unfreeze,
 )
 
-__all__ = ["StagedChange", "Staging"]
+__all__ = ["Block", "StagedChange", "Staging"]
 
-# Removals are sent before additions: added filters must not be among the removed indices.
-SEND_ORDER = ["set", "reinitialize", "freeze", "unfreeze", "merge", "remove", "split", "add"]
+Block = Literal["residual", "dirac"]
+
+# Removals are sent before additions: added filters must not be among the removed indices. Layers
+# come last, because the other changes name layers as they are now.
+SEND_ORDER = [
+    *("set", "reinitialize", "freeze", "unfreeze", "merge", "remove", "split", "add"),
+    *("insert_layer", "remove_layer"),
+]
 VERBS = {
     "add": "Add",
     "freeze": "Freeze",
+    "insert_layer": "Insert",
     "merge": "Merge",
     "reinitialize": "Reinitialize",
     "remove": "Remove",
+    "remove_layer": "Remove",
     "set": "Set",
     "split": "Split",
     "unfreeze": "Unfreeze",
 }
+BLOCK_NAMES: dict[str, str] = {"residual": "a residual block", "dirac": "a convolution"}
 MAX_LISTED_FILTERS = 6  # a title lists up to this many filters, and counts more
 
 
@@ -41,12 +55,13 @@ class StagedChange(Struct):
     """One future request, for example all removals or all additions of one layer.
 
     Attributes:
-        layer: name of the layer.
+        layer: name of the layer, or of the block of layers to remove.
         kind: one of VERBS.
         ids: ids of the affected filters.
         count: number of filters to add.
         neighbor_ids: ids of the filters whose weighted mean a filter is set to.
         weights: one per neighbor.
+        block: what to insert after the layer.
         plan_id: id of the dry run that was requested; "" if none was.
         plan: the reply to the dry run; None before it arrives.
     """
@@ -57,6 +72,7 @@ class StagedChange(Struct):
     count: int = 0
     neighbor_ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    block: Block = "residual"
     plan_id: str = ""
     plan: Planned | Refused | None = None
 
@@ -74,6 +90,11 @@ class StagedChange(Struct):
         """Return what is changed, for example ``conv2 · filters 3, 36``."""
         if self.kind == "add":
             return f"{self.count} filter{'s' if self.count > 1 else ''} to {self.layer}"
+        if self.kind == "insert_layer":
+            return f"{BLOCK_NAMES[self.block]} after {self.layer}"
+        if self.kind == "remove_layer":
+            is_layer = _layer(structure, self.layer) is not None
+            return f"the {'layer' if is_layer else 'block'} {self.layer}"
         indices = sorted(_indices(structure, self.layer, self.ids))
         if len(indices) > MAX_LISTED_FILTERS:
             return f"{self.layer} · {len(indices)} filters"
@@ -86,10 +107,14 @@ class StagedChange(Struct):
 
     def to_edit(self, structure: Structure) -> Edit | None:
         """Return the request for this structure; None if nothing is left to change."""
+        if self.kind == "remove_layer":
+            return RemoveLayer(self.layer) if _contains(structure, self.layer) else None
         if _layer(structure, self.layer) is None:
             return None
         if self.kind == "add":
             return AddFilters(self.layer, self.count)
+        if self.kind == "insert_layer":
+            return InsertLayer(self.layer, self.block)
         indices = sorted(_indices(structure, self.layer, self.ids))
         if not indices:
             return None
@@ -130,11 +155,37 @@ class Staging:
             change.ids.append(filter_id)
         self._on_edited(change)
 
-    def add(self, layer: str) -> None:
-        """Stage one more new filter."""
+    def add(self, layer: str, count: int = 1) -> None:
+        """Stage more new filters."""
         change = self._find_or_add(layer, "add")
-        change.count += 1
+        change.count += count
         self._on_edited(change)
+
+    def discard_one_added(self, layer: str) -> bool:
+        """Discard one staged new filter; return whether there was one."""
+        change = next((one for one in self.changes if one.key == f"add/{layer}"), None)
+        if change is None:
+            return False
+        change.count -= 1
+        self._on_edited(change)
+        return True
+
+    def discard_last_removal(self, layer: str) -> bool:
+        """Discard the newest staged removal of a filter; return whether there was one."""
+        change = next((one for one in self.changes if one.key == f"remove/{layer}"), None)
+        if change is None:
+            return False
+        change.ids.pop()
+        self._on_edited(change)
+        return True
+
+    def insert_layer(self, layer: str, block: Block) -> None:
+        """Stage a block after a layer, or discard it if it is staged."""
+        self._toggle(StagedChange(layer, "insert_layer", block=block), lambda one: one.block)
+
+    def remove_layer(self, layer: str) -> None:
+        """Stage the removal of a layer or of a block of layers, or discard it if it is staged."""
+        self._toggle(StagedChange(layer, "remove_layer"), lambda one: one.layer)
 
     def split(self, layer: str, filter_id: int) -> None:
         """Stage the split of a filter."""
@@ -149,9 +200,12 @@ class Staging:
 
     def toggle(self, kind: str, layer: str, ids: list[int]) -> None:
         """Stage a change of exactly these filters, or discard it if exactly it is staged."""
-        change = StagedChange(layer, kind, ids=list(ids))
+        self._toggle(StagedChange(layer, kind, ids=list(ids)), lambda one: set(one.ids))
+
+    def _toggle(self, change: StagedChange, content: Callable[[StagedChange], object]) -> None:
+        """Stage a change, or discard the staged one with the same key and content."""
         staged = next((other for other in self.changes if other.key == change.key), None)
-        if staged is not None and set(staged.ids) == set(ids):
+        if staged is not None and content(staged) == content(change):
             self.changes.remove(staged)
         else:
             self.replace(change)
@@ -198,6 +252,11 @@ class Staging:
 
 def _layer(structure: Structure, name: str) -> LayerInfo | None:
     return next((layer for layer in structure.layers if layer.name == name), None)
+
+
+def _contains(structure: Structure, path: str) -> bool:
+    """Return whether a layer has this name, or lies in the module of this name."""
+    return any(f"{layer.name}.".startswith(f"{path}.") for layer in structure.layers)
 
 
 def _ids(structure: Structure, layer_name: str) -> set[int]:

@@ -248,9 +248,21 @@ class TabState:
         if structure is None or not structure.layers:
             return
         self.staging.update_structure(structure)
+        if self.edit_queue.is_inserting:
+            self._show_inserted_layer(structure)
         if self.selected_position() is None:  # removed by an edit
             self.selection = _replacement(self.selection, self._known_structure, structure)
         self._known_structure = structure
+
+    def _show_inserted_layer(self, structure: Structure) -> None:
+        """Select the layer that this tab has inserted, and open its panel."""
+        known = {one.name for one in self._known_structure.layers} if self._known_structure else {}
+        for i, layer in enumerate(structure.layers):
+            if layer.name not in known:
+                self.edit_queue.is_inserting = False
+                self.select(i, 0)
+                self.pane = "layer"
+                return
 
 
 def _replacement(
@@ -258,11 +270,12 @@ def _replacement(
 ) -> Selection:
     """Return the filter to select instead of a removed one.
 
-    It is the next remaining filter of the same layer, or the previous one if there is no next.
+    It is the next remaining filter of the same layer, or the previous one if there is no next. In
+    place of a removed layer it is the first filter of the layer before it.
     """
     layer = structure.layers[0]
     if removed is not None:
-        layer = next((one for one in structure.layers if one.name == removed.layer), layer)
+        layer = _layer_or_previous(removed.layer, previous, structure)
     before = (
         [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
     )
@@ -272,3 +285,12 @@ def _replacement(
     candidates = [*before[0][index:], *reversed(before[0][:index])]
     found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
     return Selection(layer.name, found)
+
+
+def _layer_or_previous(name: str, previous: Structure | None, structure: Structure) -> LayerInfo:
+    """Return the layer of this name, else the nearest remaining one before it, else the first."""
+    remaining = {layer.name: layer for layer in structure.layers}
+    names = [layer.name for layer in previous.layers] if previous is not None else []
+    before = names[: names.index(name) + 1] if name in names else [name]
+    found = next((one for one in reversed(before) if one in remaining), structure.layers[0].name)
+    return remaining[found]

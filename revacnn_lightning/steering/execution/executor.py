@@ -25,7 +25,7 @@ from revacnn_lightning.steering.execution.value_edits import apply_value_edit, r
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["UndoRecord", "perform", "replay", "revert"]
+__all__ = ["UndoRecord", "UndoneEdit", "perform", "replay", "revert"]
 
 
 @dataclass
@@ -44,23 +44,39 @@ class UndoRecord:
     groups_before: ChannelGroups | None = None
 
 
+@dataclass
+class UndoneEdit:
+    """An undone edit that can be redone. ``added`` is what it had added when it was undone."""
+
+    plan: EditPlan
+    added: list[ChangeRecord]
+
+
 def perform(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: Sequence[ChangeRecord] | None = None,
 ) -> UndoRecord:
-    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`."""
+    """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
+
+    Args:
+        undone: what `revert` returned, if the plan is performed again: what it had added comes
+            back as it was.
+    """
     undo = UndoRecord()
+    count = len(plan.values) + len(plan.tensors) + len(plan.layers)
+    again = iter([None] * count if undone is None else undone)
     for value in plan.values:
-        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator))
+        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator, next(again)))
     for edit in plan.tensors:
-        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator))
+        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, next(again)))
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
-        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator)
+        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator, next(again))
         undo.changes.append(record)
         if removed is not None:
             undo.removed_layers[layer.host] = removed
@@ -73,18 +89,25 @@ def revert(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     undo: UndoRecord,
-) -> None:
-    """Revert the changes of a plan, newest first."""
+) -> list[ChangeRecord]:
+    """Revert the changes of a plan, newest first.
+
+    Returns:
+        What the plan had added, one record per change in the order of the plan: `perform` takes
+        it to perform the plan again.
+    """
     records = iter(reversed(undo.changes))
+    undone: list[ChangeRecord] = []
     for layer in reversed(plan.layers):
         removed = undo.removed_layers.get(layer.host)
-        revert_layer_edit(tx, model, layer, optimizers, next(records), removed)
+        undone.append(revert_layer_edit(tx, model, layer, optimizers, next(records), removed))
     for attribute in reversed(plan.attributes):
         revert_attribute_edit(tx, model, attribute)
     for edit in reversed(plan.tensors):
-        revert_tensor_edit(tx, model, edit, optimizers, next(records))
+        undone.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
     for value in reversed(plan.values):
-        revert_value_edit(tx, model, value, optimizers, next(records))
+        undone.append(revert_value_edit(tx, model, value, optimizers, next(records)))
+    return undone[::-1]
 
 
 def replay(model: nn.Module, plans: Sequence[EditPlan]) -> list[UndoRecord]:

@@ -23,6 +23,7 @@ from revacnn_lightning.steering.execution.layer_parameters import (
 )
 from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.undone_layers import restore_undone, save_undone
 from revacnn_lightning.steering.planning.plan import LayerEdit
 
 __all__ = ["apply_layer_edit", "revert_layer_edit"]
@@ -34,12 +35,23 @@ def apply_layer_edit(
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: ChangeRecord | None = None,
 ) -> tuple[ChangeRecord, nn.Module | None]:
-    """Insert or remove the layer. Returns what reverting needs, the removed module included."""
+    """Insert or remove the layer. Returns what reverting needs, the removed module included.
+
+    Args:
+        undone: what `revert_layer_edit` returned, if the edit is redone: the layer that it took
+            away, which comes back.
+    """
+    record: ChangeRecord = {}
+    removed = None
     if edit.action == "insert":
-        _insert(tx, model, edit, optimizers, generator)
-        return {}, None
-    return _replace(tx, model, edit, optimizers, generator)
+        new = _insert(tx, model, edit, optimizers, generator)
+    else:
+        new, record, removed = _replace(tx, model, edit, optimizers, generator)
+    if undone is not None:
+        restore_undone(tx, new, optimizers, undone)
+    return record, removed
 
 
 def revert_layer_edit(
@@ -49,20 +61,28 @@ def revert_layer_edit(
     optimizers: Sequence[Optimizer],
     record: ChangeRecord,
     removed: nn.Module | None,
-) -> None:
-    """Undo a `LayerEdit`; a removed layer returns with the values it had."""
+) -> ChangeRecord:
+    """Undo a `LayerEdit`; a removed layer returns with the values it had.
+
+    Returns:
+        The layer that the edit had put in, from which it is redone.
+    """
     if edit.action == "insert":
         host = model.get_submodule(edit.host)
-        remove_parameters(tx, host.get_submodule(edit.child), optimizers)
+        block = host.get_submodule(edit.child)
+        undone = save_undone(block, optimizers)
+        remove_parameters(tx, block, optimizers)
         _detach(tx, host, edit.child)
-        return
+        return undone
     if removed is None:
         raise EditFailedError(f"the removed layer {edit.host} is no longer available")
     replacement = model.get_submodule(edit.host)
+    undone = save_undone(replacement, optimizers)
     remove_parameters(tx, replacement, optimizers)
     _swap(tx, model, replacement, removed)
     _load(tx, removed, record)
     restore_parameters(tx, model, edit, optimizers, record)
+    return undone
 
 
 # -------------------------------------------------------------------- inserting
@@ -74,7 +94,8 @@ def _insert(
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
-) -> None:
+) -> nn.Module:
+    """Insert a block and return it."""
     host = model.get_submodule(edit.host)
     block = _seeded(generator, lambda: BLOCKS[edit.kind](edit.channels, edit.kernel))
     _match_placement(block, host)
@@ -87,6 +108,7 @@ def _insert(
 
     tx.on_rollback(remove)
     add_to_group_of(tx, host, block, optimizers)
+    return block
 
 
 def _seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
@@ -127,7 +149,8 @@ def _replace(
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
-) -> tuple[ChangeRecord, nn.Module]:
+) -> tuple[nn.Module, ChangeRecord, nn.Module]:
+    """Replace a layer; return the new one, what restores the old one, and the old one."""
     old = model.get_submodule(edit.host)
     new = _seeded(generator, lambda: replacement_of(old, edit.kind))
     new.train(old.training)
@@ -137,7 +160,7 @@ def _replace(
     add_to_group_of(tx, old, new, optimizers)
     _swap(tx, model, old, new)
     record |= remove_parameters(tx, old, optimizers, edit.host, still_used_by=model)
-    return record, old
+    return new, record, old
 
 
 def _swap(tx: Transaction, model: nn.Module, old: nn.Module, new: nn.Module) -> None:

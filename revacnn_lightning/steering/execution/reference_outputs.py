@@ -5,6 +5,8 @@ Every change is rolled back before returning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,10 +15,10 @@ from revacnn_lightning.steering.execution.tensor_edits import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit
 from revacnn_lightning.steering.planning.lookup import find_tensor
-from revacnn_lightning.steering.planning.plan import EditPlan, order_of
+from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit, order_of
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
 
-__all__ = ["expected_output", "output_with_perturbed_weights"]
+__all__ = ["expected_output", "output_with_perturbed_weights", "output_with_values"]
 
 
 def expected_output(
@@ -48,6 +50,18 @@ def expected_output(
     expected = evaluate(model, probe)
     tx.rollback(keep=start)
     return expected
+
+
+def output_with_values(
+    tx: Transaction, model: nn.Module, values: Sequence[ValueEdit], probe: ForwardProbe
+) -> list[Tensor]:
+    """Return the output with these changes of values."""
+    start = tx.size
+    for value in values:
+        apply_value_edit(tx, model, value, [], torch.Generator())
+    output = evaluate(model, probe)
+    tx.rollback(keep=start)
+    return output
 
 
 def output_with_perturbed_weights(

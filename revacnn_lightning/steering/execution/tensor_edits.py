@@ -55,22 +55,30 @@ def apply_tensor_edit(
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: ChangeRecord | None = None,
 ) -> ChangeRecord:
-    """Resize a tensor, its gradient and its optimizer state, and update its module's sizes."""
+    """Resize a tensor, its gradient and its optimizer state, and update its module's sizes.
+
+    Args:
+        undone: what `revert_tensor_edit` returned, if the edit is redone: its new entries.
+    """
     owner, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
-        new = _resized(owner, tensor, resize, edit, generator)
+        if undone is None:
+            new = _resized(owner, tensor, resize, edit, generator)
+        else:
+            new = _resized_again(tensor.detach(), resize, undone)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)
         grad = None
         if tensor.grad is not None:
             record["grad"] = resize.removed_entries(tensor.grad)
-            grad = resize.apply_and_fill(tensor.grad, 0.0)
+            grad = _with_entries(resize, tensor.grad, undone, "grad", 0.0)
         if isinstance(tensor, nn.Parameter):
-            record |= _resize_state(tx, optimizers, tensor, resize, new)
+            record |= _resize_state(tx, optimizers, tensor, resize, new, undone)
         replace_data(tx, tensor, new, grad)
     sync_sizes(tx, owner)
     return record
@@ -82,6 +90,7 @@ def _resize_state(
     parameter: nn.Parameter,
     resize: Resize,
     new: Tensor,
+    undone: ChangeRecord | None,
 ) -> ChangeRecord:
     """Resize the optimizer state of a parameter that becomes ``new``; return what is removed."""
     shape = parameter.shape
@@ -91,7 +100,7 @@ def _resize_state(
         if not resize.matches(old, shape):
             return old
         record[key] = resize.removed_entries(old)
-        return resize.apply_and_fill(old, new if start is None else start)
+        return _with_entries(resize, old, undone, key, new if start is None else start)
 
     optimizer_state.edit_state(tx, optimizers, parameter, resized)
     return record
@@ -103,16 +112,23 @@ def revert_tensor_edit(
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
     record: ChangeRecord,
-) -> None:
-    """Undo a `TensorEdit`: restore what it removed; survivors keep their present values."""
+) -> ChangeRecord:
+    """Undo a `TensorEdit`: restore what it removed; survivors keep their present values.
+
+    Returns:
+        The entries that the edit had added, from which it is redone.
+    """
     owner, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
+    undone: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
     with torch.no_grad():
         old = resize.revert(tensor.detach(), record["data"])
         if "before" in record:
             old = undo_difference(old, record["before"], record["after"])
+            undone["before"], undone["after"] = old.clone(), tensor.detach().clone()
         grad = None
         if tensor.grad is not None:
+            undone["grad"] = resize.new_entries(tensor.grad)
             grad = resize.revert(tensor.grad, record.get("grad", 0.0))
         if isinstance(tensor, nn.Parameter):
             shape = tensor.shape
@@ -123,11 +139,36 @@ def revert_tensor_edit(
                     return state
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
+                undone[key] = resize.new_entries(state)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)
         replace_data(tx, tensor, old, grad)
     sync_sizes(tx, owner)
+    return undone
+
+
+def _with_entries(
+    resize: Resize,
+    tensor: Tensor,
+    undone: ChangeRecord | None,
+    key: str,
+    start: float | Tensor,
+) -> Tensor:
+    """Return the resized tensor; new entries are those that an undo removed, else ``start``."""
+    if undone is not None and key in undone:
+        return resize.apply_and_insert(tensor, undone[key])
+    return resize.apply_and_fill(tensor, start)
+
+
+def _resized_again(data: Tensor, resize: Resize, undone: ChangeRecord) -> Tensor:
+    """Return the resized tensor with the entries that an undo removed."""
+    resized = resize.apply(data)
+    if "before" in undone:  # a split has changed survivors, too
+        before = resize.apply(undone["before"].to(data))
+        resized = undo_difference(resized, undone["after"], before)
+    new = resize.new_positions.to(data.device)
+    return resized.index_copy_(resize.dim, new, undone["data"].to(resized))
 
 
 def _start_state(resize: Resize, weight: Tensor, start: float | None) -> Tensor | float:

@@ -22,6 +22,7 @@ class Resize:
         size: its size before.
         order: (size after,): the old index that each position is copied or derived from.
         is_new: (size after,): whether a position is a new entry rather than a surviving one.
+        new_positions: the positions of new entries.
     """
 
     def __init__(self, edit: TensorEdit) -> None:
@@ -31,7 +32,7 @@ class Resize:
         kept = self.order[~self.is_new]
         removed = np.ones(self.size, bool)
         removed[kept] = False
-        self._new_positions = torch.from_numpy(np.flatnonzero(self.is_new))
+        self.new_positions = torch.from_numpy(np.flatnonzero(self.is_new))
         self._kept_positions = torch.from_numpy(np.flatnonzero(~self.is_new))
         self._kept = torch.from_numpy(kept)  # the old index of each survivor, in the new order
         self._removed = torch.from_numpy(np.flatnonzero(removed))  # old indices without survivor
@@ -61,14 +62,24 @@ class Resize:
         A tensor ``value`` has the resized shape; its entries at the new positions are used.
         """
         resized = self.apply(tensor)
-        if len(self._new_positions):
-            new = self._new_positions.to(resized.device)
+        if len(self.new_positions):
+            new = self.new_positions.to(resized.device)
             if isinstance(value, Tensor):
                 values = value.index_select(self.dim, new).to(resized.dtype)
                 resized.index_copy_(self.dim, new, values)
             else:
                 resized.index_fill_(self.dim, new, value)
         return resized
+
+    def apply_and_insert(self, tensor: Tensor, entries: Tensor) -> Tensor:
+        """Return the resized tensor with these new entries, which `new_entries` returned."""
+        resized = self.apply(tensor)
+        new = self.new_positions.to(resized.device)
+        return resized.index_copy_(self.dim, new, entries.to(resized))
+
+    def new_entries(self, tensor: Tensor) -> Tensor:
+        """Return the new entries of a resized tensor."""
+        return tensor.index_select(self.dim, self.new_positions.to(tensor.device))
 
     def removed_entries(self, tensor: Tensor) -> Tensor:
         """Return the entries of the old tensor that do not survive."""

@@ -20,7 +20,7 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 
-__all__ = ["apply_value_edit", "reinitialize_new_entries", "revert_value_edit"]
+__all__ = ["apply_value_edit", "draw_again", "random_entries", "revert_value_edit"]
 
 
 def apply_value_edit(
@@ -29,8 +29,13 @@ def apply_value_edit(
     edit: ValueEdit,
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
+    undone: ChangeRecord | None = None,
 ) -> ChangeRecord:
-    """Change the values. The optimizer state of replaced entries is reset to its start."""
+    """Change the values. The optimizer state of replaced entries is reset to its start.
+
+    Args:
+        undone: what `revert_value_edit` returned, if the edit is redone: values and their state.
+    """
     owner, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
     record: ChangeRecord = {}
@@ -38,7 +43,10 @@ def apply_value_edit(
         data = tensor.detach()
         rows = data.index_select(edit.dim, at)
         record["before"] = rows
-        new = _new_rows(owner, data, rows, edit, at, generator)
+        if undone is None:
+            new = _new_rows(owner, data, rows, edit, at, generator)
+        else:
+            new = _redone_rows(rows, edit, undone)
         record["after"] = new
         if edit.action != "add" and isinstance(tensor, nn.Parameter):
             shape = tensor.shape
@@ -48,6 +56,8 @@ def apply_value_edit(
                     return old
                 record[key] = old.index_select(edit.dim, at)
                 value = new if start is None else torch.full_like(new, start)
+                if undone is not None:
+                    value = undone.get(key, value)
                 return old.clone().index_copy_(edit.dim, at, value.to(old))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reset)
@@ -61,13 +71,19 @@ def revert_value_edit(
     edit: ValueEdit,
     optimizers: Sequence[Optimizer],
     record: ChangeRecord,
-) -> None:
-    """Undo a `ValueEdit`: restore replaced entries; sums keep what was trained since."""
+) -> ChangeRecord:
+    """Undo a `ValueEdit`: restore replaced entries; sums keep what was trained since.
+
+    Returns:
+        The entries that the undo replaced, from which the edit is redone.
+    """
     _, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
+    undone: ChangeRecord = {}
     with torch.no_grad():
         data = tensor.detach()
         rows = record["before"].to(data)
+        undone["after"] = data.index_select(edit.dim, at)
         if edit.action == "add":
             rows = undo_difference(data.index_select(edit.dim, at), rows, record["after"])
         elif isinstance(tensor, nn.Parameter):
@@ -76,23 +92,44 @@ def revert_value_edit(
             def restored(key: str, state: Tensor, start: float | None) -> Tensor:
                 if state.shape != shape:
                     return state
+                undone[key] = state.index_select(edit.dim, at)
                 fallback = rows if start is None else torch.full_like(rows, start)
                 saved = record.get(key, fallback)
                 return state.clone().index_copy_(edit.dim, at, saved.to(state))
 
             optimizer_state.edit_state(tx, optimizers, tensor, restored)
+        undone["before"] = rows
         _replace_rows(tx, tensor, edit.dim, at, rows)
+    return undone
 
 
-def reinitialize_new_entries(
-    tx: Transaction, model: nn.Module, edit: TensorEdit, generator: torch.Generator
+def _redone_rows(rows: Tensor, edit: ValueEdit, undone: ChangeRecord) -> Tensor:
+    """Return what the entries become again; sums keep what was trained since the undo."""
+    if edit.action == "add":
+        return undo_difference(rows, undone["after"], undone["before"])
+    after: Tensor = undone["after"]
+    return after.to(rows)
+
+
+def draw_again(
+    tx: Transaction,
+    model: nn.Module,
+    edit: TensorEdit | ValueEdit,
+    generator: torch.Generator,
 ) -> None:
-    """Draw the new entries of an applied ``"fresh"`` edit again."""
+    """Draw the random entries of an applied ``"fresh"`` edit again."""
     owner, tensor = find_tensor(model, edit.tensor)
-    at = torch.tensor(edit.new, device=tensor.device)
+    at = torch.tensor(random_entries(edit), device=tensor.device)
     with torch.no_grad():
         values = initial_values(owner, tensor.detach(), generator)
         _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
+
+
+def random_entries(edit: TensorEdit | ValueEdit) -> list[int]:
+    """Return the indices of the entries that an edit draws at random."""
+    if isinstance(edit, TensorEdit):
+        return edit.new if edit.fill == "fresh" else []
+    return edit.indices if edit.action == "fresh" else []
 
 
 def _replace_rows(tx: Transaction, tensor: Tensor, dim: int, at: Tensor, rows: Tensor) -> None:
@@ -109,6 +146,8 @@ def _new_rows(
     at: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
+    if edit.action == "zero":
+        return torch.zeros_like(rows)
     if edit.action == "fresh":
         return initial_values(owner, data, generator).index_select(edit.dim, at)
     sources = data.index_select(edit.dim, torch.tensor(edit.sources, device=data.device))

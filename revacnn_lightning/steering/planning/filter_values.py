@@ -12,13 +12,24 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
+from revacnn_lightning.steering.planning.outgoing_columns import zero_outgoing_columns
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 
 __all__ = ["check_plain_weight", "plan_reinitialization", "plan_setting", "same_size_plan"]
 
 
+OUTGOING_ZERO = (
+    "the outgoing weights become zero, as those of new filters: the output loses what these "
+    "filters contributed, which is nothing if they were silent"
+)
+
+
 def plan_reinitialization(context: PlanningContext, request: requests.Reinitialize) -> EditPlan:
-    """Plan drawing the coefficients of filters again, as the layer's own initialization does."""
+    """Plan drawing the coefficients of filters again, as the layer's own initialization does.
+
+    Their outgoing weights become zero where no other filter shares them: random coefficients with
+    trained outgoing weights would disturb the layers behind.
+    """
     conv = find_conv(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
     filters = sorted(request.filters)
@@ -27,7 +38,16 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
     ]
     what = "filter" if len(filters) == 1 else "filters"
     title = f"Reinitialize {request.layer} · {what} {', '.join(map(str, filters))}"
-    return _values_plan(context, request, title, values, filters)
+    note = "the output changes: the outgoing weights are kept"
+    if request.zero_outgoing:
+        try:
+            values += zero_outgoing_columns(context, request.layer, filters)
+            note = OUTGOING_ZERO
+        except EditRefusedError as error:
+            note += f", because {error}"
+    plan = _values_plan(context, request, title, values, filters)
+    plan.notes.append(note)
+    return plan
 
 
 def plan_setting(context: PlanningContext, request: requests.SetFilter) -> EditPlan:

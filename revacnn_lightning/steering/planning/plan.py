@@ -64,14 +64,14 @@ class ValueEdit(Struct):
     """Changes the values of rows or columns of one tensor, at the same size.
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
-    ``fresh``: random values, as the layer's own initialization. ``add``: the entry of ``sources``
-    at the same position is added.
+    ``fresh``: random values, as the layer's own initialization. ``zero``: zeros. ``add``: the
+    entry of ``sources`` at the same position is added.
     """
 
     tensor: str
     dim: int
     indices: list[int]
-    action: Literal["mean", "fresh", "add"]
+    action: Literal["mean", "fresh", "zero", "add"]
     sources: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 

@@ -11,7 +11,8 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 __all__ = ["NOT_RUN", "check_editable", "check_not_fixed", "why_not_editable"]
 
 NOT_RUN = (
-    "{layer} was not run by any forward of the model; it can be edited when a training step runs it"
+    "{layer} was not run by any forward of the model; it can be edited when a training step runs "
+    "it, or pass ReVACNN(forward=...) with a forward that does"
 )
 
 

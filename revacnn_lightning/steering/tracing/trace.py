@@ -115,7 +115,7 @@ class Trace:
     def channels_along(self, tensor: Tensor, dim: int) -> Tensor | None:
         """Return the 1-D channels along one dimension; None if it has no label of its own.
 
-        Channels that are labeled along ``dim`` and other dimensions at once become fixed.
+        Channels that are labeled along both ``dim`` and other dimensions become fixed.
         """
         dim %= tensor.ndim
         found: Tensor | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
-__all__ = ["apply_discovery", "check_discovery", "forward_order"]
+__all__ = ["apply_discovery", "check_discovery", "forward_order", "log_compiled"]
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,18 @@ def apply_discovery(layers: list[ObservedLayer]) -> list[ObservedLayer]:
     layers = _update_order(layers)
     _mark_compiled(layers)
     return layers
+
+
+def log_compiled(layers: Sequence[ObservedLayer]) -> bool:
+    """Log which layers run in a compiled region. Return whether there are any."""
+    names = [layer.name for layer in layers if layer.is_compiled]
+    if names:
+        log.warning(
+            "Activation maps of %s are not observed: the layers run in a compiled region "
+            "(torch.compile, torch.jit), where hooks are not called. Their weights are observed.",
+            ", ".join(names),
+        )
+    return bool(names)
 
 
 def check_discovery(layers: list[ObservedLayer]) -> bool:
@@ -66,12 +79,5 @@ def _mark_compiled(layers: list[ObservedLayer]) -> None:
     """A layer that gets a gradient but is never called runs where no hook is called."""
     uncalled = [layer for layer in layers if not layer.was_called]
     has_compiled = any(layer.weights.has_gradient for layer in uncalled)
-    new = [layer for layer in uncalled if has_compiled and not layer.is_compiled]
     for layer in layers:
         layer.is_compiled = has_compiled and layer in uncalled
-    if new:
-        log.warning(
-            "Activation maps of %s are not observed: the layers run in a compiled region "
-            "(torch.compile, torch.jit), where hooks are not called. Their weights are observed.",
-            ", ".join(layer.name for layer in new),
-        )

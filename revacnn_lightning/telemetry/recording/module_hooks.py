@@ -21,7 +21,11 @@ from revacnn_lightning.telemetry.recording.activation_source import MapOwners
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.discovery_result import apply_discovery, check_discovery
+from revacnn_lightning.telemetry.recording.discovery_result import (
+    apply_discovery,
+    check_discovery,
+    log_compiled,
+)
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
@@ -45,6 +49,7 @@ class ModuleHooks:
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._batch_hooks = BatchHooks()
         self._owners = MapOwners()
+        self._has_logged_compiled = False  # once per run, not after every edit
         self.update_structure([])
 
     def update_structure(self, layers: list[ObservedLayer]) -> None:
@@ -92,6 +97,8 @@ class ModuleHooks:
         """
         if self._is_discovering:
             layers = apply_discovery(layers)
+            if not self._has_logged_compiled:
+                self._has_logged_compiled = log_compiled(layers)
             self._choose_hooks(layers)
         elif not check_discovery(layers):
             self._is_dynamic = True

@@ -56,7 +56,7 @@ class ObservedLayer:
 
     @classmethod
     def of(cls, conv: Conv) -> ObservedLayer:
-        """Return a layer of which nothing is recorded yet."""
+        """Return a layer without recorded values."""
         # A conv's own output has both signs; a non-linearity's output is mostly positive.
         own, passed_on = ActivationSums(absolute=True), ActivationSums(absolute=False)
         return cls(conv, WeightSums(conv), own, passed_on)

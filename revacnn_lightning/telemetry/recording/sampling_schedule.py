@@ -36,7 +36,7 @@ class SamplingSchedule:
     Attributes:
         external_overhead: other overhead of ours, as a share of a step; it counts towards the
             limit.
-        inspected: layers of which `INSPECTION_STATISTICS` are sampled as well.
+        inspected: layers that also sample `INSPECTION_STATISTICS`.
     """
 
     def __init__(

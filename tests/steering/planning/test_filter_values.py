@@ -43,6 +43,64 @@ def test_reinitialize_a_filter() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_silent_filter_is_reinitialized_without_changing_the_output() -> None:
+    """A reinitialized filter that kept its outgoing weights would disturb the layers behind."""
+    model, editor, probe = nets.editor_of(nets.Plain)
+    (optimizer,) = editor.optimizers
+    nets.step(model, optimizer)
+    with torch.no_grad():
+        model.bn1.weight[2], model.bn1.bias[2] = 0.0, -1.0  # the ReLU behind passes nothing
+    before = nets.output(model)
+    columns = model.conv2.weight.detach().clone()
+    outcome = editor.apply(requests.Reinitialize("conv1", [2]), probe)
+    assert torch.equal(nets.output(model), before)
+    assert outcome.output_change == 0
+    assert "the outgoing weights become zero" in outcome.plan.notes[0]
+    moments = optimizer.state[model.conv2.weight]["exp_avg"]
+    assert model.conv2.weight[:, 2].eq(0).all()
+    assert moments[:, 2].eq(0).all()
+    rest = [0, 1, 3, 4, 5]
+    assert torch.equal(model.conv2.weight[:, rest], columns[:, rest])
+    assert moments[:, rest].ne(0).any()
+    editor.apply(requests.Undo(), probe)
+    assert torch.equal(model.conv2.weight, columns)
+
+
+def test_an_active_filter_is_reinitialized_as_if_it_were_removed_first() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    with torch.no_grad():
+        column = model.conv2.weight[:, 2].clone()
+        model.conv2.weight[:, 2] = 0
+        expected = nets.output(model)
+        model.conv2.weight[:, 2] = column
+    editor.apply(requests.Reinitialize("conv1", [2]), probe)
+    assert torch.allclose(nets.output(model), expected, rtol=1e-12)
+
+
+def test_a_filter_that_is_not_finite_is_reinitialized() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    model.eval()
+    with torch.no_grad():
+        model.conv1.weight[2] = torch.nan
+    editor.apply(requests.Reinitialize("conv1", [2]), probe)
+    assert nets.output(model).isfinite().all()
+
+
+def test_outgoing_weights_are_kept_on_request_and_where_others_share_them() -> None:
+    for kind, request, reason in (
+        (nets.Plain, requests.Reinitialize("conv1", [2], zero_outgoing=False), "are kept"),
+        (nets.Residual, requests.Reinitialize("a.1", [2]), "are kept, because they are coupled"),
+    ):
+        model, editor, probe = nets.editor_of(kind)
+        before = {n: p.clone() for n, p in model.named_parameters() if request.layer not in n}
+        plan = editor.plan(request, probe)
+        assert reason in plan.notes[0]
+        assert "the output changes" in plan.notes[0]
+        editor.apply(request, probe)
+        now = dict(model.named_parameters())
+        assert all(torch.equal(now[name], value) for name, value in before.items())
+
+
 @pytest.mark.parametrize("others", [[3], [0, 3]])
 def test_merged_duplicates_keep_the_function(others: list[int]) -> None:
     model, editor, probe = nets.editor_of(nets.Plain)

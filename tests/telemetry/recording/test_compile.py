@@ -77,6 +77,22 @@ def test_compiled_submodule_is_reported_as_not_observed(how, caplog):
     assert warnings.filters == filters
 
 
+def test_the_notice_of_compiled_layers_is_not_repeated_after_an_edit(caplog):
+    model = PartlyCompiled("Module.compile")
+    recorder = Recorder(model, statistics=STATISTICS)
+    recorder.attach()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            model.zero_grad()
+            recorder.begin_batch()
+            reference.train_step(model, BATCHES[0])
+            recorder.end_batch()
+            model.open[0] = nn.Conv2d(3, 3, 3)
+            recorder.update_structure()
+    recorder.detach()
+    assert caplog.text.count("compiled region") == 1
+
+
 def test_a_compiled_lightning_module(caplog):
     module = torch.compile(Module(), backend="aot_eager")
     with caplog.at_level(logging.WARNING, "revacnn_lightning"):

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from revacnn_lightning.protocol.messages import ParameterGroup
 from tests.viewer.conftest import InProcessFollower
-from tests.viewer.tab.actions import send_command
+from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.controls import ControlsPanel
 from viewer.components.header import Header
 from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
@@ -122,3 +125,35 @@ def test_selection_panel_explains_its_statistics(tab: TabState) -> None:
     assert "relu1's output" in data["statistics_note"]
     assert [value["label"] for value in data["values"]] == ["mean |∇|", "Σ act", "norm", "update"]
     assert data["disabled"] == {"add": "", "split": "", "remove": ""}
+
+
+def test_an_overridden_rate_is_explained(tab: TabState) -> None:
+    state = tab.state
+    assert state is not None
+    assert state.status is not None
+    note = "the training sets its own learning rate"
+    group = ParameterGroup(0, 0, "SGD", 10, learning_rate=0.1, note=note)
+    state.status = replace(state.status, parameter_groups=[group])
+    [shown] = ControlsPanel(tab).content()["groups"]
+    assert shown["note"] == note
+
+
+def test_undo_and_redo_say_why_they_are_disabled(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    def disabled() -> tuple[str, str]:
+        content = ChangeListPanel(tab).content()
+        return content["undo_disabled"], content["redo_disabled"]
+
+    assert disabled() == ("There is no edit to undo.", "No edit was undone since the last one.")
+    send_command(tab, "stage_add", layer=1)
+    deliver_replies(tab, follower)
+    send_command(tab, "apply")
+    deliver_replies(tab, follower)
+    assert disabled() == ("", "No edit was undone since the last one.")
+    send_command(tab, "undo")
+    deliver_replies(tab, follower)
+    assert disabled() == ("There is no edit to undo.", "")
+    send_command(tab, "redo")
+    deliver_replies(tab, follower)
+    assert disabled() == ("", "No edit was undone since the last one.")

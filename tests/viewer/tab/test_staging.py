@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning.protocol.requests import (
+    AddFilters,
+    InsertLayer,
+    RemoveFilters,
+    RemoveLayer,
+)
 from tests.viewer.fake_training import FakeTraining
 from viewer.tab.staging import Staging
 
@@ -75,4 +80,52 @@ def test_discard_one_change_or_all() -> None:
     staging.discard("add/conv1")
     assert [change.layer for change in staging.changes] == ["conv2"]
     staging.discard()
+    assert staging.changes == []
+
+
+def test_inserting_twice_discards_it_and_another_block_replaces_it() -> None:
+    staging = Staging()
+    staging.insert_layer("conv2", "residual")
+    assert staging.changes[0].title(structure()) == "a residual block after conv2"
+    staging.insert_layer("conv2", "dirac")
+    assert [one.to_edit(structure()) for one in staging.changes] == [InsertLayer("conv2", "dirac")]
+    staging.insert_layer("conv2", "dirac")
+    assert staging.changes == []
+
+
+def test_layers_are_sent_after_filters_because_filters_name_them() -> None:
+    staging = Staging()
+    staging.remove_layer("conv2")
+    staging.insert_layer("conv1", "residual")
+    staging.add("conv2")
+    assert [one.to_edit(structure()) for one in staging.in_send_order()] == [
+        AddFilters("conv2"), InsertLayer("conv1"), RemoveLayer("conv2"),
+    ]  # fmt: skip
+
+
+def test_a_block_of_layers_is_removed_by_its_path_while_it_has_layers() -> None:
+    resnet = FakeTraining("resnet18").structure()
+    path = resnet.layers[3].name.rpartition(".")[0]
+    staging = Staging()
+    staging.remove_layer(path)
+    staging.remove_layer("layer")  # the beginning of a name, but no module
+    assert [change.to_edit(resnet) for change in staging.changes] == [RemoveLayer(path), None]
+    assert staging.changes[0].title(resnet) == f"the block {path}"
+    staging.update_structure(structure())  # of another network
+    assert staging.changes == []
+
+
+def test_opposite_changes_of_filters_cancel() -> None:
+    staging = Staging()
+    staging.add("conv2", 2)
+    assert staging.discard_one_added("conv2") is True
+    assert [change.count for change in staging.changes] == [1]
+    assert staging.discard_one_added("conv2") is True
+    assert staging.discard_one_added("conv2") is False
+    staging.toggle_removal("conv2", 9)
+    staging.toggle_removal("conv2", 11)
+    assert staging.discard_last_removal("conv2") is True
+    assert [change.ids for change in staging.changes] == [[9]]
+    assert staging.discard_last_removal("conv2") is True
+    assert staging.discard_last_removal("conv2") is False
     assert staging.changes == []

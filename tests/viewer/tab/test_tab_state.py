@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Planned, Refused, Structure
-from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
+from revacnn_lightning.protocol.requests import AddFilters, Redo, RemoveFilters, Undo
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.network import NetworkView
@@ -53,6 +53,17 @@ def test_removing_the_selected_filter_selects_the_next(
     assert tab.selected_position() == (1, 5)
     assert tab.selection is not None
     assert tab.selection.filter_id == next_id
+
+
+def test_removing_the_selected_layer_selects_the_one_before(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "select", layer=2, first=6, last=6)
+    assert follower.state is not None
+    shorter = replace(structure(tab), layers=structure(tab).layers[:2], edges=[], version=1)
+    follower.state.receive(shorter)
+    tab.update()
+    assert tab.selected_position() == (1, 0)
 
 
 def test_removing_the_last_filter_selects_the_previous(
@@ -175,6 +186,15 @@ def test_undo_is_sent_to_the_training(tab: TabState, follower: InProcessFollower
     reply = tab.edit_queue.shown_reply
     assert reply is not None
     assert (reply.state, reply.text) == ("refused", "there is no edit to undo")
+
+
+def test_redo_is_sent_to_the_training(tab: TabState, follower: InProcessFollower) -> None:
+    send_command(tab, "redo")
+    deliver_replies(tab, follower)
+    assert isinstance(follower.requests[-1].body, Redo)
+    reply = tab.edit_queue.shown_reply
+    assert reply is not None
+    assert (reply.state, reply.text) == ("refused", "there is no edit to redo")
 
 
 def test_toggle_stage_expands_and_collapses_all_its_layers(

@@ -1,4 +1,4 @@
-/** The list of edits, newest first, with Undo; and the reply to the last request of this tab. */
+/** The list of edits, newest first, with Undo and Redo; and the reply to the last request of this tab. */
 
 import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
@@ -10,12 +10,13 @@ const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use −
 export function startEditList() {
   subscribe("changes", drawEdits)
   subscribe("reply", drawReply)
-  onEnabledClick(byId("undo"), () => sendCommand("undo"))
+  for (const name of ["undo", "redo"]) onEnabledClick(byId(name), () => sendCommand(name))
 }
 
 /** @param {ChangesData} data */
-function drawEdits({records, can_undo: canUndo, undo_disabled: reason}) {
-  setButtonState(byId("undo"), canUndo ? "" : reason, "Undo the last edit of the network (U)")
+function drawEdits({records, undo_disabled: undoDisabled, redo_disabled: redoDisabled}) {
+  setButtonState(byId("undo"), undoDisabled, "Undo the last edit of the network (U)")
+  setButtonState(byId("redo"), redoDisabled, "Redo the edit that was undone last (Y)")
   const items = records.map(recordElement)
   byId("records").replaceChildren(...items.length > 0 ? items : [createElement("li", {class: "none"}, NO_CHANGES)])
 }

@@ -24,6 +24,7 @@
  * @property {(id: string) => void} clickRunControl
  * @property {(rows: number) => void} stepMoment
  * @property {(change: number) => void} changeMotion
+ * @property {() => void} openLayerMenu
  * @property {() => void} showKeys
  */
 
@@ -40,6 +41,7 @@ export function keyTable(actions) {
   return {
     "Network": networkKeys(actions),
     "Selected filters": filterKeys(actions),
+    "Selected layer": layerKeys(actions),
     "Staged changes": stagingKeys(actions),
     "Training": trainingKeys(actions),
     "Time": timeKeys(actions),
@@ -55,6 +57,16 @@ export function keyTable(actions) {
 export function findBinding(table, key) {
   const bindings = Object.values(table).flat().filter(({run}) => run != null)
   return bindings.find(({keys}) => keys.includes(key)) ?? bindings.find(({keys}) => keys.includes(key.toLowerCase()))
+}
+
+/**
+ * Return the key that stands for a combination with Ctrl or ⌘; "" if the page has none.
+ * @param {{key: string, shiftKey: boolean}} event
+ */
+export function keyOfCombination({key, shiftKey}) {
+  const letter = key.toLowerCase()
+  if (letter === "z") return shiftKey ? "y" : "u"
+  return letter === "y" && !shiftKey ? "y" : ""
 }
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
@@ -90,11 +102,23 @@ function filterKeys({send, click}) {
 }
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
+function layerKeys({send, openLayerMenu}) {
+  return [
+    {keys: ["o"], run: openLayerMenu, label: "O", description: "menu of the layer"},
+    {keys: ["i"], run: () => send("stage_insert_layer", {option: "residual"}), label: "I", description: "insert a residual block after it"},
+    {keys: ["I"], run: () => send("stage_insert_layer", {option: "dirac"}), label: "⇧ I", description: "insert a convolution after it"},
+    {keys: ["F"], run: () => send("stage_freeze_layer"), label: "⇧ F", description: "freeze, unfreeze the layer"},
+    {keys: ["D"], run: () => send("stage_remove_layer"), label: "⇧ D", description: "remove the layer"},
+  ]
+}
+
+/** @type {(actions: KeyActions) => KeyBinding[]} */
 function stagingKeys({send, click, applyStaged}) {
   return [
     {keys: ["a"], run: applyStaged, label: "A", description: "apply the staged changes"},
     {keys: ["Escape"], run: () => send("discard"), label: "Esc", description: "discard the staged changes"},
-    {keys: ["u"], run: () => click("undo"), label: "U", description: "undo the last edit"},
+    {keys: ["u"], run: () => click("undo"), label: "U", description: "undo the last edit; also Ctrl Z"},
+    {keys: ["y"], run: () => click("redo"), label: "Y", description: "redo the edit that was undone last; also Ctrl ⇧ Z"},
   ]
 }
 

@@ -1,10 +1,11 @@
 /** The page's keys: what a pressed key does, and the sheet that lists them. */
 
+import {openSelectedLayerMenu} from "../network/layer_menu.js"
 import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
 import {motionLevel, setMotion} from "../shared/motion.js"
-import {findBinding, keyTable} from "./key_table.js"
+import {findBinding, keyOfCombination, keyTable} from "./key_table.js"
 import {controlRun, togglePause} from "./run_controls.js"
 import {stepMoment} from "./timeline.js"
 
@@ -24,6 +25,7 @@ const TABLE = keyTable({
   },
   stepMoment,
   changeMotion: (change) => setMotion(motionLevel() + change),
+  openLayerMenu: openSelectedLayerMenu,
   showKeys,
 })
 
@@ -41,15 +43,16 @@ export function startKeyboard() {
 /** @param {KeyboardEvent} event */
 function onKey(event) {
   const focused = document.activeElement
-  if (event.ctrlKey || event.metaKey || event.altKey || sheet().open) return
+  const isCombination = event.ctrlKey || event.metaKey, key = isCombination ? keyOfCombination(event) : event.key
+  if (!key || event.altKey || sheet().open) return
   if (isTextField(focused)) {
-    if (event.key === "Escape") focused.blur()
+    if (key === "Escape") focused.blur()
     return
   }
-  const binding = findBinding(TABLE, event.key)
+  const binding = findBinding(TABLE, key)
   if (binding?.run == null || binding.isFree && !isFree(focused)) return
   event.preventDefault()
-  if (event.key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
+  if (key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
   else binding.run(event)
 }
 

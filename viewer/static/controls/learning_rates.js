@@ -26,25 +26,29 @@ export function drawLearningRates(groups) {
     panel.dataset.shape = shape
     panel.replaceChildren(...groups.length > 0 ? groups.map(section) : [NO_OPTIMIZERS])
   }
-  groups.forEach(({values}, i) => values.forEach((value, j) => {
-    drawValue(/** @type {HTMLElement} */ (panel.children[i].children[j + 1]), value) // + 1: after the heading
-  }))
+  groups.forEach(({values, note}, i) => {
+    const rows = panel.children[i].children
+    values.forEach((value, j) => drawValue(/** @type {HTMLElement} */ (rows[j + 1]), value, note !== "")) // + 1: after the heading
+    rows[values.length + 1].textContent = note
+  })
 }
 
 /**
  * @param {HTMLElement} row
  * @param {ParameterValue} value
+ * @param {boolean} isOverridden the training has replaced what was set
  */
-function drawValue(row, {text, value}) {
+function drawValue(row, {text, value}, isOverridden) {
   const output = /** @type {HTMLElement} */ (row.querySelector("output")), requested = row.dataset.requested
   output.textContent = text
-  if (requested != null && Math.abs(Number(requested) - value) <= 1e-6 * Math.abs(value)) delete row.dataset.requested
+  if (requested != null && (isOverridden || Math.abs(Number(requested) - value) <= 1e-6 * Math.abs(value))) delete row.dataset.requested
   output.dataset.requested = row.dataset.requested ?? ""
 }
 
 /** @param {ParameterGroup} group */
 function section(group) {
-  return createElement("section", {}, createElement("h3", {}, group.title), ...group.values.map((value) => field(group, value)))
+  return createElement("section", {}, createElement("h3", {}, group.title),
+    ...group.values.map((value) => field(group, value)), createElement("p", {class: "note"}, group.note))
 }
 
 /**

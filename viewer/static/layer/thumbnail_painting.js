@@ -83,7 +83,7 @@ export function borderOf(view, i, isSelected) {
 }
 
 /**
- * Paint the line above the degenerate filters, and how many there are of which kind.
+ * Paint the line above the degenerate filters, and their number by kind.
  * @param {ThumbnailView} view
  * @param {CanvasRenderingContext2D} context
  */

@@ -3,6 +3,7 @@
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
+import {openInsertMenu, openLayerMenu, openStageMenu, startLayerMenu} from "./layer_menu.js"
 
 /** @import {LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
 /** @import {Viewport} from "./viewport.js" */
@@ -10,6 +11,7 @@ import {clamp} from "../shared/math.js"
 const HEADER_HEIGHT = 44 // px
 const LANE_HEADER_HEIGHT = 18 // px
 const MARGIN = 20 // px beyond the view within which a header is kept
+const INSERT_ROOM = 44 // px that an insert button needs to its layer
 const STAGE_BOTTOM = 8 // px
 // px that a stage's title needs per letter
 const LETTER = 6.3
@@ -33,6 +35,24 @@ function editButton(layer, kind) {
   }, isLess ? "−" : "+")
 }
 
+/** @param {LayerHeader} layer */
+function menuButton(layer) {
+  const title = `Layer ${layer.name}: insert, remove, freeze (O)`
+  return createElement("button", {
+    class: "menu", title, "aria-label": title, "aria-haspopup": "menu",
+    onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openLayerMenu(layer, event.currentTarget),
+  }, "⋯")
+}
+
+/** @param {LayerHeader} layer */
+function insertButton(layer) {
+  return createElement("button", {
+    class: "insert", title: `Insert a layer after ${layer.name}`, "aria-label": `Insert a layer after ${layer.name}`,
+    "aria-haspopup": "menu", tabindex: -1, // by keyboard: the menu of the layer, or I
+    onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openInsertMenu(layer, event.currentTarget),
+  }, "+")
+}
+
 /**
  * @param {LayerHeader} layer
  * @param {NetworkLayoutData["density"]} density
@@ -52,10 +72,14 @@ function layerHeader(layer, density) {
     title: `${layer.name} · ${layer.filters} filters · double-click to open or close`,
     onclick: () => sendCommand("select", {layer: layer.index, first: -1, last: -1}),
     ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
+    oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
+      event.preventDefault()
+      openLayerMenu(layer, event.currentTarget)
+    },
   }, density === "roomy" && !layer.lane ? layer.label : String(layer.filters))
   const attributes = {class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane)}
   return createElement("div", attributes, title, createElement("span", {}, subtitle(layer, density)),
-    createElement("div", {class: "steer"}, editButton(layer, "less"), editButton(layer, "more")))
+    createElement("div", {class: "steer"}, editButton(layer, "less"), editButton(layer, "more"), menuButton(layer)))
 }
 
 /** @param {StageData} stage */
@@ -63,6 +87,10 @@ function stageFrame(stage) {
   const title = createElement("b", {
     title: `${stage.path} · double-click to open or close`,
     ondblclick: () => sendCommand("toggle_stage", {layer: stage.layer}),
+    oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
+      event.preventDefault()
+      openStageMenu(stage, event.currentTarget)
+    },
   }, stage.name)
   return createElement("div", {class: "stage"}, title)
 }
@@ -72,10 +100,13 @@ export class NetworkHeaders {
   #layers = []
   /** @type {HTMLElement[]} */
   #stages = []
+  /** @type {Map<LayerHeader, HTMLElement>} behind each layer with room behind it */
+  #inserts = new Map()
 
   /** @param {Viewport} viewport */
   constructor(viewport) {
     this.viewport = viewport
+    startLayerMenu()
     subscribe("network_layout", (layout) => this.#build(layout))
     subscribe("selection", () => this.#markCurrent())
   }
@@ -84,7 +115,9 @@ export class NetworkHeaders {
   #build({layers = [], stages = [], density}) {
     this.#layers = layers.map((layer) => layerHeader(layer, density))
     this.#stages = stages.map(stageFrame)
-    byId("columns").replaceChildren(...this.#stages, ...this.#layers)
+    const withInsert = density === "crowded" ? [] : layers.filter((layer) => !layer.lane)
+    this.#inserts = new Map(withInsert.map((layer) => [layer, insertButton(layer)]))
+    byId("columns").replaceChildren(...this.#stages, ...this.#layers, ...this.#inserts.values())
     byId("layer-names").replaceChildren(...layers.map((layer) => createElement("option", {value: layer.name})))
     this.place()
     this.#markCurrent()
@@ -96,6 +129,21 @@ export class NetworkHeaders {
     if (layout == null) return
     this.#layers.forEach((element, i) => this.#placeLayer(element, layout.layers[i], layout))
     this.#stages.forEach((element, i) => this.#placeStage(element, layout.stages[i], layout.stage_top))
+    for (const [layer, element] of this.#inserts) this.#placeInsert(element, layer, layout)
+  }
+
+  /**
+   * Put the button halfway to the next column, or as far behind the last one.
+   * @param {HTMLElement} element
+   * @param {LayerHeader} layer
+   * @param {NetworkLayoutData} layout
+   */
+  #placeInsert(element, layer, {layers, width}) {
+    const next = Math.min(...layers.map(({center}) => center).filter((center) => center > layer.center + 1), width)
+    const [x] = this.viewport.toScreen((layer.center + next) / 2, 0)
+    const [from] = this.viewport.toScreen(layer.center, 0)
+    element.hidden = x - from < INSERT_ROOM || x > this.viewport.width - MARGIN
+    element.style.transform = `translate(-50%, 0) translate(${x.toFixed(1)}px, ${layer.header_y ?? 2}px)`
   }
 
   /**

@@ -49,6 +49,7 @@ export interface ParameterGroup {
   group: number
   title: string
   values: ParameterValue[]
+  note: string
 }
 
 export interface ControlsData {
@@ -93,8 +94,8 @@ export interface EditRecord {
 
 export interface ChangesData {
   records: EditRecord[]
-  can_undo: boolean
   undo_disabled: string
+  redo_disabled: string
 }
 
 export interface ChartChoice {
@@ -216,6 +217,8 @@ export interface LayerHeader {
   header_y: number | null
   /** Whether the layer stands above or below others, in parallel branches. */
   lane: boolean
+  /** Whether all filters are frozen. */
+  frozen: boolean
   refused: string
 }
 

@@ -108,7 +108,7 @@ def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -
 
 
 def fix_unmatched(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
-    """Fix the channels of a product of which only one operand is labeled."""
+    """Fix the channels of a product with only one labeled operand."""
     for channels, reason in (
         (columns, f"{trace.where()} reads channels that no layer produces"),
         (arriving, f"are read by {trace.where()}, whose weight cannot be traced"),

@@ -1,0 +1,132 @@
+/** The menus of a layer, of a stage, and of the gap behind a layer. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {latest, sendCommand} from "../shared/link.js"
+
+/** @import {LayerHeader, StageData} from "../shared/parts.js" */
+
+const MARGIN = 6 // px between the menu and the edge of the window
+const MAX_ADDED = 4096 // filters in one request
+
+/** @returns {HTMLElement} */
+const menu = () => byId("layer-menu")
+
+/** Close the menu with Escape, and move between its items with the arrow keys. */
+export function startLayerMenu() {
+  menu().addEventListener("keydown", (event) => {
+    event.stopPropagation() // the keys of the page do not apply inside the menu
+    const items = [...menu().querySelectorAll("[role=menuitem]")]
+    const step = {ArrowDown: 1, ArrowUp: -1}[event.key]
+    if (event.key === "Escape") menu().hidePopover()
+    if (step == null) return
+    event.preventDefault()
+    const place = items.indexOf(/** @type {Element} */ (document.activeElement))
+    const next = /** @type {HTMLElement} */ (items.at((place + step) % items.length))
+    next.focus()
+  })
+}
+
+/**
+ * Show what can be done with a layer.
+ * @param {LayerHeader} layer
+ * @param {Element} anchor
+ */
+export function openLayerMenu(layer, anchor) {
+  open(anchor, layer.name,
+    item("Expand or collapse", "Enter", () => sendCommand("toggle_layer", {layer: layer.index})),
+    addRow(layer),
+    item(layer.frozen ? "Unfreeze the layer" : "Freeze the layer", "⇧ F", () => sendCommand("stage_freeze_layer", {layer: layer.index})),
+    ...insertItems(layer, " after it"),
+    item("Remove the layer", "⇧ D", () => sendCommand("stage_remove_layer", {layer: layer.index}), "danger"))
+}
+
+/**
+ * Show what can be inserted behind a layer.
+ * @param {LayerHeader} layer
+ * @param {Element} anchor
+ */
+export function openInsertMenu(layer, anchor) {
+  open(anchor, `After ${layer.name}`, ...insertItems(layer, ""),
+    createElement("p", {class: "faint"}, "The output stays unchanged. The plan shows the cost before you apply it."))
+}
+
+/**
+ * Show what can be done with a stage.
+ * @param {StageData} stage
+ * @param {Element} anchor
+ */
+export function openStageMenu(stage, anchor) {
+  open(anchor, stage.path,
+    item("Expand or collapse", "⇧ Enter", () => sendCommand("toggle_stage", {layer: stage.layer})),
+    item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: stage.path}), "danger"))
+}
+
+/** Show the menu of the selected layer, for the keyboard. */
+export function openSelectedLayerMenu() {
+  const current = latest("selection")?.layer
+  const layer = latest("network_layout")?.layers?.find(({index}) => index === current)
+  const header = document.querySelector(".column[data-current=true]")
+  if (layer != null && header != null) openLayerMenu(layer, header)
+}
+
+/**
+ * @param {LayerHeader} layer
+ * @param {string} where
+ */
+function insertItems({index}, where) {
+  return [
+    item(`Insert a residual block${where}`, "I", () => sendCommand("stage_insert_layer", {layer: index, option: "residual"})),
+    item(`Insert a convolution${where}`, "⇧ I", () => sendCommand("stage_insert_layer", {layer: index, option: "dirac"})),
+  ]
+}
+
+/**
+ * @param {string} text
+ * @param {string} keys
+ * @param {() => void} action
+ * @param {string} [kind]
+ */
+function item(text, keys, action, kind = "") {
+  const run = () => {
+    menu().hidePopover()
+    action()
+  }
+  return createElement("button", {class: `item ${kind}`, role: "menuitem", onclick: run}, text, keys && createElement("kbd", {}, keys))
+}
+
+/** @param {LayerHeader} layer */
+function addRow(layer) {
+  const input = createElement("input", {
+    type: "number", min: 1, max: MAX_ADDED, value: 4, "aria-label": "Number of filters to add", disabled: layer.refused !== "",
+  })
+  const add = () => {
+    if (layer.refused !== "" || !input.reportValidity()) return
+    menu().hidePopover()
+    sendCommand("stage_add", {layer: layer.index, count: input.valueAsNumber})
+  }
+  input.addEventListener("keydown", ({key}) => {
+    if (key === "Enter") add()
+  })
+  return createElement("div", {class: "add"},
+    createElement("button", {
+      class: "item", role: "menuitem", onclick: add, title: layer.refused, "aria-disabled": String(layer.refused !== ""),
+    }, "Add filters"), input)
+}
+
+/**
+ * @param {Element} anchor
+ * @param {string} title
+ * @param {...HTMLElement} content
+ */
+function open(anchor, title, ...content) {
+  const element = menu()
+  element.replaceChildren(createElement("b", {}, title), ...content)
+  element.setAttribute("aria-label", title)
+  element.showPopover()
+  const {left, bottom} = anchor.getBoundingClientRect()
+  const {offsetWidth, offsetHeight} = element
+  element.style.left = `${Math.max(MARGIN, Math.min(left, innerWidth - offsetWidth - MARGIN))}px`
+  element.style.top = `${Math.max(MARGIN, Math.min(bottom + MARGIN, innerHeight - offsetHeight - MARGIN))}px`
+  const first = /** @type {HTMLElement | null} */ (element.querySelector("[role=menuitem]"))
+  first?.focus()
+}
