@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         Undo,
         Unfreeze,
     )
-    from revacnn_lightning.steering.checkpoint import load_edited
+    from revacnn_lightning.steering.loading import load_edited
 
 # module -> the public names that are imported from it
 _PUBLIC = {
@@ -126,7 +126,7 @@ _PUBLIC = {
         "Undo",
         "Unfreeze",
     ],
-    "steering.checkpoint": ["load_edited"],
+    "steering.loading": ["load_edited"],
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,8 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
+from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.layer_details import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.sample_forward import (
@@ -41,14 +44,9 @@ from revacnn_lightning.runtime.trainer_adapter import (
     validation_image,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
-from revacnn_lightning.steering import Editor, Journal
-from revacnn_lightning.steering.checkpoint import (
-    STATE_KEY,
-    find_state,
-    order_param_groups,
-    replay_for_load,
-    state_to_save,
-)
+from revacnn_lightning.steering import Editor
+from revacnn_lightning.steering.checkpoint import add_edits
+from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
 if TYPE_CHECKING:
@@ -69,19 +67,23 @@ __all__ = ["ReVACNN"]
 log = logging.getLogger(__name__)
 
 METRICS_INTERVAL = 10  # batches; reading a logged metric may wait for the device
+_reserving = threading.Lock()  # trainings in several threads may share a callback
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
 def disable_on_error(hook: Hook) -> Hook:
-    """Decorate a hook so that an exception in it ends monitoring instead of training."""
+    """Decorate a hook so that an exception in it ends monitoring instead of training.
+
+    The hook is called only for the trainer whose fit is monitored.
+    """
 
     @functools.wraps(hook)
-    def guarded(self: ReVACNN, *args: Any, **kwargs: Any) -> None:
-        if self._is_disabled:
+    def guarded(self: ReVACNN, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if self._is_disabled or trainer is not self._monitored:
             return
         try:
-            hook(self, *args, **kwargs)
+            hook(self, trainer, *args, **kwargs)
         except Exception as error:  # a bug of this package must not stop the training
             message = "Internal error in ReVACNN: monitoring stopped, training continues"
             log.warning(message, exc_info=True)
@@ -90,7 +92,7 @@ def disable_on_error(hook: Hook) -> Hook:
     return guarded  # type: ignore[return-value]
 
 
-class ReVACNN(Callback):
+class ReVACNN(FreshCopies, Callback):
     """Monitors every filter of the network and edits the network while it trains.
 
     With no viewer attached, nothing is recorded and the overhead is negligible. Errors in the
@@ -120,6 +122,11 @@ class ReVACNN(Callback):
         trainer.fit(model, data)        # and in another terminal: revacnn view
     """
 
+    RUN_STATE = (
+        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
+        "_step", "_metrics",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,
@@ -138,10 +145,13 @@ class ReVACNN(Callback):
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._forward = forward
+        self._begin_without_run()
+
+    def _begin_without_run(self) -> None:
         self._session: Session | None = None
         self._forwards: SampleForwards | None = None
-        self._editor: Editor | None = None  # outlives the session: checkpoints need its journal
-        self._resumed_state: dict[str, Any] | None = None  # edits in the checkpoint to resume from
+        self._editor: Editor | None = None
+        self._monitored: Trainer | None = None
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
         self._step = 0  # training batches so far, including those before a resume
@@ -175,47 +185,72 @@ class ReVACNN(Callback):
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._is_disabled = False
-            if self._journal_of(pl_module) is None:
-                self._editor = None  # of another model
-            self._replay_before_weights_load(pl_module)
+        CheckpointHooks(pl_module, trainer).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.__dict__.pop("on_load_checkpoint", None)
-        if self._resumed_state is not None:
+        hooks = CheckpointHooks.of(pl_module)
+        if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
-            order_param_groups(pl_module, trainer.optimizers, self._resumed_state)
-        self._resumed_state = None
-        if trainer.is_global_zero:
+            hooks.start(trainer.optimizers)
+        if trainer.is_global_zero and self._reserve_for(trainer):
+            self._is_disabled = False
             self._open(trainer, pl_module)
 
-    @disable_on_error
+    def _reserve_for(self, trainer: Trainer) -> bool:
+        """Monitor this trainer until its fit ends, unless another one is being monitored."""
+        with _reserving:
+            if self._monitored is None:
+                self._monitored = trainer
+        if self._monitored is not trainer:
+            log.warning(
+                "This ReVACNN callback monitors another training, so this one is not monitored; "
+                "pass each Trainer a ReVACNN() of its own"
+            )
+        return self._monitored is trainer
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        hooks = CheckpointHooks.of(pl_module)
+        if hooks is not None:
+            hooks.release_optimizers()
+        self._attach(trainer)
+
+    @disable_on_error
+    def _attach(self, trainer: Trainer) -> None:
         if self._session is not None:
             self._session.recorder.attach()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close("finished")
+        if trainer is self._monitored:
+            self._close("finished")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        pl_module.__dict__.pop("on_load_checkpoint", None)
-        if isinstance(exception, KeyboardInterrupt):
-            self._close("finished", "interrupted with Ctrl-C")
-        else:
-            self._close("failed", f"{type(exception).__name__}: {exception}".removesuffix(": "))
+        if trainer is self._monitored:
+            if isinstance(exception, KeyboardInterrupt):
+                self._close("finished", "interrupted with Ctrl-C")
+            else:
+                detail = f"{type(exception).__name__}: {exception}".removesuffix(": ")
+                self._close("failed", detail)
+        self._release(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.__dict__.pop("on_load_checkpoint", None)
-        self._close()
+        self._release(trainer, pl_module)
+
+    def _release(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave nothing on the module, whichever trainer ran it."""
+        hooks = CheckpointHooks.of(pl_module)
+        if hooks is not None and hooks.trainer is trainer:
+            hooks.remove()
+        if trainer is self._monitored:
+            self._close()
+            self._editor = self._monitored = None
 
     @disable_on_error
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        self._editor = Editor(pl_module, trainer.optimizers, journal=self._journal_of(pl_module))
+        self._editor = Editor(pl_module, trainer.optimizers, journal=find_journal(pl_module))
         self._forwards = SampleForwards(
             pl_module, functools.partial(_forward_context, trainer), self._forward
         )
@@ -261,7 +296,7 @@ class ReVACNN(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._undo_after_error is None:
+        if self._undo_after_error is None or trainer is not self._monitored:
             self._begin_batch(trainer, batch, batch_idx)
             return
         try:
@@ -350,39 +385,15 @@ class ReVACNN(Callback):
         return {"step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._step = state_dict["step"]
+        if self._session is None:  # else it is of another training
+            self._step = state_dict["step"]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Also when monitoring has stopped: without the edits, the weights could not be loaded.
-        if self._editor is not None and self._editor.journal.version > 0:
-            checkpoint[STATE_KEY] = state_to_save(self._editor)
-
-    def _replay_before_weights_load(self, module: LightningModule) -> None:
-        """Make the checkpoint of an edited run resume with the unedited model class.
-
-        Lightning passes a checkpoint to callbacks only after it has loaded the weights, which
-        would not fit. The module's own `on_load_checkpoint` runs before: it is wrapped on the
-        instance until the fit starts.
-        """
-        module.__dict__.pop("on_load_checkpoint", None)
-        load = module.on_load_checkpoint
-
-        def replay_then_load(checkpoint: dict[str, Any]) -> None:
-            state = find_state(checkpoint)
-            if state is not None:
-                self._resumed_state = state
-                if self._journal_of(module) is None:  # else the edits are applied already
-                    self._editor = Editor(module, journal=replay_for_load(module, state))
-            load(checkpoint)
-
-        module.__dict__["on_load_checkpoint"] = replay_then_load
-
-    def _journal_of(self, module: LightningModule) -> Journal | None:
-        """Return the edits of this very module by an earlier fit or a resume, if any."""
-        editor = self._editor
-        return editor.journal if editor is not None and editor.model is module else None
+        if CheckpointHooks.of(pl_module) is None:  # they add the edits later, after all callbacks
+            add_edits(checkpoint, pl_module, trainer.optimizers)
 
 
 @contextmanager

@@ -251,20 +251,18 @@ def _runs(options: argparse.Namespace) -> int:
 
 def _journal(options: argparse.Namespace) -> int:
     try:
-        import torch
-
         from revacnn_lightning.steering import Journal
         from revacnn_lightning.steering.checkpoint import find_state
         from revacnn_lightning.steering.journal_text import format_journal, format_script
+        from revacnn_lightning.steering.loading import read_checkpoint
     except ImportError as error:
         raise RevacnnError(
             "reading checkpoints requires torch: pip install 'revacnn-lightning[train]'"
         ) from error
     try:
-        checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a file that is not a checkpoint
+        state = find_state(read_checkpoint(options.checkpoint))
+    except OSError as error:
         raise RevacnnError(f"{options.checkpoint} is not a readable checkpoint: {error}") from error
-    state = find_state(checkpoint) if isinstance(checkpoint, dict) else None
     if state is None:
         print(f"{options.checkpoint} contains no edits.")
         return 0

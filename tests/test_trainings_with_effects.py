@@ -330,8 +330,7 @@ EDITABLE = {
     **{make: ["net.0", "net.2"] for make in TRAININGS},
     AuxiliaryLoss: ["features.0"],
     Gan: ["net.0", "discriminator.0", "discriminator.2"],
-    Autoencoder: ["net.0", "net.2", "mean", "decoder.0"],
-    MomentumEncoder: ["net.0", "net.2"],
+    Autoencoder: ["net.0", "net.2", "decoder.0"],
 }
 
 

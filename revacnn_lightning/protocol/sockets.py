@@ -23,6 +23,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
+from revacnn_lightning.protocol import forked_ports
 from revacnn_lightning.protocol.encoding import decode, encode, request_id
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 
@@ -71,6 +72,7 @@ class _Socket:
         self._socket = self._context.socket(kind)
         self._socket.linger = 0
         self.endpoint = ""
+        self._port: int | None = None  # that it listens on
 
     def _bind(self, endpoint: str, keys: Keys) -> None:
         """Listen on an endpoint; one that ends in ``:0`` uses any free port.
@@ -92,6 +94,8 @@ class _Socket:
                 f"cannot listen on {endpoint}: {error}; choose another host or port"
             ) from error
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._port = int(self.endpoint.rpartition(":")[2])
+        forked_ports.close_in_forked_processes(self._port)
 
     def _connect(self, endpoint: str, server_key: str) -> None:
         """Connect with a new key pair that is valid as long as the socket.
@@ -130,6 +134,9 @@ class _Socket:
         """Close, and give queued messages ``linger`` seconds to leave. May be called again."""
         self._socket.close(linger=int(1000 * linger))
         self._context.term()
+        if self._port is not None:
+            forked_ports.release(self._port)
+            self._port = None
 
 
 class Publisher(_Socket):

@@ -16,7 +16,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from revacnn_lightning.protocol.requests import SetHyperparameter
-from revacnn_lightning.runtime.schedulers import last_rates, schedulers_of
+from revacnn_lightning.runtime.schedulers import is_of_torch, last_rates, schedulers_of
 
 __all__ = ["OverrideDetector"]
 
@@ -99,7 +99,11 @@ class OverrideDetector:
         present = schedulers_of(self._get_optimizers()[optimizer], self._get_schedulers())
         if {id(s) for s in present} != {id(s) for s in expected.schedules}:
             return False
-        if not any(_is_close(current, rate) for s in present for rate in _last_rate(s, group)):
+        expected_now = any(
+            _is_close(current, rate) for s in present for rate in _last_rate(s, group)
+        )
+        # A schedule of the user's own may not keep the rates that it sets.
+        if not expected_now and all(is_of_torch(s) for s in present):
             return False
         expected.value = current
         return True

@@ -86,7 +86,8 @@ class RequestHandler:
         return isinstance(body, Command) or (request.dry_run and self._editor.is_traced)
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
-        outcome = self._editor.apply(edit, batch.make_probe())
+        with self._recorder.modules_released():
+            outcome = self._editor.apply(edit, batch.make_probe())
         self._recorder.update_structure()
         for collector in self._collectors.values():
             collector.reset()

@@ -24,7 +24,8 @@ From a request to an edited network, file by file::
     blocks.py           the modules that edits insert
     filter_ids.py       permanent ids of filters
     journal.py          the edits in force; journal_text.py prints them, undo.py plans their undo
-    checkpoint.py       saving and resuming an edited run
+    edited_models.py    the journal of each edited model; edit_mark.py: its mark
+    checkpoint.py       saving and resuming an edited run; loading.py: without a trainer
     editor.py           Editor: the entry point to all of this
 """
 

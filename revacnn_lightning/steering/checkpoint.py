@@ -1,49 +1,53 @@
 """Checkpoints of an edited run, for a model class that does not contain the edits.
 
-Saving: `state_to_save` returns what the checkpoint stores under `STATE_KEY`. Resuming:
-`replay_for_load` edits the fresh model before its weights are loaded, and `order_param_groups`
-brings the parameters of fresh optimizers into the order of their saved state. An optimizer's state
-dict identifies parameters by position only; those of an inserted layer are at the end of their
-group in the run that inserted it, but in module order in a fresh optimizer.
+Saving: `add_edits` stores the journal in a checkpoint under `STATE_KEY`. Loading:
+`adopt_structure` gives a model the structure of a checkpoint before its weights are loaded, and
+`order_groups_of` brings the parameters of fresh optimizers into the order of their saved state.
+An optimizer's state dict identifies parameters by position only; those of an inserted layer are at
+the end of their group in the run that inserted it, but in module order in a fresh optimizer.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.steering.editor import Editor
-from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.steering import edit_mark, edited_models
+from revacnn_lightning.steering.journal import Journal, change_structure
 
 __all__ = [
     "STATE_KEY",
+    "add_edits",
+    "adopt_structure",
     "find_state",
-    "load_edited",
-    "order_param_groups",
-    "replay_for_load",
-    "state_to_save",
+    "inserted_layers",
+    "order_groups_of",
+    "parameter_names",
 ]
 
 STATE_KEY = "revacnn_steering"
-M = TypeVar("M", bound=nn.Module)
 
 
-def state_to_save(editor: Editor) -> dict[str, Any]:
-    """Return the journal and the parameter names of every group of every optimizer.
+def add_edits(
+    checkpoint: dict[str, Any], model: nn.Module, optimizers: Sequence[Optimizer] = ()
+) -> None:
+    """Store the journal of an edited model, and the parameter names of all optimizer groups.
 
-    Dicts, lists, strings, numbers and tensors only: they load under ``weights_only=True``.
+    The stored data are dicts, lists, strings, numbers and tensors: they load under
+    ``weights_only=True``. The checkpoint of an unedited model stays as it is.
     """
-    return {
-        "journal": editor.journal.to_data(),
-        "parameters": parameter_names(editor.model, editor.optimizers),
+    journal = edited_models.find_journal(model)
+    if journal is None or journal.version == 0:
+        return
+    checkpoint[STATE_KEY] = {
+        "journal": journal.to_data(),
+        "parameters": parameter_names(model, optimizers),
     }
+    edit_mark.mark_weights(model, checkpoint.get("state_dict"))
 
 
 def parameter_names(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[list[list[str]]]:
@@ -55,7 +59,7 @@ def parameter_names(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[l
     ]
 
 
-def find_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+def find_state(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the saved state in a checkpoint: at its top level, or in a callback's state."""
     holders = [checkpoint, *checkpoint.get("callbacks", {}).values()]
     for holder in holders:
@@ -65,92 +69,143 @@ def find_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def replay_for_load(model: nn.Module, state: dict[str, Any]) -> Journal:
-    """Give a fresh model the structure its weights were saved with. Call before loading them.
-
-    Returns the journal, with which an `Editor` of the model continues and undoes.
-
-    Raises:
-        SteeringError: the model is not an instance of the edited class; it is unchanged.
-    """
-    journal = Journal.from_data(state["journal"])
-    journal.replay(model)
-    return journal
+# -------------------------------------------------------------------- structure
 
 
-def order_param_groups(
-    model: nn.Module, optimizers: Sequence[Optimizer], state: dict[str, Any]
+def adopt_structure(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    optimizers: Sequence[Optimizer] = (),
+    copies: Sequence[nn.Module] = (),
 ) -> None:
-    """Bring the parameters of fresh optimizers into the groups and order they were saved in.
+    """Give a model the structure of the weights in a checkpoint. Call before loading them.
 
-    Call before the optimizers' states are loaded. Does nothing if the order is correct.
+    The model may be unedited, or edited in another way: edits that the checkpoint does not have
+    are reverted, with the state of ``optimizers``. The same happens to ``copies`` of the model,
+    such as averages, whose weights are also loaded.
 
     Raises:
-        SteeringError: the optimizers have other groups or parameters than the saved ones; they
-            are unchanged.
+        SteeringError: the checkpoint is that of another network; the model is unchanged.
     """
-    saved: list[list[list[str]]] = state["parameters"]
-    present = parameter_names(model, optimizers)
-    if present == saved:
+    edit_mark.unmark_weights(checkpoint.get("state_dict"))
+    before = edited_models.find_journal(model) or Journal()
+    same = [each for each in copies if edited_models.has_structure(each, before)]
+    _adopt(model, checkpoint, optimizers)
+    after = edited_models.find_journal(model) or Journal()
+    for each in same:
+        is_built_so = not before.entries and edited_models.has_structure(each, after)
+        if after is not before and not is_built_so:
+            change_structure(each, before.without_values(), after.without_values())
+
+
+def _adopt(
+    model: nn.Module, checkpoint: Mapping[str, Any], optimizers: Sequence[Optimizer]
+) -> None:
+    present = edited_models.find_journal(model)
+    state = find_state(checkpoint)
+    if state is None:
+        if present is not None and present.entries:
+            _revert_edits(model, present, checkpoint, optimizers)
         return
-    if [len(groups) for groups in present] != [len(groups) for groups in saved]:
+    target = Journal.from_data(state["journal"])
+    if present is None and edited_models.has_structure(model, target):
+        edited_models.remember(model, target)
+        return
+    if present is None and edit_mark.is_marked(model):
         raise SteeringError(
-            "the checkpoint was written with other optimizers or parameter groups; configure the "
-            "same ones"
+            "the model is a copy of an edited one, and its edits are unknown in this process; pass "
+            f"an unedited model, such as {type(model).__name__}()"
         )
-    for present_groups, saved_groups in zip(present, saved, strict=True):
-        present_names = sorted(name for group in present_groups for name in group)
-        saved_names = sorted(name for group in saved_groups for name in group)
-        if present_names != saved_names:
-            differing = sorted(set(present_names) ^ set(saved_names))
+    try:
+        change_structure(model, present or Journal(), target, optimizers)
+    except SteeringError as error:
+        raise SteeringError(
+            f"the edits in the checkpoint ({_titles(target)}) cannot be repeated: {error}; pass an "
+            "unedited model of the class that was trained"
+        ) from error
+    edited_models.remember(model, target)
+
+
+def _revert_edits(
+    model: nn.Module,
+    present: Journal,
+    checkpoint: Mapping[str, Any],
+    optimizers: Sequence[Optimizer],
+) -> None:
+    """Give a model its unedited structure, unless the weights fit it as it is.
+
+    A trainer without the callback saves the weights of an edited model without its edits.
+    """
+    weights = checkpoint.get("state_dict")
+    if weights is None or (
+        edited_models.has_weights(model, weights) and not _was_saved_with_callback(checkpoint)
+    ):
+        return
+
+    def check() -> None:
+        different = edited_models.conflicts(model, weights)
+        if different:
             raise SteeringError(
-                "the optimizer trains other parameters than the saved one: "
-                + ", ".join(differing[:6])
+                f"the weights in the checkpoint, such as {different[0]}, fit the network neither "
+                f"with its edits ({_titles(present)}) nor without them, and the checkpoint "
+                "contains no edits. It may have been saved by a trainer without ReVACNN, or with "
+                "weights only after training; load another checkpoint of the same run, or use "
+                "revacnn_lightning.load_edited(..., edits_from=another_checkpoint)"
             )
-    by_name = dict(model.named_parameters())
-    for optimizer, groups in zip(optimizers, saved, strict=True):
-        foreign = [p for g in optimizer.param_groups for p in g["params"] if not _is_in(p, by_name)]
-        for group, names in zip(optimizer.param_groups, groups, strict=True):
-            group["params"][:] = [by_name[n] if n else foreign.pop(0) for n in names]
+
+    change_structure(model, present, Journal(), optimizers, check)
+    edited_models.remember(model, Journal())
 
 
-def _is_in(parameter: nn.Parameter, named: dict[str, nn.Parameter]) -> bool:
-    return any(each is parameter for each in named.values())
+def _was_saved_with_callback(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether the callback took part in saving: then no edits means an unedited model."""
+    return "ReVACNN" in checkpoint.get("callbacks", {})
 
 
-def load_edited(
-    make: Callable[..., M], path: str | Path, map_location: Any = "cpu", **kwargs: Any
-) -> M:
-    """Return the edited model of a checkpoint, in evaluation mode. Needs no Trainer.
+def _titles(journal: Journal) -> str:
+    titles = [entry.plan.title for entry in journal.entries]
+    shown = "; ".join(titles[:4])
+    return f"{shown}; and {len(titles) - 4} more" if len(titles) > 4 else shown
+
+
+# -------------------------------------------------------------------- optimizers
+
+
+def order_groups_of(
+    optimizer: Optimizer, model: nn.Module, saved: Sequence[Sequence[str]], inserted: Sequence[str]
+) -> None:
+    """Bring the parameters of one fresh optimizer into the groups and order of ``saved`` names.
 
     Args:
-        make: the unedited model class, or a function that returns an unedited model. It is called
-            with those of the checkpoint's hyperparameters that it accepts, and with ``kwargs``.
-        path: a checkpoint file; only tensors and plain data are loaded from it.
-        map_location: as for ``torch.load``.
+        inserted: names of the layers that edits have inserted. Their parameters may be missing
+            from a group, or be in it although the saved one does not train them.
 
     Raises:
-        SteeringError: the checkpoint has no weights, or ``make`` returns another network.
+        SteeringError: the optimizer has other groups or parameters; it is unchanged.
     """
-    checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if weights is None:
-        raise SteeringError(f"{Path(path).name} is not a checkpoint: it has no 'state_dict'")
-    model = make(**{**_accepted(make, checkpoint.get("hyper_parameters", {})), **kwargs})
-    state = find_state(checkpoint)
-    if state is not None:
-        replay_for_load(model, state)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise SteeringError(f"the weights do not fit the edited network: {error}") from error
-    return model.eval()
+    [present] = parameter_names(model, [optimizer])
+    if present == saved:
+        return
+    if len(present) != len(saved):
+        raise SteeringError(
+            f"the checkpoint was written with {len(saved)} parameter groups, but the optimizer has "
+            f"{len(present)}; configure the same groups"
+        )
+    names = {name for group in present for name in group}
+    differing = sorted(names ^ {name for group in saved for name in group})
+    if any(not name.startswith(tuple(f"{layer}." for layer in inserted)) for name in differing):
+        raise SteeringError(
+            "the optimizer trains other parameters than the saved one: " + ", ".join(differing[:6])
+        )
+    by_name = dict(model.named_parameters())
+    known = {id(p) for p in by_name.values()}
+    unnamed = [p for g in optimizer.param_groups for p in g["params"] if id(p) not in known]
+    for group, group_names in zip(optimizer.param_groups, saved, strict=True):
+        group["params"][:] = [by_name[n] if n else unnamed.pop(0) for n in group_names]
 
 
-def _accepted(make: Callable[..., Any], hyper_parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that ``make`` has an argument for."""
-    parameters = inspect.signature(make).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return dict(hyper_parameters)
-    named = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
-    return {key: value for key, value in hyper_parameters.items() if key in named}
+def inserted_layers(state: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers that the edits in a saved state have inserted."""
+    journal = Journal.from_data(state["journal"])
+    layers = [layer for entry in journal.entries for layer in entry.plan.layers]
+    return [f"{layer.host}.{layer.child}" for layer in layers if layer.action == "insert"]

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStructureError
 from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import edited_models
 from revacnn_lightning.steering.execution.edit_application import EditApplication, PerformedEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.transaction import Transaction
@@ -209,6 +210,7 @@ class Editor:
                 plan.norms = {n: sorted(norm_after.get(n, ())) for n in self._filters.frozen}
             self._filters.apply(plan)
             self.journal.append(plan, undo)
+        edited_models.remember(self.model, self.journal)
         self._freezer.refresh(self.optimizers)
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:

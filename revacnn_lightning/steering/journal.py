@@ -6,20 +6,24 @@ edit removed, from which it can be undone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from torch import nn
+from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.steering.edit_mark import mark
 from revacnn_lightning.steering.execution import executor
 from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord
 from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
+from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["Journal", "JournalEntry"]
+__all__ = ["Journal", "JournalEntry", "change_structure"]
 
 # The version of what `Journal.to_data` returns. Checkpoints store it, so its names never change:
 # the keys below, the fields of `EditPlan` and of the edit requests, and the keys of change records.
@@ -30,10 +34,22 @@ UNDOABLE = 32
 
 @dataclass
 class JournalEntry:
-    """One applied edit. ``undo`` is None once the edit is too old to be undone."""
+    """One applied edit.
+
+    Attributes:
+        undo: None once the edit is too old to be undone.
+        removed_layers: the modules it removed, by name. They are kept as long as the entry: the
+            structure of an older checkpoint is restored with them.
+    """
 
     plan: EditPlan
     undo: UndoRecord | None
+    removed_layers: dict[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def structure_undo(self) -> UndoRecord:
+        """What reverts the edit; without the values of restored entries if it is too old."""
+        return self.undo or UndoRecord.of_structure(self.plan, self.removed_layers)
 
 
 @dataclass
@@ -58,6 +74,17 @@ class Journal:
             count += 1
         return count
 
+    def without_values(self) -> Journal:
+        """Return a journal for a copy of the model: it restores the structure, but no values."""
+        entries = [JournalEntry(e.plan, None, deepcopy(e.removed_layers)) for e in self.entries]
+        return Journal(entries, self.version)
+
+    @property
+    def changes_structure(self) -> bool:
+        """Whether the edits change more than values: sizes, attributes or layers."""
+        plans = [entry.plan for entry in self.entries]
+        return any(plan.tensors or plan.attributes or plan.layers for plan in plans)
+
     def append(self, plan: EditPlan, undo: UndoRecord) -> None:
         """Record an applied edit. The undone edits can no longer be redone."""
         self.undone.clear()
@@ -73,7 +100,7 @@ class Journal:
     def _append(self, plan: EditPlan, undo: UndoRecord) -> None:
         if self.entries and self.entries[-1].undo is not None:
             self.entries[-1].undo.groups_before = None
-        self.entries.append(JournalEntry(plan, undo))
+        self.entries.append(JournalEntry(plan, undo, undo.removed_layers))
         for old in self.entries[:-UNDOABLE]:
             old.undo = None
 
@@ -135,7 +162,52 @@ class Journal:
         Raises:
             SteeringError: the model is not the one the journal was made with; it is unchanged.
         """
-        replayed = executor.replay(model, [entry.plan for entry in self.entries])
-        for entry, record in zip(self.entries, replayed, strict=True):
-            if entry.undo is not None:
-                entry.undo.removed_layers = record.removed_layers
+        change_structure(model, Journal(), self)
+
+
+def change_structure(
+    model: nn.Module,
+    present: Journal,
+    target: Journal,
+    optimizers: Sequence[Optimizer] = (),
+    check: Callable[[], object] | None = None,
+) -> None:
+    """Give a model the structure of another journal. Its weights are loaded afterwards.
+
+    Edits at the beginning of both journals are kept; the others of ``present`` are reverted and
+    those of ``target`` are performed, with the state of the optimizers.
+
+    Args:
+        check: is called at the end and raises an exception if nothing is to be changed.
+
+    Raises:
+        SteeringError: the model does not have the structure of ``present``, or ``target`` is the
+            journal of another model; nothing was changed.
+    """
+    shared = _count_shared(present, target)
+    with Transaction() as tx:
+        for entry in reversed(present.entries[shared:]):
+            try:
+                executor.revert(tx, model, entry.plan, optimizers, entry.structure_undo)
+            except (AttributeError, IndexError, RuntimeError) as error:
+                raise SteeringError(
+                    f"the edit {entry.plan.title!r} cannot be reverted: {error}"
+                ) from error
+        plans = [entry.plan for entry in target.entries[shared:]]
+        records = executor.replay(tx, model, plans, optimizers, first=shared + 1)
+        if check is not None:
+            check()
+    mark(model, is_edited=target.changes_structure)
+    removed = [entry.removed_layers for entry in present.entries[:shared]]
+    removed += [record.removed_layers for record in records]
+    for entry, removed_layers in zip(target.entries, removed, strict=True):
+        entry.removed_layers = removed_layers
+        if entry.undo is not None:
+            entry.undo.removed_layers = removed_layers
+
+
+def _count_shared(present: Journal, target: Journal) -> int:
+    """Return how many edits at the beginning of both journals are the same."""
+    pairs = zip(present.entries, target.entries, strict=False)
+    different = (i for i, (one, other) in enumerate(pairs) if one.plan != other.plan)
+    return next(different, min(len(present.entries), len(target.entries)))

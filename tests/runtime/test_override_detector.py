@@ -60,6 +60,19 @@ def test_a_schedule_that_continues_is_no_override(world: World) -> None:
         assert not world.check(step, first_of_epoch=step == 20)
 
 
+def test_a_schedule_that_does_not_keep_its_rates_is_no_override(world: World) -> None:
+    class Forgetful(LambdaLR):
+        def step(self, epoch: int | None = None) -> None:
+            self.optimizer.param_groups[0]["lr"] *= 0.9
+
+    world.schedulers = [Forgetful(world.optimizer, lambda step: 1.0)]
+    world.group["lr"] = 0.1
+    world.expect()
+    for step in range(3):
+        world.schedulers[0].step()
+        assert not world.check(step)
+
+
 def test_an_assignment_after_the_schedule_is_an_override(world: World) -> None:
     world.schedulers = [StepLR(world.optimizer, 2)]
     world.expect()

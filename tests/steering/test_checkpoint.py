@@ -13,7 +13,7 @@ from torch import nn
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Journal, checkpoint
+from revacnn_lightning.steering import Editor, Journal, checkpoint, edited_models
 from revacnn_lightning.steering.journal_text import format_journal, format_script
 from tests.steering import nets
 
@@ -46,14 +46,17 @@ def edited_run() -> tuple[nn.Module, Editor]:
 
 
 def save(path: Path, model: nn.Module, editor: Editor) -> None:
-    torch.save(
-        {
-            "state_dict": model.state_dict(),
-            "optimizer": editor.optimizers[0].state_dict(),
-            "callbacks": {"ReVACNN": {checkpoint.STATE_KEY: checkpoint.state_to_save(editor)}},
-        },
-        path,
-    )
+    content = {
+        "state_dict": model.state_dict(),
+        "optimizer": editor.optimizers[0].state_dict(),
+    }
+    checkpoint.add_edits(content, model, editor.optimizers)
+    torch.save(content, path)
+
+
+def order(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict) -> None:
+    [groups] = state["parameters"]
+    checkpoint.order_groups_of(optimizer, model, groups, checkpoint.inserted_layers(state))
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -64,12 +67,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     assert state is not None
 
     fresh = nets.build(nets.Residual, seed=5)
-    kept = checkpoint.replay_for_load(fresh, state)
+    checkpoint.adopt_structure(fresh, loaded)
     fresh.load_state_dict(loaded["state_dict"])
     optimizer = two_groups(fresh)
-    checkpoint.order_param_groups(fresh, [optimizer], state)
+    order(optimizer, fresh, state)
     optimizer.load_state_dict(loaded["optimizer"])
-    resumed = Editor(fresh, [optimizer], journal=kept)
+    resumed = Editor(fresh, [optimizer], journal=edited_models.find_journal(fresh))
     assert resumed.version == editor.version
     assert resumed.filter_ids("stem.0") == editor.filter_ids("stem.0")
     for i in range(3):
@@ -87,39 +90,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
 
 def test_other_optimizers_or_groups_are_refused(tmp_path: Path) -> None:
     model, editor = edited_run()
-    state = checkpoint.state_to_save(editor)
+    content: dict = {}
+    checkpoint.add_edits(content, model, editor.optimizers)
+    state = checkpoint.find_state(content)
+    assert state is not None
     other = nets.build(nets.Plain)
     with pytest.raises(SteeringError, match="other parameters"):
-        checkpoint.order_param_groups(other, [two_groups(other)], state)
+        order(two_groups(other), other, state)
     with pytest.raises(SteeringError, match="groups"):
-        checkpoint.order_param_groups(model, [torch.optim.SGD(model.parameters(), lr=1.0)], state)
-
-
-def test_load_edited_without_a_trainer(tmp_path: Path) -> None:
-    model, editor = edited_run()
-    save(tmp_path / "run.ckpt", model, editor)
-    loaded = checkpoint.load_edited(
-        lambda: nets.build(nets.Residual, seed=8), tmp_path / "run.ckpt"
-    )
-    assert not loaded.training
-    assert torch.equal(nets.output(loaded), nets.output(model))
-    with pytest.raises(SteeringError, match="does not fit"):
-        checkpoint.load_edited(lambda: nets.build(nets.Plain), tmp_path / "run.ckpt")
-    torch.save({"weights": 1}, tmp_path / "other.ckpt")
-    with pytest.raises(SteeringError, match="not a checkpoint"):
-        checkpoint.load_edited(nets.Residual, tmp_path / "other.ckpt")
-
-
-def test_hyperparameters_are_passed_to_the_model(tmp_path: Path) -> None:
-    class Sized(nn.Module):
-        def __init__(self, width: int, depth: int = 1) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, width, 1)
-
-    model = Sized(7)
-    hyper = {"width": 7, "learning_rate": 0.1}
-    torch.save({"state_dict": model.state_dict(), "hyper_parameters": hyper}, tmp_path / "a.ckpt")
-    assert checkpoint.load_edited(Sized, tmp_path / "a.ckpt").conv.out_channels == 7
+        order(torch.optim.SGD(model.parameters(), lr=1.0), model, state)
 
 
 def test_format_journal_and_script(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
 from tests.small import TwoConvs
 from tests.steering import nets
 
@@ -98,10 +98,13 @@ def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
     assert state is not None
     model = TwoConvs()
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    journal = checkpoint.replay_for_load(model, state)
+    checkpoint.adopt_structure(model, loaded)
+    journal = edited_models.find_journal(model)
+    assert journal is not None
     model.load_state_dict(loaded["state_dict"])
     optimizer = model.configure_optimizers()
-    checkpoint.order_param_groups(model, [optimizer], state)
+    [groups] = state["parameters"]
+    checkpoint.order_groups_of(optimizer, model, groups, checkpoint.inserted_layers(state))
     optimizer.load_state_dict(loaded["optimizer_states"][0])
     editor = Editor(model, [optimizer], journal=journal)
     images = torch.rand(2, 1, 6, 6, dtype=torch.float64)

@@ -67,11 +67,15 @@ class Chart:
             axis.ticker.desired_num_ticks = TICKS
         self.root.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
         self.root.yaxis[0].formatter = CustomJSTickFormatter(code=TICK_FORMAT)
+        self._future: GlyphRenderer | None = None
         if edit_markers is not None:
             self._add_edit_markers(edit_markers)
         self._shown_key: tuple[Any, ...] = ()
 
     def _add_edit_markers(self, source: ColumnDataSource) -> None:
+        self._future = self.root.vstrip(
+            x0="step", x1="until", source=source, fill_alpha=0.7, line_alpha=0, level="annotation"
+        )
         self.root.vspan(
             x="step",
             source=source,
@@ -100,6 +104,8 @@ class Chart:
 
     def restyle(self, palette: Palette) -> None:
         """Apply the colors of another theme. Figures get most of theirs from Bokeh's theme."""
+        if self._future is not None:
+            self._future.glyph.fill_color = palette.card
 
     def set_log_scale(self, is_log: bool) -> None:
         """Use a logarithmic or a linear y axis. Logarithmic requires positive values."""

@@ -6,10 +6,11 @@ import time
 
 import numpy as np
 from bokeh.core.properties import value, without_property_validation
-from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, DataRange1d, Label, NumeralTickFormatter, Range1d
 
 from ..rendering.formatting import format_sampling_interval
 from ..rendering.frame_codec import PagePart
+from ..rendering.layer_names import shorten_middle, unique_names
 from ..rendering.palette import FONT, Palette
 from ..tab.tab_state import TabState
 from .chart import VALUE_AND_BATCH, Chart, color_ramp, hover_tool
@@ -27,6 +28,7 @@ LABEL_FONT_SIZE = "9.5px"
 MAX_LABEL_CHARS = 11
 CHAR_FRACTION = 0.031  # width of a label character, as a fraction of the x axis
 SHARE_STATISTIC = "dead"  # drawn on a linear axis in percent
+MIN_SHARE = 0.1  # the axis of shares ends here or higher, so that it has no negative values
 
 
 class LayerChart(Chart):
@@ -115,6 +117,8 @@ class LayerChart(Chart):
         """Use a logarithmic axis, or a linear axis in percent for a share."""
         is_share = statistic == SHARE_STATISTIC
         self.set_log_scale(not is_share)
+        if isinstance(self.root.y_range, Range1d) != is_share:
+            self.root.y_range = Range1d(0, 1) if is_share else DataRange1d()
         if is_share:
             self.root.yaxis[0].formatter = NumeralTickFormatter(format="0[.]0 %")
 
@@ -124,6 +128,9 @@ class LayerChart(Chart):
         # Among many curves, the selected one is drawn last, over the others.
         order = sorted(range(len(names)), key=lambda i: many and i == selected)
         alpha = TRANSLUCENT if len(names) > MANY_LAYERS else ""
+        if self.statistic == SHARE_STATISTIC:
+            finite = values[np.isfinite(values)]
+            self.root.y_range.end = max(MIN_SHARE, 1.05 * float(finite.max(initial=0.0)))
         self.source.data = {
             "step": steps,
             "value": values[order],
@@ -145,7 +152,8 @@ class LayerChart(Chart):
     ) -> None:
         """Write the names of the layers ``labeled`` at the ends of their curves."""
         labeled = [i for i in labeled if np.isfinite(values[i, -1])]
-        texts = [_shorten(names[i]) for i in labeled]
+        short = unique_names(names)
+        texts = [shorten_middle(short[i], MAX_LABEL_CHARS) for i in labeled]
         margin = 0.02 + CHAR_FRACTION * max(map(len, texts), default=0)
         end = float(steps[-1] + margin * (steps[-1] - steps[0]) + 1)
         self.root.x_range.update(start=float(steps[0]), end=end)
@@ -182,14 +190,3 @@ def _make_corner_label() -> Label:
 
 def _empty(*columns: str) -> dict[str, list[float]]:
     return {name: [] for name in columns}
-
-
-def _shorten(name: str) -> str:
-    """Return the end of a module path, with as many parts as fit into a label."""
-    parts = name.split(".")
-    short = parts[-1]
-    for part in reversed(parts[:-1]):
-        if len(part) + 1 + len(short) > MAX_LABEL_CHARS:
-            break
-        short = f"{part}.{short}"
-    return short

@@ -127,13 +127,27 @@ def _training_loss(state: RunState) -> Curve:
 
 
 def _logged_curves(state: RunState, metric: str) -> list[Curve]:
-    """Return the logged metrics of a family, without the training loss."""
+    """Return the logged metrics of a family, without the training loss.
+
+    A training without a single loss, such as a GAN, logs several: they take its place.
+    """
     curves = []
-    for name in families(state.histories.metrics).get(metric, []):
-        if metric == LOSS and phase(name) in ("", "train"):
+    has_loss = metric == LOSS and len(_training_loss(state).steps) > 0
+    for name in _logged_names(state, metric):
+        if has_loss and phase(name) in ("", "train"):
             continue
         history = state.histories.metrics[name]
         values = history.rows[:, 0].astype(float)
         finite = np.isfinite(values)
         curves.append(Curve(name, history.steps[finite].copy(), values[finite]))
     return curves[:MAX_CURVES]
+
+
+def _logged_names(state: RunState, metric: str) -> list[str]:
+    """Return the logged metrics of a family; for the loss, if it has none, all named a loss."""
+    by_family = families(state.histories.metrics)
+    names = by_family.get(metric, [])
+    if metric != LOSS or names:
+        return names
+    losses = [name for key, members in by_family.items() if LOSS in key.lower() for name in members]
+    return losses or next((members for members in by_family.values() if members), [])

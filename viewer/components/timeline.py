@@ -28,11 +28,21 @@ class Timeline(HtmlPanel):
             "recorded": history.length,
             "live": playback.is_live,
             "playing": playback.is_playing,
-            "text": "live"
-            if playback.is_live
-            else f"batch {format_count(int(history.steps[row]))}",
+            "text": self._text(history, row),
+            "notice": "" if playback.is_live else _past_notice(history, row),
             "recording_note": _recording_note(history),
         }
+
+    def _text(self, history: History, row: int) -> str:
+        if not self.tab.playback.is_live:
+            return f"batch {format_count(int(history.steps[row]))}"
+        return "end of the run" if self.tab.ended_reason() else "live"
+
+
+def _past_notice(history: History, row: int) -> str:
+    """Say which batch the page shows instead of the newest."""
+    shown, newest = (format_count(int(history.steps[at])) for at in (row, -1))
+    return f"Batch {shown} of {newest}. Edits apply to the network as it is now."
 
 
 def _recording_note(history: History) -> str:

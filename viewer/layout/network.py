@@ -28,6 +28,7 @@ __all__ = ["MANY_ARCS", "NetworkLayout", "compute_layout", "stage_layers"]
 
 MAX_RANKS_ROOMY = 8
 MAX_RANKS_NORMAL = 30
+MIN_RANK_WIDTH_ROOMY = 92.0  # px; for a name, the size of the kernel and three buttons
 MIN_RANK_WIDTH = 40.0  # px; in narrower ranks, headers would overlap
 MANY_ARCS = 60  # as in networks with concatenations; their levels are not computed
 MANY_ARCS_HEIGHT = 44.0  # px
@@ -136,7 +137,8 @@ def stage_layers(structure: Structure, layer: str) -> list[str]:
 def _density(n_ranks: int, width: float) -> str:
     if n_ranks > MAX_RANKS_NORMAL or width < MIN_RANK_WIDTH * n_ranks:
         return "crowded"
-    return "roomy" if n_ranks <= MAX_RANKS_ROOMY else "normal"
+    is_roomy = n_ranks <= MAX_RANKS_ROOMY and width >= MIN_RANK_WIDTH_ROOMY * n_ranks
+    return "roomy" if is_roomy else "normal"
 
 
 def _stack_arcs(arcs: list[Edge], ranks: list[int]) -> tuple[list[int], float]:

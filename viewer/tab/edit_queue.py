@@ -87,6 +87,13 @@ class EditQueue:
         self._queue = [change for change in self._queue if key and change.key != key]
         self.staging.discard(key)
 
+    def discard_because(self, reason: str) -> None:
+        """Discard everything staged, and show the reason."""
+        n = len(self.staging.changes)
+        self.discard("")
+        self.error = f"{n} staged change{'s' if n > 1 else ''} discarded. {reason}"
+        self.revision += 1
+
     def send_control(self, request: ControlRun | SetHyperparameter, title: str) -> None:
         """Send a request that controls the training. Its reply is shown like that of an edit."""
         self._send(request, title, None)

@@ -233,6 +233,8 @@ class TabState:
             return
         if self.playback.advance(state):
             self.revision += 1
+        if self.staging.changes and self.ended_reason():
+            self.edit_queue.discard_because(self.ended_reason())
         self._request_coupling_preview(structure)
         self.edit_queue.update(state, structure)
 

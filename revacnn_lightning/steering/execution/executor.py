@@ -43,6 +43,13 @@ class UndoRecord:
     removed_layers: dict[str, nn.Module] = field(default_factory=dict)
     groups_before: ChannelGroups | None = None
 
+    @classmethod
+    def of_structure(cls, plan: EditPlan, removed_layers: dict[str, nn.Module]) -> UndoRecord:
+        """Return a record that restores the structure only: restored entries become zero."""
+        changes: list[ChangeRecord] = [{"data": 0.0} for _ in plan.tensors]
+        changes += [{} for _ in plan.layers]
+        return cls(changes, removed_layers)
+
 
 @dataclass
 class UndoneEdit:
@@ -105,25 +112,34 @@ def revert(
         revert_attribute_edit(tx, model, attribute)
     for edit in reversed(plan.tensors):
         undone.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
-    for value in reversed(plan.values):
-        undone.append(revert_value_edit(tx, model, value, optimizers, next(records)))
+    for value, record in zip(reversed(plan.values), records, strict=False):
+        # There are no records of values if only the structure is restored.
+        undone.append(revert_value_edit(tx, model, value, optimizers, record))
     return undone[::-1]
 
 
-def replay(model: nn.Module, plans: Sequence[EditPlan]) -> list[UndoRecord]:
-    """Perform plans on a fresh, unedited model, whose weights are loaded afterwards.
+def replay(
+    tx: Transaction,
+    model: nn.Module,
+    plans: Sequence[EditPlan],
+    optimizers: Sequence[Optimizer] = (),
+    first: int = 1,
+) -> list[UndoRecord]:
+    """Perform plans on a model whose weights are loaded afterwards.
+
+    Args:
+        first: number of the first plan in the journal.
 
     Raises:
-        SteeringError: a plan does not fit the model, which is unchanged.
+        SteeringError: a plan does not fit the model. The rollback is up to ``tx``.
     """
     records = []
-    with Transaction() as tx:
-        for number, plan in enumerate(plans, 1):
-            try:
-                generator = torch.Generator().manual_seed(number)
-                records.append(perform(tx, model, plan, [], generator))
-            except (AttributeError, IndexError, RuntimeError) as error:
-                raise SteeringError(
-                    f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
-                ) from error
+    for number, plan in enumerate(plans, first):
+        try:
+            generator = torch.Generator().manual_seed(number)
+            records.append(perform(tx, model, plan, optimizers, generator))
+        except (AttributeError, IndexError, RuntimeError) as error:
+            raise SteeringError(
+                f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
+            ) from error
     return records

@@ -73,6 +73,10 @@ class ModuleHooks:
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
         self._set_global_hook(not only_some or not is_installed)
 
+    def release_modules(self) -> None:
+        """Give the modules their own hook tables back, until `attach`."""
+        self._batch_hooks.uninstall()
+
     def detach(self) -> None:
         """Remove all hooks."""
         self.end_batch()

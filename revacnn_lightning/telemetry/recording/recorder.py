@@ -11,7 +11,8 @@ pickles and checkpoints of the model contain nothing of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -171,6 +172,20 @@ class Recorder:
         self._optimizer_hooks.update_structure(layers)
         if self._is_attached:
             self._module_hooks.attach()
+
+    @contextmanager
+    def modules_released(self) -> Iterator[None]:
+        """Leave the modules without hooks meanwhile. Call between batches.
+
+        An edit adds hooks of its own to modules. In a hook table of ours, they would keep it from
+        being removed.
+        """
+        self._module_hooks.release_modules()
+        try:
+            yield
+        finally:
+            if self._is_attached:
+                self._module_hooks.attach()
 
     # ------------------------------------------------------------------ a batch
 

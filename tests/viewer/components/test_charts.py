@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.events import Tap
-from bokeh.models import HoverTool
+from bokeh.models import DataRange1d, HoverTool
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
@@ -79,6 +79,47 @@ def test_shown_past_batch_is_marked(tab: TabState, follower: InProcessFollower) 
     send_command(tab, "go_live")
     assert markers.update() is True
     assert len(markers.source.data["step"]) == 0
+
+
+def test_charts_are_dimmed_after_the_shown_batch(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    markers = EditMarkers(tab)
+    follower.request(AddFilters("conv1"), "add", 0)
+    follower.deliver()
+    follower.train(5)
+    send_command(tab, "show_moment", row=2)
+    markers.update()
+    strips = zip(markers.source.data["step"], markers.source.data["until"], strict=True)
+    assert [until > 1e9 for start, until in strips if until > start] == [True]
+
+
+def test_a_training_with_several_losses_shows_them_as_its_loss(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    assert follower.state is not None
+    chart = MetricChart(tab, EditMarkers(tab).source)
+    follower.state.histories.metrics.clear()
+    for step in range(10, 13):
+        snapshot = follower.training.snapshot()
+        metrics = {"d_loss": 0.5, "g_loss": 2.0, "fid": 90.0}
+        follower.state.receive(replace(snapshot, step=step, loss=None, metrics=metrics))
+    follower.state.histories.scalars.rows[:, 0] = np.nan  # as if no loss had been published at all
+    chart.update()
+    assert set(chart.source.data["label"]) == {"d_loss", "g_loss"}
+
+
+def test_shares_have_an_axis_from_zero_to_what_is_there(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    chart = LayerChart(tab, EditMarkers(tab).source)
+    send_command(tab, "set_chart", chart=1, option="dead")
+    follower.train(3)
+    chart.update()
+    assert (chart.root.y_range.start, chart.root.y_range.end) == (0, 0.1)
+    send_command(tab, "set_chart", chart=1, option="gradient")
+    chart.update()
+    assert isinstance(chart.root.y_range, DataRange1d)
 
 
 def test_set_chart_changes_what_a_chart_shows(tab: TabState, follower: InProcessFollower) -> None:

@@ -116,6 +116,20 @@ def test_timeline_describes_the_recording(tab: TabState, follower: InProcessFoll
     assert "Means of 2 batches" in timeline.source.data["recording_note"]
 
 
+def test_timeline_says_that_edits_apply_to_now(tab: TabState, follower: InProcessFollower) -> None:
+    timeline = Timeline(tab)
+    follower.train(5)
+    timeline.update()
+    assert (timeline.source.data["text"], timeline.source.data["notice"]) == ("live", "")
+    send_command(tab, "show_moment", row=2)
+    timeline.update()
+    assert timeline.source.data["notice"].startswith("Batch 3 of 8. Edits apply to the network")
+    send_command(tab, "go_live")
+    follower.kind = "gone"
+    timeline.update()
+    assert timeline.source.data["text"] == "end of the run"
+
+
 def test_selection_panel_explains_its_statistics(tab: TabState) -> None:
     panel = SelectionPanel(tab)
     panel.update()

@@ -175,8 +175,23 @@ def test_nothing_is_staged_after_the_run_has_ended(
     for command in ("remove", "split", "freeze", "reinitialize"):
         send_command(tab, f"stage_{command}")
     send_command(tab, "stage_set_to_mean", ids=[0, 1], weights=[1.0])
+    send_command(tab, "stage_insert_layer", layer=1, option="residual")
+    send_command(tab, "stage_remove_layer", layer=1)
+    send_command(tab, "stage_freeze_layer", layer=1)
     assert tab.staging.changes == []
     assert "ended" in tab.width_refusal(structure(tab).layers[0])
+
+
+def test_staged_changes_are_discarded_when_the_run_ends(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "stage_add", layer=1)
+    send_command(tab, "stage_insert_layer", layer=0, option="dirac")
+    follower.kind = "gone"  # it crashed
+    tab.update()
+    assert tab.staging.changes == []
+    assert tab.edit_queue.can_apply() is False
+    assert tab.edit_queue.error.startswith("2 staged changes discarded. The run has ended")
 
 
 def test_undo_is_sent_to_the_training(tab: TabState, follower: InProcessFollower) -> None:

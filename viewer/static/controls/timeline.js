@@ -31,6 +31,7 @@ export function stepMoment(rows) {
 /** @param {TimelineData} data */
 function drawTimeline(data) {
   byId("timeline").hidden = data.rows < 2
+  byId("app").dataset.past = String(data.rows > 1 && !data.live)
   if (data.rows < 2) return
   const input = slider(), max = data.rows - 1
   byId("timeline").dataset.live = String(data.live)
@@ -39,7 +40,7 @@ function drawTimeline(data) {
   input.style.setProperty("--part", `${100 * Number(input.value) / max}%`)
   input.setAttribute("aria-valuetext", data.text)
   input.title = data.recording_note
-  byId("moment").textContent = data.text
+  byId("moment").textContent = data.notice || data.text
   const play = byId("play")
   play.dataset.playing = String(data.playing)
   play.title = data.playing ? "Pause playback (P)" : "Play the recording since this viewer attached (P)"

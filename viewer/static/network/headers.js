@@ -39,7 +39,7 @@ function editButton(layer, kind) {
 function menuButton(layer) {
   const title = `Layer ${layer.name}: insert, remove, freeze (O)`
   return createElement("button", {
-    class: "menu", title, "aria-label": title, "aria-haspopup": "menu",
+    class: "menu", title, "aria-label": title, "aria-haspopup": "dialog",
     onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openLayerMenu(layer, event.currentTarget),
   }, "⋯")
 }
@@ -48,7 +48,7 @@ function menuButton(layer) {
 function insertButton(layer) {
   return createElement("button", {
     class: "insert", title: `Insert a layer after ${layer.name}`, "aria-label": `Insert a layer after ${layer.name}`,
-    "aria-haspopup": "menu", tabindex: -1, // by keyboard: the menu of the layer, or I
+    "aria-haspopup": "dialog", tabindex: -1, // by keyboard: the menu of the layer, or I
     onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openInsertMenu(layer, event.currentTarget),
   }, "+")
 }

@@ -15,7 +15,7 @@ const menu = () => byId("layer-menu")
 export function startLayerMenu() {
   menu().addEventListener("keydown", (event) => {
     event.stopPropagation() // the keys of the page do not apply inside the menu
-    const items = [...menu().querySelectorAll("[role=menuitem]")]
+    const items = [...menu().querySelectorAll(".item")]
     const step = {ArrowDown: 1, ArrowUp: -1}[event.key]
     if (event.key === "Escape") menu().hidePopover()
     if (step == null) return
@@ -91,7 +91,7 @@ function item(text, keys, action, kind = "") {
     menu().hidePopover()
     action()
   }
-  return createElement("button", {class: `item ${kind}`, role: "menuitem", onclick: run}, text, keys && createElement("kbd", {}, keys))
+  return createElement("button", {class: `item ${kind}`, onclick: run}, text, keys && createElement("kbd", {}, keys))
 }
 
 /** @param {LayerHeader} layer */
@@ -109,7 +109,7 @@ function addRow(layer) {
   })
   return createElement("div", {class: "add"},
     createElement("button", {
-      class: "item", role: "menuitem", onclick: add, title: layer.refused, "aria-disabled": String(layer.refused !== ""),
+      class: "item", onclick: add, title: layer.refused, "aria-disabled": String(layer.refused !== ""),
     }, "Add filters"), input)
 }
 
@@ -127,6 +127,6 @@ function open(anchor, title, ...content) {
   const {offsetWidth, offsetHeight} = element
   element.style.left = `${Math.max(MARGIN, Math.min(left, innerWidth - offsetWidth - MARGIN))}px`
   element.style.top = `${Math.max(MARGIN, Math.min(bottom + MARGIN, innerHeight - offsetHeight - MARGIN))}px`
-  const first = /** @type {HTMLElement | null} */ (element.querySelector("[role=menuitem]"))
+  const first = /** @type {HTMLElement | null} */ (element.querySelector(".item"))
   first?.focus()
 }

@@ -115,6 +115,8 @@ export interface TimelineData {
   live: boolean
   playing: boolean
   text: string
+  /** Which moment is shown instead of the newest; empty while live. */
+  notice: string
   recording_note: string
 }
 

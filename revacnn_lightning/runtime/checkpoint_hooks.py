@@ -1,0 +1,170 @@
+"""Adds the edits of a model to Lightning's checkpoints, and applies them before weights are loaded.
+
+Lightning passes a checkpoint to callbacks only after it has loaded the weights, which might not
+fit, and never if it saves weights only. The module's own `on_load_checkpoint` and
+`on_save_checkpoint` are called early and always: they are wrapped on the instance while a trainer
+runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.steering.checkpoint import (
+    add_edits,
+    adopt_structure,
+    find_state,
+    inserted_layers,
+    order_groups_of,
+)
+
+__all__ = ["CheckpointHooks"]
+
+LOAD, SAVE = "on_load_checkpoint", "on_save_checkpoint"
+
+
+class CheckpointHooks:
+    """The wrapped checkpoint hooks of one module, from `install` to `remove`.
+
+    Args:
+        module: the module that a trainer runs.
+        trainer: the trainer, whose optimizers are saved.
+    """
+
+    def __init__(self, module: nn.Module, trainer: Any) -> None:
+        self.trainer = trainer
+        self._module = module
+        self._loaded: dict[str, Any] | None = None  # the edits of the checkpoint to resume from
+        self._has_started = False
+        self._handles: list[Any] = []
+
+    @classmethod
+    def of(cls, module: nn.Module) -> CheckpointHooks | None:
+        """Return the hooks that are installed on a module, if any."""
+        hook = vars(module).get(LOAD)
+        return hook.hooks if isinstance(hook, WrappedHook) else None
+
+    def install(self) -> None:
+        """Wrap the hooks of the module. Does nothing if they are wrapped already."""
+        if self.of(self._module) is None:
+            for name, call in ((LOAD, self._load), (SAVE, self._save)):
+                vars(self._module)[name] = WrappedHook(self, self._module, name, call)
+
+    def remove(self) -> None:
+        """Give the module its own hooks back."""
+        self.release_optimizers()
+        for name in (LOAD, SAVE):
+            hook = vars(self._module).get(name)
+            if isinstance(hook, WrappedHook) and hook.hooks is self:
+                hook.unwrap()
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _load(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
+        if not self._has_started:  # later, a file cannot change what is trained
+            copies = _copies_of(self._module, self.trainer.callbacks)
+            adopt_structure(self._module, checkpoint, self.trainer.optimizers, copies)
+            self._loaded = find_state(checkpoint)
+            if self._loaded is not None:
+                _rename_groups_of_finetuning(checkpoint, self._loaded["parameters"])
+        original(checkpoint)
+
+    def _save(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
+        original(checkpoint)
+        add_edits(checkpoint, self._module, self.trainer.optimizers)
+
+    # ------------------------------------------------------------------ optimizers
+
+    def start(self, optimizers: Sequence[Optimizer]) -> None:
+        """Order the parameters of fresh optimizers right before their state is loaded.
+
+        Not earlier, because other callbacks may still change the groups in ``on_fit_start``.
+
+        Raises:
+            SteeringError: the checkpoint was written with another number of optimizers.
+        """
+        self._has_started = True
+        state, self._loaded = self._loaded, None
+        if state is None:
+            return
+        saved, inserted = state["parameters"], inserted_layers(state)
+        if saved and len(saved) != len(optimizers):
+            raise SteeringError(
+                f"the checkpoint was written with {len(saved)} optimizers, but there are "
+                f"{len(optimizers)}; configure the same ones"
+            )
+        for optimizer, groups in zip(optimizers, saved, strict=False):
+            self._order_when_loaded(optimizer, groups, inserted)
+
+    def _order_when_loaded(
+        self, optimizer: Optimizer, groups: list[list[str]], inserted: list[str]
+    ) -> None:
+        def order(optimizer: Optimizer, _: dict[str, Any]) -> None:
+            order_groups_of(optimizer, self._module, groups, inserted)
+
+        self._handles.append(optimizer.register_load_state_dict_pre_hook(order))
+
+    def release_optimizers(self) -> None:
+        """Remove the hooks of the optimizers: their state is loaded, or never will be."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+class WrappedHook:
+    """A hook on a module's instance. A copy or a pickle of the module gets its own hook instead."""
+
+    def __init__(
+        self,
+        hooks: CheckpointHooks,
+        module: nn.Module,
+        name: str,
+        call: Callable[[Callable[[Any], object], dict[str, Any]], None],
+    ) -> None:
+        self.hooks = hooks
+        self._module, self._name, self._call = module, name, call
+        self._was_on_instance = name in vars(module)
+        self._original = getattr(module, name)
+        self.__wrapped__ = self._original  # Lightning looks there for what is overridden
+
+    def __call__(self, checkpoint: dict[str, Any]) -> None:
+        self._call(self._original, checkpoint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # When this is evaluated, the copied module has no instance attributes yet: the result is
+        # the method of its class, bound to the copy.
+        return getattr, (self._module, self._name)
+
+    def unwrap(self) -> None:
+        """Restore what was there before."""
+        if self._was_on_instance:
+            vars(self._module)[self._name] = self._original
+        else:
+            vars(self._module).pop(self._name, None)
+
+
+def _copies_of(module: nn.Module, callbacks: Sequence[Any]) -> list[nn.Module]:
+    """Return the copies of a module that callbacks hold, such as its average."""
+    held = [value for callback in callbacks for value in vars(callback).values()]
+    parts = [part for each in held if isinstance(each, nn.Module) for part in each.modules()]
+    return [part for part in parts if type(part) is type(module) and part is not module]
+
+
+def _rename_groups_of_finetuning(
+    checkpoint: dict[str, Any], parameters: Sequence[Sequence[Sequence[str]]]
+) -> None:
+    """Update the parameter names that `BaseFinetuning` has stored before an edit.
+
+    Lightning's callback makes the parameter groups from them when it resumes.
+    """
+    for state in checkpoint.get("callbacks", {}).values():
+        stored = state.get("internal_optimizer_metadata") if isinstance(state, dict) else None
+        for i, groups in (stored or {}).items():
+            if i < len(parameters) and len(groups) == len(parameters[i]):
+                for group, names in zip(groups, parameters[i], strict=True):
+                    group["params"] = list(names)

@@ -1,0 +1,90 @@
+"""Copies and pickles of the callback: fresh ones with the same settings.
+
+Trainers are copied during a run more often than one thinks: a data loader that starts its workers
+with "spawn" pickles its dataset, which may hold the data module, the trainer and its callbacks.
+Sockets, hooks and files belong to one run and to one process.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import types
+from typing import Any, ClassVar, TypeVar
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.sample_forward import UserForward
+
+__all__ = ["FreshCopies"]
+
+T = TypeVar("T", bound="FreshCopies")
+
+
+class FreshCopies:
+    """Makes each copy of an object begin without what belongs to a run.
+
+    Attributes:
+        RUN_STATE: the names of the attributes that copies do not have.
+    """
+
+    RUN_STATE: ClassVar[tuple[str, ...]] = ()
+
+    def _begin_without_run(self) -> None:
+        """Set the attributes of `RUN_STATE` as in a new object."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        settings = self._settings()
+        return {**settings, "_forward": picklable_forward(settings.get("_forward"))}
+
+    def __setstate__(self, settings: dict[str, Any]) -> None:
+        vars(self).update(settings)
+        self._begin_without_run()
+
+    def __copy__(self: T) -> T:
+        return self._with_settings(self._settings())
+
+    def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
+        return self._with_settings(copy.deepcopy(self._settings(), memo))
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self.RUN_STATE}
+
+    def _with_settings(self: T, settings: dict[str, Any]) -> T:
+        fresh = type(self).__new__(type(self))
+        fresh.__setstate__(settings)
+        return fresh
+
+
+def picklable_forward(forward: UserForward | None) -> UserForward | None:
+    """Return the user's function, or one that explains its absence if it cannot be pickled.
+
+    A lambda in the callback must not stop a training whose workers are pickled.
+    """
+    function: Any = forward
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, types.FunctionType) and not _is_found_by_name(function):
+        return forward_was_not_pickled
+    return forward
+
+
+def _is_found_by_name(function: types.FunctionType) -> bool:
+    """Return whether a function is what its name refers to, as pickling requires."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
+def forward_was_not_pickled(module: Any, batch: Any) -> Any:
+    """Take the place of a function that could not be pickled.
+
+    Raises:
+        EditRefusedError: always.
+    """
+    raise EditRefusedError(
+        "the function in ReVACNN(forward=...) could not be pickled, so this copy of the callback "
+        "does not have it; define it with def at the top level of a module"
+    )

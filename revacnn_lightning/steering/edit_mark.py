@@ -1,0 +1,45 @@
+"""The mark of an edited model: an empty slot in its module tree.
+
+Copies and pickles of the model keep it without needing this package, and a marked model accepts the
+key `MARK_KEY`, which checkpoints add to its weights. Any other model reports that key when it loads
+the weights, so that the error says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["MARK", "MARK_KEY", "is_marked", "mark", "mark_weights", "unmark_weights"]
+
+MARK = "edited_by_ReVACNN"
+MARK_KEY = f"{MARK}.load_with.revacnn_lightning.load_edited"
+
+
+def is_marked(model: nn.Module) -> bool:
+    """Return whether a model, or the model that it is a copy of, was edited."""
+    return MARK in model._modules
+
+
+def mark(model: nn.Module, *, is_edited: bool) -> None:
+    """Mark an edited model; remove the mark from one whose edits were all undone."""
+    if isinstance(model, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return  # it runs, or iterates over, whatever it contains
+    if is_edited and not is_marked(model):
+        model.register_module(MARK, None)
+    elif not is_edited and is_marked(model):
+        delattr(model, MARK)
+
+
+def mark_weights(model: nn.Module, weights: Any) -> None:
+    """Add the key that other models report, if the model of these weights is marked."""
+    if is_marked(model) and isinstance(weights, dict):
+        weights[MARK_KEY] = torch.empty(0)
+
+
+def unmark_weights(weights: Any) -> None:
+    """Remove the key again. Does nothing if there is none."""
+    if isinstance(weights, dict):
+        weights.pop(MARK_KEY, None)

@@ -1,0 +1,94 @@
+"""The journals of all edited models of this process, whichever trainer or file edited them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from revacnn_lightning.steering.blocks import CroppedConv2d
+from revacnn_lightning.steering.edit_mark import is_marked, mark
+from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.steering.planning.lookup import find_tensor
+
+__all__ = ["conflicts", "find_journal", "has_structure", "has_weights", "remember"]
+
+_INSERTED = re.compile(r"\.inserted\d+\.")  # as `planning.layer_changes` names inserted layers
+_journals: WeakKeyDictionary[nn.Module, Journal] = WeakKeyDictionary()
+
+
+def find_journal(model: nn.Module) -> Journal | None:
+    """Return the edits of a model; None if it is unedited, or a copy with unknown edits.
+
+    A model that was built again, such as by ``configure_model``, is unedited.
+    """
+    journal = _journals.get(model)
+    if journal is not None and not has_structure(model, journal):
+        del _journals[model]
+        mark(model, is_edited=False)
+        return None
+    if journal is None and is_marked(model):
+        journal = _journal_of_original(model)
+        if journal is not None:
+            _journals[model] = journal
+    return journal
+
+
+def remember(model: nn.Module, journal: Journal) -> None:
+    """Keep the journal of a model as long as the model exists, and mark an edited model."""
+    _journals[model] = journal
+    mark(model, is_edited=journal.changes_structure)
+
+
+def _journal_of_original(copy: nn.Module) -> Journal | None:
+    """Return a journal for a copy of a model of this process. Its edits cannot be undone."""
+    for model, journal in list(_journals.items()):
+        if type(model) is type(copy) and is_marked(model) and has_structure(copy, journal):
+            return journal.without_values()
+    return None
+
+
+# -------------------------------------------------------------------- structure
+
+
+def has_structure(model: nn.Module, journal: Journal) -> bool:
+    """Return whether a model has the sizes and layers that the edits have led to."""
+    sizes: dict[tuple[str, int], int] = {}
+    layers: dict[str, type[nn.Module]] = {}
+    for entry in journal.entries:
+        for edit in entry.plan.tensors:
+            sizes[edit.tensor, edit.dim] = sum(stop - start for start, stop in edit.runs)
+        for layer in entry.plan.layers:
+            name = f"{layer.host}.{layer.child}" if layer.action == "insert" else layer.host
+            sizes = {at: size for at, size in sizes.items() if not at[0].startswith(f"{name}.")}
+            layers = {
+                each: kind for each, kind in layers.items() if not f"{each}.".startswith(f"{name}.")
+            }
+            kinds = {"identity": nn.Identity, "conv": CroppedConv2d}
+            layers[name] = kinds.get(layer.kind, nn.Module)
+    try:
+        return all(
+            find_tensor(model, tensor)[1].shape[dim] == size
+            for (tensor, dim), size in sizes.items()
+        ) and all(isinstance(model.get_submodule(name), kind) for name, kind in layers.items())
+    except (AttributeError, AssertionError, IndexError):  # there is no such tensor or layer
+        return False
+
+
+def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Return whether weights have the names and shapes of a model's."""
+    present = model.state_dict()
+    return present.keys() == weights.keys() and not conflicts(model, weights)
+
+
+def conflicts(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of weights that have another shape in the model, or of layers it lacks.
+
+    Of the layers, only those that an edit has inserted: other names are up to ``strict``.
+    """
+    present = model.state_dict()
+    different = [n for n in weights if n in present and weights[n].shape != present[n].shape]
+    lacking = [n for n in weights if n not in present and _INSERTED.search(n)]
+    return different + lacking

@@ -1,0 +1,88 @@
+"""The page is accessible: by axe's rules, in forced colors, and at every size of the window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.test_page import ready
+from tests.viewer.processes import server, training
+
+pytestmark = pytest.mark.browser
+
+THEMES = {
+    "dark": {"color_scheme": "dark"},
+    "light": {"color_scheme": "light"},
+    "forced colors": {"color_scheme": "dark", "forced_colors": "active"},
+}
+# A phone, a laptop zoomed in to 200 %, both sides of the narrow layout, and larger windows.
+SIZES = [(360, 740), (390, 844), (640, 480), (800, 600), (801, 600), (1024, 768), (2560, 1440)]
+# Controls beyond the left or right edge, or below a page that does not scroll.
+UNREACHABLE = """() => {
+  const scrolls = document.scrollingElement.scrollHeight > innerHeight
+  return [...document.querySelectorAll("button, input, select")].filter((element) => {
+    const {left, right, bottom, width} = element.getBoundingClientRect()
+    if (width === 0 || getComputedStyle(element).visibility !== "visible") return false
+    if (element.closest("#columns")) return false // the network view pans
+    return left < -1 || right > innerWidth + 1 || !scrolls && bottom > innerHeight + 1
+  }).map((element) => element.id || element.textContent)
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    runtime = tmp_path_factory.mktemp("accessibility")
+    with training(runtime, "--net", "alexnet", "--hz", "5"), server(runtime) as address:
+        yield address
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing(address: str, open_page: Any, theme: str) -> None:
+    page = ready(open_page(address, reduced_motion="reduce", **THEMES[theme]))
+    for pane in ("layer", "maps", "inspection", "statistics"):
+        page.click(f"button[data-pane={pane}]")
+        page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == [], pane
+
+
+def test_the_menu_of_a_layer_is_accessible(address: str, open_page: Any) -> None:
+    page = ready(open_page(address, reduced_motion="reduce"))
+    page.keyboard.press("o")
+    page.wait_for_selector("#layer-menu:popover-open")
+    found = Axe().run(page, context="#layer-menu").response["violations"]
+    assert [one["id"] for one in found] == []
+    page.keyboard.press("ArrowUp")  # from the first item to the last
+    assert page.evaluate("document.activeElement.textContent").startswith("Remove the layer")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#layer-menu:not(:popover-open)", state="hidden")
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_every_control_can_be_reached_at_every_size(
+    address: str, open_page: Any, width: int, height: int
+) -> None:
+    page = ready(
+        open_page(address, reduced_motion="reduce", viewport={"width": width, "height": height})
+    )
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert page.evaluate(UNREACHABLE) == []
+    assert page.evaluate("byId => document.getElementById(byId).clientWidth", "plot") >= 300
+
+
+def test_states_are_visible_in_forced_colors(address: str, open_page: Any) -> None:
+    page = ready(open_page(address, forced_colors="active", reduced_motion="reduce"))
+
+    def style(selector: str, name: str) -> str:
+        found: str = page.eval_on_selector(selector, f"(e) => getComputedStyle(e).{name}")
+        return found
+
+    # The system removes backgrounds: a slider of the page's own would be invisible.
+    assert style("#motion", "appearance") == style("#time", "appearance") == "auto"
+    assert style(".legend i", "forcedColorAdjust") == "none"
+    assert style("#dot", "forcedColorAdjust") == "none"
+    assert style("button[data-pane=layer]", "textDecorationLine") == "underline"
+    assert style("button[data-pane=maps]", "textDecorationLine") == "none"
