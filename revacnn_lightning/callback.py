@@ -10,7 +10,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,8 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import batch_of_image
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.layer_details import Forward
@@ -28,7 +30,6 @@ from revacnn_lightning.runtime.sample_forward import (
     SampleForwards,
     UserForward,
     accepts_images,
-    find_images,
 )
 from revacnn_lightning.runtime.server import Endpoints
 from revacnn_lightning.runtime.session import Session
@@ -38,6 +39,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     inspection_refusal,
     learning_rates,
     loss_scale,
+    model_holders,
     progress_of,
     record_next_step,
     scalar_metrics,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
+    from torch import Tensor
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers.logger import DummyLogger
@@ -112,6 +115,11 @@ class ReVACNN(FreshCopies, Callback):
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing coupled filters.
             By default, the network is used as ``module(images)`` and ``training_step`` use it.
             ``training_step`` itself is only observed, never called.
+        images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
+            W). Needed only if a batch holds tensors that look like its images but are not.
+        copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
+            None if it is not a copy. Needed only if an edit is refused because the values do not
+            show which it is. Edits change copies (averages, momentum encoders) along.
 
     Raises:
         ValueError: an unknown statistic, or a port or share out of range.
@@ -124,7 +132,7 @@ class ReVACNN(FreshCopies, Callback):
 
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
-        "_step", "_metrics",
+        "_step", "_metrics", "_batch",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +145,8 @@ class ReVACNN(FreshCopies, Callback):
         statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
+        images: ImagesOfBatch | None = None,
+        copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
         _check_arguments((telemetry_port, request_port), statistics, max_overhead)
@@ -145,6 +155,9 @@ class ReVACNN(FreshCopies, Callback):
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._forward = forward
+        self._images = images
+        self._has_warned_of_images = False
+        self._copies = copies
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
@@ -154,6 +167,7 @@ class ReVACNN(FreshCopies, Callback):
         self._monitored: Trainer | None = None
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
+        self._batch: Any = None  # of this step
         self._step = 0  # training batches so far, including those before a resume
         self._metrics: dict[str, float] = {}
 
@@ -185,7 +199,7 @@ class ReVACNN(FreshCopies, Callback):
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        CheckpointHooks(pl_module, trainer).install()
+        CheckpointHooks(pl_module, trainer, self._copies).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hooks = CheckpointHooks.of(pl_module)
@@ -250,9 +264,18 @@ class ReVACNN(FreshCopies, Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        self._editor = Editor(pl_module, trainer.optimizers, journal=find_journal(pl_module))
+        self._editor = Editor(
+            pl_module,
+            lambda: trainer.optimizers,  # training may replace them
+            journal=find_journal(pl_module),
+            find_holders=functools.partial(model_holders, trainer),
+            copies=self._copies,
+        )
         self._forwards = SampleForwards(
-            pl_module, functools.partial(_forward_context, trainer), self._forward
+            pl_module,
+            functools.partial(_forward_context, trainer),
+            self._forward,
+            self._images,
         )
         self._session = Session(
             pl_module,
@@ -260,10 +283,15 @@ class ReVACNN(FreshCopies, Callback):
             Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
-            get_image=functools.partial(validation_image, trainer),
+            get_image=functools.partial(validation_image, trainer, images=self._images),
             forward=self._forward_of_images(pl_module),
             inspection_refusal=inspection_refusal(trainer),
         )
+        if not self._session.recorder.layers:
+            rank_zero_info(
+                "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
+                "its loss and metrics are shown."
+            )
         rank_zero_info(
             "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
             f"{self._session.connection_file}, run `{self._session.connection.ssh_command()}`, "
@@ -274,7 +302,7 @@ class ReVACNN(FreshCopies, Callback):
         self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
     ) -> None:
         """Close the session, if one is open. An error is logged and does not interrupt training."""
-        session, self._session = self._session, None
+        session, self._session, self._batch = self._session, None, None
         undo, self._undo_after_error = self._undo_after_error, None
         try:
             if session is not None:
@@ -318,11 +346,12 @@ class ReVACNN(FreshCopies, Callback):
         forwards = self._forwards
         assert forwards is not None
         forwards.finish_recording()
+        self._batch = batch
         return TrainingBatch(
             progress=progress_of(trainer, self._step, batch_idx),
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
-            get_images=lambda: find_images(batch),
+            get_images=lambda: self._images_to_show(batch),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),
@@ -359,6 +388,7 @@ class ReVACNN(FreshCopies, Callback):
             metrics=self._metrics,
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number
         )
+        self._batch = None
 
     @disable_on_error
     def on_validation_batch_start(
@@ -372,12 +402,31 @@ class ReVACNN(FreshCopies, Callback):
         if self._session is not None:
             self._session.handle_during_validation()
 
+    def _images_to_show(self, batch: Any) -> Images | None:
+        """Return the images of a batch; None if there are none or the user's function fails."""
+        try:
+            return find_images(batch, self._images)
+        except EditRefusedError as error:
+            if not self._has_warned_of_images:
+                log.warning("ReVACNN shows no images: %s", error)
+            self._has_warned_of_images = True
+            return None
+
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
         """Return a function that runs the module on a batch of images; None if there is none."""
         user_forward = self._forward
-        if user_forward is not None:
-            return lambda images: user_forward(module, images)
-        return module if accepts_images(module) else None
+        if user_forward is None and not accepts_images(module):
+            return None
+
+        def run(images: Tensor) -> Any:
+            """Run the module as on a batch of one image: it may expect a list, or targets."""
+            batch = batch_of_image(self._batch, images, self._images)
+            if user_forward is not None:
+                return user_forward(module, images if batch is None else batch)
+            found = None if batch is None else find_images(batch, self._images)
+            return module(found if isinstance(found, (list, tuple)) else images)
+
+        return run
 
     # ------------------------------------------------------------------ checkpoints
 

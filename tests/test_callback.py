@@ -22,6 +22,7 @@ from revacnn_lightning import (
     ConnectionFileError,
     ControlRun,
     EditRefusedError,
+    Freeze,
     InsertLayer,
     RemoveFilters,
     RequestTimeoutError,
@@ -583,3 +584,89 @@ def test_a_port_in_use_does_not_stop_training(caplog: pytest.LogCaptureFixture):
         trainer = fit(TwoConvs(), [ReVACNN(telemetry_port=taken.getsockname()[1])])
     assert trainer.global_step == 12
     assert "cannot listen on" in caplog.text
+
+
+class NoConvs(TwoConvs):
+    """Its only conv has one dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv1d(1, 4, 3, padding=1), nn.Conv1d(4, 3, 3)
+        self.linear = nn.Linear(3 * 34, 2)
+        self.double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.flatten(2))
+
+
+def test_a_model_without_2d_convs_ended_monitoring(caplog: pytest.LogCaptureFixture):
+    listener = UpdateListener()
+    with caplog.at_level(logging.INFO):
+        fit(NoConvs(), [ReVACNN(), listener])
+    assert "no layer of the type Conv2d" in caplog.text
+    assert "Internal error" not in caplog.text
+    assert listener.of(Structure)[-1].layers == []
+    assert listener.of(Snapshot)[-1].loss is not None
+    assert "train_loss" in listener.of(Snapshot)[-1].metrics
+    assert listener.of(Status)[-1].state == "finished"
+
+
+class ReplacesLayers(TwoConvs):
+    """Its code replaces conv1 after the third batch, and removes it after the sixth."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if batch_idx == 3:
+            self.conv1 = nn.Conv2d(1, 4, 1).double()
+        elif batch_idx == 6:
+            self.conv1 = nn.Upsample(scale_factor=1)
+            self.conv2 = nn.Conv2d(1, 4, 3).double()
+
+
+def test_layers_that_the_models_code_replaces_are_adopted(caplog: pytest.LogCaptureFixture):
+    revacnn, listener, model = ReVACNN(), UpdateListener(), ReplacesLayers()
+    replies: list[PendingRequest] = []
+
+    def steer(body: Any) -> Any:
+        return lambda trainer, module: replies.append(revacnn.steer(body))
+
+    actions = [
+        At(2, steer(Freeze("conv1", [0]))),
+        At(3, steer(AddFilters("conv2"))),
+        At(5, steer(AddFilters("conv1"))),
+        At(8, steer(AddFilters("conv1"))),
+        At(9, steer(RemoveFilters("conv2", [0]))),
+    ]
+    fit(model, [revacnn, listener, *actions])  # an edit is handled before the next batch
+    assert "Internal error" not in caplog.text
+    results = [type(pending.reply).__name__ for pending in replies]
+    assert results == ["Applied", "Applied", "Applied", "Refused", "Applied"], replies
+    assert (model.conv2.out_channels, model.linear.in_features) == (3, 3 * 16)
+    names = [[layer.name for layer in one.layers] for one in listener.of(Structure)]
+    assert names[0] == ["conv1", "conv2"]
+    assert names[-1] == ["conv2"]
+    ids = {layer.name: layer for layer in listener.of(Structure)[-1].layers}["conv2"].filter_ids
+    assert ids == [5, 6, 7]  # of another conv than the filters 0 to 3
+
+
+def test_the_users_forward_received_images_where_it_expects_a_batch():
+    seen: list[Any] = []
+
+    def forward(module: nn.Module, batch: Any) -> torch.Tensor:
+        seen.append(batch)
+        return module(batch[0])
+
+    revacnn = ReVACNN(forward=forward)
+    run = revacnn._forward_of_images(TwoConvs())
+    revacnn._batch = next(iter(batches()))
+    image = torch.rand(1, 1, 6, 6, dtype=torch.float64)
+    assert run(image).shape == (1, 2)
+    images, labels = seen[0]
+    assert images is image
+    assert labels.shape == (1,)
+
+
+def test_a_failing_function_of_images_is_reported_once(caplog: pytest.LogCaptureFixture):
+    revacnn = ReVACNN(images=lambda batch: batch["pixels"])
+    for batch in batches(3):
+        assert revacnn._images_to_show(batch) is None
+    assert caplog.text.count("ReVACNN(images=...) raised TypeError") == 1

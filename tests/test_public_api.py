@@ -37,7 +37,7 @@ PACKAGE_FLOORS = [
     ["telemetry", "diagnostics"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
     ["steering.planning"],
-    ["steering.filter_ids"],
+    ["steering.filter_ids", "steering.holders"],
     ["steering.execution"],
     ["steering.journal"],
     ["steering.undo", "steering.journal_text"],

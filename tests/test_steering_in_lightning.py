@@ -202,3 +202,42 @@ def test_verification_does_not_update_batch_norm_statistics():
     run_with(RemoveFilters("conv1", [DEAD]), edited)
     assert int(edited.norm.num_batches_tracked) == 18
     assert_survivors_equal(plain, edited, 1e-12)
+
+
+class Detector(TwoConvs):
+    """Receives a list of images and a list of targets."""
+
+    def forward(self, images):
+        return super().forward(torch.stack(list(images)))
+
+    def training_step(self, batch, batch_idx):
+        images, targets = batch
+        assert len(images) == len(targets)
+        labels = torch.stack([target["labels"][0] for target in targets])
+        return nn.functional.cross_entropy(self(images), labels)
+
+
+@pytest.mark.parametrize("forward", [None, lambda module, batch: module(batch[0])])
+def test_a_batch_of_lists_could_not_be_edited(forward):
+    batch = (
+        [torch.randn(1, 6, 6, dtype=torch.float64) for _ in range(4)],
+        [{"labels": torch.tensor([i % 2])} for i in range(4)],
+    )
+    replies = []
+    revacnn = ReVACNN(forward=forward)
+    edit = At(3, lambda trainer, module: replies.append(revacnn.steer(AddFilters("conv1"))))
+    model = Detector()
+    train(model, [batch] * 8, edit, revacnn)
+    assert isinstance(replies[0].reply, Applied), replies[0].reply
+    assert model.conv1.out_channels == 5
+
+
+def train(model: pl.LightningModule, batches: list, *callbacks: pl.Callback) -> None:
+    """Train on these batches as they are."""
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+        limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(model, loader, loader)

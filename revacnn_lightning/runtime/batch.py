@@ -10,6 +10,7 @@ from functools import cached_property
 from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
+from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.sample_forward import to_float
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry import Recording
@@ -48,8 +49,7 @@ class TrainingBatch:
         progress: where training is.
         make_probe: makes the forwards of samples of this batch; called only when needed.
         is_probe_ready: returns whether it is known how training uses the network.
-        get_images: returns the batch's images, (B, channels, H, W), or None; called only when
-            needed.
+        get_images: returns what `find_images` finds in the batch; called only when needed.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited at all; "" if it can.
         loss_scale: the factor by which mixed precision multiplies the loss.
@@ -58,7 +58,7 @@ class TrainingBatch:
     progress: Progress = Progress()
     make_probe: Callable[[], ForwardProbe] = no_probe
     is_probe_ready: Callable[[], bool] = lambda: True
-    get_images: Callable[[], Tensor | None] = lambda: None
+    get_images: Callable[[], Images | None] = lambda: None
     can_edit: bool = True
     edit_refusal: str = ""
     loss_scale: Tensor | float = 1.0
@@ -68,10 +68,14 @@ class TrainingBatch:
         return self.progress.step
 
     @cached_property
-    def images(self) -> Tensor | None:
-        """The images, (B, channels, H, W), B >= 1; None if the batch holds none."""
+    def images(self) -> Images | None:
+        """The images, (B, channels, H, W) or a list of B (channels, H, W), B >= 1.
+
+        None if the batch holds none.
+        """
         images = self.get_images()
-        return images if images is not None and images.ndim == 4 and len(images) else None
+        is_other = isinstance(images, Tensor) and images.ndim != 4
+        return None if images is None or is_other or not len(images) else images
 
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""
@@ -99,7 +103,7 @@ class BatchContext:
         return self.batch.step
 
     @property
-    def images(self) -> Tensor | None:
+    def images(self) -> Images | None:
         """See `TrainingBatch.images`."""
         return self.batch.images
 

@@ -8,20 +8,23 @@ runs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.runtime.trainer_adapter import model_holders
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
     adopt_structure,
     find_state,
     inserted_layers,
     order_groups_of,
+    restore_ages,
 )
+from revacnn_lightning.steering.holders.optimizers import unwrapped
 
 __all__ = ["CheckpointHooks"]
 
@@ -34,10 +37,14 @@ class CheckpointHooks:
     Args:
         module: the module that a trainer runs.
         trainer: the trainer, whose optimizers are saved.
+        copies: the argument ``copies`` of `ReVACNN`.
     """
 
-    def __init__(self, module: nn.Module, trainer: Any) -> None:
+    def __init__(
+        self, module: nn.Module, trainer: Any, copies: Mapping[str, str | None] | None = None
+    ) -> None:
         self.trainer = trainer
+        self._copies = copies
         self._module = module
         self._loaded: dict[str, Any] | None = None  # the edits of the checkpoint to resume from
         self._has_started = False
@@ -67,8 +74,9 @@ class CheckpointHooks:
 
     def _load(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
         if not self._has_started:  # later, a file cannot change what is trained
-            copies = _copies_of(self._module, self.trainer.callbacks)
-            adopt_structure(self._module, checkpoint, self.trainer.optimizers, copies)
+            holders = model_holders(self.trainer)
+            optimizers = unwrapped(self.trainer.optimizers)
+            adopt_structure(self._module, checkpoint, optimizers, holders, self._copies)
             self._loaded = find_state(checkpoint)
             if self._loaded is not None:
                 _rename_groups_of_finetuning(checkpoint, self._loaded["parameters"])
@@ -100,6 +108,7 @@ class CheckpointHooks:
             )
         for optimizer, groups in zip(optimizers, saved, strict=False):
             self._order_when_loaded(optimizer, groups, inserted)
+        restore_ages(self._module, optimizers, state)
 
     def _order_when_loaded(
         self, optimizer: Optimizer, groups: list[list[str]], inserted: list[str]
@@ -146,13 +155,6 @@ class WrappedHook:
             vars(self._module)[self._name] = self._original
         else:
             vars(self._module).pop(self._name, None)
-
-
-def _copies_of(module: nn.Module, callbacks: Sequence[Any]) -> list[nn.Module]:
-    """Return the copies of a module that callbacks hold, such as its average."""
-    held = [value for callback in callbacks for value in vars(callback).values()]
-    parts = [part for each in held if isinstance(each, nn.Module) for part in each.modules()]
-    return [part for part in parts if type(part) is type(module) and part is not module]
 
 
 def _rename_groups_of_finetuning(

@@ -14,6 +14,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import FilterInspection, TopImage
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor
 from revacnn_lightning.runtime.layer_details import EMPTY, Forward, GetImage, encode_image
 from revacnn_lightning.telemetry import Recorder
@@ -185,14 +186,15 @@ class InspectionCollector:
                 inspected.note = NO_IMAGES
 
     def _make_receiver(
-        self, key: FilterKey, step: int, map_size: tuple[int, int], images: Tensor
+        self, key: FilterKey, step: int, map_size: tuple[int, int], images: Images
     ) -> Callable[[np.ndarray], None]:
         """Return a function that adds responses to the top images once they are on the host."""
 
-        def box(position: int) -> PixelBox:
-            traced = self._attributor.trace(key[0], images[0])
+        def box(index: int, position: int) -> PixelBox:
+            image = images[index]
+            traced = self._attributor.trace(key[0], image)
             if isinstance(traced, str) or traced.map_size != map_size:
-                return PixelBox(0, 0, *images.shape[2:])
+                return PixelBox(0, 0, *image.shape[1:])
             return traced.receptive_field.box(*divmod(position, map_size[1]))
 
         def receive(responses: np.ndarray) -> None:
@@ -257,7 +259,7 @@ class InspectionCollector:
         return "the layer's activation maps cannot be observed: it runs in a compiled region"
 
 
-def _why_no_top_images(images: Tensor | None, responses: Responses) -> str:
+def _why_no_top_images(images: Images | None, responses: Responses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
     if images is None:
         return NO_IMAGES

@@ -11,12 +11,17 @@ import copy
 import functools
 import sys
 import types
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.sample_forward import UserForward
 
 __all__ = ["FreshCopies"]
+
+NOT_PICKLED = (
+    "the function in ReVACNN({argument}=...) could not be pickled, so this copy of the callback "
+    "does not have it; define it with def at the top level of a module"
+)
 
 T = TypeVar("T", bound="FreshCopies")
 
@@ -36,7 +41,11 @@ class FreshCopies:
 
     def __getstate__(self) -> dict[str, Any]:
         settings = self._settings()
-        return {**settings, "_forward": picklable_forward(settings.get("_forward"))}
+        return {
+            **settings,
+            "_forward": picklable(settings.get("_forward"), forward_was_not_pickled),
+            "_images": picklable(settings.get("_images"), images_were_not_pickled),
+        }
 
     def __setstate__(self, settings: dict[str, Any]) -> None:
         vars(self).update(settings)
@@ -57,17 +66,17 @@ class FreshCopies:
         return fresh
 
 
-def picklable_forward(forward: UserForward | None) -> UserForward | None:
+def picklable(user_function: Any, replacement: Callable[..., Any]) -> Any:
     """Return the user's function, or one that explains its absence if it cannot be pickled.
 
     A lambda in the callback must not stop a training whose workers are pickled.
     """
-    function: Any = forward
+    function: Any = user_function
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, types.FunctionType) and not _is_found_by_name(function):
-        return forward_was_not_pickled
-    return forward
+        return replacement
+    return user_function
 
 
 def _is_found_by_name(function: types.FunctionType) -> bool:
@@ -84,7 +93,13 @@ def forward_was_not_pickled(module: Any, batch: Any) -> Any:
     Raises:
         EditRefusedError: always.
     """
-    raise EditRefusedError(
-        "the function in ReVACNN(forward=...) could not be pickled, so this copy of the callback "
-        "does not have it; define it with def at the top level of a module"
-    )
+    raise EditRefusedError(NOT_PICKLED.format(argument="forward"))
+
+
+def images_were_not_pickled(batch: Any) -> Any:
+    """Take the place of a function that could not be pickled.
+
+    Raises:
+        EditRefusedError: always.
+    """
+    raise EditRefusedError(NOT_PICKLED.format(argument="images"))

@@ -25,7 +25,10 @@ NO_FORWARD = (
     "the module's forward does not accept an image alone; pass ReVACNN(forward=...) to say how to "
     "run it"
 )
-NO_IMAGES = "the batch holds no images (B, channels, H, W) to show"
+NO_IMAGES = (
+    "the batch holds no images (B, channels, H, W) to show; if it does, pass "
+    "ReVACNN(images=lambda batch: ...) to say where"
+)
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 
 
@@ -80,8 +83,8 @@ class ImageAttributor:
             return self._refusal or NO_FORWARD
         if any("_orig_mod" in module._modules for module in self._model.modules()):
             return COMPILED
-        conv: Any = self._model.get_submodule(layer)
         try:
+            conv: Any = self._model.get_submodule(layer)
             traced = trace_activation(self._model, self._forward, conv, image)
         except Exception as error:  # of the user's forward
             log.info("Cannot trace the input of %s", layer, exc_info=True)

@@ -153,6 +153,7 @@ class LayerDetailCollector:
         return [
             self._build_message(sample, modules[sample.layer], context, encoded)
             for sample in samples
+            if sample.layer in modules  # the model's code may have replaced layers
         ]
 
     def _build_message(

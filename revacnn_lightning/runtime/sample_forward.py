@@ -16,9 +16,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.steering.tracing.forward_probe import (
@@ -34,9 +35,6 @@ __all__ = [
     "SampleForwards",
     "UserForward",
     "accepts_images",
-    "batch_size",
-    "find_images",
-    "first_samples",
     "to_float",
 ]
 
@@ -53,40 +51,6 @@ FORWARD_HINT = (
 USER_HINT = "Correct ReVACNN(forward=...): it is called with the module and two samples of a batch"
 
 
-def first_samples(batch: Any, count: int = SAMPLES) -> Any:
-    """Return the first ``count`` samples of a batch of tensors nested in tuples, lists and dicts.
-
-    Tensors whose first dimension is not the batch dimension are not cut.
-    """
-    size = batch_size(batch)
-
-    def cut(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == size:
-            return leaf[:count]
-        return leaf
-
-    return tree_map(cut, batch)
-
-
-def find_images(batch: Any) -> Tensor | None:
-    """Return the first floating-point tensor of at least three dimensions in a batch, if any."""
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim >= 3:
-            return leaf
-    return None
-
-
-def batch_size(batch: Any) -> int:
-    """Return the size of the batch's images, else of its first tensor with a dimension, else 0."""
-    images = find_images(batch)
-    if images is not None:
-        return images.shape[0]
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.ndim > 0:
-            return leaf.shape[0]
-    return 0
-
-
 class SampleForwards:
     """Makes the forwards of one module.
 
@@ -94,6 +58,7 @@ class SampleForwards:
         module: a LightningModule.
         make_context: makes the context of a forward, such as autocast.
         user_forward: ``(module, batch) -> output``, to be used instead of all others.
+        images: the user's function that returns the images of a batch; None: they are searched for.
     """
 
     def __init__(
@@ -101,14 +66,18 @@ class SampleForwards:
         module: Any,
         make_context: Callable[[], Any] = nullcontext,
         user_forward: UserForward | None = None,
+        images: ImagesOfBatch | None = None,
     ) -> None:
         self._module = module
         self._make_context = make_context
         self._user_forward = user_forward
+        self._find_images = functools.partial(find_images, images=images)
+        self._copy = functools.partial(first_samples, count=SAMPLES, images=images)
+        self._batch_size = functools.partial(batch_size, images=images)
         self._keeps_whole_batch = False  # in recorded steps
         self._pending: RecordedStep | None = None  # recorded, not prepared yet
         self._step: RecordedStep | None = None
-        self._images: Tensor | None = None  # of the batch of the pending step
+        self._pending_images: Images | None = None  # of the batch of the pending step
         self._version = -1  # structure version of the last recorded step
         self._images_failure = ""  # why forward cannot be run on images alone
         self._step_failure = ""  # why no step can be recorded
@@ -131,11 +100,8 @@ class SampleForwards:
 
     def record(self, batch: Any, version: int, run_step: Callable[[], Any]) -> Any:
         """Run the real training step, record it, and return its output."""
-        size = batch_size(batch)
-        samples = size if self._keeps_whole_batch else SAMPLES
         try:
-            self._images = find_images(copied(first_samples(batch)))
-            recorder = StepRecorder(self._module, size, samples)
+            recorder = self._make_recorder(batch)
         except Exception as error:  # a bug of this package must not stop the training
             log.warning("The training step is not recorded", exc_info=True)
             self._step_failure = f"internal error ({type(error).__name__}: {error})"
@@ -147,6 +113,17 @@ class SampleForwards:
         if recorder.failure is not None:
             self._pending, self._step_failure = None, f"internal error ({recorder.failure})"
         return output
+
+    def _make_recorder(self, batch: Any) -> StepRecorder:
+        try:
+            images = self._find_images(batch)
+            self._pending_images = self._find_images(self._copy(batch))
+        except EditRefusedError:  # of the user's function: a request is refused for the same reason
+            images = self._pending_images = None
+        if images is not None and not isinstance(images, Tensor):
+            return StepRecorder(self._module, 0, len(images))  # a list: no tensor is a batch
+        size = batch_size(batch) if images is None else len(images)
+        return StepRecorder(self._module, size, size if self._keeps_whole_batch else SAMPLES)
 
     def finish_recording(self) -> None:
         """Prepare the step that was recorded, if one was. Call it between batches."""
@@ -165,12 +142,12 @@ class SampleForwards:
         """Return why the module's forward cannot be run on images alone; "" if it can."""
         if any(call.is_of_model and not call.has_single_tensor for call in step.calls):
             return "training_step calls it with other arguments"
-        images, self._images = self._images, None
+        images, self._pending_images = self._pending_images, None
         if images is None or not accepts_images(self._module):
             return "it does not accept images alone"
         try:
             with side_effect_free(self._module):
-                run_forward(lambda: self._in_context(lambda: self._module(images.clone())))
+                run_forward(lambda: self._in_context(lambda: self._module(images)))
         except ForwardFailedError as error:
             log.info("The module's forward is not run on images alone: %s", error)
             return str(error)
@@ -191,15 +168,18 @@ class SampleForwards:
                 "how training_step uses the network is known only after the next batch; train one, "
                 "then repeat the request"
             )
-        module, small = self._module, first_samples(batch)
-        samples = max(1, min(SAMPLES, batch_size(batch)))
+        module, small = self._module, self._copy(batch)
+        samples = max(1, min(SAMPLES, self._batch_size(batch)))
         user_forward = self._user_forward
+        steps: list[Callable[[], Any]]
         if user_forward is not None:
-            return self._probe([lambda: user_forward(module, copied(small))], samples, USER_HINT)
-        steps: list[Callable[[], Any]] = []
-        images = find_images(small)
-        if images is not None and accepts_images(module) and not self._images_failure:
-            steps.append(lambda: module(images.clone()))
+            return self._probe(
+                [lambda: user_forward(module, self._copy(small))], samples, USER_HINT
+            )
+        steps = []
+        has_images = self._find_images(small) is not None and accepts_images(module)
+        if has_images and not self._images_failure:
+            steps.append(lambda: module(self._find_images(self._copy(small))))
         step = self._step
         if step is not None and step.runs_modules:
             steps.append(lambda: step.replay(module))
@@ -223,11 +203,6 @@ class SampleForwards:
     def _in_context(self, step: Callable[[], Any]) -> Any:
         with self._make_context():
             return step()
-
-
-def copied(batch: Any) -> Any:
-    """Return the batch with copies of its tensors, which a forward may overwrite."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
 
 
 def accepts_images(module: nn.Module) -> bool:

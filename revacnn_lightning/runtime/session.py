@@ -7,6 +7,7 @@ loop of your own could drive it in the same way. Every training batch is ``begin
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from pathlib import Path
@@ -46,6 +47,9 @@ from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Session"]
 
+log = logging.getLogger(__name__)
+
+LAYER_CHECK_SECONDS = 1.0  # between checks whether the model's code has replaced layers
 PAUSE_POLL_SECONDS = 0.02  # how often a paused run checks for requests
 
 
@@ -89,6 +93,7 @@ class Session:
         self._batch = TrainingBatch()
         self._rate = BatchRate()
         self._had_viewer = False
+        self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
         self.collectors: dict[type, Collector] = {
             InspectLayer: LayerDetailCollector(recorder, model, get_image, forward),
@@ -172,6 +177,8 @@ class Session:
 
         while True:
             self.receive_requests()
+            if is_first or not self._queue.is_empty or time.monotonic() >= self._next_layer_check:
+                self._adopt_replaced_layers()
             self._queue.handle(lambda request: self._handler.handle(request, batch), can_handle)
             if self._had_viewer and batch.is_probe_ready():
                 self._status.update_topology(batch.make_probe)
@@ -220,6 +227,21 @@ class Session:
             )
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training")
+
+    def _adopt_replaced_layers(self) -> None:
+        """Adopt layers that the user's code has replaced, added or removed since the last check."""
+        self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
+        if self.recorder.is_current:
+            return
+        for recording in self.recorder.flush():
+            self._publish(build_snapshot(self.run, recording))
+        self._editor.adopt_replaced_layers()
+        self.recorder.update_structure()
+        for collector in self.collectors.values():
+            collector.reset()
+        if self._status.structure is not None:
+            self._status.publish_edit()
+        log.info("The model's code has replaced layers; the statistics of the new ones follow")
 
     def handle_during_validation(self) -> None:
         """Handle requests that need no training batch: a validation epoch may take long."""

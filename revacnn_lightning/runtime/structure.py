@@ -55,7 +55,7 @@ def build_structure(
 ) -> Structure:
     """Return the `Structure` message; a topology of another version is ignored."""
     modules = dict(model.named_modules())
-    names = list(recorder.layers)
+    names = [name for name in recorder.layers if name in modules]
     index = {name: i for i, name in enumerate(names)}
     if topology is None or topology.version != version:
         topology = TracedTopology(version)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
-from revacnn_lightning.runtime.sample_forward import find_images, to_float
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
+from revacnn_lightning.runtime.sample_forward import to_float
 from revacnn_lightning.runtime.schedulers import find_schedulers
+from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "inspection_refusal",
     "learning_rates",
     "loss_scale",
+    "model_holders",
     "progress_of",
     "record_next_step",
     "scalar_metrics",
@@ -54,8 +58,13 @@ class TrainerControls:
         self._trainer.should_stop = True
 
 
-def validation_image(trainer: Any, index: int) -> Tensor:
+def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = None) -> Tensor:
     """Return image ``index`` of the (first) validation dataset, on the model's device.
+
+    Args:
+        trainer: a Trainer.
+        index: of the sample in the dataset.
+        images: the user's function that returns the images of a batch; None: they are searched for.
 
     Raises:
         EditRefusedError: there is no validation data, or no such image in it.
@@ -75,15 +84,22 @@ def validation_image(trainer: Any, index: int) -> Tensor:
     device = trainer.strategy.root_device
     try:
         with loading_restored(dataset, device):
-            image = find_images(dataset[index])
+            sample = dataset[index]
+            if images is None:
+                image = find_image(sample)
+            else:
+                image = next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
+    except EditRefusedError:  # of the user's function of images
+        raise
     except Exception as error:  # the user's dataset may raise anything
         detail = f"{type(error).__name__}: {error}"
         raise EditRefusedError(
             f"item {index} of the validation data cannot be loaded ({detail}); choose another one"
         ) from error
-    if image is None or image.ndim != 3:
+    if image is None:
         raise EditRefusedError(
-            f"item {index} of the validation data holds no image (channels, H, W)"
+            f"item {index} of the validation data holds no image (channels, H, W); pass "
+            "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
         )
     return image.to(device, copy=True)
 
@@ -121,6 +137,36 @@ def record_next_step(trainer: Any, record: Callable[[Callable[[], Any]], Any]) -
         return record(lambda: run_step(*args, **kwargs))
 
     attributes["training_step"] = recorded_step
+
+
+def model_holders(trainer: Any) -> list[Holder]:
+    """Return the other callbacks: they may hold copies of the model, or optimizers."""
+    return [
+        Holder(
+            type(callback).__name__,
+            callback,
+            pairs=tuple(_known_pairs(trainer, callback)),
+            needed=tuple(module for module, _ in getattr(callback, "_parameters_to_prune", ())),
+        )
+        for callback in trainer.callbacks
+        if not any(
+            kind.__module__ == "revacnn_lightning.callback" for kind in type(callback).__mro__
+        )
+    ]
+
+
+def _known_pairs(trainer: Any, callback: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Yield (module, copy) of the copies that Lightning's own callbacks keep."""
+    average = getattr(callback, "_average_model", None)
+    if isinstance(average, AveragedModel):  # of WeightAveraging
+        average = average.module
+    if isinstance(average, nn.Module):  # of StochasticWeightAveraging
+        yield trainer.lightning_module, average
+    # ModelPruning keeps the initial values of each pruned layer, for lottery tickets.
+    pruned = getattr(callback, "_parameters_to_prune", ())
+    for original in (getattr(callback, "_original_layers", None) or {}).values():
+        position, _ = original["names"][0]
+        yield pruned[position][0], original["data"]
 
 
 def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:

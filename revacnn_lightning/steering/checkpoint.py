@@ -17,6 +17,10 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering import edit_mark, edited_models
+from revacnn_lightning.steering.execution import entry_ages
+from revacnn_lightning.steering.holders.copies import CopyTracker
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.journal import Journal, change_structure
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "inserted_layers",
     "order_groups_of",
     "parameter_names",
+    "restore_ages",
 ]
 
 STATE_KEY = "revacnn_steering"
@@ -46,6 +51,7 @@ def add_edits(
     checkpoint[STATE_KEY] = {
         "journal": journal.to_data(),
         "parameters": parameter_names(model, optimizers),
+        "ages": entry_ages.saved_ages(model, optimizers),
     }
     edit_mark.mark_weights(model, checkpoint.get("state_dict"))
 
@@ -76,36 +82,38 @@ def adopt_structure(
     model: nn.Module,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer] = (),
-    copies: Sequence[nn.Module] = (),
+    holders: Sequence[Holder] = (),
+    declared_copies: Mapping[str, str | None] | None = None,
 ) -> None:
     """Give a model the structure of the weights in a checkpoint. Call before loading them.
 
     The model may be unedited, or edited in another way: edits that the checkpoint does not have
-    are reverted, with the state of ``optimizers``. The same happens to ``copies`` of the model,
-    such as averages, whose weights are also loaded.
+    are reverted, with the state of ``optimizers``. The same happens to copies of the model, such
+    as averages, whose weights are also loaded.
+
+    Args:
+        holders: what may hold copies of the model: callbacks.
+        declared_copies: the argument ``copies`` of `Editor`.
 
     Raises:
         SteeringError: the checkpoint is that of another network; the model is unchanged.
     """
     edit_mark.unmark_weights(checkpoint.get("state_dict"))
-    before = edited_models.find_journal(model) or Journal()
-    same = [each for each in copies if edited_models.has_structure(each, before)]
-    _adopt(model, checkpoint, optimizers)
-    after = edited_models.find_journal(model) or Journal()
-    for each in same:
-        is_built_so = not before.entries and edited_models.has_structure(each, after)
-        if after is not before and not is_built_so:
-            change_structure(each, before.without_values(), after.without_values())
+    copies = CopyTracker(model, declared_copies).find(optimizers, holders).outside
+    _adopt(model, checkpoint, optimizers, copies)
 
 
 def _adopt(
-    model: nn.Module, checkpoint: Mapping[str, Any], optimizers: Sequence[Optimizer]
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    optimizers: Sequence[Optimizer],
+    copies: Sequence[ModelCopy],
 ) -> None:
     present = edited_models.find_journal(model)
     state = find_state(checkpoint)
     if state is None:
         if present is not None and present.entries:
-            _revert_edits(model, present, checkpoint, optimizers)
+            _revert_edits(model, present, checkpoint, optimizers, copies)
         return
     target = Journal.from_data(state["journal"])
     if present is None and edited_models.has_structure(model, target):
@@ -117,7 +125,7 @@ def _adopt(
             f"an unedited model, such as {type(model).__name__}()"
         )
     try:
-        change_structure(model, present or Journal(), target, optimizers)
+        change_structure(model, present or Journal(), target, optimizers, copies=copies)
     except SteeringError as error:
         raise SteeringError(
             f"the edits in the checkpoint ({_titles(target)}) cannot be repeated: {error}; pass an "
@@ -131,6 +139,7 @@ def _revert_edits(
     present: Journal,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer],
+    copies: Sequence[ModelCopy],
 ) -> None:
     """Give a model its unedited structure, unless the weights fit it as it is.
 
@@ -153,7 +162,7 @@ def _revert_edits(
                 "revacnn_lightning.load_edited(..., edits_from=another_checkpoint)"
             )
 
-    change_structure(model, present, Journal(), optimizers, check)
+    change_structure(model, present, Journal(), optimizers, check, copies)
     edited_models.remember(model, Journal())
 
 
@@ -202,6 +211,16 @@ def order_groups_of(
     unnamed = [p for g in optimizer.param_groups for p in g["params"] if id(p) not in known]
     for group, group_names in zip(optimizer.param_groups, saved, strict=True):
         group["params"][:] = [by_name[n] if n else unnamed.pop(0) for n in group_names]
+
+
+def restore_ages(
+    model: nn.Module, optimizers: Sequence[Optimizer], state: Mapping[str, Any]
+) -> None:
+    """Let entries that were young when the checkpoint was saved continue at the age they had.
+
+    Call before the optimizers load their state, and before an `Editor` gets them.
+    """
+    entry_ages.restore_ages(model, optimizers, state.get("ages", []))
 
 
 def inserted_layers(state: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ records it in the journal. If a step fails, everything is rolled back.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,10 +21,21 @@ from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStr
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import edited_models
 from revacnn_lightning.steering.execution.edit_application import EditApplication, PerformedEdit
+from revacnn_lightning.steering.execution.executor import UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
+from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
-from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
+from revacnn_lightning.steering.holders.copy_plans import (
+    add_copies,
+    check_not_a_copy,
+    check_possible,
+)
+from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
+from revacnn_lightning.steering.journal import Journal, JournalEntry
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
@@ -37,6 +49,8 @@ from revacnn_lightning.steering.tracing.forward_probe import (
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
 __all__ = ["AppliedEdit", "Editor"]
+
+GivenOptimizers = Sequence[Optimizer] | Callable[[], Sequence[Optimizer]]
 
 
 @dataclass
@@ -54,16 +68,25 @@ class AppliedEdit:
 class Editor:
     """Changes the structure of ``model`` in place, together with its optimizers' state.
 
-    With a ``journal`` that already has entries, ``model`` must be the model they were replayed
-    on. ``optimizers`` may be assigned again at any time: a resumed run creates new ones.
+    Args:
+        model: the model to edit.
+        optimizers: those that train it, or a function that returns them. Training may replace its
+            optimizers at any time: the function is called for every edit.
+        journal: the edits so far. If it has entries, ``model`` must be the model they were
+            replayed on.
+        find_holders: returns what else may hold optimizers or copies of the model: callbacks.
+        copies: module -> the module that it is a copy of, or None if it is not a copy, for those
+            that `holders.copies` cannot tell.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizers: Sequence[Optimizer] = (),
+        optimizers: GivenOptimizers = (),
         *,
         journal: Journal | None = None,
+        find_holders: Callable[[], Sequence[Holder]] = tuple,
+        copies: Mapping[str, str | None] | None = None,
     ) -> None:
         self.model = model
         self.journal = Journal() if journal is None else journal
@@ -71,9 +94,15 @@ class Editor:
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
         self._freezer = Freezer(model, self._filters)
-        self.optimizers = list(optimizers)
+        self._young_entries = YoungEntries(self._freezer.frozen_slices)
+        self._given_optimizers = optimizers
+        self._find_holders = find_holders
+        self._copies = CopyTracker(model, copies)
+        self._copies.remember(self._all_optimizers())
+        self._refresh_hooks()
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
+        self._traced_probe: weakref.ref[ForwardProbe] | None = None
         self._busy = False
 
     @property
@@ -83,17 +112,32 @@ class Editor:
 
     @property
     def optimizers(self) -> list[Optimizer]:
-        """The optimizers that train the model. Assign a new list to change them."""
-        return self._optimizers
+        """The optimizers that train the model now. Assign others, or a function, to change them."""
+        given = self._given_optimizers
+        return unwrapped(given() if callable(given) else given)
 
     @optimizers.setter
-    def optimizers(self, optimizers: Sequence[Optimizer]) -> None:
-        self._optimizers = list(optimizers)
-        self._freezer.refresh(self._optimizers)
+    def optimizers(self, optimizers: GivenOptimizers) -> None:
+        self._given_optimizers = optimizers
 
     def close(self) -> None:
-        """Remove every hook of frozen filters from the model and its optimizers."""
+        """Remove every hook of frozen and of new filters from the model and its optimizers."""
         self._freezer.release()
+        self._young_entries.release()
+
+    def _refresh_hooks(self) -> None:
+        self._young_entries.refresh(self._all_optimizers())
+        self._freezer.refresh()
+
+    def adopt_replaced_layers(self) -> None:
+        """Adopt layers that the user's code has replaced, added or removed.
+
+        Earlier edits can no longer be undone: what they have removed may not fit the new layers.
+        """
+        self._groups, self._traced_version = None, -1
+        self._filters.forget_replaced()
+        self.journal.forget_records()
+        self._freezer.refresh()
 
     # ---------------------------------------------------------------- inspecting
 
@@ -113,16 +157,25 @@ class Editor:
     def channel_groups(self, probe: ForwardProbe) -> ChannelGroups:
         """Return the channel groups, traced with the probe's forwards once per version.
 
+        They are traced again if that probe left out layers and this is another one.
+
         Raises:
             EditRefusedError: the model's forward raised.
         """
-        if self._groups is None or not self.is_traced:
+        if self._groups is None or not self.is_traced or self._may_show_more(probe):
             try:
                 self._groups = trace(self.model, probe)
             except ForwardFailedError as error:
                 raise EditRefusedError(f"{error}; nothing was changed{error.hint}") from error
-            self._traced_version = self.version
+            self._traced_version, self._traced_probe = self.version, weakref.ref(probe)
         return self._groups
+
+    def _may_show_more(self, probe: ForwardProbe) -> bool:
+        """Return whether the forwards of another batch may run layers that were not traced."""
+        groups = self._groups
+        is_complete = groups is None or not (groups.untraced or groups.unused)
+        is_other = self._traced_probe is None or self._traced_probe() is not probe
+        return not is_complete and is_other and bool(probe.forwards)
 
     def edges(self, probe: ForwardProbe) -> list[tuple[str, str]]:
         """Return (conv, conv) pairs: the filters of the first feed the second."""
@@ -149,14 +202,45 @@ class Editor:
                 f"the request was made for structure {version}, but the network is at "
                 f"{self.version} now; refresh and repeat the request"
             )
-        if isinstance(request, requests.Undo):
-            return plan_undo(request, self.journal, self.model, lambda: self.channel_groups(probe))
-        if isinstance(request, requests.Redo):
-            return plan_redo(request, self.journal, self.model, lambda: self.channel_groups(probe))
+        optimizers = self._all_optimizers()
+        copies = self._copies.find(optimizers, self._find_holders())
+        if isinstance(request, (requests.Undo, requests.Redo)):
+            return self._plan_again(request, probe, copies)
+        check_not_a_copy(request, copies.registered)
         context = PlanningContext(
-            self.model, self.channel_groups(probe), self.optimizers, self.frozen_filters
+            self.model,
+            self.channel_groups(probe),
+            optimizers,
+            self.frozen_filters,
+            [copy.path for copy in copies.registered],
         )
-        return make_plan(context, request)
+        plan = make_plan(context, request)
+        check_possible(plan, copies.copies, copies.conflicts)
+        add_copies(context, plan, copies.copies)
+        return plan
+
+    def _plan_again(
+        self, request: requests.Undo | requests.Redo, probe: ForwardProbe, copies: Copies
+    ) -> EditPlan:
+        """Return the summary of an undo or redo."""
+
+        def groups() -> ChannelGroups:
+            return self.channel_groups(probe)
+
+        newest: Sequence[JournalEntry | UndoneEdit]
+        if isinstance(request, requests.Undo):
+            plan = plan_undo(request, self.journal, self.model, groups)
+            newest = self.journal.entries[-request.count :]
+        else:
+            plan = plan_redo(request, self.journal, self.model, groups)
+            newest = self.journal.undone[-request.count :]
+        for edit in newest:
+            check_possible(edit.plan, copies.copies, copies.conflicts)
+        return plan
+
+    def _all_optimizers(self) -> list[Optimizer]:
+        """Return the optimizers of now, then those that the model or a callback holds."""
+        return all_optimizers(self.model, self.optimizers, self._find_holders())
 
     # ---------------------------------------------------------------- changing
 
@@ -184,20 +268,26 @@ class Editor:
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
 
     def _perform(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> PerformedEdit:
-        edits = EditApplication(tx, self.model, self.optimizers, probe, seed=self.version + 1)
+        optimizers = self._all_optimizers()
+        copies = self._copies.find(optimizers, self._find_holders()).outside
+        edits = EditApplication(tx, self.model, optimizers, probe, self.version + 1, copies)
+        groups = GroupMembership(self.model, optimizers)
         if isinstance(plan.request, requests.Undo):
             newest = self.journal.entries[-plan.request.count :]
-            return edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
-        if isinstance(plan.request, requests.Redo):
-            return edits.redo(plan, self.journal.undone[: -plan.request.count - 1 : -1])
-        return edits.perform(plan, self.channel_groups(probe))
+            performed = edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
+        elif isinstance(plan.request, requests.Redo):
+            performed = edits.redo(plan, self.journal.undone[: -plan.request.count - 1 : -1])
+        else:
+            performed = edits.perform(plan, self.channel_groups(probe))
+        groups.check(new_are_trained=not isinstance(plan.request, requests.Undo))
+        return performed
 
     def _commit(self, performed: PerformedEdit) -> None:
         """Record a verified edit. Nothing in here may fail."""
         plan, undo = performed.plan, performed.undo
         if isinstance(plan.request, requests.Undo):
-            self.journal.remove_newest(performed.added)
-            for _ in performed.added:
+            self.journal.remove_newest(performed.undone)
+            for _ in performed.undone:
                 self._filters.revert()
         elif isinstance(plan.request, requests.Redo):
             self.journal.restore(performed.redone)
@@ -211,7 +301,8 @@ class Editor:
             self._filters.apply(plan)
             self.journal.append(plan, undo)
         edited_models.remember(self.model, self.journal)
-        self._freezer.refresh(self.optimizers)
+        self._refresh_hooks()
+        self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:
             _reset_compiled_code()

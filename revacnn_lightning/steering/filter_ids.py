@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 from torch import nn
@@ -46,6 +47,7 @@ class FilterIds:
         self._model = model
         self._ids: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
+        self._convs: dict[str, weakref.ref[_ConvNd]] = {}
         self._undo: list[_UndoState] = []  # one per edit, newest last
         self._redo: list[_RedoState] = []  # one per undone edit, the last undone last
         self.frozen: dict[str, set[int]] = {}
@@ -57,11 +59,8 @@ class FilterIds:
         Raises:
             KeyError: the model has no conv of this name.
         """
-        try:
-            conv = self._model.get_submodule(layer)
-        except AttributeError as error:
-            raise KeyError(layer) from error
-        if not isinstance(conv, _ConvNd):
+        conv = self._conv_of(layer)
+        if conv is None:
             raise KeyError(layer)
         if layer not in self._ids:
             self._assign_ids(layer, conv.out_channels)
@@ -105,6 +104,17 @@ class FilterIds:
         if plan.layers:  # a norm may normalize another layer's output now
             self.norms = {layer: plan.norms.get(layer, []) for layer in self.norms}
         self._undo.append(before)
+        self._remember_convs()
+
+    def forget_replaced(self) -> None:
+        """Forget the filters of convs that the user's code has replaced or removed."""
+        for layer in list(self._ids):
+            known = self._convs.get(layer)
+            conv = self._conv_of(layer)
+            if conv is None or known is None or known() is not conv:
+                del self._ids[layer]
+                self.frozen.pop(layer, None)
+                self.norms.pop(layer, None)
 
     def revert(self) -> None:
         """Restore the ids and frozen filters from before the newest edit, which was undone."""
@@ -117,6 +127,7 @@ class FilterIds:
         for block in before.inserted:  # a later block of this name may have another width
             for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
                 del self._ids[layer]
+        self._remember_convs()
 
     def _freeze(self, edit: FreezeEdit) -> None:
         if edit.layer not in self._ids:
@@ -136,6 +147,22 @@ class FilterIds:
         first = self._next.get(layer, 0)
         self._next[layer] = first + count
         self._ids[layer] = list(range(first, first + count))
+        conv = self._conv_of(layer)
+        if conv is not None:
+            self._convs[layer] = weakref.ref(conv)
+
+    def _remember_convs(self) -> None:
+        """Remember which conv each layer is, after an edit that may have exchanged it."""
+        convs = {layer: self._conv_of(layer) for layer in self._ids}
+        self._convs = {n: weakref.ref(conv) for n, conv in convs.items() if conv is not None}
+
+    def _conv_of(self, layer: str) -> _ConvNd | None:
+        """Return the conv of this name; None if there is none."""
+        try:
+            module = self._model.get_submodule(layer)
+        except AttributeError:
+            return None
+        return module if isinstance(module, _ConvNd) else None
 
     def _ids_after(self, move: FilterMove) -> list[int]:
         old, ids = self._ids[move.layer], []

@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.edit_mark import mark
-from revacnn_lightning.steering.execution import executor
-from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord
-from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
+from revacnn_lightning.steering.execution.copy_edits import revert_on_copies
+from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord, revert
+from revacnn_lightning.steering.execution.replay import replay
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["Journal", "JournalEntry", "change_structure"]
@@ -104,15 +105,21 @@ class Journal:
         for old in self.entries[:-UNDOABLE]:
             old.undo = None
 
-    def remove_newest(self, added: Sequence[list[ChangeRecord]]) -> None:
+    def remove_newest(self, undone: Sequence[UndoneEdit]) -> None:
         """Move the newest edits, which were undone, to `undone`.
 
         Args:
-            added: what each of them had added, newest first.
+            undone: these edits, newest first.
         """
-        for records in added:
-            self.undone.append(UndoneEdit(self.entries.pop().plan, records))
+        del self.entries[len(self.entries) - len(undone) :]
+        self.undone += undone
         self.version += 1
+
+    def forget_records(self) -> None:
+        """Forget what undo and redo need: the edits so far can no longer be undone."""
+        self.undone.clear()
+        for entry in self.entries:
+            entry.undo = None
 
     def to_data(self) -> dict[str, Any]:
         """Return dicts, lists, strings, numbers and tensors: they load under ``weights_only=True``.
@@ -122,9 +129,15 @@ class Journal:
         return {
             "format": FORMAT,
             "version": self.version,
-            "plans": [msgspec.to_builtins(entry.plan) for entry in self.entries],
+            "plans": [_plan_data(entry.plan) for entry in self.entries],
             "records": [entry.undo and entry.undo.changes for entry in self.entries],
-            "undone": [msgspec.to_builtins(edit.plan) for edit in self.undone],
+            "copies": [
+                {name: record.changes for name, record in entry.undo.copies.items()}
+                if entry.undo
+                else {}
+                for entry in self.entries
+            ],
+            "undone": [_plan_data(edit.plan) for edit in self.undone],
             "undone_records": [edit.added for edit in self.undone],
         }
 
@@ -143,9 +156,10 @@ class Journal:
                 )
             plans = [msgspec.convert(plan, EditPlan) for plan in data["plans"]]
             records: Sequence[Any] = data.get("records") or [None] * len(plans)
+            copies: Sequence[Any] = data.get("copies") or [{}] * len(plans)
             entries = [
-                JournalEntry(plan, None if changes is None else UndoRecord(changes))
-                for plan, changes in zip(plans, records, strict=True)
+                JournalEntry(plan, None if changes is None else _undo_record(changes, copied))
+                for plan, changes, copied in zip(plans, records, copies, strict=True)
             ]
             undone = [msgspec.convert(plan, EditPlan) for plan in data.get("undone", [])]
             added: Sequence[Any] = data.get("undone_records") or []
@@ -171,6 +185,7 @@ def change_structure(
     target: Journal,
     optimizers: Sequence[Optimizer] = (),
     check: Callable[[], object] | None = None,
+    copies: Sequence[ModelCopy] = (),
 ) -> None:
     """Give a model the structure of another journal. Its weights are loaded afterwards.
 
@@ -179,6 +194,7 @@ def change_structure(
 
     Args:
         check: is called at the end and raises an exception if nothing is to be changed.
+        copies: copies of the model that are not registered in it, which get the structure, too.
 
     Raises:
         SteeringError: the model does not have the structure of ``present``, or ``target`` is the
@@ -188,13 +204,14 @@ def change_structure(
     with Transaction() as tx:
         for entry in reversed(present.entries[shared:]):
             try:
-                executor.revert(tx, model, entry.plan, optimizers, entry.structure_undo)
+                revert(tx, model, entry.plan, optimizers, entry.structure_undo)
+                revert_on_copies(tx, model, entry.plan, copies, entry.structure_undo)
             except (AttributeError, IndexError, RuntimeError) as error:
                 raise SteeringError(
                     f"the edit {entry.plan.title!r} cannot be reverted: {error}"
                 ) from error
         plans = [entry.plan for entry in target.entries[shared:]]
-        records = executor.replay(tx, model, plans, optimizers, first=shared + 1)
+        records = replay(tx, model, plans, optimizers, copies, first=shared + 1)
         if check is not None:
             check()
     mark(model, is_edited=target.changes_structure)
@@ -204,6 +221,21 @@ def change_structure(
         entry.removed_layers = removed_layers
         if entry.undo is not None:
             entry.undo.removed_layers = removed_layers
+
+
+def _plan_data(plan: EditPlan) -> dict[str, Any]:
+    """Return a plan as data; only the changes of copies have an origin."""
+    data: dict[str, Any] = msgspec.to_builtins(plan)
+    for kind in ("values", "tensors", "attributes", "layers"):
+        for change in data[kind]:
+            if not change["origin"]:
+                del change["origin"]
+    return data
+
+
+def _undo_record(changes: list[Any], copies: dict[str, list[Any]]) -> UndoRecord:
+    copied = {name: UndoRecord(of_copy) for name, of_copy in copies.items()}
+    return UndoRecord(changes, copies=copied)
 
 
 def _count_shared(present: Journal, target: Journal) -> int:

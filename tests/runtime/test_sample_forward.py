@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning import EditRefusedError
-from revacnn_lightning.runtime.sample_forward import SampleForwards, batch_size, first_samples
+from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, evaluate, trace
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
@@ -154,21 +154,3 @@ def test_an_error_of_the_recorder_does_not_reach_training(monkeypatch: pytest.Mo
     assert torch.isfinite(output["loss"])
     assert forwards.is_ready
     assert not forwards.needs_step(1)
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        {"image": torch.zeros(5, 3, 8, 8), "label": torch.zeros(5), "scale": torch.zeros(3)},
-        [torch.zeros(5, 3, 8, 8), (torch.zeros(5, 2), "name")],
-        torch.zeros(5, 3, 8, 8),
-    ],
-    ids=["dict", "nested", "tensor"],
-)
-def test_every_tensor_with_a_batch_dimension_is_cut(batch):
-    small = first_samples(batch)
-    assert batch_size(batch) == 5
-    assert batch_size(small) == 2
-    if isinstance(batch, dict):
-        assert small["label"].shape == (2,)
-        assert small["scale"].shape == (3,)

@@ -13,7 +13,8 @@ PREFIX = "revacnn_lightning.steering"
 MAY_IMPORT = {
     "tracing": {"tracing"},
     "planning": {"tracing", "planning", "blocks"},
-    "execution": {"tracing", "planning", "execution", "blocks", "filter_ids"},
+    "holders": {"planning", "holders"},
+    "execution": {"tracing", "planning", "holders", "execution", "blocks", "filter_ids"},
 }
 
 

@@ -39,6 +39,7 @@ class Header(HtmlPanel):
             "ended": health.has_ended,
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, structure),
+            "network_notice": health.text if run == "connecting" else _missing_layers(structure),
             "problem": selection.problem,
             "model": structure.model if structure is not None else "",
             "fields": _fields(state) if state is not None else [],
@@ -63,6 +64,16 @@ def _end_notice(health: RunHealth, structure: Structure | None) -> str:
         return ""
     name = "This run" if structure is None else structure.model
     return f"{name} {health.text}. Showing the last recorded state."
+
+
+def _missing_layers(structure: Structure | None) -> str:
+    """Return why the network view is empty; "" if the network has layers to show."""
+    if structure is None or structure.layers:
+        return ""
+    return (
+        f"{structure.model} has no layer of the type Conv2d or ConvTranspose2d, so there are no "
+        "filters to show. The loss and the metrics are shown below."
+    )
 
 
 def _fields(state: RunState) -> list[dict[str, Any]]:

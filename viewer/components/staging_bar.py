@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Refused, Structure
 
@@ -34,6 +37,7 @@ class StagingBar(HtmlPanel):
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
             "summary": f"{len(changes)} changes at the next batch",
+            "total": _total([change.plan for change in changes]),
             "busy": queue.is_busy,
             "can_apply": queue.can_apply() and not queue.is_busy,
             "apply_hint": "The training refuses a change" if is_refused else "Send to the training",
@@ -56,6 +60,27 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         plan = change.plan.plan
         row.update(plan="planned", detail=_costs(plan), coupling=_coupling(plan, change.layer))
     return row
+
+
+def _total(plans: Sequence[Planned | Refused | None]) -> str:
+    """Return the costs before and after all changes together; "" until all are planned.
+
+    Each plan is made for the present network, so that the sum of their differences is close but
+    not exact where one change affects the cost of another.
+    """
+    planned = [plan.plan for plan in plans if isinstance(plan, Planned)]
+    if len(planned) < max(2, len(plans)):
+        return ""
+    first = planned[0]
+    parameters = sum(plan.parameters_after - plan.parameters_before for plan in planned)
+    macs = sum(plan.macs_after - plan.macs_before for plan in planned)
+    return "about " + _costs(
+        replace(
+            first,
+            parameters_after=max(0, first.parameters_before + parameters),
+            macs_after=max(0, first.macs_before + macs),
+        )
+    )
 
 
 def _costs(plan: PlanSummary) -> str:

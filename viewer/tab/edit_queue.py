@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Refused, Structure
@@ -16,6 +18,7 @@ from revacnn_lightning.protocol.requests import (
 
 from ..runs.request_log import RequestRecord
 from ..runs.run_state import RunState
+from .edit_groups import EditGroups
 from .run_selection import RunSelection
 from .staging import StagedChange, Staging
 
@@ -43,6 +46,8 @@ class EditQueue:
         self.is_inserting = False
         self._queue: list[StagedChange] = []
         self._pending_id = ""  # id of the request whose reply is pending
+        self._groups = EditGroups()
+        self._on_reply: Callable[[int], None] = self._groups.on_applied  # receives the version
 
     @property
     def is_busy(self) -> bool:
@@ -64,6 +69,7 @@ class EditQueue:
         self.staging.discard()
         self._queue, self._pending_id, self.shown_reply = [], "", None
         self.is_inserting = False
+        self._groups = EditGroups()
 
     # Actions of the page
 
@@ -71,16 +77,25 @@ class EditQueue:
         """Send all staged changes in order, each after the reply to the one before."""
         if not self.is_busy and self.can_apply():
             self._queue = self.staging.in_send_order()
+            self._groups.begin()
 
     def undo(self, structure: Structure) -> None:
-        """Request to undo the last applied edit."""
-        if not self.is_busy:
-            self._pending_id = self._send(Undo(), "Undo the last edit", structure.version)
+        """Request to undo the edits of the last Apply, or the last edit if others came since."""
+        if self.is_busy:
+            return
+        count = self._groups.undo_count(structure.version)
+        title = "Undo the last edit" if count == 1 else f"Undo the last {count} edits"
+        self._pending_id = self._send(Undo(count), title, structure.version)
+        self._on_reply = partial(self._groups.on_undone, count)
 
     def redo(self, structure: Structure) -> None:
-        """Request to redo the edit that was undone last."""
-        if not self.is_busy:
-            self._pending_id = self._send(Redo(), "Redo the last undone edit", structure.version)
+        """Request to redo what was undone last."""
+        if self.is_busy:
+            return
+        count = self._groups.redo_count(structure.version)
+        title = "Redo the last undone edit" if count == 1 else f"Redo {count} undone edits"
+        self._pending_id = self._send(Redo(count), title, structure.version)
+        self._on_reply = partial(self._groups.on_redone, count)
 
     def discard(self, key: str) -> None:
         """Discard one staged change, or all if ``key`` is "". Sent requests are not affected."""
@@ -126,6 +141,9 @@ class EditQueue:
         if self._pending_id:
             if self._is_reply_pending(state, structure):
                 return
+            record = state.requests.records.get(self._pending_id)
+            if record is not None and record.state == "applied":
+                self._on_reply(record.version)
             self._pending_id = ""
             self.revision += 1
         if self._queue:
@@ -135,6 +153,7 @@ class EditQueue:
             if edit is not None:
                 title = f"{change.verb} {change.title(structure)}"
                 self._pending_id = self._send(edit, title, structure.version)
+                self._on_reply = self._groups.on_applied
                 self.is_inserting = change.kind == "insert_layer"
 
     def _is_reply_pending(self, state: RunState, structure: Structure) -> bool:

@@ -11,6 +11,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import verification
+from revacnn_lightning.steering.execution.activation_matching import match_activations
+from revacnn_lightning.steering.execution.copy_edits import (
+    check_alike,
+    perform_on_copies,
+    revert_on_copies,
+    update_new_entries,
+)
 from revacnn_lightning.steering.execution.executor import (
     UndoneEdit,
     UndoRecord,
@@ -22,9 +29,10 @@ from revacnn_lightning.steering.execution.reference_outputs import (
     output_with_perturbed_weights,
     output_with_values,
 )
-from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import draw_again, random_entries
+from revacnn_lightning.steering.holders.copy_plans import with_origins
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.index_mapping import realign_columns
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
@@ -33,7 +41,6 @@ from revacnn_lightning.steering.planning.plan import (
     ValueEdit,
     order_of,
 )
-from revacnn_lightning.steering.planning.resize_plan import filter_move
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate, trace
 
@@ -53,7 +60,7 @@ class PerformedEdit:
         undo: what is needed to revert it; None for an undo or a redo.
         output_change: relative change of the model's output on the verifying batch.
         groups: the channel groups of the edited model.
-        added: for an undo: what each undone edit had added, newest first.
+        undone: for an undo: the undone edits, newest first.
         redone: for a redo: what is needed to revert each redone edit again, oldest first.
     """
 
@@ -61,7 +68,7 @@ class PerformedEdit:
     undo: UndoRecord | None
     output_change: float
     groups: ChannelGroups
-    added: list[list[ChangeRecord]] = field(default_factory=list)
+    undone: list[UndoneEdit] = field(default_factory=list)
     redone: list[UndoRecord] = field(default_factory=list)
 
 
@@ -72,6 +79,7 @@ class EditApplication:
     Attributes:
         seed: of the random values that an edit draws. Each step of an edit uses a generator of its
             own, so training's random state is unaffected.
+        copies: those of the model's modules that are not registered in it; they are edited along.
     """
 
     tx: Transaction
@@ -79,6 +87,7 @@ class EditApplication:
     optimizers: Sequence[Optimizer]
     probe: ForwardProbe
     seed: int
+    copies: Sequence[ModelCopy] = ()
 
     def perform(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``groups`` are the channel groups of the model before.
@@ -88,27 +97,32 @@ class EditApplication:
             ForwardFailedError: the model's forward raised after the edit.
         """
         if plan.tensors:
-            return self._resize(plan, groups)
-        if plan.layers:
-            return self._change_layers(plan)
-        if plan.values:
-            return self._change_values(plan, groups)
-        return PerformedEdit(plan, UndoRecord(), 0.0, groups)  # freezing changes no tensor
+            performed = self._resize(plan, groups)
+        elif plan.layers:
+            performed = self._change_layers(plan)
+        elif plan.values:
+            performed = self._change_values(plan, groups)
+        else:
+            return PerformedEdit(plan, UndoRecord(), 0.0, groups)  # freezing changes no tensor
+        check_alike(self.model, self.copies)
+        return performed
 
     def revert(
         self, plan: EditPlan, performed: Sequence[tuple[EditPlan, UndoRecord]]
     ) -> PerformedEdit:
         """Revert edits, given oldest first. ``plan`` is that of the undo."""
         before = evaluate(self.model, self.probe)
-        added = [
-            revert(self.tx, self.model, done, self.optimizers, undo)
-            for done, undo in reversed(performed)
-        ]
+        undone = []
+        for done, undo in reversed(performed):
+            added = revert(self.tx, self.model, done, self.optimizers, undo)
+            copies = revert_on_copies(self.tx, self.model, done, self.copies, undo)
+            undone.append(UndoneEdit(done, added, copies))
+        check_alike(self.model, self.copies)
         output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
         groups = performed[0][1].groups_before or trace(self.model, self.probe)
         change = verification.relative_difference(output, before)
-        return PerformedEdit(plan, None, change, groups, added=added)
+        return PerformedEdit(plan, None, change, groups, undone=undone)
 
     def redo(self, plan: EditPlan, undone: Sequence[UndoneEdit]) -> PerformedEdit:
         """Perform undone edits again, in this order. ``plan`` is that of the redo."""
@@ -118,8 +132,12 @@ class EditApplication:
             undo = perform(
                 self.tx, self.model, edit.plan, self.optimizers, self._generator(), edit.added
             )
+            perform_on_copies(
+                self.tx, self.model, edit.plan, self.copies, undo, self._generator(), edit.copies
+            )
             redone.append(undo)
             removed.update(undo.removed_layers)
+        check_alike(self.model, self.copies)
         with verification.forbid_execution(removed):
             groups = trace(self.model, self.probe)
             output = evaluate(self.model, self.probe)
@@ -131,7 +149,9 @@ class EditApplication:
         return torch.Generator().manual_seed(self.seed)
 
     def _perform(self, plan: EditPlan) -> UndoRecord:
-        return perform(self.tx, self.model, plan, self.optimizers, self._generator())
+        undo = perform(self.tx, self.model, plan, self.optimizers, self._generator())
+        perform_on_copies(self.tx, self.model, plan, self.copies, undo, self._generator())
+        return undo
 
     def _resize(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Change values and sizes, realign the columns of consumers, and compare the output."""
@@ -147,6 +167,7 @@ class EditApplication:
             plan = realigned
             undo = self._perform(plan)
         after = self._draw_silent_filters_again(plan, after)
+        self._match_activations(plan, after)
         output = evaluate(self.model, self.probe)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)
@@ -172,6 +193,7 @@ class EditApplication:
         if not is_read:
             groups = trace(self.model, self.probe, _random_filters(plan))
             groups = self._draw_silent_filters_again(plan, groups)
+            self._match_activations(plan, groups)
         output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
         if expected is not None:
@@ -195,6 +217,13 @@ class EditApplication:
 
         verification.check_output(output, expected, rounding_unit, perturbed)
 
+    def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> None:
+        """Make new filters as active as the others, except where a norm does so anyway."""
+        normalized = {layer for layer, norms in groups.norm_after.items() if norms}
+        edits = [e for e in _random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
+        match_activations(self.tx, self.model, edits, self.probe)
+        update_new_entries(self.tx, self.model, plan, self.copies)
+
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw filters again whose output is zero wherever it is read; return the last trace.
 
@@ -206,6 +235,7 @@ class EditApplication:
                 return after
             for edit in _random_edits(plan):
                 draw_again(self.tx, self.model, edit, generator)
+            update_new_entries(self.tx, self.model, plan, self.copies)
             after = trace(self.model, self.probe, _random_filters(plan))
         if len(after.silent_channels):
             plan.notes.append(
@@ -224,7 +254,7 @@ def _random_filters(plan: EditPlan) -> list[tuple[str, int, int]]:
 def _random_edits(plan: EditPlan) -> list[TensorEdit | ValueEdit]:
     """Return the changes that draw random values."""
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
-    return [edit for edit in edits if random_entries(edit)]
+    return [edit for edit in edits if random_entries(edit) and not edit.origin]
 
 
 def _realigned(
@@ -240,14 +270,13 @@ def _realigned(
     tensors = realign_columns(before, after, plan.tensors, strict=strict)
     if tensors == plan.tensors:
         return plan
-    by_dimension = {(edit.tensor, edit.dim): edit for edit in tensors}
-    filters = [filter_move(m.layer, by_dimension[m.tensor, m.dim], m.size) for m in plan.filters]
-    return msgspec.structs.replace(plan, tensors=tensors, filters=filters)
+    return with_origins(msgspec.structs.replace(plan, tensors=tensors))
 
 
 def _normalized_together(groups: ChannelGroups, plan: EditPlan) -> bool:
     """Return whether the edited channels are normalized together: then no output is expected."""
-    edited = {g for m in plan.filters for g in groups.groups_of_filters(m.layer, _edited(m))}
+    moves = [move for move in plan.filters if move.layer in groups.filters]
+    edited = {g for m in moves for g in groups.groups_of_filters(m.layer, _edited(m))}
     return bool(groups.why_normalized_together(edited))
 
 

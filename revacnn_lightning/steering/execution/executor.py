@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, revert_layer_edit
 from revacnn_lightning.steering.execution.module_attributes import (
     apply_attribute_edit,
@@ -21,11 +20,15 @@ from revacnn_lightning.steering.execution.tensor_edits import (
     revert_tensor_edit,
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import apply_value_edit, revert_value_edit
+from revacnn_lightning.steering.execution.value_edits import (
+    apply_value_edit,
+    copy_random_entries,
+    revert_value_edit,
+)
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["UndoRecord", "UndoneEdit", "perform", "replay", "revert"]
+__all__ = ["UndoRecord", "UndoneEdit", "perform", "revert"]
 
 
 @dataclass
@@ -37,11 +40,15 @@ class UndoRecord:
         removed_layers: the removed modules, by name. They are objects of this process; `replay`
             finds them again in another one.
         groups_before: the channel groups before the edit; kept for the newest edit only.
+        copies: what the edit removed from copies outside the model, by the name of their holder.
+        tensors: the tensors that the edit removed from a container of copies, by name.
     """
 
     changes: list[ChangeRecord] = field(default_factory=list)
     removed_layers: dict[str, nn.Module] = field(default_factory=dict)
     groups_before: ChannelGroups | None = None
+    copies: dict[str, UndoRecord] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of_structure(cls, plan: EditPlan, removed_layers: dict[str, nn.Module]) -> UndoRecord:
@@ -53,10 +60,16 @@ class UndoRecord:
 
 @dataclass
 class UndoneEdit:
-    """An undone edit that can be redone. ``added`` is what it had added when it was undone."""
+    """An undone edit that can be redone.
+
+    Attributes:
+        added: what it had added when it was undone.
+        copies: what it had added to copies outside the model, by the name of their holder.
+    """
 
     plan: EditPlan
     added: list[ChangeRecord]
+    copies: dict[str, UndoRecord] = field(default_factory=dict)
 
 
 def perform(
@@ -66,20 +79,27 @@ def perform(
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
     undone: Sequence[ChangeRecord] | None = None,
+    source: nn.Module | None = None,
 ) -> UndoRecord:
     """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
 
     Args:
         undone: what `revert` returned, if the plan is performed again: what it had added comes
             back as it was.
+        source: the model that the origins of copies belong to; None: ``model`` itself.
     """
     undo = UndoRecord()
+    source = model if source is None else source
     count = len(plan.values) + len(plan.tensors) + len(plan.layers)
     again = iter([None] * count if undone is None else undone)
     for value in plan.values:
-        undo.changes.append(apply_value_edit(tx, model, value, optimizers, generator, next(again)))
+        undo.changes.append(
+            apply_value_edit(tx, model, value, optimizers, generator, next(again), source)
+        )
     for edit in plan.tensors:
         undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, next(again)))
+    if undone is None:
+        copy_random_entries(tx, model, plan, source)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
@@ -116,30 +136,3 @@ def revert(
         # There are no records of values if only the structure is restored.
         undone.append(revert_value_edit(tx, model, value, optimizers, record))
     return undone[::-1]
-
-
-def replay(
-    tx: Transaction,
-    model: nn.Module,
-    plans: Sequence[EditPlan],
-    optimizers: Sequence[Optimizer] = (),
-    first: int = 1,
-) -> list[UndoRecord]:
-    """Perform plans on a model whose weights are loaded afterwards.
-
-    Args:
-        first: number of the first plan in the journal.
-
-    Raises:
-        SteeringError: a plan does not fit the model. The rollback is up to ``tx``.
-    """
-    records = []
-    for number, plan in enumerate(plans, first):
-        try:
-            generator = torch.Generator().manual_seed(number)
-            records.append(perform(tx, model, plan, optimizers, generator))
-        except (AttributeError, IndexError, RuntimeError) as error:
-            raise SteeringError(
-                f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
-            ) from error
-    return records

@@ -8,14 +8,17 @@ forward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
@@ -44,7 +47,7 @@ class _FrozenSlice:
 class Freezer:
     """Keeps the frozen filters of a model as they are, whichever optimizer steps.
 
-    Call `refresh` after every change of the structure, of the frozen filters or of the optimizers.
+    Call `refresh` after every change of the structure or of the frozen filters.
     """
 
     def __init__(self, model: nn.Module, filters: FilterIds) -> None:
@@ -52,9 +55,10 @@ class Freezer:
         self._filters = filters
         self._handles: list[Any] = []
         self._slices: list[_FrozenSlice] = []
+        self._hooked: WeakSet[Optimizer] = WeakSet()
         self._saved: dict[int, list[tuple[_FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
 
-    def refresh(self, optimizers: Sequence[Optimizer]) -> None:
+    def refresh(self) -> None:
         """Find the frozen entries and register the hooks that restore them."""
         self.release()
         modules = dict(self._model.named_modules())
@@ -62,9 +66,7 @@ class Freezer:
             if isinstance(modules.get(layer), nn.modules.conv._ConvNd):
                 self._add_slices_of(modules, layer)
         if self._slices:
-            for optimizer in optimizers:
-                self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-                self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            self._handles.append(_call_before_each_step(self))
 
     def release(self) -> None:
         """Remove every hook."""
@@ -72,7 +74,12 @@ class Freezer:
             handle.remove()
         self._handles.clear()
         self._slices.clear()
+        self._hooked.clear()
         self._saved.clear()
+
+    def frozen_slices(self, tensor: Tensor) -> list[tuple[int, Tensor]]:
+        """Return (dimension, indices) of the frozen slices of a tensor."""
+        return [(frozen.dim, frozen.at) for frozen in self._slices if frozen.tensor is tensor]
 
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
@@ -99,11 +106,23 @@ class Freezer:
         self._handles.append(norm.register_forward_pre_hook(statistics.save))
         self._handles.append(norm.register_forward_hook(statistics.restore))
 
+    def hook_optimizer(self, optimizer: Optimizer) -> None:
+        """Hook an optimizer right before its first step: training may replace its optimizers.
+
+        These hooks restore the frozen entries before the global hooks that measure a step run.
+        """
+        if optimizer not in self._hooked and any(
+            _is_listed(frozen.tensor, optimizer) for frozen in self._slices
+        ):
+            self._hooked.add(optimizer)
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._saved[id(optimizer)] = [
             (frozen, frozen.select(frozen.tensor).clone(), _state_of(optimizer, frozen))
             for frozen in self._slices
-            if any(True for _ in optimizer_state.param_groups_of([optimizer], frozen.tensor))
+            if _is_listed(frozen.tensor, optimizer)
         ]
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -111,6 +130,24 @@ class Freezer:
             for frozen, values, state in self._saved.pop(id(optimizer), []):
                 frozen.assign(frozen.tensor, values)
                 _restore_state(optimizer, frozen, state)
+
+
+def _call_before_each_step(freezer: Freezer) -> RemovableHandle:
+    """Let a freezer hook every optimizer that steps, as long as it exists."""
+    reference = weakref.ref(freezer)
+
+    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        existing = reference()
+        if existing is not None:
+            existing.hook_optimizer(optimizer)
+
+    handle = register_optimizer_step_pre_hook(hook)
+    weakref.finalize(freezer, handle.remove)
+    return handle
+
+
+def _is_listed(parameter: Tensor, optimizer: Optimizer) -> bool:
+    return any(True for _ in optimizer_state.param_groups_of([optimizer], parameter))
 
 
 def _state_of(optimizer: Optimizer, frozen: _FrozenSlice) -> dict[str, Tensor]:

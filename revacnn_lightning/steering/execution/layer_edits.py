@@ -107,7 +107,9 @@ def _insert(
         del host._modules[edit.child]
 
     tx.on_rollback(remove)
-    add_to_group_of(tx, host, block, optimizers)
+    if edit.origin:  # a copy: it learns only if its host does
+        block.requires_grad_(any(p.requires_grad for p in host.parameters(recurse=False)))
+    add_to_group_of(tx, host, block, optimizers, is_copy=bool(edit.origin))
     return block
 
 
@@ -156,8 +158,10 @@ def _replace(
     new.train(old.training)
     if edit.kind == "conv":
         _match_placement(new, old)
+    if edit.origin:
+        new.requires_grad_(any(p.requires_grad for p in old.parameters()))
     record = saved_layer(model, edit, old, optimizers)
-    add_to_group_of(tx, old, new, optimizers)
+    add_to_group_of(tx, old, new, optimizers, is_copy=bool(edit.origin))
     _swap(tx, model, old, new)
     record |= remove_parameters(tx, old, optimizers, edit.host, still_used_by=model)
     return new, record, old

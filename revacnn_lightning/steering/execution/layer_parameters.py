@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.holders.optimizers import all_optimizers
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import LayerEdit
 
@@ -17,23 +19,48 @@ __all__ = ["add_to_group_of", "remove_parameters", "restore_parameters", "saved_
 
 
 def add_to_group_of(
-    tx: Transaction, neighbor: nn.Module, block: nn.Module, optimizers: Sequence[Optimizer]
+    tx: Transaction,
+    neighbor: nn.Module,
+    block: nn.Module,
+    optimizers: Sequence[Optimizer],
+    *,
+    is_copy: bool = False,
 ) -> None:
     """Add the parameters of ``block`` to the parameter group that trains ``neighbor``.
 
-    A group of their own would break schedulers: LambdaLR counts groups when it is created.
+    A group of their own would break schedulers: LambdaLR counts groups when it is created. The
+    parameters of a copy are added to none if none has those of its neighbor.
     """
     added = list(block.parameters())
     if not added or not optimizers:
         return
-    groups = [
-        found
+    groups = _groups_that_train(neighbor, optimizers)
+    if not groups and not is_copy:
+        groups = [(optimizers[0], optimizers[0].param_groups[0])]
+    for optimizer, group in groups:
+        for parameter in added:
+            if not any(each is parameter for each in group["params"]):
+                optimizer_state.add_parameter(tx, optimizer, group, parameter, len(group["params"]))
+
+
+def _groups_that_train(
+    neighbor: nn.Module, optimizers: Sequence[Optimizer]
+) -> list[tuple[Optimizer, dict[str, Any]]]:
+    """Return the group that trains a module, if any.
+
+    If its optimizer wraps another one, which does the step, the group of that one follows.
+    """
+    found = [
+        (optimizer, group)
         for p in neighbor.parameters()
-        for found in optimizer_state.param_groups_of(optimizers, p)
+        for _, optimizer, group in optimizer_state.param_groups_of(optimizers, p)
     ]
-    _, optimizer, group = groups[0] if groups else (0, optimizers[0], optimizers[0].param_groups[0])
-    for parameter in added:
-        optimizer_state.add_parameter(tx, optimizer, group, parameter, len(group["params"]))
+    if not found:
+        return []
+    first, group = found[0]
+    wrapped = [each for each in all_optimizers(neighbor, [first]) if each is not first]
+    groups = {id(each): (each, of) for each, of in reversed(found) if each in wrapped}
+    return [(first, group), *groups.values()]
 
 
 def remove_parameters(
@@ -68,6 +95,8 @@ def saved_layer(
             for key, value in optimizers[optimizer].state.get(parameter, {}).items():
                 if isinstance(value, (Tensor, float, int)):
                     record[f"state {optimizer} {name} {key}"] = value
+            prefix = f"births {optimizer} {name} "
+            record |= entry_ages.recorded_births(optimizers[optimizer], parameter, prefix)
     return record
 
 
@@ -80,17 +109,27 @@ def restore_parameters(
 ) -> None:
     """Insert the parameters of a restored layer where they were, with their optimizer state."""
     for name, i, j, position in edit.positions:
-        if i >= len(optimizers) or j >= len(optimizers[i].param_groups):
+        if not optimizers:
             continue
+        if i >= len(optimizers) or j >= len(optimizers[i].param_groups):
+            i, j, position = 0, 0, len(optimizers[0].param_groups[0]["params"])  # replaced since
         parameter = find_tensor(model, name)[1]
         optimizer, group = optimizers[i], optimizers[i].param_groups[j]
-        if any(each is parameter for each in group["params"]):
+        if any(True for _ in optimizer_state.param_groups_of([optimizer], parameter)):
             continue  # shared with a layer that was not removed
         flat = _with_prefix(record, f"flat {i} {name} ")
         optimizer_state.add_parameter(tx, optimizer, group, parameter, position, flat)
         state = _with_prefix(record, f"state {i} {name} ")
-        if state:
+        if state and _fits(optimizer, state):
             optimizer.state[parameter] = state  # rolled back with the parameter itself
+        births = _with_prefix(record, f"births {i} {name} ")
+        entry_ages.restore_recorded_births(tx, optimizer, parameter, births)
+
+
+def _fits(optimizer: Optimizer, state: ChangeRecord) -> bool:
+    """Return whether the optimizer keeps such a state; another one may have replaced it since."""
+    present = [set(each) for each in optimizer.state.values() if each]
+    return set(state) in present
 
 
 def _with_prefix(record: ChangeRecord, prefix: str) -> ChangeRecord:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.holders.evidence import tensor_similarity
 
 __all__ = [
     "add_parameter",
@@ -24,6 +26,9 @@ __all__ = [
     "remove_parameter",
     "start_value",
 ]
+
+# From which a state entry is taken for a copy of the weight. Moments are unrelated to it.
+WEIGHT_SIMILARITY = 0.9
 
 
 def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float | None:
@@ -36,6 +41,20 @@ def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float 
     if kind == "ASGD" and key == "ax":
         return None  # the running average of the weight
     return 0.0
+
+
+def _is_copy_of_weights(optimizer: Optimizer, key: str) -> bool:
+    """Return whether an optimizer that is not torch's keeps copies of the weights in this entry.
+
+    Examples are the slow weights of Lookahead (Zhang et al. 2019) and master weights.
+    """
+    if type(optimizer).__module__.startswith("torch.optim."):
+        return False
+    for parameter, state in optimizer.state.items():
+        value = state.get(key) if isinstance(state, Mapping) else None
+        if parameter.ndim > 1 and isinstance(value, Tensor) and value.shape == parameter.shape:
+            return tensor_similarity([(value, parameter)]) >= WEIGHT_SIMILARITY
+    return False
 
 
 def param_groups_of(optimizers: Iterable[Optimizer], parameter: Tensor) -> Iterator[
@@ -56,6 +75,9 @@ def edit_state(
 ) -> None:
     """Replace every state tensor of a parameter by ``change(key, old, start)``.
 
+    The ages of its entries change along (see `entry_ages`): they are tensors of the parameter's
+    shape with all sizes but one 1.
+
     Call this before the parameter itself is resized. ``key`` identifies the tensor across
     processes (it contains the optimizer's index); ``start`` is what `start_value` returns.
     ``change`` returns ``old`` itself to leave a tensor as it is.
@@ -69,9 +91,16 @@ def edit_state(
             continue
         for key, old in list(state.items()):
             if isinstance(old, Tensor) and old.ndim == parameter.ndim and old.ndim > 0:
-                new = change(f"optimizer{i}.{key}", old, start_value(optimizer, group, key))
+                start = start_value(optimizer, group, key)
+                if _is_copy_of_weights(optimizer, key):
+                    start = None
+                new = change(f"optimizer{i}.{key}", old, start)
                 if new is not old:
                     _assign(tx, state, key, new)
+        for key, ages in entry_ages.ages_of(optimizer, parameter).items():
+            new = change(f"optimizer{i}.{key}", ages, 0.0)
+            if new is not ages:
+                entry_ages.assign_ages(tx, optimizer, parameter, key, new)
 
 
 def _assign(tx: Transaction, container: Any, key: Any, new: Any) -> None:
@@ -165,19 +194,22 @@ def remove_parameter(
     Returns its part of each flat vector of LBFGS, by the vector's key.
     """
     listed = group["params"]
-    position = next(i for i, each in enumerate(listed) if each is parameter)
+    position = next((i for i, each in enumerate(listed) if each is parameter), None)
+    if position is None:  # removed already: a wrapper shares its lists with the optimizer inside
+        _remove_state(tx, optimizer, parameter)
+        return {}
     at = sum(p.numel() for p in listed[:position])
     removed = _resize_flat(tx, optimizer, at, parameter.numel(), 0, {})
     del listed[position]
-    state = optimizer.state.pop(parameter, None)
-
-    def restore() -> None:
-        listed.insert(position, parameter)
-        if state is not None:
-            optimizer.state[parameter] = state
-
-    tx.on_rollback(restore)
+    tx.on_rollback(lambda: listed.insert(position, parameter))
+    _remove_state(tx, optimizer, parameter)
     return removed
+
+
+def _remove_state(tx: Transaction, optimizer: Optimizer, parameter: Tensor) -> None:
+    state = optimizer.state.pop(parameter, None)
+    if state is not None:
+        tx.on_rollback(lambda: optimizer.state.__setitem__(parameter, state))
 
 
 def _resize_flat(

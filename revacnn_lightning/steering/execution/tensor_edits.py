@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.module_attributes import sync_sizes
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_tensor, owners_of
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
 __all__ = [
@@ -66,10 +66,12 @@ def apply_tensor_edit(
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
-        if undone is None:
-            new = _resized(owner, tensor, resize, edit, generator)
-        else:
+        if undone is not None:
             new = _resized_again(tensor.detach(), resize, undone)
+        elif edit.origin and edit.fill == "fresh":  # filled from its origin afterwards
+            new = resize.apply_and_fill(tensor.detach(), 0.0)
+        else:
+            new = _resized(owner, tensor, resize, edit, generator)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)
@@ -80,7 +82,8 @@ def apply_tensor_edit(
         if isinstance(tensor, nn.Parameter):
             record |= _resize_state(tx, optimizers, tensor, resize, new, undone)
         replace_data(tx, tensor, new, grad)
-    sync_sizes(tx, owner)
+    for each in owners_of(model, tensor):
+        sync_sizes(tx, each)
     return record
 
 
@@ -118,7 +121,7 @@ def revert_tensor_edit(
     Returns:
         The entries that the edit had added, from which it is redone.
     """
-    owner, tensor = find_tensor(model, edit.tensor)
+    _, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
     undone: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
     with torch.no_grad():
@@ -140,11 +143,13 @@ def revert_tensor_edit(
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
                 undone[key] = resize.new_entries(state)
+                start = entry_ages.start_of_restored(record, key, start)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)
         replace_data(tx, tensor, old, grad)
-    sync_sizes(tx, owner)
+    for each in owners_of(model, tensor):
+        sync_sizes(tx, each)
     return undone
 
 

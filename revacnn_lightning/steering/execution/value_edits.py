@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
 from revacnn_lightning.steering.execution.tensor_edits import (
     ChangeRecord,
@@ -18,9 +18,15 @@ from revacnn_lightning.steering.execution.tensor_edits import (
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
-from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
+from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit, ValueEdit
 
-__all__ = ["apply_value_edit", "draw_again", "random_entries", "revert_value_edit"]
+__all__ = [
+    "apply_value_edit",
+    "copy_random_entries",
+    "draw_again",
+    "random_entries",
+    "revert_value_edit",
+]
 
 
 def apply_value_edit(
@@ -30,11 +36,13 @@ def apply_value_edit(
     optimizers: Sequence[Optimizer],
     generator: torch.Generator,
     undone: ChangeRecord | None = None,
+    source: nn.Module | None = None,
 ) -> ChangeRecord:
     """Change the values. The optimizer state of replaced entries is reset to its start.
 
     Args:
         undone: what `revert_value_edit` returned, if the edit is redone: values and their state.
+        source: the model that the origin of a copy belongs to; None: ``model`` itself.
     """
     owner, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
@@ -43,22 +51,27 @@ def apply_value_edit(
         data = tensor.detach()
         rows = data.index_select(edit.dim, at)
         record["before"] = rows
-        if undone is None:
-            new = _new_rows(owner, data, rows, edit, at, generator)
-        else:
+        if undone is not None:
             new = _redone_rows(rows, edit, undone)
+        elif edit.origin and edit.action == "fresh":
+            new = find_tensor(source or model, edit.origin)[1].detach().to(data)
+            new = new.index_select(edit.dim, at)
+        else:
+            new = _new_rows(owner, data, rows, edit, at, generator)
         record["after"] = new
         if edit.action != "add" and isinstance(tensor, nn.Parameter):
             shape = tensor.shape
 
             def reset(key: str, old: Tensor, start: float | None) -> Tensor:
-                if old.shape != shape:
+                if not _has_rows(key, old, shape, edit.dim):
                     return old
-                record[key] = old.index_select(edit.dim, at)
-                value = new if start is None else torch.full_like(new, start)
+                indices = at.to(old.device)
+                rows_before = old.index_select(edit.dim, indices)
+                record[key] = rows_before
+                value = new if start is None else torch.full_like(rows_before, start)
                 if undone is not None:
                     value = undone.get(key, value)
-                return old.clone().index_copy_(edit.dim, at, value.to(old))
+                return old.clone().index_copy_(edit.dim, indices, value.to(old))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reset)
         _replace_rows(tx, tensor, edit.dim, at, new)
@@ -90,17 +103,27 @@ def revert_value_edit(
             shape = tensor.shape
 
             def restored(key: str, state: Tensor, start: float | None) -> Tensor:
-                if state.shape != shape:
+                if not _has_rows(key, state, shape, edit.dim):
                     return state
-                undone[key] = state.index_select(edit.dim, at)
-                fallback = rows if start is None else torch.full_like(rows, start)
+                indices = at.to(state.device)
+                now = state.index_select(edit.dim, indices)
+                undone[key] = now
+                start = entry_ages.start_of_restored(record, key, start)
+                fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
-                return state.clone().index_copy_(edit.dim, at, saved.to(state))
+                return state.clone().index_copy_(edit.dim, indices, saved.to(state))
 
             optimizer_state.edit_state(tx, optimizers, tensor, restored)
         undone["before"] = rows
         _replace_rows(tx, tensor, edit.dim, at, rows)
     return undone
+
+
+def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
+    """Return whether the state ``key`` of a parameter has entries for the indices of ``dim``."""
+    if entry_ages.is_age(key):
+        return state.shape[dim] == shape[dim]
+    return state.shape == shape
 
 
 def _redone_rows(rows: Tensor, edit: ValueEdit, undone: ChangeRecord) -> Tensor:
@@ -123,6 +146,25 @@ def draw_again(
     with torch.no_grad():
         values = initial_values(owner, tensor.detach(), generator)
         _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
+
+
+def copy_random_entries(
+    tx: Transaction, model: nn.Module, plan: EditPlan, source: nn.Module
+) -> None:
+    """Give the random entries of every copy the values that those of its origin have.
+
+    ``source`` is the model that the origins belong to.
+    """
+    edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
+    for edit in edits:
+        if not edit.origin or not random_entries(edit):
+            continue
+        tensor = find_tensor(model, edit.tensor)[1]
+        origin = find_tensor(source, edit.origin)[1]
+        with torch.no_grad():
+            at = torch.tensor(random_entries(edit))
+            rows = origin.detach().index_select(edit.dim, at.to(origin.device)).to(tensor)
+            _replace_rows(tx, tensor, edit.dim, at.to(tensor.device), rows)
 
 
 def random_entries(edit: TensorEdit | ValueEdit) -> list[int]:

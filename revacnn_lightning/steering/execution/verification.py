@@ -86,8 +86,8 @@ def forbid_execution(layers: Mapping[str, nn.Module]) -> Iterator[None]:
             handle.remove()
     if executed:
         raise EditFailedError(
-            f"{executed[0]} still runs after its removal, because the model's code holds it in "
-            "another attribute; the edit was rolled back"
+            f"{executed[0]} still runs after its removal, because the model's code holds it "
+            "elsewhere than among its submodules; the edit was rolled back"
         )
 
 

@@ -19,12 +19,14 @@ class PlanningContext:
 
     Attributes:
         frozen: returns the indices of a layer's frozen filters.
+        copies: names of the modules that are edited along, as copies of others.
     """
 
     model: nn.Module
     groups: ChannelGroups
     optimizers: Sequence[Optimizer]
     frozen: Callable[[str], list[int]]
+    copies: Sequence[str] = ()
 
     def count_parameters(self) -> int:
         """Return the number of parameter values of the model."""

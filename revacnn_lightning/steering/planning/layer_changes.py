@@ -14,10 +14,13 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_conv, find_module
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit
-from revacnn_lightning.steering.planning.refusals import NOT_RUN
 
 __all__ = ["plan_insertion", "plan_layer_removal"]
 
+NOT_CALLED = (
+    "{layer} was not called as a module by any forward of the model; it can be edited when a "
+    "training step calls it"
+)
 REPLACEMENTS = {
     "identity": "an identity takes its place",
     "conv": "its input and output differ in shape: a 1x1 conv with the same stride takes its place",
@@ -29,8 +32,8 @@ def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> E
     host = find_conv(context.model, request.after)
     if not isinstance(host, (nn.Conv2d, nn.ConvTranspose2d)):
         raise EditRefusedError(f"{request.after} is not a 2-D conv; blocks only follow 2-D convs")
-    if request.after in context.groups.untraced and host.out_channels > 1:
-        raise EditRefusedError(NOT_RUN.format(layer=request.after))
+    if request.after not in context.groups.shapes:  # a hook of the conv runs the block
+        raise EditRefusedError(NOT_CALLED.format(layer=request.after))
     children = {name for name, _ in host.named_children()}
     child = next(
         f"inserted{i}" for i in range(1, len(children) + 2) if f"inserted{i}" not in children
@@ -79,7 +82,7 @@ def plan_layer_removal(context: PlanningContext, request: requests.RemoveLayer) 
         parameters_after=before
         - _parameters_of(context.model, module)
         + _replacement_parameters(module, kind),
-        notes=["removing a layer changes the function of the network"],
+        notes=["removing a layer may change the function of the network"],
     )
 
 
@@ -89,7 +92,7 @@ def _replacement_kind(
     """Return what can replace a layer, from the shapes of its traced inputs and outputs."""
     shapes = context.groups.shapes.get(name)
     if not shapes:
-        raise EditRefusedError(NOT_RUN.format(layer=name))
+        raise EditRefusedError(NOT_CALLED.format(layer=name))
     if all(given is not None and given == returned for given, returned in shapes):
         return "identity"
     if isinstance(module, nn.Conv2d):
@@ -105,7 +108,8 @@ def _replacement_kind(
     given, returned = sorted(shapes, key=str)[0]
     if given is None or returned is None:
         raise EditRefusedError(
-            f"{name} does not map one tensor to one tensor; only such layers can be removed"
+            f"{name} is not called with one tensor alone, or does not return one; only layers that "
+            "map one tensor to one tensor can be removed"
         )
     raise EditRefusedError(
         f"{name} maps shape {given} to {returned}; only convs and layers that keep the shape can "

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.errors import EditRefusedError
 
-__all__ = ["check_filters", "find_conv", "find_module", "find_tensor"]
+__all__ = ["check_filters", "find_conv", "find_module", "find_tensor", "owners_of"]
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -62,3 +62,12 @@ def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
     tensor = getattr(owner, attribute)
     assert isinstance(tensor, Tensor)
     return owner, tensor
+
+
+def owners_of(model: nn.Module, tensor: Tensor) -> list[nn.Module]:
+    """Return the modules that have this tensor as a parameter or buffer; tied ones have several."""
+    return [
+        module
+        for module in model.modules()
+        if any(own is tensor for own in (*module._parameters.values(), *module._buffers.values()))
+    ]

@@ -38,7 +38,8 @@ class TensorEdit(Struct):
 
     The new dimension consists of the old indices ``start <= i < stop`` of each of ``runs``, one
     run after the other. Those at the positions ``new`` are not survivors but new entries, which
-    ``fill`` derives from the old index at their position.
+    ``fill`` derives from the old index at their position. In a copy of another tensor, the
+    ``origin``, fresh entries are those of the origin.
     """
 
     tensor: str
@@ -47,6 +48,7 @@ class TensorEdit(Struct):
     runs: list[tuple[int, int]]
     new: list[int] = field(default_factory=list)
     fill: Fill = "copy"
+    origin: str = ""
 
 
 class FilterMove(Struct):
@@ -65,7 +67,8 @@ class ValueEdit(Struct):
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
     ``fresh``: random values, as the layer's own initialization. ``zero``: zeros. ``add``: the
-    entry of ``sources`` at the same position is added.
+    entry of ``sources`` at the same position is added. In a copy of ``origin``, fresh values are
+    those of the origin.
     """
 
     tensor: str
@@ -74,6 +77,7 @@ class ValueEdit(Struct):
     action: Literal["mean", "fresh", "zero", "add"]
     sources: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    origin: str = ""
 
 
 class AttributeEdit(Struct):
@@ -87,6 +91,7 @@ class AttributeEdit(Struct):
     old: int
     new: int
     index: int = -1
+    origin: str = ""
 
 
 class LayerEdit(Struct):
@@ -95,6 +100,7 @@ class LayerEdit(Struct):
     ``insert``: a block of ``kind`` becomes the child ``child`` of ``host``, which
     runs it on its output.
     ``replace``: an identity or a strided 1x1 conv replaces the module ``host``.
+    ``origin``: the host that this host is a copy of.
     """
 
     action: Literal["insert", "replace"]
@@ -105,6 +111,7 @@ class LayerEdit(Struct):
     kernel: int = 3
     # of the parameters of the replaced layer: (name, optimizer, group, position)
     positions: list[tuple[str, int, int, int]] = field(default_factory=list, name="places")
+    origin: str = ""
 
 
 class FreezeEdit(Struct):

@@ -8,25 +8,28 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["NOT_RUN", "check_editable", "check_not_fixed", "why_not_editable"]
-
-NOT_RUN = (
-    "{layer} was not run by any forward of the model; it can be edited when a training step runs "
-    "it, or pass ReVACNN(forward=...) with a forward that does"
-)
+__all__ = ["check_editable", "check_not_fixed", "why_not_editable"]
 
 
 def why_not_editable(groups: ChannelGroups, layer: str) -> str:
     """Return why no filter of this conv can be added or removed; "" if some can."""
     if layer in groups.untraced:
-        return NOT_RUN.format(layer=layer)
+        return _why_untraced(groups, layer)
     if layer in groups.unlabeled:
-        return (
-            f"{layer} has a single filter, whose path through the network cannot be told apart "
-            "from a constant's"
-        )
+        return f"{layer} {groups.unlabeled[layer]}"
     reasons = [groups.why_fixed([g]) for g in groups.groups_of_channels(groups.filters[layer])]
     return f"filters of {layer} {reasons[0]}" if all(reasons) else ""
+
+
+def _why_untraced(groups: ChannelGroups, layer: str) -> str:
+    """Return why a conv that no forward runs cannot be edited."""
+    is_read = any(dimension.tensor == f"{layer}.weight" for dimension in groups.dimensions)
+    if is_read and f"{layer}.weight" not in groups.unused:
+        return f"{layer} is not run as a convolution, but other operations read its weight"
+    return (
+        f"{layer} was not run by any forward of the model; it can be edited when a training step "
+        "runs it, or pass ReVACNN(forward=...) with a forward that does"
+    )
 
 
 def check_editable(context: PlanningContext, layer: str) -> None:

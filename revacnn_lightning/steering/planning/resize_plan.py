@@ -23,9 +23,10 @@ from revacnn_lightning.steering.planning.plan import (
     order_of,
     runs_of,
 )
+from revacnn_lightning.steering.planning.unused_layers import unused_layers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["filter_move", "resize_plan"]
+__all__ = ["filter_move", "parameter_growth", "resize_plan"]
 
 # A note names at most this many layers.
 MAX_NAMES = 6
@@ -42,7 +43,8 @@ def resize_plan(
     """Return a plan of these tensor edits, which resize channel groups for filters of ``layer``.
 
     Raises:
-        EditRefusedError: an optimizer's state cannot be resized.
+        EditRefusedError: an optimizer's state cannot be resized, or a layer that may read the
+            filters runs in other batches only.
     """
     tensors = {edit.tensor: find_tensor(context.model, edit.tensor)[1] for edit in edits}
     problem = why_state_not_resizable(context.optimizers, tensors)
@@ -57,8 +59,8 @@ def resize_plan(
         filters=_filter_moves(context.groups, edits, groups),
         coupling=_why_coupled(context, groups, layer),
         parameters_before=before,
-        parameters_after=before + _parameter_growth(context.model, edits),
-        notes=notes + _untraced_note(context.groups),
+        parameters_after=before + parameter_growth(context.model, edits),
+        notes=notes + _untraced_note(unused_layers(context, edits)),
     )
 
 
@@ -89,7 +91,7 @@ def _filter_moves(
     return moves
 
 
-def _parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
+def parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
     """Return by how many values the parameters grow (negative: shrink)."""
     growth = 0
     for name in {edit.tensor for edit in edits}:
@@ -103,11 +105,11 @@ def _parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
     return growth
 
 
-def _untraced_note(groups: ChannelGroups) -> list[str]:
+def _untraced_note(layers: Sequence[str]) -> list[str]:
     """Return a note on layers that no forward ran: they may read the edited channels."""
-    if not groups.untraced:
+    if not layers:
         return []
-    return [f"not run by any forward, and therefore not edited: {_listed(groups.untraced)}"]
+    return [f"not run by any forward, and therefore not edited: {_listed(layers)}"]
 
 
 def _why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> str:
@@ -118,12 +120,15 @@ def _why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) ->
     reasons = []
     others = [name for name in filters if name != layer]
     if others:
-        reasons.append(f"sums, depthwise convs or sizes couple {layer} to {_listed(others)}")
+        reasons.append(
+            f"sums, products, depthwise convs, shared weights or sizes couple {layer} to "
+            f"{_listed(others)}"
+        )
     if own > len(groups):
-        if 1 < conv.groups < conv.in_channels and own % conv.groups == 0:
-            reasons.append(f"one per group: {own // len(groups)}")
+        if 1 < conv.groups < conv.in_channels and own == len(groups) * conv.groups:
+            reasons.append(f"one per group: {conv.groups}")
         else:
-            reasons.append(f"group convs or views after {layer} couple {own} of its filters")
+            reasons.append(f"operations after {layer} couple {own} of its filters")
     return "; ".join(reasons)
 
 

@@ -54,7 +54,8 @@ class ChannelGroups:
         filters: conv name -> the channel of each of its filters, in the order of its output.
         edges: (conv, conv) pairs: the filters of the first feed the second.
         untraced: convs that no forward ran.
-        unlabeled: convs whose filters cannot be traced: those with a single filter.
+        unlabeled: conv -> why its filters cannot be traced, as the end of "<conv> …".
+        unused: names of the parameters that no operation has read.
         norm_after: conv -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.
@@ -69,7 +70,10 @@ class ChannelGroups:
         self.filters = trace.filters
         self.edges = sorted(trace.edges)
         self.untraced = [name for name in trace.convs if name not in trace.executed]
-        self.unlabeled = sorted(trace.executed - set(trace.filters))
+        self.unlabeled = {
+            name: reason for name, reason in trace.unlabeled.items() if name not in trace.filters
+        }
+        self.unused = trace.unused
         self.norm_after = trace.norm_after
         self.shapes = trace.shapes
         self.op_costs = trace.op_costs
@@ -89,9 +93,7 @@ class ChannelGroups:
         self.arrival = np.full(count, -1)
         for channels, arriving in reversed(trace.arrivals):  # the first arrival is kept
             self.arrival[channels] = arriving
-        new = trace.new_filters
-        arrived = np.isin(np.arange(len(new)), self.arrival)
-        self.silent_channels = np.flatnonzero(new & arrived & ~trace.active[: len(new)])
+        self.silent_channels = trace.activity.silent_channels()
 
     # ---------------------------------------------------------------- groups of channels
 

@@ -74,7 +74,7 @@ def trace(
 ) -> ChannelGroups:
     """Trace every forward of the probe in training mode and return the channel groups.
 
-    If some conv was not run, a second round in evaluation mode follows. A model that is training
+    If some layer was not run, a second round in evaluation mode follows. A model that is training
     keeps the mode of each of its modules, so batch norms that the user froze stay frozen.
 
     Args:
@@ -87,7 +87,7 @@ def trace(
     with _paused_garbage_collection():
         with side_effect_free(model, None if model.training else True):
             _trace_once(tracer, probe)
-        if len(tracer.trace.executed) < len(tracer.trace.convs):
+        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.convs):
             with side_effect_free(model, training=False):
                 _trace_once(tracer, probe)
         return ChannelGroups(tracer.trace, probe.samples)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from revacnn_lightning.steering.tracing.filter_activity import FilterActivity
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import (
     ChannelCountExpression,
@@ -22,6 +23,7 @@ from revacnn_lightning.steering.tracing.records import (
     OpCost,
     TensorDimension,
 )
+from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression
 
 __all__ = ["Trace"]
@@ -31,8 +33,7 @@ class Trace:
     """The records of one or more forwards of ``model``.
 
     Args:
-        new_filters: (tensor, dim, index) of new filters. ``active`` says afterwards which of them
-            reach a consumer with a value other than zero.
+        new_filters: (tensor, dim, index) of new filters, whose ``activity`` is recorded.
     """
 
     def __init__(self, model: nn.Module, new_filters: Iterable[tuple[str, int, int]] = ()) -> None:
@@ -44,10 +45,11 @@ class Trace:
         self.channel_count = 0
         self._permanent_labels: dict[int, list[Label]] = {}  # of parameters and buffers
         self._labels: dict[int, list[Label]] = {}  # of this forward's tensors
-        self._references: list[Tensor] = []  # to this forward's tensors: keeps their ids unique
+        self._keys = TensorKeys()
         self._sources: dict[int, frozenset[str]] = {}  # convs whose filters a tensor consists of
         self._uniform: set[int] = set()  # tensors whose values do not depend on the index
         self._free: set[int] = set()
+        self._unused: dict[int, str] = {}  # parameters that no operation has read
         self.couplings: list[tuple[np.ndarray, np.ndarray]] = []
         self.fixed: list[tuple[np.ndarray, str]] = []
         self.normalized_together: list[tuple[np.ndarray, str]] = []
@@ -57,6 +59,7 @@ class Trace:
         self.constants: list[tuple[int, int]] = []  # of unlabeled parts of a concatenation
         self.filters: dict[str, np.ndarray] = {}  # conv -> the channel of each of its filters
         self.executed: set[str] = set()  # convs that some forward ran
+        self.unlabeled: dict[str, str] = {}  # conv -> why its filters cannot be traced
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read only it
         self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
@@ -67,21 +70,18 @@ class Trace:
         self._stack: list[nn.Module] = []
         self._label_model(model)
         self._produced = np.zeros(self.channel_count, bool)
-        self.new_filters = self._find_channels(new_filters)
-        self.active = np.zeros(self.channel_count, bool)
-
-    def _find_channels(self, entries: Iterable[tuple[str, int, int]]) -> np.ndarray:
-        """Return a mask of the channels of these (tensor, dim, index), bool (channels,)."""
-        starts = {(each.tensor, each.dim): each.start for each in self.dimensions}
-        mask = np.zeros(self.channel_count, bool)
-        for name, dim, index in entries:
-            mask[starts[name, dim] + index] = True
-        return mask
+        self.activity = FilterActivity(new_filters, self.dimensions, self.channel_count)
 
     def _label_model(self, model: nn.Module) -> None:
-        convs = (model.get_submodule(name) for name in self.convs)
+        convs = [model.get_submodule(name) for name in self.convs]
         conv_weights = {id(p) for conv in convs for p in conv.parameters() if p.ndim > 2}
+        self._conv_of_weight = {
+            id(conv._parameters.get("weight")): name
+            for name, conv in reversed(list(zip(self.convs, convs, strict=True)))
+        }
         for name, tensor in _tensors_of(model):
+            if isinstance(tensor, nn.Parameter):
+                self._unused[id(tensor)] = name
             labels = []
             # The height and width of a kernel are never edited.
             editable = 2 if id(tensor) in conv_weights else tensor.ndim
@@ -91,7 +91,7 @@ class Trace:
                     start = self.channel_count - size
                     self.dimensions.append(TensorDimension(name, dim, start, self.channel_count))
                     labels.append(label_along(channels, tensor.ndim, dim))
-            self._permanent_labels[id(tensor)] = labels
+            self._permanent_labels[self._keys.record_permanent(tensor)] = labels
             if type(tensor) not in (Tensor, nn.Parameter):
                 for label in labels:
                     self.fix(label, f"{name} is a {type(tensor).__name__}, which may be sharded")
@@ -104,13 +104,13 @@ class Trace:
 
     def labels(self, tensor: Any) -> list[Label]:
         """Return the labels of a tensor; empty if it has no channel of the model."""
-        found = self._labels.get(id(tensor))
-        return self._permanent_labels.get(id(tensor), []) if found is None else found
+        key = self._keys.find(tensor)
+        found = self._labels.get(key)
+        return self._permanent_labels.get(key, []) if found is None else found
 
     def set_labels(self, tensor: Tensor, labels: list[Label]) -> None:
         """Set the labels of a tensor of this forward."""
-        self._labels[id(tensor)] = labels
-        self._references.append(tensor)
+        self._labels[self._keys.record(tensor)] = labels
 
     def channels_along(self, tensor: Tensor, dim: int) -> Tensor | None:
         """Return the 1-D channels along one dimension; None if it has no label of its own.
@@ -146,12 +146,21 @@ class Trace:
 
     def is_uniform(self, tensor: Tensor) -> bool:
         """Return whether the tensor is noise or a constant that every forward creates again."""
-        return id(tensor) in self._uniform
+        return self._keys.find(tensor) in self._uniform
 
     def mark_uniform(self, tensor: Tensor) -> None:
         """Record that the tensor's values do not depend on the index."""
-        self._uniform.add(id(tensor))
-        self._references.append(tensor)
+        self._uniform.add(self._keys.record(tensor))
+
+    @property
+    def unused(self) -> set[str]:
+        """The names of the parameters that no operation has read."""
+        return set(self._unused.values())
+
+    def record_use(self, tensors: Iterable[Tensor]) -> None:
+        """Record that an operation reads these tensors."""
+        for tensor in tensors:
+            self._unused.pop(id(tensor), None)
 
     # ---------------------------------------------------------------- what rules record
 
@@ -193,40 +202,33 @@ class Trace:
         """Record which channel arrives at which; the first record of a channel counts."""
         self.arrivals.append(_paired(channels, arriving))
 
-    def record_activity(self, x: Tensor, dim: int, channels: Tensor) -> None:
-        """Record which new filters are not zero everywhere in ``x``, (…, channels, …)."""
-        if not self.new_filters.any():
-            return
-        flat = channels.numpy()
-        inside = flat < len(self.new_filters)
-        at = np.flatnonzero(inside & self.new_filters[np.where(inside, flat, 0)])
-        if len(at):
-            part = x.index_select(dim, torch.from_numpy(at).to(x.device))
-            nonzero = (part != 0).movedim(dim, 0).flatten(1).any(1).cpu().numpy()
-            self.active[flat[at[nonzero]]] = True
+    def record_conv(self, out: Tensor, x: Tensor, weight: Tensor) -> str | None:
+        """Record the edges into the conv that runs, and return its name if there is one.
 
-    def record_conv(self, out: Tensor, x: Tensor) -> str | None:
-        """Record the edges into the conv module that runs, and return its name if there is one."""
+        It is the running module, or the one whose weight another module passes to ``conv2d``.
+        """
         name = self.module_name()
         if not isinstance(self.module, _ConvNd) or not name:
+            name = self._conv_of_weight.get(id(weight), "")
+        if not name:
             return None
         self.executed.add(name)
         self.edges |= {(source, name) for source in self.sources(x)}
-        self._sources[id(out)] = frozenset((name,))
+        self._sources[self._keys.record(out)] = frozenset((name,))
         return name
 
     def sources(self, tensor: Any) -> frozenset[str]:
         """Return the convs whose filters reach this tensor through anything but convs."""
-        return self._sources.get(id(tensor), frozenset())
+        return self._sources.get(self._keys.find(tensor), frozenset())
 
     def propagate_sources(self, call: OpCall) -> None:
         """Give the outputs of a call the sources of its inputs."""
-        found = [self._sources[id(t)] for t in call.tensors if id(t) in self._sources]
+        keys = [self._keys.find(tensor) for tensor in call.tensors]
+        found = [self._sources[key] for key in keys if key in self._sources]
         if found:
             united = found[0] if len(found) == 1 else frozenset().union(*found)
             for out in call.outs:
-                self._sources[id(out)] = united
-                self._references.append(out)
+                self._sources[self._keys.record(out)] = united
 
     def fix_outputs(self, value: Any, collect: Callable[[Any], list[Tensor]]) -> None:
         """Fix the channels of a forward's result, whose shape may not change.
@@ -238,8 +240,9 @@ class Trace:
 
     def fix_tensor(self, tensor: Tensor, reason: str) -> None:
         """Fix the channels of a tensor of this forward, for a reason as in `fix`."""
-        for label in self.labels(tensor):
-            self.fix(label, reason)
+        with torch._C.DisableTorchFunctionSubclass():
+            for label in self.labels(tensor):
+                self.fix(label, reason)
 
     # ---------------------------------------------------------------- the running modules
 
@@ -283,7 +286,7 @@ class Trace:
         self._labels.clear()
         self._sources.clear()
         self._uniform.clear()
-        self._references.clear()
+        self._keys.clear()
         self._stack.clear()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,7 +57,8 @@ class Tracer(TorchDispatchMode):
         self.trace.enter_module(module)
 
     def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        self.trace.leave_module(module, args, out)
+        with torch._C.DisableTorchFunctionSubclass():
+            self.trace.leave_module(module, args, out)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -68,16 +70,21 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():  # our own calls are none of the model's
+            self._record(func, args, kwargs, out)
+        return out
+
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name = func._schema.name.partition("::")[2]
         base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
         tensors = _tensors((*args, *kwargs.values())) if kwargs else _tensors(args)
         call = OpCall(func, name, base, args, kwargs, out, tensors, _tensors((out,)))
+        self.trace.record_use(tensors)
         self.trace.propagate_sources(call)
         cost = op_cost(self.trace, call) if self._forwards == 1 else None
         if cost is not None:
             self.trace.op_costs.append(cost)
         apply_rule(self.trace, call)
-        return out
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -97,7 +97,7 @@ def trace_activation(
     Returns:
         None if the forward of one image does not call the conv.
     """
-    pixels = image.detach().to(conv.weight.device).clone().unsqueeze(0).requires_grad_()
+    pixels = _pixels(image, conv.weight.device).requires_grad_()
     found, relu_nodes = _run_traced(model, forward, conv, pixels)
     if not found:
         return None
@@ -105,6 +105,12 @@ def trace_activation(
     refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
     receptive_field = compute_receptive_field(maps, pixels)
     return TracedActivation(receptive_field, maps.shape[2:], module, call_index, refusal)
+
+
+def _pixels(image: Tensor, device: torch.device) -> Tensor:
+    """Return a batch of one image (channels, H, W), of floating-point pixels."""
+    pixels = image.detach().to(device).clone().unsqueeze(0)
+    return pixels if pixels.is_floating_point() else pixels.float()
 
 
 def _run_traced(
@@ -183,7 +189,7 @@ def attribute(
     Runs the model without side effects.
     """
     device = next(model.parameters()).device
-    pixels = image.detach().to(device).clone().unsqueeze(0)
+    pixels = _pixels(image, device)
     peak = _PeakResponse(model, forward, traced, index)
     results: list[Tensor] = []
     refusal = traced.refusal

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,15 +57,20 @@ class TopImages:
         return list(self._images)
 
     def add(
-        self, step: int, peaks: np.ndarray, images: Tensor, box_of: Callable[[int], PixelBox]
+        self,
+        step: int,
+        peaks: np.ndarray,
+        images: Tensor | Sequence[Tensor],
+        box_of: Callable[[int, int], PixelBox],
     ) -> None:
         """Add the images of a batch that rank among the strongest.
 
         Args:
             step: the batch.
             peaks: (2, B), as `Responses.peaks`.
-            images: (B, channels, H, W); only images that enter the ranking are read.
-            box_of: returns the receptive field of a position in the map.
+            images: (B, channels, H, W), or (channels, H, W) each; only images that enter the
+                ranking are read.
+            box_of: returns the receptive field of (index of the image, position in its map).
         """
         self._drop_expired(step)
         responses, positions = peaks
@@ -75,7 +80,8 @@ class TopImages:
             is_full = len(self._images) == MAX_IMAGES
             if response <= 0 or (is_full and response <= self._images[-1].response):
                 return
-            self._insert(response, step, images[int(i)], box_of(int(positions[i])))
+            box = box_of(int(i), int(positions[i]))
+            self._insert(response, step, images[int(i)], box)
 
     def _insert(self, response: float, step: int, image: Tensor, box: PixelBox) -> None:
         pixels = image.detach().float().cpu()

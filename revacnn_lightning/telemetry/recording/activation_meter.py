@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
@@ -45,6 +46,12 @@ class ActivationMeter:
             Whether the map counts. It does not where activation checkpointing recomputes it in the
             backward pass; only its gradient is new then.
         """
+        if type(maps) is Tensor:
+            return self._measure(layer, sums, maps)
+        with torch._C.DisableTorchFunctionSubclass():  # our operations are none of the model's
+            return self._measure(layer, sums, maps)
+
+    def _measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
         sampled = layer.statistics
         if maps.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
             self._hook_gradient(sampled, sums, maps)

@@ -88,7 +88,7 @@ class RecordingAssembler:
             if has_scale_tensor:
                 scale *= float(values[-1])
                 values = values[:-1]
-            table = values.reshape(-1, sum(recording.widths))
+            table = values.reshape(_row_count(names), sum(recording.widths))
             with np.errstate(all="ignore"):  # infinite gradients and weights are data here
                 self._divide(recording, table, divisors, scale)
                 recording.nonfinite = _has_nonfinite_gradient(recording, has_gradient)
@@ -112,7 +112,7 @@ class RecordingAssembler:
         """Return the divisors in the shape of the table."""
         key = (names, divisors, widths, scale)
         if key != self._key:
-            by_layer = np.array(divisors, np.float32).reshape(-1, len(widths))
+            by_layer = np.array(divisors, np.float32).reshape(_row_count(names), len(widths))
             scaled = [row for row, name in enumerate(names) if name in SCALED_STATISTICS]
             by_layer[scaled] *= scale
             self._key, self._divisors = key, by_layer.repeat(widths, axis=1)
@@ -139,7 +139,7 @@ def _collect_sums(
 ) -> tuple[list[Tensor], list[float]]:
     """Return the sum and the divisor of each statistic of each layer.
 
-    ``update_ratio`` adds a last row, the norms of the weights, which the host divides by.
+    The rows are those that `_row_count` counts.
     """
     sums: list[Tensor] = []
     divisors: list[float] = []
@@ -156,6 +156,14 @@ def _collect_sums(
             sums.append(_zeros(layer) if norm is None else norm)
             divisors.append(1.0)
     return sums, divisors
+
+
+def _row_count(names: Sequence[str]) -> int:
+    """Return the number of rows of the table.
+
+    ``update_ratio`` adds a last row, the norms of the weights, which the host divides by.
+    """
+    return len(names) + ("update_ratio" in names)
 
 
 def _zeros(layer: ObservedLayer) -> Tensor:

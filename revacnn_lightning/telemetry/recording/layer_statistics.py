@@ -76,12 +76,12 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
 
 
 def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDivisor:
-    if layer.is_compiled or layer.map_sums.is_lost:
-        return None, np.nan
-    return (None, 1) if total is None or not count else (total, count)
+    is_unknown = layer.is_compiled or layer.map_sums.is_lost
+    # Without a map, as of a layer that this batch has not run, the filters are not inactive.
+    return (None, np.nan) if is_unknown or total is None or not count else (total, count)
 
 
 def _coefficients(layer: ObservedLayer) -> float:
     """Return K, the number of coefficients of a filter."""
     weight = weight_parameter(layer.conv)
-    return np.nan if weight is None else weight.numel() / layer.width
+    return np.nan if weight is None or not layer.width else weight.numel() / layer.width

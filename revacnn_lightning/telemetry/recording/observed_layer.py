@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -11,7 +11,7 @@ from revacnn_lightning.telemetry.conv import Conv
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
-__all__ = ["ObservedLayer", "find_layers"]
+__all__ = ["ObservedLayer", "find_layers", "is_current"]
 
 
 @dataclass(eq=False)
@@ -90,10 +90,23 @@ def find_layers(model: nn.Module, known: Iterable[ObservedLayer]) -> list[Observ
     """
     layer_of = {layer.conv: layer for layer in known}
     layers: list[ObservedLayer] = []
-    for name, module in model.named_modules():
-        if isinstance(module, Conv):
-            layer = layer_of.get(module) or ObservedLayer.of(module)
-            layer.name, layer.width, layer.model_index = name, module.out_channels, len(layers)
-            layer.reset()
-            layers.append(layer)
+    for name, conv in _convs_of(model):
+        layer = layer_of.get(conv) or ObservedLayer.of(conv)
+        layer.name, layer.width, layer.model_index = name, conv.out_channels, len(layers)
+        layer.reset()
+        layers.append(layer)
     return layers
+
+
+def is_current(model: nn.Module, layers: Sequence[ObservedLayer]) -> bool:
+    """Return whether these are the layers of the convs of the model, with their present widths."""
+    convs = dict(_convs_of(model))
+    observed = {layer.name: layer.conv for layer in layers}
+    return convs == observed and all(each.width == each.conv.out_channels for each in layers)
+
+
+def _convs_of(model: nn.Module) -> Iterator[tuple[str, Conv]]:
+    """Yield the name of each conv that has filters, and the conv."""
+    for name, module in model.named_modules():
+        if isinstance(module, Conv) and module.out_channels > 0:
+            yield name, module

@@ -34,7 +34,11 @@ from revacnn_lightning.telemetry.recording.discovery_result import forward_order
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 from revacnn_lightning.telemetry.recording.module_hooks import ModuleHooks
-from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, find_layers
+from revacnn_lightning.telemetry.recording.observed_layer import (
+    ObservedLayer,
+    find_layers,
+    is_current,
+)
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
@@ -108,6 +112,11 @@ class Recorder:
     def widths(self) -> list[int]:
         """How many filters each of `layers` has."""
         return [layer.width for layer in self._layers]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the observed convs are those of the model: its code may have replaced some."""
+        return is_current(self._model, self._layers)
 
     @property
     def activation_sources(self) -> dict[str, str]:

@@ -89,6 +89,7 @@ def test_hooks_are_removed_when_nothing_is_frozen() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
     editor.apply(requests.Freeze("conv1"), probe)
+    nets.step(model, optimizer)
     assert optimizer._optimizer_step_pre_hooks
     assert model.bn1._forward_hooks
     pickle.loads(pickle.dumps(model))

@@ -28,7 +28,7 @@ def batch(seed: int, size: int = 8, channels: int = 3, side: int = 12) -> Tensor
 
 def whole_image(images: Tensor):
     """Return a ``box_of`` that is the whole image at every position."""
-    return lambda position: PixelBox(0, 0, *images.shape[2:])
+    return lambda index, position: PixelBox(0, 0, *images.shape[2:])
 
 
 def add(top_images: TopImages, step: int, responses: list[float], images: Tensor) -> None:
@@ -50,7 +50,7 @@ def test_ranking_has_the_strongest_images_of_all_batches(index: int):
             continue
         responses = recorder.responses.pop_responses()["first", index]
         top_images.add(
-            step, responses.peaks.numpy(), images, lambda position: PixelBox(0, 0, 12, 12)
+            step, responses.peaks.numpy(), images, lambda index, position: PixelBox(0, 0, 12, 12)
         )
         maps = model.map[:, index]
         peaks = maps.amax((1, 2)).tolist()
@@ -82,7 +82,10 @@ def test_crop_is_the_receptive_field_of_the_peak():
     assert responses.peaks.tolist() == [[5, 7], [13, 15]]
     images, top_images = batch(0, 2), TopImages()
     top_images.add(
-        0, responses.peaks.numpy(), images, lambda position: PixelBox(0, 0, position % 5 + 1, 2)
+        0,
+        responses.peaks.numpy(),
+        images,
+        lambda index, position: PixelBox(0, 0, position % 5 + 1, 2),
     )
     assert [ranked.crop.shape for ranked in top_images.ranked(0)] == [(3, 1, 2), (3, 4, 2)]
     assert [ranked.image_size for ranked in top_images.ranked(0)] == [(12, 12)] * 2
@@ -145,3 +148,13 @@ def test_crops_are_gray_or_rgb_and_use_the_full_range(channels: int, expected: i
     assert pixels.shape == (expected, 12, 12)
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert not to_uint8_image(torch.full((1, 4, 4), torch.nan)).any()
+
+
+def test_images_of_different_sizes_are_ranked():
+    images = [torch.rand(3, 8, size) for size in (6, 9)]
+    top_images = TopImages()
+    peaks = np.array([[1.0, 2.0], [0.0, 0.0]])
+    top_images.add(
+        0, peaks, images, lambda index, position: PixelBox(0, 0, *images[index].shape[1:])
+    )
+    assert [image.image_size for image in top_images.ranked(0)] == [(8, 9), (8, 6)]

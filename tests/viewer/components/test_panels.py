@@ -49,6 +49,17 @@ def test_header_without_a_run_is_empty() -> None:
     assert header.source.data["fields"] == []
 
 
+def test_header_says_that_a_network_has_no_filters(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    header = Header(tab)
+    header.update()
+    assert header.source.data["network_notice"] == ""
+    follower.state.structure = replace(follower.state.structure, layers=[], edges=[])
+    header.update()
+    assert "no layer of the type Conv2d" in header.source.data["network_notice"]
+
+
 def test_staging_bar_shows_costs_and_coupling(
     make_follower: Callable[..., InProcessFollower],
 ) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from bokeh.document import Document
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.runs.registry import RunRegistry
+from viewer.runs.run_state import RunState
 from viewer.tab.page import Page
 
 
@@ -167,3 +169,20 @@ def test_charts_are_sent_one_at_a_time_if_new(
     assert step(1.0)
     assert not step(0.01)  # too soon
     assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn
+
+
+def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProcessFollower) -> None:
+    training, state = follower.training, RunState(follower.state.connection)
+    state.receive(replace(training.structure(), layers=[], edges=[]))
+    follower.state = state
+    page = Page(follower)
+    page.open(Document())
+    for training.step in range(30):
+        snapshot = training.snapshot()
+        state.receive(replace(snapshot, values=snapshot.values[:, :0]))
+        page.tab.update()
+        for component in page.components:
+            component.update()
+    charts = {chart.name: chart for chart in page.components.charts}
+    assert len(charts["loss"].raw_source.data["step"]) == 30
+    assert state.latest["gradient"].shape == (0,)

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.requests import AddFilters, Redo, RemoveFilters,
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.network import NetworkView
+from viewer.components.staging_bar import StagingBar
 from viewer.layout import NodeState
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -210,6 +211,20 @@ def test_redo_is_sent_to_the_training(tab: TabState, follower: InProcessFollower
     reply = tab.edit_queue.shown_reply
     assert reply is not None
     assert (reply.state, reply.text) == ("refused", "there is no edit to redo")
+
+
+def test_one_undo_takes_back_what_one_apply_did(tab: TabState, follower: InProcessFollower) -> None:
+    for layer in (0, 1):
+        send_command(tab, "stage_add", layer=layer)
+    deliver_replies(tab, follower)
+    bar = StagingBar(tab)
+    bar.update()
+    assert bar.source.data["total"].startswith("about ")
+    send_command(tab, "apply")
+    deliver_replies(tab, follower)
+    assert structure(tab).version == 2
+    send_command(tab, "undo")
+    assert follower.requests[-1].body == Undo(2)
 
 
 def test_toggle_stage_expands_and_collapses_all_its_layers(

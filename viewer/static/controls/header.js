@@ -23,8 +23,8 @@ function drawHeader(data) {
   byId("run-state").dataset.kind = data.kind
   byId("empty").hidden = data.run !== "none"
   byId("problem").textContent = data.problem
-  byId("connecting").hidden = data.run !== "connecting"
-  byId("connecting").textContent = data.run === "connecting" ? data.status : ""
+  byId("network-notice").hidden = data.network_notice === ""
+  byId("network-notice").textContent = data.network_notice
   drawFacts(byId("fields"), data.fields, "field")
   drawRuns(data.runs)
   drawEndNotice(data)

@@ -32,7 +32,8 @@ function drawStaging(data) {
     ? rowElement(row, ` ${data.when}`, actions(data))
     : rowElement(row, "", [discardButton(row)]))
   if (data.rows.length > 1) {
-    rows.push(createElement("div", {class: "row foot"}, createElement("span", {class: "what"}, data.summary), ...actions(data)))
+    rows.push(createElement("div", {class: "row foot"}, 
+      createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total)), ...actions(data)))
   }
   bar.replaceChildren(...rows)
 }

@@ -29,6 +29,7 @@ export interface HeaderData {
   ended: boolean
   motionless: boolean
   end_notice: string
+  network_notice: string
   problem: string
   model: string
   fields: Fact[]
@@ -72,6 +73,8 @@ export interface StagingData {
   rows: StagedRow[]
   when?: string
   summary?: string
+  /** Costs before and after all changes; empty until all are planned. */
+  total?: string
   busy?: boolean
   can_apply?: boolean
   apply_hint?: string

@@ -10,14 +10,15 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.table import rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["couple_bias", "fix_unmatched"]
+__all__ = ["convolution_rule", "couple_bias", "fix_unmatched"]
 
 
 @rule("convolution", "_convolution", "convolution_overrideable")
-def _convolution(trace: Trace, call: OpCall) -> None:
+def convolution_rule(trace: Trace, call: OpCall) -> None:
+    """Record which filters of the weight produce channels, and which columns read them."""
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
-    name = trace.record_conv(call.out, x)
+    name = trace.record_conv(call.out, x, weight)
     trace.rounding_unit = max(trace.rounding_unit, _rounding_unit(call.out))
     for label in trace.labels(x):
         if labeled_dims(label) - {0, 1}:
@@ -26,7 +27,7 @@ def _convolution(trace: Trace, call: OpCall) -> None:
     arriving = trace.channels_along(x, 1)
     rows, columns = trace.channels_along(weight, 0), trace.channels_along(weight, 1)
     if arriving is not None and not is_depthwise:
-        trace.record_activity(x, 1, arriving)
+        trace.activity.record(x, 1, arriving)
     if transposed:
         produced = filters = _transposed(trace, arriving, rows, columns, groups)
     elif is_depthwise:
@@ -37,6 +38,8 @@ def _convolution(trace: Trace, call: OpCall) -> None:
         couple_bias(trace, bias, 0, produced)
     if name is not None and filters is not None:
         trace.filters[name] = filters.numpy()
+    elif name is not None:
+        trace.unlabeled[name] = _why_unlabeled(call.out.shape[1], transposed, groups)
     labels = [] if produced is None else [label_along(produced, call.out.ndim, 1)]
     labels += [label for label in trace.labels(x) if labeled_dims(label) == {0}]  # the batch
     trace.set_labels(call.out, labels)
@@ -97,6 +100,18 @@ def _depthwise(
     trace.couple(rows, processed)
     trace.record_arrival(rows, processed)
     return processed
+
+
+def _why_unlabeled(filters: int, transposed: bool, groups: int) -> str:
+    """Return why the filters of a conv have no labels, as the end of "<conv> …"."""
+    if filters == 1:
+        return (
+            "has a single filter, whose path through the network cannot be told apart from a "
+            "constant's"
+        )
+    if transposed and groups == filters:
+        return "is a transposed conv with one filter per group; such filters cannot be edited"
+    return "computes its weight in a way through which its filters cannot be traced"
 
 
 def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -> None:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules import (
-    convolutions,  # noqa: F401 - registers its rules
-    matrix_products,  # noqa: F401
+    convolutions,
+    matrix_products,  # noqa: F401 - registers its rules
     normalizations,  # noqa: F401
 )
 from revacnn_lightning.steering.tracing.rules.elementwise import pointwise_rule
@@ -37,9 +37,10 @@ def apply_rule(trace: Trace, call: OpCall) -> None:
         for out in call.outs:
             trace.mark_uniform(out)
         return
+    # A conv from one channel to one has no labels, but it runs.
     is_labeled = any(trace.labels(t) for t in call.tensors)
     rule = RULES.get(base)
-    if not is_labeled:
+    if not is_labeled and rule is not convolutions.convolution_rule:
         _propagate_uniform(trace, call, rule)
     elif rule is not None:
         rule(trace, call)

@@ -42,7 +42,7 @@ def _matrix_product(
         if len(labeled_dims(label)) > 1:
             trace.fix(label, f"are interleaved before {trace.where()}")
     if inner is not None and arriving is not None:
-        trace.record_activity(x, last, arriving)
+        trace.activity.record(x, last, arriving)
         trace.consume(inner, arriving)
     else:
         fix_unmatched(trace, arriving, inner)

@@ -1,0 +1,100 @@
+"""Scales new filters so that their outputs are as strong as those of the filters beside them.
+
+A new filter starts with outgoing weights of zero, which learn in proportion to its output; its own
+weights learn in proportion to the outgoing ones. A layer that has trained for a while has larger
+outputs than the default initialization gives, and a new filter starves beside it. Scaling a layer
+to a wanted output on real data is the idea of LSUV (Mishkin & Matas 2016).
+
+Filters before a batch norm are not scaled: their scale does not change their output, and larger
+weights there get smaller gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from revacnn_lightning.steering.execution.tensor_edits import replace_data
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.value_edits import random_entries
+from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
+
+__all__ = ["match_activations"]
+
+# A filter is never scaled by more than this, in case the verifying batch is unusual.
+MAX_FACTOR = 10.0
+
+
+def match_activations(
+    tx: Transaction,
+    model: nn.Module,
+    edits: Sequence[TensorEdit | ValueEdit],
+    probe: ForwardProbe,
+) -> None:
+    """Scale the weights and biases that performed edits drew at random.
+
+    Call this while nothing reads the new filters: then the output stays the same.
+    """
+    by_conv: dict[_ConvNd, list[TensorEdit | ValueEdit]] = {}
+    for edit in edits:
+        owner, _ = find_tensor(model, edit.tensor)
+        if isinstance(owner, _ConvNd) and not (owner.transposed and owner.groups > 1):
+            by_conv.setdefault(owner, []).append(edit)
+    if not by_conv:
+        return
+    with _measured(by_conv) as strengths:
+        evaluate(model, probe)
+    for conv, of_conv in by_conv.items():
+        if conv in strengths:
+            _scale(tx, model, of_conv, strengths[conv])
+
+
+@contextmanager
+def _measured(convs: Iterable[_ConvNd]) -> Iterator[dict[_ConvNd, Tensor]]:
+    """Yield conv -> root mean square of the positive outputs of each filter, of later forwards."""
+    strengths: dict[_ConvNd, Tensor] = {}
+
+    def measure(conv: Any, args: Any, output: Tensor) -> None:
+        channel = output.ndim - conv.weight.ndim + 1  # 0 for an image without a batch
+        others = [dim for dim in range(output.ndim) if dim != channel]
+        positive = output.detach().clamp(min=0).double()
+        strengths[conv] = positive.square().mean(others).sqrt().cpu()
+
+    handles = [conv.register_forward_hook(measure, prepend=True) for conv in convs]
+    try:
+        yield strengths
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scale(
+    tx: Transaction,
+    model: nn.Module,
+    edits: Sequence[TensorEdit | ValueEdit],
+    strength: Tensor,
+) -> None:
+    """Scale the new entries of the tensors of one conv."""
+    is_new = torch.zeros(len(strength), dtype=torch.bool)
+    is_new[random_entries(edits[0])] = True
+    old, new = strength[~is_new], strength[is_new]
+    live = old[old > 0]
+    if not len(live) or not new.isfinite().all() or not live.isfinite().all():
+        return
+    factors = torch.where(new > 0, live.mean() / new, torch.ones_like(new))
+    factors = factors.clamp(1 / MAX_FACTOR, MAX_FACTOR)
+    for edit in edits:
+        _, tensor = find_tensor(model, edit.tensor)
+        shape = [1] * tensor.ndim
+        shape[edit.dim] = tensor.shape[edit.dim]
+        scale = torch.ones(len(strength), dtype=torch.float64)
+        scale[is_new] = factors
+        scaled = tensor.detach() * scale.to(tensor).view(shape)
+        replace_data(tx, tensor, scaled, tensor.grad)

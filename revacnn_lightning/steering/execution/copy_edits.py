@@ -1,0 +1,143 @@
+"""Performs a plan on the copies of the model that are not registered in it, and reverts it there.
+
+The surviving values of a copy stay as they are. Its new entries are those of the model, and what
+reads them is zero in both, so the copy computes what it did. An average starts with the model's
+new entries, as it started with its first ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from revacnn_lightning.errors import EditFailedError
+from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
+from revacnn_lightning.steering.execution.tensor_containers import update_container
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.value_edits import copy_random_entries
+from revacnn_lightning.steering.holders.copy_plans import is_touched, renamed_plan
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.module_copies import ModuleCopy
+from revacnn_lightning.steering.holders.module_matching import structure_of
+from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
+from revacnn_lightning.steering.planning.plan import EditPlan
+
+__all__ = ["check_alike", "perform_on_copies", "revert_on_copies", "update_new_entries"]
+
+
+def perform_on_copies(
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    copies: Sequence[ModelCopy],
+    undo: UndoRecord,
+    generator: torch.Generator,
+    undone: Mapping[str, UndoRecord] | None = None,
+) -> None:
+    """Perform a plan, already performed on the model, on its copies; ``undo`` gets their records.
+
+    Args:
+        generator: with the seed that the model's was made with: inserted blocks are equal.
+        undone: what `revert_on_copies` returned, if the plan is redone.
+    """
+    for copy in copies:
+        if is_touched(copy, plan):
+            changes = renamed_plan(plan, copy)
+            if isinstance(copy, TensorCopy):
+                changes.layers = []
+            again = (undone or {}).get(copy.holder, UndoRecord())
+            records = again.changes if len(again.changes) == _count(changes) else None
+            record = perform(tx, copy.root, changes, [], generator, records, model)
+            if isinstance(copy, TensorCopy):
+                record.tensors = update_container(tx, model, plan, copy, again.tensors)
+            undo.copies[copy.holder] = record
+
+
+def _count(plan: EditPlan) -> int:
+    return len(plan.values) + len(plan.tensors) + len(plan.layers)
+
+
+def update_new_entries(
+    tx: Transaction, model: nn.Module, plan: EditPlan, copies: Sequence[ModelCopy]
+) -> None:
+    """Give the random entries of all copies the values of the model, which were drawn again."""
+    copy_random_entries(tx, model, plan, model)
+    for copy in copies:
+        if is_touched(copy, plan):
+            copy_random_entries(tx, copy.root, renamed_plan(plan, copy), model)
+
+
+def revert_on_copies(
+    tx: Transaction,
+    model: nn.Module,
+    plan: EditPlan,
+    copies: Sequence[ModelCopy],
+    undo: UndoRecord,
+) -> dict[str, UndoRecord]:
+    """Revert a plan, already reverted on the model, on its copies.
+
+    A copy that was made after the edit, or whose record was lost in a resume, gets back what the
+    model gets back.
+
+    Returns:
+        What the plan had added to each copy, by the name of its holder, for `perform_on_copies`.
+    """
+    undone = {}
+    for copy in copies:
+        changes = renamed_plan(plan, copy)
+        if copy.holder not in undo.copies and not is_touched(copy, plan):
+            continue
+        if isinstance(copy, TensorCopy):
+            changes.layers = []
+        record = undo.copies.get(copy.holder) or _record_of_model(plan, copy, undo)
+        if isinstance(copy, ModuleCopy):
+            _restore_removed_layers(model, changes, copy, record)
+        undone[copy.holder] = UndoRecord(revert(tx, copy.root, changes, [], record))
+        if isinstance(copy, TensorCopy):
+            removed = update_container(tx, model, plan, copy, record.tensors)
+            undone[copy.holder].tensors = removed
+    return undone
+
+
+def _restore_removed_layers(
+    model: nn.Module, changes: EditPlan, copy: ModuleCopy, record: UndoRecord
+) -> None:
+    """Copy the restored layers of the model where those of a copy are not available."""
+    for layer in changes.layers:
+        if layer.action == "replace" and layer.host not in record.removed_layers:
+            restored = deepcopy(model.get_submodule(layer.origin))
+            present = next(copy.module.parameters())
+            restored.to(present.device).requires_grad_(present.requires_grad)
+            record.removed_layers[layer.host] = restored
+
+
+def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoRecord:
+    """Return the records of those changes of the model that concern a copy."""
+    names = [value.tensor if copy.has_values else "" for value in plan.values]
+    names += [edit.tensor for edit in plan.tensors]
+    names += [layer.host if isinstance(copy, ModuleCopy) else "" for layer in plan.layers]
+    if len(undo.changes) < len(names):  # of the structure only: without values
+        names = names[len(plan.values) :]
+    records = zip(names, undo.changes, strict=True)
+    return UndoRecord([r for name, r in records if name and copy.rename(name) is not None])
+
+
+def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
+    """Check that every copy has the structure of its origin.
+
+    Raises:
+        EditFailedError: one has another; the edit must be rolled back.
+    """
+    known: dict[int, int] = {}
+    for copy in copies:
+        if not isinstance(copy, ModuleCopy) or copy.is_unpruned:
+            continue
+        origin = model.get_submodule(copy.origin)
+        if structure_of(copy.module, known) != structure_of(origin, known):
+            raise EditFailedError(
+                f"{copy.holder} would not have the structure of {copy.origin or 'the model'} after "
+                "the edit; the edit was rolled back"
+            )

@@ -1,0 +1,200 @@
+"""The ages of the entries that edits add to a parameter: how many optimizer steps they have taken.
+
+An optimizer counts its steps per parameter, so a new entry inherits the count of the others. What
+depends on the count, such as Adam's bias correction, is wrong for it: `young_entries` corrects that
+with the ages.
+
+An edit adds whole slices of one dimension, so ages are kept per index of each dimension, as a
+tensor that broadcasts to the parameter; the age of an entry is the smallest. Edits change these
+tensors as they change optimizer state. In between, the step at which an index was born is stored,
+beside the optimizers: their state dicts remain those of the user.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+
+from revacnn_lightning.steering.execution.transaction import Transaction
+
+__all__ = [
+    "ages_of",
+    "assign_ages",
+    "births_of",
+    "born_parameters",
+    "corrected_class",
+    "delay_births",
+    "drop_births",
+    "is_age",
+    "recorded_births",
+    "restore_ages",
+    "restore_recorded_births",
+    "saved_ages",
+    "start_of_restored",
+]
+
+# Optimizers with a correction that depends on the count of steps. The others start new entries
+# correctly from initial state (SGD, Adadelta, Rprop), or their count is a schedule for all entries
+# (the decay of the learning rate of Adagrad and ASGD).
+CORRECTED: tuple[type[Optimizer], ...] = (Adam, AdamW, NAdam, RAdam, Adamax, RMSprop)
+GROWN = math.inf  # the age of entries that need no correction
+
+_Births = dict[int, Tensor]  # dimension -> step at which each index was born, on the host
+_births: WeakKeyDictionary[Optimizer, dict[Tensor, _Births]] = WeakKeyDictionary()
+
+
+def corrected_class(optimizer: Optimizer) -> type[Optimizer] | None:
+    """Return the class of torch whose step this optimizer takes; None if it needs no correction."""
+    step = inspect.unwrap(type(optimizer).step)
+    return next((c for c in CORRECTED if inspect.unwrap(c.step) is step), None)
+
+
+def _step(optimizer: Optimizer, parameter: Tensor) -> float | None:
+    """Return the number of steps taken for a parameter; None if ages do not matter for it."""
+    step = optimizer.state.get(parameter, {}).get("step")
+    if step is None or parameter.is_complex() or corrected_class(optimizer) is None:
+        return None
+    return float(step)
+
+
+def ages_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """Return the ages along each dimension of a parameter, by key; {} if they do not matter."""
+    step = _step(optimizer, parameter)
+    if step is None:
+        return {}
+    births = births_of(optimizer, parameter)
+    ages = {}
+    for dim, size in enumerate(parameter.shape):
+        shape = [1] * parameter.ndim
+        shape[dim] = size
+        grown = torch.full(shape, GROWN, dtype=torch.float64)
+        ages[f"age{dim}"] = (step - births[dim]).clamp(min=0) if dim in births else grown
+    return ages
+
+
+def assign_ages(
+    tx: Transaction, optimizer: Optimizer, parameter: Tensor, key: str, ages: Tensor
+) -> None:
+    """Set the ages that `ages_of` returned with this ``key``."""
+    step = _step(optimizer, parameter) or 0.0
+    steps = {**births_of(optimizer, parameter), int(key.removeprefix("age")): step - ages}
+    _set_births(tx, optimizer, parameter, steps)
+
+
+def _set_births(tx: Transaction, optimizer: Optimizer, parameter: Tensor, births: _Births) -> None:
+    """Store the births of a parameter, if it has any young entries."""
+    by_parameter = _births.setdefault(optimizer, {})
+    old = by_parameter.pop(parameter, None)
+    if any(steps.isfinite().any() for steps in births.values()):
+        by_parameter[parameter] = births
+
+    def restore() -> None:
+        by_parameter.pop(parameter, None)
+        if old is not None:
+            by_parameter[parameter] = old
+
+    tx.on_rollback(restore)
+
+
+def is_age(key: str) -> bool:
+    """Return whether ``key``, which may begin with that of the optimizer, is one of `ages_of`."""
+    return key.rpartition(".")[2][:3] == "age"
+
+
+def start_of_restored(record: Mapping[str, Any], key: str, start: float | None) -> float | None:
+    """Return the initial value of a restored entry whose state ``key`` was not recorded.
+
+    An entry with recorded state but without an age was recorded by an earlier version: it is grown.
+    """
+    optimizer = key.partition(".")[0] + "."
+    if is_age(key) and any(each.startswith(optimizer) and not is_age(each) for each in record):
+        return GROWN
+    return start
+
+
+def _fit(births: _Births, parameter: Tensor) -> bool:
+    return all(
+        b.ndim == parameter.ndim
+        and all(n in (size, 1) for n, size in zip(b.shape, parameter.shape, strict=True))
+        for b in births.values()
+    )
+
+
+def births_of(optimizer: Optimizer, parameter: Tensor) -> _Births:
+    """Return the step at which each index of a dimension was born; -inf: grown long ago.
+
+    An entry was born at the latest of the steps of its indices.
+    """
+    births = _births.get(optimizer, {}).get(parameter, {})
+    # They do not fit if the optimizer had no state at an edit: then all entries start alike.
+    return births if _fit(births, parameter) else {}
+
+
+def born_parameters(optimizer: Optimizer) -> list[Tensor]:
+    """Return the parameters with entries that may be young."""
+    return list(_births.get(optimizer, {}))
+
+
+def drop_births(optimizer: Optimizer, parameter: Tensor) -> None:
+    """Forget the births of a parameter whose entries are grown."""
+    _births.get(optimizer, {}).pop(parameter, None)
+
+
+def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, at: Tensor) -> None:
+    """Move the births of these indices by one step, in which they did not age."""
+    births = births_of(optimizer, parameter).get(dim)
+    if births is not None:
+        births.index_add_(dim, at, torch.ones_like(births.index_select(dim, at)))
+
+
+# ------------------------------------------------------------ removed layers and checkpoints
+
+
+def recorded_births(optimizer: Optimizer, parameter: Tensor, prefix: str) -> dict[str, Tensor]:
+    """Return the births of a parameter about to be removed, under keys that begin with prefix."""
+    births = births_of(optimizer, parameter)
+    return {f"{prefix}{dim}": steps.clone() for dim, steps in births.items()}
+
+
+def restore_recorded_births(
+    tx: Transaction, optimizer: Optimizer, parameter: Tensor, recorded: Mapping[str, Tensor]
+) -> None:
+    """Restore the births of a parameter that returns with its state; keys have no prefix here."""
+    births = {int(dim): steps.clone() for dim, steps in recorded.items()}
+    _set_births(tx, optimizer, parameter, births)
+
+
+def saved_ages(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    """Return, for each optimizer, parameter name -> births, as plain data for checkpoints."""
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+    return [
+        {
+            names[p]: {str(dim): steps.clone() for dim, steps in births.items()}
+            for p, births in _births.get(optimizer, {}).items()
+            if p in names
+        }
+        for optimizer in optimizers
+    ]
+
+
+def restore_ages(
+    model: nn.Module, optimizers: Sequence[Optimizer], saved: Sequence[dict[str, Any]]
+) -> None:
+    """Give fresh optimizers the ages that `saved_ages` returned. Call before the `Editor` is made.
+
+    They apply once the optimizers have loaded their state.
+    """
+    parameters = dict(model.named_parameters())
+    for optimizer, by_name in zip(optimizers, saved, strict=False):
+        _births[optimizer] = {
+            parameters[name]: {int(dim): steps for dim, steps in births.items()}
+            for name, births in by_name.items()
+            if name in parameters
+        }

@@ -1,0 +1,66 @@
+"""Checks that an edit leaves every trained parameter in the parameter groups it belongs to.
+
+An optimizer steps whatever its groups list. A parameter of the model that is in no group is never
+trained, and one that is listed twice is trained twice; neither raises an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+from revacnn_lightning.errors import EditFailedError
+
+__all__ = ["GroupMembership"]
+
+
+class GroupMembership:
+    """How often each optimizer lists each parameter of the model, as it was at construction."""
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self._model = model
+        self._optimizers = optimizers
+        self._before = self._count_groups()
+
+    def check(self, *, new_are_trained: bool = True) -> None:
+        """Check the groups after an edit.
+
+        The optimizers list every earlier parameter as often as before. They list every new one
+        once; with ``new_are_trained``, at least one lists a new parameter that requires a gradient.
+        Nothing is checked if there are no optimizers.
+
+        Raises:
+            EditFailedError: a parameter is listed otherwise; the edit must be rolled back.
+        """
+        after = self._count_groups()
+        wrong = [
+            name
+            for name, parameter in self._model.named_parameters()
+            if not self._is_listed_correctly(parameter, after[id(parameter)], new_are_trained)
+        ]
+        if wrong and self._optimizers:
+            kinds = ", ".join(sorted({type(each).__name__ for each in self._optimizers}))
+            raise EditFailedError(
+                f"after the edit {', '.join(wrong[:6])} would be in no parameter group of {kinds}, "
+                "or in several; the edit was rolled back"
+            )
+
+    def _is_listed_correctly(
+        self, parameter: nn.Parameter, now: Counter[int], new_are_trained: bool
+    ) -> bool:
+        if id(parameter) in self._before:
+            return now == self._before[id(parameter)]
+        is_missing = not now and new_are_trained and parameter.requires_grad
+        return not is_missing and max(now.values(), default=1) == 1
+
+    def _count_groups(self) -> dict[int, Counter[int]]:
+        counts: dict[int, Counter[int]] = {id(p): Counter() for p in self._model.parameters()}
+        for i, optimizer in enumerate(self._optimizers):
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if id(parameter) in counts:
+                        counts[id(parameter)][i] += 1
+        return counts

@@ -1,0 +1,178 @@
+"""Makes the entries that edits add to a parameter train like those of a fresh parameter.
+
+Adam divides its moments by a bias correction, ``1 - beta ** step``, which is small in the first
+steps and protects a fresh parameter. A new entry of an old parameter has fresh moments, but the
+step of the others: without the correction, its updates are several times those of all others for
+hundreds of steps, and filters without batch norm die of it.
+
+Therefore hooks around each optimizer step repeat the step for young entries only, with the
+optimizer's own code, from the same weights, gradients and moments, but with their own step count.
+Other entries keep what the optimizer computed, bit by bit. Once the correction has faded, the
+entries are grown and the hooks are removed.
+
+The first updates are also damped, see `young_cohorts.damping_of`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from revacnn_lightning.steering.execution import entry_ages
+from revacnn_lightning.steering.execution.young_cohorts import (
+    Cohort,
+    cohorts_of,
+    damping_of,
+    repeat_step,
+    young_mask,
+)
+
+__all__ = ["FrozenEntries", "YoungEntries"]
+
+log = logging.getLogger(__name__)
+
+# Entries are grown when their correction differs from that of the others by at most this share.
+REMAINING_CORRECTION = 0.01
+MAX_STEPS = 10_000  # for betas so close to 1 that this would take forever
+
+# (parameter) -> (dimension, indices on its device) of its frozen slices
+FrozenEntries = Callable[[Tensor], Iterable[tuple[int, Tensor]]]
+
+
+class YoungEntries:
+    """Repeats the steps of optimizers for their young entries.
+
+    Call `refresh` after every edit and every change of the optimizers.
+
+    Args:
+        frozen: returns the frozen slices of a parameter, which do not train and do not age.
+    """
+
+    def __init__(self, frozen: FrozenEntries) -> None:
+        self._frozen = frozen
+        self._steps: list[_YoungSteps] = []
+
+    def refresh(self, optimizers: Sequence[Optimizer]) -> None:
+        """Find the young entries and hook the optimizers that train some."""
+        self.release()
+        for optimizer in optimizers:
+            if entry_ages.born_parameters(optimizer):
+                self._steps.append(_YoungSteps(optimizer, self._frozen))
+
+    def release(self) -> None:
+        """Remove every hook."""
+        for steps in self._steps:
+            steps.release()
+        self._steps.clear()
+
+
+def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a hook of `_YoungSteps` so that an error in it does not stop the training."""
+
+    @functools.wraps(hook)
+    def guarded(self: _YoungSteps, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        try:
+            hook(self, optimizer, args, kwargs)
+        except Exception as error:  # new filters start badly without it, but training continues
+            log.warning("New filters train without their own bias correction: %s", error,
+                        exc_info=True)  # fmt: skip
+            self.abandon(optimizer)
+
+    return guarded
+
+
+class _YoungSteps:
+    """The hooks of one optimizer. They find the young entries at the first step."""
+
+    def __init__(self, optimizer: Optimizer, frozen: FrozenEntries) -> None:
+        self._frozen = frozen
+        self._cohorts: list[Cohort] | None = None
+        self._steps_left = 0  # until the next entries may be grown
+        self._before = optimizer.register_step_pre_hook(self._before_step)
+        self._after = optimizer.register_step_post_hook(self._after_step)
+
+    def release(self) -> None:
+        self._before.remove()
+        self._after.remove()
+
+    def abandon(self, optimizer: Optimizer) -> None:
+        """Treat all entries as grown."""
+        self._cohorts = []
+        for parameter in entry_ages.born_parameters(optimizer):
+            entry_ages.drop_births(optimizer, parameter)
+
+    @_without_interrupting
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._cohorts is None or self._steps_left <= 0:
+            self._find_cohorts(optimizer)
+        for cohort in self._cohorts or ():
+            cohort.load(optimizer.state.get(cohort.parameter, {}))
+
+    @_without_interrupting
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not entry_ages.born_parameters(optimizer):
+            # All are grown. This hook itself cannot be removed while the optimizer iterates over
+            # its hooks; the next `refresh` does.
+            self._before.remove()
+            self._cohorts = []
+            return
+        cohorts = [c for c in self._cohorts or () if c.is_stepped]
+        if cohorts:
+            before = [cohort.weights.clone() for cohort in cohorts]
+            repeat_step(optimizer, cohorts)
+            for cohort, weights in zip(cohorts, before, strict=True):
+                group = optimizer.param_groups[cohort.group]
+                damping = damping_of(group, cohort.state["step"])
+                cohort.store(optimizer.state[cohort.parameter], weights, damping)
+        self._delay_frozen(optimizer)
+        self._steps_left -= 1
+
+    def _find_cohorts(self, optimizer: Optimizer) -> None:
+        """Group the young entries by age, and remove the hooks if there are none."""
+        self._cohorts, self._steps_left = [], MAX_STEPS
+        for parameter in entry_ages.born_parameters(optimizer):
+            births = entry_ages.births_of(optimizer, parameter)
+            step = optimizer.state.get(parameter, {}).get("step")
+            number = _group_of(optimizer, parameter)
+            if step is None or number is None or not births:
+                entry_ages.drop_births(optimizer, parameter)  # its state was replaced
+                continue
+            last_grown = float(step) - _steps_to_grow(optimizer, optimizer.param_groups[number])
+            young = young_mask(births, parameter, last_grown)
+            if not young.any():
+                entry_ages.drop_births(optimizer, parameter)
+                continue
+            for dim, frozen in self._frozen(parameter):
+                young.index_fill_(dim, frozen.cpu(), False)
+            for cohort in cohorts_of(optimizer, parameter, number, young, births):
+                self._cohorts.append(cohort)
+                self._steps_left = min(self._steps_left, int(cohort.born - last_grown))
+
+    def _delay_frozen(self, optimizer: Optimizer) -> None:
+        for parameter in entry_ages.born_parameters(optimizer):
+            for dim, frozen in self._frozen(parameter):
+                entry_ages.delay_births(optimizer, parameter, dim, frozen.cpu())
+
+
+def _group_of(optimizer: Optimizer, parameter: Tensor) -> int | None:
+    """Return the number of the group that trains a parameter, if one does."""
+    for number, group in enumerate(optimizer.param_groups):
+        if any(each is parameter for each in group["params"]):
+            return number
+    return None
+
+
+def _steps_to_grow(optimizer: Optimizer, group: dict[str, Any]) -> int:
+    """Return after how many steps the bias correction of an entry has faded."""
+    beta = float(group["alpha"] if "alpha" in group else max(group["betas"]))
+    if not 0 < beta < 1:
+        return 1 if beta == 0 else MAX_STEPS
+    return min(MAX_STEPS, math.ceil(math.log(REMAINING_CORRECTION) / math.log(beta)))

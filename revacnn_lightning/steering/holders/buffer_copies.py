@@ -1,0 +1,101 @@
+"""Finds copies of parameters that a registered module keeps as buffers.
+
+A buffer's name must not contain a dot, so such modules (``LitEma`` of latent-diffusion) leave the
+dots out of the parameters' names, or write underscores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from revacnn_lightning.steering.holders.evidence import SIMILAR, tensor_similarity
+from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.module_matching import is_inside
+from revacnn_lightning.steering.planning.plan import EditPlan
+
+__all__ = ["BufferCopy", "find_buffer_copies"]
+
+
+@dataclass(eq=False)
+class BufferCopy(ModelCopy):
+    """The buffers of a module of the model that are copies of another module's parameters.
+
+    Attributes:
+        path: name of the module with the buffers.
+        origin: name of the module with the parameters.
+        buffers: parameter -> buffer, by their names in the model.
+    """
+
+    path: str
+    origin: str
+    buffers: Mapping[str, str] = field(repr=False)
+
+    def rename(self, name: str) -> str | None:
+        """Return the name of the buffer that is a copy of a parameter; None if there is none."""
+        return self.buffers.get(name)
+
+    def concerns_layer(self, host: str) -> bool:
+        """Return whether a module is inside the origin."""
+        return is_inside(host, self.origin) or is_inside(self.origin, host)
+
+    def refusal(self, plan: EditPlan) -> str:
+        """Return why a plan cannot be performed on the copy; "" if it can."""
+        if not any(self.concerns_layer(edit.host) for edit in plan.layers):
+            return ""
+        return (
+            f"{self.path} keeps the parameters of {self.origin or 'the model'} as buffers by names "
+            "of its own, so no layer can be inserted or removed; keep a copy of the module instead"
+        )
+
+
+def find_buffer_copies(model: nn.Module, copies: Sequence[str]) -> list[BufferCopy]:
+    """Return the modules of a model that keep copies of parameters as buffers.
+
+    Args:
+        copies: names of the modules that are copies of others; they have none themselves.
+    """
+    found = []
+    for path, module in model.named_modules():
+        has_weights = any(b is not None and b.ndim > 1 for b in module._buffers.values())
+        if has_weights and not module._parameters:
+            copy = _best_origin(model, path, module, copies)
+            if copy is not None:
+                found.append(copy)
+    return found
+
+
+def _best_origin(
+    model: nn.Module, path: str, module: nn.Module, copies: Sequence[str]
+) -> BufferCopy | None:
+    best, best_similarity = None, SIMILAR
+    for origin, other in model.named_modules():
+        if is_inside(path, origin) != (origin == "") or any(is_inside(origin, c) for c in copies):
+            continue
+        parameters = {n: p for n, p in other.named_parameters() if p.requires_grad and p.ndim > 1}
+        for separator in ("", "_"):
+            names = {n: n.replace(".", separator) for n, _ in other.named_parameters()}
+            buffers = module._buffers
+            pairs = [
+                (p, b) for n, p in parameters.items() if (b := buffers.get(names[n])) is not None
+            ]
+            if not parameters or len(pairs) < len(parameters):
+                continue
+            if any(p.shape != b.shape for p, b in pairs):
+                continue
+            similarity = tensor_similarity(pairs)
+            if similarity > best_similarity:
+                best_similarity = similarity
+                joined = {
+                    _join(origin, n): _join(path, buffer)
+                    for n, buffer in names.items()
+                    if buffers.get(buffer) is not None
+                }
+                best = BufferCopy(path, model, path, origin, joined, is_registered=True)
+    return best
+
+
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name

@@ -1,0 +1,83 @@
+"""Everything outside and inside the model that holds copies of its tensors, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+from revacnn_lightning.steering.holders.buffer_copies import find_buffer_copies
+from revacnn_lightning.steering.holders.evidence import TrainedParameters, UntrainedValues
+from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
+from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
+from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk
+from revacnn_lightning.steering.holders.tensor_copies import find_tensor_copies
+
+__all__ = ["Copies", "CopyTracker"]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The copies of a model, and what cannot be edited because of one."""
+
+    copies: list[ModelCopy]
+    conflicts: list[Conflict]
+
+    @property
+    def registered(self) -> list[ModuleCopy]:
+        """The copies that are modules of the model itself."""
+        return [c for c in self.copies if isinstance(c, ModuleCopy) and c.is_registered]
+
+    @property
+    def outside(self) -> list[ModelCopy]:
+        """The copies that are not registered in the model."""
+        return [copy for copy in self.copies if not copy.is_registered]
+
+
+class CopyTracker:
+    """Finds the copies of a model, and remembers between searches which values change.
+
+    Args:
+        declared: module -> the module that it is a copy of, or None if it is not a copy.
+    """
+
+    def __init__(self, model: nn.Module, declared: Mapping[str, str | None] | None) -> None:
+        self._model = model
+        self._declared = declared
+        self._values = UntrainedValues()
+
+    def remember(self, optimizers: Sequence[Optimizer]) -> None:
+        """Remember the values of untrained modules, to see later which training updates."""
+        held = [each.value for each in walk("", self._model) if isinstance(each.value, nn.Module)]
+        modules = [module for module in held if module is not self._model]
+        self._values.remember([self._model, *modules], TrainedParameters(optimizers))
+
+    def find(self, optimizers: Sequence[Optimizer], holders: Sequence[Holder]) -> Copies:
+        """Return the copies of now."""
+        self._values.update()
+        trained = TrainedParameters(optimizers)
+        search = CopySearch(self._model, trained, self._values, self._declared)
+        search.run(holders)
+        found = search.found + _in_optimizers(optimizers)
+        tensors, conflicts = find_tensor_copies(self._model, found, search.copies)
+        registered = [copy.path for copy in search.copies if copy.is_registered]
+        buffers = find_buffer_copies(self._model, registered)
+        return Copies([*search.copies, *tensors, *buffers], search.conflicts + conflicts)
+
+    def restart(self) -> None:
+        """Remember the values of now: an edit has moved them."""
+        self._values.restart()
+
+
+def _in_optimizers(optimizers: Sequence[Optimizer]) -> list[Found]:
+    """Return the tensors that optimizers hold besides parameters and their state."""
+    found = []
+    for optimizer in optimizers:
+        name = type(optimizer).__name__
+        found += [each for each in walk(name, optimizer) if not isinstance(each.value, Optimizer)]
+        for i, group in enumerate(optimizer.param_groups):
+            extra = {key: value for key, value in group.items() if key != "params"}
+            found += list(walk(f"{name}.param_groups[{i}]", extra))
+    return found

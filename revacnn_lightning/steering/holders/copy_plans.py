@@ -1,0 +1,230 @@
+"""Extends a plan to the copies of the edited modules, or refuses it because of one.
+
+A registered copy gets changes of its own in the plan, so a journal replays them. Copies outside
+the model are edited by the same plan under their own names (`renamed_plan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
+from revacnn_lightning.steering.holders.module_copies import ModuleCopy
+from revacnn_lightning.steering.holders.module_matching import is_inside
+from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
+from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit
+from revacnn_lightning.steering.planning.resize_plan import filter_move, parameter_growth
+
+__all__ = [
+    "add_copies",
+    "check_not_a_copy",
+    "check_possible",
+    "is_touched",
+    "renamed_plan",
+    "with_origins",
+]
+
+
+def _resized_names(plan: EditPlan) -> list[str]:
+    return [e.tensor for e in plan.tensors] + [e.host for e in plan.layers]
+
+
+def is_touched(copy: ModelCopy, plan: EditPlan) -> bool:
+    """Return whether a plan must be performed on a copy, too.
+
+    A module that may be no copy keeps its values as long as its sizes need not change.
+    """
+    tensors = [e.tensor for e in plan.tensors]
+    if not copy.doubt:
+        tensors += [e.tensor for e in plan.values]
+    return any(copy.follows(name) for name in tensors) or any(
+        copy.concerns_layer(layer.host) for layer in plan.layers
+    )
+
+
+def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> None:
+    """Check that a request does not name a layer of a copy, which the next update overwrites.
+
+    Raises:
+        EditRefusedError: it does; the message names the layer to edit instead.
+    """
+    layer: str = getattr(request, "layer", "") or getattr(request, "after", "")
+    for copy in copies:
+        if is_inside(layer, copy.path):
+            if copy.doubt:
+                keeps_sizes = (requests.Freeze, requests.Unfreeze, requests.Reinitialize,
+                               requests.SetFilter)  # fmt: skip
+                if isinstance(request, keeps_sizes):
+                    continue
+                raise EditRefusedError(copy.doubt)
+            origin = ".".join(part for part in (copy.origin, layer[len(copy.path) + 1 :]) if part)
+            raise EditRefusedError(
+                f"{copy.path} is a copy of {copy.origin} that training updates from it; edit "
+                f"{origin} instead, and {layer} is edited along"
+            )
+
+
+def check_possible(
+    plan: EditPlan, copies: Iterable[ModelCopy], conflicts: Iterable[Conflict]
+) -> None:
+    """Check that every copy the plan concerns can be edited.
+
+    Raises:
+        EditRefusedError: one cannot, or it is unclear whether it is a copy.
+    """
+    names = _resized_names(plan)
+    removed = [edit.host for edit in plan.layers if edit.action == "replace"]
+    for conflict in conflicts:
+        is_edited = any(is_inside(name, conflict.origin) for name in names)
+        is_removed = any(is_inside(conflict.origin, host) for host in removed)
+        if is_removed if conflict.is_needed else is_edited:
+            raise EditRefusedError(conflict.reason)
+    keeps_function = isinstance(plan.request, (requests.AddFilters, requests.InsertLayer))
+    for copy in copies:
+        if copy.doubt and is_touched(copy, plan) and (copy.is_ambiguous or not keeps_function):
+            raise EditRefusedError(copy.doubt)
+        reason = copy.refusal(plan)
+        if reason:
+            raise EditRefusedError(reason)
+
+
+def renamed_plan(plan: EditPlan, copy: ModelCopy) -> EditPlan:
+    """Return the changes of a plan that concern a copy, under the names in its root."""
+    rename = copy.rename
+    changes: dict[str, Any] = {
+        kind: [
+            msgspec.structs.replace(each, **{attribute: name}, origin=getattr(each, attribute))
+            for each in getattr(plan, kind)
+            if (name := rename(getattr(each, attribute))) is not None
+        ]
+        for kind, attribute in (
+            ("values", "tensor"), ("tensors", "tensor"), ("attributes", "module"),
+            ("layers", "host"),
+        )
+    }  # fmt: skip
+    if not copy.has_values:
+        changes["values"] = []
+        changes["tensors"] = [msgspec.structs.replace(e, fill="zero") for e in changes["tensors"]]
+    return EditPlan(plan.request, plan.title, **changes)
+
+
+def add_copies(context: PlanningContext, plan: EditPlan, copies: Sequence[ModelCopy]) -> None:
+    """Add the changes of registered copies to a plan, and say which copies are edited along.
+
+    Raises:
+        EditRefusedError: a copy would be edited without its origin, or what reads it would not.
+    """
+    touched = [copy for copy in copies if is_touched(copy, plan)]
+    original = msgspec.structs.replace(plan)
+    for copy in touched:
+        if copy.is_registered:
+            _add_copy(context, plan, renamed_plan(original, copy))
+            _add_filters(plan, original, copy)
+    for copy in copies:
+        if isinstance(copy, ModuleCopy) and copy.is_registered:
+            _check_origin(plan, copy)
+            _check_readers(context, plan, copy)
+    if touched:
+        along = ", ".join(copy.holder for copy in touched)
+        note = f"edited along, as copies: {along}"
+        plan.coupling = "; ".join(part for part in (plan.coupling, note) if part)
+
+
+def _add_copy(context: PlanningContext, plan: EditPlan, copied: EditPlan) -> None:
+    model, optimizers = context.model, context.optimizers
+    present = {(edit.tensor, edit.dim) for edit in plan.tensors}
+    tensors = [edit for edit in copied.tensors if (edit.tensor, edit.dim) not in present]
+    for layer in copied.layers:
+        if layer.action == "replace":
+            module = model.get_submodule(layer.host)
+            layer.positions = parameter_positions(module, layer.host, optimizers)
+    growth = parameter_growth(model, tensors)
+    if copied.layers:
+        growth = (plan.parameters_after - plan.parameters_before) // len(plan.layers)
+    plan.parameters_after += growth
+    known = {(edit.module, edit.attribute, edit.index) for edit in plan.attributes}
+    plan.values = plan.values + copied.values
+    plan.tensors = plan.tensors + tensors
+    plan.layers = plan.layers + copied.layers
+    plan.attributes = plan.attributes + [
+        edit for edit in copied.attributes if (edit.module, edit.attribute, edit.index) not in known
+    ]
+
+
+def _add_filters(plan: EditPlan, original: EditPlan, copy: ModelCopy) -> None:
+    """Add how the filters of a copy move, and what the plan's summary says of them."""
+    moved = {move.layer for move in plan.filters}
+    moves, changes = [], []
+    for move in original.filters:
+        layer, tensor = copy.rename(move.layer), copy.rename(move.tensor)
+        if layer is not None and tensor is not None and layer not in moved:
+            moves.append(msgspec.structs.replace(move, layer=layer, tensor=tensor))
+    for change in original.filter_changes:
+        layer = copy.rename(change.layer)
+        if layer is not None and layer not in {each.layer for each in plan.filter_changes}:
+            changes.append(msgspec.structs.replace(change, layer=layer))
+    plan.filters, plan.filter_changes = plan.filters + moves, plan.filter_changes + changes
+
+
+def _check_origin(plan: EditPlan, copy: ModuleCopy) -> None:
+    """Check that a plan which resizes a copy does the same to its origin."""
+    moves = {(edit.tensor, edit.dim): (edit.runs, edit.new) for edit in plan.tensors}
+    for edit in plan.tensors:
+        if is_inside(edit.tensor, copy.path):
+            rest = edit.tensor[len(copy.path) + 1 :]
+            origin = ".".join(part for part in (copy.origin, rest) if part)
+            if moves.get((origin, edit.dim)) != (edit.runs, edit.new):
+                raise EditRefusedError(
+                    f"this would change {edit.tensor}, but not {origin}, of which training copies "
+                    "values to it; no edit here keeps them alike"
+                )
+
+
+def _check_readers(context: PlanningContext, plan: EditPlan, copy: ModuleCopy) -> None:
+    """Check that a plan resizes everything in the traced forward that reads a copy's channels."""
+    groups = context.groups
+    edited = {(edit.tensor, edit.dim) for edit in plan.tensors}
+    for move in plan.filters:
+        if is_inside(move.layer, copy.path) and move.layer in groups.filters:
+            filters = _edited_filters(move.runs, move.new, move.size)
+            members = groups.members(groups.groups_of_filters(move.layer, filters))
+            missing = sorted(name for name, dim in members.keys() - edited)
+            if missing:
+                raise EditRefusedError(
+                    f"{missing[0]} reads channels of {move.layer}, which is a copy; nothing reads "
+                    f"the same channels of {copy.origin}, so they cannot be edited along"
+                )
+
+
+def _edited_filters(runs: list[tuple[int, int]], new: list[int], size: int) -> list[int]:
+    """Return the filters that a move copies or, if it copies none, removes."""
+    order = np.concatenate([np.arange(a, b) for a, b in runs] or [np.zeros(0, int)])
+    if new:
+        return sorted(set(order[new].tolist()))
+    return sorted(set(range(size)) - set(order.tolist()))
+
+
+def with_origins(plan: EditPlan) -> EditPlan:
+    """Return the plan with the changes of copies that follow those of their origins, as they are.
+
+    Aligning the columns of consumers with a trace may have moved the entries of origins.
+    """
+    by_dimension = {(edit.tensor, edit.dim): edit for edit in plan.tensors}
+
+    def follow(edit: TensorEdit) -> TensorEdit:
+        if not edit.origin:
+            return edit
+        origin = by_dimension[edit.origin, edit.dim]
+        return msgspec.structs.replace(edit, runs=origin.runs, new=origin.new)
+
+    tensors = [follow(edit) for edit in plan.tensors]
+    after = {(edit.tensor, edit.dim): edit for edit in tensors}
+    filters = [filter_move(m.layer, after[m.tensor, m.dim], m.size) for m in plan.filters]
+    return msgspec.structs.replace(plan, tensors=tensors, filters=filters)
