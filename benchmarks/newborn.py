@@ -47,7 +47,7 @@ SEEDS, QUICK_SEEDS = 10, 2
 MAX_RATIO = 1.5  # of the first updates of new filters to those of incumbents, or of a fresh layer
 # Of the gradient of incumbents. The other optimizers divide by the gradient's size: their new
 # filters cannot starve.
-MIN_GRADIENT = 1 / 3
+MIN_GRADIENT = 0.3
 STARVING = {"SGD", "momentum"}
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -48,6 +48,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
+from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
@@ -264,10 +265,17 @@ class ReVACNN(FreshCopies, Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
+        journal = find_journal(pl_module)
+        if journal is None and is_marked(pl_module):
+            log.warning(
+                "This model was edited before, in a way that is unknown in this process, so the "
+                "checkpoints of this run will lack these edits. To keep them, load the model with "
+                "load_edited or trainer.fit(ckpt_path=...)"
+            )
         self._editor = Editor(
             pl_module,
             lambda: trainer.optimizers,  # training may replace them
-            journal=find_journal(pl_module),
+            journal=journal,
             find_holders=functools.partial(model_holders, trainer),
             copies=self._copies,
         )

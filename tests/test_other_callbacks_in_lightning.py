@@ -147,6 +147,14 @@ def test_a_copy_that_another_callback_holds_gets_the_structure_of_the_file(
     assert again.copy.relu2 is not model.relu2
 
 
+def test_a_copy_that_another_callback_makes_has_nothing_of_ours_after_the_run():
+    average, model = Average(), TwoConvs()
+    fit(model, [ReVACNN(), average])
+    assert average.copy is not None
+    for each in (average.copy, model):
+        assert not [name for name in vars(each) if name.endswith("_checkpoint")]
+
+
 # ---------------------------------------------------------------------- the tuner
 
 

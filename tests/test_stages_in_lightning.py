@@ -219,6 +219,17 @@ def test_a_file_of_weights_without_edits_is_refused_with_what_helps(run: Run, tm
     assert torch.equal(logits_of(helped), run.logits["newest"])
 
 
+def test_weights_without_edits_that_do_not_fit_are_explained(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "late.ckpt"
+    content = torch.load(run.file("older"), weights_only=True)
+    torch.save({key: content[key] for key in content if "revacnn" not in key}, path)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        run_stage("test", quiet_trainer(ReVACNN()), Staged(), path)
+    assert "edits_from" in caplog.text
+
+
 def test_an_edited_file_is_refused_by_another_network_with_the_names_of_the_edits(run: Run):
     class Other(Staged):
         def __init__(self) -> None:
@@ -239,6 +250,18 @@ def test_an_edited_model_loads_its_files_without_the_callback(run: Run):
     run_stage("test", quiet_trainer(), model, run.file("newest"))
     assert torch.equal(logits_of(model), run.logits["newest"])
     model.load_state_dict(torch.load(run.file("newest"), weights_only=True)["state_dict"])
+
+
+def test_a_model_with_unknown_edits_is_trained_with_a_warning(
+    run: Run, caplog: pytest.LogCaptureFixture
+):
+    model = edited_copy_of(run)
+    model.conv1 = nn.Conv2d(1, 7, 3, padding=1).double()  # no model in this process has 7 filters
+    model.conv2 = nn.Conv2d(7, 3, 3).double()
+    fit(model, [ReVACNN()], count=2)
+    assert "edited before, in a way that is unknown" in caplog.text
+    with pytest.raises(SteeringError, match="copy of an edited one"):
+        run_stage("test", quiet_trainer(ReVACNN()), model, run.file("older"))
 
 
 def test_files_of_an_undone_run_are_those_of_an_unedited_one(tmp_path: Path):

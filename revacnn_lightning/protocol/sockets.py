@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -41,8 +41,6 @@ NOBLOCK = int(zmq.NOBLOCK)
 NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 EVENTS = int(zmq.EVENTS)
 POLLIN = int(zmq.POLLIN)
-# Larger frames are sent without copying them.
-LARGE_FRAME = 64 * 1024
 # Requests received per batch boundary, so that a flood of them cannot stop training.
 MAX_REQUESTS_PER_CALL = 32
 # Subscriptions received per batch, for the same reason.
@@ -161,7 +159,9 @@ class Publisher(_Socket):
         return bool(self._topics)
 
     def publish(self, message: Message) -> None:
-        """Send a message to all subscribers. Its arrays must not change: they are not copied.
+        """Send a copy of a message to all subscribers.
+
+        To send without a copy, pyzmq would start a thread that never ends.
 
         Raises:
             OSError: libzmq cannot send it; the message is lost.
@@ -169,8 +169,8 @@ class Publisher(_Socket):
         *frames, last = encode(message)
         send = self._socket.send
         for frame in frames:
-            send(frame, NOBLOCK_MORE, copy=_byte_count(frame) < LARGE_FRAME)
-        send(last, NOBLOCK, copy=_byte_count(last) < LARGE_FRAME)
+            send(frame, NOBLOCK_MORE)
+        send(last, NOBLOCK)
 
 
 class RequestServer(_Socket):
@@ -286,10 +286,6 @@ class Requester(_Socket):
     def close(self, linger: float = 0.0) -> None:
         self._monitor.close()
         super().close(linger)
-
-
-def _byte_count(frame: Any) -> int:
-    return frame.nbytes if hasattr(frame, "nbytes") else len(frame)
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:

@@ -8,6 +8,9 @@ runs it.
 
 from __future__ import annotations
 
+import copy
+import types
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +52,7 @@ class CheckpointHooks:
         self._loaded: dict[str, Any] | None = None  # the edits of the checkpoint to resume from
         self._has_started = False
         self._handles: list[Any] = []
+        self._made_copies: list[tuple[weakref.ref[nn.Module], str]] = []  # and a hook that they got
 
     @classmethod
     def of(cls, module: nn.Module) -> CheckpointHooks | None:
@@ -65,10 +69,24 @@ class CheckpointHooks:
     def remove(self) -> None:
         """Give the module its own hooks back."""
         self.release_optimizers()
+        self.clean_copies()
         for name in (LOAD, SAVE):
             hook = vars(self._module).get(name)
             if isinstance(hook, WrappedHook) and hook.hooks is self:
                 hook.unwrap()
+
+    def note_copy(self, copied: nn.Module, name: str) -> None:
+        """Remember that a copy of the module got the attribute ``name``."""
+        self._made_copies.append((weakref.ref(copied), name))
+
+    def clean_copies(self) -> None:
+        """Remove what copies of the module got. Each falls back to the method of its class."""
+        for reference, name in self._made_copies:
+            copied = reference()
+            hook = None if copied is None else vars(copied).get(name)
+            if isinstance(hook, types.MethodType) and hook.__self__ is copied:
+                del vars(copied)[name]
+        self._made_copies.clear()
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -97,6 +115,7 @@ class CheckpointHooks:
             SteeringError: the checkpoint was written with another number of optimizers.
         """
         self._has_started = True
+        self.clean_copies()
         state, self._loaded = self._loaded, None
         if state is None:
             return
@@ -148,6 +167,13 @@ class WrappedHook:
         # When this is evaluated, the copied module has no instance attributes yet: the result is
         # the method of its class, bound to the copy.
         return getattr, (self._module, self._name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self._was_on_instance:
+            return copy.deepcopy(self._original, memo)
+        copied = copy.deepcopy(self._module, memo)  # the one that is being made
+        self.hooks.note_copy(copied, self._name)
+        return getattr(copied, self._name)
 
     def unwrap(self) -> None:
         """Restore what was there before."""

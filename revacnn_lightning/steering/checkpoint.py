@@ -9,6 +9,7 @@ the end of their group in the run that inserted it, but in module order in a fre
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = [
     "parameter_names",
     "restore_ages",
 ]
+
+log = logging.getLogger(__name__)
 
 STATE_KEY = "revacnn_steering"
 
@@ -114,6 +117,13 @@ def _adopt(
     if state is None:
         if present is not None and present.entries:
             _revert_edits(model, present, checkpoint, optimizers, copies)
+        elif edited_models.conflicts(model, checkpoint.get("state_dict") or {}):
+            log.warning(
+                "The weights in the checkpoint do not fit the network, and it contains no edits. "
+                "If the network was edited, it was saved by a trainer without ReVACNN, or with "
+                "weights only after training: use revacnn_lightning.load_edited(..., "
+                "edits_from=...) with another checkpoint of the same run"
+            )
         return
     target = Journal.from_data(state["journal"])
     if present is None and edited_models.has_structure(model, target):

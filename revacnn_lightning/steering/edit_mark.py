@@ -7,6 +7,7 @@ the weights, so that the error says what to do.
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ __all__ = ["MARK", "MARK_KEY", "is_marked", "mark", "mark_weights", "unmark_weig
 
 MARK = "edited_by_ReVACNN"
 MARK_KEY = f"{MARK}.load_with.revacnn_lightning.load_edited"
+# Of the base classes of a model, whose code may meet an empty slot.
+PACKAGES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "builtins"}
 
 
 def is_marked(model: nn.Module) -> bool:
@@ -25,12 +28,26 @@ def is_marked(model: nn.Module) -> bool:
 
 def mark(model: nn.Module, *, is_edited: bool) -> None:
     """Mark an edited model; remove the mark from one whose edits were all undone."""
-    if isinstance(model, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        return  # it runs, or iterates over, whatever it contains
-    if is_edited and not is_marked(model):
+    if is_edited and not is_marked(model) and not _reads_its_table(type(model)):
         model.register_module(MARK, None)
     elif not is_edited and is_marked(model):
         delattr(model, MARK)
+
+
+def _reads_its_table(kind: type[nn.Module]) -> bool:
+    """Return whether the code of a class runs whatever it finds in the table of its modules.
+
+    It would run the empty slot, too. Containers do, and classes that read ``_modules``.
+    """
+    if issubclass(kind, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return True
+    own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in PACKAGES]
+    functions = [value for each in own for value in vars(each).values()]
+    return any(
+        "_modules" in value.__code__.co_names
+        for value in functions
+        if isinstance(value, types.FunctionType)
+    )
 
 
 def mark_weights(model: nn.Module, weights: Any) -> None:

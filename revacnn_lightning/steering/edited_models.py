@@ -88,7 +88,8 @@ def conflicts(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
 
     Of the layers, only those that an edit has inserted: other names are up to ``strict``.
     """
-    present = model.state_dict()
-    different = [n for n in weights if n in present and weights[n].shape != present[n].shape]
+    present = {name: getattr(value, "shape", None) for name, value in model.state_dict().items()}
+    shapes = {name: getattr(value, "shape", None) for name, value in weights.items()}
+    different = [n for n, shape in shapes.items() if n in present and shape != present[n]]
     lacking = [n for n in weights if n not in present and _INSERTED.search(n)]
     return different + lacking

@@ -46,6 +46,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardProbe,
     trace,
 )
+from revacnn_lightning.steering.tracing.raising_module import raising_module
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
 __all__ = ["AppliedEdit", "Editor"]
@@ -261,8 +262,10 @@ class Editor:
                 try:
                     performed = self._perform(tx, plan, probe)
                 except ForwardFailedError as error:
+                    module = raising_module(self.model, error)
+                    where = f" in {module}" if module else ""
                     raise EditFailedError(
-                        f"{error} after the edit; the edit was rolled back{error.hint}"
+                        f"{error}{where} after the edit; the edit was rolled back{error.hint}"
                     ) from error
             self._commit(performed)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)

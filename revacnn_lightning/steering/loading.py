@@ -13,6 +13,7 @@ import re
 import sys
 import types
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -48,6 +49,8 @@ SAFE_TYPES_OF_OTHERS = [
     ("omegaconf.nodes", "IntegerNode"),
     ("omegaconf.nodes", "StringNode"),
 ]
+# Parts of the containers of omegaconf.
+OMEGACONF_PARTS: list[Any] = [Any, bool, defaultdict, dict, float, int, list, str]
 
 
 def load_edited(
@@ -134,13 +137,14 @@ def read_checkpoint(
     return checkpoint
 
 
-def _safe_types() -> list[type]:
+def _safe_types() -> list[Any]:
     loaded = [
         getattr(sys.modules[module], name, None)
         for module, name in SAFE_TYPES_OF_OTHERS
         if module in sys.modules
     ]
-    return [*SAFE_TYPES, *(each for each in loaded if isinstance(each, type))]
+    parts = OMEGACONF_PARTS if "omegaconf" in sys.modules else []
+    return [*SAFE_TYPES, *parts, *(each for each in loaded if isinstance(each, type))]
 
 
 def _why_not_read(path: File, error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +185,12 @@ def test_garbage_on_the_port_is_ignored(server: RequestServer, requester: Reques
 def test_a_port_in_use_raises_an_error_that_names_it(publisher: Publisher, keys: Keys):
     with pytest.raises(OSError, match="cannot listen on"):
         Publisher(publisher.endpoint, keys)
+
+
+def test_large_message_starts_no_thread(publisher: Publisher):
+    before = set(threading.enumerate())
+    publisher.publish(snapshot(np.zeros((9, 10_000), np.float32)))
+    assert set(threading.enumerate()) == before
 
 
 def test_closing_frees_the_port_and_may_be_repeated(keys: Keys):

@@ -76,9 +76,10 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
 
 
 def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDivisor:
-    is_unknown = layer.is_compiled or layer.map_sums.is_lost
-    # Without a map, as of a layer that this batch has not run, the filters are not inactive.
-    return (None, np.nan) if is_unknown or total is None or not count else (total, count)
+    # The filters of a layer that this batch has not run are not inactive.
+    if layer.is_compiled or layer.map_sums.is_lost or not layer.map_sums.images:
+        return None, np.nan
+    return (None, 1) if total is None or not count else (total, count)
 
 
 def _coefficients(layer: ObservedLayer) -> float:

@@ -1,0 +1,151 @@
+"""Copies of the model that something holds: averages, twins and pruning masks."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import callbacks as lightning
+from torch import Tensor, nn
+from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
+
+from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
+from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.training import Training
+
+
+@case(steerable=False)
+def ema_callback(run: Training) -> None:
+    run.fit(Classifier(), batches(), lightning.EMAWeightAveraging(decay=0.9), max_epochs=2)
+
+
+@case(steerable=False)
+def weight_averaging(run: Training) -> None:
+    averaging = lightning.WeightAveraging(use_buffers=True)
+    run.fit(Classifier(), batches(), averaging, validation=batches(2), max_epochs=2)
+
+
+@case(steerable=False, quick=True)
+def swa_callback(run: Training) -> None:
+    swa = lightning.StochasticWeightAveraging(1e-2, swa_epoch_start=1, annealing_epochs=1)
+    run.fit(Classifier(), batches(), swa, max_epochs=3)
+
+
+class OwnEma(Classifier):
+    """Keeps an average of its network, without optimizing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = copy.deepcopy(self.net).requires_grad_(False)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for p, q in zip(self.net.parameters(), self.average.parameters(), strict=True):
+            q.data.lerp_(p.data, 0.1)
+
+
+@case(steerable=False)
+def own_ema(run: Training) -> None:
+    run.fit(OwnEma(), batches())
+
+
+class HiddenEma(pl.Callback):
+    """Keeps an average in the callback."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.average = copy.deepcopy(pl_module).requires_grad_(False)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        values = pl_module.state_dict()
+        with torch.no_grad():
+            for name, value in self.average.state_dict().items():
+                if value.is_floating_point():
+                    value.lerp_(values[name], 0.1)
+
+
+@case(steerable=False)
+def ema_in_callback(run: Training) -> None:
+    run.fit(Classifier(), batches(), HiddenEma())
+
+
+class StateEma(pl.Callback):
+    """Keeps an average as a dict of tensors."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.average = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        for name, parameter in pl_module.named_parameters():
+            self.average[name].lerp_(parameter.detach(), 0.1)
+
+
+@case(steerable=False)
+def ema_of_tensors(run: Training) -> None:
+    run.fit(Classifier(), batches(), StateEma())
+
+
+class TorchAverage(Classifier):
+    """SWA as torch's documentation shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.averaged = AveragedModel(self.net)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx > 4:
+            self.averaged.update_parameters(self.net)
+
+    def on_train_end(self) -> None:
+        update_bn(batches(3), self.averaged)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.net.parameters(), 0.1)
+        return [optimizer], [SWALR(optimizer, swa_lr=0.05)]
+
+
+@case(steerable=False)
+def averaged_model(run: Training) -> None:
+    run.fit(TorchAverage(), batches(), max_epochs=2)
+
+
+class Teacher(Classifier):
+    """Distillation from a frozen copy of the same architecture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = conv_net().requires_grad_(False).eval()
+
+    def loss(self, batch: Any) -> Tensor:
+        with torch.no_grad():
+            target = self.teacher(batch[0]).softmax(1)
+        return nn.functional.cross_entropy(self(batch[0]), target)
+
+
+@case(steerable=False)
+def frozen_teacher(run: Training) -> None:
+    run.fit(Teacher(), batches())
+
+
+@case(steerable=False)
+def pruning(run: Training) -> None:
+    run.fit(
+        Classifier(),
+        batches(6),
+        lightning.ModelPruning("l1_unstructured", amount=0.2),
+        max_epochs=3,
+    )
+
+
+@case(steerable=False)
+def pruning_of_filters(run: Training) -> None:
+    module = Classifier()
+    pruning = lightning.ModelPruning(
+        "ln_structured",
+        [(module.net[0], "weight"), (module.net[3], "weight")],
+        amount=0.25,
+        use_global_unstructured=False,
+        pruning_dim=0,
+        pruning_norm=1,
+    )
+    run.fit(module, batches(6), pruning, max_epochs=2)

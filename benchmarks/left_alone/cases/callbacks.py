@@ -1,0 +1,188 @@
+"""Callbacks: finetuning, accumulation, checkpoints, monitors, copies; and the tuner."""
+
+from __future__ import annotations
+
+import copy
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import callbacks as lightning
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.tuner import Tuner
+from torch import Tensor, nn
+
+from benchmarks.left_alone.cases.small import Classifier, batches
+from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.training import Training
+
+
+class Backbone(Classifier):
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 3)))
+        self.backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(self.backbone(images))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], 0.01)
+
+
+@case(quick=True)
+def backbone_finetuning(run: Training) -> None:
+    finetuning = lightning.BackboneFinetuning(1, lambda epoch: 1.5, verbose=False)
+    run.fit(Backbone(), batches(6), finetuning, max_epochs=3)
+
+
+class Unfreezes(lightning.BaseFinetuning):
+    """Freezes one layer until the second epoch."""
+
+    def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
+        self.freeze(pl_module.net[0])
+
+    def finetune_function(self, pl_module, epoch, optimizer) -> None:  # type: ignore[no-untyped-def]
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[0], optimizer, lr=0.001)
+
+
+class FreezableClassifier(Classifier):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], 0.01)
+
+
+@case()
+def own_finetuning(run: Training) -> None:
+    run.fit(FreezableClassifier(), batches(6), Unfreezes(), max_epochs=3)
+
+
+class NewOptimizers(pl.Callback):
+    """Makes new optimizers after the first epoch."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            trainer.strategy.setup_optimizers(trainer)
+
+
+@case()
+def new_optimizers(run: Training) -> None:
+    run.fit(Classifier(), batches(5), NewOptimizers(), max_epochs=3)
+
+
+@case()
+def accumulation(run: Training) -> None:
+    run.fit(Classifier(), batches(14), accumulate_grad_batches=2)
+
+
+@case()
+def accumulation_scheduler(run: Training) -> None:
+    scheduler = lightning.GradientAccumulationScheduler({0: 1, 1: 3})
+    run.fit(Classifier(), batches(9), scheduler, max_epochs=2)
+
+
+@case()
+def early_stopping(run: Training) -> None:
+    stopping = lightning.EarlyStopping("val_loss", patience=1)
+    run.fit(Classifier(), batches(6), stopping, validation=batches(2), max_epochs=4)
+
+
+@case()
+def checkpoint_callback(run: Training) -> None:
+    saving = lightning.ModelCheckpoint(monitor="val_loss", save_top_k=2, save_last=True,
+                                       every_n_train_steps=3)  # fmt: skip
+    run.fit(
+        Classifier(), batches(8), saving, validation=batches(2), max_epochs=2,
+        val_check_interval=4, enable_checkpointing=True,
+    )  # fmt: skip
+
+
+@case()
+def logger_and_monitors(run: Training) -> None:
+    run.fit(
+        Classifier(), batches(), lightning.LearningRateMonitor(),
+        lightning.Timer(timedelta(hours=1)), lightning.LambdaCallback(on_train_start=_nothing),
+        logger=CSVLogger(run.folder, version="one"), log_every_n_steps=2,
+    )  # fmt: skip
+
+
+def _nothing(*args: Any) -> None:
+    """Do nothing."""
+
+
+class CopiesModel(pl.Callback):
+    """Deep-copies the model in the middle of the run."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        if batch_idx % 5 == 4:
+            self.copy = copy.deepcopy(pl_module)
+            self.state = copy.deepcopy(trainer.model.state_dict())
+
+
+@case()
+def deep_copy_of_model(run: Training) -> None:
+    run.fit(Classifier(), batches(), CopiesModel())
+
+
+class SavesModel(pl.Callback):
+    """Saves the whole network, not only its state."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        if batch_idx == 9:
+            torch.save(pl_module.net, "net.pt")
+            self.loaded = torch.load("net.pt", weights_only=False)
+
+
+@case()
+def pickled_model(run: Training) -> None:
+    run.fit(Classifier(), batches(), SavesModel())
+
+
+class RestoresWeights(pl.Callback):
+    """Loads the weights of the start of the run in its middle."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before = copy.deepcopy(pl_module.state_dict())
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        if batch_idx == 1:
+            pl_module.load_state_dict(self.before)
+
+
+@case()
+def weights_restored(run: Training) -> None:
+    run.fit(Classifier(), batches(), RestoresWeights())
+
+
+class WithRate(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lr, self.batch_size = 0.01, 2
+
+    def train_dataloader(self) -> Any:
+        loader = batches(12)
+        return torch.utils.data.DataLoader(loader.dataset, batch_size=self.batch_size)
+
+    def val_dataloader(self) -> Any:
+        return batches(2)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+
+@case()
+def rate_finder(run: Training) -> None:
+    module = WithRate()
+    trainer = run.trainer()
+    found = Tuner(trainer).lr_find(module, num_training=10)
+    run.keep("rates", found.results)
+    run.run(trainer, module)
+
+
+@case()
+def batch_size_finder(run: Training) -> None:
+    module = WithRate()
+    trainer = run.trainer()
+    Tuner(trainer).scale_batch_size(module, max_trials=2, steps_per_trial=4)
+    run.run(trainer, module)
+    run.keep("batch size", module.batch_size)

@@ -1,0 +1,202 @@
+"""Submits edits of a training, and judges each by the module before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.left_alone.client import Attach
+from benchmarks.left_alone.exactness import (
+    View,
+    eval_outputs,
+    group_faults,
+    masked_outputs,
+    names_a_part,
+    output_fault,
+    removed_entries,
+    state_faults,
+    view_of,
+)
+from benchmarks.left_alone.registry import Case
+from revacnn_lightning import (
+    AddFilters,
+    EditRefusedError,
+    InsertLayer,
+    RemoveFilters,
+    ReVACNN,
+    Undo,
+)
+from revacnn_lightning.protocol.messages import Applied, Refused
+from revacnn_lightning.protocol.requests import Edit
+from revacnn_lightning.runtime.request_queue import PendingRequest
+
+__all__ = ["AfterEdit", "BeforeEdit", "EditScript"]
+
+FIRST_BATCH = 3  # counted from 1; the client attaches before the second
+
+
+def edits_of(layer: str) -> list[list[Edit]]:
+    """Return edits of a layer, in groups. Those of a group are submitted at one boundary."""
+    return [
+        [AddFilters(layer, 2)],
+        [RemoveFilters(layer, [0])],
+        [InsertLayer(layer), Undo()],
+        [InsertLayer(layer)],
+        [Undo()],
+    ]
+
+
+class EditScript:
+    """Submits the edits of every fit, one group after each batch, and judges them.
+
+    Attributes:
+        faults: What went wrong.
+        refusals: Reasons of refused edits.
+        exact: The number of edits that were applied and are exact.
+        unchecked: Why an output was not compared; empty if all were.
+    """
+
+    def __init__(self, case: Case, revacnn: ReVACNN, client: Attach) -> None:
+        self.revacnn, self.client = revacnn, client
+        self.faults: list[str] = []
+        self.refusals: list[str] = []
+        self.exact = 0
+        self.unchecked = ""
+        self._output = case.output or _output_of_images
+        self._todo: list[list[Edit]] = []
+        self._pending: list[tuple[Edit, PendingRequest]] = []
+        self._before: View | None = None
+        self._batch = 0
+        self._inserted = False
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return nothing: workers of a data loader may get a copy with the trainer."""
+        return {}
+
+    def begin_fit(self) -> None:
+        """Start the script again."""
+        self._todo, self._pending, self._batch = [], [], 0
+
+    def before(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
+        """Submit the next group, if the last one was handled."""
+        self._batch += 1
+        if self._batch == FIRST_BATCH and self.client.layer:
+            self._todo = edits_of(self.client.layer)
+        if self._todo and not self._pending:
+            self._submit(self._todo.pop(0))
+        if self._pending:
+            removes = isinstance(self._pending[0][0], RemoveFilters)
+            self._before = view_of(trainer, module, self._outputs(module, batch), removes)
+
+    def after(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
+        """Judge the group, if it was handled at this boundary."""
+        before, pending = self._before, self._pending
+        if before is None or not pending or any(each.reply is None for _, each in pending):
+            return
+        self._before, self._pending = None, []
+        now = view_of(trainer, module, self._outputs(module, batch))
+        refused = [(edit, each.reply) for edit, each in pending if isinstance(each.reply, Refused)]
+        for edit, reply in refused:
+            self._judge_refusal(edit, reply.reason, trainer, module)
+        if isinstance(pending[0][0], InsertLayer):
+            self._inserted = isinstance(pending[0][1].reply, Applied)
+        run = lambda subject: self._output(subject, batch)  # noqa: E731
+        faults = group_faults(before, now) + self._compare(pending, before, now, run)
+        names = "+".join(type(edit).__name__ for edit, _ in pending)
+        self.faults += [f"{names}: {fault}" for fault in faults[:2]]
+        if not faults:
+            self.exact += len(pending) - len(refused)
+
+    def end(self) -> None:
+        """Note what could not be submitted."""
+        if self.client.layer and not self.exact and not self.refusals and not self.faults:
+            self.faults.append("no edit was handled")
+
+    # ------------------------------------------------------------------ parts
+
+    def _submit(self, group: list[Edit]) -> None:
+        if isinstance(group[0], Undo) and not self._inserted:
+            return
+        for edit in group:
+            try:
+                self._pending.append((edit, self.revacnn.steer(edit)))
+            except EditRefusedError as error:
+                self.faults.append(f"{type(edit).__name__}: {error}")
+
+    def _compare(
+        self,
+        pending: list[tuple[Edit, PendingRequest]],
+        before: View,
+        now: View,
+        run: Callable[[Any], Any],
+    ) -> list[str]:
+        edit = pending[0][0]
+        applied = [each.reply for _, each in pending if isinstance(each.reply, Applied)]
+        if len(applied) != 1:  # none, or all of it was undone
+            return state_faults(before, now)
+        if isinstance(edit, Undo) or (len(pending) == 2 and pending[0][1].reply != applied[0]):
+            return []  # what was undone has trained meanwhile
+        expected = before.outputs
+        if isinstance(edit, RemoveFilters):
+            removed, fault = removed_entries(before, now)
+            if fault:
+                return [fault]
+            if any("change as well" in note for note in applied[0].plan.notes):
+                self.unchecked = "removal changes a normalization over channels"
+                return []
+            expected = None
+            if before.twin is not None and before.outputs is not None:
+                expected = masked_outputs(before, removed, run)
+        if expected is None or now.outputs is None:
+            self.unchecked = self.unchecked or "no copy of the module"
+            return []
+        return [fault] if (fault := output_fault(expected, now)) else []
+
+    def _judge_refusal(self, edit: Edit, reason: str, trainer: Any, module: Any) -> None:
+        name = type(edit).__name__
+        self.refusals.append(f"{name}: {reason}")
+        if reason.startswith("internal error"):
+            self.faults.append(f"{name}: {reason}")
+        elif "forward raised" in reason and "forward=" not in reason:
+            self.faults.append(f"{name}: the reason does not name ReVACNN(forward=...): {reason}")
+        elif not isinstance(edit, Undo) and not names_a_part(reason, trainer, module):
+            self.faults.append(f"{name}: the reason names no layer or holder: {reason}")
+
+    def _outputs(self, module: pl.LightningModule, batch: Any) -> list[Tensor] | None:
+        try:
+            return eval_outputs(module, lambda subject: self._output(subject, batch))
+        except Exception as error:  # noqa: BLE001 - of the case's own code; reported
+            self.unchecked = f"{type(error).__name__}: {error}"
+            return None
+
+
+class BeforeEdit(pl.Callback):
+    """Stands before ReVACNN in the list of callbacks."""
+
+    def __init__(self, script: EditScript) -> None:
+        self.script = script
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.script.begin_fit()
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        self.script.before(trainer, pl_module, batch)
+
+
+class AfterEdit(pl.Callback):
+    """Stands after ReVACNN in the list of callbacks."""
+
+    def __init__(self, script: EditScript) -> None:
+        self.script = script
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        self.script.after(trainer, pl_module, batch)
+
+
+def _output_of_images(module: Any, batch: Any) -> Any:
+    leaves = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.is_floating_point())
+    return module(next(t for t in leaves if t.ndim >= 3))
