@@ -35,6 +35,7 @@ PACKAGE_FLOORS = [
     ["errors"],
     ["protocol"],
     ["telemetry", "diagnostics"],
+    ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
     ["steering.planning"],
     ["steering.filter_ids", "steering.holders"],

@@ -165,8 +165,12 @@ class LayerDetailCollector:
             version=context.version,
             step=context.step,
             layer=sample.layer,
-            coefficients=_weight_view(sample.coefficients, conv.weight, conv, kernel_slice),
-            gradients=_weight_view(sample.gradients, conv.weight.grad, conv, kernel_slice),
+            coefficients=_weight_view(
+                sample.coefficients, self._recorder.current_weight(sample.layer), conv, kernel_slice
+            ),
+            gradients=_weight_view(
+                sample.gradients, self._recorder.current_gradient(sample.layer), conv, kernel_slice
+            ),
             activations=_map_view(sample.maps),
             activation_gradients=_map_view(sample.map_gradients),
             image=image,

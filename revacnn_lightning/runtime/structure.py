@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
@@ -80,7 +81,7 @@ def _build_layer(
 ) -> LayerInfo:
     return LayerInfo(
         name=name,
-        module_type=type(conv).__name__,
+        module_type=type_before_parametrizations(conv).__name__,
         in_channels=conv.in_channels,
         out_channels=conv.out_channels,
         kernel_size=tuple(conv.kernel_size),

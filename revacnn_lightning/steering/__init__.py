@@ -21,6 +21,7 @@ From a request to an edited network, file by file::
       reference_outputs.py  the outputs that an edit must give, by forwards with temporary changes
       freezing.py         keeps frozen filters as they are
       transaction.py      rollback
+    computed_tensors.py   weights that modules compute in each forward, and from what
     blocks.py           the modules that edits insert
     filter_ids.py       permanent ids of filters
     journal.py          the edits in force; journal_text.py prints them, undo.py plans their undo

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from revacnn_lightning.steering.computed_tensors import has_tensor
+from revacnn_lightning.telemetry.conv import own_tensor
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+
 __all__ = [
     "BLOCKS",
     "CroppedConv2d",
@@ -83,14 +87,24 @@ def replacement_of(module: nn.Module, kind: str) -> nn.Module:
     crop = cropping_of(module)
     conv = CroppedConv2d(
         module.in_channels, module.out_channels, 1, stride=module.stride,  # type: ignore[arg-type]
-        groups=module.groups, bias=module.bias is not None,
+        groups=module.groups, bias=has_tensor(module, "bias"),
     )  # fmt: skip
     conv.crop = crop
     with torch.no_grad():
-        conv.weight.copy_(module.weight.detach().sum((2, 3), keepdim=True))
-        if conv.bias is not None and module.bias is not None:
-            conv.bias.copy_(module.bias)
+        conv.weight.copy_(_value(module, "weight").sum((2, 3), keepdim=True))
+        if conv.bias is not None:
+            conv.bias.copy_(_value(module, "bias"))
     return conv
+
+
+def _value(module: nn.Module, name: str) -> Tensor:
+    """Return a tensor of a module; a parametrization is computed once, without side effects."""
+    tensor = own_tensor(module, name)
+    if tensor is None:
+        with side_effect_free(module, training=False):
+            tensor = getattr(module, name)
+    assert isinstance(tensor, Tensor)
+    return tensor.detach()
 
 
 def cropping_of(conv: nn.Conv2d) -> tuple[int, int, int, int]:

@@ -40,6 +40,13 @@ signal_to_noise
     Not Necessarily Better"). NaN for a single image and where nothing varies, as in a dead filter.
     Source: a gradient hook on the map.
 
+Where a forward computes the weight from other parameters (weight norm, spectral norm, pruning mask,
+weight standardization, fake quantization), w is the computed weight, which hooks receive in the
+forward. Then ``weight_norm`` is that of the last forward, ``update_ratio`` that of the last
+optimizer step after which a forward has computed w, and ``optimizer_gradient`` that of the
+parameter which has the shape of w. So are all statistics of the weight where w cannot be observed:
+in compiled regions, and in a forward of a subclass's own whose output is not that of a convolution.
+
 A conv that is called several times in a batch has several maps, which count as further images. What
 activation checkpointing recomputes in the backward pass does not count again.
 """

@@ -11,10 +11,18 @@ PACKAGE = Path(__file__).parent.parent.parent / "revacnn_lightning"
 PREFIX = "revacnn_lightning.steering"
 # A folder may import from the folders and modules named here.
 MAY_IMPORT = {
-    "tracing": {"tracing"},
-    "planning": {"tracing", "planning", "blocks"},
-    "holders": {"planning", "holders"},
-    "execution": {"tracing", "planning", "holders", "execution", "blocks", "filter_ids"},
+    "tracing": {"tracing", "computed_tensors"},
+    "planning": {"tracing", "planning", "blocks", "computed_tensors"},
+    "holders": {"planning", "holders", "computed_tensors"},
+    "execution": {
+        "tracing",
+        "planning",
+        "holders",
+        "execution",
+        "blocks",
+        "computed_tensors",
+        "filter_ids",
+    },
 }
 
 

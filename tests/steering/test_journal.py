@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,9 +88,19 @@ def test_a_stored_journal_of_format_1_is_read_and_written_unchanged() -> None:
     assert data["format"] == 1
     journal = Journal.from_data(data)
     written = journal.to_data()
-    assert written["plans"] == data["plans"]
+    assert _without_later_fields(written["plans"], data["plans"]) == data["plans"]
     assert [len(each) for each in written["records"]] == [len(each) for each in data["records"]]
     assert (written["format"], written["version"]) == (data["format"], data["version"])
+
+
+def _without_later_fields(written: Any, stored: Any) -> Any:
+    """Return what was written without fields that the format has got since, if they are empty."""
+    if isinstance(written, dict):
+        kept = {k: v for k, v in written.items() if k in stored or v}
+        return {k: _without_later_fields(v, stored.get(k)) for k, v in kept.items()}
+    if isinstance(written, list):
+        return [_without_later_fields(*pair) for pair in zip(written, stored, strict=True)]
+    return written
 
 
 def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from revacnn_lightning.steering.execution.tensor_edits import replace_data
+from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import random_entries
 from revacnn_lightning.steering.planning.lookup import find_tensor
@@ -45,7 +45,9 @@ def match_activations(
     by_conv: dict[_ConvNd, list[TensorEdit | ValueEdit]] = {}
     for edit in edits:
         owner, _ = find_tensor(model, edit.tensor)
-        if isinstance(owner, _ConvNd) and not (owner.transposed and owner.groups > 1):
+        # A weight that is computed from others is not scaled: its filters have norms of their own.
+        is_plain = isinstance(owner, _ConvNd) and "weight" in owner._parameters
+        if isinstance(owner, _ConvNd) and is_plain and not (owner.transposed and owner.groups > 1):
             by_conv.setdefault(owner, []).append(edit)
     if not by_conv:
         return
@@ -62,7 +64,7 @@ def _measured(convs: Iterable[_ConvNd]) -> Iterator[dict[_ConvNd, Tensor]]:
     strengths: dict[_ConvNd, Tensor] = {}
 
     def measure(conv: Any, args: Any, output: Tensor) -> None:
-        channel = output.ndim - conv.weight.ndim + 1  # 0 for an image without a batch
+        channel = output.ndim - len(conv.kernel_size) - 1  # 0 for an image without a batch
         others = [dim for dim in range(output.ndim) if dim != channel]
         positive = output.detach().clamp(min=0).double()
         strengths[conv] = positive.square().mean(others).sqrt().cpu()

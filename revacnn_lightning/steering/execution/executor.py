@@ -13,12 +13,10 @@ from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, r
 from revacnn_lightning.steering.execution.module_attributes import (
     apply_attribute_edit,
     revert_attribute_edit,
+    update_modules,
 )
-from revacnn_lightning.steering.execution.tensor_edits import (
-    ChangeRecord,
-    apply_tensor_edit,
-    revert_tensor_edit,
-)
+from revacnn_lightning.steering.execution.replacement import ChangeRecord
+from revacnn_lightning.steering.execution.tensor_edits import apply_tensor_edit, revert_tensor_edit
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import (
     apply_value_edit,
@@ -100,6 +98,7 @@ def perform(
         undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, next(again)))
     if undone is None:
         copy_random_entries(tx, model, plan, source)
+    update_modules(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
@@ -135,4 +134,5 @@ def revert(
     for value, record in zip(reversed(plan.values), records, strict=False):
         # There are no records of values if only the structure is restored.
         undone.append(revert_value_edit(tx, model, value, optimizers, record))
+    update_modules(tx, model, plan)
     return undone[::-1]

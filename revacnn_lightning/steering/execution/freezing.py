@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from revacnn_lightning.steering.computed_tensors import filter_originals, tensor_of_shape
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
@@ -83,17 +84,20 @@ class Freezer:
 
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
-        if not indices:
+        originals = filter_originals(conv)
+        if not indices or not originals:
             return
+        device = originals[0].device
         rows = 1 if conv.transposed else 0
-        weight: Any = conv.weight
-        at = torch.tensor(indices, device=weight.device)
-        if conv.transposed and conv.groups != 1:  # only frozen as a whole
-            at = torch.arange(weight.shape[1], device=weight.device)
-        self._slices.append(_FrozenSlice(weight, rows, at))
-        at = torch.tensor(indices, device=weight.device)
-        if isinstance(conv.bias, Tensor):
-            self._slices.append(_FrozenSlice(conv.bias, 0, at))
+        for weight in originals:
+            at = torch.tensor(indices, device=device)
+            if conv.transposed and conv.groups != 1:  # only frozen as a whole
+                at = torch.arange(weight.shape[1], device=device)
+            self._slices.append(_FrozenSlice(weight, rows, at))
+        at = torch.tensor(indices, device=device)
+        bias = tensor_of_shape(conv, "bias")
+        if bias is not None:
+            self._slices.append(_FrozenSlice(bias, 0, at))
         for name in self._filters.norms.get(layer, []):
             norm = modules.get(name)
             if isinstance(norm, _NormBase):

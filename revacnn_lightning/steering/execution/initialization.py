@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
+
+from revacnn_lightning.steering.computed_tensors import tensor_of_shape
 
 __all__ = ["initial_values"]
 
@@ -14,11 +17,13 @@ __all__ = ["initial_values"]
 def initial_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return random values of the shape, type and device of ``like``, a tensor of ``owner``.
 
-    Convs and linear layers: uniform in ±1/sqrt(fan in), the default of torch (He et al. 2015 with
-    a = sqrt 5). Any other module: normal, with the standard deviation of ``like``.
+    Convs, linear layers and their parametrizations: uniform in ±1/sqrt(fan in), the default of
+    torch (He et al. 2015 with a = sqrt 5). Any other module: normal, with the standard deviation of
+    ``like``.
     """
-    if isinstance(owner, (_ConvNd, nn.Linear)):
-        weight = like if like.ndim > 1 else getattr(owner, "weight", like)
+    if isinstance(owner, (_ConvNd, nn.Linear, ParametrizationList)):
+        weight = like if like.ndim > 1 else tensor_of_shape(owner, "weight")
+        weight = like if weight is None else weight
         fan_in = nn.init._calculate_fan_in_and_fan_out(weight)[0] if weight.ndim > 1 else 1
         bound = 1 / math.sqrt(max(fan_in, 1))
         values = torch.rand(like.shape, generator=generator, dtype=torch.float64)

@@ -21,7 +21,7 @@ from revacnn_lightning.steering.execution.layer_parameters import (
     restore_parameters,
     saved_layer,
 )
-from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
+from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.undone_layers import restore_undone, save_undone
 from revacnn_lightning.steering.planning.plan import LayerEdit

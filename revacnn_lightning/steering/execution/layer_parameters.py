@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
-from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
+from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.optimizers import all_optimizers
 from revacnn_lightning.steering.planning.lookup import find_tensor

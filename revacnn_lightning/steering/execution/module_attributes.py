@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
 
+from revacnn_lightning.steering.computed_tensors import recompute_attributes, tensor_of_shape
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.planning.plan import AttributeEdit
+from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
 
-__all__ = ["apply_attribute_edit", "revert_attribute_edit", "sync_sizes"]
+__all__ = ["apply_attribute_edit", "revert_attribute_edit", "update_modules"]
 
 
 def apply_attribute_edit(tx: Transaction, model: nn.Module, edit: AttributeEdit) -> None:
@@ -42,7 +47,34 @@ def _set_attribute(tx: Transaction, module: nn.Module, name: str, value: Any) ->
         tx.on_rollback(lambda: setattr(module, name, old))
 
 
-def sync_sizes(tx: Transaction, module: nn.Module) -> None:
+def update_modules(tx: Transaction, model: nn.Module, plan: EditPlan) -> None:
+    """Make the attributes of all modules agree with the tensors that a plan has changed.
+
+    A tensor may belong to several modules, which share it.
+    """
+    names = {edit.tensor for edit in plan.tensors} | {edit.tensor for edit in plan.values}
+    changed = {id(find_tensor(model, name)[1]) for name in names}
+    if not changed:
+        return
+    for module in model.modules():
+        if any(id(tensor) in changed for tensor in _own_tensors(module)):
+            _sync_sizes(tx, module)
+            for name, value in recompute_attributes(module).items():
+                old = vars(module)[name]
+                setattr(module, name, value)
+                tx.on_rollback(lambda m=module, n=name, o=old: setattr(m, n, o))  # type: ignore[misc]
+
+
+def _own_tensors(module: nn.Module) -> Iterator[Any]:
+    """Yield the parameters and buffers of a module and of its parametrizations."""
+    yield from (*module._parameters.values(), *module._buffers.values())
+    parametrizations = module._modules.get("parametrizations")
+    for steps in parametrizations.children() if parametrizations is not None else ():
+        if isinstance(steps, ParametrizationList):
+            yield from (*steps._parameters.values(), *steps._buffers.values())
+
+
+def _sync_sizes(tx: Transaction, module: nn.Module) -> None:
     """Set the size attributes of a ``torch.nn`` module from the shapes of its tensors.
 
     The attributes set here are those that `traced_int.SYNCED` excludes from tracing.
@@ -52,31 +84,32 @@ def sync_sizes(tx: Transaction, module: nn.Module) -> None:
 
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
-    weight = getattr(module, "weight", None)
-    if isinstance(module, _ConvNd):
-        return _conv_sizes(module)
-    if isinstance(module, nn.Linear):
-        return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
+    weight = tensor_of_shape(module, "weight")
     if isinstance(module, _NormBase):
-        tensor = module.weight if module.weight is not None else module.running_mean
+        tensor = module._buffers.get("running_mean") if weight is None else weight
         return {} if tensor is None else {"num_features": tensor.shape[0]}
-    if isinstance(module, nn.LayerNorm) and weight is not None:
+    if weight is None:
+        return {}
+    if isinstance(module, _ConvNd):
+        return _conv_sizes(module, weight.shape)
+    if isinstance(module, nn.Linear):
+        return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
+    if isinstance(module, nn.LayerNorm):
         return {"normalized_shape": tuple(weight.shape)}
-    if isinstance(module, nn.GroupNorm) and weight is not None:
+    if isinstance(module, nn.GroupNorm):
         return {"num_channels": weight.shape[0]}
     if isinstance(module, nn.PReLU):
-        return {"num_parameters": module.weight.numel()}
+        return {"num_parameters": weight.numel()}
     if isinstance(module, nn.Embedding):
-        return dict(zip(("num_embeddings", "embedding_dim"), module.weight.shape, strict=True))
+        return dict(zip(("num_embeddings", "embedding_dim"), weight.shape, strict=True))
     return {}
 
 
-def _conv_sizes(conv: _ConvNd) -> dict[str, int]:
-    weight = conv.weight
+def _conv_sizes(conv: _ConvNd, shape: torch.Size) -> dict[str, int]:
     if conv.transposed:
-        return {"in_channels": weight.shape[0], "out_channels": weight.shape[1] * conv.groups}
+        return {"in_channels": shape[0], "out_channels": shape[1] * conv.groups}
     if conv.groups > 1 and conv.groups == conv.in_channels:  # depthwise
         per_channel = conv.out_channels // conv.in_channels
-        channels = weight.shape[0] // per_channel
-        return {"out_channels": weight.shape[0], "in_channels": channels, "groups": channels}
-    return {"out_channels": weight.shape[0], "in_channels": weight.shape[1] * conv.groups}
+        channels = shape[0] // per_channel
+        return {"out_channels": shape[0], "in_channels": channels, "groups": channels}
+    return {"out_channels": shape[0], "in_channels": shape[1] * conv.groups}

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.steering.execution.tensor_edits import replace_data
+from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit
+from revacnn_lightning.steering.execution.weight_gain import rescale_gain
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit, order_of
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
@@ -46,7 +47,10 @@ def expected_output(
         kept[order_of(edit)[0]] = True
         removed = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
         zeroed = tensor.detach().clone().index_fill_(edit.dim, removed, 0.0)
+        before = tensor.detach()
         replace_data(tx, tensor, zeroed, tensor.grad)
+        if edit.gain:
+            rescale_gain(tx, model, edit.gain, before, zeroed)
     expected = evaluate(model, probe)
     tx.rollback(keep=start)
     return expected

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.steering.execution.tensor_edits import replace_data
+from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.module_matching import is_inside
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy

@@ -8,7 +8,6 @@ hooks and gradient accumulators that refer to them stay valid. What an edit remo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,37 +15,14 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
-from revacnn_lightning.steering.execution.module_attributes import sync_sizes
+from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.planning.lookup import find_tensor, owners_of
+from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
+from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
-__all__ = [
-    "ChangeRecord",
-    "apply_tensor_edit",
-    "replace_data",
-    "revert_tensor_edit",
-    "undo_difference",
-]
-
-# What reverting one change needs: removed entries, and numbers of optimizer state. Journals store
-# it: the keys must stay as they are.
-ChangeRecord = dict[str, Any]
-
-
-def replace_data(tx: Transaction, tensor: Tensor, new: Tensor, grad: Tensor | None) -> None:
-    """Give ``tensor`` the data of ``new`` and the gradient ``grad``, keeping the object."""
-    old, old_grad = tensor.detach(), tensor.grad
-
-    def assign(value: Tensor, gradient: Tensor | None) -> None:
-        with torch.no_grad():
-            tensor.grad = None  # its shape may differ, which torch rejects
-            tensor.set_(value)  # type: ignore[call-overload]
-            tensor.grad = gradient
-
-    tx.on_rollback(lambda: assign(old, old_grad))
-    assign(new, grad)
+__all__ = ["apply_tensor_edit", "revert_tensor_edit", "undo_difference"]
 
 
 def apply_tensor_edit(
@@ -57,7 +33,7 @@ def apply_tensor_edit(
     generator: torch.Generator,
     undone: ChangeRecord | None = None,
 ) -> ChangeRecord:
-    """Resize a tensor, its gradient and its optimizer state, and update its module's sizes.
+    """Resize a tensor, its gradient, its optimizer state, and the gain of its weight norm.
 
     Args:
         undone: what `revert_tensor_edit` returned, if the edit is redone: its new entries.
@@ -66,10 +42,11 @@ def apply_tensor_edit(
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
+        old = tensor.detach()
         if undone is not None:
-            new = _resized_again(tensor.detach(), resize, undone)
+            new = _resized_again(old, resize, undone)
         elif edit.origin and edit.fill == "fresh":  # filled from its origin afterwards
-            new = resize.apply_and_fill(tensor.detach(), 0.0)
+            new = resize.apply_and_fill(old, 0.0)
         else:
             new = _resized(owner, tensor, resize, edit, generator)
         record["data"] = resize.removed_entries(tensor.detach())
@@ -82,8 +59,10 @@ def apply_tensor_edit(
         if isinstance(tensor, nn.Parameter):
             record |= _resize_state(tx, optimizers, tensor, resize, new, undone)
         replace_data(tx, tensor, new, grad)
-    for each in owners_of(model, tensor):
-        sync_sizes(tx, each)
+        if edit.gain:
+            record |= rescale_gain(tx, model, edit.gain, old, new, undone)
+        if edit.entry_gain and edit.fill == "fresh" and undone is None and not edit.origin:
+            initialize_gain(tx, model, edit.entry_gain, new, edit.dim, edit.new)
     return record
 
 
@@ -147,9 +126,10 @@ def revert_tensor_edit(
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)
+        present = tensor.detach()
         replace_data(tx, tensor, old, grad)
-    for each in owners_of(model, tensor):
-        sync_sizes(tx, each)
+        if edit.gain:
+            undone |= rescale_gain(tx, model, edit.gain, present, old, record)
     return undone
 
 

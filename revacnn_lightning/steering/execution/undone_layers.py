@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import optimizer_state
-from revacnn_lightning.steering.execution.tensor_edits import ChangeRecord
+from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = ["restore_undone", "save_undone"]

@@ -10,13 +10,11 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import initial_values
-from revacnn_lightning.steering.execution.tensor_edits import (
-    ChangeRecord,
-    replace_data,
-    undo_difference,
-)
+from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
+from revacnn_lightning.steering.execution.tensor_edits import undo_difference
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit, ValueEdit
 
@@ -75,6 +73,8 @@ def apply_value_edit(
 
             optimizer_state.edit_state(tx, optimizers, tensor, reset)
         _replace_rows(tx, tensor, edit.dim, at, new)
+        if edit.gain:
+            record |= rescale_gain(tx, model, edit.gain, data, tensor.detach(), undone)
     return record
 
 
@@ -116,6 +116,8 @@ def revert_value_edit(
             optimizer_state.edit_state(tx, optimizers, tensor, restored)
         undone["before"] = rows
         _replace_rows(tx, tensor, edit.dim, at, rows)
+        if edit.gain:
+            undone |= rescale_gain(tx, model, edit.gain, data, tensor.detach(), record)
     return undone
 
 
@@ -145,7 +147,19 @@ def draw_again(
     at = torch.tensor(random_entries(edit), device=tensor.device)
     with torch.no_grad():
         values = initial_values(owner, tensor.detach(), generator)
+        before = tensor.detach()
         _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
+        _adapt_gains(tx, model, edit, before, tensor.detach())
+
+
+def _adapt_gains(
+    tx: Transaction, model: nn.Module, edit: TensorEdit | ValueEdit, before: Tensor, after: Tensor
+) -> None:
+    """Adapt the gains of a weight norm when random entries of its direction were replaced."""
+    if edit.gain:
+        rescale_gain(tx, model, edit.gain, before, after)
+    if isinstance(edit, TensorEdit) and edit.entry_gain:
+        initialize_gain(tx, model, edit.entry_gain, after, edit.dim, edit.new)
 
 
 def copy_random_entries(
@@ -164,7 +178,9 @@ def copy_random_entries(
         with torch.no_grad():
             at = torch.tensor(random_entries(edit))
             rows = origin.detach().index_select(edit.dim, at.to(origin.device)).to(tensor)
+            before = tensor.detach()
             _replace_rows(tx, tensor, edit.dim, at.to(tensor.device), rows)
+            _adapt_gains(tx, model, edit, before, tensor.detach())
 
 
 def random_entries(edit: TensorEdit | ValueEdit) -> list[int]:

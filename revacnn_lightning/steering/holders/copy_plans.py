@@ -109,6 +109,10 @@ def renamed_plan(plan: EditPlan, copy: ModelCopy) -> EditPlan:
             ("layers", "host"),
         )
     }  # fmt: skip
+    for each in (*changes["values"], *changes["tensors"]):
+        for gain in {"gain", "entry_gain"}.intersection(each.__struct_fields__):
+            name = getattr(each, gain)
+            setattr(each, gain, (rename(name) or "") if name else "")
     if not copy.has_values:
         changes["values"] = []
         changes["tensors"] = [msgspec.structs.replace(e, fill="zero") for e in changes["tensors"]]

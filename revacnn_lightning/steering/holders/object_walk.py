@@ -16,6 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.steering.computed_tensors import attributes_of_hooks
+
 __all__ = ["Found", "Holder", "walk"]
 
 MAX_DEPTH = 6
@@ -101,8 +103,9 @@ def _is_of_tensors(value: object) -> bool:
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:
     if isinstance(value, nn.Module):
         for name, module in value.named_modules():
+            computed = attributes_of_hooks(module)  # a pruned weight resembles its original
             for key, part in list(vars(module).items()):
-                if key not in REGISTERED:
+                if key not in REGISTERED and key not in computed:
                     yield ".".join(filter(None, [path, name, key])), part
     elif isinstance(value, dict):
         for key, part in islice(value.items(), MAX_OBJECTS):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.steering.computed_tensors import ComputedTensor, computed_tensors
+from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = ["PlanningContext"]
@@ -27,6 +30,40 @@ class PlanningContext:
     optimizers: Sequence[Optimizer]
     frozen: Callable[[str], list[int]]
     copies: Sequence[str] = ()
+
+    @cached_property
+    def computed(self) -> dict[str, ComputedTensor]:
+        """Original -> the tensor that is computed from it in each forward."""
+        found = computed_tensors(self.model)
+        return {name: each for each in found for name in each.originals}
+
+    def gains_of(self, tensor: str, dim: int) -> dict[str, str]:
+        """Return the gains of an edit along a dimension of a weight norm's direction.
+
+        They are arguments of `TensorEdit` and `ValueEdit`; any other tensor has none.
+        """
+        computed = self.computed.get(tensor)
+        if computed is None or not computed.gain or computed.direction != tensor:
+            return {}
+        return {"entry_gain" if self._has_entries(computed.gain, dim) else "gain": computed.gain}
+
+    def entry_gain_of(self, tensor: str, dim: int) -> str:
+        """Return the tensor that scales the entries of this one along ``dim``; "" without."""
+        return self.gains_of(tensor, dim).get("entry_gain", "")
+
+    def direction_of(self, tensor: str) -> str:
+        """Return the direction of a weight norm whose gain this tensor is; "" for any other."""
+        computed = self.computed.get(tensor)
+        return computed.direction if computed is not None and computed.gain == tensor else ""
+
+    def _has_entries(self, gain: str, dim: int) -> bool:
+        shape = find_tensor(self.model, gain)[1].shape
+        return dim < len(shape) and shape[dim] > 1
+
+    def is_mask(self, tensor: str) -> bool:
+        """Return whether this tensor is the mask of pruned entries."""
+        computed = self.computed.get(tensor)
+        return computed is not None and computed.mask == tensor
 
     def count_parameters(self) -> int:
         """Return the number of parameter values of the model."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.steering.computed_tensors import filter_originals
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.filter_values import check_plain_weight, same_size_plan
+from revacnn_lightning.steering.planning.filter_values import same_size_plan
 from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
 from revacnn_lightning.steering.planning.plan import EditPlan, FreezeEdit
 
@@ -34,7 +35,11 @@ def _plan(
         raise EditRefusedError(
             f"{layer} is transposed and grouped: freeze or unfreeze the whole layer instead"
         )
-    check_plain_weight(conv, layer)
+    if filter_originals(conv) is None:
+        raise EditRefusedError(
+            f"the weight of {layer} is computed from other parameters in each forward, not filter "
+            "by filter; its filters cannot be frozen"
+        )
     already = set(context.frozen(layer))
     changed = [i for i in sorted(filters) if (i in already) != frozen]
     if not changed:

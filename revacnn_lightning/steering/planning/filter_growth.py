@@ -15,7 +15,10 @@ from revacnn_lightning.steering.planning.lookup import check_filters, find_conv,
 from revacnn_lightning.steering.planning.plan import EditPlan, Fill, TensorEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
+    carries_reads,
+    in_gain_order,
     resize_plan,
+    with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 
@@ -97,8 +100,8 @@ def _insertions(
         size = context.groups.dimension(name, dim).size
         edit = insert_copies(name, dim, size, indices, pieces, count)
         edit.fill = _fill(context, name, dim, indices, split=split)
-        edits.append(edit)
-    return edits
+        edits.append(with_gains(context, edit))
+    return in_gain_order(edits)
 
 
 def _fill(
@@ -106,14 +109,16 @@ def _fill(
 ) -> Fill:
     """Return how new entries of a tensor start, so that the present outputs stay as they are."""
     channel_groups = context.groups
-    reads = channel_groups.reads_channels(name, dim, indices)
+    reads = carries_reads(context, name, dim, indices)
+    if context.is_mask(name):
+        return "copy" if split else "one"
     if split:
         return "share" if reads else "copy"
     if reads:
         return "zero"
     owner, tensor = find_tensor(context.model, name)
     attribute = name.rpartition(".")[2]
-    if isinstance(owner, NORMS):
+    if isinstance(owner, NORMS) and name not in context.computed:
         return "one" if attribute in ("weight", "running_var") else "zero"
     if isinstance(owner, (_ConvNd, nn.Linear)) and tensor.ndim == 1 and attribute == "bias":
         return "fresh"

@@ -14,7 +14,10 @@ from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
+    carries_reads,
+    in_gain_order,
     resize_plan,
+    with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 
@@ -63,11 +66,11 @@ def _removal(
             )
         edit = remove_indices(name, dim, size, indices)
         # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
-        edit.fill = "zero" if channel_groups.reads_channels(name, dim, indices) else "copy"
-        edits.append(edit)
+        edit.fill = "zero" if carries_reads(context, name, dim, indices) else "copy"
+        edits.append(with_gains(context, edit))
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
-    plan = resize_plan(context, request, title, edits, groups, layer)
+    plan = resize_plan(context, request, title, in_gain_order(edits), groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, -1)
     plan.filter_changes = [messages.FilterChange(name, filters=indices)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
@@ -97,5 +100,11 @@ def _column_sums(context: PlanningContext, layer: str, keep: int, other: int) ->
                     f"filters {keep} and {other} of {layer} cannot be merged: {name} reads them "
                     "differently"
                 )
-            edits.append(ValueEdit(name, dim, kept.tolist(), "add", indices.tolist()))
+            if context.entry_gain_of(name, dim):
+                raise EditRefusedError(
+                    f"filters {keep} and {other} of {layer} cannot be merged: {name} has a weight "
+                    "norm for each channel that it reads"
+                )
+            gain = context.gains_of(name, dim).get("gain", "")
+            edits.append(ValueEdit(name, dim, kept.tolist(), "add", indices.tolist(), gain=gain))
     return edits

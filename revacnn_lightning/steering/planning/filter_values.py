@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
 from revacnn_lightning.steering.planning.outgoing_columns import zero_outgoing_columns
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 
-__all__ = ["check_plain_weight", "plan_reinitialization", "plan_setting", "same_size_plan"]
+__all__ = ["plan_reinitialization", "plan_setting", "same_size_plan"]
 
 
 OUTGOING_ZERO = (
@@ -106,28 +106,30 @@ def same_size_plan(context: PlanningContext, request: requests.Edit, title: str)
     return EditPlan(request, title, parameters_before=count, parameters_after=count)
 
 
-def check_plain_weight(conv: _ConvNd, layer: str) -> None:
-    """Check that the weight is a parameter of the conv, not computed as with ``weight_norm``.
+def _check_plain(conv: _ConvNd, layer: str) -> None:
+    """Check that weight and bias are parameters of the conv, not computed as by ``weight_norm``.
 
     Raises:
-        EditRefusedError: it is computed.
+        EditRefusedError: one of them is computed.
     """
-    if not isinstance(conv._parameters.get("weight"), Tensor):
-        raise EditRefusedError(
-            f"the weight of {layer} is computed from other parameters in each forward; its filters "
-            "cannot be set or frozen"
-        )
+    for name in ("weight", "bias"):
+        is_missing = name == "bias" and not has_tensor(conv, name)
+        if conv._parameters.get(name) is None and not is_missing:
+            raise EditRefusedError(
+                f"the {name} of {layer} is computed from other parameters in each forward; its "
+                "filters cannot be set"
+            )
 
 
 def _filter_tensors(conv: _ConvNd, layer: str) -> list[tuple[str, int]]:
     """Return (name, dimension) of the tensors that hold a conv's filters, one entry per filter."""
-    check_plain_weight(conv, layer)
+    _check_plain(conv, layer)
     if conv.transposed and conv.groups != 1:
         raise EditRefusedError(
             f"{layer} is transposed and grouped: its filters share coefficients and cannot be set "
             "one by one"
         )
     tensors = [(f"{layer}.weight", 1 if conv.transposed else 0)]
-    if conv.bias is not None:
+    if has_tensor(conv, "bias"):
         tensors.append((f"{layer}.bias", 0))
     return tensors

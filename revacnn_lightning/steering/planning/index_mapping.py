@@ -79,7 +79,8 @@ def realign_columns(
         new = is_new[arrivals]
         order = _match(old_arrivals, source[arrivals], new, edit.tensor)
         realigned.append(TensorEdit(edit.tensor, edit.dim, edit.size, runs_of(order),
-                                    np.flatnonzero(new).tolist(), edit.fill))  # fmt: skip
+                                    np.flatnonzero(new).tolist(), edit.fill, edit.gain,
+                                    edit.entry_gain))  # fmt: skip
     return realigned
 
 

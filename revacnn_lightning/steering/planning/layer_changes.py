@@ -10,6 +10,7 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.blocks import BLOCKS, CroppedConv2d, DiracBlock
+from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_conv, find_module
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
@@ -102,8 +103,12 @@ def _replacement_kind(
             raise EditRefusedError(
                 f"{name} is a 1x1 conv that changes the shape; no simpler layer can replace it"
             )
-        if any(True for _ in module.children()):
+        if any(child != "parametrizations" for child, _ in module.named_children()):
             raise EditRefusedError(f"a block was inserted after {name}; remove the block first")
+        if not has_tensor(module, "weight"):
+            raise EditRefusedError(
+                f"{name} has no weight of its own, from which a 1x1 conv in its place could start"
+            )
         return "conv"
     given, returned = sorted(shapes, key=str)[0]
     if given is None or returned is None:
@@ -131,7 +136,7 @@ def _parameters_of(model: nn.Module, module: nn.Module) -> int:
 def _replacement_parameters(module: nn.Module, kind: str) -> int:
     if kind == "identity" or not isinstance(module, nn.Conv2d):
         return 0
-    bias = module.out_channels if module.bias is not None else 0
+    bias = module.out_channels if has_tensor(module, "bias") else 0
     return module.out_channels * module.in_channels // module.groups + bias
 
 

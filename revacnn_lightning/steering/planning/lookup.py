@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.telemetry.conv import own_tensor
 
-__all__ = ["check_filters", "find_conv", "find_module", "find_tensor", "owners_of"]
+__all__ = ["check_filters", "find_conv", "find_module", "find_tensor"]
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -59,15 +60,7 @@ def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
     """Return the parameter or buffer of this name and the module that owns it."""
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    tensor = getattr(owner, attribute)
-    assert isinstance(tensor, Tensor)
+    tensor = own_tensor(owner, attribute)
+    if tensor is None:
+        raise AttributeError(f"the model has no parameter or buffer {name!r}")
     return owner, tensor
-
-
-def owners_of(model: nn.Module, tensor: Tensor) -> list[nn.Module]:
-    """Return the modules that have this tensor as a parameter or buffer; tied ones have several."""
-    return [
-        module
-        for module in model.modules()
-        if any(own is tensor for own in (*module._parameters.values(), *module._buffers.values()))
-    ]

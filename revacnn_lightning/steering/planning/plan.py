@@ -40,6 +40,10 @@ class TensorEdit(Struct):
     run after the other. Those at the positions ``new`` are not survivors but new entries, which
     ``fill`` derives from the old index at their position. In a copy of another tensor, the
     ``origin``, fresh entries are those of the origin.
+
+    Two gains of a weight norm, of which the tensor is the direction; see `execution.weight_gain`.
+    ``gain``: its norms extend over ``dim``: it is rescaled. ``entry_gain``: it has an entry for
+    each index of ``dim``: those of new filters are initialized.
     """
 
     tensor: str
@@ -48,6 +52,8 @@ class TensorEdit(Struct):
     runs: list[tuple[int, int]]
     new: list[int] = field(default_factory=list)
     fill: Fill = "copy"
+    gain: str = ""
+    entry_gain: str = ""
     origin: str = ""
 
 
@@ -68,7 +74,7 @@ class ValueEdit(Struct):
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
     ``fresh``: random values, as the layer's own initialization. ``zero``: zeros. ``add``: the
     entry of ``sources`` at the same position is added. In a copy of ``origin``, fresh values are
-    those of the origin.
+    those of the origin. ``gain``: as in `TensorEdit`.
     """
 
     tensor: str
@@ -77,6 +83,7 @@ class ValueEdit(Struct):
     action: Literal["mean", "fresh", "zero", "add"]
     sources: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    gain: str = ""
     origin: str = ""
 
 

@@ -26,7 +26,14 @@ from revacnn_lightning.steering.planning.plan import (
 from revacnn_lightning.steering.planning.unused_layers import unused_layers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["filter_move", "parameter_growth", "resize_plan"]
+__all__ = [
+    "carries_reads",
+    "filter_move",
+    "in_gain_order",
+    "parameter_growth",
+    "resize_plan",
+    "with_gains",
+]
 
 # A note names at most this many layers.
 MAX_NAMES = 6
@@ -62,6 +69,33 @@ def resize_plan(
         parameters_after=before + parameter_growth(context.model, edits),
         notes=notes + _untraced_note(unused_layers(context, edits)),
     )
+
+
+def carries_reads(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
+    """Return whether zeros at these indices of a tensor stop its layer from reading channels.
+
+    They are columns that multiply an arriving channel or, under a weight norm with an entry for
+    each column, those entries of the gain: a direction of zeros has no norm.
+    """
+    groups = context.groups
+    direction = context.direction_of(name)
+    if direction:
+        return bool(context.entry_gain_of(direction, dim)) and groups.reads_channels(
+            direction, dim, indices
+        )
+    return groups.reads_channels(name, dim, indices) and not context.entry_gain_of(name, dim)
+
+
+def with_gains(context: PlanningContext, edit: TensorEdit) -> TensorEdit:
+    """Set the gains that an edit of a weight norm's direction has to adapt."""
+    gains = context.gains_of(edit.tensor, edit.dim)
+    edit.gain, edit.entry_gain = gains.get("gain", ""), gains.get("entry_gain", "")
+    return edit
+
+
+def in_gain_order(edits: list[TensorEdit]) -> list[TensorEdit]:
+    """Sort edits so that each rescaled gain has the entries of its direction by then."""
+    return sorted(edits, key=lambda edit: (bool(edit.gain), edit.tensor, edit.dim))
 
 
 def filter_move(layer: str, edit: TensorEdit, filters: int) -> FilterMove:

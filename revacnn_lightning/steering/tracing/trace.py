@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from revacnn_lightning.steering.computed_tensors import computed_tensors
 from revacnn_lightning.steering.tracing.filter_activity import FilterActivity
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import (
@@ -68,13 +69,19 @@ class Trace:
         self.rounding_unit = 0.0  # of the coarsest floating type a conv computed in
         self.op_costs: list[OpCost] = []  # of the first forward
         self._stack: list[nn.Module] = []
+        self._priorities: list[tuple[bool, int]] = []  # of the tensors of `dimensions`
         self._label_model(model)
+        self._starts = np.array([each.start for each in self.dimensions], int)
+        self._has_gain = np.zeros(self.channel_count, bool)
+        self._apply_computations(model)
         self._produced = np.zeros(self.channel_count, bool)
         self.activity = FilterActivity(new_filters, self.dimensions, self.channel_count)
 
     def _label_model(self, model: nn.Module) -> None:
         convs = [model.get_submodule(name) for name in self.convs]
-        conv_weights = {id(p) for conv in convs for p in conv.parameters() if p.ndim > 2}
+        conv_weights = {
+            id(t) for conv in convs for t in (*conv.parameters(), *conv.buffers()) if t.ndim > 2
+        }
         self._conv_of_weight = {
             id(conv._parameters.get("weight")): name
             for name, conv in reversed(list(zip(self.convs, convs, strict=True)))
@@ -90,11 +97,26 @@ class Trace:
                     channels = self._new_channels(size)
                     start = self.channel_count - size
                     self.dimensions.append(TensorDimension(name, dim, start, self.channel_count))
+                    self._priorities.append((isinstance(tensor, nn.Parameter), tensor.numel()))
                     labels.append(label_along(channels, tensor.ndim, dim))
             self._permanent_labels[self._keys.record_permanent(tensor)] = labels
             if type(tensor) not in (Tensor, nn.Parameter):
                 for label in labels:
                     self.fix(label, f"{name} is a {type(tensor).__name__}, which may be sharded")
+
+    def _apply_computations(self, model: nn.Module) -> None:
+        """Fix the channels of tensors that no edit can resize; note those that a gain rescales."""
+        by_tensor: dict[str, list[TensorDimension]] = {}
+        for dimension in self.dimensions:
+            by_tensor.setdefault(dimension.tensor, []).append(dimension)
+        for computed in computed_tensors(model):
+            if computed.refusal:
+                for name in computed.originals:
+                    for each in by_tensor.get(name, ()):
+                        self.fix(torch.arange(each.start, each.stop), computed.refusal)
+            elif computed.gain:
+                for each in by_tensor.get(computed.direction, ()):
+                    self._has_gain[each.start : each.stop] = True
 
     def _new_channels(self, count: int) -> Tensor:
         self.channel_count += count
@@ -173,8 +195,15 @@ class Trace:
         self.fixed.append((np.unique(channels.reshape(-1).numpy()), reason))
 
     def normalize_together(self, channels: Tensor, reason: str) -> None:
-        """Record that these channels are normalized together: a new one changes all others."""
-        self.normalized_together.append((np.unique(channels.reshape(-1).numpy()), reason))
+        """Record that these channels are normalized together: a new one changes all others.
+
+        Not those of a weight norm: an edit adapts its gain, which keeps the others as they are.
+        """
+        flat = np.unique(channels.reshape(-1).numpy())
+        inside = flat < len(self._has_gain)
+        is_kept = inside & self._has_gain[np.where(inside, flat, 0)]
+        if not is_kept.all():
+            self.normalized_together.append((flat[~is_kept], reason))
 
     def produce(self, channels: Tensor) -> None:
         """Record that these rows of a weight each produce a channel of their own."""
@@ -191,6 +220,18 @@ class Trace:
         if first < len(self._produced):
             return bool(self._produced[first])
         return first not in self._free
+
+    def priority(self, label: Label) -> tuple[bool, int]:
+        """Return how much the tensor of these channels determines a product with another tensor.
+
+        A parameter determines more than a buffer, such as a mask, and a tensor of the result's
+        shape more than a gain.
+        """
+        first = int(label.reshape(-1)[0])
+        at = int(np.searchsorted(self._starts, first, "right")) - 1
+        if at < 0 or first >= self.dimensions[at].stop:
+            return (False, 0)
+        return self._priorities[at]
 
     def consume(self, columns: Tensor, arriving: Tensor) -> None:
         """Record that these columns of a weight multiply the channels ``arriving``."""

@@ -137,7 +137,7 @@ def _expression(number: int) -> LinearExpression:
 # -------------------------------------------------------------------- attributes
 
 
-# Attributes that are set from the shapes of tensors after an edit (`sync_sizes`).
+# Attributes that are set from the shapes of tensors after an edit (`update_modules`).
 SYNCED = {
     nn.modules.conv._ConvNd: {"in_channels", "out_channels", "groups"},
     nn.Linear: {"in_features", "out_features"},

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.conv import Conv
+from revacnn_lightning.telemetry.conv import Conv, device_of
 from revacnn_lightning.telemetry.inspection.downsampling import thumbnails
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.activation_source import report_activation_maps
@@ -41,7 +41,7 @@ def compute_activation_maps(
     def on_activation(name: str, module: nn.Module, output: Tensor) -> None:
         maps[name] = thumbnails(output[0])
 
-    device = next(iter(convs.values())).weight.device
+    device = device_of(next(iter(convs.values())))
     with side_effect_free(model, training=False), report_activation_maps(names, on_activation):
         (forward or model)(image.to(device, copy=True).unsqueeze(0))
     return maps

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from revacnn_lightning.telemetry.conv import Conv
+from revacnn_lightning.telemetry.conv import Conv, device_of
 from revacnn_lightning.telemetry.inspection.attribution_support import find_refusal
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
@@ -97,7 +97,7 @@ def trace_activation(
     Returns:
         None if the forward of one image does not call the conv.
     """
-    pixels = _pixels(image, conv.weight.device).requires_grad_()
+    pixels = _pixels(image, device_of(conv)).requires_grad_()
     found, relu_nodes = _run_traced(model, forward, conv, pixels)
     if not found:
         return None

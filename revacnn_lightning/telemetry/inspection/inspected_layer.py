@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import Conv, filter_rows, weight_parameter
+from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
 __all__ = ["InspectedLayer"]
 
@@ -43,12 +44,12 @@ class InspectedLayer:
     map_gradient: Tensor | None = None
     _handle: RemovableHandle | None = None
 
-    def begin_batch(self, conv: Conv, now: float) -> None:
+    def begin_batch(self, weights: WeightSums, now: float) -> None:
         """Decide whether this batch is sampled, and hook the weight if its gradient is needed."""
         self.clear()
         self.is_due = self.max_hz > 0 and now - self.sampled_at >= 1 / self.max_hz
         if self.is_due or self.smoothed:
-            self._hook(conv)
+            self._hook(weights)
 
     def clear(self) -> None:
         """Release the tensors of the previous batch."""
@@ -66,9 +67,11 @@ class InspectedLayer:
         if maps.requires_grad:
             maps.register_hook(on_gradient)
 
-    def end_batch(self) -> None:
+    def end_batch(self, weights: WeightSums) -> None:
         """Remove the hook and update the moving average."""
         self.unhook()
+        if weights.is_computed and (self.is_due or self.smoothed):
+            self.gradient = _features(weights, weights.current_gradient())
         if not self.smoothed or self.gradient is None:
             return
         average = self.smoothed_gradient
@@ -77,13 +80,11 @@ class InspectedLayer:
         else:
             average.lerp_(self.gradient, 2 / (SMOOTHING_BATCHES + 1))
 
-    def read_last_gradient(self, conv: Conv) -> None:
-        """Set `gradient` from ``.grad``, as the last batch has left it."""
-        weight = weight_parameter(conv)
-        grad = None if weight is None else weight.grad
-        self.gradient = None if grad is None else project_features(filter_rows(grad.detach(), conv))
+    def read_last_gradient(self, weights: WeightSums) -> None:
+        """Set `gradient` as the last batch has left it."""
+        self.gradient = _features(weights, weights.current_gradient())
         average = self.smoothed_gradient
-        if average is None or len(average) != conv.out_channels:  # the layer was edited
+        if average is None or len(average) != weights.conv.out_channels:  # the layer was edited
             self.smoothed_gradient = self.gradient
 
     def unhook(self) -> None:
@@ -92,14 +93,22 @@ class InspectedLayer:
             self._handle.remove()
             self._handle = None
 
-    def _hook(self, conv: Conv) -> None:
+    def _hook(self, weights: WeightSums) -> None:
         self.unhook()
-        weight = weight_parameter(conv)
+        weight = weight_parameter(weights.conv)
         if weight is None or not weight.requires_grad:
             return
 
         def on_gradient(gradient: Tensor) -> None:
-            part = project_features(filter_rows(gradient.detach(), conv))
+            if weights.is_computed:
+                return  # `end_batch` reads the gradient of the computed weight
+            part = project_features(filter_rows(gradient.detach(), weights.conv))
             self.gradient = part if self.gradient is None else self.gradient + part
 
         self._handle = weight.register_hook(on_gradient)
+
+
+def _features(weights: WeightSums, gradient: Tensor | None) -> Tensor | None:
+    if gradient is None:
+        return None
+    return project_features(filter_rows(gradient.detach(), weights.conv))

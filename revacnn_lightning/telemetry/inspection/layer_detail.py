@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.conv import Conv, filter_rows
+from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.inspected_layer import InspectedLayer
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
 __all__ = ["DETAIL_HZ", "DetailRecorder", "DetailSample"]
 
@@ -95,14 +96,14 @@ class DetailRecorder:
         """
         self._image, self._forward = image, forward
 
-    def begin_batch(self, convs: dict[str, Conv]) -> None:
-        """Close layers that have expired or are not among ``convs``, and prepare the others."""
+    def begin_batch(self, weights: dict[str, WeightSums]) -> None:
+        """Close layers that have expired or are not among these, and prepare the others."""
         now = self._clock()
         for name, layer in list(self._open.items()):
-            if name not in convs or layer.expires_at <= now:
+            if name not in weights or layer.expires_at <= now:
                 self._close(name)
             else:
-                layer.begin_batch(convs[name], now)
+                layer.begin_batch(weights[name], now)
 
     def needs_map(self, layer: str) -> bool:
         """Return whether this batch's sample of ``layer`` needs `add_map`."""
@@ -113,47 +114,55 @@ class DetailRecorder:
         """Receive the activation maps (B, C, H, W) of a batch. Those of the first image count."""
         self._open[layer].add_map(maps)
 
-    def end_batch(self, model: nn.Module, convs: dict[str, Conv]) -> list[DetailSample]:
+    def end_batch(self, model: nn.Module, weights: dict[str, WeightSums]) -> list[DetailSample]:
         """Return the samples that are due. Synchronizes with the device if there are any."""
-        for layer in self._open.values():
-            layer.end_batch()
-        due = {name: convs[name] for name, layer in self._open.items() if layer.is_due}
+        for name, layer in self._open.items():
+            layer.end_batch(weights[name])
+        due = {name: weights[name] for name, layer in self._open.items() if layer.is_due}
         maps: dict[str, Tensor] = {}
         if due and self._image is not None:
-            maps = compute_activation_maps(model, self._image, due, self._forward)
-        return [self._sample(name, conv, maps) for name, conv in due.items()]
+            convs = {name: each.conv for name, each in due.items()}
+            maps = compute_activation_maps(model, self._image, convs, self._forward)
+        samples = [self._sample(name, each, maps) for name, each in due.items()]
+        return [sample for sample in samples if sample is not None]
 
     def sample_while_paused(
         self,
         model: nn.Module,
-        convs: dict[str, Conv],
+        weights: dict[str, WeightSums],
         image: Tensor | None,
         forward: Callable[[Tensor], Any] | None,
     ) -> list[DetailSample]:
-        """Return samples of the open ones among ``convs`` while no batch is trained.
+        """Return samples of the open ones among these layers while no batch is trained.
 
         Gradients are those of the last batch. Maps are of ``image`` (channels, H, W), if any, which
         has no loss and therefore no gradients.
         """
         maps: dict[str, Tensor] = {}
-        if image is not None and convs:
+        if image is not None and weights:
+            convs = {name: each.conv for name, each in weights.items()}
             maps = compute_activation_maps(model, image, convs, forward)
         samples = []
-        for name, conv in convs.items():
+        for name, each in weights.items():
             layer = self._open.get(name)
             if layer is not None:
                 layer.clear()
-                layer.read_last_gradient(conv)
-                samples.append(self._sample(name, conv, maps))
-        return samples
+                layer.read_last_gradient(each)
+                samples.append(self._sample(name, each, maps))
+        return [sample for sample in samples if sample is not None]
 
-    def _sample(self, name: str, conv: Conv, maps: dict[str, Tensor]) -> DetailSample:
+    def _sample(
+        self, name: str, weights: WeightSums, maps: dict[str, Tensor]
+    ) -> DetailSample | None:
+        """Return a sample; None while no forward has computed the weight of the conv."""
+        weight = weights.current_weight()
+        if weight is None:
+            return None
         layer = self._open[name]
         layer.sampled_at, layer.is_due = self._clock(), False
-        weight = conv.weight.detach()
         return DetailSample(
             name,
-            normalized_half(project_features(filter_rows(weight, conv))),
+            normalized_half(project_features(filter_rows(weight, weights.conv))),
             _half(layer.smoothed_gradient if layer.smoothed else layer.gradient),
             _half(maps.get(name, layer.maps)),
             _half(layer.map_gradient if self._image is None else None),

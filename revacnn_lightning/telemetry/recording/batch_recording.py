@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import weight_parameter
+from revacnn_lightning.telemetry.conv import device_of
 from revacnn_lightning.telemetry.recording.layer_statistics import (
     SCALED_STATISTICS,
     SUM_AND_DIVISOR,
@@ -81,7 +81,10 @@ class RecordingAssembler:
             grad_scale *= loss_scale
         flat = torch.cat(_on_one_device(sums)) if sums else torch.zeros(0)
         recording = _without_values(layers, sampling_intervals, metadata)
-        has_gradient = [layer.weights.has_gradient for layer in layers]
+        has_gradient = [
+            layer.weights.has_gradient or layer.weights.effective.gradient is not None
+            for layer in layers
+        ]
 
         def finish(values: np.ndarray) -> Recording:
             scale = grad_scale
@@ -148,12 +151,16 @@ def _collect_sums(
         for layer in layers:
             is_sampled = name in layer.statistics
             value, divisor = sum_and_divisor(layer) if is_sampled else (None, np.nan)
+            if value is not None and len(value) != layer.width:
+                value, divisor = None, np.nan  # the conv's ``out_channels`` is wrong
             sums.append(_zeros(layer) if value is None else value)
             divisors.append(divisor)
     if "update_ratio" in names:
         for layer in layers:
             norm = layer.weights.norm_after_step
-            sums.append(_zeros(layer) if norm is None else norm)
+            if norm is None or len(norm) != layer.width:
+                norm = _zeros(layer)
+            sums.append(norm)
             divisors.append(1.0)
     return sums, divisors
 
@@ -168,8 +175,7 @@ def _row_count(names: Sequence[str]) -> int:
 
 def _zeros(layer: ObservedLayer) -> Tensor:
     """Return the placeholder of a value that was not measured."""
-    weight = weight_parameter(layer.conv)
-    return torch.zeros(layer.width, device="cpu" if weight is None else weight.device)
+    return torch.zeros(layer.width, device=device_of(layer.conv))
 
 
 def _on_one_device(parts: list[Tensor]) -> list[Tensor]:

@@ -42,6 +42,7 @@ class GradientReader:
         # Whether another party modifies .grad at the end of the backward pass.
         self._must_sum_in_hooks = False
         self._pending: list[WeightSums] = []
+        self._weights: list[WeightSums] = []  # of this batch
 
     def hook(self, sums: WeightSums) -> None:
         """Hook the current weight of the conv, if it can have a gradient."""
@@ -69,18 +70,24 @@ class GradientReader:
             torch.distributed.is_available() and torch.distributed.is_initialized()
         )
         self._pending = []
-        for sums in weights:
+        self._weights = list(weights)
+        for sums in self._weights:
             self.hook(sums)
             sums.begin_batch()
 
     def end_batch(self) -> None:
         """Discard gradients that were not read. May be called repeatedly."""
         self._pending = []
+        for sums in self._weights:
+            sums.effective.end_batch()
+        self._weights = []
 
     def _on_gradient(self, sums: WeightSums, gradient: Tensor) -> None:
         if not self._batch.is_recording:
             return
         sums.has_gradient = True
+        if sums.effective.is_observed:
+            return  # the gradient of the weight that was computed from this parameter counts
         if self._must_sum_in_hooks or not sums.prepare_read():
             sums.add_gradient(gradient)
             return

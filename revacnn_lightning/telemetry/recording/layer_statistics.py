@@ -25,8 +25,9 @@ SCALED_STATISTICS = ("gradient", "activation_gradient")
 def _gradient(layer: ObservedLayer) -> SumAndDivisor:
     total = layer.weights.gradient_sum()
     if total is None:
-        is_unknown = layer.weights.has_gradient or layer.weights.parameter is None
-        return None, np.nan if is_unknown else 1
+        weights = layer.weights
+        is_unknown = weights.has_gradient or weights.parameter is None
+        return None, np.nan if is_unknown and not weights.effective.is_observed else 1
     return total, _coefficients(layer)
 
 
@@ -84,5 +85,6 @@ def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDi
 
 def _coefficients(layer: ObservedLayer) -> float:
     """Return K, the number of coefficients of a filter."""
-    weight = weight_parameter(layer.conv)
+    weights = layer.weights
+    weight = weights.effective.value if weights.is_computed else weight_parameter(layer.conv)
     return np.nan if weight is None or not layer.width else weight.numel() / layer.width

@@ -14,8 +14,9 @@ from revacnn_lightning.telemetry.recording.activation_source import (
     is_normalization,
 )
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
+from revacnn_lightning.telemetry.recording.computed_weights import weight_source
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
-from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 
 __all__ = ["ModuleDiscovery"]
 
@@ -42,6 +43,8 @@ class ModuleDiscovery:
     ) -> None:
         self.shared_normalizations: set[nn.Module] = set()
         self._layer_of: dict[nn.Module, ObservedLayer] = {layer.conv: layer for layer in layers}
+        sources = {weight_source(layer.conv): layer for layer in layers}
+        self._computing = {module: layer for module, layer in sources.items() if module}
         self._layer_before: dict[nn.Module, ObservedLayer | None] = {}
         self._owners = owners
         self._meter = meter
@@ -54,6 +57,9 @@ class ModuleDiscovery:
 
     def on_forward(self, module: nn.Module, args: Any, output: Tensor) -> None:
         """Handle a call of any module that returns a tensor with four dimensions."""
+        computing = self._computing.get(module)
+        if computing is not None:
+            observe_weight(computing, module, output)
         layer = self._layer_of.get(module)
         if layer is not None:
             self._owners.set_owner(output, (layer, module))

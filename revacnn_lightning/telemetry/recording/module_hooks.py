@@ -21,6 +21,7 @@ from revacnn_lightning.telemetry.recording.activation_source import MapOwners
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.computed_weights import weight_source
 from revacnn_lightning.telemetry.recording.discovery_result import (
     apply_discovery,
     check_discovery,
@@ -28,7 +29,7 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
 )
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
-from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 
 __all__ = ["ModuleHooks"]
 
@@ -61,6 +62,12 @@ class ModuleHooks:
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
+        self._tables = [layer.conv._parameters for layer in layers]
+        self._parameter_count = self._count_parameters()
+
+    def _count_parameters(self) -> int:
+        """Return how many convs have a weight that is a parameter."""
+        return sum("weight" in table for table in self._tables)
 
     def attach(self) -> None:
         """Install the hooks that the next batch needs.
@@ -85,6 +92,9 @@ class ModuleHooks:
 
     def begin_batch(self) -> None:
         """Enable the hooks."""
+        if self._count_parameters() != self._parameter_count:
+            self.update_structure(self._layers)  # some weight is computed now, or no longer
+            self.attach()
         self._discovery.begin_batch()
         self._batch_hooks.enable()
 
@@ -134,6 +144,11 @@ class ModuleHooks:
                 self._hooks[layer.source] = self._on_nonlinearity
                 hook = functools.partial(self._on_feeder, layer)
                 self._hooks.update(dict.fromkeys(layer.feeders, hook))
+        for layer in layers:
+            source = weight_source(layer.conv) if layer.was_called else None
+            if source is not None:
+                hook = functools.partial(self._on_weight, layer, self._hooks.get(source))
+                self._hooks[source] = hook
         # A shared normalization does not identify the conv: every batch is a discovery batch.
         if not self._discovery.shared_normalizations.isdisjoint(self._hooks):
             self._is_dynamic = True
@@ -157,6 +172,15 @@ class ModuleHooks:
         """Handle a conv that the discovery batch did not call."""
         if not is_compiling():
             self._undiscovered.add(layer)
+
+    def _on_weight(
+        self, layer: ObservedLayer, hook: Hook | None, module: nn.Module, args: Any, output: Any
+    ) -> None:
+        """Handle a module that shows the weight of a conv; ``hook`` is its other hook, if any."""
+        if not is_compiling():
+            observe_weight(layer, module, output)
+        if hook is not None:
+            hook(module, args, output)
 
     def _on_conv_map(self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any) -> None:
         """Handle a conv whose own output is its map."""

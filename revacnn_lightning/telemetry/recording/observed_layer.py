@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from revacnn_lightning.telemetry.conv import Conv
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
+from revacnn_lightning.telemetry.recording.computed_weights import computed_weight
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
-__all__ = ["ObservedLayer", "find_layers", "is_current"]
+__all__ = ["ObservedLayer", "find_layers", "is_current", "observe_weight"]
 
 
 @dataclass(eq=False)
@@ -80,6 +82,13 @@ class ObservedLayer:
         self.is_compiled = False
         self.weights.reset()
         self.begin_batch(frozenset())
+
+
+def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None:
+    """Receive the weight of a layer from a call of its `weight_source`."""
+    weight = computed_weight(layer.conv, source, output)
+    if weight is not None:
+        layer.weights.observe(weight)
 
 
 def find_layers(model: nn.Module, known: Iterable[ObservedLayer]) -> list[ObservedLayer]:

@@ -77,12 +77,10 @@ class OptimizerHooks:
         """Copy the weights, unless the optimizer's state will show how it changed them."""
         if not self._batch.is_recording or "update_ratio" not in self.pending:
             return None
-        to_copy = [
-            weights
-            for group, observed in self._groups_of(optimizer)
-            if not GroupStep(optimizer, group).is_scaled_momentum
-            for weights in observed
-        ]
+        to_copy: list[WeightSums] = []
+        for group, observed in self._groups_of(optimizer):
+            is_scaled = GroupStep(optimizer, group).is_scaled_momentum
+            to_copy += [sums for sums in observed if sums.is_computed or not is_scaled]
         if not to_copy:
             return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.conv import Conv, weight_parameter
+from revacnn_lightning.telemetry.conv import device_of
 from revacnn_lightning.telemetry.inspection.layer_detail import (
     DETAIL_HZ,
     DetailRecorder,
@@ -42,6 +42,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import (
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT_STATISTICS,
     OPTIMIZER_STATISTICS,
@@ -210,7 +211,7 @@ class Recorder:
         self._stopwatch.begin_batch(self._device())
         batch.begin(self._stopwatch.now(), loss_scale)
         if self.details.layers:
-            self.details.begin_batch(self._convs())
+            self.details.begin_batch(self._weights())
         inspected = self.details.layers
         due = self._schedule.begin_batch(inspected, needs_top_images=bool(self.responses.filters))
         self.responses.begin_batch(TOP_IMAGES in due)
@@ -257,6 +258,7 @@ class Recorder:
         self._host_copy.clear()
         for layer in self._layers:
             layer.weights.begin_batch()
+            layer.weights.effective.reset()
             layer.begin_batch(frozenset())
 
     def flush(self) -> list[Recording]:
@@ -297,7 +299,7 @@ class Recorder:
         """Return the samples that are due of the batch that `end_batch` has ended."""
         if not self.details.layers:
             return []
-        return self.details.end_batch(self._model, self._convs())
+        return self.details.end_batch(self._model, self._weights())
 
     def collect_details_while_paused(
         self,
@@ -312,13 +314,23 @@ class Recorder:
             image: (channels, H, W), whose maps are computed; None: no maps.
             forward: passes a batch of one image through the model; by default the model itself.
         """
-        convs = self._convs()
-        selected = {name: convs[name] for name in layers if name in convs}
+        weights = self._weights()
+        selected = {name: weights[name] for name in layers if name in weights}
         return self.details.sample_while_paused(self._model, selected, image, forward)
 
-    def _convs(self) -> dict[str, Conv]:
-        return {layer.name: layer.conv for layer in self._layers}
+    def current_weight(self, layer: str) -> Tensor | None:
+        """Return the weight of a conv, as it is or as the last recorded forward has computed it.
+
+        None before the first recorded forward of a conv that computes its weight in each forward.
+        """
+        return self._weights()[layer].current_weight()
+
+    def current_gradient(self, layer: str) -> Tensor | None:
+        """Return the gradient of `current_weight`, as the last batch has left it; None without."""
+        return self._weights()[layer].current_gradient()
+
+    def _weights(self) -> dict[str, WeightSums]:
+        return {layer.name: layer.weights for layer in self._layers}
 
     def _device(self) -> torch.device:
-        weight = weight_parameter(self._layers[0].conv) if self._layers else None
-        return torch.device("cpu") if weight is None else weight.device
+        return device_of(self._layers[0].conv) if self._layers else torch.device("cpu")

@@ -1,14 +1,21 @@
-"""Sums over the weight of a conv: its gradient, its norm, and what the optimizer made of it."""
+"""Sums over the weight of a conv: its gradient, its norm, and what the optimizer made of it.
+
+Where the forward computes the weight from other parameters, the sums are those of the weight that
+it has computed (`EffectiveWeight`). Where that weight cannot be observed, as in a compiled region,
+they are those of the parameter of its shape that it is computed from.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter
+from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter, weight_shape
+from revacnn_lightning.telemetry.recording.activation_sums import in_backward
+from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
 from revacnn_lightning.telemetry.reductions import add_to, filter_l1_norm, filter_l2_norm
 
@@ -21,13 +28,14 @@ class WeightSums:
 
     Attributes:
         conv: the module.
-        parameter: the weight that has our gradient hook.
+        parameter: the `weight_parameter` that has our gradient hook.
         handle: of that hook.
         has_gradient: whether a gradient arrived in this batch.
         update_norm: ‖Δw‖ of the last optimizer step, times ``update_divisor``.
         update_divisor: what to divide ``update_norm`` by.
         norm_after_step: ‖w‖ after that step.
         optimizer_gradient: Σ|g| of the gradient that the step used.
+        effective: the weight that the forward computes; empty where the weight is a parameter.
     """
 
     conv: Conv
@@ -38,6 +46,7 @@ class WeightSums:
     update_divisor: float = 1.0
     norm_after_step: Tensor | None = None
     optimizer_gradient: Tensor | None = None
+    effective: EffectiveWeight = field(default_factory=EffectiveWeight)
     # Whether .grad is gone after the backward pass, so that the gradient hook has to sum.
     _must_sum_in_hook: bool = False
     # Σ|∂L/∂w| of gradients of this batch that .grad no longer holds.
@@ -56,12 +65,54 @@ class WeightSums:
         """Discard the gradients of the previous batch."""
         self.has_gradient = False
         self._finished_sum = self._grad_sum = self._grad = None
+        self.effective.begin_batch()
 
     def reset(self) -> None:
         """Discard everything, because the weight is another one."""
         self.begin_batch()
+        self.effective.reset()
         self._norm = self._weight_before_step = None
         self.update_norm = self.norm_after_step = self.optimizer_gradient = None
+
+    # ------------------------------------------------------------------ the weight itself
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether a forward has computed the weight from other parameters."""
+        return self.effective.value is not None
+
+    def observe(self, weight: Tensor) -> None:
+        """Receive the weight that a forward of the conv multiplies with."""
+        if weight is weight_parameter(self.conv):
+            if self.is_computed:
+                self.reset()
+            return
+        if weight.shape != weight_shape(self.conv):
+            return
+        self.effective.observe(weight, is_recomputed=in_backward())
+        self._norm = None
+        change, self.effective.change = self.effective.change, None
+        if change is not None:
+            self.update_norm = filter_l2_norm(by_filter(change, self.conv))
+            self.update_divisor, self.norm_after_step = 1.0, self.current_norm()
+
+    def current_weight(self) -> Tensor | None:
+        """Return the weight as it is, or as the last forward has computed it, without graph.
+
+        None if neither is known: before the first forward of a conv that computes its weight.
+        """
+        if self.is_computed:
+            return self.effective.value
+        plain = self.conv._parameters.get("weight")
+        is_known = plain is not None and plain is weight_parameter(self.conv)
+        return plain.detach() if plain is not None and is_known else None
+
+    def current_gradient(self) -> Tensor | None:
+        """Return the gradient of `current_weight`, as the last batch has left it."""
+        if self.is_computed:
+            return self.effective.gradient
+        weight = weight_parameter(self.conv)
+        return None if weight is None else weight.grad
 
     # ------------------------------------------------------------------ the batch's gradient
 
@@ -97,6 +148,9 @@ class WeightSums:
 
     def gradient_sum(self) -> Tensor | None:
         """Return Σ|∂L/∂w| of this batch; None without a gradient."""
+        if self.effective.is_observed:
+            gradient = self.effective.gradient
+            return None if gradient is None else filter_l1_norm(by_filter(gradient, self.conv))
         self._finish_sum()
         return self._finished_sum
 
@@ -109,8 +163,8 @@ class WeightSums:
     # ------------------------------------------------------------------ norm and optimizer step
 
     def current_norm(self) -> Tensor | None:
-        """Return ‖w‖ of the weight as it is; None while the conv has no weight parameter."""
-        weight = weight_parameter(self.conv)
+        """Return ‖w‖ of the weight as it is or was computed; None while the conv has none."""
+        weight = self.effective.value if self.is_computed else weight_parameter(self.conv)
         if weight is None:
             return None
         if self._norm is None or self._norm_version != weight._version:
@@ -120,12 +174,20 @@ class WeightSums:
 
     def copy_weight(self) -> None:
         """Copy the weight before an optimizer changes it."""
+        if self.is_computed:
+            self.effective.copy_before_step()
+            return
         weight = weight_parameter(self.conv)
         if weight is not None and self._weight_before_step is None:
             self._weight_before_step = weight.detach().clone()
 
     def measure_update(self, step: GroupStep) -> None:
-        """Compute ‖Δw‖ after an optimizer step."""
+        """Compute ‖Δw‖ after an optimizer step.
+
+        A weight that the forward computes is measured when the next forward has computed it.
+        """
+        if self.is_computed:
+            return
         before, self._weight_before_step = self._weight_before_step, None
         self._norm = None  # a step through .data does not raise the weight's version
         weight = weight_parameter(self.conv)

@@ -65,6 +65,8 @@ def _label_of_both(trace: Trace, new: Label, old: Label) -> Label:
             return new
         if old_is_produced and not new_is_produced:
             trace.record_arrival(new, old)
+        elif not new_is_produced and trace.priority(new) > trace.priority(old):
+            return new  # of the tensors that a weight is computed from, the main one
         return old
     if new_dims < old_dims:
         return old

@@ -17,6 +17,10 @@ __all__: list[str] = []
 @rule(*BATCH_NORMS)
 def _batch_norm(trace: Trace, call: OpCall) -> None:
     x = call.args[0]
+    if _uses_batch_statistics(call):
+        for label in trace.labels(x):
+            if labeled_dims(label) - {1}:  # a weight that is standardized, its filters along dim 1
+                trace.normalize_together(label, f"{trace.where()} normalizes over them")
     arriving = trace.channels_along(x, 1)
     for tensor in call.args[1:5]:  # weight, bias, running mean, running variance
         if isinstance(tensor, Tensor):
@@ -34,6 +38,12 @@ def _batch_norm(trace: Trace, call: OpCall) -> None:
         if len(trace.filters.get(conv, ())) == x.shape[1]:
             trace.norm_after.setdefault(conv, set()).add(trace.module_name())
     trace.set_labels(call.outs[0], list(trace.labels(x)))
+
+
+def _uses_batch_statistics(call: OpCall) -> bool:
+    """Return whether the first boolean argument, ``training``, is true."""
+    flags = [arg for arg in call.args if isinstance(arg, bool)]
+    return flags[0] if flags else call.base == "_batch_norm_with_update"
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")

@@ -1,0 +1,90 @@
+"""Finds the weight that a conv computes in each forward, in the forward of the user.
+
+Weight norms, spectral norms, pruning masks, weight standardization, fake quantization and networks
+that generate weights compute the weight that a conv multiplies with. Computing it once more could
+change the training. Therefore forward hooks receive it where it is computed anyway:
+
+- the output of the parametrization (`torch.nn.utils.parametrize`);
+- the plain attribute that a hook or the user's code has set before the forward (pruning masks, the
+  hook-based norms of `torch.nn.utils`, generated weights);
+- otherwise, for subclasses with a forward of their own, the weight in the autograd graph of the
+  conv's output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.telemetry.conv import Conv, own_tensor, parametrization_of
+
+__all__ = ["computed_weight", "weight_source"]
+
+_STANDARD_FORWARDS = (nn.Conv2d.forward, nn.ConvTranspose2d.forward)
+
+
+def weight_source(conv: Conv) -> nn.Module | None:
+    """Return the module whose forward hook receives the weight; None if it is a plain parameter."""
+    if not _has_standard_forward(conv):
+        return conv
+    if isinstance(conv._parameters.get("weight"), Tensor):
+        return None
+    return parametrization_of(conv) or conv
+
+
+def computed_weight(conv: Conv, source: nn.Module, output: Any) -> Tensor | None:
+    """Return the weight of a forward that has just ended, or None if it cannot be told.
+
+    Args:
+        conv: the conv.
+        source: its `weight_source`, which was called.
+        output: what the source returned.
+    """
+    if not isinstance(output, Tensor):
+        return None
+    if source is not conv:
+        return output
+    if _has_standard_forward(conv):
+        weight = own_tensor(conv, "weight")
+        if weight is not None:
+            return weight
+    # The hook of an inserted block, for one, replaces the output. Ours has no number as its key.
+    has_other_hooks = any(isinstance(key, int) for key in conv._forward_hooks)
+    return None if has_other_hooks else _weight_in_graph(output)
+
+
+def _has_standard_forward(conv: Conv) -> bool:
+    """Return whether the conv multiplies with its attribute ``weight`` as it is."""
+    kind: Any = type(conv)
+    return (
+        kind.forward in _STANDARD_FORWARDS
+        and getattr(kind, "_conv_forward", None) in (None, nn.Conv2d._conv_forward)
+        and kind.__getattr__ is nn.Module.__getattr__
+        and "forward" not in vars(conv)
+    )
+
+
+def _weight_in_graph(output: Tensor) -> Tensor | None:
+    """Return the weight that autograd has saved for the backward pass of a conv's output.
+
+    Returns None without a graph, where the output is not that of a convolution, and where hooks on
+    saved tensors, as of activation checkpointing, would run.
+    """
+    node: Any = output.grad_fn
+    if node is None or not node.name().startswith("Convolution") or _has_saved_tensor_hooks():
+        return None
+    weight = getattr(node, "_saved_weight", None)
+    # Autocast converts a plain parameter; the parameter itself shows more.
+    is_converted = (
+        weight is not None and weight.grad_fn is not None and "ToCopy" in weight.grad_fn.name()
+    )
+    return None if is_converted else weight
+
+
+def _has_saved_tensor_hooks() -> bool:
+    """Return whether the user's hooks run when a saved tensor is read."""
+    # Has no public counterpart. Where it is missing, assume that there are hooks.
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is None or top(True) is not None
