@@ -10,7 +10,8 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,16 +21,15 @@ from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import batch_of_image, batch_size
+from revacnn_lightning.runtime.batch_samples import batch_of_image
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.layer_details import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.sample_forward import (
-    SAMPLES,
+    SampleForwards,
     UserForward,
     accepts_images,
-    make_forwards,
 )
 from revacnn_lightning.runtime.server import Endpoints
 from revacnn_lightning.runtime.session import Session
@@ -41,11 +41,12 @@ from revacnn_lightning.runtime.trainer_adapter import (
     loss_scale,
     model_holders,
     progress_of,
+    record_next_step,
     scalar_metrics,
     validation_image,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
-from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
@@ -53,13 +54,16 @@ from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
     from torch import Tensor
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
     from lightning.pytorch import Callback
+    from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.utilities import rank_zero_info
 else:
     from pytorch_lightning import Callback
+    from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
 
 __all__ = ["ReVACNN"]
@@ -110,8 +114,8 @@ class ReVACNN(FreshCopies, Callback):
             recording costs more, the expensive statistics are sampled less often (the page shows
             how often); the gradient and the activation are always recorded. None: no limit.
         forward: ``(module, batch) -> output``, one forward on a batch, for tracing coupled filters.
-            Needed only if neither ``module(images)`` nor ``training_step`` runs the network as it
-            is used.
+            By default, the network is used as ``module(images)`` and ``training_step`` use it.
+            ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
@@ -128,8 +132,8 @@ class ReVACNN(FreshCopies, Callback):
     """
 
     RUN_STATE = (
-        "_session", "_editor", "_monitored", "_is_disabled", "_undo_after_error", "_step",
-        "_metrics", "_batch",
+        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
+        "_step", "_metrics", "_batch",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +163,7 @@ class ReVACNN(FreshCopies, Callback):
 
     def _begin_without_run(self) -> None:
         self._session: Session | None = None
+        self._forwards: SampleForwards | None = None
         self._editor: Editor | None = None
         self._monitored: Trainer | None = None
         self._is_disabled = False
@@ -274,6 +279,12 @@ class ReVACNN(FreshCopies, Callback):
             find_holders=functools.partial(model_holders, trainer),
             copies=self._copies,
         )
+        self._forwards = SampleForwards(
+            pl_module,
+            functools.partial(_forward_context, trainer),
+            self._forward,
+            self._images,
+        )
         self._session = Session(
             pl_module,
             self._editor,
@@ -322,35 +333,47 @@ class ReVACNN(FreshCopies, Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._undo_after_error is None or trainer is not self._monitored:
-            self._begin_batch(trainer, pl_module, batch, batch_idx)
+            self._begin_batch(trainer, batch, batch_idx)
             return
         try:
             self._undo_after_error.begin_batch(
-                lambda: self._training_batch(trainer, pl_module, batch, batch_idx)
+                lambda: self._training_batch(trainer, batch, batch_idx)
             )
+            self._record_if_needed(trainer, batch)
         except Exception:  # a bug of this package must not stop the training
             log.warning("Edits can no longer be undone; training continues", exc_info=True)
             self._close()
 
     @disable_on_error
-    def _begin_batch(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def _begin_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> None:
         if self._session is not None:
-            self._session.begin_batch(self._training_batch(trainer, pl_module, batch, batch_idx))
+            self._session.begin_batch(self._training_batch(trainer, batch, batch_idx))
+            self._record_if_needed(trainer, batch)
 
-    def _training_batch(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> TrainingBatch:
+    def _training_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> TrainingBatch:
+        forwards = self._forwards
+        assert forwards is not None
+        forwards.finish_recording()
         self._batch = batch
         return TrainingBatch(
             progress=progress_of(trainer, self._step, batch_idx),
-            make_probe=lambda: self._make_probe(trainer, module, batch, batch_idx),
+            make_probe=lambda: forwards.make_probe(batch),
+            is_probe_ready=lambda: forwards.is_ready,
             get_images=lambda: self._images_to_show(batch),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),
         )
+
+    def _record_if_needed(self, trainer: Trainer, batch: Any) -> None:
+        """Record the training step of this batch if somebody needs to know what it does."""
+        forwards, editor = self._forwards, self._editor
+        handler = self._session or self._undo_after_error
+        if forwards is None or editor is None or handler is None or not handler.needs_probe:
+            return
+        version = editor.version
+        if forwards.needs_step(version):
+            record_next_step(trainer, lambda run: forwards.record(batch, version, run))
 
     @disable_on_error
     def on_train_batch_end(
@@ -386,20 +409,6 @@ class ReVACNN(FreshCopies, Callback):
     ) -> None:
         if self._session is not None:
             self._session.handle_during_validation()
-
-    def _make_probe(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> ForwardProbe:
-        forwards = make_forwards(
-            module,
-            batch,
-            batch_idx,
-            make_context=trainer.precision_plugin.train_step_context,
-            user_forward=self._forward,
-            images=self._images,
-        )
-        size = batch_size(batch, self._images)
-        return ForwardProbe(forwards, samples=max(1, min(SAMPLES, size)))
 
     def _images_to_show(self, batch: Any) -> Images | None:
         """Return the images of a batch; None if there are none or the user's function fails."""
@@ -442,6 +451,17 @@ class ReVACNN(FreshCopies, Callback):
         # Also when monitoring has stopped: without the edits, the weights could not be loaded.
         if CheckpointHooks.of(pl_module) is None:  # they add the edits later, after all callbacks
             add_edits(checkpoint, pl_module, trainer.optimizers)
+
+
+@contextmanager
+def _forward_context(trainer: Trainer) -> Iterator[None]:
+    """Run a forward as in a training step, but without the loggers."""
+    loggers, trainer.loggers = trainer.loggers, [DummyLogger() for _ in trainer.loggers]
+    try:
+        with trainer.precision_plugin.train_step_context():
+            yield
+    finally:
+        trainer.loggers = loggers
 
 
 def _check_arguments(

@@ -113,13 +113,15 @@ def test_adding_a_zero_filter_leaves_the_run_unchanged(optimizer: str, accumulat
     edited = TwoConvs(optimizer)
     revacnn = ReVACNN()
     submit = At(5, lambda *_: requests.append(revacnn.steer(AddFilters("conv1"))))
-    # The edit happens at the next start of an accumulation window, batch 6, before this callback.
-    zero = At(6, lambda _, module: zero_new_filters(module, old=4))
+    # Batch 6 shows how training uses the network. The edit happens at the next start of an
+    # accumulation window, before this callback.
+    start = 7 if accumulate == 1 else 9
+    zero = At(start, lambda _, module: zero_new_filters(module, old=4))
     requests: list = []
     fit(edited, [revacnn, submit, zero], **options)
 
     assert isinstance(requests[0].result(), Applied)
-    assert requests[0].result().step == 6
+    assert requests[0].result().step == start
     assert edited.conv1.out_channels == edited.conv2.in_channels == 5
     expected = weights(plain)
     got = weights(edited)
@@ -153,7 +155,7 @@ def test_removing_a_zero_filter_leaves_the_run_unchanged(optimizer: str, accumul
     submit = At(5, lambda *_: requests.append(revacnn.steer(RemoveFilters("conv1", [2]))))
     fit(edited, [revacnn, submit], **options)
 
-    assert requests[0].result().step == 6
+    assert requests[0].result().step == (7 if accumulate == 1 else 9)
     kept = [0, 1, 3]
     expected = weights(plain)
     expected["conv1.weight"] = expected["conv1.weight"][kept]
@@ -183,7 +185,7 @@ def test_an_edit_submitted_during_validation_waits_for_the_next_training_batch()
 
     revacnn = ReVACNN()
     fit(TwoConvs(), [revacnn, SubmitInValidation()], validate=True, val_check_interval=6)
-    assert requests[0].result().step == 6
+    assert requests[0].result().step == 7  # batch 6 shows how training uses the network
 
 
 def test_plans_and_commands_are_handled_during_validation_without_side_effects(tmp_path):

@@ -140,7 +140,7 @@ def test_frozen_filters_stay_constant_through_a_fit():
     model, seen = TwoConvs("adamw"), []
     revacnn = ReVACNN()
     submit = At(3, lambda *_: revacnn.steer(Freeze("conv1", [1])))
-    note = At(3, lambda _, module: seen.append(module.conv1.weight.detach().clone()))
+    note = At(4, lambda _, module: seen.append(module.conv1.weight.detach().clone()))
     fit(model, [submit, revacnn, note])
     assert torch.equal(model.conv1.weight[1], seen[0][1])
     assert not torch.equal(model.conv1.weight[0], seen[0][0])

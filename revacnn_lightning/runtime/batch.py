@@ -48,6 +48,7 @@ class TrainingBatch:
     Attributes:
         progress: where training is.
         make_probe: makes the forwards of samples of this batch; called only when needed.
+        is_probe_ready: returns whether it is known how training uses the network.
         get_images: returns what `find_images` finds in the batch; called only when needed.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited at all; "" if it can.
@@ -56,6 +57,7 @@ class TrainingBatch:
 
     progress: Progress = Progress()
     make_probe: Callable[[], ForwardProbe] = no_probe
+    is_probe_ready: Callable[[], bool] = lambda: True
     get_images: Callable[[], Images | None] = lambda: None
     can_edit: bool = True
     edit_refusal: str = ""

@@ -1,82 +1,208 @@
-"""Forwards of a LightningModule on two samples of the current batch.
+"""Forwards of a LightningModule on a few samples of a batch.
 
 Steering traces and verifies with them. Two samples suffice: batch norm in train mode needs two.
-They run the user's own code, because only that shows how the network is used: auxiliary heads or
-losses on intermediate layers appear in ``training_step`` alone. Running it here has no side
-effects: nothing is logged, no metric counts the samples and no optimizer steps.
+They never run ``training_step``, whose effects belong to the training. What only training_step
+shows, such as auxiliary heads, losses on intermediate layers or several networks, is recorded in a
+real step (`step_recorder`) and replayed (`recorded_step`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import first_samples
+from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
+from revacnn_lightning.runtime.recorded_step import RecordedStep
+from revacnn_lightning.runtime.step_recorder import StepRecorder
+from revacnn_lightning.steering.tracing.forward_probe import (
+    ForwardFailedError,
+    ForwardProbe,
+    run_forward,
+)
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = [
+    "FORWARD_HINT",
     "SAMPLES",
+    "SampleForwards",
     "UserForward",
     "accepts_images",
-    "make_forwards",
     "to_float",
 ]
+
+log = logging.getLogger(__name__)
 
 SAMPLES = 2
 
 UserForward = Callable[[Any, Any], Any]  # (module, batch) -> output
 
+FORWARD_HINT = (
+    "If the network must be run in another way, pass ReVACNN(forward=lambda module, batch: "
+    "module(batch[0])), with the call that fits"
+)
+USER_HINT = "Correct ReVACNN(forward=...): it is called with the module and two samples of a batch"
 
-def make_forwards(
-    module: Any,
-    batch: Any,
-    batch_idx: int,
-    *,
-    make_context: Callable[[], Any],
-    user_forward: UserForward | None = None,
-    images: ImagesOfBatch | None = None,
-) -> list[Callable[[], Any]]:
-    """Return functions that each run the module once on two samples of ``batch``.
+
+class SampleForwards:
+    """Makes the forwards of one module.
 
     Args:
         module: a LightningModule.
-        batch: the current training batch, on the module's device.
-        batch_idx: its index in the epoch, for ``training_step``.
-        make_context: makes the context of a training step (autocast).
+        make_context: makes the context of a forward, such as autocast.
         user_forward: ``(module, batch) -> output``, to be used instead of all others.
         images: the user's function that returns the images of a batch; None: they are searched for.
-
-    Raises:
-        EditRefusedError: there is no way to run the module without side effects.
     """
-    small = first_samples(batch, SAMPLES, images)
-    steps: list[Callable[[], Any]] = []
-    if user_forward is not None:
-        steps.append(lambda: user_forward(module, small))
-    else:
-        found = find_images(small, images)
-        if found is not None and accepts_images(module):
-            steps.append(lambda: module(found))
-        if module.automatic_optimization:
-            steps.append(lambda: _loss(_call_training_step(module, small, batch_idx)))
-    if not steps:
-        raise EditRefusedError(
-            "cannot run the network on a batch: training_step uses manual optimization and forward "
-            "does not accept the images alone; pass ReVACNN(forward=lambda module, batch: ...)"
+
+    def __init__(
+        self,
+        module: Any,
+        make_context: Callable[[], Any] = nullcontext,
+        user_forward: UserForward | None = None,
+        images: ImagesOfBatch | None = None,
+    ) -> None:
+        self._module = module
+        self._make_context = make_context
+        self._user_forward = user_forward
+        self._find_images = functools.partial(find_images, images=images)
+        self._copy = functools.partial(first_samples, count=SAMPLES, images=images)
+        self._batch_size = functools.partial(batch_size, images=images)
+        self._keeps_whole_batch = False  # in recorded steps
+        self._pending: RecordedStep | None = None  # recorded, not prepared yet
+        self._step: RecordedStep | None = None
+        self._pending_images: Images | None = None  # of the batch of the pending step
+        self._version = -1  # structure version of the last recorded step
+        self._images_failure = ""  # why forward cannot be run on images alone
+        self._step_failure = ""  # why no step can be recorded
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `make_probe` knows how training uses the network."""
+        return self._step is not None or not self._can_record()
+
+    def needs_step(self, version: int) -> bool:
+        """Return whether to record the next training step, at this structure version."""
+        return self._can_record() and (self._step is None or self._version != version)
+
+    def _can_record(self) -> bool:
+        # A training_step among the attributes of the instance is compiled, and must stay so.
+        is_compiled = "training_step" in vars(self._module)
+        return self._user_forward is None and not is_compiled and not self._step_failure
+
+    # ---------------------------------------------------------------- recording
+
+    def record(self, batch: Any, version: int, run_step: Callable[[], Any]) -> Any:
+        """Run the real training step, record it, and return its output."""
+        try:
+            recorder = self._make_recorder(batch)
+        except Exception as error:  # a bug of this package must not stop the training
+            log.warning("The training step is not recorded", exc_info=True)
+            self._step_failure = f"internal error ({type(error).__name__}: {error})"
+            return run_step()
+        with recorder.recording():
+            output = run_step()
+        recorder.add_result(output)
+        self._pending, self._version = recorder.step, version
+        if recorder.failure is not None:
+            self._pending, self._step_failure = None, f"internal error ({recorder.failure})"
+        return output
+
+    def _make_recorder(self, batch: Any) -> StepRecorder:
+        try:
+            images = self._find_images(batch)
+            self._pending_images = self._find_images(self._copy(batch))
+        except EditRefusedError:  # of the user's function: a request is refused for the same reason
+            images = self._pending_images = None
+        if images is not None and not isinstance(images, Tensor):
+            return StepRecorder(self._module, 0, len(images))  # a list: no tensor is a batch
+        size = batch_size(batch) if images is None else len(images)
+        return StepRecorder(self._module, size, size if self._keeps_whole_batch else SAMPLES)
+
+    def finish_recording(self) -> None:
+        """Prepare the step that was recorded, if one was. Call it between batches."""
+        step, self._pending = self._pending, None
+        if step is None:
+            return
+        with side_effect_free(self._module):
+            run_forward(lambda: self._in_context(lambda: step.prepare(self._module)))
+        if step.failure and step.samples < step.batch_size:
+            self._keeps_whole_batch, self._version = True, -1  # record the next step in full
+            return
+        self._step = step
+        self._images_failure = self._try_images(step)
+
+    def _try_images(self, step: RecordedStep) -> str:
+        """Return why the module's forward cannot be run on images alone; "" if it can."""
+        if any(call.is_of_model and not call.has_single_tensor for call in step.calls):
+            return "training_step calls it with other arguments"
+        images, self._pending_images = self._pending_images, None
+        if images is None or not accepts_images(self._module):
+            return "it does not accept images alone"
+        try:
+            with side_effect_free(self._module):
+                run_forward(lambda: self._in_context(lambda: self._module(images)))
+        except ForwardFailedError as error:
+            log.info("The module's forward is not run on images alone: %s", error)
+            return str(error)
+        return ""
+
+    # ---------------------------------------------------------------- forwards
+
+    def make_probe(self, batch: Any) -> ForwardProbe:
+        """Return a probe of forwards on copies of two samples of ``batch``.
+
+        The forward on images alone comes first, then the recorded step.
+
+        Raises:
+            EditRefusedError: there is no way to run the module without side effects.
+        """
+        if not self.is_ready:
+            raise EditRefusedError(
+                "how training_step uses the network is known only after the next batch; train one, "
+                "then repeat the request"
+            )
+        module, small = self._module, self._copy(batch)
+        samples = max(1, min(SAMPLES, self._batch_size(batch)))
+        user_forward = self._user_forward
+        steps: list[Callable[[], Any]]
+        if user_forward is not None:
+            return self._probe(
+                [lambda: user_forward(module, self._copy(small))], samples, USER_HINT
+            )
+        steps = []
+        has_images = self._find_images(small) is not None and accepts_images(module)
+        if has_images and not self._images_failure:
+            steps.append(lambda: module(self._find_images(self._copy(small))))
+        step = self._step
+        if step is not None and step.runs_modules:
+            steps.append(lambda: step.replay(module))
+            samples = samples if len(steps) > 1 else step.samples
+        if not steps:
+            raise EditRefusedError(f"{self._why_unknown()}. {FORWARD_HINT}")
+        return self._probe(steps, samples, FORWARD_HINT)
+
+    def _why_unknown(self) -> str:
+        if self._step_failure:
+            return f"cannot record training_step: {self._step_failure}"
+        return (
+            "cannot run the network on a batch: training_step calls none of its modules, and its "
+            "forward does not accept the images alone"
         )
-    return [functools.partial(_run_step, step, module, make_context) for step in steps]
 
+    def _probe(self, steps: list[Callable[[], Any]], samples: int, hint: str) -> ForwardProbe:
+        forwards = [functools.partial(self._in_context, step) for step in steps]
+        return ForwardProbe(forwards, samples, hint)
 
-def _run_step(step: Callable[[], Any], module: Any, make_context: Callable[[], Any]) -> Any:
-    """Run a step in its context. It logs nothing, and no metric counts its samples."""
-    with make_context(), _logging_disabled(module), _metrics_restored(module):
-        return step()
+    def _in_context(self, step: Callable[[], Any]) -> Any:
+        with self._make_context():
+            return step()
 
 
 def accepts_images(module: nn.Module) -> bool:
@@ -95,55 +221,3 @@ def to_float(value: Any) -> float | None:
     if isinstance(value, Tensor):
         return float(value.detach()) if value.numel() == 1 else None
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _call_training_step(module: Any, batch: Any, batch_idx: int) -> Any:
-    """Call training_step with as many of Lightning's arguments as it requires."""
-    offered = {"batch": batch, "batch_idx": batch_idx, "dataloader_idx": 0}
-    parameters = list(inspect.signature(module.training_step).parameters.values())
-    arguments = list(offered.values())[: len([p for p in parameters if p.default is p.empty])]
-    return module.training_step(*arguments)
-
-
-def _loss(output: Any) -> Any:
-    return output.get("loss") if isinstance(output, dict) else output
-
-
-@contextmanager
-def _logging_disabled(module: nn.Module) -> Iterator[None]:
-    """Make ``self.log`` do nothing: this forward is not a training step of the user."""
-    names = ("log", "log_dict")
-    overridden = {name: module.__dict__[name] for name in names if name in module.__dict__}
-    for name in names:
-        module.__dict__[name] = lambda *args, **kwargs: None
-    try:
-        yield
-    finally:
-        for name in names:
-            del module.__dict__[name]
-        module.__dict__.update(overridden)
-
-
-@contextmanager
-def _metrics_restored(module: nn.Module) -> Iterator[None]:
-    """Restore the metrics (torchmetrics) that training_step updates."""
-    with ExitStack() as stack:
-        for child in module.modules():
-            if hasattr(child, "_defaults") and hasattr(child, "_update_count"):
-                stack.enter_context(_metric_restored(child))
-        yield
-
-
-@contextmanager
-def _metric_restored(metric: nn.Module) -> Iterator[None]:
-    def copy(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.detach().clone()
-        return list(value) if isinstance(value, list) else value
-
-    names = [*metric._defaults, "_update_count", "_computed", "_forward_cache", "_update_called"]  # type: ignore[misc]
-    before = {name: copy(getattr(metric, name)) for name in names if name in metric.__dict__}
-    try:
-        yield
-    finally:
-        metric.__dict__.update(before)

@@ -166,18 +166,25 @@ class Session:
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.send_heartbeat(self._status.state)
 
+        is_paused = False
+
         def can_handle(request: Request) -> bool:
-            return batch.can_edit or request.dry_run or isinstance(request.body, Command)
+            if isinstance(request.body, Command):
+                return True
+            # A run that is paused trains no batch that would show how it uses the network.
+            is_known = batch.is_probe_ready() or is_paused
+            return is_known and (batch.can_edit or request.dry_run)
 
         while True:
             self.receive_requests()
             if is_first or not self._queue.is_empty or time.monotonic() >= self._next_layer_check:
                 self._adopt_replaced_layers()
             self._queue.handle(lambda request: self._handler.handle(request, batch), can_handle)
-            if self._had_viewer:
+            if self._had_viewer and batch.is_probe_ready():
                 self._status.update_topology(batch.make_probe)
             if not self._controller.must_wait():
                 break
+            is_paused = True
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
@@ -243,6 +250,11 @@ class Session:
             lambda request: self._handler.handle(request, self._batch), self._handler.needs_no_batch
         )
         self._status.send_heartbeat_if_due("validating")
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether a viewer or a pending edit needs to know how training uses the network."""
+        return self._had_viewer or not self._queue.is_empty
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.

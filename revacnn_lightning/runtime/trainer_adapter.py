@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -17,6 +16,7 @@ from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, fi
 from revacnn_lightning.runtime.sample_forward import to_float
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 
 __all__ = [
     "TrainerControls",
@@ -26,6 +26,7 @@ __all__ = [
     "loss_scale",
     "model_holders",
     "progress_of",
+    "record_next_step",
     "scalar_metrics",
     "validation_image",
 ]
@@ -80,18 +81,27 @@ def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = No
         raise EditRefusedError(
             f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
         )
-    with torch.random.fork_rng(devices=[]):  # a random transform must not disturb training
-        sample = dataset[index]
-        if images is None:
-            image = find_image(sample)
-        else:
-            image = next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
+    device = trainer.strategy.root_device
+    try:
+        with loading_restored(dataset, device):
+            sample = dataset[index]
+            if images is None:
+                image = find_image(sample)
+            else:
+                image = next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
+    except EditRefusedError:  # of the user's function of images
+        raise
+    except Exception as error:  # the user's dataset may raise anything
+        detail = f"{type(error).__name__}: {error}"
+        raise EditRefusedError(
+            f"item {index} of the validation data cannot be loaded ({detail}); choose another one"
+        ) from error
     if image is None:
         raise EditRefusedError(
             f"item {index} of the validation data holds no image (channels, H, W); pass "
             "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
         )
-    return image.to(trainer.strategy.root_device)
+    return image.to(device, copy=True)
 
 
 def edit_refusal(trainer: Any) -> str:
@@ -110,6 +120,23 @@ def inspection_refusal(trainer: Any) -> str:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
     return ""
+
+
+def record_next_step(trainer: Any, record: Callable[[Callable[[], Any]], Any]) -> None:
+    """Let ``record`` run the next training step: it calls its argument and returns the result.
+
+    The attribute is set on the strategy, not on the user's module, and removed before the step.
+    """
+    attributes = vars(trainer.strategy)
+    run_step, before = trainer.strategy.training_step, dict(attributes)
+
+    def recorded_step(*args: Any, **kwargs: Any) -> Any:
+        if attributes.get("training_step") is recorded_step:
+            del attributes["training_step"]
+            attributes.update((n, v) for n, v in before.items() if n == "training_step")
+        return record(lambda: run_step(*args, **kwargs))
+
+    attributes["training_step"] = recorded_step
 
 
 def model_holders(trainer: Any) -> list[Holder]:

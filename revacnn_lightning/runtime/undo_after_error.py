@@ -33,6 +33,11 @@ class UndoAfterError:
         self._reason = reason
         self._queue = RequestQueue()
 
+    @property
+    def needs_probe(self) -> bool:
+        """Whether a pending request needs to know how training uses the network."""
+        return not self._queue.is_empty
+
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request, from any thread."""
         return self._queue.submit(body, dry_run=dry_run)
@@ -42,7 +47,8 @@ class UndoAfterError:
         if self._queue.is_empty:
             return
         batch = make_batch()
-        self._queue.handle(lambda request: self._handle(request, batch), lambda _: batch.can_edit)
+        can_handle = batch.can_edit and batch.is_probe_ready()
+        self._queue.handle(lambda request: self._handle(request, batch), lambda _: can_handle)
 
     def close(self) -> None:
         """Refuse what is pending, and remove the hooks of frozen filters from the model."""

@@ -167,7 +167,7 @@ class Editor:
             try:
                 self._groups = trace(self.model, probe)
             except ForwardFailedError as error:
-                raise EditRefusedError(f"{error}; nothing was changed") from error
+                raise EditRefusedError(f"{error}; nothing was changed{error.hint}") from error
             self._traced_version, self._traced_probe = self.version, weakref.ref(probe)
         return self._groups
 
@@ -265,7 +265,7 @@ class Editor:
                     module = raising_module(self.model, error)
                     where = f" in {module}" if module else ""
                     raise EditFailedError(
-                        f"{error}{where} after the edit; the edit was rolled back"
+                        f"{error}{where} after the edit; the edit was rolled back{error.hint}"
                     ) from error
             self._commit(performed)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)

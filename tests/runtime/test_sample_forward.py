@@ -1,17 +1,15 @@
-"""Forwards on two samples, without side effects."""
+"""Forwards on two samples, without side effects and without running training_step."""
 
 from __future__ import annotations
-
-from contextlib import nullcontext
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from revacnn_lightning import EditRefusedError
-from revacnn_lightning.runtime.sample_forward import make_forwards
+from revacnn_lightning.runtime.sample_forward import SampleForwards
+from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, evaluate, trace
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
 
@@ -22,20 +20,12 @@ class Base(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.accuracy = MulticlassAccuracy(2)
-        self.shapes: list[tuple[int, ...]] = []
-        self.logged: list[str] = []
-
-    def log(self, name, *args, **kwargs):
-        self.logged.append(name)
+        self.steps = 0
 
     def training_step(self, batch, batch_idx):
+        self.steps += 1
         images, labels = batch
-        self.shapes.append(tuple(images.shape))
-        logits = self.net(images)
-        self.accuracy(logits, labels)
-        self.log("accuracy", self.accuracy)
-        return {"loss": nn.functional.cross_entropy(logits, labels)}
+        return {"loss": nn.functional.cross_entropy(self.net(images), labels)}
 
 
 class WithForward(Base):
@@ -43,64 +33,124 @@ class WithForward(Base):
         return self.net(images)
 
 
-class Manual(Base):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
+class TakesTheBatch(Base):
+    def forward(self, batch):
+        return self.net(batch[0])
+
+    def training_step(self, batch, batch_idx):
+        return self(batch).sum()
 
 
-def run_all(module: Base, **options) -> list[object]:
-    return [run() for run in make_forwards(module, BATCH, 0, make_context=nullcontext, **options)]
+def forwards_of(module: Base, batch=BATCH, *, record: bool = True, **options) -> SampleForwards:
+    forwards = SampleForwards(module, **options)
+    if record:
+        forwards.record(batch, 0, lambda: module.training_step(batch, 0))
+        forwards.finish_recording()
+    return forwards
 
 
-def test_training_step_runs_on_two_samples_if_there_is_no_forward():
-    module = Base()
-    [loss] = run_all(module)
-    assert loss.ndim == 0
-    assert module.shapes == [(2, 3, 6, 6)]
+def test_training_step_is_never_called():
+    module = WithForward()
+    forwards = forwards_of(module)
+    assert module.steps == 1
+    probe = forwards.make_probe(BATCH)
+    trace(module, probe)
+    evaluate(module, probe)
+    assert module.steps == 1
 
 
-def test_forward_runs_first_and_training_step_second():
-    logits, loss = run_all(WithForward())
-    assert logits.shape == (2, 2)
-    assert loss.ndim == 0
+def test_forward_comes_first_and_the_recorded_step_second():
+    module = WithForward()
+    images, step = forwards_of(module).make_probe(BATCH).forwards
+    assert images().shape == (2, 2)
+    assert [tensor.ndim for tensor in step().tensors] == [0]
 
 
-def test_nothing_is_logged_and_the_log_method_is_restored():
-    module = Base()
-    run_all(module)
-    assert module.logged == []
-    module.log("loss", 1)
-    assert module.logged == ["loss"]
-    assert "log" not in module.__dict__
+def test_a_forward_that_takes_the_batch_is_replayed_as_training_calls_it():
+    module = TakesTheBatch()
+    [step] = forwards_of(module).make_probe(BATCH).forwards
+    assert step().tensors[0].ndim == 0
 
 
-def test_the_log_method_is_restored_after_an_error():
-    module = Base()
-    [run] = make_forwards(module, (torch.randn(8, 5, 6, 6), BATCH[1]), 0, make_context=nullcontext)
-    with pytest.raises(RuntimeError, match="channels"):
-        run()
-    assert "log" not in module.__dict__
+def test_a_forward_that_fails_on_images_alone_does_not_veto():
+    class Picky(WithForward):
+        def forward(self, images, scale=None):
+            return self.net(images) * scale
+
+        def training_step(self, batch, batch_idx):
+            return self(batch[0], scale=2.0).sum()
+
+    assert len(forwards_of(Picky()).make_probe(BATCH).forwards) == 1
 
 
-def test_metrics_are_restored():
-    module = Base()
-    module.accuracy(torch.tensor([[0.9, 0.1]]), torch.tensor([0]))
-    before = {name: value.clone() for name, value in module.accuracy.metric_state.items()}
-    run_all(module)
-    for name, value in module.accuracy.metric_state.items():
-        assert torch.equal(value, before[name])
-    assert module.accuracy.compute() == 1.0
+def test_without_a_recorded_step_the_probe_is_not_ready():
+    forwards = forwards_of(WithForward(), record=False)
+    assert not forwards.is_ready
+    assert forwards.needs_step(0)
+    with pytest.raises(EditRefusedError, match="train one"):
+        forwards.make_probe(BATCH)
 
 
-def test_manual_optimization_never_runs_training_step():
-    module = Manual()
-    with pytest.raises(EditRefusedError, match="ReVACNN\\(forward="):
-        run_all(module)
-    assert module.shapes == []
+def test_a_step_is_recorded_once_per_structure():
+    forwards = forwards_of(WithForward())
+    assert forwards.is_ready
+    assert not forwards.needs_step(0)
+    assert forwards.needs_step(1)
 
 
 def test_the_user_forward_replaces_all_others():
-    module = Manual()
-    [output] = run_all(module, user_forward=lambda m, batch: m.net(batch[0]))
-    assert output.shape == (2, 2)
+    module = Base()
+    forwards = forwards_of(module, record=False, user_forward=lambda m, batch: m.net(batch[0]))
+    assert forwards.is_ready
+    assert not forwards.needs_step(0)
+    [forward] = forwards.make_probe(BATCH).forwards
+    assert forward().shape == (2, 2)
+
+
+def test_a_forward_that_overwrites_its_input_leaves_the_batch_and_the_next_forward_alone():
+    class InPlace(WithForward):
+        def forward(self, images):
+            return self.net(images.sub_(1))
+
+    module = InPlace()
+    batch = (BATCH[0].clone(), BATCH[1])
+    forwards = forwards_of(module, (BATCH[0].clone(), BATCH[1]))
+    probe = forwards.make_probe(batch)
+    first, second = evaluate(module, probe), evaluate(module, probe)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(batch[0], BATCH[0])
+
+
+def test_a_step_that_uses_no_module_is_refused_with_what_to_do():
+    class Idle(Base):
+        def training_step(self, batch, batch_idx):
+            return batch[0].mean()
+
+    with pytest.raises(EditRefusedError, match="ReVACNN\\(forward="):
+        forwards_of(Idle()).make_probe(BATCH)
+
+
+def test_a_failing_forward_says_what_to_do():
+    def broken(module, batch):
+        raise ZeroDivisionError
+
+    module = Base()
+    probe = forwards_of(module, record=False, user_forward=broken).make_probe(BATCH)
+    with pytest.raises(ForwardFailedError) as caught:
+        trace(module, probe)
+    assert "ReVACNN(forward=" in caught.value.hint
+
+
+def test_an_error_of_the_recorder_does_not_reach_training(monkeypatch: pytest.MonkeyPatch):
+    from revacnn_lightning.runtime import step_recorder
+
+    def fail(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(step_recorder, "cut", fail)
+    module = Base()
+    forwards = SampleForwards(module)
+    output = forwards.record(BATCH, 0, lambda: module.training_step(BATCH, 0))
+    assert torch.isfinite(output["loss"])
+    assert forwards.is_ready
+    assert not forwards.needs_step(1)

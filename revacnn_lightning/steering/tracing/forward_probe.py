@@ -18,11 +18,39 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.tracer import Tracer
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
-__all__ = ["ForwardFailedError", "ForwardProbe", "evaluate", "trace"]
+__all__ = [
+    "ForwardFailedError",
+    "ForwardOutput",
+    "ForwardProbe",
+    "evaluate",
+    "run_forward",
+    "trace",
+]
 
 
 class ForwardFailedError(SteeringError):
-    """The model's own forward raised an exception."""
+    """The model's own forward raised an exception.
+
+    ``hint`` says what to do about it, as a sentence; it may be empty.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = f". {hint}" if hint else ""
+
+
+@dataclass
+class ForwardOutput:
+    """What a forward returns if it is not one call of the model.
+
+    Attributes:
+        tensors: its output.
+        fixed: other tensors whose shape must not change, each with a reason that continues "these
+            filters ...".
+    """
+
+    tensors: list[Tensor]
+    fixed: list[tuple[Tensor, str]]
 
 
 @dataclass
@@ -33,10 +61,12 @@ class ForwardProbe:
         forwards: each runs one forward and returns its output. All are traced into one result; the
             output of the first is compared before and after an edit.
         samples: the batch size of the first forward; multiply-accumulates are counted per sample.
+        hint: what to do if a forward raises, for the refusal.
     """
 
     forwards: Sequence[Callable[[], Any]]
     samples: int = 1
+    hint: str = ""
 
 
 def trace(
@@ -66,7 +96,11 @@ def trace(
 def _trace_once(tracer: Tracer, probe: ForwardProbe) -> None:
     for forward in probe.forwards:
         with tracer.tracing():
-            tracer.trace.fix_outputs(_run(forward), _tensors_in)
+            output = run_forward(forward, probe.hint)
+            if isinstance(output, ForwardOutput):
+                for tensor, reason in output.fixed:
+                    tracer.trace.fix_tensor(tensor, reason)
+            tracer.trace.fix_outputs(output, _tensors_in)
 
 
 @contextmanager
@@ -88,11 +122,11 @@ def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:
         ForwardFailedError: the forward raised.
     """
     with side_effect_free(model, training=False):
-        found = _tensors_in(_run(probe.forwards[0]))
+        found = _tensors_in(run_forward(probe.forwards[0], probe.hint))
         return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 
 
-def _run(forward: Callable[[], Any]) -> Any:
+def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
     """Return the output of the user's forward.
 
     Raises:
@@ -104,7 +138,7 @@ def _run(forward: Callable[[], Any]) -> Any:
     except Exception as error:  # the user's code may raise anything
         text = str(error).strip().splitlines()
         detail = f"{type(error).__name__}: {text[0] if text else ''}"
-        raise ForwardFailedError(f"the model's forward raised {detail}") from error
+        raise ForwardFailedError(f"the model's forward raised {detail}", hint) from error
 
 
 @contextmanager

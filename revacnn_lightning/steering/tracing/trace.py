@@ -276,10 +276,14 @@ class Trace:
 
         Call this before `release_tensors`. ``collect`` returns the tensors in ``value``.
         """
+        for tensor in collect(value):
+            self.fix_tensor(tensor, "reach the model's output")
+
+    def fix_tensor(self, tensor: Tensor, reason: str) -> None:
+        """Fix the channels of a tensor of this forward, for a reason as in `fix`."""
         with torch._C.DisableTorchFunctionSubclass():
-            for tensor in collect(value):
-                for label in self.labels(tensor):
-                    self.fix(label, "reach the model's output")
+            for label in self.labels(tensor):
+                self.fix(label, reason)
 
     # ---------------------------------------------------------------- the running modules
 

@@ -43,5 +43,5 @@ def compute_activation_maps(
 
     device = device_of(next(iter(convs.values())))
     with side_effect_free(model, training=False), report_activation_maps(names, on_activation):
-        (forward or model)(image.to(device).unsqueeze(0))
+        (forward or model)(image.to(device, copy=True).unsqueeze(0))
     return maps

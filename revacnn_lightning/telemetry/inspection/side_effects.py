@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["inside_side_effect_free", "side_effect_free"]
+from revacnn_lightning.telemetry.inspection.object_state import ObjectState
+from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
+
+__all__ = [
+    "inside_side_effect_free",
+    "loading_restored",
+    "random_states_restored",
+    "side_effect_free",
+]
 
 _ACTIVE = ContextVar("side_effect_free", default=False)
 
@@ -22,48 +31,74 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
 
     Restored, also after an exception:
 
+    - the values of all parameters, buffers and other tensors of the modules (`TensorState`), their
+      ``requires_grad``, and their ``.grad``, which is None inside;
+    - the modules, parameters, buffers, hooks, flags and other attributes of every module, with the
+      contents of containers, of the user's own objects and of random generators in them
+      (`ObjectState`);
     - the random states of torch (CPU, and every CUDA device that holds a parameter), NumPy and
       Python;
-    - the values of all buffers, such as the running statistics of batch norms;
-    - the ``training`` flag of every module;
-    - the ``.grad`` attribute of every parameter, as an object: a backward pass inside that adds
-      to an existing gradient in place is not undone.
+    - the gradient mode.
 
-    Gradients are disabled inside; ``torch.enable_grad()`` enables them again.
+    Inside, ``self.log`` and ``self.log_dict`` of a LightningModule do nothing, and gradients are
+    disabled; ``torch.enable_grad()`` enables them again.
+
+    Not restored: what a forward does to the world outside of the model (files, prints, loggers,
+    global variables, the trainer, datasets), iterators, NumPy arrays of more than 1 MiB, changes
+    within containers of more than 100,000 entries other than what is appended, and objects nested
+    more than five levels deep.
 
     Args:
         training: the mode of all modules inside; None keeps the mode of each.
     """
-    modules = list(model.modules())
-    modes = [(module, module.training) for module in modules]
-    buffers = [
-        (module._buffers, name, buffer, buffer.detach().clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    gradients = [(p, p.grad) for m in modules for p in m._parameters.values() if p is not None]
-    numpy_state, python_state = np.random.get_state(), random.getstate()
+    objects = ObjectState(model)
+    is_compiled = any("_orig_mod" in module._modules for module in objects.modules)
     token = _ACTIVE.set(True)
     try:
-        with torch.random.fork_rng(_cuda_devices(p for p, _ in gradients)), torch.no_grad():
-            for module, mode in modes:
-                if training is not None and mode != training:
-                    _set_mode(module, training)
-            yield
+        with random_states_restored(objects.tensors), torch.no_grad():
+            tensors = TensorState(objects.tensors, at_once=is_compiled)
+            try:
+                for module in objects.modules:
+                    _disable_logging(module)
+                    if training is not None and module.training != training:
+                        vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
+                with ExitStack() as stack:
+                    if not is_compiled:
+                        stack.enter_context(tensors)
+                    yield
+            finally:
+                objects.restore()
+                tensors.restore()
     finally:
         _ACTIVE.reset(token)
+
+
+@contextmanager
+def loading_restored(dataset: Any, device: torch.device) -> Iterator[None]:
+    """Load an item of a dataset inside, and restore the dataset and all random states afterwards.
+
+    A file that the item opens is closed again, so that workers which are forked later do not
+    share it. Restored are the attributes of the dataset, of its transforms and of datasets in it,
+    as those of a model in `side_effect_free`.
+    """
+    objects = ObjectState(dataset)
+    try:
+        with random_states_restored([torch.empty(0, device=device)]):
+            yield
+    finally:
+        objects.restore()
+
+
+@contextmanager
+def random_states_restored(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Restore the random states of torch, also on the devices of ``tensors``, NumPy and Python."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(_cuda_devices(tensors)):
+            yield
+    finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
-        for module, mode in modes:
-            if module.training != mode:
-                _set_mode(module, mode)
-        for owner, name, buffer, value in buffers:
-            owner[name] = buffer
-            _assign(buffer, value)
-        for parameter, gradient in gradients:
-            if parameter.grad is not gradient:
-                parameter.grad = gradient
 
 
 def inside_side_effect_free() -> bool:
@@ -71,29 +106,22 @@ def inside_side_effect_free() -> bool:
     return _ACTIVE.get()
 
 
-def _assign(buffer: Tensor, value: Tensor) -> None:
-    """Set the values of a buffer without increasing its version counter.
-
-    A graph that the user keeps across batches may have saved the buffer.
-    """
-    if buffer.is_inference():  # assigned by the user's validation, and only writable in this mode
-        with torch.inference_mode():
-            buffer.copy_(value)
-    else:
-        buffer.data.copy_(value)
+def _disable_logging(module: nn.Module) -> None:
+    """Make the log methods of a LightningModule do nothing, until its attributes are restored."""
+    if hasattr(type(module), "log_dict") and hasattr(type(module), "training_step"):
+        vars(module).update(log=_log_nothing, log_dict=_log_nothing)
 
 
-def _set_mode(module: nn.Module, training: bool) -> None:
-    """Set ``module.training`` without the search of ``nn.Module.__setattr__``, which is slow."""
-    object.__setattr__(module, "training", training)
+def _log_nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand in for ``LightningModule.log`` and ``log_dict``."""
 
 
-def _cuda_devices(parameters: Iterable[Tensor]) -> list[int]:
-    """Return the sorted indices of the CUDA devices that hold ``parameters``."""
+def _cuda_devices(tensors: Iterable[Tensor]) -> list[int]:
+    """Return the sorted indices of the CUDA devices that hold ``tensors``."""
     return sorted(
         {
-            p.device.index
-            for p in parameters
-            if p.device.type == "cuda" and p.device.index is not None
+            tensor.device.index
+            for tensor in tensors
+            if tensor.device.type == "cuda" and tensor.device.index is not None
         }
     )

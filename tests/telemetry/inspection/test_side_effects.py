@@ -123,11 +123,14 @@ def test_everything_is_restored_after_an_exception() -> None:
     assert not inside_side_effect_free()
 
 
+SEEN: list[bool] = []  # a list in the closure of a hook would be restored
+
+
 def test_hooks_can_recognize_a_side_effect_free_forward() -> None:
+    SEEN.clear()
     model = model_in_mixed_modes()
-    seen: list[bool] = []
-    model[0].register_forward_hook(lambda *_: seen.append(inside_side_effect_free()))
+    model[0].register_forward_hook(lambda *_: SEEN.append(inside_side_effect_free()))
     model(images())
     with side_effect_free(model):
         model(images())
-    assert seen == [False, True]
+    assert SEEN == [False, True]

@@ -1,0 +1,287 @@
+"""`RecordedStep`: what a training step did with the network, to be replayed without the step.
+
+A step is recorded once while it really runs (`step_recorder`). It consists of calls of modules, and
+of the torch functions that training_step applies between them to their results and to parameters.
+A replay passes what an earlier call returned to the later ones, so channels stay linked. All other
+tensors are constants: copies of those of the recorded step, cut to a few samples.
+
+A call that cannot be replayed on a few samples is *opaque*: it returns copies of what it returned,
+and the channels that enter it must not be edited.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.runtime.nested import map_leaves, tensors_in
+from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
+
+__all__ = ["Autocast", "RecordedCall", "RecordedStep", "Reference", "cut"]
+
+log = logging.getLogger(__name__)
+
+MAX_BATCHES = 4
+
+
+class Reference:
+    """Stands in the arguments of a recorded call for a tensor of the step."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """The state of autocast during a call."""
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def now(cls, device_type: str) -> Autocast:
+        """Return the state of autocast on a type of device."""
+        try:
+            enabled = torch.is_autocast_enabled(device_type)
+            return cls(device_type, enabled, torch.get_autocast_dtype(device_type))
+        except (TypeError, AttributeError):  # before torch 2.4
+            if device_type == "cpu":
+                return cls("cpu", torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype())
+            return cls("cuda", torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype())
+
+    def context(self) -> Any:
+        """Return a context in which autocast has this state."""
+        if self == Autocast.now(self.device_type):
+            return nullcontext()
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
+
+
+@dataclass
+class RecordedCall:
+    """One call of a module or of a torch function.
+
+    Attributes:
+        name: of what is called, for messages.
+        function: called with the model, then with the arguments.
+        arguments: (args, kwargs), with a `Reference` for every tensor but parameters and buffers;
+            None: the call cannot be repeated.
+        inputs: the tensors of the step that it reads, by index.
+        outputs: index of each tensor that it returns; None for parameters and buffers.
+        changed: the tensors that it changes, by index.
+        shapes: of the returned tensors, on the samples of the step.
+        values: copies of the returned tensors, on a few samples.
+        autocast: the state of autocast.
+        has_modules: whether it runs modules of the network.
+        is_of_model: whether it calls the network itself, not a part of it.
+        failure: why it is opaque; "" if it can be replayed.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Any
+    inputs: list[int]
+    autocast: Autocast
+    has_modules: bool = False
+    is_of_model: bool = False
+    failure: str = ""
+    outputs: list[int | None] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    shapes: list[torch.Size] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_opaque(self) -> bool:
+        return bool(self.failure)
+
+    @property
+    def has_single_tensor(self) -> bool:
+        """Whether it was called with one tensor and nothing else."""
+        args, kwargs = self.arguments if self.arguments is not None else ([], {})
+        return len(args) == 1 and isinstance(args[0], Reference) and not kwargs
+
+
+class RecordedStep:
+    """The calls of one training step.
+
+    Attributes:
+        calls: in order.
+        constants: index -> value of the tensors that no call returns, on a few samples.
+        of_parameters: index of the tensors that depend on nothing but parameters.
+        returned: index of the tensors that training_step returned.
+        batch_size: of the step.
+        samples: to which the batch dimension is cut.
+        unseen: why not all uses of the network's tensors are recorded; "" if they are.
+    """
+
+    def __init__(self, batch_size: int, samples: int) -> None:
+        self.calls: list[RecordedCall] = []
+        self.constants: dict[int, Tensor] = {}
+        self.of_parameters: set[int] = set()
+        self.returned: list[int] = []
+        self.batch_size = batch_size
+        self.samples = samples
+        self.unseen = ""
+        self._results: list[int] = []
+        self._fixed: dict[int, str] = {}
+
+    @property
+    def runs_modules(self) -> bool:
+        """Whether it has called any module of the network."""
+        return any(call.has_modules for call in self.calls)
+
+    @property
+    def failure(self) -> str:
+        """Why a part of the network cannot be run on these samples; "" if all of it can."""
+        return next((c.failure for c in self.calls if c.has_modules and c.is_opaque), "")
+
+    def replay(self, model: nn.Module) -> ForwardOutput:
+        """Run the calls on copies of the constants.
+
+        Call it inside `side_effect_free`. It raises what the called modules raise.
+        """
+        tensors = {index: value.clone() for index, value in self.constants.items()}
+        for call in self.calls:
+            if call.is_opaque:
+                outs = [value.clone() for value in call.values]
+            else:
+                outs = tensors_in(self._run(call, model, tensors))
+                if len(outs) != len(call.outputs):
+                    raise RuntimeError(f"{call.name} returned {len(outs)} tensors on a replay")
+            tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)
+        return ForwardOutput(
+            [tensors[index] for index in self._results],
+            [(tensors[index], reason) for index, reason in self._fixed.items()],
+        )
+
+    def prepare(self, model: nn.Module) -> None:
+        """Find out which calls can be replayed, and what must keep its shape. Do it only once.
+
+        Call it inside `side_effect_free`, before the model is edited.
+        """
+        tensors = {index: value.clone() for index, value in self.constants.items()}
+        for call in self.calls:
+            outs = [value.clone() for value in call.values]
+            if not call.is_opaque:
+                try:
+                    outs = self._try(call, model, tensors)
+                except Exception as error:  # of the user's modules, on fewer samples
+                    log.debug("Cannot replay %s", call.name, exc_info=True)
+                    call.failure = f"{call.name} raised {type(error).__name__}: {error}"
+            if not call.is_opaque:
+                call.values = []
+            tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)
+        self._find_results()
+
+    # ---------------------------------------------------------------- one call
+
+    def _run(self, call: RecordedCall, model: nn.Module, tensors: dict[int, Tensor]) -> Any:
+        args, kwargs = _resolve(call.arguments, tensors)
+        with call.autocast.context():
+            return call.function(model, *args, **kwargs)
+
+    def _try(
+        self, call: RecordedCall, model: nn.Module, tensors: dict[int, Tensor]
+    ) -> list[Tensor]:
+        """Run a call as recorded or, if that does not fit, with sizes of fewer samples.
+
+        Raises:
+            Exception: of the call, or because what it returns has another shape.
+        """
+        try:
+            outs = tensors_in(self._run(call, model, tensors))
+            self._check_shapes(call, outs)
+        except Exception:
+            arguments = _map_sizes(call.arguments, self.batch_size, self.samples)
+            if call.has_modules or arguments is None:
+                raise
+            call.arguments = arguments
+            outs = tensors_in(self._run(call, model, tensors))
+            self._check_shapes(call, outs)
+        return outs
+
+    def _check_shapes(self, call: RecordedCall, outs: list[Tensor]) -> None:
+        """Check that the outputs have the recorded shapes, or those on fewer samples."""
+        expected = [(tuple(shape), self.cut_shape(shape)) for shape in call.shapes]
+        shapes = [tuple(out.shape) for out in outs]
+        if len(shapes) != len(expected) or any(
+            shape not in both for shape, both in zip(shapes, expected, strict=True)
+        ):
+            raise ValueError(
+                f"its outputs have the shapes {shapes} instead of {[cut for _, cut in expected]}"
+            )
+
+    def cut_shape(self, shape: torch.Size) -> tuple[int, ...]:
+        """Return the shape on fewer samples of a tensor that has this shape on the whole batch."""
+        if not shape or not self.batch_size or shape[0] % self.batch_size:
+            return tuple(shape)
+        return (shape[0] // self.batch_size * self.samples, *shape[1:])
+
+    # ---------------------------------------------------------------- results
+
+    def _find_results(self) -> None:
+        """Find the tensors that leave what is recorded: their shapes must not change."""
+        produced: dict[int, int] = {}
+        consumed: dict[int, int] = {}
+        for position, call in enumerate(self.calls):
+            consumed.update(dict.fromkeys(call.inputs, position))
+            for index in (*call.outputs, *call.changed):
+                if index is not None:
+                    produced[index] = position
+            if call.is_opaque:
+                reason = f"are read by {call.name} in training_step, which cannot be replayed"
+                self._fixed.update(dict.fromkeys(call.inputs, reason))
+        results = {i for i, at in produced.items() if consumed.get(i, -1) <= at}
+        self._results = sorted((results - self.of_parameters) | set(self.returned))
+        if self.unseen:
+            self._fixed.update((i, self.unseen) for i in produced if i not in self.of_parameters)
+        for index in self.constants.keys() - produced.keys():
+            self._fixed.pop(index, None)
+
+
+def cut(tensor: Tensor, batch_size: int, samples: int) -> Tensor:
+    """Return a copy of the first samples of a tensor, of each batch if it holds several."""
+    tensor = tensor.detach()
+    batches = _batches(tensor.shape, batch_size)
+    if not batches or samples >= batch_size:
+        return tensor.clone()
+    return tensor.unflatten(0, (batches, batch_size))[:, :samples].flatten(0, 1).clone()
+
+
+def _batches(shape: torch.Size, batch_size: int) -> int:
+    """Return how many batches a tensor of this shape holds one after the other; 0 if none.
+
+    Two views of each image are often concatenated. A larger multiple is rather a coincidence.
+    """
+    if not shape or not batch_size or shape[0] % batch_size:
+        return 0
+    batches = shape[0] // batch_size
+    return batches if batches <= MAX_BATCHES else 0
+
+
+def _resolve(arguments: Any, tensors: dict[int, Tensor]) -> Any:
+    return map_leaves(
+        arguments, lambda leaf: tensors[leaf.index] if isinstance(leaf, Reference) else leaf
+    )
+
+
+def _map_sizes(arguments: Any, batch_size: int, samples: int) -> Any:
+    """Return the arguments with numbers that count samples changed; None if there are none."""
+    found = False
+
+    def map_size(leaf: Any) -> Any:
+        nonlocal found
+        if isinstance(leaf, torch.Size):
+            return tuple(map_size(each) for each in leaf)
+        counts = type(leaf) is int and leaf > 0 and leaf % batch_size == 0
+        found = found or counts
+        return leaf // batch_size * samples if counts else leaf
+
+    mapped = map_leaves(arguments, map_size) if 0 < samples < batch_size else None
+    return mapped if found else None

@@ -1,0 +1,404 @@
+"""Records what one real training step does with the network, without taking part in it.
+
+The recorder observes two kinds of calls that training_step makes:
+
+- outermost calls of modules, by way of ``nn.Module.__call__``, which is replaced for the time of
+  the step, as torch.fx does. While a module runs, nothing is observed: the original method is back
+  and the mode below is off, so that the network takes exactly the code path it always takes.
+- torch functions between these calls, by a `TorchFunctionMode`, if they read what a module
+  returned, or parameters or buffers.
+
+It only copies a few samples of the tensors that enter the network. It draws no random numbers and
+does not wait for the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
+from revacnn_lightning.runtime.recorded_step import (
+    Autocast,
+    RecordedCall,
+    RecordedStep,
+    Reference,
+    cut,
+)
+
+__all__ = ["StepRecorder"]
+
+log = logging.getLogger(__name__)
+
+MAX_ELEMENTS = 1 << 24  # of a constant; a call with a larger one is not replayed
+
+UNSEEN = (
+    "reach a part of training_step that cannot be observed, such as a torch.autograd.Function or "
+    "an extension"
+)
+_NOT_RECORDED = {
+    "backward", "detach_", "grad.__set__", "register_hook", "requires_grad.__set__",
+    "requires_grad_", "retain_grad",
+}  # fmt: skip
+
+
+class StepRecorder:
+    """Records a `RecordedStep` of ``model`` between `start` and `stop`.
+
+    Args:
+        model: the module whose training_step runs.
+        batch_size: of the step.
+        samples: how many of them to keep.
+
+    Attributes:
+        step: what has been recorded.
+        failure: an error of the recorder, which has recorded nothing since; None if there was none.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int, samples: int) -> None:
+        self.step = RecordedStep(batch_size, min(samples, batch_size) if batch_size else samples)
+        self.failure: Exception | None = None
+        self._model = model
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._held = {id(t): t for t in (*model.parameters(), *model.buffers())}
+        self._indices = WeakTensorKeyDictionary()  # tensors of recorded calls
+        self._outside = WeakTensorKeyDictionary()  # others -> whether they are gradients
+        self._count = 0
+        self._thread = threading.get_ident()
+        self._is_paused = False
+        self._device_type = next((t.device.type for t in self._held.values()), "cpu")
+        self._mode = _FunctionMode(self)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record what runs inside."""
+        handles = [
+            register_optimizer_step_pre_hook(self._before_optimizer),
+            register_optimizer_step_post_hook(self._after_optimizer),
+        ]
+        try:
+            with _module_calls_replaced(self._call_module), self._mode:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def add_result(self, output: Any) -> None:
+        """Record what training_step returned."""
+        found = (self._indices.get(tensor) for tensor in tensors_in(output))
+        self.step.returned = [index for index in found if index is not None]
+
+    # ---------------------------------------------------------------- module calls
+
+    def _call_module(
+        self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
+    ) -> Any:
+        if self._is_inactive() or self._is_transparent(module):
+            return original(module, *args, **kwargs)
+        call = self._guarded(self._begin_module, module, args, kwargs)
+        with self._paused(), _module_calls_replaced(None), self._mode.suspended():
+            out = original(module, *args, **kwargs)
+        if call is not None:
+            self._guarded(self._end, call, out)
+        return out
+
+    def _is_transparent(self, module: nn.Module) -> bool:
+        """Return whether training_step itself may run inside this module.
+
+        This is so for wrappers of the network, such as DistributedDataParallel, and for the
+        LightningModule when a strategy has redirected its forward to training_step.
+        """
+        if module is self._model:
+            return "forward" in vars(module)
+        return id(module) not in self._names and any(
+            id(child) in self._names for child in module.modules()
+        )
+
+    def _begin_module(self, module: nn.Module, args: Any, kwargs: Any) -> RecordedCall | None:
+        name = self._names.get(id(module))
+        reads = any(t in self._indices for t in tensors_in((args, kwargs)))
+        if not reads and next(module.parameters(), None) is None:
+            return None  # it transforms the batch
+        if name is None:
+            return self._begin(type(module).__name__, _call_held(module), args, kwargs)
+        label = name or type(module).__name__
+        call = self._begin(label, _call_submodule(name), args, kwargs, has_modules=True)
+        call.is_of_model = module is self._model
+        return call
+
+    # ---------------------------------------------------------------- torch functions
+
+    def call_function(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call a torch function, and record it if it reads tensors of the network."""
+        if self._is_inactive():
+            return func(*args, **kwargs)
+        call = self._guarded(self._begin_function, func, args, kwargs)
+        with self._paused():
+            out = func(*args, **kwargs)
+        if isinstance(call, RecordedCall):
+            self._guarded(self._end, call, out)
+        elif call is not None:
+            self._guarded(self._mark_outside, out, call == "gradient")
+        return out
+
+    def _begin_function(self, func: Any, args: Any, kwargs: Any) -> RecordedCall | str | None:
+        """Return the call to record; else what its results are: "gradient" or "outside"."""
+        name = _name_of(func)
+        if name in _NOT_RECORDED:
+            return None
+        tensors = tensors_in((args, kwargs))
+        gradients = [t for t in tensors if self._outside.get(t)]
+        if name in ("grad", "grad.__get__"):  # torch.autograd.grad, Tensor.grad
+            return "gradient"
+        if gradients and not any(t in self._indices for t in tensors):
+            return "gradient"  # such as an update of parameters
+        if not any(t in self._indices or id(t) in self._held for t in tensors):
+            return "outside"
+        return self._begin(name, _replayable(func, name), args, kwargs)
+
+    # ---------------------------------------------------------------- both
+
+    def _begin(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        *,
+        has_modules: bool = False,
+    ) -> RecordedCall:
+        tensors = tensors_in((args, kwargs))
+        failure = ""
+        try:
+            arguments = map_tensors((args, kwargs), self._refer)
+        except UnsupportedValueError as error:
+            arguments, failure = None, f"{name} cannot be called again: {error}"
+        inputs = [self._indices[t] for t in tensors if t in self._indices]
+        autocast = Autocast.now(self._device_type)
+        call = RecordedCall(
+            name, function, arguments, inputs, autocast, has_modules, failure=failure
+        )
+        if args and not has_modules and _is_in_place(name):
+            call.changed = [self._indices[t] for t in tensors_in(args[0]) if t in self._indices]
+        return call
+
+    def _refer(self, tensor: Tensor) -> Any:
+        """Return what stands for a tensor in recorded arguments."""
+        if id(tensor) in self._held:
+            return tensor
+        index = self._indices.get(tensor)
+        if index is None:
+            if math.prod(self.step.cut_shape(tensor.shape)) > MAX_ELEMENTS:
+                raise UnsupportedValueError("it receives a large tensor")
+            if tensor.grad_fn is not None and tensor not in self._outside:
+                self.step.unseen = UNSEEN
+            index = self._new_index(tensor)
+            with torch.no_grad():
+                value = cut(tensor, self.step.batch_size, self.step.samples)
+            self.step.constants[index] = value
+        return Reference(index)
+
+    def _end(self, call: RecordedCall, out: Any) -> None:
+        """Record a call that has returned."""
+        step = self.step
+        of_parameters = not call.has_modules and self._is_of_parameters(call)
+        for tensor in tensors_in(out):
+            index = None
+            if id(tensor) not in self._held:
+                known = self._indices.get(tensor)
+                index = self._new_index(tensor) if known is None else known
+                if of_parameters:
+                    step.of_parameters.add(index)
+            call.outputs.append(index)
+            call.shapes.append(tensor.shape)
+            call.values.append(
+                self._value(tensor, is_needed=index is not None and not of_parameters)
+            )
+        if call.outputs or call.changed or _is_in_place(call.name):
+            step.calls.append(call)
+
+    def _value(self, tensor: Tensor, *, is_needed: bool) -> Tensor:
+        """Return a copy of a few samples of a result; of others, zeros that take no memory."""
+        with torch.no_grad():
+            if is_needed:
+                return cut(tensor, self.step.batch_size, self.step.samples)
+            return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+
+    def _is_of_parameters(self, call: RecordedCall) -> bool:
+        return all(i in self.step.of_parameters for i in call.inputs)
+
+    def _new_index(self, tensor: Tensor) -> int:
+        index = self._indices[tensor] = self._count
+        self._count += 1
+        return index
+
+    def _mark_outside(self, out: Any, is_gradient: bool) -> None:
+        for tensor in tensors_in(out):
+            if tensor not in self._indices and id(tensor) not in self._held:
+                self._outside[tensor] = is_gradient
+
+    # ---------------------------------------------------------------- pausing
+
+    def _is_inactive(self) -> bool:
+        is_other = threading.get_ident() != self._thread
+        return self._is_paused or is_other or self.failure is not None
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        before, self._is_paused = self._is_paused, True
+        try:
+            yield
+        finally:
+            self._is_paused = before
+
+    def _before_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        has_closure = len(args) > 1 or kwargs.get("closure") is not None
+        self._is_paused = not has_closure
+
+    def _after_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._is_paused = False
+
+    def _guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of the recorder. An exception ends the recording, not the training."""
+        with self._paused():
+            try:
+                return function(*args)
+            except Exception as error:  # a bug of this package must not stop the training
+                log.warning("The training step was not recorded", exc_info=True)
+                self.failure = error
+                return None
+
+
+class _FunctionMode(TorchFunctionMode):
+    """Passes every torch function to a recorder."""
+
+    def __init__(self, recorder: StepRecorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return self._recorder.call_function(func, args, kwargs or {})
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Remove the mode meanwhile, unless a mode of the user was entered after it.
+
+        Under any mode, some modules take another code path than without one.
+        """
+        if torch.overrides._get_current_function_mode() is not self:
+            yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+@contextmanager
+def _module_calls_replaced(
+    call: Callable[[Callable[..., Any], nn.Module, Any, Any], Any] | None,
+) -> Iterator[None]:
+    """Let ``call`` run every module of the process; None: as if they were not replaced."""
+    current: Any = nn.Module.__call__
+    original = getattr(current, "original", current)
+
+    def replaced(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        assert call is not None
+        return call(original, module, args, kwargs)
+
+    replaced.original = original  # type: ignore[attr-defined]
+    nn.Module.__call__ = original if call is None else replaced  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = current  # type: ignore[method-assign]
+
+
+# -------------------------------------------------------------------- replayed functions
+
+
+def _call_submodule(name: str) -> Callable[..., Any]:
+    return lambda model, *args, **kwargs: model.get_submodule(name)(*args, **kwargs)
+
+
+def _call_held(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda model, *args, **kwargs: function(*args, **kwargs)
+
+
+def _set_data(model: nn.Module, tensor: Tensor, data: Tensor) -> None:
+    """Replay ``tensor.data = data``, so that the trace sees that their channels are coupled."""
+    tensor.detach().copy_(data)
+
+
+def _replayable(func: Any, name: str) -> Callable[..., Any]:
+    """Return the function to call in a replay; ``.data`` would hide operations from the trace."""
+    if name == "data.__get__":
+        return lambda model, tensor: tensor.detach()
+    if name == "data.__set__":
+        return _set_data
+    if name in _DROPOUTS:
+        return _follow_mode(func)
+    if name in _NOISE:
+        return _quiet_in_evaluation(func)
+    return _call_held(func)
+
+
+_DROPOUTS = {
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
+}  # fmt: skip
+_NOISE = {"normal_", "rand_like", "randn_like", "uniform_"}
+
+
+def _quiet_in_evaluation(func: Any) -> Callable[..., Any]:
+    """Return a function that returns ones while the model is in evaluation mode.
+
+    Verification compares outputs of networks of other widths, which would draw other noise.
+    """
+
+    def quiet(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        noise = func(*args, **kwargs)
+        return noise if model.training else noise.fill_(1)
+
+    return quiet
+
+
+def _follow_mode(func: Any) -> Callable[..., Any]:
+    """Return a dropout function that is active only while the model is in training mode."""
+
+    def follow(model: nn.Module, input: Tensor, p: float = 0.5, training: bool = True,
+               inplace: bool = False) -> Any:  # fmt: skip
+        return func(input, p, training and model.training, inplace)
+
+    return follow
+
+
+def _is_in_place(name: str) -> bool:
+    """Return whether a torch function of this name changes its first argument."""
+    return (name[-1] == "_" and name[0:2] != "__" and name[-2:] != "__") or name in (
+        "__setitem__",
+        "data.__set__",
+    )
+
+
+def _name_of(func: Any) -> str:
+    """Return the name of a torch function; of a property, with ``.__get__`` or ``.__set__``."""
+    name = getattr(func, "__name__", type(func).__name__)
+    if name in ("__get__", "__set__"):
+        return f"{getattr(func.__self__, '__name__', '')}.{name}"
+    return str(name)

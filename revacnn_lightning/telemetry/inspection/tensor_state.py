@@ -1,0 +1,128 @@
+"""Restores tensors that a forward overwrites. A tensor is copied only when it is about to change.
+
+A forward may overwrite any tensor of its model: batch norms update their running statistics, and a
+momentum encoder or a memory queue is updated by the ``forward`` of its model. Copying all tensors
+of a large model before each forward is expensive, and nearly none of them change. Therefore
+`TensorState` observes every operation of the forward, and copies the storage of a tensor of the
+model the first time that an operation writes to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["TensorState"]
+
+COPIED_FIRST = 1 << 14  # elements; smaller buffers are copied before the forward
+
+# What an operation writes to although its schema does not say so.
+_UNDECLARED = {"running_mean", "running_var"}
+
+
+class TensorState(TorchDispatchMode):
+    """The tensors of a model, restored by `restore`. Enter it as a context during the forward.
+
+    The version counters of the tensors are not restored: an operation in place inside increases
+    them, and a backward pass through a graph that was built before then refuses to run.
+
+    Args:
+        tensors: those to restore: their values, ``requires_grad``, and ``.grad``, which is None
+            inside, so that a backward pass inside does not add to it.
+        at_once: copy all tensors before the forward, for code whose operations are not observed.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor], *, at_once: bool = False) -> None:
+        super().__init__()
+        self._aliases = [(tensor, tensor.data) for tensor in tensors if _is_restorable(tensor)]
+        self._flags = [(tensor, tensor.requires_grad) for tensor, _ in self._aliases]
+        self._gradients: list[tuple[Tensor, Tensor]] = []
+        self._by_storage: dict[int, torch.UntypedStorage] | None = None
+        self._copies: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        for tensor, alias in self._aliases:
+            if at_once or (alias.numel() <= COPIED_FIRST and not tensor.requires_grad):
+                self._copy(alias.untyped_storage())
+            if tensor.is_leaf and tensor.grad is not None:
+                self._gradients.append((tensor, tensor.grad))
+                tensor.grad = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled inside, so torch need not import dynamo."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for position, name in _written_arguments(func):
+            value = args[position] if position < len(args) else kwargs.get(name)
+            for tensor in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(tensor, Tensor):
+                    self._copy_before_write(tensor)
+        return func(*args, **kwargs)
+
+    def restore(self) -> None:
+        """Give all tensors the storage, the values and the gradients they had."""
+        for tensor, alias in self._aliases:
+            if tensor.data_ptr() != alias.data_ptr() or tensor.shape != alias.shape:
+                tensor.data = alias
+        for storage, copy in self._copies.values():
+            storage.copy_(copy, non_blocking=False)
+        for tensor, requires_grad in self._flags:
+            if tensor.requires_grad != requires_grad:
+                tensor.requires_grad_(requires_grad)
+        kept = {id(tensor) for tensor, _ in self._gradients}
+        for tensor, _ in self._aliases:
+            if tensor.is_leaf and id(tensor) not in kept and tensor.grad is not None:
+                tensor.grad = None
+        for tensor, gradient in self._gradients:
+            tensor.grad = gradient
+
+    def _copy_before_write(self, tensor: Tensor) -> None:
+        if self._by_storage is None:
+            storages = [alias.untyped_storage() for _, alias in self._aliases]
+            self._by_storage = {storage.data_ptr(): storage for storage in storages}
+        try:
+            storage = self._by_storage.get(tensor.untyped_storage().data_ptr())
+        except (NotImplementedError, RuntimeError):  # a sparse or a fake tensor: none of the model
+            return
+        if storage is not None:
+            self._copy(storage)
+
+    def _copy(self, storage: torch.UntypedStorage) -> None:
+        if storage.data_ptr() not in self._copies and storage.nbytes():
+            self._copies[storage.data_ptr()] = (storage, storage.clone())
+
+
+def _is_restorable(tensor: Tensor) -> bool:
+    """Return whether the tensor has a storage of its own: sparse, lazy and meta tensors do not."""
+    if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    with suppress(NotImplementedError, RuntimeError):
+        return tensor.untyped_storage().data_ptr() != 0 or tensor.numel() == 0
+    return False
+
+
+_WRITTEN: dict[Any, tuple[tuple[int, str], ...]] = {}  # operation -> its arguments that it changes
+
+
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    """Return position and name of each argument that an operation may write to."""
+    found = _WRITTEN.get(func)
+    if found is None:
+        schema = getattr(func, "_schema", None)
+        found = () if schema is None else tuple(
+            (position, argument.name)
+            for position, argument in enumerate(schema.arguments)
+            if argument.name in _UNDECLARED
+            or (argument.alias_info is not None and argument.alias_info.is_write)
+        )  # fmt: skip
+        _WRITTEN[func] = found
+    return found
