@@ -101,9 +101,13 @@ def _twin(module: nn.Module) -> nn.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return copy.deepcopy(module)
+            twin = copy.deepcopy(module)
     except Exception:  # noqa: BLE001 - some modules cannot be copied; then nothing is compared
         return None
+    for each in twin.modules():
+        if "_compiled_call_impl" in vars(each):
+            each._compiled_call_impl = None  # it would run the original
+    return twin
 
 
 # ---------------------------------------------------------------------- outputs
