@@ -36,6 +36,9 @@ from revacnn_lightning.runtime.request_queue import PendingRequest
 
 __all__ = ["AfterEdit", "BeforeEdit", "EditScript"]
 
+# Views before edits, by script. As attributes of a callback they would be copies of the model,
+# which the edits would have to keep up to date.
+_VIEWS: dict[int, View] = {}
 FIRST_BATCH = 3  # counted from 1; the client attaches before the second
 
 
@@ -69,7 +72,6 @@ class EditScript:
         self._output = case.output or _output_of_images
         self._todo: list[list[Edit]] = []
         self._pending: list[tuple[Edit, PendingRequest]] = []
-        self._before: View | None = None
         self._batch = 0
         self._inserted = False
 
@@ -80,6 +82,7 @@ class EditScript:
     def begin_fit(self) -> None:
         """Start the script again."""
         self._todo, self._pending, self._batch = [], [], 0
+        _VIEWS.pop(id(self), None)
 
     def before(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
         """Submit the next group, if the last one was handled."""
@@ -90,14 +93,16 @@ class EditScript:
             self._submit(self._todo.pop(0))
         if self._pending:
             removes = isinstance(self._pending[0][0], RemoveFilters)
-            self._before = view_of(trainer, module, self._outputs(module, batch), removes)
+            view = view_of(trainer, module, self._outputs(module, batch), removes)
+            _VIEWS[id(self)] = view
 
     def after(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
         """Judge the group, if it was handled at this boundary."""
-        before, pending = self._before, self._pending
+        before, pending = _VIEWS.get(id(self)), self._pending
         if before is None or not pending or any(each.reply is None for _, each in pending):
             return
-        self._before, self._pending = None, []
+        del _VIEWS[id(self)]
+        self._pending = []
         now = view_of(trainer, module, self._outputs(module, batch))
         refused = [(edit, each.reply) for edit, each in pending if isinstance(each.reply, Refused)]
         for edit, reply in refused:
@@ -150,7 +155,10 @@ class EditScript:
                 return []
             expected = None
             if before.twin is not None and before.outputs is not None:
-                expected = masked_outputs(before, removed, run)
+                try:
+                    expected = masked_outputs(before, removed, run)
+                except Exception as error:  # noqa: BLE001 - of the case's own code; reported
+                    self.unchecked = f"copy: {type(error).__name__}: {error}"
         if expected is None or now.outputs is None:
             self.unchecked = self.unchecked or "no copy of the module"
             return []
@@ -161,7 +169,7 @@ class EditScript:
         self.refusals.append(f"{name}: {reason}")
         if reason.startswith("internal error"):
             self.faults.append(f"{name}: {reason}")
-        elif "forward raised" in reason and "forward=" not in reason:
+        elif "forward raised" in reason and not ("forward=" in reason or "after the" in reason):
             self.faults.append(f"{name}: the reason does not name ReVACNN(forward=...): {reason}")
         elif not isinstance(edit, Undo) and not names_a_part(reason, trainer, module):
             self.faults.append(f"{name}: the reason names no layer or holder: {reason}")

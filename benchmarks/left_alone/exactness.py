@@ -97,17 +97,13 @@ def _optimizer_tensors(trainer: pl.Trainer, module: nn.Module) -> dict[str, Tens
 
 
 def _twin(module: nn.Module) -> nn.Module | None:
-    """Return a copy of the module without hooks; None if it cannot be copied."""
+    """Return a copy of the module; None if it cannot be copied."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            twin = copy.deepcopy(module)
+            return copy.deepcopy(module)
     except Exception:  # noqa: BLE001 - some modules cannot be copied; then nothing is compared
         return None
-    for each in twin.modules():
-        each._forward_hooks.clear()
-        each._forward_pre_hooks.clear()
-    return twin
 
 
 # ---------------------------------------------------------------------- outputs

@@ -79,7 +79,11 @@ def _parts(value: Any) -> dict[str, Any] | None:
             return parts(value)
     if isinstance(value, (type, *FUNCTIONS)) or not hasattr(value, "__dict__"):
         return None
-    return {k: v for k, v in vars(value).items() if k not in INTERNAL}
+    return {k: v for k, v in vars(value).items() if not _is_internal(k)}
+
+
+def _is_internal(attribute: str) -> bool:
+    return attribute in INTERNAL or "_hooks" in attribute or "dynamo" in attribute
 
 
 FUNCTIONS = (
@@ -89,7 +93,7 @@ FUNCTIONS = (
 
 
 def _module_parts(module: nn.Module) -> dict[str, Any]:
-    own = {k: v for k, v in vars(module).items() if k not in INTERNAL and "_hooks" not in k}
+    own = {k: v for k, v in vars(module).items() if not _is_internal(k)}
     gradients = {f"{n}.grad": p.grad for n, p in module._parameters.items() if p is not None}
     flags = {f"{n}.flag": p.requires_grad for n, p in module._parameters.items() if p is not None}
     tensors = {**module._parameters, **module._buffers}

@@ -57,7 +57,7 @@ def _hooks_of(owner: nn.Module | Optimizer) -> dict[str, str]:
 def _tensor_hooks(tensor: torch.Tensor) -> dict[str, str]:
     keys = ("_backward_hooks", "_post_accumulate_grad_hooks")
     found = {key: str(len(getattr(tensor, key, None) or ())) for key in keys}
-    return {**found, "attributes": str(sorted(vars(tensor)))}
+    return {**found, "attributes": str(sorted(k for k in vars(tensor) if "dynamo" not in k))}
 
 
 def global_state() -> dict[str, Any]:

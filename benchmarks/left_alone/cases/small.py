@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.net = conv_net() if net is None else net
-        self.make_optimizer = optimizer or (lambda p: torch.optim.Adam(p, lr=0.01))
+        self.make_optimizer = optimizer or functools.partial(torch.optim.Adam, lr=0.01)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)

@@ -113,6 +113,7 @@ class GlobalHooks(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.handle.remove()
+        self.handle = None
 
 
 @case()
