@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ _ATOMS: set[type] = {
     type(None), bool, int, float, complex, str, bytes, type, torch.Size, torch.dtype, torch.device,
     type(len), range, slice,
 }  # fmt: skip
+_CONTAINERS: set[type] = {dict, OrderedDict, list, set, deque}
 
 
 class ObjectState:
@@ -53,6 +55,7 @@ class ObjectState:
         self.tensors: list[Tensor] = []
         self._seen: dict[int, Any] = {}  # the values are references that keep the ids unique
         self._contents: list[tuple[Any, Any]] = []
+        self._empty: list[Any] = []
         self._undo: list[Callable[[], object]] = []
         self._pending: deque[tuple[Any, int]] = deque()
         registered = list(root.modules()) if isinstance(root, nn.Module) else []
@@ -75,6 +78,9 @@ class ObjectState:
         for container, content in self._contents:
             if not _is_unchanged(container, content):
                 _set_content(container, content)
+        for container in self._empty:
+            if container:
+                container.clear()
         for undo in self._undo:
             undo()
 
@@ -100,11 +106,16 @@ class ObjectState:
         self._visit_later(container.values() if is_dict else container, depth + 1)
 
     def _visit_later(self, values: Iterable[Any], depth: int) -> None:
-        if depth <= MAX_DEPTH:
-            atoms, seen = _ATOMS, self._seen
-            self._pending.extend(
-                [(v, depth) for v in values if type(v) not in atoms and id(v) not in seen]
-            )
+        if depth > MAX_DEPTH:
+            return
+        for value in values:
+            kind = type(value)
+            if kind in _ATOMS:
+                continue
+            if kind in _CONTAINERS and not value:  # most attributes of modules are empty dicts
+                self._empty.append(value)
+            elif id(value) not in self._seen:
+                self._pending.append((value, depth))
 
     def _visit(self, value: Any, depth: int) -> None:
         if id(value) in self._seen:
@@ -188,11 +199,11 @@ def _is_unchanged(container: Any, content: Any) -> bool:
     if len(container) != len(content):
         return False
     if isinstance(container, dict):
-        pairs = zip(container.items(), content.items(), strict=True)
-        return all(k is key and v is value for (k, v), (key, value) in pairs)
+        same_values = all(map(operator.is_, container.values(), content.values()))
+        return same_values and all(map(operator.is_, container, content))
     if isinstance(container, set):
         return {id(each) for each in container} == {id(each) for each in content}
-    return all(a is b for a, b in zip(container, content, strict=True))
+    return all(map(operator.is_, container, content))
 
 
 def _set_content(container: Any, content: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from revacnn_lightning.telemetry.inspection.side_effects import (
     inside_side_effect_free,
+    loading_restored,
     side_effect_free,
 )
 
@@ -134,3 +136,107 @@ def test_hooks_can_recognize_a_side_effect_free_forward() -> None:
     with side_effect_free(model):
         model(images())
     assert SEEN == [False, True]
+
+
+def test_containers_objects_and_generators_of_modules_are_restored() -> None:
+    class Meter:
+        def __init__(self) -> None:
+            self.values: list[int] = [1]
+
+    class Effects(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count, self.empty, self.nested = 0, [], {"a": [1, {2}]}
+            self.recent: deque[int] = deque([1], maxlen=1)
+            self.meter, self.hidden = Meter(), [nn.BatchNorm1d(2)]
+            self.kept, self.array = torch.zeros(2), np.zeros(2)
+            self.numpy, self.python = np.random.default_rng(0), random.Random(0)
+            self.torch = torch.Generator().manual_seed(0)
+            self.weight = nn.Parameter(torch.ones(2))
+
+        def forward(self) -> None:
+            self.count, self.new = 1, 1
+            self.empty.append(1)
+            self.nested["a"][1].add(3)
+            self.nested["b"] = 1
+            self.recent.append(2)
+            self.meter.values.append(2)
+            self.hidden[0](torch.ones(2, 2))
+            self.kept.add_(1)
+            self.array += 1
+            self.numpy.random(), self.python.random(), torch.rand(1, generator=self.torch)
+            self.weight.mul_(2)
+            self.weight.data = torch.zeros(2)
+            self.weight.requires_grad_(False)
+            self.register_buffer("late", torch.ones(1))
+            self.register_forward_hook(lambda *_: None)
+
+    model = Effects()
+    weight, nested = model.weight, model.nested
+    states = model.numpy.bit_generator.state, model.python.getstate(), model.torch.get_state()
+    with side_effect_free(model):
+        model()
+    assert (model.count, model.empty, model.nested) == (0, [], {"a": [1, {2}]})
+    assert model.nested is nested
+    assert (list(model.recent), model.meter.values) == ([1], [1])
+    assert int(model.hidden[0].num_batches_tracked) == 0
+    assert not model.kept.any()
+    assert not model.array.any()
+    assert model.numpy.bit_generator.state == states[0]
+    assert model.python.getstate() == states[1]
+    assert torch.equal(model.torch.get_state(), states[2])
+    assert model.weight is weight
+    assert torch.equal(weight, torch.ones(2))
+    assert weight.requires_grad
+    assert not hasattr(model, "late")
+    assert not hasattr(model, "new")
+    assert not model._forward_hooks
+
+
+def test_gradients_are_not_added_to_by_a_backward_pass_inside() -> None:
+    model = nn.Linear(2, 1)
+    model(torch.ones(1, 2)).sum().backward()
+    gradient = model.weight.grad.clone()
+    with side_effect_free(model), torch.enable_grad():
+        model(torch.ones(1, 2)).sum().backward()
+    assert torch.equal(model.weight.grad, gradient)
+
+
+def test_a_long_list_is_cut_to_the_length_it_had() -> None:
+    model = nn.Identity()
+    model.history = list(range(150_000))
+    with side_effect_free(model):
+        model.history.append(1)
+    assert len(model.history) == 150_000
+
+
+def test_variables_of_hooks_are_restored() -> None:
+    model, seen = nn.Identity(), []
+    model.register_forward_hook(lambda module, args, output: seen.append(output))
+    with side_effect_free(model):
+        model(torch.ones(1))
+    assert seen == []
+
+
+def test_loading_a_sample_leaves_the_dataset_as_it_was() -> None:
+    class Images(torch.utils.data.Dataset):
+        def __init__(self) -> None:
+            self.generator, self.file, self.cache = np.random.default_rng(0), None, {}
+
+        def __getitem__(self, index: int) -> float:
+            self.file = object()
+            self.cache[index] = 1
+            return self.generator.random() + np.random.rand() + random.random()
+
+        def __len__(self) -> int:
+            return 2
+
+    images = Images()
+    dataset = torch.utils.data.Subset(images, [0, 1])
+    state = np.random.get_state()[1].copy()
+    with loading_restored(dataset, torch.device("cpu")):
+        dataset[1]
+    assert images.file is None
+    assert images.cache == {}
+    assert images.generator.random() == np.random.default_rng(0).random()
+    assert np.array_equal(np.random.get_state()[1], state)
