@@ -146,7 +146,7 @@ def recompute_attributes(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _parametrized(path: str, module: nn.Module) -> Iterator[ComputedTensor]:
-    table = module._modules.get("parametrizations")
+    table = getattr(module, "parametrizations", None)
     for name, steps in table._modules.items() if isinstance(table, nn.ModuleDict) else ():
         if isinstance(steps, ParametrizationList):
             yield _of_parametrization(path, name, steps)

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import Editor, Journal
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal
 from revacnn_lightning.steering.computed_tensors import computed_tensors, tensor_of_shape
 from tests.steering import nets
 
@@ -422,3 +422,13 @@ def test_the_originals_of_each_computation_are_found():
     assert (found["2", "bias"].mask, found["2", "bias"].direction) == ("2.bias_mask", "2.bias_orig")
     assert found["3", "weight"].refusal
     assert tensor_of_shape(model[1], "weight") is model[1].parametrizations.weight.original1
+
+
+def test_filters_are_added_before_a_scripted_part() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        scripted = torch.jit.script(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 3), scripted)
+    images = torch.randn(2, 1, 8, 8)
+    Editor(model).apply(requests.AddFilters("0", 2), ForwardProbe([lambda: model(images)]))
+    assert model[0].out_channels == 6

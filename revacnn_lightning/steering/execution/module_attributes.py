@@ -68,8 +68,8 @@ def update_modules(tx: Transaction, model: nn.Module, plan: EditPlan) -> None:
 def _own_tensors(module: nn.Module) -> Iterator[Any]:
     """Yield the parameters and buffers of a module and of its parametrizations."""
     yield from (*module._parameters.values(), *module._buffers.values())
-    parametrizations = module._modules.get("parametrizations")
-    for steps in parametrizations.children() if parametrizations is not None else ():
+    table = getattr(module, "parametrizations", None)
+    for steps in table.children() if isinstance(table, nn.ModuleDict) else ():
         if isinstance(steps, ParametrizationList):
             yield from (*steps._parameters.values(), *steps._buffers.values())
 
