@@ -38,13 +38,3 @@ def test_average_does_not_change_with_the_gradient_it_started_from():
     layer.read_last_gradient(weights)
     run_backward(conv)
     assert torch.equal(layer.smoothed_gradient, first.flatten(1))
-
-
-def test_gradients_of_several_backward_passes_count_once_each():
-    torch.manual_seed(0)
-    conv = nn.Conv2d(3, 4, 3)
-    weights, layer = WeightSums(conv), InspectedLayer(smoothed=True)
-    layer.begin_batch(weights, 0.0)
-    expected = sum(run_backward(conv) for _ in range(3))
-    layer.end_batch(weights)
-    torch.testing.assert_close(layer.gradient, expected.flatten(1))
