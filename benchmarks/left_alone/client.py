@@ -37,11 +37,12 @@ class Attach(pl.Callback):
         received: How many messages of each type have arrived.
     """
 
-    def __init__(self, revacnn: ReVACNN, observable: bool = True) -> None:
+    def __init__(self, revacnn: ReVACNN, observable: bool = True, layer: str = "") -> None:
         self.revacnn = revacnn
         self.observable = observable
         self.run: Run | None = None
         self.layer = ""
+        self._chosen = layer
         self.endpoints: list[str] = []
         self.problems: list[str] = []
         self.received: dict[str, int] = {}
@@ -119,7 +120,7 @@ class Attach(pl.Callback):
                 self.problems.append("client: the structure has no layers")
             return
         editable = [layer.name for layer in layers if not layer.edit_refusal]
-        self.layer = [*editable, layers[0].name][0]
+        self.layer = self._chosen or [*editable, layers[0].name][0]
         run.command(InspectLayer(self.layer, updates_per_second=100.0), timeout=REPLY_SECONDS)
         run.command(InspectFilter(self.layer, 0), timeout=REPLY_SECONDS)
 

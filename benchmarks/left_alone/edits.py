@@ -14,6 +14,7 @@ from benchmarks.left_alone.exactness import (
     View,
     eval_outputs,
     group_faults,
+    is_gain,
     masked_outputs,
     names_a_part,
     output_fault,
@@ -152,6 +153,9 @@ class EditScript:
                 return [fault]
             if any("change as well" in note for note in applied[0].plan.notes):
                 self.unchecked = "removal changes a normalization over channels"
+                return []
+            if any(is_gain(name) for name in before.parameters):
+                self.unchecked = "removal rescales the gain of a weight norm"
                 return []
             expected = None
             if before.twin is not None and before.outputs is not None:

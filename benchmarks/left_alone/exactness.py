@@ -189,11 +189,19 @@ def removed_entries(before: View, now: View) -> tuple[dict[str, Cuts], str]:
         return {}, f"new or gone: {sorted(before.parameters.keys() ^ now.parameters.keys())[:3]}"
     found = {}
     for name, old in before.parameters.items():
-        cuts = _cuts(old, now.parameters[name])
+        cuts = [] if is_gain(name) else _cuts(old, now.parameters[name])
         if cuts is None:
             return {}, f"{name}: what survives is changed"
         found[name] = cuts
     return found, ""
+
+
+def is_gain(name: str) -> bool:
+    """Return whether a parameter is the gain of a weight norm.
+
+    Where inputs are removed, it is rescaled, so that the surviving weights stay as they were.
+    """
+    return name.endswith((".weight_g", ".parametrizations.weight.original0"))
 
 
 def _cuts(old: Tensor, new: Tensor) -> Cuts | None:

@@ -109,7 +109,7 @@ def judge_client(case: Case, plain: Result, verdict: Verdict) -> str:
 
     def add(own: list[pl.Callback]) -> list[pl.Callback]:
         revacnn = ReVACNN()
-        clients.append(Attach(revacnn, case.observable))
+        clients.append(Attach(revacnn, case.observable, case.layer))
         return [*own, clients[-1], revacnn]
 
     result = run(case, add, clients)
@@ -123,7 +123,7 @@ def judge_edits(case: Case, plain: Result, verdict: Verdict) -> str:
 
     def add(own: list[pl.Callback]) -> list[pl.Callback]:
         revacnn = ReVACNN()
-        clients.append(Attach(revacnn, case.observable))
+        clients.append(Attach(revacnn, case.observable, case.layer))
         scripts.append(EditScript(case, revacnn, clients[-1]))
         return [clients[-1], BeforeEdit(scripts[-1]), revacnn, AfterEdit(scripts[-1]), *own]
 

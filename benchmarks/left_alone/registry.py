@@ -25,6 +25,7 @@ class Case:
         train: Trains, with `Training.fit` in the place of ``Trainer.fit``.
         output: ``(module, batch) -> output`` that edits must keep; None: ``module(images)``.
         observable: Whether it has a convolution that can be opened and edited.
+        layer: The layer to open and to edit; "": the first that can be edited.
         steerable: Whether edits must be possible; otherwise they may be refused with a reason.
         raises: Whether the plain training ends with an exception.
         quick: Whether ``--quick`` runs it.
@@ -35,6 +36,7 @@ class Case:
     train: Train
     output: Output | None = None
     observable: bool = True
+    layer: str = ""
     steerable: bool = True
     raises: bool = False
     quick: bool = False

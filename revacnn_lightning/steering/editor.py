@@ -32,6 +32,7 @@ from revacnn_lightning.steering.holders.copy_plans import (
     add_copies,
     check_not_a_copy,
     check_possible,
+    copy_refusal,
 )
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
@@ -186,7 +187,10 @@ class Editor:
         """Return conv -> why no filter can be added or removed there. Editable convs are absent."""
         groups = self.channel_groups(probe)
         convs = [*groups.filters, *groups.untraced, *groups.unlabeled]
-        reasons = {layer: why_not_editable(groups, layer) for layer in convs}
+        copies = self._copies.find(self._all_optimizers(), self._find_holders()).registered
+        reasons = {
+            layer: why_not_editable(groups, layer) or copy_refusal(layer, copies) for layer in convs
+        }
         return {layer: reason for layer, reason in reasons.items() if reason}
 
     def plan(

@@ -220,10 +220,8 @@ def _add(name: str, module: Any, **options: Any) -> None:
 
 for _name, _module in {
     "collects_outputs": CollectsOutputs,
-    "momentum_encoder": MomentumEncoder,
     "in_place_batch": InPlaceBatch,
     "mixup": OwnRandomNumbers,
-    "counts_calls": Curriculum,
     "fgsm": AdversarialExamples,
     "gradient_penalty": GradientPenalty,
     "step_returns_none": SometimesNone,
@@ -238,6 +236,9 @@ for _name, _module in {
     "heads": Heads,
 }.items():
     _add(_name, _module, quick=_name in ("collects_outputs", "in_place_batch"))
+_add("momentum_encoder", MomentumEncoder, layer="net.0")  # the target runs first
+# The forward depends on its calls, and those of the comparison would count.
+_add("counts_calls", Curriculum, output=lambda m, b: m.net(b[0]))
 _add("batch_forward", BatchForward, output=lambda m, b: m(b))
 _add("no_forward", NoForward, output=lambda m, b: m.net(b[0]))
 

@@ -71,6 +71,15 @@ def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> No
             )
 
 
+def copy_refusal(layer: str, copies: Iterable[ModuleCopy]) -> str:
+    """Return why the width of a layer of a copy cannot be changed; "" if it is of no copy."""
+    try:
+        check_not_a_copy(requests.AddFilters(layer), copies)
+    except EditRefusedError as error:
+        return str(error)
+    return ""
+
+
 def check_possible(
     plan: EditPlan, copies: Iterable[ModelCopy], conflicts: Iterable[Conflict]
 ) -> None:

@@ -249,6 +249,9 @@ def test_a_layer_of_a_copy_is_refused_with_the_name_of_the_origin() -> None:
     for edit in (AddFilters("ema.conv1", 1), Freeze("ema.conv1", [0]), InsertLayer("ema.conv1")):
         with pytest.raises(EditRefusedError, match=r"ema is a copy of net.*edit net.conv1 instead"):
             editor.plan(edit, probe)
+    refusals = editor.refusals(probe)  # so that a viewer does not offer it
+    assert "edit net.conv1 instead" in refusals["ema.conv1"]
+    assert "net.conv1" not in refusals
 
 
 def test_a_copy_of_one_of_two_equal_modules_is_refused_until_declared() -> None:
