@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
-from revacnn_lightning.runtime.recorded_step import RecordedStep
+from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -196,10 +196,10 @@ class SampleForwards:
     def _why_unknown(self) -> str:
         if self._step_failure:
             return f"cannot record training_step: {self._step_failure}"
-        if self._step is not None and self._step.unseen:
+        if self._step is not None and self._step.transforms_modules:
             return (
-                f"cannot run the network on a batch: its tensors {self._step.unseen}, and its "
-                "forward does not accept the images alone"
+                f"cannot run the network on a batch: its modules {TRANSFORMED}, and its forward "
+                "does not accept the images alone"
             )
         return (
             "cannot run the network on a batch: training_step calls none of its modules, and its "

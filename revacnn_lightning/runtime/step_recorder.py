@@ -50,10 +50,6 @@ UNSEEN = (
     "reach a part of training_step that cannot be observed, such as a torch.autograd.Function or "
     "an extension"
 )
-TRANSFORMED = (
-    "are read inside a transform of torch.func (such as vmap or grad) in training_step, which "
-    "cannot be replayed"
-)
 _NOT_RECORDED = {
     "backward", "detach_", "grad.__set__", "register_hook", "requires_grad.__set__",
     "requires_grad_", "retain_grad",
@@ -135,8 +131,7 @@ class StepRecorder:
     def _begin_module(self, module: nn.Module, args: Any, kwargs: Any) -> RecordedCall | None:
         name = self._names.get(id(module))
         if self._is_transformed((args, kwargs)):
-            if name is not None and next(module.parameters(), None) is not None:
-                self.step.unseen = TRANSFORMED
+            self.step.transforms_modules |= name is not None
             return None
         reads = any(t in self._indices for t in tensors_in((args, kwargs)))
         if not reads and next(module.parameters(), None) is None:
@@ -191,8 +186,8 @@ class StepRecorder:
         if not any(is_transformed(tensor) for tensor in tensors):
             return False
         origins = [unwrapped(tensor) for tensor in tensors]
-        if any(t in self._indices or id(t) in self._held for t in origins):
-            self.step.unseen = TRANSFORMED
+        reads = [self._indices[t] for t in origins if t in self._indices]
+        self.step.transformed.update(reads)
         return True
 
     def _begin(
@@ -238,8 +233,9 @@ class StepRecorder:
     def _end(self, call: RecordedCall, out: Any) -> None:
         """Record a call that has returned."""
         step = self.step
-        if self._is_transformed(out):  # a function in a transform has read a tensor from outside
-            step.unseen = TRANSFORMED
+        if self._is_transformed(out):  # inside a transform, it has read tensors from outside
+            step.transforms_modules |= call.has_modules
+            step.transformed.update(call.inputs)
             return
         of_parameters = not call.has_modules and self._is_of_parameters(call)
         for tensor in tensors_in(out):

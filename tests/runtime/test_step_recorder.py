@@ -228,6 +228,19 @@ def test_calls_inside_a_transform_of_torch_func_are_not_recorded_and_fix_what_th
     assert "a transform of torch.func" in why_fixed(model, step, "first.0")
 
 
+def test_a_transform_fixes_only_the_channels_that_it_reads():
+    model = nn.ModuleDict({"a": nn.Conv2d(1, 4, 3), "b": nn.Conv2d(4, 3, 3), "c": nn.Flatten()})
+
+    def run():
+        hidden = model["b"](model["a"](IMAGES))
+        scales = torch.func.vmap(lambda x: x.norm())(hidden.detach())
+        return (hidden.mean((1, 2, 3)) / scales).mean()
+
+    step = record(model, run)
+    assert why_fixed(model, step, "a") == ""
+    assert "a transform of torch.func" in why_fixed(model, step, "b")
+
+
 def test_a_function_in_a_transform_that_reads_the_network_from_outside_is_not_recorded():
     model = TwoParts()
 
