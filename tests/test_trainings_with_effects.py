@@ -24,11 +24,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from revacnn_lightning import (
     AddFilters,
     Applied,
+    ControlRun,
     EditRefusedError,
     RemoveFilters,
     ReVACNN,
     attach,
 )
+from revacnn_lightning.protocol.messages import LayerDetail
 from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer
 from tests.small import At
 
@@ -287,7 +289,34 @@ class Attach(pl.Callback):
             self.run.close()
 
 
-def train(model: pl.LightningModule, *callbacks: pl.Callback, count: int = 8) -> None:
+class AttachInPause(Attach):
+    """Pauses before batch 2 until the client has received the layer."""
+
+    def __init__(self, revacnn: ReVACNN, layer: str) -> None:
+        super().__init__(revacnn, layer)
+        self.thread = threading.Thread(target=self._attach_and_resume)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx == 2:
+            self.revacnn.steer(ControlRun("pause"))
+            self.thread.start()
+        elif batch_idx == 3:
+            self.thread.join()
+
+    def _attach_and_resume(self) -> None:
+        self._attach()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            self.messages += self.run.poll()
+            if any(isinstance(message, LayerDetail) for message in self.messages):
+                break
+            time.sleep(0.005)
+        self.run.command(ControlRun("resume"))
+
+
+def train(
+    model: pl.LightningModule, *callbacks: pl.Callback, count: int = 8, **options: object
+) -> None:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(8 * count, 1, 6, 6, generator=generator)
     labels = torch.randint(2, (8 * count,), generator=generator)
@@ -300,6 +329,7 @@ def train(model: pl.LightningModule, *callbacks: pl.Callback, count: int = 8) ->
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
+        **options,
     )
     pl.seed_everything(3, verbose=False)
     trainer.fit(model, DataLoader(TensorDataset(images, labels), batch_size=8))
@@ -324,6 +354,45 @@ def test_a_client_that_opens_a_layer_and_a_filter_changes_nothing(make: Callable
         assert len(inspected.outputs) == len(plain.outputs) == 8
     if isinstance(plain, CountsInForward):
         assert inspected.calls == plain.calls == 8
+
+
+class TrainsHeadOnly(Net):
+    """Nothing zeroes the gradients of the convolutions, so they accumulate."""
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.net[-1].parameters(), lr=1e-3)
+
+
+class ZeroesGradientsInPlace(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[2].requires_grad_(False)  # its gradients are None
+
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
+        optimizer.zero_grad(set_to_none=False)
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.optimizers().zero_grad(set_to_none=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "window"), [(TrainsHeadOnly, 1), (ZeroesGradientsInPlace, 1), (Net, 3), (Net, 5)]
+)
+def test_gradients_are_the_same_with_a_client_that_opens_a_layer_in_a_pause(
+    make: Callable[[], Net], window: int
+):
+    plain, inspected = make(), make()
+    train(plain, accumulate_grad_batches=window)
+    revacnn = ReVACNN()
+    client = AttachInPause(revacnn, "net.0")
+    train(inspected, client, revacnn, accumulate_grad_batches=window)
+    assert any(isinstance(message, LayerDetail) for message in client.messages)
+    inspected_parameters = dict(inspected.named_parameters())
+    for name, parameter in plain.named_parameters():
+        other = inspected_parameters[name]
+        assert torch.equal(other, parameter), name
+        assert (other.grad is None) == (parameter.grad is None), name
+        assert parameter.grad is None or torch.equal(other.grad, parameter.grad), name
 
 
 EDITABLE = {

@@ -19,7 +19,8 @@ def project_features(rows: Tensor) -> Tensor:
     """Return at most 64 features per row, such that distances between rows are preserved.
 
     Rows with more than 64 columns are multiplied by a random Gaussian matrix of variance 1/64
-    (Johnson and Lindenstrauss 1984); shorter rows are returned as they are.
+    (Johnson and Lindenstrauss 1984); shorter rows are copied. The result shares no memory with
+    ``rows``, which may be a view of a ``.grad`` that training goes on to change.
 
     Args:
         rows: (C, K).
@@ -27,11 +28,10 @@ def project_features(rows: Tensor) -> Tensor:
     Returns:
         float32 (C, min(K, 64)).
     """
-    rows = rows.float()
     coefficients = rows.shape[1]
     if coefficients <= FEATURE_DIMENSIONS:
-        return rows
-    return rows @ _projection(coefficients, rows.device)
+        return rows.to(torch.float32, copy=True)
+    return rows.float() @ _projection(coefficients, rows.device)
 
 
 @functools.lru_cache(maxsize=8)

@@ -76,9 +76,9 @@ class InspectedLayer:
             return
         average = self.smoothed_gradient
         if average is None or average.shape != self.gradient.shape:
-            self.smoothed_gradient = self.gradient.clone()
+            self.smoothed_gradient = self.gradient
         else:
-            average.lerp_(self.gradient, 2 / (SMOOTHING_BATCHES + 1))
+            self.smoothed_gradient = average.lerp(self.gradient, 2 / (SMOOTHING_BATCHES + 1))
 
     def read_last_gradient(self, weights: WeightSums) -> None:
         """Set `gradient` as the last batch has left it."""

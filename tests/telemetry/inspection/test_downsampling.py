@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -14,6 +15,14 @@ def test_wide_layer_is_sent_in_kilobytes():
     assert half.nbytes == 64 * 1024
     maps = thumbnails(torch.randn(512, 40, 40))
     assert normalized_half(maps).nbytes <= 128 * 1024
+
+
+@pytest.mark.parametrize("columns", [9, 64, 65])
+def test_features_share_no_memory_with_the_gradient(columns):
+    rows = torch.randn(4, columns)
+    before = rows.clone()
+    project_features(rows).zero_()
+    assert torch.equal(rows, before)
 
 
 def test_projection_preserves_distances_and_is_reproducible():
