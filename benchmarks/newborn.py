@@ -14,7 +14,8 @@ network that never grew (``none``). Every row is the mean of 10 seeds.
 - update to incumbents, update to fresh: mean absolute change of a new weight in each of the first
   20 steps, in the conv itself and in the columns that read the new filters (the larger ratio),
   divided by that of the incumbents in the same step, and by that of ``scratch`` at the same age.
-  The largest and the mean ratio of the 20 steps. One of the two must not exceed 1.5.
+  The largest and the mean ratio of the 20 steps. The largest ratio to incumbents must not exceed
+  1.5; the ratio to fresh is for information.
 - exact: the output of the network and the weights of the incumbents are the same after the edit.
 - loss: on 512 held-out images at the end.
 """
@@ -44,7 +45,7 @@ LAST = 10  # the steps whose gradients are compared
 BATCH, HELD_OUT = 32, 512
 SEEDS, QUICK_SEEDS = 10, 2
 
-MAX_RATIO = 1.5  # of the first updates of new filters to those of incumbents, or of a fresh layer
+MAX_RATIO = 1.5  # of the first updates of new filters to those of incumbents
 # Of the gradient of incumbents. The other optimizers divide by the gradient's size: their new
 # filters cannot starve.
 MIN_GRADIENT = 0.3
@@ -220,8 +221,7 @@ def check(report: Report, values: dict[str, Any]) -> None:
     report.check_at_least(f"{case}: alive", values["alive"], values["fresh alive"])
     if values["optimizer"] in STARVING:
         report.check_at_least(f"{case}: gradient", values["gradient"], MIN_GRADIENT)
-    ratio = min(values["to incumbents"], values["to fresh"])
-    report.check_at_most(f"{case}: first updates", ratio, MAX_RATIO)
+    report.check_at_most(f"{case}: first updates", values["to incumbents"], MAX_RATIO)
     report.add_check(f"{case}: function and survivors kept", values["exact"], True, values["exact"])
 
 

@@ -23,11 +23,16 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
 from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
 
-__all__ = ["Autocast", "RecordedCall", "RecordedStep", "Reference", "cut"]
+__all__ = ["TRANSFORMED", "Autocast", "RecordedCall", "RecordedStep", "Reference", "cut"]
 
 log = logging.getLogger(__name__)
 
 MAX_BATCHES = 4
+
+TRANSFORMED = (
+    "are used inside a transform of torch.func (such as vmap or grad) in training_step, which "
+    "cannot be replayed"
+)
 
 
 class Reference:
@@ -117,6 +122,8 @@ class RecordedStep:
         returned: index of the tensors that training_step returned.
         batch_size: of the step.
         samples: to which the batch dimension is cut.
+        transformed: index of the tensors that transforms of torch.func read.
+        transforms_modules: whether a transform of torch.func has called modules of the network.
         unseen: why not all uses of the network's tensors are recorded; "" if they are.
     """
 
@@ -127,6 +134,8 @@ class RecordedStep:
         self.returned: list[int] = []
         self.batch_size = batch_size
         self.samples = samples
+        self.transformed: set[int] = set()
+        self.transforms_modules = False
         self.unseen = ""
         self._results: list[int] = []
         self._fixed: dict[int, str] = {}
@@ -239,6 +248,8 @@ class RecordedStep:
                 self._fixed.update(dict.fromkeys(call.inputs, reason))
         results = {i for i, at in produced.items() if consumed.get(i, -1) <= at}
         self._results = sorted((results - self.of_parameters) | set(self.returned))
+        hidden = (self.transformed & produced.keys()) - self.of_parameters
+        self._fixed.update(dict.fromkeys(hidden, TRANSFORMED))
         if self.unseen:
             self._fixed.update((i, self.unseen) for i in produced if i not in self.of_parameters)
         for index in self.constants.keys() - produced.keys():

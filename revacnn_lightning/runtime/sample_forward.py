@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
-from revacnn_lightning.runtime.recorded_step import RecordedStep
+from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -130,8 +130,13 @@ class SampleForwards:
         step, self._pending = self._pending, None
         if step is None:
             return
-        with side_effect_free(self._module):
-            run_forward(lambda: self._in_context(lambda: step.prepare(self._module)))
+        try:
+            with side_effect_free(self._module):
+                run_forward(lambda: self._in_context(lambda: step.prepare(self._module)))
+        except ForwardFailedError as error:
+            log.info("The recorded training step cannot be replayed", exc_info=True)
+            self._step, self._step_failure = None, str(error)
+            return
         if step.failure and step.samples < step.batch_size:
             self._keeps_whole_batch, self._version = True, -1  # record the next step in full
             return
@@ -191,6 +196,11 @@ class SampleForwards:
     def _why_unknown(self) -> str:
         if self._step_failure:
             return f"cannot record training_step: {self._step_failure}"
+        if self._step is not None and self._step.transforms_modules:
+            return (
+                f"cannot run the network on a batch: its modules {TRANSFORMED}, and its forward "
+                "does not accept the images alone"
+            )
         return (
             "cannot run the network on a batch: training_step calls none of its modules, and its "
             "forward does not accept the images alone"

@@ -30,6 +30,7 @@ from torch.optim.optimizer import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from revacnn_lightning.runtime.functional_transforms import is_transformed, unwrapped
 from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
 from revacnn_lightning.runtime.recorded_step import (
     Autocast,
@@ -129,6 +130,9 @@ class StepRecorder:
 
     def _begin_module(self, module: nn.Module, args: Any, kwargs: Any) -> RecordedCall | None:
         name = self._names.get(id(module))
+        if self._is_transformed((args, kwargs)):
+            self.step.transforms_modules |= name is not None
+            return None
         reads = any(t in self._indices for t in tensors_in((args, kwargs)))
         if not reads and next(module.parameters(), None) is None:
             return None  # it transforms the batch
@@ -159,6 +163,8 @@ class StepRecorder:
         name = _name_of(func)
         if name in _NOT_RECORDED:
             return None
+        if self._is_transformed((args, kwargs)):
+            return None
         tensors = tensors_in((args, kwargs))
         gradients = [t for t in tensors if self._outside.get(t)]
         if name in ("grad", "grad.__get__"):  # torch.autograd.grad, Tensor.grad
@@ -170,6 +176,19 @@ class StepRecorder:
         return self._begin(name, _replayable(func, name), args, kwargs)
 
     # ---------------------------------------------------------------- both
+
+    def _is_transformed(self, values: Any) -> bool:
+        """Return whether the values are of a transform of torch.func, and note what it reads.
+
+        Such tensors are invalid after the transform, so that no call with them can be replayed.
+        """
+        tensors = tensors_in(values)
+        if not any(is_transformed(tensor) for tensor in tensors):
+            return False
+        origins = [unwrapped(tensor) for tensor in tensors]
+        reads = [self._indices[t] for t in origins if t in self._indices]
+        self.step.transformed.update(reads)
+        return True
 
     def _begin(
         self,
@@ -204,7 +223,7 @@ class StepRecorder:
             if math.prod(self.step.cut_shape(tensor.shape)) > MAX_ELEMENTS:
                 raise UnsupportedValueError("it receives a large tensor")
             if tensor.grad_fn is not None and tensor not in self._outside:
-                self.step.unseen = UNSEEN
+                self.step.unseen = self.step.unseen or UNSEEN
             index = self._new_index(tensor)
             with torch.no_grad():
                 value = cut(tensor, self.step.batch_size, self.step.samples)
@@ -214,6 +233,10 @@ class StepRecorder:
     def _end(self, call: RecordedCall, out: Any) -> None:
         """Record a call that has returned."""
         step = self.step
+        if self._is_transformed(out):  # inside a transform, it has read tensors from outside
+            step.transforms_modules |= call.has_modules
+            step.transformed.update(call.inputs)
+            return
         of_parameters = not call.has_modules and self._is_of_parameters(call)
         for tensor in tensors_in(out):
             index = None

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning import EditRefusedError
+from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, evaluate, trace
 
@@ -128,6 +129,27 @@ def test_a_step_that_uses_no_module_is_refused_with_what_to_do():
 
     with pytest.raises(EditRefusedError, match="ReVACNN\\(forward="):
         forwards_of(Idle()).make_probe(BATCH)
+
+
+def test_a_network_that_runs_only_inside_a_transform_is_refused_with_the_reason():
+    class Transformed(Base):
+        def training_step(self, batch, batch_idx):
+            output = torch.func.vmap(lambda image: self.net(image[None])[0])(batch[0])
+            return output.mean()
+
+    with pytest.raises(EditRefusedError, match="a transform of torch\\.func"):
+        forwards_of(Transformed()).make_probe(BATCH)
+
+
+def test_a_recorded_step_that_cannot_be_replayed_is_a_reason_and_no_internal_error(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fail(*args):
+        raise RuntimeError("a tensor has escaped")
+
+    monkeypatch.setattr(RecordedStep, "prepare", fail)
+    with pytest.raises(EditRefusedError, match="a tensor has escaped"):
+        forwards_of(Base()).make_probe(BATCH)
 
 
 def test_a_failing_forward_says_what_to_do():

@@ -198,6 +198,71 @@ def test_an_unobserved_function_fixes_all_channels():
     assert "cannot be observed" in why_fixed(model, step, "first.0")
 
 
+def per_sample_norms(model: nn.Module, inputs: torch.Tensor, parameters: dict) -> torch.Tensor:
+    def loss(values, sample):
+        output = torch.func.functional_call(model, values, (sample[None],))
+        return (output * 2).square().mean()
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, inputs)
+    return next(iter(gradients.values())).flatten(1).norm(dim=1)
+
+
+def test_calls_inside_a_transform_of_torch_func_are_not_recorded_and_fix_what_they_read():
+    model = TwoParts()
+
+    def run():
+        hidden = model.first(IMAGES)
+        parameters = {name: p.detach() for name, p in model.second.named_parameters()}
+        norms = per_sample_norms(model.second, hidden.detach(), parameters)
+        return (model.second(hidden).mean(1) / (1 + norms)).mean()
+
+    step = record(model, run)
+    assert {name.strip("_") for name in names(step)} <= {
+        "first",
+        "detach",
+        "second",
+        "mean",
+        "truediv",
+        "div",
+    }
+    assert "a transform of torch.func" in why_fixed(model, step, "first.0")
+
+
+def test_a_transform_fixes_only_the_channels_that_it_reads():
+    model = nn.ModuleDict({"a": nn.Conv2d(1, 4, 3), "b": nn.Conv2d(4, 3, 3), "c": nn.Flatten()})
+
+    def run():
+        hidden = model["b"](model["a"](IMAGES))
+        scales = torch.func.vmap(lambda x: x.norm())(hidden.detach())
+        return (hidden.mean((1, 2, 3)) / scales).mean()
+
+    step = record(model, run)
+    assert why_fixed(model, step, "a") == ""
+    assert "a transform of torch.func" in why_fixed(model, step, "b")
+
+
+def test_a_function_in_a_transform_that_reads_the_network_from_outside_is_not_recorded():
+    model = TwoParts()
+
+    def run():
+        hidden = model.first(IMAGES)
+        torch.func.grad(lambda x: (hidden * x).sum())(torch.ones(()))
+        return model.second(hidden).mean()
+
+    step = record(model, run)
+    assert names(step) == ["first", "second", "mean"]
+    assert "a transform of torch.func" in why_fixed(model, step, "first.0")
+
+
+def test_a_transform_of_the_images_alone_fixes_nothing():
+    model = TwoParts()
+    step = record(
+        model, lambda: model.second(model.first(torch.func.vmap(torch.relu)(IMAGES))).mean()
+    )
+    assert names(step) == ["first", "second", "mean"]
+    assert why_fixed(model, step, "first.0") == ""
+
+
 def test_an_observed_autograd_function_links_channels():
     class Reverse(torch.autograd.Function):
         @staticmethod

@@ -53,12 +53,12 @@ class Cohort:
         """Whether the optimizer made a step for the parameter."""
         return "step" in self.state and self.parameter.grad is not None
 
-    def store(self, state: dict[str, Any], before: Tensor, damping: Any) -> None:
-        """Replace what the optimizer computed for these entries by the result of their own step."""
+    def store(self, state: dict[str, Any], before: Tensor, share: Any) -> None:
+        """Replace what the optimizer computed for these entries by this share of their own step."""
         parameter = self.parameter.detach()
-        if isinstance(damping, Tensor):
-            damping = damping.to(before)
-        parameter[self.at] = before.lerp(self.weights, damping)
+        if isinstance(share, Tensor):
+            share = share.to(before)
+        parameter[self.at] = before.lerp(self.weights, share)
         for key, value in self.state.items():
             if _is_moment(state.get(key), parameter):
                 state[key][self.at] = value

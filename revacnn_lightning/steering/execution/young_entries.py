@@ -10,7 +10,8 @@ optimizer's own code, from the same weights, gradients and moments, but with the
 Other entries keep what the optimizer computed, bit by bit. Once the correction has faded, the
 entries are grown and the hooks are removed.
 
-The first updates are also damped, see `young_cohorts.damping_of`.
+The first updates are also damped, see `young_cohorts.damping_of`, and the updates of young entries
+are on average at most a little larger than those of the grown entries, see `update_cap`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages
+from revacnn_lightning.steering.execution.update_cap import Incumbents, capped_share
 from revacnn_lightning.steering.execution.young_cohorts import (
     Cohort,
     cohorts_of,
@@ -94,6 +96,7 @@ class _YoungSteps:
     def __init__(self, optimizer: Optimizer, frozen: FrozenEntries) -> None:
         self._frozen = frozen
         self._cohorts: list[Cohort] | None = None
+        self._incumbents: dict[Tensor, Incumbents] = {}  # of parameters that have any
         self._steps_left = 0  # until the next entries may be grown
         self._before = optimizer.register_step_pre_hook(self._before_step)
         self._after = optimizer.register_step_post_hook(self._after_step)
@@ -104,7 +107,7 @@ class _YoungSteps:
 
     def abandon(self, optimizer: Optimizer) -> None:
         """Treat all entries as grown."""
-        self._cohorts = []
+        self._cohorts, self._incumbents = [], {}
         for parameter in entry_ages.born_parameters(optimizer):
             entry_ages.drop_births(optimizer, parameter)
 
@@ -114,6 +117,8 @@ class _YoungSteps:
             self._find_cohorts(optimizer)
         for cohort in self._cohorts or ():
             cohort.load(optimizer.state.get(cohort.parameter, {}))
+        for incumbents in self._incumbents.values():
+            incumbents.load()
 
     @_without_interrupting
     @torch.no_grad()
@@ -122,22 +127,33 @@ class _YoungSteps:
             # All are grown. This hook itself cannot be removed while the optimizer iterates over
             # its hooks; the next `refresh` does.
             self._before.remove()
-            self._cohorts = []
+            self._cohorts, self._incumbents = [], {}
             return
         cohorts = [c for c in self._cohorts or () if c.is_stepped]
         if cohorts:
-            before = [cohort.weights.clone() for cohort in cohorts]
-            repeat_step(optimizer, cohorts)
-            for cohort, weights in zip(cohorts, before, strict=True):
-                group = optimizer.param_groups[cohort.group]
-                damping = damping_of(group, cohort.state["step"])
-                cohort.store(optimizer.state[cohort.parameter], weights, damping)
+            self._step_young(optimizer, cohorts)
         self._delay_frozen(optimizer)
         self._steps_left -= 1
 
+    def _step_young(self, optimizer: Optimizer, cohorts: list[Cohort]) -> None:
+        """Replace what the optimizer computed for young entries by their damped, capped steps."""
+        before = [cohort.weights.clone() for cohort in cohorts]
+        repeat_step(optimizer, cohorts)
+        limits = {
+            parameter: self._incumbents[parameter].mean_update()
+            for parameter in dict.fromkeys(cohort.parameter for cohort in cohorts)
+            if parameter in self._incumbents
+        }
+        for cohort, weights in zip(cohorts, before, strict=True):
+            share = damping_of(optimizer.param_groups[cohort.group], cohort.state["step"])
+            if cohort.parameter in limits:
+                change = cohort.weights.detach() - weights
+                share = capped_share(share, change, limits[cohort.parameter])
+            cohort.store(optimizer.state[cohort.parameter], weights, share)
+
     def _find_cohorts(self, optimizer: Optimizer) -> None:
         """Group the young entries by age, and remove the hooks if there are none."""
-        self._cohorts, self._steps_left = [], MAX_STEPS
+        self._cohorts, self._incumbents, self._steps_left = [], {}, MAX_STEPS
         for parameter in entry_ages.born_parameters(optimizer):
             births = entry_ages.births_of(optimizer, parameter)
             step = optimizer.state.get(parameter, {}).get("step")
@@ -150,8 +166,12 @@ class _YoungSteps:
             if not young.any():
                 entry_ages.drop_births(optimizer, parameter)
                 continue
+            grown = ~young
             for dim, frozen in self._frozen(parameter):
                 young.index_fill_(dim, frozen.cpu(), False)
+                grown.index_fill_(dim, frozen.cpu(), False)
+            if grown.any():
+                self._incumbents[parameter] = Incumbents(parameter, grown)
             for cohort in cohorts_of(optimizer, parameter, number, young, births):
                 self._cohorts.append(cohort)
                 self._steps_left = min(self._steps_left, int(cohort.born - last_grown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
+from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
 
 __all__ = [
     "inside_side_effect_free",
@@ -41,7 +42,9 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
     - the gradient mode.
 
     Inside, ``self.log`` and ``self.log_dict`` of a LightningModule do nothing, and gradients are
-    disabled; ``torch.enable_grad()`` enables them again.
+    disabled; ``torch.enable_grad()`` enables them again. A `TorchDispatchMode` or
+    `TorchFunctionMode` that the user has entered is suspended, so that it does not see what runs
+    inside; the default device stays in effect.
 
     Not restored: what a forward does to the world outside of the model (files, prints, loggers,
     global variables, the trainer, datasets), iterators, NumPy arrays of more than 1 MiB, changes
@@ -51,6 +54,13 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
     Args:
         training: the mode of all modules inside; None keeps the mode of each.
     """
+    # Inside of another `side_effect_free`, the active modes may be those of a trace.
+    with nullcontext() if inside_side_effect_free() else user_modes_suspended():
+        yield from _restoring(model, training)
+
+
+def _restoring(model: nn.Module, training: bool | None) -> Iterator[None]:
+    """Yield once, and restore the model and all random states afterwards."""
     objects = ObjectState(model)
     is_compiled = any("_orig_mod" in module._modules for module in objects.modules)
     token = _ACTIVE.set(True)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.telemetry.inspection.side_effects import (
     inside_side_effect_free,
@@ -216,6 +218,45 @@ def test_variables_of_hooks_are_restored() -> None:
     with side_effect_free(model):
         model(torch.ones(1))
     assert seen == []
+
+
+class SeesOperations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen += 1
+        return function(*args, **(kwargs or {}))
+
+
+class SeesFunctions(TorchFunctionMode):
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("make_mode", [SeesOperations, SeesFunctions])
+def test_a_mode_of_the_user_does_not_see_what_runs_inside(make_mode: type) -> None:
+    model, inputs = model_in_mixed_modes(), images()
+    with make_mode() as mode:
+        with side_effect_free(model, training=True), torch.enable_grad():
+            model(inputs).sum().backward()
+        assert mode.seen == 0
+        torch.relu(inputs)
+        assert mode.seen == 1
+
+
+def test_a_mode_that_is_entered_inside_sees_operations_also_in_a_nested_block() -> None:
+    model, inputs = model_in_mixed_modes(), images()
+    with SeesOperations() as outer, side_effect_free(model), SeesOperations() as inner:
+        with side_effect_free(model):
+            torch.relu(inputs)
+        assert inner.seen > 0
+    assert outer.seen == 0
 
 
 def test_loading_a_sample_leaves_the_dataset_as_it_was() -> None:

@@ -1,0 +1,67 @@
+"""Caps the updates of young entries at the size of the updates of the incumbents.
+
+Incumbents are the grown entries of the same parameter. Their updates shrink while a network learns:
+the gradients of consecutive batches agree less and less. Those of a new filter agree, so that the
+updates of a fresh parameter would be two to three times those of the incumbents, even with the
+damping of `young_cohorts.damping_of`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["MAX_RATIO", "Incumbents", "capped_share"]
+
+MAX_RATIO = 1.25  # of the mean absolute update of young entries to that of the incumbents
+
+
+class Incumbents:
+    """The grown entries of a parameter, and how far a step moves them.
+
+    Args:
+        grown: which entries are grown and train, in the shape of the parameter.
+    """
+
+    def __init__(self, parameter: Tensor, grown: Tensor) -> None:
+        self.parameter = parameter
+        self._count = int(grown.sum())
+        self._grown = grown.to(parameter.device)
+        self._before = parameter.new_empty(0)
+
+    def load(self) -> None:
+        """Keep the values before the optimizer changes them."""
+        self._before = self.parameter.detach().clone()
+
+    def mean_update(self) -> Tensor:
+        """Return the mean absolute change of the last step, on the device.
+
+        Entries without a gradient, such as those of dead filters, at most halve it: filters may be
+        added because most others are dead. If no incumbent has a gradient, it is inf or nan.
+        """
+        assert self.parameter.grad is not None
+        living = (self._grown & (self.parameter.grad != 0)).sum()
+        change = (self.parameter.detach() - self._before).abs_().masked_fill_(~self._grown, 0)
+        self._before = self.parameter.new_empty(0)
+        return change.sum(dtype=_precise(change)) / (2 * living).clamp(max=self._count)
+
+
+def capped_share(share: Any, change: Tensor, incumbents: Tensor) -> Tensor:
+    """Return the share of their change that young entries make, at most ``share``.
+
+    It stays on the device: reading it would wait for the device.
+
+    Args:
+        change: of the weights of the young entries in a full step.
+        incumbents: what `Incumbents.mean_update` returned. With inf or nan there is no cap.
+    """
+    mean = change.abs().mean(dtype=_precise(change)) * share
+    limit = MAX_RATIO * incumbents
+    return torch.where(mean > limit, limit / mean, 1.0) * share
+
+
+def _precise(values: Tensor) -> torch.dtype:
+    """Return the type for sums of many values of half precision."""
+    return torch.promote_types(values.dtype, torch.float32)
