@@ -107,7 +107,7 @@ class Attach(pl.Callback):
             self._resume_from_inside()
 
     def _open(self, run: Run) -> None:
-        """Open a layer and a filter, as soon as the structure tells which can be edited."""
+        """Open a layer and a filter, as soon as the structure shows which can be edited."""
         deadline = time.monotonic() + 1.0  # refusals arrive a moment after the structure
         while time.monotonic() < deadline and run.structure is not None and not run.structure.edges:
             self._count(run)

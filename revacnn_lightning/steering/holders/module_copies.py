@@ -42,7 +42,7 @@ from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["CopySearch", "ModuleCopy"]
 
-# Two origins whose similarities to a copy differ by less than this cannot be told apart.
+# Two origins whose similarities to a copy differ by less than this are ambiguous.
 SAME_SIMILARITY = 1e-3
 # Parts of names that only copies have which training updates.
 NAMES_OF_COPIES = ("averag", "ema", "momentum", "shadow", "swa", "target")

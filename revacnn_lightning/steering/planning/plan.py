@@ -41,7 +41,7 @@ class TensorEdit(Struct):
     ``fill`` derives from the old index at their position. In a copy of another tensor, the
     ``origin``, fresh entries are those of the origin.
 
-    Two gains of a weight norm, of which the tensor is the direction; see `execution.weight_gain`.
+    Two gains of the weight norm whose direction the tensor is; see `execution.weight_gain`.
     ``gain``: its norms extend over ``dim``: it is rescaled. ``entry_gain``: it has an entry for
     each index of ``dim``: those of new filters are initialized.
     """

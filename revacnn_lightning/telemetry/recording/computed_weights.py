@@ -35,7 +35,7 @@ def weight_source(conv: Conv) -> nn.Module | None:
 
 
 def computed_weight(conv: Conv, source: nn.Module, output: Any) -> Tensor | None:
-    """Return the weight of a forward that has just ended, or None if it cannot be told.
+    """Return the weight of a forward that has just ended, or None if it is unknown.
 
     Args:
         conv: the conv.
