@@ -20,8 +20,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torc
 demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
 
+# One thread: the networks of the tests are so small that threads of torch wait for each other.
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 check: lint types test
 
