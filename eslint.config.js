@@ -25,7 +25,7 @@ export default [
   },
   { files: ["viewer/static/**/*.js"], languageOptions: { globals: globals.browser } },
   {
-    files: ["tests/static/**/*.js", "eslint.config.js"],
+    files: ["tests/**/*.js", "eslint.config.js"],
     languageOptions: { globals: globals.node },
     rules: { "max-lines-per-function": "off" },
   },

@@ -14,6 +14,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AddFilters",
     "Applied",
+    "Batch",
     "ConnectionFileError",
     "ControlRun",
     "EditFailedError",
@@ -21,7 +22,9 @@ __all__ = [
     "FilterInspection",
     "Freeze",
     "InsertLayer",
+    "LayerDetail",
     "MergeFilters",
+    "MissingPackageError",
     "PlanSummary",
     "ProtocolError",
     "ProtocolVersionError",
@@ -45,14 +48,20 @@ __all__ = [
     "Unfreeze",
     "attach",
     "load_edited",
+    "show",
 ]
 
 if TYPE_CHECKING:
     from revacnn_lightning.callback import ReVACNN
+    from revacnn_lightning.client.attach import attach
+    from revacnn_lightning.client.batch import Batch
+    from revacnn_lightning.client.embedded_viewer import show
+    from revacnn_lightning.client.run import Run
     from revacnn_lightning.errors import (
         ConnectionFileError,
         EditFailedError,
         EditRefusedError,
+        MissingPackageError,
         ProtocolError,
         ProtocolVersionError,
         RequestTimeoutError,
@@ -61,10 +70,10 @@ if TYPE_CHECKING:
         StaleStructureError,
         SteeringError,
     )
-    from revacnn_lightning.protocol.client import Run, attach
     from revacnn_lightning.protocol.messages import (
         Applied,
         FilterInspection,
+        LayerDetail,
         PlanSummary,
         Snapshot,
         Status,
@@ -90,10 +99,15 @@ if TYPE_CHECKING:
 # module -> the public names that are imported from it
 _PUBLIC = {
     "callback": ["ReVACNN"],
+    "client.attach": ["attach"],
+    "client.batch": ["Batch"],
+    "client.embedded_viewer": ["show"],
+    "client.run": ["Run"],
     "errors": [
         "ConnectionFileError",
         "EditFailedError",
         "EditRefusedError",
+        "MissingPackageError",
         "ProtocolError",
         "ProtocolVersionError",
         "RequestTimeoutError",
@@ -102,10 +116,10 @@ _PUBLIC = {
         "StaleStructureError",
         "SteeringError",
     ],
-    "protocol.client": ["Run", "attach"],
     "protocol.messages": [
         "Applied",
         "FilterInspection",
+        "LayerDetail",
         "PlanSummary",
         "Snapshot",
         "Status",

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
 
 __all__ = ["main"]
 
 DEFAULT_PORT = 5006
-START_SECONDS = 60.0  # time limit for the viewer to start; long enough for a slow machine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +51,17 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
+
+    mcp = commands.add_parser(
+        "mcp", help="serve a run to agents, by the Model Context Protocol on standard input/output"
+    )
+    mcp.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
+    mcp.add_argument(
+        "--operator",
+        action="store_true",
+        help="let agents edit and control the run; without it, they only observe it",
+    )
+    mcp.set_defaults(run=_mcp)
 
     journal = commands.add_parser("journal", help="print the edits in a checkpoint")
     journal.add_argument("checkpoint", type=Path)
@@ -138,7 +149,8 @@ def _launch(options: argparse.Namespace) -> int:
 
     In a terminal, the page stays available after the training has finished, until Ctrl-C.
     """
-    viewer, address = _start_viewer(options)
+    viewer = _start_viewer(options)
+    address = viewer.address
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:
         _open_browser(address)
@@ -153,10 +165,10 @@ def _launch(options: argparse.Namespace) -> int:
             _wait_for_interrupt(viewer)
         return 0 if interrupted else status
     finally:
-        _stop(viewer)
+        viewer.stop()
 
 
-def _wait_for_interrupt(viewer: subprocess.Popen[str]) -> None:
+def _wait_for_interrupt(viewer: ViewerProcess) -> None:
     """Wait for Ctrl-C, SIGTERM or SIGHUP, or until the viewer exits."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
         if hasattr(signal, name):
@@ -196,39 +208,10 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
     return status, interrupted
 
 
-def _start_viewer(options: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
-    """Start ``revacnn view`` in a new process session, so that Ctrl-C does not reach it.
-
-    Returns:
-        The process and the address of the page.
-
-    Raises:
-        RevacnnError: the viewer did not start.
-    """
-    command = [sys.executable, "-m", "revacnn_lightning", "view", "--no-open"]
-    command += ["--host", options.host]
-    command += ["--port", str(options.port)] if options.port is not None else []
-    viewer = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, bufsize=1
-    )
-    assert viewer.stdout is not None
-    deadline = time.monotonic() + START_SECONDS
-    for line in viewer.stdout:
-        if line.startswith("Viewer: "):
-            return viewer, line.removeprefix("Viewer: ").strip()
-        if time.monotonic() > deadline:
-            break
-    _stop(viewer)
-    raise RevacnnError("the viewer did not start; see its output above")
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _start_viewer(options: argparse.Namespace) -> ViewerProcess:
+    arguments = ["--host", options.host]
+    arguments += ["--port", str(options.port)] if options.port is not None else []
+    return ViewerProcess.start(arguments)
 
 
 # ---------------------------------------------------------------------- revacnn runs
@@ -268,4 +251,15 @@ def _journal(options: argparse.Namespace) -> int:
         return 0
     edits = Journal.from_data(state["journal"])
     print(format_script(edits) if options.script else format_journal(edits))
+    return 0
+
+
+# ---------------------------------------------------------------------- revacnn mcp
+
+
+def _mcp(options: argparse.Namespace) -> int:
+    from revacnn_lightning.client.mcp_server import serve
+    from revacnn_lightning.client.tools import Toolbox
+
+    serve(Toolbox(options.connect, is_operator=options.operator))
     return 0

@@ -11,7 +11,8 @@
     ├── ProtocolError                 a message is malformed or cannot be sent
     │   └── ProtocolVersionError      the two sides use different protocol versions
     ├── ConnectionFileError           there is no run to attach to, or its file is unusable
-    └── RequestTimeoutError           the run did not reply in time
+    ├── RequestTimeoutError           the run did not reply in time
+    └── MissingPackageError           an optional package is not installed
 
 Every message says what was found and what to do about it.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "ConnectionFileError",
     "EditFailedError",
     "EditRefusedError",
+    "MissingPackageError",
     "ProtocolError",
     "ProtocolVersionError",
     "RequestTimeoutError",
@@ -70,3 +72,7 @@ class ConnectionFileError(RevacnnError):
 
 class RequestTimeoutError(RevacnnError):
     """The run did not reply in time."""
+
+
+class MissingPackageError(RevacnnError, ImportError):
+    """An optional package is not installed."""

@@ -22,6 +22,26 @@ def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_rule_edits_a_running_training_until_it_ends():
+    python = [sys.executable, "-u"]
+    train = [*python, str(EXAMPLES / "01_digits.py"), "--pace", "0", "--epochs", "100000"]
+    rule = [*python, str(EXAMPLES / "02_grow_and_prune.py"), "--every", "10"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with (
+        subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as training,
+        subprocess.Popen(rule, **pipes) as script,
+    ):
+        lines = [next(script.stdout)]
+        while not any("Add" in line for line in lines):
+            lines.append(next(script.stdout))
+        training.kill()
+        lines += script.stdout
+        assert script.wait(timeout=60) == 0, "".join(lines)
+    assert lines[0].startswith("Attached to <Run")
+    assert "parameters" in next(line for line in lines if "Add" in line)
+    assert lines[-1].startswith("Ended: <Run")
+
+
 def make_folder(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):

@@ -17,15 +17,15 @@ from tests.import_graph import ROOT, build_import_graph, find_cycle, find_import
 
 PUBLIC_NAMES = {
     # the callback, and the client of a run
-    "ReVACNN", "Run", "attach", "load_edited",
+    "ReVACNN", "Run", "attach", "load_edited", "show",
     # edits and commands
     "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "FilterInspection", "PlanSummary", "Snapshot", "Status", "Structure",
+    "Applied", "Batch", "FilterInspection", "LayerDetail", "PlanSummary", "Snapshot", "Status", "Structure",
     # exceptions
-    "ConnectionFileError", "EditFailedError", "EditRefusedError", "ProtocolError",
-    "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
+    "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
+    "ProtocolError", "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
     "StaleStructureError", "SteeringError",
 }  # fmt: skip
 
@@ -35,6 +35,7 @@ PACKAGE_FLOORS = [
     ["errors"],
     ["protocol"],
     ["telemetry", "diagnostics"],
+    ["client"],
     ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
     ["steering.planning"],
@@ -62,6 +63,9 @@ VIEWER_FLOORS = [
     ["main", "app_hooks"],
 ]
 FORBIDDEN = {
+    "revacnn_lightning.client": {
+        "torch", "pytorch_lightning", "lightning", "bokeh", "zmq", "revacnn_lightning.telemetry",
+    },
     "revacnn_lightning.protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
     "revacnn_lightning.telemetry": {
         "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.protocol",
@@ -111,8 +115,9 @@ def test_an_unknown_name_raises_attribute_error():
 def test_importing_the_package_or_the_client_loads_neither_torch_nor_lightning():
     code = (
         "import sys, revacnn_lightning, revacnn_lightning.cli\n"
-        "from revacnn_lightning import attach, Run, RemoveFilters, EditRefusedError, Applied\n"
-        "from revacnn_lightning.protocol import client, sockets, messages, requests\n"
+        "from revacnn_lightning import attach, show, Run, RemoveFilters, EditRefusedError, Applied\n"
+        "from revacnn_lightning.client import run, tools, mcp_server, embedded_viewer\n"
+        "from revacnn_lightning.protocol import sockets, messages, requests\n"
         "print(sorted({'torch', 'pytorch_lightning', 'lightning', 'bokeh'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct, field
 
+from revacnn_lightning.protocol.message_html import applied_html, plan_html
 from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
 
 __all__ = [
@@ -234,6 +235,9 @@ class PlanSummary(Struct, frozen=True):
     macs_after: int = 0
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
+    def _repr_html_(self) -> str:
+        return plan_html(self)
+
 
 class Request(Struct, frozen=True, tag="request"):
     """The envelope of a request.
@@ -265,6 +269,9 @@ class Applied(Struct, frozen=True, tag="applied"):
     plan: PlanSummary
     output_change: float | None = None  # relative change of the output on the verification batch
     seconds: float = 0.0  # duration of the edit
+
+    def _repr_html_(self) -> str:
+        return applied_html(self)
 
 
 class Done(Struct, frozen=True, tag="done"):

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from revacnn_lightning import attach
-from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import RemoveFilters
 from tests.viewer.processes import free_port

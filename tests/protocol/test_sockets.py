@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
@@ -205,7 +205,7 @@ def test_closing_frees_the_port_and_may_be_repeated(keys: Keys):
 def test_a_missed_structure_is_requested_again(
     publisher: Publisher, server: RequestServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("revacnn_lightning.protocol.client.STATE_REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr("revacnn_lightning.client.run_messages.STATE_REQUEST_SECONDS", 0.0)
     run = Run(Connection("run", publisher.endpoint, server.endpoint, keys.public))
     until(lambda: list(server.receive()))  # the first request for the state gets no reply
     values = np.zeros((1, 2), np.float32)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
-from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody
 
@@ -76,7 +76,7 @@ class RunFollower:
         self.on_messages: Callable[[], None] = _do_nothing
         self.on_request_sent: Callable[[], None] = _do_nothing
         self.on_close: Callable[[], None] = _do_nothing
-        self._run: Run | None = None
+        self._run: RunMessages | None = None
         if connection is not None:
             self._attach(connection)
 
@@ -166,7 +166,7 @@ class RunFollower:
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
         try:
-            self._run = Run(connection)
+            self._run = RunMessages(connection)
         except ConnectionFileError as error:
             self.problem = str(error)
 

@@ -7,86 +7,43 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from revacnn_lightning.client import run_requests
+from revacnn_lightning.client.attach import attach
+from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import RequestTimeoutError, RunEndedError
-from revacnn_lightning.protocol import client
-from revacnn_lightning.protocol.client import Run, attach
-from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Done, Status, TrainingState
+from revacnn_lightning.protocol.messages import Done
 from revacnn_lightning.protocol.requests import AddFilters, ControlRun, Undo
-from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from tests.client.simulated_run import SimulatedRun
 
 LONG = 600.0  # seconds: a test that waits for this timeout hangs
 
 
-def status(state: TrainingState, detail: str = "") -> Status:
-    return Status("run", state, 7, 0, 0.0, detail)
-
-
-class Training:
-    """The sockets of a run, and a client that is attached to it."""
-
-    def __init__(self, pid: int = 0, hostname: str = "") -> None:
-        keys = Keys.generate()
-        self.publisher = Publisher("tcp://127.0.0.1:0", keys)
-        self.server = RequestServer("tcp://127.0.0.1:0", keys)
-        self.connection = Connection(
-            "run", self.publisher.endpoint, self.server.endpoint, keys.public,
-            pid=pid, hostname=hostname,
-        )  # fmt: skip
-        self.run = Run(self.connection)
-        self.until(lambda: (self.publisher.publish(status("training")), self.run.poll())[1])
-        self.until(lambda: list(self.server.receive()))
-
-    @staticmethod
-    def until(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def end(self, state: TrainingState, detail: str = "") -> None:
-        """Publish the end of the run."""
-        self.publisher.publish(status(state, detail))
-
-    def close_sockets(self) -> None:
-        self.publisher.close()
-        self.server.close()
-
-
 @pytest.fixture
-def training() -> Iterator[Training]:
-    one = Training()
-    yield one
-    one.run.close()
-    one.close_sockets()
-
-
-@pytest.fixture
-def killed() -> Iterator[Training]:
+def killed() -> Iterator[SimulatedRun]:
     """A run whose process was killed and not waited for."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    one = Training(process.pid, socket.gethostname())
+    one = SimulatedRun(process.pid, socket.gethostname())
     assert not one.run.has_ended()
     process.kill()
     one.until(one.run.has_ended)
     yield one
     process.communicate()
-    one.run.close()
-    one.close_sockets()
+    one.close()
 
 
-def test_requests_after_the_end_are_refused_immediately(training: Training) -> None:
+def test_requests_after_the_end_are_refused_immediately(training: SimulatedRun) -> None:
     training.end("failed", "out of memory")
     training.until(lambda: training.run.poll() or training.run.has_ended())
     for request in (
         lambda: training.run.apply(AddFilters("conv1"), timeout=LONG),
         lambda: training.run.plan(Undo(), timeout=LONG),
         lambda: training.run.command(ControlRun("pause"), timeout=LONG),
+        lambda: training.run.detail("conv1", timeout=LONG),
         lambda: training.run.inspect("conv1", 0, timeout=LONG),
     ):
         with pytest.raises(RunEndedError, match=r"ended .failed before batch 7: out of memory"):
@@ -94,17 +51,17 @@ def test_requests_after_the_end_are_refused_immediately(training: Training) -> N
     assert list(training.server.receive()) == []
 
 
-def test_a_request_is_given_up_when_the_run_ends_without_a_reply(training: Training) -> None:
+def test_a_request_is_given_up_when_the_run_ends_without_a_reply(training: SimulatedRun) -> None:
     training.end("finished")
     time.sleep(0.2)
     with pytest.raises(RunEndedError, match="finished before batch 7"):
         training.run._wait_for_reply("any", LONG)
 
 
-def test_a_reply_that_arrives_after_the_end_counts(training: Training) -> None:
+def test_a_reply_that_arrives_after_the_end_counts(training: SimulatedRun) -> None:
     """The two messages take different ways."""
     request_id = training.run.request(ControlRun("stop"))
-    [(sender, request)] = list_of_requests(training)
+    sender, request = training.receive()
     training.end("finished")
     training.until(lambda: (training.run._keep_unread(training.run._receive()),
                             training.run.has_ended())[1])  # fmt: skip
@@ -112,13 +69,7 @@ def test_a_reply_that_arrives_after_the_end_counts(training: Training) -> None:
     assert training.run._wait_for_reply(request_id, LONG) == Done(request_id, "Stopping")
 
 
-def list_of_requests(training: Training) -> list:
-    found: list = []
-    training.until(lambda: found.extend(training.server.receive()) or found)
-    return found
-
-
-def test_requests_to_a_killed_process_are_refused_immediately(killed: Training) -> None:
+def test_requests_to_a_killed_process_are_refused_immediately(killed: SimulatedRun) -> None:
     with pytest.raises(RunEndedError, match="process exited unexpectedly"):
         killed.run.command(ControlRun("pause"), timeout=LONG)
     with pytest.raises(RunEndedError, match="has ended"):
@@ -126,22 +77,22 @@ def test_requests_to_a_killed_process_are_refused_immediately(killed: Training) 
 
 
 def test_a_run_on_another_machine_that_is_gone_is_given_up(
-    training: Training, monkeypatch: pytest.MonkeyPatch
+    training: SimulatedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "UNREACHABLE_SECONDS", 0.3)
+    monkeypatch.setattr(run_requests, "UNREACHABLE_SECONDS", 0.3)
     training.close_sockets()
     with pytest.raises(RequestTimeoutError, match=r"not been reachable .* it has ended, or"):
         training.run.command(ControlRun("pause"), timeout=LONG)
 
 
-def test_a_connected_run_is_reachable(training: Training) -> None:
+def test_a_connected_run_is_reachable(training: SimulatedRun) -> None:
     training.until(lambda: training.run._requester.seconds_disconnected() == 0.0)
     training.close_sockets()
     training.until(lambda: training.run._requester.seconds_disconnected() > 0.0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files in /proc")
-def test_closing_a_client_leaves_no_socket(training: Training) -> None:
+def test_closing_a_client_leaves_no_socket(training: SimulatedRun) -> None:
     def files() -> int:
         return len(os.listdir("/proc/self/fd"))
 

@@ -1,0 +1,1 @@
+"""A run, seen from a script, a notebook, the viewer or an agent. Imports neither torch nor Bokeh."""

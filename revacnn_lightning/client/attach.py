@@ -1,0 +1,68 @@
+"""Attach to a run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from revacnn_lightning.client.run import Run
+from revacnn_lightning.client.run_requests import POLL_SECONDS
+from revacnn_lightning.errors import ConnectionFileError, RequestTimeoutError, RunEndedError
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+
+__all__ = ["attach"]
+
+SEARCH_SECONDS = 0.2  # between two searches for a run that has not started yet
+
+
+def attach(
+    connection: Connection | str | Path | None = None, *, timeout: float = 30.0, wait: float = 0.0
+) -> Run:
+    """Attach to a run and wait for its structure and its status.
+
+    Args:
+        connection: a connection or the path of a connection file; None: the newest run on this
+            machine.
+        timeout: seconds to wait for the first reply.
+        wait: seconds to wait for the run to start, if there is none.
+
+    Raises:
+        ConnectionFileError: there is no such run, or its connection file is unusable.
+        RunEndedError: the process of the run has exited.
+        RequestTimeoutError: the run did not reply.
+    """
+    run = Run(_find(connection, time.monotonic() + wait))
+    try:
+        _wait_for_state(run, timeout)
+    except BaseException:  # also an interrupt
+        run.close()
+        raise
+    return run
+
+
+def _find(connection: Connection | str | Path | None, deadline: float) -> Connection:
+    if isinstance(connection, Connection):
+        return connection
+    while True:
+        try:
+            return connections.find_newest() if connection is None else connections.read(connection)
+        except ConnectionFileError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(SEARCH_SECONDS)
+
+
+def _wait_for_state(run: Run, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    connection = run.connection
+    while run.structure is None or run.status is None:
+        if run.has_ended():
+            raise RunEndedError(f"run {connection.run} has ended; it takes no requests")
+        if time.monotonic() > deadline:
+            raise RequestTimeoutError(
+                f"the run at {connection.request_endpoint} did not reply within {timeout:g} s; "
+                f"if it runs on another machine, forward its ports: {connection.ssh_command()}"
+            )
+        run.take(lambda _: False)
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,144 @@
+"""The statistics of one training batch, by layer name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from revacnn_lightning.client.run_html import batch_html
+from revacnn_lightning.errors import MissingPackageError
+from revacnn_lightning.protocol.messages import Snapshot, Structure
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Batch"]
+
+
+class Batch(Mapping[str, dict[str, np.ndarray]]):
+    """The statistics of one training batch: a mapping from layer name to NumPy arrays.
+
+    ::
+
+        batch["conv2"]["gradient"]       # float32, one value per filter
+        batch.statistic("activation")    # {"conv1": array, "conv2": array, ...}
+        batch.to_dataframe()             # one row per filter
+
+    A value is NaN if it was not recorded in this batch. Arrays are read-only views, not copies.
+
+    Attributes:
+        snapshot: the message, with everything that was sent of this batch.
+        structure: the network that was trained; filter indices refer to it.
+    """
+
+    def __init__(self, snapshot: Snapshot, structure: Structure) -> None:
+        self.snapshot = snapshot
+        self.structure = structure
+        self._columns: dict[str, slice] = {}
+        first = 0
+        for layer in structure.layers:
+            self._columns[layer.name] = slice(first, first + len(layer.filter_ids))
+            first += len(layer.filter_ids)
+
+    @staticmethod
+    def fits(snapshot: Snapshot, structure: Structure) -> bool:
+        """Return whether a snapshot has a row per statistic and a column per filter."""
+        filters = sum(len(layer.filter_ids) for layer in structure.layers)
+        return snapshot.values.shape == (len(snapshot.statistics), filters)
+
+    # ------------------------------------------------------------------ the batch
+
+    @property
+    def step(self) -> int:
+        """Number of training batches before this one, since the start of fit."""
+        return self.snapshot.step
+
+    @property
+    def epoch(self) -> int:
+        return self.snapshot.epoch
+
+    @property
+    def loss(self) -> float | None:
+        return self.snapshot.loss
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the module has logged."""
+        return self.snapshot.metrics
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """One per parameter group of all optimizers."""
+        return self.snapshot.learning_rates
+
+    @property
+    def version(self) -> int:
+        """The structure version that the filter indices of this batch refer to."""
+        return self.snapshot.version
+
+    # ------------------------------------------------------------------ the statistics
+
+    def __getitem__(self, layer: str) -> dict[str, np.ndarray]:
+        if layer not in self._columns:
+            raise KeyError(f"{layer}: the layers are {', '.join(self._columns) or 'none'}")
+        rows = self.snapshot.values[:, self._columns[layer]]
+        return dict(zip(self.snapshot.statistics, rows, strict=True))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def statistic(self, name: str) -> dict[str, np.ndarray]:
+        """Return one statistic of every layer: layer name -> float32 (filters,).
+
+        Raises:
+            KeyError: it was not recorded; ``ReVACNN(statistics=...)`` says what is.
+        """
+        names = self.snapshot.statistics
+        if name not in names:
+            raise KeyError(f"{name}: the recorded statistics are {', '.join(names) or 'none'}")
+        row = self.snapshot.values[names.index(name)]
+        return {layer: row[columns] for layer, columns in self._columns.items()}
+
+    def columns(self) -> dict[str, Any]:
+        """Return a table of all filters as columns of equal length, for any data frame library.
+
+        The columns are ``layer``, ``filter`` (its index), ``filter_id``, and each statistic.
+        """
+        layers = self.structure.layers
+        names = [layer.name for layer in layers for _ in layer.filter_ids]
+        indices = [i for layer in layers for i in range(len(layer.filter_ids))]
+        ids = [id_ for layer in layers for id_ in layer.filter_ids]
+        table = {"layer": names, "filter": np.array(indices), "filter_id": np.array(ids)}
+        return {**table, **dict(zip(self.snapshot.statistics, self.snapshot.values, strict=True))}
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the table of `columns` as a pandas DataFrame.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingPackageError(
+                "to_dataframe requires pandas: pip install pandas; without it, columns() returns "
+                "the same table as NumPy arrays"
+            ) from error
+        return pandas.DataFrame(self.columns())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # a comparison of all arrays is nobody's intention
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        return f"<Batch {self.step}: {len(self)} layers{loss}>"
+
+    def _repr_html_(self) -> str:
+        return batch_html(self)

@@ -1,0 +1,189 @@
+"""A run, as scripts and notebooks use it.
+
+::
+
+    from revacnn_lightning import RemoveFilters, attach
+
+    with attach() as run:                         # the newest run on this machine
+        for batch in run.batches():               # until the run has ended
+            silent = (batch["conv2"]["activation"] == 0).nonzero()[0]
+            if batch.step == 500 and len(silent):
+                run.apply(RemoveFilters("conv2", silent), version=batch.version)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from revacnn_lightning.client import run_html
+from revacnn_lightning.client.batch_stream import BatchStream
+from revacnn_lightning.client.run_requests import RunRequests
+from revacnn_lightning.protocol.messages import Applied
+from revacnn_lightning.protocol.requests import ControlRun, Redo, SetHyperparameter, Undo
+
+if TYPE_CHECKING:
+    from revacnn_lightning.client.embedded_viewer import EmbeddedViewer
+    from revacnn_lightning.client.svg import Figure
+
+__all__ = ["Run"]
+
+Result = TypeVar("Result")
+
+
+class Run(RunRequests):
+    """A training run, seen from another process. `attach` returns one.
+
+    Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the
+    run has ended, `EditRefusedError` if the run refuses, and `RequestTimeoutError` after
+    ``timeout`` seconds.
+
+    Attributes:
+        connection: the run's address and key.
+        structure: the last received structure of the network; None before the first one.
+        status: the last received status; None before the first one.
+        batch: the statistics of the last received training batch; None before the first one.
+        snapshot: the message that they come from.
+        last_message_time: when the last message arrived (`time.monotonic()`); before the first
+            message, when this object was created.
+
+    Raises:
+        ConnectionFileError: the address or the key in ``connection`` is invalid.
+    """
+
+    _viewer: EmbeddedViewer | None = None
+
+    # ------------------------------------------------------------------ monitoring
+
+    def batches(self, *, newest_only: bool = False, timeout: float | None = None) -> BatchStream:
+        """Return the training batches as they arrive, for ``for`` and ``async for``.
+
+        The loop ends when the run has ended. While no batch arrives, it waits: training may be
+        validating or paused. Batches that arrived since the last loop come first; a run that is
+        faster than the loop drops some.
+
+        Args:
+            newest_only: skip all but the newest batch that has arrived. Use this for decisions, so
+                that they refer to the present.
+            timeout: seconds to wait for a batch; None: no limit.
+
+        Raises in the loop:
+            RequestTimeoutError: no batch arrived in time, or the run is unreachable.
+        """
+        return BatchStream(self, newest_only=newest_only, timeout=timeout)
+
+    def wait_for(
+        self, condition: Callable[[Run], Result | None], *, timeout: float = float("inf")
+    ) -> Result:
+        """Return the first true result of ``condition(run)``, called after each message of the run.
+
+        ::
+
+            run.wait_for(lambda run: run.batch and run.batch.epoch == 3)
+            run.wait_for(lambda run: run.status.state == "paused", timeout=60)
+
+        Raises:
+            RunEndedError: the run ends, or has ended, and the condition is still false.
+            RequestTimeoutError: the time is over, or the run is unreachable.
+        """
+
+        def find() -> Result | None:
+            if result := condition(self):
+                return result
+            for message in self._receive():
+                self._keep_unread([message])
+                if result := condition(self):
+                    return result
+            return None
+
+        def why() -> str:
+            if self._is_unreachable():
+                return self._why_unreachable()
+            return f"the condition did not become true within {timeout:g} s"
+
+        return self._wait_until(find, timeout, why)
+
+    # ------------------------------------------------------------------ steering
+
+    def pause(self) -> None:
+        """Wait before the next batch. Requests are handled during a pause."""
+        self.command(ControlRun("pause"))
+
+    def resume(self) -> None:
+        """Continue a paused training."""
+        self.command(ControlRun("resume"))
+
+    def save_checkpoint(self) -> str:
+        """Save a checkpoint; return what was saved, in words."""
+        return self.command(ControlRun("checkpoint"))
+
+    def stop(self) -> str:
+        """Save a checkpoint and end training; return what was saved, in words."""
+        return self.command(ControlRun("stop"))
+
+    def undo(self, count: int = 1) -> Applied:
+        """Undo the last edits that are not undone yet."""
+        return self.apply(Undo(count))
+
+    def redo(self, count: int = 1) -> Applied:
+        """Redo the last undone edits."""
+        return self.apply(Redo(count))
+
+    def set_learning_rate(self, value: float, *, optimizer: int = 0, group: int = 0) -> str:
+        """Set the learning rate of a parameter group; later rates of a schedule are scaled."""
+        return self.command(SetHyperparameter(optimizer, group, "lr", value))
+
+    def set_weight_decay(self, value: float, *, optimizer: int = 0, group: int = 0) -> str:
+        """Set the weight decay of a parameter group."""
+        return self.command(SetHyperparameter(optimizer, group, "weight_decay", value))
+
+    # ------------------------------------------------------------------ notebooks
+
+    def figure(self, layer: str | None = None, *, timeout: float = 60.0) -> Figure:
+        """Return a static figure: of a layer's filters, or of the whole network.
+
+        A notebook shows it; ``figure.save("conv2.svg")`` writes it.
+        """
+        from revacnn_lightning.client import layer_figure, network_figure
+
+        batch = self.wait_for(lambda run: run.batch, timeout=timeout)
+        if layer is None:
+            return network_figure.draw(batch)
+        return layer_figure.draw(self.detail(layer, timeout=timeout), batch)
+
+    def show(self, *, height: int = 800) -> EmbeddedViewer:
+        """Show the viewer of this run below the notebook's cell, until `close`.
+
+        Raises:
+            RevacnnError: the viewer did not start.
+        """
+        from revacnn_lightning.client.embedded_viewer import EmbeddedViewer
+
+        if self._viewer is None or not self._viewer.is_running():
+            self._viewer = EmbeddedViewer.start(self.connection)
+        return self._viewer.with_height(height)
+
+    def close(self) -> None:
+        """Detach. This has no effect on the training."""
+        if self._viewer is not None:
+            self._viewer.close()
+        super().close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        model = self.connection.model or "run"
+        return f"<Run {self.connection.run} of {model}: {run_html.describe_state(self)}>"
+
+    def _repr_html_(self) -> str:
+        return run_html.run_html(self)

@@ -1,0 +1,75 @@
+"""A run as text and as HTML, for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from revacnn_lightning.protocol.message_html import card, table
+
+if TYPE_CHECKING:
+    from revacnn_lightning.client.batch import Batch
+    from revacnn_lightning.client.run_messages import RunMessages
+
+__all__ = ["batch_html", "describe_state", "run_html"]
+
+MAX_LAYERS = 60  # rows; a network may have hundreds
+
+
+def describe_state(run: RunMessages) -> str:
+    """Return what a run is doing, in words."""
+    status, snapshot = run.status, run.snapshot
+    if status is None:
+        return "attached"
+    step = status.step if snapshot is None else max(status.step, snapshot.step)
+    ended = run.has_ended() and status.state not in ("finished", "failed")
+    state = "exited unexpectedly" if ended else status.state
+    detail = f" ({status.detail})" if status.detail else ""
+    return f"{state}{detail}, batch {step:,}"
+
+
+def run_html(run: RunMessages) -> str:
+    """Return the state of a run and its layers."""
+    connection, structure, batch = run.connection, run.structure, run.batch
+    title = f"{connection.model or 'Run'} · {connection.run}"
+    facts = [describe_state(run)]
+    if structure is not None:
+        facts.append(f"{structure.parameter_count:,} parameters")
+    if batch is not None and batch.loss is not None:
+        facts.append(f"loss {batch.loss:.4g}")
+    notes = ["; ".join(facts)]
+    if batch is None and structure is not None:
+        rows = [(layer.name, str(layer.out_channels)) for layer in structure.layers]
+        return card(title, _limited(("layer", "filters"), rows), notes)
+    return card(title, "" if batch is None else _layers(batch), notes)
+
+
+def batch_html(batch: Batch) -> str:
+    """Return the means of the statistics of each layer."""
+    loss = "" if batch.loss is None else f", loss {batch.loss:.4g}"
+    return card(f"Batch {batch.step:,}, epoch {batch.epoch}{loss}", _layers(batch))
+
+
+def _layers(batch: Batch) -> str:
+    columns = ("layer", "filters", *(f"mean {name}" for name in batch.snapshot.statistics))
+    rows = []
+    for layer in batch.structure.layers:
+        means = (_mean(values) for values in batch[layer.name].values())
+        rows.append((layer.name, str(len(layer.filter_ids)), *means))
+    return _limited(columns, rows)
+
+
+def _limited(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    def shown() -> Iterator[tuple[str, ...]]:
+        yield from rows[:MAX_LAYERS]
+        if len(rows) > MAX_LAYERS:
+            yield f"and {len(rows) - MAX_LAYERS} more", *[""] * (len(columns) - 1)
+
+    return table(columns, shown())
+
+
+def _mean(values: np.ndarray) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.3g}" if len(finite) else "–"

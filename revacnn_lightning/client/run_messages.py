@@ -1,0 +1,178 @@
+"""The messages of a run: receive them, track its state, send requests. No method waits."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+from revacnn_lightning.client.batch import Batch
+from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.messages import Message, Request, Snapshot, Status, Structure
+from revacnn_lightning.protocol.requests import ControlRun, RequestBody
+from revacnn_lightning.protocol.sockets import Requester, Subscriber
+from revacnn_lightning.protocol.validation import validate_request
+
+__all__ = ["RunMessages"]
+
+STATE_REQUEST_SECONDS = 1.0  # minimum time between two requests for the current state
+MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
+MAX_UNREAD_BYTES = 64 * 2**20  # of their arrays: a snapshot of a large network has a megabyte
+MAX_STRUCTURES = 16  # a batch may arrive after the structure that an edit has made of its network
+
+
+class RunMessages:
+    """Receives the messages of a run and sends requests, without waiting.
+
+    Attributes:
+        connection: the run's address and key.
+        structure: the last received structure of the network; None before the first one.
+        status: the last received status; None before the first one.
+        snapshot: the last received telemetry; None before the first one.
+        last_message_time: when the last message arrived (`time.monotonic()`); before the first
+            message, when this object was created.
+
+    Raises:
+        ConnectionFileError: the address or the key in ``connection`` is invalid.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.structure: Structure | None = None
+        self.status: Status | None = None
+        self.snapshot: Snapshot | None = None
+        self.last_message_time = time.monotonic()
+        self._structures: dict[int, Structure] = {}  # by version, the last few
+        self._subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+        try:
+            self._requester = Requester(connection.request_endpoint, connection.server_key)
+        except ConnectionFileError:
+            self._subscriber.close()
+            raise
+        self._unread: list[Message] = []  # received while waiting for something else
+        self._request_state()
+
+    # ------------------------------------------------------------------ messages
+
+    def poll(self) -> list[Message]:
+        """Return all messages that have arrived since the last call, oldest first."""
+        messages, self._unread = self._unread, []
+        return [*messages, *self._receive()]
+
+    def take(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
+        """Return the messages that are wanted, oldest first, and keep all others for `poll`."""
+        messages = self.poll()
+        self._keep_unread(message for message in messages if not is_wanted(message))
+        return [message for message in messages if is_wanted(message)]
+
+    def request(
+        self, body: RequestBody, *, version: int | None = None, dry_run: bool = False
+    ) -> str:
+        """Send a request and return its id; `poll` returns the reply, which carries the same id.
+
+        Args:
+            body: an edit or a command.
+            version: the structure version for which the indices in ``body`` are valid; None: the
+                current one, whichever that is.
+            dry_run: plan the edit without applying it.
+
+        Raises:
+            EditRefusedError: ``body`` has an invalid field.
+            ProtocolError: the run is unreachable and too many requests are queued.
+        """
+        request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run)
+        self._requester.send(request)
+        return request.id
+
+    def file_descriptors(self) -> list[int]:
+        """Return descriptors that become readable when `poll` may have something to return.
+
+        They are edge-triggered, like ØMQ's: call `poll` until it returns nothing before waiting
+        again. Wake up now and then in any case, because sending also resets the edge.
+        """
+        return [self._requester.file_descriptor(), self._subscriber.file_descriptor()]
+
+    def close(self) -> None:
+        """Detach. This has no effect on the training."""
+        self._subscriber.close()
+        self._requester.close()
+
+    # ------------------------------------------------------------------ state
+
+    @property
+    def batch(self) -> Batch | None:
+        """The statistics of the last received training batch; None before the first one."""
+        return None if self.snapshot is None else self.batch_of(self.snapshot)
+
+    def batch_of(self, snapshot: Snapshot) -> Batch | None:
+        """Return the statistics of a snapshot by layer; None if its structure is unknown."""
+        structure = self._structures.get(snapshot.version)
+        if structure is None or structure.run != snapshot.run:
+            return None
+        return Batch(snapshot, structure) if Batch.fits(snapshot, structure) else None
+
+    def seconds_since_last_message(self) -> float:
+        """Return the time since the last message of the run."""
+        return time.monotonic() - self.last_message_time
+
+    def has_ended(self) -> bool:
+        """Return True if the run reported its end or its process on this machine has exited."""
+        return self._has_reported_end() or self.connection.has_exited()
+
+    def _has_reported_end(self) -> bool:
+        return self.status is not None and self.status.state in ("finished", "failed")
+
+    def _version(self) -> int | None:
+        return None if self.structure is None else self.structure.version
+
+    # ------------------------------------------------------------------ receiving
+
+    def _receive(self) -> Iterator[Message]:
+        """Yield the messages that have arrived; each one has updated the state before."""
+        for message in chain(self._requester.poll(), self._subscriber.poll()):
+            self._update_state(message)
+            yield message
+
+    def _keep_unread(self, messages: Iterable[Message]) -> None:
+        """Keep messages for `poll`, only the newest ones."""
+        self._unread += messages
+        kept, size = 0, 0
+        for message in reversed(self._unread):
+            size += message.values.nbytes if isinstance(message, Snapshot) else 0
+            if kept == MAX_UNREAD or size > MAX_UNREAD_BYTES:
+                break
+            kept += 1
+        del self._unread[: len(self._unread) - kept]
+
+    def _update_state(self, message: Message) -> None:
+        self.last_message_time = time.monotonic()
+        if isinstance(message, Structure):
+            self._update_structure(message)
+        elif isinstance(message, Status):
+            self.status = message
+        elif isinstance(message, Snapshot):
+            self.snapshot = message
+            self._request_missing_structure(message.version)
+
+    def _update_structure(self, structure: Structure) -> None:
+        known = self.structure
+        # Messages of the two sockets may overtake each other: ignore an older structure.
+        if known is None or known.run != structure.run or known.version <= structure.version:
+            if known is not None and known.run != structure.run:
+                self._structures.clear()
+            self.structure = structure
+            self._structures[structure.version] = structure
+            for version in sorted(self._structures)[:-MAX_STRUCTURES]:
+                del self._structures[version]
+
+    def _request_missing_structure(self, version: int) -> None:
+        """Request the state if the structure of this version was dropped on a slow connection."""
+        known = self.structure is not None and self.structure.version == version
+        if not known and time.monotonic() - self._state_request_time > STATE_REQUEST_SECONDS:
+            self._request_state()
+
+    def _request_state(self) -> None:
+        self._state_request_time = time.monotonic()
+        self.request(ControlRun("send_state"))

@@ -1,0 +1,274 @@
+"""Requests to a run that wait for its reply: edits, commands, details of layers and filters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from revacnn_lightning.client.run_messages import RunMessages
+from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    FilterInspection,
+    LayerDetail,
+    Message,
+    Planned,
+    PlanSummary,
+    Refused,
+    Reply,
+)
+from revacnn_lightning.protocol.requests import (
+    Command,
+    Edit,
+    InspectFilter,
+    InspectLayer,
+    KernelSlice,
+    RequestBody,
+)
+
+__all__ = ["RunRequests"]
+
+POLL_SECONDS = 0.01
+ENDED_GRACE_SECONDS = 0.5  # the last reply may arrive after the message that the run has ended
+UNREACHABLE_SECONDS = 10.0  # without a connection, before waiting for a reply is given up
+
+Result = TypeVar("Result")
+
+
+class RunRequests(RunMessages):
+    """Requests that wait for the reply of the run."""
+
+    def apply(self, edit: Edit, *, version: int | None = None, timeout: float = 60.0) -> Applied:
+        """Apply an edit, and wait until `structure` is the edited one.
+
+        Args:
+            edit: what to change.
+            version: the structure version that the edit's filter indices refer to, such as
+                `Batch.version`. If the network has changed since, the edit is refused. None: the
+                current `structure`.
+            timeout: seconds to wait. Edits are applied between two training batches.
+
+        Raises:
+            EditRefusedError: the edit cannot be applied; the message says why.
+            RunEndedError: the run has ended.
+            RequestTimeoutError: no reply in time. The edit may still be applied later.
+        """
+        deadline = time.monotonic() + timeout
+        reply = self._execute(edit, timeout, version=version)
+        assert isinstance(reply, Applied)
+        self._wait_for_structure(reply.version, deadline)
+        return reply
+
+    def plan(
+        self, edit: Edit, *, version: int | None = None, timeout: float = 60.0
+    ) -> PlanSummary:
+        """Return what `apply` would do, without doing it. Raises as `apply` does."""
+        reply = self._execute(edit, timeout, version=version, dry_run=True)
+        assert isinstance(reply, Planned)
+        return reply.plan
+
+    def command(self, command: Command, *, timeout: float = 60.0) -> str:
+        """Execute a command (pause, save a checkpoint, set a learning rate, ...).
+
+        Returns what was done, in words. Raises as `apply` does.
+        """
+        reply = self._execute(command, timeout)
+        assert isinstance(reply, Done)
+        return reply.detail
+
+    def detail(
+        self,
+        layer: str,
+        *,
+        image_index: int | None = None,
+        kernel_slice: KernelSlice = "strongest",
+        timeout: float = 60.0,
+    ) -> LayerDetail:
+        """Return the coefficients, gradients and activation maps of a layer's filters.
+
+        Args:
+            layer: name of a convolution.
+            image_index: index into the validation data of the image whose activation maps are
+                returned; None: the first image of the batch.
+            kernel_slice: what the image of a filter shows if it has not three input channels.
+            timeout: seconds to wait. A running training replies within a batch or two.
+
+        Raises as `apply` does.
+        """
+        body = InspectLayer(layer, image_index=image_index, kernel_slice=kernel_slice)
+
+        def is_wanted(message: Message) -> bool:
+            return (
+                isinstance(message, LayerDetail)
+                and message.layer == layer
+                and (message.image_index, message.kernel_slice) == (image_index, kernel_slice)
+            )
+
+        detail = self._request_and_wait(body, is_wanted, f"details of {layer}", timeout)
+        assert isinstance(detail, LayerDetail)
+        return detail
+
+    def inspect(
+        self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
+    ) -> FilterInspection:
+        """Return what activates a filter: its top training images and an attribution.
+
+        The run collects top images for about ten seconds after each call, so a later call returns
+        more of them.
+
+        Args:
+            layer: name of a convolution.
+            filter: index of one of its filters in the current `structure`.
+            image_index: index into the validation data of the image to attribute the filter's
+                response to; None: the first image of the batch.
+            timeout: seconds to wait. A running training replies within a batch or two seconds.
+
+        Raises as `apply` does.
+        """
+        body = InspectFilter(layer, filter, image_index)
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, FilterInspection) and body == InspectFilter(
+                message.layer, message.filter, message.image_index
+            )
+
+        inspection = self._request_and_wait(body, is_wanted, f"inspection of {layer}", timeout)
+        assert isinstance(inspection, FilterInspection)
+        return inspection
+
+    # ------------------------------------------------------------------ waiting
+
+    def _execute(
+        self,
+        body: RequestBody,
+        timeout: float,
+        *,
+        version: int | None = None,
+        dry_run: bool = False,
+    ) -> Reply:
+        """Send a request and wait for its reply; raises as `apply` does."""
+        self._keep_unread(self._receive())
+        self._check_not_ended()
+        if version is None and isinstance(body, Edit | InspectFilter):
+            version = self._version()
+        return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
+
+    def _wait_for_reply(self, request_id: str, timeout: float) -> Reply:
+        def is_reply(message: Message) -> bool:
+            return isinstance(message, Reply) and message.id == request_id
+
+        reply = self._wait_for_message(is_reply, timeout, self._why_no_reply)
+        assert isinstance(reply, Reply)
+        if isinstance(reply, Refused):
+            raise EditRefusedError(reply.reason)
+        return reply
+
+    def _request_and_wait(
+        self, body: Command, is_wanted: Callable[[Message], bool], what: str, timeout: float
+    ) -> Message:
+        """Send a request, and wait for the telemetry that it selects."""
+        deadline = time.monotonic() + timeout
+        self.take(is_wanted)  # an earlier one is not the answer
+        self._execute(body, timeout)
+        return self._wait_for_message(
+            is_wanted,
+            deadline - time.monotonic(),
+            lambda: (
+                f"run {self.connection.run} sent no {what} within {timeout:g} s; it may be "
+                "validating, paused or gone: check its status and try again"
+            ),
+        )
+
+    def _wait_for_structure(self, version: int, deadline: float) -> None:
+        """Wait for the structure of an edit. It may arrive after the reply, on the other socket."""
+        while (self._version() or 0) < version and time.monotonic() < deadline:
+            self._keep_unread(self._receive())
+            self._request_missing_structure(version)
+            time.sleep(POLL_SECONDS)
+
+    def _wait_for_message(
+        self,
+        is_wanted: Callable[[Message], bool],
+        timeout: float,
+        why: Callable[[], str],
+    ) -> Message:
+        def find() -> Message | None:
+            found = self._take_new(is_wanted)
+            return found[-1] if found else None
+
+        return self._wait_until(find, timeout, why)
+
+    def _take_new(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
+        """As `take`, of the messages that arrive now."""
+        messages = list(self._receive())
+        self._keep_unread(message for message in messages if not is_wanted(message))
+        return [message for message in messages if is_wanted(message)]
+
+    def _wait_until(
+        self, find: Callable[[], Result | None], timeout: float, why: Callable[[], str]
+    ) -> Result:
+        """Return the first result of ``find`` that is not None; ``find`` receives messages.
+
+        Raises:
+            RunEndedError: the run has ended.
+            RequestTimeoutError: the run is unreachable or the time is over; ``why`` describes it.
+        """
+        deadline, is_ending = time.monotonic() + timeout, False
+        while True:
+            result = find()
+            if result is not None:
+                return result
+            if self.has_ended() and not is_ending:
+                is_ending = True
+                deadline = min(deadline, time.monotonic() + ENDED_GRACE_SECONDS)
+            if time.monotonic() >= deadline or self._is_unreachable():
+                break
+            time.sleep(POLL_SECONDS)
+        self._check_not_ended()
+        raise RequestTimeoutError(why())
+
+    def check_reachable(self) -> None:
+        """Check that the run has been reachable within the last `UNREACHABLE_SECONDS`.
+
+        Raises:
+            RequestTimeoutError: it has not.
+        """
+        if self._is_unreachable():
+            raise RequestTimeoutError(self._why_unreachable())
+
+    def _is_unreachable(self) -> bool:
+        return self._requester.seconds_disconnected() > UNREACHABLE_SECONDS
+
+    def _check_not_ended(self) -> None:
+        """Check that the run can still reply.
+
+        Raises:
+            RunEndedError: it cannot.
+        """
+        if not self.has_ended():
+            return
+        status = self.status
+        if status is None or status.state not in ("finished", "failed"):
+            how = "its process exited unexpectedly"
+        else:
+            how = f"{status.state} before batch {status.step}"
+            how += f": {status.detail}" if status.detail else ""
+        raise RunEndedError(f"run {self.connection.run} has ended ({how}); it takes no requests")
+
+    def _why_unreachable(self) -> str:
+        seconds = self._requester.seconds_disconnected()
+        return (
+            f"run {self.connection.run} has not been reachable for {seconds:.0f} s: it has ended, "
+            "or the network or the forwarded port is down"
+        )
+
+    def _why_no_reply(self) -> str:
+        if self._is_unreachable():
+            return self._why_unreachable()
+        return (
+            f"run {self.connection.run} did not reply in time (last message "
+            f"{self.seconds_since_last_message():.0f} s ago); it may be validating or paused, and "
+            "may still carry out the request: check its status before repeating it"
+        )

@@ -1,0 +1,79 @@
+"""Plans and replies as HTML, for notebooks. Every text is escaped: names come from the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from revacnn_lightning.protocol.messages import Applied, FilterChange, PlanSummary
+
+__all__ = ["applied_html", "card", "plan_html", "table"]
+
+MUTED = "opacity: 0.7"
+MAX_LISTED = 20  # filters of a layer
+
+
+def plan_html(plan: PlanSummary) -> str:
+    """Return a plan: what changes, and the size of the network before and after."""
+    return card(plan.title, _effects(plan), plan.notes)
+
+
+def applied_html(reply: Applied) -> str:
+    """Return an applied edit: when it happened, and what it has changed."""
+    facts = [f"Applied before batch {reply.step:,} in {1000 * reply.seconds:.0f} ms"]
+    if reply.output_change is not None:
+        facts.append(f"change of the output on this batch: {reply.output_change:.3g}")
+    body = f"<div>{escape('; '.join(facts))}</div>{_effects(reply.plan)}"
+    return card(reply.plan.title, body, reply.plan.notes)
+
+
+def card(title: str, body: str, notes: Iterable[str] = ()) -> str:
+    """Return a title, HTML below it, and notes in plain text."""
+    lines = "".join(f'<div style="{MUTED}">{escape(note)}</div>' for note in notes)
+    return (
+        '<div style="line-height: 1.5; font-variant-numeric: tabular-nums">'
+        f"<div><strong>{escape(title)}</strong></div>{body}{lines}</div>"
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of plain texts; all columns but the first are numbers, aligned right."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(
+            f'<{tag} style="text-align: {"right" if i else "left"}">{escape(cell)}</{tag}>'
+            for i, cell in enumerate(cells)
+        ) + "</tr>"  # fmt: skip
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', columns)}</thead><tbody>{body}</tbody></table>"
+
+
+def _effects(plan: PlanSummary) -> str:
+    sizes = [("parameters", plan.parameters_before, plan.parameters_after)]
+    if plan.macs_before:
+        sizes.append(("multiply-accumulates", plan.macs_before, plan.macs_after))
+    rows = [(name, f"{a:,}", f"{b:,}", _change(a, b)) for name, a, b in sizes]
+    coupling = f"<div>Coupled: {escape(plan.coupling)}</div>" if plan.coupling else ""
+    changes = "".join(f"<div>{escape(_describe(change))}</div>" for change in plan.filter_changes)
+    return table(("", "before", "after", "change"), rows) + coupling + changes
+
+
+def _change(before: int, after: int) -> str:
+    if before == after or not before:
+        return "±0 %"
+    return f"{100 * (after - before) / before:+.2f} %".replace("-", "−")
+
+
+def _describe(change: FilterChange) -> str:
+    parts = []
+    if change.filters:
+        more = len(change.filters) - MAX_LISTED
+        listed = ", ".join(map(str, change.filters[:MAX_LISTED]))
+        noun = "filter" if len(change.filters) == 1 else "filters"
+        parts.append(f"{noun} {listed}" + (f" and {more} more" if more > 0 else ""))
+    if change.added:
+        parts.append(f"{change.added} new")
+    return f"{change.layer}: {', '.join(parts) or 'unchanged'}"

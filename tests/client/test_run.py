@@ -1,0 +1,98 @@
+"""A run as scripts and notebooks use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from revacnn_lightning import ControlRun, RequestTimeoutError, RunEndedError
+from revacnn_lightning.client import run_messages
+from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request
+from revacnn_lightning.protocol.requests import Redo, SetHyperparameter, Undo
+from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
+
+
+def test_waits_for_a_condition_and_returns_its_result(training: SimulatedRun):
+    training.publish(structure(), snapshot(0), snapshot(1), snapshot(2))
+    found = training.run.wait_for(lambda run: run.batch if run.batch and run.batch.step else None)
+    assert found.step == 1  # no batch is skipped
+    assert [batch.step for batch in take(training, 3)] == [0, 1, 2]
+
+
+def take(training: SimulatedRun, count: int) -> list:
+    batches = iter(training.run.batches(timeout=60))
+    return [next(batches) for _ in range(count)]
+
+
+def test_waiting_ends_immediately_when_the_run_has_ended(training: SimulatedRun):
+    training.end("failed", "out of memory")
+    with pytest.raises(RunEndedError, match="out of memory"):
+        training.run.wait_for(lambda run: run.batch)
+
+
+def test_the_state_at_the_end_of_a_run_still_counts(training: SimulatedRun):
+    training.end("finished")
+    assert training.run.wait_for(lambda run: run.status.state == "finished")
+
+
+def test_waiting_ends_after_its_timeout(training: SimulatedRun):
+    with pytest.raises(RequestTimeoutError, match="did not become true within 0.05 s"):
+        training.run.wait_for(lambda run: False, timeout=0.05)
+
+
+@pytest.mark.parametrize(
+    ("use", "body", "reply"),
+    [
+        (lambda run: run.pause(), ControlRun("pause"), Done),
+        (lambda run: run.resume(), ControlRun("resume"), Done),
+        (lambda run: run.save_checkpoint(), ControlRun("checkpoint"), Done),
+        (lambda run: run.stop(), ControlRun("stop"), Done),
+        (lambda run: run.undo(2), Undo(2), Applied),
+        (lambda run: run.redo(), Redo(), Applied),
+        (
+            lambda run: run.set_learning_rate(0.5, group=1),
+            SetHyperparameter(0, 1, "lr", 0.5),
+            Done,
+        ),
+        (
+            lambda run: run.set_weight_decay(0.1),
+            SetHyperparameter(0, 0, "weight_decay", 0.1),
+            Done,
+        ),
+    ],
+)
+def test_each_command_sends_its_request(
+    training: SimulatedRun, use: Callable, body: object, reply: type
+):
+    def make(request: Request) -> Reply:
+        if reply is Done:
+            return Done(request.id, "done")
+        return Applied(request.id, 0, 0, PlanSummary("Undo"))
+
+    with ThreadPoolExecutor(1) as executor:  # the server, while the client waits
+        request = executor.submit(training.reply, make)
+        use(training.run)
+        assert request.result().body == body
+
+
+def test_unread_telemetry_of_a_large_network_is_bounded_in_bytes(
+    training: SimulatedRun, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run_messages, "MAX_UNREAD_BYTES", 3 * snapshot(0).values.nbytes)
+    training.publish(structure(), *map(snapshot, range(10)), status("finished"))
+    training.until(lambda: (training.run.take(lambda _: False), training.run.has_ended())[1])
+    assert [batch.step for batch in training.run.batches()] == [7, 8, 9]
+
+
+def test_the_text_of_a_run_says_what_it_does(training: SimulatedRun):
+    assert repr(training.run) == "<Run run of run: training, batch 7>"
+
+
+def test_no_thread_is_started(training: SimulatedRun):
+    before = threading.active_count()
+    training.publish(structure(), snapshot(0), status("finished"))
+    list(training.run.batches())
+    assert threading.active_count() == before
