@@ -42,6 +42,17 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
             self._columns[layer.name] = slice(first, first + len(layer.filter_ids))
             first += len(layer.filter_ids)
 
+    @classmethod
+    def without_statistics(cls, structure: Structure, step: int) -> Batch:
+        """Return a batch of which only the network is known."""
+        filters = sum(len(layer.filter_ids) for layer in structure.layers)
+        snapshot = Snapshot(
+            run=structure.run, version=structure.version, step=step, epoch=0, batch_index=0,
+            batches_per_epoch=0, max_epochs=0, time=0.0, loss=None, learning_rates=[],
+            batches_per_second=0.0, statistics=[], values=np.zeros((0, filters), np.float32),
+        )  # fmt: skip
+        return cls(snapshot, structure)
+
     @staticmethod
     def fits(snapshot: Snapshot, structure: Structure) -> bool:
         """Return whether a snapshot has a row per statistic and a column per filter."""

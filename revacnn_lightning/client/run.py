@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from revacnn_lightning.client import run_html
+from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
 from revacnn_lightning.client.run_requests import RunRequests
 from revacnn_lightning.protocol.messages import Applied
@@ -147,7 +148,7 @@ class Run(RunRequests):
         """
         from revacnn_lightning.client import layer_figure, network_figure
 
-        batch = self.wait_for(lambda run: run.batch, timeout=timeout)
+        batch = self.wait_for(_batch_to_draw, timeout=timeout)
         if layer is None:
             return network_figure.draw(batch)
         return layer_figure.draw(self.detail(layer, timeout=timeout), batch)
@@ -187,3 +188,11 @@ class Run(RunRequests):
 
     def _repr_html_(self) -> str:
         return run_html.run_html(self)
+
+
+def _batch_to_draw(run: Run) -> Batch | None:
+    """Return the last batch; if a run trains none at present, one without statistics."""
+    if run.batch is not None or run.structure is None or run.status is None:
+        return run.batch
+    is_training = run.status.state == "training"
+    return None if is_training else Batch.without_statistics(run.structure, run.status.step)

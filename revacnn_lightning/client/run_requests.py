@@ -195,16 +195,10 @@ class RunRequests(RunMessages):
         why: Callable[[], str],
     ) -> Message:
         def find() -> Message | None:
-            found = self._take_new(is_wanted)
+            found = self.take(is_wanted)
             return found[-1] if found else None
 
         return self._wait_until(find, timeout, why)
-
-    def _take_new(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
-        """As `take`, of the messages that arrive now."""
-        messages = list(self._receive())
-        self._keep_unread(message for message in messages if not is_wanted(message))
-        return [message for message in messages if is_wanted(message)]
 
     def _wait_until(
         self, find: Callable[[], Result | None], timeout: float, why: Callable[[], str]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from revacnn_lightning import ControlRun, RequestTimeoutError, RunEndedError
+from revacnn_lightning import ControlRun, LayerDetail, RequestTimeoutError, RunEndedError
 from revacnn_lightning.client import run_messages
-from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    FilterView,
+    PlanSummary,
+    Reply,
+    Request,
+)
 from revacnn_lightning.protocol.requests import Redo, SetHyperparameter, Undo
 from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
 
@@ -76,6 +85,27 @@ def test_each_command_sends_its_request(
         request = executor.submit(training.reply, make)
         use(training.run)
         assert request.result().body == body
+
+
+def test_a_paused_run_has_a_figure_without_statistics(training: SimulatedRun):
+    """No batch arrives during a pause."""
+    training.publish(structure(), status("paused"))
+    assert "Net" in training.run.figure(timeout=60).svg
+
+
+def test_a_detail_that_arrives_before_the_reply_is_returned(training: SimulatedRun):
+    """The two messages take different ways, and a paused run sends a detail only once."""
+    empty = FilterView(np.zeros(0), np.zeros(0))
+    detail = LayerDetail("run", 0, 7, "a", empty, empty, empty, empty, np.zeros(0))
+
+    def make(request: Request) -> Reply:
+        training.publish(detail)
+        time.sleep(0.2)
+        return Done(request.id)
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(training.reply, make)
+        assert training.run.detail("a").step == 7
 
 
 def test_unread_telemetry_of_a_large_network_is_bounded_in_bytes(
