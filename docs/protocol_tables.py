@@ -34,6 +34,7 @@ TELEMETRY = (
     messages.LayerDetail,
     messages.FilterInspection,
 )
+MESSAGE_NAMES = tuple(kind.__name__ for kind in get_args(messages.Message))
 LIMITS = (
     (sockets.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one is not received"),
     (encoding.MAX_FRAMES, "frames of a message"),
@@ -122,7 +123,12 @@ def table_of(kind: type[Struct]) -> str:
     if not info.fields:
         return "No fields.\n"
     rows = (
-        (f"`{one.encode_name}`", type_name(one.type), default_of(one), comments.get(one.name, ""))
+        (
+            f"`{one.encode_name}`",
+            type_name(one.type),
+            default_of(one),
+            comments.get(one.name, "") if one.name == one.encode_name else "",
+        )
         for one in info.fields
     )
     return table(("field", "type", "default", "meaning"), rows)
@@ -205,7 +211,7 @@ def comments_of(kind: type[Struct]) -> dict[str, str]:
         comment = COMMENT.search(line)
         if found := FIELD.match(line):
             text = " ".join([*before, *([comment[1]] if comment else [])])
-            comments[found[1]] = markdown(text)
+            comments[found[1]] = markdown(text, kind)
             before = []
         elif comment and line.strip().startswith("#"):
             before.append(comment[1])
@@ -225,18 +231,19 @@ def docstring_of(kind: type[Struct]) -> tuple[str, dict[str, str]]:
             attributes[name] = found[2]
         elif name:
             attributes[name] += f" {line.strip()}"
-    return markdown(text.strip()), {key: markdown(value) for key, value in attributes.items()}
+    return markdown(text.strip(), kind), {
+        key: markdown(value, kind) for key, value in attributes.items()
+    }
 
 
-def markdown(text: str) -> str:
-    """Return a docstring's text with its code in Markdown, and names as they are on the wire."""
-    text = re.sub(r"`messages\.(\w+)`", lambda found: f"`{topic_of(found[1])}`", text)
-    return text.replace("``", "`")
-
-
-def topic_of(name: str) -> str:
-    kind = getattr(messages, name)
-    return wire_name(kind)
+def markdown(text: str, kind: type[Struct]) -> str:
+    """Return a docstring's text in Markdown, with names as they are on the wire."""
+    text = text.replace("``", "`").replace("`messages.", "`")
+    names = {one.name: one.encode_name for one in msgspec.structs.fields(kind)}
+    names |= {name: wire_name(getattr(messages, name)) for name in MESSAGE_NAMES}
+    names |= {"None": "null", "True": "true", "False": "false"}
+    text = re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
+    return re.sub(r"\b(None|True|False)\b", lambda found: names[found[1]], text)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

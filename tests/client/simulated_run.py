@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from revacnn_lightning.client.run import Run
+from revacnn_lightning.protocol import sockets
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     LayerInfo,
@@ -55,7 +57,9 @@ class SimulatedRun:
 
     def __init__(self, pid: int = 0, hostname: str = "") -> None:
         keys = Keys.generate()
-        self.publisher = Publisher("tcp://127.0.0.1:0", keys)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sockets, "SEND_QUEUE", 1000)  # tests publish faster than a training
+            self.publisher = Publisher("tcp://127.0.0.1:0", keys)
         self.server = RequestServer("tcp://127.0.0.1:0", keys)
         self.connection = Connection(
             "run", self.publisher.endpoint, self.server.endpoint, keys.public,

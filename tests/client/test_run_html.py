@@ -50,7 +50,7 @@ def test_a_run_shows_the_means_of_its_layers(training: SimulatedRun):
     training.publish(structure(), snapshot(9))
     training.run.wait_for(lambda run: run.batch)
     html = training.run._repr_html_()
-    for expected in ("training, batch 9", "mean gradient", "loss 0.1", "11"):
+    for expected in ("training, batch 9", "mean gradient", "loss 0.1", "10.5"):
         assert expected in html
 
 
