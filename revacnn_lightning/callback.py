@@ -46,6 +46,7 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
+from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
 
 if TYPE_CHECKING:
@@ -267,38 +268,39 @@ class ReVACNN(FreshCopies, Callback):
                 "checkpoints of this run will lack these edits. To keep them, load the model with "
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
-        self._editor = Editor(
-            pl_module,
-            lambda: trainer.optimizers,  # training may replace them
-            journal=journal,
-            find_holders=functools.partial(model_holders, trainer),
-            copies=self._copies,
-        )
+        self._editor = self._make_editor(trainer, pl_module, journal)
         self._forwards = SampleForwards(
             pl_module,
             functools.partial(_forward_context, trainer),
             self._forward,
             self._images,
         )
-        self._session = Session(
+        self._session = self._make_session(trainer, pl_module, self._editor)
+        _log_how_to_attach(self._session)
+
+    def _make_editor(
+        self, trainer: Trainer, pl_module: LightningModule, journal: Journal | None
+    ) -> Editor:
+        return Editor(
             pl_module,
-            self._editor,
+            lambda: trainer.optimizers,  # training may replace them
+            journal=journal,
+            find_holders=functools.partial(model_holders, trainer),
+            copies=self._copies,
+        )
+
+    def _make_session(
+        self, trainer: Trainer, pl_module: LightningModule, editor: Editor
+    ) -> Session:
+        return Session(
+            pl_module,
+            editor,
             Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
             forward=forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
-        )
-        if not self._session.recorder.layers:
-            rank_zero_info(
-                "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
-                "its loss and metrics are shown."
-            )
-        rank_zero_info(
-            "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
-            f"{self._session.connection_file}, run `{self._session.connection.ssh_command()}`, "
-            "then run `revacnn view --connect` with the copied file."
         )
 
     def _close(
@@ -431,3 +433,16 @@ def _forward_context(trainer: Trainer) -> Iterator[None]:
             yield
     finally:
         trainer.loggers = loggers
+
+
+def _log_how_to_attach(session: Session) -> None:
+    if not session.recorder.layers:
+        rank_zero_info(
+            "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
+            "its loss and metrics are shown."
+        )
+    rank_zero_info(
+        "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
+        f"{session.connection_file}, run `{session.connection.ssh_command()}`, "
+        "then run `revacnn view --connect` with the copied file."
+    )
