@@ -55,7 +55,7 @@ class UpdateListener(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if batch_idx == 2:  # the structure is known after the first batch
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while not self._attached.is_set() and time.monotonic() < deadline:
                 time.sleep(0.01)
                 _revacnn(trainer)._session.receive_requests()
@@ -75,7 +75,7 @@ class UpdateListener(pl.Callback):
         self._thread.join()
 
     def _poll_until_stopped(self) -> None:
-        with attach(timeout=60) as run:
+        with attach(timeout=240) as run:
             self._attached.set()
             while not self._stop.is_set():
                 self.messages += run.poll()
