@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import NODEFAULT, Struct
 from msgspec import inspect as types
 
-from revacnn_lightning.protocol import encoding, messages, requests, sockets
+from revacnn_lightning.protocol import encoding, messages, requests, run_sockets
 from revacnn_lightning.protocol.connection import Connection
 
 PAGE = Path(__file__).parent / "protocol.md"
@@ -36,13 +36,17 @@ TELEMETRY = (
 )
 MESSAGE_NAMES = tuple(kind.__name__ for kind in get_args(messages.Message))
 LIMITS = (
-    (sockets.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one is not received"),
-    (encoding.MAX_FRAMES, "frames of a message"),
-    (encoding.MAX_HEADER_BYTES, "bytes of a header"),
-    (encoding.MAX_BUFFER_BYTES, "bytes of all buffers of a message"),
-    (sockets.MAX_REQUESTS_PER_CALL, "requests that are received before a batch; more wait"),
-    (sockets.RECEIVE_QUEUE, "requests that wait; the socket of a faster client blocks"),
-    (sockets.SEND_QUEUE, "telemetry messages that wait for a slow client; more are dropped"),
+    (run_sockets.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
+    (run_sockets.MAX_SUBSCRIPTION_BYTES, "bytes of a subscription; a longer one disconnects you"),
+    (messages.MAX_ID_LENGTH, "characters of the `id` of a request"),
+    (run_sockets.CLIENT_RATE, "requests per second of a client; further ones are refused"),
+    (run_sockets.CLIENT_BURST, "requests of a client that may arrive together"),
+    (run_sockets.STATE_COST, "requests that `send_state` counts as"),
+    (run_sockets.REPLY_QUEUE, "replies that wait for a client; more are dropped"),
+    (run_sockets.SEND_QUEUE, "telemetry messages that wait for a client; more are dropped"),
+    (encoding.MAX_FRAMES, "frames of a message of the run"),
+    (encoding.MAX_HEADER_BYTES, "bytes of a header of the run"),
+    (encoding.MAX_BUFFER_BYTES, "bytes of all buffers of a message of the run"),
 )
 
 
@@ -85,7 +89,7 @@ def parts_block() -> str:
 
 
 def limits_block() -> str:
-    rows = ((f"{value:,}", meaning) for value, meaning in LIMITS)
+    rows = ((f"{value:,.0f}", meaning) for value, meaning in LIMITS)
     return table(("limit", "of"), rows)
 
 

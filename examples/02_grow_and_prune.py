@@ -3,8 +3,8 @@
 revacnn launch examples/01_digits.py      in one terminal: train and open the viewer
 python examples/02_grow_and_prune.py      in another one: apply the rule to this training
 
-The rule removes filters that contribute little and adds some to the layer with the largest gradient.
-Training continues with its optimizer state intact, and the viewer shows every edit.
+The rule removes filters that contribute little, and adds some to the layer with the largest
+gradient. Training continues with its optimizer state intact, and the viewer shows every edit.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ PUBLIC_NAMES = {
     "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "Batch", "FilterInspection", "LayerDetail", "PlanSummary", "Snapshot", "Status", "Structure",
+    "Applied", "Batch", "FilterInspection", "LayerDetail", "PlanSummary", "Snapshot",
+    "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
     "ProtocolError", "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
@@ -115,7 +116,8 @@ def test_an_unknown_name_raises_attribute_error():
 def test_importing_the_package_or_the_client_loads_neither_torch_nor_lightning():
     code = (
         "import sys, revacnn_lightning, revacnn_lightning.cli\n"
-        "from revacnn_lightning import attach, show, Run, RemoveFilters, EditRefusedError, Applied\n"
+        "from revacnn_lightning import attach, show, Run, RemoveFilters, EditRefusedError\n"
+        "from revacnn_lightning import Applied, Batch\n"
         "from revacnn_lightning.client import run, tools, mcp_server, embedded_viewer\n"
         "from revacnn_lightning.protocol import sockets, messages, requests\n"
         "print(sorted({'torch', 'pytorch_lightning', 'lightning', 'bokeh'} & set(sys.modules)))"
@@ -164,7 +166,13 @@ def test_packages_do_not_import_what_they_must_not_know(package: str):
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("zmq", {"revacnn_lightning.protocol.sockets"}),
+        (
+            "zmq",
+            {
+                f"revacnn_lightning.protocol.{name}"
+                for name in ("base_socket", "run_sockets", "viewer_sockets")
+            },
+        ),
         ("pytorch_lightning", {"revacnn_lightning.callback"}),
         ("lightning", {"revacnn_lightning.callback"}),
     ],

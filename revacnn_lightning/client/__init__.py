@@ -1,1 +1,1 @@
-"""A run, seen from a script, a notebook, the viewer or an agent. Imports neither torch nor Bokeh."""
+"""A run, seen from a script, a notebook, the viewer or an agent. No torch, no Bokeh."""

@@ -10,6 +10,7 @@ from revacnn_lightning.client.run_requests import POLL_SECONDS
 from revacnn_lightning.errors import ConnectionFileError, RequestTimeoutError, RunEndedError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.run_discovery import find_newest
 
 __all__ = ["attach"]
 
@@ -46,7 +47,7 @@ def _find(connection: Connection | str | Path | None, deadline: float) -> Connec
         return connection
     while True:
         try:
-            return connections.find_newest() if connection is None else connections.read(connection)
+            return find_newest() if connection is None else connections.read(connection)
         except ConnectionFileError:
             if time.monotonic() >= deadline:
                 raise
@@ -61,8 +62,8 @@ def _wait_for_state(run: Run, timeout: float) -> None:
             raise RunEndedError(f"run {connection.run} has ended; it takes no requests")
         if time.monotonic() > deadline:
             raise RequestTimeoutError(
-                f"the run at {connection.request_endpoint} did not reply within {timeout:g} s; "
-                f"if it runs on another machine, forward its ports: {connection.ssh_command()}"
+                f"the run at {connection.addresses()[1]} did not reply within {timeout:g} s; if it "
+                f"runs on another machine, keep this command running: {connection.ssh_command()}"
             )
         run.take(lambda _: False)
         time.sleep(POLL_SECONDS)

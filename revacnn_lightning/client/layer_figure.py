@@ -20,8 +20,8 @@ MIN_COLUMNS = 8  # the head needs their width
 def draw(detail: LayerDetail, batch: Batch) -> Figure:
     """Return the filters of a layer in the order of their indices.
 
-    Below each filter's coefficients are its index, and its gradient and activation as bars, relative
-    to the layer's largest.
+    Below each filter's coefficients are its gradient and activation as bars, relative to the layer's
+    largest, and its index.
     """
     layer = next((one for one in batch.structure.layers if one.name == detail.layer), None)
     tiles = _tiles(detail.coefficients.images)
@@ -90,7 +90,7 @@ def _shares(values: np.ndarray) -> np.ndarray:
 
 
 def _tiles(images: np.ndarray) -> np.ndarray:
-    """Return the coefficients as gray levels or colors: zero is the middle, uint8 (n, h, w[, 3])."""
+    """Return the coefficients as levels around 128, uint8 (n, h, w) or (n, h, w, 3)."""
     values = np.nan_to_num(np.asarray(images, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim not in (3, 4) or values.size == 0:
         return np.zeros((0, 1, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""The tools of a run for agents, by the Model Context Protocol. Needs the official SDK (`[mcp]`)."""
+"""The tools of a run for agents, by the Model Context Protocol. Needs the SDK (`[mcp]`)."""
 
 from __future__ import annotations
 

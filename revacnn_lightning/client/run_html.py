@@ -41,6 +41,7 @@ def run_html(run: RunMessages) -> str:
         facts.append(f"loss {batch.loss:.4g}")
     notes = ["; ".join(facts)]
     if batch is None and structure is not None:
+        rows: list[tuple[str, ...]]
         rows = [(layer.name, str(layer.out_channels)) for layer in structure.layers]
         return card(title, _limited(("layer", "filters"), rows), notes)
     return card(title, "" if batch is None else _layers(batch), notes)

@@ -45,9 +45,10 @@ class RunMessages:
         self.snapshot: Snapshot | None = None
         self.last_message_time = time.monotonic()
         self._structures: dict[int, Structure] = {}  # by version, the last few
-        self._subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+        telemetry_address, request_address = connection.addresses()
+        self._subscriber = Subscriber(telemetry_address, connection.server_key)
         try:
-            self._requester = Requester(connection.request_endpoint, connection.server_key)
+            self._requester = Requester(request_address, connection.server_key)
         except ConnectionFileError:
             self._subscriber.close()
             raise

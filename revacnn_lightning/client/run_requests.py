@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
+from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -19,6 +20,7 @@ from revacnn_lightning.protocol.messages import (
     Refused,
     Reply,
 )
+from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import (
     Command,
     Edit,
@@ -33,12 +35,18 @@ __all__ = ["RunRequests"]
 POLL_SECONDS = 0.01
 ENDED_GRACE_SECONDS = 0.5  # the last reply may arrive after the message that the run has ended
 UNREACHABLE_SECONDS = 10.0  # without a connection, before waiting for a reply is given up
+# Fewer requests than the run refuses, so that a loop of plans is slowed instead of refused.
+REQUEST_RATE, REQUEST_BURST = 40.0, 64.0
 
 Result = TypeVar("Result")
 
 
 class RunRequests(RunMessages):
     """Requests that wait for the reply of the run."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._request_budget = TokenBucket(REQUEST_RATE, REQUEST_BURST)
 
     def apply(self, edit: Edit, *, version: int | None = None, timeout: float = 60.0) -> Applied:
         """Apply an edit, and wait until `structure` is the edited one.
@@ -61,9 +69,7 @@ class RunRequests(RunMessages):
         self._wait_for_structure(reply.version, deadline)
         return reply
 
-    def plan(
-        self, edit: Edit, *, version: int | None = None, timeout: float = 60.0
-    ) -> PlanSummary:
+    def plan(self, edit: Edit, *, version: int | None = None, timeout: float = 60.0) -> PlanSummary:
         """Return what `apply` would do, without doing it. Raises as `apply` does."""
         reply = self._execute(edit, timeout, version=version, dry_run=True)
         assert isinstance(reply, Planned)
@@ -151,6 +157,8 @@ class RunRequests(RunMessages):
         """Send a request and wait for its reply; raises as `apply` does."""
         self._keep_unread(self._receive())
         self._check_not_ended()
+        while not self._request_budget.take():
+            time.sleep(POLL_SECONDS)
         if version is None and isinstance(body, Edit | InspectFilter):
             version = self._version()
         return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
@@ -194,11 +202,10 @@ class RunRequests(RunMessages):
         timeout: float,
         why: Callable[[], str],
     ) -> Message:
-        def find() -> Message | None:
-            found = self.take(is_wanted)
-            return found[-1] if found else None
+        def find() -> list[Message] | None:
+            return self.take(is_wanted) or None
 
-        return self._wait_until(find, timeout, why)
+        return self._wait_until(find, timeout, why)[-1]
 
     def _wait_until(
         self, find: Callable[[], Result | None], timeout: float, why: Callable[[], str]

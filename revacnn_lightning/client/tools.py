@@ -22,8 +22,8 @@ from revacnn_lightning.client import tool_results
 from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
-from revacnn_lightning.protocol.connection import list_runs
 from revacnn_lightning.protocol.requests import ControlRun, Edit, SetHyperparameter
+from revacnn_lightning.protocol.run_discovery import list_runs
 
 __all__ = ["Tool", "Toolbox"]
 
@@ -67,7 +67,7 @@ class GetStatistics(Struct, forbid_unknown_fields=True):
 
 
 class InspectFilterTool(Struct, forbid_unknown_fields=True):
-    """Return what activates a filter: its response and its strongest training images, in numbers."""
+    """Return what activates a filter: its response and its top training images, in numbers."""
 
     layer: str
     filter: int

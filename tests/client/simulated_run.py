@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.client.run import Run
-from revacnn_lightning.protocol import sockets
+from revacnn_lightning.protocol import run_sockets
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     LayerInfo,
@@ -39,7 +39,7 @@ def structure(version: int = 0, *layers: LayerInfo) -> Structure:
 
 
 def snapshot(step: int, version: int = 0, filters: int = 3) -> Snapshot:
-    """A snapshot whose gradients are the indices of the filters, and whose activations are 10 more."""
+    """A snapshot whose gradients are the filters' indices, and whose activations are 10 more."""
     values = np.arange(filters, dtype=np.float32) + np.array([[0], [10]], np.float32)
     return Snapshot(
         run="run", version=version, step=step, epoch=step // 10, batch_index=step % 10,
@@ -58,7 +58,7 @@ class SimulatedRun:
     def __init__(self, pid: int = 0, hostname: str = "") -> None:
         keys = Keys.generate()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sockets, "SEND_QUEUE", 1000)  # tests publish faster than a training
+            patch.setattr(run_sockets, "SEND_QUEUE", 1000)  # tests publish faster than a training
             self.publisher = Publisher("tcp://127.0.0.1:0", keys)
         self.server = RequestServer("tcp://127.0.0.1:0", keys)
         self.connection = Connection(
@@ -71,7 +71,7 @@ class SimulatedRun:
 
     @staticmethod
     def until(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.01)

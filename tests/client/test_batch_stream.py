@@ -50,9 +50,7 @@ def test_only_the_newest_batch_is_returned_on_request(training: SimulatedRun):
 def test_batches_that_arrive_during_a_request_are_not_lost(training: SimulatedRun):
     training.publish(structure(), snapshot(0), snapshot(1))
     training.end("finished")
-    training.until(
-        lambda: (training.run.take(lambda _: False), training.run.has_ended())[1]
-    )
+    training.until(lambda: (training.run.take(lambda _: False), training.run.has_ended())[1])
     assert [batch.step for batch in training.run.batches()] == [0, 1]
 
 
@@ -67,7 +65,7 @@ def test_a_batch_belongs_to_the_structure_it_was_trained_with(training: Simulate
 
 
 def test_a_loop_without_batches_ends_after_its_timeout(training: SimulatedRun):
-    with pytest.raises(RequestTimeoutError, match="sent no batch within 0.05 s"):
+    with pytest.raises(RequestTimeoutError, match=r"sent no batch within 0\.05 s"):
         next(iter(training.run.batches(timeout=0.05)))
 
 

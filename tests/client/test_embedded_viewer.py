@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ class SimulatedProcess:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SimulatedProcess]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[SimulatedProcess]:
     processes: list[SimulatedProcess] = []
 
     def start(arguments: list[str] | None = None) -> SimulatedProcess:
@@ -40,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SimulatedProcess]]
 
     monkeypatch.setattr(ViewerProcess, "start", start)
     monkeypatch.setattr(embedded_viewer, "_shown", None)
-    yield processes
+    return processes
 
 
 def test_the_viewer_of_a_run_gets_a_private_connection_file(started: list[SimulatedProcess]):

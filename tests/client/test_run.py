@@ -48,7 +48,7 @@ def test_the_state_at_the_end_of_a_run_still_counts(training: SimulatedRun):
 
 
 def test_waiting_ends_after_its_timeout(training: SimulatedRun):
-    with pytest.raises(RequestTimeoutError, match="did not become true within 0.05 s"):
+    with pytest.raises(RequestTimeoutError, match=r"did not become true within 0\.05 s"):
         training.run.wait_for(lambda run: False, timeout=0.05)
 
 

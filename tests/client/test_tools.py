@@ -34,7 +34,7 @@ def toolbox(training: SimulatedRun, tmp_path: Path) -> Toolbox:
 
 
 def serve(training: SimulatedRun, count: int = 1) -> list[Request]:
-    """Reply to everything until ``count`` requests for other things than the state were replied to."""
+    """Reply to all requests until there were ``count`` that are not for the state."""
     handled: list[Request] = []
     step = 0
     while len(handled) < count:

@@ -60,9 +60,11 @@ class Client {
     }
     this.telemetry = new zmq.Subscriber(options())
     this.requests = new zmq.Dealer(options())
-    this.telemetry.connect(connection.telemetry_endpoint)
+    const { telemetry_endpoint: remote, request_endpoint: remoteRequests } = connection
+    const [telemetry, requests] = connection.local_endpoints ?? [remote, remoteRequests]
+    this.telemetry.connect(telemetry)
     this.telemetry.subscribe()
-    this.requests.connect(connection.request_endpoint)
+    this.requests.connect(requests)
     this.count = 0
   }
 
@@ -128,6 +130,8 @@ async function edit(client, structure) {
   assert.equal(planned.topic, "planned")
   const applied = await client.request("AddFilters", add, { version })
   assert.equal(applied.topic, "applied")
+  const again = await client.request("AddFilters", add, { version, id: applied.message.id })
+  assert.deepEqual(again, applied)
   assert.deepEqual(applied.message.plan, planned.message.plan)
   const edited = await client.next((topic, one) => topic === "structure" && one.version > version)
   assert.equal(edited.layers[0].out_channels, structure.layers[0].out_channels + 2)
@@ -143,7 +147,10 @@ async function expectRefusals(client, structure) {
   const unknown = await client.reply("unknown")
   await client.send({ id: "protocol", protocol: 999, body: { type: "Undo" } })
   const protocol = await client.reply("protocol")
-  for (const { topic, message } of [stale, invalid, unknown, protocol]) {
+  await client.send({ id: "envelope", dryrun: true, body: { type: "Undo" } })
+  const envelope = await client.reply("envelope")
+  const dry = await client.request("ControlRun", { action: "pause" }, { dry_run: true })
+  for (const { topic, message } of [stale, invalid, unknown, protocol, envelope, dry]) {
     assert.equal(topic, "refused")
     assert.ok(message.reason)
   }

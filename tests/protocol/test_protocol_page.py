@@ -26,7 +26,9 @@ CLIENT = Path(__file__).parent / "page_client.js"
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
     """The script that generates the page's tables."""
-    spec = importlib.util.spec_from_file_location("protocol_tables", PAGE.parent / "protocol_tables.py")
+    spec = importlib.util.spec_from_file_location(
+        "protocol_tables", PAGE.parent / "protocol_tables.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.client.run_messages import RunMessages
+from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody
 
