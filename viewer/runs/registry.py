@@ -111,11 +111,10 @@ class RunRegistry:
 
     def keep_following(self, run: str) -> None:
         """Follow a live run for as long as this is called at least every `UNUSED_SECONDS`."""
-        if run in self._ended:
-            return
-        follower = self.find(run) if run else None
-        if follower is not None:
-            follower.last_shown = time.monotonic()
+        if run in self._followers or any(one.run == run for one in self.live):
+            follower = self.find(run)
+            if follower is not None:
+                follower.last_shown = time.monotonic()
 
     def close(self) -> None:
         """Detach from every run."""
