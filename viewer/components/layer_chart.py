@@ -86,7 +86,8 @@ class LayerChart(TimeChart):
         history = state.histories.layers[statistic]
         position = self.tab.selected_position()
         selected = -1 if position is None else position[0]
-        settings = (statistic, *self.settings_key()[:3], *self.labels.size)
+        compared_run = self.tab.run_selection.compared_run
+        settings = (statistic, compared_run, *self.settings_key()[:3], *self.labels.size)
         if not self._is_due(len(state.structure.layers), settings):
             return False
         lengths = (history.length, history.stride, state.structure_revision)
