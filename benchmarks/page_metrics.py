@@ -45,7 +45,7 @@ MEASURE = """async (seconds) => {
 
 
 # What a new visitor loads, and when the network is painted. Script is counted as it is after
-# decompression: Bokeh's server sends it uncompressed. Workers load modules that the page has loaded.
+# decompression: Bokeh's server sends it uncompressed. Workers load modules that the page has, too.
 START = """() => {
   const files = new Map(performance.getEntriesByType("resource")
     .filter(({name}) => /\\.js(\\?|$)/.test(name))

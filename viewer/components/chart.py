@@ -35,7 +35,7 @@ __all__ = ["Chart", "add_zoom_tools", "color_ramp", "hover_tool", "moving_averag
 TICK_FORMAT = """
     const size = Math.abs(tick)
     const {start, end} = plot.y_range
-    const room = 14 / Math.max(plot.inner_height ?? 130, 1) * Math.log(end / start)
+    const room = Math.log(end / start) / 9
     if (is_log && end > start && start > 0) {
         let last = -Infinity
         for (const t of ticks.slice(0, index + 1)) {

@@ -143,9 +143,7 @@ class LayerChart(TimeChart):
             "layer": [names[i] for i in order],
             "width": [2.4 if i == selected else 1.0 if many else 1.6 for i in order],
         }
-        wanted = {
-            name: colors[i] for i, name in enumerate(names) if not many or i == selected
-        }
+        wanted = {name: colors[i] for i, name in enumerate(names) if not many or i == selected}
         compared = self._compared_data([one for one in other if one.label in wanted], is_log)
         if compared:
             compared["color"] = [wanted[name] for name in compared["layer"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from bokeh.core.properties import without_property_validation
 from bokeh.models import ColumnDataSource, DataRange1d
 

@@ -66,9 +66,7 @@ class MetricChart(TimeChart):
         lengths = [one.length for one in state.histories.metrics.values()]
         scalars = state.histories.scalars
         settings = (*self.settings_key(), *self.labels.size)
-        if not self.has_changed(
-            state, scalars.length, scalars.stride, metric, *lengths, *settings
-        ):
+        if not self.has_changed(state, scalars.length, scalars.stride, metric, *lengths, *settings):
             return False
         self.update_x_axis()
         own, compared = self.curves(state), self.compared_curves()

@@ -22,10 +22,11 @@ TICKS = 4
 DURATION_FORMAT = """
     const two = (n) => String(n).padStart(2, "0")
     const total = Math.round(Math.abs(tick)), sign = tick < 0 ? "−" : ""
-    const hours = Math.floor(total / 3600), minutes = Math.floor(total / 60) % 60, seconds = total % 60
+    const hours = Math.floor(total / 3600), seconds = total % 60
+    const minutes = Math.floor(total / 60) % 60
     if (total === 0) return "0"
     if (hours > 0) return `${sign}${hours}${minutes > 0 ? ":" + two(minutes) : ""} h`
-    if (minutes > 0) return seconds > 0 ? `${sign}${minutes}:${two(seconds)}` : `${sign}${minutes} min`
+    if (minutes > 0) return `${sign}${minutes}${seconds > 0 ? ":" + two(seconds) : ""} min`
     return `${sign}${seconds} s`
 """
 # Label and field of a tooltip's row for the x value of a point.

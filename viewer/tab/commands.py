@@ -61,9 +61,7 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "set_hyperparameter": edit.set_hyperparameter,
 }
 # Those whose effect the charts show immediately.
-CHART_COMMANDS = frozenset(
-    {"set_chart", "set_x_axis", "set_smoothing", "set_scale", "compare_run"}
-)
+CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_scale", "compare_run"})
 
 
 def perform(tab: TabState, command: PageCommand) -> None:

@@ -11,10 +11,17 @@ from viewer.tab.page_assets import STATIC
 MAX_BYTES = 2 * 2**20  # of script that a new visitor loads, as it is sent: minified, not compressed
 
 
-@pytest.mark.parametrize("mode", ["server", "cdn", "server-dev"])
-def test_components_without_a_use_are_not_loaded(mode: str) -> None:
+@pytest.mark.parametrize(
+    "resources",
+    [
+        Resources(mode="server", root_url="/behind/a/proxy/"),
+        Resources(mode="server-dev"),
+        Resources(mode="cdn"),
+    ],
+)
+def test_components_without_a_use_are_not_loaded(resources: Resources) -> None:
     """MathJax, tables, WebGL and widgets were two thirds of the page's script."""
-    scripts = Resources(mode=mode, root_url="/behind/a/proxy/").render_js()
+    scripts = resources.render_js()
     assert all(f"/{name}" in scripts for name in UNUSED_COMPONENTS)
     needed = without_unused_components(scripts)
     assert not any(name in needed for name in UNUSED_COMPONENTS)

@@ -95,8 +95,8 @@ function shrinkWithEscape(event) {
  * Say beside the titles what is not as usual: the x axis, and the run that is laid over this one.
  * @param {ChartsData} data
  */
-function drawNotes({x_axis = "batch", compared_name: run = ""}) {
-  const axis = x_axis === "batch" ? "" : `by ${x_axis}`
+function drawNotes({x_axis: by = "batch", compared_name: run = ""}) {
+  const axis = by === "batch" ? "" : `by ${by}`
   for (const note of elements(".chart .note")) {
     const isFilter = chartName(chartOf(note)).startsWith("filter_")
     note.textContent = [axis, isFilter || !run ? "" : `┄ ${run}`].filter(Boolean).join(" · ")

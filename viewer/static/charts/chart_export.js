@@ -1,5 +1,6 @@
 /** Saving a chart: what it shows as an image, or its values as a table. */
 
+import {viewOf} from "../shared/bokeh_document.js"
 import {createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {saveFile} from "../shared/save_file.js"
@@ -28,7 +29,7 @@ export function saveTable(name) {
  */
 export function saveImage(name, title) {
   const plot = plotNamed(name)
-  const view = plot == null ? null : Bokeh.index.get_by_id(plot.id)
+  const view = plot == null ? null : viewOf(plot)
   if (view == null) return
   const {canvas} = view.export("png", true)
   const sheet = createElement("canvas", {

@@ -26,23 +26,20 @@ const menu = () => byId("chart-menu")
  */
 export function openChartMenu(chart, anchor) {
   const name = chart.dataset.plot ?? "", title = chartTitle(chart)
-  const draw = () => {
-    const data = latest("charts") ?? {}
-    menu().replaceChildren(
-      createElement("b", {}, title || "Chart"),
-      smoothingRow(name, data), scaleRow(name, data), zoomRow(name),
-      createElement("div", {class: "row"},
-        item("Save PNG", () => saveImage(name, title)),
-        data.scales?.[name] == null ? null : item("Save CSV", () => saveTable(name))),
-      createElement("b", {}, "All charts"),
-      segments("Over", X_AXES, data.x_axis ?? "batch", (option) => sendCommand("set_x_axis", {option})),
-      comparisonRow(data))
-  }
-  draw()
+  const data = latest("charts") ?? {}
+  const rows = [
+    createElement("b", {}, title || "Chart"),
+    smoothingRow(name, data), scaleRow(name, data), zoomRow(name), saveRow(name, title, data),
+    createElement("b", {}, "All charts"),
+    segments("Over", X_AXES, data.x_axis ?? "batch", (option) => sendCommand("set_x_axis", {option})),
+    comparisonRow(data),
+  ]
+  menu().replaceChildren(...rows.filter((row) => row != null))
   menu().setAttribute("aria-label", `Options of the chart ${title}`)
   menu().showPopover()
   placePopover(menu(), anchor)
-  /** @type {HTMLElement | null} */ (menu().querySelector("input, button, select"))?.focus()
+  const first = /** @type {HTMLElement | null} */ (menu().querySelector("input, button, select"))
+  first?.focus()
 }
 
 /** Press the buttons of what the server has set, and keep the keys of the page out of the menu. */
@@ -64,18 +61,18 @@ export function chartTitle(chart) {
  * @param {string} name
  * @param {ChartsData} data
  */
-function smoothingRow(name, {smoothing, max_smoothing = 0}) {
+function smoothingRow(name, {smoothing, max_smoothing: most = 0}) {
   const share = smoothing?.[name]
   if (share == null) return null
   const output = createElement("output", {}, percent(share))
-  const filled = (/** @type {number} */ value) => `${100 * value / max_smoothing}%`
+  const filled = (/** @type {number} */ value) => `${100 * value / most}%`
   const onInput = (/** @type {Event & {target: HTMLInputElement}} */ {target}) => {
     target.style.setProperty("--part", filled(target.valueAsNumber))
     output.textContent = percent(target.valueAsNumber)
     sendCommand("set_smoothing", {name, value: target.valueAsNumber})
   }
   const slider = createElement("input", {
-    type: "range", min: 0, max: max_smoothing, step: max_smoothing / SMOOTHING_STEPS, value: share, oninput: onInput,
+    type: "range", min: 0, max: most, step: most / SMOOTHING_STEPS, value: share, oninput: onInput,
     style: `--part: ${filled(share)}`,
     "aria-label": "Smoothing: width of the moving average, in percent of the curve",
   })
@@ -107,12 +104,23 @@ function zoomRow(name) {
     item("Show all", () => showAll(name)))
 }
 
+/**
+ * @param {string} name
+ * @param {string} title
+ * @param {ChartsData} data
+ */
+function saveRow(name, title, {scales}) {
+  const table = scales?.[name] == null ? [] : [item("CSV", () => saveTable(name))]
+  return createElement("div", {class: "row"}, createElement("span", {}, "Save"),
+    item("PNG", () => saveImage(name, title)), ...table)
+}
+
 /** @param {ChartsData} data */
-function comparisonRow({other_runs = [], compared_run = ""}) {
-  const options = [{id: "", label: other_runs.length > 0 ? "none" : "no other run"}, ...other_runs].map(({id, label}) =>
-    createElement("option", {value: id, selected: id === compared_run}, label))
+function comparisonRow({other_runs: others = [], compared_run: compared = ""}) {
+  const options = [{id: "", label: others.length > 0 ? "none" : "no other run"}, ...others].map(({id, label}) =>
+    createElement("option", {value: id, selected: id === compared}, label))
   const chooser = createElement("select", {
-    "aria-label": "Run to compare with", disabled: other_runs.length === 0,
+    "aria-label": "Run to compare with", disabled: others.length === 0,
     onchange: (/** @type {Event & {target: HTMLSelectElement}} */ {target}) => sendCommand("compare_run", {run: target.value}),
   }, ...options)
   return createElement("div", {class: "row"}, createElement("span", {}, "Compare"), chooser)
