@@ -17,6 +17,8 @@ const TOOLS = {
 
 /** @type {Set<string>} */
 const zoomed = new Set()
+/** Charts that have been reset; the event that tells of it comes later. @type {Set<string>} */
+const resetting = new Set()
 /** @type {((name: string) => void)[]} */
 const callbacks = []
 
@@ -61,6 +63,7 @@ export function zoomChart(name, action) {
 /** Show all of a chart's curves again, and follow new values. @param {string} name */
 export function showAll(name) {
   if (!zoomed.has(name)) return
+  resetting.add(name)
   plotNamed(name)?.reset.emit()
   note(name, false)
 }
@@ -90,7 +93,7 @@ export function trackZoom() {
   addEventListener("chart-event", (event) => {
     const {name, event: kind} = /** @type {CustomEvent<{name: string, event: string}>} */ (event).detail
     if (kind === "doubletap") showAll(name)
-    else note(name, true)
+    else if (!resetting.delete(name)) note(name, true)
   })
 }
 
