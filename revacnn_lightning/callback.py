@@ -70,6 +70,7 @@ __all__ = ["ReVACNN"]
 
 log = logging.getLogger(__name__)
 
+MAX_NAME = 80  # characters of a run's name
 METRICS_INTERVAL = 10  # batches; reading a logged metric may wait for the device
 _reserving = threading.Lock()  # trainings in several threads may share a callback
 
@@ -118,12 +119,14 @@ class ReVACNN(FreshCopies, Callback):
             ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
+        name: what viewers call this run, in one line of at most 80 characters. Without a name, they
+            show the class of the model and the time of the start.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
 
     Raises:
-        ValueError: an unknown statistic, or a port or share out of range.
+        ValueError: an unknown statistic, a port or share out of range, or a name that is too long.
 
     Example::
 
@@ -147,12 +150,13 @@ class ReVACNN(FreshCopies, Callback):
         max_overhead: float | None = 0.03,
         forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
-        _check_arguments((telemetry_port, request_port), statistics, max_overhead)
+        _check_arguments((telemetry_port, request_port), statistics, max_overhead, name)
         file = Path(connection_file).expanduser() if connection_file else None
-        self._endpoints = Endpoints(host, telemetry_port, request_port, file)
+        self._endpoints = Endpoints(host, telemetry_port, request_port, file, name or "")
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._forward = forward
@@ -465,7 +469,10 @@ def _forward_context(trainer: Trainer) -> Iterator[None]:
 
 
 def _check_arguments(
-    ports: Sequence[int], statistics: Sequence[str], max_overhead: float | None
+    ports: Sequence[int],
+    statistics: Sequence[str],
+    max_overhead: float | None,
+    name: str | None,
 ) -> None:
     for port in ports:
         if not 0 <= port <= 65535:
@@ -477,3 +484,13 @@ def _check_arguments(
         raise ValueError(
             f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
         )
+    if name is not None and not _is_valid_name(name):
+        raise ValueError(
+            f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose a "
+            "shorter one, or leave it out"
+        )
+
+
+def _is_valid_name(name: Any) -> bool:
+    is_line = isinstance(name, str) and name.isprintable() and bool(name.strip())
+    return is_line and len(name) <= MAX_NAME

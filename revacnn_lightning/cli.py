@@ -242,7 +242,8 @@ def _runs(options: argparse.Namespace) -> int:
         print(f"No training is running (no live connection file in {runtime_dir()}).")
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
-        print(f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}")
+        names = f"{run.name}  {run.model}" if run.name else run.model
+        print(f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}")
     return 0
 
 

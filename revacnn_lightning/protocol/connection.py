@@ -34,6 +34,13 @@ class Connection(Struct, frozen=True):
     hostname: str = ""
     start_time: float = field(default_factory=time.time)  # Unix time, seconds
     protocol: int = PROTOCOL_VERSION
+    name: str = ""  # as the user calls the run
+
+    @property
+    def title(self) -> str:
+        """The name of the run; without one, its model and the time of its start."""
+        started = time.strftime("%H:%M", time.localtime(self.start_time))
+        return self.name or f"{self.model or self.run} · {started}"
 
     def has_exited(self) -> bool:
         """Return True if the run was on this machine and its process no longer exists.

@@ -19,12 +19,16 @@ LINGER_SECONDS = 0.2  # time that closing grants the last messages to leave
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where to listen. Port 0 picks a free port; ``connection_file`` None: one file per run."""
+    """Where to listen, and the name under which viewers find the run.
+
+    Port 0 picks a free port; ``connection_file`` None: one file per run.
+    """
 
     host: str = "127.0.0.1"
     telemetry_port: int = 0
     request_port: int = 0
     connection_file: Path | None = None
+    name: str = ""
 
 
 class RunServer:
@@ -57,6 +61,7 @@ class RunServer:
             model=model,
             pid=os.getpid(),
             hostname=socket.gethostname(),
+            name=endpoints.name,
         )
         try:
             self.connection_file = connections.write(self.connection, endpoints.connection_file)

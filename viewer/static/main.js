@@ -29,6 +29,7 @@
  * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
 import {startLayerCurves} from "./charts/layer_curves.js"
+import {startAddress} from "./controls/address.js"
 import {startCharts} from "./controls/charts.js"
 import {startEditList} from "./controls/edit_list.js"
 import {startEmptyPage} from "./controls/empty_page.js"
@@ -81,6 +82,7 @@ Object.assign(window, {revacnn: testHandle})
 function startParts() {
   startTheme()
   startMotion()
+  startAddress()
   startHeader()
   startEmptyPage()
   startRunControls()

@@ -67,7 +67,8 @@ def perform(tab: TabState, command: PageCommand) -> None:
         return
     if handler is None or (tab.structure is None and command.name != "show_run"):
         return
-    tab.edit_queue.error = ""
+    if command.name != "hover":  # moving the pointer does not dismiss a message
+        tab.edit_queue.error = ""
     handler(tab, arguments)
     tab.revision += 1
     tab.update()

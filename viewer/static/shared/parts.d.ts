@@ -32,6 +32,8 @@ export interface HeaderData {
   network_notice: string
   problem: string
   model: string
+  /** What the run is called: its own name, or the class of its model. */
+  name: string
   fields: Fact[]
   current_run: string
   runs: RunChoice[]
@@ -314,7 +316,11 @@ export interface LayerCurvesData {
   width: number[]
 }
 
+/** The parameters of the page's address; those that are "" are left out. */
+export type AddressData = Record<string, string>
+
 export interface Parts {
+  address: AddressData
   network_layout: NetworkLayoutData
   nodes: NodesData
   paths: PathsData
