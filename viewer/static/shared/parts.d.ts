@@ -95,6 +95,9 @@ export interface EditRecord {
   state: string
   size_change: string
   text: string
+  /** The loss and the main metric before and after the edit; empty for other requests. */
+  effect: string
+  effect_note: string
 }
 
 export interface ChangesData {
