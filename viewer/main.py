@@ -1,8 +1,8 @@
 """Creates the page of one browser tab. Bokeh runs this file once per tab.
 
 Serve it with ``bokeh serve viewer`` (``--args --connect FILE`` limits it to one run). Each tab
-shows one run. Its address names the run and what is shown of it: see ``tab/requested_view.py``. What tests can rely on in the page is
-documented in ``static/main.js``.
+shows one run. Its address names the run and what is shown of it (``tab/requested_view.py``). What
+tests can rely on in the page is documented in ``static/main.js``.
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ class Page:
             return
         if now - self._titled_at >= TITLE_SECONDS:
             self._titled_at = now
-            document.add_next_tick_callback(self._update_title)
+            if tab_title(self.tab) != document.title:
+                document.add_next_tick_callback(self._update_title)
         if not self._is_visible():
             return
         delay = self._delay(now) if self._is_update_due(now) else None
