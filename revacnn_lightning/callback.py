@@ -486,8 +486,8 @@ def _check_arguments(
         )
     if name is not None and not _is_valid_name(name):
         raise ValueError(
-            f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose a "
-            "shorter one, or leave it out"
+            f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
+            "a shorter one, or leave it out"
         )
 
 

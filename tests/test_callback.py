@@ -571,7 +571,7 @@ def test_the_trainer_of_lightning_pytorch_accepts_the_same_callback():
         ({"max_overhead": 3}, "0.03 means 3 %"),
         ({"name": " "}, "one line of 1 to 80"),
         ({"name": "two\nlines"}, "one line of 1 to 80"),
-        ({"name": "x" * 81}, "choose a shorter one"),
+        ({"name": "x" * 81}, "a shorter one"),
     ],
 )
 def test_invalid_arguments_raise_value_error(options: dict, complaint: str):

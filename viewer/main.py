@@ -29,7 +29,5 @@ if hasattr(document, "config"):  # older Bokeh shows no notification
     document.config.notify_connection_status = False  # the page's header shows it
 document.template_variables.update(theme=theme_name, hints=hints, **page_assets())
 registry = runs()
-page = Page(
-    registry.placeholder, theme_name or "dark", registry=registry, requested_view=view
-)
+page = Page(registry.placeholder, theme_name or "dark", registry=registry, requested_view=view)
 page.open(document)

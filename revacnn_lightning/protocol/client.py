@@ -314,7 +314,7 @@ class Run:
             time.sleep(POLL_SECONDS)
         raise RequestTimeoutError(
             f"run {self.connection.run} has not paused within {timeout:g} s; it pauses when it has "
-            "trained the requested batches: wait for the state \"paused\" in its status"
+            'trained the requested batches: wait for the state "paused" in its status'
         )
 
     def _wait_for_reply(self, request_id: str, timeout: float) -> Applied | Planned | Done:

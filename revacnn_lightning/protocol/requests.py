@@ -146,9 +146,7 @@ class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit
     - ``stop``: save a checkpoint and end training.
     """
 
-    action: Literal[
-        "send_state", "pause", "resume", "step", "finish_epoch", "checkpoint", "stop"
-    ]
+    action: Literal["send_state", "pause", "resume", "step", "finish_epoch", "checkpoint", "stop"]
     batches: Annotated[int, Meta(ge=1)] = 1
 
 

@@ -8,7 +8,7 @@ __all__ = ["Pause"]
 
 
 class Pause:
-    """Pauses a run, resumes it, and lets some batches pass before it pauses. Not paused at first."""
+    """Pauses a run, resumes it, and lets some batches pass before. Not paused at first."""
 
     def __init__(self) -> None:
         self._is_paused = False

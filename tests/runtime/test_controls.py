@@ -24,6 +24,7 @@ def step_after(run: Run, seconds: float) -> int:
 
 def test_pause_step_edit_resume_and_stop_with_a_checkpoint(tmp_path: Path):
     def client(run: Run) -> dict:
+        collect_until(run.poll, 5)  # how the network is used is known after a batch
         seen: dict = {"paused": run.command(ControlRun("pause"))}
         seen["at"] = step_after(run, 0.2)
         seen["later"] = step_after(run, 0.5)

@@ -51,14 +51,12 @@ class Header(HtmlPanel):
                 {"id": one.run, "label": label, "current": one.run == current}
                 for one, label in _labels(selection.available_runs())
             ],
-            "next_run": None
-            if next_run is None
-            else {"id": next_run.run, "label": next_run.title},
+            "next_run": None if next_run is None else {"id": next_run.run, "label": next_run.title},
         }
 
 
 def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
-    """Return each run with a label: its title, and the time of its start if others have the same."""
+    """Return each run with a label: its title, and its start time if others have the same."""
     counts = Counter(one.title for one in runs)
     return [
         (one, f"{one.title} · {format_time_of_day(one.start_time)}")

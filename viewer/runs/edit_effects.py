@@ -154,7 +154,7 @@ class _Values:
         known, changed = self._known, []
         for name, value in snapshot.metrics.items():
             is_new = name not in known
-            if not is_new and known[name] == value or is_new and len(known) >= MAX_METRICS:
+            if (not is_new and known[name] == value) or (is_new and len(known) >= MAX_METRICS):
                 continue
             known[name] = value
             if name != LOSS or snapshot.loss is None:

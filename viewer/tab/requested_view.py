@@ -98,8 +98,8 @@ def _select(tab: TabState, view: RequestedView) -> str:
     layers = tab.structure.layers if tab.structure is not None else []
     for i, layer in enumerate(layers):
         if layer.name == view.layer:
-            has_filter = view.filter in layer.filter_ids
-            tab.select(i, layer.filter_ids.index(view.filter) if has_filter else 0)
-            is_complete = has_filter or view.filter is None
-            return "" if is_complete else f"The filter of this link is no longer in {view.layer}."
+            ids, wanted = layer.filter_ids, view.filter
+            is_gone = wanted is not None and wanted not in ids
+            tab.select(i, 0 if wanted is None or is_gone else ids.index(wanted))
+            return f"The filter of this link is no longer in {view.layer}." if is_gone else ""
     return f"The network has no layer {view.layer}, which this link names."
