@@ -14,8 +14,6 @@ from ..tab.tab_state import TabState
 __all__ = ["EditMarkers"]
 
 
-FAR_AWAY = 1e15  # batches; beyond the end of every axis
-
 
 class EditMarkers:
     """The data source of the markers. It has no figure of its own: the charts draw it."""
@@ -52,6 +50,6 @@ def _columns(
         "color": [palette.green] * n + [palette.text] * len(past),
         "dash": ["dashed"] * n + ["solid"] * len(past),
         # Behind the shown batch, charts are dimmed: the curves there are newer than all else.
-        "until": np.array([*(step for step, _ in edits), *([FAR_AWAY] * len(past))], float),
+        "past": [False] * n + [True] * len(past),
         "alpha": np.array([0.6] * n + [0.9] * len(past), float),
     }
