@@ -99,7 +99,9 @@ class Chart:
 
     def _dim_future(self, _attribute: str, _old: object, markers: dict[str, Any]) -> None:
         """Dim what is newer than the shown past batch."""
-        shown = [float(at) for at, past in zip(markers["step"], markers["past"], strict=True) if past]
+        shown = [
+            float(at) for at, past in zip(markers["step"], markers["past"], strict=True) if past
+        ]
         if self._future is not None:
             self._future.update(visible=bool(shown), left=shown[0] if shown else 0)
 

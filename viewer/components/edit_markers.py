@@ -14,7 +14,6 @@ from ..tab.tab_state import TabState
 __all__ = ["EditMarkers"]
 
 
-
 class EditMarkers:
     """The data source of the markers. It has no figure of its own: the charts draw it."""
 
