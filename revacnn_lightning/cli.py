@@ -235,7 +235,9 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from revacnn_lightning.protocol.connection import list_runs, runtime_dir
+    from revacnn_lightning.protocol.connection import runtime_dir
+    from revacnn_lightning.protocol.plain_text import to_plain_text
+    from revacnn_lightning.protocol.run_discovery import list_runs
 
     runs = list_runs()
     if not runs:
@@ -243,7 +245,8 @@ def _runs(options: argparse.Namespace) -> int:
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
         names = f"{run.name}  {run.model}" if run.name else run.model
-        print(f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}")
+        line = f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}"
+        print(to_plain_text(line))
     return 0
 
 
