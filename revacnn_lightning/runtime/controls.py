@@ -49,7 +49,7 @@ class RunController:
         self._controls = controls
         self._pause = Pause()
 
-    def must_wait(self, epoch: int) -> bool:
+    def must_wait(self, epoch: int = 0) -> bool:
         """Return whether the next batch must wait; see `Pause.must_wait`."""
         return self._pause.must_wait(epoch)
 
