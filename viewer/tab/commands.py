@@ -13,7 +13,7 @@ from .command_arguments import Arguments
 from .page_link import PageCommand
 from .tab_state import TabState
 
-__all__ = ["COMMANDS", "perform"]
+__all__ = ["CHART_COMMANDS", "COMMANDS", "perform"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "set_kernel_slices": view.set_kernel_slices,
     "set_sort": view.set_sort,
     "set_chart": view.set_chart,
+    "set_x_axis": view.set_x_axis,
+    "set_smoothing": view.set_smoothing,
+    "set_scale": view.set_scale,
+    "save_chart": view.save_chart,
+    "compare_run": view.compare_run,
     "discard": edit.discard,
     "dismiss_reply": edit.dismiss_reply,
 }
@@ -63,6 +68,8 @@ RUN_COMMANDS: dict[str, Handler] = {
     "set_hyperparameter": edit.set_hyperparameter,
 }
 COMMANDS = {**VIEW_COMMANDS, **RUN_COMMANDS}
+# Those whose effect the charts show immediately.
+CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_scale", "compare_run"})
 
 
 def perform(tab: TabState, command: PageCommand) -> None:
