@@ -20,8 +20,8 @@ MIN_COLUMNS = 8  # the head needs their width
 def draw(detail: LayerDetail, batch: Batch) -> Figure:
     """Return the filters of a layer in the order of their indices.
 
-    Below each filter's coefficients are its gradient and activation as bars, relative to the layer's
-    largest, and its index.
+    Below each filter's coefficients are its gradient and activation as bars, relative to the
+    layer's largest, and its index.
     """
     layer = next((one for one in batch.structure.layers if one.name == detail.layer), None)
     tiles = _tiles(detail.coefficients.images)
