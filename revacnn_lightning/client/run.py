@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +22,7 @@ from revacnn_lightning.client import run_html
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
 from revacnn_lightning.client.run_requests import RunRequests
-from revacnn_lightning.protocol.messages import Applied
+from revacnn_lightning.protocol.messages import Applied, Done, Status
 from revacnn_lightning.protocol.requests import ControlRun, Redo, SetHyperparameter, Undo
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ class Run(RunRequests):
         def why() -> str:
             if self._is_unreachable():
                 return self._why_unreachable()
-            return f"the condition did not become true within {timeout:g} s"
+            return (
+                f"run {self.connection.run} has not reached the condition within {timeout:.3g} s; "
+                "it may do so later: check its status"
+            )
 
         return self._wait_until(find, timeout, why)
 
@@ -114,6 +118,35 @@ class Run(RunRequests):
     def resume(self) -> None:
         """Continue a paused training."""
         self.command(ControlRun("resume"))
+
+    def train(self, batches: int | None = None, *, timeout: float = 3600.0) -> int:
+        """Train this many batches, or to the end of the epoch, and wait until the run has paused.
+
+        A paused run continues, and a running one pauses afterwards. `resume` lets it train on.
+
+        Args:
+            batches: number of training batches; None: to the end of the current epoch, or through
+                the next one if the run is paused between two epochs.
+            timeout: seconds to wait.
+
+        Returns:
+            The training batch before which the run has paused, counted from the start of fit.
+
+        Raises as `apply` does: `RunEndedError` also if training ends before it would pause, and
+        `RequestTimeoutError` if it has not paused in time. It still pauses later.
+        """
+        deadline = time.monotonic() + timeout
+        step = ControlRun("finish_epoch") if batches is None else ControlRun("step", batches)
+        reply = self._execute(step, timeout)
+        assert isinstance(reply, Done)
+
+        def pause(run: Run) -> Status | None:
+            if run.status is None or run.status.state != "paused":
+                return None
+            # An earlier status may arrive after the reply, on the other socket.
+            return run.status if run.status.step > reply.step else None
+
+        return self.wait_for(pause, timeout=deadline - time.monotonic()).step
 
     def save_checkpoint(self) -> str:
         """Save a checkpoint; return what was saved, in words."""

@@ -19,6 +19,7 @@ from revacnn_lightning.protocol.messages import (
     PlanSummary,
     Reply,
     Request,
+    Status,
 )
 from revacnn_lightning.protocol.requests import Redo, SetHyperparameter, Undo
 from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
@@ -48,7 +49,7 @@ def test_the_state_at_the_end_of_a_run_still_counts(training: SimulatedRun):
 
 
 def test_waiting_ends_after_its_timeout(training: SimulatedRun):
-    with pytest.raises(RequestTimeoutError, match=r"did not become true within 0\.05 s"):
+    with pytest.raises(RequestTimeoutError, match=r"has not reached the condition within 0\.05 s"):
         training.run.wait_for(lambda run: False, timeout=0.05)
 
 
@@ -85,6 +86,23 @@ def test_each_command_sends_its_request(
         request = executor.submit(training.reply, make)
         use(training.run)
         assert request.result().body == body
+
+
+def test_a_status_from_before_the_command_is_not_its_pause(training: SimulatedRun):
+    """The reply may overtake the status that was published before it."""
+
+    def make(request: Request) -> Reply:
+        training.publish(Status("run", "paused", 7, 0, 0.0))
+        return Done(request.id, "", 7)
+
+    def reply() -> None:
+        assert training.reply(make).body == ControlRun("step", batches=5)
+        time.sleep(0.2)
+        training.publish(Status("run", "paused", 12, 0, 0.0))
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(reply)
+        assert training.run.train(5) == 12
 
 
 def test_a_paused_run_has_a_figure_without_statistics(training: SimulatedRun):
