@@ -67,7 +67,7 @@ def test_a_deeply_nested_request_costs_that_request_only(
     server: RequestServer, hostile: Requester, honest: Requester
 ):
     """It raised RecursionError in the training, which ended monitoring for everybody."""
-    nested = b"\x82\xa1x" + b"\x91" * 50_000 + b"\xc0\xa2id\xa1q"
+    nested = b"\x82\xa1x" + b"\x91" * 30_000 + b"\xc0\xa2id\xa1q"
     hostile._socket.send_multipart([b"request", nested])
     [refusal] = replies(server, hostile, 1)
     assert isinstance(refusal, Refused)
