@@ -10,11 +10,9 @@ from bokeh.models import ColumnDataSource
 from ..rendering.formatting import format_count
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
+from .time_axis import x_values
 
 __all__ = ["EditMarkers"]
-
-
-FAR_AWAY = 1e15  # batches; beyond the end of every axis
 
 
 class EditMarkers:
@@ -28,12 +26,16 @@ class EditMarkers:
     def update(self) -> bool:
         state, shown_step = self.tab.state, self.tab.playback.shown_step
         marks = [] if state is None else list(state.requests.edit_marks)
-        key = (marks, shown_step, self.tab.palette)
+        x_axis = self.tab.chart_settings.x_axis
+        key = (marks, shown_step, self.tab.palette, x_axis)
         if key == self._shown_key:
             return False
         self._shown_key = key
         edits = [(float(mark.step), mark.title or "Network edited") for mark in marks]
-        self.source.data = _columns(edits, shown_step, self.tab.palette)
+        columns = _columns(edits, shown_step, self.tab.palette)
+        if state is not None:
+            columns["step"] = x_values(x_axis, state, columns["step"])
+        self.source.data = columns
         return True
 
     def restyle(self, palette: Palette) -> None:
@@ -52,6 +54,6 @@ def _columns(
         "color": [palette.green] * n + [palette.text] * len(past),
         "dash": ["dashed"] * n + ["solid"] * len(past),
         # Behind the shown batch, charts are dimmed: the curves there are newer than all else.
-        "until": np.array([*(step for step, _ in edits), *([FAR_AWAY] * len(past))], float),
+        "past": [False] * n + [True] * len(past),
         "alpha": np.array([0.6] * n + [0.9] * len(past), float),
     }

@@ -23,21 +23,28 @@
  * Stable elements: `#staging .row[data-plan=pending|planned|refused]` with `.title`, `.detail`, and `button.apply`, `button.discard`;
  * `#reply[data-state]` is sent, applied or refused, with `.outcome` and `.text`; `#records li[data-state]` are all requests,
  * newest first; `.column[data-layer="conv2"]` is the header of a layer with `button.less`, `button.more` and `button.menu`,
- * which opens `#layer-menu`; `button.insert` stands in the gap behind a layer;
+ * which opens `#layer-menu`; `button.insert` stands in the gap behind a layer; `.block-header[data-block="layer1.0"]` is the
+ * header of a closed block with `button.fold`, which opens it; `.stage button.fold` closes an open one;
  * `#dot[data-kind]` and `#run-state` show what the run is doing; `#app[data-run]` is none before there is a run, connecting
  * until it replies, then attached; `#ended[data-kind]` announces the end of a run, `#ended .next` shows the next one, `#runs`
  * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
+import {startChartCards} from "./charts/chart_cards.js"
+import {startChartMenu} from "./charts/chart_menu.js"
 import {startLayerCurves} from "./charts/layer_curves.js"
+import {startAddress} from "./controls/address.js"
 import {startCharts} from "./controls/charts.js"
 import {startEditList} from "./controls/edit_list.js"
 import {startEmptyPage} from "./controls/empty_page.js"
+import {startEndedRun} from "./controls/ended_run.js"
 import {startHeader} from "./controls/header.js"
+import {startHints} from "./controls/hints.js"
 import {startKeyboard} from "./controls/keyboard.js"
 import {startRunControls} from "./controls/run_controls.js"
 import {startSelectionPanel} from "./controls/selection_panel.js"
 import {startStagingBar} from "./controls/staging_bar.js"
 import {startTimeline} from "./controls/timeline.js"
+import {startTrainPanel} from "./controls/train_panel.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
 import {startLayerPanel, views} from "./layer/layer_panel.js"
@@ -81,15 +88,20 @@ Object.assign(window, {revacnn: testHandle})
 function startParts() {
   startTheme()
   startMotion()
+  startAddress()
   startHeader()
   startEmptyPage()
+  startEndedRun()
+  startHints()
   startRunControls()
+  startTrainPanel()
   startSelectionPanel()
   startLayerPanel()
   startFilterInspection()
   startStagingBar()
   startEditList()
   startCharts()
+  startChartMenu()
   startTimeline()
   startKeyboard()
   startFrameRate(() => isReady)
@@ -102,13 +114,17 @@ function noteReady() {
     requestAnimationFrame(noteReady)
     return
   }
-  networkCanvas()?.nodes.whenDrawn(() => isReady = true)
+  networkCanvas()?.nodes.whenDrawn(() => {
+    isReady = true
+    performance.mark("first picture")
+  })
 }
 
 async function start() {
   startParts()
   const link = await documentReady()
   startLayerCurves()
+  startChartCards()
   connect(link)
   startNetwork()
   describeView({

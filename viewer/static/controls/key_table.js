@@ -45,6 +45,7 @@ export function keyTable(actions) {
     "Staged changes": stagingKeys(actions),
     "Training": trainingKeys(actions),
     "Time": timeKeys(actions),
+    "Chart with the focus": CHART_KEYS,
     "Page": pageKeys(actions),
   }
 }
@@ -68,6 +69,14 @@ export function keyOfCombination({key, shiftKey}) {
   if (letter === "z") return shiftKey ? "y" : "u"
   return letter === "y" && !shiftKey ? "y" : ""
 }
+
+// Handled in charts/chart_zoom.js, where the focus is.
+/** @type {KeyBinding[]} */
+const CHART_KEYS = [
+  {keys: [], label: "+ −", description: "zoom in, zoom out"},
+  {keys: [], label: "← →", description: "move to earlier, to later"},
+  {keys: [], label: "0", description: "show all of the curves"},
+]
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
 function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
@@ -129,6 +138,8 @@ function trainingKeys({click, togglePause, controlRun, clickRunControl}) {
   return [
     {keys: [" "], run: togglePause, isFree: true, label: "Space", description: "pause before the next batch, resume"},
     {keys: ["."], run: () => click("step"), label: ".", description: "train one batch"},
+    {keys: ["n"], run: () => clickRunControl("train"), label: "N", description: "train several batches, then pause"},
+    {keys: ["e"], run: () => controlRun("finish_epoch"), label: "E", description: "train to the end of the epoch, then pause"},
     {keys: ["c"], run: () => controlRun("checkpoint"), label: "C", description: "save a checkpoint"},
     {keys: ["w"], run: () => clickRunControl("rates"), label: "W", description: "learning rates and weight decay"},
     {keys: ["X"], run: () => clickRunControl("stop"), label: "⇧ X", description: "save a checkpoint and stop (press twice)"},

@@ -32,6 +32,8 @@ export interface HeaderData {
   network_notice: string
   problem: string
   model: string
+  /** What the run is called: its own name, or the class of its model. */
+  name: string
   fields: Fact[]
   current_run: string
   runs: RunChoice[]
@@ -93,6 +95,9 @@ export interface EditRecord {
   state: string
   size_change: string
   text: string
+  /** The loss and the main metric before and after the edit; empty for other requests. */
+  effect: string
+  effect_note: string
 }
 
 export interface ChangesData {
@@ -106,8 +111,26 @@ export interface ChartChoice {
   current: string
 }
 
+export type XAxis = "batch" | "epoch" | "time"
+export type Scale = "auto" | "linear" | "log"
+
+/** The settings are by the name of a chart; `smoothing` is the share of a curve that is averaged. */
 export interface ChartsData {
   charts?: ChartChoice[]
+  x_axis?: XAxis
+  scales?: Record<string, Scale>
+  smoothing?: Record<string, number>
+  max_smoothing?: number
+  compared_run?: string
+  compared_name?: string
+  other_runs?: RunChoice[]
+}
+
+/** A chart as a table, sent on request; empty before the first one. */
+export interface ChartTableData {
+  chart?: string
+  request?: number
+  csv?: string
 }
 
 /** `rows` is 0 before anything is recorded; then nothing else is there. */
@@ -341,9 +364,15 @@ export interface LayerCurvesData {
   color: string[]
   layer: string[]
   width: number[]
+  /** Of the run that is laid over the shown one, if there is one. */
+  compared?: Omit<LayerCurvesData, "compared">
 }
 
+/** The parameters of the page's address; those that are "" are left out. */
+export type AddressData = Record<string, string>
+
 export interface Parts {
+  address: AddressData
   network_layout: NetworkLayoutData
   nodes: NodesData
   paths: PathsData
@@ -359,6 +388,7 @@ export interface Parts {
   reply: ReplyData
   changes: ChangesData
   charts: ChartsData
+  chart_table: ChartTableData
   timeline: TimelineData
   selection_panel: SelectionPanelData
   layer_panel: LayerPanelData
