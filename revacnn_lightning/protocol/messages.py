@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
 
 __all__ = [
+    "OUTPUT_UNCHANGED",
     "PROTOCOL_VERSION",
     "Applied",
     "Done",
@@ -36,6 +37,8 @@ __all__ = [
 # and new fields with defaults do not count: both sides ignore what they do not know.
 PROTOCOL_VERSION = 2
 
+OUTPUT_UNCHANGED = "output unchanged"  # `PlanSummary.output_effect` of an exact edit
+
 TrainingState = Literal["training", "validating", "paused", "finished", "failed"]
 
 
@@ -61,6 +64,9 @@ class LayerInfo(Struct, frozen=True):
     activation_source: str = ""
     observed: bool = True  # False: hooks do not fire, for example inside a compiled region
     edit_refusal: str = ""
+    parameters: int = 0  # values of its own weight and bias, trainable and frozen
+    macs: int = 0  # multiply-accumulates of one sample's forward; 0 until the network is traced
+    output_size: tuple[int, int] | None = None  # height and width; None if unknown or not constant
 
 
 class Structure(Struct, frozen=True, tag="structure"):
@@ -232,6 +238,8 @@ class PlanSummary(Struct, frozen=True):
     parameters_after: int = 0
     macs_before: int = 0  # multiply-accumulates of one sample's forward; 0 if unknown
     macs_after: int = 0
+    # What happens to the model's output: `OUTPUT_UNCHANGED`, or how it changes; "" if unknown.
+    output_effect: str = ""
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
 

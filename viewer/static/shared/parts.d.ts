@@ -65,6 +65,8 @@ export interface StagedRow {
   title: string
   plan: "pending" | "planned" | "refused"
   detail: string
+  /** What happens to the model's output. */
+  output: string
   coupling: string
   refused: string
 }
