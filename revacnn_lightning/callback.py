@@ -24,7 +24,7 @@ from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_i
 from revacnn_lightning.runtime.batch_samples import batch_of_image
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
-from revacnn_lightning.runtime.layer_details import Forward
+from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.sample_forward import (
     SampleForwards,
@@ -44,6 +44,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     record_next_step,
     scalar_metrics,
     validation_image,
+    validation_truth,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor
@@ -292,6 +293,7 @@ class ReVACNN(FreshCopies, Callback):
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
+            get_truth=functools.partial(validation_truth, trainer),
             forward=self._forward_of_images(pl_module),
             inspection_refusal=inspection_refusal(trainer),
         )

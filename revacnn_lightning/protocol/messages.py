@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct, field
 
+from revacnn_lightning.protocol.layer_contents import Histogram, ImagePrediction
 from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
 
 __all__ = [
@@ -140,6 +141,13 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     image_index: int | None = None  # into the validation data; None: first image of the batch
     # What the images of the coefficients and of the gradients show.
     kernel_slice: KernelSlice = "strongest"
+    weight_histogram: Histogram | None = None
+    gradient_histogram: Histogram | None = None  # of this batch alone; None while paused
+    # Of the chosen image. ``before_edit`` and ``after_edit``: directly before and after the newest
+    # edit since the image was chosen.
+    prediction: ImagePrediction | None = None
+    before_edit: ImagePrediction | None = None
+    after_edit: ImagePrediction | None = None
 
 
 class TopImage(Struct, frozen=True):

@@ -18,6 +18,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
+from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -36,6 +37,7 @@ class RequestHandler:
         status: publishes the new structure and parameter groups.
         controller: executes the commands that concern the run.
         collectors: per type of inspection request, what collects the messages it selects.
+        predictions: compares the prediction for the chosen image before and after an edit.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class RequestHandler:
         status: StatusPublisher,
         controller: RunController,
         collectors: Mapping[type, Collector],
+        predictions: ImagePredictions | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
         self._status = status
         self._controller = controller
         self._collectors = collectors
+        self._predictions = predictions
 
     def handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Plan or carry out one request before ``batch``, and return the reply."""
@@ -86,12 +90,16 @@ class RequestHandler:
         return isinstance(body, Command) or (request.dry_run and self._editor.is_traced)
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
+        predictions, step = self._predictions, batch.step
+        before = None if predictions is None else predictions.predict(step, self._status.version)
         with self._recorder.modules_released():
             outcome = self._editor.apply(edit, batch.make_probe())
         self._recorder.update_structure()
         for collector in self._collectors.values():
             collector.reset()
         self._status.publish_edit()
+        if predictions is not None:
+            predictions.record_edit(before, step, self._status.version)
         summary = outcome.plan.summary()
         log.info("Applied before batch %d: %s", batch.step, summary.title)
         return Applied(

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "select": view.select,
     "select_filters": view.select_filters,
     "move_selection": view.move_selection,
+    "set_main_view": view.set_main_view,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
     "set_pane": view.set_pane,

@@ -46,10 +46,17 @@ def page_assets() -> dict[str, str]:
     names = [path.relative_to(STATIC).as_posix() for path in modules]
     return {
         "palette_css": css_variables(),
-        "style": (STATIC / "page.css").read_text(encoding="utf-8"),
+        "style": _style(),
         "config": _script_json(page_config()),
         "modules": _script_json({"version": version, "files": names}),
     }
+
+
+def _style() -> str:
+    """Return the page's style: that of the whole page, then those of its parts."""
+    first = STATIC / "page.css"
+    parts = sorted(path for path in STATIC.rglob("*.css") if path != first)
+    return "\n".join(path.read_text(encoding="utf-8") for path in (first, *parts))
 
 
 def _script_json(value: Any) -> str:

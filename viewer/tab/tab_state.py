@@ -42,6 +42,7 @@ class TabState:
         expanded_layers: names of the layers whose filters are all shown.
         method: the projection method of the layer views.
         pane: the open pane of the layer panel.
+        main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         revision: counted up with every change that a component may show.
     """
 
@@ -68,6 +69,7 @@ class TabState:
         self.chart_settings = ChartSettings()
         self.method: Method = "tsne"
         self.pane = "layer"
+        self.main_view = "network"
         self.revision = 0
         self._removal_preview = RemovalPreview()
         self._known_key: tuple[object, ...] = (None, 0)
@@ -140,8 +142,8 @@ class TabState:
         return (self.state, 0 if self.state is None else self.state.structure_revision)
 
     def images_key(self) -> tuple[object, ...]:
-        """Return a key that changes with the selection of what is shown as images."""
-        return (self.follower, self.selection, self.pane, self.method)
+        """Return a key that changes with the selection of what is shown as images or as a table."""
+        return (self.follower, self.selection, self.pane, self.method, self.main_view)
 
     def update_key(self) -> tuple[object, ...]:
         """Return a key that changes with everything a message or an action may have changed."""

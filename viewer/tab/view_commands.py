@@ -13,7 +13,8 @@ from ..layout import stage_layers
 from .command_arguments import Arguments
 from .tab_state import Selection, TabState
 
-PANES = ("layer", "maps", "inspection", "statistics")
+MAIN_VIEWS = ("network", "table")
+PANES = ("layer", "maps", "inspection", "statistics", "histograms")
 SORT_STATISTICS = ("gradient", "activation")
 
 # Runs and recorded batches
@@ -89,6 +90,12 @@ def move_selection(tab: TabState, arguments: Arguments) -> None:
 
 
 # The network view
+
+
+def set_main_view(tab: TabState, arguments: Arguments) -> None:
+    """Show the network, or the table of layers."""
+    if arguments.option in MAIN_VIEWS:
+        tab.main_view = arguments.option
 
 
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:
