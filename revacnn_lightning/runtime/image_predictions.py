@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from revacnn_lightning.protocol.layer_contents import ImagePrediction
+from revacnn_lightning.protocol.layer_contents import ClassScore, ImagePrediction
 from revacnn_lightning.runtime.image_class import class_probabilities, top_classes
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
@@ -36,6 +36,14 @@ def no_truth(index: int) -> ImageTruth:
     return ImageTruth()
 
 
+class _Scores(NamedTuple):
+    """What one forward predicts; see `ImagePrediction`."""
+
+    classes: Sequence[ClassScore] = ()
+    truth: ClassScore | None = None
+    note: str = ""
+
+
 class ImagePredictions:
     """The predictions for one image, which all viewers share.
 
@@ -57,32 +65,38 @@ class ImagePredictions:
         self._is_active = is_active
         self._image: Tensor | None = None
         self._truth = ImageTruth()
-        self._output: tuple[list[Any], Any, str] | None = None
+        self._scores: _Scores | None = None
         self.before_edit: ImagePrediction | None = None
         self.after_edit: ImagePrediction | None = None
 
     def choose(self, image: Tensor | None, truth: ImageTruth) -> None:
         """Predict this image (channels, H, W) from now on; None: no image."""
-        self._image, self._truth, self._output = image, truth, None
+        self._image, self._truth, self._scores = image, truth, None
         self.before_edit = self.after_edit = None
 
     def run(self, images: Tensor) -> Any:
         """Run the model on the chosen image and keep its prediction; return the output."""
         assert self._forward is not None
         output = self._forward(images)
+        try:
+            self._scores = self._read(output)
+        except Exception as error:  # of the user's own type of output
+            log.info("Cannot read a prediction from the output", exc_info=True)
+            self._scores = _Scores(note=f"The output cannot be read: {type(error).__name__}.")
+        return output
+
+    def _read(self, output: Any) -> _Scores:
         probabilities, note = class_probabilities(output)
         if probabilities is None:
-            self._output = [], None, note
-        else:
-            self._output = (*top_classes(probabilities, self._truth.index, self._truth.names), "")
-        return output
+            return _Scores(note=note)
+        return _Scores(*top_classes(probabilities, self._truth.index, self._truth.names))
 
     def newest(self, step: int, version: int) -> ImagePrediction | None:
         """Return the prediction of the last forward, which ran at this step and version."""
-        if self._output is None:
+        if self._scores is None:
             return None
-        classes, truth, note = self._output
-        return ImagePrediction(step, version, classes, truth, note)
+        classes, truth, note = self._scores
+        return ImagePrediction(step, version, list(classes), truth, note)
 
     def predict(self, step: int, version: int) -> ImagePrediction | None:
         """Run a forward between two batches; None if no viewer shows an image, or it fails."""

@@ -15,8 +15,9 @@ import {context2d} from "./tile_atlas.js"
 const COLORS = {weights: "--blue", gradients: "--orange"}
 const OLDEST_STRENGTH = 0.25 // of the color of the oldest ridge, the newest has 1
 
-/** @type {Map<HTMLCanvasElement, number>} the row under the pointer or chosen by key */
-const markedRows = new Map()
+/** @type {Map<HTMLCanvasElement, {row: number, x?: number}>} the row, and px, under the pointer or chosen by key */
+const marks = new Map()
+const NO_MARK = {row: -1}
 
 export function startHistograms() {
   subscribe("histograms", drawAll)
@@ -74,10 +75,9 @@ function text(figure, selector, content) {
  * Describe the marked row, or all of them.
  * @param {HTMLElement} figure
  * @param {RidgesData} data
- * @param {number} [x] px, of the pointer
  */
-function describe(figure, data, x) {
-  const canvas = canvasOf(figure), row = markedRows.get(canvas) ?? -1
+function describe(figure, data) {
+  const canvas = canvasOf(figure), {row, x} = marks.get(canvas) ?? NO_MARK
   const step = data.steps[row]
   if (step == null || data.shares == null) {
     text(figure, ".facts", data.note || data.facts)
@@ -111,10 +111,10 @@ function rowUnder(canvas, name, y) {
  */
 function mark(figure, row, x) {
   const canvas = canvasOf(figure), data = latest("histograms")?.[nameOf(figure)]
-  const isSame = markedRows.get(canvas) === row
-  markedRows.set(canvas, row)
+  const isSame = marks.get(canvas)?.row === row
+  marks.set(canvas, {row, x})
   if (data == null) return
-  describe(figure, data, x)
+  describe(figure, data)
   if (!isSame) paint(canvas, data, nameOf(figure))
 }
 
@@ -128,7 +128,7 @@ function onKey(event, figure) {
   const step = {ArrowUp: -1, ArrowDown: 1}[event.key]
   if (step == null || rows === 0) return
   event.preventDefault()
-  const row = markedRows.get(canvasOf(figure)) ?? -1
+  const {row} = marks.get(canvasOf(figure)) ?? NO_MARK
   mark(figure, row < 0 ? rows - 1 : Math.max(0, Math.min(rows - 1, row + step)))
 }
 
@@ -144,7 +144,7 @@ function paint(canvas, {steps, shares, peak = 1}, name) {
   context.scale(devicePixelRatio, devicePixelRatio)
   if (shares == null) return
   const rows = steps.length, bins = shares.shape[1], layout = ridgeLayout(width, height, rows)
-  const style = getComputedStyle(canvas), marked = markedRows.get(canvas) ?? -1
+  const style = getComputedStyle(canvas), marked = (marks.get(canvas) ?? NO_MARK).row
   const color = style.getPropertyValue(COLORS[name]), ground = style.getPropertyValue("--card")
   context.lineJoin = "round"
   for (let row = 0; row < rows; row++) {

@@ -102,6 +102,7 @@ function rowElement(row, i) {
 }
 
 function drawStatistics() {
+  if ((statistics().dead?.length ?? 0) !== rows.length) return // of another network
   drawColumns(COLUMNS.filter(({statistic}) => statistic != null))
   arrange()
 }
@@ -112,7 +113,6 @@ function drawStatistics() {
  */
 function drawColumns(columns) {
   const now = statistics()
-  if ((now.dead?.length ?? rows.length) !== rows.length) return // of another network
   for (const column of columns) {
     const place = COLUMNS.indexOf(column), lengths = column.bar != null ? barLengths(column, rows, now) : null
     rows.forEach((row, i) => {
