@@ -60,6 +60,8 @@ class LayerTable:
 
     def _statistics(self, state: RunState) -> dict[str, np.ndarray]:
         """Return the mean of each statistic over each layer's filters, and how many are dead."""
+        if not state.n_filters:
+            return {}
         offsets, values = state.offsets, self.tab.values()
         missing = np.full(state.n_filters, np.nan, np.float32)
         columns = np.stack([values.get(name, missing) for name in STATISTICS])

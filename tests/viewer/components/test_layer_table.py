@@ -29,6 +29,19 @@ def test_a_closed_table_sends_nothing(tab: TabState, follower: InProcessFollower
     assert table.update() is False
 
 
+def test_a_network_without_layers_has_an_empty_table(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    follower.training.convs, follower.training.ids = [], []
+    follower.training.version += 1
+    follower.attach()
+    tab.update()
+    send_command(tab, "set_main_view", option="table")
+    table = LayerTable(tab)
+    assert table.update()
+    assert (table.rows.data, table.source.data) == ({"layers": []}, {})
+
+
 def test_an_unknown_main_view_is_ignored(tab: TabState) -> None:
     send_command(tab, "set_main_view", option="list")
     assert tab.main_view == "network"
