@@ -128,6 +128,7 @@ function onKey(event, figure) {
   const step = {ArrowUp: -1, ArrowDown: 1}[event.key]
   if (step == null || rows === 0) return
   event.preventDefault()
+  event.stopPropagation() // the arrow keys of the page move the selection
   const {row} = marks.get(canvasOf(figure)) ?? NO_MARK
   mark(figure, row < 0 ? rows - 1 : Math.max(0, Math.min(rows - 1, row + step)))
 }
