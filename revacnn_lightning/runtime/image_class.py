@@ -31,7 +31,7 @@ def find_class(sample: Any) -> int | None:
     else:
         named = {str(key).lower(): value for key, value in inner.items()}
         candidates = [named[key] for key in CLASS_KEYS if key in named]
-    return next((int(each) for each in candidates if _is_integer(each)), None)
+    return next((_to_int(each) for each in candidates if _is_integer(each)), None)
 
 
 def _is_integer(value: Any) -> bool:
@@ -44,16 +44,20 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def class_names(dataset: Any) -> list[str]:
-    """Return ``dataset.classes`` as the datasets of torchvision have it, also of subsets; or []."""
+def _to_int(value: Any) -> int:
+    return int(value.item() if isinstance(value, (Tensor, np.ndarray)) else value)
+
+
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """Return ``dataset.classes`` as the datasets of torchvision have it, also of subsets; or ()."""
     for _ in range(MAX_WRAPPERS):
         names = getattr(dataset, "classes", None)
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-            return list(names)
+            return tuple(names)
         dataset = getattr(dataset, "dataset", None)
         if dataset is None:
             break
-    return []
+    return ()
 
 
 def class_probabilities(output: Any) -> tuple[Tensor | None, str]:

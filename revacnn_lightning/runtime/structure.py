@@ -69,10 +69,7 @@ def build_structure(
         version=version,
         step=step,
         model=type(model).__name__,
-        layers=[
-            _build_layer(name, modules[name], recorder, editor, topology)
-            for name in names
-        ],
+        layers=[_build_layer(name, modules[name], recorder, editor, topology) for name in names],
         edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
         undoable=editor.journal.undoable,

@@ -111,7 +111,7 @@ def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = No
 
 def validation_truth(trainer: Any, index: int) -> ImageTruth:
     """Return the class of item ``index`` of the (first) validation dataset, as far as known."""
-    dataset = getattr(_validation_loader(trainer), "dataset", None)
+    dataset: Any = getattr(_validation_loader(trainer), "dataset", None)
     try:
         with loading_restored(dataset, trainer.strategy.root_device):
             return ImageTruth(find_class(dataset[index]), class_names(dataset))

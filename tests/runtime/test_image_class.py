@@ -48,13 +48,13 @@ def test_the_class_of_a_sample_is_found(sample: Any, expected: int | None) -> No
 
 def test_names_are_those_of_the_dataset_or_of_the_one_that_it_is_a_subset_of() -> None:
     class Named(Dataset):
-        classes = ["cat", "dog"]
+        classes = ("cat", "dog")
 
         def __getitem__(self, index: int) -> int:
             return index
 
-    assert class_names(Subset(Subset(Named(), [0]), [0])) == ["cat", "dog"]
-    assert class_names(torch.utils.data.TensorDataset(IMAGE)) == []
+    assert class_names(Subset(Subset(Named(), [0]), [0])) == ("cat", "dog")
+    assert class_names(torch.utils.data.TensorDataset(IMAGE)) == ()
 
 
 def test_scores_become_probabilities_by_a_softmax_unless_they_are_some() -> None:

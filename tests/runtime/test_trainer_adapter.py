@@ -65,7 +65,7 @@ def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none(
             return torch.rand(3, 4, 4), index
 
     before = torch.get_rng_state()
-    assert validation_truth(trainer(Named()), 1) == ImageTruth(1, ["cat", "dog"])
+    assert validation_truth(trainer(Named()), 1) == ImageTruth(1, ("cat", "dog"))
     assert torch.equal(torch.get_rng_state(), before)
     assert validation_truth(trainer(RandomImages()), 1) == ImageTruth()
     assert validation_truth(SimpleNamespace(val_dataloaders=None), 0) == ImageTruth()

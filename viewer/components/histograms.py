@@ -17,7 +17,9 @@ __all__ = ["HistogramPane"]
 
 WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
-NO_GRADIENT = "This layer has no gradient: it is frozen, or no batch was trained since it was opened."
+NO_GRADIENT = (
+    "This layer has no gradient: it is frozen, or no batch was trained since it was opened."
+)
 PEAK_QUANTILE = 0.95  # of the highest shares: a few sharper peaks are cut off
 
 

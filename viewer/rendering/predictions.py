@@ -26,7 +26,11 @@ def describe_prediction(detail: LayerDetail) -> dict[str, Any]:
         return {"note": prediction.note}
     moments = [("now", prediction)]
     if detail.before_edit is not None and detail.after_edit is not None:
-        moments = [("before the edit", detail.before_edit), ("after it", detail.after_edit), *moments]
+        moments = [
+            ("before the edit", detail.before_edit),
+            ("after it", detail.after_edit),
+            *moments,
+        ]
     return {
         "note": "",
         "truth": "" if prediction.truth is None else _name(prediction.truth),

@@ -47,7 +47,8 @@ class PageComponents:
     Attributes:
         network: the network view.
         primary: components that are updated with every frame.
-        images: components that show images of the selected layer and filter, or the table of layers.
+        images: components that show images of the selected layer and filter, and the table of
+            layers.
         charts: the charts that are always visible.
         statistics_charts: the charts of the statistics pane.
     """

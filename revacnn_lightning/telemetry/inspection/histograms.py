@@ -49,7 +49,7 @@ def _stride(count: int) -> int:
 
 
 def histogram_of(values: Tensor) -> ValueHistogram:
-    """Return the histogram of values (m,). Synchronizes with the device."""
+    """Return the histogram of float32 values (m,) without graph. Synchronizes with the device."""
     is_finite = values.isfinite()
     finite = torch.where(is_finite, values, 0.0)
     largest = finite.abs().amax() if len(values) else finite.sum()
@@ -58,5 +58,5 @@ def histogram_of(values: Tensor) -> ValueHistogram:
     share = (MAX_DEVIATIONS * mean_square.sqrt()).clamp(1e-6, 1.0)
     bins = ((scaled / share + 1) * (BINS / 2)).floor().clamp(0, BINS - 1).long()
     counts = torch.bincount(torch.where(is_finite, bins, BINS), minlength=BINS + 1)
-    numbers = torch.cat([counts.double(), (largest * share).double().reshape(1)]).cpu().numpy()
-    return ValueHistogram(numbers[:BINS].astype(np.float32), float(numbers[-1]), int(numbers[BINS]))
+    numbers = torch.cat([counts.float(), (largest * share).reshape(1)]).cpu().numpy()
+    return ValueHistogram(numbers[:BINS], float(numbers[-1]), int(numbers[BINS]))

@@ -216,7 +216,7 @@ def test_the_histograms_of_a_sample_are_those_of_weight_and_gradient(observed):
     reference.train_step(model, IMAGES)
     recorder.end_batch(grad_scale=0.5)  # mixed precision and accumulation multiply the loss
     (sample,) = recorder.collect_details()
-    expected = histogram_of(model.first.weight.flatten())
+    expected = histogram_of(model.first.weight.detach().flatten())
     assert sample.weight_histogram.limit == expected.limit
     assert np.array_equal(sample.weight_histogram.counts, expected.counts)
     gradient = histogram_of(model.first.weight.grad.flatten() / 4.0)

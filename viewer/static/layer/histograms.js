@@ -17,6 +17,7 @@ const OLDEST_STRENGTH = 0.25 // of the color of the oldest ridge, the newest has
 
 /** @type {Map<HTMLCanvasElement, {row: number, x?: number}>} the row, and px, under the pointer or chosen by key */
 const marks = new Map()
+/** @type {{row: number, x?: number}} */
 const NO_MARK = {row: -1}
 
 export function startHistograms() {
