@@ -27,8 +27,8 @@ def describe_prediction(detail: LayerDetail) -> dict[str, Any]:
     moments = [("now", prediction)]
     if detail.before_edit is not None and detail.after_edit is not None:
         moments = [
-            ("before the edit", detail.before_edit),
-            ("after it", detail.after_edit),
+            ("before edit", detail.before_edit),
+            ("after edit", detail.after_edit),
             *moments,
         ]
     return {

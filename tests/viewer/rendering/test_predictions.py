@@ -31,8 +31,8 @@ def test_the_prediction_before_and_after_the_edit_is_marked_right_or_wrong() -> 
     shown = describe_prediction(edited)
     assert shown["truth"] == "class 1"
     assert [(m["label"], m["name"], m["correct"]) for m in shown["moments"]] == [
-        ("before the edit", "class 1", True),
-        ("after it", "class 0", False),
+        ("before edit", "class 1", True),
+        ("after edit", "class 0", False),
         ("now", "class 1", True),
     ]
     assert abs(shown["moments"][1]["truth_probability"] - 0.3) < 1e-9
