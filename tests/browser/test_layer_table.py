@@ -45,8 +45,8 @@ def test_the_table_sorts_saves_and_opens_layers(page: Any, tmp_path: Path) -> No
     page.click("button[data-main-view=table]")
     page.wait_for_selector("#layer-table tbody tr")
     in_order = names(page)
-    assert len(in_order) == 156
-    expect(page.locator("#layer-totals")).to_contain_text("156 layers")
+    assert len(in_order) == 155
+    expect(page.locator("#layer-totals")).to_contain_text("155 layers")
     page.click("#layer-table thead th[data-column=shape] button")
     header = page.locator("#layer-table thead th[data-column=shape]")
     expect(header).to_have_attribute("aria-sort", "descending")
@@ -79,7 +79,7 @@ def test_the_table_is_used_by_keyboard(page: Any) -> None:
 def test_a_closed_table_receives_nothing(page: Any) -> None:
     assert page.evaluate("revacnn.parts.layer_statistics?.gradient ?? null") is None
     page.click("button[data-main-view=table]")
-    page.wait_for_function("revacnn.parts.layer_statistics.gradient?.length == 156")
+    page.wait_for_function("revacnn.parts.layer_statistics.gradient?.length == 155")
     page.evaluate("window.before = revacnn.parts.layer_statistics")
     page.wait_for_function("revacnn.parts.layer_statistics !== before")
     page.click("button[data-main-view=network]")
