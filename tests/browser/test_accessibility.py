@@ -46,7 +46,7 @@ def test_axe_finds_nothing(address: str, open_page: Any, theme: str) -> None:
         page.click(f"button[data-pane={pane}]")
         page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
         assert violations(page) == [], pane
-    page.keyboard.press("b")
+    page.keyboard.press("g")
     page.wait_for_selector("#layer-table tbody tr")
     assert violations(page) == []
 

@@ -63,7 +63,7 @@ def test_the_table_sorts_saves_and_opens_layers(page: Any, tmp_path: Path) -> No
 
 
 def test_the_table_is_used_by_keyboard(page: Any) -> None:
-    page.keyboard.press("b")
+    page.keyboard.press("g")
     page.wait_for_selector("#layer-table tbody th button:focus")
     first = page.evaluate("document.activeElement.textContent")
     page.keyboard.press("ArrowDown")
@@ -71,7 +71,7 @@ def test_the_table_is_used_by_keyboard(page: Any) -> None:
     expect(page.locator("#layer")).not_to_have_text(first)
     focused = page.evaluate("document.activeElement.textContent")
     expect(page.locator("#layer")).to_have_text(focused)
-    page.keyboard.press("b")
+    page.keyboard.press("g")
     expect(page.locator("#layer-table")).to_be_hidden()
     expect(page.locator("#plot")).to_be_focused()
 

@@ -29,6 +29,8 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "set_main_view": view.set_main_view,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
+    "open_block": view.open_block,
+    "close_block": view.close_block,
     "set_pane": view.set_pane,
     "set_method": view.set_method,
     "recompute_layout": view.recompute_layout,

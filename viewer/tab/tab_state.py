@@ -12,6 +12,7 @@ from ..rendering.palette import DARK, Palette
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
+from .block_folding import BlockFolding
 from .chart_settings import ChartSettings
 from .edit_queue import EditQueue
 from .page_link import PageLink
@@ -40,6 +41,7 @@ class TabState:
         other_selected_ids: ids of further selected filters in the same layer.
         hovered: the filter under the pointer.
         expanded_layers: names of the layers whose filters are all shown.
+        folding: the blocks of the network that are closed.
         method: the projection method of the layer views.
         pane: the open pane of the layer panel.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
@@ -64,6 +66,7 @@ class TabState:
         self.staging = Staging()
         self.edit_queue = EditQueue(self.run_selection, self.staging)
         self.expanded_layers: set[str] = set()
+        self.folding = BlockFolding()
         self.sort_by = "gradient"
         self.playback = Playback()
         self.chart_settings = ChartSettings()
@@ -130,6 +133,10 @@ class TabState:
         if structure is None or index is None or not 0 <= index < len(structure.layers):
             return None
         return structure.layers[index]
+
+    def layer_names(self) -> list[str]:
+        """Return the names of all layers, in forward order."""
+        return [] if self.structure is None else [layer.name for layer in self.structure.layers]
 
     # Keys: components and the page compare them to what they showed last
 
@@ -246,11 +253,13 @@ class TabState:
             self.edit_queue.reset()
             self.selection = None
             self.expanded_layers.clear()
+            self.folding.restart()
             self.playback.go_live()
             self._removal_preview.clear()
         self.hovered = None
         if structure is None or not structure.layers:
             return
+        self.folding.start(self.layer_names())
         self.staging.update_structure(structure)
         if self.edit_queue.is_inserting:
             self._show_inserted_layer(structure)
@@ -265,6 +274,7 @@ class TabState:
             if layer.name not in known:
                 self.edit_queue.is_inserting = False
                 self.select(i, 0)
+                self.folding.reveal(i, self.layer_names())
                 self.pane = "layer"
                 return
 

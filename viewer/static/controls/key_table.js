@@ -80,13 +80,15 @@ function networkKeys({send, focusSearch, zoomBy, showWholeNetwork, toggleLayerTa
     {keys: ["ArrowLeft"], run: move(-1, 0), isFree: true},
     {keys: ["ArrowRight"], run: move(1, 0), isFree: true, label: "← → ↑ ↓", description: "select another layer or filter; ⇧ moves by ten"},
     {keys: ["Enter"], run: ({shiftKey}) => send(shiftKey ? "toggle_stage" : "toggle_layer"), isFree: true,
-     label: "Enter", description: "expand the layer into its filters, or collapse it"},
+     label: "Enter", description: "open the block, expand the layer into its filters, or collapse it"},
     {keys: [], label: "⇧ Enter", description: "expand or collapse the whole stage"},
+    {keys: ["b"], run: () => send("close_block"), label: "B", description: "close the block around the selected layer"},
+    {keys: ["B"], run: () => send("open_block"), label: "⇧ B", description: "open the block of the selected layer"},
     {keys: ["/"], run: focusSearch, label: "/", description: "find a layer by name"},
     {keys: ["z"], run: () => zoomBy(ZOOM)},
     {keys: ["x"], run: () => zoomBy(1 / ZOOM), label: "Z X", description: "zoom in, zoom out"},
     {keys: ["0"], run: showWholeNetwork, label: "0", description: "show the whole network"},
-    {keys: ["b"], run: toggleLayerTable, label: "B", description: "table of layers, or the network"},
+    {keys: ["g"], run: toggleLayerTable, label: "G", description: "table of layers, or the network"},
   ]
 }
 

@@ -5,7 +5,7 @@ import {formatNumber} from "../shared/format.js"
 import {latest, sendCommand} from "../shared/link.js"
 import {config} from "../shared/page_config.js"
 import {nodeSelection} from "../shared/selection.js"
-import {filtersOf, networkLayout, numberOf} from "./network_model.js"
+import {blockOfLayer, filtersOf, networkLayout, numberOf} from "./network_model.js"
 
 const PREVIEW_MS = 220 // the pointer rests on a node before the training is asked for coupled filters
 
@@ -53,6 +53,17 @@ function line(label, value, statistic = "") {
 }
 
 /**
+ * What a click does.
+ * @param {number} layer
+ * @param {boolean} isBin
+ */
+function action(layer, isBin) {
+  const block = blockOfLayer(layer)
+  if (block != null) return `click to select · double-click to open ${block.path}`
+  return isBin ? "click to select · double-click to expand" : "click to select · Del to remove"
+}
+
+/**
  * @param {number} node
  * @returns {HTMLElement[]} the rows of its tooltip
  */
@@ -72,7 +83,7 @@ export function describeNode(node) {
   const notes = [
     isPreviewed && coupling ? createElement("small", {class: "coupled"}, coupling) : "",
     stateNote(numberOf("state", node)),
-    isBin ? "click to select · double-click to open" : "click to select · Del to remove",
+    action(layer, isBin),
   ]
   for (const note of notes) {
     if (note) rows.push(typeof note === "string" ? createElement("small", {}, note) : note)

@@ -5,7 +5,7 @@ import {sendCommand, subscribe} from "../shared/link.js"
 import {changeSelection, nodeSelection} from "../shared/selection.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {nodeAt} from "./hit_test.js"
-import {filtersOf, networkNodes} from "./network_model.js"
+import {blockAt, filtersOf, networkNodes} from "./network_model.js"
 import {describeNode, previewCoupling} from "./node_tooltip.js"
 
 /** @import {Viewport} from "./viewport.js" */
@@ -123,7 +123,9 @@ export class NetworkPointer {
   /** @param {MouseEvent} event */
   #onDoubleClick(event) {
     const node = this.#nodeUnder(event)
+    const block = node < 0 ? blockAt(this.viewport.toLayout(...this.#position(event))) : undefined
     if (node >= 0) sendCommand("toggle_layer", {layer: filtersOf(node).layer})
+    else if (block != null) sendCommand("open_block", {name: block.path})
   }
 
   /** @param {WheelEvent} event */
