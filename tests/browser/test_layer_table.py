@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def test_the_table_sorts_saves_and_opens_layers(page: Any, tmp_path: Path) -> No
     with page.expect_download() as saving:
         page.click("#layer-csv")
     saving.value.save_as(tmp_path / "layers.csv")
-    rows = list(csv.DictReader((tmp_path / "layers.csv").open()))
+    text = (tmp_path / "layers.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["layer"] for row in rows] == in_order
     assert all(float(row["mean_abs_gradient"]) > 0 and int(row["macs"]) > 0 for row in rows)
 
