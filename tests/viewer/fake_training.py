@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -350,14 +348,12 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
     publisher = Publisher("tcp://127.0.0.1:0", keys)
     server = RequestServer("tcp://127.0.0.1:0", keys)
     path = connections.write(
-        Connection(
+        Connection.of_this_process(
             run=training.run,
             telemetry_endpoint=publisher.endpoint,
             request_endpoint=server.endpoint,
             server_key=keys.public,
             model=training.structure().model,
-            pid=os.getpid(),
-            hostname=socket.gethostname(),
         )
     )
     start = last_status = due = time.monotonic()
