@@ -13,11 +13,14 @@ from typing import Any
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 
 from ..layout import NodeState
+from ..rendering.bokeh_scripts import without_unused_components
 from ..rendering.palette import PALETTES, css_variables
 
-__all__ = ["STATIC", "page_assets", "page_config"]
+__all__ = ["STATIC", "STYLE_SHEETS", "page_assets", "page_config"]
 
 STATIC = Path(__file__).parents[1] / "static"
+# That of the whole page comes first: those of its parts may override it.
+STYLE_SHEETS = sorted(STATIC.glob("*.css"), key=lambda path: (path.stem != "page", path.stem))
 
 
 def page_config() -> dict[str, Any]:
@@ -34,7 +37,7 @@ def _numbers(kind: type[IntEnum]) -> dict[str, int]:
 
 
 @lru_cache(maxsize=1)
-def page_assets() -> dict[str, str]:
+def page_assets() -> dict[str, Any]:
     """Return the variables of ``viewer/templates/index.html``.
 
     The style is written into the page, so that it is never seen without. The modules of the script
@@ -46,17 +49,11 @@ def page_assets() -> dict[str, str]:
     names = [path.relative_to(STATIC).as_posix() for path in modules]
     return {
         "palette_css": css_variables(),
-        "style": _style(),
+        "style": "\n".join(path.read_text(encoding="utf-8") for path in STYLE_SHEETS),
+        "needed_scripts": without_unused_components,
         "config": _script_json(page_config()),
         "modules": _script_json({"version": version, "files": names}),
     }
-
-
-def _style() -> str:
-    """Return the page's style: that of the whole page, then those of its parts."""
-    first = STATIC / "page.css"
-    parts = sorted(path for path in STATIC.rglob("*.css") if path != first)
-    return "\n".join(path.read_text(encoding="utf-8") for path in (first, *parts))
 
 
 def _script_json(value: Any) -> str:
