@@ -19,6 +19,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
+from .edit_effects import EditEffects
 from .filter_mapping import inherit_edges, source_columns
 from .request_log import RequestLog
 from .run_histories import FILTER_STATISTICS, RunHistories
@@ -43,6 +44,7 @@ class RunState:
         snapshot_time: Unix time at which the newest snapshot was received.
         histories: of all values in the snapshots.
         requests: requests sent by this server, and the edits applied.
+        edit_effects: the loss and the metrics before and after each edit.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -56,6 +58,7 @@ class RunState:
         self.latest: dict[str, np.ndarray] = {}
         self.histories = RunHistories()
         self.requests = RequestLog()
+        self.edit_effects = EditEffects()
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
         self._zero_streak = np.zeros(0, np.int32)  # consecutive snapshots without activation
@@ -148,6 +151,7 @@ class RunState:
         self.histories.remap_layers(names, [layer.name for layer in structure.layers])
         if known is not None:
             self.requests.mark_edit(structure)
+            self.edit_effects.begin(structure.version)
         self.structure_revision += 1
 
     def _complete_structure(self, known: Structure, structure: Structure) -> None:
@@ -186,6 +190,7 @@ class RunState:
         self.snapshot, self.snapshot_time = snapshot, time.time()
         self.latest = self._latest_values(snapshot)
         self.histories.add_scalars(snapshot)
+        self.edit_effects.add(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             streak = np.where(self.latest["activation"] == 0, self._zero_streak + 1, 0)
             self._zero_streak, self._dead_mask = streak.astype(np.int32), None

@@ -18,6 +18,7 @@ from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
 from .removal_preview import RemovalPreview
+from .requested_view import PANES, RequestedView, show_requested_view
 from .run_selection import RunSelection
 from .staging import Staging
 
@@ -43,8 +44,9 @@ class TabState:
         expanded_layers: names of the layers whose filters are all shown.
         folding: the blocks of the network that are closed.
         method: the projection method of the layer views.
-        pane: the open pane of the layer panel.
+        pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
+        requested_view: what the page's address names; None once it is shown.
         revision: counted up with every change that a component may show.
     """
 
@@ -55,9 +57,11 @@ class TabState:
         palette: Palette = DARK,
         *,
         registry: RunRegistry | None = None,
-        requested_run: str = "",
+        requested_view: RequestedView | None = None,
     ) -> None:
+        requested_run = requested_view.run if requested_view is not None else ""
         self.run_selection = RunSelection(follower, registry, requested_run)
+        self.requested_view = requested_view
         self.link = link
         self.palette = palette
         self.selection: Selection | None = None
@@ -71,7 +75,7 @@ class TabState:
         self.playback = Playback()
         self.chart_settings = ChartSettings()
         self.method: Method = "tsne"
-        self.pane = "layer"
+        self.pane = PANES[0]
         self.main_view = "network"
         self.revision = 0
         self._removal_preview = RemovalPreview()
@@ -240,6 +244,10 @@ class TabState:
             self._known_key = key
         if state is None or structure is None:
             return
+        if self.requested_view is not None:
+            self.edit_queue.error = show_requested_view(self, self.requested_view)
+            self.requested_view = None
+            self.revision += 1
         if self.playback.advance(state):
             self.revision += 1
         if self.staging.changes and self.ended_reason():
