@@ -123,7 +123,8 @@ STRIPS = """async () => {
     width: 301, height: 200, ratio: 1, colors: colors(), startY: null,
     transform: {left: 0, top: 0, scaleX: 1, scaleY: 1},
     arcs: {
-      x0: none, y0: none, a: none, level: none, b: none, x1: none, y1: none, width: none, is_sum: none,
+      x0: none, y0: none, a: none, level: none, b: none, x1: none, y1: none,
+      width: none, is_sum: none,
     },
     arcWeight: none, pathWidth: of(() => 3),
     mark: Uint8Array.from({length: n}, (_, i) => i == 500),
