@@ -57,8 +57,9 @@ def _effects(plan: PlanSummary) -> str:
         sizes.append(("multiply-accumulates", plan.macs_before, plan.macs_after))
     rows = [(name, f"{a:,}", f"{b:,}", _change(a, b)) for name, a, b in sizes]
     coupling = f"<div>Coupled: {escape(plan.coupling)}</div>" if plan.coupling else ""
+    output = f"<div>{escape(plan.output_effect)}</div>" if plan.output_effect else ""
     changes = "".join(f"<div>{escape(_describe(change))}</div>" for change in plan.filter_changes)
-    return table(("", "before", "after", "change"), rows) + coupling + changes
+    return table(("", "before", "after", "change"), rows) + output + coupling + changes
 
 
 def _change(before: int, after: int) -> str:

@@ -28,6 +28,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "select": view.select,
     "select_filters": view.select_filters,
     "move_selection": view.move_selection,
+    "set_main_view": view.set_main_view,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
     "open_block": view.open_block,
