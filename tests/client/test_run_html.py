@@ -10,7 +10,7 @@ from tests.client.simulated_run import SimulatedRun, layer, snapshot, structure
 EVIL = "<script>alert(1)</script>"
 PLAN = PlanSummary(
     "Remove conv2 · filter 36", [FilterChange("conv2", [36]), FilterChange("bn2", [1, 2], 3)],
-    "one per group", 1000, 900, 50, 25, ["Adafactor's state is reset"],
+    "one per group", 1000, 900, 50, 25, notes=["Adafactor's state is reset"],
 )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ class Page {
     if (choices.length > 1) return choices.some((choice) => this.isOfType(choice, value))
     if (type.startsWith("`")) return JSON.parse(type.slice(1, -1)) === value
     if (type.startsWith("[")) {
+      if (value === null || typeof value !== "object") return false
       this.check(type.slice(1, type.indexOf("]")), value)
       return true
     }
