@@ -135,7 +135,10 @@ class NetworkView:
             if name in values
         }
         gradient = means.get("gradient", np.zeros(len(starts), np.float32))
-        states = network_data.node_states(state, structure, self.tab.staging.changes, starts)
+        dead = self.tab.playback.dead_mask(state)
+        states = network_data.node_states(
+            state, structure, self.tab.staging.changes, starts, dead
+        )
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
         numbers = (self.tab.statistics_key(), state, state.structure_revision)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):

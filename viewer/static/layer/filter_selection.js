@@ -16,6 +16,8 @@ export const filterSelection = {
   staged: new Set(),
   /** @type {Set<number>} */
   frozen: new Set(),
+  /** @type {Set<number>} */
+  dead: new Set(),
 }
 
 /** @type {(() => void)[]} */
@@ -74,6 +76,7 @@ export function receiveSelection(data) {
   if (!isOwn) filterSelection.selected = data.selected
   filterSelection.staged = new Set(data.staged)
   filterSelection.frozen = new Set(data.frozen ?? [])
+  filterSelection.dead = new Set(data.dead ?? [])
   notify()
 }
 

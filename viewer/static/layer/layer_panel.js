@@ -102,7 +102,7 @@ function drawPanel(data) {
   byId("freeze").textContent = data.freeze_label ?? "Freeze"
   for (const [id, reason] of Object.entries(data.disabled ?? {})) setButtonState(byId(id), reason, data.tooltips?.[id] ?? "")
   receiveSelection(data)
-  drawFindings(data.findings)
+  drawFindings(data.findings, data.knows_dead_filters ?? false)
 }
 
 /* ------------------------------------------------------------------------------------- controls */

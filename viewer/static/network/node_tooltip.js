@@ -4,6 +4,7 @@ import {createElement} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
 import {latest, sendCommand} from "../shared/link.js"
 import {config} from "../shared/page_config.js"
+import {DEAD_NOTE, SILENT_NOTE} from "../shared/silence.js"
 import {nodeSelection} from "../shared/selection.js"
 import {filtersOf, networkLayout, numberOf} from "./network_model.js"
 
@@ -11,7 +12,7 @@ const PREVIEW_MS = 220 // the pointer rests on a node before the training is ask
 
 /** @type {Partial<Record<keyof typeof config.node_states, string>>} */
 const STATE_NOTES = {
-  dead: "dead: no recent activation",
+  dead: DEAD_NOTE,
   new: "new",
   staged: "staged for removal",
   coupled: "coupled with a staged filter",
@@ -37,8 +38,10 @@ export function previewCoupling(node) {
   }, PREVIEW_MS)
 }
 
-/** @param {number | undefined} state */
-function stateNote(state) {
+/** @param {number} node */
+function stateNote(node) {
+  const state = numberOf("state", node)
+  if (state === config.node_states.normal && numberOf("activation", node) === 0) return SILENT_NOTE
   const name = Object.entries(config.node_states).find(([, value]) => value === state)?.[0]
   return STATE_NOTES[/** @type {keyof typeof config.node_states} */ (name)]
 }
@@ -71,7 +74,7 @@ export function describeNode(node) {
   const isPreviewed = node === previewed || (previewed < 0 && node === nodeSelection().selected)
   const notes = [
     isPreviewed && coupling ? createElement("small", {class: "coupled"}, coupling) : "",
-    stateNote(numberOf("state", node)),
+    stateNote(node),
     isBin ? "click to select · double-click to open" : "click to select · Del to remove",
   ]
   for (const note of notes) {

@@ -147,7 +147,10 @@ export interface LayerPanelData {
   selected: number[]
   staged: number[]
   frozen?: number[]
+  /** Ids of the dead filters. */
+  dead?: number[]
   findings: FindingData[] | null
+  knows_dead_filters?: boolean
   slices: string
   freeze_label?: string
   disabled?: Record<string, string>
