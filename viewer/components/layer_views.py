@@ -114,11 +114,14 @@ class LayerView:
         For a chosen validation image, the activation is that of the image, not of the batch.
         """
         values = _newest_values(state, layer_index, indices)
-        maps = _view(detail, self.view).images
-        is_chosen = detail.image_index is not None and maps.ndim == 3
-        if self.view == "activations" and is_chosen and len(rows):
-            values[:, 1] = _map_sums(maps)[rows]
+        if self._shows_image(detail) and len(rows):
+            values[:, 1] = _map_sums(detail.activations.images)[rows]
         return values
+
+    def _shows_image(self, detail: LayerDetail) -> bool:
+        """Return whether these are the activation maps of a chosen validation image."""
+        is_chosen = detail.image_index is not None and detail.activations.images.ndim == 3
+        return self.view == "activations" and is_chosen
 
     def _draw(
         self, state: RunState, layer_index: int, layer: LayerDetailRecord, detail: LayerDetail
@@ -138,6 +141,7 @@ class LayerView:
             "colormap": COLORMAPS[self.view],
             "step": detail.step,
             "slices": detail.kernel_slice,
+            "of_image": self._shows_image(detail),
             "revision": self._revision,
             "ids": shown_ids.astype(np.float64),
             "indices": indices.astype(np.int32),

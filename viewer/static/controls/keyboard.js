@@ -1,6 +1,7 @@
 /** The page's keys: what a pressed key does, and the sheet that lists them. */
 
-import {openSelectedLayerMenu} from "../network/layer_menu.js"
+import {setPrimaryToMean} from "../layer/filter_selection.js"
+import {openSelectedLayerMenu, openSelectedStageMenu} from "../network/layer_menu.js"
 import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
@@ -25,7 +26,9 @@ const TABLE = keyTable({
   },
   stepMoment,
   changeMotion: (change) => setMotion(motionLevel() + change),
+  setToMean: setPrimaryToMean,
   openLayerMenu: openSelectedLayerMenu,
+  openStageMenu: openSelectedStageMenu,
   showKeys,
 })
 

@@ -1,5 +1,6 @@
 /** Which filters of the layer are selected, hovered, staged and frozen: what all its views share. */
 
+import {announce} from "../shared/dom.js"
 import {sendCommand} from "../shared/link.js"
 
 /** @import {LayerPanelData} from "../shared/parts.js" */
@@ -58,6 +59,25 @@ export function clickFilter(id, extend) {
   const {selected} = filterSelection
   if (!extend) selectFilters([id])
   else selectFilters(selected.includes(id) ? selected.filter((other) => other !== id) : [id, ...selected])
+}
+
+/**
+ * Move the selection to a filter, or with `extend` add it; on the way back, release the last one.
+ * @param {number} id
+ * @param {boolean} extend
+ */
+export function moveSelection(id, extend) {
+  const [last, ...others] = filterSelection.selected
+  if (!extend || last == null) selectFilters([id])
+  else if (others.includes(id)) selectFilters([id, ...others.filter((other) => other !== id)])
+  else selectFilters([id, last, ...others])
+}
+
+/** Stage setting the filter that was selected last to the mean of the other selected ones. */
+export function setPrimaryToMean() {
+  const ids = filterSelection.selected
+  if (ids.length > 1) sendCommand("stage_set_to_mean", {ids, weights: ids.slice(1).map(() => 1 / (ids.length - 1))})
+  else announce("Select the filters whose mean it should become, too.")
 }
 
 /** @param {number | null} id */

@@ -9,6 +9,7 @@ import {onFilterSelect, onSelectionChange, receiveSelection} from "./filter_sele
 import {drawFindings} from "./findings.js"
 import {startInputImage} from "./input_image.js"
 import {MapGrid} from "./map_grid.js"
+import {startThumbnailKeys} from "./thumbnail_keys.js"
 import {cancelDrag, setSelectionShape, ThumbnailPointer} from "./thumbnail_pointer.js"
 import {ThumbnailView} from "./thumbnail_view.js"
 
@@ -81,6 +82,7 @@ function drawMaps(data, atlas) {
  */
 function interactive(view) {
   new ThumbnailPointer(view)
+  startThumbnailKeys(view)
   return view
 }
 

@@ -2,6 +2,9 @@
 
 import {createElement} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
+import {hoveredNumbers} from "../shared/hovered_filter.js"
+import {DEAD_NOTE, SILENT_IMAGE_NOTE, SILENT_NOTE} from "../shared/silence.js"
+import {layerIndex} from "../network/network_model.js"
 import {describeDegenerate} from "./degenerate.js"
 import {filterSelection} from "./filter_selection.js"
 import {context2d, tileBox} from "./tile_atlas.js"
@@ -16,8 +19,9 @@ const WIDTH = 168 // px
  */
 export function describeFilter(view, i) {
   const id = view.ids[i]
+  const {gradient, activation} = newestNumbers(view, i)
   const notes = [
-    describeDegenerate(view.degenerateKind(i), view.name),
+    silenceNote(view, i, activation) || describeDegenerate(view.degenerateKind(i), view.name),
     filterSelection.frozen.has(id) ? "frozen" : "",
     filterSelection.staged.has(id) ? "staged for removal" : "",
     view.name === "coefficients"
@@ -27,10 +31,34 @@ export function describeFilter(view, i) {
   return [
     createElement("b", {}, `${view.data.layer} · filter ${view.data.indices?.[i]}`),
     ...enlargedImage(view, i),
-    statisticLine("mean |∇|", view.gradient(i), "gradient"),
-    statisticLine("Σ activation", view.activation(i), "activation"),
+    statisticLine("mean |∇|", gradient, "gradient"),
+    statisticLine(view.data.of_image ? "Σ activation, this image" : "Σ activation", activation, "activation"),
     ...notes.filter(Boolean).map((note) => createElement("small", {}, note)),
   ]
+}
+
+/**
+ * Return the numbers of the newest batch, or those that the view has; of a chosen image, its own activation.
+ * @param {ThumbnailView} view
+ * @param {number} i
+ */
+function newestNumbers(view, i) {
+  const newest = hoveredNumbers(layerIndex(view.data.layer), view.data.indices?.[i] ?? -1)
+  return {
+    gradient: newest == null ? view.gradient(i) : newest.gradient,
+    activation: newest == null || view.data.of_image ? view.activation(i) : newest.activation,
+  }
+}
+
+/**
+ * @param {ThumbnailView} view
+ * @param {number} i
+ * @param {number | null | undefined} activation
+ */
+function silenceNote(view, i, activation) {
+  if (filterSelection.dead.has(view.ids[i])) return DEAD_NOTE
+  if (activation !== 0) return ""
+  return view.data.of_image ? SILENT_IMAGE_NOTE : SILENT_NOTE
 }
 
 /**

@@ -14,6 +14,8 @@ export interface Fact {
   title?: string
   statistic?: string
   warn?: boolean
+  /** Left out where room is short. */
+  minor?: boolean
 }
 
 export interface RunChoice {
@@ -167,12 +169,22 @@ export interface ViewData {
   step: number
   revision: number
   slices?: string
+  /** Whether `values` hold the activation of a chosen image instead of the batch's. */
+  of_image?: boolean
   ids?: WireArray
   indices?: WireArray
   positions?: WireArray
   degenerate?: WireArray
   amplitude?: WireArray
   values?: WireArray
+}
+
+/** The newest numbers of the filter under the pointer; empty if it is on none. */
+export interface HoveredFilterData {
+  layer?: number
+  filter?: number
+  gradient?: number | null
+  activation?: number | null
 }
 
 export interface InputImageData {
@@ -336,6 +348,7 @@ export interface Parts {
   timeline: TimelineData
   selection_panel: SelectionPanelData
   layer_panel: LayerPanelData
+  hovered_filter: HoveredFilterData
   "view-coefficients": ViewData
   "view-gradients": ViewData
   "view-activations": ViewData
