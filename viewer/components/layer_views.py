@@ -39,6 +39,7 @@ EMPTY_ATLAS = np.zeros((0, 1, 1), np.uint8)
 WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
 NO_DATA = "No data for this view yet"
+NO_IMAGE = "This batch holds no image; ReVACNN(images=...) says where its images are."
 
 
 def make_layer_views(tab: TabState) -> list[LayerView]:
@@ -176,7 +177,7 @@ class InputImage:
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.root = self.source = SpritePart("input")
-        self._drawn: LayerDetail | None = None
+        self._drawn: tuple[LayerDetail | None, str] = (None, "")
 
     def restyle(self, palette: Palette) -> None:
         """Do nothing: an image has its own colors."""
@@ -187,9 +188,10 @@ class InputImage:
         if tab.pane != "maps" or tab.selection is None:
             return False
         layer = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
-        if layer.detail is None or layer.detail is self._drawn:
+        drawn, refusal = self._drawn
+        if layer.detail is None or (layer.detail is drawn and layer.image_refusal == refusal):
             return False
-        self._drawn = layer.detail
+        self._drawn = layer.detail, layer.image_refusal
         self.root.atlas = image_tile(layer.detail.image)
         index = layer.detail.image_index
         name = "first image of the batch" if index is None else f"validation image {index}"
@@ -197,6 +199,7 @@ class InputImage:
             "title": f"Input · {name}",
             "step": layer.detail.step,
             "waiting": layer.image != index,
+            "note": layer.image_refusal or ("" if len(self.root.atlas) else NO_IMAGE),
         }
         return True
 

@@ -191,6 +191,8 @@ export interface InputImageData {
   title: string
   step: number
   waiting: boolean
+  /** Why there is no image, or not the chosen one; empty if it is shown. */
+  note: string
 }
 
 /** Edges in pixels of the image: top, left, bottom, right. */
