@@ -190,8 +190,8 @@ class Run:
     def dead_filters(self, layer: str) -> list[int]:
         """Return the indices of a layer's dead filters in the current `structure`.
 
-        A filter is dead if its activation was exactly zero in each of the last 20 batches that this
-        object has received. `poll` receives them.
+        A filter is dead if its activation was exactly zero in all batches that this object has
+        received of the last 20. `poll` receives them.
 
         Raises:
             ValueError: the network has no such layer.
@@ -282,7 +282,7 @@ class Run:
         if "activation" in snapshot.statistics and snapshot.version == self._version():
             activation = snapshot.values[snapshot.statistics.index("activation")]
             if len(activation) == self._dead_filters.n_filters:
-                self._dead_filters.add(activation)
+                self._dead_filters.add(snapshot.step, activation)
 
     def _wait_for_structure(self, version: int, deadline: float) -> None:
         """Wait for the structure of an edit. It may arrive after the reply, on the other socket."""

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES, DeadFilters, find_dead
+from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
@@ -122,12 +122,12 @@ class RunState:
         history = self.histories.filters
         first = FILTER_STATISTICS.index("activation") * self.n_filters
         activations = history.rows[: row + 1, first : first + self.n_filters]
-        return find_dead(activations, history.stride) & self._is_observed
+        return find_dead(history.steps[: row + 1], activations) & self._is_observed
 
     @property
     def knows_dead_filters(self) -> bool:
         """Whether enough batches were recorded to know which filters are dead."""
-        return self._dead_filters.n_batches >= DEAD_BATCHES
+        return self._dead_filters.is_known
 
     def new_mask(self) -> np.ndarray:
         """Return which filters were added within `NEW_SECONDS`, bool (filters,)."""
@@ -200,7 +200,7 @@ class RunState:
         self.latest = self._latest_values(snapshot)
         self.histories.add_scalars(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
-            self._dead_filters.add(self.latest["activation"])
+            self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None
             self.histories.add_filters(snapshot.step, self.latest, self.dead_mask(), self.offsets)
         self.values_revision += 1

@@ -38,7 +38,7 @@ def test_a_network_without_layers_shows_its_metrics(
         follower.train(3)
         send_command(page.tab, name, layer=0, first=0, last=0, row=1, chart=1, option="dead")
         update_all(page)
-    parts = {part.name: part.data for part in page._panels}
+    parts = {part.part: part.data for part in page._panels}
     assert "no layer of the type Conv2d" in parts["header"]["network_notice"]
     assert parts["network_layout"]["layers"] == []
     loss = page.components.charts[0]
