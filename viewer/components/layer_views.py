@@ -138,6 +138,7 @@ class LayerView:
         self._revision += 1
         return {
             "layer": detail.layer,
+            "layer_index": layer_index,
             "title": TITLES[self.view],
             "colormap": COLORMAPS[self.view],
             "step": detail.step,

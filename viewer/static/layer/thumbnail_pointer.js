@@ -6,7 +6,6 @@ import {isExtending} from "../shared/modifiers.js"
 import {colors} from "../shared/theme.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {clickFilter, filterSelection, hoverFilter, selectFilters} from "./filter_selection.js"
-import {layerIndex} from "../network/network_model.js"
 import {boxRegion, hitThumbnail, lassoRegion, nearestNeighbors} from "./geometry.js"
 import {paintThumbnail} from "./thumbnail_painting.js"
 import {describeFilter} from "./thumbnail_tooltip.js"
@@ -204,7 +203,7 @@ export class ThumbnailPointer {
    */
   hover(row, event) {
     const {view} = this, id = row >= 0 ? view.ids[row] : null
-    if (id !== this.hovered) requestHovered(id == null ? -1 : layerIndex(view.data.layer), view.data.indices?.[row] ?? -1)
+    if (id !== this.hovered) requestHovered(id == null ? -1 : view.data.layer_index ?? -1, view.data.indices?.[row] ?? -1)
     this.hovered = id
     hoverFilter(id)
     if (row < 0 || event == null) hideTooltip("layer")

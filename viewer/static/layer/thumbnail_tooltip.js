@@ -4,7 +4,6 @@ import {createElement} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
 import {hoveredNumbers} from "../shared/hovered_filter.js"
 import {DEAD_NOTE, SILENT_IMAGE_NOTE, SILENT_NOTE} from "../shared/silence.js"
-import {layerIndex} from "../network/network_model.js"
 import {describeDegenerate} from "./degenerate.js"
 import {filterSelection} from "./filter_selection.js"
 import {context2d, tileBox} from "./tile_atlas.js"
@@ -43,7 +42,7 @@ export function describeFilter(view, i) {
  * @param {number} i
  */
 function newestNumbers(view, i) {
-  const newest = hoveredNumbers(layerIndex(view.data.layer), view.data.indices?.[i] ?? -1)
+  const newest = hoveredNumbers(view.data.layer_index ?? -1, view.data.indices?.[i] ?? -1)
   return {
     gradient: newest == null ? view.gradient(i) : newest.gradient,
     activation: newest == null || view.data.of_image ? view.activation(i) : newest.activation,

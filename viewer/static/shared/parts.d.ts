@@ -162,6 +162,7 @@ export interface LayerPanelData {
 /** Thumbnails of the filters of a layer; the arrays have one row per filter. */
 export interface ViewData {
   layer: string
+  layer_index?: number
   title: string
   colormap: string
   status: string
