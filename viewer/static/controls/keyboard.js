@@ -68,9 +68,13 @@ function isTextField(element) {
   return element instanceof HTMLSelectElement || element instanceof HTMLTextAreaElement
 }
 
-/** @param {Element | null} focused */
+/**
+ * Whether the focus is where the page's keys are not needed: nowhere, in the network, or in a view of thumbnails, which
+ * handles its own keys itself.
+ * @param {Element | null} focused
+ */
 function isFree(focused) {
-  return focused == null || focused === document.body || focused === byId("plot")
+  return focused == null || focused === document.body || focused === byId("plot") || focused instanceof HTMLCanvasElement
 }
 
 /** Show the key sheet. Escape closes it, like every dialog. */

@@ -19,8 +19,10 @@ const WIDTH = 168 // px
 export function describeFilter(view, i) {
   const id = view.ids[i]
   const {gradient, activation} = newestNumbers(view, i)
+  const silence = silenceNote(view, i, activation)
   const notes = [
-    silenceNote(view, i, activation) || describeDegenerate(view.degenerateKind(i), view.name),
+    silence,
+    silence && view.name === "activations" ? "" : describeDegenerate(view.degenerateKind(i), view.name),
     filterSelection.frozen.has(id) ? "frozen" : "",
     filterSelection.staged.has(id) ? "staged for removal" : "",
     view.name === "coefficients"
