@@ -133,15 +133,29 @@ class PlainTraining:
     def on_step_end(self, loss: Tensor) -> None:
         """Run at the end of a step."""
 
+    def training_step(self) -> Tensor:
+        """Return the loss of the batch."""
+        return self.module.training_step((self.images, self.labels), 0)
+
     def step(self) -> None:
         """Train on one batch."""
         self.on_step_start()
         self.optimizer.zero_grad()
-        loss = self.module.training_step((self.images, self.labels), 0)
+        loss = self.training_step()
         loss.backward()
         self.before_optimizer_step()
         self.optimizer.step()
         self.on_step_end(loss)
+
+
+class Strategy:
+    """The part of Lightning's strategy that the callback replaces for the step that it records."""
+
+    def __init__(self, module: Classifier) -> None:
+        self._module = module
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        return self._module.training_step(batch, index)
 
 
 class MonitoredTraining(PlainTraining):
@@ -162,12 +176,17 @@ class MonitoredTraining(PlainTraining):
         self.trainer: Any = SimpleNamespace(
             accumulate_grad_batches=1,
             callback_metrics={},
+            callbacks=[self.callback],
             current_epoch=0,
             is_global_zero=True,
+            lightning_module=self.module,
+            loggers=[],
+            lr_scheduler_configs=[],
             max_epochs=1,
             num_training_batches=100_000,
             optimizers=[self.optimizer],
             precision_plugin=SimpleNamespace(train_step_context=contextlib.nullcontext),
+            strategy=Strategy(self.module),
             world_size=1,
         )
         self.index = 0
@@ -208,6 +227,9 @@ class MonitoredTraining(PlainTraining):
     def end_block(self) -> None:
         self.session.recorder.detach()
 
+    def training_step(self) -> Tensor:
+        return self.trainer.strategy.training_step((self.images, self.labels), self.index)
+
     def on_step_start(self) -> None:
         batch = (self.images, self.labels)
         self.callback.on_train_batch_start(self.trainer, self.module, batch, self.index)
@@ -226,5 +248,5 @@ class MonitoredTraining(PlainTraining):
             with contextlib.suppress(ProcessLookupError):
                 client.send_signal(signal.SIGCONT)
             client.kill()
-            client.wait()
+            client.communicate()  # closes the pipe
         self.folder.cleanup()
