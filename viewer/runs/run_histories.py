@@ -9,6 +9,7 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Snapshot
 
 from .history import History, mean_per_segment
+from .run_clock import RunClock
 
 __all__ = ["FILTER_STATISTICS", "LAYER_STATISTICS", "RunHistories"]
 
@@ -31,6 +32,7 @@ class RunHistories:
         layers: per statistic in `LAYER_STATISTICS`, the mean over each layer's filters, one column
             per layer. For ``"dead"`` it is the share of dead filters.
         filters: gradient of every filter, then activation of every filter, one column each.
+        clock: epoch and time of the steps.
     """
 
     def __init__(self) -> None:
@@ -39,10 +41,12 @@ class RunHistories:
         self.metrics: dict[str, History] = {}
         self.layers = {name: History(0, LAYER_ROWS) for name in LAYER_STATISTICS}
         self.filters = History(0, 4)
+        self.clock = RunClock()
         self._metric_values: dict[str, float] = {}
 
     def add_scalars(self, snapshot: Snapshot) -> None:
         """Add a snapshot's loss, speed, learning rates and metrics."""
+        self.clock.add(snapshot.step, _epochs_trained(snapshot), snapshot.time)
         loss = math.nan if snapshot.loss is None else snapshot.loss
         self.scalars.add(snapshot.step, np.array([loss, snapshot.batches_per_second]))
         self._add_learning_rates(snapshot.step, snapshot.learning_rates)
@@ -70,6 +74,10 @@ class RunHistories:
         width = len(FILTER_STATISTICS) * n_filters
         rows = FILTER_BYTES // max(1, 4 * width)
         self.filters = History(width, min(FILTER_ROWS, rows))
+
+    def release_filters(self) -> None:
+        """Drop the per-filter history, by far the largest."""
+        self.filters = History(0, 4)
 
     def remap_filters(self, source: np.ndarray) -> None:
         """Reorder the per-filter history after an edit.
@@ -109,3 +117,9 @@ class RunHistories:
             if self._metric_values.get(name) != value:
                 self._metric_values[name] = value
                 self.metrics[name].add(step, np.array([value]))
+
+
+def _epochs_trained(snapshot: Snapshot) -> float:
+    """Return the epochs trained so far, with the part of the current one if its length is known."""
+    batches = snapshot.batches_per_epoch
+    return snapshot.epoch + ((snapshot.batch_index + 1) / batches if batches else 0.0)
