@@ -25,7 +25,7 @@ from revacnn_lightning.protocol.requests import (
     InspectLayer,
     SetHyperparameter,
 )
-from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.plan_budget import PlanBudget
@@ -73,7 +73,7 @@ class RequestHandler:
                 self._check_version(request.version)
             if isinstance(body, Command):
                 _check_no_dry_run(request)
-                return Done(request.id, self._execute(body, batch.step))
+                return Done(request.id, self._execute(body, batch.progress), batch.step)
             if batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
             self._check_version(request.version)
@@ -129,12 +129,12 @@ class RequestHandler:
             seconds=outcome.seconds,
         )
 
-    def _execute(self, command: Command, step: int) -> str:
+    def _execute(self, command: Command, progress: Progress) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, InspectLayer | InspectFilter):
             self._collectors[type(command)].select(command)
             return ""
-        result = self._controller.execute(command, step)
+        result = self._controller.execute(command, progress)
         if isinstance(command, SetHyperparameter):
             self._status.send_heartbeat(self._status.state)
         return result

@@ -188,7 +188,7 @@ class Session:
             )
             if self._had_viewer and batch.is_probe_ready():
                 self._status.update_topology(batch.make_probe)
-            if not self._controller.must_wait():
+            if not self._controller.must_wait(batch.progress.epoch):
                 break
             is_paused = True
             self._publish_collected(is_paused=True)
@@ -232,7 +232,7 @@ class Session:
                 )
             )
         self._batch = self._batch.without_data()
-        self._status.send_heartbeat_if_due("training")
+        self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
 
     def _adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed since the last check."""

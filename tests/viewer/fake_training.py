@@ -208,7 +208,8 @@ class FakeTraining:
         """Return the replies to a request, and apply its edit."""
         body = request.body
         if isinstance(body, ControlRun):
-            return [self.structure(), self.status()]
+            done = [Done(request.id, body.action)] if body.action != "send_state" else []
+            return [*done, self.structure(), self.status()]
         if isinstance(body, InspectFilter):
             self.requested_inspections[body.layer, body.filter] = body.image_index
             return [Done(request.id)]
