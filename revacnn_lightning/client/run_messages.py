@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from revacnn_lightning.client.batch import Batch
+from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import Message, Request, Snapshot, Status, Structure
 from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
@@ -44,6 +46,7 @@ class RunMessages:
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
         self.last_message_time = time.monotonic()
+        self._dead_filters = DeadFilters()
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
         self._subscriber = Subscriber(telemetry_address, connection.server_key)
@@ -114,6 +117,23 @@ class RunMessages:
             return None
         return Batch(snapshot, structure) if Batch.fits(snapshot, structure) else None
 
+    def dead_filters(self, layer: str) -> list[int]:
+        """Return the indices of a layer's dead filters in the current `structure`.
+
+        A filter is dead if its activation was exactly zero in all batches that this object has
+        received of the last 20. `poll`, `batches` and `wait_for` receive them.
+
+        Raises:
+            ValueError: the network has no such layer.
+        """
+        first, mask = 0, self._dead_filters.mask()
+        for one in self.structure.layers if self.structure is not None else ():
+            last = first + len(one.filter_ids)
+            if one.name == layer:
+                return [i for i, dead in enumerate(mask[first:last]) if dead and one.observed]
+            first = last
+        raise ValueError(f"the network has no convolution {layer}: see Run.structure")
+
     def seconds_since_last_message(self) -> float:
         """Return the time since the last message of the run."""
         return time.monotonic() - self.last_message_time
@@ -155,18 +175,28 @@ class RunMessages:
             self.status = message
         elif isinstance(message, Snapshot):
             self.snapshot = message
+            self._count_silent_batches(message)
             self._request_missing_structure(message.version)
 
     def _update_structure(self, structure: Structure) -> None:
         known = self.structure
         # Messages of the two sockets may overtake each other: ignore an older structure.
         if known is None or known.run != structure.run or known.version <= structure.version:
-            if known is not None and known.run != structure.run:
+            before = known if known is not None and known.run == structure.run else None
+            if before is None:
                 self._structures.clear()
+            if before is None or before.version != structure.version:
+                self._dead_filters.remap(source_columns(before, structure))
             self.structure = structure
             self._structures[structure.version] = structure
             for version in sorted(self._structures)[:-MAX_STRUCTURES]:
                 del self._structures[version]
+
+    def _count_silent_batches(self, snapshot: Snapshot) -> None:
+        if "activation" in snapshot.statistics and snapshot.version == self._version():
+            activation = snapshot.values[snapshot.statistics.index("activation")]
+            if len(activation) == self._dead_filters.n_filters:
+                self._dead_filters.add(snapshot.step, activation)
 
     def _request_missing_structure(self, version: int) -> None:
         """Request the state if the structure of this version was dropped on a slow connection."""

@@ -222,6 +222,7 @@ NETS = {
     "densenet": lambda: densenet([6, 6]),
     "densenet121": lambda: densenet([6, 12, 24, 16]),
     "inception": inception,
+    "linear": list,  # without a convolution
     "googlenet": googlenet,
     "mobilenet": mobilenet,
     "unet": unet,

@@ -30,6 +30,7 @@
  * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
 import {startChartCards} from "./charts/chart_cards.js"
+import {startChartFocus} from "./charts/chart_focus.js"
 import {startChartMenu} from "./charts/chart_menu.js"
 import {startLayerCurves} from "./charts/layer_curves.js"
 import {startAddress} from "./controls/address.js"
@@ -129,6 +130,7 @@ async function start() {
   const link = await documentReady()
   startLayerCurves()
   startChartCards()
+  startChartFocus()
   connect(link)
   startNetwork()
   describeView({

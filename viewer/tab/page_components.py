@@ -15,6 +15,7 @@ from ..components.filter_history import FilterActivation, FilterGradient
 from ..components.filter_inspection import FilterInspectionPane
 from ..components.header import Header
 from ..components.histograms import HistogramPane
+from ..components.hovered_filter import HoveredFilter
 from ..components.layer_chart import LayerChart
 from ..components.layer_filters import FilterBars, FilterCloud
 from ..components.layer_panel import LayerPanel
@@ -37,6 +38,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ControlsPanel,
     SelectionPanel,
     LayerPanel,
+    HoveredFilter,
     StagingBar,
     ReplyPanel,
     ChangeListPanel,
