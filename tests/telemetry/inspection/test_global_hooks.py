@@ -29,7 +29,7 @@ def seen():
 
 
 def test_hooks_for_all_modules_do_not_count_forwards_of_a_viewer(seen: list[str]):
-    model, images = nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 5)
+    model, images = nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 5, requires_grad=True)
     model(images).sum().backward()
     of_one_step = list(seen)
     with side_effect_free(model), torch.enable_grad():
