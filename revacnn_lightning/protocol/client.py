@@ -28,6 +28,7 @@ from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
     FilterInspection,
+    History,
     Message,
     Planned,
     PlanSummary,
@@ -44,6 +45,7 @@ from revacnn_lightning.protocol.requests import (
     Edit,
     InspectFilter,
     RequestBody,
+    SendHistory,
 )
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.protocol.validation import validate_request
@@ -60,7 +62,8 @@ MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
 class Run:
     """A training run, seen from another process.
 
-    `apply`, `plan`, `command` and `inspect` wait for the run; all other methods return immediately.
+    `apply`, `plan`, `command`, `history` and `inspect` wait for the run; all other methods return
+    immediately.
 
     Attributes:
         connection: the run's address and key.
@@ -145,6 +148,12 @@ class Run:
         reply = self._execute(command, timeout)
         assert isinstance(reply, Done)
         return reply.detail
+
+    def history(self, *, timeout: float = 60.0) -> History:
+        """Return the history of the run since its first batch. Raises as `apply` does."""
+        reply = self._execute(SendHistory(), timeout)
+        assert isinstance(reply, History)
+        return reply
 
     def inspect(
         self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
@@ -268,13 +277,15 @@ class Run:
         *,
         version: int | None = None,
         dry_run: bool = False,
-    ) -> Applied | Planned | Done:
+    ) -> Applied | Planned | Done | History:
         """Send a request and wait for its reply; raises as `apply` does."""
         self._keep_unread(self._receive())
         self._check_not_ended()
         return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
 
-    def _wait_for_reply(self, request_id: str, timeout: float) -> Applied | Planned | Done:
+    def _wait_for_reply(
+        self, request_id: str, timeout: float
+    ) -> Applied | Planned | Done | History:
         deadline, is_ending = time.monotonic() + timeout, False
         while time.monotonic() < deadline:
             reply = None

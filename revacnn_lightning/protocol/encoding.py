@@ -21,6 +21,7 @@ from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
     FilterInspection,
+    History,
     LayerDetail,
     Message,
     Planned,
@@ -37,7 +38,7 @@ __all__ = ["decode", "encode", "request_id"]
 # without bound. ResNet-152 has 150 convolutions and 75 thousand filters.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_BUFFER_BYTES = 256 * 2**20
-MAX_FRAMES = 64
+MAX_FRAMES = 128
 
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,
@@ -50,6 +51,7 @@ _TYPES: dict[bytes, Any] = {
     b"applied": Applied,
     b"done": Done,
     b"refused": Refused,
+    b"history": History,
 }
 _TOPICS = {cls: topic for topic, cls in _TYPES.items()}
 _DTYPES: dict[str, Literal["f2", "f4", "u1"]] = {"f2": "f2", "u1": "u1"}  # all others: f4

@@ -28,6 +28,7 @@ __all__ = [
     "RemoveFilters",
     "RemoveLayer",
     "RequestBody",
+    "SendHistory",
     "SetFilter",
     "SetHyperparameter",
     "Undo",
@@ -191,6 +192,10 @@ class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     image_index: int | None = None
 
 
+class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send the `messages.History` of the run, as the reply to this request."""
+
+
 Edit = (
     AddFilters
     | RemoveFilters
@@ -204,5 +209,5 @@ Edit = (
     | Undo
     | Redo
 )
-Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter
+Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter | SendHistory
 RequestBody = Edit | Command

@@ -6,13 +6,23 @@ import logging
 from collections.abc import Mapping
 
 from revacnn_lightning.errors import EditRefusedError, RevacnnError, StaleStructureError
-from revacnn_lightning.protocol.messages import Applied, Done, Planned, Refused, Reply, Request
+from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    History,
+    Planned,
+    Refused,
+    Reply,
+    Request,
+)
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
     Edit,
     InspectFilter,
     InspectLayer,
+    SendHistory,
     SetHyperparameter,
 )
 from revacnn_lightning.runtime.batch import TrainingBatch
@@ -36,6 +46,7 @@ class RequestHandler:
         status: publishes the new structure and parameter groups.
         controller: executes the commands that concern the run.
         collectors: per type of inspection request, what collects the messages it selects.
+        history: of the run; None if none is kept.
     """
 
     def __init__(
@@ -45,12 +56,14 @@ class RequestHandler:
         status: StatusPublisher,
         controller: RunController,
         collectors: Mapping[type, Collector],
+        history: HistoryRecorder | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
         self._status = status
         self._controller = controller
         self._collectors = collectors
+        self._history = history
 
     def handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Plan or carry out one request before ``batch``, and return the reply."""
@@ -58,6 +71,8 @@ class RequestHandler:
         try:
             if isinstance(body, InspectFilter):
                 self._check_version(request.version)
+            if isinstance(body, SendHistory):
+                return self._send_history(request.id)
             if isinstance(body, Command):
                 return Done(request.id, self._execute(body, batch.step))
             if batch.edit_refusal:
@@ -93,6 +108,8 @@ class RequestHandler:
             collector.reset()
         self._status.publish_edit()
         summary = outcome.plan.summary()
+        if self._history is not None:
+            self._history.add_edit(batch.step, summary.title, self._status.version)
         log.info("Applied before batch %d: %s", batch.step, summary.title)
         return Applied(
             id=request_id,
@@ -102,6 +119,13 @@ class RequestHandler:
             output_change=outcome.output_change,
             seconds=outcome.seconds,
         )
+
+    def _send_history(self, request_id: str) -> History:
+        if self._history is None:
+            raise EditRefusedError(
+                "this run keeps no history; ReVACNN(keep_history=True) keeps one"
+            )
+        return self._history.to_message(request_id)
 
     def _execute(self, command: Command, step: int) -> str:
         """Execute a command; return what was done, in words."""

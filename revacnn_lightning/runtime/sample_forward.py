@@ -35,7 +35,7 @@ __all__ = [
     "SampleForwards",
     "UserForward",
     "accepts_images",
-    "to_float",
+    "is_scalar",
 ]
 
 log = logging.getLogger(__name__)
@@ -226,8 +226,8 @@ def accepts_images(module: nn.Module) -> bool:
     return True
 
 
-def to_float(value: Any) -> float | None:
-    """Return a scalar tensor or number as a float, else None. This waits for the device."""
+def is_scalar(value: Any) -> bool:
+    """Return whether a value is a number or a tensor of one number."""
     if isinstance(value, Tensor):
-        return float(value.detach()) if value.numel() == 1 else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        return value.numel() == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
-from revacnn_lightning.runtime.sample_forward import to_float
+from revacnn_lightning.runtime.sample_forward import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
@@ -200,7 +200,6 @@ def loss_scale(trainer: Any) -> Tensor | float:
     return float(scaler.get_scale()) if scale is None else scale
 
 
-def scalar_metrics(metrics: dict[str, Tensor]) -> dict[str, float]:
-    """Return those of the module's logged metrics that are single numbers."""
-    values = ((name, to_float(value)) for name, value in metrics.items())
-    return {name: value for name, value in values if value is not None}
+def scalar_metrics(metrics: dict[str, Tensor]) -> dict[str, Tensor | float]:
+    """Return those of the module's logged metrics that are single numbers, unread."""
+    return {name: value for name, value in metrics.items() if is_scalar(value)}

@@ -1,13 +1,12 @@
-"""How filters and edges of one structure carry over to the next."""
+"""How the edges of one structure carry over to the next."""
 
 from __future__ import annotations
 
-import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["inherit_edges", "source_columns"]
+__all__ = ["inherit_edges"]
 
 
 def inherit_edges(known: Structure | None, structure: Structure) -> Structure:
@@ -16,21 +15,3 @@ def inherit_edges(known: Structure | None, structure: Structure) -> Structure:
         return structure
     same_layers = [a.name for a in known.layers] == [b.name for b in structure.layers]
     return replace(structure, edges=known.edges) if same_layers else structure
-
-
-def source_columns(known: Structure | None, structure: Structure) -> np.ndarray:
-    """Return the index in ``known`` of each filter of ``structure``, -1 for new filters.
-
-    Indices run over the filters of all layers; int64 (filters,).
-    """
-    known_columns: dict[str, dict[int, int]] = {}
-    offset = 0
-    for layer in known.layers if known is not None else ():
-        known_columns[layer.name] = {id_: offset + i for i, id_ in enumerate(layer.filter_ids)}
-        offset += len(layer.filter_ids)
-    source = [
-        known_columns.get(layer.name, {}).get(id_, -1)
-        for layer in structure.layers
-        for id_ in layer.filter_ids
-    ]
-    return np.array(source, np.int64)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import numpy as np
 from msgspec.structs import replace
 
+from revacnn_lightning.history.filter_mapping import source_columns
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    History,
     Message,
     Planned,
     Refused,
@@ -19,11 +22,13 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from .filter_mapping import inherit_edges, source_columns
+from .filter_mapping import inherit_edges
 from .request_log import RequestLog
 from .run_histories import FILTER_STATISTICS, RunHistories
 
 __all__ = ["RunState"]
+
+log = logging.getLogger(__name__)
 
 DEAD_AFTER = 20  # consecutive snapshots with an activation of exactly zero
 NEW_SECONDS = 8.0  # how long an added filter is marked as new
@@ -38,6 +43,7 @@ class RunState:
         structure, status, snapshot: the newest of each message, or None.
         values_revision: incremented with every accepted snapshot.
         structure_revision: incremented with every change of the network.
+        history_revision: incremented with every history that the run has sent.
         offsets: index of each layer's first filter in flat arrays, int64 (layers + 1,).
         latest: newest value of each published statistic, each (filters,).
         snapshot_time: Unix time at which the newest snapshot was received.
@@ -50,7 +56,7 @@ class RunState:
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
-        self.values_revision = self.structure_revision = 0
+        self.values_revision = self.structure_revision = self.history_revision = 0
         self.snapshot_time = 0.0
         self.offsets = np.zeros(1, np.int64)
         self.latest: dict[str, np.ndarray] = {}
@@ -72,6 +78,8 @@ class RunState:
         elif isinstance(message, Status):
             self.status = message
             self._n_statuses += 1
+        elif isinstance(message, History):
+            self._receive_history(message)
         elif isinstance(message, (Planned, Applied, Done, Refused)):
             self.requests.receive(message, self.structure)
 
@@ -79,8 +87,8 @@ class RunState:
 
     @property
     def activity_revision(self) -> int:
-        """Incremented with every status, request and reply."""
-        return self._n_statuses + self.requests.revision
+        """Incremented with every status, history, request and reply."""
+        return self._n_statuses + self.requests.revision + self.history_revision
 
     @property
     def n_filters(self) -> int:
@@ -144,8 +152,7 @@ class RunState:
         self.offsets = np.cumsum([0, *widths])
         self._is_observed = np.repeat([layer.observed for layer in structure.layers], widths)
         self._remap_filters(source, is_first=known is None)
-        names = [] if known is None else [layer.name for layer in known.layers]
-        self.histories.remap_layers(names, [layer.name for layer in structure.layers])
+        self.histories.set_layers([layer.name for layer in structure.layers])
         if known is not None:
             self.requests.mark_edit(structure)
         self.structure_revision += 1
@@ -174,6 +181,18 @@ class RunState:
             self.histories.start_filters(len(source))
         else:
             self.histories.remap_filters(source)
+
+    # ---------------------------------------------------------------- before the viewer attached
+
+    def _receive_history(self, message: History) -> None:
+        """Insert what the run has kept since its first batch before what was received."""
+        try:
+            self.histories.prepend(message)
+        except ValueError as error:
+            log.warning("Ignored a malformed history of run %s: %s", self.connection.run, error)
+            return
+        self.requests.add_earlier_marks(message.edits)
+        self.history_revision += 1
 
     # ---------------------------------------------------------------- snapshots
 

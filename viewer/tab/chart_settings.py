@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from revacnn_lightning.history.run_history import LAYER_STATISTICS
+
 from ..runs.metric_names import LOSS, families
-from ..runs.run_histories import LAYER_STATISTICS
 
 __all__ = ["LAYER_TITLES", "ChartSettings"]
 
