@@ -33,6 +33,7 @@ PUBLIC_NAMES = {
 # own prefix and of lower floors.
 PACKAGE_FLOORS = [
     ["errors"],
+    ["diagnostics.dead_filters"],  # the client of a run uses it, too
     ["protocol"],
     ["telemetry", "diagnostics"],
     ["steering.computed_tensors"],

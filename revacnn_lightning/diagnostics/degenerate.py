@@ -1,4 +1,4 @@
-"""Filters that cannot be compared with others: dead, not finite, identical to another."""
+"""Filters that cannot be compared with others: all zero, not finite, identical to another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DegenerateKind(IntEnum):
     """Why a filter is excluded from comparisons."""
 
     NONE = 0  # it is not
-    DEAD = 1  # all its values are zero
+    ZERO = 1  # all its values are zero
     NONFINITE = 2  # some of its values are NaN or infinite
     IDENTICAL = 3  # it has the direction of a filter before it
 
@@ -47,7 +47,7 @@ def classify_degenerate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     original = np.full(len(features), -1, np.int64)
     finite = np.isfinite(features).all(axis=1)
     kinds[~finite] = DegenerateKind.NONFINITE
-    kinds[finite & (features == 0).all(axis=1)] = DegenerateKind.DEAD
+    kinds[finite & (features == 0).all(axis=1)] = DegenerateKind.ZERO
     candidates = np.flatnonzero(kinds == DegenerateKind.NONE)
     if len(candidates) == 0:
         return kinds, original

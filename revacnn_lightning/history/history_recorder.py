@@ -28,6 +28,7 @@ class HistoryRecorder:
         self._dead = DeadFilters()
         self._structure: Structure | None = None
         self._offsets = np.zeros(1, np.int64)
+        self._is_observed = np.zeros(0, bool)  # (filters,)
 
     # ------------------------------------------------------------------ a batch
 
@@ -50,7 +51,8 @@ class HistoryRecorder:
         activation = values.get("activation")
         if activation is not None:
             self._dead.add(snapshot.step, activation)
-            self._history.add_layers(snapshot.step, values, self._dead.shares(), self._offsets)
+            dead = self._dead.mask() & self._is_observed if self._dead.is_known else None
+            self._history.add_layers(snapshot.step, values, dead, self._offsets)
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add what the module has logged until this batch."""
@@ -66,7 +68,10 @@ class HistoryRecorder:
             return
         self._history.set_layers([layer.name for layer in structure.layers])
         self._dead.remap(source_columns(known, structure))
-        self._offsets = np.cumsum([0, *(len(layer.filter_ids) for layer in structure.layers)])
+        widths = np.array([len(layer.filter_ids) for layer in structure.layers], np.int64)
+        self._offsets = np.cumsum([0, *widths])
+        observed = np.array([layer.observed for layer in structure.layers], bool)
+        self._is_observed = np.repeat(observed, widths)
 
     def add_edit(self, step: int, title: str, version: int) -> None:
         """Add an edit that was applied before this batch."""

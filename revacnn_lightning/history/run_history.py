@@ -79,18 +79,23 @@ class RunHistory:
                 series.add(step, np.array([value]))
 
     def add_layers(
-        self, step: int, values: Mapping[str, np.ndarray], dead: np.ndarray, offsets: np.ndarray
+        self,
+        step: int,
+        values: Mapping[str, np.ndarray],
+        dead: np.ndarray | None,
+        offsets: np.ndarray,
     ) -> None:
         """Add the mean values of each layer.
 
         Args:
             values: per statistic, (filters,).
-            dead: which filters are dead, bool (filters,).
+            dead: which filters are dead, bool (filters,); None if this is unknown.
             offsets: index of each layer's first filter, (layers + 1,).
         """
         if len(offsets) < 2:
             return
-        per_layer = {**values, "dead": dead.astype(np.float32)}
+        is_dead = np.full(offsets[-1], np.nan) if dead is None else dead
+        per_layer = {**values, "dead": is_dead.astype(np.float32)}
         names = [name for name in self.layers if name in per_layer]
         means = mean_per_segment(np.stack([per_layer[name] for name in names]), offsets)
         for name, row in zip(names, means, strict=True):

@@ -16,6 +16,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
+from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.errors import (
     ConnectionFileError,
     EditRefusedError,
@@ -24,6 +25,7 @@ from revacnn_lightning.errors import (
 )
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -90,6 +92,7 @@ class Run:
             self._subscriber.close()
             raise
         self._unread: list[Message] = []  # received while waiting for something else
+        self._dead_filters = DeadFilters()
         self._request_state()
 
     def poll(self) -> list[Message]:
@@ -193,6 +196,23 @@ class Run:
             "be validating, paused or gone: check its status and try again"
         )
 
+    def dead_filters(self, layer: str) -> list[int]:
+        """Return the indices of a layer's dead filters in the current `structure`.
+
+        A filter is dead if its activation was exactly zero in all batches that this object has
+        received of the last 20. `poll` receives them.
+
+        Raises:
+            ValueError: the network has no such layer.
+        """
+        first, mask = 0, self._dead_filters.mask()
+        for one in self.structure.layers if self.structure is not None else ():
+            last = first + len(one.filter_ids)
+            if one.name == layer:
+                return [i for i, dead in enumerate(mask[first:last]) if dead and one.observed]
+            first = last
+        raise ValueError(f"the network has no convolution {layer}: see Run.structure")
+
     def file_descriptors(self) -> list[int]:
         """Return descriptors that become readable when `poll` may have something to return.
 
@@ -239,6 +259,7 @@ class Run:
                 self.status = message
             elif isinstance(message, Snapshot):
                 self.snapshot = message
+                self._count_silent_batches(message)
                 self._request_missing_structure(message.version)
         return messages
 
@@ -261,7 +282,16 @@ class Run:
         known = self.structure
         # Messages of the two sockets may overtake each other: ignore an older structure.
         if known is None or known.run != structure.run or known.version <= structure.version:
+            before = known if known is not None and known.run == structure.run else None
+            if before is None or before.version != structure.version:
+                self._dead_filters.remap(source_columns(before, structure))
             self.structure = structure
+
+    def _count_silent_batches(self, snapshot: Snapshot) -> None:
+        if "activation" in snapshot.statistics and snapshot.version == self._version():
+            activation = snapshot.values[snapshot.statistics.index("activation")]
+            if len(activation) == self._dead_filters.n_filters:
+                self._dead_filters.add(snapshot.step, activation)
 
     def _wait_for_structure(self, version: int, deadline: float) -> None:
         """Wait for the structure of an edit. It may arrive after the reply, on the other socket."""

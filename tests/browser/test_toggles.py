@@ -121,3 +121,26 @@ def test_no_stylesheet_rule_hides_by_position_or_name(page: Any) -> None:
     allowed = {"[hidden]", "#reply small:empty", "#inspection-status:empty"}
     own = [rule for rule in page.evaluate(script) if "bk" not in rule and "::" not in rule]
     assert set(own) <= allowed
+
+
+# What is not displayed although neither it nor anything around it has the attribute ``hidden``.
+HIDDEN_BY_STYLE = """() => [...document.querySelectorAll("#app, #app *")].filter((element) =>
+  getComputedStyle(element).display == "none" && element.closest("[hidden]") == null
+  && !element.closest("svg, datalist, select, .bk-Figure") && element.textContent.trim() != ""
+).map((element) => element.id || element.className || element.tagName)"""
+# Findings come and go, and the panes are opened one after the other.
+TOGGLES = "#app button:is([aria-pressed]:not([data-pane], .chip), [aria-expanded]):visible"
+
+
+def test_no_toggle_of_the_page_hides_by_style(page: Any) -> None:
+    """Elements are hidden by their attribute alone, and what was toggled can be toggled back."""
+    for pane in PANES:
+        page.click(f"button[data-pane={pane}]")
+        page.wait_for_selector(f"#layer-panel[data-pane={pane}]")
+        for toggle in page.locator(TOGGLES).all():
+            toggle.click()
+            assert page.evaluate(HIDDEN_BY_STYLE) == []
+            if toggle.get_attribute("aria-expanded") == "true":
+                toggle.click()
+        page.click(f"button[data-pane={pane}]")
+        page.wait_for_selector(f"#layer-panel[data-pane={pane}]")

@@ -28,7 +28,7 @@ def test_every_kind_is_found(features: np.ndarray) -> None:
 
     expected = np.zeros(12)
     expected[[2, 3, 4, 7]] = [
-        DegenerateKind.DEAD,
+        DegenerateKind.ZERO,
         DegenerateKind.NONFINITE,
         DegenerateKind.NONFINITE,
         DegenerateKind.IDENTICAL,

@@ -10,13 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.errors import RequestTimeoutError, RunEndedError
 from revacnn_lightning.protocol import client
 from revacnn_lightning.protocol.client import Run, attach
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Done, Status, TrainingState
+from revacnn_lightning.protocol.messages import (
+    Done,
+    LayerInfo,
+    Snapshot,
+    Status,
+    Structure,
+    TrainingState,
+)
 from revacnn_lightning.protocol.requests import AddFilters, ControlRun, Undo
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 
@@ -39,6 +48,7 @@ class Training:
             pid=pid, hostname=hostname,
         )  # fmt: skip
         self.run = Run(self.connection)
+        self.step = 0
         self.until(lambda: (self.publisher.publish(status("training")), self.run.poll())[1])
         self.until(lambda: list(self.server.receive()))
 
@@ -110,6 +120,45 @@ def test_a_reply_that_arrives_after_the_end_counts(training: Training) -> None:
                             training.run.has_ended())[1])  # fmt: skip
     training.server.reply(sender, Done(request.id, "Stopping"))
     assert training.run._wait_for_reply(request_id, LONG) == Done(request_id, "Stopping")
+
+
+def test_dead_filters_of_a_run_are_those_of_the_page(training: Training) -> None:
+    def layer(name: str, *ids: int) -> LayerInfo:
+        return LayerInfo(name, "Conv2d", 3, len(ids), (3, 3), (1, 1), 1, list(ids))
+
+    def structure(version: int, *layers: LayerInfo) -> None:
+        training.publisher.publish(Structure("run", version, 0, "Net", list(layers)))
+        training.until(
+            lambda: training.run.poll() and getattr(training.run.structure, "version", -1) == version
+        )
+
+    def batches(version: int, count: int, activation: list[float]) -> None:
+        for _ in range(count):
+            training.step += 1
+            values = np.array([activation], np.float32)
+            training.publisher.publish(snapshot(version, training.step, values))
+        training.until(
+            lambda: training.run.poll() and training.run.snapshot.step == training.step  # type: ignore[union-attr]
+        )
+
+    structure(0, layer("a", 0, 1), layer("b", 0, 1, 2))
+    batches(0, DEAD_BATCHES - 1, [1, 0, 0, 2, 0])
+    assert training.run.dead_filters("b") == []
+    batches(0, 1, [1, 0, 0, 2, 3])
+    assert training.run.dead_filters("a") == [1]
+    assert training.run.dead_filters("b") == [0]
+    structure(1, layer("a", 0, 1), layer("b", 2, 3, 0))
+    assert training.run.dead_filters("b") == [2]
+    with pytest.raises(ValueError, match="no convolution c"):
+        training.run.dead_filters("c")
+
+
+def snapshot(version: int, step: int, values: np.ndarray) -> Snapshot:
+    return Snapshot(
+        run="run", version=version, step=step, epoch=0, batch_index=0, batches_per_epoch=0,
+        max_epochs=0, time=0.0, loss=None, learning_rates=[], batches_per_second=1.0,
+        statistics=["activation"], values=values, metrics={},
+    )  # fmt: skip
 
 
 def list_of_requests(training: Training) -> list:

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {boxRegion, hitThumbnail, keepInside, lassoRegion, nearestNeighbors} from "../../viewer/static/layer/geometry.js"
+import {boxRegion, hitThumbnail, keepInside, lassoRegion, nearestNeighbors, neighborInDirection} from "../../viewer/static/layer/geometry.js"
 
 test("a hit is the nearest thumbnail whose square holds the point", () => {
   const centers = [[10, 10], [14, 10], [NaN, NaN], [50, 50]]
@@ -44,4 +44,14 @@ test("an enlarged thumbnail is kept inside, unless its center is out of view", (
   assert.deepEqual(keepInside([2, 50], 17, [100, 100]), [10, 50])
   assert.deepEqual(keepInside([50, 99], 17, [100, 100]), [50, 90])
   assert.deepEqual(keepInside([-1, 50], 17, [100, 100]), [-1, 50])
+})
+
+test("an arrow key finds the nearest thumbnail ahead, not one off to the side", () => {
+  const centers = [[0, 0], [10, 0], [20, 0], [9, 30], [0, 10], [-5, -5]]
+  assert.equal(neighborInDirection(centers, 0, [1, 0]), 1)
+  assert.equal(neighborInDirection(centers, 1, [1, 0]), 2)
+  assert.equal(neighborInDirection(centers, 2, [1, 0]), -1)
+  assert.equal(neighborInDirection(centers, 0, [0, 1]), 4)
+  assert.equal(neighborInDirection(centers, 4, [0, -1]), 0)
+  assert.equal(neighborInDirection([[0, 0], [NaN, NaN]], 0, [1, 0]), -1)
 })

@@ -45,9 +45,11 @@ test("letters work in either case, except where upper case has its own meaning",
   assert.deepEqual(press("x"), [["zoomBy", 1 / 1.6]])
 })
 
-test("arrows move the selection, with Shift by ten filters", () => {
+test("arrows move the selection, the page keys by ten filters, and Shift selects several", () => {
   assert.deepEqual(press("ArrowDown"), [["send", "move_selection", {dx: 0, dy: 1}]])
-  assert.deepEqual(press("ArrowUp", true), [["send", "move_selection", {dx: 0, dy: -10}]])
+  assert.deepEqual(press("PageUp"), [["send", "move_selection", {dx: 0, dy: -10}]])
+  assert.deepEqual(press("ArrowUp", true), [["send", "extend_selection", {dy: -1}]])
+  assert.deepEqual(press("PageDown", true), [["send", "extend_selection", {dy: 10}]])
   assert.deepEqual(press("ArrowLeft", true), [["send", "move_selection", {dx: -1, dy: 0}]])
 })
 
@@ -67,6 +69,15 @@ test("Ctrl Z undoes, and Ctrl Shift Z and Ctrl Y redo", () => {
   assert.deepEqual(combination("Z", true), [["click", "redo"]])
   assert.deepEqual(combination("y"), [["click", "redo"]])
   assert.equal(keyOfCombination({key: "f", shiftKey: false}), "")
+})
+
+test("with Ctrl, filters that are not neighbors are selected, and all of them", () => {
+  const combination = (key) => press(keyOfCombination({key, shiftKey: false}))
+  assert.deepEqual(combination("ArrowDown"), [["send", "move_primary", {dy: 1}]])
+  assert.deepEqual(combination("ArrowUp"), [["send", "move_primary", {dy: -1}]])
+  assert.deepEqual(combination(" "), [["send", "keep_primary"]])
+  assert.deepEqual(combination("a"), [["send", "select_layer"]])
+  assert.equal(keyOfCombination({key: "ArrowLeft", shiftKey: false}), "") // the browser's own
 })
 
 test("space and arrows leave focused buttons and sliders alone", () => {

@@ -84,6 +84,7 @@ def _fields(state: RunState) -> list[dict[str, Any]]:
         _field("Layers · filters", f"{len(structure.layers)} · {format_count(state.n_filters)}"),
         _field("Parameters", format_count(structure.parameter_count)),
     ]
+    fields = [{**field, "minor": True} for field in fields]
     return fields if snapshot is None else fields + _snapshot_fields(snapshot)
 
 

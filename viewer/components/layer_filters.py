@@ -132,8 +132,7 @@ class FilterCloud(Chart):
             "activation": activation[index : index + 1] if is_shown else [],
             "gradient": gradient[index : index + 1] if is_shown else [],
         }
-        n_hidden = int((~valid).sum())
-        self.root.title.text = self.title + (f" · {n_hidden} inactive, hidden" if n_hidden else "")
+        self.root.title.text = self.title + _describe_hidden(valid, activation)
         return True
 
     def _on_tap(self, event: Tap) -> None:
@@ -147,6 +146,15 @@ class FilterCloud(Chart):
         distance = ((x - np.log(event.x)) / spread_x) ** 2 + ((y - np.log(event.y)) / spread_y) ** 2
         self.tab.select(position[0], int(data["filter"][int(np.argmin(distance))]))
         self.tab.update()
+
+
+def _describe_hidden(valid: np.ndarray, activation: np.ndarray) -> str:
+    """Return how many filters the cloud does not show, and why."""
+    n_silent = int((activation == 0).sum())
+    n_others = int((~valid).sum()) - n_silent
+    texts = [f"{n_silent} silent in this batch"] if n_silent else []
+    texts += [f"{n_others} off the axes"] if n_others else []
+    return f" · not shown: {', '.join(texts)}" if texts else ""
 
 
 def _ramp_colors(ramp: list[str], gradient: np.ndarray) -> list[str]:

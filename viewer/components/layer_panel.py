@@ -38,35 +38,38 @@ class LayerPanel(HtmlPanel):
         if layer is None or position is None:
             return content
         selected = tab.selected_ids()
+        dead = _dead_ids(tab, layer, position[0])
         frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         return content | {
             "selected": selected,
             "staged": tab.staging.removed_ids(layer.name),
             "frozen": sorted(frozen),
-            "findings": self._findings(layer, position[0]),
+            "dead": dead,
+            "findings": self._findings(layer, position[0], dead),
+            "knows_dead_filters": tab.state is not None and tab.state.knows_dead_filters,
             "slices": self._slices(layer),
             **_buttons(tab, layer, selected, is_frozen=frozen.issuperset(selected)),
         }
 
-    def _findings(self, layer: LayerInfo, layer_index: int) -> list[dict[str, Any]] | None:
+    def _findings(
+        self, layer: LayerInfo, layer_index: int, dead: list[int]
+    ) -> list[dict[str, Any]] | None:
         """Return the findings among the layer's filters; None before they are known."""
         tab, details = self.tab, self.tab.follower.layer_details
         known = details.get(layer.name)
         if known is None or known.detail is None or tab.state is None:
             return None
         layout = details.projections.get(layer.name, "coefficients", tab.method)
-        start, end = tab.state.offsets[layer_index : layer_index + 2]
-        dead = tab.state.dead_mask()[start:end]
         key = (
             tab.state,
             tab.state.structure_revision,
             layer.name,
             known.detail_revision,
-            dead.tobytes(),
+            tuple(dead),
         )
         if key != self._findings_key or layout is not self._findings_layout:
             ids = np.asarray(tab.state.layer_ids(layer_index), np.int64)
-            found = [asdict(finding) for finding in collect_findings(known, layout, ids, ids[dead])]
+            found = [asdict(finding) for finding in collect_findings(known, layout, ids, dead)]
             self._findings_key, self._findings_layout = key, layout
             self._found = found if found or layout is not None else None
         return self._found
@@ -77,6 +80,14 @@ class LayerPanel(HtmlPanel):
         if known is None or layer.in_channels // layer.groups in IMAGE_CHANNELS:
             return ""
         return known.kernel_slice
+
+
+def _dead_ids(tab: TabState, layer: LayerInfo, layer_index: int) -> list[int]:
+    """Return the ids of the layer's dead filters."""
+    if tab.state is None:
+        return []
+    start, end = tab.state.offsets[layer_index : layer_index + 2]
+    return [layer.filter_ids[i] for i in np.flatnonzero(tab.state.dead_mask()[start:end])]
 
 
 def _buttons(

@@ -39,6 +39,7 @@ EMPTY_ATLAS = np.zeros((0, 1, 1), np.uint8)
 WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
 NO_DATA = "No data for this view yet"
+NO_IMAGE = "This batch holds no image; ReVACNN(images=...) says where its images are."
 
 
 def make_layer_views(tab: TabState) -> list[LayerView]:
@@ -114,11 +115,14 @@ class LayerView:
         For a chosen validation image, the activation is that of the image, not of the batch.
         """
         values = _newest_values(state, layer_index, indices)
-        maps = _view(detail, self.view).images
-        is_chosen = detail.image_index is not None and maps.ndim == 3
-        if self.view == "activations" and is_chosen and len(rows):
-            values[:, 1] = _map_sums(maps)[rows]
+        if self._shows_image(detail) and len(rows):
+            values[:, 1] = _map_sums(detail.activations.images)[rows]
         return values
+
+    def _shows_image(self, detail: LayerDetail) -> bool:
+        """Return whether these are the activation maps of a chosen validation image."""
+        is_chosen = detail.image_index is not None and detail.activations.images.ndim == 3
+        return self.view == "activations" and is_chosen
 
     def _draw(
         self, state: RunState, layer_index: int, layer: LayerDetailRecord, detail: LayerDetail
@@ -134,10 +138,12 @@ class LayerView:
         self._revision += 1
         return {
             "layer": detail.layer,
+            "layer_index": layer_index,
             "title": TITLES[self.view],
             "colormap": COLORMAPS[self.view],
             "step": detail.step,
             "slices": detail.kernel_slice,
+            "of_image": self._shows_image(detail),
             "revision": self._revision,
             "ids": shown_ids.astype(np.float64),
             "indices": indices.astype(np.int32),
@@ -172,7 +178,7 @@ class InputImage:
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.root = self.source = SpritePart("input")
-        self._drawn: LayerDetail | None = None
+        self._drawn: tuple[LayerDetail | None, str] = (None, "")
 
     def restyle(self, palette: Palette) -> None:
         """Do nothing: an image has its own colors."""
@@ -183,9 +189,10 @@ class InputImage:
         if tab.pane != "maps" or tab.selection is None:
             return False
         layer = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
-        if layer.detail is None or layer.detail is self._drawn:
+        drawn, refusal = self._drawn
+        if layer.detail is None or (layer.detail is drawn and layer.image_refusal == refusal):
             return False
-        self._drawn = layer.detail
+        self._drawn = layer.detail, layer.image_refusal
         self.root.atlas = image_tile(layer.detail.image)
         index = layer.detail.image_index
         name = "first image of the batch" if index is None else f"validation image {index}"
@@ -193,6 +200,7 @@ class InputImage:
             "title": f"Input · {name}",
             "step": layer.detail.step,
             "waiting": layer.image != index,
+            "note": layer.image_refusal or ("" if len(self.root.atlas) else NO_IMAGE),
         }
         return True
 

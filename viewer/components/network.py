@@ -9,6 +9,7 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 
 from ..layout import NetworkLayout, NodeState, compute_layout
+from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
@@ -135,7 +136,10 @@ class NetworkView:
             if name in values
         }
         gradient = means.get("gradient", np.zeros(len(starts), np.float32))
-        states = network_data.node_states(state, structure, self.tab.staging.changes, starts)
+        dead = self.tab.playback.dead_mask(state)
+        states = network_data.node_states(
+            state, structure, self.tab.staging.changes, starts, dead
+        )
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
         numbers = (self.tab.statistics_key(), state, state.structure_revision)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
@@ -181,7 +185,7 @@ class NetworkView:
             "also": network_data.nodes_at(layout, layer, also),
             "layer": layer,
             "index": index,
-            "text": f"{name} filter {index}",
+            "text": f"{name} {format_selection(index, len(also) + 1)}",
             "coupled": network_data.coupled_nodes(state, layout, coupled),
             "coupling_text": reason or network_data.coupling_text(coupled, origin),
         }

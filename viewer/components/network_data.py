@@ -97,13 +97,20 @@ def no_paths() -> Data:
 
 
 def node_states(
-    state: RunState, structure: Structure, rows: Iterable[StagedChange], starts: np.ndarray
+    state: RunState,
+    structure: Structure,
+    rows: Iterable[StagedChange],
+    starts: np.ndarray,
+    dead: np.ndarray,
 ) -> np.ndarray:
-    """Return one state per node; one of several filters is dead or frozen only if all are."""
+    """Return one state per node; one of several filters is dead or frozen only if all are.
+
+    ``dead`` says which filters are dead, bool (filters,).
+    """
     staged, coupled = _staged_filters(state, structure, rows)
     states = np.zeros(len(starts), np.uint8)
     for mask, combine, node_state in (
-        (state.dead_mask(), np.logical_and, NodeState.DEAD),
+        (dead, np.logical_and, NodeState.DEAD),
         (_frozen_filters(state, structure), np.logical_and, NodeState.FROZEN),
         (state.new_mask(), np.logical_or, NodeState.NEW),
         (coupled, np.logical_or, NodeState.COUPLED),

@@ -6,7 +6,12 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import LayerInfo
 
-from ..rendering.formatting import format_count, format_number, format_scientific
+from ..rendering.formatting import (
+    format_count,
+    format_number,
+    format_scientific,
+    format_selection,
+)
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
@@ -34,7 +39,7 @@ class SelectionPanel(HtmlPanel):
         layer_index, index = position
         refusal = tab.width_refusal(layer)
         is_staged = layer.filter_ids[index] in tab.staging.removed_ids(layer.name)
-        selected = _describe_selection(index, len(tab.selected_ids()))
+        selected = format_selection(index, len(tab.selected_ids()))
         return {
             "layer": layer.name,
             "facts": _facts(layer),
@@ -53,11 +58,6 @@ class SelectionPanel(HtmlPanel):
                 "remove": f"Stage or discard the removal of filter {index}  (Delete)",
             },
         }
-
-
-def _describe_selection(index: int, n_selected: int) -> str:
-    """Return for example ``filter 3`` or ``filter 3 and 4 more``."""
-    return f"filter {index}" + (f" and {n_selected - 1} more" if n_selected > 1 else "")
 
 
 def _facts(layer: LayerInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
+from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 
 from ..embedding.projection import Projection
@@ -17,7 +18,7 @@ class Finding(Struct, frozen=True):
     """A problem and the filters it affects.
 
     Attributes:
-        kind: ``near_duplicates``, ``dead``, ``nonfinite`` or ``single_color``.
+        kind: ``near_duplicates``, ``dead``, ``zero``, ``nonfinite`` or ``single_color``.
         text: for example "2 groups of near duplicates (12 filters)".
         advice: what to do about it.
         groups: filter ids of each group; selecting the finding cycles through the groups.
@@ -30,18 +31,19 @@ class Finding(Struct, frozen=True):
 
 
 def collect_findings(
-    layer: LayerDetailRecord, projection: Projection | None, ids: np.ndarray, inactive: np.ndarray
+    layer: LayerDetailRecord, projection: Projection | None, ids: np.ndarray, dead: list[int]
 ) -> list[Finding]:
     """Return all findings of a layer.
 
     Args:
         projection: of the coefficients.
         ids: of the layer's current filters, int64 (n,).
-        inactive: ids of the filters without activation for a while.
+        dead: ids of the dead filters.
     """
     findings = [
         _find_near_duplicates(projection, ids),
-        _find_dead(projection, ids, inactive),
+        _find_dead(ids, dead),
+        _find_zero(projection, ids),
         _find_nonfinite(projection, ids),
         _find_single_color(layer, ids),
     ]
@@ -68,17 +70,22 @@ def _find_near_duplicates(projection: Projection | None, ids: np.ndarray) -> Fin
     return Finding("near_duplicates", text, advice, groups)
 
 
-def _find_dead(
-    projection: Projection | None, ids: np.ndarray, inactive: np.ndarray
-) -> Finding | None:
-    zero = np.zeros(0, np.int64)
-    if projection is not None:
-        zero = projection.ids[projection.degenerate == DegenerateKind.DEAD]
-    dead = _current(np.union1d(zero, inactive), ids)
+def _find_dead(ids: np.ndarray, dead: list[int]) -> Finding | None:
+    group = _current(np.array(dead, np.int64), ids)
     advice = (
-        "These filters are zero, or have not been active for a while: remove or reinitialize them."
+        f"These filters had no activation in the last {DEAD_BATCHES} batches: remove or "
+        "reinitialize them."
     )
-    return Finding("dead", f"{len(dead)} dead", advice, [dead]) if dead else None
+    return Finding("dead", f"{len(group)} dead", advice, [group]) if group else None
+
+
+def _find_zero(projection: Projection | None, ids: np.ndarray) -> Finding | None:
+    if projection is None:
+        return None
+    zero = projection.ids[projection.degenerate == DegenerateKind.ZERO]
+    group = _current(zero, ids)
+    advice = "All coefficients of these filters are zero: reinitialize or remove them."
+    return Finding("zero", f"{len(group)} all zero", advice, [group]) if group else None
 
 
 def _find_nonfinite(projection: Projection | None, ids: np.ndarray) -> Finding | None:

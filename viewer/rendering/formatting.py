@@ -11,6 +11,7 @@ __all__ = [
     "format_relative_change",
     "format_sampling_interval",
     "format_scientific",
+    "format_selection",
     "format_share",
     "format_si",
     "format_time_of_day",
@@ -67,6 +68,11 @@ def format_scientific(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return "0" if value == 0 else f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def format_selection(index: int, n_selected: int) -> str:
+    """Return which filters are selected: ``filter 3`` or ``filter 3 and 4 more``."""
+    return f"filter {index}" + (f" and {n_selected - 1} more" if n_selected > 1 else "")
 
 
 def format_sampling_interval(interval: int) -> str:

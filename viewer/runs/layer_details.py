@@ -45,6 +45,7 @@ class LayerDetailRecord(Struct):
         image: index of the validation image whose maps are shown; None for the current batch.
         kernel_slice: shown of filters with many inputs.
         refused: why the training refuses details; "" if it does not.
+        image_refusal: why the image that was selected last cannot be shown; "" if it can.
         last_requested: when details were last requested (monotonic).
         last_visible: when a tab last showed the layer (monotonic), per projection method.
         image_last_used: when `image` was last used without the details (monotonic).
@@ -59,6 +60,7 @@ class LayerDetailRecord(Struct):
     image: int | None = None
     kernel_slice: KernelSlice = "strongest"
     refused: str = ""
+    image_refusal: str = ""
     last_requested: float = 0.0
     last_visible: dict[str, float] = {}
     image_last_used: float = 0.0
@@ -77,7 +79,7 @@ class LayerDetails:
     def __init__(self, make_worker: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
         self.projections = LayerProjections(make_worker)
         self._layers: dict[str, LayerDetailRecord] = {}
-        self._requests: dict[str, str] = {}  # request id -> layer
+        self._requests: dict[str, tuple[str, int | None]] = {}  # request id -> layer, image
 
     def start(self) -> None:
         """Start the projection worker, which takes some seconds to warm up."""
@@ -104,7 +106,7 @@ class LayerDetails:
         """Show the maps of another image: a validation image, or None for the current batch."""
         state = self._layers.get(layer)
         if state is not None and state.image != image:
-            state.image, state.last_requested = image, 0.0
+            state.image, state.last_requested, state.image_refusal = image, 0.0, ""
 
     def selected_image(self, layer: str) -> int | None:
         """Return the image selected for a layer, without requesting its details."""
@@ -138,9 +140,10 @@ class LayerDetails:
         if isinstance(message, LayerDetail):
             self._receive_detail(message, state)
         elif isinstance(message, Refused) and message.id in self._requests:
-            layer = self._layers.get(self._requests.pop(message.id))
+            name, image = self._requests.pop(message.id)
+            layer = self._layers.get(name)
             if layer is not None:
-                layer.refused = message.reason
+                _receive_refusal(layer, image, message.reason)
 
     def _request(self, name: str, layer: LayerDetailRecord, send: Send) -> None:
         try:
@@ -150,7 +153,7 @@ class LayerDetails:
         except ProtocolError as error:
             layer.refused = str(error)
             return
-        self._requests[request] = name
+        self._requests[request] = name, layer.image
         while len(self._requests) > MAX_REQUESTS:
             del self._requests[next(iter(self._requests))]
 
@@ -191,6 +194,15 @@ class LayerDetails:
                 if features.ndim == 2 and len(features) == len(layer.ids):
                     key = (name, view, method)
                     self.projections.submit(key, features, layer.ids, layer.detail_revision, now)  # type: ignore[arg-type]
+
+
+def _receive_refusal(layer: LayerDetailRecord, image: int | None, reason: str) -> None:
+    """Store why details are refused. Without the selected image, go on with the one before."""
+    layer.refused = reason
+    shown = None if layer.detail is None else layer.detail.image_index
+    if layer.detail is not None and image == layer.image != shown:
+        layer.image, layer.last_requested = layer.detail.image_index, 0.0
+        layer.image_refusal = reason
 
 
 def _view(detail: LayerDetail, name: str) -> FilterView:

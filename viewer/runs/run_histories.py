@@ -26,7 +26,7 @@ class RunHistories(RunHistory):
         self.filters = TimeSeries(0, 4)
 
     def add_filters(
-        self, step: int, values: dict[str, np.ndarray], dead: np.ndarray, offsets: np.ndarray
+        self, step: int, values: dict[str, np.ndarray], dead: np.ndarray | None, offsets: np.ndarray
     ) -> None:
         """Add the values of every filter, and their mean over each layer; see `add_layers`."""
         self.add_layers(step, values, dead, offsets)

@@ -8,8 +8,9 @@ import time
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.history.filter_mapping import source_columns
+from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -30,7 +31,6 @@ __all__ = ["RunState"]
 
 log = logging.getLogger(__name__)
 
-DEAD_AFTER = 20  # consecutive snapshots with an activation of exactly zero
 NEW_SECONDS = 8.0  # how long an added filter is marked as new
 
 
@@ -64,7 +64,7 @@ class RunState:
         self.requests = RequestLog()
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
-        self._zero_streak = np.zeros(0, np.int32)  # consecutive snapshots without activation
+        self._dead_filters = DeadFilters()
         self._dead_mask: np.ndarray | None = None  # computed on demand
         self._added_at = np.zeros(0)  # monotonic time per filter; 0: present when we attached
         self._last_added_at = 0.0
@@ -119,10 +119,22 @@ class RunState:
         return self.histories.filters.rows[:, column + int(self.offsets[layer]) + index]
 
     def dead_mask(self) -> np.ndarray:
-        """Return which filters are dead: inactive for `DEAD_AFTER` snapshots, bool (filters,)."""
+        """Return which filters are dead, as `DeadFilters` defines it, bool (filters,)."""
         if self._dead_mask is None:
-            self._dead_mask = (self._zero_streak >= DEAD_AFTER) & self._is_observed
+            self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask
+
+    def dead_mask_at(self, row: int) -> np.ndarray:
+        """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""
+        history = self.histories.filters
+        first = FILTER_STATISTICS.index("activation") * self.n_filters
+        activations = history.rows[: row + 1, first : first + self.n_filters]
+        return find_dead(history.steps[: row + 1], activations) & self._is_observed
+
+    @property
+    def knows_dead_filters(self) -> bool:
+        """Whether enough batches were recorded to know which filters are dead."""
+        return self._dead_filters.is_known
 
     def new_mask(self) -> np.ndarray:
         """Return which filters were added within `NEW_SECONDS`, bool (filters,)."""
@@ -150,7 +162,8 @@ class RunState:
         self.structure = structure
         widths = [len(layer.filter_ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
-        self._is_observed = np.repeat([layer.observed for layer in structure.layers], widths)
+        observed = np.array([layer.observed for layer in structure.layers], bool)
+        self._is_observed = np.repeat(observed, np.array(widths, np.int64))
         self._remap_filters(source, is_first=known is None)
         self.histories.set_layers([layer.name for layer in structure.layers])
         if known is not None:
@@ -167,11 +180,10 @@ class RunState:
     def _remap_filters(self, source: np.ndarray, *, is_first: bool) -> None:
         """Move the per-filter state to the filters' new indices; see `source_columns`."""
         kept = source >= 0
-        zero_streak = np.zeros(len(source), np.int32)
         added_at = np.full(len(source), 0.0 if is_first else time.monotonic())
-        zero_streak[kept] = self._zero_streak[source[kept]]
         added_at[kept] = self._added_at[source[kept]]
-        self._zero_streak, self._added_at = zero_streak, added_at
+        self._added_at = added_at
+        self._dead_filters.remap(source)
         self._dead_mask, self._last_added_at = None, float(added_at.max(initial=0.0))
         for name, values in self.latest.items():
             remapped = np.zeros(len(source), np.float32)
@@ -206,9 +218,10 @@ class RunState:
         self.latest = self._latest_values(snapshot)
         self.histories.add_scalars(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
-            streak = np.where(self.latest["activation"] == 0, self._zero_streak + 1, 0)
-            self._zero_streak, self._dead_mask = streak.astype(np.int32), None
-            self.histories.add_filters(snapshot.step, self.latest, self.dead_mask(), self.offsets)
+            self._dead_filters.add(snapshot.step, self.latest["activation"])
+            self._dead_mask = None
+            dead = self.dead_mask() if self.knows_dead_filters else None
+            self.histories.add_filters(snapshot.step, self.latest, dead, self.offsets)
         self.values_revision += 1
 
     def _latest_values(self, snapshot: Snapshot) -> dict[str, np.ndarray]:

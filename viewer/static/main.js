@@ -28,6 +28,7 @@
  * until it replies, then attached; `#ended[data-kind]` announces the end of a run, `#ended .next` shows the next one, `#runs`
  * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
+import {startChartFocus} from "./charts/chart_focus.js"
 import {startLayerCurves} from "./charts/layer_curves.js"
 import {startCharts} from "./controls/charts.js"
 import {startEditList} from "./controls/edit_list.js"
@@ -109,6 +110,7 @@ async function start() {
   startParts()
   const link = await documentReady()
   startLayerCurves()
+  startChartFocus()
   connect(link)
   startNetwork()
   describeView({

@@ -30,6 +30,7 @@ class Arguments(Struct, frozen=True):
         run: id of a run.
         key: key of a staged change; "" for all.
         ids: ids of filters.
+        filters: indices of filters in a layer.
         weights: weights of filters.
     """
 
@@ -50,4 +51,5 @@ class Arguments(Struct, frozen=True):
     run: str = ""
     key: str = ""
     ids: Annotated[list[int], Meta(max_length=MAX_SELECTED)] = []
+    filters: Annotated[list[int], Meta(max_length=MAX_SELECTED)] = []
     weights: Annotated[list[float], Meta(max_length=MAX_SELECTED)] = []

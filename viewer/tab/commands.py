@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from . import edit_commands as edit
+from . import selection_commands as selection
 from . import view_commands as view
 from .command_arguments import Arguments
 from .page_link import PageCommand
@@ -26,6 +27,11 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "select": view.select,
     "select_filters": view.select_filters,
     "move_selection": view.move_selection,
+    "select_several": selection.select_several,
+    "select_layer": selection.select_layer,
+    "extend_selection": selection.extend_selection,
+    "move_primary": selection.move_primary,
+    "keep_primary": selection.keep_primary,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
     "set_pane": view.set_pane,

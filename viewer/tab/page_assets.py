@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 
 from ..layout import NodeState
@@ -26,6 +27,7 @@ def page_config() -> dict[str, Any]:
         "palettes": {name: asdict(palette) for name, palette in PALETTES.items()},
         "node_states": _numbers(NodeState),
         "degenerate_kinds": _numbers(DegenerateKind),
+        "dead_batches": DEAD_BATCHES,
     }
 
 

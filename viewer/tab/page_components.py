@@ -12,6 +12,7 @@ from ..components.edit_markers import EditMarkers
 from ..components.filter_history import FilterActivation, FilterGradient
 from ..components.filter_inspection import FilterInspectionPane
 from ..components.header import Header
+from ..components.hovered_filter import HoveredFilter
 from ..components.layer_chart import LayerChart
 from ..components.layer_filters import FilterBars, FilterCloud
 from ..components.layer_panel import LayerPanel
@@ -31,6 +32,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ControlsPanel,
     SelectionPanel,
     LayerPanel,
+    HoveredFilter,
     StagingBar,
     ReplyPanel,
     ChangeListPanel,

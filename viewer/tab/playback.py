@@ -58,6 +58,12 @@ class Playback:
         row = state.histories.filters.rows[self.row(state)]
         return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
 
+    def dead_mask(self, state: RunState) -> np.ndarray:
+        """Return which filters were dead at the shown batch, bool (filters,)."""
+        if self.shown_step is None or not state.histories.filters.length:
+            return state.dead_mask()
+        return state.dead_mask_at(self.row(state))
+
     def go_to(self, state: RunState, row: int) -> None:
         """Show a row of the history. The last row, and any row out of range, mean live."""
         if 0 <= row < state.histories.filters.length - 1:

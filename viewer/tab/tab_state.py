@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from msgspec import Struct
 
 from revacnn_lightning.protocol.messages import LayerInfo, PlanSummary, Structure
 
@@ -18,18 +17,12 @@ from .page_link import PageLink
 from .playback import Playback
 from .removal_preview import RemovalPreview
 from .run_selection import RunSelection
+from .selection import Selection, find_replacement
 from .staging import Staging
 
-__all__ = ["Selection", "TabState"]
+__all__ = ["TabState"]
 
 RECENT_ROWS = 8  # rows of the history that determine the least active filter
-
-
-class Selection(Struct, frozen=True):
-    """A filter, identified by a name and an id that survive edits."""
-
-    layer: str
-    filter_id: int
 
 
 class TabState:
@@ -38,6 +31,7 @@ class TabState:
     Attributes:
         selection: the primary selected filter.
         other_selected_ids: ids of further selected filters in the same layer.
+        is_passing: whether the primary filter leaves the selection when another one becomes primary.
         hovered: the filter under the pointer.
         expanded_layers: names of the layers whose filters are all shown.
         method: the projection method of the layer views.
@@ -59,6 +53,7 @@ class TabState:
         self.palette = palette
         self.selection: Selection | None = None
         self.other_selected_ids: list[int] = []
+        self.is_passing = False
         self.hovered: Selection | None = None
         self.staging = Staging()
         self.edit_queue = EditQueue(self.run_selection, self.staging)
@@ -116,8 +111,12 @@ class TabState:
             return
         chosen = structure.layers[max(0, min(int(layer), len(structure.layers) - 1))]
         index = max(0, min(int(index), len(chosen.filter_ids) - 1))
-        self.selection = Selection(chosen.name, chosen.filter_ids[index])
-        self.other_selected_ids = []
+        self.select_ids(chosen.name, [chosen.filter_ids[index]])
+
+    def select_ids(self, layer: str, ids: list[int], *, is_passing: bool = False) -> None:
+        """Select filters of a layer, at least one, by their ids. The first one becomes primary."""
+        primary, *self.other_selected_ids = dict.fromkeys(ids)
+        self.selection, self.is_passing = Selection(layer, primary), is_passing
         self.revision += 1
 
     def layer(self, index: int | None) -> LayerInfo | None:
@@ -253,7 +252,7 @@ class TabState:
         if self.edit_queue.is_inserting:
             self._show_inserted_layer(structure)
         if self.selected_position() is None:  # removed by an edit
-            self.selection = _replacement(self.selection, self._known_structure, structure)
+            self.selection = find_replacement(self.selection, self._known_structure, structure)
         self._known_structure = structure
 
     def _show_inserted_layer(self, structure: Structure) -> None:
@@ -265,34 +264,3 @@ class TabState:
                 self.select(i, 0)
                 self.pane = "layer"
                 return
-
-
-def _replacement(
-    removed: Selection | None, previous: Structure | None, structure: Structure
-) -> Selection:
-    """Return the filter to select instead of a removed one.
-
-    It is the next remaining filter of the same layer, or the previous one if there is no next. In
-    place of a removed layer it is the first filter of the layer before it.
-    """
-    layer = structure.layers[0]
-    if removed is not None:
-        layer = _layer_or_previous(removed.layer, previous, structure)
-    before = (
-        [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
-    )
-    if removed is None or not before or removed.filter_id not in before[0]:
-        return Selection(layer.name, layer.filter_ids[0])
-    index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
-    candidates = [*before[0][index:], *reversed(before[0][:index])]
-    found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
-    return Selection(layer.name, found)
-
-
-def _layer_or_previous(name: str, previous: Structure | None, structure: Structure) -> LayerInfo:
-    """Return the layer of this name, else the nearest remaining one before it, else the first."""
-    remaining = {layer.name: layer for layer in structure.layers}
-    names = [layer.name for layer in previous.layers] if previous is not None else []
-    before = names[: names.index(name) + 1] if name in names else [name]
-    found = next((one for one in reversed(before) if one in remaining), structure.layers[0].name)
-    return remaining[found]

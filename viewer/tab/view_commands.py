@@ -11,7 +11,8 @@ from revacnn_lightning.protocol.requests import KernelSlice
 from ..embedding.projection import METHODS
 from ..layout import stage_layers
 from .command_arguments import Arguments
-from .tab_state import Selection, TabState
+from .selection import Selection
+from .tab_state import TabState
 
 PANES = ("layer", "maps", "inspection", "statistics")
 SORT_STATISTICS = ("gradient", "activation")
@@ -71,8 +72,7 @@ def select_filters(tab: TabState, arguments: Arguments) -> None:
     present = set(layer.filter_ids)
     ids = [id_ for id_ in dict.fromkeys(arguments.ids) if id_ in present]
     if ids:
-        tab.selection = Selection(layer.name, ids[0])
-        tab.other_selected_ids = ids[1:]
+        tab.select_ids(layer.name, ids)
 
 
 def move_selection(tab: TabState, arguments: Arguments) -> None:

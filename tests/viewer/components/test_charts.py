@@ -231,7 +231,7 @@ def test_cloud_hides_and_counts_inactive_filters(
     cloud = FilterCloud(tab)
     cloud.update()
     assert 3 not in cloud.source.data["filter"]
-    assert "1 inactive, hidden" in cloud.root.title.text
+    assert "not shown: 1 silent in this batch" in cloud.root.title.text
 
 
 @pytest.mark.filterwarnings("error")

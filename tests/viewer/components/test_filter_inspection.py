@@ -11,7 +11,8 @@ from viewer.components.filter_inspection import (
     WAITING,
     FilterInspectionPane,
 )
-from viewer.tab.tab_state import Selection, TabState
+from viewer.tab.selection import Selection
+from viewer.tab.tab_state import TabState
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.protocol.messages import FilterView
 from revacnn_lightning.protocol.requests import (
     Freeze,
@@ -17,6 +18,8 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.runs.test_layer_details import World
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.layer_panel import LayerPanel
+from viewer.components.network import NetworkView
+from viewer.layout import NodeState
 from viewer.tab.tab_state import TabState
 
 
@@ -37,7 +40,8 @@ def test_findings_list_their_filters(
     assert found["near_duplicates"]["text"] == "2 groups of near duplicates (6 filters)"
     expected = [[ids[2], ids[4], ids[9], ids[11]], [ids[3], ids[7]]]
     assert found["near_duplicates"]["groups"] == expected
-    assert found["dead"]["groups"] == [[ids[5]]]
+    assert found["zero"]["groups"] == [[ids[5]]]
+    assert "dead" not in found  # a filter with a bias may be active without coefficients
     assert found["nonfinite"]["groups"] == [[ids[6]]]
     assert "single_color" not in found
 
@@ -65,17 +69,61 @@ def test_single_color_filters_are_found(world: World, tab: TabState) -> None:
     assert finding["text"] == "2 single-color"
 
 
-def test_filters_inactive_for_long_are_dead(
+def test_nodes_findings_list_and_chart_called_different_filters_dead(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    assert follower.state is not None
-    ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    follower.training.dead.add(ids[8])
+    """A filter without coefficients and one without activation in one batch were called dead."""
+    state, panel, network = follower.state, LayerPanel(tab), NetworkView(tab)
+    assert state is not None
+    layer = tab.structure.layers[1]  # type: ignore[union-attr]
+    start, ids = int(state.offsets[1]), layer.filter_ids
+    detail = world.detail()
+    features = detail.coefficients.features.copy()
+    features[5] = 0
+    world.deliver(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
+    world.tick()
     follower.training.deactivate_filter(ids[8])
-    follower.train(40)
+    follower.train(DEAD_BATCHES - 1)
 
-    (dead,) = (one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "dead")
-    assert dead["groups"] == [[ids[8]]]
+    def dead_filters() -> tuple[list[int], list[int], list[int], float]:
+        network.update()
+        panel.update()
+        nodes = np.flatnonzero(network.numbers.data["state"] == NodeState.DEAD)
+        found = [one["groups"][0] for one in panel.source.data["findings"] if one["kind"] == "dead"]
+        share = float(state.histories.layers["dead"].rows[-1, 1])
+        in_layer = [int(node) - start for node in nodes if start <= node < start + len(ids)]
+        return in_layer, panel.source.data["dead"], sum(found, []), share
+
+    assert dead_filters() == ([], [], [], 0.0)
+    assert panel.source.data["knows_dead_filters"]
+    follower.training.deactivate_filter(ids[9])
+    follower.train()
+    assert dead_filters() == ([8], [ids[8]], [ids[8]], 1 / len(ids))
+    follower.train(DEAD_BATCHES - 1)
+    assert dead_filters() == ([8, 9], [ids[8], ids[9]], [ids[8], ids[9]], 2 / len(ids))
+
+
+def test_a_past_batch_showed_the_filters_that_are_dead_now(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    network, position = NetworkView(tab), 10
+    follower.training.deactivate_filter(tab.structure.layers[1].filter_ids[8])  # type: ignore[union-attr]
+    follower.train(2 * DEAD_BATCHES)
+    network.update()
+    node = int(follower.state.offsets[1]) + 8  # type: ignore[union-attr]
+    assert network.numbers.data["state"][node] == NodeState.DEAD
+    send_command(tab, "show_moment", row=position)
+    network.update()
+    assert network.numbers.data["state"][node] == NodeState.NORMAL
+
+
+def test_no_filter_is_called_alive_before_enough_batches_are_known(
+    world: World, tab: TabState, follower: InProcessFollower
+) -> None:
+    panel = LayerPanel(tab)
+    assert not panel.content()["knows_dead_filters"]
+    follower.train(DEAD_BATCHES)
+    assert panel.content()["knows_dead_filters"]
 
 
 def test_slices_are_selectable_only_with_many_input_channels(world: World, tab: TabState) -> None:

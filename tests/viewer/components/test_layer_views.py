@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import FilterView
+from revacnn_lightning.protocol.messages import FilterView, Refused
 from revacnn_lightning.protocol.requests import (
     RemoveFilters,
 )
@@ -234,6 +234,38 @@ def test_input_image_is_shown_in_the_maps_pane(world: World, tab: TabState) -> N
     send_command(tab, "show_batch_image")
     world.tick(0.1)
     assert world.sent[-1].image_index is None
+
+
+def test_a_training_without_validation_images_loaded_the_next_one_forever(
+    world: World, tab: TabState
+) -> None:
+    """The layer was requested with the refused image again and again, and not updated anymore."""
+    image = InputImage(tab)
+    send_command(tab, "set_pane", option="maps")
+    image.update()
+    send_command(tab, "step_image", dx=1)
+    world.tick(0.1)
+    assert world.sent[-1].image_index == 0
+    world.deliver(Refused(f"w{len(world.sent)}", "this training has no validation images", 0))
+    assert image.update() is True
+    assert image.root.data["note"] == "this training has no validation images"
+    assert image.root.data["waiting"] is False
+    world.layers.mark_visible("conv2", "tsne")
+    world.tick(0.1)
+    assert world.sent[-1].image_index is None
+    send_command(tab, "show_batch_image")
+    world.deliver(world.detail())
+    image.update()
+    assert image.root.data["waiting"] is False
+
+
+def test_a_batch_without_images_showed_the_image_before(world: World, tab: TabState) -> None:
+    image = InputImage(tab)
+    send_command(tab, "set_pane", option="maps")
+    world.deliver(replace(world.detail(), image=np.zeros(0, np.float16)))
+    assert image.update() is True
+    assert len(image.root.atlas) == 0
+    assert "This batch holds no image" in image.root.data["note"]
 
 
 def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabState) -> None:

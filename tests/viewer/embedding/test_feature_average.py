@@ -91,7 +91,7 @@ def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
     for _ in range(WINDOW):
         kinds, _ = classify_degenerate(average.add(IDS, zero))
 
-    assert kinds[2] == DegenerateKind.DEAD
+    assert kinds[2] == DegenerateKind.ZERO
 
 
 def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:

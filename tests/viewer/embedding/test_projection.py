@@ -240,7 +240,7 @@ def test_all_filters_zero(method: Method) -> None:
     projection = project_first(np.zeros((64, 16)), method)
 
     check_well_formed(projection, 64)
-    assert (projection.degenerate == DegenerateKind.DEAD).all()
+    assert (projection.degenerate == DegenerateKind.ZERO).all()
 
 
 @every_method
@@ -266,7 +266,7 @@ def test_filter_that_is_no_longer_dead_is_projected(method: Method) -> None:
 
     after = project_next(features, projection, dead)
 
-    assert projection.degenerate[7] == DegenerateKind.DEAD
+    assert projection.degenerate[7] == DegenerateKind.ZERO
     assert not after.degenerate.any()
     check_well_formed(after, 32)
 

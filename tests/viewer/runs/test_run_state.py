@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request, Snapshot
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
-from viewer.runs import request_log, run_histories, run_state
+from viewer.runs import request_log, run_histories
 from viewer.runs.run_state import RunState
 
 
@@ -114,13 +115,18 @@ def test_edited_network_keeps_its_edges_until_it_is_traced_again(
     assert state.structure.edges == []
 
 
-def test_filters_inactive_for_many_snapshots_are_dead(follower: InProcessFollower) -> None:
+def test_a_filter_without_activation_for_a_while_is_dead(follower: InProcessFollower) -> None:
     follower.training.deactivate_filter(3)
     state = state_of(follower)
-    follower.train(run_state.DEAD_AFTER - 1)
+    follower.train(DEAD_BATCHES - 1)
     assert not state.dead_mask()[3]
+    assert not state.dead_mask_at(state.histories.filters.length - 1)[3]
     follower.train()
     assert np.flatnonzero(state.dead_mask()).tolist()[0] == 3
+    assert state.dead_mask_at(state.histories.filters.length - 1).tolist() == (
+        state.dead_mask().tolist()
+    )
+    assert not state.dead_mask_at(5).any()
 
 
 def test_replies_are_stored_as_records_or_plans(follower: InProcessFollower) -> None:

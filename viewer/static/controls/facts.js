@@ -26,7 +26,7 @@ export function drawFacts(box, facts, className) {
  * @param {Fact} fact
  * @param {string} className
  */
-function factElement({label, statistic, title}, className) {
-  return createElement("span", {class: className, "data-statistic": statistic, title},
+function factElement({label, statistic, title, minor}, className) {
+  return createElement("span", {class: className, "data-statistic": statistic, "data-minor": minor && "true", title},
     createElement("span", {}, label), " ", createElement("b"))
 }

@@ -24,13 +24,16 @@
  * @property {(id: string) => void} clickRunControl
  * @property {(rows: number) => void} stepMoment
  * @property {(change: number) => void} changeMotion
+ * @property {() => void} setToMean
  * @property {() => void} openLayerMenu
+ * @property {() => void} openStageMenu
  * @property {() => void} showKeys
  */
 
 const ZOOM = 1.6
 const MOTION = 0.25
-const FAST = 10 // filters, with Shift
+const FAST = 10 // filters, with the page keys
+const WITH_CTRL = ["ArrowUp", "ArrowDown", " ", "a"]
 
 /**
  * Return the key bindings by the headings of the key sheet.
@@ -64,6 +67,7 @@ export function findBinding(table, key) {
  * @param {{key: string, shiftKey: boolean}} event
  */
 export function keyOfCombination({key, shiftKey}) {
+  if (WITH_CTRL.includes(key)) return `Ctrl ${key}`
   const letter = key.toLowerCase()
   if (letter === "z") return shiftKey ? "y" : "u"
   return letter === "y" && !shiftKey ? "y" : ""
@@ -71,13 +75,18 @@ export function keyOfCombination({key, shiftKey}) {
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
 function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
-  /** @type {(dx: number, dy: number) => KeyHandler} */
-  const move = (dx, dy) => ({shiftKey}) => send("move_selection", {dx, dy: shiftKey ? FAST * dy : dy})
+  /** @type {(dy: number) => KeyHandler} */
+  const moveFilter = (dy) => ({shiftKey}) => shiftKey ? send("extend_selection", {dy}) : send("move_selection", {dx: 0, dy})
+  /** @type {(dx: number) => KeyHandler} */
+  const moveLayer = (dx) => () => send("move_selection", {dx, dy: 0})
   return [
-    {keys: ["ArrowUp"], run: move(0, -1), isFree: true},
-    {keys: ["ArrowDown"], run: move(0, 1), isFree: true},
-    {keys: ["ArrowLeft"], run: move(-1, 0), isFree: true},
-    {keys: ["ArrowRight"], run: move(1, 0), isFree: true, label: "← → ↑ ↓", description: "select another layer or filter; ⇧ moves by ten"},
+    {keys: ["ArrowUp"], run: moveFilter(-1), isFree: true},
+    {keys: ["ArrowDown"], run: moveFilter(1), isFree: true},
+    {keys: ["ArrowLeft"], run: moveLayer(-1), isFree: true},
+    {keys: ["ArrowRight"], run: moveLayer(1), isFree: true, label: "← → ↑ ↓", description: "select another layer or filter"},
+    {keys: ["PageUp"], run: moveFilter(-FAST), isFree: true},
+    {keys: ["PageDown"], run: moveFilter(FAST), isFree: true, label: "PgUp PgDn", description: "move by ten filters"},
+    ...severalKeys({send}),
     {keys: ["Enter"], run: ({shiftKey}) => send(shiftKey ? "toggle_stage" : "toggle_layer"), isFree: true,
      label: "Enter", description: "expand the layer into its filters, or collapse it"},
     {keys: [], label: "⇧ Enter", description: "expand or collapse the whole stage"},
@@ -88,8 +97,21 @@ function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
   ]
 }
 
+/** @type {(actions: Pick<KeyActions, "send">) => KeyBinding[]} */
+function severalKeys({send}) {
+  return [
+    {keys: [], label: "⇧ ↑ ↓", description: "select several filters; also a box, or clicks with ⇧"},
+    {keys: ["Ctrl ArrowUp"], run: () => send("move_primary", {dy: -1}), isFree: true},
+    {keys: ["Ctrl ArrowDown"], run: () => send("move_primary", {dy: 1}), isFree: true,
+     label: "Ctrl ↑ ↓", description: "select another one as well, not those between"},
+    {keys: ["Ctrl  "], run: () => send("keep_primary"), isFree: true,
+     label: "Ctrl Space", description: "keep it selected while going on"},
+    {keys: ["Ctrl a"], run: () => send("select_layer"), label: "Ctrl A", description: "select all filters of the layer"},
+  ]
+}
+
 /** @type {(actions: KeyActions) => KeyBinding[]} */
-function filterKeys({send, click}) {
+function filterKeys({send, click, setToMean}) {
   return [
     {keys: ["Delete", "Backspace"], run: () => send("stage_remove"), label: "Del", description: "stage their removal, or discard it"},
     {keys: ["+", "Insert"], run: () => send("stage_add"), label: "+", description: "stage a new filter for the layer"},
@@ -98,13 +120,15 @@ function filterKeys({send, click}) {
     {keys: ["f"], run: () => click("freeze"), label: "F", description: "freeze, unfreeze"},
     {keys: ["m"], run: () => click("merge"), label: "M", description: "merge"},
     {keys: ["r"], run: () => click("reinitialize"), label: "R", description: "reinitialize"},
+    {keys: ["v"], run: setToMean, label: "V", description: "set the one selected last to the mean of the others"},
   ]
 }
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
-function layerKeys({send, openLayerMenu}) {
+function layerKeys({send, openLayerMenu, openStageMenu}) {
   return [
     {keys: ["o"], run: openLayerMenu, label: "O", description: "menu of the layer"},
+    {keys: ["O"], run: openStageMenu, label: "⇧ O", description: "menu of the block that the layer is in"},
     {keys: ["i"], run: () => send("stage_insert_layer", {option: "residual"}), label: "I", description: "insert a residual block after it"},
     {keys: ["I"], run: () => send("stage_insert_layer", {option: "dirac"}), label: "⇧ I", description: "insert a convolution after it"},
     {keys: ["F"], run: () => send("stage_freeze_layer"), label: "⇧ F", description: "freeze, unfreeze the layer"},

@@ -1,6 +1,7 @@
 /** The page's keys: what a pressed key does, and the sheet that lists them. */
 
-import {openSelectedLayerMenu} from "../network/layer_menu.js"
+import {setPrimaryToMean} from "../layer/filter_selection.js"
+import {openSelectedLayerMenu, openSelectedStageMenu} from "../network/layer_menu.js"
 import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
@@ -25,7 +26,9 @@ const TABLE = keyTable({
   },
   stepMoment,
   changeMotion: (change) => setMotion(motionLevel() + change),
+  setToMean: setPrimaryToMean,
   openLayerMenu: openSelectedLayerMenu,
+  openStageMenu: openSelectedStageMenu,
   showKeys,
 })
 
@@ -65,9 +68,13 @@ function isTextField(element) {
   return element instanceof HTMLSelectElement || element instanceof HTMLTextAreaElement
 }
 
-/** @param {Element | null} focused */
+/**
+ * Whether the focus is where the page's keys are not needed: nowhere, in the network, or in a view of thumbnails, which
+ * handles its own keys itself.
+ * @param {Element | null} focused
+ */
 function isFree(focused) {
-  return focused == null || focused === document.body || focused === byId("plot")
+  return focused == null || focused === document.body || focused === byId("plot") || focused instanceof HTMLCanvasElement
 }
 
 /** Show the key sheet. Escape closes it, like every dialog. */

@@ -2,12 +2,15 @@
 
 import {config} from "../shared/page_config.js"
 
-const {none, dead, nonfinite, identical} = config.degenerate_kinds
+const {none, zero, nonfinite, identical} = config.degenerate_kinds
 
-const WORDS = {[none]: "", [dead]: "dead", [nonfinite]: "not finite", [identical]: "identical to another"}
+const WORDS = {[none]: "", [zero]: "all zero", [nonfinite]: "not finite", [identical]: "identical to another"}
 
-/** @type {Record<string, string>} what "all values are zero" means in a view: such a filter need not be dead */
-const ZERO_WORDS = {coefficients: "all zero", gradients: "without gradient", activation_gradients: "without gradient"}
+// Such a filter need not be dead, and its newest map need not be zero: the layout is older.
+/** @type {Record<string, string>} what "all values are zero" means in a view */
+const ZERO_WORDS = {
+  gradients: "without gradient", activation_gradients: "without gradient", activations: "silent when arranged", maps: "",
+}
 
 /**
  * Describe why a filter of a view is degenerate; empty if it is not.
@@ -15,7 +18,7 @@ const ZERO_WORDS = {coefficients: "all zero", gradients: "without gradient", act
  * @param {string} viewName
  */
 export function describeDegenerate(kind, viewName) {
-  return kind === dead && ZERO_WORDS[viewName] || WORDS[kind] || ""
+  return (kind === zero ? ZERO_WORDS[viewName] : null) ?? WORDS[kind] ?? ""
 }
 
 /**
@@ -24,7 +27,7 @@ export function describeDegenerate(kind, viewName) {
  * @param {string} viewName
  */
 export function summarizeDegenerate(kinds, viewName) {
-  return [dead, nonfinite, identical]
+  return [zero, nonfinite, identical]
     .map((kind) => ({kind, count: Array.from(kinds).filter((one) => one === kind).length}))
     .filter(({count}) => count > 0)
     .map(({kind, count}) => `${count} ${kind === identical ? "identical" : describeDegenerate(kind, viewName)}`)

@@ -4,7 +4,7 @@ import {byId, createElement} from "../shared/dom.js"
 import {asSentence, joinFacts} from "../shared/format.js"
 import {subscribe} from "../shared/link.js"
 import {frameCrop} from "./crop_frame.js"
-import {framedImage, hideEnlarged, startEnlargedImages} from "./framed_image.js"
+import {framedImage, refreshEnlarged, startEnlargedImages} from "./framed_image.js"
 import {IMAGE_PENDING} from "./input_image.js"
 
 /** @import {InspectionData, Size, TopImageData} from "../shared/parts.js" */
@@ -23,13 +23,13 @@ export function startFilterInspection() {
 /** @param {InspectionData} data */
 function drawInspection(data) {
   const isKnown = data.top_images != null
-  if (!isKnown) hideEnlarged()
   const note = data.top_images?.length ? data.crop_note ?? "" : ""
   byId("crop-note").textContent = byId("crop-note").title = note
   byId("top-images").replaceChildren(...topImages(data))
   byId("attribution-title").textContent = joinFacts([data.title, data.busy && IMAGE_PENDING])
   byId("attribution").replaceChildren(...attribution(data))
   byId("inspection-status").textContent = isKnown ? data.status : ""
+  refreshEnlarged()
 }
 
 /** @param {InspectionData} data */

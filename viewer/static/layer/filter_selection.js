@@ -1,5 +1,6 @@
 /** Which filters of the layer are selected, hovered, staged and frozen: what all its views share. */
 
+import {announce} from "../shared/dom.js"
 import {sendCommand} from "../shared/link.js"
 
 /** @import {LayerPanelData} from "../shared/parts.js" */
@@ -16,6 +17,8 @@ export const filterSelection = {
   staged: new Set(),
   /** @type {Set<number>} */
   frozen: new Set(),
+  /** @type {Set<number>} */
+  dead: new Set(),
 }
 
 /** @type {(() => void)[]} */
@@ -58,6 +61,25 @@ export function clickFilter(id, extend) {
   else selectFilters(selected.includes(id) ? selected.filter((other) => other !== id) : [id, ...selected])
 }
 
+/**
+ * Move the selection to a filter, or with `extend` add it; on the way back, release the last one.
+ * @param {number} id
+ * @param {boolean} extend
+ */
+export function moveSelection(id, extend) {
+  const [last, ...others] = filterSelection.selected
+  if (!extend || last == null) selectFilters([id])
+  else if (others.includes(id)) selectFilters([id, ...others.filter((other) => other !== id)])
+  else selectFilters([id, last, ...others])
+}
+
+/** Stage setting the filter that was selected last to the mean of the other selected ones. */
+export function setPrimaryToMean() {
+  const ids = filterSelection.selected
+  if (ids.length > 1) sendCommand("stage_set_to_mean", {ids, weights: ids.slice(1).map(() => 1 / (ids.length - 1))})
+  else announce("Select the filters whose mean it should become, too.")
+}
+
 /** @param {number | null} id */
 export function hoverFilter(id) {
   if (id === filterSelection.hovered) return
@@ -74,6 +96,7 @@ export function receiveSelection(data) {
   if (!isOwn) filterSelection.selected = data.selected
   filterSelection.staged = new Set(data.staged)
   filterSelection.frozen = new Set(data.frozen ?? [])
+  filterSelection.dead = new Set(data.dead ?? [])
   notify()
 }
 

@@ -1,25 +1,33 @@
 /** The findings about the layer's filters, such as near duplicates, as buttons that select the filters. */
 
 import {byId, createElement} from "../shared/dom.js"
+import {config} from "../shared/page_config.js"
 import {filterSelection, selectFilters} from "./filter_selection.js"
 
 /** @import {FindingData} from "../shared/parts.js" */
 
-const NO_FINDINGS = "no near duplicates, no dead filters"
 let drawnKey = ""
 
-/** @param {FindingData[] | null} findings null before they are known */
-export function drawFindings(findings) {
-  const key = JSON.stringify([findings, filterSelection.selected])
+/**
+ * @param {FindingData[] | null} findings null before they are known
+ * @param {boolean} knowsDeadFilters whether enough batches were recorded to know which filters are dead
+ */
+export function drawFindings(findings, knowsDeadFilters) {
+  const key = JSON.stringify([findings, filterSelection.selected, knowsDeadFilters])
   if (key === drawnKey) return
   drawnKey = key
   const box = byId("findings"), active = document.activeElement
   const focusedKind = active instanceof HTMLElement ? active.dataset.kind : undefined
   if (findings == null) box.replaceChildren()
-  else if (findings.length === 0) box.replaceChildren(createElement("span", {class: "faint"}, NO_FINDINGS))
+  else if (findings.length === 0) box.replaceChildren(createElement("span", {class: "faint"}, noFindings(knowsDeadFilters)))
   else box.replaceChildren(...findings.map(findingButton))
   const focused = /** @type {HTMLElement | null} */ (focusedKind ? box.querySelector(`[data-kind="${focusedKind}"]`) : null)
   focused?.focus()
+}
+
+/** @param {boolean} knowsDeadFilters */
+function noFindings(knowsDeadFilters) {
+  return `no near duplicates, ${knowsDeadFilters ? "no dead filters" : `dead filters known after ${config.dead_batches} batches`}`
 }
 
 /** @param {FindingData} finding */

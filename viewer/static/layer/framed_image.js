@@ -22,18 +22,41 @@ const OUTLINE_SHADOW = "rgb(0 0 0 / 65%)" // so that the outline is visible on a
 
 /** @type {FramedImage | null} */
 let enlarged = null
+/** @type {PointerEvent | null} the newest one over the pane */
+let pointer = null
+/** @type {WeakMap<Element, {image: FramedImage, lines: string[]}>} what each picture shows, and the lines of its tooltip */
+const pictures = new WeakMap()
 
 /** @param {HTMLElement} pane in which images may be replaced while the pointer rests on them */
 export function startEnlargedImages(pane) {
   pane.addEventListener("pointermove", (event) => {
-    if (/** @type {Element} */ (event.target).closest(".picture") == null) hideEnlarged()
+    pointer = event
+    enlargeUnder(event, /** @type {Element} */ (event.target))
   })
-  pane.addEventListener("pointerleave", hideEnlarged)
+  pane.addEventListener("pointerleave", () => {
+    pointer = null
+    hideEnlarged()
+  })
 }
 
-export function hideEnlarged() {
+/** Enlarge the picture that is now under a resting pointer: pictures have been replaced. */
+export function refreshEnlarged() {
+  if (pointer != null) enlargeUnder(pointer, document.elementFromPoint(pointer.clientX, pointer.clientY))
+}
+
+function hideEnlarged() {
   hideTooltip("inspection")
   enlarged = null
+}
+
+/**
+ * @param {PointerEvent} event
+ * @param {Element | null} element under the pointer
+ */
+function enlargeUnder(event, element) {
+  const picture = element?.closest(".picture"), content = picture == null ? null : pictures.get(picture)
+  if (content == null) hideEnlarged()
+  else enlarge(event, content.image, content.lines)
 }
 
 /**
@@ -45,10 +68,9 @@ export function framedImage(image, lines) {
   canvas.style.aspectRatio = `${width} / ${height}`
   canvas.style.width = `min(100cqw, 100cqh * ${width / height})`
   paintFramed(canvas, image, ENLARGED)
-  return createElement("div", {
-    class: "picture",
-    onpointermove: (/** @type {PointerEvent} */ event) => enlarge(event, image, lines),
-  }, canvas)
+  const picture = createElement("div", {class: "picture"}, canvas)
+  pictures.set(picture, {image, lines})
+  return picture
 }
 
 /**

@@ -49,6 +49,25 @@ export function lassoRegion(path) {
   }
 }
 
+/**
+ * Return the index of the nearest thumbnail in a direction, -1 if there is none. What lies off to the side counts as
+ * farther away.
+ * @param {readonly Point[]} centers
+ * @param {number} from index of the thumbnail that the way begins at
+ * @param {Point} direction of length 1
+ */
+export function neighborInDirection(centers, from, [dx, dy]) {
+  const [x, y] = centers[from]
+  let best = -1, least = Infinity
+  centers.forEach((center, i) => {
+    const ahead = (center[0] - x) * dx + (center[1] - y) * dy
+    const aside = Math.abs((center[0] - x) * dy - (center[1] - y) * dx)
+    const distance = ahead + 2 * aside
+    if (i !== from && ahead > aside / 2 && distance < least) [best, least] = [i, distance]
+  })
+  return best
+}
+
 /** @typedef {{index: number, weight: number}} Neighbor */
 
 /**

@@ -27,7 +27,8 @@ export function startInputImage() {
 function drawInputImage(data, atlas) {
   const canvas = /** @type {HTMLCanvasElement} */ (byId("input")), tiles = paintAtlas(atlas, "gray")
   byId("input-title").textContent = data.title ?? ""
-  byId("input-status").textContent = data.waiting ? IMAGE_PENDING : ""
+  byId("input-status").textContent = data.waiting ? IMAGE_PENDING : data.note ?? ""
+  canvas.hidden = tiles == null
   if (tiles == null) return
   canvas.width = tiles.width
   canvas.height = tiles.height

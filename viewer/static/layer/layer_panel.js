@@ -9,6 +9,7 @@ import {onFilterSelect, onSelectionChange, receiveSelection} from "./filter_sele
 import {drawFindings} from "./findings.js"
 import {startInputImage} from "./input_image.js"
 import {MapGrid} from "./map_grid.js"
+import {startThumbnailKeys} from "./thumbnail_keys.js"
 import {cancelDrag, setSelectionShape, ThumbnailPointer} from "./thumbnail_pointer.js"
 import {ThumbnailView} from "./thumbnail_view.js"
 
@@ -81,6 +82,7 @@ function drawMaps(data, atlas) {
  */
 function interactive(view) {
   new ThumbnailPointer(view)
+  startThumbnailKeys(view)
   return view
 }
 
@@ -102,7 +104,7 @@ function drawPanel(data) {
   byId("freeze").textContent = data.freeze_label ?? "Freeze"
   for (const [id, reason] of Object.entries(data.disabled ?? {})) setButtonState(byId(id), reason, data.tooltips?.[id] ?? "")
   receiveSelection(data)
-  drawFindings(data.findings)
+  drawFindings(data.findings, data.knows_dead_filters ?? false)
 }
 
 /* ------------------------------------------------------------------------------------- controls */

@@ -1,8 +1,10 @@
 /** The pointer over a view of thumbnails: zoom, hover, click, selection by box or lasso, and dragging a filter. */
 
-import {sendCommand} from "../shared/link.js"
+import {requestHovered} from "../shared/hovered_filter.js"
+import {sendCommand, subscribe} from "../shared/link.js"
+import {isExtending} from "../shared/modifiers.js"
 import {colors} from "../shared/theme.js"
-import {hideTooltip, showTooltip} from "../shared/tooltip.js"
+import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {clickFilter, filterSelection, hoverFilter, selectFilters} from "./filter_selection.js"
 import {boxRegion, hitThumbnail, lassoRegion, nearestNeighbors} from "./geometry.js"
 import {paintThumbnail} from "./thumbnail_painting.js"
@@ -41,7 +43,11 @@ export class ThumbnailPointer {
     this.view = view
     /** @type {Drag | null} */
     this.drag = null
+    /** @type {number | null} id of the filter under the pointer */
+    this.hovered = null
     view.paintDrag = (context, positions) => this.paintDrag(context, positions)
+    view.onUpdate = () => this.refreshTooltip()
+    subscribe("hovered_filter", () => this.refreshTooltip())
     const {canvas} = view
     canvas.addEventListener("pointermove", (event) => this.onMove(event))
     canvas.addEventListener("pointerleave", () => this.hover(-1))
@@ -105,7 +111,7 @@ export class ThumbnailPointer {
     const {drag, view} = this
     this.drag = dragging = null
     if (drag == null) return
-    const extend = event.shiftKey || event.ctrlKey || event.metaKey
+    const extend = isExtending(event)
     if (!drag.hasMoved) {
       if (drag.row >= 0) clickFilter(view.ids[drag.row], extend)
     } else if (drag.kind === "set") this.drop(drag)
@@ -196,9 +202,20 @@ export class ThumbnailPointer {
    * @param {MouseEvent} [event]
    */
   hover(row, event) {
-    hoverFilter(row >= 0 ? this.view.ids[row] : null)
+    const {view} = this, id = row >= 0 ? view.ids[row] : null
+    if (id !== this.hovered) requestHovered(id == null ? -1 : view.data.layer_index ?? -1, view.data.indices?.[row] ?? -1)
+    this.hovered = id
+    hoverFilter(id)
     if (row < 0 || event == null) hideTooltip("layer")
-    else showTooltip("layer", event, describeFilter(this.view, row), "left")
+    else showTooltip("layer", event, describeFilter(view, row), "left")
+  }
+
+  /** Describe the filter under a resting pointer by the newest image and numbers. */
+  refreshTooltip() {
+    if (this.hovered == null) return
+    const row = this.view.rows.get(this.hovered)
+    if (row == null) this.hover(-1)
+    else refreshTooltip("layer", () => describeFilter(this.view, row))
   }
 }
 

@@ -49,6 +49,8 @@ export class ThumbnailView {
     this.movingSince = null
     /** @type {((context: CanvasRenderingContext2D, positions: Point[]) => void) | null} */
     this.paintDrag = null
+    /** @type {(() => void) | null} called after new data */
+    this.onUpdate = null
     /** @type {WireArray | undefined} */
     this.atlas = undefined
     /** @type {TileAtlas | null} */
@@ -87,6 +89,7 @@ export class ThumbnailView {
     const moves = motionLevel() > 0 && averageLag() < MAX_LAG_MS && this.hasMoved()
     this.movingSince = moves ? performance.now() : null
     this.draw()
+    this.onUpdate?.()
   }
 
   rememberOrigins() {

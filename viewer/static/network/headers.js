@@ -1,6 +1,6 @@
 /** What is written above the columns of the network: the headers of the layers, and the frames of the stages. */
 
-import {byId, createElement} from "../shared/dom.js"
+import {actAsButton, byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
 import {openInsertMenu, openLayerMenu, openStageMenu, startLayerMenu} from "./layer_menu.js"
@@ -77,6 +77,7 @@ function layerHeader(layer, density) {
       openLayerMenu(layer, event.currentTarget)
     },
   }, density === "roomy" && !layer.lane ? layer.label : String(layer.filters))
+  actAsButton(title, `${layer.name}, ${layer.filters} filters`)
   const attributes = {class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane)}
   return createElement("div", attributes, title, createElement("span", {}, subtitle(layer, density)),
     createElement("div", {class: "steer"}, editButton(layer, "less"), editButton(layer, "more"), menuButton(layer)))
@@ -92,7 +93,20 @@ function stageFrame(stage) {
       openStageMenu(stage, event.currentTarget)
     },
   }, stage.name)
+  actAsButton(title, `Block ${stage.path}: menu`, () => openStageMenu(stage, title))
   return createElement("div", {class: "stage"}, title)
+}
+
+/**
+ * Put the buttons of a header into the tab order, or take them out: only the selected layer's are tab stops, and the
+ * arrow keys select another layer.
+ * @param {HTMLElement} header
+ * @param {boolean} isStop
+ */
+function setTabStops(header, isStop) {
+  for (const button of /** @type {NodeListOf<HTMLElement>} */ (header.querySelectorAll("button, [role=button]"))) {
+    button.tabIndex = isStop ? 0 : -1
+  }
 }
 
 export class NetworkHeaders {
@@ -181,6 +195,13 @@ export class NetworkHeaders {
 
   #markCurrent() {
     const current = latest("selection")?.layer
-    this.#layers.forEach((element, i) => element.setAttribute("data-current", String(i === current)))
+    const {layers = [], stages = []} = latest("network_layout") ?? {}
+    const center = layers.find(({index}) => index === current)?.center ?? NaN
+    this.#layers.forEach((element, i) => {
+      const isCurrent = i === current
+      element.setAttribute("data-current", String(isCurrent))
+      setTabStops(element, isCurrent)
+    })
+    this.#stages.forEach((element, i) => setTabStops(element, stages[i].left <= center && center <= stages[i].right))
   }
 }

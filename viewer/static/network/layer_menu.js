@@ -69,6 +69,15 @@ export function openSelectedLayerMenu() {
   if (layer != null && header != null) openLayerMenu(layer, header)
 }
 
+/** Show the menu of the stage that the selected layer is in, for the keyboard. */
+export function openSelectedStageMenu() {
+  const {layers = [], stages = []} = latest("network_layout") ?? {}
+  const layer = layers.find(({index}) => index === latest("selection")?.layer)
+  const place = stages.findIndex(({left, right}) => layer != null && left <= layer.center && layer.center <= right)
+  const title = document.querySelectorAll(".stage > b")[place]
+  if (title != null) openStageMenu(stages[place], title)
+}
+
 /**
  * @param {LayerHeader} layer
  * @param {string} where

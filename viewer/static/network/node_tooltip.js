@@ -2,16 +2,16 @@
 
 import {createElement} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
-import {latest, sendCommand} from "../shared/link.js"
+import {isNoneRequested, isRequested, requestHovered} from "../shared/hovered_filter.js"
+import {latest} from "../shared/link.js"
 import {config} from "../shared/page_config.js"
+import {DEAD_NOTE, SILENT_NOTE} from "../shared/silence.js"
 import {nodeSelection} from "../shared/selection.js"
 import {filtersOf, networkLayout, numberOf} from "./network_model.js"
 
-const PREVIEW_MS = 220 // the pointer rests on a node before the training is asked for coupled filters
-
 /** @type {Partial<Record<keyof typeof config.node_states, string>>} */
 const STATE_NOTES = {
-  dead: "dead: no recent activation",
+  dead: DEAD_NOTE,
   new: "new",
   staged: "staged for removal",
   coupled: "coupled with a staged filter",
@@ -19,26 +19,19 @@ const STATE_NOTES = {
   absent: "does not exist yet at this batch",
 }
 
-let previewed = -1
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let timer
-
 /**
- * Request the coupled filters of a node once the pointer rests on it; -1 if it is on none.
+ * Request the coupled filters of a node; -1 if the pointer is on none.
  * @param {number} node
  */
 export function previewCoupling(node) {
-  clearTimeout(timer)
-  timer = setTimeout(() => {
-    if (node === previewed || (node < 0 && previewed < 0)) return
-    previewed = node
-    if (node < 0) sendCommand("hover", {})
-    else sendCommand("hover", {layer: filtersOf(node).layer, first: filtersOf(node).first})
-  }, PREVIEW_MS)
+  if (node < 0) requestHovered(-1, -1)
+  else requestHovered(filtersOf(node).layer, filtersOf(node).first)
 }
 
-/** @param {number | undefined} state */
-function stateNote(state) {
+/** @param {number} node */
+function stateNote(node) {
+  const state = numberOf("state", node)
+  if (state === config.node_states.normal && numberOf("activation", node) === 0) return SILENT_NOTE
   const name = Object.entries(config.node_states).find(([, value]) => value === state)?.[0]
   return STATE_NOTES[/** @type {keyof typeof config.node_states} */ (name)]
 }
@@ -68,11 +61,11 @@ export function describeNode(node) {
   const norm = numberOf("weight_norm", node)
   if (norm != null && Number.isFinite(norm)) rows.push(line("weight norm", formatNumber(norm)))
   const coupling = latest("selection")?.coupling_text
-  const isPreviewed = node === previewed || (previewed < 0 && node === nodeSelection().selected)
+  const isPreviewed = isRequested(layer, first) || isNoneRequested() && node === nodeSelection().selected
   const notes = [
     isPreviewed && coupling ? createElement("small", {class: "coupled"}, coupling) : "",
-    stateNote(numberOf("state", node)),
-    isBin ? "click to select · double-click to open" : "click to select · Del to remove",
+    stateNote(node),
+    isBin ? "click to select · double-click to open" : "click to select, with Shift several · Del to remove",
   ]
   for (const note of notes) {
     if (note) rows.push(typeof note === "string" ? createElement("small", {}, note) : note)

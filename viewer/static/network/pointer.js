@@ -1,24 +1,38 @@
 /** Pointer and wheel over the network view: hover, select, open, pan, zoom. */
 
 import {byId} from "../shared/dom.js"
-import {sendCommand, subscribe} from "../shared/link.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {isExtending} from "../shared/modifiers.js"
 import {changeSelection, nodeSelection} from "../shared/selection.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {nodeAt} from "./hit_test.js"
 import {filtersOf, networkNodes} from "./network_model.js"
+import {boxBetween, filterRange, filtersInBox} from "./node_box.js"
 import {describeNode, previewCoupling} from "./node_tooltip.js"
 
+/** @import {Box, BoxedFilters} from "./node_box.js" */
 /** @import {Viewport} from "./viewport.js" */
 
 const DRAG_PX = 4 // a press that moves less is a click
 const WHEEL_SPEED = 0.0016
 const SETTLE_MS = 500 // after a relayout, nodes are where they belong
 
+/**
+ * @typedef {object} Drag
+ * @property {[x: number, y: number]} from where it began, px within the view
+ * @property {number} left of the view, in the layout, when it began
+ * @property {number} top
+ * @property {boolean} isBox whether it selects by a box, instead of moving the view
+ * @property {boolean} extend whether a box adds to the selection
+ * @property {boolean} hasMoved
+ */
+
 /** Zooms, pans and selects; calls `viewChanged` when another part of the layout is in view. */
 export class NetworkPointer {
-  /** @type {{x: number, y: number, left: number, top: number} | null} where a drag began, and the view then */
+  /** @type {Drag | null} */
   #drag = null
-  #moved = false
+  /** @type {BoxedFilters | null} */
+  #boxed = null
   /** @type {PointerEvent | null} the newest one over the view */
   #last = null
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -36,10 +50,12 @@ export class NetworkPointer {
     this.element.addEventListener("pointerleave", () => this.#onLeave())
     this.element.addEventListener("pointerdown", (event) => this.#onDown(event))
     this.element.addEventListener("pointerup", (event) => this.#onUp(event))
+    this.element.addEventListener("pointercancel", () => this.#cancelDrag())
     this.element.addEventListener("dblclick", (event) => this.#onDoubleClick(event))
     this.element.addEventListener("wheel", (event) => this.#onWheel(event), {passive: false})
+    document.addEventListener("keydown", (event) => this.#onEscape(event), true)
     subscribe("network_layout", () => this.#onLayout())
-    subscribe("selection", () => refreshTooltip("network", () => describeNode(nodeSelection().hovered)))
+    for (const part of /** @type {const} */ (["selection", "numbers"])) subscribe(part, () => this.#refreshTooltip())
   }
 
   /**
@@ -82,42 +98,107 @@ export class NetworkPointer {
     this.#hover(-1)
   }
 
+  /** The numbers are those of the newest batch, and what is coupled arrives later. */
+  #refreshTooltip() {
+    refreshTooltip("network", () => describeNode(nodeSelection().hovered))
+  }
+
   /** @param {PointerEvent} event */
   #onDown(event) {
-    if (event.button !== 0 || isOn(event, "button")) return
-    this.#drag = {x: event.clientX, y: event.clientY, left: this.viewport.left, top: this.viewport.top}
-    this.#moved = false
+    if (event.button !== 0 || isOn(event, "button, [role=button]")) return
+    const {left, top, showsAll} = this.viewport, extend = isExtending(event)
+    const isBox = extend || showsAll && event.pointerType !== "touch"
+    this.#drag = {from: this.#position(event), left, top, isBox, extend, hasMoved: false}
   }
 
   /** @param {PointerEvent} event */
   #onMove(event) {
     this.#last = event
-    if (this.#drag == null) {
+    const drag = this.#drag
+    if (drag == null) {
       this.#hover(isOn(event, "button, .column") ? -1 : this.#nodeUnder(event), event)
       return
     }
-    const dx = event.clientX - this.#drag.x
-    const dy = event.clientY - this.#drag.y
-    if (!this.#moved && Math.hypot(dx, dy) < DRAG_PX) return
-    this.#moved = true
+    const [x, y] = this.#position(event), dx = x - drag.from[0], dy = y - drag.from[1]
+    if (!drag.hasMoved && Math.hypot(dx, dy) < DRAG_PX) return
+    if (!drag.hasMoved) this.element.setPointerCapture(event.pointerId)
+    drag.hasMoved = true
     this.#hover(-1)
+    if (drag.isBox) this.#drawBox(boxBetween(drag.from, [x, y]))
+    else this.#pan(drag, dx, dy)
+  }
+
+  /**
+   * @param {Drag} drag
+   * @param {number} dx px
+   * @param {number} dy
+   */
+  #pan({left, top}, dx, dy) {
     this.element.dataset.drag = String(!this.viewport.showsAll)
     const {scaleX, scaleY} = this.viewport.transform
-    this.viewport.show(this.#drag.left - dx / scaleX, this.#drag.top - dy / scaleY)
+    this.viewport.show(left - dx / scaleX, top - dy / scaleY)
     this.viewChanged()
+  }
+
+  /**
+   * Draw the box, and mark the nodes that it would select.
+   * @param {Box} box
+   */
+  #drawBox(box) {
+    this.#boxed = filtersInBox(networkNodes(), this.viewport.transform, box)
+    changeSelection({also: this.#boxed?.nodes ?? []})
+    const {style} = byId("node-box")
+    style.transform = `translate(${box.left}px, ${box.top}px)`
+    style.width = `${box.right - box.left}px`
+    style.height = `${box.bottom - box.top}px`
+    byId("node-box").hidden = false
   }
 
   /** @param {PointerEvent} event */
   #onUp(event) {
-    const isClick = this.#drag != null && !this.#moved
-    this.#drag = null
+    const drag = this.#drag, boxed = this.#boxed
+    this.#endDrag()
+    if (drag == null || event.button !== 0) return
+    if (!drag.hasMoved) this.#onClick(event, drag.extend)
+    else if (boxed != null) selectSeveral(boxed.layer, boxed.filters, drag.extend ? "add" : "set")
+  }
+
+  #endDrag() {
+    this.#drag = this.#boxed = null
     this.element.dataset.drag = "false"
-    if (!isClick || event.button !== 0) return
+    byId("node-box").hidden = true
+  }
+
+  #cancelDrag() {
+    if (this.#drag?.isBox) changeSelection({also: latest("selection")?.also ?? []})
+    this.#endDrag()
+  }
+
+  /**
+   * Escape cancels a drag; otherwise the keys of the page receive it.
+   * @param {KeyboardEvent} event
+   */
+  #onEscape(event) {
+    if (event.key !== "Escape" || !this.#drag?.hasMoved) return
+    this.#cancelDrag()
+    event.stopImmediatePropagation()
+  }
+
+  /**
+   * @param {PointerEvent} event
+   * @param {boolean} extend whether to add the node to the selection, or release it
+   */
+  #onClick(event, extend) {
     this.element.focus({preventScroll: true})
     const node = this.#nodeUnder(event)
     if (node < 0) return
+    const {layer, first, last} = filtersOf(node)
+    if (extend) {
+      selectSeveral(layer, filterRange(first, last), "toggle")
+      return
+    }
     changeSelection({selected: node, also: []}) // shown immediately; the server's reply confirms it
-    sendCommand("select", filtersOf(node))
+    sendCommand("select", {layer, first, last})
   }
 
   /** @param {MouseEvent} event */
@@ -132,6 +213,15 @@ export class NetworkPointer {
     this.viewport.zoomAt(...this.#position(event), Math.exp(-event.deltaY * WHEEL_SPEED))
     this.viewChanged()
   }
+}
+
+/**
+ * @param {number} layer
+ * @param {number[]} filters
+ * @param {"set" | "add" | "toggle"} option
+ */
+function selectSeveral(layer, filters, option) {
+  sendCommand("select_several", {layer, filters, option})
 }
 
 /**

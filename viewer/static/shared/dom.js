@@ -56,6 +56,25 @@ export function setButtonState(button, reason, title) {
 }
 
 /**
+ * Have an element that is no button act like one: Enter and the space bar click it, or do `action`.
+ * @template {HTMLElement} T
+ * @param {T} element
+ * @param {string} label
+ * @param {() => void} [action]
+ */
+export function actAsButton(element, label, action = () => element.click()) {
+  element.setAttribute("role", "button")
+  element.setAttribute("aria-label", label)
+  element.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return
+    event.preventDefault()
+    event.stopPropagation()
+    action()
+  })
+  return element
+}
+
+/**
  * Call back when a button is clicked, unless `setButtonState` has disabled it.
  * @param {HTMLElement} button
  * @param {() => void} callback

@@ -21,7 +21,8 @@
  * @typedef {object} PageConfig
  * @property {{dark: Palette, light: Palette}} palettes
  * @property {NodeStates} node_states how a node is drawn, as viewer/layout/columns.py numbers it
- * @property {Record<"none" | "dead" | "nonfinite" | "identical", number>} degenerate_kinds why a filter has no place
+ * @property {Record<"none" | "zero" | "nonfinite" | "identical", number>} degenerate_kinds why a filter has no place
+ * @property {number} dead_batches for how many batches a dead filter has had no activation
  */
 
 /** @returns {PageConfig} */

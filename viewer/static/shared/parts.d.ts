@@ -14,6 +14,8 @@ export interface Fact {
   title?: string
   statistic?: string
   warn?: boolean
+  /** Left out where room is short. */
+  minor?: boolean
 }
 
 export interface RunChoice {
@@ -147,7 +149,10 @@ export interface LayerPanelData {
   selected: number[]
   staged: number[]
   frozen?: number[]
+  /** Ids of the dead filters. */
+  dead?: number[]
   findings: FindingData[] | null
+  knows_dead_filters?: boolean
   slices: string
   freeze_label?: string
   disabled?: Record<string, string>
@@ -157,6 +162,7 @@ export interface LayerPanelData {
 /** Thumbnails of the filters of a layer; the arrays have one row per filter. */
 export interface ViewData {
   layer: string
+  layer_index?: number
   title: string
   colormap: string
   status: string
@@ -164,6 +170,8 @@ export interface ViewData {
   step: number
   revision: number
   slices?: string
+  /** Whether `values` hold the activation of a chosen image instead of the batch's. */
+  of_image?: boolean
   ids?: WireArray
   indices?: WireArray
   positions?: WireArray
@@ -172,10 +180,20 @@ export interface ViewData {
   values?: WireArray
 }
 
+/** The newest numbers of the filter under the pointer; empty if it is on none. */
+export interface HoveredFilterData {
+  layer?: number
+  filter?: number
+  gradient?: number | null
+  activation?: number | null
+}
+
 export interface InputImageData {
   title: string
   step: number
   waiting: boolean
+  /** Why there is no image, or not the chosen one; empty if it is shown. */
+  note: string
 }
 
 /** Edges in pixels of the image: top, left, bottom, right. */
@@ -333,6 +351,7 @@ export interface Parts {
   timeline: TimelineData
   selection_panel: SelectionPanelData
   layer_panel: LayerPanelData
+  hovered_filter: HoveredFilterData
   "view-coefficients": ViewData
   "view-gradients": ViewData
   "view-activations": ViewData

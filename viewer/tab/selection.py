@@ -1,0 +1,47 @@
+"""A selected filter, and what is selected in its place once it is removed."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from revacnn_lightning.protocol.messages import LayerInfo, Structure
+
+__all__ = ["Selection", "find_replacement"]
+
+
+class Selection(Struct, frozen=True):
+    """A filter, identified by a name and an id that survive edits."""
+
+    layer: str
+    filter_id: int
+
+
+def find_replacement(
+    removed: Selection | None, previous: Structure | None, structure: Structure
+) -> Selection:
+    """Return the filter to select instead of a removed one.
+
+    It is the next remaining filter of the same layer, or the previous one if there is no next. In
+    place of a removed layer it is the first filter of the layer before it.
+    """
+    layer = structure.layers[0]
+    if removed is not None:
+        layer = _layer_or_previous(removed.layer, previous, structure)
+    before = (
+        [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
+    )
+    if removed is None or not before or removed.filter_id not in before[0]:
+        return Selection(layer.name, layer.filter_ids[0])
+    index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
+    candidates = [*before[0][index:], *reversed(before[0][:index])]
+    found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
+    return Selection(layer.name, found)
+
+
+def _layer_or_previous(name: str, previous: Structure | None, structure: Structure) -> LayerInfo:
+    """Return the layer of this name, else the nearest remaining one before it, else the first."""
+    remaining = {layer.name: layer for layer in structure.layers}
+    names = [layer.name for layer in previous.layers] if previous is not None else []
+    before = names[: names.index(name) + 1] if name in names else [name]
+    found = next((one for one in reversed(before) if one in remaining), structure.layers[0].name)
+    return remaining[found]

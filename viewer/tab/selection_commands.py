@@ -1,0 +1,84 @@
+"""Commands that select several filters of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .command_arguments import Arguments
+from .tab_state import TabState
+
+__all__ = [
+    "extend_selection",
+    "keep_primary",
+    "move_primary",
+    "select_layer",
+    "select_several",
+]
+
+
+def select_several(tab: TabState, arguments: Arguments) -> None:
+    """Select filters of a layer by their indices; `combine` describes the options."""
+    layer = tab.layer(arguments.layer)
+    if layer is None:
+        return
+    ids = [layer.filter_ids[i] for i in arguments.filters if 0 <= i < len(layer.filter_ids)]
+    is_same_layer = tab.selection is not None and tab.selection.layer == layer.name
+    selected = tab.selected_ids() if is_same_layer else []
+    if found := combine(selected, ids, arguments.option):
+        tab.select_ids(layer.name, found)
+
+
+def select_layer(tab: TabState, _: Arguments) -> None:
+    """Select all filters of the selected layer. The primary filter remains the same."""
+    layer = tab.layer(None)
+    if layer is not None:
+        tab.select_ids(layer.name, [*tab.selected_ids(), *layer.filter_ids])
+
+
+def combine(selected: Sequence[int], ids: Sequence[int], option: str) -> list[int]:
+    """Return the new selection, the primary filter first.
+
+    Args:
+        option: ``set`` replaces the selection, ``add`` adds to it, and ``toggle`` adds, too, but
+            releases the filters if all of them are selected. The last filter is never released.
+    """
+    if option == "set":
+        return list(ids)
+    if option == "toggle" and ids and set(ids) <= set(selected):
+        return [id_ for id_ in selected if id_ not in set(ids)] or list(selected)
+    return [*ids, *selected]
+
+
+def extend_selection(tab: TabState, arguments: Arguments) -> None:
+    """Make another filter of the layer primary, and select those between, or release them.
+
+    They are released if the new primary filter is selected already: the way back.
+    """
+    position, layer = tab.selected_position(), tab.layer(None)
+    if position is None or layer is None:
+        return
+    index, ids = position[1], layer.filter_ids
+    target = max(0, min(index + arguments.dy, len(ids) - 1))
+    step = 1 if target > index else -1
+    passed = [ids[i] for i in range(index, target, step)]
+    selected = tab.selected_ids()
+    if target != index and ids[target] in selected:
+        tab.select_ids(layer.name, [ids[target], *(i for i in selected if i not in passed)])
+    elif target != index:
+        tab.select_ids(layer.name, [ids[target], *reversed(passed), *selected])
+
+
+def move_primary(tab: TabState, arguments: Arguments) -> None:
+    """Make another filter of the layer primary, and keep the others selected."""
+    position, layer = tab.selected_position(), tab.layer(None)
+    if position is None or layer is None:
+        return
+    target = max(0, min(position[1] + arguments.dy, len(layer.filter_ids) - 1))
+    others = tab.selected_ids()[1 if tab.is_passing else 0 :]
+    primary = layer.filter_ids[target]
+    tab.select_ids(layer.name, [primary, *others], is_passing=primary not in others)
+
+
+def keep_primary(tab: TabState, _: Arguments) -> None:
+    """Keep the primary filter selected when `move_primary` passes on, or no longer."""
+    tab.is_passing = not tab.is_passing
