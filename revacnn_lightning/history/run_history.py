@@ -163,11 +163,7 @@ class RunHistory:
             self.scalars.rows[:, SECONDS] += self.start - message.start
         self.start = message.start or self.start
         _prepend(self.scalars, message.scalars, _columns(message.scalar_names, list(SCALARS)))
-        n_rates = max(self.learning_rates.width, message.learning_rates.values.shape[-1])
-        self._set_rate_count(n_rates)
-        source = np.arange(n_rates)
-        source[message.learning_rates.values.shape[-1] :] = -1
-        _prepend(self.learning_rates, message.learning_rates, source)
+        self._prepend_learning_rates(message.learning_rates)
         for name, sent in message.layers.items():
             if name in self.layers:
                 columns = _columns(message.layer_names, self.layer_names)
@@ -177,6 +173,13 @@ class RunHistory:
             if series is not None and len(sent.steps):
                 _prepend(series, sent, np.zeros(1, np.int64))
                 self._metric_values.setdefault(name, float(series.rows[-1, 0]))
+
+
+    def _prepend_learning_rates(self, sent: HistorySeries) -> None:
+        n_sent = sent.values.shape[1] if sent.values.ndim == 2 else 0
+        self._set_rate_count(max(self.learning_rates.width, n_sent))
+        source = np.arange(self.learning_rates.width)
+        _prepend(self.learning_rates, sent, np.where(source < n_sent, source, -1))
 
 
 def _sent(series: TimeSeries) -> HistorySeries:
@@ -192,7 +195,8 @@ def _prepend(series: TimeSeries, sent: HistorySeries, source: np.ndarray) -> Non
     if not sent.steps:
         return
     values = sent.values
-    if values.ndim != 2 or len(values) != len(sent.steps) or source.max() >= values.shape[1]:
+    is_table = values.ndim == 2 and len(values) == len(sent.steps) and values.shape[1] > 0
+    if not is_table or source.max(initial=-1) >= values.shape[1]:
         raise ValueError(f"values of the shape {values.shape} do not fit {len(sent.steps)} steps")
     rows = np.where(source >= 0, values[:, source], np.nan).astype(np.float32)
     series.prepend(np.array(sent.steps, np.float64), np.array(sent.weights, np.float64), rows)

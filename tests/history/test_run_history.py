@@ -129,6 +129,8 @@ def test_history_of_other_parameter_groups_keeps_its_columns() -> None:
         {"scalars": HistorySeries([2, 1], [1, 1], np.zeros((2, 4), np.float32))},
         {"scalars": HistorySeries([1, 2], [1], np.zeros((2, 4), np.float32))},
         {"learning_rates": HistorySeries([1], [1], np.zeros(1, np.float32))},
+        {"learning_rates": HistorySeries([1], [1], np.zeros((), np.float32))},
+        {"learning_rates": HistorySeries([1], [1], np.zeros((1, 0), np.float32))},
         {"layers": {"gradient": HistorySeries([1], [1], np.zeros((3, 2), np.float32))}},
         {"metrics": {"a": HistorySeries([1], [1], np.zeros((1, 0), np.float32))}},
     ],
