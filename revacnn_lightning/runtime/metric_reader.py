@@ -42,7 +42,7 @@ class MetricReader:
             metrics: scalars.
         """
         on_device = {name: value for name, value in metrics.items() if is_on_gpu(value)}
-        known = {name: float(metrics[name]) for name in metrics.keys() - on_device.keys()}
+        known = {name: float(value) for name, value in metrics.items() if name not in on_device}
         arrived = self.arrived()
         if not on_device:
             return [*arrived, self._set_newest(step, known)]
