@@ -8,8 +8,8 @@ import pytest
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.requests import AddFilters, ControlRun, Edit, SendHistory
-from tests.viewer.fake_training import FakeTraining
+from revacnn_lightning.protocol.requests import ControlRun, Edit, SendHistory
+from tests.viewer.fake_training import FakeTraining, train_without_viewer
 from viewer.runs.run_follower import RunFollower, RunHealth
 from viewer.runs.run_state import RunState
 from viewer.tab.page_link import PageLink
@@ -81,9 +81,7 @@ def make_follower() -> Callable[..., InProcessFollower]:
 def late_follower() -> InProcessFollower:
     """A follower that attaches after 1000 batches, one of which was an edit, and trains 5."""
     training = FakeTraining("digits")
-    training.train_unattended(500)
-    training.handle(Request("edit", AddFilters("conv2", 2), training.version))
-    training.train_unattended(500)
+    train_without_viewer(training, 1000)
     follower = InProcessFollower(training)
     follower.attach()
     follower.train(5)

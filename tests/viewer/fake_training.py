@@ -481,6 +481,13 @@ class FakeTraining:
         )
 
 
+def train_without_viewer(training: FakeTraining, batches: int) -> None:
+    """Train before a viewer attaches, with an edit in the middle."""
+    training.train_unattended(batches // 2)
+    training.handle(Request("edit", AddFilters(training.convs[1].name, 2), training.version))
+    training.train_unattended(batches - batches // 2)
+
+
 def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None:
     """Publish and reply until stopped, or for ``end_after`` seconds."""
     keys = Keys.generate()
@@ -538,7 +545,8 @@ def main() -> None:
     for conv in training.convs:
         if conv.name == arguments.refuse:
             conv.refused = "its output is reshaped in an unknown way"
-    training.train_unattended(arguments.past)
+    if arguments.past:
+        train_without_viewer(training, arguments.past)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     serve(training, arguments.hz, arguments.end_after, arguments.end)
 
