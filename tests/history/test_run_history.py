@@ -115,7 +115,7 @@ def test_history_of_other_layers_is_matched_by_their_names() -> None:
 
 
 def test_history_of_other_parameter_groups_keeps_its_columns() -> None:
-    history = RunHistory()
+    history = trained(range(0))
     add(history, 9, learning_rates=[0.5, 0.25])
     history.prepend(received(trained(range(3)).to_message()))
     np.testing.assert_allclose(history.learning_rates.rows[0], [0.1, np.nan])

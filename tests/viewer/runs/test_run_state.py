@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
+from revacnn_lightning.history import run_history
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import History, HistorySeries, Request, Snapshot
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
@@ -154,13 +155,14 @@ def test_histories_and_records_are_bounded(
     for _ in range(request_log.MAX_RECORDS + 5):
         follower.request(RemoveFilters("nowhere", [1]), "no", 0)
     assert len(state.requests.records) == request_log.MAX_RECORDS
-    for i in range(run_histories.MAX_METRICS + 5):
+    for i in range(run_history.MAX_METRICS + 5):
         state.receive(replace(follower.training.snapshot(), metrics={f"m{i}": 1.0}))
-    assert len(state.histories.metrics) == run_histories.MAX_METRICS
+    assert len(state.histories.metrics) == run_history.MAX_METRICS
 
 
 def test_number_of_parameter_groups_may_change(follower: InProcessFollower) -> None:
     state = state_of(follower)
+    follower.training.step += 1
     state.receive(replace(follower.training.snapshot(), learning_rates=[0.1, 0.2]))
     assert state.histories.learning_rates.width == 2
     np.testing.assert_allclose(state.histories.learning_rates.rows[-1], [0.1, 0.2])
