@@ -289,7 +289,8 @@ class FakeTraining:
             self._cached_version = self.version
             ids = [id_ for layer in self.ids for id_ in layer]
             if not ids:
-                return np.zeros((0, len(STATISTICS))), np.zeros(0), np.zeros(0)
+                self._cached = np.zeros((0, len(STATISTICS))), np.zeros(0), np.zeros(0)
+                return self._cached
             depth = np.exp(-1.2 * np.arange(len(self.ids)) / max(1, len(self.ids)))
             spread = np.repeat(depth, [len(layer) for layer in self.ids])
             self._cached = np.stack([self.base[id_] for id_ in ids]), np.asarray(ids) * 0.7, spread
