@@ -32,13 +32,14 @@ activation_gradient
     mean of |∂L/∂a| over images and pixels. Unit: loss per unit of activation.
     Source: a gradient hook on the map; the loss scale is divided out.
 firing
-    share of the pixels of all images with a > 0, from 0 to 1. A filter at 0 is silent in this batch;
-    it is dead if it stays silent (`revacnn_lightning.diagnostics.dead_filters`).
+    share of the pixels of all images with a > 0, from 0 to 1. A filter at 0 is silent in this
+    batch; it is dead if it stays silent (`revacnn_lightning.diagnostics.dead_filters`).
     Source: a forward hook, as for ``activation``.
 signal_to_noise
     |mean| / standard deviation over the images of s = Σ ∂L/∂a over the pixels, with the unbiased
     variance. Dimensionless (defined as in Rainforth et al. 2018, "Tighter Variational Bounds Are
-    Not Necessarily Better"). NaN for a single image and where nothing varies, as in a silent filter.
+    Not Necessarily Better"). NaN for a single image and where nothing varies, as in a silent
+    filter.
     Source: a gradient hook on the map.
 
 Where a forward computes the weight from other parameters (weight norm, spectral norm, pruning mask,

@@ -1,4 +1,4 @@
-"""Several filters are selected by clicks, by a box and by keys, in the network and in every view."""
+"""Several filters are selected by clicks, a box and keys, in the network and in every view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tests.viewer.processes import server, training
 
 pytestmark = pytest.mark.browser
 
-SELECTED = "revacnn.parts.layer_panel.selected.map((id) => revacnn.views.coefficients.ids.indexOf(id))"
+SELECTED = (
+    "revacnn.parts.layer_panel.selected.map((id) => revacnn.views.coefficients.ids.indexOf(id))"
+)
 
 
 @pytest.fixture(scope="module")

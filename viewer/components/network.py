@@ -137,9 +137,7 @@ class NetworkView:
         }
         gradient = means.get("gradient", np.zeros(len(starts), np.float32))
         dead = self.tab.playback.dead_mask(state)
-        states = network_data.node_states(
-            state, structure, self.tab.staging.changes, starts, dead
-        )
+        states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
         numbers = (self.tab.statistics_key(), state, state.structure_revision)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):

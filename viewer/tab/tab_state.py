@@ -31,7 +31,7 @@ class TabState:
     Attributes:
         selection: the primary selected filter.
         other_selected_ids: ids of further selected filters in the same layer.
-        is_passing: whether the primary filter leaves the selection when another one becomes primary.
+        is_passing: whether the primary filter leaves the selection when another becomes primary.
         hovered: the filter under the pointer.
         expanded_layers: names of the layers whose filters are all shown.
         method: the projection method of the layer views.

@@ -16,9 +16,7 @@ def test_the_numbers_under_the_pointer_stayed_those_of_the_first_batch(
     for _ in range(2):
         follower.train()
         assert part.update()
-        newest = {
-            name: float(tab.layer_values(name, 1)[3]) for name in ("gradient", "activation")
-        }
+        newest = {name: float(tab.layer_values(name, 1)[3]) for name in ("gradient", "activation")}
         assert part.source.data == {"layer": 1, "filter": 3, **newest}
     assert not part.update()
     send_command(tab, "hover")
