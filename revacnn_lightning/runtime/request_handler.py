@@ -127,7 +127,9 @@ class RequestHandler:
             )
         return self._history.to_message(request_id)
 
-    def _execute(self, command: Command, step: int) -> str:
+    def _execute(
+        self, command: ControlRun | SetHyperparameter | InspectLayer | InspectFilter, step: int
+    ) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, InspectLayer | InspectFilter):
             self._collectors[type(command)].select(command)
