@@ -174,7 +174,6 @@ class RunHistory:
                 _prepend(series, sent, np.zeros(1, np.int64))
                 self._metric_values.setdefault(name, float(series.rows[-1, 0]))
 
-
     def _prepend_learning_rates(self, sent: HistorySeries) -> None:
         n_sent = sent.values.shape[1] if sent.values.ndim == 2 else 0
         self._set_rate_count(max(self.learning_rates.width, n_sent))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 
-__all__ = ["METRICS_INTERVAL", "MetricReader", "is_on_gpu"]
+__all__ = ["METRICS_INTERVAL", "MetricReader", "is_on_gpu", "is_scalar", "to_float"]
 
 METRICS_INTERVAL = 10  # batches between two readings while a viewer is attached
 
@@ -21,6 +21,18 @@ Metrics = dict[str, float]
 def is_on_gpu(value: object) -> TypeGuard[Tensor]:
     """Return whether reading a value would wait for a GPU."""
     return isinstance(value, Tensor) and value.is_cuda
+
+
+def is_scalar(value: object) -> bool:
+    """Return whether a value is a number or a tensor of one number."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def to_float(value: Tensor | float) -> float:
+    """Return a scalar as a float. This waits for the device of a tensor."""
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 class MetricReader:
@@ -42,7 +54,7 @@ class MetricReader:
             metrics: scalars.
         """
         on_device = {name: value for name, value in metrics.items() if is_on_gpu(value)}
-        known = {name: float(value) for name, value in metrics.items() if name not in on_device}
+        known = {name: to_float(one) for name, one in metrics.items() if name not in on_device}
         arrived = self.arrived()
         if not on_device:
             return [*arrived, self._set_newest(step, known)]

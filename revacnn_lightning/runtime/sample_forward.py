@@ -35,7 +35,6 @@ __all__ = [
     "SampleForwards",
     "UserForward",
     "accepts_images",
-    "is_scalar",
 ]
 
 log = logging.getLogger(__name__)
@@ -224,10 +223,3 @@ def accepts_images(module: nn.Module) -> bool:
     except TypeError:
         return False
     return True
-
-
-def is_scalar(value: Any) -> bool:
-    """Return whether a value is a number or a tensor of one number."""
-    if isinstance(value, Tensor):
-        return value.numel() == 1
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -40,10 +40,15 @@ from revacnn_lightning.runtime.layer_details import (
     LayerDetailCollector,
     refuse_image,
 )
-from revacnn_lightning.runtime.metric_reader import METRICS_INTERVAL, MetricReader, is_on_gpu
+from revacnn_lightning.runtime.metric_reader import (
+    METRICS_INTERVAL,
+    MetricReader,
+    is_on_gpu,
+    is_scalar,
+    to_float,
+)
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
-from revacnn_lightning.runtime.sample_forward import is_scalar
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor
@@ -198,6 +203,10 @@ class Session:
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
+        self._begin_recording(batch)
+
+    def _begin_recording(self, batch: TrainingBatch) -> None:
+        """Start to record the batch if a viewer or the history needs it."""
         was_recording = self.is_recording
         self._is_sample = self._history is not None and self._history.is_due(batch.step)
         self.is_recording = self._needs_recording() or self._is_sample
@@ -230,11 +239,12 @@ class Session:
         if self.is_recording:
             loss = loss if is_scalar(loss) else None
             on_gpu = loss if is_on_gpu(loss) else None
+            known = None if loss is None or on_gpu is not None else to_float(loss)
             self._publish_batch(
                 BatchMetadata(
                     progress=self._batch.progress,
                     batches_per_second=batches_per_second,
-                    loss=float(loss) if loss is not None and on_gpu is None else None,
+                    loss=known,
                     loss_factor=loss_factor,
                     learning_rates=learning_rates,
                     metrics=self._metrics.newest,

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
-from revacnn_lightning.runtime.sample_forward import is_scalar
+from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
