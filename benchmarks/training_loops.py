@@ -127,6 +127,10 @@ class PlainTraining:
     def on_step_start(self) -> None:
         """Run at the start of a step."""
 
+    def forward(self) -> Tensor:
+        """Return the loss of the batch."""
+        return self.module.training_step((self.images, self.labels), 0)
+
     def before_optimizer_step(self) -> None:
         """Run between the backward pass and the optimizer step."""
 
@@ -137,7 +141,7 @@ class PlainTraining:
         """Train on one batch."""
         self.on_step_start()
         self.optimizer.zero_grad()
-        loss = self.module.training_step((self.images, self.labels), 0)
+        loss = self.forward()
         loss.backward()
         self.before_optimizer_step()
         self.optimizer.step()
@@ -162,12 +166,17 @@ class MonitoredTraining(PlainTraining):
         self.trainer: Any = SimpleNamespace(
             accumulate_grad_batches=1,
             callback_metrics={},
+            callbacks=[self.callback],
             current_epoch=0,
             is_global_zero=True,
             max_epochs=1,
             num_training_batches=100_000,
             optimizers=[self.optimizer],
             precision_plugin=SimpleNamespace(train_step_context=contextlib.nullcontext),
+            lightning_module=self.module,
+            loggers=[],
+            lr_scheduler_configs=[],
+            strategy=SimpleNamespace(training_step=self.module.training_step),
             world_size=1,
         )
         self.index = 0
@@ -207,6 +216,11 @@ class MonitoredTraining(PlainTraining):
 
     def end_block(self) -> None:
         self.session.recorder.detach()
+
+    def forward(self) -> Tensor:
+        # The callback may replace this attribute, to observe a step.
+        loss: Tensor = self.trainer.strategy.training_step((self.images, self.labels), 0)
+        return loss
 
     def on_step_start(self) -> None:
         batch = (self.images, self.labels)
