@@ -193,14 +193,14 @@ class InputImage:
         if layer.detail is None or (layer.detail is drawn and layer.image_refusal == refusal):
             return False
         self._drawn = layer.detail, layer.image_refusal
-        self.root.atlas = image_tile(layer.detail.image)
+        self.root.atlas = tile = image_tile(layer.detail.image)
         index = layer.detail.image_index
         name = "first image of the batch" if index is None else f"validation image {index}"
         self.root.data = {
             "title": f"Input · {name}",
             "step": layer.detail.step,
             "waiting": layer.image != index,
-            "note": layer.image_refusal or ("" if len(self.root.atlas) else NO_IMAGE),
+            "note": layer.image_refusal or ("" if len(tile) else NO_IMAGE),
         }
         return True
 
