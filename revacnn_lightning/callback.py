@@ -106,10 +106,11 @@ class ReVACNN(FreshCopies, Callback):
     training.
 
     Args:
-        host: address to listen on. The default is reachable from this machine only; to view the
-            run from another one, forward its ports with ssh (the command is logged at the start).
-        telemetry_port: port for telemetry; 0 picks a free port.
-        request_port: port for requests; 0 picks a free port.
+        host: address to listen on with TCP. By default, the run uses Unix sockets that only you can
+            open; to view it from another machine, forward them with ssh (the command is logged at
+            the start).
+        telemetry_port: TCP port for telemetry; 0 picks a free port if ``host`` is given.
+        request_port: TCP port for requests; 0 picks a free port if ``host`` is given.
         connection_file: path of the connection file; None: a file in the user's runtime directory,
             where viewers on this machine find it.
         statistics: what to record of every filter; a subset of `telemetry.STATISTICS`.
@@ -145,7 +146,7 @@ class ReVACNN(FreshCopies, Callback):
     def __init__(
         self,
         *,
-        host: str = "127.0.0.1",
+        host: str | None = None,
         telemetry_port: int = 0,
         request_port: int = 0,
         connection_file: str | Path | None = None,

@@ -235,14 +235,17 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from revacnn_lightning.protocol.connection import list_runs, runtime_dir
+    from revacnn_lightning.protocol.connection import runtime_dir
+    from revacnn_lightning.protocol.plain_text import to_plain_text
+    from revacnn_lightning.protocol.run_discovery import list_runs
 
     runs = list_runs()
     if not runs:
         print(f"No training is running (no live connection file in {runtime_dir()}).")
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
-        print(f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}")
+        line = f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}"
+        print(to_plain_text(line))
     return 0
 
 

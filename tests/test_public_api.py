@@ -164,7 +164,13 @@ def test_packages_do_not_import_what_they_must_not_know(package: str):
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("zmq", {"revacnn_lightning.protocol.sockets"}),
+        (
+            "zmq",
+            {
+                f"revacnn_lightning.protocol.{name}"
+                for name in ("base_socket", "run_sockets", "viewer_sockets")
+            },
+        ),
         ("pytorch_lightning", {"revacnn_lightning.callback"}),
         ("lightning", {"revacnn_lightning.callback"}),
     ],

@@ -97,7 +97,7 @@ def new_threads(before: Iterable[threading.Thread]) -> list[str]:
 
 
 def listening(endpoints: Iterable[str]) -> list[str]:
-    """Return those of the endpoints, such as ``tcp://127.0.0.1:4001``, that accept connections."""
+    """Return those of the endpoints, such as ``tcp://127.0.0.1:4001``, that are still open."""
     deadline = time.monotonic() + THREAD_SECONDS
     open_ports = list(endpoints)
     while open_ports and time.monotonic() < deadline:
@@ -108,6 +108,8 @@ def listening(endpoints: Iterable[str]) -> list[str]:
 
 
 def _accepts(endpoint: str) -> bool:
+    if endpoint.startswith("ipc://"):
+        return Path(endpoint.removeprefix("ipc://")).exists()
     host, port = endpoint.removeprefix("tcp://").rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=1).close()

@@ -41,6 +41,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
+from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
@@ -49,6 +50,7 @@ from revacnn_lightning.protocol.requests import (
     RequestBody,
     SendHistory,
 )
+from revacnn_lightning.protocol.run_discovery import find_newest
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.protocol.validation import validate_request
 
@@ -59,6 +61,8 @@ STATE_REQUEST_SECONDS = 1.0  # minimum time between two requests for the current
 ENDED_GRACE_SECONDS = 0.5  # the last reply may arrive after the message that the run has ended
 UNREACHABLE_SECONDS = 10.0  # without a connection, before waiting for a reply is given up
 MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
+# Fewer requests than the run refuses, so that a loop of plans is slowed instead of refused.
+REQUEST_RATE, REQUEST_BURST = 40.0, 64.0
 
 
 class Run:
@@ -85,14 +89,16 @@ class Run:
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
         self.last_message_time = time.monotonic()
-        self._subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+        telemetry_address, request_address = connection.addresses()
+        self._subscriber = Subscriber(telemetry_address, connection.server_key)
         try:
-            self._requester = Requester(connection.request_endpoint, connection.server_key)
+            self._requester = Requester(request_address, connection.server_key)
         except ConnectionFileError:
             self._subscriber.close()
             raise
         self._unread: list[Message] = []  # received while waiting for something else
         self._dead_filters = DeadFilters()
+        self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
         self._request_state()
 
     def poll(self) -> list[Message]:
@@ -311,6 +317,8 @@ class Run:
         """Send a request and wait for its reply; raises as `apply` does."""
         self._keep_unread(self._receive())
         self._check_not_ended()
+        while not self._requests.take():
+            time.sleep(POLL_SECONDS)
         return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
 
     def _wait_for_reply(
@@ -382,7 +390,7 @@ def attach(connection: Connection | str | Path | None = None, *, timeout: float 
         RequestTimeoutError: the run did not reply.
     """
     if connection is None:
-        connection = connections.find_newest()
+        connection = find_newest()
     elif not isinstance(connection, Connection):
         connection = connections.read(connection)
     run = Run(connection)
@@ -394,8 +402,8 @@ def attach(connection: Connection | str | Path | None = None, *, timeout: float 
         if time.monotonic() > deadline:
             run.close()
             raise RequestTimeoutError(
-                f"the run at {connection.request_endpoint} did not reply within {timeout:g} s; "
-                f"if it runs on another machine, forward its ports: {connection.ssh_command()}"
+                f"the run at {connection.addresses()[1]} did not reply within {timeout:g} s; if it "
+                f"runs on another machine, keep this command running: {connection.ssh_command()}"
             )
         run._keep_unread(run._receive())
         time.sleep(POLL_SECONDS)

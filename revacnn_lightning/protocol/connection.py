@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
 
 from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol import local_sockets, private_files
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
+from revacnn_lightning.protocol.processes import (
+    boot_of,
+    has_process_exited,
+    machine_id,
+    process_start,
+)
 
-__all__ = ["Connection", "find_newest", "list_runs", "read", "remove", "runtime_dir", "write"]
+__all__ = ["Connection", "read", "remove", "runtime_dir", "write"]
+
+WILDCARDS = ("0.0.0.0", "[::]", "*")
 
 
 class Connection(Struct, frozen=True):
     """Everything a viewer needs to attach to a run."""
 
     run: str  # id
-    telemetry_endpoint: str  # of the XPUB socket, "tcp://127.0.0.1:40001"
+    telemetry_endpoint: str  # of the XPUB socket, "ipc:///tmp/…/telemetry" or "tcp://host:port"
     request_endpoint: str  # of the ROUTER socket
     server_key: str  # CURVE public key of the run, Z85
     model: str = ""  # class name
@@ -34,37 +43,70 @@ class Connection(Struct, frozen=True):
     hostname: str = ""
     start_time: float = field(default_factory=time.time)  # Unix time, seconds
     protocol: int = PROTOCOL_VERSION
+    machine: str = ""  # see `processes.machine_id`
+    process_start: int = 0  # see `processes.process_start`
+    local_endpoints: tuple[str, str] | None = None  # for viewers on the machine of the run
+    # Where `ssh_command` makes Unix sockets available on another machine; free to be changed.
+    forwarded_ports: tuple[int, int] | None = None
+
+    @classmethod
+    def of_this_process(cls, **fields: Any) -> Connection:
+        """Return the connection of a run of this process; ``fields`` are all other fields."""
+        pid = os.getpid()
+        return cls(
+            pid=pid,
+            hostname=socket.gethostname(),
+            machine=machine_id(),
+            process_start=process_start(pid),
+            **fields,
+        )
+
+    def is_local(self) -> bool:
+        """Return whether the run is on this machine, so that `has_exited` is certain."""
+        if self.machine and machine_id():
+            return self.machine == machine_id()
+        return self.hostname == socket.gethostname()
 
     def has_exited(self) -> bool:
         """Return True if the run was on this machine and its process no longer exists.
 
         The process of a run on another machine cannot be checked: the result is False.
         """
-        if self.hostname != socket.gethostname() or self.pid <= 0:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return _is_zombie(self.pid)
+        if self.is_local():
+            return self.pid > 0 and has_process_exited(self.pid, self.process_start)
+        # Before a reboot, this machine had another id.
+        is_older = bool(self.machine) and boot_of(self.machine) != boot_of(machine_id())
+        return is_older and self.hostname == socket.gethostname() and self._precedes_boot()
+
+    def _precedes_boot(self) -> bool:
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
+        return self.start_time < time.time() - uptime
+
+    def addresses(self) -> tuple[str, str]:
+        """Return where telemetry and requests can be reached from here.
+
+        The Unix sockets of a run on another machine are reached through `ssh_command`.
+        """
+        if self.local_endpoints is not None and local_sockets.exist(self.local_endpoints):
+            return self.local_endpoints
+        is_public = self.telemetry_endpoint.startswith("tcp://")
+        if is_public or self.forwarded_ports is None or self.is_local():
+            return self.telemetry_endpoint, self.request_endpoint
+        telemetry_port, request_port = self.forwarded_ports
+        return f"tcp://127.0.0.1:{telemetry_port}", f"tcp://127.0.0.1:{request_port}"
 
     def ssh_command(self) -> str:
-        """Return the command that forwards the ports of this run to another machine."""
+        """Return the command that forwards the sockets of this run to another machine."""
+        forwards = []
         endpoints = (self.telemetry_endpoint, self.request_endpoint)
-        ports = [endpoint.rsplit(":", 1)[1] for endpoint in endpoints]
-        forwards = " ".join(f"-L {port}:127.0.0.1:{port}" for port in ports)
-        return f"ssh -N {forwards} {self.hostname}"
-
-
-def _is_zombie(pid: int) -> bool:
-    """Return whether a process has exited and only its parent has not noticed (Linux)."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False  # there is no /proc here, or the process is of another user
-    return status.rpartition(")")[2].split()[0] == "Z"
+        for endpoint, port in zip(endpoints, self.forwarded_ports or (0, 0), strict=True):
+            if endpoint.startswith("ipc://"):
+                forwards.append(f"-L {port}:{endpoint.removeprefix('ipc://')}")
+            else:
+                host, port_there = endpoint.removeprefix("tcp://").rsplit(":", 1)
+                host = "127.0.0.1" if host in (*WILDCARDS, self.hostname) else host
+                forwards.append(f"-L {port_there}:{host}:{port_there}")
+        return f"ssh -N {' '.join(forwards)} {self.hostname}"
 
 
 def runtime_dir() -> Path:
@@ -74,7 +116,8 @@ def runtime_dir() -> Path:
     """
     if explicit := os.environ.get("REVACNN_RUNTIME_DIR"):
         return Path(explicit)
-    if session := os.environ.get("XDG_RUNTIME_DIR"):
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session and private_files.is_own(Path(session)):  # not with sudo, which keeps the variable
         return Path(session) / "revacnn"
     return Path.home() / ".local" / "share" / "revacnn" / "runtime"
 
@@ -83,23 +126,21 @@ def write(connection: Connection, path: Path | None = None) -> Path:
     """Write a connection file that only its owner can read; return its path.
 
     Raises:
-        ConnectionFileError: the file cannot be written.
+        ConnectionFileError: the file cannot be written, or other users could replace it.
     """
-    path = path or runtime_dir() / f"run-{connection.run}.json"
     content = msgspec.json.format(msgspec.json.encode(connection), indent=2)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        if path is None:
+            directory = runtime_dir()
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_files.check_directory(directory)
+            path = directory / f"run-{connection.run}.json"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Created with its final mode, so that other users cannot open it at any moment.
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(content)
-        os.replace(partial, path)
+        private_files.write(path, content)
     except OSError as error:
         raise ConnectionFileError(
-            f"cannot write the connection file {path}: {error}; choose another place with "
-            "ReVACNN(connection_file=...)"
+            f"cannot write the connection file {path or runtime_dir()}: {error}; choose another "
+            "place with ReVACNN(connection_file=...)"
         ) from error
     return path
 
@@ -108,30 +149,23 @@ def read(path: str | Path) -> Connection:
     """Read a connection file.
 
     Raises:
-        ConnectionFileError: the file is missing, readable by other users, malformed, or of another
-            protocol version.
+        ConnectionFileError: the file is missing, not private, malformed, or of another protocol
+            version.
     """
     path = Path(path).expanduser()
     try:
-        mode = path.stat().st_mode
-        content = path.read_bytes()
+        content = private_files.read(path)
         _check_version(content, path)
-        connection = msgspec.json.decode(content, type=Connection)
+        return msgspec.json.decode(content, type=Connection)
     except FileNotFoundError as error:
         raise ConnectionFileError(
             f"there is no connection file {path}; the run writes one when it starts"
         ) from error
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConnectionFileError(
             f"{path} is not a usable connection file: {error}; copy it again from the machine of "
             "the run"
         ) from error
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConnectionFileError(
-            f"{path} is readable by other users, who could then steer the run; "
-            f"run: chmod 600 {path}"
-        )
-    return connection
 
 
 def _check_version(content: bytes, path: Path) -> None:
@@ -148,34 +182,11 @@ def _check_version(content: bytes, path: Path) -> None:
         )
 
 
-def remove(path: Path) -> None:
-    """Remove a connection file, if it still exists."""
-    path.unlink(missing_ok=True)
-
-
-def list_runs() -> list[Connection]:
-    """Return the live runs whose files are in the runtime directory, newest first."""
-    runs = []
-    for path in runtime_dir().glob("run-*.json"):
-        try:
-            connection = read(path)
-        except ConnectionFileError:
-            continue  # of another user or another version, or not yet complete
-        if not connection.has_exited():
-            runs.append(connection)
-    return sorted(runs, key=lambda connection: connection.start_time, reverse=True)
-
-
-def find_newest() -> Connection:
-    """Return the newest run on this machine.
-
-    Raises:
-        ConnectionFileError: no run is live on this machine.
-    """
-    runs = list_runs()
-    if not runs:
-        raise ConnectionFileError(
-            f"no training is running (no live connection file in {runtime_dir()}); start one with "
-            "Trainer(callbacks=[ReVACNN()]), or pass the connection file of a run elsewhere"
-        )
-    return runs[0]
+def remove(path: Path, run: str = "") -> None:
+    """Remove a connection file, if it still exists, unless it is that of another run."""
+    try:
+        is_of_other_run = run not in ("", read(path).run)
+    except ConnectionFileError:
+        is_of_other_run = False
+    if not is_of_other_run:
+        path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol.messages import (
+    MAX_ID_LENGTH,
     PROTOCOL_VERSION,
     Applied,
     Done,
@@ -32,13 +33,23 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-__all__ = ["decode", "encode", "request_id"]
+__all__ = ["MAX_BUFFER_BYTES", "TOPICS", "decode", "encode", "request_id"]
 
 # Limits on received messages, so that a broken or hostile peer cannot make this side allocate
 # without bound. ResNet-152 has 150 convolutions and 75 thousand filters.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_BUFFER_BYTES = 256 * 2**20
 MAX_FRAMES = 128
+# What msgspec and NumPy raise for malformed bytes: they must cost no more than their message.
+DECODING_ERRORS = (
+    msgspec.MsgspecError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 _TYPES: dict[bytes, Any] = {
     b"structure": Structure,
@@ -53,7 +64,8 @@ _TYPES: dict[bytes, Any] = {
     b"refused": Refused,
     b"history": History,
 }
-_TOPICS = {cls: topic for topic, cls in _TYPES.items()}
+_TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}
+TOPICS = frozenset(_TYPES)
 _DTYPES: dict[str, Literal["f2", "f4", "u1"]] = {"f2": "f2", "u1": "u1"}  # all others: f4
 
 
@@ -94,7 +106,7 @@ def encode(message: Message) -> list[Any]:
     """Return the frames ``[topic, header, buffer...]`` of a message. Arrays are not copied."""
     arrays: list[np.ndarray] = []
     header = msgspec.msgpack.encode(message, enc_hook=lambda value: _extract(arrays, value))
-    return [_TOPICS[type(message)], header, *arrays]
+    return [_TOPIC_OF[type(message)], header, *arrays]
 
 
 def decode(frames: Sequence[Any]) -> Message | None:
@@ -116,34 +128,37 @@ def decode(frames: Sequence[Any]) -> Message | None:
         raise ProtocolError(f"the message is larger than {MAX_BUFFER_BYTES} bytes")
     if kind is Request:
         _check_version(header)
+        if buffers:
+            raise ProtocolError(f"a request has 2 frames, topic and header, not {len(frames)}")
     try:
         message: Message = msgspec.msgpack.decode(
             header, type=kind, dec_hook=lambda cls, value: _insert(buffers, cls, value)
         )
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except DECODING_ERRORS as error:
         raise ProtocolError(f"malformed {topic.tobytes().decode()} message: {error}") from error
     return message
 
 
+class _RequestId(Struct):
+    id: str = ""
+
+
+class _Version(Struct):
+    protocol: int = PROTOCOL_VERSION
+
+
 def request_id(frames: Sequence[Any]) -> str:
     """Return the id of a request that cannot be decoded, to refuse it by id; "" if unknown."""
-
-    class Envelope(Struct):
-        id: str = ""
-
     try:
-        return msgspec.msgpack.decode(frames[1], type=Envelope).id
-    except (msgspec.MsgspecError, ValueError, IndexError):
+        return msgspec.msgpack.decode(frames[1], type=_RequestId).id[:MAX_ID_LENGTH]
+    except DECODING_ERRORS:
         return ""
 
 
 def _check_version(header: memoryview) -> None:
-    class Envelope(Struct):
-        protocol: int = PROTOCOL_VERSION
-
     try:
-        version = msgspec.msgpack.decode(header, type=Envelope).protocol
-    except (msgspec.MsgspecError, ValueError):
+        version = msgspec.msgpack.decode(header, type=_Version).protocol
+    except DECODING_ERRORS:
         return  # malformed in another way: decoding the whole header reports it
     if version != PROTOCOL_VERSION:
         raise ProtocolVersionError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
 
 __all__ = [
+    "MAX_ID_LENGTH",
     "PROTOCOL_VERSION",
     "Applied",
     "Done",
@@ -38,6 +39,7 @@ __all__ = [
 # Raise this number when an old peer could misread a new message. New message types, new requests
 # and new fields with defaults do not count: both sides ignore what they do not know.
 PROTOCOL_VERSION = 2
+MAX_ID_LENGTH = 128  # of a request
 
 TrainingState = Literal["training", "validating", "paused", "finished", "failed"]
 
@@ -238,14 +240,17 @@ class PlanSummary(Struct, frozen=True):
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
 
-class Request(Struct, frozen=True, tag="request"):
+class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):
     """The envelope of a request.
 
-    ``version`` is the structure version for which the indices in ``body`` are valid; None: any.
-    ``protocol`` keeps its name in all protocol versions, so that either side recognizes the other.
+    ``id`` belongs to one request only, such as a UUID: a request that arrives twice is carried out
+    once, and the second one gets the reply to the first. ``version`` is the structure version for
+    which the indices in ``body`` are valid; None: any. ``dry_run`` requests the plan of an edit and
+    changes nothing. ``protocol`` keeps its name in all protocol versions, so that either side
+    recognizes the other.
     """
 
-    id: str
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
     body: RequestBody
     version: int | None = None
     dry_run: bool = False

@@ -12,10 +12,13 @@ from revacnn_lightning.protocol.messages import (
     Done,
     History,
     Planned,
+    PlanSummary,
     Refused,
     Reply,
     Request,
 )
+from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.rate_limit import LimitedLog
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
@@ -28,6 +31,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
+from revacnn_lightning.runtime.plan_budget import PlanBudget
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -64,6 +68,8 @@ class RequestHandler:
         self._controller = controller
         self._collectors = collectors
         self._history = history
+        self._plan_budget = PlanBudget()
+        self._log = LimitedLog(log)
 
     def handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Plan or carry out one request before ``batch``, and return the reply."""
@@ -74,20 +80,27 @@ class RequestHandler:
             if isinstance(body, SendHistory):
                 return self._send_history(request.id)
             if isinstance(body, Command):
+                _check_no_dry_run(request)
                 return Done(request.id, self._execute(body, batch.step))
             if batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
             self._check_version(request.version)
             if request.dry_run:
-                return Planned(request.id, self._editor.plan(body, batch.make_probe()).summary())
+                return Planned(request.id, self._plan(body, batch))
             return self._apply(request.id, body, batch)
         except RevacnnError as error:
-            log.info("Refused %s: %s", body, error)
+            log.info("Refused %s: %s", type(body).__name__, to_plain_text(str(error)))
             return Refused(request.id, str(error), self._status.version)
-        except Exception as error:  # a bug of this package must not stop the training
-            log.warning("%s failed and was not carried out", body, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
+            kind = type(body).__name__
+            message = "%s failed and was not carried out"
+            self._log.warning(kind.encode(), message, body, exc_info=True)
             reason = f"internal error ({type(error).__name__}: {error}); see the log of the run"
             return Refused(request.id, reason, self._status.version)
+
+    def can_plan(self) -> bool:
+        """Return whether the training can afford another plan of a viewer; see `PlanBudget`."""
+        return not self._plan_budget.is_exhausted
 
     def needs_no_batch(self, request: Request) -> bool:
         """Return whether a request can be handled in the middle of a validation epoch.
@@ -99,6 +112,12 @@ class RequestHandler:
         if isinstance(body, ControlRun):
             return body.action not in ("checkpoint", "stop")
         return isinstance(body, Command) or (request.dry_run and self._editor.is_traced)
+
+    def _plan(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
+        if not self._editor.is_traced:  # the first plan of a structure traces the network
+            return self._editor.plan(edit, batch.make_probe()).summary()
+        with self._plan_budget.spend():
+            return self._editor.plan(edit, batch.make_probe()).summary()
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
         with self._recorder.modules_released():
@@ -146,3 +165,16 @@ class RequestHandler:
                 f"the network has changed: the request is for structure {version}, the current one "
                 f"is {current}; check the indices and repeat the request"
             )
+
+
+def _check_no_dry_run(request: Request) -> None:
+    """Check that a command is not a dry run, which must change nothing.
+
+    Raises:
+        EditRefusedError: it is one.
+    """
+    if request.dry_run:
+        raise EditRefusedError(
+            f"only edits have a plan: {type(request.body).__name__} was not carried out; send it "
+            "without dry_run"
+        )

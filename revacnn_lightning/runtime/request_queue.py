@@ -13,8 +13,20 @@ from revacnn_lightning.protocol.messages import Refused, Reply, Request
 from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import RequestServer
 from revacnn_lightning.protocol.validation import validate_request
+from revacnn_lightning.runtime.repeated_requests import RepeatedRequests
 
 __all__ = ["PendingRequest", "RequestQueue"]
+
+# Pending requests of viewers. Plans, which may have to wait (see `PlanBudget`), have a limit of
+# their own: whoever floods the run with them keeps nobody from pausing it.
+MAX_PENDING, MAX_PENDING_PLANS = 256, 128
+
+
+@dataclass(frozen=True)
+class _QueuedRequest:
+    send: Callable[[Reply], None]
+    request: Request
+    is_viewers_plan: bool = False  # which must not slow the training
 
 
 @dataclass
@@ -58,12 +70,18 @@ class RequestQueue:
     def __init__(self, server: RequestServer | None = None) -> None:
         self._server = server
         self._end: tuple[str, int] | None = None  # why nothing is handled any more, and the version
-        self._pending: deque[tuple[Callable[[Reply], None], Request]] = deque()
+        self._pending: deque[_QueuedRequest] = deque()
+        self._n_plans = 0  # of viewers, among the pending requests
+        self._repeated = RepeatedRequests()
 
     @property
     def is_empty(self) -> bool:
         """Whether no request is pending."""
         return not self._pending
+
+    def has_work(self, may_plan: bool) -> bool:
+        """Return whether a request is pending, not counting plans of viewers that must wait."""
+        return len(self._pending) > (0 if may_plan else self._n_plans)
 
     def receive(self, send_state: Callable[[bytes], None]) -> None:
         """Queue the requests that have arrived.
@@ -74,10 +92,23 @@ class RequestQueue:
         if server is None:
             return
         for client, request in server.receive():
-            if request.body == ControlRun("send_state"):
+            if request.body == ControlRun("send_state") and not request.dry_run:
                 send_state(client)
-            else:
-                self._pending.append((functools.partial(server.reply, client), request))
+                continue
+            send = functools.partial(server.reply, client)
+            if self._is_full(request):
+                reason = "too many requests are pending; repeat this one after their replies"
+                send(Refused(request.id, reason))
+                continue
+            admitted = self._repeated.admit(client, request, send)
+            if admitted is not None:
+                self._n_plans += request.dry_run
+                self._pending.append(_QueuedRequest(admitted, request, request.dry_run))
+
+    def _is_full(self, request: Request) -> bool:
+        if request.dry_run:
+            return self._n_plans >= MAX_PENDING_PLANS
+        return len(self._pending) - self._n_plans >= MAX_PENDING
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process; safe in any thread.
@@ -90,28 +121,43 @@ class RequestQueue:
         except EditRefusedError as error:
             pending.set_reply(Refused(pending.id, str(error)))
         else:
-            self._pending.append((pending.set_reply, request))
+            self._pending.append(_QueuedRequest(pending.set_reply, request))
             if self._end is not None:  # also if another thread has ended the run just now
                 self.refuse_all(*self._end)
         return pending
 
     def handle(
-        self, handle: Callable[[Request], Reply], can_handle: Callable[[Request], bool]
+        self,
+        handle: Callable[[Request], Reply],
+        can_handle: Callable[[Request], bool],
+        can_plan: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Handle the pending requests that ``can_handle`` admits, in order of arrival."""
+        """Handle the pending requests that ``can_handle`` admits, in order of arrival.
+
+        Plans that viewers request are handled only while ``can_plan`` returns True.
+        """
+        may_plan = can_plan()
+        if not self.has_work(may_plan):
+            return
         for _ in range(len(self._pending)):
-            reply, request = self._pending.popleft()
-            if can_handle(request):
-                reply(handle(request))
+            queued = self._pending.popleft()
+            if queued.is_viewers_plan:
+                may_plan = may_plan and can_plan()
+                is_admitted = may_plan and can_handle(queued.request)
+                self._n_plans -= is_admitted
             else:
-                self._pending.append((reply, request))
+                is_admitted = can_handle(queued.request)
+            if is_admitted:
+                queued.send(handle(queued.request))
+            else:
+                self._pending.append(queued)
 
     def refuse_all(self, reason: str, version: int) -> None:
         """Refuse all pending requests, and all that are submitted later."""
         self._end = (reason, version)
         while True:
             try:
-                reply, request = self._pending.popleft()
+                queued = self._pending.popleft()
             except IndexError:  # another thread may refuse them as well
                 return
-            reply(Refused(request.id, reason, version))
+            queued.send(Refused(queued.request.id, reason, version))

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import socket
+import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.forwarder import Forwarder
+from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
+from revacnn_lightning.protocol.run_discovery import remove_exited
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 
 __all__ = ["Endpoints", "RunServer"]
 
 LINGER_SECONDS = 0.2  # time that closing grants the last messages to leave
+LOOPBACK = "127.0.0.1"
+FIRST_FORWARDED_PORT, FORWARDED_PORTS = 40_000, 20_000
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where to listen. Port 0 picks a free port; ``connection_file`` None: one file per run."""
+    """Where to listen.
 
-    host: str = "127.0.0.1"
+    ``host`` None: at Unix sockets that only this user can open or, given a port, at the loopback
+    address. Port 0 picks a free port; ``connection_file`` None: one file per run.
+    """
+
+    host: str | None = None
     telemetry_port: int = 0
     request_port: int = 0
     connection_file: Path | None = None
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        return self.telemetry_port, self.request_port
+
+    @property
+    def tcp_host(self) -> str | None:
+        """The address to listen on with TCP; None: Unix sockets suffice."""
+        needs_tcp = any(self.ports) or not HAS_UNIX_SOCKETS
+        return LOOPBACK if self.host is None and needs_tcp else self.host
 
 
 class RunServer:
@@ -42,31 +60,52 @@ class RunServer:
     """
 
     def __init__(self, run: str, model: str, endpoints: Endpoints) -> None:
-        host, keys = endpoints.host, Keys.generate()
-        self.publisher = Publisher(f"tcp://{host}:{endpoints.telemetry_port}", keys)
-        try:
-            self.request_server = RequestServer(f"tcp://{host}:{endpoints.request_port}", keys)
-        except OSError:
-            self.publisher.close()
-            raise
-        self.connection = Connection(
-            run=run,
-            telemetry_endpoint=self.publisher.endpoint,
-            request_endpoint=self.request_server.endpoint,
-            server_key=keys.public,
-            model=model,
-            pid=os.getpid(),
-            hostname=socket.gethostname(),
-        )
-        try:
+        keys = Keys.generate()
+        with ExitStack() as stack:
+            self._forwarder: Forwarder | None = None
+            local = _local_endpoints(endpoints, stack)
+            stack.callback(self._close_forwarder)  # after the sockets, whose last messages it sends
+            self.publisher = Publisher(local[0], keys)
+            stack.callback(self.publisher.close, LINGER_SECONDS)
+            self.request_server = RequestServer(local[1], keys)
+            stack.callback(self.request_server.close, LINGER_SECONDS)
+            local = public = (self.publisher.endpoint, self.request_server.endpoint)
+            if HAS_UNIX_SOCKETS and endpoints.tcp_host is not None:
+                self._forwarder = Forwarder(endpoints.tcp_host, endpoints.ports, local)
+                public = self._forwarder.endpoints
+            self.connection = Connection.of_this_process(
+                run=run,
+                telemetry_endpoint=public[0],
+                request_endpoint=public[1],
+                server_key=keys.public,
+                model=model,
+                local_endpoints=local,
+                forwarded_ports=_pick_forwarded_ports(),
+            )
+            remove_exited()
             self.connection_file = connections.write(self.connection, endpoints.connection_file)
-        except ConnectionFileError:
-            self.publisher.close()
-            self.request_server.close()
-            raise
+            stack.callback(connections.remove, self.connection_file, run)
+            self._stack = stack.pop_all()
 
     def close(self) -> None:
         """Remove the connection file and free the ports, after a moment for the last messages."""
-        connections.remove(self.connection_file)
-        self.request_server.close(LINGER_SECONDS)
-        self.publisher.close(LINGER_SECONDS)
+        self._stack.close()
+
+    def _close_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.close()
+
+
+def _local_endpoints(endpoints: Endpoints, stack: ExitStack) -> tuple[str, str]:
+    """Return where the sockets of this process listen."""
+    if not HAS_UNIX_SOCKETS:
+        address = f"tcp://{endpoints.tcp_host}"
+        return f"{address}:{endpoints.telemetry_port}", f"{address}:{endpoints.request_port}"
+    directory = SocketDirectory()
+    stack.callback(directory.remove)
+    return directory.endpoints
+
+
+def _pick_forwarded_ports() -> tuple[int, int]:
+    first = FIRST_FORWARDED_PORT + 2 * secrets.randbelow(FORWARDED_PORTS // 2)
+    return first, first + 1

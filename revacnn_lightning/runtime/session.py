@@ -183,6 +183,9 @@ class Session:
 
         is_paused = False
 
+        def can_plan() -> bool:
+            return is_paused or self._handler.can_plan()
+
         def can_handle(request: Request) -> bool:
             if isinstance(request.body, Command):
                 return True
@@ -192,9 +195,12 @@ class Session:
 
         while True:
             self.receive_requests()
-            if is_first or not self._queue.is_empty or time.monotonic() >= self._next_layer_check:
+            is_due = time.monotonic() >= self._next_layer_check
+            if is_first or is_due or self._queue.has_work(can_plan()):
                 self._adopt_replaced_layers()
-            self._queue.handle(lambda request: self._handler.handle(request, batch), can_handle)
+            self._queue.handle(
+                lambda request: self._handler.handle(request, batch), can_handle, can_plan
+            )
             if self._had_viewer and batch.is_probe_ready():
                 self._status.update_topology(batch.make_probe)
             if not self._controller.must_wait():
@@ -292,7 +298,9 @@ class Session:
         """Handle requests that need no training batch: a validation epoch may take long."""
         self.receive_requests()
         self._queue.handle(
-            lambda request: self._handler.handle(request, self._batch), self._handler.needs_no_batch
+            lambda request: self._handler.handle(request, self._batch),
+            self._handler.needs_no_batch,
+            self._handler.can_plan,
         )
         self._status.send_heartbeat_if_due("validating")
 

@@ -76,19 +76,17 @@ def test_an_unwritable_directory_is_an_error(tmp_path: Path):
         connections.write(make(), tmp_path / "file" / "run.json")
 
 
-def test_the_newest_live_run_is_found(runtime_dir: Path):
-    connections.write(make("old", start_time=1.0))
-    connections.write(make("new", start_time=2.0))
-    (runtime_dir / "run-broken.json").write_text("{")
-    assert [run.run for run in connections.list_runs()] == ["new", "old"]
-    assert connections.find_newest().run == "new"
+def test_the_file_of_another_run_with_the_same_path_is_not_removed(tmp_path: Path):
+    path = connections.write(make("second"), tmp_path / "run.json")
+    connections.remove(path, "first")
+    assert path.exists()
+    connections.remove(path, "second")
+    assert not path.exists()
 
 
-def test_runs_whose_process_exited_are_ignored():
+def test_runs_whose_process_exited_are_recognized():
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **_CAPTURE)
-    connections.write(make("dead", pid=int(gone.stdout)))
-    with pytest.raises(ConnectionFileError, match=r"callbacks=\[ReVACNN\(\)\]"):
-        connections.find_newest()
+    assert make("dead", pid=int(gone.stdout)).has_exited()
 
 
 def test_a_run_on_another_machine_counts_as_live():
@@ -99,6 +97,42 @@ def test_the_ssh_command_forwards_both_ports():
     assert make(hostname="gpu7").ssh_command() == (
         "ssh -N -L 41001:127.0.0.1:41001 -L 41002:127.0.0.1:41002 gpu7"
     )
+
+
+def test_the_ssh_command_forwards_unix_sockets_to_ports():
+    connection = make(
+        telemetry_endpoint="ipc:///tmp/revacnn-a/telemetry",
+        request_endpoint="ipc:///tmp/revacnn-a/requests",
+        forwarded_ports=(41001, 41002),
+        hostname="gpu7",
+        machine="other/1",
+    )
+    assert connection.ssh_command() == (
+        "ssh -N -L 41001:/tmp/revacnn-a/telemetry -L 41002:/tmp/revacnn-a/requests gpu7"
+    )
+    assert connection.addresses() == ("tcp://127.0.0.1:41001", "tcp://127.0.0.1:41002")
+
+
+def test_the_ssh_command_forwards_the_address_that_the_run_listens_on():
+    connection = make(
+        telemetry_endpoint="tcp://10.0.0.5:41001",
+        request_endpoint="tcp://gpu7:41002",
+        hostname="gpu7",
+    )
+    assert connection.ssh_command() == (
+        "ssh -N -L 41001:10.0.0.5:41001 -L 41002:127.0.0.1:41002 gpu7"
+    )
+
+
+def test_the_runtime_directory_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """sudo keeps XDG_RUNTIME_DIR."""
+    monkeypatch.delenv("REVACNN_RUNTIME_DIR")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert connections.runtime_dir() == tmp_path / "revacnn"
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert connections.runtime_dir() == Path.home() / ".local" / "share" / "revacnn" / "runtime"
 
 
 def test_the_file_holds_no_secret_key(tmp_path: Path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol import messages, requests
-from revacnn_lightning.protocol.encoding import decode, encode
+from revacnn_lightning.protocol.encoding import decode, encode, request_id
 
 LAYER = messages.LayerInfo("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, filter_ids=[0, 1])
 PLAN = messages.PlanSummary("Remove conv1 · filter 1", [messages.FilterChange("conv1", [1])])
@@ -118,6 +118,29 @@ def test_unknown_fields_of_a_request_are_refused():
         decode([b"request", header])
 
 
+def request_header(**fields: object) -> bytes:
+    body = {"type": "RemoveFilters", "layer": "conv1", "filters": [1]}
+    return msgspec.msgpack.encode({"type": "request", "id": "x", "body": body, **fields})
+
+
+def test_unknown_fields_of_the_envelope_are_refused():
+    """``dryrun`` was ignored, and the filters were removed."""
+    assert decode([b"request", request_header(dry_run=True)]).dry_run
+    with pytest.raises(ProtocolError, match="dryrun"):
+        decode([b"request", request_header(dryrun=True)])
+
+
+@pytest.mark.parametrize("id", ["", "x" * 129, 7, None])
+def test_a_request_without_a_usable_id_is_refused(id: object):
+    with pytest.raises(ProtocolError, match="id"):
+        decode([b"request", request_header(id=id)])
+
+
+def test_a_request_has_no_buffers():
+    with pytest.raises(ProtocolError, match="2 frames"):
+        decode([b"request", request_header(), b"x"])
+
+
 def test_a_request_of_another_protocol_version_is_refused():
     with pytest.raises(ProtocolVersionError, match="install the same version"):
         decode(sent(messages.Request("id", requests.Undo(), protocol=99)))
@@ -141,7 +164,15 @@ def test_malformed_messages_raise_protocol_error(frames: list[bytes], complaint:
 
 
 @pytest.mark.parametrize(
-    ("shape", "frame"), [([2, 3], 5), ([2, 3], -1), ([-2, -3], 0), ([7, 1], 0), ([2**40, 2**40], 0)]
+    ("shape", "frame"),
+    [
+        ([2, 3], 5),
+        ([2, 3], -1),
+        ([-2, -3], 0),
+        ([7, 1], 0),
+        ([2**40, 2**40], 0),
+        ([2, 3, *[1] * 100], 0),
+    ],
 )
 def test_invalid_array_placeholders_raise_protocol_error(shape: list[int], frame: int):
     topic, header, buffer = sent(snapshot(np.zeros((2, 3), np.float32)))
@@ -171,6 +202,25 @@ def test_a_message_damaged_in_one_byte_decodes_or_raises_protocol_error(data: st
         return
 
 
-def test_a_deeply_nested_header_does_not_exhaust_the_stack():
+def test_sizes_beyond_64_bits_raise_protocol_error():
+    topic, header, _ = sent(snapshot(np.zeros((2, 3), np.float32)))
+    fields = msgspec.msgpack.decode(header)
+    fields["values"] = {"shape": [0, 2**63], "frame": 0}  # no bytes, as in its buffer
     with pytest.raises(ProtocolError):
-        decode([b"request", b"\x91" * 1_000_000])
+        decode([topic, msgspec.msgpack.encode(fields), b""])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x91" * 1_000_000,
+        b"\x82\xa1x" + b"\x91" * 200_000 + b"\xc0\xa2id\xa1q",
+        b"\x82\xa1x" + b"\x81\xa1a" * 100_000 + b"\xc0\xa2id\xa1q",
+        b"\x82\xa2id\xa1q\xa4body" + b"\x91" * 500_000 + b"\xc0",
+    ],
+    ids=["alone", "arrays in an unknown field", "maps in an unknown field", "in the body"],
+)
+def test_a_deeply_nested_header_does_not_exhaust_the_stack(header: bytes):
+    with pytest.raises(ProtocolError):
+        decode([b"request", header])
+    assert request_id([b"request", header]) in ("", "q")

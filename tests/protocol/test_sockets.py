@@ -137,7 +137,7 @@ def test_malformed_requests_are_refused_by_id(server: RequestServer, requester: 
 
 def test_a_flood_of_requests_is_received_in_portions(server: RequestServer, requester: Requester):
     for index in range(100):
-        requester.send(Request(str(index), ControlRun("send_state")))
+        requester.send(Request(str(index), ControlRun("resume")))
     time.sleep(0.5)  # so that more than a portion waits
     portions = []
     until(lambda: (portions.append(len(list(server.receive()))), sum(portions) == 100)[1])

@@ -62,6 +62,16 @@ def test_a_plan_changes_nothing_and_an_edit_does(handler: HandlerWithRun) -> Non
     assert handler.resets == 1  # the inspected filters may have other indices now
 
 
+def test_a_dry_run_of_a_command_changes_nothing(handler: HandlerWithRun) -> None:
+    """It was carried out."""
+    reply = handler.handle(SetHyperparameter(0, 0, "lr", 0.25), dry_run=True)
+    assert isinstance(reply, Refused)
+    assert "without dry_run" in reply.reason
+    assert handler.run.optimizer.param_groups[0]["lr"] != 0.25
+    assert isinstance(handler.handle(ControlRun("pause"), dry_run=True), Refused)
+    assert not handler.handler._controller.must_wait()
+
+
 def test_a_request_for_an_older_structure_is_refused(handler: HandlerWithRun) -> None:
     handler.handle(AddFilters("0", 1))
     for body in (RemoveFilters("0", [4]), InspectFilter("0", 4)):

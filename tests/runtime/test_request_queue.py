@@ -9,6 +9,7 @@ import pytest
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
+from revacnn_lightning.runtime import request_queue
 from revacnn_lightning.runtime.request_queue import RequestQueue
 
 
@@ -54,3 +55,48 @@ def test_requests_are_refused_immediately_after_the_end() -> None:
         with pytest.raises(EditRefusedError, match="has ended"):
             pending.result()
     assert queue.is_empty
+
+
+def test_a_request_that_arrives_twice_is_handled_once() -> None:
+    server = Server(*[Request("id", AddFilters("conv1"))] * 2)
+    queue = RequestQueue(server)  # type: ignore[arg-type]
+    handled: list[Request] = []
+    queue.receive(lambda _: None)
+    queue.handle(lambda request: (handled.append(request), Done(request.id))[1], lambda _: True)
+    assert len(handled) == 1
+    assert server.replies == [Done("id"), Done("id")]
+
+
+def test_a_dry_run_does_not_send_the_state() -> None:
+    queue = RequestQueue(Server(Request("id", ControlRun("send_state"), dry_run=True)))  # type: ignore[arg-type]
+    sent: list[bytes] = []
+    queue.receive(sent.append)
+    assert sent == []
+    assert not queue.is_empty
+
+
+def test_plans_of_viewers_wait_while_the_training_cannot_afford_them() -> None:
+    bodies: list[Any] = [AddFilters("conv1"), AddFilters("conv2"), ControlRun("pause")]
+    server = Server(*(Request(str(i), body, dry_run=i < 2) for i, body in enumerate(bodies)))
+    queue = RequestQueue(server)  # type: ignore[arg-type]
+    ours = queue.submit(AddFilters("conv3"), dry_run=True)
+    queue.receive(lambda _: None)
+    queue.handle(done, lambda _: True, lambda: False)
+    assert [reply.id for reply in server.replies] == ["2"]
+    assert ours.reply == Done(ours.id)  # made by the training itself
+    assert not queue.has_work(may_plan=False)
+    assert queue.has_work(may_plan=True)
+    queue.handle(done, lambda _: True)
+    assert [reply.id for reply in server.replies] == ["2", "0", "1"]
+    assert queue.is_empty
+
+
+def test_too_many_pending_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_queue, "MAX_PENDING", 2)
+    monkeypatch.setattr(request_queue, "MAX_PENDING_PLANS", 1)
+    plans = [Request(str(i), AddFilters("conv1"), dry_run=True) for i in range(3)]
+    server = Server(*plans, *(Request(str(i), AddFilters("conv1")) for i in range(3, 6)))
+    queue = RequestQueue(server)  # type: ignore[arg-type]
+    queue.receive(lambda _: None)
+    assert [refusal.id for refusal in server.replies] == ["1", "2", "5"]
+    assert all("too many requests" in refusal.reason for refusal in server.replies)

@@ -56,6 +56,8 @@ test("arrows move the selection, the page keys by ten filters, and Shift selects
 test("Enter toggles the layer, with Shift the stage", () => {
   assert.deepEqual(press("Enter"), [["send", "toggle_layer"]])
   assert.deepEqual(press("Enter", true), [["send", "toggle_stage"]])
+  assert.deepEqual(press("b"), [["send", "close_block"]])
+  assert.deepEqual(press("B", true), [["send", "open_block"]])
 })
 
 test("Escape discards what is staged, and A applies it", () => {

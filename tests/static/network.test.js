@@ -23,10 +23,10 @@ function recordingContext() {
 function pathScene(count, changes = {}) {
   const values = (value) => Float32Array.from({length: count}, (_, i) => value(i))
   return {
-    width: 400, height: 200, ratio: 1, transform: IDENTITY, scale: 1, start: null, whole: true, framesLeft: Infinity,
+    width: 400, height: 200, ratio: 1, transform: IDENTITY, startY: null, whole: true, framesLeft: Infinity,
     x: values(() => 10), y: values((i) => i), x1: values(() => 60), y1: values((i) => 2 * i),
-    weight: values((i) => (i + 0.5) / count), mark: new Uint8Array(count),
-    arcs: {x0: [], x1: [], y: [], c0: [], c1: [], cy: [], many: false},
+    weight: values((i) => (i + 0.5) / count), mark: new Uint8Array(count), pathWidth: values(() => 4),
+    arcs: {x0: [], y0: [], a: [], level: [], b: [], x1: [], y1: [], width: [], is_sum: []}, arcWeight: [],
     colors: {paths: ["thin", "thick"], selectedPath: "selected", staged: "staged", muted: "muted"},
     ...changes,
   }
@@ -91,19 +91,31 @@ test("new weights alone are painted one strip per frame, and the strips cover th
 
 test("heavier paths are thicker and more opaque, and marked ones lie above them", () => {
   const context = recordingContext(), mark = Uint8Array.of(0, 1, 2, 0)
-  paintPaths(context, pathScene(4, {mark, start: [12, 99]}))
+  paintPaths(context, pathScene(4, {mark, startY: 99}))
   const strokes = named(context, "stroke").map((call) => call.at(-1))
   assert.deepEqual(strokes.map(({strokeStyle}) => strokeStyle), ["thin", "thick", "selected", "staged"])
   assert.ok(strokes[0].lineWidth < strokes[1].lineWidth)
   assert.ok(strokes[0].globalAlpha < strokes[1].globalAlpha)
   const starts = named(context, "moveTo").map(([, x, y]) => [x, y])
-  assert.deepEqual(starts, [[10, 0], [10, 3], [12, 99], [10, 2]])
+  assert.deepEqual(starts, [[10, 0], [10, 3], [10, 99], [10, 2]])
 })
 
-test("a long path bends towards the middle in two curves", () => {
+test("a path of a wider bundle is thicker at the same weight", () => {
   const context = recordingContext()
-  paintPaths(context, pathScene(1, {x1: Float32Array.of(390)}))
-  assert.equal(named(context, "bezierCurveTo").length, 2)
+  paintPaths(context, pathScene(2, {weight: Float32Array.of(0.9, 0.9), pathWidth: Float32Array.of(2, 8)}))
+  const [narrow, wide] = named(context, "stroke").map((call) => call.at(-1).lineWidth)
+  assert.ok(wide > 3 * narrow)
+})
+
+test("an arc leaves its layer, runs below what it skips, and ends at the layer that reads it", () => {
+  const context = recordingContext()
+  const arcs = {x0: [20], y0: [90], a: [30], level: [150], b: [180], x1: [190], y1: [80], width: [3], is_sum: [1]}
+  paintPaths(context, pathScene(0, {arcs, arcWeight: [1]}))
+  const corners = named(context, "arcTo").map(([, x, y]) => [x, y])
+  assert.deepEqual(named(context, "moveTo")[0].slice(1, 3), [20, 90])
+  assert.deepEqual(corners, [[30, 90], [30, 150], [180, 150], [180, 80]])
+  assert.deepEqual(named(context, "lineTo")[0].slice(1, 3), [190, 80])
+  assert.equal(named(context, "stroke")[0].at(-1).lineWidth, 3)
 })
 
 test("color steps run from the first stop to the last", () => {

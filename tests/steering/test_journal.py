@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
+from revacnn_lightning.steering.journal_text import format_journal, format_script
 from tests.small import TwoConvs
 from tests.steering import nets
 
@@ -55,6 +57,22 @@ def test_data_loads_as_weights_only_and_as_json() -> None:
     assert loaded["plans"] == data["plans"]
     del data["records"]
     assert Journal.from_data(json.loads(json.dumps(data))).entries[0].plan.title
+
+
+def test_text_of_a_checkpoint_becomes_neither_code_nor_escapes() -> None:
+    """A title with a line break became a line of the script."""
+    _, editor = edited(nets.Residual)
+    data = editor.journal.to_data()
+    title = "Add\n    __import__('os').abort(),\x1b]0;title\x07"
+    data["plans"][0]["title"] = title
+    data["plans"][0]["notes"] = ["\x1b[2J"]
+    journal = Journal.from_data(data)
+    script = format_script(journal)
+    names = {node.id for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Name)}
+    assert names == {"Journal", "PLANS", "model"}
+    for text in (script, format_journal(journal)):
+        assert "\x1b" not in text
+        assert r"Add\n    __import__" in text
 
 
 def test_plans_store_only_changed_indices() -> None:

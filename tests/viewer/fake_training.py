@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
 import signal
-import socket
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,135 +53,12 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
 from tests.viewer.fake_inspection import fake_inspection
+from tests.viewer.fake_networks import CONCATENATING, NETS
 
 # Snapshots arrive at random moments within a browser's frame, as those of a real training do. At
 # exactly 10 Hz, all would arrive at the same moment of a frame, which distorts measured latencies.
 FRAME_SECONDS = 1 / 60
 STATISTICS = ["gradient", "activation", "weight_norm", "update_ratio"]
-
-
-@dataclass
-class Conv:
-    """One layer of a fake network. Layers of one ``group`` must keep the same width."""
-
-    name: str
-    width: int
-    kernel: int = 3
-    stride: int = 1
-    group: str = ""
-    feeds: list[int] = field(default_factory=list)
-    refused: str = ""
-
-
-def digits() -> list[Conv]:
-    return [Conv("conv1", 8), Conv("conv2", 16), Conv("conv3", 16)]
-
-
-def alexnet() -> list[Conv]:
-    widths = [(64, 11, 4), (192, 5, 1), (384, 3, 1), (256, 3, 1), (256, 3, 1)]
-    places = [0, 3, 6, 8, 10]
-    return [
-        Conv(f"features.{place}", width, kernel, stride)
-        for place, (width, kernel, stride) in zip(places, widths, strict=True)
-    ]
-
-
-def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv]:
-    """Return a ResNet with torchvision's names, and its shortcuts as edges."""
-    layers = [Conv("conv1", 64, 7, 2, group="layer1")]
-    outputs = [0]  # layers whose sum is the current feature map
-    for stage, n_blocks in enumerate(blocks, start=1):
-        width = 32 * 2**stage
-        for block in range(n_blocks):
-            path = f"layer{stage}.{block}"
-            stride = 2 if block == 0 and stage > 1 else 1
-            kernels = [1, 3, 1] if bottleneck else [3, 3]
-            final = width * (4 if bottleneck else 1)
-            start = len(layers)
-            for k, kernel in enumerate(kernels):
-                last = k == len(kernels) - 1
-                group = f"layer{stage}" if last else ""
-                layers.append(
-                    Conv(f"{path}.conv{k + 1}", final if last else width, kernel, group=group)
-                )
-            layers[start + (1 if bottleneck else 0)].stride = stride
-            for source in outputs:
-                layers[source].feeds.append(start)
-            for k in range(len(kernels) - 1):
-                layers[start + k].feeds.append(start + k + 1)
-            end = len(layers) - 1
-            if block == 0 and (stage > 1 or bottleneck):
-                layers.append(Conv(f"{path}.downsample.0", final, 1, stride, group=f"layer{stage}"))
-                for source in outputs:
-                    layers[source].feeds.append(len(layers) - 1)
-                outputs = [end, len(layers) - 1]
-            else:
-                outputs = [*outputs, end]
-    if not edges:
-        for layer in layers:
-            layer.feeds = []
-    return layers
-
-
-def densenet(blocks: list[int]) -> list[Conv]:
-    """Return a DenseNet with torchvision's names: layers read all previous ones of their block."""
-    layers = [Conv("features.conv0", 64, 7, 2)]
-    width, before = 64, [0]
-
-    def add(conv: Conv, sources: list[int]) -> int:
-        for source in sources:
-            layers[source].feeds.append(len(layers))
-        layers.append(conv)
-        return len(layers) - 1
-
-    for b, n_layers in enumerate(blocks, start=1):
-        for k in range(1, n_layers + 1):
-            path = f"features.denseblock{b}.denselayer{k}"
-            inner = add(Conv(f"{path}.conv1", 128, 1), before)
-            before = [*before, add(Conv(f"{path}.conv2", 32), [inner])]
-            width += 32
-        if b < len(blocks):
-            width //= 2
-            before = [add(Conv(f"features.transition{b}.conv", width, 1), before)]
-    return layers
-
-
-def inception() -> list[Conv]:
-    """Return a stem and two modules of four parallel branches with concatenated outputs."""
-    layers = [Conv("stem.conv", 64, 7, 2)]
-    before = [0]
-    for module in ("mixed_a", "mixed_b"):
-        ends = []
-        for branch, chain in (
-            ("branch1", [(64, 1)]),
-            ("branch3", [(48, 1), (128, 3)]),
-            ("branch5", [(16, 1), (32, 3), (32, 3)]),
-            ("pool", [(32, 1)]),
-        ):
-            feeding = before
-            for k, (width, kernel) in enumerate(chain):
-                for source in feeding:
-                    layers[source].feeds.append(len(layers))
-                feeding = [len(layers)]
-                layers.append(Conv(f"{module}.{branch}.{k}", width, kernel))
-            ends += feeding
-        before = ends
-    return layers
-
-
-CONCATENATING = {"densenet", "densenet121", "inception"}
-NETS = {
-    "digits": digits,
-    "alexnet": alexnet,
-    "resnet18": lambda: resnet([2, 2, 2, 2], bottleneck=False),
-    "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
-    "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),
-    "chain50": lambda: resnet([3, 4, 6, 3], bottleneck=True, edges=False),
-    "densenet": lambda: densenet([6, 6]),
-    "densenet121": lambda: densenet([6, 12, 24, 16]),
-    "inception": inception,
-    "linear": list,  # without a convolution
-}
 
 
 class FakeTraining:
@@ -495,14 +369,12 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
     publisher = Publisher("tcp://127.0.0.1:0", keys)
     server = RequestServer("tcp://127.0.0.1:0", keys)
     path = connections.write(
-        Connection(
+        Connection.of_this_process(
             run=training.run,
             telemetry_endpoint=publisher.endpoint,
             request_endpoint=server.endpoint,
             server_key=keys.public,
             model=training.structure().model,
-            pid=os.getpid(),
-            hostname=socket.gethostname(),
         )
     )
     start = last_status = due = time.monotonic()

@@ -15,6 +15,7 @@ from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from . import network_data
+from .network_headers import network_header_data
 
 __all__ = ["NetworkView"]
 
@@ -91,7 +92,8 @@ class NetworkView:
             return False
         self.layout, self._layout_key, self._shown, self._shown_numbers = None, (), (), ()
         self.numbers.data, self.strokes.data = {}, {}
-        self.network_layout.data = {**self.network_layout.data, "layers": [], "stages": []}
+        empty: dict[str, Any] = {"layers": [], "blocks": [], "stages": []}
+        self.network_layout.data = {**self.network_layout.data, **empty}
         self._set_empty_layout()
         return True
 
@@ -100,24 +102,25 @@ class NetworkView:
         self.paths.data = network_data.no_paths()
         self.arcs.data = network_data.no_arcs()
 
-    # The layout: changes with an edit, a resize, an opened layer
+    # The layout: changes with an edit, a resize, an expanded layer, an opened block
 
     def _compute_layout_if_needed(
         self, state: RunState, structure: Structure
     ) -> NetworkLayout | None:
         link = self.tab.link
         width, height = link.width or DEFAULT_SIZE[0], link.height or DEFAULT_SIZE[1]
-        key = (width, height, state, state.structure_revision, frozenset(self.tab.expanded_layers))
+        expanded, closed = frozenset(self.tab.expanded_layers), self.tab.folding.closed
+        key = (width, height, state, state.structure_revision, expanded, closed)
         if key == self._layout_key:
             return None
         self._layout_key = key
-        return compute_layout(structure, width, height, self.tab.expanded_layers)
+        return compute_layout(structure, width, height, expanded, closed)
 
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)
         for layer in structure.layers:
             self._layer_keys.setdefault(layer.name, len(self._layer_keys) + 1)
-        self.network_layout.data = network_data.column_header_data(structure, layout)
+        self.network_layout.data = network_header_data(structure, layout)
         self.nodes.data = network_data.node_data(structure, layout, self._layer_keys)
         self.paths.data = network_data.path_data(layout)
         self.arcs.data = network_data.arc_data(layout)
@@ -162,10 +165,11 @@ class NetworkView:
         is_due = is_new_layout or self._frames % STROKE_INTERVAL == 0
         if not is_due and np.array_equal(staged, self.strokes.data["staged"]):
             return
-        weight = np.zeros(len(staged), np.float32)
+        relative = np.zeros(int(layout.node_offsets[-1]), np.float32)
         if activation is not None:
-            weight = network_data.path_weights(layout, activation)
-        self.strokes.data = {"weight": weight, "staged": staged}
+            relative = network_data.relative_activation(activation, layout.node_offsets)
+        weight, arc_weight = network_data.path_weights(layout, relative)
+        self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         selected = self.tab.selected_position()

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.protocol.messages import LayerInfo, Planned, PlanSummary, Structure
+from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
-from ..layout import MANY_ARCS, Column, NetworkLayout, NodeState
+from ..layout import NetworkLayout, NodeState
 from ..runs.run_state import RunState
 from ..tab.staging import StagedChange
 
 __all__ = [
     "amplitude",
     "arc_data",
-    "column_header_data",
     "coupled_nodes",
     "coupling_text",
     "no_arcs",
@@ -37,6 +36,9 @@ Data = dict[str, Any]
 
 # Gradients spread over orders of magnitude; a few extremes must not flatten all the others.
 ROBUST = (3.0, 99.3)
+PATH_PLACES = ("x", "y", "x1", "y1", "width")
+ARC_PLACES = ("x0", "y0", "a", "level", "b", "x1", "y1", "width")
+BUNDLE_EXPONENT = 0.6
 ID_BITS = 2**32  # a node's key holds its layer's number above its first filter's id
 
 
@@ -79,21 +81,19 @@ def no_nodes() -> Data:
 
 
 def path_data(layout: NetworkLayout) -> Data:
-    """Return what changes with the layout only, one row per path; ``scale`` is of all widths."""
+    """Return what changes with the layout only, one row per path."""
     paths = layout.paths
-    ends = {"x": paths.x, "y": paths.y, "x1": paths.x1, "y1": paths.y1}
+    places = {name: getattr(paths, name).astype(np.float32) for name in PATH_PLACES}
     return {
-        **{name: values.astype(np.float32) for name, values in ends.items()},
+        **places,
         "first": paths.first.astype(np.int32),
         "last": paths.last.astype(np.int32) - 1,
-        "scale": layout.path_width,
     }
 
 
 def no_paths() -> Data:
     """Return `path_data` of no network."""
-    names = ("x", "y", "x1", "y1", "first", "last")
-    return {**{name: np.zeros(0, np.float32) for name in names}, "scale": 1.0}
+    return {name: np.zeros(0, np.float32) for name in (*PATH_PLACES, "first", "last")}
 
 
 def node_states(
@@ -189,11 +189,21 @@ def node_means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return (np.add.reduceat(values, starts) / counts).astype(np.float32)
 
 
-def path_weights(layout: NetworkLayout, activation: np.ndarray) -> np.ndarray:
-    """Return the weight of each path: of the nodes that it stands for, the largest."""
-    weights = np.append(relative_activation(activation, layout.node_offsets), np.float32(0))
-    pairs = np.stack([layout.paths.first, layout.paths.last], axis=1).ravel()
-    return np.maximum.reduceat(weights, pairs)[::2] if len(pairs) else np.zeros(0, np.float32)
+def path_weights(layout: NetworkLayout, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight of each path and of each arc, from the mean of the nodes it stands for.
+
+    A mean varies less than its nodes, and would leave all bundles thin without `BUNDLE_EXPONENT`.
+
+    Args:
+        relative: relative activation of each node.
+    """
+    sums = np.append(0.0, np.cumsum(relative, dtype=np.float64))
+    weights = []
+    for lines in (layout.paths, layout.arcs):
+        n = np.maximum(1, lines.last - lines.first)
+        mean = np.clip((sums[lines.last] - sums[lines.first]) / n, 0, 1)
+        weights.append(np.where(n > 1, mean**BUNDLE_EXPONENT, mean).astype(np.float32))
+    return weights[0], weights[1]
 
 
 def paths_from(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
@@ -240,67 +250,11 @@ def coupling_text(plan: PlanSummary | None, layer: str) -> str:
 
 
 def arc_data(layout: NetworkLayout) -> Data:
-    """Return the connections that skip layers: curves that hang below the columns."""
-    centers = np.array([column.center for column in layout.columns])
-    pairs = np.array(layout.arcs, np.int64).reshape(-1, 2)
-    # Layers that stand one above the other have one center: of their arcs, one is drawn.
-    ends, unique = np.unique(centers[pairs], axis=0, return_index=True)
-    x0, x1 = ends.T
-    y = np.full(len(ends), layout.height - layout.bottom + 6)
-    levels = np.array(layout.levels, np.float64)[unique]
-    deepest = layout.bottom * 1.1 * levels / levels.max(initial=1.0)
-    sag = np.minimum(deepest, 8 + (x1 - x0) * 0.10)
-    curves = {
-        "x0": x0, "x1": x1, "y": y,
-        "c0": x0 + (x1 - x0) * 0.25, "c1": x1 - (x1 - x0) * 0.25, "cy": y + sag,
-    }  # fmt: skip
-    return {
-        **{name: values.astype(np.float32) for name, values in curves.items()},
-        "many": len(layout.arcs) > MANY_ARCS,
-    }
+    """Return the connections that skip layers: lines that run below the columns."""
+    places = {name: getattr(layout.arcs, name).astype(np.float32) for name in ARC_PLACES}
+    return {**places, "is_sum": layout.arcs.is_sum.astype(np.uint8)}
 
 
 def no_arcs() -> Data:
     """Return `arc_data` of no network."""
-    names = ("x0", "x1", "y", "c0", "c1", "cy")
-    return {**{name: np.zeros(0, np.float32) for name in names}, "many": False}
-
-
-def column_header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
-    """Return what the page writes above the columns."""
-    shared = {place for place in layout.ranks if layout.ranks.count(place) > 1}
-    staged = bool(layout.stages)
-    header_y = {"roomy": 34 if staged else 12, "normal": 30 if staged else 12}.get(layout.density)
-    return {
-        "width": layout.width,
-        "height": layout.height,
-        "density": layout.density,
-        "layers": [
-            {
-                **_layer_header(structure.layers[column.layer], column),
-                "label": layout.labels[column.layer],
-                "header_y": header_y,
-                "lane": layout.ranks[column.layer] in shared,
-            }
-            for column in layout.columns
-        ],
-        "stages": [
-            {"name": s.name, "path": s.path, "left": s.left, "right": s.right, "layer": s.layer}
-            for s in layout.stages
-        ],
-        "stage_top": 26,
-    }
-
-
-def _layer_header(layer: LayerInfo, column: Column) -> dict[str, Any]:
-    """Return what a header says of its layer, and where its column is."""
-    return {
-        "index": column.layer,
-        "name": layer.name,
-        "filters": len(layer.filter_ids),
-        "kernel": "×".join(map(str, layer.kernel_size)),
-        "center": column.center,
-        "top": column.top,
-        "frozen": len(layer.frozen_filters) == len(layer.filter_ids),
-        "refused": layer.edit_refusal,
-    }
+    return {name: np.zeros(0, np.float32) for name in (*ARC_PLACES, "is_sum")}

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .columns import Column, NodeState
-from .network import MANY_ARCS, NetworkLayout, compute_layout, stage_layers
+from .network import NetworkLayout, compute_layout, stage_layers
 
-__all__ = ["MANY_ARCS", "Column", "NetworkLayout", "NodeState", "compute_layout", "stage_layers"]
+__all__ = ["Column", "NetworkLayout", "NodeState", "compute_layout", "stage_layers"]

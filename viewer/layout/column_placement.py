@@ -1,14 +1,16 @@
-"""Places one column per layer: ranks from left to right, lanes from top to bottom."""
+"""Places layers and closed blocks: ranks from left to right, lanes from top to bottom."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
+from .block_columns import closed_block
 from .columns import (
     BAR_WIDTH,
     EXPANDED_PITCH,
@@ -19,16 +21,21 @@ from .columns import (
     dot_column,
     fit_dot_pitch,
 )
+from .folding import Unit
 
-__all__ = ["Area", "place_columns"]
+__all__ = ["Area", "Box", "Placement", "Via", "place_units"]
 
 LANE_GAP = 34.0  # px between parallel branches, including a label
 MIN_LANE_HEIGHT = 10.0  # px
+VIA_HEIGHT = 26.0  # px of a lane that only lets paths pass
 BARS, BARS_CROWDED = 96, 64  # per column
 MAX_BARS = 6000  # in all columns
 MIN_BAR_PITCH = 3.0  # px
 COLLAPSED_SHARE = 0.35  # minimum share of the width for layers that are not expanded
 MIN_EXPANDED_PITCH = 3.0  # px
+BLOCK_SLOT_SHARE = 0.58  # of a closed block's width for its frame; the rest is for the paths
+BLOCK_HEIGHT = (0.42, 0.94)  # of a lane, for a block with hardly any filters and with the most
+LARGEST_WEIGHT = 3.2  # width of a block with many layers, relative to that of a layer
 
 
 @dataclass(frozen=True)
@@ -46,86 +53,196 @@ class Area:
 
 
 @dataclass(frozen=True)
+class Box:
+    """Where a unit is, px: the bounds of a column, or the frame of a closed block."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    @property
+    def middle(self) -> float:
+        return (self.top + self.bottom) / 2
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True)
+class Via:
+    """A lane without nodes: paths of unit ``source`` pass the columns of a rank here."""
+
+    source: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where everything is.
+
+    Attributes:
+        columns: one per layer.
+        boxes: one per unit.
+        vias: the space of each lane that only lets paths pass.
+    """
+
+    columns: list[Column]
+    boxes: list[Box]
+    vias: dict[Via, Box]
+
+
+@dataclass(frozen=True)
 class _Lane:
-    """Space available for one layer, px."""
+    """Space available for one unit, px."""
 
     slot: float  # width
     middle: float
     height: float
 
 
-def place_columns(
+def place_units(
     structure: Structure,
-    ranks: list[int],
+    units: Sequence[Unit],
+    ranks: Sequence[int],
+    vias: Collection[Via],
     area: Area,
     density: str,
     expanded_layers: Collection[str],
-) -> list[Column]:
-    """Return the columns of all layers.
+) -> Placement:
+    """Return the places of all units and their layers.
 
     Args:
-        ranks: of the layers, without gaps.
+        ranks: of the units, without gaps.
+        vias: lanes that are needed between the units.
         density: ``roomy``, ``normal`` or ``crowded``.
         expanded_layers: names of the layers whose filters are all shown.
     """
-    by_rank: list[list[int]] = [[] for _ in range(max(ranks, default=-1) + 1)]
+    by_rank: list[list[int | Via]] = [[] for _ in range(max(ranks, default=-1) + 1)]
     for i, rank in enumerate(ranks):
         by_rank[rank].append(i)
-    lanes = _assign_lanes(structure, by_rank, area, expanded_layers)
-    widths = [len(layer.filter_ids) for layer in structure.layers]
-    largest_pitch = common_dot_pitch(
-        [(widths[i], lane.slot, lane.height) for i, lane in lanes.items()]
-    )
-    widest, max_bars = max(widths, default=1), MAX_BARS // max(1, len(lanes))
-    columns = []
-    for i, layer in enumerate(structure.layers):
-        n, lane = widths[i], lanes[i]
-        if layer.name in expanded_layers:
-            columns.append(_expanded_column(i, n, lane))
-        elif pitch := _dot_pitch(n, lane, density, largest_pitch):
-            columns.append(dot_column(i, n, pitch, lane.middle, lane.height))
-        else:
-            columns.append(_bar_column(i, n, n / widest, lane, density, max_bars))
-    return _distribute(columns, by_rank, area)
+    for via in vias:
+        by_rank[via.rank].append(via)
+    for members in by_rank:  # branches keep their order: that of the forward pass
+        members.sort(key=lambda one: one.source if isinstance(one, Via) else one)
+    sizes = _Sizes(structure, units, density, expanded_layers)
+    lanes = _assign_lanes(sizes, by_rank, area)
+    drawn = sizes.draw(lanes)
+    return _distribute(drawn, by_rank, lanes, area)
+
+
+class _Sizes:
+    """The widths of layers, and how units are drawn in their lanes."""
+
+    def __init__(
+        self,
+        structure: Structure,
+        units: Sequence[Unit],
+        density: str,
+        expanded_layers: Collection[str],
+    ) -> None:
+        self.units = units
+        self.density = density
+        self.widths = [len(layer.filter_ids) for layer in structure.layers]
+        self.filters = [sum(self.widths[i] for i in unit.layers) for unit in units]
+        self.is_expanded = [not unit.is_block and unit.name in expanded_layers for unit in units]
+
+    def weight(self, unit: int) -> float:
+        """Return the width of a unit relative to that of a layer."""
+        n = len(self.units[unit].layers)
+        return 1.0 if n == 1 else min(LARGEST_WEIGHT, max(1.0, math.sqrt(n) / 1.9))
+
+    def draw(self, lanes: dict[int | Via, _Lane]) -> dict[int, tuple[list[Column], Box]]:
+        """Return the columns and the box of each unit, centered on x = 0."""
+        placed = {i: lane for i, lane in lanes.items() if not isinstance(i, Via)}
+        single = [i for i in placed if not self.units[i].is_block]
+        largest_pitch = common_dot_pitch([(self.filters[i], placed[i].height) for i in single])
+        widest = max((self.filters[i] for i in single), default=1)
+        most = max(self.filters, default=1)
+        n_folded = sum(len(unit.layers) for unit in self.units if unit.is_block)
+        drawn = {}
+        for i, lane in placed.items():
+            if self.units[i].is_block:
+                drawn[i] = self._draw_block(i, lane, self.filters[i] / most, n_folded)
+            else:
+                column = self._draw_layer(i, lane, largest_pitch, widest, len(single))
+                drawn[i] = [column], _bounds(column)
+        return drawn
+
+    def _draw_block(
+        self, unit: int, lane: _Lane, share: float, n_folded: int
+    ) -> tuple[list[Column], Box]:
+        low, high = BLOCK_HEIGHT
+        height = max(24.0, lane.height * (low + (high - low) * math.sqrt(share)))
+        block = closed_block(
+            self.units[unit].first,
+            [self.widths[i] for i in self.units[unit].layers],
+            room=lane.slot * BLOCK_SLOT_SHARE,
+            middle=lane.middle,
+            height=min(height, max(24.0, lane.height)),
+            n_folded=n_folded,
+        )
+        half = block.height / 2
+        box = Box(-block.width / 2, block.width / 2, lane.middle - half, lane.middle + half)
+        return block.columns, box
+
+    def _draw_layer(
+        self, unit: int, lane: _Lane, largest_pitch: float, widest: int, n_layers: int
+    ) -> Column:
+        layer, n = self.units[unit].first, self.filters[unit]
+        if self.is_expanded[unit]:
+            return _expanded_column(layer, n, lane)
+        pitch = 0.0
+        if self.density != "crowded":
+            pitch = fit_dot_pitch(n, lane.slot, lane.height, largest_pitch)
+        if pitch:
+            return dot_column(layer, n, pitch, lane.middle, lane.height)
+        return _bar_column(layer, n, n / widest, lane, self.density, MAX_BARS // n_layers)
+
+
+def _bounds(column: Column) -> Box:
+    return Box(column.left, column.right, column.top, column.bottom)
 
 
 def _assign_lanes(
-    structure: Structure, by_rank: list[list[int]], area: Area, expanded_layers: Collection[str]
-) -> dict[int, _Lane]:
-    """Return the lane of each layer. Layers of the same rank are stacked."""
-    slots = _slot_widths(structure, by_rank, area, expanded_layers)
-    lanes = {}
-    for slot, layers in zip(slots, by_rank, strict=True):
-        if len(layers) == 1:
-            lanes[layers[0]] = _Lane(slot, area.top + area.height / 2, area.height)
+    sizes: _Sizes, by_rank: list[list[int | Via]], area: Area
+) -> dict[int | Via, _Lane]:
+    """Return the lane of each unit and via. Those of the same rank are stacked."""
+    slots = _slot_widths(sizes, by_rank, area)
+    lanes: dict[int | Via, _Lane] = {}
+    for slot, members in zip(slots, by_rank, strict=True):
+        if len(members) == 1:
+            lanes[members[0]] = _Lane(slot, area.top + area.height / 2, area.height)
             continue
-        free = area.height - LANE_GAP * (len(layers) - 1)
-        shares = np.sqrt([len(structure.layers[layer].filter_ids) for layer in layers])
-        heights = np.maximum(MIN_LANE_HEIGHT, free * shares / shares.sum())
+        shares = np.array([0.0 if isinstance(m, Via) else sizes.filters[m] for m in members])
+        fixed = np.where(shares == 0, VIA_HEIGHT, 0.0)
+        free = area.height - LANE_GAP * (len(members) - 1) - fixed.sum()
+        shares = np.sqrt(shares)
+        heights = np.maximum(MIN_LANE_HEIGHT, fixed + free * shares / max(1.0, shares.sum()))
         tops = area.top + np.cumsum([0.0, *(heights + LANE_GAP)])[:-1]
-        for layer, top, height in zip(layers, tops, heights, strict=True):
-            lanes[layer] = _Lane(slot, top + height / 2, height)
+        for member, top, height in zip(members, tops, heights, strict=True):
+            lanes[member] = _Lane(slot, float(top + height / 2), float(height))
     return lanes
 
 
-def _slot_widths(
-    structure: Structure, by_rank: list[list[int]], area: Area, expanded_layers: Collection[str]
-) -> list[float]:
+def _slot_widths(sizes: _Sizes, by_rank: list[list[int | Via]], area: Area) -> list[float]:
     """Return the width of each rank. Ranks with expanded layers are as wide as they need."""
     free = area.width - 2 * area.margin
-    needed = []
-    for layers in by_rank:
-        need = 0.0
-        for layer in layers:
-            if structure.layers[layer].name in expanded_layers:
-                n = len(structure.layers[layer].filter_ids)
-                across = np.ceil(n * EXPANDED_PITCH / area.height)
-                need = max(need, across * EXPANDED_PITCH / SLOT_SHARE * 0.6)
-        needed.append(need)
-    n_collapsed = sum(1 for need in needed if need == 0)
-    rest = max(free * COLLAPSED_SHARE, free - sum(needed)) if n_collapsed else 0.0
+    needed, weights = [], []
+    for members in by_rank:
+        units = [one for one in members if not isinstance(one, Via)]
+        weights.append(max((sizes.weight(i) for i in units), default=1.0))
+        expanded = [sizes.filters[i] for i in units if sizes.is_expanded[i]]
+        across = max((np.ceil(n * EXPANDED_PITCH / area.height) for n in expanded), default=0.0)
+        needed.append(float(across) * EXPANDED_PITCH / SLOT_SHARE * 0.6)
+    collapsed = sum(w for w, need in zip(weights, needed, strict=True) if need == 0)
+    rest = max(free * COLLAPSED_SHARE, free - sum(needed)) if collapsed else 0.0
     scale = min(1.0, (free - rest) / max(1.0, sum(needed)))
-    return [need * scale or rest / max(1, n_collapsed) for need in needed]
+    return [
+        need * scale or rest * weight / max(1.0, collapsed)
+        for need, weight in zip(needed, weights, strict=True)
+    ]
 
 
 def _expanded_column(layer: int, n: int, lane: _Lane) -> Column:
@@ -134,13 +251,6 @@ def _expanded_column(layer: int, n: int, lane: _Lane) -> Column:
     while pitch > MIN_EXPANDED_PITCH and np.ceil(n * pitch / lane.height) * pitch > lane.slot * 0.9:
         pitch -= 0.25
     return dot_column(layer, n, pitch, lane.middle, lane.height)
-
-
-def _dot_pitch(n: int, lane: _Lane, density: str, largest: float) -> float:
-    """Return the distance of the dots in a column, px; 0 if it has to show bars."""
-    if density == "crowded":
-        return 0.0
-    return fit_dot_pitch(n, lane.slot, lane.height, largest)
 
 
 def _bar_column(
@@ -153,15 +263,33 @@ def _bar_column(
     return bar_column(layer, n, bars, min(BAR_WIDTH, lane.slot * 0.5), lane.middle, height)
 
 
-def _distribute(columns: list[Column], by_rank: list[list[int]], area: Area) -> list[Column]:
-    """Return the columns moved to their x, with equal gaps between the ranks."""
-    widths = [max(columns[i].right - columns[i].left for i in layers) for layers in by_rank]
+def _distribute(
+    drawn: dict[int, tuple[list[Column], Box]],
+    by_rank: list[list[int | Via]],
+    lanes: dict[int | Via, _Lane],
+    area: Area,
+) -> Placement:
+    """Return everything moved to its x, with equal gaps between the ranks."""
+    widths = []
+    for members in by_rank:
+        boxes_here = [drawn[one][1] for one in members if not isinstance(one, Via)]
+        widths.append(max((box.right - box.left for box in boxes_here), default=0.0))
     free = area.width - 2 * area.margin
     gap = (free - sum(widths)) / (len(by_rank) - 1) if len(by_rank) > 1 else 0.0
     x = area.margin if len(by_rank) > 1 else area.width / 2 - sum(widths) / 2
-    placed = list(columns)
-    for layers, width in zip(by_rank, widths, strict=True):
-        for i in layers:
-            placed[i] = replace(columns[i], x=columns[i].x + x + width / 2)
+    columns: dict[int, Column] = {}
+    boxes: dict[int, Box] = {}
+    vias: dict[Via, Box] = {}
+    for members, width in zip(by_rank, widths, strict=True):
+        for one in members:
+            if isinstance(one, Via):
+                half = lanes[one].height / 2
+                middle = lanes[one].middle
+                vias[one] = Box(x, x + width, middle - half, middle + half)
+                continue
+            parts, box = drawn[one]
+            dx = x + width / 2 - (box.left + box.right) / 2
+            boxes[one] = replace(box, left=box.left + dx, right=box.right + dx)
+            columns |= {part.layer: part.moved(dx) for part in parts}
         x += width + gap
-    return placed
+    return Placement([columns[i] for i in sorted(columns)], [boxes[i] for i in sorted(boxes)], vias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -23,9 +23,9 @@ __all__ = [
 DOT_PITCH = 8.6  # px between dots
 MAX_DOT_PITCH = 26.0  # px, in small networks
 MIN_DOT_PITCH = 4.5  # px; with less, dots cannot be distinguished or clicked
+MIN_SINGLE_PITCH = 5.4  # px; with less, a layer has dots side by side
 EXPANDED_PITCH = 10.5  # px, in an expanded layer
 SLOT_SHARE = 0.40  # of a layer's width for its dots; the rest is for the paths
-SPARE_SHARE = 0.15  # of a layer's width for dots larger than `DOT_PITCH`
 BAR_WIDTH = 16.0  # px
 
 
@@ -85,38 +85,51 @@ class Column:
     def center(self) -> float:
         return (self.left + self.right) / 2
 
+    @property
+    def across(self) -> int:
+        """Number of nodes side by side."""
+        return int(np.count_nonzero(self.y == self.y[0]))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of nodes."""
+        return -(-self.n // self.across)
+
+    def moved(self, x: float) -> Column:
+        """Return the column moved to the right."""
+        return replace(self, x=self.x + x)
+
 
 def fit_dot_pitch(n: int, slot: float, height: float, largest: float = DOT_PITCH) -> float:
     """Return the largest pitch at which ``n`` dots fit a slot, px; 0 if none does.
 
+    Dots are side by side only where the height does not suffice for one below the other.
+
     Args:
         slot: width of the slot, px.
     """
-    for pitch in np.arange(largest, MIN_DOT_PITCH - 1e-6, -0.2):
+    if height / n >= MIN_SINGLE_PITCH:
+        return min(largest, height / n)
+    for pitch in np.arange(min(largest, DOT_PITCH), MIN_DOT_PITCH - 1e-6, -0.2):
         across = np.ceil(n * pitch / height)
-        if across * pitch <= slot * SLOT_SHARE or across == 1:
+        if across == 1 or across * pitch <= slot * SLOT_SHARE:
             return float(pitch)
     return 0.0
 
 
-def common_dot_pitch(sizes: list[tuple[int, float, float]]) -> float:
-    """Return the largest pitch that suits all layers, px.
+def common_dot_pitch(sizes: list[tuple[int, float]]) -> float:
+    """Return the largest pitch at which all layers that can be a single column are one, px.
 
     Args:
-        sizes: number of filters, slot width and height (px) of each layer.
+        sizes: number of filters and height (px) of each layer.
     """
-    for pitch in np.arange(MAX_DOT_PITCH, DOT_PITCH, -0.4):
-        if all(
-            np.ceil(n * pitch / height) * pitch <= max(slot * SPARE_SHARE, pitch)
-            for n, slot, height in sizes
-        ):
-            return float(pitch)
-    return DOT_PITCH
+    single = [height / n for n, height in sizes if height / n >= MIN_SINGLE_PITCH]
+    return float(np.clip(min(single, default=DOT_PITCH), DOT_PITCH, MAX_DOT_PITCH))
 
 
 def dot_column(layer: int, n: int, pitch: float, middle: float, height: float) -> Column:
     """Return a grid of ``n`` dots, row by row, centered on x = 0 and y = ``middle``."""
-    across = max(1, int(np.ceil(n * pitch / height)))
+    across = max(1, int(np.ceil(n * pitch / height - 1e-6)))
     down = int(np.ceil(n / across))
     i = np.arange(n)
     return Column(

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .column_placement import Area, place_columns
-from .columns import DOT_PITCH, Column
+from .arcs import Arcs, arcs_height, route_arcs
+from .column_placement import Area, Box, place_units
+from .columns import Column
+from .connections import Connections, connect
+from .folding import Unit, fold
+from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
 from .paths import Paths, route_paths
-from .stages import find_stages, layers_of
+from .stages import Stage, find_stages, layers_of
 from .titles import StageBox, column_labels, stage_boxes
-from .topology import (
-    Edge,
-    assign_ranks,
-    concatenating_layers,
-    forward_edges,
-    nesting_levels,
-    split_edges,
-)
+from .topology import assign_ranks, forward_edges
 
-__all__ = ["MANY_ARCS", "NetworkLayout", "compute_layout", "stage_layers"]
+__all__ = ["NetworkLayout", "compute_layout", "stage_layers"]
 
 MAX_RANKS_ROOMY = 8
 MAX_RANKS_NORMAL = 30
 MIN_RANK_WIDTH_ROOMY = 92.0  # px; for a name, the size of the kernel and three buttons
 MIN_RANK_WIDTH = 40.0  # px; in narrower ranks, headers would overlap
-MANY_ARCS = 60  # as in networks with concatenations; their levels are not computed
-MANY_ARCS_HEIGHT = 44.0  # px
-ARC_LEVEL_HEIGHT = 15.0  # px
-MAX_STROKE_WIDTH = 3.8  # px of a path at scale 1
-PATH_SCALES = (0.7, 2.2)  # minimum where hundreds of filters share a column, and maximum
+OPEN_BUTTON = 12.0  # px beside the label of a closed block
+FRAME_TITLE = 17.0  # px for the title of a frame inside another one
 
 
 @dataclass(frozen=True)
@@ -43,43 +37,45 @@ class NetworkLayout:
 
     Attributes:
         width, height: of the view.
-        columns: one per layer.
-        labels: one per layer.
-        stages: frames around stages.
-        paths: between the columns.
-        arcs: edges that skip ranks, drawn below the columns.
-        levels: nesting level of each arc; see `nesting_levels`.
+        units: what is drawn, from the input to the output: layers and closed blocks.
+        boxes: one per unit.
+        columns: one per layer, those in closed blocks included.
+        labels: one per unit.
+        stages: frames around stages and open blocks.
+        connections: between the units.
+        paths: between the units.
+        arcs: lines of edges that skip ranks, below the columns.
         density: ``roomy``, ``normal`` or ``crowded``: how much is written above a column.
         top, bottom: space above and below the columns.
-        ranks: position of each layer from left to right.
+        frame_levels: how deep the frames of open blocks are nested inside the stages.
+        ranks: position of each unit from left to right.
     """
 
     width: float
     height: float
+    units: list[Unit]
+    boxes: list[Box]
     columns: list[Column]
     labels: list[str]
     stages: list[StageBox]
+    connections: Connections
     paths: Paths
-    arcs: list[Edge]
-    levels: list[int]
+    arcs: Arcs
     density: str
     top: float
     bottom: float
+    frame_levels: int = 0
     ranks: list[int] = field(default_factory=list)
-
-    @property
-    def path_width(self) -> float:
-        """Scale of the paths' stroke width, by the space between their ends."""
-        if any(column.bar for column in self.columns) or not len(self.paths.x):
-            return 1.0
-        gaps = np.diff(np.sort(self.paths.y1))
-        gap = float(np.median(gaps[gaps > 0])) if np.any(gaps > 0) else DOT_PITCH
-        return float(np.clip(gap * 0.55 / MAX_STROKE_WIDTH, *PATH_SCALES))
 
     @cached_property
     def node_offsets(self) -> np.ndarray:
         """Index of each layer's first node, int (layers + 1,)."""
         return np.cumsum([0] + [column.n for column in self.columns])
+
+    @cached_property
+    def unit_of_layer(self) -> list[int]:
+        """Index of the unit in which each layer is drawn."""
+        return [i for i, unit in enumerate(self.units) for _ in unit.layers]
 
     def first_filters(self, offsets: np.ndarray) -> np.ndarray:
         """Return the index of each node's first filter in flat arrays, int (nodes,).
@@ -92,37 +88,53 @@ class NetworkLayout:
 
 
 def compute_layout(
-    structure: Structure, width: float, height: float, expanded_layers: Collection[str] = ()
+    structure: Structure,
+    width: float,
+    height: float,
+    expanded_layers: Collection[str] = (),
+    closed_blocks: Collection[str] = (),
 ) -> NetworkLayout:
     """Return the layout of a network in a view of this size.
 
     Args:
         expanded_layers: names of the layers whose filters are all shown.
+        closed_blocks: paths of the blocks that are drawn as one.
     """
-    names = [layer.name for layer in structure.layers]
-    edges = forward_edges(structure)
-    ranks = assign_ranks(len(names), edges)
+    layer_names = [layer.name for layer in structure.layers]
+    units = fold(layer_names, closed_blocks)
+    names = [unit.name for unit in units]
+    connections = connect(structure, units)
+    ranks = connections.ranks
     n_ranks = max(ranks, default=-1) + 1
     density = _density(n_ranks, width)
     stages = find_stages(names, ranks) if names else []
-    path_edges, arcs = split_edges(edges, ranks, concatenating_layers(structure, edges))
+    open_blocks = find_open_blocks(layer_names, units, closed_blocks, stages)
+    frame_levels = max((block.level for block in open_blocks), default=0)
     top, bottom = _margins(density, bool(stages))
-    levels, arcs_height = _stack_arcs(arcs, ranks)
-    bottom += arcs_height
+    top += FRAME_TITLE * frame_levels
+    bottom += arcs_height(connections)
     area = Area(width, height - bottom, top, 58.0 if density == "roomy" else 24.0)
-    columns = place_columns(structure, ranks, area, density, expanded_layers)
+    placement = place_units(
+        structure, units, ranks, connections.vias, area, density, expanded_layers
+    )
+    frames = _stage_frames(stages, open_blocks, ranks, placement.boxes, density, units)
+    frames += open_block_boxes(open_blocks, placement.boxes, ranks, units)
+    label_room = width / max(1, n_ranks) - any(unit.is_block for unit in units) * OPEN_BUTTON
     return NetworkLayout(
         width=width,
         height=height,
-        columns=columns,
-        labels=column_labels(names, stages, density, width / max(1, n_ranks)),
-        stages=stage_boxes(stages, ranks, columns, density),
-        paths=route_paths(columns, path_edges),
-        arcs=arcs,
-        levels=levels,
+        units=units,
+        boxes=placement.boxes,
+        columns=placement.columns,
+        labels=column_labels(names, stages, density, label_room),
+        stages=frames,
+        connections=connections,
+        paths=route_paths(units, placement, connections),
+        arcs=route_arcs(units, placement, connections),
         density=density,
         top=top,
         bottom=bottom,
+        frame_levels=frame_levels,
         ranks=ranks,
     )
 
@@ -134,6 +146,27 @@ def stage_layers(structure: Structure, layer: str) -> list[str]:
     return layers_of(layer, find_stages(names, ranks), names)
 
 
+def _stage_frames(
+    stages: list[Stage],
+    open_blocks: Sequence[OpenBlock],
+    ranks: list[int],
+    boxes: list[Box],
+    density: str,
+    units: Sequence[Unit],
+) -> list[StageBox]:
+    """Return the frames of the stages, except of those that are one closed block."""
+    frames = stage_boxes(stages, ranks, boxes, density)
+    return [
+        replace(
+            frame,
+            layer=units[stage.layer].first,
+            block=block_of_stage(stage, open_blocks),
+        )
+        for frame, stage in zip(frames, stages, strict=True)
+        if not (units[stage.layer].is_block and stage.first == stage.last)
+    ]
+
+
 def _density(n_ranks: int, width: float) -> str:
     if n_ranks > MAX_RANKS_NORMAL or width < MIN_RANK_WIDTH * n_ranks:
         return "crowded"
@@ -141,18 +174,10 @@ def _density(n_ranks: int, width: float) -> str:
     return "roomy" if is_roomy else "normal"
 
 
-def _stack_arcs(arcs: list[Edge], ranks: list[int]) -> tuple[list[int], float]:
-    """Return the nesting level of each arc, and the space that the levels add below, px."""
-    if len(arcs) > MANY_ARCS:
-        return [1] * len(arcs), MANY_ARCS_HEIGHT
-    levels = nesting_levels(arcs, ranks)
-    return levels, ARC_LEVEL_HEIGHT * (max(levels, default=1) - 1)
-
-
 def _margins(density: str, has_stages: bool) -> tuple[float, float]:
-    """Return the space above for headers and below for arcs and stage names, px."""
+    """Return the space above for headers and below for the frames of stages, px."""
     if density == "roomy":
         return (104.0 if has_stages else 84.0), 26.0
     if density == "normal":
-        return 86.0, 34.0
-    return (58.0 if has_stages else 48.0), 30.0
+        return 86.0, 26.0
+    return (58.0 if has_stages else 48.0), 24.0

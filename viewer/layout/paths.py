@@ -1,21 +1,36 @@
-"""Paths from the nodes of a layer to the layers that read it."""
+"""Paths between units: from the rows of a layer, or bundled from the edge of a closed block."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .column_placement import Box, Placement, Via
 from .columns import Column
+from .connections import Connections
+from .folding import Unit
 from .topology import Edge
 
-__all__ = ["MAX_PATHS", "Paths", "route_paths"]
+__all__ = ["MAX_PATHS", "MAX_PATH_WIDTH", "Paths", "route_paths"]
 
-MAX_PATHS = 2500  # more cannot be redrawn at the data rate: 20 000 take 0.6 s
-FEW_NODES = 150  # up to this many, every node has a path to each of its readers
+MAX_PATHS = 800  # about, between single layers; more are hairlines that nobody can tell apart
+FEW_ROWS = 150  # up to this many, every row of nodes has a path to each of its readers
 # Paths between parallel branches cross. The larger this exponent, the fewer are drawn.
 CROSSING_EXPONENT = 1.5
+MAX_PATH_WIDTH = 8.4  # px
+MIN_PATH_WIDTH = 1.4  # px
+PATH_FILL = 0.62  # of the distance between paths
+BAND_HEIGHT = (16.0, 84.0)  # px of a bundle: minimum, and where the most channels pass
+BAND_FILL = 0.84  # of a bundle for its paths
+BAND_SHARE = 0.8  # of a block's height for all bundles that enter it
+STRAND_HEIGHT = 9.0  # px of a bundle per path
+STRANDS = (3, 9)  # minimum and maximum of a bundle
+FAN = 14  # paths that converge from a layer to a bundle
+STRAIGHT = 3.0  # px: a shorter way past the end of a wider column is not drawn as its own path
+NODE_OVERLAP = 1.0  # px by which a path reaches below the edge of a node
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class Paths:
     Attributes:
         x, y: start, float (paths,).
         x1, y1: end, float (paths,).
+        width: of the stroke at full weight, px, float (paths,).
         first, last: range of nodes of the whole network, int (paths,); ``last`` is exclusive.
     """
 
@@ -32,46 +48,242 @@ class Paths:
     y: np.ndarray
     x1: np.ndarray
     y1: np.ndarray
+    width: np.ndarray
     first: np.ndarray
     last: np.ndarray
 
 
-def route_paths(columns: list[Column], edges: list[Edge]) -> Paths:
-    """Return paths from each node to the proportional height in the columns that read it.
+@dataclass(frozen=True)
+class _Strands:
+    """Where the paths of one edge start, and what they stand for; arrays as in `Paths`."""
 
-    There are at most `MAX_PATHS`. If several layers read a column, its paths are divided among
-    them, and each stands for several adjacent nodes: drawing all nodes' paths to each reader would
-    fill the area, unless there are few.
-    """
-    n_readers, n_sources = Counter(a for a, _ in edges), Counter(b for _, b in edges)
-    total = sum(columns[a].n for a in n_readers)
-    share = min(1.0, MAX_PATHS / max(1, total))
-    offsets = np.cumsum([0] + [column.n for column in columns])
-    parts = []
+    x: np.ndarray
+    y: np.ndarray
+    width: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def route_paths(units: Sequence[Unit], placement: Placement, connections: Connections) -> Paths:
+    """Return the paths of all edges that are drawn as paths."""
+    router = _Router(units, placement, connections)
+    for sources, readers in _junctions(connections.path_edges):
+        router.route_through_junction(sources, readers)
+    for edge in router.left:
+        router.route(edge)
+    return router.paths()
+
+
+def _junctions(edges: Sequence[Edge]) -> list[tuple[list[int], list[int]]]:
+    """Return several units that are all read by the same several units."""
+    readers: dict[int, list[int]] = defaultdict(list)
     for a, b in edges:
-        if total <= FEW_NODES:
-            exponent = 0.0
-        else:
-            exponent = CROSSING_EXPONENT if n_sources[b] > 1 else 1.0
-        count = max(1, int(columns[a].n * share / n_readers[a] ** exponent))
-        parts.append(_connect(columns[a], columns[b], count, int(offsets[a])))
-    if not parts:
-        empty = np.zeros(0)
-        return Paths(empty, empty, empty, empty, empty.astype(int), empty.astype(int))
-    return Paths(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        readers[a].append(b)
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for a, bs in readers.items():
+        groups[tuple(sorted(bs))].append(a)
+    return [(sources, list(bs)) for bs, sources in groups.items() if len(bs) > 1 < len(sources)]
 
 
-def _connect(start: Column, end: Column, count: int, offset: int) -> tuple[np.ndarray, ...]:
-    """Return the fields of `Paths` for ``count`` paths between two columns.
+class _Router:
+    """Collects the paths of all edges."""
+
+    def __init__(
+        self, units: Sequence[Unit], placement: Placement, connections: Connections
+    ) -> None:
+        self.units, self.placement, self.connections = units, placement, connections
+        self.columns, self.boxes = placement.columns, placement.boxes
+        self.offsets = np.cumsum([0] + [column.n for column in self.columns])
+        self.left = list(connections.path_edges)
+        self._pieces: list[tuple[np.ndarray, ...]] = []
+        self._most = max(connections.channels.values(), default=1)
+        self._n_readers: dict[int, int] = defaultdict(int)
+        self._readings: dict[int, list[int]] = defaultdict(list)
+        self._left: dict[int, float] = {}
+        self._right: dict[int, float] = {}
+        for box, rank in zip(self.boxes, connections.ranks, strict=True):
+            self._left[rank] = min(box.left, self._left.get(rank, box.left))
+            self._right[rank] = max(box.right, self._right.get(rank, box.right))
+        for a, b in connections.path_edges:
+            self._n_readers[a] += 1
+            self._readings[b].append(a)
+        for b, sources in self._readings.items():
+            sources.sort(key=lambda a: self._approach(a, b).middle)
+        rows = sum(self.columns[units[a].first].rows for a in self._n_readers)
+        self._are_few = rows <= FEW_ROWS
+        self._share = min(1.0, MAX_PATHS / max(1, rows))
+
+    def route(self, edge: Edge) -> None:
+        """Add the paths of an edge."""
+        strands = self._leave(edge, self._count(edge))
+        x, y = self._arrive(edge, len(strands))
+        self._add(edge, strands, x, y)
+
+    def route_through_junction(self, sources: list[int], readers: list[int]) -> None:
+        """Add the paths of a concatenation or a sum that several units read: all meet once."""
+        rank = min(self.connections.ranks[b] for b in readers)
+        ranks = self.connections.ranks
+        x = (self._right[rank - 1] + self._left[rank]) / 2
+        sources = sorted(sources, key=lambda a: self._approach(a, readers[0]).middle)
+        bands = np.array([self._band((a, readers[0])) for a in sources])
+        middle = float(np.mean([self.boxes[i].middle for i in (*sources, *readers)]))
+        tops = middle - bands.sum() / 2 + np.cumsum([0.0, *bands])[:-1]
+        for a, top, band in zip(sources, tops, bands, strict=True):
+            for place, b in enumerate(readers):
+                n = max(2, _n_strands(band) // (1 if place == 0 else 2))
+                if self._are_few:
+                    n = self._count((a, b))
+                strands = self._leave((a, b), n)
+                y = top + band * (np.arange(len(strands)) + 0.5) / len(strands)
+                middle_x = np.full(len(strands), x)
+                if place == 0:
+                    self._add((a, b), strands, middle_x, y)
+                start = replace(strands, x=middle_x, y=y)
+                self._end(start, *self._arrive((a, b), len(strands)), ranks[b])
+                self.left.remove((a, b))
+
+    def paths(self) -> Paths:
+        """Return the paths added so far."""
+        if not self._pieces:
+            none, no_nodes = np.zeros(0), np.zeros(0, int)
+            return Paths(none, none, none, none, none, no_nodes, no_nodes)
+        return Paths(*(np.concatenate(column) for column in zip(*self._pieces, strict=True)))
+
+    def _add(self, edge: Edge, strands: _Strands, x1: np.ndarray, y1: np.ndarray) -> None:
+        """Add paths to their ends, beside the units between."""
+        ranks, (a, b) = self.connections.ranks, edge
+        strands = self._past(strands, ranks[a])
+        for rank in range(ranks[a] + 1, ranks[b]):
+            via = self.placement.vias[Via(a, rank)]
+            y = via.top + via.height * (np.arange(len(strands)) + 0.5) / len(strands)
+            width = np.minimum(strands.width, via.height / len(strands))
+            self._append(strands, np.full(len(strands), via.left), y)
+            strands = replace(strands, x=np.full(len(strands), via.left), y=y, width=width)
+            self._append(strands, np.full(len(strands), via.right), y)
+            strands = replace(strands, x=np.full(len(strands), via.right))
+        self._end(strands, x1, y1, ranks[b])
+
+    def _past(self, strands: _Strands, rank: int) -> _Strands:
+        """Add straight paths past wider columns of the same rank, and return what continues."""
+        right = self._right[rank]
+        if right - strands.x.max() < STRAIGHT:
+            return strands
+        ahead = np.full(len(strands), right)
+        self._append(strands, ahead, strands.y)
+        return replace(strands, x=ahead)
+
+    def _end(self, strands: _Strands, x1: np.ndarray, y1: np.ndarray, rank: int) -> None:
+        """Add paths to their ends: past wider columns of the same rank, they are straight."""
+        left = self._left[rank]
+        if x1.min() - left >= STRAIGHT and strands.x.max() < left:
+            ahead = np.full(len(strands), left)
+            self._append(strands, ahead, y1)
+            strands = replace(strands, x=ahead, y=y1)
+        self._append(strands, x1, y1)
+
+    def _append(self, strands: _Strands, x1: np.ndarray, y1: np.ndarray) -> None:
+        self._pieces.append(
+            (strands.x, strands.y, x1, y1, strands.width, strands.first, strands.last)
+        )
+
+    def _approach(self, a: int, b: int) -> Box:
+        """Return where the paths from a come from, as seen from b."""
+        rank = self.connections.ranks[b] - 1
+        return self.placement.vias.get(Via(a, rank), self.boxes[a])
+
+    def _band(self, edge: Edge) -> float:
+        """Return the height of the bundle of an edge, px: as thick as what passes."""
+        low, high = BAND_HEIGHT
+        share = float(np.sqrt(self.connections.channels[edge] / self._most))
+        bounds = [self.boxes[i].height for i in edge if self.units[i].is_block]
+        limit = min(bounds, default=high) * BAND_SHARE / len(self._readings[edge[1]])
+        return min(max(low, high * share), limit)
+
+    def _count(self, edge: Edge) -> int:
+        """Return the number of paths of an edge."""
+        a, b = edge
+        if self.units[a].is_block:
+            return _n_strands(self._band(edge))
+        if self.units[b].is_block:
+            return FAN
+        rows = self.columns[self.units[a].first].rows
+        if self._are_few:
+            return rows
+        exponent = CROSSING_EXPONENT if len(self._readings[b]) > 1 else 1.0
+        return max(1, int(rows * self._share / self._n_readers[a] ** exponent))
+
+    def _leave(self, edge: Edge, n: int) -> _Strands:
+        """Return the start of about ``n`` paths of an edge."""
+        a, b = edge
+        if self.units[a].is_block:
+            return self._leave_block(edge, n)
+        layer = self.units[a].first
+        strands = _leave_column(self.columns[layer], n, int(self.offsets[layer]))
+        if not self.units[b].is_block:
+            return strands
+        band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(strands))
+        width = np.minimum(strands.width, band_width)
+        return _Strands(strands.x, strands.y, width, strands.first, strands.last)
+
+    def _leave_block(self, edge: Edge, n: int) -> _Strands:
+        layers, box = self.connections.sources[edge], self.boxes[edge[0]]
+        counts = _divide(n, [self.columns[i].n for i in layers])
+        first, last = [], []
+        for layer, count in zip(layers, counts, strict=True):
+            nodes = self.columns[layer].n
+            cuts = np.arange(count + 1) * nodes // count + int(self.offsets[layer])
+            first.append(cuts[:-1])
+            last.append(cuts[1:])
+        n, band = sum(counts), self._band(edge)
+        y = box.middle + band * ((np.arange(n) + 0.5) / n - 0.5)
+        width = np.full(n, BAND_FILL * band / n)
+        return _Strands(
+            np.full(n, box.right), y, width, np.concatenate(first), np.concatenate(last)
+        )
+
+    def _arrive(self, edge: Edge, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ends of the ``n`` paths of an edge."""
+        a, b = edge
+        sources = self._readings[b]
+        bands = np.array([self._band((source, b)) for source in sources])
+        start, share = bands[: sources.index(a)].sum(), bands[sources.index(a)]
+        places = (start + share * (np.arange(n) + 0.5) / n) / bands.sum()
+        box = self.boxes[b]
+        if self.units[b].is_block:
+            return np.full(n, box.left), box.middle + bands.sum() * (places - 0.5)
+        column = self.columns[self.units[b].first]
+        node = np.minimum((places * column.rows).astype(int), column.rows - 1) * column.across
+        half = (column.bar or column.size) / 2
+        return column.x[node] - half + NODE_OVERLAP, column.y[node]
+
+
+def _leave_column(column: Column, n: int, offset: int) -> _Strands:
+    """Return the start of ``n`` paths at the right of a layer's rows, each of some of its rows.
 
     Args:
-        offset: index of the first node of ``start``.
+        offset: index of the first node of the layer.
     """
-    cuts = np.arange(count + 1) * start.n // count
-    order = np.argsort(start.y, kind="stable")
-    relative_height = np.empty(start.n)
-    relative_height[order] = (np.arange(start.n) + 0.5) / start.n
-    middle = (cuts[:-1] + cuts[1:] - 1) // 2
-    end_y = end.y.min() + (end.y.max() - end.y.min()) * relative_height[middle]
-    end_x = np.full(count, end.left - 2)
-    return start.x[middle], start.y[middle], end_x, end_y, offset + cuts[:-1], offset + cuts[1:]
+    n = max(1, min(n, column.rows))
+    cuts = np.arange(n + 1) * column.rows // n
+    first = cuts[:-1] * column.across
+    last = np.minimum(cuts[1:] * column.across, column.n)
+    middle = (cuts[:-1] + cuts[1:] - 1) // 2 * column.across
+    rightmost = np.minimum(middle + column.across, column.n) - 1
+    half = (column.bar or column.size) / 2
+    pitch = (column.bottom - column.top) / n
+    width = np.full(n, np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
+    x = column.x[rightmost] + half - NODE_OVERLAP
+    return _Strands(x, column.y[middle], width, offset + first, offset + last)
+
+
+def _n_strands(band: float) -> int:
+    return int(np.clip(round(band / STRAND_HEIGHT), *STRANDS))
+
+
+def _divide(n: int, sizes: Sequence[int]) -> list[int]:
+    """Return how many of ``n`` paths each source gets: in proportion, at least one, at most all."""
+    total = max(1, sum(sizes))
+    return [max(1, min(size, round(n * size / total))) for size in sizes]

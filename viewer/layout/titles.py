@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .columns import Column
+from .column_placement import Box
 from .stages import Stage, short_name
 
 __all__ = ["StageBox", "column_labels", "stage_boxes"]
@@ -24,6 +24,8 @@ class StageBox:
         name: title, shortened to fit.
         layer: index of one of its layers.
         path: full name of the stage.
+        block: path of the block that closes with this frame; "" if there is none.
+        level: number of frames around this one.
     """
 
     name: str
@@ -31,6 +33,8 @@ class StageBox:
     right: float
     layer: int
     path: str
+    block: str = ""
+    level: int = 0
 
 
 def column_labels(names: list[str], stages: list[Stage], density: str, width: float) -> list[str]:
@@ -56,10 +60,10 @@ def column_labels(names: list[str], stages: list[Stage], density: str, width: fl
 
 
 def stage_boxes(
-    stages: list[Stage], ranks: list[int], columns: list[Column], density: str
+    stages: list[Stage], ranks: list[int], columns: list[Box], density: str
 ) -> list[StageBox]:
     """Return frames that overlap neither each other nor columns outside their stage."""
-    by_rank: dict[int, list[Column]] = {}
+    by_rank: dict[int, list[Box]] = {}
     for column, rank in zip(columns, ranks, strict=True):
         by_rank.setdefault(rank, []).append(column)
     left = {rank: min(c.left for c in members) for rank, members in by_rank.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from revacnn_lightning.protocol.messages import Structure
 
@@ -12,7 +12,6 @@ __all__ = [
     "assign_ranks",
     "concatenating_layers",
     "forward_edges",
-    "nesting_levels",
     "split_edges",
 ]
 
@@ -78,17 +77,3 @@ def split_edges(
         else:
             arcs.append((max(sources, key=lambda a: (ranks[a], -a)), b))
     return path_edges, arcs
-
-
-def nesting_levels(arcs: Sequence[Edge], ranks: Sequence[int]) -> list[int]:
-    """Return the nesting level of each arc: 1, or one more than the arcs that it spans."""
-    spans = [(ranks[a], ranks[b]) for a, b in arcs]
-    levels = [1] * len(spans)
-    for i in sorted(range(len(spans)), key=lambda i: spans[i][1] - spans[i][0]):
-        inner = (
-            levels[k]
-            for k, (start, end) in enumerate(spans)
-            if spans[i][0] <= start and end <= spans[i][1] and spans[k] != spans[i]
-        )
-        levels[i] = 1 + max(inner, default=0)
-    return levels

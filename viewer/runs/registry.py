@@ -10,6 +10,7 @@ from typing import Protocol
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.run_discovery import list_runs
 
 from .layer_details import LayerDetails
 from .run_follower import RunFollower
@@ -118,7 +119,11 @@ class RunRegistry:
 
     def _list_live(self) -> list[Connection]:
         if self.connection_file is None:
-            runs = connections.list_runs()
+            try:
+                runs = list_runs()
+            except ConnectionFileError as error:
+                self.problem = str(error)
+                return []
             self.problem = "" if runs else "No training is running on this machine yet."
             return runs
         try:

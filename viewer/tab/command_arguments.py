@@ -24,7 +24,7 @@ class Arguments(Struct, frozen=True):
         count: number of filters to add.
         option: the chosen option of a setting.
         action: what the run should do.
-        name: name of a hyperparameter, or of a block of layers.
+        name: name of a hyperparameter, or path of a block of layers.
         optimizer, group: indices of an optimizer and its parameter group.
         value: value of the hyperparameter.
         run: id of a run.

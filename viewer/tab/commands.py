@@ -34,6 +34,8 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "keep_primary": selection.keep_primary,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
+    "open_block": view.open_block,
+    "close_block": view.close_block,
     "set_pane": view.set_pane,
     "set_method": view.set_method,
     "recompute_layout": view.recompute_layout,

@@ -11,6 +11,7 @@ from ..rendering.palette import DARK, Palette
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
+from .block_folding import BlockFolding
 from .chart_settings import ChartSettings
 from .edit_queue import EditQueue
 from .page_link import PageLink
@@ -34,6 +35,7 @@ class TabState:
         is_passing: whether the primary filter leaves the selection when another becomes primary.
         hovered: the filter under the pointer.
         expanded_layers: names of the layers whose filters are all shown.
+        folding: the blocks of the network that are closed.
         method: the projection method of the layer views.
         pane: the open pane of the layer panel.
         revision: counted up with every change that a component may show.
@@ -58,6 +60,7 @@ class TabState:
         self.staging = Staging()
         self.edit_queue = EditQueue(self.run_selection, self.staging)
         self.expanded_layers: set[str] = set()
+        self.folding = BlockFolding()
         self.sort_by = "gradient"
         self.playback = Playback()
         self.chart_settings = ChartSettings()
@@ -127,6 +130,10 @@ class TabState:
         if structure is None or index is None or not 0 <= index < len(structure.layers):
             return None
         return structure.layers[index]
+
+    def layer_names(self) -> list[str]:
+        """Return the names of all layers, in forward order."""
+        return [] if self.structure is None else [layer.name for layer in self.structure.layers]
 
     # Keys: components and the page compare them to what they showed last
 
@@ -243,11 +250,13 @@ class TabState:
             self.edit_queue.reset()
             self.selection = None
             self.expanded_layers.clear()
+            self.folding.restart()
             self.playback.go_live()
             self._removal_preview.clear()
         self.hovered = None
         if structure is None or not structure.layers:
             return
+        self.folding.start(self.layer_names())
         self.staging.update_structure(structure)
         if self.edit_queue.is_inserting:
             self._show_inserted_layer(structure)
@@ -262,5 +271,6 @@ class TabState:
             if layer.name not in known:
                 self.edit_queue.is_inserting = False
                 self.select(i, 0)
+                self.folding.reveal(i, self.layer_names())
                 self.pane = "layer"
                 return

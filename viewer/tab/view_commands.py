@@ -52,7 +52,10 @@ def hover(tab: TabState, arguments: Arguments) -> None:
 
 
 def select(tab: TabState, arguments: Arguments) -> None:
-    """Select the filter with the largest gradient in a range, by default the whole layer."""
+    """Select the filter with the largest gradient in a range, by default the whole layer.
+
+    A whole layer is shown: the blocks around it open, unless the option is ``preview``.
+    """
     state, layer = tab.state, -1 if arguments.layer is None else arguments.layer
     if state is None or not 0 <= layer < len(state.offsets) - 1:
         return
@@ -60,6 +63,8 @@ def select(tab: TabState, arguments: Arguments) -> None:
     values = state.layer_values("gradient", layer)
     if first < 0:
         first, last = 0, int(state.offsets[layer + 1] - state.offsets[layer]) - 1
+        if arguments.option != "preview":
+            tab.folding.reveal(layer, tab.layer_names())
     candidates = np.nan_to_num(values[first : last + 1])
     tab.select(layer, first + (int(np.argmax(candidates)) if len(candidates) else 0))
 
@@ -76,12 +81,12 @@ def select_filters(tab: TabState, arguments: Arguments) -> None:
 
 
 def move_selection(tab: TabState, arguments: Arguments) -> None:
-    """Move the selection within its layer, or to the proportional position in another layer."""
+    """Move the selection within its layer, or to the proportional position in another column."""
     position, structure = tab.selected_position(), tab.structure
     if position is None or structure is None:
         return
     layer, index = position
-    target = max(0, min(layer + arguments.dx, len(structure.layers) - 1))
+    target = tab.folding.step(layer, arguments.dx, tab.layer_names())
     if target != layer:
         fraction = (index + 0.5) / len(structure.layers[layer].filter_ids)
         index = int(fraction * len(structure.layers[target].filter_ids))
@@ -92,10 +97,34 @@ def move_selection(tab: TabState, arguments: Arguments) -> None:
 
 
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:
-    """Expand a layer to show all its filters, or collapse it."""
+    """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)
-    if layer is not None:
+    if layer is None:
+        return
+    names = tab.layer_names()
+    index = names.index(layer.name)
+    if tab.folding.is_hidden(index, names):
+        tab.folding.open(index, names)
+    else:
         tab.expanded_layers ^= {layer.name}
+
+
+def open_block(tab: TabState, arguments: Arguments) -> None:
+    """Open the block called ``name``, or else the one in which the layer is drawn."""
+    names, layer = tab.layer_names(), tab.layer(arguments.layer)
+    if arguments.name:
+        tab.folding.set_closed(arguments.name, names, is_closed=False)
+    elif layer is not None:
+        tab.folding.open(names.index(layer.name), names)
+
+
+def close_block(tab: TabState, arguments: Arguments) -> None:
+    """Close the block called ``name``, or else the innermost open one around the layer."""
+    names, layer = tab.layer_names(), tab.layer(arguments.layer)
+    if arguments.name:
+        tab.folding.set_closed(arguments.name, names, is_closed=True)
+    elif layer is not None:
+        tab.folding.close(names.index(layer.name), names)
 
 
 def toggle_stage(tab: TabState, arguments: Arguments) -> None:

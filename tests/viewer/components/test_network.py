@@ -170,13 +170,44 @@ def test_every_column_has_a_row_per_node_or_path(make_follower: Callable[..., An
     tab.update()
     view = NetworkView(tab)
     view.update()
-    nodes, paths = view.nodes.data, {**view.paths.data}
-    assert paths.pop("scale") > 0
+    nodes, paths = view.nodes.data, view.paths.data
+    strokes = {**view.strokes.data}
+    assert len(strokes.pop("arc_weight")) == len(view.arcs.data["x0"]) > 0
     assert {len(column) for column in (*nodes.values(), *view.numbers.data.values())} == {
         len(nodes["x"])
     }
-    assert {len(column) for column in (*paths.values(), *view.strokes.data.values())} == {
-        len(paths["x"])
-    }
+    assert {len(column) for column in (*paths.values(), *strokes.values())} == {len(paths["x"])}
     assert (nodes["bar"] > 0).any()
     assert (nodes["size"] > 0).all()
+
+
+def test_closed_blocks_have_headers_and_their_layers_none(
+    make_follower: Callable[..., Any],
+) -> None:
+    tab = TabState(make_follower("densenet121"), PageLink(width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    view.update()
+    header = view.network_layout.data
+    assert [(block["path"], block["layers"]) for block in header["blocks"]] == [
+        (f"features.denseblock{k}", n) for k, n in ((1, 12), (2, 24), (3, 48), (4, 32))
+    ]
+    shown = [layer["name"] for layer in header["layers"] if layer["block"] < 0]
+    assert shown == ["features.conv0", *(f"features.transition{k}.conv" for k in (1, 2, 3))]
+    assert header["layers"][1]["block"] == 0
+    assert len(header["layers"]) == 120
+
+
+def test_a_filter_in_a_closed_block_is_shown_as_selected(
+    make_follower: Callable[..., Any],
+) -> None:
+    tab = TabState(make_follower("resnet50"), PageLink(width=1100, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    send_command(tab, "select", layer=9, first=5, last=5)
+    view.update()
+    assert tab.folding.is_hidden(9, tab.layer_names())
+    node = view.selection.data["node"]
+    data = view.nodes.data
+    assert data["layer"][node] == 9
+    assert data["first"][node] <= 5 <= data["last"][node]

@@ -6,15 +6,15 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
-from viewer.components.network_data import arc_data
 from viewer.layout import NetworkLayout, compute_layout, stage_layers
+from viewer.layout.arcs import MAX_LEVELS, arc_levels
+from viewer.layout.folding import initially_closed
 from viewer.layout.paths import MAX_PATHS
 from viewer.layout.stages import find_stages, layers_of, short_name
 from viewer.layout.topology import (
     assign_ranks,
     concatenating_layers,
     forward_edges,
-    nesting_levels,
     split_edges,
 )
 
@@ -23,6 +23,13 @@ SIZES = [(1100, 620), (820, 480), (500, 320)]
 
 def structure(net: str) -> Structure:
     return FakeTraining(net).structure()
+
+
+def folded(net: str, width: float = 1100, height: float = 620) -> NetworkLayout:
+    """Return the layout of a network as it is shown at first."""
+    network = structure(net)
+    closed = initially_closed([layer.name for layer in network.layers])
+    return compute_layout(network, width, height, (), closed)
 
 
 def bounds(layout: NetworkLayout) -> list[tuple[float, float, float, float]]:
@@ -64,7 +71,7 @@ def test_small_networks_use_large_dots_and_large_ones_bars() -> None:
     assert all(c.bar > 0 for c in large.columns)
     assert sum(c.n for c in large.columns) < 4000
     assert (small.density, large.density) == ("roomy", "crowded")
-    assert small.path_width >= large.path_width == 1
+    assert small.paths.width.min() >= large.paths.width.max()
 
 
 def test_expanded_layer_shows_every_filter() -> None:
@@ -88,7 +95,7 @@ def test_nodes_cover_all_filters() -> None:
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_paths_are_limited_and_point_right(net: str) -> None:
     paths = compute_layout(structure(net), 1100, 620).paths
-    assert 0 < len(paths.x) <= MAX_PATHS
+    assert 0 < len(paths.x) <= 1.5 * MAX_PATHS
     assert np.all(paths.x1 > paths.x)
     assert np.all(paths.last > paths.first)
 
@@ -141,17 +148,106 @@ def test_concatenation_keeps_all_arcs_and_sum_the_shortest() -> None:
     assert len([end for _, end in path_edges if end == last]) == 1
 
 
-def test_paths_are_divided_among_several_readers() -> None:
-    """Drawing all paths to each reader would fill networks of parallel branches."""
-    network = structure("inception")
-    layout = compute_layout(network, 1100, 620)
-    drawn = np.bincount(layout.paths.first, minlength=1)[: layout.columns[0].n].sum()
-    assert drawn == layout.columns[0].n
+def test_paths_of_a_layer_reach_each_branch() -> None:
+    layout = compute_layout(structure("inception"), 1100, 620)
     from_stem = layout.paths.first < layout.columns[0].n
     for branch in np.flatnonzero(np.array(layout.ranks) == 1):
         column = layout.columns[branch]
         ends = layout.paths.y1[from_stem]
         assert np.any((ends >= column.top) & (ends <= column.bottom))
+
+
+@pytest.mark.parametrize("is_folded", [False, True])
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_paths_run_behind_no_nodes(net: str, is_folded: bool) -> None:
+    layout = folded(net) if is_folded else compute_layout(structure(net), 1100, 620)
+    paths = layout.paths
+    for box in layout.boxes:
+        is_over = (paths.x < box.left - 2) & (paths.x1 > box.left + 2)
+        is_over |= (paths.x < box.right - 2) & (paths.x1 > box.right + 2)
+        is_over &= ~((paths.x >= box.left - 2) & (paths.x <= box.right))  # not its own
+        is_over &= ~((paths.x1 <= box.right + 2) & (paths.x1 >= box.left))
+        low, high = np.minimum(paths.y, paths.y1), np.maximum(paths.y, paths.y1)
+        assert not np.any(is_over & (high > box.top) & (low < box.bottom))
+
+
+def test_paths_of_dots_end_at_dots() -> None:
+    """A path that ends between two dots seems to end behind the column."""
+    network = structure("alexnet")
+    layout = compute_layout(network, 1100, 620)
+    for column in layout.columns[1:]:
+        near = np.abs(layout.paths.x1 - (column.left + 1)) < column.right - column.left
+        assert near.any()
+        for y, x in zip(layout.paths.y1[near], layout.paths.x1[near], strict=True):
+            at = np.flatnonzero(np.isclose(column.y, y))
+            assert len(at)
+            assert x <= column.x[at].min()
+
+
+def test_a_small_layer_is_one_column_as_long_as_the_height_allows() -> None:
+    """Two columns of 32 dots would hide the paths of the left one behind the right one."""
+    layout = compute_layout(structure("gan"), 1040, 560)
+    assert all(column.across == 1 for column in layout.columns)
+    low = compute_layout(structure("gan"), 1040, 320)
+    assert low.columns[0].across > 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("net", [net for net in sorted(NETS) if structure(net).layers[40:]])
+def test_closed_blocks_hold_all_nodes_of_their_layers(net: str, size: tuple[int, int]) -> None:
+    layout = folded(net, *size)
+    for unit, box in zip(layout.units, layout.boxes, strict=True):
+        for column in layout.columns[unit.first : unit.end]:
+            assert box.left - 1 <= column.left < column.right <= box.right + 1
+            assert box.top - 1 <= column.top < column.bottom <= box.bottom + 1
+    for i, a in enumerate(layout.boxes):
+        for b in layout.boxes[i + 1 :]:
+            assert (
+                a.right <= b.left + 1
+                or b.right <= a.left + 1
+                or a.bottom <= b.top
+                or b.bottom <= a.top
+            )
+
+
+@pytest.mark.parametrize("net", [net for net in sorted(NETS) if structure(net).layers[40:]])
+def test_a_folded_network_has_fewer_nodes_and_fewer_thicker_paths(net: str) -> None:
+    """Every snapshot costs in proportion to both."""
+    layout, whole = folded(net), compute_layout(structure(net), 1100, 620)
+    assert layout.density != "crowded"
+    assert layout.node_offsets[-1] < 0.75 * whole.node_offsets[-1]
+    assert len(layout.paths.x) < 250
+    assert len(layout.paths.x) < 0.4 * len(whole.paths.x)
+    assert np.median(layout.paths.width) > 2
+
+
+def test_the_bundle_of_a_block_is_as_thick_as_what_passes() -> None:
+    layout = folded("resnet50")
+    names = [unit.name for unit in layout.units]
+    offsets = layout.node_offsets
+
+    def thickness(name: str) -> float:
+        unit = layout.units[names.index(name)]
+        inside = (layout.paths.first >= offsets[unit.first]) & (
+            layout.paths.first < offsets[unit.end]
+        )
+        return float(layout.paths.width[inside].sum())
+
+    assert thickness("layer1.1") < thickness("layer2.1") < thickness("layer3.1")
+
+
+def test_open_blocks_have_frames_where_others_are_closed() -> None:
+    network = structure("resnet50")
+    closed = initially_closed([layer.name for layer in network.layers])
+    assert [(box.block, box.level) for box in folded("resnet50").stages] == [
+        ("", 0), *((f"layer{k}", 0) for k in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    layout = compute_layout(network, 1100, 620, (), closed - {"layer3.1"})
+    inner = [box for box in layout.stages if box.level]
+    assert [box.block for box in inner] == ["layer3.1"]
+    outer = next(box for box in layout.stages if box.block == "layer3")
+    assert outer.left < inner[0].left < inner[0].right < outer.right
+    assert not any(box.level for box in compute_layout(network, 1100, 620).stages)
 
 
 def test_stage_layers() -> None:
@@ -271,23 +367,15 @@ def test_few_filters_have_paths_to_each_branch() -> None:
     edges = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4)]
     layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
     assert np.all(layout.paths.last - layout.paths.first == 1)
-    assert len(layout.paths.x) == 16 * 6
+    for column, offset in zip(layout.columns[:3], layout.node_offsets, strict=False):
+        for node in range(offset, offset + column.n):
+            assert (layout.paths.first == node).sum() >= 2
 
 
-def test_stacked_layers_share_one_arc() -> None:
-    layers = structure("alexnet").layers[:5]
-    edges = [(0, 1), (1, 2), (0, 3), (2, 3), (0, 4), (2, 4)]
-    layout = compute_layout(Structure("r", 0, 0, "m", layers, edges=edges), 1000, 500)
-    assert layout.arcs == [(0, 3), (0, 4)]
-    arcs = arc_data(layout)
-    assert arcs.pop("many") is False
-    assert {len(column) for column in arcs.values()} == {1}
-
-
-def test_outer_arcs_are_drawn_below_inner_arcs() -> None:
+def test_arcs_lie_below_the_arcs_and_columns_that_they_span() -> None:
     """The shortcuts of a U-Net would otherwise coincide at the bottom of the view."""
-    assert nesting_levels([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
-    assert nesting_levels([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
+    assert arc_levels([(1, 8), (2, 7), (3, 6), (9, 12)], range(20)) == [3, 2, 1, 1]
+    assert arc_levels([(1, 3), (2, 4), (3, 5)], range(20)) == [1, 1, 1]
     network = structure("digits")
     layers = [replace(network.layers[0], name=f"c{i}") for i in range(7)]
     chain = [(i, i + 1) for i in range(6)]
@@ -296,10 +384,38 @@ def test_outer_arcs_are_drawn_below_inner_arcs() -> None:
     )
     nested = Structure("r", 0, 0, "m", layers, edges=[*chain, (0, 6), (1, 5), (2, 4)])
     layout = compute_layout(nested, 900, 500)
-    deepest = arc_data(layout)["cy"]
-    assert np.all(np.diff(deepest) < -5)
+    assert np.all(np.diff(layout.arcs.level) > 5) or np.all(np.diff(layout.arcs.level) < -5)
     assert layout.bottom > flat.bottom
-    assert np.all(deepest < layout.height + 20)
+    assert np.all(layout.arcs.level < layout.height)
+
+
+@pytest.mark.parametrize("is_folded", [False, True])
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_arcs_touch_the_layers_they_join_and_nothing_between(net: str, is_folded: bool) -> None:
+    layout = folded(net) if is_folded else compute_layout(structure(net), 1100, 620)
+    arcs, boxes = layout.arcs, layout.boxes
+    ends = {(arcs.x0[i], arcs.y0[i]) for i in range(len(arcs.x0))}
+    ends |= {(arcs.x1[i], arcs.y1[i]) for i in range(len(arcs.x0))}
+    for a, b in layout.connections.arcs:
+        assert any(x == boxes[a].right and boxes[a].top < y < boxes[a].bottom for x, y in ends)
+        assert any(x == boxes[b].left and boxes[b].top < y < boxes[b].bottom for x, y in ends)
+    for i in range(len(arcs.x0)):
+        for box in boxes:
+            is_below = box.right < arcs.a[i] or box.left > arcs.b[i] or box.bottom < arcs.level[i]
+            assert is_below
+
+
+def test_many_arcs_share_one_line_as_thick_as_what_passes() -> None:
+    """Dozens of lines side by side cannot be followed."""
+    network = structure("densenet121")
+    names = [layer.name for layer in network.layers]
+    closed = initially_closed(names) - {"features.denseblock2"}
+    layout = compute_layout(network, 1100, 620, (), closed)
+    assert max(arc_levels(layout.connections.arcs, layout.ranks)) > MAX_LEVELS
+    shared = (layout.arcs.y0 == layout.arcs.level) & (layout.arcs.y1 == layout.arcs.level)
+    widths = layout.arcs.width[shared][np.argsort(layout.arcs.x0[shared])]
+    assert len(widths) > 8
+    assert np.all(np.diff(widths[1:]) > 0)
 
 
 def test_network_with_one_filter() -> None:
@@ -331,10 +447,22 @@ def test_densenet_labels_keep_only_their_last_parts() -> None:
     assert compute_layout(network, 880, 480).density == "crowded"
 
 
+def test_concatenated_branches_meet_once_before_all_their_readers() -> None:
+    """Paths from each of four branches to each of four readers would all cross."""
+    layout = compute_layout(structure("googlenet"), 1100, 620)
+    first = layout.ranks.index(3)
+    rank_four = [i for i, rank in enumerate(layout.ranks) if rank == 4]
+    right = max(layout.boxes[i].right for i in rank_four)
+    next_left = min(layout.boxes[i].left for i, rank in enumerate(layout.ranks) if rank == 5)
+    into = (layout.paths.x1 > right) & (layout.paths.x1 < next_left - 2)
+    assert layout.ranks[first] == 3
+    assert len(set(layout.paths.x1[into])) == 1
+    starting = (layout.paths.x > right) & (layout.paths.x < next_left - 2)
+    assert starting.sum() > into.sum() > 4
+
+
 def test_paths_between_parallel_branches_are_limited() -> None:
     """Otherwise, paths to each of four branches of the next module would all cross."""
     layout = compute_layout(structure("inception"), 1100, 620)
     n_filters = sum(column.n for column in layout.columns)
     assert len(layout.paths.x) < 0.8 * n_filters
-    sources = {int(node) for node in layout.paths.first}
-    assert len(sources) > 0.2 * n_filters

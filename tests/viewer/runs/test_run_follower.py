@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
+from revacnn_lightning.protocol.run_discovery import list_runs
 from tests.viewer.processes import training, wait_for
 from viewer.runs import registry as registry_module
 from viewer.runs import run_follower as run_follower_module
@@ -145,8 +145,8 @@ def test_requested_run_is_found_before_the_next_discovery(
     with training(runtime, "--net", "digits"):
         wait_for_snapshots(selection, 40)
         with training(runtime, "--net", "alexnet"):
-            wait_for(lambda: len(connections.list_runs()) == 2, what="a second run")
-            (new,) = {one.run for one in connections.list_runs()} - {selection.follower.run_id}
+            wait_for(lambda: len(list_runs()) == 2, what="a second run")
+            (new,) = {one.run for one in list_runs()} - {selection.follower.run_id}
             assert new not in {one.run for one in registry.live}  # not discovered yet
             late = RunSelection(registry.placeholder, registry, requested_run=new)
             late.update()

@@ -10,7 +10,7 @@ from viewer.tab.page_link import PageCommand
 from viewer.tab.tab_state import TabState
 
 
-def send_command(tab: TabState, name: str, **args: Any) -> None:
+def send_command(tab: TabState, name: str, /, **args: Any) -> None:
     """Perform a command of the page."""
     perform(tab, PageCommand(name, args))
 

@@ -1,18 +1,20 @@
-/** What is written above the columns of the network: the headers of the layers, and the frames of the stages. */
+/** What is written above the columns of the network: the headers of the layers, and the frames of blocks and stages. */
 
 import {actAsButton, byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
-import {openInsertMenu, openLayerMenu, openStageMenu, startLayerMenu} from "./layer_menu.js"
+import {openBlockMenu, openInsertMenu, openLayerMenu, openStageMenu, startLayerMenu} from "./layer_menu.js"
 
-/** @import {LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
+/** @import {BlockHeader, LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
 /** @import {Viewport} from "./viewport.js" */
 
 const HEADER_HEIGHT = 44 // px
+const BLOCK_HEADER_HEIGHT = 36 // px
 const LANE_HEADER_HEIGHT = 18 // px
 const MARGIN = 20 // px beyond the view within which a header is kept
 const INSERT_ROOM = 44 // px that an insert button needs to its layer
 const STAGE_BOTTOM = 8 // px
+const NESTED_BOTTOM = 5 // px per frame around
 // px that a stage's title needs per letter
 const LETTER = 6.3
 const SMALL_LETTER = 4.9
@@ -69,7 +71,7 @@ function subtitle(layer, density) {
  */
 function layerHeader(layer, density) {
   const title = createElement("b", {
-    title: `${layer.name} · ${layer.filters} filters · double-click to open or close`,
+    title: `${layer.name} · ${layer.filters} filters · double-click to expand or collapse`,
     onclick: () => sendCommand("select", {layer: layer.index, first: -1, last: -1}),
     ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
@@ -83,18 +85,48 @@ function layerHeader(layer, density) {
     createElement("div", {class: "steer"}, editButton(layer, "less"), editButton(layer, "more"), menuButton(layer)))
 }
 
+/**
+ * The header of a closed block; its frame is an element of its own.
+ * @param {BlockHeader} block
+ * @param {NetworkLayoutData["density"]} density
+ */
+function blockHeader(block, density) {
+  const size = `${block.layers} layers, ${block.filters} filters`
+  const open = () => sendCommand("open_block", {name: block.path})
+  const title = createElement("button", {
+    class: "fold", "aria-expanded": "false", "aria-label": `Open block ${block.path}: ${size}`, title: `Open ${block.path}: ${size}`,
+    onclick: open,
+    oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
+      event.preventDefault()
+      openBlockMenu(block, event.currentTarget)
+    },
+  }, block.label)
+  const small = density === "roomy" && !block.lane ? `${block.layers} layers · ${block.filters} filters` : `${block.layers} layers`
+  const attributes = {class: "column block-header", "data-block": block.path, "data-density": density, "data-lane": String(block.lane)}
+  return createElement("div", attributes, title, createElement("span", {}, small))
+}
+
+/** @param {StageData} stage */
+function closeButton(stage) {
+  const title = `Close block ${stage.block}`
+  return createElement("button", {
+    class: "fold", "aria-expanded": "true", "aria-label": title, title: `${title} (B)`,
+    onclick: () => sendCommand("close_block", {name: stage.block}),
+  })
+}
+
 /** @param {StageData} stage */
 function stageFrame(stage) {
   const title = createElement("b", {
-    title: `${stage.path} · double-click to open or close`,
+    title: `${stage.path} · double-click to expand or collapse all its layers`,
     ondblclick: () => sendCommand("toggle_stage", {layer: stage.layer}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
       event.preventDefault()
       openStageMenu(stage, event.currentTarget)
     },
-  }, stage.name)
-  actAsButton(title, `Block ${stage.path}: menu`, () => openStageMenu(stage, title))
-  return createElement("div", {class: "stage"}, title)
+  }, ...stage.block ? [closeButton(stage)] : [], stage.name)
+  if (!stage.block) actAsButton(title, `Block ${stage.path}: menu`, () => openStageMenu(stage, title))
+  return createElement("div", {class: "stage", "data-level": String(stage.level)}, title)
 }
 
 /**
@@ -110,8 +142,10 @@ function setTabStops(header, isStop) {
 }
 
 export class NetworkHeaders {
-  /** @type {HTMLElement[]} */
-  #layers = []
+  /** @type {Map<LayerHeader, HTMLElement>} of each layer that has a column of its own */
+  #layers = new Map()
+  /** @type {Map<BlockHeader, {header: HTMLElement, frame: HTMLElement}>} */
+  #blocks = new Map()
   /** @type {HTMLElement[]} */
   #stages = []
   /** @type {Map<LayerHeader, HTMLElement>} behind each layer with room behind it */
@@ -126,12 +160,18 @@ export class NetworkHeaders {
   }
 
   /** @param {NetworkLayoutData} layout */
-  #build({layers = [], stages = [], density}) {
-    this.#layers = layers.map((layer) => layerHeader(layer, density))
+  #build({layers = [], blocks = [], stages = [], density}) {
+    const shown = layers.filter(({block}) => block < 0)
+    this.#layers = new Map(shown.map((layer) => [layer, layerHeader(layer, density)]))
+    this.#blocks = new Map(blocks.map((block) => [block, {
+      header: blockHeader(block, density), frame: createElement("div", {class: "block", "data-block": block.path}),
+    }]))
     this.#stages = stages.map(stageFrame)
-    const withInsert = density === "crowded" ? [] : layers.filter((layer) => !layer.lane)
+    const withInsert = density === "crowded" ? [] : shown.filter((layer) => !layer.lane)
     this.#inserts = new Map(withInsert.map((layer) => [layer, insertButton(layer)]))
-    byId("columns").replaceChildren(...this.#stages, ...this.#layers, ...this.#inserts.values())
+    const drawn = [...this.#blocks.values()]
+    byId("columns").replaceChildren(...this.#stages, ...drawn.map(({frame}) => frame), ...this.#layers.values(),
+      ...drawn.map(({header}) => header), ...this.#inserts.values())
     byId("layer-names").replaceChildren(...layers.map((layer) => createElement("option", {value: layer.name})))
     this.place()
     this.#markCurrent()
@@ -141,8 +181,12 @@ export class NetworkHeaders {
   place() {
     const layout = latest("network_layout")
     if (layout == null) return
-    this.#layers.forEach((element, i) => this.#placeLayer(element, layout.layers[i], layout))
-    this.#stages.forEach((element, i) => this.#placeStage(element, layout.stages[i], layout.stage_top))
+    for (const [layer, element] of this.#layers) this.#placeHeader(element, layer, layout)
+    for (const [block, {header, frame}] of this.#blocks) {
+      this.#placeBlock(frame, block)
+      this.#placeHeader(header, {...block, center: (block.left + block.right) / 2}, layout, BLOCK_HEADER_HEIGHT)
+    }
+    this.#stages.forEach((element, i) => this.#placeStage(element, layout.stages[i]))
     for (const [layer, element] of this.#inserts) this.#placeInsert(element, layer, layout)
   }
 
@@ -152,8 +196,9 @@ export class NetworkHeaders {
    * @param {LayerHeader} layer
    * @param {NetworkLayoutData} layout
    */
-  #placeInsert(element, layer, {layers, width}) {
-    const next = Math.min(...layers.map(({center}) => center).filter((center) => center > layer.center + 1), width)
+  #placeInsert(element, layer, {layers, blocks, width}) {
+    const centers = [...layers.filter(({block}) => block < 0).map(({center}) => center), ...blocks.map(({left, right}) => (left + right) / 2)]
+    const next = Math.min(...centers.filter((center) => center > layer.center + 1), width)
     const [x] = this.viewport.toScreen((layer.center + next) / 2, 0)
     const [from] = this.viewport.toScreen(layer.center, 0)
     element.hidden = x - from < INSERT_ROOM || x > this.viewport.width - MARGIN
@@ -162,14 +207,27 @@ export class NetworkHeaders {
 
   /**
    * @param {HTMLElement} element
-   * @param {LayerHeader} layer
-   * @param {NetworkLayoutData} layout
+   * @param {BlockHeader} block
    */
-  #placeLayer(element, layer, {stages, stage_top: stageTop}) {
+  #placeBlock(element, block) {
+    const [left, top] = this.viewport.toScreen(block.left, block.top)
+    const [right, bottom] = this.viewport.toScreen(block.right, block.bottom)
+    element.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`
+    element.style.width = `${(right - left).toFixed(1)}px`
+    element.style.height = `${(bottom - top).toFixed(1)}px`
+  }
+
+  /**
+   * @param {HTMLElement} element
+   * @param {{center: number, top: number, lane: boolean, header_y: number | null}} column
+   * @param {NetworkLayoutData} layout
+   * @param {number} height px
+   */
+  #placeHeader(element, column, {stages, stage_top: stageTop}, height = HEADER_HEIGHT) {
     const {width} = this.viewport
-    const [center, top] = this.viewport.toScreen(layer.center, layer.top)
-    const above = Math.max(stages.length > 0 ? stageTop + 3 : 2, top - HEADER_HEIGHT)
-    const y = layer.lane ? top - LANE_HEADER_HEIGHT : layer.header_y ?? above
+    const [center, top] = this.viewport.toScreen(column.center, column.top)
+    const above = Math.max(stages.length > 0 ? stageTop + 3 : 2, top - height)
+    const y = column.lane ? top - LANE_HEADER_HEIGHT : column.header_y ?? above
     element.hidden = center < -MARGIN || center > width + MARGIN
     const half = element.offsetWidth / 2 + 3 // while in view, it is not cut off at the sides
     const x = element.hidden ? center : clamp(center, half, width - half)
@@ -179,14 +237,14 @@ export class NetworkHeaders {
   /**
    * @param {HTMLElement} element
    * @param {StageData} stage
-   * @param {number} top
    */
-  #placeStage(element, stage, top) {
+  #placeStage(element, stage) {
+    const {top} = stage
     const [left] = this.viewport.toScreen(stage.left, 0)
     const [right] = this.viewport.toScreen(stage.right, 0)
     element.style.transform = `translate(${left.toFixed(1)}px, ${top}px)`
     element.style.width = `${(right - left).toFixed(1)}px`
-    element.style.height = `${this.viewport.height - top - STAGE_BOTTOM}px`
+    element.style.height = `${this.viewport.height - top - STAGE_BOTTOM - NESTED_BOTTOM * stage.level}px`
     const title = /** @type {HTMLElement} */ (element.firstChild)
     const room = (right - left + 4) / stage.name.length // a title may extend beyond its frame a little
     title.hidden = room < SMALL_LETTER
@@ -195,13 +253,17 @@ export class NetworkHeaders {
 
   #markCurrent() {
     const current = latest("selection")?.layer
-    const {layers = [], stages = []} = latest("network_layout") ?? {}
-    const center = layers.find(({index}) => index === current)?.center ?? NaN
-    this.#layers.forEach((element, i) => {
-      const isCurrent = i === current
-      element.setAttribute("data-current", String(isCurrent))
-      setTabStops(element, isCurrent)
-    })
+    const {layers: headers = [], stages = []} = latest("network_layout") ?? {}
+    const center = headers.find(({index}) => index === current)?.center ?? NaN
+    for (const [{index}, element] of this.#layers) {
+      element.setAttribute("data-current", String(index === current))
+      setTabStops(element, index === current)
+    }
+    for (const [{first, layers}, {header, frame}] of this.#blocks) {
+      const isCurrent = current != null && first <= current && current < first + layers
+      for (const element of [header, frame]) element.setAttribute("data-current", String(isCurrent))
+      setTabStops(header, isCurrent)
+    }
     this.#stages.forEach((element, i) => setTabStops(element, stages[i].left <= center && center <= stages[i].right))
   }
 }

@@ -3,7 +3,7 @@
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
 
-/** @import {LayerHeader, StageData} from "../shared/parts.js" */
+/** @import {BlockHeader, LayerHeader, StageData} from "../shared/parts.js" */
 
 const MARGIN = 6 // px between the menu and the edge of the window
 const MAX_ADDED = 4096 // filters in one request
@@ -58,7 +58,19 @@ export function openInsertMenu(layer, anchor) {
 export function openStageMenu(stage, anchor) {
   open(anchor, stage.path,
     item("Expand or collapse", "⇧ Enter", () => sendCommand("toggle_stage", {layer: stage.layer})),
+    ...stage.block ? [item("Close the block", "B", () => sendCommand("close_block", {name: stage.block}))] : [],
     item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: stage.path}), "danger"))
+}
+
+/**
+ * Show what can be done with a closed block.
+ * @param {BlockHeader} block
+ * @param {Element} anchor
+ */
+export function openBlockMenu(block, anchor) {
+  open(anchor, block.path,
+    item("Open the block", "Enter", () => sendCommand("open_block", {name: block.path})),
+    item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: block.path}), "danger"))
 }
 
 /** Show the menu of the selected layer, for the keyboard. */
@@ -73,7 +85,7 @@ export function openSelectedLayerMenu() {
 export function openSelectedStageMenu() {
   const {layers = [], stages = []} = latest("network_layout") ?? {}
   const layer = layers.find(({index}) => index === latest("selection")?.layer)
-  const place = stages.findIndex(({left, right}) => layer != null && left <= layer.center && layer.center <= right)
+  const place = stages.findLastIndex(({left, right}) => layer != null && left <= layer.center && layer.center <= right)
   const title = document.querySelectorAll(".stage > b")[place]
   if (title != null) openStageMenu(stages[place], title)
 }

@@ -92,12 +92,11 @@ export class NetworkCanvas {
     })
     this.nodes.scene.tween = null // nodes that are drawn on another canvas do not start again
     const paths = networkPaths()
-    const {many, ...arcs} = networkArcs()
-    const arcColumns = Object.fromEntries(Object.entries(arcs).map(([name, column]) => [name, detached(column)]))
+    const arcs = Object.fromEntries(Object.entries(networkArcs()).map(([name, column]) => [name, detached(column)]))
     this.#updatePaths({
-      ...view, ...this.#marks(), whole: true, scale: paths.scale,
+      ...view, ...this.#marks(), whole: true, pathWidth: detached(paths.width),
       x: detached(paths.x), y: detached(paths.y), x1: detached(paths.x1), y1: detached(paths.y1),
-      arcs: /** @type {PathScene["arcs"]} */ ({...arcColumns, many}),
+      arcs: /** @type {PathScene["arcs"]} */ (/** @type {unknown} */ (arcs)),
     })
   }
 
@@ -110,15 +109,15 @@ export class NetworkCanvas {
     return {amplitude: detached(amplitude), state: detached(state)}
   }
 
-  /** Weight and mark of every path; those of the selected node begin at it, not amid all that they stand for. */
+  /** Weight and mark of every path; those of the selected node begin at its height, not amid all that they stand for. */
   #marks() {
     const {selected} = nodeSelection()
-    const {x, y} = networkNodes()
+    const {y} = networkNodes()
     const {first, last} = networkPaths()
-    const {weight, staged} = pathNumbers()
+    const {weight, staged, arcWeight} = pathNumbers()
     const mark = Uint8Array.from(staged, (isStaged, i) => first[i] <= selected && selected <= last[i] ? 1 : isStaged ? 2 : 0)
-    const start = /** @type {[number, number] | null} */ (selected >= 0 && selected < x.length ? [x[selected], y[selected]] : null)
-    return {weight: detached(weight), mark, start, whole: true}
+    const startY = selected >= 0 && selected < y.length ? y[selected] : null
+    return {weight: detached(weight), arcWeight: detached(arcWeight), mark, startY, whole: true}
   }
 
   /**

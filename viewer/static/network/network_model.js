@@ -2,7 +2,7 @@
 
 import {latest, subscribe} from "../shared/link.js"
 
-/** @import {ArcsData, NetworkLayoutData, NodesData, PathsData} from "../shared/parts.js" */
+/** @import {ArcsData, BlockHeader, NetworkLayoutData, NodesData, PathsData} from "../shared/parts.js" */
 /** @import {NumberArray} from "../shared/frame.js" */
 
 const NO_NUMBERS = Object.assign(new Float32Array(0), {shape: [0]})
@@ -13,10 +13,13 @@ const NO_NODES = {
 }
 /** @type {PathsData} */
 const NO_PATHS = {
-  x: NO_NUMBERS, y: NO_NUMBERS, x1: NO_NUMBERS, y1: NO_NUMBERS, first: NO_NUMBERS, last: NO_NUMBERS, scale: 1,
+  x: NO_NUMBERS, y: NO_NUMBERS, x1: NO_NUMBERS, y1: NO_NUMBERS, width: NO_NUMBERS, first: NO_NUMBERS, last: NO_NUMBERS,
 }
 /** @type {ArcsData} */
-const NO_ARCS = {x0: NO_NUMBERS, x1: NO_NUMBERS, y: NO_NUMBERS, c0: NO_NUMBERS, c1: NO_NUMBERS, cy: NO_NUMBERS, many: false}
+const NO_ARCS = {
+  x0: NO_NUMBERS, y0: NO_NUMBERS, a: NO_NUMBERS, level: NO_NUMBERS, b: NO_NUMBERS, x1: NO_NUMBERS, y1: NO_NUMBERS,
+  width: NO_NUMBERS, is_sum: NO_NUMBERS,
+}
 
 /** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amplitude"} NumberName */
 
@@ -44,14 +47,25 @@ export function nodeNumbers() {
 }
 
 /**
- * Weight and staging of every path.
- * @returns {{weight: NumberArray, staged: NumberArray}}
+ * Weight and staging of every path, and weight of every arc.
+ * @returns {{weight: NumberArray, staged: NumberArray, arcWeight: NumberArray}}
  */
 export function pathNumbers() {
   const n = networkPaths().x.length
-  const {weight, staged} = latest("strokes") ?? {}
-  if (weight?.length === n && staged?.length === n) return {weight, staged}
-  return {weight: new Float32Array(n), staged: new Uint8Array(n)}
+  const arcs = networkArcs().x0.length
+  const {weight, staged, arc_weight: arcWeight} = latest("strokes") ?? {}
+  if (weight?.length === n && staged?.length === n && arcWeight?.length === arcs) return {weight, staged, arcWeight}
+  return {weight: new Float32Array(n), staged: new Uint8Array(n), arcWeight: new Float32Array(arcs)}
+}
+
+/**
+ * The closed block in which a layer is drawn.
+ * @param {number} layer
+ * @returns {BlockHeader | undefined}
+ */
+export function blockOfLayer(layer) {
+  const layout = networkLayout()
+  return layout?.blocks[layout.layers[layer]?.block ?? -1]
 }
 
 /**
@@ -70,6 +84,15 @@ export function numberOf(name, node) {
 export function filtersOf(node) {
   const {layer, first, last} = networkNodes()
   return {layer: layer[node], first: first[node], last: last[node]}
+}
+
+/**
+ * The closed block at a point of the layout.
+ * @param {[number, number]} point
+ * @returns {BlockHeader | undefined}
+ */
+export function blockAt([x, y]) {
+  return networkLayout()?.blocks.find(({left, right, top, bottom}) => left <= x && x <= right && top <= y && y <= bottom)
 }
 
 /**

@@ -7,7 +7,7 @@ import {latest} from "../shared/link.js"
 import {config} from "../shared/page_config.js"
 import {DEAD_NOTE, SILENT_NOTE} from "../shared/silence.js"
 import {nodeSelection} from "../shared/selection.js"
-import {filtersOf, networkLayout, numberOf} from "./network_model.js"
+import {blockOfLayer, filtersOf, networkLayout, numberOf} from "./network_model.js"
 
 /** @type {Partial<Record<keyof typeof config.node_states, string>>} */
 const STATE_NOTES = {
@@ -46,6 +46,17 @@ function line(label, value, statistic = "") {
 }
 
 /**
+ * What a click does.
+ * @param {number} layer
+ * @param {boolean} isBin
+ */
+function action(layer, isBin) {
+  const block = blockOfLayer(layer)
+  if (block != null) return `click to select · double-click to open ${block.path}`
+  return isBin ? "click to select · double-click to expand" : "click to select, with Shift several · Del to remove"
+}
+
+/**
  * @param {number} node
  * @returns {HTMLElement[]} the rows of its tooltip
  */
@@ -65,7 +76,7 @@ export function describeNode(node) {
   const notes = [
     isPreviewed && coupling ? createElement("small", {class: "coupled"}, coupling) : "",
     stateNote(node),
-    isBin ? "click to select · double-click to open" : "click to select, with Shift several · Del to remove",
+    action(layer, isBin),
   ]
   for (const note of notes) {
     if (note) rows.push(typeof note === "string" ? createElement("small", {}, note) : note)

@@ -1,4 +1,4 @@
-/** Draws the paths between the layers, and the arcs of connections that skip layers.
+/** Draws the paths between layers and blocks, and the arcs of connections that skip layers.
  *
  * New weights arrive all the time, and to stroke thousands of paths takes longer than a frame. So these are drawn one strip
  * per frame, from left to right: nothing else that is drawn meanwhile has to wait for them. */
@@ -11,8 +11,12 @@
 
 const STRIP_PATHS = 300 // so many paths fit into a frame
 const BATCH = 24 // paths per stroke: a long stroke is slow
-const MAX_STRAIGHT = 110 // layout units between columns; longer paths bend towards the middle
 const MARKED = {selected: 1, staged: 2}
+const LEAST = 0.14 // width of a path that carries nothing, as a share of its full width
+const MIN_WIDTH = 0.5 // px
+const WIDTH_STEPS = 2 // of the width of paths that are stroked together, per px
+const ARC_RADIUS = 9 // px
+const LEAST_ARC = 0.4 // width of an arc that carries nothing
 
 /**
  * @typedef {object} PathSceneFields
@@ -21,11 +25,12 @@ const MARKED = {selected: 1, staged: 2}
  * @property {NumberArray} y
  * @property {NumberArray} x1 where it ends
  * @property {NumberArray} y1
+ * @property {NumberArray} pathWidth px, at full weight
  * @property {NumberArray} weight 0 to 1
  * @property {NumberArray} mark 1 of the selected node, 2 of a staged one
- * @property {[number, number] | null} start of the paths of the selected node, in the layout
- * @property {number} scale factor of all widths
+ * @property {number | null} startY height of the selected node, in the layout
  * @property {ArcsData} arcs
+ * @property {NumberArray} arcWeight 0 to 1
  * @property {ThemeColors} colors
  * @property {boolean} whole whether more than the weights has changed
  * @property {number} framesLeft infinite when something changes
@@ -39,49 +44,47 @@ const MARKED = {selected: 1, staged: 2}
  * @param {PathScene} scene
  * @returns {Ends[]}
  */
-function pathEnds({x, y, x1, y1, mark, start, transform}) {
+function pathEnds({x, y, x1, y1, transform}) {
   const {left, top, scaleX, scaleY} = transform
-  return Array.from(x, (_, i) => {
-    const [fromX, fromY] = mark[i] === MARKED.selected && start != null ? start : [x[i], y[i]]
-    return [(fromX - left) * scaleX, (fromY - top) * scaleY, (x1[i] - left) * scaleX, (y1[i] - top) * scaleY]
-  })
+  return Array.from(x, (_, i) =>
+    [(x[i] - left) * scaleX, (y[i] - top) * scaleY, (x1[i] - left) * scaleX, (y1[i] - top) * scaleY])
 }
 
 /**
- * Add a path. A long one bends towards the middle of the network, past the columns between its ends.
+ * Add a path: it leaves and arrives horizontally.
  * @param {Context} ctx
- * @param {PathScene} scene
  * @param {Ends} ends
  */
-function curve(ctx, {transform, height}, [x, y, x1, y1]) {
+function curve(ctx, [x, y, x1, y1]) {
+  const middle = (x + x1) / 2
   ctx.moveTo(x, y)
-  if (x1 - x < MAX_STRAIGHT * transform.scaleX) {
-    const reach = (x1 - x) * 0.5
-    ctx.bezierCurveTo(x + reach, y, x1 - reach, y1, x1, y1)
-    return
-  }
-  const middle = height / 2
-  const waistX = (x + x1) / 2
-  const waistY = middle + ((y + y1) / 2 - middle) * 0.84
-  const reach = (x1 - x) * 0.24
-  ctx.bezierCurveTo(x + reach, y, waistX - reach, waistY, waistX, waistY)
-  ctx.bezierCurveTo(waistX + reach, waistY, x1 - reach, y1, x1, y1)
+  ctx.bezierCurveTo(middle, y, middle, y1, x1, y1)
 }
 
+/** Factor of all widths: paths grow more slowly than the distances between them.
+ * @param {PathScene} scene */
+const widthScale = ({transform}) => Math.sqrt(Math.max(1, transform.scaleY))
+
 /**
- * Sort the paths by weight.
+ * Sort the paths by weight and width.
  * @param {PathScene} scene
- * @returns {{buckets: number[][], marked: number[]}} unmarked paths, from thin to thick, and marked ones
+ * @returns {{buckets: Map<number, number[]>[], marked: number[]}} unmarked paths from weak to strong, by width; marked ones
  */
-function sortPaths({weight, mark, colors}) {
+function sortPaths({weight, pathWidth, mark, colors}) {
   const steps = colors.paths.length
-  /** @type {number[][]} */
-  const buckets = Array.from({length: steps}, () => [])
+  /** @type {Map<number, number[]>[]} */
+  const buckets = Array.from({length: steps}, () => new Map())
   /** @type {number[]} */
   const marked = []
   for (let i = 0; i < weight.length; i++) {
     if (mark[i] > 0) marked.push(i)
-    else buckets[Math.min(steps - 1, Math.trunc(weight[i] * steps))].push(i)
+    else {
+      const bucket = buckets[Math.min(steps - 1, Math.trunc(weight[i] * steps))]
+      const width = Math.max(1, Math.round(pathWidth[i] * WIDTH_STEPS)) / WIDTH_STEPS
+      const same = bucket.get(width)
+      if (same == null) bucket.set(width, [i])
+      else same.push(i)
+    }
   }
   return {buckets, marked}
 }
@@ -92,63 +95,83 @@ function sortPaths({weight, mark, colors}) {
  * @param {Context} ctx
  * @param {PathScene} scene
  * @param {Ends[]} ends
- * @param {number[][]} buckets
+ * @param {Map<number, number[]>[]} buckets
  * @param {number} dim factor of the opacity
  * @param {[number, number]} strip
  */
 function paintUnmarked(ctx, scene, ends, buckets, dim, [left, right]) {
-  const lightness = Math.min(1, Math.max(0.42, Math.sqrt(900 / ends.length)))
+  const lightness = Math.min(1, Math.max(0.5, Math.sqrt(900 / ends.length)))
   buckets.forEach((bucket, step) => {
     const u = (step + 0.5) / buckets.length
-    ctx.lineWidth = (0.4 + 3.4 * u * u) * scene.scale
-    ctx.globalAlpha = (0.18 + 0.52 * u) * dim * lightness
+    ctx.globalAlpha = (0.22 + 0.5 * u) * dim * lightness
     ctx.strokeStyle = scene.colors.paths[step]
-    for (let from = 0; from < bucket.length; from += BATCH) {
-      ctx.beginPath()
-      for (const i of bucket.slice(from, from + BATCH)) {
-        if (ends[i][0] < right && ends[i][2] > left) curve(ctx, scene, ends[i])
+    for (const [width, paths] of bucket) {
+      ctx.lineWidth = Math.max(MIN_WIDTH, width * (LEAST + (1 - LEAST) * u ** 1.5)) * widthScale(scene)
+      for (let from = 0; from < paths.length; from += BATCH) {
+        ctx.beginPath()
+        for (const i of paths.slice(from, from + BATCH)) {
+          if (ends[i][0] < right && ends[i][2] > left) curve(ctx, ends[i])
+        }
+        ctx.stroke()
       }
-      ctx.stroke()
     }
   })
   ctx.globalAlpha = 1
 }
 
 /**
+ * Stroke the paths of the selected node, which begin at its height where they stand for more, and of staged ones.
  * @param {Context} ctx
  * @param {PathScene} scene
  * @param {Ends[]} ends
  * @param {number[]} marked
  */
 function paintMarked(ctx, scene, ends, marked) {
+  const {startY, transform} = scene
+  const firstX = Math.min(...marked.filter((i) => scene.mark[i] === MARKED.selected).map((i) => scene.x[i]))
   for (const i of marked) {
-    ctx.lineWidth = (1 + 3.4 * scene.weight[i]) * scene.scale
-    ctx.strokeStyle = scene.mark[i] === MARKED.selected ? scene.colors.selectedPath : scene.colors.staged
+    const isSelected = scene.mark[i] === MARKED.selected
+    const [x, y, x1, y1] = ends[i]
+    const starts = isSelected && startY != null && scene.x[i] === firstX
+    ctx.lineWidth = Math.max(1.2, scene.pathWidth[i] * (0.25 + 0.75 * scene.weight[i])) * widthScale(scene)
+    ctx.strokeStyle = isSelected ? scene.colors.selectedPath : scene.colors.staged
     ctx.beginPath()
-    curve(ctx, scene, ends[i])
+    curve(ctx, [x, starts ? (startY - transform.top) * transform.scaleY : y, x1, y1])
     ctx.stroke()
   }
 }
+
+/** @param {...number} room px beside the corner */
+const cornerRadius = (...room) => Math.max(0, Math.min(ARC_RADIUS, ...room.map(Math.abs)))
 
 /**
  * @param {Context} ctx
  * @param {PathScene} scene
  * @param {[number, number]} strip
  */
-function paintArcs(ctx, {arcs, transform, colors}, [leftEdge, rightEdge]) {
+function paintArcs(ctx, scene, [leftEdge, rightEdge]) {
+  const {arcs, arcWeight, transform, colors} = scene
   const {left, top, scaleX, scaleY} = transform
   const toX = (/** @type {number} */ x) => (x - left) * scaleX
   const toY = (/** @type {number} */ y) => (y - top) * scaleY
-  ctx.lineWidth = 1.2
-  ctx.strokeStyle = colors.muted
-  ctx.globalAlpha = arcs.many ? 0.25 : 0.6
-  ctx.setLineDash(arcs.many ? [] : [2, 3])
+  const steps = colors.paths.length
+  ctx.lineJoin = "round"
   for (let i = 0; i < arcs.x0.length; i++) {
-    const [x0, x1, y, cy] = [toX(arcs.x0[i]), toX(arcs.x1[i]), toY(arcs.y[i]), toY(arcs.cy[i])]
+    const [x0, a, b, x1] = [toX(arcs.x0[i]), toX(arcs.a[i]), toX(arcs.b[i]), toX(arcs.x1[i])]
     if (x0 > rightEdge || x1 < leftEdge) continue
+    const [y0, level, y1] = [toY(arcs.y0[i]), toY(arcs.level[i]), toY(arcs.y1[i])]
+    const u = arcWeight[i] ?? 0
+    ctx.lineWidth = Math.max(1.2, arcs.width[i] * (LEAST_ARC + (1 - LEAST_ARC) * u)) * widthScale(scene)
+    ctx.strokeStyle = colors.paths[Math.min(steps - 1, Math.trunc(u * steps))]
+    ctx.globalAlpha = 0.5 + 0.4 * u
+    ctx.setLineDash(arcs.is_sum[i] > 0 ? [2.5, 3.5] : [])
     ctx.beginPath()
-    ctx.moveTo(x0, y)
-    ctx.bezierCurveTo(toX(arcs.c0[i]), cy, toX(arcs.c1[i]), cy, x1, y)
+    ctx.moveTo(x0, y0)
+    ctx.arcTo(a, y0, a, level, cornerRadius(a - x0, (level - y0) / 2))
+    ctx.arcTo(a, level, b, level, cornerRadius((b - a) / 2, (level - y0) / 2))
+    ctx.arcTo(b, level, b, y1, cornerRadius((b - a) / 2, (level - y1) / 2))
+    ctx.arcTo(b, y1, x1, y1, cornerRadius(x1 - b, (level - y1) / 2))
+    ctx.lineTo(x1, y1)
     ctx.stroke()
   }
   ctx.setLineDash([])

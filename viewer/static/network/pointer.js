@@ -6,7 +6,7 @@ import {isExtending} from "../shared/modifiers.js"
 import {changeSelection, nodeSelection} from "../shared/selection.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {nodeAt} from "./hit_test.js"
-import {filtersOf, networkNodes} from "./network_model.js"
+import {blockAt, filtersOf, networkNodes} from "./network_model.js"
 import {boxBetween, filterRange, filtersInBox} from "./node_box.js"
 import {describeNode, previewCoupling} from "./node_tooltip.js"
 
@@ -204,7 +204,9 @@ export class NetworkPointer {
   /** @param {MouseEvent} event */
   #onDoubleClick(event) {
     const node = this.#nodeUnder(event)
+    const block = node < 0 ? blockAt(this.viewport.toLayout(...this.#position(event))) : undefined
     if (node >= 0) sendCommand("toggle_layer", {layer: filtersOf(node).layer})
+    else if (block != null) sendCommand("open_block", {name: block.path})
   }
 
   /** @param {WheelEvent} event */

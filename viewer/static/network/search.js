@@ -18,11 +18,16 @@ export function findLayer(names, text) {
 
 export function startSearch() {
   const field = /** @type {HTMLInputElement} */ (byId("search"))
-  field.addEventListener("input", () => {
-    const layer = findLayer(networkLayout()?.layers.map(({name}) => name) ?? [], field.value)
-    if (layer >= 0) sendCommand("select", {layer, first: -1, last: -1})
-  })
+  /** @param {boolean} isPreview amid typing: the blocks around the layer stay closed */
+  const select = (isPreview) => {
+    const names = networkLayout()?.layers.map(({name}) => name) ?? []
+    const layer = findLayer(names, field.value)
+    const option = isPreview && names[layer] !== field.value.trim() ? "preview" : ""
+    if (layer >= 0) sendCommand("select", {layer, first: -1, last: -1, option})
+  }
+  field.addEventListener("input", () => select(true))
   field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") select(false)
     if (event.key === "Enter" || event.key === "Escape") byId("plot").focus()
   })
 }

@@ -245,6 +245,24 @@ export interface LayerHeader {
   /** Whether all filters are frozen. */
   frozen: boolean
   refused: string
+  /** Row of the closed block in which it is drawn; -1 if it has its own column. */
+  block: number
+}
+
+/** A closed block of the network view; places in px of the layout. */
+export interface BlockHeader {
+  path: string
+  label: string
+  /** Index of its first layer. */
+  first: number
+  layers: number
+  filters: number
+  left: number
+  right: number
+  top: number
+  bottom: number
+  header_y: number | null
+  lane: boolean
 }
 
 export interface StageData {
@@ -253,6 +271,11 @@ export interface StageData {
   left: number
   right: number
   layer: number
+  /** Path of the block that it can be closed to; empty if there is none. */
+  block: string
+  top: number
+  /** Number of frames around it. */
+  level: number
 }
 
 export interface NetworkLayoutData {
@@ -260,6 +283,7 @@ export interface NetworkLayoutData {
   height: number
   density: "roomy" | "normal" | "crowded"
   layers: LayerHeader[]
+  blocks: BlockHeader[]
   stages: StageData[]
   stage_top: number
 }
@@ -283,20 +307,24 @@ export interface PathsData {
   y: NumberArray
   x1: NumberArray
   y1: NumberArray
+  /** Of the stroke at full weight, px. */
+  width: NumberArray
   first: NumberArray
   last: NumberArray
-  scale: number
 }
 
-/** Connections that skip layers, as Bézier curves from (x0, y) to (x1, y). */
+/** Connections that skip layers: from (x0, y0), down at x = a, along y = level, up at x = b, to (x1, y1). */
 export interface ArcsData {
   x0: NumberArray
+  y0: NumberArray
+  a: NumberArray
+  level: NumberArray
+  b: NumberArray
   x1: NumberArray
-  y: NumberArray
-  c0: NumberArray
-  c1: NumberArray
-  cy: NumberArray
-  many: boolean
+  y1: NumberArray
+  width: NumberArray
+  /** 1 where its reader adds it. */
+  is_sum: NumberArray
 }
 
 /** One row per node. */
@@ -308,9 +336,10 @@ export interface NumbersData {
   weight_norm?: WireArray
 }
 
-/** One row per path. */
+/** One row per path, and of `arc_weight` per arc. */
 export interface StrokesData {
   weight?: WireArray
+  arc_weight?: WireArray
   staged?: WireArray
 }
 

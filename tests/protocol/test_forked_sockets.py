@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from revacnn_lightning.protocol import forked_ports
+from revacnn_lightning.protocol import forked_sockets
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer, Subscriber
 from tests.viewer.processes import wait_for
 
@@ -58,7 +58,7 @@ def test_a_forked_process_has_no_copy_of_a_connection():
     wait_for(publisher.has_subscribers)
 
     def has_no_copies() -> bool:
-        for name in os.listdir(forked_ports.DESCRIPTORS):
+        for name in os.listdir(forked_sockets.DESCRIPTORS):
             try:
                 inherited = socket.socket(fileno=int(name))
             except OSError:
@@ -96,4 +96,4 @@ def test_other_sockets_stay_open_in_a_forked_process():
         other.bind(("127.0.0.1", 0))
         assert in_a_forked_process(lambda: other.getsockname()[1] > 0)
     server.close()
-    assert port_of(server.endpoint) not in forked_ports._ports
+    assert port_of(server.endpoint) not in forked_sockets._addresses

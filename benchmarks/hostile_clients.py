@@ -1,0 +1,224 @@
+"""What hostile clients cost a training: step time, file descriptors and memory.
+
+Clients without the key hold or flood TCP connections. Clients with the key flood the run with
+malformed requests, plans, subscriptions, and frames that are too large or too many.
+
+``python -m benchmarks.hostile_clients [--only ...] [--seconds N] [--check] [--quick]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import zmq
+
+from benchmarks.report import Report, argument_parser
+from benchmarks.training_loops import MODELS, MonitoredTraining
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+
+MAX_STEP_RATIO = 1.02
+MAX_DESCRIPTORS = 32
+MAX_MEGABYTES = 20.0
+CONNECTIONS = 1_000
+LAYER = "net.0"
+
+# ---------------------------------------------------------------------- attacks, in processes
+
+
+def hold_connections(run: Connection) -> None:
+    """Connect a thousand times without saying anything; connect again when disconnected."""
+    held: list[socket.socket] = []
+    addresses = itertools.cycle((run.telemetry_endpoint, run.request_endpoint))
+    while True:
+        with contextlib.suppress(OSError):
+            held.append(_connect(next(addresses)))
+        if len(held) >= CONNECTIONS:
+            held.pop(0).close()
+            time.sleep(0.001)
+
+
+def flood_connections(run: Connection) -> None:
+    """Connect, send the beginning of a handshake or of another protocol, and disconnect."""
+    greeting = b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
+    hello = b"\x04\xc8\x05HELLO\x01\x00".ljust(202, b"x")
+    beginnings = itertools.cycle((greeting + hello, greeting, b"GET / HTTP/1.1\r\n\r\n", b""))
+    addresses = itertools.cycle((run.telemetry_endpoint, run.request_endpoint))
+    while True:
+        with contextlib.suppress(OSError), _connect(next(addresses)) as stranger:
+            stranger.sendall(next(beginnings))
+
+
+def send_malformed(run: Connection) -> None:
+    nested = b"\x82\xa1x" + b"\x91" * 10_000 + b"\xc0\xa2id\xa1q"
+    _flood(run, itertools.cycle([[b"request", nested], [b"request", b"\xc1" * 50], [b"x"]]))
+
+
+def send_mutated(run: Connection) -> None:
+    """Send plans with random bytes changed: most are malformed, and none changes anything."""
+    chance = random.Random(0)
+    valid = _request(type="RemoveFilters", layer=LAYER, filters=[0])
+
+    def mutate() -> list[bytes]:
+        header = bytearray(valid)
+        for _ in range(chance.randint(1, 4)):
+            header[chance.randrange(len(header))] = chance.randrange(256)
+        return [b"request", bytes(header)] if b"dry_run\xc3" in header else [b"request", valid]
+
+    _flood(run, (mutate() for _ in itertools.count()))
+
+
+def send_plans(run: Connection) -> None:
+    _flood(run, itertools.repeat([b"request", _request(type="AddFilters", layer=LAYER)]))
+
+
+def send_many_frames(run: Connection) -> None:
+    _flood(run, itertools.repeat([b"request"] + [b"x" * 60_000] * 60))
+
+
+def send_large_frames(run: Connection) -> None:
+    _flood(run, itertools.repeat([b"request", b"x" * 2**20]))
+
+
+def send_subscriptions(run: Connection) -> None:
+    subscriptions = ([b"\x01t%08d" % i] for i in itertools.count())
+    _flood(run, subscriptions, kind=zmq.XSUB, address=run.addresses()[0])
+
+
+def send_long_subscriptions(run: Connection) -> None:
+    subscriptions = ([b"\x01" + b"%08d" % i * 2**19] for i in itertools.count())
+    _flood(run, subscriptions, kind=zmq.XSUB, address=run.addresses()[0])
+
+
+# name -> what a process does until it is killed, and whether it connects with TCP
+ATTACKS: dict[str, tuple[Callable[[Connection], None], bool]] = {
+    "idle connections": (hold_connections, True),
+    "connections": (flood_connections, True),
+    "malformed requests": (send_malformed, False),
+    "mutated requests": (send_mutated, False),
+    "plans": (send_plans, False),
+    "many frames": (send_many_frames, False),
+    "large frames": (send_large_frames, False),
+    "subscriptions": (send_subscriptions, False),
+    "long subscriptions": (send_long_subscriptions, False),
+}
+
+
+def _connect(endpoint: str) -> socket.socket:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=1)
+
+
+def _request(**body: Any) -> bytes:
+    return msgspec.msgpack.encode({"id": "flood", "body": body, "dry_run": True})
+
+
+def _flood(
+    run: Connection,
+    messages: Iterator[list[bytes]],
+    kind: int = zmq.DEALER,
+    address: str = "",
+) -> None:
+    """Send messages as fast as the run takes them, from four sockets."""
+    sockets = [_open(run, kind, address or run.addresses()[1]) for _ in range(4)]
+    for message in messages:
+        n_full = 0
+        for each in sockets:
+            try:
+                each.send_multipart(message, zmq.NOBLOCK)
+            except zmq.Again:
+                n_full += 1
+            if each.type == zmq.DEALER:
+                with contextlib.suppress(zmq.Again):
+                    while True:
+                        each.recv_multipart(zmq.NOBLOCK)
+        if n_full == len(sockets):
+            time.sleep(0.001)
+
+
+def _open(run: Connection, kind: int, address: str) -> zmq.Socket[bytes]:
+    hostile = zmq.Context.instance().socket(kind)
+    hostile.curve_publickey, hostile.curve_secretkey = zmq.curve_keypair()
+    hostile.curve_serverkey = run.server_key.encode()
+    hostile.connect(address)
+    return hostile
+
+
+# ---------------------------------------------------------------------- measurement
+
+
+def measure(report: Report, name: str, seconds: float) -> None:
+    """Train alternately without and with an attack, and compare."""
+    options = {"host": "127.0.0.1"} if ATTACKS[name][1] else {}
+    training = MonitoredTraining(MODELS["convnet"](), **options)
+    training.begin_block()
+    _train(training, 1.0)
+    version = training.session._status.version
+    ratios, descriptors, megabytes = [], 0, 0.0
+    for _ in range(2):
+        calm = _train(training, seconds / 2)
+        command = [sys.executable, "-m", "benchmarks.hostile_clients", "--attack", name]
+        process = subprocess.Popen([*command, str(training.file)], stderr=subprocess.DEVNULL)
+        _train(training, 2.0)  # until it has begun
+        attacked = _train(training, seconds)
+        process.kill()
+        process.wait()
+        ratios.append(attacked[0] / calm[0])
+        descriptors = max(descriptors, attacked[1] - calm[1])
+        megabytes = max(megabytes, attacked[2] - calm[2])
+    assert training.session._status.version == version, "the network was edited"
+    training.close()
+    report.add_row(name, f"{calm[0] * 1e3:.2f} ms", min(ratios), descriptors, megabytes)
+    report.check_at_most(f"{name}: step", min(ratios), MAX_STEP_RATIO)
+    report.check_at_most(f"{name}: descriptors", descriptors, MAX_DESCRIPTORS)
+    report.check_at_most(f"{name}: memory (MB)", megabytes, MAX_MEGABYTES)
+
+
+def _train(training: MonitoredTraining, seconds: float) -> tuple[float, int, float]:
+    """Return the mean step in seconds, and the most descriptors and megabytes in use."""
+    descriptors, megabytes, steps = 0, 0.0, []
+    started = looked = time.perf_counter()
+    while (now := time.perf_counter()) < started + seconds:
+        training.step()
+        steps.append(time.perf_counter() - now)
+        if now - looked > 0.1:
+            looked = now
+            descriptors = max(descriptors, len(os.listdir("/proc/self/fd")))
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            megabytes = max(megabytes, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    return statistics.mean(steps), descriptors, megabytes
+
+
+def main() -> int:
+    parser = argument_parser(__doc__, quick="2 seconds of each attack")
+    parser.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each attack, twice")
+    parser.add_argument("--attack", nargs=2, help=argparse.SUPPRESS)  # in a process of its own
+    options = parser.parse_args()
+    if options.attack:
+        name, file = options.attack
+        ATTACKS[name][0](connections.read(file))
+        return 0
+    torch.set_num_threads(1)
+    report = Report("Hostile clients", ["attack", "step", "ratio", "descriptors", "MB"])
+    for name in options.only:
+        measure(report, name, 2.0 if options.quick else options.seconds)
+    return report.finish(options.json, options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

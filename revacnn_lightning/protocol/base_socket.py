@@ -1,0 +1,108 @@
+"""What all sockets of the protocol share: CURVE encryption, and closing without waiting."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import zmq
+
+from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol import forked_sockets
+
+__all__ = ["EVENTS", "NOBLOCK", "NOBLOCK_MORE", "POLLIN", "BaseSocket", "Keys"]
+
+# pyzmq combines its enumerations in Python, which costs as much as sending: use integers.
+NOBLOCK = int(zmq.NOBLOCK)
+NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+EVENTS = int(zmq.EVENTS)
+POLLIN = int(zmq.POLLIN)
+# Time for a client to prove that it has the key. A client that does not is disconnected.
+HANDSHAKE_MS = 5_000
+
+
+class Keys(NamedTuple):
+    """A CURVE key pair, encoded in Z85."""
+
+    public: str
+    secret: str
+
+    @classmethod
+    def generate(cls) -> Keys:
+        public, secret = zmq.curve_keypair()
+        return cls(public.decode(), secret.decode())
+
+
+class BaseSocket:
+    """Common base: an own context, CURVE encryption, and closing without waiting."""
+
+    def __init__(self, kind: int) -> None:
+        self._kind = kind
+        self.endpoint = ""
+        self._create_socket()
+
+    def _create_socket(self) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(self._kind)
+        self._socket.linger = 0
+
+    def _bind(self, endpoint: str, keys: Keys) -> None:
+        """Listen on an endpoint; one that ends in ``:0`` uses any free port.
+
+        Raises:
+            OSError: the port is in use, or the address is not one of this machine.
+        """
+        self._socket.handshake_ivl = HANDSHAKE_MS
+        # The CURVE options must be set before binding.
+        self._socket.curve_server = True
+        self._socket.curve_publickey = keys.public.encode()
+        self._socket.curve_secretkey = keys.secret.encode()
+        if endpoint.endswith(":0"):
+            endpoint = endpoint[:-1] + "*"
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(
+                f"cannot listen on {endpoint}: {error}; choose another host or port"
+            ) from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        forked_sockets.close_in_forked_processes(self.endpoint)
+
+    def _connect(self, endpoint: str, server_key: str) -> None:
+        """Connect with a new key pair that is valid as long as the socket.
+
+        Raises:
+            ConnectionFileError: the address or the key is invalid.
+        """
+        keys = Keys.generate()
+        try:
+            self._socket.curve_serverkey = server_key.encode()
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConnectionFileError(
+                f"{server_key!r} is not a CURVE key ({error}); copy the connection file again"
+            ) from error
+        self._socket.curve_publickey = keys.public.encode()
+        self._socket.curve_secretkey = keys.secret.encode()
+        # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
+        self._socket.heartbeat_ivl = 2_000  # ms
+        self._socket.heartbeat_timeout = 10_000  # ms
+        self._socket.reconnect_ivl_max = 2_000  # ms
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConnectionFileError(
+                f"{endpoint!r} is not a valid address ({error}); copy the connection file again"
+            ) from error
+        self.endpoint = endpoint
+
+    def file_descriptor(self) -> int:
+        """Return what an event loop waits on. Edge-triggered: receive all messages first."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close, and give queued messages ``linger`` seconds to leave. May be called again."""
+        self._socket.close(linger=int(1000 * linger))
+        self._context.term()
+        forked_sockets.release(self.endpoint)

@@ -1,0 +1,198 @@
+"""The process that holds the TCP sockets of a run; `forwarder` starts it.
+
+It needs nothing but the standard library. A connection reaches the training only after the first
+message of CURVE's handshake, so silent connections and other protocols cost the training nothing.
+Few connections reach it at a time. Those that have not proved to have the key give way to newer
+ones, so that a flood keeps no viewer out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+# The beginning of a ZMTP 3 connection (rfc.zeromq.org/spec/23) with CURVE (spec/26).
+GREETING_BYTES = 64
+SIGNATURE = (b"\xff", b"\x7f")  # at the beginning, and at its tenth byte
+MECHANISM = b"CURVE".ljust(20, b"\0")
+HELLO = b"\x04\xc8\x05HELLO\x01\x00"
+HELLO_BYTES = 202
+WELCOME_BYTES = 170  # what the run sends next; it sends more only to a client with the key
+
+MAX_SILENT = 128  # connections before their first message; they cost the training nothing
+MAX_CONNECTIONS = 16  # to the training, of each port
+HANDSHAKE_SECONDS = 5.0
+CHUNK_BYTES = 65_536
+PARENT_SECONDS = 1.0  # between two checks whether the training still exists
+DRAIN_SECONDS = 1.0
+
+
+class HostileClientError(Exception):
+    """A connection does not begin as one of a viewer does."""
+
+
+class Throttle:
+    """Delays what exceeds ``rate`` bytes per second on average, and ``burst`` bytes at a time."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._bytes, self._time = burst, time.monotonic()
+
+    async def wait(self, n: int) -> None:
+        """Wait until ``n`` more bytes are allowed."""
+        now = time.monotonic()
+        self._bytes = min(self.burst, self._bytes + (now - self._time) * self.rate) - n
+        self._time = now
+        if self._bytes < 0:
+            await asyncio.sleep(-self._bytes / self.rate)
+
+
+class Port:
+    """One TCP socket, and the connections to it.
+
+    Args:
+        path: of the Unix socket that it forwards to.
+        rate: bytes per second that a client may send.
+        burst: bytes that a client may send at a time.
+    """
+
+    def __init__(self, path: str, rate: float, burst: float) -> None:
+        self.path = path
+        self.rate, self.burst = rate, burst
+        self.greeting = b""
+        # Connections by what they have shown so far, oldest first.
+        self.silent: dict[asyncio.Task[None], None] = {}
+        self.unproven: dict[asyncio.Task[None], None] = {}
+        self.proven: dict[asyncio.Task[None], None] = {}
+
+    async def read_greeting(self) -> None:
+        """Learn how the training begins a connection, to begin in its place."""
+        reader, writer = await asyncio.open_unix_connection(self.path)
+        writer.write(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + MECHANISM + bytes(32))
+        self.greeting = await reader.readexactly(GREETING_BYTES)
+        writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection until either side closes it."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            with contextlib.suppress(
+                OSError, EOFError, asyncio.TimeoutError, asyncio.CancelledError, HostileClientError
+            ):
+                await self._forward(task, reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(writer.wait_closed(), DRAIN_SECONDS)
+            for group in (self.silent, self.unproven, self.proven):
+                group.pop(task, None)
+
+    async def _forward(
+        self,
+        task: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._admit_silent(task)
+        beginning = await asyncio.wait_for(self._greet(reader, writer), HANDSHAKE_SECONDS)
+        self._admit_unproven(task)
+        run_reader, run_writer = await asyncio.open_unix_connection(self.path, limit=CHUNK_BYTES)
+        try:
+            run_writer.write(beginning)
+            await asyncio.wait_for(run_reader.readexactly(GREETING_BYTES), HANDSHAKE_SECONDS)
+            to_run = asyncio.ensure_future(self._copy_to_run(reader, run_writer))
+            to_client = asyncio.ensure_future(self._copy_to_client(task, run_reader, writer))
+            try:
+                await asyncio.wait({to_run, to_client}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for copying in (to_run, to_client):
+                    copying.cancel()
+                await asyncio.gather(to_run, to_client, return_exceptions=True)
+        finally:
+            run_writer.close()
+
+    def _admit_silent(self, task: asyncio.Task[None]) -> None:
+        if len(self.silent) >= MAX_SILENT:
+            next(iter(self.silent)).cancel()
+        self.silent[task] = None
+
+    def _admit_unproven(self, task: asyncio.Task[None]) -> None:
+        if len(self.unproven) + len(self.proven) >= MAX_CONNECTIONS:
+            oldest = next(iter(self.unproven), None)
+            if oldest is None:
+                raise HostileClientError("too many connections")
+            oldest.cancel()
+            self.unproven.pop(oldest)
+        self.silent.pop(task, None)
+        self.unproven[task] = None
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Return the client's greeting and first message, if they are those of a viewer."""
+        writer.write(self.greeting)
+        greeting = await reader.readexactly(GREETING_BYTES)
+        is_zmtp = (greeting[:1], greeting[9:10]) == SIGNATURE and greeting[10] >= 3
+        if not is_zmtp or greeting[12:32] != MECHANISM:
+            raise HostileClientError("another protocol")
+        hello = await reader.readexactly(HELLO_BYTES)
+        if not hello.startswith(HELLO):
+            raise HostileClientError("no HELLO")
+        return greeting + hello
+
+    async def _copy_to_run(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        throttle = Throttle(self.rate, self.burst)
+        while data := await reader.read(CHUNK_BYTES):
+            await throttle.wait(len(data))
+            writer.write(data)
+            await writer.drain()
+
+    async def _copy_to_client(
+        self,
+        task: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Copy what the run sends. It sends more than its welcome only to a client with the key."""
+        writer.write(await asyncio.wait_for(reader.readexactly(WELCOME_BYTES), HANDSHAKE_SECONDS))
+        data = await asyncio.wait_for(reader.read(CHUNK_BYTES), HANDSHAKE_SECONDS)
+        self.unproven.pop(task, None)
+        self.proven[task] = None
+        while data:
+            writer.write(data)
+            await writer.drain()
+            data = await reader.read(CHUNK_BYTES)
+
+
+async def forward(parent: int, settings: list[dict]) -> None:
+    """Forward until the training ends, or asks to stop with SIGTERM."""
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    ports, servers = [], []
+    for one in settings:
+        port = Port(one["path"], one["rate"], one["burst"])
+        await port.read_greeting()
+        listener = socket.socket(fileno=one["descriptor"])
+        servers.append(await asyncio.start_server(port.serve, sock=listener, limit=CHUNK_BYTES))
+        ports.append(port)
+    while os.getppid() == parent and not stopping.is_set():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stopping.wait(), PARENT_SECONDS)
+    for server in servers:
+        server.close()
+    for port in ports:
+        for task in (*port.silent, *port.unproven):
+            task.cancel()
+    if connections := [task for port in ports for task in port.proven]:
+        await asyncio.wait(connections, timeout=DRAIN_SECONDS)
+
+
+if __name__ == "__main__":
+    asyncio.run(forward(int(sys.argv[1]), json.loads(sys.argv[2])))

@@ -1,0 +1,66 @@
+"""Unix sockets of a run, in a directory that only its owner can enter.
+
+Other users of the machine cannot connect, so they cannot use up the descriptors of the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["HAS_UNIX_SOCKETS", "SocketDirectory", "exist", "remove_leftovers"]
+
+HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and os.name == "posix"
+PREFIX = "revacnn-"
+NAMES = ("telemetry", "requests")
+MAX_PARENT_BYTES = 70  # the path of a socket has at most 103 bytes, on macOS
+
+
+class SocketDirectory:
+    """A directory for the sockets of one run, removed by `remove`.
+
+    Raises:
+        OSError: there is no directory for temporary files.
+    """
+
+    def __init__(self) -> None:
+        parent = tempfile.gettempdir()
+        if len(os.fsencode(parent)) > MAX_PARENT_BYTES:
+            parent = "/tmp"
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # of mode 700
+
+    @property
+    def endpoints(self) -> tuple[str, str]:
+        """The endpoints of telemetry and requests."""
+        return f"ipc://{self.path / NAMES[0]}", f"ipc://{self.path / NAMES[1]}"
+
+    def remove(self) -> None:
+        """Remove the directory and what is left of the sockets."""
+        _remove(self.path)
+
+
+def exist(endpoints: Iterable[str]) -> bool:
+    """Return whether these are endpoints of Unix sockets that exist on this machine."""
+    paths = [endpoint.removeprefix("ipc://") for endpoint in endpoints]
+    return all(path.startswith("/") and os.path.exists(path) for path in paths)
+
+
+def remove_leftovers(endpoint: str) -> None:
+    """Remove the directory of a run that was killed, given one of its endpoints."""
+    directory = Path(endpoint.removeprefix("ipc://")).parent
+    if endpoint.startswith("ipc://") and directory.name.startswith(PREFIX):
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Remove nothing but sockets: the path may come from a file."""
+    for path in (directory / name for name in NAMES):
+        with contextlib.suppress(OSError):
+            if path.is_socket():
+                path.unlink()
+    with contextlib.suppress(OSError):
+        directory.rmdir()

@@ -1,0 +1,90 @@
+"""Find the runs whose connection files are in the runtime directory."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import time
+from pathlib import Path
+
+from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol import local_sockets, private_files
+from revacnn_lightning.protocol.connection import Connection, read, runtime_dir
+
+__all__ = ["find_newest", "list_runs", "remove_exited"]
+
+REPLY_SECONDS = 0.2  # time for another machine to accept a connection
+ASK_AGAIN_SECONDS = 15.0
+
+
+def list_runs() -> list[Connection]:
+    """Return the live runs whose files are in the runtime directory.
+
+    Those on this machine come first, the newest of them at the beginning. A home directory may be
+    shared with other machines: of their runs, those that accept a connection are returned.
+
+    Raises:
+        ConnectionFileError: other users could replace files in the directory.
+    """
+    runs = remove_exited()
+    live = [run for run in runs if run.is_local() or _is_reachable(run)]
+    return sorted(live, key=lambda run: (run.is_local(), run.start_time), reverse=True)
+
+
+def find_newest() -> Connection:
+    """Return the newest run on this machine; if there is none, a reachable one on another machine.
+
+    Raises:
+        ConnectionFileError: there is none.
+    """
+    runs = list_runs()
+    if not runs:
+        raise ConnectionFileError(
+            f"no training is running (no live connection file in {runtime_dir()}); start one with "
+            "Trainer(callbacks=[ReVACNN()]), or pass the connection file of a run elsewhere"
+        )
+    return runs[0]
+
+
+def remove_exited() -> list[Connection]:
+    """Remove what killed runs of this machine have left, and return the other runs."""
+    runs = []
+    for path, run in _readable_files():
+        if not run.has_exited():
+            runs.append(run)
+            continue
+        path.unlink(missing_ok=True)
+        for endpoint in run.local_endpoints or ():
+            local_sockets.remove_leftovers(endpoint)
+    return runs
+
+
+def _readable_files() -> list[tuple[Path, Connection]]:
+    directory = runtime_dir()
+    if not directory.is_dir():
+        return []
+    private_files.check_directory(directory)
+    found = []
+    for path in directory.glob("run-*.json"):
+        try:
+            found.append((path, read(path)))
+        except ConnectionFileError:
+            continue  # of another version, or malformed
+    return found
+
+
+def _is_reachable(run: Connection) -> bool:
+    """Return whether a run on another machine accepts connections, by asking now and then."""
+    return _accepts_connections(run.addresses()[1], int(time.monotonic() / ASK_AGAIN_SECONDS))
+
+
+@functools.lru_cache(maxsize=256)
+def _accepts_connections(address: str, _period: int) -> bool:
+    if not address.startswith("tcp://"):
+        return local_sockets.exist([address])
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REPLY_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True

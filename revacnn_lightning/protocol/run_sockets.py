@@ -1,0 +1,217 @@
+"""The sockets of a run: `Publisher` for telemetry, `RequestServer` for requests.
+
+Whoever has the key may send whatever it likes to them. What that can cost the training is limited:
+the size and the number of messages that libzmq keeps, and how many are received per second.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+import zmq
+
+from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.protocol.base_socket import (
+    EVENTS,
+    NOBLOCK,
+    NOBLOCK_MORE,
+    POLLIN,
+    BaseSocket,
+    Keys,
+)
+from revacnn_lightning.protocol.encoding import TOPICS, decode, encode, request_id
+from revacnn_lightning.protocol.messages import Message, Refused, Request
+from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
+from revacnn_lightning.protocol.requests import ControlRun
+
+__all__ = ["Publisher", "RequestServer"]
+
+log = logging.getLogger(__name__)
+
+# Messages that a slow viewer may lag behind before further ones are dropped for it. Few, because a
+# message can hold 400 kB and old telemetry is useless.
+SEND_QUEUE = 8
+REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
+
+# libzmq disconnects a client that sends a larger frame. A subscription is shorter than a topic; the
+# messages of the handshake, which the limit also applies to, have up to 400 bytes.
+MAX_SUBSCRIPTION_BYTES = 1024
+MAX_REQUEST_BYTES = 2**16  # merging 4,096 filters takes 12 kB
+REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
+# What libzmq receives in advance, of each client.
+SUBSCRIPTION_QUEUE = 8
+REQUEST_QUEUE = 32
+
+# Received per batch boundary, so that a flood cannot stop training.
+MAX_SUBSCRIPTIONS_PER_CALL = 32
+MAX_REQUESTS_PER_CALL = 32
+# Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
+# 50 µs, so all of them cost about 1 % of the time.
+REQUEST_RATE, REQUEST_BURST = 250.0, 256.0
+# Received per second, of each client; what exceeds this is refused.
+CLIENT_RATE, CLIENT_BURST = 50.0, 256.0
+STATE_COST = 5.0  # of a request for the state, in requests: the reply is large
+# A viewer subscribes once. More changes per second are a flood, which libzmq keeps in memory.
+SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
+FLOOD_PAUSE_SECONDS, MAX_FLOOD_PAUSE_SECONDS = 1.0, 60.0
+SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
+
+
+class Publisher(BaseSocket):
+    """Sends telemetry to all subscribers. A slow subscriber loses messages."""
+
+    def __init__(self, endpoint: str, keys: Keys) -> None:
+        super().__init__(zmq.XPUB)  # unlike PUB, it receives subscriptions
+        self._keys = keys
+        self._topics: set[bytes] = set()  # with at least one subscriber
+        self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
+        self._pause_seconds = FLOOD_PAUSE_SECONDS
+        self._reopen_time: float | None = None  # monotonic; None: it is open
+        self._listen(endpoint)
+
+    def has_subscribers(self) -> bool:
+        """Return whether there is a subscriber: one that hangs counts, one that exited does not."""
+        if not self._is_open():
+            return False
+        for _ in range(MAX_SUBSCRIPTIONS_PER_CALL):
+            if not int(self._socket.get(EVENTS)) & POLLIN:
+                break
+            if not self._changes.take():
+                self._pause()
+                return False
+            self._receive_subscription(self._socket.recv(NOBLOCK))
+        return bool(self._topics)
+
+    def publish(self, message: Message) -> None:
+        """Send a copy of a message to all subscribers.
+
+        To send without a copy, pyzmq would start a thread that never ends.
+
+        Raises:
+            OSError: libzmq cannot send it; the message is lost.
+        """
+        if not self._is_open():
+            return
+        *frames, last = encode(message)
+        send = self._socket.send
+        for frame in frames:
+            send(frame, NOBLOCK_MORE)
+        send(last, NOBLOCK)
+
+    def _listen(self, endpoint: str) -> None:
+        self._socket.sndhwm = SEND_QUEUE
+        self._socket.rcvhwm = SUBSCRIPTION_QUEUE
+        self._socket.maxmsgsize = MAX_SUBSCRIPTION_BYTES
+        self._bind(endpoint, self._keys)
+
+    def _receive_subscription(self, event: bytes) -> None:
+        prefix = event[1:]
+        if not any(topic.startswith(prefix) for topic in TOPICS):
+            return  # it can never match
+        if event[:1] == SUBSCRIBE:
+            self._topics.add(prefix)
+        elif event[:1] == UNSUBSCRIBE:
+            self._topics.discard(prefix)
+
+    # A flood of subscriptions
+
+    def _pause(self) -> None:
+        """Disconnect all subscribers: libzmq cannot disconnect the one that floods it."""
+        log.warning(
+            "A viewer sends too many subscriptions: no telemetry for %.0f s, then all viewers "
+            "attach again by themselves",
+            self._pause_seconds,
+        )
+        self.close()
+        self._topics.clear()
+        self._reopen_time = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, MAX_FLOOD_PAUSE_SECONDS)
+
+    def _is_open(self) -> bool:
+        """Return whether the socket is open; open it again after a flood."""
+        if self._reopen_time is None:
+            return True
+        if time.monotonic() < self._reopen_time:
+            return False
+        self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
+        self._create_socket()
+        try:
+            self._listen(self.endpoint)
+        except OSError as error:
+            log.warning("Telemetry ends: %s", error)
+            self._reopen_time = float("inf")
+            return False
+        self._reopen_time = None
+        return True
+
+
+class RequestServer(BaseSocket):
+    """Receives requests, and sends each reply to the client of the request."""
+
+    def __init__(self, endpoint: str, keys: Keys) -> None:
+        super().__init__(zmq.ROUTER)
+        self._socket.maxmsgsize = MAX_REQUEST_BYTES
+        self._socket.rcvhwm = REQUEST_QUEUE
+        self._socket.sndhwm = REPLY_QUEUE
+        self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
+        self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
+        self._log = LimitedLog(log)
+        self._bind(endpoint, keys)
+
+    def receive(self) -> Iterator[tuple[bytes, Request]]:
+        """Yield (client, request) of all requests that have arrived; refuse malformed ones.
+
+        Those of a client that sends too many are refused. What all clients send beyond
+        `REQUEST_RATE` waits.
+        """
+        for _ in range(MAX_REQUESTS_PER_CALL):
+            if not int(self._socket.get(EVENTS)) & POLLIN:  # cheaper than a failing recv
+                return
+            if not self._requests.take():
+                return
+            try:
+                client, *frames = self._receive_frames()
+            except zmq.Again:
+                return
+            request = self._decode(client, frames)
+            if request is not None:
+                yield client, request
+
+    def reply(self, client: bytes, reply: Message) -> None:
+        """Send a reply. A client that is gone or does not read its replies misses it."""
+        try:
+            self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
+        except zmq.Again:
+            self._log.warning(
+                client, "Dropped a %s reply: the viewer does not read it", type(reply).__name__
+            )
+
+    def _receive_frames(self) -> list[bytes]:
+        """Receive a message, and keep at most one frame more than a request has."""
+        frames = [self._socket.recv(NOBLOCK)]
+        while self._socket.getsockopt(zmq.RCVMORE):
+            frame = self._socket.recv(NOBLOCK)
+            if len(frames) <= 1 + REQUEST_FRAMES:
+                frames.append(frame)
+        return frames
+
+    def _decode(self, client: bytes, frames: list[bytes]) -> Request | None:
+        """Return the request in these frames; None if it was refused."""
+        try:
+            if not self._requests_of.take(client):
+                raise ProtocolError(
+                    f"this client has sent more than {CLIENT_RATE:.0f} requests per second; "
+                    "send fewer, and repeat this one"
+                )
+            request = decode(frames)
+            if not isinstance(request, Request):
+                raise ProtocolError("expected a request message")
+            if request.body == ControlRun("send_state"):
+                self._requests_of.spend(client, STATE_COST - 1)
+        except ProtocolError as error:
+            self._log.warning(client, "Refused a request: %s", error)
+            self.reply(client, Refused(id=request_id(frames), reason=str(error)))
+            return None
+        return request

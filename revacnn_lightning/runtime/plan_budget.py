@@ -1,0 +1,39 @@
+"""How much time plans may take from the training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from revacnn_lightning.protocol.rate_limit import TokenBucket
+
+__all__ = ["PlanBudget"]
+
+PLAN_SHARE = 0.02  # of the time
+PLAN_SECONDS = 1.0  # in a row, for a person who stages many changes
+MAX_SECONDS_PER_PLAN = 0.25  # that count, so that the next plan of a huge network can be awaited
+
+
+class PlanBudget:
+    """Limits the share of the time that plans take, however many are requested.
+
+    A plan takes a few milliseconds, and a client may request them as fast as it can.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = TokenBucket(PLAN_SHARE, PLAN_SECONDS)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the next plan must wait."""
+        return self._seconds.is_empty
+
+    @contextmanager
+    def spend(self) -> Iterator[None]:
+        """Count the time of a plan that is made in this context."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds.spend(min(time.perf_counter() - started, MAX_SECONDS_PER_PLAN))

@@ -1,0 +1,145 @@
+"""Whoever reaches the TCP ports of a run cannot use up the descriptors of its training."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from revacnn_lightning.protocol import forwarder_main
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
+from revacnn_lightning.protocol.messages import Request
+from revacnn_lightning.protocol.requests import Undo
+from revacnn_lightning.protocol.sockets import Requester, Subscriber
+from revacnn_lightning.runtime.server import Endpoints, RunServer
+from tests.protocol.test_sockets import STATUS, until
+
+pytestmark = pytest.mark.skipif(
+    not HAS_UNIX_SOCKETS or not Path("/proc/self/fd").exists(), reason="counts files in /proc"
+)
+
+
+@pytest.fixture
+def run() -> Iterator[RunServer]:
+    server = RunServer("run", "Net", Endpoints("127.0.0.1"))
+    yield server
+    server.close()
+
+
+def descriptors() -> int:
+    """Return the number of descriptors of this process, which is the training here."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def connect(endpoint: str) -> socket.socket:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return socket.create_connection((host, int(port)))
+
+
+GREETING = b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + forwarder_main.MECHANISM + bytes(32)
+
+
+def record_first_message(server_key: str) -> bytes:
+    """Return what a viewer sends first, to a listener that is not the run."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        viewer = Requester(f"tcp://127.0.0.1:{listener.getsockname()[1]}", server_key)
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(GREETING)
+            n = forwarder_main.GREETING_BYTES + forwarder_main.HELLO_BYTES
+            message = connection.recv(n, socket.MSG_WAITALL)
+        viewer.close()
+    return message
+
+
+def assert_a_viewer_attaches(run: RunServer) -> None:
+    connection = run.connection
+    subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+    requester = Requester(connection.request_endpoint, connection.server_key)
+    until(lambda: (run.publisher.publish(STATUS), STATUS in list(subscriber.poll()))[1])
+    requester.send(Request("mine", Undo()))
+    received: list[Request] = []
+    until(
+        lambda: received.extend(request for _, request in run.request_server.receive()) or received
+    )
+    assert received[0].body == Undo()
+    subscriber.close()
+    requester.close()
+
+
+def test_idle_connections_cost_the_training_no_descriptor(run: RunServer):
+    """A thousand of them made the user's own ``open()`` fail."""
+    assert_a_viewer_attaches(run)
+    until(lambda: not run.publisher.has_subscribers())
+    before = descriptors()
+    endpoints = (run.connection.telemetry_endpoint, run.connection.request_endpoint)
+    idle = [connect(endpoints[index % 2]) for index in range(300)]
+    assert_a_viewer_attaches(run)
+    assert descriptors() - len(idle) <= before + 4
+    for one in idle:
+        one.close()
+
+
+def test_other_protocols_do_not_reach_the_training(run: RunServer):
+    for beginning in (
+        b"GET / HTTP/1.1\r\n\r\n" * 20,
+        b"\xff" + bytes(8) + b"\x7f\x03" + bytes(300),
+    ):
+        with connect(run.connection.request_endpoint) as stranger:
+            stranger.settimeout(30)
+            stranger.sendall(beginning)
+            received = b""
+            with contextlib.suppress(ConnectionResetError):
+                while data := stranger.recv(1000):
+                    received += data
+            assert len(received) <= forwarder_main.GREETING_BYTES  # and then it was closed
+
+
+def test_connections_without_the_key_give_way(run: RunServer):
+    """The first message of a viewer may have been recorded: what follows needs the key."""
+    first_message = record_first_message(run.connection.server_key)
+    before = descriptors()
+    strangers = []
+    for _ in range(3 * forwarder_main.MAX_CONNECTIONS):
+        strangers.append(connect(run.connection.request_endpoint))
+        strangers[-1].sendall(first_message)
+    assert_a_viewer_attaches(run)
+    assert descriptors() - len(strangers) <= before + forwarder_main.MAX_CONNECTIONS + 4
+    for one in strangers:
+        one.close()
+
+
+def test_the_last_message_arrives(run: RunServer):
+    connection = run.connection
+    subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+    until(lambda: (run.publisher.has_subscribers(), bool(run.publisher._topics))[1])
+    run.publisher.publish(STATUS)
+    run.close()
+    assert STATUS in until(lambda: list(subscriber.poll()))
+    subscriber.close()
+
+
+def test_the_process_ends_with_the_run():
+    server = RunServer("run", "Net", Endpoints("127.0.0.1"))
+    assert server._forwarder is not None
+    process = server._forwarder._process
+    server.close()
+    assert process.returncode is not None
+
+
+def test_an_open_address_is_named_after_the_machine():
+    server = RunServer("run", "Net", Endpoints("0.0.0.0"))
+    host = server.connection.telemetry_endpoint.removeprefix("tcp://").rpartition(":")[0]
+    assert host == socket.gethostname()
+    elsewhere = Connection(**{**_fields(server.connection), "local_endpoints": None})
+    assert elsewhere.addresses() == (elsewhere.telemetry_endpoint, elsewhere.request_endpoint)
+    server.close()
+
+
+def _fields(connection: Connection) -> dict[str, object]:
+    return {name: getattr(connection, name) for name in connection.__struct_fields__}

@@ -1,0 +1,45 @@
+"""Whether a process still exists, also if its pid belongs to another one by now."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from revacnn_lightning.protocol.processes import (
+    boot_of,
+    has_process_exited,
+    machine_id,
+    process_start,
+)
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+
+def test_this_process_exists():
+    assert not has_process_exited(os.getpid())
+    assert not has_process_exited(os.getpid(), process_start(os.getpid()))
+
+
+@needs_proc
+def test_a_process_with_the_pid_of_an_exited_one_is_another_one():
+    assert has_process_exited(os.getpid(), process_start(os.getpid()) - 1)
+
+
+def test_a_process_that_nobody_waited_for_has_exited():
+    process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read()  # until it exits
+    process.stdout.close()
+    process.wait()
+    assert has_process_exited(process.pid)
+
+
+@needs_proc
+def test_the_machine_is_known():
+    boot, _, namespace = machine_id().partition("/")
+    assert boot == boot_of(machine_id()) != ""
+    assert namespace.isdigit()

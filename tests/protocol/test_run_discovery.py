@@ -1,0 +1,130 @@
+"""The newest living run on this machine is found, whatever other files there are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import run_discovery
+from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.local_sockets import SocketDirectory
+from revacnn_lightning.protocol.processes import machine_id, process_start
+from revacnn_lightning.protocol.run_discovery import find_newest, list_runs, remove_exited
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+
+def make(run: str = "a", **changes: object) -> Connection:
+    fields = {
+        "run": run,
+        "telemetry_endpoint": "tcp://127.0.0.1:9",
+        "request_endpoint": "tcp://127.0.0.1:9",
+        "server_key": "k" * 40,
+        "pid": os.getpid(),
+        "hostname": socket.gethostname(),
+        "machine": machine_id(),
+        "process_start": process_start(os.getpid()),
+    }
+    return Connection(**{**fields, **changes})
+
+
+def elsewhere(run: str, **changes: object) -> Connection:
+    return make(run, **{"hostname": "gpu7", "machine": "other-boot/1", "pid": 7, **changes})
+
+
+def test_the_newest_live_run_is_found(runtime_dir: Path):
+    connections.write(make("old", start_time=1.0))
+    connections.write(make("new", start_time=2.0))
+    (runtime_dir / "run-broken.json").write_text("{")
+    assert [run.run for run in list_runs()] == ["new", "old"]
+    assert find_newest().run == "new"
+
+
+def test_without_a_run_the_error_says_how_to_start_one():
+    with pytest.raises(ConnectionFileError, match=r"callbacks=\[ReVACNN\(\)\]"):
+        find_newest()
+
+
+def test_a_newer_run_on_another_machine_is_not_taken_for_the_newest():
+    """A home directory on NFS holds the files of all machines."""
+    connections.write(make("here", start_time=time.time() - 3600))
+    connections.write(elsewhere("there"))
+    assert find_newest().run == "here"
+    assert [run.run for run in list_runs()] == ["here"]
+
+
+def test_a_run_on_another_machine_is_listed_if_it_accepts_connections():
+    with socket.create_server(("127.0.0.1", 0)) as forwarded:
+        port = forwarded.getsockname()[1]
+        telemetry, requests = (
+            "ipc:///tmp/revacnn-there/telemetry",
+            "ipc:///tmp/revacnn-there/requests",
+        )
+        connections.write(
+            elsewhere(
+                "there",
+                telemetry_endpoint=telemetry,
+                request_endpoint=requests,
+                forwarded_ports=(port, port),
+            )
+        )
+        assert find_newest().run == "there"
+    run_discovery._accepts_connections.cache_clear()
+    assert list_runs() == []
+
+
+@needs_proc
+def test_a_run_whose_pid_belongs_to_another_process_is_gone():
+    connections.write(make("real", start_time=1.0))
+    connections.write(make("stale", process_start=1))
+    assert find_newest().run == "real"
+
+
+@needs_proc
+def test_the_files_of_killed_runs_are_removed(runtime_dir: Path):
+    directory = SocketDirectory()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(directory.path / "telemetry"))
+    listening.close()
+    connections.write(make("killed", process_start=1, local_endpoints=directory.endpoints))
+    connections.write(make("live"))
+    connections.write(elsewhere("there"))
+    remove_exited()
+    assert sorted(path.name for path in runtime_dir.iterdir()) == [
+        "run-live.json", "run-there.json",
+    ]  # fmt: skip
+    assert not directory.path.exists()
+
+
+@needs_proc
+def test_a_run_before_a_reboot_is_gone():
+    rebooted = elsewhere("a", hostname=socket.gethostname(), start_time=1.0)
+    assert rebooted.has_exited()
+    assert not elsewhere("a", start_time=1.0).has_exited()
+
+
+def test_nothing_but_sockets_is_removed_for_a_killed_run(tmp_path: Path):
+    """The path comes from a file."""
+    folder = tmp_path / "revacnn-mine"
+    folder.mkdir()
+    (folder / "requests").write_text("mine")
+    connections.write(
+        make("killed", process_start=1, local_endpoints=(f"ipc://{folder}/requests",) * 2)
+    )
+    remove_exited()
+    assert (folder / "requests").read_text() == "mine"
+
+
+def test_a_directory_that_others_can_write_to_is_refused(runtime_dir: Path):
+    connections.write(make())
+    runtime_dir.chmod(0o777)
+    with pytest.raises(ConnectionFileError, match="chmod 700"):
+        list_runs()
+    with pytest.raises(ConnectionFileError, match="chmod 700"):
+        connections.write(make())

@@ -1,0 +1,206 @@
+"""Whoever has the key can send anything, but cannot starve the training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import zmq
+
+from revacnn_lightning.protocol import run_sockets
+from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
+from revacnn_lightning.protocol.requests import ControlRun, Undo
+from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
+from tests.protocol.test_sockets import STATUS, until
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys.generate()
+
+
+@pytest.fixture
+def publisher(keys: Keys) -> Iterator[Publisher]:
+    end = Publisher("tcp://127.0.0.1:0", keys)
+    yield end
+    end.close()
+
+
+@pytest.fixture
+def server(keys: Keys) -> Iterator[RequestServer]:
+    end = RequestServer("tcp://127.0.0.1:0", keys)
+    yield end
+    end.close()
+
+
+@pytest.fixture
+def hostile(server: RequestServer, keys: Keys) -> Iterator[Requester]:
+    end = Requester(server.endpoint, keys.public)
+    yield end
+    end.close()
+
+
+@pytest.fixture
+def honest(server: RequestServer, keys: Keys) -> Iterator[Requester]:
+    end = Requester(server.endpoint, keys.public)
+    yield end
+    end.close()
+
+
+def replies(server: RequestServer, client: Requester, count: int) -> list[Message]:
+    """Serve, and return the first replies that the client receives."""
+    found: list[Message] = []
+    until(lambda: (list(server.receive()), found.extend(client.poll()), len(found) >= count)[2])
+    return found
+
+
+def assert_served(server: RequestServer, client: Requester) -> None:
+    client.send(Request("mine", Undo()))
+    received: list[Request] = []
+    until(lambda: received.extend(request for _, request in server.receive()) or received)
+    assert received == [Request("mine", Undo())]
+
+
+def test_a_deeply_nested_request_costs_that_request_only(
+    server: RequestServer, hostile: Requester, honest: Requester
+):
+    """It raised RecursionError in the training, which ended monitoring for everybody."""
+    nested = b"\x82\xa1x" + b"\x91" * 50_000 + b"\xc0\xa2id\xa1q"
+    hostile._socket.send_multipart([b"request", nested])
+    [refusal] = replies(server, hostile, 1)
+    assert isinstance(refusal, Refused)
+    assert_served(server, honest)
+
+
+def test_a_large_frame_is_never_received(
+    server: RequestServer, hostile: Requester, honest: Requester
+):
+    assert_served(server, hostile)
+    until(lambda: hostile.seconds_disconnected() == 0)
+    hostile._socket.send_multipart([b"request", b"x" * (run_sockets.MAX_REQUEST_BYTES + 1)])
+    until(lambda: (list(server.receive()), hostile.seconds_disconnected() > 0)[1])
+    assert_served(server, honest)
+
+
+def test_of_a_message_of_many_frames_few_are_kept(server: RequestServer, hostile: Requester):
+    hostile._socket.send_multipart([b"request", b"\x80"] + [b"x" * 60_000] * 40)
+    until(lambda: int(server._socket.get(zmq.EVENTS)) & zmq.POLLIN)
+    frames = server._receive_frames()
+    assert len(frames) == 4  # the client, and one more than a request has
+    assert not int(server._socket.get(zmq.EVENTS)) & zmq.POLLIN
+
+
+def test_a_message_of_many_frames_is_refused(server: RequestServer, hostile: Requester):
+    header = msgspec.msgpack.encode(Request("mine", Undo()))
+    hostile._socket.send_multipart([b"request", header] + [b""] * 100)
+    [refusal] = replies(server, hostile, 1)
+    assert (refusal.id, "2 frames" in refusal.reason) == ("mine", True)
+
+
+def test_a_client_that_floods_is_refused_and_others_are_not(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run_sockets, "CLIENT_RATE", 0.001)
+    monkeypatch.setattr(run_sockets, "CLIENT_BURST", 5)
+    server = RequestServer("tcp://127.0.0.1:0", keys)
+    hostile, honest = (Requester(server.endpoint, keys.public) for _ in range(2))
+    for index in range(20):
+        hostile.send(Request(str(index), ControlRun("pause")))
+    refusals = replies(server, hostile, 15)
+    assert [reply.id for reply in refusals] == [str(index) for index in range(5, 20)]
+    assert all("requests per second" in reply.reason for reply in refusals)
+    assert_served(server, honest)
+    for end in (hostile, honest, server):
+        end.close()
+
+
+def test_a_request_for_the_state_counts_several_times(keys: Keys, monkeypatch: pytest.MonkeyPatch):
+    """The reply may be a structure of a megabyte."""
+    monkeypatch.setattr(run_sockets, "CLIENT_RATE", 0.001)
+    monkeypatch.setattr(run_sockets, "CLIENT_BURST", 11)
+    server = RequestServer("tcp://127.0.0.1:0", keys)
+    client = Requester(server.endpoint, keys.public)
+    for index in range(4):
+        client.send(Request(str(index), ControlRun("send_state")))
+    assert [reply.id for reply in replies(server, client, 1)] == ["3"]
+    client.close()
+    server.close()
+
+
+def test_what_all_clients_send_too_fast_waits(keys: Keys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_sockets, "REQUEST_RATE", 20.0)
+    monkeypatch.setattr(run_sockets, "REQUEST_BURST", 3)
+    server = RequestServer("tcp://127.0.0.1:0", keys)
+    client = Requester(server.endpoint, keys.public)
+    for index in range(8):
+        client.send(Request(str(index), ControlRun("pause")))
+    portions: list[int] = []
+    until(lambda: (portions.append(len(list(server.receive()))), sum(portions) == 8)[1])
+    assert max(portions) <= 3
+    client.close()
+    server.close()
+
+
+def test_a_flood_is_logged_a_few_times(
+    server: RequestServer, hostile: Requester, caplog: pytest.LogCaptureFixture
+):
+    """There were 313,000 warnings."""
+    with caplog.at_level(logging.WARNING):
+        for _ in range(60):
+            hostile._socket.send_multipart([b"request", b"\x1b[31m"])
+        replies(server, hostile, 60)
+    assert 1 <= len(caplog.messages) <= 3
+    assert "\x1b" not in caplog.text
+
+
+# ---------------------------------------------------------------------- subscriptions
+
+
+def test_a_long_subscription_is_refused_before_it_is_stored(publisher: Publisher, keys: Keys):
+    """A subscription of 4 MB cost 460 MB, and one of 300 MB ended the process."""
+    honest = Subscriber(publisher.endpoint, keys.public)
+    until(publisher.has_subscribers)
+    long = Subscriber(publisher.endpoint, keys.public)
+    long._socket.setsockopt(zmq.SUBSCRIBE, b"s" * 100_000)
+    for _ in range(20):
+        until(lambda: (publisher.publish(STATUS), list(honest.poll()))[1])
+        publisher.has_subscribers()
+    assert publisher._topics == {b""}
+    long.close()
+    honest.close()
+
+
+def test_subscriptions_to_unknown_topics_are_not_kept(publisher: Publisher, keys: Keys):
+    subscriber = Subscriber(publisher.endpoint, keys.public)
+    for topic in (b"weather", b"snapshots", b"snap", b"status"):
+        subscriber._socket.setsockopt(zmq.SUBSCRIBE, topic)
+    until(lambda: (publisher.has_subscribers(), b"status" in publisher._topics)[1])
+    assert publisher._topics == {b"", b"snap", b"status"}
+    subscriber.close()
+    until(lambda: not publisher.has_subscribers())
+
+
+def test_a_flood_of_subscriptions_disconnects_and_honest_viewers_return(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(run_sockets, "SUBSCRIPTION_BURST", 20.0)
+    monkeypatch.setattr(run_sockets, "FLOOD_PAUSE_SECONDS", 0.05)
+    publisher = Publisher("tcp://127.0.0.1:0", keys)
+    honest, hostile = (Subscriber(publisher.endpoint, keys.public) for _ in range(2))
+    until(lambda: (publisher.publish(STATUS), list(honest.poll()))[1])
+    for index in range(300):
+        hostile._socket.setsockopt(zmq.SUBSCRIBE, b"t%d" % index)
+    until(lambda: (publisher.has_subscribers(), "too many subscriptions" in caplog.text)[1])
+    hostile.close()
+    later = Status("run", "training", 2, 0, 0.0)
+
+    def received() -> bool:
+        publisher.has_subscribers()
+        publisher.publish(later)
+        return later in list(honest.poll())
+
+    until(received)
+    honest.close()
+    publisher.close()

@@ -1,0 +1,62 @@
+"""Where a run listens, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol.client import Run
+from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
+from revacnn_lightning.runtime import server
+from revacnn_lightning.runtime.server import Endpoints, RunServer
+from tests.protocol.test_sockets import STATUS, until
+
+pytestmark = pytest.mark.skipif(not HAS_UNIX_SOCKETS, reason="this system has no Unix sockets")
+
+
+def socket_directory(server: RunServer) -> Path:
+    return Path(server.publisher.endpoint.removeprefix("ipc://")).parent
+
+
+def test_by_default_only_this_user_can_connect():
+    """Other users of the machine used up the descriptors of the training."""
+    run_server = RunServer("run", "Net", Endpoints())
+    directory = socket_directory(run_server)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert directory.stat().st_uid == os.geteuid()
+    assert run_server.connection.telemetry_endpoint.startswith("ipc://")
+    assert run_server._forwarder is None
+    run = Run(run_server.connection)
+    until(lambda: (run_server.publisher.publish(STATUS), STATUS in run.poll())[1])
+    run.close()
+    run_server.close()
+    assert not directory.exists()
+    assert not run_server.connection_file.exists()
+
+
+def test_a_host_or_a_port_asks_for_tcp():
+    assert Endpoints().tcp_host is None
+    assert Endpoints(telemetry_port=41001).tcp_host == "127.0.0.1"
+    assert Endpoints("0.0.0.0").tcp_host == "0.0.0.0"
+
+
+def test_nothing_is_left_if_the_connection_file_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    directories: list[Path] = []
+
+    class RecordedDirectory(SocketDirectory):
+        def __init__(self) -> None:
+            super().__init__()
+            directories.append(self.path)
+
+    monkeypatch.setattr(server, "SocketDirectory", RecordedDirectory)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConnectionFileError):
+        RunServer("run", "Net", Endpoints(connection_file=tmp_path / "file" / "run.json"))
+    [directory] = directories
+    assert not directory.exists()

@@ -1,0 +1,71 @@
+"""A closed block as one drawing: its layers as cells of a grid, each with a few bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .columns import BAR_WIDTH, Column, bar_column
+
+__all__ = ["ClosedBlock", "closed_block"]
+
+PADDING = 5.0  # px between the frame of a block and its cells
+MIN_CELL = 6.0  # px: width of a cell; with less, the layers are in several rows
+MAX_CELL = 22.0  # px
+CELL_FILL = 0.72  # of a cell's width for its bars
+ROW_GAP = 7.0  # px
+BAR_PITCH = 5.0  # px
+MAX_BARS = 24  # of one layer
+MAX_BARS_OF_BLOCKS = 2400  # of all closed blocks
+MIN_BARS = 3  # of one layer
+SMALLEST = 0.4  # height of a layer with very few filters, as a share of its cell
+
+
+@dataclass(frozen=True)
+class ClosedBlock:
+    """The columns of a block, centered on x = 0.
+
+    Attributes:
+        columns: one per layer.
+        width, height: of the frame, px.
+    """
+
+    columns: list[Column]
+    width: float
+    height: float
+
+
+def closed_block(
+    first: int, widths: Sequence[int], *, room: float, middle: float, height: float, n_folded: int
+) -> ClosedBlock:
+    """Return the drawing of a block.
+
+    Args:
+        first: index of its first layer.
+        widths: number of filters of each of its layers.
+        room: width available, px.
+        middle: y of its center, px.
+        height: of its frame, px.
+        n_folded: number of layers in all closed blocks.
+    """
+    inside = max(MIN_CELL, room - 2 * PADDING)
+    across = max(1, min(len(widths), int(inside / MIN_CELL)))
+    rows = -(-len(widths) // across)
+    across = -(-len(widths) // rows)
+    cell_width = min(MAX_CELL, inside / across)
+    cell_height = (height - 2 * PADDING - ROW_GAP * (rows - 1)) / rows
+    shares = np.sqrt(np.asarray(widths) / max(widths))
+    max_bars = min(MAX_BARS, max(MIN_BARS, MAX_BARS_OF_BLOCKS // max(1, n_folded)))
+    columns = []
+    for i, (n, share) in enumerate(zip(widths, shares, strict=True)):
+        row, place = divmod(i, across)
+        in_row = min(across, len(widths) - row * across)
+        bars_height = cell_height * (SMALLEST + (1 - SMALLEST) * float(share))
+        y = middle - height / 2 + PADDING + cell_height / 2 + row * (cell_height + ROW_GAP)
+        bars = max(1, min(max_bars, int(bars_height / BAR_PITCH)))
+        bar_width = min(BAR_WIDTH, cell_width * CELL_FILL)
+        column = bar_column(first + i, n, bars, bar_width, y, bars_height)
+        columns.append(column.moved((place - (in_row - 1) / 2) * cell_width))
+    return ClosedBlock(columns, across * cell_width + 2 * PADDING, height)

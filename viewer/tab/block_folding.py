@@ -1,0 +1,69 @@
+"""Which blocks of the network a tab shows closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..layout.folding import (
+    closed_block_of,
+    find_blocks,
+    fold,
+    initially_closed,
+    innermost_block_of,
+    reveal,
+)
+
+__all__ = ["BlockFolding"]
+
+
+class BlockFolding:
+    """The closed blocks of one tab. An edit changes none of them: new blocks are open.
+
+    Attributes:
+        closed: paths of the closed blocks. Inside a closed block, others may be closed, too.
+    """
+
+    def __init__(self) -> None:
+        self.closed: frozenset[str] = frozenset()
+        self._is_started = False
+
+    def restart(self) -> None:
+        """Forget the network, because another run is shown."""
+        self.closed, self._is_started = frozenset(), False
+
+    def start(self, names: Sequence[str]) -> None:
+        """Fold a network that is shown for the first time."""
+        if not self._is_started:
+            self.closed, self._is_started = initially_closed(names), True
+
+    def is_hidden(self, layer: int, names: Sequence[str]) -> bool:
+        """Return whether a layer is drawn inside a closed block."""
+        return closed_block_of(layer, names, self.closed) is not None
+
+    def reveal(self, layer: int, names: Sequence[str]) -> None:
+        """Open all blocks around a layer."""
+        self.closed = reveal(layer, names, self.closed)
+
+    def open(self, layer: int, names: Sequence[str]) -> None:
+        """Open the closed block in which a layer is drawn."""
+        block = closed_block_of(layer, names, self.closed)
+        if block is not None:
+            self.closed -= {block.path}
+
+    def close(self, layer: int, names: Sequence[str]) -> None:
+        """Close the innermost open block around what is drawn of a layer."""
+        block = innermost_block_of(layer, names, self.closed)
+        if block is not None:
+            self.closed |= {block.path}
+
+    def set_closed(self, path: str, names: Sequence[str], *, is_closed: bool) -> None:
+        """Close or open the block of a path; without effect if there is none."""
+        if path in {block.path for block in find_blocks(names)}:
+            self.closed = self.closed | {path} if is_closed else self.closed - {path}
+
+    def step(self, layer: int, steps: int, names: Sequence[str]) -> int:
+        """Return the layer so many drawn columns from another; of a closed block, the first."""
+        units = fold(names, self.closed)
+        place = next(i for i, unit in enumerate(units) if layer in unit.layers)
+        target = max(0, min(place + steps, len(units) - 1))
+        return layer if target == place else units[target].first
