@@ -127,25 +127,35 @@ class PlainTraining:
     def on_step_start(self) -> None:
         """Run at the start of a step."""
 
-    def forward(self) -> Tensor:
-        """Return the loss of the batch."""
-        return self.module.training_step((self.images, self.labels), 0)
-
     def before_optimizer_step(self) -> None:
         """Run between the backward pass and the optimizer step."""
 
     def on_step_end(self, loss: Tensor) -> None:
         """Run at the end of a step."""
 
+    def training_step(self) -> Tensor:
+        """Return the loss of the batch."""
+        return self.module.training_step((self.images, self.labels), 0)
+
     def step(self) -> None:
         """Train on one batch."""
         self.on_step_start()
         self.optimizer.zero_grad()
-        loss = self.forward()
+        loss = self.training_step()
         loss.backward()
         self.before_optimizer_step()
         self.optimizer.step()
         self.on_step_end(loss)
+
+
+class Strategy:
+    """The part of Lightning's strategy that the callback replaces for the step that it records."""
+
+    def __init__(self, module: Classifier) -> None:
+        self._module = module
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        return self._module.training_step(batch, index)
 
 
 class MonitoredTraining(PlainTraining):
@@ -169,14 +179,14 @@ class MonitoredTraining(PlainTraining):
             callbacks=[self.callback],
             current_epoch=0,
             is_global_zero=True,
+            lightning_module=self.module,
+            loggers=[],
+            lr_scheduler_configs=[],
             max_epochs=1,
             num_training_batches=100_000,
             optimizers=[self.optimizer],
             precision_plugin=SimpleNamespace(train_step_context=contextlib.nullcontext),
-            lightning_module=self.module,
-            loggers=[],
-            lr_scheduler_configs=[],
-            strategy=SimpleNamespace(training_step=self.module.training_step),
+            strategy=Strategy(self.module),
             world_size=1,
         )
         self.index = 0
@@ -217,10 +227,8 @@ class MonitoredTraining(PlainTraining):
     def end_block(self) -> None:
         self.session.recorder.detach()
 
-    def forward(self) -> Tensor:
-        # The callback may replace this attribute, to observe a step.
-        loss: Tensor = self.trainer.strategy.training_step((self.images, self.labels), 0)
-        return loss
+    def training_step(self) -> Tensor:
+        return self.trainer.strategy.training_step((self.images, self.labels), self.index)
 
     def on_step_start(self) -> None:
         batch = (self.images, self.labels)
@@ -240,5 +248,5 @@ class MonitoredTraining(PlainTraining):
             with contextlib.suppress(ProcessLookupError):
                 client.send_signal(signal.SIGCONT)
             client.kill()
-            client.wait()
+            client.communicate()  # closes the pipe
         self.folder.cleanup()

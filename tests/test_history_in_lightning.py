@@ -119,3 +119,13 @@ def test_a_run_without_a_history_says_so():
     assert "history" not in revacnn.state_dict()
     with pytest.raises(EditRefusedError, match="keep_history=True"):
         requests[0].result()
+
+
+def test_a_client_cannot_slow_the_training_by_requesting_the_history_all_the_time():
+    revacnn = ReVACNN()
+    requests: list = []
+    flood = At(3, lambda *_: requests.extend(revacnn.steer(SendHistory()) for _ in range(40)))
+    fit(TwoConvs(), [revacnn, flood])
+    replies = [type(request.reply).__name__ for request in requests]
+    assert replies.count("History") == 16
+    assert replies.count("Refused") == 24

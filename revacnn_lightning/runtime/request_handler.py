@@ -18,7 +18,7 @@ from revacnn_lightning.protocol.messages import (
     Request,
 )
 from revacnn_lightning.protocol.plain_text import to_plain_text
-from revacnn_lightning.protocol.rate_limit import LimitedLog
+from revacnn_lightning.protocol.rate_limit import LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
@@ -39,6 +39,10 @@ from revacnn_lightning.telemetry import Recorder
 __all__ = ["RequestHandler"]
 
 log = logging.getLogger(__name__)
+
+# A history takes a few milliseconds; a viewer requests it once.
+HISTORIES_PER_SECOND = 0.5
+HISTORIES_IN_A_ROW = 16
 
 
 class RequestHandler:
@@ -68,6 +72,7 @@ class RequestHandler:
         self._controller = controller
         self._collectors = collectors
         self._history = history
+        self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanBudget()
         self._log = LimitedLog(log)
 
@@ -77,10 +82,10 @@ class RequestHandler:
         try:
             if isinstance(body, InspectFilter):
                 self._check_version(request.version)
-            if isinstance(body, SendHistory):
-                return self._send_history(request.id)
             if isinstance(body, Command):
                 _check_no_dry_run(request)
+                if isinstance(body, SendHistory):
+                    return self._send_history(request.id)
                 return Done(request.id, self._execute(body, batch.step))
             if batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
@@ -144,6 +149,8 @@ class RequestHandler:
             raise EditRefusedError(
                 "this run keeps no history; ReVACNN(keep_history=True) keeps one"
             )
+        if not self._history_budget.take():
+            raise EditRefusedError("the history is requested too often; request it again later")
         return self._history.to_message(request_id)
 
     def _execute(

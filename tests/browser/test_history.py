@@ -28,6 +28,6 @@ def test_the_slider_returns_to_the_first_batch(address: str, open_page: Any) -> 
     assert "gradient" in slider.evaluate("(input) => input.style.background")  # a tick per edit
     slider.fill("0")
     expect(moment).to_contain_text("Batch 1 of")
-    expect(moment).to_contain_text("Only the means of the layers are known of that time.")
+    expect(moment).to_contain_text("Only layer means are known of that time.")
     page.click("#live")
     expect(moment).to_have_text("live")

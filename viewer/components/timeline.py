@@ -14,7 +14,7 @@ __all__ = ["Timeline"]
 
 LIVE_SLIDER_ROWS = 1000
 MAX_EDIT_TICKS = 64
-LAYER_MEANS_ONLY = "Only the means of the layers are known of that time."
+LAYER_MEANS_ONLY = "Only layer means are known of that time."
 
 
 class Timeline(HtmlPanel):
