@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 NODE := $(BIN)/node
 NODE_MODULES := node_modules/.package-lock.json
 DEMO ?= examples/01_digits.py
+PROCESSES ?= auto
 
 # torch and torchvision must come from one index in one call: builds from different sources do not
 # load into the same process.
@@ -20,9 +21,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torc
 demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
 
-# One thread: the networks of the tests are so small that threads of torch wait for each other.
+# One thread per process: the networks of the tests are so small that threads of torch would wait
+# for each other. The tests of a file share servers and trainings, so they run in one process.
 test: $(VENV)/.dev browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 check: lint types test
 

@@ -21,21 +21,17 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
+from revacnn_lightning.runtime.arguments import check_arguments
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import batch_of_image
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
-from revacnn_lightning.runtime.layer_details import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
-from revacnn_lightning.runtime.sample_forward import (
-    SampleForwards,
-    UserForward,
-    accepts_images,
-)
+from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
 from revacnn_lightning.runtime.server import Endpoints
 from revacnn_lightning.runtime.session import Session
+from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     edit_refusal,
@@ -53,13 +49,13 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
-from revacnn_lightning.telemetry import DEFAULT_STATISTICS, STATISTICS, Recorder
+from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
-    from torch import Tensor
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers.logger import DummyLogger
@@ -140,7 +136,7 @@ class ReVACNN(FreshCopies, Callback):
 
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
-        "_step", "_history", "_history_of", "_batch",
+        "_step", "_history", "_history_of", "_batch", "_shown_images",
     )  # fmt: skip
 
     def __init__(
@@ -158,7 +154,7 @@ class ReVACNN(FreshCopies, Callback):
         copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
-        _check_arguments((telemetry_port, request_port), statistics, max_overhead)
+        check_arguments((telemetry_port, request_port), statistics, max_overhead)
         file = Path(connection_file).expanduser() if connection_file else None
         self._endpoints = Endpoints(host, telemetry_port, request_port, file)
         self._statistics = tuple(statistics)
@@ -166,7 +162,6 @@ class ReVACNN(FreshCopies, Callback):
         self._keep_history = keep_history
         self._forward = forward
         self._images = images
-        self._has_warned_of_images = False
         self._copies = copies
         self._begin_without_run()
 
@@ -178,6 +173,7 @@ class ReVACNN(FreshCopies, Callback):
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
         self._batch: Any = None  # of this step
+        self._shown_images = ShownImages(self._images)
         self._step = 0  # training batches so far, including those before a resume
         self._history: HistoryRecorder | None = None
         self._history_of: weakref.ref[LightningModule] | None = None  # None: of the next module
@@ -282,39 +278,40 @@ class ReVACNN(FreshCopies, Callback):
                 "checkpoints of this run will lack these edits. To keep them, load the model with "
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
-        self._editor = Editor(
-            pl_module,
-            lambda: trainer.optimizers,  # training may replace them
-            journal=journal,
-            find_holders=functools.partial(model_holders, trainer),
-            copies=self._copies,
-        )
+        self._editor = self._make_editor(trainer, pl_module, journal)
         self._forwards = SampleForwards(
             pl_module,
             functools.partial(_forward_context, trainer),
             self._forward,
             self._images,
         )
-        self._session = Session(
+        self._session = self._make_session(trainer, pl_module, self._editor)
+        _log_how_to_attach(self._session)
+
+    def _make_editor(
+        self, trainer: Trainer, pl_module: LightningModule, journal: Journal | None
+    ) -> Editor:
+        return Editor(
             pl_module,
-            self._editor,
+            lambda: trainer.optimizers,  # training may replace them
+            journal=journal,
+            find_holders=functools.partial(model_holders, trainer),
+            copies=self._copies,
+        )
+
+    def _make_session(
+        self, trainer: Trainer, pl_module: LightningModule, editor: Editor
+    ) -> Session:
+        return Session(
+            pl_module,
+            editor,
             Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
-            forward=self._forward_of_images(pl_module),
+            forward=forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
             history=self._continue_history(pl_module),
-        )
-        if not self._session.recorder.layers:
-            rank_zero_info(
-                "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
-                "its loss and metrics are shown."
-            )
-        rank_zero_info(
-            "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
-            f"{self._session.connection_file}, run `{self._session.connection.ssh_command()}`, "
-            "then run `revacnn view --connect` with the copied file."
         )
 
     def _continue_history(self, module: LightningModule) -> HistoryRecorder | None:
@@ -380,7 +377,7 @@ class ReVACNN(FreshCopies, Callback):
             progress=progress_of(trainer, self._step, batch_idx),
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
-            get_images=lambda: self._images_to_show(batch),
+            get_images=lambda: self._shown_images.of(batch),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),
@@ -429,32 +426,6 @@ class ReVACNN(FreshCopies, Callback):
         if self._session is not None:
             self._session.handle_during_validation()
 
-    def _images_to_show(self, batch: Any) -> Images | None:
-        """Return the images of a batch; None if there are none or the user's function fails."""
-        try:
-            return find_images(batch, self._images)
-        except EditRefusedError as error:
-            if not self._has_warned_of_images:
-                log.warning("ReVACNN shows no images: %s", error)
-            self._has_warned_of_images = True
-            return None
-
-    def _forward_of_images(self, module: LightningModule) -> Forward | None:
-        """Return a function that runs the module on a batch of images; None if there is none."""
-        user_forward = self._forward
-        if user_forward is None and not accepts_images(module):
-            return None
-
-        def run(images: Tensor) -> Any:
-            """Run the module as on a batch of one image: it may expect a list, or targets."""
-            batch = batch_of_image(self._batch, images, self._images)
-            if user_forward is not None:
-                return user_forward(module, images if batch is None else batch)
-            found = None if batch is None else find_images(batch, self._images)
-            return module(found if isinstance(found, (list, tuple)) else images)
-
-        return run
-
     # ------------------------------------------------------------------ checkpoints
 
     def state_dict(self) -> dict[str, Any]:
@@ -484,16 +455,14 @@ def _forward_context(trainer: Trainer) -> Iterator[None]:
         trainer.loggers = loggers
 
 
-def _check_arguments(
-    ports: Sequence[int], statistics: Sequence[str], max_overhead: float | None
-) -> None:
-    for port in ports:
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")
-    unknown = set(statistics) - set(STATISTICS)
-    if unknown:
-        raise ValueError(f"unknown statistics {sorted(unknown)}; choose of {list(STATISTICS)}")
-    if max_overhead is not None and not 0 < max_overhead <= 1:
-        raise ValueError(
-            f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
+def _log_how_to_attach(session: Session) -> None:
+    if not session.recorder.layers:
+        rank_zero_info(
+            "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
+            "its loss and metrics are shown."
         )
+    rank_zero_info(
+        "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
+        f"{session.connection_file}, run `{session.connection.ssh_command()}`, "
+        "then run `revacnn view --connect` with the copied file."
+    )

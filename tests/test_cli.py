@@ -52,7 +52,7 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
 
 def is_served(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=10) as page:
+        with urllib.request.urlopen(address, timeout=60) as page:
             return page.status == 200
     except OSError:
         return False
@@ -74,7 +74,7 @@ def test_view_serves_the_page_until_ctrl_c():
     address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/)")[1]
     assert is_served(address)
     viewer.send_signal(signal.SIGINT)
-    assert viewer.wait(timeout=20) == 0
+    assert viewer.wait(timeout=240) == 0
     assert not is_served(address)
     viewer.stdout.close()
 
@@ -83,10 +83,10 @@ def test_view_reports_a_port_in_use():
     first = start("view", "--no-open", "--port", "0")
     port = read_until(first, r":(\d+)/")[1]
     second = subprocess.run(
-        [*COMMAND, "view", "--no-open", "--port", port], capture_output=True, text=True, timeout=60
+        [*COMMAND, "view", "--no-open", "--port", port], capture_output=True, text=True, timeout=240
     )
     first.terminate()
-    first.wait(timeout=20)
+    first.wait(timeout=240)
     first.stdout.close()
     assert second.returncode == 1
     assert f"cannot serve on 127.0.0.1:{port}" in second.stderr
@@ -104,7 +104,7 @@ def test_ctrl_c_ends_the_launched_training_and_its_viewer(tmp_path: Path):
     assert is_served(address)
     os.killpg(launch.pid, signal.SIGINT)  # like a terminal, to the whole foreground group
     read_until(launch, "ended by Ctrl-C")
-    assert launch.wait(timeout=20) == 0
+    assert launch.wait(timeout=240) == 0
     launch.stdout.close()
     time.sleep(0.2)
     assert not is_served(address)
@@ -123,7 +123,7 @@ def test_in_a_terminal_the_page_stays_available_after_training(tmp_path: Path, e
         time.sleep(0.5)
         assert launch.poll() is None
         launch.send_signal(end)
-        assert launch.wait(timeout=20) == 3
+        assert launch.wait(timeout=240) == 3
     finally:
         launch.kill()
         launch.stdout.close()
@@ -137,5 +137,5 @@ def test_launch_returns_the_status_of_the_script(tmp_path: Path):
     script = tmp_path / "train.py"
     script.write_text("raise SystemExit(3)")
     launch = start("launch", "--no-open", "--port", "0", str(script))
-    assert launch.wait(timeout=60) == 3
+    assert launch.wait(timeout=240) == 3
     launch.stdout.close()

@@ -305,7 +305,7 @@ class AttachInPause(Attach):
 
     def _attach_and_resume(self) -> None:
         self._attach()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             self.messages += self.run.poll()
             if any(isinstance(message, LayerDetail) for message in self.messages):

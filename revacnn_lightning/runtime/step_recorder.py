@@ -27,10 +27,11 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from revacnn_lightning.runtime.function_calls import FunctionCallMode
 from revacnn_lightning.runtime.functional_transforms import is_transformed, unwrapped
+from revacnn_lightning.runtime.module_calls import module_calls_replaced
 from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
 from revacnn_lightning.runtime.recorded_step import (
     Autocast,
@@ -38,6 +39,13 @@ from revacnn_lightning.runtime.recorded_step import (
     RecordedStep,
     Reference,
     cut,
+)
+from revacnn_lightning.runtime.replay_functions import (
+    is_in_place,
+    name_of,
+    replay_of,
+    replay_of_submodule,
+    without_model,
 )
 
 __all__ = ["StepRecorder"]
@@ -81,7 +89,7 @@ class StepRecorder:
         self._thread = threading.get_ident()
         self._is_paused = False
         self._device_type = next((t.device.type for t in self._held.values()), "cpu")
-        self._mode = _FunctionMode(self)
+        self._mode = FunctionCallMode(self._call_function)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -91,7 +99,7 @@ class StepRecorder:
             register_optimizer_step_post_hook(self._after_optimizer),
         ]
         try:
-            with _module_calls_replaced(self._call_module), self._mode:
+            with module_calls_replaced(self._call_module), self._mode:
                 yield
         finally:
             for handle in handles:
@@ -110,7 +118,7 @@ class StepRecorder:
         if self._is_inactive() or self._is_transparent(module):
             return original(module, *args, **kwargs)
         call = self._guarded(self._begin_module, module, args, kwargs)
-        with self._paused(), _module_calls_replaced(None), self._mode.suspended():
+        with self._paused(), module_calls_replaced(None), self._mode.suspended():
             out = original(module, *args, **kwargs)
         if call is not None:
             self._guarded(self._end, call, out)
@@ -137,15 +145,15 @@ class StepRecorder:
         if not reads and next(module.parameters(), None) is None:
             return None  # it transforms the batch
         if name is None:
-            return self._begin(type(module).__name__, _call_held(module), args, kwargs)
+            return self._begin(type(module).__name__, without_model(module), args, kwargs)
         label = name or type(module).__name__
-        call = self._begin(label, _call_submodule(name), args, kwargs, has_modules=True)
+        call = self._begin(label, replay_of_submodule(name), args, kwargs, has_modules=True)
         call.is_of_model = module is self._model
         return call
 
     # ---------------------------------------------------------------- torch functions
 
-    def call_function(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _call_function(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Call a torch function, and record it if it reads tensors of the network."""
         if self._is_inactive():
             return func(*args, **kwargs)
@@ -160,7 +168,7 @@ class StepRecorder:
 
     def _begin_function(self, func: Any, args: Any, kwargs: Any) -> RecordedCall | str | None:
         """Return the call to record; else what its results are: "gradient" or "outside"."""
-        name = _name_of(func)
+        name = name_of(func)
         if name in _NOT_RECORDED:
             return None
         if self._is_transformed((args, kwargs)):
@@ -173,7 +181,7 @@ class StepRecorder:
             return "gradient"  # such as an update of parameters
         if not any(t in self._indices or id(t) in self._held for t in tensors):
             return "outside"
-        return self._begin(name, _replayable(func, name), args, kwargs)
+        return self._begin(name, replay_of(func, name), args, kwargs)
 
     # ---------------------------------------------------------------- both
 
@@ -210,7 +218,7 @@ class StepRecorder:
         call = RecordedCall(
             name, function, arguments, inputs, autocast, has_modules, failure=failure
         )
-        if args and not has_modules and _is_in_place(name):
+        if args and not has_modules and is_in_place(name):
             call.changed = [self._indices[t] for t in tensors_in(args[0]) if t in self._indices]
         return call
 
@@ -250,7 +258,7 @@ class StepRecorder:
             call.values.append(
                 self._value(tensor, is_needed=index is not None and not of_parameters)
             )
-        if call.outputs or call.changed or _is_in_place(call.name):
+        if call.outputs or call.changed or is_in_place(call.name):
             step.calls.append(call)
 
     def _value(self, tensor: Tensor, *, is_needed: bool) -> Tensor:
@@ -303,125 +311,3 @@ class StepRecorder:
                 log.warning("The training step was not recorded", exc_info=True)
                 self.failure = error
                 return None
-
-
-class _FunctionMode(TorchFunctionMode):
-    """Passes every torch function to a recorder."""
-
-    def __init__(self, recorder: StepRecorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        return self._recorder.call_function(func, args, kwargs or {})
-
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Remove the mode meanwhile, unless a mode of the user was entered after it.
-
-        Under any mode, some modules take another code path than without one.
-        """
-        if torch.overrides._get_current_function_mode() is not self:
-            yield
-            return
-        self.__exit__(None, None, None)
-        try:
-            yield
-        finally:
-            self.__enter__()
-
-
-@contextmanager
-def _module_calls_replaced(
-    call: Callable[[Callable[..., Any], nn.Module, Any, Any], Any] | None,
-) -> Iterator[None]:
-    """Let ``call`` run every module of the process; None: as if they were not replaced."""
-    current: Any = nn.Module.__call__
-    original = getattr(current, "original", current)
-
-    def replaced(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        assert call is not None
-        return call(original, module, args, kwargs)
-
-    replaced.original = original  # type: ignore[attr-defined]
-    nn.Module.__call__ = original if call is None else replaced  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = current  # type: ignore[method-assign]
-
-
-# -------------------------------------------------------------------- replayed functions
-
-
-def _call_submodule(name: str) -> Callable[..., Any]:
-    return lambda model, *args, **kwargs: model.get_submodule(name)(*args, **kwargs)
-
-
-def _call_held(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda model, *args, **kwargs: function(*args, **kwargs)
-
-
-def _set_data(model: nn.Module, tensor: Tensor, data: Tensor) -> None:
-    """Replay ``tensor.data = data``, so that the trace sees that their channels are coupled."""
-    tensor.detach().copy_(data)
-
-
-def _replayable(func: Any, name: str) -> Callable[..., Any]:
-    """Return the function to call in a replay; ``.data`` would hide operations from the trace."""
-    if name == "data.__get__":
-        return lambda model, tensor: tensor.detach()
-    if name == "data.__set__":
-        return _set_data
-    if name in _DROPOUTS:
-        return _follow_mode(func)
-    if name in _NOISE:
-        return _quiet_in_evaluation(func)
-    return _call_held(func)
-
-
-_DROPOUTS = {
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
-}  # fmt: skip
-_NOISE = {"normal_", "rand_like", "randn_like", "uniform_"}
-
-
-def _quiet_in_evaluation(func: Any) -> Callable[..., Any]:
-    """Return a function that returns ones while the model is in evaluation mode.
-
-    Verification compares outputs of networks of other widths, which would draw other noise.
-    """
-
-    def quiet(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        noise = func(*args, **kwargs)
-        return noise if model.training else noise.fill_(1)
-
-    return quiet
-
-
-def _follow_mode(func: Any) -> Callable[..., Any]:
-    """Return a dropout function that is active only while the model is in training mode."""
-
-    def follow(model: nn.Module, input: Tensor, p: float = 0.5, training: bool = True,
-               inplace: bool = False) -> Any:  # fmt: skip
-        return func(input, p, training and model.training, inplace)
-
-    return follow
-
-
-def _is_in_place(name: str) -> bool:
-    """Return whether a torch function of this name changes its first argument."""
-    return (name[-1] == "_" and name[0:2] != "__" and name[-2:] != "__") or name in (
-        "__setitem__",
-        "data.__set__",
-    )
-
-
-def _name_of(func: Any) -> str:
-    """Return the name of a torch function; of a property, with ``.__get__`` or ``.__set__``."""
-    name = getattr(func, "__name__", type(func).__name__)
-    if name in ("__get__", "__set__"):
-        return f"{getattr(func.__self__, '__name__', '')}.{name}"
-    return str(name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -82,13 +83,25 @@ def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = No
             f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
         )
     device = trainer.strategy.root_device
+    image = _load_image(loader, index, images, device)
+    if image is None:
+        raise EditRefusedError(
+            f"item {index} of the validation data holds no image (channels, H, W); pass "
+            "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
+        )
+    return image.to(device, copy=True)
+
+
+def _load_image(
+    loader: Any, index: int, images: ImagesOfBatch | None, device: torch.device
+) -> Tensor | None:
+    """Return the image of one item of a loader's dataset; None if the item holds none."""
     try:
-        with loading_restored(dataset, device):
-            sample = dataset[index]
+        with loading_restored(loader.dataset, device):
+            sample = loader.dataset[index]
             if images is None:
-                image = find_image(sample)
-            else:
-                image = next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
+                return find_image(sample)
+            return next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
     except EditRefusedError:  # of the user's function of images
         raise
     except Exception as error:  # the user's dataset may raise anything
@@ -96,12 +109,6 @@ def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = No
         raise EditRefusedError(
             f"item {index} of the validation data cannot be loaded ({detail}); choose another one"
         ) from error
-    if image is None:
-        raise EditRefusedError(
-            f"item {index} of the validation data holds no image (channels, H, W); pass "
-            "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
-        )
-    return image.to(device, copy=True)
 
 
 def edit_refusal(trainer: Any) -> str:

@@ -67,6 +67,14 @@ class AppliedEdit:
     seconds: float
 
 
+@dataclass
+class _Involved:
+    """What an edit involves besides the model: all of its optimizers, and its copies."""
+
+    optimizers: list[Optimizer]
+    copies: Copies
+
+
 class Editor:
     """Changes the structure of ``model`` in place, together with its optimizers' state.
 
@@ -100,8 +108,9 @@ class Editor:
         self._given_optimizers = optimizers
         self._find_holders = find_holders
         self._copies = CopyTracker(model, copies)
-        self._copies.remember(self._all_optimizers())
-        self._refresh_hooks()
+        all_of_now = self._all_optimizers()
+        self._copies.remember(all_of_now)
+        self._refresh_hooks(all_of_now)
         self._groups: ChannelGroups | None = None
         self._traced_version = -1
         self._traced_probe: weakref.ref[ForwardProbe] | None = None
@@ -127,8 +136,8 @@ class Editor:
         self._freezer.release()
         self._young_entries.release()
 
-    def _refresh_hooks(self) -> None:
-        self._young_entries.refresh(self._all_optimizers())
+    def _refresh_hooks(self, optimizers: Sequence[Optimizer]) -> None:
+        self._young_entries.refresh(optimizers)
         self._freezer.refresh()
 
     def adopt_replaced_layers(self) -> None:
@@ -187,7 +196,7 @@ class Editor:
         """Return conv -> why no filter can be added or removed there. Editable convs are absent."""
         groups = self.channel_groups(probe)
         convs = [*groups.filters, *groups.untraced, *groups.unlabeled]
-        copies = self._copies.find(self._all_optimizers(), self._find_holders()).registered
+        copies = self._find_involved().copies.registered
         reasons = {
             layer: why_not_editable(groups, layer) or copy_refusal(layer, copies) for layer in convs
         }
@@ -202,20 +211,24 @@ class Editor:
             StaleStructureError: the request was made for another structure ``version``.
             EditRefusedError: it cannot be carried out; the message says why.
         """
+        return self._plan(request, probe, version, self._find_involved())
+
+    def _plan(
+        self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: _Involved
+    ) -> EditPlan:
+        copies = involved.copies
         if version is not None and version != self.version:
             raise StaleStructureError(
                 f"the request was made for structure {version}, but the network is at "
                 f"{self.version} now; refresh and repeat the request"
             )
-        optimizers = self._all_optimizers()
-        copies = self._copies.find(optimizers, self._find_holders())
         if isinstance(request, (requests.Undo, requests.Redo)):
             return self._plan_again(request, probe, copies)
         check_not_a_copy(request, copies.registered)
         context = PlanningContext(
             self.model,
             self.channel_groups(probe),
-            optimizers,
+            involved.optimizers,
             self.frozen_filters,
             [copy.path for copy in copies.registered],
         )
@@ -243,6 +256,10 @@ class Editor:
             check_possible(edit.plan, copies.copies, copies.conflicts)
         return plan
 
+    def _find_involved(self) -> _Involved:
+        optimizers = self._all_optimizers()
+        return _Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
+
     def _all_optimizers(self) -> list[Optimizer]:
         """Return the optimizers of now, then those that the model or a callback holds."""
         return all_optimizers(self.model, self.optimizers, self._find_holders())
@@ -261,22 +278,24 @@ class Editor:
         """
         start = perf_counter()
         with self._one_at_a_time():
-            plan = self.plan(request, probe, version)
+            involved = self._find_involved()
+            plan = self._plan(request, probe, version, involved)
             with Transaction() as tx:
                 try:
-                    performed = self._perform(tx, plan, probe)
+                    performed = self._perform(tx, plan, probe, involved)
                 except ForwardFailedError as error:
                     module = raising_module(self.model, error)
                     where = f" in {module}" if module else ""
                     raise EditFailedError(
                         f"{error}{where} after the edit; the edit was rolled back{error.hint}"
                     ) from error
-            self._commit(performed)
+            self._commit(performed, involved.optimizers)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
 
-    def _perform(self, tx: Transaction, plan: EditPlan, probe: ForwardProbe) -> PerformedEdit:
-        optimizers = self._all_optimizers()
-        copies = self._copies.find(optimizers, self._find_holders()).outside
+    def _perform(
+        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
+    ) -> PerformedEdit:
+        optimizers, copies = involved.optimizers, involved.copies.outside
         edits = EditApplication(tx, self.model, optimizers, probe, self.version + 1, copies)
         groups = GroupMembership(self.model, optimizers)
         if isinstance(plan.request, requests.Undo):
@@ -289,7 +308,7 @@ class Editor:
         groups.check(new_are_trained=not isinstance(plan.request, requests.Undo))
         return performed
 
-    def _commit(self, performed: PerformedEdit) -> None:
+    def _commit(self, performed: PerformedEdit, optimizers: Sequence[Optimizer]) -> None:
         """Record a verified edit. Nothing in here may fail."""
         plan, undo = performed.plan, performed.undo
         if isinstance(plan.request, requests.Undo):
@@ -308,7 +327,7 @@ class Editor:
             self._filters.apply(plan)
             self.journal.append(plan, undo)
         edited_models.remember(self.model, self.journal)
-        self._refresh_hooks()
+        self._refresh_hooks(optimizers)
         self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:

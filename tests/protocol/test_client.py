@@ -54,7 +54,7 @@ class Training:
 
     @staticmethod
     def until(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -30,7 +30,7 @@ from tests.protocol.test_encoding import snapshot
 STATUS = Status("run", "training", 1, 0, 0.0)
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> object:
+def until(condition: Callable[[], object], seconds: float = 240.0) -> object:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if result := condition():

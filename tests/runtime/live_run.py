@@ -15,10 +15,10 @@ from tests.small import TwoConvs, fit
 
 def attach_when_it_runs(client: Callable[[Run], dict]) -> dict:
     """Attach to the run that is about to start, and return the result of ``client(run)``."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         try:
-            run = attach(timeout=10)
+            run = attach(timeout=60)
         except ConnectionFileError:
             time.sleep(0.05)
             continue
@@ -31,7 +31,7 @@ def attach_when_it_runs(client: Callable[[Run], dict]) -> dict:
     raise AssertionError("the training did not start in time")
 
 
-def collect_until(poll: Callable[[], list], count: int, seconds: float = 60) -> list:
+def collect_until(poll: Callable[[], list], count: int, seconds: float = 240) -> list:
     """Collect what ``poll`` returns until there are ``count`` items."""
     found: list = []
     deadline = time.monotonic() + seconds

@@ -31,7 +31,7 @@ def test_script(file: str) -> None:
         [node, "--test", "--test-reporter=tap", HERE / file],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "# fail 0" in done.stdout

@@ -116,7 +116,7 @@ def test_format_journal_and_script(tmp_path: Path) -> None:
         "edit(model)\n"
         "model.load_state_dict(torch.load(sys.argv[1] + '/weights.pt', weights_only=True))\n"
     )
-    subprocess.run([sys.executable, "-c", run, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", run, str(tmp_path)], check=True, timeout=240)
 
 
 def test_format_an_empty_journal() -> None:

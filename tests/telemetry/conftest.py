@@ -1,7 +1,11 @@
+"""What tests of the statistics share."""
+
 from __future__ import annotations
 
 import pytest
 import torch
+
+from revacnn_lightning.telemetry import STATISTICS, Recorder
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -11,3 +15,19 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recorder_of():
+    """Return a function that attaches a recorder to a model until the test ends."""
+    made = []
+
+    def make(model, statistics=STATISTICS):
+        recorder = Recorder(model, statistics=statistics)
+        recorder.attach()
+        made.append(recorder)
+        return recorder
+
+    yield make
+    for recorder in made:
+        recorder.detach()

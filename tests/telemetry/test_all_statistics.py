@@ -15,21 +15,6 @@ from tests.telemetry.adapter import of_layer
 IMAGES = torch.randn(6, 3, 10, 10, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.fixture
-def recorder_of():
-    made = []
-
-    def make(model, statistics=STATISTICS):
-        recorder = Recorder(model, statistics=statistics)
-        recorder.attach()
-        made.append(recorder)
-        return recorder
-
-    yield make
-    for recorder in made:
-        recorder.detach()
-
-
 def record(recorder, model, images=IMAGES):
     model.zero_grad()
     recorder.begin_batch()

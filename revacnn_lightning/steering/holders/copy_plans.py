@@ -195,8 +195,8 @@ def _check_origin(plan: EditPlan, copy: ModuleCopy) -> None:
             origin = ".".join(part for part in (copy.origin, rest) if part)
             if moves.get((origin, edit.dim)) != (edit.runs, edit.new):
                 raise EditRefusedError(
-                    f"this would change {edit.tensor}, but not {origin}, of which training copies "
-                    "values to it; no edit here keeps them alike"
+                    f"this would change {edit.tensor}, but not {origin}, whose values training "
+                    "copies to it; no edit here keeps them alike"
                 )
 
 

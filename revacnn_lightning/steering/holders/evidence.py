@@ -44,10 +44,16 @@ class TrainedParameters:
 
         Without optimizers, those of a module ``is_registered`` in the model are taken to be.
         """
+        return any(self._is_trained(p, is_registered) for p in module.parameters())
+
+    def has_all_weights_of(self, model: nn.Module) -> bool:
+        """Return whether each parameter of the model that may be a weight is trained."""
+        weights = (p for p in model.parameters() if is_lazy(p) or p.ndim > 1)
+        return all(self._is_trained(p, is_registered=True) for p in weights)
+
+    def _is_trained(self, parameter: nn.Parameter, is_registered: bool) -> bool:
         is_unknown = is_registered and not self._has_optimizers
-        return any(
-            p.requires_grad and (is_unknown or id(p) in self._trained) for p in module.parameters()
-        )
+        return parameter.requires_grad and (is_unknown or id(parameter) in self._trained)
 
 
 class UntrainedValues:

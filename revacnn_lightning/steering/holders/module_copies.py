@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -115,12 +116,16 @@ class CopySearch:
         self._values = values
         self._declared = declared or {}
         self._modules = dict(model.named_modules())
-        self._by_structure = modules_by_structure(model)
         self._structures: dict[int, int] = {}
         self._known = {id(module) for module in model.modules()}
         self.found: list[Found] = []  # by the walks, also what are no modules
         self.copies: list[ModuleCopy] = []
         self.conflicts: list[Conflict] = []
+
+    @cached_property
+    def _by_structure(self) -> dict[int, list[str]]:
+        """Structure -> the names of the model's modules that have it; most searches need none."""
+        return modules_by_structure(self._model)
 
     def run(self, holders: Sequence[Holder]) -> None:
         """Find the copies in the model, in its attributes and in the holders."""
@@ -142,6 +147,8 @@ class CopySearch:
 
     def _find_in(self, holder: str, root: nn.Module, *, is_trusted: bool) -> None:
         """Find the copies among the modules of ``root``, outermost first."""
+        if root is self._model and self._trained.has_all_weights_of(root):
+            return
         found: list[str] = []
         averages = [n for n, m in root.named_modules() if isinstance(m, AveragedModel)]
         for name, module in root.named_modules():

@@ -103,9 +103,12 @@ def _is_of_tensors(value: object) -> bool:
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:
     if isinstance(value, nn.Module):
         for name, module in value.named_modules():
-            computed = attributes_of_hooks(module)  # a pruned weight resembles its original
-            for key, part in list(vars(module).items()):
-                if key not in REGISTERED and key not in computed:
+            own = [(k, v) for k, v in list(vars(module).items()) if k not in REGISTERED]
+            parts = [(key, part) for key, part in own if not _is_simple(part)]
+            # A pruned weight resembles its original.
+            computed = attributes_of_hooks(module) if parts else ()
+            for key, part in parts:
+                if key not in computed:
                     yield ".".join(filter(None, [path, name, key])), part
     elif isinstance(value, dict):
         for key, part in islice(value.items(), MAX_OBJECTS):

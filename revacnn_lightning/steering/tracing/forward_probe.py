@@ -17,6 +17,7 @@ from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.tracer import Tracer
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 
 __all__ = [
     "ForwardFailedError",
@@ -85,17 +86,17 @@ def trace(
     """
     tracer = Tracer(model, new_filters)
     with _paused_garbage_collection():
-        with side_effect_free(model, None if model.training else True):
-            _trace_once(tracer, probe)
+        with side_effect_free(model, None if model.training else True, observe=False) as tensors:
+            _trace_once(tracer, probe, tensors)
         if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.convs):
-            with side_effect_free(model, training=False):
-                _trace_once(tracer, probe)
+            with side_effect_free(model, training=False, observe=False) as tensors:
+                _trace_once(tracer, probe, tensors)
         return ChannelGroups(tracer.trace, probe.samples)
 
 
-def _trace_once(tracer: Tracer, probe: ForwardProbe) -> None:
+def _trace_once(tracer: Tracer, probe: ForwardProbe, tensors: TensorState) -> None:
     for forward in probe.forwards:
-        with tracer.tracing():
+        with tracer.tracing(tensors.copy_before):
             output = run_forward(forward, probe.hint)
             if isinstance(output, ForwardOutput):
                 for tensor, reason in output.fixed:

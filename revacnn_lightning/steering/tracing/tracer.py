@@ -7,7 +7,7 @@ which channels are coupled. An operation without a rule fixes every channel it r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,6 +26,9 @@ from revacnn_lightning.steering.tracing.traced_int import traced_attributes
 __all__ = ["Tracer"]
 
 
+BeforeCall = Callable[[Any, tuple[Any, ...], dict[str, Any]], None]
+
+
 class Tracer(TorchDispatchMode):
     """Fills a `Trace` during one or more forwards of ``model``.
 
@@ -36,10 +39,16 @@ class Tracer(TorchDispatchMode):
         super().__init__()
         self.trace = Trace(model, new_filters)
         self._forwards = 0  # traced so far
+        self._before_call: BeforeCall = _do_nothing
 
     @contextmanager
-    def tracing(self) -> Iterator[None]:
-        """Trace one forward. Hooks and modes are removed afterwards."""
+    def tracing(self, before_call: BeforeCall | None = None) -> Iterator[None]:
+        """Trace one forward. Hooks and modes are removed afterwards.
+
+        Args:
+            before_call: called before every operation of the forward, with it and its arguments.
+        """
+        self._before_call = before_call or _do_nothing
         with ExitStack() as stack:
             self._forwards += 1
             stack.callback(self.trace.release_tensors)
@@ -69,6 +78,7 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        self._before_call(func, args, kwargs)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():  # our own calls are none of the model's
             self._record(func, args, kwargs, out)
@@ -96,3 +106,7 @@ def _tensors(values: Any) -> list[Tensor]:
         elif isinstance(each, (list, tuple)):
             found += _tensors(each)
     return found
+
+
+def _do_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Stand in for a function that is called before every operation."""

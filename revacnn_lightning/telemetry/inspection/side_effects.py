@@ -27,7 +27,9 @@ _ACTIVE = ContextVar("side_effect_free", default=False)
 
 
 @contextmanager
-def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator[None]:
+def side_effect_free(
+    model: nn.Module, training: bool | None = None, *, observe: bool = True
+) -> Iterator[TensorState]:
     """Run forwards of ``model`` and restore its state and all random states afterwards.
 
     Restored, also after an exception:
@@ -53,13 +55,18 @@ def side_effect_free(model: nn.Module, training: bool | None = None) -> Iterator
 
     Args:
         training: the mode of all modules inside; None keeps the mode of each.
+        observe: observe every operation inside. False: the caller does, and passes each one to
+            `TensorState.copy_before`, which saves the time of a second mode.
+
+    Yields:
+        The tensors that are restored.
     """
     # Inside of another `side_effect_free`, the active modes may be those of a trace.
     with nullcontext() if inside_side_effect_free() else user_modes_suspended():
-        yield from _restoring(model, training)
+        yield from _restoring(model, training, observe)
 
 
-def _restoring(model: nn.Module, training: bool | None) -> Iterator[None]:
+def _restoring(model: nn.Module, training: bool | None, observe: bool) -> Iterator[TensorState]:
     """Yield once, and restore the model and all random states afterwards."""
     objects = ObjectState(model)
     is_compiled = any("_orig_mod" in module._modules for module in objects.modules)
@@ -73,9 +80,9 @@ def _restoring(model: nn.Module, training: bool | None) -> Iterator[None]:
                     if training is not None and module.training != training:
                         vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
                 with ExitStack() as stack:
-                    if not is_compiled:
+                    if observe and not is_compiled:
                         stack.enter_context(tensors)
-                    yield
+                    yield tensors
             finally:
                 objects.restore()
                 tensors.restore()

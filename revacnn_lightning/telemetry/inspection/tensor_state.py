@@ -61,12 +61,16 @@ class TensorState(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        self.copy_before(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def copy_before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Copy the tensors of the model that an operation is about to write to."""
         for position, name in _written_arguments(func):
             value = args[position] if position < len(args) else kwargs.get(name)
             for tensor in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(tensor, Tensor):
                     self._copy_before_write(tensor)
-        return func(*args, **kwargs)
 
     def restore(self) -> None:
         """Give all tensors the storage, the values and the gradients they had."""

@@ -1,7 +1,4 @@
-"""The modes of torch that the user has entered, such as a counter of operations.
-
-torch has no public way to suspend modes, so its private names are used here and nowhere else.
-"""
+"""The modes of torch that the user has entered, such as a counter of operations."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
-from revacnn_lightning.telemetry import STATISTICS, Recorder
 from tests.telemetry import reference
 from tests.telemetry.adapter import of_layer
 
@@ -117,21 +116,6 @@ class Spy(torch.overrides.TorchFunctionMode):
                 weight.retain_grad()
             self.weights.append(weight)
         return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def recorder_of():
-    made = []
-
-    def make(model, statistics=STATISTICS):
-        recorder = Recorder(model, statistics=statistics)
-        recorder.attach()
-        made.append(recorder)
-        return recorder
-
-    yield make
-    for recorder in made:
-        recorder.detach()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -30,7 +30,7 @@ def worker() -> Iterator[EmbeddingWorker]:
     worker.close()
 
 
-def wait_for(worker: EmbeddingWorker, n: int = 1, seconds: float = 60) -> dict:
+def wait_for(worker: EmbeddingWorker, n: int = 1, seconds: float = 240) -> dict:
     """Return the next ``n`` results by key."""
     done: list = []
     deadline = time.monotonic() + seconds
@@ -196,7 +196,7 @@ def test_process_ends_with_its_parent() -> None:
     parent.kill()
     parent.wait()
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 240
     while _is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _is_alive(child)

@@ -61,4 +61,4 @@ def test_two_copies_of_the_viewer_can_share_a_server(tmp_path) -> None:  # type:
         "for link in (a.PageLink(), b.PageLink()):\n"
         "    document = Document(); document.add_root(link); document.to_json()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

@@ -106,8 +106,8 @@ def _why_unlabeled(filters: int, transposed: bool, groups: int) -> str:
     """Return why the filters of a conv have no labels, as the end of "<conv> …"."""
     if filters == 1:
         return (
-            "has a single filter, whose path through the network cannot be told apart from a "
-            "constant's"
+            "has a single filter, and tracing cannot distinguish its path through the network "
+            "from a constant"
         )
     if transposed and groups == filters:
         return "is a transposed conv with one filter per group; such filters cannot be edited"

@@ -1,0 +1,25 @@
+"""Checks the arguments of `ReVACNN` before a training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from revacnn_lightning.telemetry import STATISTICS
+
+__all__ = ["check_arguments"]
+
+
+def check_arguments(
+    ports: Sequence[int], statistics: Sequence[str], max_overhead: float | None
+) -> None:
+    """Raise ValueError if a port, a statistic or the share of a step cannot be used."""
+    for port in ports:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")
+    unknown = set(statistics) - set(STATISTICS)
+    if unknown:
+        raise ValueError(f"unknown statistics {sorted(unknown)}; choose of {list(STATISTICS)}")
+    if max_overhead is not None and not 0 < max_overhead <= 1:
+        raise ValueError(
+            f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
+        )

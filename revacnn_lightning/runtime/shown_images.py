@@ -1,0 +1,69 @@
+"""The images of a batch that viewers see, and the forward that explains them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import batch_of_image
+from revacnn_lightning.runtime.layer_details import Forward
+from revacnn_lightning.runtime.sample_forward import UserForward, accepts_images
+
+__all__ = ["ShownImages", "forward_of_images"]
+
+log = logging.getLogger(__name__)
+
+
+class ShownImages:
+    """Finds the images of batches; a failing function of the user is reported once.
+
+    Args:
+        images: the user's function that returns the images of a batch, None to search for them.
+    """
+
+    def __init__(self, images: ImagesOfBatch | None) -> None:
+        self._images = images
+        self._has_warned = False
+
+    def of(self, batch: Any) -> Images | None:
+        """Return the images of a batch; None if there are none or the user's function fails."""
+        try:
+            return find_images(batch, self._images)
+        except EditRefusedError as error:
+            if not self._has_warned:
+                log.warning("ReVACNN shows no images: %s", error)
+            self._has_warned = True
+            return None
+
+
+def forward_of_images(
+    module: nn.Module,
+    get_batch: Callable[[], Any],
+    forward: UserForward | None,
+    images: ImagesOfBatch | None,
+) -> Forward | None:
+    """Return a function that runs the module on a batch of images; None if there is none.
+
+    Args:
+        module: the user's module.
+        get_batch: returns the batch of this step; None between steps.
+        forward: the user's function that runs the module on a batch.
+        images: the user's function that returns the images of a batch.
+    """
+    if forward is None and not accepts_images(module):
+        return None
+
+    def run(batch_of_images: Tensor) -> Any:
+        """Run the module as on a batch of one image: it may expect a list, or targets."""
+        batch = batch_of_image(get_batch(), batch_of_images, images)
+        if forward is not None:
+            return forward(module, batch_of_images if batch is None else batch)
+        found = None if batch is None else find_images(batch, images)
+        return module(found if isinstance(found, (list, tuple)) else batch_of_images)
+
+    return run
