@@ -44,6 +44,31 @@ MEASURE = """async (seconds) => {
 }"""
 
 
+# What a new visitor loads, and when the network is painted. Script is counted as it is after
+# decompression: Bokeh's server sends it uncompressed. Workers load modules that the page has, too.
+START = """() => {
+  const files = new Map(performance.getEntriesByType("resource")
+    .filter(({name}) => /\\.js(\\?|$)/.test(name))
+    .map(({name, decodedBodySize}) => [name.split("?")[0], decodedBodySize]))
+  const written = [...document.scripts].filter(({src, type}) => !src && type !== "application/json")
+  const bytes = [...files.values(), ...written.map(({text}) => text.length)]
+  return {script_bytes: bytes.reduce((sum, size) => sum + size, 0),
+          first_picture: performance.getEntriesByName("first picture")[0].startTime}
+}"""
+
+
+class PageStart(NamedTuple):
+    """How a page starts whose browser has nothing of it in its cache.
+
+    Attributes:
+        script_bytes: Size of all scripts.
+        first_picture: Milliseconds from the navigation until the network is painted.
+    """
+
+    script_bytes: int
+    first_picture: float
+
+
 class PageMetrics(NamedTuple):
     """Measurements of one page over some seconds. Times are in milliseconds.
 
@@ -80,6 +105,14 @@ def open_page(browser: Any, address: str, *, reduced_motion: bool = False) -> An
     page.goto(address)
     page.wait_for_function(READY, timeout=1000 * READY_SECONDS)
     return page
+
+
+def measure_start(browser: Any, address: str) -> PageStart:
+    """Open a page of a fresh profile, measure its start, and close it."""
+    page = open_page(browser, address)
+    measured = page.evaluate(START)
+    page.close()
+    return PageStart(**measured)
 
 
 def measure_page(page: Any, server: int, seconds: float) -> PageMetrics:

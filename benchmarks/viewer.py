@@ -12,6 +12,9 @@ A simulated training publishes ten snapshots per second, at any phase of the bro
   follow and do not count.
 - Age is how old the displayed values are, sampled in every frame. It is the latency plus 50 ms on
   average, and more if updates are rare.
+- The first picture is the time from the navigation until the network is painted, in a browser
+  with an empty cache, from a server that has shown the page before. Script bytes are what such a
+  browser loads.
 - Server load is the CPU time of the server process in percent of a core.
 
 On a busy machine all values are worse. The report notes the load. With ``--reduced-motion`` the
@@ -34,7 +37,9 @@ from typing import Any, NamedTuple
 from benchmarks import viewer_edits
 from benchmarks.page_metrics import (
     PageMetrics,
+    PageStart,
     measure_page,
+    measure_start,
     open_page,
     percentile,
     wait_until_warm,
@@ -50,6 +55,8 @@ SLOWDOWN = 6
 MAX_LATENCY_MS, MAX_LATENCY_P95_MS = 25, 60
 MAX_SERVER_PERCENT, MAX_PERCENT_PER_TAB = 10, 4
 MAX_SLOW_AGE_MS = 500  # 95th percentile, in a slowed-down page
+MAX_SCRIPT_BYTES, MAX_FIRST_PICTURE_MS = 2 * 2**20, 1500
+STARTS = 3  # pages opened per network
 MAX_AGE_GROWTH = 1.5  # last third of the time / first third
 LEGS = ("read", "sent", "received", "painted")
 
@@ -68,11 +75,13 @@ class NetMetrics(NamedTuple):
     """Measurements of one network. The last two are None unless it is `LARGE`.
 
     Attributes:
+        starts: Pages that were opened and closed.
         runs: The page on its own.
         slow: A page whose browser is slowed down `SLOWDOWN` times.
         percent_per_tab: What a further tab adds to the server load.
     """
 
+    starts: list[PageStart]
     runs: list[PageMetrics]
     slow: PageMetrics | None = None
     percent_per_tab: float | None = None
@@ -83,20 +92,23 @@ def measure(net: str, plan: Plan) -> NetMetrics:
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         runtime = Path(folder)
         with training(runtime, "--net", net, "--hz", str(HZ)), serve(runtime) as (address, server):
+            open_page(browser, address).close()
+            wait_until_warm(server)
+            starts = [measure_start(browser, address) for _ in range(STARTS)]
             page = open_page(browser, address, reduced_motion=plan.reduced_motion)
             wait_until_warm(server)
             runs = [measure_page(page, server, plan.seconds) for _ in range(plan.runs)]
             if net != LARGE or plan.reduced_motion:
-                return NetMetrics(runs)
+                return NetMetrics(starts, runs)
             slow = measure_slow_page(page, server, plan.slow_seconds)
             if not plan.more_tabs:
-                return NetMetrics(runs, slow)
+                return NetMetrics(starts, runs, slow)
             for _ in range(plan.more_tabs):
                 open_page(browser, address)
             time.sleep(1.0)
             shared = [measure_page(page, server, plan.seconds) for _ in range(min(3, plan.runs))]
             added = median_server_percent(shared) - median_server_percent(runs)
-            return NetMetrics(runs, slow, added / plan.more_tabs)
+            return NetMetrics(starts, runs, slow, added / plan.more_tabs)
 
 
 def median_server_percent(runs: list[PageMetrics]) -> float:
@@ -123,8 +135,12 @@ def report_net(report: Report, net: str, metrics: NetMetrics, reduced_motion: bo
     fps = median(run.fps for run in runs)
     server = median_server_percent(runs)
     frame, hz = median(run.frame_p95 for run in runs), median(run.hz for run in runs)
+    picture = median(start.first_picture for start in metrics.starts)
+    script = max(start.script_bytes for start in metrics.starts)
     values = (fps, frame, hz, latency, latency_p95, server)
-    report.add_row(net, *(round(value, 1) for value in values))
+    report.add_row(net, *(round(value, 1) for value in values), round(picture), script)
+    report.check_at_most(f"{net}: first picture, ms", picture, MAX_FIRST_PICTURE_MS)
+    report.check_at_most(f"{net}: script bytes", script, MAX_SCRIPT_BYTES)
     if not reduced_motion:
         report.check_at_least(f"{net}: frames/s", fps, MIN_FPS[net])
     if metrics.slow is None:
@@ -193,6 +209,8 @@ def main() -> int:
             "latency p50 ms",
             "latency p95 ms",
             "server %",
+            "first picture ms",
+            "script bytes",
         ],
     )
     steps = len(options.nets) + bool(options.edits) + bool(options.soak)

@@ -512,7 +512,7 @@ def test_tooltips_of_charts_are_styled_like_the_page(digits: str, open_page: Any
         "Bokeh.documents[0].get_model_by_name('learning_rate').renderers.some("
         "  (one) => one.data_source.get_length() > 0 && one.data_source.data.rate != null)"
     )
-    box = page.locator(".chart >> nth=1").bounding_box()
+    box = page.locator("footer .chart >> nth=1").bounding_box()
     look, deadline = None, time.monotonic() + 60
     for y in itertools.cycle(range(30, int(box["height"]) - 25)):  # until it is on the curve
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + y)

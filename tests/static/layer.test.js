@@ -4,7 +4,7 @@ import test from "node:test"
 import {colormap} from "../../viewer/static/layer/colormaps.js"
 import {frameCrop} from "../../viewer/static/layer/crop_frame.js"
 import {filterTable} from "../../viewer/static/layer/filter_table.js"
-import {escapeXml, px, svgElement} from "../../viewer/static/layer/svg_text.js"
+import {escapeXml, px, svgElement} from "../../viewer/static/shared/svg_text.js"
 import {clamp, easeOut} from "../../viewer/static/shared/math.js"
 
 test("a colormap has 256 colors from its first stop to its last; an unknown one is gray", () => {

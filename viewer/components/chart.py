@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from bokeh.models import (
+    ClickPanTool,
     ColumnDataSource,
+    CustomJS,
     CustomJSTickFormatter,
     GlyphRenderer,
     HoverTool,
@@ -16,17 +18,32 @@ from bokeh.models import (
     LogAxis,
     LogScale,
     NumeralTickFormatter,
+    PanTool,
+    WheelZoomTool,
+    ZoomInTool,
+    ZoomOutTool,
 )
 from bokeh.plotting import figure
 
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
-__all__ = ["VALUE_AND_BATCH", "Chart", "color_ramp", "hover_tool", "moving_average"]
+__all__ = ["Chart", "add_zoom_tools", "color_ramp", "hover_tool", "moving_average", "tooltip"]
 
 # Uses as many digits as are needed to distinguish adjacent ticks; no exponent for short numbers.
+# Ticks of a logarithmic axis crowd at the upper end of each decade: one without room has no text.
 TICK_FORMAT = """
     const size = Math.abs(tick)
+    const {start, end} = plot.y_range
+    const room = Math.log(end / start) / 9
+    if (is_log && end > start && start > 0) {
+        let last = -Infinity
+        for (const t of ticks.slice(0, index + 1)) {
+            const has_room = Math.log(t) - last >= room
+            if (has_room) last = Math.log(t)
+            else if (t === tick) return ""
+        }
+    }
     if (size == 0) return "0"
     const steps = ticks.slice(1).map((t, i) => Math.abs(t - ticks[i])).filter((s) => s > 0)
     const finest = steps.length ? Math.min(...steps) : size
@@ -34,8 +51,12 @@ TICK_FORMAT = """
     if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(digits)))
     return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
 """
+# Tells the page of an event of a chart: viewer/static/charts/chart_zoom.js receives it.
+EVENT_CODE = """
+    const detail = {name: plot.name, event: cb_obj.event_name}
+    dispatchEvent(new CustomEvent("chart-event", {detail}))
+"""
 TICKS = 4
-VALUE_AND_BATCH = (("", "$snap_y"), ("batch", "$snap_x"))  # tooltip rows for a point of a curve
 NO_OUTLINE = ":focus{outline:none!important}"
 EDIT_HOVER_PX = 5  # distance from an edit marker at which its tooltip is shown
 MAX_EDIT_TOOLTIPS = 3
@@ -66,7 +87,7 @@ class Chart:
         for axis in (self.root.xaxis[0], self.root.yaxis[0]):
             axis.ticker.desired_num_ticks = TICKS
         self.root.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
-        self.root.yaxis[0].formatter = CustomJSTickFormatter(code=TICK_FORMAT)
+        self.root.yaxis[0].formatter = self.tick_formatter()
         self._future: GlyphRenderer | None = None
         if edit_markers is not None:
             self._add_edit_markers(edit_markers)
@@ -95,6 +116,16 @@ class Chart:
             hover_tool(area, ("@title", ""), limit=MAX_EDIT_TOOLTIPS, attachment="above")
         )
 
+    @property
+    def is_log(self) -> bool:
+        """Whether the y axis is logarithmic."""
+        return isinstance(self.root.y_scale, LogScale)
+
+    def tick_formatter(self) -> CustomJSTickFormatter:
+        """Return the format of the y axis."""
+        arguments = {"plot": self.root, "is_log": self.is_log}
+        return CustomJSTickFormatter(code=TICK_FORMAT, args=arguments)
+
     def has_changed(self, *key: Any) -> bool:
         """Return whether the key of the data differs from the last call, and store it."""
         if key == self._shown_key:
@@ -109,23 +140,30 @@ class Chart:
 
     def set_log_scale(self, is_log: bool) -> None:
         """Use a logarithmic or a linear y axis. Logarithmic requires positive values."""
-        if isinstance(self.root.y_scale, LogScale) == is_log:
+        if self.is_log == is_log:
             return
+        self.root.y_scale = LogScale() if is_log else LinearScale()
         axis = LogAxis() if is_log else LinearAxis()
         axis.ticker.desired_num_ticks = TICKS
-        axis.formatter = CustomJSTickFormatter(code=TICK_FORMAT)
-        self.root.y_scale = LogScale() if is_log else LinearScale()
+        axis.formatter = self.tick_formatter()
         self.root.left = [axis]
         self.root.ygrid[0].axis = axis
 
 
-def moving_average(values: np.ndarray) -> np.ndarray:
-    """Return the centered moving average over a fortieth of the curve, same shape (n,)."""
-    width = max(1, len(values) // 40) | 1
-    if width == 1 or len(values) < 3:
+def moving_average(values: np.ndarray, share: float) -> np.ndarray:
+    """Return the centered moving average over a share of the curve, same shape (n,).
+
+    Values that are not finite are left out and stay as they are.
+    """
+    finite = np.isfinite(values)
+    known = values[finite]
+    width = max(1, int(share * len(known))) | 1
+    if width == 1 or len(known) < 3:
         return values
-    padded = np.pad(values, width // 2, mode="edge")
-    return np.convolve(padded, np.full(width, 1 / width), "valid")
+    smooth = values.copy()
+    padded = np.pad(known, width // 2, mode="edge")
+    smooth[finite] = np.convolve(padded, np.full(width, 1 / width), "valid")
+    return smooth
 
 
 def color_ramp(stops: tuple[str, ...], n: int) -> list[str]:
@@ -136,16 +174,30 @@ def color_ramp(stops: tuple[str, ...], n: int) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*(round(float(v)) for v in color)) for color in mixed]
 
 
+def add_zoom_tools(plot: figure) -> None:
+    """Let the wheel zoom and a drag move what the axes show; the page uses the tools for its keys.
+
+    On narrow and on touch screens, where a page scrolls, the page switches wheel and drag off.
+    """
+    wheel, pan = WheelZoomTool(), PanTool()
+    plot.add_tools(wheel, pan)
+    plot.toolbar.active_scroll, plot.toolbar.active_drag = wheel, pan
+    plot.add_tools(ZoomInTool(dimensions="width"), ZoomOutTool(dimensions="width"))
+    plot.add_tools(ClickPanTool(direction="west"), ClickPanTool(direction="east"))
+    for event in ("doubletap", "rangesupdate"):
+        plot.js_on_event(event, CustomJS(code=EVENT_CODE, args={"plot": plot}))
+
+
 def hover_tool(
     renderer: GlyphRenderer, *rows: tuple[str, str], limit: int = MAX_TOOLTIPS, **options: Any
 ) -> HoverTool:
     """Return a hover tool that shows rows of (label, field), for at most ``limit`` glyphs."""
     if "limit" in HoverTool.properties():  # since Bokeh 3.8
         options["limit"] = limit
-    return HoverTool(renderers=[renderer], tooltips=_tooltip(*rows), show_arrow=False, **options)
+    return HoverTool(renderers=[renderer], tooltips=tooltip(*rows), show_arrow=False, **options)
 
 
-def _tooltip(*rows: tuple[str, str]) -> str:
+def tooltip(*rows: tuple[str, str]) -> str:
     """Return the HTML of a tooltip. `page.css` removes the frame that Bokeh adds."""
     style = (
         "font:12px var(--font);color:var(--text);background:var(--raised);border:1px solid "

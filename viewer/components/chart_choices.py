@@ -1,11 +1,11 @@
-"""The chart titles: drop-down lists that select what each chart shows."""
+"""The chart titles: drop-down lists that select what each chart shows, and the charts' menus."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..runs.metric_names import LOSS, families
-from ..tab.chart_settings import LAYER_TITLES
+from ..tab.chart_settings import LAYER_TITLES, MAX_SMOOTHING
 from .html_panel import HtmlPanel
 
 __all__ = ["ChartChoices"]
@@ -32,5 +32,21 @@ class ChartChoices(HtmlPanel):
             "charts": [
                 {"current": current, "options": list(options.items())}
                 for current, options in charts
-            ]
+            ],
+            **self._settings(),
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the menus of the charts show."""
+        settings, selection = self.tab.chart_settings, self.tab.run_selection
+        return {
+            "x_axis": settings.x_axis,
+            "scales": dict(settings.scales),
+            "smoothing": dict(settings.smoothing),
+            "max_smoothing": MAX_SMOOTHING,
+            "compared_run": selection.compared_run,
+            "compared_name": selection.compared_name,
+            "other_runs": [
+                {"id": run, "label": name} for run, name in selection.comparable_names().items()
+            ],
         }

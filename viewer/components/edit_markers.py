@@ -10,6 +10,7 @@ from bokeh.models import ColumnDataSource
 from ..rendering.formatting import format_count
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
+from .time_axis import x_values
 
 __all__ = ["EditMarkers"]
 
@@ -28,12 +29,17 @@ class EditMarkers:
     def update(self) -> bool:
         state, shown_step = self.tab.state, self.tab.playback.shown_step
         marks = [] if state is None else list(state.requests.edit_marks)
-        key = (marks, shown_step, self.tab.palette)
+        x_axis = self.tab.chart_settings.x_axis
+        key = (marks, shown_step, self.tab.palette, x_axis)
         if key == self._shown_key:
             return False
         self._shown_key = key
         edits = [(float(mark.step), mark.title or "Network edited") for mark in marks]
-        self.source.data = _columns(edits, shown_step, self.tab.palette)
+        columns = _columns(edits, shown_step, self.tab.palette)
+        if state is not None:
+            for name in ("step", "until"):
+                columns[name] = x_values(x_axis, state, columns[name])
+        self.source.data = columns
         return True
 
     def restyle(self, palette: Palette) -> None:

@@ -9,12 +9,13 @@ from bokeh.models import ColumnDataSource
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import Chart, moving_average
+from .curves import Curve
+from .time_chart import TimeChart, positive
 
 __all__ = ["FilterActivation", "FilterGradient"]
 
 
-class FilterHistory(Chart):
+class FilterHistory(TimeChart):
     """One statistic of the filter, raw and smoothed, and the mean of its layer."""
 
     statistic = ""
@@ -30,6 +31,7 @@ class FilterHistory(Chart):
         )
         self._raw_line = self.root.line("step", "value", source=self.source, line_alpha=0.35)
         self._smooth_line = self.root.line("step", "smooth", source=self.source, line_width=2)
+        self.add_curve_hover(self._smooth_line)
         self.restyle(tab.palette)
 
     def color(self, palette: Palette) -> str:
@@ -42,26 +44,38 @@ class FilterHistory(Chart):
         for line in (self._raw_line, self._smooth_line):
             line.glyph.line_color = self.color(palette)
 
+    def curves(self, state: RunState) -> list[Curve]:
+        position = self.tab.selected_position()
+        if state is not self.tab.state or position is None:
+            return []  # filters of two runs have nothing in common
+        layer, index = position
+        steps = state.histories.filters.steps.copy()
+        values = state.filter_history(self.statistic, layer, index).astype(float)
+        mean = _layer_mean(state, self.statistic, layer)
+        return [Curve(f"filter {index}", steps, values), Curve("mean of the layer", steps, mean)]
+
     @without_property_validation
     def update(self) -> bool:
         state, position = self.tab.state, self.tab.selected_position()
         if state is None or position is None:
             return False
         history = state.histories.filters
-        if not self.has_changed(
-            state, history.length, history.stride, state.structure_revision, position
-        ):
+        lengths = (history.length, history.stride, state.structure_revision)
+        if not self.has_changed(state, *lengths, position, *self.settings_key()):
             return False
-        layer, index = position
-        values = state.filter_history(self.statistic, layer, index).astype(float)
-        mean = _layer_mean(state, self.statistic, layer)
-        finite = np.isfinite(values)
-        self.root.title.text = f"Filter {index} · {self.title}"
+        self.update_x_axis()
+        own, mean = self.curves(state)
+        is_log = self.choose_scale(is_log_by_default=False, values=[own.values, mean.values])
+        finite = np.isfinite(own.values)
+        values, means = own.values[finite], mean.values[finite]
+        if is_log:
+            values, means = positive(values), positive(means)
+        self.root.title.text = f"Filter {position[1]} · {self.title}"
         self.source.data = {
-            "step": history.steps[finite].copy(),
-            "value": values[finite],
-            "smooth": moving_average(values[finite]),
-            "layer": mean[finite],
+            "step": self.x(state, own.steps[finite]),
+            "value": values,
+            "smooth": self.smooth(values),
+            "layer": means,
         }
         return True
 

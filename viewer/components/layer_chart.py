@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
-from bokeh.core.properties import value, without_property_validation
-from bokeh.models import ColumnDataSource, DataRange1d, Label, NumeralTickFormatter, Range1d
+from bokeh.core.properties import without_property_validation
+from bokeh.models import ColumnDataSource, DataRange1d, Label, NumeralTickFormatter
 
 from ..rendering.formatting import format_sampling_interval
 from ..rendering.frame_codec import PagePart
 from ..rendering.layer_names import shorten_middle, unique_names
 from ..rendering.palette import FONT, Palette
+from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import VALUE_AND_BATCH, Chart, color_ramp, hover_tool
-from .label_placement import spread_labels
+from .chart import color_ramp
+from .curves import Curve, layer_curves
+from .end_labels import FONT_SIZE, CurveEnd, EndLabels
+from .time_chart import TimeChart, positive
 
 __all__ = ["LayerChart"]
 
@@ -23,15 +27,12 @@ MANY_LAYERS = 16  # with more layers, curves are translucent and updated less of
 TRANSLUCENT = "80"  # alpha appended to a hex color
 SECONDS_PER_LAYER = 0.025  # between updates: a ResNet-50 is redrawn every 1.3 s
 MAX_POINTS = 240  # per curve
-LABEL_HEIGHT, PLOT_HEIGHT = 11.0, 130.0  # px; the plot is at least this high
-LABEL_FONT_SIZE = "9.5px"
 MAX_LABEL_CHARS = 11
-CHAR_FRACTION = 0.031  # width of a label character, as a fraction of the x axis
-SHARE_STATISTIC = "dead"  # drawn on a linear axis in percent
-MIN_SHARE = 0.1  # the axis of shares ends here or higher, so that it has no negative values
+SHARE_STATISTIC = "dead"  # drawn on an axis in percent that starts at zero
+MIN_SHARE = 0.1  # the axis of shares ends here or higher
 
 
-class LayerChart(Chart):
+class LayerChart(TimeChart):
     """One of the two layer charts of the page.
 
     ``source`` holds all curves in one array, which the page converts to Bokeh lines. Bokeh would
@@ -44,30 +45,24 @@ class LayerChart(Chart):
     def __init__(self, tab: TabState, edit_markers: ColumnDataSource, index: int = 0) -> None:
         self.index = index
         self.name = f"layers_{index}"
-        super().__init__(tab, edit_markers, y_axis_type="log", x_range=Range1d(0, 1))
+        super().__init__(tab, edit_markers, y_axis_type="log")
         self.source = PagePart(f"curves-{self.name}")
         self.panels = (self.source,)
         # The page fills these curves; syncable=False keeps it from sending them back.
+        columns = ("step", "value", "color", "layer", "width", "dash")
         curves = ColumnDataSource(
-            _empty("step", "value", "color", "layer", "width"),
-            name=f"{self.name}_curves",
-            syncable=False,
+            {name: [] for name in columns}, name=f"{self.name}_curves", syncable=False
         )
-        self.labels = ColumnDataSource(_empty("step", "value", "color", "layer", "shift"))
         lines = self.root.multi_line(
-            "step", "value", source=curves, line_color="color", line_width="width"
+            "step", "value", source=curves, line_color="color", line_width="width", line_dash="dash"
         )
-        self.root.text(
-            "step", "value", text="layer", source=self.labels, text_color="color", x_offset=4,
-            y_offset="shift", text_font_size=LABEL_FONT_SIZE, text_font=value(FONT),
-            text_baseline="middle",
-        )  # fmt: skip
-        self.root.add_tools(
-            hover_tool(lines, ("@layer", ""), *VALUE_AND_BATCH, line_policy="nearest")
-        )
+        self.add_curve_hover(lines, ("@layer", ""))
+        self.labels = EndLabels(self.root)
         self.sampling_label = _make_corner_label()
         self.root.add_layout(self.sampling_label)
         self._drawn_at = 0.0
+        self._drawn_settings: tuple[Any, ...] = ()
+        self._is_share = False
         self.restyle(tab.palette)
 
     @property
@@ -78,7 +73,10 @@ class LayerChart(Chart):
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
         self.sampling_label.text_color = palette.muted
-        self._shown_key, self._drawn_at = (), 0.0
+        self._drawn_at = 0.0
+
+    def curves(self, state: RunState) -> list[Curve]:
+        return layer_curves(state, self.statistic)
 
     @without_property_validation
     def update(self) -> bool:
@@ -88,24 +86,23 @@ class LayerChart(Chart):
         history = state.histories.layers[statistic]
         position = self.tab.selected_position()
         selected = -1 if position is None else position[0]
-        layers, now = state.structure.layers, time.monotonic()
-        is_same_statistic = bool(self._shown_key) and self._shown_key[-1] == statistic
-        is_recent = now - self._drawn_at < len(layers) * SECONDS_PER_LAYER
-        if is_same_statistic and len(layers) > MANY_LAYERS and is_recent:
-            return False  # drawing many curves takes the page a while
-        key = (state, history.length, history.stride, state.structure_revision, selected, statistic)
-        if not self.has_changed(*key):
+        compared_run = self.tab.run_selection.compared_run
+        settings = (statistic, compared_run, *self.settings_key()[:3], *self.labels.size)
+        if not self._is_due(len(state.structure.layers), settings):
             return False
-        self._drawn_at = now
-        stride = max(1, history.length // MAX_POINTS)
-        steps = history.steps[::stride].copy()
-        values = history.rows[::stride].T.copy()  # (layers, steps)
-        self._set_scale(statistic)
+        lengths = (history.length, history.stride, state.structure_revision)
+        if not self.has_changed(state, *lengths, selected, settings, *self.settings_key()):
+            return False
+        self._drawn_at, self._drawn_settings = time.monotonic(), settings
+        self.update_x_axis()
         self.sampling_label.text = format_sampling_interval(state.sampling_interval(statistic))
-        if statistic != SHARE_STATISTIC:
-            values[~(values > 0)] = np.nan  # a logarithmic axis cannot show them
-        self._draw([layer.name for layer in layers], steps, values, selected)
+        self._draw(state, selected)
         return True
+
+    def _is_due(self, n_layers: int, settings: tuple[Any, ...]) -> bool:
+        """Return whether to draw: many curves, which take the page a while, not every time."""
+        is_recent = time.monotonic() - self._drawn_at < n_layers * SECONDS_PER_LAYER
+        return n_layers <= MANY_LAYERS or not is_recent or settings != self._drawn_settings
 
     def _ramp(self) -> tuple[str, ...]:
         """Return blue colors for forward statistics, orange colors for backward statistics."""
@@ -113,34 +110,68 @@ class LayerChart(Chart):
         is_forward = self.statistic in ("activation", SHARE_STATISTIC)
         return palette.activation_curves if is_forward else palette.gradient_curves
 
-    def _set_scale(self, statistic: str) -> None:
-        """Use a logarithmic axis, or a linear axis in percent for a share."""
-        is_share = statistic == SHARE_STATISTIC
-        self.set_log_scale(not is_share)
-        if isinstance(self.root.y_range, Range1d) != is_share:
-            self.root.y_range = Range1d(0, 1) if is_share else DataRange1d()
-        if is_share:
-            self.root.yaxis[0].formatter = NumeralTickFormatter(format="0[.]0 %")
+    def _set_scale(self, curves: list[Curve]) -> bool:
+        """Set the scale and the range of the y axis. Return whether the scale is logarithmic."""
+        is_share = self.statistic == SHARE_STATISTIC
+        values = [curve.values for curve in curves]
+        was_log = self.is_log
+        is_log = self.choose_scale(is_log_by_default=not is_share, values=values)
+        if (is_share, is_log) != (self._is_share, was_log):
+            self._is_share = is_share
+            share_range = DataRange1d(start=0, default_span=2 * MIN_SHARE)
+            self.root.y_range = share_range if is_share and not is_log else DataRange1d()
+            axis = self.root.yaxis[0]
+            axis.formatter = (
+                NumeralTickFormatter(format="0[.]0 %") if is_share else self.tick_formatter()
+            )
+        return is_log
 
-    def _draw(self, names: list[str], steps: np.ndarray, values: np.ndarray, selected: int) -> None:
+    def _draw(self, state: RunState, selected: int) -> None:
+        own, other = self.curves(state), self.compared_curves()
+        is_log = self._set_scale([*own, *other])
+        names = [curve.label for curve in own]
         colors = color_ramp(self._ramp(), len(names))
         many = len(names) > MAX_NAMED_LAYERS
         # Among many curves, the selected one is drawn last, over the others.
         order = sorted(range(len(names)), key=lambda i: many and i == selected)
         alpha = TRANSLUCENT if len(names) > MANY_LAYERS else ""
-        if self.statistic == SHARE_STATISTIC:
-            finite = values[np.isfinite(values)]
-            self.root.y_range.end = max(MIN_SHARE, 1.05 * float(finite.max(initial=0.0)))
-        self.source.data = {
+        steps, values = self._points(state, own, is_log)
+        data = {
             "step": steps,
             "value": values[order],
             "color": [colors[i] + ("" if i == selected else alpha) for i in order],
             "layer": [names[i] for i in order],
             "width": [2.4 if i == selected else 1.0 if many else 1.6 for i in order],
         }
+        wanted = {name: colors[i] for i, name in enumerate(names) if not many or i == selected}
+        compared = self._compared_data([one for one in other if one.label in wanted], is_log)
+        if compared:
+            compared["color"] = [wanted[name] for name in compared["layer"]]
+            data["compared"] = compared
+        self.source.data = data
         if len(steps):
             labeled = [i for i in range(len(names)) if not many or i == selected]
             self._draw_labels(names, steps, values, colors, labeled)
+
+    def _points(
+        self, state: RunState, curves: list[Curve], is_log: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return x values (n,) and smoothed values (curves, n) of at most about `MAX_POINTS`."""
+        if not curves:
+            return np.zeros(0), np.zeros((0, 0))
+        rows = [self.smooth(positive(one.values) if is_log else one.values) for one in curves]
+        stride = max(1, len(curves[0].steps) // MAX_POINTS)
+        steps = self.x(state, curves[0].steps[::stride])
+        return np.array(steps), np.stack(rows)[:, ::stride].astype(np.float32)
+
+    def _compared_data(self, curves: list[Curve], is_log: bool) -> dict[str, Any]:
+        """Return the curves of the run that is laid over this one; empty without any."""
+        compared = self.tab.run_selection.compared_state()
+        if compared is None or not curves:
+            return {}
+        steps, values = self._points(compared, curves, is_log)
+        layers, widths = [curve.label for curve in curves], [1.4] * len(curves)
+        return {"step": steps, "value": values, "color": [], "layer": layers, "width": widths}
 
     def _draw_labels(
         self,
@@ -151,42 +182,18 @@ class LayerChart(Chart):
         labeled: list[int],
     ) -> None:
         """Write the names of the layers ``labeled`` at the ends of their curves."""
-        labeled = [i for i in labeled if np.isfinite(values[i, -1])]
         short = unique_names(names)
-        texts = [shorten_middle(short[i], MAX_LABEL_CHARS) for i in labeled]
-        margin = 0.02 + CHAR_FRACTION * max(map(len, texts), default=0)
-        end = float(steps[-1] + margin * (steps[-1] - steps[0]) + 1)
-        self.root.x_range.update(start=float(steps[0]), end=end)
-        last = np.array([values[i, -1] for i in labeled])
-        self.labels.data = {
-            "step": np.full(len(labeled), steps[-1]),
-            "value": last,
-            "color": [colors[i] for i in labeled],
-            "layer": texts,
-            "shift": self._label_shifts(values, last),
-        }
-
-    def _label_shifts(self, values: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Return how far below the end of its curve each label is written, in px (labels,).
-
-        ``values`` (layers, steps) span the axis; ``last`` (labels,) are the ends of the curves.
-        """
-        if not len(last):
-            return last
-        if self.statistic != SHARE_STATISTIC:
-            values, last = np.log(values), np.log(last)
-        finite = values[np.isfinite(values)]
-        low, high = finite.min(), finite.max()
-        positions = PLOT_HEIGHT * (high - last) / max(high - low, 1e-9)
-        return spread_labels(positions, LABEL_HEIGHT, PLOT_HEIGHT) - positions
+        ends = [
+            CurveEnd(float(steps[-1]), float(values[i, -1]), text, colors[i])
+            for i in labeled
+            if np.isfinite(values[i, -1])
+            for text in [shorten_middle(short[i], MAX_LABEL_CHARS)]
+        ]
+        self.labels.draw(ends, float(steps[0]), values, is_log=self.is_log, last=float(steps[-1]))
 
 
 def _make_corner_label() -> Label:
     return Label(
         x=4, y=2, x_units="screen", y_units="screen", text="",
-        text_font_size=LABEL_FONT_SIZE, text_font=FONT,
+        text_font_size=FONT_SIZE, text_font=FONT,
     )  # fmt: skip
-
-
-def _empty(*columns: str) -> dict[str, list[float]]:
-    return {name: [] for name in columns}

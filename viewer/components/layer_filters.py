@@ -9,7 +9,7 @@ from bokeh.models import ColumnDataSource, Range1d
 
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
-from .chart import Chart, color_ramp, hover_tool
+from .chart import Chart, add_zoom_tools, color_ramp, hover_tool
 from .network_data import amplitude
 
 __all__ = ["FilterBars", "FilterCloud"]
@@ -98,6 +98,7 @@ class FilterCloud(Chart):
         )
         rows = ("mean |∇|", "@gradient{0.00e}"), ("Σ act", "@activation{0.00e}")
         self.root.add_tools(hover_tool(dots, ("filter", "@filter"), *rows))
+        add_zoom_tools(self.root)
         self.root.on_event(Tap, self._on_tap)
         self._ramp: list[str] = []
         self.restyle(tab.palette)

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import numpy as np
 from bokeh.core.properties import without_property_validation
 from bokeh.models import ColumnDataSource, DataRange1d
 
 from ..rendering.palette import Palette
+from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import VALUE_AND_BATCH, Chart, color_ramp, hover_tool
+from .chart import color_ramp
+from .curves import MAX_GROUPS, Curve, learning_rate_curves
+from .time_chart import TimeChart, positive
 
 __all__ = ["LearningRateChart"]
 
-MAX_GROUPS = 8  # parameter groups drawn
 
-
-class LearningRateChart(Chart):
+class LearningRateChart(TimeChart):
     """One line per distinct learning rate; groups with equal rates share a line."""
 
     name = "learning_rate"
 
     def __init__(self, tab: TabState, edit_markers: ColumnDataSource) -> None:
-        # The axis starts at zero, so that a small decay does not look like a collapse.
-        super().__init__(tab, edit_markers, y_range=DataRange1d(start=0))
-        self.source = ColumnDataSource({"step": [], "rate": [], "color": []})
+        super().__init__(tab, edit_markers, y_range=_range_from_zero())
+        columns = ("step", "rate", "color", "label", "dash")
+        self.source = ColumnDataSource({name: [] for name in columns})
         self._colors: list[str] = []
         lines = self.root.multi_line(
-            "step", "rate", source=self.source, line_color="color", line_width=2
+            "step", "rate", source=self.source, line_color="color", line_width=2, line_dash="dash"
         )
-        self.root.add_tools(hover_tool(lines, *VALUE_AND_BATCH, line_policy="nearest"))
+        self.add_curve_hover(lines, ("@label", ""))
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
         self._colors = color_ramp((palette.green, palette.blue), MAX_GROUPS)
-        self._shown_key = ()
+
+    def curves(self, state: RunState) -> list[Curve]:
+        return learning_rate_curves(state)
 
     @without_property_validation
     def update(self) -> bool:
@@ -42,17 +44,35 @@ class LearningRateChart(Chart):
         if state is None:
             return False
         rates = state.histories.learning_rates
-        if not self.has_changed(state, rates.length, rates.stride, rates.width):
+        if not self.has_changed(
+            state, rates.length, rates.stride, rates.width, *self.settings_key()
+        ):
             return False
-        values = rates.rows[:, :MAX_GROUPS].astype(float)
-        distinct = [
-            k for k in range(values.shape[1])
-            if not any(np.array_equal(values[:, k], values[:, j], equal_nan=True) for j in range(k))
-        ]  # fmt: skip
-        steps = rates.steps.copy()
+        self.update_x_axis()
+        compared = self.tab.run_selection.compared_state()
+        own, others = self.curves(state), self.compared_curves()
+        is_log = self.choose_scale(
+            is_log_by_default=False, values=[curve.values for curve in (*own, *others)]
+        )
+        steps = [self.x(state, curve.steps) for curve in own]
+        if compared is not None:
+            steps += [self.x(compared, curve.steps) for curve in others]
+        values = [curve.values for curve in (*own, *others)]
         self.source.data = {
-            "step": [steps for _ in distinct],
-            "rate": [values[:, k].copy() for k in distinct],
-            "color": [self._colors[k] for k in range(len(distinct))],
+            "step": steps,
+            "rate": [positive(one) if is_log else one for one in values],
+            "color": [self._colors[k] for curves in (own, others) for k in range(len(curves))],
+            "label": [curve.label if len(own) > 1 else "" for curve in (*own, *others)],
+            "dash": ["solid"] * len(own) + ["dashed"] * len(others),
         }
         return True
+
+    def set_log_scale(self, is_log: bool) -> None:
+        if is_log != self.is_log:
+            self.root.y_range = DataRange1d() if is_log else _range_from_zero()
+        super().set_log_scale(is_log)
+
+
+def _range_from_zero() -> DataRange1d:
+    """Return a range that starts at zero, so that a small decay does not look like a collapse."""
+    return DataRange1d(start=0)

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from bokeh.core.properties import without_property_validation
-from bokeh.models import ColumnDataSource, Legend, LegendItem
+from bokeh.models import ColumnDataSource
 
+from ..rendering.layer_names import shorten_middle
 from ..rendering.palette import Palette
-from ..runs.metric_names import LOSS, families, phase
+from ..runs.metric_names import LOSS, phase
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import VALUE_AND_BATCH, Chart, color_ramp, hover_tool, moving_average
+from .chart import color_ramp
+from .curves import Curve, metric_curves, training_loss
+from .end_labels import CurveEnd, EndLabels
+from .time_chart import TimeChart, positive
 
 __all__ = ["MetricChart"]
 
 MAX_DOTTED_POINTS = 40  # curves with up to this many points are drawn with dots
-MAX_CURVES = 6
+MAX_LABEL_CHARS = 14
 
 
-class Curve(NamedTuple):
-    """A metric over the batches, both arrays (n,)."""
+class MetricChart(TimeChart):
+    """One line per metric of the selected family. The training loss is also drawn unsmoothed.
 
-    label: str
-    steps: np.ndarray
-    values: np.ndarray
-
-
-class MetricChart(Chart):
-    """One line per metric of the selected family. The training loss is also drawn unsmoothed."""
+    Curves of a second run are dashed, in the colors of the first.
+    """
 
     name = "loss"
 
@@ -37,31 +36,26 @@ class MetricChart(Chart):
         super().__init__(tab, edit_markers, y_axis_type="log")
         empty = np.zeros(0)
         self.raw_source = ColumnDataSource({"step": empty, "value": empty})
-        self.source = ColumnDataSource({"step": [], "value": [], "color": [], "label": []})
+        columns = ("step", "value", "color", "label", "dash", "run")
+        self.source = ColumnDataSource({name: [] for name in columns})
         self.dots = ColumnDataSource({"step": empty, "value": empty, "color": []})
         self._raw_line = self.root.line(
             "step", "value", source=self.raw_source, line_width=1, line_alpha=0.28
         )
         lines = self.root.multi_line(
-            "step", "value", source=self.source, line_color="color", line_width=2
+            "step", "value", source=self.source, line_color="color", line_width=2, line_dash="dash"
         )
         self.root.scatter("step", "value", source=self.dots, color="color", size=4)
-        self.root.add_tools(
-            hover_tool(lines, ("@label", ""), *VALUE_AND_BATCH, line_policy="nearest")
-        )
-        self.root.add_layout(
-            Legend(
-                items=[LegendItem(label={"field": "label"}, renderers=[lines])],
-                orientation="horizontal",
-                location="top_right",
-            )
-        )
+        self.add_curve_hover(lines, ("@label", "@run"))
+        self.labels = EndLabels(self.root)
         self.restyle(tab.palette)
 
     def restyle(self, palette: Palette) -> None:
         super().restyle(palette)
         self._raw_line.glyph.line_color = palette.blue
-        self._shown_key = ()
+
+    def curves(self, state: RunState) -> list[Curve]:
+        return metric_curves(state, self.tab.chart_settings.metric)
 
     @without_property_validation
     def update(self) -> bool:
@@ -69,35 +63,58 @@ class MetricChart(Chart):
         if state is None:
             return False
         metric = self.tab.chart_settings.metric
-        lengths = [state.histories.metrics[name].length for name in state.histories.metrics]
-        key = (
-            state,
-            state.histories.scalars.length,
-            state.histories.scalars.stride,
-            metric,
-            *lengths,
-        )
-        if not self.has_changed(*key):
+        lengths = [one.length for one in state.histories.metrics.values()]
+        scalars = state.histories.scalars
+        settings = (*self.settings_key(), *self.labels.size)
+        if not self.has_changed(state, scalars.length, scalars.stride, metric, *lengths, *settings):
             return False
-        raw = _training_loss(state) if metric == LOSS else Curve("", np.zeros(0), np.zeros(0))
-        curves = _logged_curves(state, metric)
-        if metric == LOSS:
-            curves.insert(0, raw._replace(values=moving_average(raw.values)))
-        curves = [curve for curve in curves if len(curve.steps)]
-        is_positive = all(bool(np.all(curve.values > 0)) for curve in (raw, *curves))
-        self.set_log_scale(metric == LOSS and is_positive)
-        self.raw_source.data = {"step": raw.steps, "value": raw.values}
-        self._draw(curves)
+        self.update_x_axis()
+        own, compared = self.curves(state), self.compared_curves()
+        values = [curve.values for curve in (*own, *compared)]
+        is_positive = all(bool(np.all(one > 0)) for one in values)
+        is_log = self.choose_scale(is_log_by_default=metric == LOSS and is_positive, values=values)
+        self._draw_raw(state, metric, is_log=is_log)
+        self._draw(self._placed(state, own, is_log), self._placed_compared(compared, is_log))
         return True
 
-    def _draw(self, curves: list[Curve]) -> None:
-        colors = self._curve_colors(curves)
+    def _draw_raw(self, state: RunState, metric: str, *, is_log: bool) -> None:
+        """Draw the loss of every batch behind its average."""
+        raw = training_loss(state)
+        if metric != LOSS or self.smoothing == 0:
+            raw = raw._replace(steps=np.zeros(0), values=np.zeros(0))
+        values = positive(raw.values) if is_log else raw.values
+        self.raw_source.data = {"step": self.x(state, raw.steps), "value": values}
+
+    def _placed(self, state: RunState, curves: list[Curve], is_log: bool) -> list[Curve]:
+        """Return smoothed curves whose steps are places on the x axis."""
+        placed = []
+        for curve in curves:
+            values = self.smooth(positive(curve.values) if is_log else curve.values)
+            placed.append(Curve(curve.label, self.x(state, curve.steps), values))
+        return placed
+
+    def _placed_compared(self, curves: list[Curve], is_log: bool) -> list[Curve]:
+        compared = self.tab.run_selection.compared_state()
+        return [] if compared is None else self._placed(compared, curves, is_log)
+
+    def _draw(self, own: list[Curve], compared: list[Curve]) -> None:
+        colors = self._curve_colors(own)
+        by_label = {curve.label: color for curve, color in zip(own, colors, strict=True)}
+        colors += [by_label.get(curve.label, self.tab.palette.muted) for curve in compared]
+        curves, n, m = [*own, *compared], len(own), len(compared)
+        selection = self.tab.run_selection
         self.source.data = {
             "step": [curve.steps for curve in curves],
             "value": [curve.values for curve in curves],
             "color": colors,
             "label": [curve.label for curve in curves],
+            "dash": ["solid"] * n + ["dashed"] * m,
+            "run": [""] * n + [selection.compared_name] * m,
         }
+        self._draw_dots(curves, colors)
+        self._draw_labels(curves, colors, n)
+
+    def _draw_dots(self, curves: list[Curve], colors: list[str]) -> None:
         dotted = [k for k, curve in enumerate(curves) if len(curve.steps) <= MAX_DOTTED_POINTS]
         empty = [np.zeros(0)]
         self.dots.data = {
@@ -106,7 +123,22 @@ class MetricChart(Chart):
             "color": [colors[k] for k in dotted for _ in curves[k].steps],
         }
 
-    def _curve_colors(self, curves: list[Curve]) -> list[str]:
+    def _draw_labels(self, curves: list[Curve], colors: list[str], n_own: int) -> None:
+        """Write the names at the ends of the curves; those of the other run have a prime."""
+        ends = []
+        for k, curve in enumerate(curves):
+            finite = np.flatnonzero(np.isfinite(curve.values))
+            if len(finite):
+                text = shorten_middle(curve.label, MAX_LABEL_CHARS) + ("′" if k >= n_own else "")
+                last = finite[-1]
+                ends.append(
+                    CurveEnd(float(curve.steps[last]), float(curve.values[last]), text, colors[k])
+                )
+        first = min((float(curve.steps[0]) for curve in curves if len(curve.steps)), default=0.0)
+        shown = [self.raw_source.data["value"], *(curve.values for curve in curves)]
+        self.labels.draw(ends, first, np.concatenate(shown), is_log=self.is_log)
+
+    def _curve_colors(self, curves: Sequence[Curve]) -> list[str]:
         """Return one color per curve: blue for training, orange for validation, others between."""
         palette = self.tab.palette
         others = color_ramp((palette.green, palette.muted), max(1, len(curves)))
@@ -117,37 +149,3 @@ class MetricChart(Chart):
             color = phase_colors.get(curve_phase, others[k])
             colors.append(others[k] if color in colors else color)
         return colors
-
-
-def _training_loss(state: RunState) -> Curve:
-    """Return the loss of every recorded batch."""
-    loss = state.histories.scalars.rows[:, 0].astype(float)
-    finite = np.isfinite(loss)
-    return Curve("train", state.histories.scalars.steps[finite].copy(), loss[finite])
-
-
-def _logged_curves(state: RunState, metric: str) -> list[Curve]:
-    """Return the logged metrics of a family, without the training loss.
-
-    A training without a single loss, such as a GAN, logs several: they take its place.
-    """
-    curves = []
-    has_loss = metric == LOSS and len(_training_loss(state).steps) > 0
-    for name in _logged_names(state, metric):
-        if has_loss and phase(name) in ("", "train"):
-            continue
-        history = state.histories.metrics[name]
-        values = history.rows[:, 0].astype(float)
-        finite = np.isfinite(values)
-        curves.append(Curve(name, history.steps[finite].copy(), values[finite]))
-    return curves[:MAX_CURVES]
-
-
-def _logged_names(state: RunState, metric: str) -> list[str]:
-    """Return the logged metrics of a family; for the loss, if it has none, all named a loss."""
-    by_family = families(state.histories.metrics)
-    names = by_family.get(metric, [])
-    if metric != LOSS or names:
-        return names
-    losses = [name for key, members in by_family.items() if LOSS in key.lower() for name in members]
-    return losses or next((members for members in by_family.values() if members), [])

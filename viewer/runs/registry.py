@@ -14,10 +14,12 @@ from revacnn_lightning.protocol.run_discovery import list_runs
 
 from .layer_details import LayerDetails
 from .run_follower import RunFollower
+from .run_state import RunState
 
 __all__ = ["RunRegistry", "UpdateListener"]
 
 DISCOVERY_SECONDS = 1.0
+MAX_ENDED_RUNS = 8  # whose curves are kept to be compared with
 UNUSED_SECONDS = 60.0  # long enough for a page reload not to lose the recorded histories
 
 
@@ -50,6 +52,7 @@ class RunRegistry:
         self.placeholder = RunFollower()
         self.observers: weakref.WeakSet[UpdateListener] = weakref.WeakSet()
         self._followers: dict[str, RunFollower] = {}
+        self._ended: dict[str, RunState] = {}  # runs without a follower, the oldest first
         self._newest = ""
         self._last_discovery = 0.0
         self._warm_details: LayerDetails | None = None  # for the next run: warm-up takes seconds
@@ -92,6 +95,28 @@ class RunRegistry:
             self._warm_details = None
         return self._followers[run]
 
+    # Comparing
+
+    def known_runs(self) -> list[Connection]:
+        """Return the runs whose curves are known or can be: live ones, then those that ended."""
+        runs = {one.run: one for one in self.live}
+        states = [one.state for one in self._followers.values() if one.state is not None]
+        for state in (*states, *reversed(self._ended.values())):
+            runs.setdefault(state.connection.run, state.connection)
+        return list(runs.values())
+
+    def state(self, run: str) -> RunState | None:
+        """Return what is known about a run, also after its end; None if nothing is."""
+        follower = self._followers.get(run)
+        return self._ended.get(run) if follower is None else follower.state
+
+    def keep_following(self, run: str) -> None:
+        """Follow a live run for as long as this is called at least every `UNUSED_SECONDS`."""
+        if run in self._followers or any(one.run == run for one in self.live):
+            follower = self.find(run)
+            if follower is not None:
+                follower.last_shown = time.monotonic()
+
     def close(self) -> None:
         """Detach from every run."""
         for follower in (*self._followers.values(), self.placeholder):
@@ -114,8 +139,17 @@ class RunRegistry:
     def _detach_unused(self, now: float) -> None:
         for run, follower in list(self._followers.items()):
             if run != self._newest and now - follower.last_shown > UNUSED_SECONDS:
+                if follower.state is not None and follower.health().has_ended:
+                    self._keep_curves(run, follower.state)
                 follower.close()
                 del self._followers[run]
+
+    def _keep_curves(self, run: str, state: RunState) -> None:
+        """Keep what can be compared of a run that has ended, without the large histories."""
+        state.histories.release_filters()
+        self._ended[run] = state
+        while len(self._ended) > MAX_ENDED_RUNS:
+            del self._ended[next(iter(self._ended))]
 
     def _list_live(self) -> list[Connection]:
         if self.connection_file is None:

@@ -7,6 +7,8 @@ import numpy as np
 from revacnn_lightning.history.run_history import RunHistory
 from revacnn_lightning.history.time_series import TimeSeries
 
+from .run_clock import RunClock
+
 __all__ = ["FILTER_STATISTICS", "RunHistories"]
 
 FILTER_ROWS = 600
@@ -19,11 +21,13 @@ class RunHistories(RunHistory):
 
     Attributes:
         filters: gradient of every filter, then activation of every filter, one column each.
+        clock: epoch and time of the steps.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.filters = TimeSeries(0, 4)
+        self.clock = RunClock(self.scalars)
 
     def add_filters(
         self, step: int, values: dict[str, np.ndarray], dead: np.ndarray | None, offsets: np.ndarray
@@ -35,6 +39,10 @@ class RunHistories(RunHistory):
     def start_filters(self, n_filters: int) -> None:
         """Start the per-filter history with as many rows as fit `FILTER_BYTES`."""
         self.filters = TimeSeries(len(FILTER_STATISTICS) * n_filters, FILTER_ROWS, FILTER_BYTES)
+
+    def release_filters(self) -> None:
+        """Drop the per-filter history, by far the largest."""
+        self.filters = TimeSeries(0, 4)
 
     def remap_filters(self, source: np.ndarray) -> None:
         """Reorder the per-filter history after an edit.

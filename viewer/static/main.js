@@ -28,7 +28,9 @@
  * until it replies, then attached; `#ended[data-kind]` announces the end of a run, `#ended .next` shows the next one, `#runs`
  * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
+import {startChartCards} from "./charts/chart_cards.js"
 import {startChartFocus} from "./charts/chart_focus.js"
+import {startChartMenu} from "./charts/chart_menu.js"
 import {startLayerCurves} from "./charts/layer_curves.js"
 import {startCharts} from "./controls/charts.js"
 import {startEditList} from "./controls/edit_list.js"
@@ -91,6 +93,7 @@ function startParts() {
   startStagingBar()
   startEditList()
   startCharts()
+  startChartMenu()
   startTimeline()
   startKeyboard()
   startFrameRate(() => isReady)
@@ -103,13 +106,17 @@ function noteReady() {
     requestAnimationFrame(noteReady)
     return
   }
-  networkCanvas()?.nodes.whenDrawn(() => isReady = true)
+  networkCanvas()?.nodes.whenDrawn(() => {
+    isReady = true
+    performance.mark("first picture")
+  })
 }
 
 async function start() {
   startParts()
   const link = await documentReady()
   startLayerCurves()
+  startChartCards()
   startChartFocus()
   connect(link)
   startNetwork()

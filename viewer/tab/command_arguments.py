@@ -24,9 +24,9 @@ class Arguments(Struct, frozen=True):
         count: number of filters to add.
         option: the chosen option of a setting.
         action: what the run should do.
-        name: name of a hyperparameter, or path of a block of layers.
+        name: name of a hyperparameter or a chart, or path of a block of layers.
         optimizer, group: indices of an optimizer and its parameter group.
-        value: value of the hyperparameter.
+        value: value of the hyperparameter, or the smoothing of a chart.
         run: id of a run.
         key: key of a staged change; "" for all.
         ids: ids of filters.

@@ -14,7 +14,7 @@ from .command_arguments import Arguments
 from .page_link import PageCommand
 from .tab_state import TabState
 
-__all__ = ["COMMANDS", "perform"]
+__all__ = ["CHART_COMMANDS", "COMMANDS", "perform"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "set_kernel_slices": view.set_kernel_slices,
     "set_sort": view.set_sort,
     "set_chart": view.set_chart,
+    "set_x_axis": view.set_x_axis,
+    "set_smoothing": view.set_smoothing,
+    "set_scale": view.set_scale,
+    "save_chart": view.save_chart,
+    "compare_run": view.compare_run,
     "stage_remove": edit.stage_remove,
     "stage_remove_least_active": edit.stage_remove_least_active,
     "stage_add": edit.stage_add,
@@ -63,6 +68,8 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "control_run": edit.control_run,
     "set_hyperparameter": edit.set_hyperparameter,
 }
+# Those whose effect the charts show immediately.
+CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_scale", "compare_run"})
 
 
 def perform(tab: TabState, command: PageCommand) -> None:

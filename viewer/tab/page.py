@@ -14,7 +14,7 @@ from ..rendering.frame_codec import PagePart, encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
-from .commands import perform
+from .commands import CHART_COMMANDS, perform
 from .frame_scheduler import SECONDARY_INTERVALS, FrameScheduler
 from .page_components import PageComponents
 from .page_link import PageLink, decode_command
@@ -215,7 +215,7 @@ class Page:
         images_key = self.tab.images_key()
         perform(self.tab, command)
         components = list(self.components.primary)
-        components += self.components.charts if command.name == "set_chart" else []
+        components += self.components.shown_charts() if command.name in CHART_COMMANDS else []
         components += self.components.images if self.tab.images_key() != images_key else []
         if self._update_all(components):
             self._send()

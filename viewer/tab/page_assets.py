@@ -14,11 +14,14 @@ from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 
 from ..layout import NodeState
+from ..rendering.bokeh_scripts import without_unused_components
 from ..rendering.palette import PALETTES, css_variables
 
-__all__ = ["STATIC", "page_assets", "page_config"]
+__all__ = ["STATIC", "STYLE_SHEETS", "page_assets", "page_config"]
 
 STATIC = Path(__file__).parents[1] / "static"
+# That of the whole page comes first: those of its parts may override it.
+STYLE_SHEETS = sorted(STATIC.glob("*.css"), key=lambda path: (path.stem != "page", path.stem))
 
 
 def page_config() -> dict[str, Any]:
@@ -36,7 +39,7 @@ def _numbers(kind: type[IntEnum]) -> dict[str, int]:
 
 
 @lru_cache(maxsize=1)
-def page_assets() -> dict[str, str]:
+def page_assets() -> dict[str, Any]:
     """Return the variables of ``viewer/templates/index.html``.
 
     The style is written into the page, so that it is never seen without. The modules of the script
@@ -48,7 +51,8 @@ def page_assets() -> dict[str, str]:
     names = [path.relative_to(STATIC).as_posix() for path in modules]
     return {
         "palette_css": css_variables(),
-        "style": (STATIC / "page.css").read_text(encoding="utf-8"),
+        "style": "\n".join(path.read_text(encoding="utf-8") for path in STYLE_SHEETS),
+        "needed_scripts": without_unused_components,
         "config": _script_json(page_config()),
         "modules": _script_json({"version": version, "files": names}),
     }

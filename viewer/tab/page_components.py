@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ..components import Component
 from ..components.chart_choices import ChartChoices
+from ..components.chart_table import ChartTable
 from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
 from ..components.filter_history import FilterActivation, FilterGradient
@@ -22,6 +23,7 @@ from ..components.metric_chart import MetricChart
 from ..components.network import NetworkView
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
 from .tab_state import TabState
 
@@ -75,8 +77,11 @@ class PageComponents:
             FilterGradient(tab, markers.source),
             FilterActivation(tab, markers.source),
         ]
+        charts = [*self.charts, *self.statistics_charts]
+        time_charts = [chart for chart in charts if isinstance(chart, TimeChart)]
+        self.primary.append(ChartTable(tab, time_charts))
         self._chart_cycle = itertools.cycle(self.charts)
-        self._all_charts_cycle = itertools.cycle([*self.charts, *self.statistics_charts])
+        self._all_charts_cycle = itertools.cycle(charts)
 
     def __iter__(self) -> Iterator[Component]:
         yield from self.primary
@@ -84,10 +89,13 @@ class PageComponents:
         yield from self.charts
         yield from self.statistics_charts
 
+    def shown_charts(self) -> list[Component]:
+        """Return the charts that are visible."""
+        is_open = self._tab.pane == "statistics"
+        return [*self.charts, *(self.statistics_charts if is_open else ())]
+
     def update_next_chart(self) -> bool:
         """Update the next visible chart that has new data. Return False if none has."""
-        if self._tab.pane == "statistics":
-            n_charts, cycle = len(self.charts) + len(self.statistics_charts), self._all_charts_cycle
-        else:
-            n_charts, cycle = len(self.charts), self._chart_cycle
-        return any(next(cycle).update() for _ in range(n_charts))
+        is_open = self._tab.pane == "statistics"
+        cycle = self._all_charts_cycle if is_open else self._chart_cycle
+        return any(next(cycle).update() for _ in self.shown_charts())

@@ -6,8 +6,10 @@ import time
 
 from revacnn_lightning.protocol.connection import Connection
 
+from ..rendering.formatting import format_time_of_day
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
+from ..runs.run_state import RunState
 
 __all__ = ["RunSelection"]
 
@@ -22,6 +24,9 @@ class RunSelection:
         follower: the run to start with; it may be a follower without a run.
         registry: provides the other runs; None if there are no others.
         requested_run: id of the run named in the page's address; "" if there is none.
+
+    Attributes:
+        compared_run: id of the run that is laid over the shown one in the charts; "" for none.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class RunSelection:
         self.follower = follower
         self.registry = registry
         self.requested_run = requested_run
+        self.compared_run = ""
 
     def update(self) -> None:
         """Select a run as soon as there is one, and mark the selected run as shown."""
@@ -40,6 +46,8 @@ class RunSelection:
             found = self.registry.find(self.requested_run) or self.registry.find()
             self.follower = found or self.follower
         self.follower.last_shown = time.monotonic()
+        if self.compared_run and self.registry is not None:
+            self.registry.keep_following(self.compared_run)
 
     def select(self, run: str) -> None:
         """Show the run with this id. Unknown ids are ignored."""
@@ -60,6 +68,35 @@ class RunSelection:
             runs.append(selected)
         return runs
 
+    # The run that is laid over the shown one
+
+    def compare(self, run: str) -> None:
+        """Lay a run over the shown one in the charts; "" for none. Unknown ids are ignored."""
+        known = run in {one.run for one in self.comparable_runs()}
+        if not run or known:
+            self.compared_run = run
+
+    def compared_state(self) -> RunState | None:
+        """Return the state of the run that is laid over the shown one; None without one."""
+        if self.registry is None or self.compared_run in ("", self.follower.run_id):
+            return None
+        return self.registry.state(self.compared_run)
+
+    @property
+    def compared_name(self) -> str:
+        """Name of the run that is laid over the shown one; "" without one."""
+        state = self.compared_state()
+        return "" if state is None else _run_name(state.connection)
+
+    def comparable_names(self) -> dict[str, str]:
+        """Return the names of the runs that can be laid over the shown one, by id."""
+        return {one.run: _run_name(one) for one in self.comparable_runs()}
+
+    def comparable_runs(self) -> list[Connection]:
+        """Return the other runs whose curves are known or can be: live runs, and ended ones."""
+        runs = [] if self.registry is None else self.registry.known_runs()
+        return [one for one in runs if one.run != self.follower.run_id]
+
     def next_run(self) -> Connection | None:
         """Return the newest other run once the selected run has ended, or else None."""
         if (
@@ -69,3 +106,9 @@ class RunSelection:
         ):
             return None
         return next((one for one in self.registry.live if one.run != self.follower.run_id), None)
+
+
+def _run_name(connection: Connection) -> str:
+    """Return the model and the start time of a run."""
+    started = format_time_of_day(connection.start_time)[:5]
+    return f"{connection.model or connection.run} · {started}"

@@ -190,3 +190,24 @@ def set_chart(tab: TabState, arguments: Arguments) -> None:
     """Set what a chart shows."""
     if tab.state is not None:
         tab.chart_settings.set_chart(arguments.chart, arguments.option, tab.state.histories.metrics)
+
+
+def set_x_axis(tab: TabState, arguments: Arguments) -> None:
+    tab.chart_settings.set_x_axis(arguments.option)
+
+
+def set_smoothing(tab: TabState, arguments: Arguments) -> None:
+    tab.chart_settings.set_smoothing(arguments.name, arguments.value)
+
+
+def set_scale(tab: TabState, arguments: Arguments) -> None:
+    tab.chart_settings.set_scale(arguments.name, arguments.option)
+
+
+def save_chart(tab: TabState, arguments: Arguments) -> None:
+    tab.chart_settings.save_chart(arguments.name)
+
+
+def compare_run(tab: TabState, arguments: Arguments) -> None:
+    """Lay another run over the shown one in the charts; an empty id lays none."""
+    tab.run_selection.compare(arguments.run)

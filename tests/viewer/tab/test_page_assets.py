@@ -13,10 +13,9 @@ import pytest
 
 from viewer.layout import NodeState
 from viewer.rendering.palette import DARK, LIGHT, Palette, css_variables
-from viewer.tab.page_assets import STATIC, page_assets, page_config
+from viewer.tab.page_assets import STATIC, STYLE_SHEETS, page_assets, page_config
 
 SCRIPTS = sorted(STATIC.rglob("*.js"))
-STYLE = STATIC / "page.css"
 
 
 def colors(palette: Palette) -> dict[str, str]:
@@ -40,7 +39,7 @@ def test_every_color_is_a_css_variable_of_its_theme() -> None:
                 assert f"--{name.replace('_', '-')}: {color};" in line
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, STYLE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *STYLE_SHEETS], ids=lambda path: path.name)
 def test_no_color_of_the_palettes_is_written_in_script_or_style(path: Path) -> None:
     text = path.read_text(encoding="utf-8").lower()
     written = set(re.findall(r"#[0-9a-f]{6}\b", text))

@@ -2,6 +2,7 @@
 
 import {modelNamed} from "../shared/bokeh_document.js"
 import {subscribe} from "../shared/link.js"
+import {curveColumns} from "./curve_columns.js"
 
 /** @import {LayerCurvesData} from "../shared/parts.js" */
 
@@ -9,13 +10,10 @@ import {subscribe} from "../shared/link.js"
  * @param {string} name of the chart
  * @param {LayerCurvesData} curves
  */
-function showCurves(name, {step, value, color, layer, width}) {
+function showCurves(name, curves) {
   const source = modelNamed(`${name}_curves`)
-  if (source == null || step == null || value == null) return
-  const length = step.length
-  const flat = new Float32Array(value) // a plain one: its rows are views of it
-  const rows = layer.map((_, i) => flat.subarray(i * length, (i + 1) * length))
-  source.data = {step: rows.map(() => step), value: rows, color, layer, width}
+  if (source == null || curves.step == null || curves.value == null) return
+  source.data = curveColumns(curves)
 }
 
 /** Call this once Bokeh's models exist. */

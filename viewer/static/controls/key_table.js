@@ -48,6 +48,7 @@ export function keyTable(actions) {
     "Staged changes": stagingKeys(actions),
     "Training": trainingKeys(actions),
     "Time": timeKeys(actions),
+    "Chart with the focus": CHART_KEYS,
     "Page": pageKeys(actions),
   }
 }
@@ -72,6 +73,14 @@ export function keyOfCombination({key, shiftKey}) {
   if (letter === "z") return shiftKey ? "y" : "u"
   return letter === "y" && !shiftKey ? "y" : ""
 }
+
+// Handled in charts/chart_zoom.js, where the focus is.
+/** @type {KeyBinding[]} */
+const CHART_KEYS = [
+  {keys: [], label: "+ −", description: "zoom in, zoom out"},
+  {keys: [], label: "← →", description: "move to earlier, to later"},
+  {keys: [], label: "0", description: "show all of the curves"},
+]
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
 function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {

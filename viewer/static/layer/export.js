@@ -1,6 +1,7 @@
 /** Saving what a view shows: as an image, a drawing or a table. */
 
 import {buttonsWith, createElement} from "../shared/dom.js"
+import {saveFile} from "../shared/save_file.js"
 import {describeDegenerate} from "./degenerate.js"
 import {filterTable} from "./filter_table.js"
 import {svgDrawing} from "./svg_export.js"
@@ -27,8 +28,8 @@ export function startExport(views) {
  */
 function saveView(view, format) {
   if (format === "png") savePng(view)
-  else if (format === "svg") save(new Blob([svgDrawing(view)], {type: "image/svg+xml"}), fileName(view, "svg"))
-  else save(new Blob([filterTable(tableRows(view))], {type: "text/csv"}), fileName(view, "csv"))
+  else if (format === "svg") saveFile(new Blob([svgDrawing(view)], {type: "image/svg+xml"}), fileName(view, "svg"))
+  else saveFile(new Blob([filterTable(tableRows(view))], {type: "text/csv"}), fileName(view, "csv"))
 }
 
 /**
@@ -48,7 +49,7 @@ function savePng(view) {
   context.globalCompositeOperation = "destination-over"
   context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--card")
   context.fillRect(0, 0, width, height)
-  sheet.toBlob((blob) => blob != null && save(blob, fileName(view, "png")))
+  sheet.toBlob((blob) => blob != null && saveFile(blob, fileName(view, "png")))
 }
 
 /** @param {ThumbnailView} view */
@@ -63,14 +64,4 @@ function tableRows(view) {
     gradient: view.gradient(i),
     activation: view.activation(i),
   }))
-}
-
-/**
- * @param {Blob} blob
- * @param {string} name
- */
-function save(blob, name) {
-  const link = createElement("a", {href: URL.createObjectURL(blob), download: name})
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000)
 }

@@ -3,7 +3,7 @@
 import {formatNumber, joinFacts} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 import {describeDegenerate, summarizeDegenerate} from "./degenerate.js"
-import {escapeXml, px, svgElement} from "./svg_text.js"
+import {escapeXml, px, svgElement} from "../shared/svg_text.js"
 import {borderOf, STAGED_OPACITY, thumbnailBox} from "./thumbnail_painting.js"
 import {context2d, tileBox} from "./tile_atlas.js"
 

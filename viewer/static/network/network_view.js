@@ -5,6 +5,7 @@ import {describeView, subscribe} from "../shared/link.js"
 import {changeSelection, nodeSelection} from "../shared/selection.js"
 import {NetworkHeaders} from "./headers.js"
 import {NetworkCanvas} from "./network_canvas.js"
+import {startNetworkExport} from "./network_export.js"
 import {layerIndex, networkNodes, nodeOfFilter, nodesOfLayer, filtersOf, numberOf} from "./network_model.js"
 import {NetworkPointer} from "./pointer.js"
 import {startSearch} from "./search.js"
@@ -96,6 +97,7 @@ export function startNetwork() {
   canvas = new NetworkCanvas(/** @type {HTMLCanvasElement} */ (byId("paths")), /** @type {HTMLCanvasElement} */ (byId("nodes")), viewport)
   new NetworkPointer(viewport, viewChanged)
   startSearch()
+  startNetworkExport(networkCanvas)
   byId("zoom-out").addEventListener("click", showWholeNetwork)
   subscribe("selection", ({node = -1, also = [], coupled = [], text}) => {
     changeSelection({selected: node, also, coupled})

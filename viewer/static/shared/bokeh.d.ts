@@ -9,6 +9,23 @@ interface BokehDataSource extends BokehModel {
   data: Record<string, ArrayLike<unknown>>
 }
 
+interface BokehTool extends BokehModel {
+  type: string
+}
+
+interface BokehActionTool extends BokehTool {
+  do: {emit(argument?: unknown): void}
+}
+
+interface BokehPlot extends BokehModel {
+  toolbar: {tools: BokehTool[], active_drag: BokehTool | null, active_scroll: BokehTool | null}
+  reset: {emit(): void}
+}
+
+interface BokehView {
+  export(type: "png", hidpi: boolean): {canvas: HTMLCanvasElement}
+}
+
 interface BokehDocument {
   get_model_by_name(name: string): BokehModel | null
   on_event(name: "connection_lost", callback: () => void): void
@@ -16,4 +33,5 @@ interface BokehDocument {
 
 declare const Bokeh: {
   documents: BokehDocument[]
+  index: {get_by_id(id: string): BokehView | null}
 }

@@ -13,6 +13,12 @@ const POLL_MS = 20
 export const modelNamed = (name) => Bokeh.documents[0]?.get_model_by_name(name) ?? null
 
 /**
+ * @param {BokehModel} root of the document
+ * @returns {BokehView | null} the view that draws it
+ */
+export const viewOf = (root) => Bokeh.index.get_by_id(root.id)
+
+/**
  * Wait until Bokeh has built the document.
  * @returns {Promise<PageLink>}
  */

@@ -108,8 +108,26 @@ export interface ChartChoice {
   current: string
 }
 
+export type XAxis = "batch" | "epoch" | "time"
+export type Scale = "auto" | "linear" | "log"
+
+/** The settings are by the name of a chart; `smoothing` is the share of a curve that is averaged. */
 export interface ChartsData {
   charts?: ChartChoice[]
+  x_axis?: XAxis
+  scales?: Record<string, Scale>
+  smoothing?: Record<string, number>
+  max_smoothing?: number
+  compared_run?: string
+  compared_name?: string
+  other_runs?: RunChoice[]
+}
+
+/** A chart as a table, sent on request; empty before the first one. */
+export interface ChartTableData {
+  chart?: string
+  request?: number
+  csv?: string
 }
 
 /** `rows` is 0 before anything is recorded; then nothing else is there. */
@@ -361,6 +379,8 @@ export interface LayerCurvesData {
   color: string[]
   layer: string[]
   width: number[]
+  /** Of the run that is laid over the shown one, if there is one. */
+  compared?: Omit<LayerCurvesData, "compared">
 }
 
 export interface Parts {
@@ -379,6 +399,7 @@ export interface Parts {
   reply: ReplyData
   changes: ChangesData
   charts: ChartsData
+  chart_table: ChartTableData
   timeline: TimelineData
   selection_panel: SelectionPanelData
   layer_panel: LayerPanelData

@@ -1,0 +1,64 @@
+"""The curves of a chart as a CSV table, for the page to save."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..rendering.frame_codec import PagePart
+from ..rendering.palette import Palette
+from ..runs.run_state import RunState
+from ..tab.tab_state import TabState
+from .curves import Curve
+from .time_chart import TimeChart
+
+__all__ = ["ChartTable"]
+
+COLUMNS = ("run", "curve", "batch", "epoch", "seconds", "value")
+
+
+class ChartTable:
+    """Sends a table when the page has requested one: the values as recorded, without smoothing."""
+
+    def __init__(self, tab: TabState, charts: Iterable[TimeChart]) -> None:
+        self.tab = tab
+        self.root = self.source = PagePart("chart_table")
+        self._charts = {chart.name: chart for chart in charts}
+        self._sent_request = 0
+
+    def update(self) -> bool:
+        name, request = self.tab.chart_settings.saved_chart
+        if request == self._sent_request or name not in self._charts:
+            return False
+        self._sent_request = request
+        self.source.data = {"chart": name, "request": request, "csv": self._table(name)}
+        return True
+
+    def restyle(self, palette: Palette) -> None:
+        """Do nothing: a table has no colors."""
+
+    def _table(self, name: str) -> str:
+        """Return the curves of the shown run, and of the one that is laid over it."""
+        chart, selection, text = self._charts[name], self.tab.run_selection, io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        if self.tab.state is not None:
+            writer.writerows(_rows(self.tab.state, chart.curves(self.tab.state)))
+        compared = selection.compared_state()
+        if compared is not None:
+            writer.writerows(_rows(compared, chart.curves(compared)))
+        return text.getvalue()
+
+
+def _rows(state: RunState, curves: Iterable[Curve]) -> Iterator[tuple[Any, ...]]:
+    """Yield one row per value, curve by curve."""
+    run, clock = state.connection.run, state.histories.clock
+    for label, steps, values in curves:
+        epochs, seconds = clock.epochs(steps), clock.seconds(steps)
+        for k in np.flatnonzero(np.isfinite(values)):
+            at = (f"{steps[k]:.0f}", f"{epochs[k]:.4f}", f"{seconds[k]:.2f}")
+            yield (run, label, *at, f"{values[k]:.9g}")

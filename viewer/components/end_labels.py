@@ -1,0 +1,123 @@
+"""Names of curves, written at their ends instead of in a legend that would cover curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from bokeh.core.properties import value
+from bokeh.core.property.descriptors import UnsetValueError
+from bokeh.models import ColumnDataSource, DataRange1d
+from bokeh.plotting import figure
+
+from ..rendering.palette import FONT
+from .label_placement import spread_labels
+
+__all__ = ["CurveEnd", "EndLabels"]
+
+LABEL_HEIGHT = 11.0  # px
+CHAR_WIDTH = 5.6  # px
+GAP = 8.0  # px, between a curve and its name
+MAX_MARGIN = 0.4  # of the plot's width
+FONT_SIZE = "9.5px"
+PLOT_SIZE = (260.0, 130.0)  # px, until the browser has told the plot's own
+
+
+class CurveEnd(NamedTuple):
+    """The last point of a curve, and the name to be written beside it."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+class EndLabels:
+    """The labels of one chart. They determine the range of its x axis, to have room.
+
+    Attributes:
+        source: the labels, with their shift in px from the end of the curve.
+    """
+
+    def __init__(self, plot: figure) -> None:
+        self._plot = plot
+        self.source = ColumnDataSource(_columns([], np.zeros(0)))
+        self._extent = ColumnDataSource({"x": [], "y": []})  # first and last x of the axis
+        extent = plot.scatter("x", "y", source=self._extent, size=1, alpha=0)
+        plot.x_range = DataRange1d(renderers=[extent], range_padding=0)
+        plot.text(
+            "step", "value", text="layer", source=self.source, text_color="color", x_offset=4,
+            y_offset="shift", text_font_size=FONT_SIZE, text_font=value(FONT),
+            text_baseline="middle",
+        )  # fmt: skip
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the plot, px."""
+        try:
+            known = (float(self._plot.inner_width), float(self._plot.inner_height))
+        except UnsetValueError:
+            return PLOT_SIZE
+        return known if min(known) > 0 else PLOT_SIZE
+
+    def draw(
+        self,
+        ends: Sequence[CurveEnd],
+        first: float,
+        values: np.ndarray,
+        *,
+        is_log: bool,
+        last: float | None = None,
+    ) -> None:
+        """Write the names at the ends of the curves.
+
+        Args:
+            ends: of the curves to name.
+            first: where the x axis begins.
+            values: all values that the y axis spans.
+            is_log: whether the y axis is logarithmic.
+            last: where the curves end; None for the last of ``ends``.
+        """
+        last = max((end.x for end in ends), default=first) if last is None else last
+        self._draw_extent(first, last, ends, values)
+        ys = np.array([end.y for end in ends])
+        self.source.data = _columns(ends, self.shifts(values, ys, is_log=is_log))
+
+    def _draw_extent(
+        self, first: float, last: float, ends: Sequence[CurveEnd], values: np.ndarray
+    ) -> None:
+        """Let the x axis span the curves and the names behind them."""
+        pixels = GAP + CHAR_WIDTH * max((len(end.text) for end in ends), default=0)
+        share = min(MAX_MARGIN, pixels / self.size[0])
+        end = last + ((last - first) or 1.0) * share / (1 - share)
+        finite = values[np.isfinite(values)]
+        y = float(finite[0]) if len(finite) else np.nan  # any within the y axis
+        self._extent.data = {"x": [first, end], "y": [y, y]}
+
+    def shifts(self, values: np.ndarray, last: np.ndarray, *, is_log: bool) -> np.ndarray:
+        """Return how far below the end of its curve each label is written, in px (labels,).
+
+        ``values`` span the axis; ``last`` (labels,) are the ends of the curves.
+        """
+        if not len(last):
+            return last
+        if is_log:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values, last = np.log(values), np.log(last)
+        finite, height = values[np.isfinite(values)], self.size[1]
+        if not len(finite):
+            return np.zeros(len(last))
+        low, high = float(finite.min()), float(finite.max())
+        positions = height * (high - last) / max(high - low, 1e-9)
+        return spread_labels(positions, LABEL_HEIGHT, height) - positions
+
+
+def _columns(ends: Sequence[CurveEnd], shifts: np.ndarray) -> dict[str, object]:
+    return {
+        "step": np.array([end.x for end in ends], float),
+        "value": np.array([end.y for end in ends], float),
+        "color": [end.color for end in ends],
+        "layer": [end.text for end in ends],
+        "shift": shifts,
+    }

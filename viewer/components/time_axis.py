@@ -1,0 +1,66 @@
+"""The x axis of charts over batches, epochs or time."""
+
+from __future__ import annotations
+
+import numpy as np
+from bokeh.models import (
+    AdaptiveTicker,
+    BasicTicker,
+    CustomJSTickFormatter,
+    LinearAxis,
+    NumeralTickFormatter,
+    TickFormatter,
+)
+
+from ..runs.run_state import RunState
+from ..tab.chart_settings import XAxis
+
+__all__ = ["style_time_axis", "x_row", "x_values"]
+
+TICKS = 4
+# Seconds as a person says them: 40 s, 12 min, 1:30 h.
+DURATION_FORMAT = """
+    const two = (n) => String(n).padStart(2, "0")
+    const total = Math.round(Math.abs(tick)), sign = tick < 0 ? "−" : ""
+    const hours = Math.floor(total / 3600), seconds = total % 60
+    const minutes = Math.floor(total / 60) % 60
+    if (total === 0) return "0"
+    if (hours > 0) return `${sign}${hours}${minutes > 0 ? ":" + two(minutes) : ""} h`
+    if (minutes > 0) return `${sign}${minutes}${seconds > 0 ? ":" + two(seconds) : ""} min`
+    return `${sign}${seconds} s`
+"""
+# Label and field of a tooltip's row for the x value of a point.
+X_ROWS: dict[XAxis, tuple[str, str]] = {
+    "batch": ("batch", "$snap_x"),
+    "epoch": ("epoch", "$snap_x{0.00}"),
+    "time": ("time", "$snap_x{00:00:00}"),
+}
+
+
+def x_values(x_axis: XAxis, state: RunState, steps: np.ndarray) -> np.ndarray:
+    """Return where steps of a run are on the x axis, same shape."""
+    if x_axis == "epoch":
+        return state.histories.clock.epochs(steps)
+    if x_axis == "time":
+        return state.histories.clock.seconds(steps)
+    return steps
+
+
+def x_row(x_axis: XAxis) -> tuple[str, str]:
+    """Return the row of a tooltip that shows the x value of a point: its label and field."""
+    return X_ROWS[x_axis]
+
+
+def style_time_axis(axis: LinearAxis, x_axis: XAxis) -> None:
+    """Give an x axis the ticks of batches, epochs or time."""
+    is_time = x_axis == "time"
+    mantissas = [1, 2, 5, 10, 15, 20, 30]
+    axis.ticker = AdaptiveTicker(base=60, mantissas=mantissas) if is_time else BasicTicker()
+    axis.ticker.desired_num_ticks = TICKS
+    axis.formatter = _formatter(x_axis)
+
+
+def _formatter(x_axis: XAxis) -> TickFormatter:
+    if x_axis == "time":
+        return CustomJSTickFormatter(code=DURATION_FORMAT)
+    return NumeralTickFormatter(format="0.[0]a" if x_axis == "batch" else "0.[00]")

@@ -1,0 +1,105 @@
+/** The charts of the page: their buttons, their notes, and how one is enlarged. */
+
+import {elements} from "../shared/dom.js"
+import {latest, subscribe} from "../shared/link.js"
+import {startChartTables} from "./chart_export.js"
+import {openChartMenu} from "./chart_menu.js"
+import {isZoomed, onChartKey, onZoom, showAll, showAllEverywhere, trackZoom, updateTools} from "./chart_zoom.js"
+
+/** @import {ChartsData} from "../shared/parts.js" */
+
+/** What the ranges of all charts belong to. */
+let shown = ""
+
+/** @returns {HTMLElement | null} the chart that fills the page */
+const enlarged = () => document.querySelector('.chart[data-enlarged="true"]')
+
+/** @param {Element} element @returns {HTMLElement} the chart that an element belongs to */
+const chartOf = (element) => /** @type {HTMLElement} */ (element.closest(".chart"))
+
+/** @param {HTMLElement} chart */
+export const chartName = (chart) => chart.dataset.plot ?? ""
+
+/** @param {HTMLElement} chart */
+const button = (chart, /** @type {string} */ action) =>
+  /** @type {HTMLButtonElement | null} */ (chart.querySelector(`button[data-chart-action="${action}"]`))
+
+/** Call this once Bokeh's models exist. */
+export function startChartCards() {
+  for (const chart of elements(".chart[data-plot]")) startChart(chart)
+  trackZoom()
+  startChartTables()
+  onZoom((name) => {
+    for (const chart of elements(`.chart[data-plot="${name}"]`)) {
+      const all = button(chart, "show-all")
+      if (all != null) all.hidden = !isZoomed(name)
+    }
+  })
+  subscribe("charts", (data) => {
+    drawNotes(data)
+    resetZoom()
+  })
+  subscribe("header", resetZoom)
+  addEventListener("resize", () => elements(".chart[data-plot]").forEach(updateChart))
+  document.addEventListener("keydown", shrinkWithEscape, {capture: true})
+}
+
+/** @param {HTMLElement} chart */
+function startChart(chart) {
+  const name = chartName(chart)
+  button(chart, "show-all")?.addEventListener("click", () => showAll(name))
+  button(chart, "enlarge")?.addEventListener("click", () => enlarge(chart, chart !== enlarged()))
+  button(chart, "menu")?.addEventListener("click", ({currentTarget}) =>
+    openChartMenu(chart, /** @type {Element} */ (currentTarget)))
+  chart.querySelector(".head select")?.addEventListener("change", () => showAll(name))
+  chart.querySelector(".plot")?.addEventListener("keydown", (event) => onChartKey(name, /** @type {KeyboardEvent} */ (event)))
+  updateChart(chart)
+}
+
+/** @param {HTMLElement} chart */
+function updateChart(chart) {
+  updateTools(chartName(chart), chart === enlarged())
+}
+
+/**
+ * Let a chart fill the page, or return it to its place.
+ * @param {HTMLElement} chart
+ * @param {boolean} isEnlarged
+ */
+function enlarge(chart, isEnlarged) {
+  for (const other of [enlarged(), chart]) {
+    if (other == null) continue
+    other.dataset.enlarged = String(isEnlarged && other === chart)
+    const control = button(other, "enlarge")
+    control?.setAttribute("aria-pressed", String(other === enlarged()))
+    updateChart(other)
+  }
+}
+
+/** End the zoom of all charts when another run, or another x axis, is shown. */
+function resetZoom() {
+  const now = `${latest("header")?.current_run} ${latest("charts")?.x_axis}`
+  if (now !== shown) showAllEverywhere()
+  shown = now
+}
+
+/** @param {KeyboardEvent} event */
+function shrinkWithEscape(event) {
+  const chart = enlarged()
+  if (event.key !== "Escape" || chart == null || document.querySelector("#chart-menu:popover-open")) return
+  event.stopPropagation() // Escape also discards staged changes
+  enlarge(chart, false)
+}
+
+/**
+ * Say beside the titles what is not as usual: the x axis, and the run that is laid over this one.
+ * @param {ChartsData} data
+ */
+function drawNotes({x_axis: by = "batch", compared_name: run = ""}) {
+  const axis = by === "batch" ? "" : `by ${by}`
+  for (const note of elements(".chart .note")) {
+    const isFilter = chartName(chartOf(note)).startsWith("filter_")
+    note.textContent = [axis, isFilter || !run ? "" : `┄ ${run}`].filter(Boolean).join(" · ")
+    note.title = note.textContent
+  }
+}

@@ -1,0 +1,85 @@
+/** Saving the network view as a drawing or as an image. */
+
+import {byId, buttonsWith, createElement, elements} from "../shared/dom.js"
+import {fileName} from "../shared/file_name.js"
+import {joinFacts} from "../shared/format.js"
+import {latest} from "../shared/link.js"
+import {saveFile} from "../shared/save_file.js"
+import {networkDrawing} from "./network_drawing.js"
+
+/** @import {NetworkCanvas} from "./network_canvas.js" */
+/** @import {NodeScene} from "./node_painter.js" */
+/** @import {PathScene} from "./path_painter.js" */
+/** @import {Frame, Label} from "./network_drawing.js" */
+
+const WRITTEN = ".column > b, .column > span, .stage > b" // the texts above the network
+
+/** @param {() => NetworkCanvas | null} canvas */
+export function startNetworkExport(canvas) {
+  for (const button of buttonsWith("save-network")) {
+    button.addEventListener("click", () => {
+      const shown = canvas()
+      if (shown == null || latest("network_layout")?.layers?.length == null) return
+      const svg = new Blob([drawingOf(shown)], {type: "image/svg+xml"})
+      if (button.dataset.saveNetwork === "svg") saveFile(svg, nameOf("svg"))
+      else void savePng(svg)
+    })
+  }
+}
+
+/** @param {NetworkCanvas} canvas */
+function drawingOf({paths, nodes, viewport}) {
+  const style = getComputedStyle(document.documentElement)
+  const {width, height} = viewport
+  return networkDrawing({
+    width, height, title: latest("header")?.model ?? "Network", subtitle: facts(), frames: stageFrames(), labels: labels(),
+    paths: /** @type {PathScene} */ (paths.scene), nodes: /** @type {NodeScene} */ (nodes.scene),
+    cssValue: (variable) => style.getPropertyValue(variable).trim(),
+  })
+}
+
+function facts() {
+  const {live = true, text = ""} = latest("timeline") ?? {}
+  const batch = latest("header")?.fields.find(({label}) => label === "Batch")?.title ?? ""
+  return joinFacts([live ? batch : text, "color of a node: mean |∇| of its filter", "width of a path: Σ activation"])
+}
+
+/** @returns {Frame[]} */
+function stageFrames() {
+  return [...elements("#columns .stage")].map((stage) => {
+    const {left, top, width, height} = inPlot(stage)
+    return {x: left, y: top, width, height, radius: parseFloat(getComputedStyle(stage).borderRadius)}
+  })
+}
+
+/** @returns {Label[]} what is written and visible */
+function labels() {
+  return [...elements(WRITTEN)].filter((element) => element.checkVisibility({visibilityProperty: true})).map((element) => {
+    const {left, top, width, height} = inPlot(element)
+    const {fontSize, fontWeight, color} = getComputedStyle(element)
+    return {
+      text: element.textContent ?? "", x: left + width / 2, y: top + height / 2, size: parseFloat(fontSize), weight: fontWeight, color,
+    }
+  })
+}
+
+/** @param {Element} element */
+function inPlot(element) {
+  const {left, top, width, height} = element.getBoundingClientRect()
+  const plot = byId("plot").getBoundingClientRect()
+  return {left: left - plot.left, top: top - plot.top, width, height}
+}
+
+/** @param {Blob} svg */
+async function savePng(svg) {
+  const image = new Image()
+  image.src = URL.createObjectURL(svg)
+  await image.decode()
+  const sheet = createElement("canvas", {width: image.naturalWidth, height: image.naturalHeight})
+  sheet.getContext("2d")?.drawImage(image, 0, 0)
+  URL.revokeObjectURL(image.src)
+  sheet.toBlob((blob) => blob != null && saveFile(blob, nameOf("png")))
+}
+
+/** @param {string} extension */
+const nameOf = (extension) => fileName([latest("header")?.model ?? "", "network"], extension)
