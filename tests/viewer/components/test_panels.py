@@ -157,9 +157,7 @@ def test_timeline_spans_the_run_and_says_where_only_layers_are_known(
     send_command(tab, "show_moment", row=0)
     timeline.update()
     panel.update()
-    assert timeline.source.data["notice"].endswith(
-        "Only the means of the layers are known of that time."
-    )
+    assert timeline.source.data["notice"].endswith(LAYER_MEANS_ONLY)
     assert panel.source.data["values"][0]["title"].startswith("Mean of the layer")
     send_command(tab, "show_moment", row=data["recorded"] - 2)
     timeline.update()
