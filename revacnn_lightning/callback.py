@@ -121,12 +121,14 @@ class ReVACNN(FreshCopies, Callback):
             ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
+        name: what viewers call this run, in one line of at most 80 characters. Without a name, they
+            show the class of the model and the time of the start.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
 
     Raises:
-        ValueError: an unknown statistic, or a port or share out of range.
+        ValueError: an unknown statistic, a port or share out of range, or a name that is too long.
 
     Example::
 
@@ -151,12 +153,13 @@ class ReVACNN(FreshCopies, Callback):
         keep_history: bool = True,
         forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
-        check_arguments((telemetry_port, request_port), statistics, max_overhead)
+        check_arguments((telemetry_port, request_port), statistics, max_overhead, name)
         file = Path(connection_file).expanduser() if connection_file else None
-        self._endpoints = Endpoints(host, telemetry_port, request_port, file)
+        self._endpoints = Endpoints(host, telemetry_port, request_port, file, name or "")
         self._statistics = tuple(statistics)
         self._max_overhead = max_overhead
         self._keep_history = keep_history

@@ -244,7 +244,8 @@ def _runs(options: argparse.Namespace) -> int:
         print(f"No training is running (no live connection file in {runtime_dir()}).")
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
-        line = f"{run.run}  {run.model}  since {started}  pid {run.pid} on {run.hostname}"
+        names = f"{run.name}  {run.model}" if run.name else run.model
+        line = f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}"
         print(to_plain_text(line))
     return 0
 

@@ -33,6 +33,7 @@ from revacnn_lightning import (
     Structure,
     attach,
 )
+from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.sockets import Subscriber
 from revacnn_lightning.runtime.request_queue import PendingRequest
@@ -568,11 +569,23 @@ def test_the_trainer_of_lightning_pytorch_accepts_the_same_callback():
         ({"request_port": -1}, "port -1"),
         ({"statistics": ["gradients"]}, "gradients"),
         ({"max_overhead": 3}, "0.03 means 3 %"),
+        ({"name": " "}, "one line of 1 to 80"),
+        ({"name": "two\nlines"}, "one line of 1 to 80"),
+        ({"name": "x" * 81}, "a shorter one"),
     ],
 )
 def test_invalid_arguments_raise_value_error(options: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         ReVACNN(**options)
+
+
+def test_viewers_find_a_run_by_its_name(tmp_path: Path):
+    path, titles = tmp_path / "run.json", []
+    for name in ("wide stem", None):
+        note = At(2, lambda *_: titles.append(connections.read(path).title))
+        fit(TwoConvs(), [ReVACNN(connection_file=path, name=name), note])
+    assert titles[0] == "wide stem"
+    assert titles[1].startswith("TwoConvs · ")
 
 
 def test_a_port_in_use_does_not_stop_training(caplog: pytest.LogCaptureFixture):

@@ -68,7 +68,7 @@ REQUEST_RATE, REQUEST_BURST = 40.0, 64.0
 class Run:
     """A training run, seen from another process.
 
-    `apply`, `plan`, `command`, `history` and `inspect` wait for the run; all other methods return
+    `apply`, `plan`, `command`, `train`, `history` and `inspect` wait; all other methods return
     immediately.
 
     Attributes:
@@ -163,6 +163,31 @@ class Run:
         reply = self._execute(SendHistory(), timeout)
         assert isinstance(reply, History)
         return reply
+
+    def train(self, batches: int | None = None, *, timeout: float = 3600.0) -> int:
+        """Train this many batches, or to the end of the epoch, and wait until the run has paused.
+
+        A paused run continues, and a running one pauses afterwards. ``ControlRun("resume")`` lets
+        it train on.
+
+        Args:
+            batches: number of training batches; None: to the end of the current epoch, or through
+                the next one if the run is paused between two epochs.
+            timeout: seconds to wait.
+
+        Returns:
+            The training batch before which the run has paused, counted from the start of fit.
+
+        Raises as `apply` does: `RunEndedError` also if training ends before it would pause, and
+        `RequestTimeoutError` if it has not paused in time. It still pauses later.
+        """
+        deadline = time.monotonic() + timeout
+        command = (
+            ControlRun("finish_epoch") if batches is None else ControlRun("step", batches=batches)
+        )
+        reply = self._execute(command, timeout)
+        assert isinstance(reply, Done)
+        return self._wait_for_pause(reply.step, deadline, timeout)
 
     def inspect(
         self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
@@ -320,6 +345,23 @@ class Run:
         while not self._requests.take():
             time.sleep(POLL_SECONDS)
         return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
+
+    def _wait_for_pause(self, step: int, deadline: float, timeout: float) -> int:
+        """Wait until the run has paused before a batch later than ``step``; return which one.
+
+        An earlier status may arrive after the reply, on the other socket.
+        """
+        while time.monotonic() < deadline:
+            self._keep_unread(self._receive())
+            status = self.status
+            if status is not None and status.state == "paused" and status.step > step:
+                return status.step
+            self._check_not_ended()
+            time.sleep(POLL_SECONDS)
+        raise RequestTimeoutError(
+            f"run {self.connection.run} has not paused within {timeout:g} s; it pauses when it has "
+            'trained the requested batches: wait for the state "paused" in its status'
+        )
 
     def _wait_for_reply(
         self, request_id: str, timeout: float

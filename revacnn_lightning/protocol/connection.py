@@ -48,6 +48,7 @@ class Connection(Struct, frozen=True):
     local_endpoints: tuple[str, str] | None = None  # for viewers on the machine of the run
     # Where `ssh_command` makes Unix sockets available on another machine; free to be changed.
     forwarded_ports: tuple[int, int] | None = None
+    name: str = ""  # as the user calls the run
 
     @classmethod
     def of_this_process(cls, **fields: Any) -> Connection:
@@ -66,6 +67,12 @@ class Connection(Struct, frozen=True):
         if self.machine and machine_id():
             return self.machine == machine_id()
         return self.hostname == socket.gethostname()
+
+    @property
+    def title(self) -> str:
+        """The name of the run; without one, its model and the time of its start."""
+        started = time.strftime("%H:%M", time.localtime(self.start_time))
+        return self.name or f"{self.model or self.run} · {started}"
 
     def has_exited(self) -> bool:
         """Return True if the run was on this machine and its process no longer exists.

@@ -276,10 +276,15 @@ class Applied(Struct, frozen=True, tag="applied"):
 
 
 class Done(Struct, frozen=True, tag="done"):
-    """Reply to a command (pause, checkpoint, learning rate, ...) that was executed."""
+    """Reply to a command (pause, checkpoint, learning rate, ...) that was executed.
+
+    ``step`` is the training batch before which it was executed, or during validation the last one;
+    -1 if the run does not say.
+    """
 
     id: str
     detail: str = ""  # "Saved revacnn/step=120.ckpt"
+    step: int = -1
 
 
 class Refused(Struct, frozen=True, tag="refused"):

@@ -8,9 +8,9 @@ Checkpoints store edits, so the tags and the encoded field names of edits never 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 __all__ = [
     "AddFilters",
@@ -136,17 +136,19 @@ class Redo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     count: int = 1
 
 
-class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
     """Control the run.
 
     - ``send_state``: send the current structure and status.
     - ``pause``, ``resume``: wait before the next batch, continue.
-    - ``step``: train one batch, then pause.
+    - ``step``: train ``batches`` batches, by default one, then pause.
+    - ``finish_epoch``: train to the end of the epoch, then pause.
     - ``checkpoint``: save a checkpoint.
     - ``stop``: save a checkpoint and end training.
     """
 
-    action: Literal["send_state", "pause", "resume", "step", "checkpoint", "stop"]
+    action: Literal["send_state", "pause", "resume", "step", "finish_epoch", "checkpoint", "stop"]
+    batches: Annotated[int, Meta(ge=1)] = 1
 
 
 class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

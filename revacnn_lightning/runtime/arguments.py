@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from revacnn_lightning.telemetry import STATISTICS
 
 __all__ = ["check_arguments"]
 
+MAX_NAME = 80  # characters of a run's name
+
 
 def check_arguments(
-    ports: Sequence[int], statistics: Sequence[str], max_overhead: float | None
+    ports: Sequence[int],
+    statistics: Sequence[str],
+    max_overhead: float | None,
+    name: str | None = None,
 ) -> None:
-    """Raise ValueError if a port, a statistic or the share of a step cannot be used."""
+    """Raise ValueError if a port, a statistic, the share of a step or the name cannot be used."""
     for port in ports:
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")
@@ -23,3 +29,13 @@ def check_arguments(
         raise ValueError(
             f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
         )
+    if name is not None and not _is_valid_name(name):
+        raise ValueError(
+            f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
+            "a shorter one, or leave it out"
+        )
+
+
+def _is_valid_name(name: Any) -> bool:
+    is_line = isinstance(name, str) and name.isprintable() and bool(name.strip())
+    return is_line and len(name) <= MAX_NAME

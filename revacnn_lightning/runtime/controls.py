@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
+from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.hyperparameters import set_hyperparameter
 from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
@@ -48,12 +49,16 @@ class RunController:
         self._controls = controls
         self._pause = Pause()
 
-    def must_wait(self) -> bool:
+    def must_wait(self, epoch: int = 0) -> bool:
         """Return whether the next batch must wait; see `Pause.must_wait`."""
-        return self._pause.must_wait()
+        return self._pause.must_wait(epoch)
 
-    def execute(self, command: ControlRun | SetHyperparameter, step: int) -> str:
-        """Execute a command before batch ``step``; return what was done, in words.
+    def describe_pause(self) -> str:
+        """Return when a run that is training pauses, in words; see `Pause.describe`."""
+        return self._pause.describe()
+
+    def execute(self, command: ControlRun | SetHyperparameter, progress: Progress) -> str:
+        """Execute a command before the batch at ``progress``; return what was done, in words.
 
         Raises:
             EditRefusedError: there is no such hyperparameter, its value is out of range, or a
@@ -67,10 +72,10 @@ class RunController:
         if command.action == "send_state":
             return ""  # sent on receipt
         if command.action not in ("checkpoint", "stop"):
-            return self._pause.apply(command.action)
-        path = controls.save_checkpoint(f"{self._run}-step={step}")
+            return self._pause.apply(command, progress.epoch)
+        path = controls.save_checkpoint(f"{self._run}-step={progress.step}")
         if command.action == "checkpoint":
             return f"Saved {path}"
         controls.stop()
-        self._pause.apply("resume")
+        self._pause.apply(ControlRun("resume"))
         return f"Stopping; saved {path}"

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-__all__ = ["Pause"]
+from revacnn_lightning.protocol.requests import ControlRun
 
-_RESULTS = {"pause": "Paused", "step": "Trained one batch", "resume": "Resumed"}
+__all__ = ["Pause"]
 
 
 class Pause:
-    """Pauses a run, resumes it, and lets single batches pass. Not paused at first."""
+    """Pauses a run, resumes it, and lets some batches pass before. Not paused at first."""
 
     def __init__(self) -> None:
         self._is_paused = False
-        self._steps_left = 0  # single batches that may still pass
+        self._batches_left = 0  # that may still pass
+        self._last_epoch: int | None = None  # whose batches may all pass
 
-    def apply(self, action: str) -> str:
-        """Apply ``"pause"``, ``"step"`` or ``"resume"``; return what was done, in words."""
-        result = _RESULTS[action]
-        self._is_paused = action != "resume"
-        self._steps_left = 1 if action == "step" else 0
-        return result
+    def apply(self, command: ControlRun, epoch: int = 0) -> str:
+        """Apply ``pause``, ``resume``, ``step`` or ``finish_epoch``; return what happens, in words.
 
-    def must_wait(self) -> bool:
-        """Return whether the next batch must wait.
-
-        Train the batch if the result is False: a single step is then used up.
+        Args:
+            command: the command.
+            epoch: of the next batch, or of the last one during validation.
         """
-        if not self._is_paused:
+        self._is_paused = command.action != "resume"
+        self._batches_left = command.batches if command.action == "step" else 0
+        self._last_epoch = epoch if command.action == "finish_epoch" else None
+        if command.action == "step":
+            count = "one batch" if command.batches == 1 else f"{command.batches} batches"
+            return f"Training {count}, then pausing"
+        if command.action == "finish_epoch":
+            return f"Training to the end of epoch {epoch + 1}, then pausing"
+        return "Paused" if self._is_paused else "Resumed"
+
+    def must_wait(self, epoch: int = 0) -> bool:
+        """Return whether the next batch, of this epoch, must wait.
+
+        Train the batch if the result is False: it is one of those that may still pass.
+        """
+        if not self._is_paused or epoch == self._last_epoch:
             return False
-        if self._steps_left > 0:
-            self._steps_left -= 1
+        self._last_epoch = None
+        if self._batches_left > 0:
+            self._batches_left -= 1
             return False
         return True
+
+    def describe(self) -> str:
+        """Return when a run that is training pauses, in words; "" if it does not."""
+        if self._last_epoch is not None:
+            return f"pauses at the end of epoch {self._last_epoch + 1}"
+        if not self._is_paused:
+            return ""
+        left = self._batches_left
+        return f"pauses in {left} batches" if left > 1 else "pauses before the next batch"

@@ -28,7 +28,7 @@ from revacnn_lightning.protocol.requests import (
     SendHistory,
     SetHyperparameter,
 )
-from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.plan_budget import PlanBudget
@@ -86,7 +86,7 @@ class RequestHandler:
                 _check_no_dry_run(request)
                 if isinstance(body, SendHistory):
                     return self._send_history(request.id)
-                return Done(request.id, self._execute(body, batch.step))
+                return Done(request.id, self._execute(body, batch.progress), batch.step)
             if batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
             self._check_version(request.version)
@@ -154,13 +154,15 @@ class RequestHandler:
         return self._history.to_message(request_id)
 
     def _execute(
-        self, command: ControlRun | SetHyperparameter | InspectLayer | InspectFilter, step: int
+        self,
+        command: ControlRun | SetHyperparameter | InspectLayer | InspectFilter,
+        progress: Progress,
     ) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, InspectLayer | InspectFilter):
             self._collectors[type(command)].select(command)
             return ""
-        result = self._controller.execute(command, step)
+        result = self._controller.execute(command, progress)
         if isinstance(command, SetHyperparameter):
             self._status.send_heartbeat(self._status.state)
         return result

@@ -23,7 +23,7 @@ FIRST_FORWARDED_PORT, FORWARDED_PORTS = 40_000, 20_000
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where to listen.
+    """Where to listen, and the name under which viewers find the run.
 
     ``host`` None: at Unix sockets that only this user can open or, given a port, at the loopback
     address. Port 0 picks a free port; ``connection_file`` None: one file per run.
@@ -33,6 +33,7 @@ class Endpoints:
     telemetry_port: int = 0
     request_port: int = 0
     connection_file: Path | None = None
+    name: str = ""
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -79,6 +80,7 @@ class RunServer:
                 request_endpoint=public[1],
                 server_key=keys.public,
                 model=model,
+                name=endpoints.name,
                 local_endpoints=local,
                 forwarded_ports=_pick_forwarded_ports(),
             )

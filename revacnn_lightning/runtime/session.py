@@ -203,7 +203,7 @@ class Session:
             )
             if self._had_viewer and batch.is_probe_ready():
                 self._status.update_topology(batch.make_probe)
-            if not self._controller.must_wait():
+            if not self._controller.must_wait(batch.progress.epoch):
                 break
             is_paused = True
             self._publish_collected(is_paused=True)
@@ -261,7 +261,7 @@ class Session:
         elif self.recorder.has_pending:
             self._finish(self.recorder.completed())
         self._batch = self._batch.without_data()
-        self._status.send_heartbeat_if_due("training")
+        self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
 
     def _read_metrics(self, get_metrics: Callable[[], Mapping[str, Tensor | float]]) -> None:
         """Read the metrics if somebody is interested, and at the beginning of an epoch."""

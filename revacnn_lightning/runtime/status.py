@@ -115,10 +115,10 @@ class StatusPublisher:
         """The last published state."""
         return self._heartbeat.state
 
-    def send_heartbeat_if_due(self, state: TrainingState) -> None:
+    def send_heartbeat_if_due(self, state: TrainingState, detail: str = "") -> None:
         """Publish the state if it has changed or if the last heartbeat was a second ago."""
         if self._heartbeat.is_due(state):
-            self.send_heartbeat(state)
+            self.send_heartbeat(state, detail)
 
     def send_heartbeat(self, state: TrainingState, detail: str = "") -> None:
         """Publish the state now."""

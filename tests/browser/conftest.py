@@ -39,7 +39,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Any]:
-    """Open pages of a fresh profile; any error in them fails the test."""
+    """Open pages of a fresh profile; any error in them fails the test.
+
+    The hints of a first visit are left out, unless the test passes ``first_visit=True``.
+    """
     contexts, errors = [], []
 
     def note(kind: str, text: str) -> None:
@@ -48,7 +51,10 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
     def open_page(address: str, script: str = "", **options: Any) -> Any:
         options.setdefault("viewport", {"width": 1400, "height": 860})
+        is_first_visit = options.pop("first_visit", False)
         context = chromium.new_context(**options)
+        if not is_first_visit:
+            context.add_cookies([{"name": "revacnn-hints", "value": "dismissed", "url": address}])
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)

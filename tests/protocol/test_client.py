@@ -97,6 +97,7 @@ def test_requests_after_the_end_are_refused_immediately(training: Training) -> N
         lambda: training.run.apply(AddFilters("conv1"), timeout=LONG),
         lambda: training.run.plan(Undo(), timeout=LONG),
         lambda: training.run.command(ControlRun("pause"), timeout=LONG),
+        lambda: training.run.train(3, timeout=LONG),
         lambda: training.run.inspect("conv1", 0, timeout=LONG),
     ):
         with pytest.raises(RunEndedError, match=r"ended .failed before batch 7: out of memory"):
@@ -195,3 +196,12 @@ def test_closing_a_client_leaves_no_socket(training: Training) -> None:
     for _ in range(5):
         Run(training.connection).close()
     training.until(lambda: files() <= before)
+
+
+def test_a_status_from_before_the_command_is_not_its_pause(training: Training) -> None:
+    """The reply may overtake the status that was published before it."""
+    training.publisher.publish(Status("run", "paused", 7, 0, 0.0))
+    with pytest.raises(RequestTimeoutError, match="has not paused within"):
+        training.run._wait_for_pause(7, time.monotonic() + 0.2, 0.2)
+    training.publisher.publish(Status("run", "paused", 12, 0, 0.0))
+    assert training.run._wait_for_pause(7, time.monotonic() + LONG, LONG) == 12

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -141,3 +142,10 @@ def test_the_file_holds_no_secret_key(tmp_path: Path):
 
 
 _CAPTURE = {"capture_output": True, "text": True, "check": True}
+
+
+def test_a_run_is_titled_by_its_name_else_by_its_model_and_start():
+    started = time.mktime((2024, 5, 6, 14, 3, 0, 0, 0, -1))
+    assert make(model="Net", start_time=started).title == "Net · 14:03"
+    assert make(model="Net", start_time=started, name="wide stem").title == "wide stem"
+    assert make(start_time=started).title == "a · 14:03"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
-from revacnn_lightning import AddFilters, ControlRun, Run, SetHyperparameter
+from revacnn_lightning import AddFilters, ControlRun, Run, RunEndedError, SetHyperparameter
 from tests.runtime.live_run import collect_until, train_with
+
+BATCHES = 4  # of an epoch of `train_with`
 
 
 def step_after(run: Run, seconds: float) -> int:
@@ -21,6 +24,7 @@ def step_after(run: Run, seconds: float) -> int:
 
 def test_pause_step_edit_resume_and_stop_with_a_checkpoint(tmp_path: Path):
     def client(run: Run) -> dict:
+        collect_until(run.poll, 5)  # how the network is used is known after a batch
         seen: dict = {"paused": run.command(ControlRun("pause"))}
         seen["at"] = step_after(run, 0.2)
         seen["later"] = step_after(run, 0.5)
@@ -52,3 +56,31 @@ def test_the_learning_rate_of_the_running_optimizer_is_set(tmp_path: Path):
     seen, trainer = train_with(client, tmp_path)
     assert seen["result"] == "lr 0.001 → 0.25"
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+def test_a_run_trains_some_batches_or_to_the_end_of_the_epoch_and_pauses(tmp_path: Path):
+    def client(run: Run) -> dict:
+        run.command(ControlRun("pause"))
+        start = run.train(1)
+        seen: dict = {"batches": run.train(5) - start}
+        seen["epochs"] = [run.train() % BATCHES for _ in range(2)]
+        assert run.status is not None
+        seen["state"] = run.status.state
+        seen["later"] = step_after(run, 0.3)
+        run.command(ControlRun("stop"))
+        return seen
+
+    seen, _ = train_with(client, tmp_path)
+    assert seen["batches"] == 5
+    assert seen["epochs"] == [0, 0]  # before the first batch of an epoch
+    assert seen["state"] == "paused"
+    assert seen["later"] % BATCHES == BATCHES - 1  # the last batch trained
+
+
+def test_a_client_that_waits_for_a_pause_is_told_that_the_training_has_ended(tmp_path: Path):
+    def client(run: Run) -> dict:
+        with pytest.raises(RunEndedError, match="finished"):
+            run.train(10**6)
+        return {}
+
+    train_with(client, tmp_path, max_epochs=60)

@@ -65,6 +65,11 @@ test("Escape discards what is staged, and A applies it", () => {
   assert.deepEqual(press("a"), [["applyStaged"]])
 })
 
+test("N opens the panel of several batches, and E finishes the epoch", () => {
+  assert.deepEqual(press("n"), [["clickRunControl", "train"]])
+  assert.deepEqual(press("e"), [["controlRun", "finish_epoch"]])
+})
+
 test("Ctrl Z undoes, and Ctrl Shift Z and Ctrl Y redo", () => {
   const combination = (key, shiftKey = false) => press(keyOfCombination({key, shiftKey}))
   assert.deepEqual(combination("z"), [["click", "undo"]])

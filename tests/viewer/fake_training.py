@@ -220,7 +220,8 @@ class FakeTraining:
         """Return the replies to a request, and apply its edit."""
         body = request.body
         if isinstance(body, ControlRun):
-            return [self.structure(), self.status()]
+            done = [Done(request.id, body.action)] if body.action != "send_state" else []
+            return [*done, self.structure(), self.status()]
         if isinstance(body, SendHistory):
             return [self.kept.to_message(request.id)]
         if isinstance(body, InspectFilter):

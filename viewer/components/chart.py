@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.models import (
+    BoxAnnotation,
     ClickPanTool,
     ColumnDataSource,
     CustomJS,
@@ -88,15 +89,16 @@ class Chart:
             axis.ticker.desired_num_ticks = TICKS
         self.root.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
         self.root.yaxis[0].formatter = self.tick_formatter()
-        self._future: GlyphRenderer | None = None
+        self._future: BoxAnnotation | None = None
         if edit_markers is not None:
             self._add_edit_markers(edit_markers)
         self._shown_key: tuple[Any, ...] = ()
 
     def _add_edit_markers(self, source: ColumnDataSource) -> None:
-        self._future = self.root.vstrip(
-            x0="step", x1="until", source=source, fill_alpha=0.7, line_alpha=0, level="annotation"
-        )
+        # An annotation to the edge of the plot: a glyph would extend the range of the axis.
+        self._future = BoxAnnotation(left=0, fill_alpha=0.7, line_alpha=0, visible=False)
+        self.root.add_layout(self._future)
+        source.on_change("data", self._dim_future)
         self.root.vspan(
             x="step",
             source=source,
@@ -115,6 +117,14 @@ class Chart:
         self.root.add_tools(
             hover_tool(area, ("@title", ""), limit=MAX_EDIT_TOOLTIPS, attachment="above")
         )
+
+    def _dim_future(self, _attribute: str, _old: object, markers: dict[str, Any]) -> None:
+        """Dim what is newer than the shown past batch."""
+        shown = [
+            float(at) for at, past in zip(markers["step"], markers["past"], strict=True) if past
+        ]
+        if self._future is not None:
+            self._future.update(visible=bool(shown), left=shown[0] if shown else 0)
 
     @property
     def is_log(self) -> bool:
@@ -136,7 +146,7 @@ class Chart:
     def restyle(self, palette: Palette) -> None:
         """Apply the colors of another theme. Figures get most of theirs from Bokeh's theme."""
         if self._future is not None:
-            self._future.glyph.fill_color = palette.card
+            self._future.fill_color = palette.card
 
     def set_log_scale(self, is_log: bool) -> None:
         """Use a logarithmic or a linear y axis. Logarithmic requires positive values."""

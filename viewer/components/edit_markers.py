@@ -15,9 +15,6 @@ from .time_axis import x_values
 __all__ = ["EditMarkers"]
 
 
-FAR_AWAY = 1e15  # batches; beyond the end of every axis
-
-
 class EditMarkers:
     """The data source of the markers. It has no figure of its own: the charts draw it."""
 
@@ -37,8 +34,7 @@ class EditMarkers:
         edits = [(float(mark.step), mark.title or "Network edited") for mark in marks]
         columns = _columns(edits, shown_step, self.tab.palette)
         if state is not None:
-            for name in ("step", "until"):
-                columns[name] = x_values(x_axis, state, columns[name])
+            columns["step"] = x_values(x_axis, state, columns["step"])
         self.source.data = columns
         return True
 
@@ -58,6 +54,6 @@ def _columns(
         "color": [palette.green] * n + [palette.text] * len(past),
         "dash": ["dashed"] * n + ["solid"] * len(past),
         # Behind the shown batch, charts are dimmed: the curves there are newer than all else.
-        "until": np.array([*(step for step, _ in edits), *([FAR_AWAY] * len(past))], float),
+        "past": [False] * n + [True] * len(past),
         "alpha": np.array([0.6] * n + [0.9] * len(past), float),
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
 from ..rendering.formatting import format_count, format_number, format_time_of_day
+from ..runs.metric_names import TRAINING_LOSSES, priority
 from ..runs.run_follower import RunHealth
 from ..runs.run_state import RunState
 from .html_panel import HtmlPanel
@@ -15,8 +18,6 @@ from .html_panel import HtmlPanel
 __all__ = ["Header"]
 
 MAX_METRICS = 2
-# Common names of the training loss, which has its own field.
-LOSS_NAMES = frozenset({"loss", "train_loss", "train/loss", "train_loss_step", "loss_step"})
 MOVING_KINDS = ("training", "validating", "connecting")
 
 
@@ -32,38 +33,49 @@ class Header(HtmlPanel):
         else:
             run = "connecting" if structure is None else "attached"
         current, next_run = selection.follower.run_id, selection.next_run()
+        name = _name(selection.follower.connection, structure)
         return {
             "run": run,
             "kind": health.kind,
             "status": health.text,
             "ended": health.has_ended,
             "motionless": health.kind not in MOVING_KINDS,
-            "end_notice": _end_notice(health, structure),
+            "end_notice": _end_notice(health, name or "This run"),
             "network_notice": health.text if run == "connecting" else _missing_layers(structure),
             "problem": selection.problem,
             "model": structure.model if structure is not None else "",
+            "name": name,
             "fields": _fields(state) if state is not None else [],
             "current_run": current,
             "runs": [
-                {**_run_label(one), "current": one.run == current}
-                for one in selection.available_runs()
+                {"id": one.run, "label": label, "current": one.run == current}
+                for one, label in _labels(selection.available_runs())
             ],
-            "next_run": None if next_run is None else _run_label(next_run),
+            "next_run": None if next_run is None else {"id": next_run.run, "label": next_run.title},
         }
 
 
-def _run_label(connection: Connection) -> dict[str, Any]:
-    """Return the id of a run and a label: its model and start time."""
-    started = format_time_of_day(connection.start_time)[:5]
-    return {"id": connection.run, "label": f"{connection.model or connection.run} · {started}"}
+def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
+    """Return each run with a label: its title, and its start time if others have the same."""
+    counts = Counter(one.title for one in runs)
+    return [
+        (one, f"{one.title} · {format_time_of_day(one.start_time)}")
+        if counts[one.title] > 1
+        else (one, one.title)
+        for one in runs
+    ]
 
 
-def _end_notice(health: RunHealth, structure: Structure | None) -> str:
+def _end_notice(health: RunHealth, name: str) -> str:
     """Return the notice over the network view of a run that has ended."""
-    if not health.has_ended:
+    return f"{name} {health.text}. Showing the last recorded state." if health.has_ended else ""
+
+
+def _name(connection: Connection | None, structure: Structure | None) -> str:
+    """Return what the header calls the run: the name it was given, or the class of its model."""
+    if structure is None:
         return ""
-    name = "This run" if structure is None else structure.model
-    return f"{name} {health.text}. Showing the last recorded state."
+    return (connection.name if connection is not None else "") or structure.model
 
 
 def _missing_layers(structure: Structure | None) -> str:
@@ -99,8 +111,8 @@ def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
     fields += [
         _field(name.replace("_", " "), format_number(value), name)
-        for name, value in sorted(snapshot.metrics.items(), key=_metric_priority)
-        if name not in LOSS_NAMES
+        for name, value in sorted(snapshot.metrics.items(), key=lambda one: priority(one[0]))
+        if name not in TRAINING_LOSSES
     ][:MAX_METRICS]
     rates = snapshot.learning_rates
     if rates:
@@ -114,9 +126,3 @@ def _field(label: str, value: str, title: str = "", *, warn: bool = False) -> di
     if warn:
         title = "The gradients of this batch contain inf or NaN."
     return {"label": label, "value": value, "title": title, "warn": warn}
-
-
-def _metric_priority(metric: tuple[str, float]) -> tuple[bool, bool, str]:
-    """Sort key: validation metrics first, accuracies before other metrics."""
-    name = metric[0].lower()
-    return ("val" not in name, "acc" not in name, name)

@@ -10,8 +10,10 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Refused, Structure
 
 from ..rendering.formatting import format_count, format_relative_change, format_share, format_si
-from ..runs.request_log import RequestRecord
+from ..runs.request_log import EditMark, RequestRecord
 from ..tab.staging import StagedChange
+from ..tab.tab_state import TabState
+from .edit_effect_text import describe_effect, explain_effect
 from .html_panel import HtmlPanel
 
 __all__ = ["ChangeListPanel", "ReplyPanel", "StagingBar"]
@@ -132,31 +134,72 @@ class ReplyPanel(HtmlPanel):
             "title": record.title,
             "state": record.state,
             "outcome": _outcome(record),
-            "text": " · ".join(filter(None, [_effect(record), _size_change(record)])),
+            "text": " · ".join(filter(None, [_result(record), _size_change(record)])),
         }
 
 
 class ChangeListPanel(HtmlPanel):
-    """All requests of this server, newest first."""
+    """All requests of this server and all edits of the network, newest first."""
 
     part = "changes"
 
+    def __init__(self, tab: TabState) -> None:
+        super().__init__(tab)
+        self._shown_key: tuple[object, ...] = ()
+
+    def update(self) -> bool:
+        key = self._key()
+        if key == self._shown_key:
+            return False
+        self._shown_key = key
+        return super().update()
+
+    def _key(self) -> tuple[object, ...]:
+        tab, state = self.tab, self.tab.state
+        if state is None:
+            return (None,)
+        return (
+            state,
+            state.structure_revision,
+            state.requests.revision,
+            state.edit_effects.revision,
+            tab.edit_queue.is_busy,
+            tab.ended_reason(),
+            tab.chart_settings.metric,
+        )
+
     def content(self) -> dict[str, Any]:
         state = self.tab.state
-        records = [] if state is None else list(state.requests.records.values())
+        changes = [] if state is None else state.requests.changes()[:MAX_RECORDS]
         return {
-            "records": [
-                {
-                    "title": record.title,
-                    "state": record.state,
-                    "size_change": _size_change(record),
-                    "text": " · ".join(filter(None, [_outcome(record), _effect(record)])),
-                }
-                for record in reversed(records[-MAX_RECORDS:])
-            ],
+            "records": [self._record(change) for change in changes],
             "undo_disabled": self._history_disabled("undo"),
             "redo_disabled": self._history_disabled("redo"),
         }
+
+    def _record(self, change: RequestRecord | EditMark) -> dict[str, Any]:
+        """Return the row of a request, or of an edit that was not requested here."""
+        if isinstance(change, EditMark):
+            text, size_change = f"at batch {format_count(change.step)}", ""
+        else:
+            text = " · ".join(filter(None, [_outcome(change), _result(change)]))
+            size_change = _size_change(change)
+        return {
+            "title": change.title or "Network changed, not from this viewer",
+            "state": "applied" if isinstance(change, EditMark) else change.state,
+            "size_change": size_change,
+            "text": text,
+            **self._effect(change.version),
+        }
+
+    def _effect(self, version: int) -> dict[str, str]:
+        """Return the effect of the edit that led to this version, and what it means."""
+        state = self.tab.state
+        effect = None if state is None else state.edit_effects.of(version)
+        if effect is None:
+            return {"effect": "", "effect_note": ""}
+        metric = self.tab.chart_settings.metric
+        return {"effect": describe_effect(effect, metric), "effect_note": explain_effect(effect)}
 
     def _history_disabled(self, action: Literal["undo", "redo"]) -> str:
         """Return why no edit can be undone, or redone; "" if one can."""
@@ -172,7 +215,7 @@ class ChangeListPanel(HtmlPanel):
         return self.tab.ended_reason()
 
 
-def _effect(record: RequestRecord) -> str:
+def _result(record: RequestRecord) -> str:
     """Return the new widths and the change of the output, or the text of another reply."""
     if record.state != "applied" or record.plan is None:
         return record.text

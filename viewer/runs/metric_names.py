@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["LOSS", "families", "family", "phase"]
+__all__ = ["LOSS", "TRAINING_LOSSES", "families", "family", "main_metric", "phase", "priority"]
 
 LOSS = "loss"
+# Common names of the training loss, which is known without them.
+TRAINING_LOSSES = frozenset({"loss", "train_loss", "train/loss", "train_loss_step", "loss_step"})
 PHASES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -40,3 +42,21 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
         key = family(name)
         metrics.setdefault(LOSS if key.lower() == LOSS else key, []).append(name)
     return metrics
+
+
+def priority(name: str) -> tuple[bool, bool, str]:
+    """Return a sort key: validation metrics first, accuracies before other metrics."""
+    lower = name.lower()
+    return ("val" not in lower, "acc" not in lower, lower)
+
+
+def main_metric(names: Iterable[str], chosen: str = LOSS) -> str:
+    """Return the metric to show where there is room for one beside the loss; "" if there is none.
+
+    Args:
+        names: of all logged metrics.
+        chosen: the family that the user has chosen to see.
+    """
+    logged = [name for name in names if name not in TRAINING_LOSSES]
+    of_chosen = [name for name in logged if chosen != LOSS and family(name) == chosen]
+    return min(of_chosen or logged, key=priority, default="")

@@ -24,6 +24,7 @@ __all__ = ["EditMark", "RequestLog", "RequestRecord"]
 MAX_RECORDS = 64
 MAX_PLANS = 256
 MAX_MARKS = 256
+REPLY_SECONDS = 5.0  # within which the reply to an edit follows the structure it led to
 
 
 class EditMark(Struct, frozen=True):
@@ -131,6 +132,21 @@ class RequestLog:
         merged = sorted([*missing, *marks.values()], key=lambda mark: mark.step)
         self.edit_marks = deque(merged, maxlen=MAX_MARKS)
         self.revision += 1
+
+    def changes(self) -> list[RequestRecord | EditMark]:
+        """Return all requests, and the marks of edits that others have made, newest first."""
+        records = list(reversed(self.records.values()))
+        own = {record.version for record in records if record.state == "applied"}
+        others = [mark for mark in self.edit_marks if mark.version not in own]
+        now = time.time()
+        if any(one.state == "sent" and now - one.sent < REPLY_SECONDS for one in records):
+            others = [mark for mark in others if mark.version < max(own, default=0)]
+        found: list[RequestRecord | EditMark] = []
+        for record in records:
+            while record.state == "applied" and others and others[-1].version > record.version:
+                found.append(others.pop())
+            found.append(record)
+        return [*found, *reversed(others)]
 
     def _set_mark_title(self, record: RequestRecord) -> None:
         """Title the mark of a record's edit, for a reply that arrives after the structure."""

@@ -155,7 +155,8 @@ class RunFollower:
             return RunHealth("silent", text)
         if status is None:
             return RunHealth("training", "training")
-        return RunHealth(status.state, status.detail or status.state)
+        text = f"{status.state} · {status.detail}" if status.detail else status.state
+        return RunHealth(status.state, text)
 
     def close(self) -> None:
         """Detach from the run and stop computing projections."""

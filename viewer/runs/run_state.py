@@ -23,6 +23,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
+from .edit_effects import EditEffects
 from .filter_mapping import inherit_edges
 from .request_log import RequestLog
 from .run_histories import FILTER_STATISTICS, RunHistories
@@ -49,6 +50,7 @@ class RunState:
         snapshot_time: Unix time at which the newest snapshot was received.
         histories: of all values in the snapshots.
         requests: requests sent by this server, and the edits applied.
+        edit_effects: the loss and the metrics before and after each edit.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -62,6 +64,7 @@ class RunState:
         self.latest: dict[str, np.ndarray] = {}
         self.histories = RunHistories()
         self.requests = RequestLog()
+        self.edit_effects = EditEffects()
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
         self._dead_filters = DeadFilters()
@@ -168,6 +171,7 @@ class RunState:
         self.histories.set_layers([layer.name for layer in structure.layers])
         if known is not None:
             self.requests.mark_edit(structure)
+            self.edit_effects.begin(structure.version)
         self.structure_revision += 1
 
     def _complete_structure(self, known: Structure, structure: Structure) -> None:
@@ -217,6 +221,7 @@ class RunState:
         self.snapshot, self.snapshot_time = snapshot, time.time()
         self.latest = self._latest_values(snapshot)
         self.histories.add_scalars(snapshot)
+        self.edit_effects.add(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None

@@ -32,15 +32,19 @@ import {startChartCards} from "./charts/chart_cards.js"
 import {startChartFocus} from "./charts/chart_focus.js"
 import {startChartMenu} from "./charts/chart_menu.js"
 import {startLayerCurves} from "./charts/layer_curves.js"
+import {startAddress} from "./controls/address.js"
 import {startCharts} from "./controls/charts.js"
 import {startEditList} from "./controls/edit_list.js"
 import {startEmptyPage} from "./controls/empty_page.js"
+import {startEndedRun} from "./controls/ended_run.js"
 import {startHeader} from "./controls/header.js"
+import {startHints} from "./controls/hints.js"
 import {startKeyboard} from "./controls/keyboard.js"
 import {startRunControls} from "./controls/run_controls.js"
 import {startSelectionPanel} from "./controls/selection_panel.js"
 import {startStagingBar} from "./controls/staging_bar.js"
 import {startTimeline} from "./controls/timeline.js"
+import {startTrainPanel} from "./controls/train_panel.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
 import {startLayerPanel, views} from "./layer/layer_panel.js"
@@ -84,9 +88,13 @@ Object.assign(window, {revacnn: testHandle})
 function startParts() {
   startTheme()
   startMotion()
+  startAddress()
   startHeader()
   startEmptyPage()
+  startEndedRun()
+  startHints()
   startRunControls()
+  startTrainPanel()
   startSelectionPanel()
   startLayerPanel()
   startFilterInspection()

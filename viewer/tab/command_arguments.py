@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 __all__ = ["Arguments"]
 
 MAX_ADDED = 4096  # filters in one request
+MAX_BATCHES = 1_000_000  # in one request
 MAX_SELECTED = 65536  # filters in one selection
 
 
@@ -22,6 +23,7 @@ class Arguments(Struct, frozen=True):
         row: row of the recorded history.
         chart: 0 for the metric chart, 1 and 2 for the layer charts.
         count: number of filters to add.
+        batches: number of batches to train.
         option: the chosen option of a setting.
         action: what the run should do.
         name: name of a hyperparameter or a chart, or path of a block of layers.
@@ -42,6 +44,7 @@ class Arguments(Struct, frozen=True):
     row: int = -1
     chart: int = -1
     count: Annotated[int, Meta(ge=1, le=MAX_ADDED)] = 1
+    batches: Annotated[int, Meta(ge=1, le=MAX_BATCHES)] = 1
     option: str = ""
     action: str = ""
     name: str = ""

@@ -18,7 +18,9 @@ __all__ = ["CHART_COMMANDS", "COMMANDS", "perform"]
 
 log = logging.getLogger(__name__)
 
-COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
+Handler = Callable[[TabState, Arguments], None]
+
+VIEW_COMMANDS: dict[str, Handler] = {
     "show_run": view.show_run,
     "show_moment": view.show_moment,
     "toggle_playback": view.toggle_playback,
@@ -49,6 +51,11 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "set_scale": view.set_scale,
     "save_chart": view.save_chart,
     "compare_run": view.compare_run,
+    "discard": edit.discard,
+    "dismiss_reply": edit.dismiss_reply,
+}
+# Those that need a run that is still training.
+RUN_COMMANDS: dict[str, Handler] = {
     "stage_remove": edit.stage_remove,
     "stage_remove_least_active": edit.stage_remove_least_active,
     "stage_add": edit.stage_add,
@@ -60,20 +67,22 @@ COMMANDS: dict[str, Callable[[TabState, Arguments], None]] = {
     "stage_freeze": edit.stage_freeze,
     "stage_reinitialize": edit.stage_reinitialize,
     "stage_set_to_mean": edit.stage_set_to_mean,
-    "discard": edit.discard,
     "apply": edit.apply,
     "undo": edit.undo,
     "redo": edit.redo,
-    "dismiss_reply": edit.dismiss_reply,
     "control_run": edit.control_run,
     "set_hyperparameter": edit.set_hyperparameter,
 }
+COMMANDS = {**VIEW_COMMANDS, **RUN_COMMANDS}
 # Those whose effect the charts show immediately.
 CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_scale", "compare_run"})
 
 
 def perform(tab: TabState, command: PageCommand) -> None:
-    """Perform a command of the page. Unknown commands and invalid arguments have no effect."""
+    """Perform a command of the page. Unknown commands and invalid arguments have no effect.
+
+    A command that needs the run has no effect after its end; the page then shows why.
+    """
     handler = COMMANDS.get(command.name)
     try:
         arguments = msgspec.convert(command.args, Arguments, strict=False)
@@ -82,7 +91,12 @@ def perform(tab: TabState, command: PageCommand) -> None:
         return
     if handler is None or (tab.structure is None and command.name != "show_run"):
         return
-    tab.edit_queue.error = ""
-    handler(tab, arguments)
+    if command.name != "hover":  # moving the pointer does not dismiss a message
+        tab.edit_queue.error = ""
+    ended = tab.ended_reason() if command.name in RUN_COMMANDS else ""
+    if ended:
+        tab.edit_queue.error = ended
+    else:
+        handler(tab, arguments)
     tab.revision += 1
     tab.update()

@@ -9,6 +9,7 @@ import numpy as np
 
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
 
+from ..rendering.formatting import format_count
 from .command_arguments import Arguments
 from .staging import Block, StagedChange
 from .tab_state import TabState
@@ -17,6 +18,7 @@ ACTIONS = {
     "pause": "Pause",
     "resume": "Resume",
     "step": "Train one batch",
+    "finish_epoch": "Train to the end of the epoch",
     "checkpoint": "Save a checkpoint",
     "stop": "Stop training",
 }
@@ -60,21 +62,21 @@ def stage_add(tab: TabState, arguments: Arguments) -> None:
 def stage_insert_layer(tab: TabState, arguments: Arguments) -> None:
     """Stage a residual block or a convolution after a layer."""
     layer = tab.layer(arguments.layer)
-    if layer is not None and not tab.ended_reason() and arguments.option in get_args(Block):
+    if layer is not None and arguments.option in get_args(Block):
         tab.staging.insert_layer(layer.name, msgspec.convert(arguments.option, Block))
 
 
 def stage_remove_layer(tab: TabState, arguments: Arguments) -> None:
     """Stage the removal of a layer, or of the block called ``name``."""
     layer = tab.layer(arguments.layer)
-    if not tab.ended_reason() and (arguments.name or layer is not None):
+    if arguments.name or layer is not None:
         tab.staging.remove_layer(arguments.name or (layer.name if layer is not None else ""))
 
 
 def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
     """Stage freezing all filters of a layer, or unfreezing them if all of them are frozen."""
     layer = tab.layer(arguments.layer)
-    if layer is not None and not tab.ended_reason():
+    if layer is not None:
         kind = "unfreeze" if len(layer.frozen_filters) == len(layer.filter_ids) else "freeze"
         tab.staging.toggle(kind, layer.name, list(layer.filter_ids))
 
@@ -95,7 +97,7 @@ def stage_merge(tab: TabState, _: Arguments) -> None:
 def stage_freeze(tab: TabState, _: Arguments) -> None:
     """Stage freezing the selected filters, or unfreezing them if all of them are frozen."""
     layer = tab.layer(None)
-    if layer is not None and not tab.ended_reason():
+    if layer is not None:
         frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         kind = "unfreeze" if frozen.issuperset(tab.selected_ids()) else "freeze"
         tab.staging.toggle(kind, layer.name, tab.selected_ids())
@@ -103,14 +105,14 @@ def stage_freeze(tab: TabState, _: Arguments) -> None:
 
 def stage_reinitialize(tab: TabState, _: Arguments) -> None:
     layer = tab.layer(None)
-    if layer is not None and not tab.ended_reason():
+    if layer is not None:
         tab.staging.toggle("reinitialize", layer.name, tab.selected_ids())
 
 
 def stage_set_to_mean(tab: TabState, arguments: Arguments) -> None:
     """Stage setting the first filter of ``ids`` to the weighted mean of the others."""
     layer, ids = tab.layer(None), arguments.ids
-    if layer is None or tab.ended_reason() or len(ids) < 2:
+    if layer is None or len(ids) < 2:
         return
     weights = np.array(arguments.weights)
     if len(ids) != len(weights) + 1 or not np.isfinite(weights).all():
@@ -156,10 +158,16 @@ def dismiss_reply(tab: TabState, _: Arguments) -> None:
 
 
 def control_run(tab: TabState, arguments: Arguments) -> None:
-    """Pause, resume, step, save or stop the run."""
+    """Pause or resume the run, let it train some batches, save or stop it."""
     title = ACTIONS.get(arguments.action)
     if title is not None:
-        fields = {"type": "ControlRun", "action": arguments.action}
+        if arguments.action == "step" and arguments.batches > 1:
+            title = f"Train {format_count(arguments.batches)} batches"
+        fields = {
+            "type": "ControlRun",
+            "action": arguments.action,
+            "batches": arguments.batches,
+        }
         tab.edit_queue.send_control(msgspec.convert(fields, ControlRun), title)
 
 

@@ -18,12 +18,15 @@ from .commands import CHART_COMMANDS, perform
 from .frame_scheduler import SECONDARY_INTERVALS, FrameScheduler
 from .page_components import PageComponents
 from .page_link import PageLink, decode_command
+from .requested_view import RequestedView
 from .tab_state import TabState
+from .tab_title import tab_title
 
 __all__ = ["Page"]
 
 REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
 NEVER = float("inf")
+TITLE_SECONDS = 2.0  # between changes of the browser tab's title
 MIN_ADVANCE_SECONDS = 0.001  # an update is rescheduled only if it becomes earlier by this much
 
 
@@ -34,7 +37,7 @@ class Page:
         follower: the run to start with; it may be a follower without a run.
         theme_name: a key of PALETTES.
         registry: provides the other runs.
-        requested_run: id of the run named in the page's address; "" if there is none.
+        requested_view: what the page's address names; None if there is no address.
 
     Attributes:
         components: everything that the page shows.
@@ -47,7 +50,7 @@ class Page:
         theme_name: str = "dark",
         *,
         registry: RunRegistry | None = None,
-        requested_run: str = "",
+        requested_view: RequestedView | None = None,
     ) -> None:
         self.link = PageLink(name="link", theme=theme_name)
         self.tab = TabState(
@@ -55,7 +58,7 @@ class Page:
             self.link,
             PALETTES[theme_name],
             registry=registry,
-            requested_run=requested_run,
+            requested_view=requested_view,
         )
         self._registry = registry
         self.components = PageComponents(self.tab)
@@ -64,6 +67,7 @@ class Page:
         self._panels: list[PagePart] = []
         self._scheduler = FrameScheduler()
         self._updated_at = 0.0
+        self._titled_at = 0.0
         self._next_update_at = NEVER  # when the next scheduled update runs
         # Keys of what the page shows
         self._update_key: tuple[object, ...] = ()
@@ -89,6 +93,8 @@ class Page:
                 document.add_root(component.root)
         document.add_root(self.link)
         self.tab.update()
+        self._titled_at = time.monotonic()
+        self._update_title()
         for component in self.components:
             component.update()
         self._send()
@@ -102,7 +108,13 @@ class Page:
         """Schedule an update if something may be new. Called by the registry, and by the page."""
         self.tab.run_selection.update()
         document, now = self.link.document, time.monotonic()
-        if document is None or not self._is_visible():
+        if document is None:
+            return
+        if now - self._titled_at >= TITLE_SECONDS:
+            self._titled_at = now
+            if tab_title(self.tab) != document.title:
+                document.add_next_tick_callback(self._update_title)
+        if not self._is_visible():
             return
         delay = self._delay(now) if self._is_update_due(now) else None
         if delay is not None and now + delay < self._next_update_at - MIN_ADVANCE_SECONDS:
@@ -131,6 +143,12 @@ class Page:
             self._scheduler.frame_sent(
                 now, new_statistics=new_statistics, new_structure=new_structure
             )
+
+    def _update_title(self) -> None:
+        """Set the title of the browser tab, also of a hidden one: there it is all that is seen."""
+        document, title = self.link.document, tab_title(self.tab)
+        if document is not None and document.title != title:
+            document.title = title
 
     def _update_secondary(self) -> None:
         """Update the images, or one chart.

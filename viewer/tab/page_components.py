@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from ..components import Component
+from ..components.address import Address
 from ..components.chart_choices import ChartChoices
 from ..components.chart_table import ChartTable
 from ..components.controls import ControlsPanel
@@ -30,6 +31,7 @@ from .tab_state import TabState
 __all__ = ["PageComponents"]
 
 HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
+    Address,
     Header,
     ControlsPanel,
     SelectionPanel,

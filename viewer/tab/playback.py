@@ -12,6 +12,7 @@ __all__ = ["Playback"]
 
 PLAYBACK_FRAMES = 200  # frames in which the whole history is played
 FRAME_SECONDS = 0.09
+MIN_RECORDED = 2  # moments without which there is no past
 
 
 class Playback:
@@ -26,6 +27,7 @@ class Playback:
         self.shown_step: float | None = None
         self.is_playing = False
         self._advanced_at = 0.0
+        self._requested_step: int | None = None  # shown as soon as the recording reaches it
 
     @property
     def is_live(self) -> bool:
@@ -72,6 +74,7 @@ class Playback:
 
     def go_to(self, state: RunState, moment: int) -> None:
         """Show a moment. The last one, and any out of range, mean live."""
+        self._requested_step = None
         moments = state.histories.moments()
         if 0 <= moment < len(moments) - 1:
             self.shown_step = float(moments[moment])
@@ -80,7 +83,19 @@ class Playback:
 
     def go_live(self) -> None:
         """Return to the newest batch."""
-        self.shown_step, self.is_playing = None, False
+        self.shown_step, self.is_playing, self._requested_step = None, False, None
+
+    def request_step(self, step: int) -> None:
+        """Show a batch as soon as there is a recording. A batch yet to come is not shown."""
+        self._requested_step = step
+
+    def _show_requested_step(self, state: RunState) -> bool:
+        step, steps = self._requested_step, state.histories.moments()
+        if step is None or len(steps) < MIN_RECORDED:
+            return False
+        self._requested_step = None
+        self.shown_step = float(step) if 0 <= step < steps[-1] else None
+        return self.shown_step is not None
 
     def toggle(self, state: RunState) -> None:
         """Start or stop playing. Playing from the live position starts at the first moment."""
@@ -90,6 +105,8 @@ class Playback:
 
     def advance(self, state: RunState) -> bool:
         """Advance by one frame if one is due. Return True if the position changed."""
+        if self._requested_step is not None:
+            return self._show_requested_step(state)
         now = time.monotonic()
         if not self.is_playing or now - self._advanced_at < FRAME_SECONDS:
             return False

@@ -17,6 +17,7 @@ from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
 from .removal_preview import RemovalPreview
+from .requested_view import PANES, RequestedView, show_requested_view
 from .run_selection import RunSelection
 from .selection import Selection, find_replacement
 from .staging import Staging
@@ -37,7 +38,8 @@ class TabState:
         expanded_layers: names of the layers whose filters are all shown.
         folding: the blocks of the network that are closed.
         method: the projection method of the layer views.
-        pane: the open pane of the layer panel.
+        pane: the open pane of the layer panel, one of `PANES`.
+        requested_view: what the page's address names; None once it is shown.
         revision: counted up with every change that a component may show.
     """
 
@@ -48,9 +50,11 @@ class TabState:
         palette: Palette = DARK,
         *,
         registry: RunRegistry | None = None,
-        requested_run: str = "",
+        requested_view: RequestedView | None = None,
     ) -> None:
+        requested_run = requested_view.run if requested_view is not None else ""
         self.run_selection = RunSelection(follower, registry, requested_run)
+        self.requested_view = requested_view
         self.link = link
         self.palette = palette
         self.selection: Selection | None = None
@@ -65,7 +69,7 @@ class TabState:
         self.playback = Playback()
         self.chart_settings = ChartSettings()
         self.method: Method = "tsne"
-        self.pane = "layer"
+        self.pane = PANES[0]
         self.revision = 0
         self._removal_preview = RemovalPreview()
         self._known_key: tuple[object, ...] = (None, 0)
@@ -237,6 +241,10 @@ class TabState:
             self._known_key = key
         if state is None or structure is None:
             return
+        if self.requested_view is not None:
+            self.edit_queue.error = show_requested_view(self, self.requested_view)
+            self.requested_view = None
+            self.revision += 1
         if self.playback.advance(state):
             self.revision += 1
         if self.staging.changes and self.ended_reason():

@@ -11,10 +11,10 @@ from revacnn_lightning.protocol.requests import KernelSlice
 from ..embedding.projection import METHODS
 from ..layout import stage_layers
 from .command_arguments import Arguments
+from .requested_view import PANES
 from .selection import Selection
 from .tab_state import TabState
 
-PANES = ("layer", "maps", "inspection", "statistics")
 SORT_STATISTICS = ("gradient", "activation")
 
 # Runs and recorded batches

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.events import Tap
-from bokeh.models import DataRange1d, HoverTool
+from bokeh.models import BoxAnnotation, DataRange1d, HoverTool
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
@@ -82,17 +82,25 @@ def test_shown_past_batch_is_marked(tab: TabState, follower: InProcessFollower) 
     assert len(markers.source.data["step"]) == 0
 
 
-def test_charts_are_dimmed_after_the_shown_batch(
-    tab: TabState, follower: InProcessFollower
+@pytest.mark.parametrize("chart", CHARTS)
+def test_charts_are_dimmed_after_the_shown_batch_and_keep_their_range(
+    tab: TabState, follower: InProcessFollower, chart: Callable[..., Any]
 ) -> None:
     markers = EditMarkers(tab)
+    drawn = chart(tab, markers.source)
+    [dimmed] = [one for one in drawn.root.center if isinstance(one, BoxAnnotation)]
     follower.request(AddFilters("conv1"), "add", 0)
     follower.deliver()
     follower.train(5)
+    assert dimmed.visible is False
     send_command(tab, "show_moment", row=2)
     markers.update()
-    strips = zip(markers.source.data["step"], markers.source.data["until"], strict=True)
-    assert [until > 1e9 for start, until in strips if until > start] == [True]
+    assert (dimmed.visible, dimmed.left) == (True, 3)
+    # Whatever a glyph draws extends the range of the axis.
+    assert max(np.max(markers.source.data[name]) for name in ("step", "past")) < 10
+    send_command(tab, "go_live")
+    markers.update()
+    assert dimmed.visible is False
 
 
 def test_a_training_with_several_losses_shows_them_as_its_loss(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
@@ -40,6 +41,28 @@ def test_header_shows_the_newest_figures(tab: TabState, follower: InProcessFollo
     assert fields["Epoch"] == "1 / 30"
     assert "val acc" in fields
     assert fields["Throughput"] == "20.0 batch/s"
+
+
+def test_a_named_run_is_called_by_its_name(tab: TabState, follower: InProcessFollower) -> None:
+    assert Header(tab).content()["name"] == "DigitsNet"
+    follower.connection = Connection("run", "", "", "", model="DigitsNet", name="wide stem")
+    follower.kind = "finished"
+    content = Header(tab).content()
+    assert content["name"] == "wide stem"
+    assert content["end_notice"].startswith("wide stem finished")
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_start(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = {"a": 0.0, "b": 60.0, "c": 60.0}
+    runs = [Connection(run, "", "", "", start_time=at, name="wide") for run, at in starts.items()]
+    runs[2] = replace(runs[2], name="", model="DigitsNet")
+    monkeypatch.setattr(tab.run_selection, "available_runs", lambda: runs)
+    first, second, third = (run["label"] for run in Header(tab).content()["runs"])
+    assert first.startswith("wide · ")
+    assert first != second
+    assert third == runs[2].title
 
 
 def test_header_without_a_run_is_empty() -> None:

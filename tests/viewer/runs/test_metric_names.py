@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from viewer.runs.metric_names import families, family, phase
+from viewer.runs.metric_names import families, family, main_metric, phase
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,12 @@ def test_loss_is_always_the_first_family() -> None:
     assert list(found) == ["loss", "acc", "aux"]
     assert found["acc"] == ["train_acc", "val_acc"]
     assert found["loss"] == ["val_loss"]
+
+
+def test_the_main_metric_is_the_chosen_one_else_a_validation_accuracy() -> None:
+    names = ["train_loss", "val_loss", "train_acc", "val_acc", "val_f1"]
+    assert main_metric(names) == "val_acc"
+    assert main_metric(names, "f1") == "val_f1"
+    assert main_metric(["train_loss", "val_loss"]) == "val_loss"
+    assert main_metric(["train_loss"]) == main_metric([]) == ""
+    assert main_metric(["d_loss", "g_loss"], "an old choice") == "d_loss"

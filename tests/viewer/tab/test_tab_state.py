@@ -180,6 +180,12 @@ def test_nothing_is_staged_after_the_run_has_ended(
     send_command(tab, "stage_remove_layer", layer=1)
     send_command(tab, "stage_freeze_layer", layer=1)
     assert tab.staging.changes == []
+    for command in ("apply", "undo", "redo", "control_run", "set_hyperparameter", "stage_add"):
+        send_command(tab, "dismiss_reply")
+        assert tab.edit_queue.error == ""
+        send_command(tab, command, action="pause")
+        assert tab.edit_queue.error == "The run has ended: finished"
+    assert [request.body for request in follower.requests if not request.dry_run] == []
     assert "ended" in tab.width_refusal(structure(tab).layers[0])
 
 

@@ -17,7 +17,8 @@ function drawHeader(data) {
   byId("app").dataset.run = data.run
   byId("app").dataset.ended = String(data.ended)
   byId("dot").dataset.kind = data.kind
-  byId("model").textContent = data.model
+  byId("model").textContent = data.name
+  byId("model").title = data.model
   byId("model").hidden = data.runs.length > 1
   byId("run-state").textContent = byId("run-state").title = data.status
   byId("run-state").dataset.kind = data.kind
@@ -28,18 +29,6 @@ function drawHeader(data) {
   drawFacts(byId("fields"), data.fields, "field")
   drawRuns(data.runs)
   drawEndNotice(data)
-  if (data.current_run) rememberRun(data.current_run)
-}
-
-/**
- * Write the run into the address, so that a reload shows it again.
- * @param {string} run
- */
-function rememberRun(run) {
-  const address = new URL(location.href)
-  if (address.searchParams.get("run") === run) return
-  address.searchParams.set("run", run)
-  history.replaceState(history.state, "", address)
 }
 
 /** @param {HeaderData} data */

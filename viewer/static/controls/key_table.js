@@ -162,6 +162,8 @@ function trainingKeys({click, togglePause, controlRun, clickRunControl}) {
   return [
     {keys: [" "], run: togglePause, isFree: true, label: "Space", description: "pause before the next batch, resume"},
     {keys: ["."], run: () => click("step"), label: ".", description: "train one batch"},
+    {keys: ["n"], run: () => clickRunControl("train"), label: "N", description: "train several batches, then pause"},
+    {keys: ["e"], run: () => controlRun("finish_epoch"), label: "E", description: "train to the end of the epoch, then pause"},
     {keys: ["c"], run: () => controlRun("checkpoint"), label: "C", description: "save a checkpoint"},
     {keys: ["w"], run: () => clickRunControl("rates"), label: "W", description: "learning rates and weight decay"},
     {keys: ["X"], run: () => clickRunControl("stop"), label: "⇧ X", description: "save a checkpoint and stop (press twice)"},

@@ -1,4 +1,4 @@
-/** The buttons that control the run: pause, train one batch, save a checkpoint, stop. */
+/** The buttons that control the run: pause, train one batch or more, save a checkpoint, stop. */
 
 import {announce, byId, createSvg} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
@@ -13,13 +13,14 @@ const BUTTONS = {
   pause: {title: "Pause before the next batch (Space)", path: "M4 3h3v10H4zM9 3h3v10H9z"},
   resume: {title: "Resume (Space)", path: "M4 2.5 13 8 4 13.5z"},
   step: {title: "Train one batch (.)", path: "M3 3v10l7-5zM11 3h2v10h-2z"},
+  train: {title: "Train several batches, or to the end of the epoch, then pause (N)", path: "M1.5 3v10l5-5zM6.5 3v10l5-5zM12.5 3h2v10h-2z"},
   checkpoint: {title: "Save a checkpoint now (C)", path: "M8 2v7M4.5 6.5 8 10l3.5-3.5M3 13h10"},
   rates: {title: "Learning rates and weight decay (W)", path: "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3"},
   stop: {title: "Save a checkpoint and stop the training (Shift+X)", path: "M4 4h8v8H4z"},
 }
 
 export function startRunControls() {
-  for (const name of ["pause", "step", "checkpoint", "rates", "stop"]) labelButton(name, name)
+  for (const name of ["pause", "step", "train", "checkpoint", "rates", "stop"]) labelButton(name, name)
   byId("pause").addEventListener("click", togglePause)
   byId("step").addEventListener("click", () => controlRun("step"))
   byId("checkpoint").addEventListener("click", () => controlRun("checkpoint"))
@@ -28,9 +29,12 @@ export function startRunControls() {
   subscribe("controls", drawControls)
 }
 
-/** @param {string} action */
-export function controlRun(action) {
-  if (latest("controls")?.available) sendCommand("control_run", {action})
+/**
+ * @param {string} action
+ * @param {Record<string, number>} [args]
+ */
+export function controlRun(action, args = {}) {
+  if (latest("controls")?.available) sendCommand("control_run", {action, ...args})
 }
 
 export function togglePause() {

@@ -34,6 +34,8 @@ export interface HeaderData {
   network_notice: string
   problem: string
   model: string
+  /** What the run is called: its own name, or the class of its model. */
+  name: string
   fields: Fact[]
   current_run: string
   runs: RunChoice[]
@@ -95,6 +97,9 @@ export interface EditRecord {
   state: string
   size_change: string
   text: string
+  /** The loss and the main metric before and after the edit; empty for other requests. */
+  effect: string
+  effect_note: string
 }
 
 export interface ChangesData {
@@ -383,7 +388,11 @@ export interface LayerCurvesData {
   compared?: Omit<LayerCurvesData, "compared">
 }
 
+/** The parameters of the page's address; those that are "" are left out. */
+export type AddressData = Record<string, string>
+
 export interface Parts {
+  address: AddressData
   network_layout: NetworkLayoutData
   nodes: NodesData
   paths: PathsData

@@ -12,6 +12,7 @@ export async function waitForServer() {
   if (waiting) return
   waiting = true
   deliver("header", {...latest("header"), kind: "gone", status: "Viewer server unreachable; reconnecting"})
+  document.title = "Viewer unreachable"
   // A file of Bokeh's: a request for the page itself would make the new server build one.
   const script = /** @type {HTMLScriptElement} */ (document.querySelector('script[src*="/static/js/bokeh"]'))
   while (!await isReachable(script.src)) await new Promise((resolve) => setTimeout(resolve, RETRY_MS))

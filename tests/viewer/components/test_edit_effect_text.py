@@ -1,0 +1,72 @@
+"""The effect of an edit in the list of changes."""
+
+from __future__ import annotations
+
+from revacnn_lightning.protocol.messages import Request
+from revacnn_lightning.protocol.requests import AddFilters
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.edit_effect_text import describe_effect, explain_effect
+from viewer.components.staging_bar import ChangeListPanel
+from viewer.runs.edit_effects import EditEffect, Level
+from viewer.tab.tab_state import TabState
+
+EFFECT = EditEffect(
+    before={"loss": Level(0.412, 0.031), "val_acc": Level(0.78), "val_f1": Level(0.5)},
+    after={"loss": Level(0.398, 0.029), "val_acc": Level(0.791)},
+    batches_before=50,
+    batches_after=25,
+)
+
+
+def test_an_effect_names_the_loss_and_the_main_metric() -> None:
+    text = "loss 0.412 ± 0.0310 → 0.398 ± 0.0290"
+    assert describe_effect(EFFECT) == f"{text} · val acc 0.780 → 0.791"
+    assert describe_effect(EFFECT, "f1") == f"{text} · val f1 0.500 → …"
+    assert "50 batches before the edit and the 25 batches after it" in explain_effect(EFFECT)
+
+
+def test_an_effect_that_is_not_measured_yet_says_when_it_is() -> None:
+    effect = EditEffect(before={"loss": Level(0.4, 0.03)}, batches_before=50, n_edits=3)
+    assert describe_effect(effect) == "loss 0.400 ± 0.0300 → …"
+    assert explain_effect(effect).startswith("The effect is shown 10 batches after the edit.")
+    assert "3 edits that came close together" in explain_effect(effect)
+    assert describe_effect(EditEffect()) == ""
+
+
+def test_each_edit_in_the_list_shows_its_effect(tab: TabState, follower: InProcessFollower) -> None:
+    panel = ChangeListPanel(tab)
+    follower.train(20)
+    send_command(tab, "stage_add", layer=1)
+    deliver_replies(tab, follower)
+    send_command(tab, "apply")
+    deliver_replies(tab, follower)
+    panel.update()
+    [record] = panel.source.data["records"]
+    assert record["effect"].startswith("loss ")
+    assert record["effect"].endswith("→ …")
+    follower.train(10)
+    assert panel.update()
+    [record] = panel.source.data["records"]
+    assert "…" not in record["effect"].split(" · ")[0]
+    follower.train(5)
+    assert not panel.update()  # nothing in the list has changed
+
+
+def test_edits_of_others_are_listed_where_they_came(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    for layer in ("conv1", "conv2", "conv3"):
+        if layer == "conv2":  # from a notebook: this viewer only receives the structure
+            replies = follower.training.handle(Request("theirs", AddFilters(layer)))
+            follower.state.receive(replies[1])  # type: ignore[union-attr, arg-type]
+        else:
+            follower.request(AddFilters(layer), layer, None)
+            follower.deliver()
+        follower.train(12)
+    titles = [one["title"] for one in ChangeListPanel(tab).content()["records"]]
+    assert titles == [
+        "Add 1 to conv3",
+        "Network changed, not from this viewer",
+        "Add 1 to conv1",
+    ]

@@ -1,0 +1,45 @@
+"""Commands that send requests to the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from revacnn_lightning.protocol.requests import ControlRun
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.tab.actions import send_command
+from viewer.tab.tab_state import TabState
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_body", "title"),
+    [
+        ({"action": "pause"}, ControlRun("pause"), "Pause"),
+        ({"action": "step"}, ControlRun("step"), "Train one batch"),
+        (
+            {"action": "step", "batches": 2500},
+            ControlRun("step", batches=2500),
+            "Train 2\u202f500 batches",
+        ),
+        ({"action": "finish_epoch"}, ControlRun("finish_epoch"), "Train to the end of the epoch"),
+    ],
+)
+def test_the_run_is_controlled(
+    tab: TabState,
+    follower: InProcessFollower,
+    arguments: dict[str, object],
+    request_body: ControlRun,
+    title: str,
+) -> None:
+    send_command(tab, "control_run", **arguments)
+    assert follower.requests[-1].body == request_body
+    reply = tab.edit_queue.shown_reply
+    assert reply is not None
+    assert reply.title == title
+
+
+@pytest.mark.parametrize("batches", [0, -3, 10**7, "many"])
+def test_an_invalid_number_of_batches_is_not_sent(
+    tab: TabState, follower: InProcessFollower, batches: object
+) -> None:
+    send_command(tab, "control_run", action="step", batches=batches)
+    assert not any(isinstance(request.body, ControlRun) for request in follower.requests)

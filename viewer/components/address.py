@@ -1,0 +1,17 @@
+"""The parameters of the page's address, a link to what the page shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tab.requested_view import address_parameters
+from .html_panel import HtmlPanel
+
+__all__ = ["Address"]
+
+
+class Address(HtmlPanel):
+    part = "address"
+
+    def content(self) -> dict[str, Any]:
+        return address_parameters(self.tab)
