@@ -14,8 +14,9 @@ const COLORS = {
 function scenes() {
   const view = {width: 200, height: 100, ratio: 1, transform: IDENTITY, colors: COLORS}
   const paths = {
-    ...view, scale: 1, start: null, whole: false, framesLeft: 0, x: [10, 10], y: [20, 40], x1: [90, 90], y1: [20, 40],
-    weight: [0.2, 0.9], mark: [0, 1], arcs: {x0: [10], x1: [90], y: [20], c0: [30], c1: [70], cy: [90], many: false},
+    ...view, startY: null, whole: false, framesLeft: 0, pathWidth: [4, 4], x: [10, 10], y: [20, 40], x1: [90, 90], y1: [20, 40],
+    weight: [0.2, 0.9], mark: [0, 1], arcWeight: [0.9],
+    arcs: {x0: [10], y0: [20], a: [20], level: [90], b: [80], x1: [90], y1: [20], width: [3], is_sum: [0]},
   }
   const nodes = {
     ...view, x: [10, 10, 90], y: [20, 40, 30], size: [8, 8, 20], bar: [0, 0, 6], phase: [0, 1, 2], amplitude: [0.1, 0.9, 0.5],
@@ -32,7 +33,7 @@ const drawing = (changes = {}) => networkDrawing({
 
 test("a drawing of the network has its paths, nodes, frames and texts", () => {
   const svg = drawing()
-  for (const color of ["thin", "path", "weak", "strong", "dead", "muted", "selected"]) {
+  for (const color of ["thin", "thick", "path", "weak", "strong", "dead", "selected"]) {
     assert.ok(svg.includes(`"${color}"`), `${color} is missing`)
   }
   assert.ok(svg.includes("Net &lt;1&gt;"))

@@ -11,6 +11,8 @@ from ..layout import Column, NetworkLayout
 __all__ = ["network_header_data"]
 
 STAGE_TOP = 26  # px
+CHARACTER = 5.2  # px: width of a character of a block's label
+OPEN_BUTTON = 13  # px beside it
 FRAME_TITLE = 17  # px between the top of a frame and that of a frame inside
 
 
@@ -70,7 +72,7 @@ def _block_header(
     unit, box = layout.units[index], layout.boxes[index]
     return {
         "path": unit.name,
-        "label": layout.labels[index],
+        "label": _block_label(layout, index),
         "first": unit.first,
         "layers": len(unit.layers),
         "filters": sum(len(structure.layers[i].filter_ids) for i in unit.layers),
@@ -81,6 +83,28 @@ def _block_header(
         "header_y": _header_y(layout),
         "lane": layout.ranks[index] in shared,
     }
+
+
+def _block_label(layout: NetworkLayout, index: int) -> str:
+    """Return the label of a closed block; where it has no room, its end, which tells it apart."""
+    label = layout.labels[index]
+    if layout.density == "roomy":
+        return label
+    if layout.density == "crowded":
+        label = label.rsplit(".", 1)[-1]
+    n_characters = max(2, int((_room(layout, index) - OPEN_BUTTON) / CHARACTER))
+    return label if len(label) <= n_characters else f"…{label[1 - n_characters :]}"
+
+
+def _room(layout: NetworkLayout, index: int) -> float:
+    """Return the width available for the header of a unit, px."""
+    box, rank = layout.boxes[index], layout.ranks[index]
+    gaps = [
+        max(other.left - box.right, box.left - other.right)
+        for other, other_rank in zip(layout.boxes, layout.ranks, strict=True)
+        if abs(other_rank - rank) == 1
+    ]
+    return box.right - box.left + min(gaps, default=layout.width)
 
 
 def _layer_header(layer: LayerInfo, column: Column) -> dict[str, Any]:

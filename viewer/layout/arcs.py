@@ -28,7 +28,8 @@ ARC_WIDTH = (1.6, 4.5)  # px: minimum, and where the most channels pass
 SHARED_WIDTH = 15.0  # px of a shared line where the most channels pass
 OUT, IN = 0.80, 0.20  # where in the gap beside a column an arc turns, as a share of the gap
 SPREAD = 0.24  # of the gap, for the arcs of all levels
-EDGE = 7.0  # px above the lower end of a column: where an arc begins and ends
+SHARED_OUT, SHARED_IN = 0.3, 0.7  # the same for a shared line: what leaves comes first
+EDGE_OUT, EDGE_IN = 5.0, 14.0  # px above the lower end of a column: where arcs begin and end
 MERGE = 9.0  # px along a shared line
 
 
@@ -131,8 +132,8 @@ class _ArcRouter:
             bottom = max(self._bottom[rank] for rank in skipped)
             y = bottom + FIRST_LEVEL + LEVEL_HEIGHT * (level - 1)
             spread = SPREAD * (level - 1) / max(1, most)
-            x0, y0, turn = self._out(a, spread)
-            x1, y1, back = self._in(b, spread)
+            x0, y0, turn = self._out(a, OUT - spread)
+            x1, y1, back = self._in(b, IN + spread)
             low, high = ARC_WIDTH
             share = float(np.sqrt(self.connections.channels[a, b] / self._most))
             width = low + (high - low) * share
@@ -142,52 +143,53 @@ class _ArcRouter:
 
     def share(self, arcs: Sequence[Edge]) -> None:
         """Add one line for all arcs, with a branch from each source and one to each reader."""
-        ranks, channels = self.connections.ranks, self.connections.channels
-        first = min(ranks[a] for a, _ in arcs)
-        last = max(ranks[b] for _, b in arcs)
-        y = max(self._bottom[rank] for rank in range(first, last + 1)) + FIRST_LEVEL + MERGE
-        until: dict[int, int] = {}  # the last reader of each source
-        for a, b in arcs:
-            until[a] = b if a not in until or ranks[b] > ranks[until[a]] else until[a]
-        passing = {  # between the gaps after each rank
-            rank: [a for a, b in until.items() if ranks[a] <= rank < ranks[b] - 1]
-            for rank in range(first, last)
-        }
-        total = max(sum(channels[a, until[a]] for a in some) for some in passing.values())
-        for rank, some in passing.items():
-            if some:
-                width = SHARED_WIDTH * sum(channels[a, until[a]] for a in some) / total
-                x0, x1 = self._gap_x(rank, OUT), self._gap_x(rank + 1, IN)
-                if any(ranks[b] - 1 > rank + 1 for b in (until[a] for a in some)):
-                    x1 = self._gap_x(rank + 1, OUT)
-                row = (x0, y, x0, y, x1, x1, y, max(ARC_WIDTH[0], width), *self._span(some), 0)
-                self.rows.append(row)
-        for a in until:
-            x0, y0, turn = self._out(a, 0.0)
-            nodes = self._nodes(self.connections.sources[a, until[a]])
-            end = turn + MERGE
+        ranks = self.connections.ranks
+        covered = range(min(ranks[a] for a, _ in arcs), max(ranks[b] for _, b in arcs) + 1)
+        y = max(self._bottom[rank] for rank in covered) + FIRST_LEVEL + MERGE
+        last_reader: dict[int, int] = {}
+        for a, b in sorted(arcs, key=lambda arc: ranks[arc[1]]):
+            last_reader[a] = b
+        self._add_shared_line(last_reader, covered, y)
+        for a, b in last_reader.items():
+            x0, y0, turn = self._out(a, SHARED_OUT)
+            nodes, end = self._nodes(self.connections.sources[a, b]), turn + MERGE
             self.rows.append((x0, y0, turn, y, end, end, y, ARC_WIDTH[0], *nodes, 0))
         for b in sorted({b for _, b in arcs}):
-            x1, y1, back = self._in(b, 0.0)
-            span = self._span([a for a, reader in arcs if reader == b])
-            start = back - MERGE
+            x1, y1, back = self._in(b, SHARED_IN)
+            span, start = self._span([a for a, reader in arcs if reader == b]), back - MERGE
             self.rows.append((start, y, start, y, back, x1, y1, ARC_WIDTH[0], *span, 0))
+
+    def _add_shared_line(self, last_reader: dict[int, int], covered: range, y: float) -> None:
+        """Add the pieces of a line from gap to gap, each as thick as what passes there."""
+        ranks, channels = self.connections.ranks, self.connections.channels
+        pieces = {}  # sources that pass the columns of the next rank
+        for rank in covered:
+            some = [a for a, b in last_reader.items() if ranks[a] <= rank < ranks[b] - 1]
+            if some:
+                pieces[rank] = some, sum(channels[a, last_reader[a]] for a in some)
+        most = max(passing for _, passing in pieces.values())
+        for rank, (some, passing) in pieces.items():
+            ends = not any(ranks[last_reader[a]] > rank + 2 for a in some)
+            x0 = self._gap_x(rank, SHARED_OUT)
+            x1 = self._gap_x(rank + 1, SHARED_IN if ends else SHARED_OUT)
+            width = max(ARC_WIDTH[0], SHARED_WIDTH * passing / most)
+            self.rows.append((x0, y, x0, y, x1, x1, y, width, *self._span(some), 0))
 
     def _gap_x(self, rank: int, share: float) -> float:
         """Return a place in the gap after a rank."""
         return self._right[rank] + share * (self._left[rank + 1] - self._right[rank])
 
-    def _out(self, a: int, spread: float) -> tuple[float, float, float]:
+    def _out(self, a: int, place: float) -> tuple[float, float, float]:
         """Return where an arc begins, and the x at which it turns down."""
         box = self.boxes[a]
-        y = box.bottom - min(EDGE, box.height / 4)
-        return box.right, y, self._gap_x(self.connections.ranks[a], OUT - spread)
+        y = box.bottom - min(EDGE_OUT, box.height / 4)
+        return box.right, y, self._gap_x(self.connections.ranks[a], place)
 
-    def _in(self, b: int, spread: float) -> tuple[float, float, float]:
+    def _in(self, b: int, place: float) -> tuple[float, float, float]:
         """Return where an arc ends, and the x at which it turns up."""
         box = self.boxes[b]
-        y = box.bottom - min(EDGE, box.height / 4)
-        return box.left, y, self._gap_x(self.connections.ranks[b] - 1, IN + spread)
+        y = box.bottom - min(EDGE_IN, box.height / 3)
+        return box.left, y, self._gap_x(self.connections.ranks[b] - 1, place)
 
     def _nodes(self, layers: Sequence[int]) -> tuple[int, int]:
         """Return the range of nodes of some layers."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from .columns import BAR_WIDTH, Column, bar_column
 
@@ -50,22 +49,24 @@ def closed_block(
         height: of its frame, px.
         n_folded: number of layers in all closed blocks.
     """
-    inside = max(MIN_CELL, room - 2 * PADDING)
-    across = max(1, min(len(widths), int(inside / MIN_CELL)))
-    rows = -(-len(widths) // across)
-    across = -(-len(widths) // rows)
-    cell_width = min(MAX_CELL, inside / across)
+    across, rows = _grid(len(widths), max(MIN_CELL, room - 2 * PADDING))
+    cell_width = min(MAX_CELL, max(MIN_CELL, room - 2 * PADDING) / across)
     cell_height = (height - 2 * PADDING - ROW_GAP * (rows - 1)) / rows
-    shares = np.sqrt(np.asarray(widths) / max(widths))
     max_bars = min(MAX_BARS, max(MIN_BARS, MAX_BARS_OF_BLOCKS // max(1, n_folded)))
     columns = []
-    for i, (n, share) in enumerate(zip(widths, shares, strict=True)):
+    for i, n in enumerate(widths):
         row, place = divmod(i, across)
         in_row = min(across, len(widths) - row * across)
-        bars_height = cell_height * (SMALLEST + (1 - SMALLEST) * float(share))
+        bars_height = cell_height * (SMALLEST + (1 - SMALLEST) * math.sqrt(n / max(widths)))
         y = middle - height / 2 + PADDING + cell_height / 2 + row * (cell_height + ROW_GAP)
         bars = max(1, min(max_bars, int(bars_height / BAR_PITCH)))
         bar_width = min(BAR_WIDTH, cell_width * CELL_FILL)
         column = bar_column(first + i, n, bars, bar_width, y, bars_height)
         columns.append(column.moved((place - (in_row - 1) / 2) * cell_width))
     return ClosedBlock(columns, across * cell_width + 2 * PADDING, height)
+
+
+def _grid(n: int, room: float) -> tuple[int, int]:
+    """Return how many of ``n`` cells are side by side, and in how many rows."""
+    rows = -(-n // max(1, min(n, int(room / MIN_CELL))))
+    return -(-n // rows), rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = [
     "MAX_OPEN_LAYERS",
@@ -65,7 +66,7 @@ class Unit:
         return range(self.first, self.end)
 
 
-def find_blocks(names: Sequence[str]) -> list[Block]:
+def find_blocks(names: Sequence[str]) -> tuple[Block, ...]:
     """Return the blocks of a network from the outside in, each before the blocks inside it.
 
     A block has several layers, but not all. A module is no block if layers of other modules run
@@ -75,12 +76,18 @@ def find_blocks(names: Sequence[str]) -> list[Block]:
     Args:
         names: of all layers, in forward order.
     """
+    return _find_blocks(tuple(names))
+
+
+@lru_cache(maxsize=8)
+def _find_blocks(names: tuple[str, ...]) -> tuple[Block, ...]:
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         parts = name.split(".")
         for depth in range(1, len(parts)):
             members.setdefault(".".join(parts[:depth]), []).append(i)
-    known, blocks = {(0, len(names))}, []
+    known = {(0, len(names))}
+    blocks: list[Block] = []
     for path, layers in members.items():
         first, end = layers[0], layers[-1] + 1
         if len(layers) == end - first > 1 and (first, end) not in known:
@@ -88,7 +95,7 @@ def find_blocks(names: Sequence[str]) -> list[Block]:
             blocks.append(Block(path, first, end))
     if len(names) > MAX_OPEN_LAYERS:
         blocks += _ranges(blocks, names, known)
-    return sorted(blocks, key=lambda block: (block.first, -block.end))
+    return tuple(sorted(blocks, key=lambda block: (block.first, -block.end)))
 
 
 def fold(names: Sequence[str], closed_blocks: Collection[str]) -> list[Unit]:
@@ -111,7 +118,7 @@ def initially_closed(names: Sequence[str]) -> frozenset[str]:
         return frozenset()
     blocks = find_blocks(names)
     depths = [sum(outer.encloses(block) for outer in blocks) for block in blocks]
-    closed = blocks
+    closed = list(blocks)
     for depth in range(max(depths, default=-1) + 1):
         inner = [block for block, d in zip(blocks, depths, strict=True) if d > depth]
         if len(_fold(names, inner)) > MAX_UNITS:

@@ -23,7 +23,8 @@
  * Stable elements: `#staging .row[data-plan=pending|planned|refused]` with `.title`, `.detail`, and `button.apply`, `button.discard`;
  * `#reply[data-state]` is sent, applied or refused, with `.outcome` and `.text`; `#records li[data-state]` are all requests,
  * newest first; `.column[data-layer="conv2"]` is the header of a layer with `button.less`, `button.more` and `button.menu`,
- * which opens `#layer-menu`; `button.insert` stands in the gap behind a layer;
+ * which opens `#layer-menu`; `button.insert` stands in the gap behind a layer; `.block-header[data-block="layer1.0"]` is the
+ * header of a closed block with `button.fold`, which opens it; `.stage button.fold` closes an open one;
  * `#dot[data-kind]` and `#run-state` show what the run is doing; `#app[data-run]` is none before there is a run, connecting
  * until it replies, then attached; `#ended[data-kind]` announces the end of a run, `#ended .next` shows the next one, `#runs`
  * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */

@@ -211,3 +211,17 @@ def test_a_filter_in_a_closed_block_is_shown_as_selected(
     data = view.nodes.data
     assert data["layer"][node] == 9
     assert data["first"][node] <= 5 <= data["last"][node]
+
+
+@pytest.mark.parametrize(("width", "last"), [(1100, "…ayer12"), (390, "…2")])
+def test_labels_of_closed_blocks_do_not_overlap(
+    make_follower: Callable[..., Any], width: int, last: str
+) -> None:
+    tab = TabState(make_follower("densenet121"), PageLink(width=width, height=600))
+    tab.update()
+    view = NetworkView(tab)
+    send_command(tab, "open_block", name="features.denseblock2")
+    view.update()
+    header = view.network_layout.data["blocks"][12]
+    assert header["path"] == "features.denseblock2.denselayer12"
+    assert header["label"] == last

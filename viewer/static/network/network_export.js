@@ -12,7 +12,7 @@ import {networkDrawing} from "./network_drawing.js"
 /** @import {PathScene} from "./path_painter.js" */
 /** @import {Frame, Label} from "./network_drawing.js" */
 
-const WRITTEN = ".column > b, .column > span, .stage > b" // the texts above the network
+const WRITTEN = ".column > b, .column > .fold, .column > span, .stage > b" // the texts above the network
 
 /** @param {() => NetworkCanvas | null} canvas */
 export function startNetworkExport(canvas) {
@@ -46,7 +46,7 @@ function facts() {
 
 /** @returns {Frame[]} */
 function stageFrames() {
-  return [...elements("#columns .stage")].map((stage) => {
+  return [...elements("#columns :is(.stage, .block)")].map((stage) => {
     const {left, top, width, height} = inPlot(stage)
     return {x: left, y: top, width, height, radius: parseFloat(getComputedStyle(stage).borderRadius)}
   })

@@ -141,6 +141,21 @@ function paintMarked(ctx, scene, ends, marked) {
   }
 }
 
+/** @typedef {[x: number, y: number]} Point px */
+
+/**
+ * Add a line to a corner, rounded, on the way to the next one.
+ * @param {Context} ctx
+ * @param {Point} from
+ * @param {Point} at
+ * @param {Point} to
+ * @param {number} radius
+ */
+function corner(ctx, [fromX, fromY], [x, y], [toX, toY], radius) {
+  ctx.lineTo(x - radius * Math.sign(x - fromX), y - radius * Math.sign(y - fromY))
+  ctx.quadraticCurveTo(x, y, x + radius * Math.sign(toX - x), y + radius * Math.sign(toY - y))
+}
+
 /** @param {...number} room px beside the corner */
 const cornerRadius = (...room) => Math.max(0, Math.min(ARC_RADIUS, ...room.map(Math.abs)))
 
@@ -155,7 +170,6 @@ function paintArcs(ctx, scene, [leftEdge, rightEdge]) {
   const toX = (/** @type {number} */ x) => (x - left) * scaleX
   const toY = (/** @type {number} */ y) => (y - top) * scaleY
   const steps = colors.paths.length
-  ctx.lineJoin = "round"
   for (let i = 0; i < arcs.x0.length; i++) {
     const [x0, a, b, x1] = [toX(arcs.x0[i]), toX(arcs.a[i]), toX(arcs.b[i]), toX(arcs.x1[i])]
     if (x0 > rightEdge || x1 < leftEdge) continue
@@ -167,10 +181,10 @@ function paintArcs(ctx, scene, [leftEdge, rightEdge]) {
     ctx.setLineDash(arcs.is_sum[i] > 0 ? [2.5, 3.5] : [])
     ctx.beginPath()
     ctx.moveTo(x0, y0)
-    ctx.arcTo(a, y0, a, level, cornerRadius(a - x0, (level - y0) / 2))
-    ctx.arcTo(a, level, b, level, cornerRadius((b - a) / 2, (level - y0) / 2))
-    ctx.arcTo(b, level, b, y1, cornerRadius((b - a) / 2, (level - y1) / 2))
-    ctx.arcTo(b, y1, x1, y1, cornerRadius(x1 - b, (level - y1) / 2))
+    corner(ctx, [x0, y0], [a, y0], [a, level], cornerRadius(a - x0, (level - y0) / 2))
+    corner(ctx, [a, y0], [a, level], [b, level], cornerRadius((b - a) / 2, (level - y0) / 2))
+    corner(ctx, [a, level], [b, level], [b, y1], cornerRadius((b - a) / 2, (level - y1) / 2))
+    corner(ctx, [b, level], [b, y1], [x1, y1], cornerRadius(x1 - b, (level - y1) / 2))
     ctx.lineTo(x1, y1)
     ctx.stroke()
   }
