@@ -22,9 +22,10 @@ __all__ = ["Forwarder"]
 WILDCARDS = {"*": "0.0.0.0", "": "0.0.0.0"}
 EVERYWHERE = ("0.0.0.0", "::")
 CLOSE_SECONDS = 3.0
-# What a client may send, in bytes per second and at a time: subscriptions, and requests.
+# What a client may send, in bytes per second and at a time: subscriptions, and requests. libzmq
+# keeps a message of any number of frames until it is complete; this limits how fast it may grow.
 TELEMETRY_INPUT = (1_024, 16_384)
-REQUEST_INPUT = (65_536, 262_144)
+REQUEST_INPUT = (16_384, 131_072)
 
 
 class Forwarder:

@@ -38,11 +38,12 @@ REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
 # libzmq disconnects a client that sends a larger frame. A subscription is shorter than a topic; the
 # messages of the handshake, which the limit also applies to, have up to 400 bytes.
 MAX_SUBSCRIPTION_BYTES = 1024
-MAX_REQUEST_BYTES = 2**16  # merging 4,096 filters takes 12 kB
+MAX_REQUEST_BYTES = 2**15  # merging 4,096 filters takes 12 kB
 REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
-# What libzmq receives in advance, of each client.
+# Messages that libzmq receives in advance, of each client. Few, because a message may have any
+# number of frames.
 SUBSCRIPTION_QUEUE = 8
-REQUEST_QUEUE = 32
+REQUEST_QUEUE = 16
 
 # Received per batch boundary, so that a flood cannot stop training.
 MAX_SUBSCRIPTIONS_PER_CALL = 32

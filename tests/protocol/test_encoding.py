@@ -202,6 +202,31 @@ def test_a_message_damaged_in_one_byte_decodes_or_raises_protocol_error(data: st
         return
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda value: st.lists(value) | st.dictionaries(st.text(), value),
+    max_leaves=20,
+)
+PLACEHOLDERS = st.fixed_dictionaries(
+    {"shape": st.lists(st.integers(-1, 2**64 - 1), max_size=40), "frame": st.integers(-1, 2)}
+)
+
+
+@given(st.sampled_from([*MESSAGES, snapshot(np.zeros((2, 3), np.float32)), INSPECTION]), st.data())
+def test_any_value_of_any_field_decodes_or_raises_protocol_error(
+    message: messages.Message, data: st.DataObject
+):
+    topic, header, *buffers = sent(message)
+    fields = msgspec.msgpack.decode(header)
+    name = data.draw(st.sampled_from([*fields, "unknown"]))
+    fields[name] = data.draw(VALUES | PLACEHOLDERS)
+    frames = [topic, msgspec.msgpack.encode(fields), *buffers]
+    try:
+        decode(frames)
+    except ProtocolError:
+        request_id(frames)
+
+
 def test_sizes_beyond_64_bits_raise_protocol_error():
     topic, header, _ = sent(snapshot(np.zeros((2, 3), np.float32)))
     fields = msgspec.msgpack.decode(header)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol import forwarder_main
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import Undo
+from revacnn_lightning.protocol.run_discovery import list_runs
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from tests.protocol.test_sockets import STATUS, until
@@ -130,6 +134,39 @@ def test_the_process_ends_with_the_run():
     process = server._forwarder._process
     server.close()
     assert process.returncode is not None
+
+
+KILLED = """
+from revacnn_lightning.runtime.server import Endpoints, RunServer
+server = RunServer("killed", "Net", Endpoints("127.0.0.1"))
+print(server.connection_file, flush=True)
+input()
+"""
+
+
+def test_nothing_remains_of_a_training_that_was_killed():
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    connection = connections.read(killed.stdout.readline().strip())
+    connect(connection.telemetry_endpoint).close()
+    killed.kill()
+    killed.communicate()
+    until(lambda: not accepts_connections(connection.telemetry_endpoint))
+    assert connection.local_endpoints is not None
+    directory = Path(connection.local_endpoints[0].removeprefix("ipc://")).parent
+    assert directory.exists()
+    assert list_runs() == []
+    assert not directory.exists()
+
+
+def accepts_connections(endpoint: str) -> bool:
+    try:
+        connect(endpoint).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_an_open_address_is_named_after_the_machine():

@@ -6,7 +6,6 @@ import time
 
 from revacnn_lightning.protocol.connection import Connection
 
-from ..rendering.formatting import format_time_of_day
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
@@ -86,11 +85,11 @@ class RunSelection:
     def compared_name(self) -> str:
         """Name of the run that is laid over the shown one; "" without one."""
         state = self.compared_state()
-        return "" if state is None else _run_name(state.connection)
+        return "" if state is None else state.connection.title
 
     def comparable_names(self) -> dict[str, str]:
         """Return the names of the runs that can be laid over the shown one, by id."""
-        return {one.run: _run_name(one) for one in self.comparable_runs()}
+        return {one.run: one.title for one in self.comparable_runs()}
 
     def comparable_runs(self) -> list[Connection]:
         """Return the other runs whose curves are known or can be: live runs, and ended ones."""
@@ -106,9 +105,3 @@ class RunSelection:
         ):
             return None
         return next((one for one in self.registry.live if one.run != self.follower.run_id), None)
-
-
-def _run_name(connection: Connection) -> str:
-    """Return the model and the start time of a run."""
-    started = format_time_of_day(connection.start_time)[:5]
-    return f"{connection.model or connection.run} · {started}"

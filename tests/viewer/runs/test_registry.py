@@ -19,7 +19,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> RunRegistry:
     """A registry that finds no live run and detaches from unused ones immediately."""
     monkeypatch.setattr(registry_module, "DISCOVERY_SECONDS", 0.0)
     monkeypatch.setattr(registry_module, "UNUSED_SECONDS", -1.0)
-    monkeypatch.setattr(registry_module.connections, "list_runs", list)
+    monkeypatch.setattr(registry_module, "list_runs", list)
     return RunRegistry()
 
 

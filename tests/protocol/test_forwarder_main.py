@@ -1,0 +1,65 @@
+"""What a client may send through a TCP port, in bytes per second."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from revacnn_lightning.protocol import forwarder_main
+from revacnn_lightning.protocol.forwarder_main import Throttle
+
+
+def test_what_a_client_sends_too_fast_is_delayed(monkeypatch: pytest.MonkeyPatch):
+    """A message of many frames was kept in memory until it was complete, however large."""
+    delays: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        delays.append(seconds)
+
+    monkeypatch.setattr(forwarder_main.time, "monotonic", lambda: 100.0)
+    throttle = Throttle(rate=1000.0, burst=500.0)
+    monkeypatch.setattr(forwarder_main.asyncio, "sleep", sleep)
+
+    def send(n: int) -> None:
+        with pytest.raises(StopIteration):
+            throttle.wait(n).send(None)
+
+    send(400)
+    assert delays == []
+    send(400)
+    assert delays == pytest.approx([0.3])
+    send(1000)
+    assert delays == pytest.approx([0.3, 1.3])
+
+
+def test_of_the_connections_without_the_key_the_oldest_gives_way():
+    async def fill() -> list[bool]:
+        port = forwarder_main.Port("path", rate=1.0, burst=1.0)
+        tasks = [asyncio.ensure_future(asyncio.sleep(60)) for _ in range(20)]
+        for task in tasks[:3]:
+            port.proven[task] = None  # type: ignore[index]
+        for task in tasks[3:]:
+            port._admit_unproven(task)  # type: ignore[arg-type]
+        assert len(port.proven) + len(port.unproven) == forwarder_main.MAX_CONNECTIONS
+        await asyncio.sleep(0)
+        cancelled = [task.cancelled() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        return cancelled
+
+    assert asyncio.run(fill()) == [False] * 3 + [True] * 4 + [False] * 13
+
+
+def test_viewers_with_the_key_never_give_way():
+    async def fill() -> None:
+        port = forwarder_main.Port("path", rate=1.0, burst=1.0)
+        tasks = [asyncio.ensure_future(asyncio.sleep(60)) for _ in range(17)]
+        for task in tasks[:16]:
+            port.proven[task] = None  # type: ignore[index]
+        with pytest.raises(forwarder_main.HostileClientError):
+            port._admit_unproven(tasks[16])  # type: ignore[arg-type]
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(fill())
