@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import os
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -199,9 +200,12 @@ def measure(report: Report, name: str, seconds: float) -> None:
     version = training.session._status.version
     calm = _train(training, seconds)
     command = [sys.executable, "-m", "benchmarks.hostile_clients", "--attack", name]
-    process = subprocess.Popen([*command, str(training.file)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, str(training.file)], stdout=subprocess.PIPE)
+    while not select.select([process.stdout], [], [], 0)[0]:
+        training.step()  # until it has imported everything
     _train(training, WARM_UP_SECONDS)
     attacked = _train(training, seconds)
+    assert process.poll() is None, "the attack has ended by itself"
     process.kill()
     process.wait()
     assert training.session._status.version == version, "the network was edited"
@@ -239,6 +243,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.attack:
         name, file = options.attack
+        print("begins", flush=True)
         ATTACKS[name][0](connections.read(file))
         return 0
     torch.set_num_threads(1)

@@ -43,6 +43,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     record_next_step,
     scalar_metrics,
     validation_image,
+    validation_truth,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor
@@ -312,6 +313,7 @@ class ReVACNN(FreshCopies, Callback):
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
+            get_truth=functools.partial(validation_truth, trainer),
             forward=forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
             history=self._continue_history(pl_module),

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta, Struct, field
 
+from revacnn_lightning.protocol.layer_contents import Histogram, ImagePrediction
 from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
 
 __all__ = [
     "MAX_ID_LENGTH",
+    "OUTPUT_UNCHANGED",
     "PROTOCOL_VERSION",
     "Applied",
     "Done",
@@ -41,6 +43,8 @@ __all__ = [
 PROTOCOL_VERSION = 2
 MAX_ID_LENGTH = 128  # of a request
 
+OUTPUT_UNCHANGED = "output unchanged"  # `PlanSummary.output_effect` of an exact edit
+
 TrainingState = Literal["training", "validating", "paused", "finished", "failed"]
 
 
@@ -66,6 +70,9 @@ class LayerInfo(Struct, frozen=True):
     activation_source: str = ""
     observed: bool = True  # False: hooks do not fire, for example inside a compiled region
     edit_refusal: str = ""
+    parameters: int = 0  # values of its own weight and bias, trainable and frozen
+    macs: int = 0  # multiply-accumulates of one sample's forward; 0 until the network is traced
+    output_size: tuple[int, int] | None = None  # height and width; None if unknown or not constant
 
 
 class Structure(Struct, frozen=True, tag="structure"):
@@ -139,6 +146,13 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     image_index: int | None = None  # into the validation data; None: first image of the batch
     # What the images of the coefficients and of the gradients show.
     kernel_slice: KernelSlice = "strongest"
+    weight_histogram: Histogram | None = None
+    gradient_histogram: Histogram | None = None  # of this batch alone; None while paused
+    # Of the chosen image. ``before_edit`` and ``after_edit``: directly before and after the newest
+    # edit since the image was chosen.
+    prediction: ImagePrediction | None = None
+    before_edit: ImagePrediction | None = None
+    after_edit: ImagePrediction | None = None
 
 
 class TopImage(Struct, frozen=True):
@@ -237,6 +251,8 @@ class PlanSummary(Struct, frozen=True):
     parameters_after: int = 0
     macs_before: int = 0  # multiply-accumulates of one sample's forward; 0 if unknown
     macs_after: int = 0
+    # What happens to the model's output: `OUTPUT_UNCHANGED`, or how it changes; "" if unknown.
+    output_effect: str = ""
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
 

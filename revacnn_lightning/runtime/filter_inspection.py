@@ -16,7 +16,8 @@ from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor
-from revacnn_lightning.runtime.layer_details import EMPTY, Forward, GetImage, encode_image
+from revacnn_lightning.runtime.image_predictions import Forward
+from revacnn_lightning.runtime.layer_details import EMPTY, GetImage, encode_image
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half

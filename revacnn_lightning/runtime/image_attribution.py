@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from revacnn_lightning.runtime.layer_details import Forward
+from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.telemetry.inspection.attribution import (
     Attribution,
     TracedActivation,

@@ -12,14 +12,23 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol.layer_contents import Histogram
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.image_predictions import (
+    Forward,
+    GetTruth,
+    ImagePredictions,
+    ImageTruth,
+    no_truth,
+)
 from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
+from revacnn_lightning.telemetry.inspection.histograms import ValueHistogram
 
-__all__ = ["EMPTY", "Forward", "GetImage", "LayerDetailCollector", "encode_image", "refuse_image"]
+__all__ = ["EMPTY", "GetImage", "LayerDetailCollector", "encode_image", "refuse_image"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +37,6 @@ FEATURE_GRID = 8  # maps are averaged to at most 8x8 values, the features of an 
 MAX_IMAGE_SIDE = 256  # pixels; larger input images are downsampled
 
 GetImage = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's device
-Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> the model's output
 
 
 def refuse_image(index: int) -> Tensor:
@@ -48,14 +56,25 @@ class LayerDetailCollector:
         model: the network.
         get_image: returns an image of the validation data by its index.
         forward: runs the model on a batch of one image; None: this is not possible.
+        get_truth: returns the class of a validation image.
+
+    Attributes:
+        predictions: for the chosen validation image.
     """
 
     def __init__(
-        self, recorder: Recorder, model: nn.Module, get_image: GetImage, forward: Forward | None
+        self,
+        recorder: Recorder,
+        model: nn.Module,
+        get_image: GetImage,
+        forward: Forward | None,
+        get_truth: GetTruth = no_truth,
     ) -> None:
+        self.predictions = ImagePredictions(model, forward, lambda: bool(recorder.details.layers))
         self._recorder = recorder
         self._model = model
         self._get_image = get_image
+        self._get_truth = get_truth
         self._forward = forward
         self._image_index: int | None = None
         self._pinned_image: Tensor | None = None
@@ -115,7 +134,9 @@ class LayerDetailCollector:
                 "not accept an image alone; pass ReVACNN(forward=...)"
             )
         self._pinned_image = None if index is None else self._get_image(index)
-        self._recorder.details.pin(self._pinned_image, self._forward)
+        self._recorder.details.pin(self._pinned_image, self.predictions.run)
+        truth = ImageTruth() if index is None else self._get_truth(index)
+        self.predictions.choose(self._pinned_image, truth)
         self._image_index = index
 
     def _collect_while_paused(self, context: BatchContext) -> list[LayerDetail]:
@@ -139,8 +160,10 @@ class LayerDetailCollector:
     def _sample_while_paused(self, layer: str, image: Tensor | None) -> list[DetailSample]:
         if image is None or self._forward is None:
             return self._recorder.collect_details_while_paused([layer])
+        is_chosen = self._pinned_image is not None
+        forward = self.predictions.run if is_chosen else self._forward
         try:
-            return self._recorder.collect_details_while_paused([layer], image, self._forward)
+            return self._recorder.collect_details_while_paused([layer], image, forward)
         except Exception:  # the user's forward failed: send the details without maps
             log.info("Cannot compute the activation maps of %s", layer, exc_info=True)
             return self._recorder.collect_details_while_paused([layer])
@@ -176,6 +199,11 @@ class LayerDetailCollector:
             image=image,
             image_index=self._image_index,
             kernel_slice=kernel_slice,
+            weight_histogram=_encode_histogram(sample.weight_histogram),
+            gradient_histogram=_encode_histogram(sample.gradient_histogram),
+            prediction=self.predictions.newest(context.step, context.version),
+            before_edit=self.predictions.before_edit,
+            after_edit=self.predictions.after_edit,
         )
 
 
@@ -190,6 +218,10 @@ def _with_maps_of(detail: LayerDetail, other: LayerDetail) -> LayerDetail:
         activations=other.activations,
         activation_gradients=other.activation_gradients,
     )
+
+
+def _encode_histogram(histogram: ValueHistogram | None) -> Histogram | None:
+    return None if histogram is None else Histogram(*histogram)
 
 
 def _weight_view(

@@ -31,6 +31,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
+from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.plan_budget import PlanBudget
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor
@@ -54,6 +55,7 @@ class RequestHandler:
         status: publishes the new structure and parameter groups.
         controller: executes the commands that concern the run.
         collectors: per type of inspection request, what collects the messages it selects.
+        predictions: compares the prediction for the chosen image before and after an edit.
         history: of the run; None if none is kept.
     """
 
@@ -64,6 +66,7 @@ class RequestHandler:
         status: StatusPublisher,
         controller: RunController,
         collectors: Mapping[type, Collector],
+        predictions: ImagePredictions | None = None,
         history: HistoryRecorder | None = None,
     ) -> None:
         self._editor = editor
@@ -71,6 +74,7 @@ class RequestHandler:
         self._status = status
         self._controller = controller
         self._collectors = collectors
+        self._predictions = predictions
         self._history = history
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanBudget()
@@ -125,12 +129,16 @@ class RequestHandler:
             return self._editor.plan(edit, batch.make_probe()).summary()
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
+        predictions, step = self._predictions, batch.step
+        before = None if predictions is None else predictions.predict(step, self._status.version)
         with self._recorder.modules_released():
             outcome = self._editor.apply(edit, batch.make_probe())
         self._recorder.update_structure()
         for collector in self._collectors.values():
             collector.reset()
         self._status.publish_edit()
+        if predictions is not None:
+            predictions.record_edit(before, step, self._status.version)
         summary = outcome.plan.summary()
         if self._history is not None:
             self._history.add_edit(batch.step, summary.title, self._status.version)

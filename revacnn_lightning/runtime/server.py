@@ -84,7 +84,8 @@ class RunServer:
                 local_endpoints=local,
                 forwarded_ports=_pick_forwarded_ports(),
             )
-            remove_exited()
+            if endpoints.connection_file is None:
+                remove_exited()
             self.connection_file = connections.write(self.connection, endpoints.connection_file)
             stack.callback(connections.remove, self.connection_file, run)
             self._stack = stack.pop_all()

@@ -34,8 +34,8 @@ from revacnn_lightning.runtime.batch import (
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
+from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.layer_details import (
-    Forward,
     GetImage,
     LayerDetailCollector,
     refuse_image,
@@ -73,6 +73,7 @@ class Session:
         controls: saves and ends the training.
         endpoints: where to listen.
         get_image: returns an image of the validation data by its index.
+        get_truth: returns the class of such an image.
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
@@ -94,6 +95,7 @@ class Session:
         endpoints: Endpoints,
         *,
         get_image: GetImage = refuse_image,
+        get_truth: GetTruth = no_truth,
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
@@ -111,8 +113,9 @@ class Session:
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
+        details = LayerDetailCollector(recorder, model, get_image, forward, get_truth)
         self.collectors: dict[type, Collector] = {
-            InspectLayer: LayerDetailCollector(recorder, model, get_image, forward),
+            InspectLayer: details,
             InspectFilter: InspectionCollector(
                 recorder, model, get_image, forward, inspection_refusal
             ),
@@ -129,7 +132,13 @@ class Session:
         )
         self._queue = RequestQueue(self.server.request_server)
         self._handler = RequestHandler(
-            editor, recorder, self._status, self._controller, self.collectors, history
+            editor,
+            recorder,
+            self._status,
+            self._controller,
+            self.collectors,
+            details.predictions,
+            history,
         )
 
     # ------------------------------------------------------------------ life cycle

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_of_image
-from revacnn_lightning.runtime.layer_details import Forward
+from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.sample_forward import UserForward, accepts_images
 
 __all__ = ["ShownImages", "forward_of_images"]

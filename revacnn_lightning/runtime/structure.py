@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.steering.planning.layer_sizes import LayerSizes
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["TracedTopology", "build_structure"]
@@ -25,11 +26,13 @@ class TracedTopology:
         version: structure version.
         edges: pairs of convolutions, (from, to).
         refusals: why a convolution cannot be edited, for those that cannot.
+        sizes: what each layer costs and returns.
     """
 
     version: int
     edges: list[tuple[str, str]] = field(default_factory=list)
     refusals: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, LayerSizes] = field(default_factory=dict)
 
     @classmethod
     def trace(
@@ -38,7 +41,8 @@ class TracedTopology:
         """Trace the network. If that is not possible, every convolution is refused."""
         try:
             probe = make_probe()
-            return cls(version, editor.edges(probe), editor.refusals(probe))
+            edges, refusals = editor.edges(probe), editor.refusals(probe)
+            return cls(version, edges, refusals, editor.layer_sizes(probe))
         except RevacnnError as error:
             convs = [name for name, module in editor.model.named_modules() if _is_conv(module)]
             return cls(version, [], dict.fromkeys(convs, str(error)))
@@ -65,10 +69,7 @@ def build_structure(
         version=version,
         step=step,
         model=type(model).__name__,
-        layers=[
-            _build_layer(name, modules[name], recorder, editor, topology.refusals.get(name, ""))
-            for name in names
-        ],
+        layers=[_build_layer(name, modules[name], recorder, editor, topology) for name in names],
         edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
         undoable=editor.journal.undoable,
@@ -77,8 +78,9 @@ def build_structure(
 
 
 def _build_layer(
-    name: str, conv: Any, recorder: Recorder, editor: Editor, edit_refusal: str
+    name: str, conv: Any, recorder: Recorder, editor: Editor, topology: TracedTopology
 ) -> LayerInfo:
+    sizes = topology.sizes.get(name, LayerSizes(0, None))
     return LayerInfo(
         name=name,
         module_type=type_before_parametrizations(conv).__name__,
@@ -91,8 +93,19 @@ def _build_layer(
         frozen_filters=editor.frozen_filters(name),
         activation_source=recorder.activation_sources.get(name, ""),
         observed=recorder.observed.get(name, True),
-        edit_refusal=edit_refusal,
+        edit_refusal=topology.refusals.get(name, ""),
+        parameters=sum(p.numel() for p in _own_parameters(conv)),
+        macs=sizes.macs,
+        output_size=sizes.output_size,
     )
+
+
+def _own_parameters(conv: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a conv and of its parametrizations, not of inserted blocks."""
+    yield from conv.parameters(recurse=False)
+    parametrizations = conv._modules.get("parametrizations")
+    if parametrizations is not None:
+        yield from parametrizations.parameters()
 
 
 def _is_conv(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
+from revacnn_lightning.runtime.image_class import class_names, find_class
+from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
@@ -30,7 +33,10 @@ __all__ = [
     "record_next_step",
     "scalar_metrics",
     "validation_image",
+    "validation_truth",
 ]
+
+log = logging.getLogger(__name__)
 
 
 class TrainerControls:
@@ -70,8 +76,7 @@ def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = No
     Raises:
         EditRefusedError: there is no validation data, or no such image in it.
     """
-    loaders = trainer.val_dataloaders
-    loader = loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
+    loader = _validation_loader(trainer)
     dataset = getattr(loader, "dataset", None)
     if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise EditRefusedError(
@@ -109,6 +114,22 @@ def _load_image(
         raise EditRefusedError(
             f"item {index} of the validation data cannot be loaded ({detail}); choose another one"
         ) from error
+
+
+def validation_truth(trainer: Any, index: int) -> ImageTruth:
+    """Return the class of item ``index`` of the (first) validation dataset, as far as known."""
+    dataset: Any = getattr(_validation_loader(trainer), "dataset", None)
+    try:
+        with loading_restored(dataset, trainer.strategy.root_device):
+            return ImageTruth(find_class(dataset[index]), class_names(dataset))
+    except Exception:  # the user's dataset may raise anything
+        log.info("Cannot read the class of item %d of the validation data", index, exc_info=True)
+        return ImageTruth()
+
+
+def _validation_loader(trainer: Any) -> Any:
+    loaders = trainer.val_dataloaders
+    return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 
 def edit_refusal(trainer: Any) -> str:

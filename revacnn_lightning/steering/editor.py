@@ -38,6 +38,7 @@ from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
 from revacnn_lightning.steering.journal import Journal, JournalEntry
 from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.layer_sizes import LayerSizes, layer_sizes
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
 from revacnn_lightning.steering.planning.refusals import why_not_editable
@@ -191,6 +192,10 @@ class Editor:
     def edges(self, probe: ForwardProbe) -> list[tuple[str, str]]:
         """Return (conv, conv) pairs: the filters of the first feed the second."""
         return list(self.channel_groups(probe).edges)
+
+    def layer_sizes(self, probe: ForwardProbe) -> dict[str, LayerSizes]:
+        """Return what each layer that the forwards call costs and returns."""
+        return layer_sizes(self.channel_groups(probe))
 
     def refusals(self, probe: ForwardProbe) -> dict[str, str]:
         """Return conv -> why no filter can be added or removed there. Editable convs are absent."""

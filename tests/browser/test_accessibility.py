@@ -42,11 +42,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_finds_nothing(address: str, open_page: Any, theme: str) -> None:
     page = ready(open_page(address, reduced_motion="reduce", **THEMES[theme]))
-    for pane in ("layer", "maps", "inspection", "statistics"):
+    for pane in ("layer", "maps", "inspection", "statistics", "histograms"):
         page.click(f"button[data-pane={pane}]")
         page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
-        found = Axe().run(page).response["violations"]
-        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == [], pane
+        assert violations(page) == [], pane
+    page.keyboard.press("g")
+    page.wait_for_selector("#layer-table tbody tr")
+    assert violations(page) == []
+
+
+def violations(page: Any) -> list[tuple[str, list[Any]]]:
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
 
 
 def test_the_menu_of_a_layer_is_accessible(address: str, open_page: Any) -> None:

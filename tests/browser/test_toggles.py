@@ -13,7 +13,7 @@ from tests.viewer.processes import server, training
 pytestmark = pytest.mark.browser
 
 VIEWS = ("coefficients", "gradients", "activations", "activation_gradients")
-PANES = ("layer", "maps", "inspection", "statistics")
+PANES = ("layer", "maps", "inspection", "statistics", "histograms")
 
 # The names of the elements that take up room in the page, as the browser computes their style.
 VISIBLE = """([selector, name]) => [...document.querySelectorAll(selector)].filter((element) => {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from revacnn_lightning import ControlRun, EditRefusedError, RemoveFilters, Run
+from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, RemoveFilters, Run
+from revacnn_lightning.protocol.layer_contents import ImagePrediction
 from revacnn_lightning.protocol.messages import LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer
 from tests.runtime.live_run import collect_until, train_with
@@ -193,3 +194,46 @@ def test_invalid_requests_are_refused_with_the_reason(
 
     seen, _ = train_with(client, tmp_path, validate=True)
     assert reason in seen["reason"]
+
+
+def test_the_prediction_for_the_chosen_image_is_compared_before_and_after_an_edit(tmp_path):
+    def client(run: Run) -> dict:
+        run.command(ControlRun("pause"))
+        run.poll()
+        request = InspectLayer("conv1", image_index=3)
+        chosen = details(run, request)[-1]
+        run.apply(RemoveFilters("conv1", [0, 1]))
+        removed = details(run, request)[-1]
+        run.apply(AddFilters("conv1", 2))
+        added = details(run, request)[-1]
+        of_batch = details(run, InspectLayer("conv1"))[-1]
+        run.command(ControlRun("stop"))
+        return {"chosen": chosen, "removed": removed, "added": added, "of_batch": of_batch}
+
+    seen, _ = train_with(client, tmp_path, validate=True)
+    chosen, removed, added = seen["chosen"], seen["removed"], seen["added"]
+    label = int(batches(2).dataset[3][1])
+    assert chosen.prediction.truth.index == label
+    assert sum(one.probability for one in chosen.prediction.classes) == pytest.approx(1, abs=1e-5)
+    assert chosen.before_edit is chosen.after_edit is None
+    assert probabilities(removed.before_edit) == pytest.approx(probabilities(chosen.prediction))
+    assert probabilities(removed.after_edit) != pytest.approx(probabilities(removed.before_edit))
+    assert removed.before_edit.version + 1 == removed.after_edit.version == removed.version
+    # New filters do not change the output.
+    assert probabilities(added.after_edit) == pytest.approx(probabilities(added.before_edit))
+    assert seen["of_batch"].prediction is seen["of_batch"].before_edit is None
+
+
+def probabilities(prediction: ImagePrediction) -> list[float]:
+    return [one.probability for one in sorted(prediction.classes, key=lambda one: one.index)]
+
+
+def test_histograms_are_sent_of_an_open_layer(tmp_path):
+    def client(run: Run) -> dict:
+        return stop_with(run, details(run, InspectLayer("conv2"))[-1])
+
+    seen, _ = train_with(client, tmp_path)
+    detail = seen["detail"]
+    assert detail.weight_histogram.counts.sum() == 3 * 4 * 9
+    assert detail.gradient_histogram.counts.sum() == 3 * 4 * 9
+    assert 0 < detail.weight_histogram.limit < 2

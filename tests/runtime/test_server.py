@@ -44,6 +44,18 @@ def test_a_host_or_a_port_asks_for_tcp():
     assert Endpoints("0.0.0.0").tcp_host == "0.0.0.0"
 
 
+def test_a_file_of_its_own_does_not_depend_on_the_runtime_directory(
+    tmp_path: Path, runtime_dir: Path
+):
+    runtime_dir.mkdir()
+    runtime_dir.chmod(0o777)
+    run_server = RunServer("run", "Net", Endpoints(connection_file=tmp_path / "run.json"))
+    assert run_server.connection_file == tmp_path / "run.json"
+    run_server.close()
+    with pytest.raises(ConnectionFileError, match="chmod 700"):
+        RunServer("run", "Net", Endpoints())
+
+
 def test_nothing_is_left_if_the_connection_file_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -109,6 +109,19 @@ def test_the_topology_is_traced_once_per_version(run: SmallRun) -> None:
     assert traced_versions == [0]
 
 
+def test_a_traced_structure_has_the_size_and_the_cost_of_each_layer(run: SmallRun) -> None:
+    run.train_batch()
+    first = run.status.structure
+    assert first is not None
+    assert [layer.parameters for layer in first.layers] == [4 * 9 + 4, 3 * 4 * 9 + 3]
+    assert [(layer.macs, layer.output_size) for layer in first.layers] == [(0, None)] * 2
+    run.status.update_topology(run.make_probe)
+    traced = run.status.structure
+    assert traced is not None
+    assert [layer.macs for layer in traced.layers] == [4 * 9 * 36, 3 * 4 * 9 * 16]
+    assert [layer.output_size for layer in traced.layers] == [(6, 6), (4, 4)]
+
+
 def test_an_edited_structure_is_published_with_its_edges(run: SmallRun) -> None:
     """Without edges, the page would draw the network as a chain until they arrive."""
     run.train_batch()

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning import EditRefusedError
+from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.trainer_adapter import (
     edit_refusal,
     inspection_refusal,
     loss_scale,
     scalar_metrics,
     validation_image,
+    validation_truth,
 )
 
 
@@ -53,6 +55,20 @@ def test_missing_validation_images_are_refused_with_the_reason():
         validation_image(trainer(RandomImages()), 3)
     with pytest.raises(EditRefusedError, match="item 0 of the validation data holds no image"):
         validation_image(trainer(Texts()), 0)
+
+
+def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none():
+    class Named(RandomImages):
+        classes = ("cat", "dog")
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return torch.rand(3, 4, 4), index
+
+    before = torch.get_rng_state()
+    assert validation_truth(trainer(Named()), 1) == ImageTruth(1, ("cat", "dog"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert validation_truth(trainer(RandomImages()), 1) == ImageTruth()
+    assert validation_truth(SimpleNamespace(val_dataloaders=None), 0) == ImageTruth()
 
 
 @pytest.mark.parametrize("reason", [edit_refusal, inspection_refusal])

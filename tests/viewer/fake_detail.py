@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.fft import irfft2, rfft2
 
+from revacnn_lightning.protocol.layer_contents import ClassScore, Histogram, ImagePrediction
 from revacnn_lightning.protocol.messages import FilterView, LayerDetail
 from revacnn_lightning.protocol.requests import KernelSlice
 
 FEATURES = 64
 IMAGE = 64  # px
 MAP = 24  # px
+HISTOGRAM_BINS = 64
 
 
 class FakeDetails:
@@ -54,6 +56,9 @@ class FakeDetails:
             image=photo.transpose(2, 0, 1).astype(np.float32),
             image_index=image,
             kernel_slice=slices,
+            weight_histogram=fake_histogram(weights, step),
+            gradient_histogram=fake_histogram(1e-3 * gradients, step),
+            prediction=None if image is None else fake_prediction(step, version, image),
         )
 
     def _filter(self, layer: str, id_: int, kernel: int, rgb: bool) -> np.ndarray:
@@ -83,6 +88,23 @@ class FakeDetails:
         features = rows @ self.projections[rows.shape[1]] / np.sqrt(FEATURES)
         largest = np.abs(features).max() or 1.0
         return FilterView((features / largest).astype(np.float16), images.astype(np.float32))
+
+
+def fake_histogram(values: np.ndarray, step: int) -> Histogram:
+    """Return a histogram of values that spread with the batches."""
+    values = values.ravel() * (1 + step / 2000)
+    limit = float(np.abs(values).max())
+    counts, _ = np.histogram(values, np.linspace(-limit, limit, HISTOGRAM_BINS + 1))
+    return Histogram(counts.astype(np.float32), limit)
+
+
+def fake_prediction(step: int, version: int, image: int) -> ImagePrediction:
+    """Return the probabilities of three classes; the second is the true one."""
+    share = 0.2 + 0.7 * step / (step + 200)
+    classes = [ClassScore(1, share, "flower"), ClassScore(0, 0.8 * (1 - share), "rings")]
+    classes.append(ClassScore(2, 0.2 * (1 - share), "stripes"))
+    classes.sort(key=lambda one: -one.probability)
+    return ImagePrediction(step, version, classes, truth=ClassScore(1, share, "flower"))
 
 
 def gabor(random: np.random.Generator, kernel: int, rgb: bool) -> np.ndarray:

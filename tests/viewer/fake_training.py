@@ -21,6 +21,7 @@ from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
+    OUTPUT_UNCHANGED,
     Applied,
     Done,
     FilterChange,
@@ -121,6 +122,9 @@ class FakeTraining:
                     frozen_filters=[k for k, id_ in enumerate(self.ids[i]) if id_ in self.frozen],
                     activation_source=f"relu{i + 1}",
                     edit_refusal=conv.refused,
+                    parameters=widths_in[i] * len(self.ids[i]) * conv.kernel**2 + len(self.ids[i]),
+                    macs=28 * 28 * widths_in[i] * len(self.ids[i]) * conv.kernel**2,
+                    output_size=(28, 28),
                 )
             )
         edges = [(i, j) for i, conv in enumerate(self.convs) for j in conv.feeds]
@@ -354,6 +358,7 @@ class FakeTraining:
             parameters_after=self.parameters(after),
             macs_before=self.macs(self.ids),
             macs_after=self.macs(after),
+            output_effect="output changes" if title.startswith("Remove") else OUTPUT_UNCHANGED,
         )
 
 

@@ -14,6 +14,7 @@ from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
+from ..rendering.predictions import describe_prediction
 from ..rendering.thumbnails import build_tiles, image_tile
 from ..runs.layer_details import VIEWS, LayerDetailRecord
 from ..runs.run_state import RunState
@@ -201,6 +202,7 @@ class InputImage:
             "step": layer.detail.step,
             "waiting": layer.image != index,
             "note": layer.image_refusal or ("" if len(tile) else NO_IMAGE),
+            "prediction": describe_prediction(layer.detail),
         }
         return True
 

@@ -7,7 +7,13 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import Planned, PlanSummary, Refused, Structure
+from revacnn_lightning.protocol.messages import (
+    OUTPUT_UNCHANGED,
+    Planned,
+    PlanSummary,
+    Refused,
+    Structure,
+)
 
 from ..rendering.formatting import format_count, format_relative_change, format_share, format_si
 from ..runs.request_log import EditMark, RequestRecord
@@ -53,6 +59,7 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         "title": change.title(structure),
         "plan": "pending",
         "detail": "",
+        "output": "",
         "coupling": "",
         "refused": "",
     }
@@ -60,7 +67,8 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         row.update(plan="refused", refused=change.plan.reason)
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
-        row.update(plan="planned", detail=_costs(plan), coupling=_coupling(plan, change.layer))
+        row.update(plan="planned", detail=_costs(plan), output=plan.output_effect)
+        row.update(coupling=_coupling(plan, change.layer))
     return row
 
 
@@ -76,13 +84,24 @@ def _total(plans: Sequence[Planned | Refused | None]) -> str:
     first = planned[0]
     parameters = sum(plan.parameters_after - plan.parameters_before for plan in planned)
     macs = sum(plan.macs_after - plan.macs_before for plan in planned)
-    return "about " + _costs(
+    costs = _costs(
         replace(
             first,
             parameters_after=max(0, first.parameters_before + parameters),
             macs_after=max(0, first.macs_before + macs),
         )
     )
+    return " · ".join(filter(None, [f"about {costs}", _total_output_effect(planned)]))
+
+
+def _total_output_effect(plans: Sequence[PlanSummary]) -> str:
+    """Return what happens to the output after all changes; "" if that is not known."""
+    changing = [plan.output_effect != OUTPUT_UNCHANGED for plan in plans]
+    if not all(plan.output_effect for plan in plans):
+        return ""
+    if not any(changing):
+        return OUTPUT_UNCHANGED
+    return f"{sum(changing)} of {len(plans)} may change the output"
 
 
 def _costs(plan: PlanSummary) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
 from revacnn_lightning.diagnostics.color import find_single_color
 from revacnn_lightning.errors import ProtocolError
@@ -16,6 +16,7 @@ from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from ..embedding.feature_average import FeatureAverage
 from ..embedding.projection import Method
 from ..embedding.worker import EmbeddingWorker
+from .histogram_history import LayerHistograms
 from .layer_projections import VIEWS, LayerProjections
 from .run_state import RunState
 
@@ -48,7 +49,9 @@ class LayerDetailRecord(Struct):
         image_refusal: why the image that was selected last cannot be shown; "" if it can.
         last_requested: when details were last requested (monotonic).
         last_visible: when a tab last showed the layer (monotonic), per projection method.
+        last_needed: when a tab last showed other details than its views (monotonic).
         image_last_used: when `image` was last used without the details (monotonic).
+        histograms: of its weights and gradients, over time.
     """
 
     detail: LayerDetail | None = None
@@ -63,7 +66,9 @@ class LayerDetailRecord(Struct):
     image_refusal: str = ""
     last_requested: float = 0.0
     last_visible: dict[str, float] = {}
+    last_needed: float = 0.0
     image_last_used: float = 0.0
+    histograms: LayerHistograms = field(default_factory=LayerHistograms)
 
 
 class LayerDetails:
@@ -102,6 +107,12 @@ class LayerDetails:
         state.last_visible[method] = time.monotonic()
         return state
 
+    def mark_needed(self, layer: str) -> LayerDetailRecord:
+        """Request the details of a layer, as `mark_visible` does, without projecting its views."""
+        state = self._layers.setdefault(layer, LayerDetailRecord())
+        state.last_needed = time.monotonic()
+        return state
+
     def select_image(self, layer: str, image: int | None) -> None:
         """Show the maps of another image: a validation image, or None for the current batch."""
         state = self._layers.get(layer)
@@ -127,7 +138,7 @@ class LayerDetails:
         now = time.monotonic()
         self._drop_unused(state, now)
         for name, layer in self._layers.items():
-            if now - max(layer.last_visible.values(), default=0.0) > VISIBLE_SECONDS:
+            if now - max([layer.last_needed, *layer.last_visible.values()]) > VISIBLE_SECONDS:
                 continue
             if now - layer.last_requested > REQUEST_SECONDS:
                 layer.last_requested = now
@@ -169,6 +180,7 @@ class LayerDetails:
             return
         _update_features(layer, detail, ids, structure.layers[index].in_channels)
         layer.detail, layer.ids, layer.refused = detail, ids, ""
+        layer.histograms.add(detail)
         layer.single_color = find_single_color(detail.coefficients.images)
         layer.detail_revision += 1
 
@@ -177,7 +189,8 @@ class LayerDetails:
         structure = None if state is None else state.structure
         names = set() if structure is None else {layer.name for layer in structure.layers}
         for name, layer in list(self._layers.items()):
-            last_used = max([layer.image_last_used, *layer.last_visible.values()])
+            others = (layer.image_last_used, layer.last_needed)
+            last_used = max([*others, *layer.last_visible.values()])
             if now - last_used > KEPT_SECONDS or (structure is not None and name not in names):
                 del self._layers[name]
                 self.projections.drop(name)

@@ -48,6 +48,7 @@ import {startTimeline} from "./controls/timeline.js"
 import {startTrainPanel} from "./controls/train_panel.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
+import {startHistograms} from "./layer/histograms.js"
 import {startLayerPanel, views} from "./layer/layer_panel.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
@@ -61,6 +62,7 @@ import {newestAge, times} from "./shared/paint_times.js"
 import {isWaitingForServer, waitForServer} from "./shared/reconnect.js"
 import {nodeSelection} from "./shared/selection.js"
 import {startTheme, themeName} from "./shared/theme.js"
+import {startLayerTable} from "./table/layer_table.js"
 
 let isReady = false
 
@@ -99,6 +101,8 @@ function startParts() {
   startSelectionPanel()
   startLayerPanel()
   startFilterInspection()
+  startHistograms()
+  startLayerTable()
   startStagingBar()
   startEditList()
   startCharts()

@@ -14,10 +14,12 @@ from ..components.edit_markers import EditMarkers
 from ..components.filter_history import FilterActivation, FilterGradient
 from ..components.filter_inspection import FilterInspectionPane
 from ..components.header import Header
+from ..components.histograms import HistogramPane
 from ..components.hovered_filter import HoveredFilter
 from ..components.layer_chart import LayerChart
 from ..components.layer_filters import FilterBars, FilterCloud
 from ..components.layer_panel import LayerPanel
+from ..components.layer_table import LayerTable
 from ..components.layer_views import InputImage, make_layer_views
 from ..components.learning_rate import LearningRateChart
 from ..components.metric_chart import MetricChart
@@ -51,7 +53,8 @@ class PageComponents:
     Attributes:
         network: the network view.
         primary: components that are updated with every frame.
-        images: components that show images of the selected layer and filter.
+        images: components that show images of the selected layer and filter, and the table of
+            layers.
         charts: the charts that are always visible.
         statistics_charts: the charts of the statistics pane.
     """
@@ -66,6 +69,8 @@ class PageComponents:
             InputImage(tab),
             *make_layer_views(tab),
             FilterInspectionPane(tab),
+            HistogramPane(tab),
+            LayerTable(tab),
         ]
         self.charts: list[Component] = [
             MetricChart(tab, markers.source),

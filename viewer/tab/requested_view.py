@@ -23,7 +23,8 @@ __all__ = [
     "show_requested_view",
 ]
 
-PANES = ("layer", "maps", "inspection", "statistics")  # the first one is left out of the address
+# The first one is left out of the address.
+PANES = ("layer", "maps", "inspection", "statistics", "histograms")
 
 
 class RequestedView(Struct, frozen=True):

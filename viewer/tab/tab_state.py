@@ -39,6 +39,7 @@ class TabState:
         folding: the blocks of the network that are closed.
         method: the projection method of the layer views.
         pane: the open pane of the layer panel, one of `PANES`.
+        main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         requested_view: what the page's address names; None once it is shown.
         revision: counted up with every change that a component may show.
     """
@@ -70,6 +71,7 @@ class TabState:
         self.chart_settings = ChartSettings()
         self.method: Method = "tsne"
         self.pane = PANES[0]
+        self.main_view = "network"
         self.revision = 0
         self._removal_preview = RemovalPreview()
         self._known_key: tuple[object, ...] = (None, 0)
@@ -150,8 +152,8 @@ class TabState:
         return (self.state, 0 if self.state is None else self.state.structure_revision)
 
     def images_key(self) -> tuple[object, ...]:
-        """Return a key that changes with the selection of what is shown as images."""
-        return (self.follower, self.selection, self.pane, self.method)
+        """Return a key that changes with the selection of what is shown as images or as a table."""
+        return (self.follower, self.selection, self.pane, self.method, self.main_view)
 
     def update_key(self) -> tuple[object, ...]:
         """Return a key that changes with everything a message or an action may have changed."""

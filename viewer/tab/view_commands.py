@@ -15,6 +15,7 @@ from .requested_view import PANES
 from .selection import Selection
 from .tab_state import TabState
 
+MAIN_VIEWS = ("network", "table")
 SORT_STATISTICS = ("gradient", "activation")
 
 # Runs and recorded batches
@@ -94,6 +95,12 @@ def move_selection(tab: TabState, arguments: Arguments) -> None:
 
 
 # The network view
+
+
+def set_main_view(tab: TabState, arguments: Arguments) -> None:
+    """Show the network, or the table of layers."""
+    if arguments.option in MAIN_VIEWS:
+        tab.main_view = arguments.option
 
 
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:

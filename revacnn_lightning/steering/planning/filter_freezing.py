@@ -50,6 +50,7 @@ def _plan(
     norms = sorted(context.groups.norm_after.get(layer, ()))
     plan.freezes = [FreezeEdit(layer, conv.out_channels, changed, frozen, norms)]
     plan.filter_changes = [messages.FilterChange(layer, filters=changed)]
+    plan.output_effect = messages.OUTPUT_UNCHANGED
     if any(type(o).__name__ == "LBFGS" for o in context.optimizers):
         plan.notes.append(
             "LBFGS updates frozen filters internally; they are restored after each step"

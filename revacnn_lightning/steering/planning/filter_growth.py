@@ -48,6 +48,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
     plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
+    plan.output_effect = messages.OUTPUT_UNCHANGED
     return plan
 
 

@@ -32,7 +32,10 @@ def plan_removal(context: PlanningContext, request: requests.RemoveFilters) -> E
         raise EditRefusedError(
             f"the last filter of {request.layer} cannot be removed; a conv keeps at least one"
         )
-    return _removal(context, request, request.layer, request.filters)
+    plan = _removal(context, request, request.layer, request.filters)
+    those = "this filter contributes" if len(request.filters) == 1 else "these filters contribute"
+    plan.output_effect = f"output changes: it loses what {those}"
+    return plan
 
 
 def plan_merging(context: PlanningContext, request: requests.MergeFilters) -> EditPlan:
@@ -46,6 +49,7 @@ def plan_merging(context: PlanningContext, request: requests.MergeFilters) -> Ed
     for other in others:
         plan.values += _column_sums(context, request.layer, keep, other)
     what = "filter" if len(others) == 1 else "filters"
+    plan.output_effect = "output changes unless the merged filters are equal"
     plan.title = f"Merge {request.layer} · {what} {', '.join(map(str, others))} into {keep}"
     return plan
 

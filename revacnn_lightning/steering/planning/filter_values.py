@@ -18,9 +18,9 @@ from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 __all__ = ["plan_reinitialization", "plan_setting", "same_size_plan"]
 
 
-OUTGOING_ZERO = (
-    "the outgoing weights become zero, as those of new filters: the output loses what these "
-    "filters contributed, which is nothing if they were silent"
+OUTGOING_ZERO = "the outgoing weights become zero, as those of new filters"
+LOSES_CONTRIBUTION = (
+    "output changes: it loses what these filters contribute, which is nothing if they are silent"
 )
 
 
@@ -38,15 +38,16 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
     ]
     what = "filter" if len(filters) == 1 else "filters"
     title = f"Reinitialize {request.layer} · {what} {', '.join(map(str, filters))}"
-    note = "the output changes: the outgoing weights are kept"
+    note, effect = "the outgoing weights are kept", "output changes"
     if request.zero_outgoing:
         try:
             values += zero_outgoing_columns(context, request.layer, filters)
-            note = OUTGOING_ZERO
+            note, effect = OUTGOING_ZERO, LOSES_CONTRIBUTION
         except EditRefusedError as error:
             note += f", because {error}"
     plan = _values_plan(context, request, title, values, filters)
     plan.notes.append(note)
+    plan.output_effect = effect
     return plan
 
 
@@ -65,7 +66,9 @@ def plan_setting(context: PlanningContext, request: requests.SetFilter) -> EditP
         f"Set {request.layer} · filter {request.filter} to the mean of {len(sources)} "
         f"{'neighbor' if len(sources) == 1 else 'neighbors'}"
     )
-    return _values_plan(context, request, title, values, [request.filter])
+    plan = _values_plan(context, request, title, values, [request.filter])
+    plan.output_effect = "output changes unless the filter is this mean already"
+    return plan
 
 
 def _normalized(weights: Sequence[float], neighbors: int) -> list[float]:

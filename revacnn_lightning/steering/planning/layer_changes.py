@@ -9,6 +9,7 @@ from torch import nn
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
+from revacnn_lightning.protocol.messages import OUTPUT_UNCHANGED
 from revacnn_lightning.steering.blocks import BLOCKS, CroppedConv2d, DiracBlock
 from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
@@ -50,6 +51,7 @@ def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> E
         layers=[edit],
         parameters_before=before,
         parameters_after=before + sum(p.numel() for p in block.parameters()),
+        output_effect=OUTPUT_UNCHANGED,
     )
 
 
@@ -83,7 +85,7 @@ def plan_layer_removal(context: PlanningContext, request: requests.RemoveLayer) 
         parameters_after=before
         - _parameters_of(context.model, module)
         + _replacement_parameters(module, kind),
-        notes=["removing a layer may change the function of the network"],
+        output_effect="output may change",
     )
 
 

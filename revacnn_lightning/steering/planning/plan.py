@@ -154,6 +154,7 @@ class EditPlan(Struct):
     parameters_after: int = 0
     macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: unknown
     macs_after: int = 0
+    output_effect: str = ""  # as in `messages.PlanSummary`
     notes: list[str] = field(default_factory=list)
 
     def summary(self) -> messages.PlanSummary:
@@ -166,6 +167,7 @@ class EditPlan(Struct):
             parameters_after=self.parameters_after,
             macs_before=self.macs_before,
             macs_after=self.macs_after,
+            output_effect=self.output_effect,
             notes=self.notes,
         )
 

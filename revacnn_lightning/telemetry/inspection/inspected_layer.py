@@ -10,7 +10,9 @@ from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
+from revacnn_lightning.telemetry.inspection.histograms import sample_values
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.reductions import add_to
 
 __all__ = ["InspectedLayer"]
 
@@ -28,6 +30,7 @@ class InspectedLayer:
         sampled_at: when its last sample was made, on the recorder's clock.
         is_due: whether a sample of this batch is to be made.
         gradient: features (C, D) of this batch's gradient, D = min(K, 64).
+        gradient_values: a sample (m,) of this batch's gradient, if this batch is sampled.
         smoothed_gradient: exponential moving average of `gradient`, (C, D).
         maps: downsampled activation maps (C, h, w) of the first image of this batch.
         map_gradient: downsampled gradients of the loss with respect to `maps`, (C, h, w).
@@ -39,6 +42,7 @@ class InspectedLayer:
     sampled_at: float = -math.inf
     is_due: bool = False
     gradient: Tensor | None = None
+    gradient_values: Tensor | None = None
     smoothed_gradient: Tensor | None = None
     maps: Tensor | None = None
     map_gradient: Tensor | None = None
@@ -53,7 +57,7 @@ class InspectedLayer:
 
     def clear(self) -> None:
         """Release the tensors of the previous batch."""
-        self.gradient = self.maps = self.map_gradient = None
+        self.gradient = self.gradient_values = self.maps = self.map_gradient = None
 
     def add_map(self, maps: Tensor) -> None:
         """Keep the maps of the first image of (B, C, H, W), and later their gradients."""
@@ -71,7 +75,10 @@ class InspectedLayer:
         """Remove the hook and update the moving average."""
         self.unhook()
         if weights.is_computed and (self.is_due or self.smoothed):
-            self.gradient = _features(weights, weights.current_gradient())
+            gradient = weights.current_gradient()
+            self.gradient = _features(weights, gradient)
+            if self.is_due and gradient is not None:
+                self.gradient_values = sample_values(gradient)
         if not self.smoothed or self.gradient is None:
             return
         average = self.smoothed_gradient
@@ -104,6 +111,8 @@ class InspectedLayer:
                 return  # `end_batch` reads the gradient of the computed weight
             part = project_features(filter_rows(gradient.detach(), weights.conv))
             self.gradient = part if self.gradient is None else self.gradient + part
+            if self.is_due:
+                self.gradient_values = add_to(self.gradient_values, sample_values(gradient))
 
         self._handle = weight.register_hook(on_gradient)
 

@@ -18,6 +18,11 @@ from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
+from revacnn_lightning.telemetry.inspection.histograms import (
+    ValueHistogram,
+    histogram_of,
+    sample_values,
+)
 from revacnn_lightning.telemetry.inspection.inspected_layer import InspectedLayer
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
@@ -41,6 +46,8 @@ class DetailSample:
         maps: (C, h, w), the downsampled activation maps of one image.
         map_gradients: (C, h, w), the gradients of the loss with respect to the maps; None for a
             pinned image, which has no loss.
+        weight_histogram: of the coefficients.
+        gradient_histogram: of ∂L/∂w of this batch alone; None without a gradient, and while paused.
     """
 
     layer: str
@@ -48,6 +55,8 @@ class DetailSample:
     gradients: np.ndarray | None = None
     maps: np.ndarray | None = None
     map_gradients: np.ndarray | None = None
+    weight_histogram: ValueHistogram | None = None
+    gradient_histogram: ValueHistogram | None = None
 
 
 class DetailRecorder:
@@ -114,8 +123,16 @@ class DetailRecorder:
         """Receive the activation maps (B, C, H, W) of a batch. Those of the first image count."""
         self._open[layer].add_map(maps)
 
-    def end_batch(self, model: nn.Module, weights: dict[str, WeightSums]) -> list[DetailSample]:
-        """Return the samples that are due. Synchronizes with the device if there are any."""
+    def end_batch(
+        self,
+        model: nn.Module,
+        weights: dict[str, WeightSums],
+        gradient_scale: Tensor | float = 1.0,
+    ) -> list[DetailSample]:
+        """Return the samples that are due. Synchronizes with the device if there are any.
+
+        ``gradient_scale`` is what the loss, and with it all gradients, was multiplied by.
+        """
         for name, layer in self._open.items():
             layer.end_batch(weights[name])
         due = {name: weights[name] for name, layer in self._open.items() if layer.is_due}
@@ -123,7 +140,7 @@ class DetailRecorder:
         if due and self._image is not None:
             convs = {name: each.conv for name, each in due.items()}
             maps = compute_activation_maps(model, self._image, convs, self._forward)
-        samples = [self._sample(name, each, maps) for name, each in due.items()]
+        samples = [self._sample(name, each, maps, gradient_scale) for name, each in due.items()]
         return [sample for sample in samples if sample is not None]
 
     def sample_while_paused(
@@ -152,7 +169,11 @@ class DetailRecorder:
         return [sample for sample in samples if sample is not None]
 
     def _sample(
-        self, name: str, weights: WeightSums, maps: dict[str, Tensor]
+        self,
+        name: str,
+        weights: WeightSums,
+        maps: dict[str, Tensor],
+        gradient_scale: Tensor | float = 1.0,
     ) -> DetailSample | None:
         """Return a sample; None while no forward has computed the weight of the conv."""
         weight = weights.current_weight()
@@ -166,6 +187,10 @@ class DetailRecorder:
             _half(layer.smoothed_gradient if layer.smoothed else layer.gradient),
             _half(maps.get(name, layer.maps)),
             _half(layer.map_gradient if self._image is None else None),
+            histogram_of(sample_values(weight)),
+            None
+            if layer.gradient_values is None
+            else histogram_of(layer.gradient_values / gradient_scale),
         )
 
     def _close(self, layer: str) -> None:

@@ -91,6 +91,7 @@ class Recorder:
         self._layers: list[ObservedLayer] = []
         self._is_attached = False
         self._batch = BatchState()
+        self._grad_scale = 1.0  # of the last batch; see `end_batch`
         self._stopwatch = Stopwatch()
         self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
         meter = ActivationMeter(self._batch, self._stopwatch, self.details, self.responses)
@@ -245,6 +246,7 @@ class Recorder:
         """
         if not self._batch.is_recording:
             return None
+        self._grad_scale = grad_scale
         with torch.no_grad():
             self._layers = self._module_hooks.evaluate_batch(self._layers)
             if self._optimizer_hooks.has_stepped:
@@ -316,7 +318,8 @@ class Recorder:
         """Return the samples that are due of the batch that `end_batch` has ended."""
         if not self.details.layers:
             return []
-        return self.details.end_batch(self._model, self._weights())
+        scale = self._grad_scale * self._batch.loss_scale
+        return self.details.end_batch(self._model, self._weights(), scale)
 
     def collect_details_while_paused(
         self,

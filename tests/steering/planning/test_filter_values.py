@@ -96,7 +96,8 @@ def test_outgoing_weights_are_kept_on_request_and_where_others_share_them() -> N
         before = {n: p.clone() for n, p in model.named_parameters() if request.layer not in n}
         plan = editor.plan(request, probe)
         assert reason in plan.notes[0]
-        assert "the output changes" in plan.notes[0]
+        assert "the outgoing weights are kept" in plan.notes[0]
+        assert plan.output_effect == "output changes"
         editor.apply(request, probe)
         now = dict(model.named_parameters())
         assert all(torch.equal(now[name], value) for name, value in before.items())

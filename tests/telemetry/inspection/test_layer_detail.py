@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.histograms import histogram_of
 from revacnn_lightning.telemetry.inspection.layer_detail import EXPIRY_SECONDS
 from tests.telemetry import reference
 
@@ -205,3 +206,30 @@ def test_detach_closes_all_layers(observed):
     recorder.begin_batch()
     recorder.detach()
     assert not any(p._backward_hooks for p in model.parameters())
+
+
+def test_the_histograms_of_a_sample_are_those_of_weight_and_gradient(observed):
+    model, _, recorder = observed
+    recorder.details.open("first")
+    recorder.begin_batch(loss_scale=8.0)
+    model.zero_grad()
+    reference.train_step(model, IMAGES)
+    recorder.end_batch(grad_scale=0.5)  # mixed precision and accumulation multiply the loss
+    (sample,) = recorder.collect_details()
+    expected = histogram_of(model.first.weight.detach().flatten())
+    assert sample.weight_histogram.limit == expected.limit
+    assert np.array_equal(sample.weight_histogram.counts, expected.counts)
+    gradient = histogram_of(model.first.weight.grad.flatten() / 4.0)
+    assert sample.gradient_histogram.limit == pytest.approx(gradient.limit, rel=1e-6)
+    assert np.array_equal(sample.gradient_histogram.counts, gradient.counts)
+
+
+def test_a_frozen_layer_and_a_paused_run_have_no_histogram_of_gradients(observed):
+    model, _, recorder = observed
+    model.first.weight.requires_grad_(False)
+    recorder.details.open("first")
+    (sample,) = train(model, recorder)
+    assert sample.gradient_histogram is None
+    (sample,) = recorder.collect_details_while_paused(["first"])
+    assert sample.gradient_histogram is None
+    assert sample.weight_histogram.counts.sum() == model.first.weight.numel()

@@ -104,6 +104,23 @@ def test_staging_bar_shows_costs_and_coupling(
     assert bar.source.data["can_apply"] is True
 
 
+def test_staging_bar_says_what_happens_to_the_output(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    bar = StagingBar(tab)
+    send_command(tab, "stage_add", layer=0)
+    deliver_replies(tab, follower)
+    (row,) = bar.content()["rows"]
+    assert row["output"] == "output unchanged"
+    send_command(tab, "stage_add", layer=1)
+    deliver_replies(tab, follower)
+    assert bar.content()["total"].endswith("output unchanged")
+    send_command(tab, "select", layer=2, first=0, last=0)
+    send_command(tab, "stage_remove")
+    deliver_replies(tab, follower)
+    assert bar.content()["total"].endswith("1 of 3 may change the output")
+
+
 def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
     follower.training.convs[0].refused = "it is special"  # the viewer does not know it yet
     send_command(tab, "stage_remove")

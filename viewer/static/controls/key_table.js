@@ -17,6 +17,7 @@
  * @property {(id: string) => void} click
  * @property {(factor: number) => void} zoomBy
  * @property {() => void} showWholeNetwork
+ * @property {() => void} toggleLayerTable
  * @property {() => void} focusSearch
  * @property {() => void} applyStaged
  * @property {() => void} togglePause
@@ -83,7 +84,7 @@ const CHART_KEYS = [
 ]
 
 /** @type {(actions: KeyActions) => KeyBinding[]} */
-function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
+function networkKeys({send, focusSearch, zoomBy, showWholeNetwork, toggleLayerTable}) {
   /** @type {(dy: number) => KeyHandler} */
   const moveFilter = (dy) => ({shiftKey}) => shiftKey ? send("extend_selection", {dy}) : send("move_selection", {dx: 0, dy})
   /** @type {(dx: number) => KeyHandler} */
@@ -105,6 +106,7 @@ function networkKeys({send, focusSearch, zoomBy, showWholeNetwork}) {
     {keys: ["z"], run: () => zoomBy(ZOOM)},
     {keys: ["x"], run: () => zoomBy(1 / ZOOM), label: "Z X", description: "zoom in, zoom out"},
     {keys: ["0"], run: showWholeNetwork, label: "0", description: "show the whole network"},
+    {keys: ["g"], run: toggleLayerTable, label: "G", description: "table of layers, or the network"},
   ]
 }
 
@@ -188,7 +190,8 @@ function pageKeys({send, click, changeMotion, showKeys}) {
     {keys: ["1"], run: pane("layer")},
     {keys: ["2"], run: pane("maps")},
     {keys: ["3"], run: pane("inspection")},
-    {keys: ["4"], run: pane("statistics"), label: "1 2 3 4", description: "layer, maps, what activates the filter, statistics"},
+    {keys: ["4"], run: pane("statistics")},
+    {keys: ["5"], run: pane("histograms"), label: "1 – 5", description: "layer, maps, what activates the filter, statistics, histograms"},
     {keys: ["j"], run: () => changeMotion(-MOTION)},
     {keys: ["k"], run: () => changeMotion(MOTION), label: "J K", description: "less, more motion"},
     {keys: ["t"], run: () => click("theme"), label: "T", description: "dark or light"},

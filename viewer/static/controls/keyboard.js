@@ -6,6 +6,7 @@ import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
 import {motionLevel, setMotion} from "../shared/motion.js"
+import {toggleLayerTable} from "../table/layer_table.js"
 import {findBinding, keyOfCombination, keyTable} from "./key_table.js"
 import {controlRun, togglePause} from "./run_controls.js"
 import {stepMoment} from "./timeline.js"
@@ -17,6 +18,7 @@ const TABLE = keyTable({
   click: (id) => byId(id).click(), // does nothing where the button is disabled
   zoomBy,
   showWholeNetwork,
+  toggleLayerTable,
   focusSearch: () => byId("search").focus(),
   applyStaged: () => /** @type {HTMLElement | null} */ (document.querySelector("#staging button.apply:not(:disabled)"))?.click(),
   togglePause,

@@ -1,6 +1,7 @@
 /** The bar of staged changes. */
 
 import {byId, createElement} from "../shared/dom.js"
+import {joinFacts} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 
 /** @import {StagedRow, StagingData} from "../shared/parts.js" */
@@ -43,8 +44,8 @@ function drawStaging(data) {
  * @param {string} when
  * @param {HTMLElement[]} buttons
  */
-function rowElement({verb, title, plan, detail, coupling, refused}, when, buttons) {
-  const text = refused ? `Not possible: ${refused}` : detail
+function rowElement({verb, title, plan, detail, output, coupling, refused}, when, buttons) {
+  const text = refused ? `Not possible: ${refused}` : joinFacts([detail, output])
   return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
     createElement("span", {class: "what"}, `${verb} `, createElement("b", {class: "title"}, title), when,
       text && createElement("small", {class: "detail"}, text),

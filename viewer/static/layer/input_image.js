@@ -2,6 +2,7 @@
 
 import {buttonsWith, byId} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
+import {drawPrediction} from "./prediction.js"
 import {context2d, paintAtlas} from "./tile_atlas.js"
 
 /** @import {InputImageData, WireArray} from "../shared/parts.js" */
@@ -29,6 +30,7 @@ function drawInputImage(data, atlas) {
   byId("input-title").textContent = data.title ?? ""
   byId("input-status").textContent = data.waiting ? IMAGE_PENDING : data.note ?? ""
   canvas.hidden = tiles == null
+  drawPrediction(data.prediction)
   if (tiles == null) return
   canvas.width = tiles.width
   canvas.height = tiles.height

@@ -35,3 +35,22 @@ export function parseRate(text) {
   const value = Number(text.trim().replace(",", "."))
   return text.trim() !== "" && Number.isFinite(value) && value >= 0 ? value : null
 }
+
+/**
+ * Format an integer with narrow no-break spaces: `22720` → `22 720`.
+ * @param {number} n
+ */
+export function formatCount(n) {
+  return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f")
+}
+
+/**
+ * Format a count with an SI prefix: `1819066368` → `1.82 G`.
+ * @param {number} n
+ */
+export function formatSi(n) {
+  for (const [prefix, size] of /** @type {[string, number][]} */ ([["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]])) {
+    if (n >= size) return `${(n / size).toFixed(Math.max(0, 2 - Math.floor(Math.log10(n / size))))}\u202f${prefix}`
+  }
+  return String(n)
+}

@@ -69,6 +69,8 @@ export interface StagedRow {
   title: string
   plan: "pending" | "planned" | "refused"
   detail: string
+  /** What happens to the model's output. */
+  output: string
   coupling: string
   refused: string
 }
@@ -213,12 +215,52 @@ export interface HoveredFilterData {
   activation?: number | null
 }
 
+/** The prediction for the chosen image at one moment. */
+export interface PredictionMoment {
+  label: string
+  name: string
+  probability: number
+  truth_probability: number | null
+  /** Whether it is the true class; null if that is unknown. */
+  correct: boolean | null
+  details: string
+}
+
+export interface PredictionData {
+  /** Why there is no prediction; then nothing else is there. */
+  note: string
+  truth?: string
+  moments?: PredictionMoment[]
+}
+
 export interface InputImageData {
   title: string
   step: number
   waiting: boolean
   /** Why there is no image, or not the chosen one; empty if it is shown. */
   note: string
+  prediction?: PredictionData
+}
+
+/** Histograms of one layer, one row per batch; without rows, `note` says why. */
+export interface RidgesData {
+  steps: WireArray
+  /** The share of the values in each bin (rows, bins). */
+  shares?: WireArray
+  /** The share that a ridge of full height stands for. */
+  peak?: number
+  /** The bins reach from -limit to limit. */
+  limit: number
+  axis?: string
+  facts: string
+  note: string
+}
+
+export interface HistogramsData {
+  layer?: string
+  status?: string
+  weights?: RidgesData
+  gradients?: RidgesData
 }
 
 /** Edges in pixels of the image: top, left, bottom, right. */
@@ -388,11 +430,44 @@ export interface LayerCurvesData {
   compared?: Omit<LayerCurvesData, "compared">
 }
 
+export interface LayerTableRow {
+  name: string
+  type: string
+  inputs: number
+  filters: number
+  /** Height and width. */
+  kernel: number[]
+  stride: number[]
+  groups: number
+  /** Height and width; empty if unknown. */
+  output: number[]
+  parameters: number
+  /** Multiply-accumulates of one sample; 0 if unknown. */
+  macs: number
+  /** How many of the filters are frozen. */
+  frozen: number
+}
+
+/** Empty until the table is opened. */
+export interface LayerTableData {
+  layers?: LayerTableRow[]
+}
+
+/** One value per layer. */
+export interface LayerStatisticsData {
+  gradient?: NumberArray
+  activation?: NumberArray
+  update_ratio?: NumberArray
+  dead?: NumberArray
+}
+
 /** The parameters of the page's address; those that are "" are left out. */
 export type AddressData = Record<string, string>
 
 export interface Parts {
   address: AddressData
+  layer_table: LayerTableData
+  layer_statistics: LayerStatisticsData
   network_layout: NetworkLayoutData
   nodes: NodesData
   paths: PathsData
@@ -419,4 +494,5 @@ export interface Parts {
   "view-activation_gradients": ViewData
   input: InputImageData
   inspection: InspectionData
+  histograms: HistogramsData
 }

@@ -1,0 +1,103 @@
+"""The class of a sample of the validation data, and the scores that a model gives to classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revacnn_lightning.protocol.layer_contents import ClassScore
+from revacnn_lightning.runtime.batch_nesting import contents, leaves
+
+__all__ = ["class_names", "class_probabilities", "find_class", "top_classes"]
+
+CLASS_KEYS = ("label", "labels", "target", "targets", "class", "category", "y")
+MAX_WRAPPERS = 8  # of a dataset: subsets of subsets
+TOP_CLASSES = 3
+
+
+def find_class(sample: Any) -> int | None:
+    """Return the class of a sample of a classification dataset; None if it has none.
+
+    It is the first integer of a tuple or list, or the integer under a key or attribute named after
+    classes.
+    """
+    inner = contents(sample) or {}
+    if isinstance(sample, (list, tuple)) and not hasattr(sample, "_fields"):
+        candidates = list(inner.values())
+    else:
+        named = {str(key).lower(): value for key, value in inner.items()}
+        candidates = [named[key] for key in CLASS_KEYS if key in named]
+    return next((_to_int(each) for each in candidates if _is_integer(each)), None)
+
+
+def _is_integer(value: Any) -> bool:
+    """Return whether a value is a single integer, as a number or in an array."""
+    if isinstance(value, Tensor):
+        is_whole = not value.is_floating_point() and not value.is_complex()
+        return is_whole and value.dtype != torch.bool and value.numel() == 1
+    if isinstance(value, np.ndarray):
+        return value.size == 1 and np.issubdtype(value.dtype, np.integer)
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _to_int(value: Any) -> int:
+    return int(value.item() if isinstance(value, (Tensor, np.ndarray)) else value)
+
+
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """Return ``dataset.classes`` as the datasets of torchvision have it, also of subsets; or ()."""
+    for _ in range(MAX_WRAPPERS):
+        names = getattr(dataset, "classes", None)
+        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        dataset = getattr(dataset, "dataset", None)
+        if dataset is None:
+            break
+    return ()
+
+
+def class_probabilities(output: Any) -> tuple[Tensor | None, str]:
+    """Return the probability of each class (C,) from the output for one image.
+
+    Scores become probabilities by a softmax, unless they are probabilities already.
+
+    Returns:
+        The probabilities, or None and the reason.
+    """
+    tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor)]
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if not floating:
+        return None, "The model does not return scores."
+    scores = next((each for each in floating if _is_scores(each)), None)
+    if scores is None:
+        shape = "×".join(map(str, floating[0].shape))
+        return None, f"The model returns a tensor of shape {shape}, not one score per class."
+    scores = scores.detach().flatten().float()
+    if not scores.isfinite().all():
+        return None, "The model's scores are not finite."
+    is_normalized = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
+    return (scores if is_normalized else scores.softmax(0)), ""
+
+
+def _is_scores(tensor: Tensor) -> bool:
+    """Return whether a tensor is (1, C) of several classes, perhaps with further sizes of 1."""
+    return tensor.ndim >= 2 and tensor.shape[0] == 1 and tensor.numel() == tensor.shape[1] > 1
+
+
+def top_classes(
+    probabilities: Tensor, truth: int | None, names: Sequence[str]
+) -> tuple[list[ClassScore], ClassScore | None]:
+    """Return the most probable classes and the true one, if it is among the model's classes."""
+    values = probabilities.cpu().numpy()
+
+    def score(index: Any) -> ClassScore:
+        name = names[index] if len(names) == len(values) else ""
+        return ClassScore(int(index), float(values[index]), name)
+
+    order = np.argsort(-values, kind="stable")[:TOP_CLASSES]
+    is_known = truth is not None and 0 <= truth < len(values)
+    return [score(index) for index in order], score(truth) if is_known else None

@@ -1,0 +1,116 @@
+"""What the model predicts for the chosen image: now, and directly before and after an edit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from revacnn_lightning.protocol.layer_contents import ClassScore, ImagePrediction
+from revacnn_lightning.runtime.image_class import class_probabilities, top_classes
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+
+__all__ = ["Forward", "GetTruth", "ImagePredictions", "ImageTruth", "no_truth"]
+
+log = logging.getLogger(__name__)
+
+Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> the model's output
+
+
+@dataclass(frozen=True)
+class ImageTruth:
+    """The class of an image in the data, if it has one, and the names of all classes, if known."""
+
+    index: int | None = None
+    names: Sequence[str] = ()
+
+
+GetTruth = Callable[[int], ImageTruth]  # of a validation image
+
+
+def no_truth(index: int) -> ImageTruth:
+    """Return that nothing is known: the `GetTruth` of a training without validation data."""
+    return ImageTruth()
+
+
+class _Scores(NamedTuple):
+    """What one forward predicts; see `ImagePrediction`."""
+
+    classes: Sequence[ClassScore] = ()
+    truth: ClassScore | None = None
+    note: str = ""
+
+
+class ImagePredictions:
+    """The predictions for one image, which all viewers share.
+
+    Args:
+        model: the network.
+        forward: runs the model on a batch of one image; None: no image can be chosen.
+        is_active: returns whether a viewer shows the image.
+
+    Attributes:
+        before_edit, after_edit: directly before and after the newest edit since the image was
+            chosen.
+    """
+
+    def __init__(
+        self, model: nn.Module, forward: Forward | None, is_active: Callable[[], bool]
+    ) -> None:
+        self._model = model
+        self._forward = forward
+        self._is_active = is_active
+        self._image: Tensor | None = None
+        self._truth = ImageTruth()
+        self._scores: _Scores | None = None
+        self.before_edit: ImagePrediction | None = None
+        self.after_edit: ImagePrediction | None = None
+
+    def choose(self, image: Tensor | None, truth: ImageTruth) -> None:
+        """Predict this image (channels, H, W) from now on; None: no image."""
+        self._image, self._truth, self._scores = image, truth, None
+        self.before_edit = self.after_edit = None
+
+    def run(self, images: Tensor) -> Any:
+        """Run the model on the chosen image and keep its prediction; return the output."""
+        assert self._forward is not None
+        output = self._forward(images)
+        try:
+            self._scores = self._read(output)
+        except Exception as error:  # of the user's own type of output
+            log.info("Cannot read a prediction from the output", exc_info=True)
+            self._scores = _Scores(note=f"The output cannot be read: {type(error).__name__}.")
+        return output
+
+    def _read(self, output: Any) -> _Scores:
+        probabilities, note = class_probabilities(output)
+        if probabilities is None:
+            return _Scores(note=note)
+        return _Scores(*top_classes(probabilities, self._truth.index, self._truth.names))
+
+    def newest(self, step: int, version: int) -> ImagePrediction | None:
+        """Return the prediction of the last forward, which ran at this step and version."""
+        if self._scores is None:
+            return None
+        classes, truth, note = self._scores
+        return ImagePrediction(step, version, list(classes), truth, note)
+
+    def predict(self, step: int, version: int) -> ImagePrediction | None:
+        """Run a forward between two batches; None if no viewer shows an image, or it fails."""
+        if self._image is None or self._forward is None or not self._is_active():
+            return None
+        try:
+            with side_effect_free(self._model, training=False):
+                self.run(self._image.clone().unsqueeze(0))
+        except Exception:  # the user's forward may raise anything
+            log.info("Cannot predict the class of the chosen image", exc_info=True)
+            return None
+        return self.newest(step, version)
+
+    def record_edit(self, before: ImagePrediction | None, step: int, version: int) -> None:
+        """Compare with the prediction ``before`` an edit, now that it is applied."""
+        self.before_edit = before
+        self.after_edit = None if before is None else self.predict(step, version)
