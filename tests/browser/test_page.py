@@ -120,9 +120,13 @@ STRIPS = """async () => {
   const of = (value) => Float32Array.from({length: n}, (_, i) => value(i)), none = []
   const paths = new WorkerCanvas(canvas, null, paintPaths)
   const places = {
-    width: 301, height: 200, ratio: 1, colors: colors(), scale: 1, start: null,
+    width: 301, height: 200, ratio: 1, colors: colors(), startY: null,
     transform: {left: 0, top: 0, scaleX: 1, scaleY: 1},
-    arcs: {x0: none, x1: none, y: none, c0: none, c1: none, cy: none, many: false},
+    arcs: {
+      x0: none, y0: none, a: none, level: none, b: none, x1: none, y1: none,
+      width: none, is_sum: none,
+    },
+    arcWeight: none, pathWidth: of(() => 3),
     mark: Uint8Array.from({length: n}, (_, i) => i == 500),
     x: of((i) => i % 10 * 29 + 5), x1: of((i) => i % 10 * 29 + 30),
     y: of((i) => i / 10 * 2), y1: of((i) => 200 - i / 5),
