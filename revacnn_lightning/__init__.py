@@ -21,6 +21,7 @@ __all__ = [
     "EditRefusedError",
     "FilterInspection",
     "Freeze",
+    "History",
     "InsertLayer",
     "LayerDetail",
     "MergeFilters",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.protocol.messages import (
         Applied,
         FilterInspection,
+        History,
         LayerDetail,
         PlanSummary,
         Snapshot,
@@ -119,6 +121,7 @@ _PUBLIC = {
     "protocol.messages": [
         "Applied",
         "FilterInspection",
+        "History",
         "LayerDetail",
         "PlanSummary",
         "Snapshot",

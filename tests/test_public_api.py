@@ -22,7 +22,7 @@ PUBLIC_NAMES = {
     "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "Batch", "FilterInspection", "LayerDetail", "PlanSummary", "Snapshot",
+    "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
     "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
@@ -37,6 +37,7 @@ PACKAGE_FLOORS = [
     ["diagnostics.dead_filters"],  # the client of a run uses it, too
     ["protocol"],
     ["telemetry", "diagnostics"],
+    ["history"],
     ["client"],
     ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
@@ -69,6 +70,9 @@ FORBIDDEN = {
         "torch", "pytorch_lightning", "lightning", "bokeh", "zmq", "revacnn_lightning.telemetry",
     },
     "revacnn_lightning.protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
+    "revacnn_lightning.history": {
+        "torch", "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.telemetry",
+    },
     "revacnn_lightning.telemetry": {
         "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.protocol",
     },

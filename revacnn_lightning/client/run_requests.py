@@ -13,6 +13,7 @@ from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
     FilterInspection,
+    History,
     LayerDetail,
     Message,
     Planned,
@@ -28,6 +29,7 @@ from revacnn_lightning.protocol.requests import (
     InspectLayer,
     KernelSlice,
     RequestBody,
+    SendHistory,
 )
 
 __all__ = ["RunRequests"]
@@ -83,6 +85,12 @@ class RunRequests(RunMessages):
         reply = self._execute(command, timeout)
         assert isinstance(reply, Done)
         return reply.detail
+
+    def history(self, *, timeout: float = 60.0) -> History:
+        """Return the history of the run since its first batch. Raises as `apply` does."""
+        reply = self._execute(SendHistory(), timeout)
+        assert isinstance(reply, History)
+        return reply
 
     def detail(
         self,
