@@ -151,7 +151,7 @@ class Toolbox:
 
     def _edit_tool(self, kind: type[Struct]) -> Tool:
         """A tool that applies an edit or returns its plan."""
-        schema = _schema(kind)
+        schema = _input_schema(kind)
         schema["properties"] |= EDIT_OPTIONS
 
         def call(arguments: Mapping[str, Any]) -> Any:
@@ -219,7 +219,7 @@ def _tool(
     return Tool(
         name or _snake_case(kind.__name__),
         _description(kind),
-        _schema(kind),
+        _input_schema(kind),
         is_read_only,
         lambda arguments: use(_decode(kind, arguments)),
     )
@@ -236,7 +236,7 @@ def _decode(kind: type[Struct], arguments: Mapping[str, Any]) -> Any:
         raise EditRefusedError(f"invalid arguments: {error}") from error
 
 
-def _schema(kind: type[Struct]) -> dict[str, Any]:
+def _input_schema(kind: type[Struct]) -> dict[str, Any]:
     """Return the JSON schema of a struct's fields, without its tag."""
     whole = msgspec.json.schema(kind)
     schema: dict[str, Any] = dict(whole["$defs"][kind.__name__])
