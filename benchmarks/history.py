@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from revacnn_lightning.protocol.client import attach
+from revacnn_lightning.client.attach import attach
 
 from benchmarks.report import Report, argument_parser, progress
 from benchmarks.training_loops import MODELS, MonitoredTraining
