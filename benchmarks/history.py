@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from revacnn_lightning.protocol.client import attach
 
 from benchmarks.report import Report, argument_parser, progress
 from benchmarks.training_loops import MODELS, MonitoredTraining
+from revacnn_lightning.client.attach import attach
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.history.sample_schedule import SampleSchedule
 from revacnn_lightning.protocol import connection as connections

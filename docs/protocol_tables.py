@@ -143,7 +143,7 @@ def default_of(field: types.Field) -> str:
         return "required"
     if field.default_factory is not NODEFAULT:
         value = field.default_factory()
-        if isinstance(value, (np.ndarray, float)):  # an empty array, or the present time
+        if isinstance(value, (np.ndarray, float, Struct)):  # empty, or the present time
             return "optional"
         return f"`{json.dumps(msgspec.to_builtins(value))}`"
     return f"`{json.dumps(field.default)}`"
