@@ -405,14 +405,14 @@ def test_search_finds_a_layer(digits: str, open_page: Any) -> None:
 
 
 def test_a_strip_opens_and_closes(tmp_path: Path, open_page: Any) -> None:
-    with training(tmp_path, "--net", "resnet50"), server(tmp_path) as address:
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
         page = ready(open_page(address))
-        strip = nodes(page, "layer3.2.conv1")
-        assert len(strip) < 100
+        strip = nodes(page, "layer4.1.conv1")
+        assert len(strip) < 512
         page.mouse.dblclick(strip[5]["x"], strip[5]["y"])
-        page.wait_for_function("revacnn.nodes('layer3.2.conv1').length == 256")
+        page.wait_for_function("revacnn.nodes('layer4.1.conv1').length == 512")
         page.keyboard.press("Enter")
-        page.wait_for_function("(n) => revacnn.nodes('layer3.2.conv1').length == n", arg=len(strip))
+        page.wait_for_function("(n) => revacnn.nodes('layer4.1.conv1').length == n", arg=len(strip))
 
 
 def test_a_hidden_tab_is_sent_nothing(digits: str, open_page: Any) -> None:
