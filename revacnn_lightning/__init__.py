@@ -20,6 +20,7 @@ __all__ = [
     "EditRefusedError",
     "FilterInspection",
     "Freeze",
+    "History",
     "InsertLayer",
     "MergeFilters",
     "PlanSummary",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.protocol.messages import (
         Applied,
         FilterInspection,
+        History,
         PlanSummary,
         Snapshot,
         Status,
@@ -106,6 +108,7 @@ _PUBLIC = {
     "protocol.messages": [
         "Applied",
         "FilterInspection",
+        "History",
         "PlanSummary",
         "Snapshot",
         "Status",

@@ -392,7 +392,7 @@ def test_nothing_is_left_after_an_exception(error: BaseException, runtime_dir: P
 def test_batches_are_recorded_only_while_a_viewer_is_attached(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Except the first batch, which shows the order of the layers."""
+    """Except the first batch, which shows the order of the layers, and those of the history."""
     recorded: list[int] = []
     begin_batch = Recorder.begin_batch
 
@@ -403,7 +403,7 @@ def test_batches_are_recorded_only_while_a_viewer_is_attached(
     monkeypatch.setattr(Recorder, "begin_batch", note)
     batch = [0]
     received: list[int] = []
-    revacnn = ReVACNN()
+    revacnn = ReVACNN(keep_history=False)
 
     class Viewer(pl.Callback):
         """Attaches before batch 4 and detaches before batch 8."""

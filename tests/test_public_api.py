@@ -22,7 +22,7 @@ PUBLIC_NAMES = {
     "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "FilterInspection", "PlanSummary", "Snapshot", "Status", "Structure",
+    "Applied", "FilterInspection", "History", "PlanSummary", "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "ProtocolError",
     "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
@@ -36,6 +36,7 @@ PACKAGE_FLOORS = [
     ["diagnostics.dead_filters"],  # the client of a run uses it, too
     ["protocol"],
     ["telemetry", "diagnostics"],
+    ["history"],
     ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
     ["steering.planning"],
@@ -64,6 +65,9 @@ VIEWER_FLOORS = [
 ]
 FORBIDDEN = {
     "revacnn_lightning.protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
+    "revacnn_lightning.history": {
+        "torch", "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.telemetry",
+    },
     "revacnn_lightning.telemetry": {
         "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.protocol",
     },

@@ -30,6 +30,7 @@ from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
     FilterInspection,
+    History,
     Message,
     Planned,
     PlanSummary,
@@ -47,6 +48,7 @@ from revacnn_lightning.protocol.requests import (
     Edit,
     InspectFilter,
     RequestBody,
+    SendHistory,
 )
 from revacnn_lightning.protocol.run_discovery import find_newest
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
@@ -66,7 +68,7 @@ REQUEST_RATE, REQUEST_BURST = 40.0, 64.0
 class Run:
     """A training run, seen from another process.
 
-    `apply`, `plan`, `command`, `train` and `inspect` wait for the run; all other methods return
+    `apply`, `plan`, `command`, `train`, `history` and `inspect` wait; all other methods return
     immediately.
 
     Attributes:
@@ -155,6 +157,12 @@ class Run:
         reply = self._execute(command, timeout)
         assert isinstance(reply, Done)
         return reply.detail
+
+    def history(self, *, timeout: float = 60.0) -> History:
+        """Return the history of the run since its first batch. Raises as `apply` does."""
+        reply = self._execute(SendHistory(), timeout)
+        assert isinstance(reply, History)
+        return reply
 
     def train(self, batches: int | None = None, *, timeout: float = 3600.0) -> int:
         """Train this many batches, or to the end of the epoch, and wait until the run has paused.
@@ -330,7 +338,7 @@ class Run:
         *,
         version: int | None = None,
         dry_run: bool = False,
-    ) -> Applied | Planned | Done:
+    ) -> Applied | Planned | Done | History:
         """Send a request and wait for its reply; raises as `apply` does."""
         self._keep_unread(self._receive())
         self._check_not_ended()
@@ -355,7 +363,9 @@ class Run:
             'trained the requested batches: wait for the state "paused" in its status'
         )
 
-    def _wait_for_reply(self, request_id: str, timeout: float) -> Applied | Planned | Done:
+    def _wait_for_reply(
+        self, request_id: str, timeout: float
+    ) -> Applied | Planned | Done | History:
         deadline, is_ending = time.monotonic() + timeout, False
         while time.monotonic() < deadline:
             reply = None

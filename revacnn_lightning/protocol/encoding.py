@@ -22,6 +22,7 @@ from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
     FilterInspection,
+    History,
     LayerDetail,
     Message,
     Planned,
@@ -38,7 +39,7 @@ __all__ = ["MAX_BUFFER_BYTES", "TOPICS", "decode", "encode", "request_id"]
 # without bound. ResNet-152 has 150 convolutions and 75 thousand filters.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_BUFFER_BYTES = 256 * 2**20
-MAX_FRAMES = 64
+MAX_FRAMES = 128
 # What msgspec and NumPy raise for malformed bytes: they must cost no more than their message.
 DECODING_ERRORS = (
     msgspec.MsgspecError,
@@ -61,6 +62,7 @@ _TYPES: dict[bytes, Any] = {
     b"applied": Applied,
     b"done": Done,
     b"refused": Refused,
+    b"history": History,
 }
 _TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}
 TOPICS = frozenset(_TYPES)

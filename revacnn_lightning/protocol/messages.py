@@ -19,6 +19,9 @@ __all__ = [
     "FilterChange",
     "FilterInspection",
     "FilterView",
+    "History",
+    "HistoryEdit",
+    "HistorySeries",
     "LayerDetail",
     "LayerInfo",
     "Message",
@@ -308,5 +311,57 @@ class Refused(Struct, frozen=True, tag="refused"):
     version: int = -1  # the current structure version; -1 if unknown
 
 
-Reply = Planned | Applied | Done | Refused
+class HistorySeries(Struct, frozen=True):
+    """Values over the training batches, one row per group of adjacent batches.
+
+    ``values`` is float32 of shape (len(steps), columns): the means over the samples of each row,
+    NaN where there are none. ``steps`` are ascending: of the last sample of each row. ``weights``
+    are the numbers of samples.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)
+    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+class HistoryEdit(Struct, frozen=True):
+    """An edit that was applied before batch ``step``.
+
+    ``version`` is that of the resulting structure; -1 if the training was resumed since.
+    """
+
+    step: int
+    title: str
+    version: int = -1
+
+
+class History(Struct, frozen=True, tag="history"):
+    """The history of the run since its first batch. Reply to a request for it.
+
+    It holds at most a few thousand rows, which cover the whole run evenly, and at most 8 MB.
+
+    Attributes:
+        id: of the request.
+        scalars: columns ``scalar_names``. The epoch counts the part of the current one; seconds
+            count from ``start``.
+        learning_rates: one column per parameter group.
+        layers: per statistic, the mean over the filters of each layer of ``layer_names``, one
+            column per layer; for ``dead`` the share of the dead filters.
+        metrics: what the module has logged, one column each; a row for each change of the value.
+        edits: oldest first.
+        start: Unix time of the first batch, seconds.
+    """
+
+    id: str = ""
+    scalar_names: list[str] = field(default_factory=list)
+    scalars: HistorySeries = field(default_factory=HistorySeries)
+    learning_rates: HistorySeries = field(default_factory=HistorySeries)
+    layer_names: list[str] = field(default_factory=list)
+    layers: dict[str, HistorySeries] = field(default_factory=dict)
+    metrics: dict[str, HistorySeries] = field(default_factory=dict)
+    edits: list[HistoryEdit] = field(default_factory=list)
+    start: float = 0.0
+
+
+Reply = Planned | Applied | Done | Refused | History
 Message = Structure | Snapshot | LayerDetail | FilterInspection | Status | Request | Reply

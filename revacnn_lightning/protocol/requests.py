@@ -28,6 +28,7 @@ __all__ = [
     "RemoveFilters",
     "RemoveLayer",
     "RequestBody",
+    "SendHistory",
     "SetFilter",
     "SetHyperparameter",
     "Undo",
@@ -193,6 +194,10 @@ class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     image_index: int | None = None
 
 
+class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send the `messages.History` of the run, as the reply to this request."""
+
+
 Edit = (
     AddFilters
     | RemoveFilters
@@ -206,5 +211,5 @@ Edit = (
     | Undo
     | Redo
 )
-Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter
+Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter | SendHistory
 RequestBody = Edit | Command

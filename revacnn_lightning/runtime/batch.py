@@ -11,7 +11,6 @@ from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.sample_forward import to_float
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry import Recording
 
@@ -129,23 +128,24 @@ class BatchRate:
 class BatchMetadata:
     """What is published with the recording of a batch.
 
-    The recording, and the loss, may be on a GPU; both are read one batch later.
+    The recording may be on a GPU, with the loss; it is read one batch later.
     """
 
     progress: Progress
     batches_per_second: float
-    loss: Tensor | float | None
+    loss: float | None  # if it is no tensor
     loss_factor: float
     learning_rates: list[float]
     metrics: dict[str, float]
     version: int = -1  # known only when the batch has ended: its forward may change the order
+    is_sample: bool = False  # whether the history keeps this batch
 
 
 def build_snapshot(run: str, recording: Recording) -> Snapshot:
     """Return the message of a recording whose metadata is the `BatchMetadata` of its batch."""
     metadata: BatchMetadata = recording.metadata
     progress = metadata.progress
-    loss = to_float(metadata.loss)
+    loss = metadata.loss if recording.loss is None else recording.loss
     return Snapshot(
         run=run,
         version=metadata.version,

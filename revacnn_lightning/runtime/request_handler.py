@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping
 
 from revacnn_lightning.errors import EditRefusedError, RevacnnError, StaleStructureError
+from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    History,
     Planned,
     PlanSummary,
     Refused,
@@ -16,13 +18,14 @@ from revacnn_lightning.protocol.messages import (
     Request,
 )
 from revacnn_lightning.protocol.plain_text import to_plain_text
-from revacnn_lightning.protocol.rate_limit import LimitedLog
+from revacnn_lightning.protocol.rate_limit import LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
     Edit,
     InspectFilter,
     InspectLayer,
+    SendHistory,
     SetHyperparameter,
 )
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
@@ -38,6 +41,10 @@ __all__ = ["RequestHandler"]
 
 log = logging.getLogger(__name__)
 
+# A history takes a few milliseconds; a viewer requests it once.
+HISTORIES_PER_SECOND = 0.5
+HISTORIES_IN_A_ROW = 16
+
 
 class RequestHandler:
     """Handles the requests of one run. An exception fails the request, never the run.
@@ -49,6 +56,7 @@ class RequestHandler:
         controller: executes the commands that concern the run.
         collectors: per type of inspection request, what collects the messages it selects.
         predictions: compares the prediction for the chosen image before and after an edit.
+        history: of the run; None if none is kept.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class RequestHandler:
         controller: RunController,
         collectors: Mapping[type, Collector],
         predictions: ImagePredictions | None = None,
+        history: HistoryRecorder | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
@@ -66,6 +75,8 @@ class RequestHandler:
         self._controller = controller
         self._collectors = collectors
         self._predictions = predictions
+        self._history = history
+        self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanBudget()
         self._log = LimitedLog(log)
 
@@ -77,6 +88,8 @@ class RequestHandler:
                 self._check_version(request.version)
             if isinstance(body, Command):
                 _check_no_dry_run(request)
+                if isinstance(body, SendHistory):
+                    return self._send_history(request.id)
                 return Done(request.id, self._execute(body, batch.progress), batch.step)
             if batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
@@ -127,6 +140,8 @@ class RequestHandler:
         if predictions is not None:
             predictions.record_edit(before, step, self._status.version)
         summary = outcome.plan.summary()
+        if self._history is not None:
+            self._history.add_edit(batch.step, summary.title, self._status.version)
         log.info("Applied before batch %d: %s", batch.step, summary.title)
         return Applied(
             id=request_id,
@@ -137,7 +152,20 @@ class RequestHandler:
             seconds=outcome.seconds,
         )
 
-    def _execute(self, command: Command, progress: Progress) -> str:
+    def _send_history(self, request_id: str) -> History:
+        if self._history is None:
+            raise EditRefusedError(
+                "this run keeps no history; ReVACNN(keep_history=True) keeps one"
+            )
+        if not self._history_budget.take():
+            raise EditRefusedError("the history is requested too often; request it again later")
+        return self._history.to_message(request_id)
+
+    def _execute(
+        self,
+        command: ControlRun | SetHyperparameter | InspectLayer | InspectFilter,
+        progress: Progress,
+    ) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, InspectLayer | InspectFilter):
             self._collectors[type(command)].select(command)

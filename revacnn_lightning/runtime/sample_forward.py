@@ -35,7 +35,6 @@ __all__ = [
     "SampleForwards",
     "UserForward",
     "accepts_images",
-    "to_float",
 ]
 
 log = logging.getLogger(__name__)
@@ -224,10 +223,3 @@ def accepts_images(module: nn.Module) -> bool:
     except TypeError:
         return False
     return True
-
-
-def to_float(value: Any) -> float | None:
-    """Return a scalar tensor or number as a float, else None. This waits for the device."""
-    if isinstance(value, Tensor):
-        return float(value.detach()) if value.numel() == 1 else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

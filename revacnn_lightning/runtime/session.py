@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Message, Request, TrainingState
+from revacnn_lightning.protocol.messages import Message, Request, Structure, TrainingState
 from revacnn_lightning.protocol.requests import (
     Command,
     InspectFilter,
@@ -38,12 +40,19 @@ from revacnn_lightning.runtime.layer_details import (
     LayerDetailCollector,
     refuse_image,
 )
+from revacnn_lightning.runtime.metric_reader import (
+    METRICS_INTERVAL,
+    MetricReader,
+    is_on_gpu,
+    is_scalar,
+    to_float,
+)
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry import Recorder, Recording
 
 __all__ = ["Session"]
 
@@ -51,6 +60,7 @@ log = logging.getLogger(__name__)
 
 LAYER_CHECK_SECONDS = 1.0  # between checks whether the model's code has replaced layers
 PAUSE_POLL_SECONDS = 0.02  # how often a paused run checks for requests
+REPLACED = "Layers replaced by the model's code"
 
 
 class Session:
@@ -66,6 +76,7 @@ class Session:
         get_truth: returns the class of such an image.
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
+        history: keeps a sample of the batches; None: no history is kept.
 
     Attributes:
         run: id of the run.
@@ -87,11 +98,16 @@ class Session:
         get_truth: GetTruth = no_truth,
         forward: Forward | None = None,
         inspection_refusal: str = "",
+        history: HistoryRecorder | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         self.recorder = recorder
         self.is_recording = False
         self._editor = editor
+        self._history = history
+        self._metrics = MetricReader()
+        self._is_sample = False  # whether the history keeps the current batch
+        self._last_reading = -METRICS_INTERVAL  # step at which metrics were read
         self._batch = TrainingBatch()
         self._rate = BatchRate()
         self._had_viewer = False
@@ -122,6 +138,7 @@ class Session:
             self._controller,
             self.collectors,
             details.predictions,
+            history,
         )
 
     # ------------------------------------------------------------------ life cycle
@@ -149,8 +166,7 @@ class Session:
         try:
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
-            for recording in self.recorder.flush():
-                self._publish(build_snapshot(self.run, recording))
+            self._finish(self.recorder.flush())
         finally:
             self._release(state, detail, keep_edits)
 
@@ -202,7 +218,15 @@ class Session:
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
-        was_recording, self.is_recording = self.is_recording, self._needs_recording()
+        self._begin_recording(batch)
+
+    def _begin_recording(self, batch: TrainingBatch) -> None:
+        """Start to record the batch if a viewer or the history needs it."""
+        was_recording = self.is_recording
+        self._is_sample = self._history is not None and self._history.is_due(batch.step)
+        self.is_recording = self._needs_recording() or self._is_sample
+        if self._is_sample and self._history is not None:
+            self._history.begin_sample(batch.step, self.recorder.overhead)
         if self.is_recording:
             self.recorder.begin_batch(loss_scale=batch.loss_scale)
         elif was_recording:
@@ -213,7 +237,7 @@ class Session:
         *,
         loss: Tensor | float | None,
         learning_rates: list[float],
-        metrics: dict[str, float],
+        get_metrics: Callable[[], Mapping[str, Tensor | float]] = dict,
         loss_factor: float = 1.0,
     ) -> None:
         """Publish the batch if it was recorded.
@@ -221,40 +245,62 @@ class Session:
         Args:
             loss: the loss of the batch as it was backpropagated, without mixed precision's scale.
             learning_rates: per parameter group of all optimizers.
-            metrics: what the module has logged.
+            get_metrics: returns the scalars that the module has logged; called only when needed.
             loss_factor: the factor of the loss, and thus of all gradients, that is divided out:
                 1 / accumulated batches.
         """
         batches_per_second = self._rate.update()
+        self._read_metrics(get_metrics)
         if self.is_recording:
-            if isinstance(loss, Tensor):
-                loss = loss.detach().clone()
+            loss = loss if is_scalar(loss) else None
+            on_gpu = loss if is_on_gpu(loss) else None
+            known = None if loss is None or on_gpu is not None else to_float(loss)
             self._publish_batch(
                 BatchMetadata(
                     progress=self._batch.progress,
                     batches_per_second=batches_per_second,
-                    loss=loss,
+                    loss=known,
                     loss_factor=loss_factor,
                     learning_rates=learning_rates,
-                    metrics=metrics,
-                )
+                    metrics=self._metrics.newest,
+                    is_sample=self._is_sample,
+                ),
+                on_gpu,
             )
+        elif self.recorder.has_pending:
+            self._finish(self.recorder.completed())
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
+
+    def _read_metrics(self, get_metrics: Callable[[], Mapping[str, Tensor | float]]) -> None:
+        """Read the metrics if somebody is interested, and at the beginning of an epoch."""
+        progress = self._batch.progress
+        is_regular = progress.step % METRICS_INTERVAL == 0 and self.is_recording
+        is_new_epoch = progress.batch_index == 0 and self._history is not None
+        is_early = progress.step - self._last_reading < METRICS_INTERVAL
+        if is_regular or self._is_sample or (is_new_epoch and not is_early):
+            self._last_reading = progress.step
+            arrived = self._metrics.read(progress.step, get_metrics())
+        else:
+            arrived = self._metrics.arrived()
+        if self._history is not None:
+            for step, metrics in arrived:
+                self._history.add_metrics(step, metrics)
 
     def _adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed since the last check."""
         self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
         if self.recorder.is_current:
             return
-        for recording in self.recorder.flush():
-            self._publish(build_snapshot(self.run, recording))
+        self._finish(self.recorder.flush())
         self._editor.adopt_replaced_layers()
         self.recorder.update_structure()
         for collector in self.collectors.values():
             collector.reset()
         if self._status.structure is not None:
             self._status.publish_edit()
+            if self._history is not None:
+                self._history.add_edit(self._batch.step, REPLACED, self._status.version)
         log.info("The model's code has replaced layers; the statistics of the new ones follow")
 
     def handle_during_validation(self) -> None:
@@ -303,16 +349,28 @@ class Session:
 
     def _publish(self, message: Message) -> None:
         self.server.publisher.publish(message)
+        if self._history is not None and isinstance(message, Structure):
+            self._history.update_structure(message)
 
-    def _publish_batch(self, metadata: BatchMetadata) -> None:
-        recording = self.recorder.end_batch(grad_scale=metadata.loss_factor, metadata=metadata)
+    def _publish_batch(self, metadata: BatchMetadata, loss: Tensor | None) -> None:
+        recording = self.recorder.end_batch(
+            grad_scale=metadata.loss_factor, loss=loss, metadata=metadata
+        )
         if self._status.update_layer_order():
             for collector in self.collectors.values():
                 collector.reset()
         metadata.version = self._status.version
         if recording is not None:
-            self._publish(build_snapshot(self.run, recording))
+            self._finish([recording])
         self._publish_collected()
+
+    def _finish(self, recordings: Sequence[Recording]) -> None:
+        """Publish recordings that have arrived on the host, and keep samples in the history."""
+        for recording in recordings:
+            snapshot = build_snapshot(self.run, recording)
+            self._publish(snapshot)
+            if self._history is not None and recording.metadata.is_sample:
+                self._history.add(snapshot)
 
     def _publish_collected(self, *, is_paused: bool = False) -> None:
         context = BatchContext(self.run, self._status.version, self._batch, is_paused)

@@ -17,7 +17,7 @@ from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
 from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import ImageTruth
-from revacnn_lightning.runtime.sample_forward import to_float
+from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
@@ -228,7 +228,6 @@ def loss_scale(trainer: Any) -> Tensor | float:
     return float(scaler.get_scale()) if scale is None else scale
 
 
-def scalar_metrics(metrics: dict[str, Tensor]) -> dict[str, float]:
-    """Return those of the module's logged metrics that are single numbers."""
-    values = ((name, to_float(value)) for name, value in metrics.items())
-    return {name: value for name, value in values if value is not None}
+def scalar_metrics(metrics: dict[str, Tensor]) -> dict[str, Tensor | float]:
+    """Return those of the module's logged metrics that are single numbers, unread."""
+    return {name: value for name, value in metrics.items() if is_scalar(value)}

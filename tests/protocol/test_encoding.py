@@ -151,7 +151,7 @@ def test_a_request_of_another_protocol_version_is_refused():
     [
         ([], "0 frames"),
         ([b"status"], "1 frames"),
-        ([b"status"] * 100, "100 frames"),
+        ([b"status"] * 200, "200 frames"),
         ([b"status", b""], "malformed status"),
         ([b"status", b"\xc1"], "malformed status"),
         ([b"request", b"\x81\xa2id\xa1x"], "malformed request"),

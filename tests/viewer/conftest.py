@@ -8,8 +8,8 @@ import pytest
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.requests import ControlRun, Edit
-from tests.viewer.fake_training import FakeTraining
+from revacnn_lightning.protocol.requests import ControlRun, Edit, SendHistory
+from tests.viewer.fake_training import FakeTraining, train_without_viewer
 from viewer.runs.run_follower import RunFollower, RunHealth
 from viewer.runs.run_state import RunState
 from viewer.tab.page_link import PageLink
@@ -30,6 +30,10 @@ class InProcessFollower(RunFollower):
 
     def attach(self) -> None:
         for message in self.training.handle(Request("hello", ControlRun("send_state"))):
+            self.state.receive(message)  # type: ignore[union-attr]
+
+    def receive_history(self) -> None:
+        for message in self.training.handle(Request("history", SendHistory())):
             self.state.receive(message)  # type: ignore[union-attr]
 
     def train(self, batches: int = 1) -> None:
@@ -71,6 +75,18 @@ def make_follower() -> Callable[..., InProcessFollower]:
         return follower
 
     return make
+
+
+@pytest.fixture
+def late_follower() -> InProcessFollower:
+    """A follower that attaches after 1000 batches, one of which was an edit, and trains 5."""
+    training = FakeTraining("digits")
+    train_without_viewer(training, 1000)
+    follower = InProcessFollower(training)
+    follower.attach()
+    follower.train(5)
+    follower.receive_history()
+    return follower
 
 
 @pytest.fixture

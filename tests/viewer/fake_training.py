@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import (
@@ -45,6 +46,7 @@ from revacnn_lightning.protocol.requests import (
     Redo,
     Reinitialize,
     RemoveFilters,
+    SendHistory,
     SetFilter,
     Undo,
     Unfreeze,
@@ -85,6 +87,8 @@ class FakeTraining:
         self._cached_version = -1
         for conv in self.convs:
             self.ids.append([self._new_filter() for _ in range(conv.width)])
+        self.kept = HistoryRecorder()
+        self.kept.update_structure(self.structure())
         dead = self.random.random(self.next_id) < 0.015
         self.dead = {int(id_) for id_ in np.flatnonzero(dead)}
         for id_ in self.dead:
@@ -205,6 +209,14 @@ class FakeTraining:
             },
         )
 
+    def train_unattended(self, batches: int) -> None:
+        """Train without a viewer: the history keeps a sample of the batches."""
+        for _ in range(batches):
+            self.step += 1
+            if self.kept.is_due(self.step):
+                self.kept.begin_sample(self.step, overhead=0.0)
+                self.kept.add(self.snapshot())
+
     def status(self, state: str = "training") -> Status:
         return Status(self.run, state, self.step, self.version, time.time())  # type: ignore[arg-type]
 
@@ -214,6 +226,8 @@ class FakeTraining:
         if isinstance(body, ControlRun):
             done = [Done(request.id, body.action)] if body.action != "send_state" else []
             return [*done, self.structure(), self.status()]
+        if isinstance(body, SendHistory):
+            return [self.kept.to_message(request.id)]
         if isinstance(body, InspectFilter):
             self.requested_inspections[body.layer, body.filter] = body.image_index
             return [Done(request.id)]
@@ -246,6 +260,8 @@ class FakeTraining:
             self.frozen = self.frozen | chosen if isinstance(body, Freeze) else self.frozen - chosen
         self.ids, self.version = after, self.version + 1
         change = 0.037 if isinstance(body, RemoveFilters | MergeFilters) else 0.0
+        self.kept.update_structure(self.structure())
+        self.kept.add_edit(self.step, plan.title, self.version)
         applied = Applied(request.id, self.step, self.version, plan, output_change=change)
         return [applied, self.structure()]
 
@@ -346,6 +362,13 @@ class FakeTraining:
         )
 
 
+def train_without_viewer(training: FakeTraining, batches: int) -> None:
+    """Train before a viewer attaches, with an edit in the middle."""
+    training.train_unattended(batches // 2)
+    training.handle(Request("edit", AddFilters(training.convs[1].name, 2), training.version))
+    training.train_unattended(batches - batches // 2)
+
+
 def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None:
     """Publish and reply until stopped, or for ``end_after`` seconds."""
     keys = Keys.generate()
@@ -394,12 +417,15 @@ def main() -> None:
     parser.add_argument("--hz", type=float, default=20.0)
     parser.add_argument("--end-after", type=float, default=0.0, help="seconds; 0: never")
     parser.add_argument("--end", choices=["finished", "failed"], default="finished")
+    parser.add_argument("--past", type=int, default=0, help="batches trained without a viewer")
     parser.add_argument("--refuse", default="", help="name of a layer that cannot be changed")
     arguments = parser.parse_args()
     training = FakeTraining(arguments.net)
     for conv in training.convs:
         if conv.name == arguments.refuse:
             conv.refused = "its output is reshaped in an unknown way"
+    if arguments.past:
+        train_without_viewer(training, arguments.past)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     serve(training, arguments.hz, arguments.end_after, arguments.end)
 

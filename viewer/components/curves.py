@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runs.history import History
+from revacnn_lightning.history.time_series import TimeSeries
+
 from ..runs.metric_names import LOSS, families, phase
 from ..runs.run_state import RunState
 
@@ -64,7 +65,7 @@ def layer_curves(state: RunState, statistic: str) -> list[Curve]:
     return [Curve(name, steps, column) for name, column in zip(names, columns, strict=True)]
 
 
-def _column(history: History, column: int, label: str) -> Curve:
+def _column(history: TimeSeries, column: int, label: str) -> Curve:
     values = history.rows[:, column].astype(float)
     finite = np.isfinite(values)
     return Curve(label, history.steps[finite].copy(), values[finite])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import without_property_validation
 
+from revacnn_lightning.history.time_series import mean_per_segment
 from revacnn_lightning.protocol.messages import LayerInfo
 
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
-from ..runs.history import mean_per_segment
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 

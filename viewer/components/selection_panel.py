@@ -95,7 +95,9 @@ def _statistics_note(layer: LayerInfo) -> str:
 
 def _values(tab: TabState, layer: int, index: int) -> list[dict[str, Any]]:
     """Return the first statistics of the filter as label and text."""
-    order = list(LABELS)
+    order, title = list(LABELS), ""
+    if tab.state is not None and tab.playback.shows_layer_means(tab.state):
+        title = "Mean of the layer: single filters were not recorded then"
     names = sorted(
         tab.values(), key=lambda name: (order.index(name) if name in LABELS else len(order), name)
     )
@@ -104,7 +106,7 @@ def _values(tab: TabState, layer: int, index: int) -> list[dict[str, Any]]:
         number = float(tab.layer_values(name, layer)[index])
         text = format_scientific(number) if name == "gradient" else format_number(number)
         label = LABELS.get(name, name.replace("_", " "))
-        values.append({"label": label, "value": text, "statistic": name, "title": ""})
+        values.append({"label": label, "value": text, "statistic": name, "title": title})
     return values
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    HistoryEdit,
     Planned,
     PlanSummary,
     Refused,
@@ -30,7 +32,7 @@ class EditMark(Struct, frozen=True):
 
     step: int
     version: int
-    title: str = ""  # the edit; "" if it was not requested by this viewer
+    title: str = ""  # the edit; "" if it is unknown
 
 
 class RequestRecord(Struct):
@@ -65,7 +67,7 @@ class RequestLog:
     Attributes:
         records: requests by id, oldest first.
         plans: replies to previews by request id, oldest first.
-        edit_marks: changes of the network since the viewer attached.
+        edit_marks: changes of the network, oldest first.
         revision: incremented with every change.
     """
 
@@ -114,6 +116,22 @@ class RequestLog:
         title = titles.get(structure.version, "")
         self.edit_marks.append(EditMark(structure.step, structure.version, title))
         self._set_width_texts(structure)
+
+    def add_earlier_marks(self, edits: Sequence[HistoryEdit]) -> None:
+        """Add marks of edits that the run remembers, and titles to those that are marked."""
+        marks = {mark.version: mark for mark in self.edit_marks}
+        for edit in edits:
+            known = marks.get(edit.version)
+            if known is not None:
+                marks[edit.version] = EditMark(known.step, known.version, known.title or edit.title)
+        missing = [
+            EditMark(edit.step, edit.version, edit.title)
+            for edit in edits
+            if edit.version not in marks
+        ]
+        merged = sorted([*missing, *marks.values()], key=lambda mark: mark.step)
+        self.edit_marks = deque(merged, maxlen=MAX_MARKS)
+        self.revision += 1
 
     def changes(self) -> list[RequestRecord | EditMark]:
         """Return all requests, and the marks of edits that others have made, newest first."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.client import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody
+from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody, SendHistory
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
@@ -77,6 +77,7 @@ class RunFollower:
         self.on_request_sent: Callable[[], None] = _do_nothing
         self.on_close: Callable[[], None] = _do_nothing
         self._run: Run | None = None
+        self._has_requested_history = False
         if connection is not None:
             self._attach(connection)
 
@@ -104,6 +105,7 @@ class RunFollower:
             self.state.receive(message)
             self.layer_details.receive(message, self.state)
             self.inspections.receive(message, self.state)
+        self._request_history_once(self.state)
         if messages:
             self.on_messages()
 
@@ -177,6 +179,16 @@ class RunFollower:
         request_id = self._run.request(body, version=version, dry_run=dry_run)
         self.on_request_sent()
         return request_id
+
+    def _request_history_once(self, state: RunState) -> None:
+        """Request the history of the run as soon as its layers are known."""
+        if state.structure is None or self._has_requested_history:
+            return
+        self._has_requested_history = True
+        try:
+            self._send(SendHistory(), None)
+        except ProtocolError as error:
+            log.warning("The history of run %s is not shown: %s", self.run_id, error)
 
     def _inspect(self, request: InspectFilter, version: int) -> str:
         return self._send(request, version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
+    History,
     Message,
     Planned,
     Refused,
@@ -28,6 +30,8 @@ from .run_histories import FILTER_STATISTICS, RunHistories
 
 __all__ = ["RunState"]
 
+log = logging.getLogger(__name__)
+
 NEW_SECONDS = 8.0  # how long an added filter is marked as new
 
 
@@ -40,6 +44,7 @@ class RunState:
         structure, status, snapshot: the newest of each message, or None.
         values_revision: incremented with every accepted snapshot.
         structure_revision: incremented with every change of the network.
+        history_revision: incremented with every history that the run has sent.
         offsets: index of each layer's first filter in flat arrays, int64 (layers + 1,).
         latest: newest value of each published statistic, each (filters,).
         snapshot_time: Unix time at which the newest snapshot was received.
@@ -53,7 +58,7 @@ class RunState:
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
-        self.values_revision = self.structure_revision = 0
+        self.values_revision = self.structure_revision = self.history_revision = 0
         self.snapshot_time = 0.0
         self.offsets = np.zeros(1, np.int64)
         self.latest: dict[str, np.ndarray] = {}
@@ -76,6 +81,8 @@ class RunState:
         elif isinstance(message, Status):
             self.status = message
             self._n_statuses += 1
+        elif isinstance(message, History):
+            self._receive_history(message)
         elif isinstance(message, (Planned, Applied, Done, Refused)):
             self.requests.receive(message, self.structure)
 
@@ -83,8 +90,8 @@ class RunState:
 
     @property
     def activity_revision(self) -> int:
-        """Incremented with every status, request and reply."""
-        return self._n_statuses + self.requests.revision
+        """Incremented with every status, history, request and reply."""
+        return self._n_statuses + self.requests.revision + self.history_revision
 
     @property
     def n_filters(self) -> int:
@@ -161,8 +168,7 @@ class RunState:
         observed = np.array([layer.observed for layer in structure.layers], bool)
         self._is_observed = np.repeat(observed, np.array(widths, np.int64))
         self._remap_filters(source, is_first=known is None)
-        names = [] if known is None else [layer.name for layer in known.layers]
-        self.histories.remap_layers(names, [layer.name for layer in structure.layers])
+        self.histories.set_layers([layer.name for layer in structure.layers])
         if known is not None:
             self.requests.mark_edit(structure)
             self.edit_effects.begin(structure.version)
@@ -192,6 +198,18 @@ class RunState:
         else:
             self.histories.remap_filters(source)
 
+    # ---------------------------------------------------------------- before the viewer attached
+
+    def _receive_history(self, message: History) -> None:
+        """Insert what the run has kept since its first batch before what was received."""
+        try:
+            self.histories.prepend(message)
+        except ValueError as error:
+            log.warning("Ignored a malformed history of run %s: %s", self.connection.run, error)
+            return
+        self.requests.add_earlier_marks(message.edits)
+        self.history_revision += 1
+
     # ---------------------------------------------------------------- snapshots
 
     def _receive_snapshot(self, snapshot: Snapshot) -> None:
@@ -207,7 +225,8 @@ class RunState:
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None
-            self.histories.add_filters(snapshot.step, self.latest, self.dead_mask(), self.offsets)
+            dead = self.dead_mask() if self.knows_dead_filters else None
+            self.histories.add_filters(snapshot.step, self.latest, dead, self.offsets)
         self.values_revision += 1
 
     def _latest_values(self, snapshot: Snapshot) -> dict[str, np.ndarray]:

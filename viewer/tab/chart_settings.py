@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from revacnn_lightning.history.run_history import LAYER_STATISTICS
+
 from ..runs.metric_names import LOSS, families
-from ..runs.run_histories import LAYER_STATISTICS
 
 __all__ = ["LAYER_TITLES", "MAX_SMOOTHING", "ChartSettings", "Scale", "XAxis"]
 

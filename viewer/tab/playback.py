@@ -1,4 +1,4 @@
-"""Which recorded batch a tab shows: the newest (live), or one recorded earlier."""
+"""Which batch of the history a tab shows: the newest (live), or an earlier one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import time
 
 import numpy as np
 
-from ..runs.run_histories import FILTER_STATISTICS
 from ..runs.run_state import RunState
 
 __all__ = ["Playback"]
 
-PLAYBACK_FRAMES = 200  # frames in which the whole recording is played
+PLAYBACK_FRAMES = 200  # frames in which the whole history is played
 FRAME_SECONDS = 0.09
-MIN_RECORDED = 2  # rows without which there is no past
+MIN_RECORDED = 2  # moments without which there is no past
 
 
 class Playback:
-    """The position of one tab in the recorded history.
+    """The position of one tab in the history: an index in `RunHistories.moments`.
 
     Attributes:
         shown_step: the past batch shown; None while the tab is live.
@@ -41,12 +40,17 @@ class Playback:
             return ()
         return (state.values_revision,) if self.shown_step is None else (-1, self.shown_step)
 
-    def row(self, state: RunState) -> int:
-        """Return the row of the recorded history that is shown."""
-        last = max(0, state.histories.filters.length - 1)
+    def moment(self, state: RunState) -> int:
+        """Return the moment that is shown."""
+        moments = state.histories.moments()
+        last = max(0, len(moments) - 1)
         if self.shown_step is None:
             return last
-        return min(last, int(np.searchsorted(state.histories.filters.steps, self.shown_step)))
+        return min(last, int(np.searchsorted(moments, self.shown_step)))
+
+    def shows_layer_means(self, state: RunState) -> bool:
+        """Return whether only the means of the layers are known of the shown batch."""
+        return not self.is_live and self.moment(state) < state.histories.n_layer_moments
 
     def values(self, state: RunState | None) -> dict[str, np.ndarray]:
         """Return the statistics of every filter at the shown batch.
@@ -55,22 +59,25 @@ class Playback:
         """
         if state is None:
             return {}
-        if self.shown_step is None or not state.histories.filters.length:
+        if self.shown_step is None or not len(state.histories.moments()):
             return state.latest
-        row = state.histories.filters.rows[self.row(state)]
-        return dict(zip(FILTER_STATISTICS, np.split(row, 2), strict=True))
+        return state.histories.values_at(self.moment(state), state.offsets)
 
     def dead_mask(self, state: RunState) -> np.ndarray:
         """Return which filters were dead at the shown batch, bool (filters,)."""
+        row = self.moment(state) - state.histories.n_layer_moments
         if self.shown_step is None or not state.histories.filters.length:
             return state.dead_mask()
-        return state.dead_mask_at(self.row(state))
+        if row < 0:  # only the shares of the layers are known
+            return np.zeros(state.n_filters, bool)
+        return state.dead_mask_at(row)
 
-    def go_to(self, state: RunState, row: int) -> None:
-        """Show a row of the history. The last row, and any row out of range, mean live."""
+    def go_to(self, state: RunState, moment: int) -> None:
+        """Show a moment. The last one, and any out of range, mean live."""
         self._requested_step = None
-        if 0 <= row < state.histories.filters.length - 1:
-            self.shown_step = float(state.histories.filters.steps[row])
+        moments = state.histories.moments()
+        if 0 <= moment < len(moments) - 1:
+            self.shown_step = float(moments[moment])
         else:
             self.go_live()
 
@@ -83,7 +90,7 @@ class Playback:
         self._requested_step = step
 
     def _show_requested_step(self, state: RunState) -> bool:
-        step, steps = self._requested_step, state.histories.filters.steps
+        step, steps = self._requested_step, state.histories.moments()
         if step is None or len(steps) < MIN_RECORDED:
             return False
         self._requested_step = None
@@ -91,7 +98,7 @@ class Playback:
         return self.shown_step is not None
 
     def toggle(self, state: RunState) -> None:
-        """Start or stop playing. Playing from the live position starts at the first row."""
+        """Start or stop playing. Playing from the live position starts at the first moment."""
         self.is_playing = not self.is_playing
         if self.is_playing and self.shown_step is None:
             self.go_to(state, 0)
@@ -104,7 +111,6 @@ class Playback:
         if not self.is_playing or now - self._advanced_at < FRAME_SECONDS:
             return False
         self._advanced_at = now
-        self.go_to(
-            state, self.row(state) + max(1, round(state.histories.filters.length / PLAYBACK_FRAMES))
-        )
+        n_moments = len(state.histories.moments())
+        self.go_to(state, self.moment(state) + max(1, round(n_moments / PLAYBACK_FRAMES)))
         return True

@@ -102,8 +102,10 @@ def trace_activation(
     if not found:
         return None
     maps, module, call_index = found
-    refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
-    receptive_field = compute_receptive_field(maps, pixels)
+    # Reading the graph runs a part of the network again that uses activation checkpointing.
+    with side_effect_free(model, training=False):
+        refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
+        receptive_field = compute_receptive_field(maps, pixels)
     return TracedActivation(receptive_field, maps.shape[2:], module, call_index, refusal)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
@@ -45,8 +46,8 @@ def side_effect_free(
 
     Inside, ``self.log`` and ``self.log_dict`` of a LightningModule do nothing, and gradients are
     disabled; ``torch.enable_grad()`` enables them again. A `TorchDispatchMode` or
-    `TorchFunctionMode` that the user has entered is suspended, so that it does not see what runs
-    inside; the default device stays in effect.
+    `TorchFunctionMode` that the user has entered is suspended, and so are hooks registered for all
+    modules, so that they do not see what runs inside; the default device stays in effect.
 
     Not restored: what a forward does to the world outside of the model (files, prints, loggers,
     global variables, the trainer, datasets), iterators, NumPy arrays of more than 1 MiB, changes
@@ -62,8 +63,15 @@ def side_effect_free(
         The tensors that are restored.
     """
     # Inside of another `side_effect_free`, the active modes may be those of a trace.
-    with nullcontext() if inside_side_effect_free() else user_modes_suspended():
+    with nullcontext() if inside_side_effect_free() else _users_code_suspended():
         yield from _restoring(model, training, observe)
+
+
+@contextmanager
+def _users_code_suspended() -> Iterator[None]:
+    """Suspend what the user has registered for all of torch: modes, and hooks of all modules."""
+    with user_modes_suspended(), global_hooks_suspended():
+        yield
 
 
 def _restoring(model: nn.Module, training: bool | None, observe: bool) -> Iterator[TensorState]:

@@ -32,6 +32,7 @@ class Recording:
         layers: names of the layers, in forward order.
         widths: the number of filters of each layer; they sum up to N.
         sampling_intervals: for each statistic, n if it is sampled on every n-th batch.
+        loss: as passed to `Recorder.end_batch`, float32; None without.
         metadata: as passed to `Recorder.end_batch`.
     """
 
@@ -41,6 +42,7 @@ class Recording:
     layers: list[str]
     widths: list[int]
     sampling_intervals: list[int]
+    loss: float | None = None
     metadata: Any = None
 
 
@@ -58,6 +60,7 @@ class RecordingAssembler:
         *,
         grad_scale: float,
         loss_scale: Tensor | float,
+        loss: Tensor | None,
         metadata: Any,
     ) -> tuple[Tensor, Callable[[np.ndarray], Recording]]:
         """Concatenate the sums of a batch.
@@ -67,6 +70,7 @@ class RecordingAssembler:
             sampling_intervals: by statistic; its keys are the statistics to record.
             grad_scale: what the loss was multiplied by, apart from ``loss_scale``.
             loss_scale: of mixed precision; a tensor is copied to the host with the sums.
+            loss: a scalar that is copied to the host with the sums.
             metadata: of the recording.
 
         Returns:
@@ -74,6 +78,8 @@ class RecordingAssembler:
         """
         names = list(sampling_intervals)
         sums, divisors = _collect_sums(names, layers)
+        if loss is not None:
+            sums.append(loss.detach().float().reshape(1))
         has_scale_tensor = isinstance(loss_scale, Tensor)
         if isinstance(loss_scale, Tensor):
             sums.append(loss_scale.float().reshape(1))
@@ -90,6 +96,9 @@ class RecordingAssembler:
             scale = grad_scale
             if has_scale_tensor:
                 scale *= float(values[-1])
+                values = values[:-1]
+            if loss is not None:
+                recording.loss = float(values[-1])
                 values = values[:-1]
             table = values.reshape(_row_count(names), sum(recording.widths))
             with np.errstate(all="ignore"):  # infinite gradients and weights are data here

@@ -39,6 +39,18 @@ class HostCopy(Generic[T]):
         is_done = len(self._pending) > 1 and self._pending[0][1].query()
         return self._pop() if is_done else None
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether some copies have not been returned yet."""
+        return bool(self._pending)
+
+    def completed(self) -> list[T]:
+        """Return the results of the copies that have completed, oldest first, without waiting."""
+        results = []
+        while self._pending and self._pending[0][1].query():
+            results.append(self._pop())
+        return results
+
     def flush(self) -> list[T]:
         """Wait for all pending copies and return their results, oldest first."""
         results = []

@@ -147,6 +147,11 @@ class Recorder:
     def external_overhead(self, share: float) -> None:
         self._schedule.external_overhead = share
 
+    @property
+    def overhead(self) -> float:
+        """What recording costs a batch that is recorded, as a share of a step; 0 if unknown."""
+        return self._schedule.overhead
+
     def attach(self) -> None:
         """Install the hooks. Does nothing if already attached."""
         if self._is_attached:
@@ -224,12 +229,15 @@ class Recorder:
         self._module_hooks.begin_batch()
         self._stopwatch.add("fixed", batch.start)
 
-    def end_batch(self, *, grad_scale: float = 1.0, metadata: Any = None) -> Recording | None:
+    def end_batch(
+        self, *, grad_scale: float = 1.0, loss: Tensor | None = None, metadata: Any = None
+    ) -> Recording | None:
         """Stop recording and return the statistics.
 
         Args:
             grad_scale: what else the loss, and with it all gradients, was multiplied by:
                 ``1 / accumulate_grad_batches``. It is divided out.
+            loss: a scalar that is copied to the host with the statistics: `Recording.loss`.
             metadata: becomes `Recording.metadata`.
 
         Returns:
@@ -245,7 +253,7 @@ class Recorder:
                 self._schedule.add(self._optimizer_hooks.pending)
                 for layer in self._layers:
                     layer.statistics |= self._optimizer_hooks.pending
-            recording = self._send(grad_scale, metadata)
+            recording = self._send(grad_scale, loss, metadata)
         self._stop_recording()
         self._stopwatch.add("step", self._batch.start)
         self._stopwatch.end_batch()
@@ -255,13 +263,21 @@ class Recorder:
     def release_tensors(self) -> None:
         """Release the tensors of the last batch, above all its gradients.
 
-        Call it when the next batches are not recorded. Pending recordings are discarded.
+        Call it when the next batches are not recorded.
         """
-        self._host_copy.clear()
         for layer in self._layers:
             layer.weights.begin_batch()
             layer.weights.effective.reset()
             layer.begin_batch(frozenset())
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether recordings are still on their way to the host."""
+        return self._host_copy.has_pending
+
+    def completed(self) -> list[Recording]:
+        """Return pending recordings whose copy has completed, oldest first, without waiting."""
+        return self._host_copy.completed()
 
     def flush(self) -> list[Recording]:
         """Wait for the device and return all pending recordings, oldest first."""
@@ -272,7 +288,7 @@ class Recorder:
         self._gradients.end_batch()
         self._module_hooks.end_batch()
 
-    def _send(self, grad_scale: float, metadata: Any) -> Recording | None:
+    def _send(self, grad_scale: float, loss: Tensor | None, metadata: Any) -> Recording | None:
         """Finish the sums and start to copy them to the host."""
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
@@ -289,6 +305,7 @@ class Recorder:
             self._schedule.intervals,
             grad_scale=grad_scale,
             loss_scale=self._batch.loss_scale,
+            loss=loss,
             metadata=metadata,
         )
         recording = self._host_copy.send(flat, finish)

@@ -61,6 +61,11 @@ class SamplingSchedule:
         return [name for name in STATISTICS if name in {*self._requested, *INSPECTION_STATISTICS}]
 
     @property
+    def overhead(self) -> float:
+        """The overhead of the recorded batches as a share of a step; 0 before the first."""
+        return self._governor.overhead
+
+    @property
     def intervals(self) -> dict[str, int]:
         """Statistic -> n if it is sampled on every n-th batch, for each of `names`."""
         return {name: self._governor.sampling_intervals.get(name, 1) for name in self.names}

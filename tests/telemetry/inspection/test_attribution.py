@@ -11,6 +11,7 @@ import torchvision
 from captum.attr import Deconvolution, GuidedBackprop
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_activation
 
@@ -273,3 +274,21 @@ def test_exception_in_forward_has_no_side_effects():
 def test_uncalled_conv_is_not_traced():
     model = Plain()
     assert trace_activation(model, model, nn.Conv2d(3, 4, 3), IMAGE) is None
+
+
+class Recomputes(nn.Module):
+    """A network with activation checkpointing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.net, x, use_reentrant=False)
+
+
+def test_activation_checkpointing_updated_batch_norms_while_its_graph_was_read():
+    model = Recomputes().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert trace_activation(model, model, model.net[2], IMAGE) is not None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

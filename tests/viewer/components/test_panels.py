@@ -15,7 +15,7 @@ from viewer.components.header import Header
 from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
 from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
-from viewer.components.timeline import Timeline
+from viewer.components.timeline import LAYER_MEANS_ONLY, Timeline
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -179,6 +179,31 @@ def test_timeline_says_that_edits_apply_to_now(tab: TabState, follower: InProces
     follower.kind = "gone"
     timeline.update()
     assert timeline.source.data["text"] == "end of the run"
+
+
+def test_timeline_spans_the_run_and_says_where_only_layers_are_known(
+    late_follower: InProcessFollower,
+) -> None:
+    tab = TabState(late_follower, PageLink())
+    tab.update()
+    timeline, panel = Timeline(tab), SelectionPanel(tab)
+    timeline.update()
+    data = timeline.source.data
+    assert data["recorded"] > 50
+    assert "kept the means of the layers since batch 1." in data["recording_note"]
+    assert "recorded since batch 1\u202f001." in data["recording_note"]
+    [edit] = data["edits"]
+    assert 0 < edit < 1
+    send_command(tab, "show_moment", row=0)
+    timeline.update()
+    panel.update()
+    assert timeline.source.data["notice"].endswith(LAYER_MEANS_ONLY)
+    assert panel.source.data["values"][0]["title"].startswith("Mean of the layer")
+    send_command(tab, "show_moment", row=data["recorded"] - 2)
+    timeline.update()
+    panel.update()
+    assert LAYER_MEANS_ONLY not in timeline.source.data["notice"]
+    assert panel.source.data["values"][0]["title"] == ""
 
 
 def test_selection_panel_explains_its_statistics(tab: TabState) -> None:

@@ -116,7 +116,7 @@ def test_a_logarithmic_scale_leaves_out_what_is_not_positive(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     assert follower.state is not None
-    follower.state.histories.scalars.add(99, np.array([-1.0, 20.0]))
+    follower.state.histories.scalars.add(99, np.array([-1.0, 20.0, 1.0, 5.0]))
     chart = build(tab, MetricChart)
     send_command(tab, "set_scale", name="loss", option="log")
     chart.update()

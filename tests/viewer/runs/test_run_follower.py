@@ -243,3 +243,21 @@ def test_silent_run(
         assert re.search(r"since \d\d:\d\d:\d\d at batch \d+$", text)
         os.kill(process.pid, signal.SIGCONT)
         wait_for_health(selection, "training")
+
+
+def test_history_is_requested_from_a_run_that_has_trained_before(
+    selection: RunSelection, runtime: Path
+) -> None:
+    with training(runtime, "--net", "digits", "--past", "3000"):
+
+        def has_history() -> bool:
+            state = tick(selection).state
+            return state is not None and state.history_revision > 0
+
+        wait_for(has_history, what="the history")
+        wait_for_snapshots(selection)
+    state = selection.follower.state
+    assert state is not None
+    assert state.history_revision == 1  # requested once
+    assert state.histories.scalars.steps[0] == 1
+    assert state.histories.scalars.steps[-1] > 3000

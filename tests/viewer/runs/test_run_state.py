@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
+from revacnn_lightning.history import run_history
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Request, Snapshot
+from revacnn_lightning.protocol.messages import History, HistorySeries, Request, Snapshot
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.runs import request_log, run_histories
@@ -154,13 +155,14 @@ def test_histories_and_records_are_bounded(
     for _ in range(request_log.MAX_RECORDS + 5):
         follower.request(RemoveFilters("nowhere", [1]), "no", 0)
     assert len(state.requests.records) == request_log.MAX_RECORDS
-    for i in range(run_histories.MAX_METRICS + 5):
+    for i in range(run_history.MAX_METRICS + 5):
         state.receive(replace(follower.training.snapshot(), metrics={f"m{i}": 1.0}))
-    assert len(state.histories.metrics) == run_histories.MAX_METRICS
+    assert len(state.histories.metrics) == run_history.MAX_METRICS
 
 
 def test_number_of_parameter_groups_may_change(follower: InProcessFollower) -> None:
     state = state_of(follower)
+    follower.training.step += 1
     state.receive(replace(follower.training.snapshot(), learning_rates=[0.1, 0.2]))
     assert state.histories.learning_rates.width == 2
     np.testing.assert_allclose(state.histories.learning_rates.rows[-1], [0.1, 0.2])
@@ -184,3 +186,37 @@ def test_statistic_keeps_its_last_value_between_measurements(
     assert np.isfinite(state.latest[snapshot.statistics[1]]).all()
     state.receive(replace(snapshot, sampling_intervals=every_batch, values=values))
     assert np.isnan(state.latest[snapshot.statistics[1]]).all()
+
+
+def test_late_viewer_shows_the_run_since_its_first_batch(late_follower: InProcessFollower) -> None:
+    state = state_of(late_follower)
+    histories = state.histories
+    for series in (histories.scalars, histories.layers["gradient"], histories.learning_rates):
+        assert series.steps[0] == 1
+        assert series.steps[-5:].tolist() == [1001, 1002, 1003, 1004, 1005]
+        assert np.isfinite(series.rows).all()
+    assert histories.metrics["val_acc"].steps[0] == 1
+    assert histories.filters.steps[0] == 1001
+    [mark] = state.requests.edit_marks
+    assert (mark.step, mark.version, mark.title) == (500, 1, "Add 2 to conv2")
+
+
+def test_edits_of_the_history_title_the_marks_of_this_viewer(
+    follower: InProcessFollower,
+) -> None:
+    training, state = follower.training, state_of(follower)
+    training.handle(Request("of another viewer", AddFilters("conv1"), 0))
+    state.receive(training.structure())
+    assert [mark.title for mark in state.requests.edit_marks] == [""]
+    follower.receive_history()
+    assert [mark.title for mark in state.requests.edit_marks] == ["Add 1 to conv1"]
+
+
+def test_malformed_history_is_ignored(
+    late_follower: InProcessFollower, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = state_of(late_follower)
+    revision = state.history_revision
+    state.receive(History(scalars=HistorySeries([3, 2], [1, 1], np.zeros((2, 9), np.float32))))
+    assert state.history_revision == revision
+    assert "malformed history" in caplog.text

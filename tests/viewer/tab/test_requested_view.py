@@ -36,7 +36,7 @@ def test_a_tab_opened_with_the_address_of_another_shows_the_same(
     other = open_tab(follower, parse(address))
     assert address_parameters(other) == address
     assert other.selected_position() == (1, 6)
-    assert other.playback.row(follower.state) == 5  # type: ignore[arg-type]
+    assert other.playback.moment(follower.state) == 5  # type: ignore[arg-type]
 
 
 def test_the_address_names_a_filter_by_the_id_that_edits_keep(

@@ -316,11 +316,33 @@ def test_playback_ends_live(
     assert state is not None
     monkeypatch.setattr("viewer.tab.playback.FRAME_SECONDS", 0.0)
     send_command(tab, "toggle_playback")
-    assert (tab.playback.is_playing, tab.playback.row(state)) == (True, 1)
+    assert (tab.playback.is_playing, tab.playback.moment(state)) == (True, 1)
     for _ in range(30):
         tab.update()
     assert not tab.playback.is_playing
     assert tab.playback.is_live
+
+
+def test_moments_before_the_viewer_attached_show_the_means_of_the_layers(
+    late_follower: InProcessFollower,
+) -> None:
+    tab = TabState(late_follower, PageLink())
+    tab.update()
+    state = late_follower.state
+    assert state is not None
+    moments = state.histories.moments()
+    assert (moments[0], moments[-1]) == (1, 1005)
+    send_command(tab, "show_moment", row=3)
+    assert tab.playback.shown_step == moments[3]
+    assert tab.playback.shows_layer_means(state)
+    mean = state.histories.layers["gradient"].rows[3, 1]
+    assert tab.layer_values("gradient", 1).tolist() == [mean] * 18
+    assert not tab.playback.dead_mask(state).any()
+    NetworkView(tab).update()
+    send_command(tab, "show_moment", row=len(moments) - 3)
+    assert not tab.playback.shows_layer_means(state)
+    expected = state.filter_history("activation", 1, 4)[-3]
+    assert tab.layer_values("activation", 1)[4] == expected
 
 
 def test_filters_are_absent_before_they_were_added(

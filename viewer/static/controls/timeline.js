@@ -1,7 +1,8 @@
-/** The timeline: going back in what was recorded since the viewer attached. */
+/** The timeline: going back to earlier batches of the run. */
 
 import {byId} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {editTicks} from "./edit_ticks.js"
 
 /** @import {TimelineData} from "../shared/parts.js" */
 
@@ -40,9 +41,10 @@ function drawTimeline(data) {
   input.style.setProperty("--part", `${100 * Number(input.value) / max}%`)
   input.setAttribute("aria-valuetext", data.text)
   input.title = data.recording_note
+  input.style.background = editTicks(data.edits)
   byId("moment").textContent = data.notice || data.text
   const play = byId("play")
   play.dataset.playing = String(data.playing)
-  play.title = data.playing ? "Pause playback (P)" : "Play the recording since this viewer attached (P)"
+  play.title = data.playing ? "Pause playback (P)" : "Play the run from its beginning (P)"
   play.setAttribute("aria-label", play.title)
 }

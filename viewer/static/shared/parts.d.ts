@@ -148,6 +148,8 @@ export interface TimelineData {
   /** Which moment is shown instead of the newest; empty while live. */
   notice: string
   recording_note: string
+  /** Where edits are on the slider, from 0 to 1. */
+  edits: number[]
 }
 
 export interface SelectionPanelData {

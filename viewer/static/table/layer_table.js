@@ -15,6 +15,7 @@ let sorting = NETWORK_ORDER
 let rows = []
 /** @type {HTMLTableRowElement[]} one per layer, in the order of the network */
 let rowElements = []
+let awaitsFocus = false // opened by key, before its rows have arrived
 
 const table = () => byId("layer-table")
 const body = () => /** @type {HTMLElement} */ (table().querySelector("tbody"))
@@ -38,9 +39,17 @@ export function startLayerTable() {
 /** Show the table instead of the network, or the network again. */
 export function toggleLayerTable() {
   showMainView(isShown() ? "network" : "table")
-  const current = /** @type {HTMLElement | null} */ (body().querySelector("button[tabindex='0']"))
-  if (isShown()) current?.focus()
+  awaitsFocus = isShown()
+  if (isShown()) focusCurrent()
   else byId("plot").focus()
+}
+
+/** Focus the row of the open layer once there are rows: they arrive after the table is opened for the first time. */
+function focusCurrent() {
+  const current = /** @type {HTMLElement | null} */ (body().querySelector("button[tabindex='0']"))
+  if (!awaitsFocus || current == null) return
+  awaitsFocus = false
+  current.focus()
 }
 
 /** @param {string} view "network" or "table" */
@@ -85,6 +94,7 @@ function drawRows({layers = []}) {
   markCurrent()
   const kept = rows.findIndex((row) => row.name === name)
   if (kept >= 0) rowElements[kept].querySelector("button")?.focus()
+  focusCurrent()
 }
 
 /**
