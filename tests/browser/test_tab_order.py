@@ -20,6 +20,13 @@ FOCUSED = """(() => {
   while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement
   return element
 })()"""
+# The next Tab leads to the first tab stop, whatever was clicked before.
+BEGIN = """() => {
+  const app = document.getElementById("app")
+  app.tabIndex = -1
+  app.focus()
+  app.removeAttribute("tabindex")
+}"""
 IS_SEEN = """function () {
   const {width, height} = this.getBoundingClientRect()
   return width > 0 && height > 0 && getComputedStyle(this).visibility == "visible"
@@ -53,8 +60,7 @@ def focused(session: Any) -> Stop | None:
 def walk(page: Any, key: str = "Tab") -> list[Stop]:
     """Return all tab stops of the page in their order."""
     session = page.context.new_cdp_session(page)
-    page.evaluate("document.activeElement?.blur()")
-    page.evaluate("getSelection().removeAllRanges()")
+    page.evaluate(BEGIN)
     stops: list[Stop] = []
     for _ in range(MAX_STOPS):
         page.keyboard.press(key)

@@ -126,7 +126,8 @@ def test_no_stylesheet_rule_hides_by_position_or_name(page: Any) -> None:
 # What is not displayed although neither it nor anything around it has the attribute ``hidden``.
 HIDDEN_BY_STYLE = """() => [...document.querySelectorAll("#app, #app *")].filter((element) =>
   getComputedStyle(element).display == "none" && element.closest("[hidden]") == null
-  && !element.closest("svg, datalist, select, .bk-Figure") && element.textContent.trim() != ""
+  && !element.closest("svg, datalist, select, .bk-Figure, [popover]")
+  && element.textContent.trim() != ""
 ).map((element) => element.id || element.className || element.tagName)"""
 # Findings come and go, and the panes are opened one after the other.
 TOGGLES = "#app button:is([aria-pressed]:not([data-pane], .chip), [aria-expanded]):visible"
