@@ -27,7 +27,9 @@ class Handler(SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def notebook(cell: str, folder: Path) -> Iterator[str]:
     """Serve a page with the output of a cell; yield its address."""
-    (folder / "notebook.html").write_text(f"<!doctype html><title>Notebook</title>{cell}")
+    (folder / "notebook.html").write_text(
+        f'<!doctype html><title>Notebook</title><link rel="icon" href="data:,">{cell}'
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

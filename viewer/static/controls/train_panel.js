@@ -14,7 +14,9 @@ export function startTrainPanel() {
   const panel = byId("train-panel")
   panel.addEventListener("beforetoggle", () => place(panel))
   panel.addEventListener("toggle", () => {
-    if (panel.matches(":popover-open")) batches().select()
+    if (!panel.matches(":popover-open")) return
+    batches().focus() // not by an attribute: a notebook's frame refuses that with an error
+    batches().select()
   })
   panel.addEventListener("keydown", (event) => event.stopPropagation()) // the keys of the page do not apply inside
   panel.querySelector("form")?.addEventListener("submit", (event) => {
