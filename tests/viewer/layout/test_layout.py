@@ -92,7 +92,7 @@ def test_nodes_cover_all_filters() -> None:
     assert len(starts) == layout.node_offsets[-1]
 
 
-@pytest.mark.parametrize("net", sorted(NETS))
+@pytest.mark.parametrize("net", sorted({*NETS} - {"linear"}))  # which has no layer
 def test_paths_are_limited_and_point_right(net: str) -> None:
     paths = compute_layout(structure(net), 1100, 620).paths
     assert 0 < len(paths.x) <= 1.5 * MAX_PATHS
