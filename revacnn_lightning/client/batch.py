@@ -44,7 +44,7 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
 
     @classmethod
     def without_statistics(cls, structure: Structure, step: int) -> Batch:
-        """Return a batch of which only the network is known."""
+        """Return a batch without statistics, for its network alone."""
         filters = sum(len(layer.filter_ids) for layer in structure.layers)
         snapshot = Snapshot(
             run=structure.run, version=structure.version, step=step, epoch=0, batch_index=0,

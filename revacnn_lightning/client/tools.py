@@ -1,6 +1,6 @@
 """The requests of a run as tools for agents: names, JSON schemas, and JSON in and out.
 
-Each call attaches to the run anew, so that it returns the present state, and so that an agent that
+Each call attaches to the run again, so that it returns the present state, and so that an agent that
 thinks between two calls does not keep the training recording.
 """
 

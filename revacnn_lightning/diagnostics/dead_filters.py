@@ -14,7 +14,7 @@ class DeadFilters:
     """Tracks since when each filter has been silent.
 
     A filter is *silent* in a batch if its activation is exactly zero. It is *dead* if it was silent
-    in all batches that were recorded within the last `DEAD_BATCHES`, of which there are at least
+    in all batches that were recorded within the last `DEAD_BATCHES`, if these are at least
     `MIN_RECORDED`. A batch in which its activation was not measured (NaN) does not count.
 
     Attributes:
@@ -69,8 +69,8 @@ def find_dead(steps: np.ndarray, activations: np.ndarray) -> np.ndarray:
 
     Args:
         steps: of the rows, (rows,).
-        activations: (rows, filters), one row per recorded batch, or the means of several, of which
-            ``steps`` are the last.
+        activations: (rows, filters), one row per recorded batch, or the means of several batches
+            that end with those in ``steps``.
     """
     if not len(steps):
         return np.zeros(activations.shape[1], bool)

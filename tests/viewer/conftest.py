@@ -79,7 +79,7 @@ def make_follower() -> Callable[..., InProcessFollower]:
 
 @pytest.fixture
 def late_follower() -> InProcessFollower:
-    """A follower that attaches after 1000 batches, one of which was an edit, and trains 5."""
+    """A follower that attaches after 1000 batches with one edit, and then receives 5."""
     training = FakeTraining("digits")
     train_without_viewer(training, 1000)
     follower = InProcessFollower(training)

@@ -52,7 +52,7 @@ TICK_FORMAT = """
     if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(digits)))
     return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
 """
-# Tells the page of an event of a chart: viewer/static/charts/chart_zoom.js receives it.
+# Reports an event of a chart to the page: viewer/static/charts/chart_zoom.js receives it.
 EVENT_CODE = """
     const detail = {name: plot.name, event: cb_obj.event_name}
     dispatchEvent(new CustomEvent("chart-event", {detail}))

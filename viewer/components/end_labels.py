@@ -21,7 +21,7 @@ CHAR_WIDTH = 5.6  # px
 GAP = 8.0  # px, between a curve and its name
 MAX_MARGIN = 0.4  # of the plot's width
 FONT_SIZE = "9.5px"
-PLOT_SIZE = (260.0, 130.0)  # px, until the browser has told the plot's own
+PLOT_SIZE = (260.0, 130.0)  # px, until the browser reports the plot's own
 
 
 class CurveEnd(NamedTuple):

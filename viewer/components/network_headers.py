@@ -86,7 +86,7 @@ def _block_header(
 
 
 def _block_label(layout: NetworkLayout, index: int) -> str:
-    """Return the label of a closed block; where it has no room, its end, which tells it apart."""
+    """Return the label of a closed block. Where there is no room, it is the end, which differs."""
     label = layout.labels[index]
     if layout.density == "roomy":
         return label

@@ -127,7 +127,7 @@ function comparisonRow({other_runs: others = [], compared_run: compared = ""}) {
 }
 
 /**
- * Buttons of which one is pressed.
+ * Create a row of buttons; one is pressed.
  * @template {string} Option
  * @param {string} label
  * @param {Record<Option, string>} options

@@ -17,7 +17,7 @@ const TOOLS = {
 
 /** @type {Set<string>} */
 const zoomed = new Set()
-/** Charts that have been reset; the event that tells of it comes later. @type {Set<string>} */
+/** Charts that have been reset, until the event of the reset arrives. @type {Set<string>} */
 const resetting = new Set()
 /** @type {((name: string) => void)[]} */
 const callbacks = []

@@ -1,4 +1,4 @@
-/** Arrow keys that move between the rows of a table, each of which has one button. */
+/** Arrow keys that move between the rows of a table with one button per row. */
 
 const PAGE = 10 // rows
 
