@@ -45,6 +45,7 @@ def network_header_data(structure: Structure, layout: NetworkLayout) -> dict[str
             {
                 "name": frame.name,
                 "path": frame.path,
+                "is_module": _is_module(structure, frame.path),
                 "left": frame.left,
                 "right": frame.right,
                 "layer": frame.layer,
@@ -66,12 +67,18 @@ def _header_y(layout: NetworkLayout) -> float | None:
     return (staged if layout.stages else 12) + FRAME_TITLE * layout.frame_levels
 
 
+def _is_module(structure: Structure, path: str) -> bool:
+    """Return whether a block is one module, which can be removed, not a range of a list's."""
+    return any(f"{layer.name}.".startswith(f"{path}.") for layer in structure.layers)
+
+
 def _block_header(
     structure: Structure, layout: NetworkLayout, index: int, shared: set[int]
 ) -> dict[str, Any]:
     unit, box = layout.units[index], layout.boxes[index]
     return {
         "path": unit.name,
+        "is_module": _is_module(structure, unit.name),
         "label": _block_label(layout, index),
         "first": unit.first,
         "layers": len(unit.layers),

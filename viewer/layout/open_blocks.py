@@ -95,4 +95,4 @@ def open_block_boxes(
 
 
 def _is_of(stage: Stage, path: str, first: int) -> bool:
-    return stage.layer == first and (path == stage.name or path.endswith(f".{stage.name}"))
+    return stage.layer == first and path == stage.path

@@ -16,12 +16,14 @@ class Stage:
 
     Attributes:
         name: module path without the prefix that all layers share.
+        path: module path.
         first: smallest rank.
         last: largest rank.
         layer: index of the first layer.
     """
 
     name: str
+    path: str
     first: int
     last: int
     layer: int
@@ -35,11 +37,12 @@ def find_stages(names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
     smaller one is left out.
     """
     groups = _group_layers(range(len(names)), names, ranks)
+    prefix = _join(names, _shared_depth(names))
     framed = [path for path in groups if not _overlaps_another(path, groups, ranks)]
     stages = []
     for path in framed:
         covered = [ranks[i] for i in groups[path]]
-        stages.append(Stage(path, min(covered), max(covered), groups[path][0]))
+        stages.append(Stage(path, prefix + path, min(covered), max(covered), groups[path][0]))
     stages.sort(key=lambda stage: stage.first)
     longest = max((len({ranks[i] for i in groups[path]}) for path in framed), default=0)
     return stages if len(groups) > 1 and longest > 1 else []
@@ -47,21 +50,20 @@ def find_stages(names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
 
 def layers_of(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
     """Return the layers in the same stage as layer ``name``; only itself if it is in none."""
-    prefix = _join(names, _shared_depth(names))
     for stage in stages:
-        path = prefix + stage.name
-        if name == path or name.startswith(path + "."):
-            return [other for other in names if other == path or other.startswith(path + ".")]
+        inside = f"{stage.path}."
+        if name == stage.path or name.startswith(inside):
+            return [other for other in names if other == stage.path or other.startswith(inside)]
     return [name]
 
 
 def short_name(name: str, stages: Sequence[Stage], names: Sequence[str]) -> str:
     """Return a layer's name without the part that its stage's title shows."""
+    for stage in stages:
+        if name.startswith(f"{stage.path}."):
+            return name[len(stage.path) + 1 :]
     prefix = _join(names, _shared_depth(names))
     rest = name[len(prefix) :]
-    for stage in stages:
-        if rest.startswith(stage.name + "."):
-            return rest[len(stage.name) + 1 :]
     if prefix and rest[0].isdigit():  # an index without its list says little
         return f"{prefix.split('.')[-2]}.{rest}"
     return rest

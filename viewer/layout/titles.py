@@ -23,7 +23,7 @@ class StageBox:
     Attributes:
         name: title, shortened to fit.
         layer: index of one of its layers.
-        path: full name of the stage.
+        path: of the stage's module, or of the block.
         block: path of the block that closes with this frame; "" if there is none.
         level: number of frames around this one.
     """
@@ -82,7 +82,7 @@ def stage_boxes(
     ]
     titles = _titles([stage.name for stage in stages], [end - start for start, end in spans])
     return [
-        StageBox(title, start, end, stage.layer, stage.name)
+        StageBox(title, start, end, stage.layer, stage.path)
         for title, (start, end), stage in zip(titles, spans, stages, strict=True)
     ]
 

@@ -282,6 +282,12 @@ def test_shared_prefix_is_not_a_stage() -> None:
     assert [s.name for s in find_stages(deep, [0, 1, 2])] == ["a", "b"]
 
 
+def test_the_path_of_a_stage_lacked_the_shared_prefix_so_it_could_not_be_removed() -> None:
+    names = ["net.a.0", "net.a.1", "net.b.0"]
+    assert [s.path for s in find_stages(names, [0, 1, 2])] == ["net.a", "net.b"]
+    assert layers_of("net.a.1", find_stages(names, [0, 1, 2]), names) == ["net.a.0", "net.a.1"]
+
+
 def stage_names(names: list[str], ranks: list[int]) -> list[str]:
     return [stage.name for stage in find_stages(names, ranks)]
 

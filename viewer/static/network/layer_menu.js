@@ -59,7 +59,7 @@ export function openStageMenu(stage, anchor) {
   open(anchor, stage.path,
     item("Expand or collapse", "⇧ Enter", () => sendCommand("toggle_stage", {layer: stage.layer})),
     ...stage.block ? [item("Close the block", "B", () => sendCommand("close_block", {name: stage.block}))] : [],
-    item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: stage.path}), "danger"))
+    ...removalItems(stage))
 }
 
 /**
@@ -70,7 +70,13 @@ export function openStageMenu(stage, anchor) {
 export function openBlockMenu(block, anchor) {
   open(anchor, block.path,
     item("Open the block", "Enter", () => sendCommand("open_block", {name: block.path})),
-    item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: block.path}), "danger"))
+    ...removalItems(block))
+}
+
+/** @param {{path: string, is_module: boolean}} block */
+function removalItems(block) {
+  if (!block.is_module) return []
+  return [item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: block.path}), "danger")]
 }
 
 /** Show the menu of the selected layer, for the keyboard. */

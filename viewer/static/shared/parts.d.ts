@@ -317,6 +317,8 @@ export interface LayerHeader {
 /** A closed block of the network view; places in px of the layout. */
 export interface BlockHeader {
   path: string
+  /** Whether it is one module, which can be removed, not a range of a list's. */
+  is_module: boolean
   label: string
   /** Index of its first layer. */
   first: number
@@ -333,6 +335,8 @@ export interface BlockHeader {
 export interface StageData {
   name: string
   path: string
+  /** Whether it is one module, which can be removed, not a range of a list's. */
+  is_module: boolean
   left: number
   right: number
   layer: number
