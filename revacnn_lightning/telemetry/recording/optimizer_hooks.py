@@ -99,8 +99,9 @@ class OptimizerHooks:
 
     def _copy(self, to_copy: Collection[WeightSums]) -> None:
         start = self._stopwatch.now()
-        for weights in to_copy:
-            weights.copy_weight()
+        with torch._C.DisableTorchFunction():  # no mode sees it: it is none of the training's
+            for weights in to_copy:
+                weights.copy_weight()
         self._stopwatch.add("update_ratio", start)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -109,7 +110,7 @@ class OptimizerHooks:
         groups = self._groups_of(optimizer)
         if not groups:
             return
-        with torch.no_grad():
+        with torch._C.DisableTorchFunction(), torch.no_grad():
             start = self._stopwatch.now()
             if "update_ratio" in self.pending:
                 for group, observed in groups:
