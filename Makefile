@@ -16,15 +16,23 @@ PROCESSES ?= auto
 # load into the same process.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
 
-.PHONY: demo test check lint types browser clean
+.PHONY: demo test test-units test-browser check lint types browser clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
 
 # One thread per process: the networks of the tests are so small that threads of torch would wait
 # for each other. The tests of a file share servers and trainings, so they run in one process.
-test: $(VENV)/.dev browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+
+test: test-units test-browser
+
+test-units: $(VENV)/.dev
+	$(PYTEST) --ignore tests/browser $(ARGS)
+
+# In processes of their own: Playwright leaves an event loop running, in which asyncio.run() fails.
+test-browser: $(VENV)/.dev browser
+	$(PYTEST) tests/browser $(ARGS)
 
 check: lint types test
 
