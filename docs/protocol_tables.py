@@ -36,7 +36,7 @@ TELEMETRY = (
 )
 MESSAGE_NAMES = tuple(kind.__name__ for kind in get_args(messages.Message))
 LIMITS = (
-    (run_sockets.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
+    (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
     (run_sockets.MAX_SUBSCRIPTION_BYTES, "bytes of a subscription; a longer one disconnects you"),
     (messages.MAX_ID_LENGTH, "characters of the `id` of a request"),
     (run_sockets.CLIENT_RATE, "requests per second of a client; further ones are refused"),
