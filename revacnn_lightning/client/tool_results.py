@@ -33,6 +33,7 @@ def describe_run(connection: Connection) -> dict[str, Any]:
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(connection.start_time))
     return {
         "run": connection.run,
+        "name": connection.name,
         "model": connection.model,
         "started": started,
         "host": connection.hostname,
