@@ -13,7 +13,7 @@ from msgspec import Struct
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import FilterInspection
+from revacnn_lightning.protocol.inspections import FilterInspection
 
 __all__ = [
     "describe_run", "inspection", "plain", "statistics", "status", "structure",

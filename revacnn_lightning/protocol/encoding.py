@@ -16,14 +16,13 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
+from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.messages import (
     MAX_ID_LENGTH,
     PROTOCOL_VERSION,
     Applied,
     Done,
-    FilterInspection,
     History,
-    LayerDetail,
     Message,
     Planned,
     Refused,
