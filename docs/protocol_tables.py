@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import NODEFAULT, Struct
 from msgspec import inspect as types
 
-from revacnn_lightning.protocol import encoding, messages, requests, run_sockets
+from revacnn_lightning.protocol import encoding, inspections, messages, requests, run_sockets
 from revacnn_lightning.protocol.connection import Connection
 
 PAGE = Path(__file__).parent / "protocol.md"
@@ -31,12 +31,11 @@ TELEMETRY = (
     messages.Snapshot,
     messages.Structure,
     messages.Status,
-    messages.LayerDetail,
-    messages.FilterInspection,
+    inspections.LayerDetail,
+    inspections.FilterInspection,
 )
-MESSAGE_NAMES = tuple(kind.__name__ for kind in get_args(messages.Message))
 LIMITS = (
-    (run_sockets.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
+    (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
     (run_sockets.MAX_SUBSCRIPTION_BYTES, "bytes of a subscription; a longer one disconnects you"),
     (messages.MAX_ID_LENGTH, "characters of the `id` of a request"),
     (run_sockets.CLIENT_RATE, "requests per second of a client; further ones are refused"),
@@ -242,9 +241,9 @@ def docstring_of(kind: type[Struct]) -> tuple[str, dict[str, str]]:
 
 def markdown(text: str, kind: type[Struct]) -> str:
     """Return a docstring's text in Markdown, with names as they are on the wire."""
-    text = text.replace("``", "`").replace("`messages.", "`")
+    text = re.sub(r"`(messages|inspections)\.", "`", text.replace("``", "`"))
     names = {one.name: one.encode_name for one in msgspec.structs.fields(kind)}
-    names |= {name: wire_name(getattr(messages, name)) for name in MESSAGE_NAMES}
+    names |= {kind.__name__: wire_name(kind) for kind in get_args(messages.Message)}
     names |= {"None": "null", "True": "true", "False": "false"}
     text = re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
     return re.sub(r"\b(None|True|False)\b", lambda found: names[found[1]], text)

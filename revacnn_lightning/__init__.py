@@ -71,11 +71,10 @@ if TYPE_CHECKING:
         StaleStructureError,
         SteeringError,
     )
+    from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
     from revacnn_lightning.protocol.messages import (
         Applied,
-        FilterInspection,
         History,
-        LayerDetail,
         PlanSummary,
         Snapshot,
         Status,
@@ -118,11 +117,10 @@ _PUBLIC = {
         "StaleStructureError",
         "SteeringError",
     ],
+    "protocol.inspections": ["FilterInspection", "LayerDetail"],
     "protocol.messages": [
         "Applied",
-        "FilterInspection",
         "History",
-        "LayerDetail",
         "PlanSummary",
         "Snapshot",
         "Status",

@@ -30,7 +30,7 @@ from revacnn_lightning import (
     ReVACNN,
     attach,
 )
-from revacnn_lightning.protocol.messages import LayerDetail
+from revacnn_lightning.protocol.inspections import LayerDetail
 from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer
 from tests.small import At
 

@@ -15,7 +15,8 @@ from revacnn_lightning import (
     Run,
     attach,
 )
-from revacnn_lightning.protocol.messages import FilterInspection, LayerDetail, Structure
+from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+from revacnn_lightning.protocol.messages import Structure
 from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer
 
 __all__ = ["Attach"]

@@ -6,7 +6,8 @@ import numpy as np
 
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.svg import COLORS, Figure, image, rectangle, text
-from revacnn_lightning.protocol.messages import LayerDetail, LayerInfo
+from revacnn_lightning.protocol.inspections import LayerDetail
+from revacnn_lightning.protocol.messages import LayerInfo
 
 __all__ = ["draw"]
 

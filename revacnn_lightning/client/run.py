@@ -216,8 +216,8 @@ class Run(RunRequests):
         self.close()
 
     def __repr__(self) -> str:
-        model = self.connection.model or "run"
-        return f"<Run {self.connection.run} of {model}: {run_html.describe_state(self)}>"
+        name = self.connection.name or self.connection.model or "run"
+        return f"<Run {self.connection.run} of {name}: {run_html.describe_state(self)}>"
 
     def _repr_html_(self) -> str:
         return run_html.run_html(self)

@@ -33,7 +33,7 @@ def describe_state(run: RunMessages) -> str:
 def run_html(run: RunMessages) -> str:
     """Return the state of a run and its layers."""
     connection, structure, batch = run.connection, run.structure, run.batch
-    title = f"{connection.model or 'Run'} · {connection.run}"
+    title = f"{connection.name or connection.model or 'Run'} · {connection.run}"
     facts = [describe_state(run)]
     if structure is not None:
         facts.append(f"{structure.parameter_count:,} parameters")

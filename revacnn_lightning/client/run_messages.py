@@ -84,7 +84,8 @@ class RunMessages:
 
         Raises:
             EditRefusedError: ``body`` has an invalid field.
-            ProtocolError: the run is unreachable and too many requests are queued.
+            ProtocolError: the request is too large, or the run is unreachable and too many
+                requests are queued.
         """
         request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run)
         self._requester.send(request)

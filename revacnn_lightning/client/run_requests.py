@@ -9,12 +9,11 @@ from typing import TypeVar
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
-    FilterInspection,
     History,
-    LayerDetail,
     Message,
     Planned,
     PlanSummary,

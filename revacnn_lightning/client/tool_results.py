@@ -13,7 +13,7 @@ from msgspec import Struct
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import FilterInspection
+from revacnn_lightning.protocol.inspections import FilterInspection
 
 __all__ = [
     "describe_run", "inspection", "plain", "statistics", "status", "structure",
@@ -33,6 +33,7 @@ def describe_run(connection: Connection) -> dict[str, Any]:
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(connection.start_time))
     return {
         "run": connection.run,
+        "name": connection.name,
         "model": connection.model,
         "started": started,
         "host": connection.hostname,

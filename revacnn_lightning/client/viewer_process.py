@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Sequence
 
 from revacnn_lightning.errors import RevacnnError
@@ -41,12 +41,14 @@ class ViewerProcess:
             command, stdout=subprocess.PIPE, text=True, start_new_session=True, bufsize=1
         )
         assert process.stdout is not None
-        deadline = time.monotonic() + START_SECONDS
-        for line in process.stdout:
-            if line.startswith(ADDRESS_LINE):
-                return cls(process, line.removeprefix(ADDRESS_LINE).strip())
-            if time.monotonic() > deadline:
-                break
+        timer = threading.Timer(START_SECONDS, process.kill)  # ends the lines
+        timer.start()
+        try:
+            for line in process.stdout:
+                if line.startswith(ADDRESS_LINE):
+                    return cls(process, line.removeprefix(ADDRESS_LINE).strip())
+        finally:
+            timer.cancel()
         cls(process, "").stop()
         raise RevacnnError("the viewer did not start; see its output above")
 

@@ -43,8 +43,8 @@ class Connection(Struct, frozen=True):
     hostname: str = ""
     start_time: float = field(default_factory=time.time)  # Unix time, seconds
     protocol: int = PROTOCOL_VERSION
-    machine: str = ""  # see `processes.machine_id`
-    process_start: int = 0  # see `processes.process_start`
+    machine: str = ""  # id of the machine since it was booted
+    process_start: int = 0  # when the process was started, in the kernel's unit
     local_endpoints: tuple[str, str] | None = None  # for viewers on the machine of the run
     # Where `ssh_command` makes Unix sockets available on another machine; free to be changed.
     forwarded_ports: tuple[int, int] | None = None

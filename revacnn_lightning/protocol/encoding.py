@@ -16,14 +16,13 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
+from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.messages import (
     MAX_ID_LENGTH,
     PROTOCOL_VERSION,
     Applied,
     Done,
-    FilterInspection,
     History,
-    LayerDetail,
     Message,
     Planned,
     Refused,
@@ -33,13 +32,14 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-__all__ = ["MAX_BUFFER_BYTES", "TOPICS", "decode", "encode", "request_id"]
+__all__ = ["MAX_BUFFER_BYTES", "MAX_REQUEST_BYTES", "TOPICS", "decode", "encode", "request_id"]
 
 # Limits on received messages, so that a broken or hostile peer cannot make this side allocate
 # without bound. ResNet-152 has 150 convolutions and 75 thousand filters.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_BUFFER_BYTES = 256 * 2**20
 MAX_FRAMES = 128
+MAX_REQUEST_BYTES = 2**15  # of a frame; merging 4,096 filters takes 12 kB
 # What msgspec and NumPy raise for malformed bytes: they must cost no more than their message.
 DECODING_ERRORS = (
     msgspec.MsgspecError,

@@ -31,6 +31,14 @@ HANDSHAKE_SECONDS = 5.0
 CHUNK_BYTES = 65_536
 PARENT_SECONDS = 1.0  # between two checks whether the training still exists
 DRAIN_SECONDS = 1.0
+# A viewer whose machine is switched off or leaves the network closes nothing. Its connection ends
+# after a minute without a sign of life, so that it does not keep the place of another viewer.
+KEEPALIVE = {
+    "TCP_KEEPIDLE": 30,  # s
+    "TCP_KEEPINTVL": 10,  # s
+    "TCP_KEEPCNT": 3,  # probes
+    "TCP_USER_TIMEOUT": 60_000,  # ms, for data on its way
+}
 
 
 class HostileClientError(Exception):
@@ -82,6 +90,7 @@ class Port:
         """Forward one connection until either side closes it."""
         task = asyncio.current_task()
         assert task is not None
+        detect_dead_client(writer.get_extra_info("socket"))
         try:
             with contextlib.suppress(
                 OSError, EOFError, asyncio.TimeoutError, asyncio.CancelledError, HostileClientError
@@ -169,6 +178,15 @@ class Port:
             writer.write(data)
             await writer.drain()
             data = await reader.read(CHUNK_BYTES)
+
+
+def detect_dead_client(connection: socket.socket) -> None:
+    """Make a connection end some time after its client has vanished."""
+    with contextlib.suppress(OSError):  # it has ended already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):  # it depends on the system
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def forward(parent: int, settings: list[dict]) -> None:

@@ -1,4 +1,7 @@
-"""Every message of the wire protocol. `encoding` converts them to frames and back."""
+"""The messages of the wire protocol. `encoding` converts them to frames and back.
+
+Those about an opened layer or a selected filter are in `inspections`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta, Struct, field
 
-from revacnn_lightning.protocol.layer_contents import Histogram, ImagePrediction
+from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.message_html import applied_html, plan_html
-from revacnn_lightning.protocol.requests import KernelSlice, RequestBody
+from revacnn_lightning.protocol.requests import RequestBody
 
 __all__ = [
     "MAX_ID_LENGTH",
@@ -18,12 +21,9 @@ __all__ = [
     "Applied",
     "Done",
     "FilterChange",
-    "FilterInspection",
-    "FilterView",
     "History",
     "HistoryEdit",
     "HistorySeries",
-    "LayerDetail",
     "LayerInfo",
     "Message",
     "ParameterGroup",
@@ -35,7 +35,6 @@ __all__ = [
     "Snapshot",
     "Status",
     "Structure",
-    "TopImage",
     "TrainingState",
 ]
 
@@ -118,89 +117,6 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     # Per statistic, the number of batches between two recordings. Empty: every batch.
     sampling_intervals: list[int] = field(default_factory=list)
     nonfinite_gradients: bool = False  # this batch produced inf or NaN gradients
-
-
-class FilterView(Struct, frozen=True):
-    """One view of the C filters of a layer.
-
-    ``features`` (C, d), d <= 64, is a fixed random projection, used for embeddings. ``images``
-    (C, h, w), or (C, h, w, 3) for three input channels, is used for thumbnails and is not
-    normalized. Either has shape (0,) if it is not available.
-    """
-
-    features: np.ndarray
-    images: np.ndarray
-
-
-class LayerDetail(Struct, frozen=True, tag="layer_detail"):
-    """Details of an opened layer, one row per filter of structure ``version``."""
-
-    run: str
-    version: int
-    step: int
-    layer: str
-    coefficients: FilterView
-    gradients: FilterView
-    activations: FilterView
-    activation_gradients: FilterView
-    image: np.ndarray  # the input image, (channels, H, W)
-    image_index: int | None = None  # into the validation data; None: first image of the batch
-    # What the images of the coefficients and of the gradients show.
-    kernel_slice: KernelSlice = "strongest"
-    weight_histogram: Histogram | None = None
-    gradient_histogram: Histogram | None = None  # of this batch alone; None while paused
-    # Of the chosen image. ``before_edit`` and ``after_edit``: directly before and after the newest
-    # edit since the image was chosen.
-    prediction: ImagePrediction | None = None
-    before_edit: ImagePrediction | None = None
-    after_edit: ImagePrediction | None = None
-
-
-class TopImage(Struct, frozen=True):
-    """A training image that strongly activates a filter.
-
-    ``crop`` is uint8 (1 or 3, h, w): the receptive field of the unit with the strongest response,
-    normalized to the range of the image and downsampled if it is large. ``box`` is its (top, left,
-    bottom, right) in pixels of the image, and ``image_size`` the image's (H, W). ``step`` is the
-    training batch that contained the image.
-    """
-
-    crop: np.ndarray
-    box: tuple[int, int, int, int]
-    image_size: tuple[int, int]
-    response: float
-    step: int
-
-
-class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
-    """What activates filter number ``filter`` of a layer of structure ``version``.
-
-    ``top_images`` holds up to nine training images of recent batches, strongest response first.
-    ``top_images_note`` says why there are none, or why they are not cropped.
-
-    ``image`` is the input image, as in `LayerDetail`; the original has ``image_size``. The
-    strongest ``response`` to it originates from ``box`` of the original. ``deconvolution`` and
-    ``guided_backpropagation`` (channels, h, w) attribute the response to these pixels, as float16
-    of magnitude at most 1. Their shape is (0,) if there is no attribution, for the reason in
-    ``attribution_refusal``.
-    """
-
-    run: str
-    version: int
-    step: int
-    layer: str
-    filter: int
-    image: np.ndarray
-    deconvolution: np.ndarray
-    guided_backpropagation: np.ndarray
-    top_images: list[TopImage] = field(default_factory=list)
-    top_images_note: str = ""
-    receptive_field: tuple[int, int] = (0, 0)  # height, width; (0, 0) if unknown
-    response: float | None = None
-    box: tuple[int, int, int, int] = (0, 0, 0, 0)
-    image_size: tuple[int, int] = (0, 0)
-    image_index: int | None = None  # into the validation data; None: first image of the batch
-    attribution_refusal: str = ""
 
 
 class ParameterGroup(Struct, frozen=True):

@@ -165,7 +165,7 @@ class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
 
 
 class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Send `messages.LayerDetail` of a layer for the next few seconds.
+    """Send `inspections.LayerDetail` of a layer for the next few seconds.
 
     A viewer repeats this request while it shows the layer.
 
@@ -183,7 +183,7 @@ class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Send `messages.FilterInspection` of a filter for the next few seconds.
+    """Send `inspections.FilterInspection` of a filter for the next few seconds.
 
     A viewer repeats this request while it shows the filter. ``image_index`` selects the image of
     the validation data to attribute the filter's response to; None: the first image of the batch.

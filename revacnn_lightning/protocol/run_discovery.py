@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import time
@@ -11,7 +12,7 @@ from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import local_sockets, private_files
 from revacnn_lightning.protocol.connection import Connection, read, runtime_dir
 
-__all__ = ["find_newest", "list_runs", "remove_exited"]
+__all__ = ["find_newest", "list_runs", "remove_exited", "remove_if_exited"]
 
 REPLY_SECONDS = 0.2  # time for another machine to accept a connection
 ASK_AGAIN_SECONDS = 15.0
@@ -50,13 +51,25 @@ def remove_exited() -> list[Connection]:
     """Remove what killed runs of this machine have left, and return the other runs."""
     runs = []
     for path, run in _readable_files():
-        if not run.has_exited():
+        if run.has_exited():
+            _remove(path, run)
+        else:
             runs.append(run)
-            continue
-        path.unlink(missing_ok=True)
-        for endpoint in run.local_endpoints or ():
-            local_sockets.remove_leftovers(endpoint)
     return runs
+
+
+def remove_if_exited(path: Path) -> None:
+    """Remove what a killed run of this machine has left, given its connection file."""
+    with contextlib.suppress(ConnectionFileError):  # there is none, or it is not usable
+        run = read(path)
+        if run.has_exited():
+            _remove(path, run)
+
+
+def _remove(path: Path, run: Connection) -> None:
+    path.unlink(missing_ok=True)
+    for endpoint in run.local_endpoints or ():
+        local_sockets.remove_leftovers(endpoint)
 
 
 def _readable_files() -> list[tuple[Path, Connection]]:

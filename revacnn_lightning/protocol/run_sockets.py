@@ -21,7 +21,13 @@ from revacnn_lightning.protocol.base_socket import (
     BaseSocket,
     Keys,
 )
-from revacnn_lightning.protocol.encoding import TOPICS, decode, encode, request_id
+from revacnn_lightning.protocol.encoding import (
+    MAX_REQUEST_BYTES,
+    TOPICS,
+    decode,
+    encode,
+    request_id,
+)
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
@@ -38,7 +44,7 @@ REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
 # libzmq disconnects a client that sends a larger frame. A subscription is shorter than a topic; the
 # messages of the handshake, which the limit also applies to, have up to 400 bytes.
 MAX_SUBSCRIPTION_BYTES = 1024
-MAX_REQUEST_BYTES = 2**15  # merging 4,096 filters takes 12 kB
+ENCRYPTION_BYTES = 33  # that CURVE adds to a frame
 REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
 # Messages that libzmq receives in advance, of each client. Few, because a message may have any
 # number of frames.
@@ -51,8 +57,10 @@ MAX_REQUESTS_PER_CALL = 32
 # Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
 # 50 µs, so all of them cost about 1 % of the time.
 REQUEST_RATE, REQUEST_BURST = 250.0, 256.0
-# Received per second, of each client; what exceeds this is refused.
-CLIENT_RATE, CLIENT_BURST = 50.0, 256.0
+# Received per second, of each client; what exceeds this is refused. At a time, more than a client
+# queues (1,000) and its connection holds: a viewer repeats requests while the training does not
+# receive any, for example during a long compilation.
+CLIENT_RATE, CLIENT_BURST = 50.0, 2_048.0
 STATE_COST = 5.0  # of a request for the state, in requests: the reply is large
 # A viewer subscribes once. More changes per second are a flood, which libzmq keeps in memory.
 SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
@@ -91,7 +99,7 @@ class Publisher(BaseSocket):
         To send without a copy, pyzmq would start a thread that never ends.
 
         Raises:
-            OSError: libzmq cannot send it; the message is lost.
+            zmq.ZMQError: libzmq cannot send it; the message is lost.
         """
         if not self._is_open():
             return
@@ -153,9 +161,10 @@ class RequestServer(BaseSocket):
 
     def __init__(self, endpoint: str, keys: Keys) -> None:
         super().__init__(zmq.ROUTER)
-        self._socket.maxmsgsize = MAX_REQUEST_BYTES
+        self._socket.maxmsgsize = MAX_REQUEST_BYTES + ENCRYPTION_BYTES
         self._socket.rcvhwm = REQUEST_QUEUE
         self._socket.sndhwm = REPLY_QUEUE
+        self._socket.router_mandatory = True  # otherwise libzmq drops replies without an error
         self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
         self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
         self._log = LimitedLog(log)
@@ -188,6 +197,9 @@ class RequestServer(BaseSocket):
             self._log.warning(
                 client, "Dropped a %s reply: the viewer does not read it", type(reply).__name__
             )
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:  # the client is gone
+                raise
 
     def _receive_frames(self) -> list[bytes]:
         """Receive a message, and keep at most one frame more than a request has."""

@@ -11,7 +11,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.base_socket import EVENTS, POLLIN, BaseSocket
-from revacnn_lightning.protocol.encoding import MAX_BUFFER_BYTES, decode, encode
+from revacnn_lightning.protocol.encoding import MAX_BUFFER_BYTES, MAX_REQUEST_BYTES, decode, encode
 from revacnn_lightning.protocol.messages import Message, Request
 
 __all__ = ["Requester", "Subscriber"]
@@ -78,10 +78,17 @@ class Requester(BaseSocket):
         """Queue a request; it is sent as soon as the run is reachable.
 
         Raises:
-            ProtocolError: too many requests are queued, because the run is unreachable.
+            ProtocolError: the request is too large, or too many requests are queued, because the
+                run is unreachable.
         """
+        frames = encode(request)
+        if (size := len(frames[1])) > MAX_REQUEST_BYTES:
+            raise ProtocolError(
+                f"the request has {size:,} bytes, and a run receives at most "
+                f"{MAX_REQUEST_BYTES:,}; divide it into several requests"
+            )
         try:
-            self._socket.send_multipart(encode(request), flags=zmq.NOBLOCK)
+            self._socket.send_multipart(frames, flags=zmq.NOBLOCK)
         except zmq.Again as error:
             raise ProtocolError(
                 "the run is unreachable and too many requests are queued; attach to it again"

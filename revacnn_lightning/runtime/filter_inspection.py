@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.messages import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images

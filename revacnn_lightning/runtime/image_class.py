@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.protocol.layer_contents import ClassScore
+from revacnn_lightning.protocol.inspections import ClassScore
 from revacnn_lightning.runtime.batch_nesting import contents, leaves
 
 __all__ = ["class_names", "class_probabilities", "find_class", "top_classes"]

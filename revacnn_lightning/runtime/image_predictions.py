@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from revacnn_lightning.protocol.layer_contents import ClassScore, ImagePrediction
+from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction
 from revacnn_lightning.runtime.image_class import class_probabilities, top_classes
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 

@@ -12,8 +12,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.layer_contents import Histogram
-from revacnn_lightning.protocol.messages import FilterView, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterView, Histogram, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.image_predictions import (

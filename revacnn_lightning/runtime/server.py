@@ -11,7 +11,7 @@ from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.forwarder import Forwarder
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
-from revacnn_lightning.protocol.run_discovery import remove_exited
+from revacnn_lightning.protocol.run_discovery import remove_exited, remove_if_exited
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 
 __all__ = ["Endpoints", "RunServer"]
@@ -86,6 +86,8 @@ class RunServer:
             )
             if endpoints.connection_file is None:
                 remove_exited()
+            else:
+                remove_if_exited(endpoints.connection_file)
             self.connection_file = connections.write(self.connection, endpoints.connection_file)
             stack.callback(connections.remove, self.connection_file, run)
             self._stack = stack.pop_all()

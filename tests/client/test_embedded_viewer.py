@@ -76,6 +76,17 @@ def test_a_viewer_that_does_not_start_raises(monkeypatch: pytest.MonkeyPatch):
         ViewerProcess.start(["--no-such-option"])
 
 
+def test_a_viewer_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The time limit was checked only when the viewer printed a line."""
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o700)
+    monkeypatch.setattr(viewer_process.sys, "executable", str(hanging))
+    monkeypatch.setattr(viewer_process, "START_SECONDS", 0.1)
+    with pytest.raises(RevacnnError, match="did not start"):
+        ViewerProcess.start()
+
+
 @pytest.mark.slow
 def test_the_page_is_served_until_it_is_closed():
     viewer = EmbeddedViewer.start()

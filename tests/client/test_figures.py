@@ -13,7 +13,7 @@ import pytest
 from revacnn_lightning import Batch, LayerDetail
 from revacnn_lightning.client import layer_figure, network_figure, svg
 from revacnn_lightning.client.svg import Figure
-from revacnn_lightning.protocol.messages import FilterView
+from revacnn_lightning.protocol.inspections import FilterView
 from tests.client.simulated_run import layer, snapshot, structure
 from viewer.rendering.palette import FONT, LIGHT
 

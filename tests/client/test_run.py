@@ -12,15 +12,8 @@ import pytest
 
 from revacnn_lightning import ControlRun, LayerDetail, RequestTimeoutError, RunEndedError
 from revacnn_lightning.client import run_messages
-from revacnn_lightning.protocol.messages import (
-    Applied,
-    Done,
-    FilterView,
-    PlanSummary,
-    Reply,
-    Request,
-    Status,
-)
+from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request, Status
 from revacnn_lightning.protocol.requests import Redo, SetHyperparameter, Undo
 from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
 

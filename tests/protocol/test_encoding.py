@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
-from revacnn_lightning.protocol import messages, requests
+from revacnn_lightning.protocol import inspections, messages, requests
 from revacnn_lightning.protocol.encoding import decode, encode, request_id
 
 LAYER = messages.LayerInfo("conv1", "Conv2d", 3, 2, (3, 3), (1, 1), 1, filter_ids=[0, 1])
@@ -26,12 +26,12 @@ MESSAGES = [
 ]
 
 
-INSPECTION = messages.FilterInspection(
+INSPECTION = inspections.FilterInspection(
     "run", 1, 10, "conv1", 0,
     image=np.ones((1, 4, 4), np.float16),
     deconvolution=np.full((1, 2, 2), 0.5, np.float16),
     guided_backpropagation=np.zeros(0, np.float16),
-    top_images=[messages.TopImage(np.ones((1, 2, 3), np.uint8), (0, 1, 2, 4), (8, 8), 2.5, 9)],
+    top_images=[inspections.TopImage(np.ones((1, 2, 3), np.uint8), (0, 1, 2, 4), (8, 8), 2.5, 9)],
     box=(0, 0, 2, 2),
     attribution_refusal="no captum",
 )  # fmt: skip
@@ -69,7 +69,7 @@ def test_decode_is_the_inverse_of_encode(message: messages.Message):
 def test_pixels_of_an_inspection_are_sent_as_bytes():
     frames = sent(INSPECTION)
     arrived = decode(frames)
-    assert isinstance(arrived, messages.FilterInspection)
+    assert isinstance(arrived, inspections.FilterInspection)
     [find] = arrived.top_images
     assert find.crop.dtype == np.uint8
     np.testing.assert_array_equal(find.crop, INSPECTION.top_images[0].crop)

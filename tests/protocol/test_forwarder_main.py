@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -63,3 +64,29 @@ def test_viewers_with_the_key_never_give_way():
             task.cancel()
 
     asyncio.run(fill())
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="an option of Linux")
+def test_a_viewer_that_has_vanished_does_not_keep_its_place():
+    """Sixteen laptops that had left the network kept all others out until the end of the run."""
+
+    async def options_of_a_connection() -> tuple[int, bool]:
+        port = forwarder_main.Port("/nowhere", rate=1.0, burst=1.0)
+        found: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            serving = asyncio.ensure_future(port.serve(reader, writer))
+            while not port.silent:
+                await asyncio.sleep(0)
+            timeout = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            is_checked = bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            found.set_result((timeout, is_checked))
+            serving.cancel()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            return await asyncio.wait_for(found, 60)
+
+    expected = forwarder_main.KEEPALIVE["TCP_USER_TIMEOUT"], True
+    assert asyncio.run(options_of_a_connection()) == expected

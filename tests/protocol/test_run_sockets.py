@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 import pytest
 import zmq
 
+from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol import run_sockets
+from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
-from revacnn_lightning.protocol.requests import ControlRun, Undo
+from revacnn_lightning.protocol.requests import ControlRun, InspectLayer, RemoveLayer, Undo
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
 from tests.protocol.test_sockets import STATUS, until
-
-
-@pytest.fixture
-def keys() -> Keys:
-    return Keys.generate()
-
-
-@pytest.fixture
-def publisher(keys: Keys) -> Iterator[Publisher]:
-    end = Publisher("tcp://127.0.0.1:0", keys)
-    yield end
-    end.close()
-
-
-@pytest.fixture
-def server(keys: Keys) -> Iterator[RequestServer]:
-    end = RequestServer("tcp://127.0.0.1:0", keys)
-    yield end
-    end.close()
 
 
 @pytest.fixture
@@ -79,9 +63,26 @@ def test_a_large_frame_is_never_received(
 ):
     assert_served(server, hostile)
     until(lambda: hostile.seconds_disconnected() == 0)
-    hostile._socket.send_multipart([b"request", b"x" * (run_sockets.MAX_REQUEST_BYTES + 1)])
+    hostile._socket.send_multipart([b"request", b"x" * (MAX_REQUEST_BYTES + 1)])
     until(lambda: (list(server.receive()), hostile.seconds_disconnected() > 0)[1])
     assert_served(server, honest)
+
+
+def test_the_largest_request_is_received_and_a_larger_one_is_not_sent(
+    server: RequestServer, honest: Requester
+):
+    """A larger one disconnected its client, which waited for the reply in vain."""
+
+    def request_of(size: int) -> Request:
+        empty = len(encode(Request("mine", RemoveLayer("x" * 40_000)))[1]) - 40_000
+        return Request("mine", RemoveLayer("x" * (size - empty)))
+
+    largest = request_of(MAX_REQUEST_BYTES)
+    honest.send(largest)
+    [(_, received)] = until(lambda: list(server.receive()))
+    assert received == largest
+    with pytest.raises(ProtocolError, match="divide it"):
+        honest.send(request_of(MAX_REQUEST_BYTES + 1))
 
 
 def test_of_a_message_of_many_frames_few_are_kept(server: RequestServer, hostile: Requester):
@@ -99,48 +100,75 @@ def test_a_message_of_many_frames_is_refused(server: RequestServer, hostile: Req
     assert (refusal.id, "2 frames" in refusal.reason) == ("mine", True)
 
 
+@contextmanager
+def served(keys: Keys, clients: int = 1) -> Iterator[tuple[RequestServer, list[Requester]]]:
+    """Serve clients within the limits of now."""
+    with ExitStack() as stack:
+        server = RequestServer("tcp://127.0.0.1:0", keys)
+        stack.callback(server.close)
+        requesters = [Requester(server.endpoint, keys.public) for _ in range(clients)]
+        for requester in requesters:
+            stack.callback(requester.close)
+        yield server, requesters
+
+
 def test_a_client_that_floods_is_refused_and_others_are_not(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(run_sockets, "CLIENT_RATE", 0.001)
     monkeypatch.setattr(run_sockets, "CLIENT_BURST", 5)
-    server = RequestServer("tcp://127.0.0.1:0", keys)
-    hostile, honest = (Requester(server.endpoint, keys.public) for _ in range(2))
-    for index in range(20):
-        hostile.send(Request(str(index), ControlRun("pause")))
-    refusals = replies(server, hostile, 15)
-    assert [reply.id for reply in refusals] == [str(index) for index in range(5, 20)]
-    assert all("requests per second" in reply.reason for reply in refusals)
-    assert_served(server, honest)
-    for end in (hostile, honest, server):
-        end.close()
+    with served(keys, clients=2) as (server, [hostile, honest]):
+        for index in range(20):
+            hostile.send(Request(str(index), ControlRun("pause")))
+        refusals = replies(server, hostile, 15)
+        assert [reply.id for reply in refusals] == [str(index) for index in range(5, 20)]
+        assert all("requests per second" in reply.reason for reply in refusals)
+        assert_served(server, honest)
 
 
 def test_a_request_for_the_state_counts_several_times(keys: Keys, monkeypatch: pytest.MonkeyPatch):
     """The reply may be a structure of a megabyte."""
     monkeypatch.setattr(run_sockets, "CLIENT_RATE", 0.001)
     monkeypatch.setattr(run_sockets, "CLIENT_BURST", 11)
-    server = RequestServer("tcp://127.0.0.1:0", keys)
-    client = Requester(server.endpoint, keys.public)
-    for index in range(4):
-        client.send(Request(str(index), ControlRun("send_state")))
-    assert [reply.id for reply in replies(server, client, 1)] == ["3"]
-    client.close()
-    server.close()
+    with served(keys) as (server, [client]):
+        for index in range(4):
+            client.send(Request(str(index), ControlRun("send_state")))
+        assert [reply.id for reply in replies(server, client, 1)] == ["3"]
 
 
 def test_what_all_clients_send_too_fast_waits(keys: Keys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run_sockets, "REQUEST_RATE", 20.0)
     monkeypatch.setattr(run_sockets, "REQUEST_BURST", 3)
-    server = RequestServer("tcp://127.0.0.1:0", keys)
-    client = Requester(server.endpoint, keys.public)
-    for index in range(8):
-        client.send(Request(str(index), ControlRun("pause")))
-    portions: list[int] = []
-    until(lambda: (portions.append(len(list(server.receive()))), sum(portions) == 8)[1])
-    assert max(portions) <= 3
-    client.close()
-    server.close()
+    with served(keys) as (server, [client]):
+        for index in range(8):
+            client.send(Request(str(index), ControlRun("pause")))
+        portions: list[int] = []
+        until(lambda: (portions.append(len(list(server.receive()))), sum(portions) == 8)[1])
+        assert max(portions) <= 3
+
+
+def test_what_a_viewer_queues_while_the_training_receives_nothing_is_not_refused(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+):
+    """Open tabs repeat their requests during a long compilation; the next click was refused."""
+    monkeypatch.setattr(run_sockets, "REQUEST_RATE", 1e9)
+    monkeypatch.setattr(run_sockets, "CLIENT_RATE", 0.001)
+    with served(keys) as (server, [client]):
+        for index in range(1000):
+            client.send(Request(str(index), InspectLayer("conv1")))
+        received: list[tuple[bytes, Request]] = []
+        until(lambda: (received.extend(server.receive()), len(received) == 1000)[1])
+        assert list(client.poll()) == []
+
+
+def test_a_dropped_reply_is_logged(
+    server: RequestServer, hostile: Requester, caplog: pytest.LogCaptureFixture
+):
+    """libzmq dropped it without an error."""
+    hostile.send(Request("mine", Undo()))
+    [(client, _)] = until(lambda: list(server.receive()))
+    reply = Refused("mine", "x" * 1_000_000)
+    until(lambda: (server.reply(client, reply), "does not read it" in caplog.text)[1])
 
 
 def test_a_flood_is_logged_a_few_times(

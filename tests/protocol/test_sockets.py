@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,39 +37,6 @@ def until(condition: Callable[[], object], seconds: float = 240.0) -> object:
             return result
         time.sleep(0.01)
     raise AssertionError("did not happen in time")
-
-
-@pytest.fixture
-def keys() -> Keys:
-    return Keys.generate()
-
-
-@pytest.fixture
-def publisher(keys: Keys) -> Iterator[Publisher]:
-    end = Publisher("tcp://127.0.0.1:0", keys)
-    yield end
-    end.close()
-
-
-@pytest.fixture
-def server(keys: Keys) -> Iterator[RequestServer]:
-    end = RequestServer("tcp://127.0.0.1:0", keys)
-    yield end
-    end.close()
-
-
-@pytest.fixture
-def subscriber(publisher: Publisher, keys: Keys) -> Iterator[Subscriber]:
-    end = Subscriber(publisher.endpoint, keys.public)
-    yield end
-    end.close()
-
-
-@pytest.fixture
-def requester(server: RequestServer, keys: Keys) -> Iterator[Requester]:
-    end = Requester(server.endpoint, keys.public)
-    yield end
-    end.close()
 
 
 def test_telemetry_arrives(publisher: Publisher, subscriber: Subscriber):

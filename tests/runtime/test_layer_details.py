@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, RemoveFilters, Run
-from revacnn_lightning.protocol.layer_contents import ImagePrediction
-from revacnn_lightning.protocol.messages import LayerDetail
+from revacnn_lightning.protocol.inspections import ImagePrediction, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer
 from tests.runtime.live_run import collect_until, train_with
 from tests.small import batches

@@ -6,10 +6,13 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.runtime import server
 from revacnn_lightning.runtime.server import Endpoints, RunServer
@@ -54,6 +57,22 @@ def test_a_file_of_its_own_does_not_depend_on_the_runtime_directory(
     run_server.close()
     with pytest.raises(ConnectionFileError, match="chmod 700"):
         RunServer("run", "Net", Endpoints())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_file_of_its_own_leads_to_what_a_killed_run_has_left(tmp_path: Path):
+    """The sockets of a killed run stayed in the folder for temporary files."""
+    file = tmp_path / "run.json"
+    left = SocketDirectory()
+    killed = Connection.of_this_process(
+        run="killed", telemetry_endpoint="", request_endpoint="", server_key="",
+        local_endpoints=left.endpoints,
+    )  # fmt: skip
+    connections.write(msgspec.structs.replace(killed, process_start=1), file)
+    run_server = RunServer("run", "Net", Endpoints(connection_file=file))
+    assert not left.path.exists()
+    assert connections.read(file).run == "run"
+    run_server.close()
 
 
 def test_nothing_is_left_if_the_connection_file_cannot_be_written(

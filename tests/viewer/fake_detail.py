@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.fft import irfft2, rfft2
 
-from revacnn_lightning.protocol.layer_contents import ClassScore, Histogram, ImagePrediction
-from revacnn_lightning.protocol.messages import FilterView, LayerDetail
+from revacnn_lightning.protocol.inspections import (
+    ClassScore,
+    FilterView,
+    Histogram,
+    ImagePrediction,
+    LayerDetail,
+)
 from revacnn_lightning.protocol.requests import KernelSlice
 
 FEATURES = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
 from tests.viewer.fake_detail import IMAGE, fake_photo
 
 FIELD = 12  # px

@@ -20,13 +20,12 @@ import numpy as np
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.messages import (
     OUTPUT_UNCHANGED,
     Applied,
     Done,
     FilterChange,
-    FilterInspection,
-    LayerDetail,
     LayerInfo,
     Planned,
     PlanSummary,

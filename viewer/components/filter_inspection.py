@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import without_property_validation
 
-from revacnn_lightning.protocol.messages import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
 
 from ..rendering.formatting import format_number
 from ..rendering.frame_codec import PagePart

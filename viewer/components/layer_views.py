@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
-from revacnn_lightning.protocol.messages import FilterView, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 
 from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection

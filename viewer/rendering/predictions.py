@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from revacnn_lightning.protocol.layer_contents import ClassScore, ImagePrediction
-from revacnn_lightning.protocol.messages import LayerDetail
+from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction, LayerDetail
 
 from .formatting import format_count
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import FilterInspection, Message, Refused, Structure
+from revacnn_lightning.protocol.inspections import FilterInspection
+from revacnn_lightning.protocol.messages import Message, Refused, Structure
 from revacnn_lightning.protocol.requests import InspectFilter
 
 from .run_state import RunState

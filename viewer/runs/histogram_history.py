@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revacnn_lightning.protocol.layer_contents import Histogram
-from revacnn_lightning.protocol.messages import LayerDetail
+from revacnn_lightning.protocol.inspections import Histogram, LayerDetail
 
 __all__ = ["HistogramHistory", "LayerHistograms"]
 

@@ -10,7 +10,8 @@ from msgspec import Struct, field
 
 from revacnn_lightning.diagnostics.color import find_single_color
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import FilterView, LayerDetail, Message, Refused
+from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
+from revacnn_lightning.protocol.messages import Message, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 
 from ..embedding.feature_average import FeatureAverage

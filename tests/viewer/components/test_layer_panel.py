@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.protocol.messages import FilterView
+from revacnn_lightning.protocol.inspections import FilterView
 from revacnn_lightning.protocol.requests import (
     Freeze,
     MergeFilters,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import FilterView, Refused
+from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import (
     RemoveFilters,
 )

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.layer_contents import ClassScore, ImagePrediction
-from revacnn_lightning.protocol.messages import LayerDetail
+from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction, LayerDetail
 from tests.viewer.fake_detail import FakeDetails
 from viewer.rendering.predictions import NOT_CHOSEN, describe_prediction
 

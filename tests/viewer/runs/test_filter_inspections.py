@@ -5,7 +5,8 @@ import time
 import pytest
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.messages import FilterInspection, Refused
+from revacnn_lightning.protocol.inspections import FilterInspection
+from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectFilter, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_inspection import fake_inspection

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.layer_contents import Histogram
+from revacnn_lightning.protocol.inspections import Histogram
 from tests.viewer.fake_detail import FakeDetails
 from viewer.runs.histogram_history import BINS, MAX_ROWS, HistogramHistory, LayerHistograms
 

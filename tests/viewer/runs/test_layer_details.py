@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import LayerDetail, Refused
+from revacnn_lightning.protocol.inspections import LayerDetail
+from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.embedding.projection import Projection, ProjectionJob, project, relative_change
