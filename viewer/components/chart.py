@@ -165,6 +165,8 @@ def moving_average(values: np.ndarray, share: float) -> np.ndarray:
 
     Values that are not finite are left out and stay as they are.
     """
+    if share == 0:
+        return values
     finite = np.isfinite(values)
     known = values[finite]
     width = max(1, int(share * len(known))) | 1

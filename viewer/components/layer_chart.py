@@ -87,11 +87,11 @@ class LayerChart(TimeChart):
         position = self.tab.selected_position()
         selected = -1 if position is None else position[0]
         compared_run = self.tab.run_selection.compared_run
-        settings = (statistic, compared_run, *self.settings_key()[:3], *self.labels.size)
+        settings = (statistic, compared_run, *self.settings_key(), *self.labels.size)
         if not self._is_due(len(state.structure.layers), settings):
             return False
         lengths = (history.length, history.stride, state.structure_revision)
-        if not self.has_changed(state, *lengths, selected, settings, *self.settings_key()):
+        if not self.has_changed(state, *lengths, selected, *settings, *self.compared_key()):
             return False
         self._drawn_at, self._drawn_settings = time.monotonic(), settings
         self.update_x_axis()
@@ -159,7 +159,8 @@ class LayerChart(TimeChart):
         """Return x values (n,) and smoothed values (curves, n) of at most about `MAX_POINTS`."""
         if not curves:
             return np.zeros(0), np.zeros((0, 0))
-        rows = [self.smooth(positive(one.values) if is_log else one.values) for one in curves]
+        values = np.stack([curve.values for curve in curves])
+        rows = [self.smooth(row) for row in (positive(values) if is_log else values)]
         stride = max(1, len(curves[0].steps) // MAX_POINTS)
         steps = self.x(state, curves[0].steps[::stride])
         return np.array(steps), np.stack(rows)[:, ::stride].astype(np.float32)

@@ -59,15 +59,21 @@ class LayerTable:
         return True
 
     def _statistics(self, state: RunState) -> dict[str, np.ndarray]:
-        """Return the mean of each statistic over each layer's filters, and how many are dead."""
+        """Return the mean of each statistic over each layer's filters, and how many are dead.
+
+        ``dead`` is missing where it is unknown.
+        """
         if not state.n_filters:
             return {}
-        offsets, values = state.offsets, self.tab.values()
+        offsets, playback, values = state.offsets, self.tab.playback, self.tab.values()
         missing = np.full(state.n_filters, np.nan, np.float32)
         columns = np.stack([values.get(name, missing) for name in STATISTICS])
         means = mean_per_segment(columns, offsets).astype(np.float32)
-        dead = np.add.reduceat(state.dead_mask(), offsets[:-1], dtype=np.int32)
-        return {**dict(zip(STATISTICS, means, strict=True)), "dead": dead}
+        statistics = dict(zip(STATISTICS, means, strict=True))
+        if not playback.shows_layer_means(state):
+            dead = playback.dead_mask(state)
+            statistics["dead"] = np.add.reduceat(dead, offsets[:-1], dtype=np.int32)
+        return statistics
 
 
 def _row(layer: LayerInfo) -> dict[str, Any]:

@@ -44,9 +44,8 @@ class LearningRateChart(TimeChart):
         if state is None:
             return False
         rates = state.histories.learning_rates
-        if not self.has_changed(
-            state, rates.length, rates.stride, rates.width, *self.settings_key()
-        ):
+        lengths = (rates.length, rates.stride, rates.width)
+        if not self.has_changed(state, *lengths, *self.settings_key(), *self.compared_key()):
             return False
         self.update_x_axis()
         compared = self.tab.run_selection.compared_state()

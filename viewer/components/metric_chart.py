@@ -65,7 +65,7 @@ class MetricChart(TimeChart):
         metric = self.tab.chart_settings.metric
         lengths = [one.length for one in state.histories.metrics.values()]
         scalars = state.histories.scalars
-        settings = (*self.settings_key(), *self.labels.size)
+        settings = (*self.settings_key(), *self.compared_key(), *self.labels.size)
         if not self.has_changed(state, scalars.length, scalars.stride, metric, *lengths, *settings):
             return False
         self.update_x_axis()

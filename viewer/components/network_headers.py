@@ -6,14 +6,13 @@ from typing import Any
 
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 
-from ..layout import Column, NetworkLayout
+from ..layout import FRAME_TITLE, Column, NetworkLayout
 
 __all__ = ["network_header_data"]
 
 STAGE_TOP = 26  # px
 CHARACTER = 5.2  # px: width of a character of a block's label
 OPEN_BUTTON = 13  # px beside it
-FRAME_TITLE = 17  # px between the top of a frame and that of a frame inside
 
 
 def network_header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:

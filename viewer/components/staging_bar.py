@@ -181,6 +181,7 @@ class ChangeListPanel(HtmlPanel):
             state,
             state.structure_revision,
             state.requests.revision,
+            state.requests.is_reply_due,  # ends with time, not with a message
             state.edit_effects.revision,
             tab.edit_queue.is_busy,
             tab.ended_reason(),

@@ -54,7 +54,7 @@ class TimeChart(Chart):
     def settings_key(self) -> tuple[Any, ...]:
         """Return a key that changes with the settings of this chart."""
         settings = self.tab.chart_settings
-        return (settings.x_axis, self.smoothing, settings.scales[self.name], *self._compared_key())
+        return (settings.x_axis, self.smoothing, settings.scales[self.name])
 
     def update_x_axis(self) -> None:
         """Adapt ticks and tooltips to the tab's choice of x axis."""
@@ -92,7 +92,8 @@ class TimeChart(Chart):
         compared = self.tab.run_selection.compared_state()
         return [] if compared is None else self.curves(compared)
 
-    def _compared_key(self) -> tuple[Any, ...]:
+    def compared_key(self) -> tuple[Any, ...]:
+        """Return a key that changes with the curves of the other run."""
         compared = self.tab.run_selection.compared_state()
         if compared is None:
             return ()

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from .columns import Column, NodeState
-from .network import NetworkLayout, compute_layout, stage_layers
+from .network import FRAME_TITLE, NetworkLayout, compute_layout, stage_layers
 
-__all__ = ["Column", "NetworkLayout", "NodeState", "compute_layout", "stage_layers"]
+__all__ = [
+    "FRAME_TITLE",
+    "Column",
+    "NetworkLayout",
+    "NodeState",
+    "compute_layout",
+    "stage_layers",
+]

@@ -21,7 +21,7 @@ from .stages import Stage, find_stages, layers_of
 from .titles import StageBox, column_labels, stage_boxes
 from .topology import assign_ranks, forward_edges
 
-__all__ = ["NetworkLayout", "compute_layout", "stage_layers"]
+__all__ = ["FRAME_TITLE", "NetworkLayout", "compute_layout", "stage_layers"]
 
 MAX_RANKS_ROOMY = 8
 MAX_RANKS_NORMAL = 30

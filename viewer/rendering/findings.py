@@ -80,19 +80,13 @@ def _find_dead(ids: np.ndarray, dead: list[int]) -> Finding | None:
 
 
 def _find_zero(projection: Projection | None, ids: np.ndarray) -> Finding | None:
-    if projection is None:
-        return None
-    zero = projection.ids[projection.degenerate == DegenerateKind.ZERO]
-    group = _current(zero, ids)
+    group = _degenerate(projection, DegenerateKind.ZERO, ids)
     advice = "All coefficients of these filters are zero: reinitialize or remove them."
     return Finding("zero", f"{len(group)} all zero", advice, [group]) if group else None
 
 
 def _find_nonfinite(projection: Projection | None, ids: np.ndarray) -> Finding | None:
-    if projection is None:
-        return None
-    nonfinite = projection.ids[projection.degenerate == DegenerateKind.NONFINITE]
-    group = _current(nonfinite, ids)
+    group = _degenerate(projection, DegenerateKind.NONFINITE, ids)
     advice = "The coefficients contain NaN or infinity: reinitialize these filters."
     return Finding("nonfinite", f"{len(group)} not finite", advice, [group]) if group else None
 
@@ -104,6 +98,13 @@ def _find_single_color(layer: LayerDetailRecord, ids: np.ndarray) -> Finding | N
     text = f"{len(group)} single-color"
     advice = "These filters respond to a single color, not to edges or texture."
     return Finding("single_color", text, advice, [group]) if group else None
+
+
+def _degenerate(projection: Projection | None, kind: DegenerateKind, ids: np.ndarray) -> list[int]:
+    """Return those of the layer's ids that the projection has found to be of a kind."""
+    if projection is None:
+        return []
+    return _current(projection.ids[projection.degenerate == kind], ids)
 
 
 def _current(wanted: np.ndarray, ids: np.ndarray) -> list[int]:

@@ -133,13 +133,19 @@ class RequestLog:
         self.edit_marks = deque(merged, maxlen=MAX_MARKS)
         self.revision += 1
 
+    @property
+    def is_reply_due(self) -> bool:
+        """Whether the newest change may be that of a request whose reply is still to come."""
+        now = time.time()
+        records = self.records.values()
+        return any(one.state == "sent" and now - one.sent < REPLY_SECONDS for one in records)
+
     def changes(self) -> list[RequestRecord | EditMark]:
         """Return all requests, and the marks of edits that others have made, newest first."""
         records = list(reversed(self.records.values()))
         own = {record.version for record in records if record.state == "applied"}
         others = [mark for mark in self.edit_marks if mark.version not in own]
-        now = time.time()
-        if any(one.state == "sent" and now - one.sent < REPLY_SECONDS for one in records):
+        if self.is_reply_due:
             others = [mark for mark in others if mark.version < max(own, default=0)]
         found: list[RequestRecord | EditMark] = []
         for record in records:

@@ -23,6 +23,7 @@ __all__ = ["RunFollower", "RunHealth"]
 log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 5.0  # the training sends a heartbeat about once a second
+EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
 
 
 class RunHealth(Struct, frozen=True):
@@ -78,6 +79,7 @@ class RunFollower:
         self.on_close: Callable[[], None] = _do_nothing
         self._run: RunMessages | None = None
         self._has_requested_history = False
+        self._is_gone, self._exit_checked_at = False, float("-inf")
         if connection is not None:
             self._attach(connection)
 
@@ -144,7 +146,7 @@ class RunFollower:
             return RunHealth("finished", f"finished at batch {format_count(status.step)}")
         if status is not None and status.state == "failed":
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
-        if run.connection.has_exited():
+        if self._has_exited(run.connection):
             text = f"exited unexpectedly; last message at {self._last_message()}"
             return RunHealth("gone", text)
         if run.structure is None:
@@ -165,6 +167,13 @@ class RunFollower:
             self._run.close()
             self._run = None
         self.layer_details.close()
+
+    def _has_exited(self, connection: Connection) -> bool:
+        """Return whether the process had exited at most `EXIT_CHECK_SECONDS` ago."""
+        now = time.monotonic()
+        if now - self._exit_checked_at >= EXIT_CHECK_SECONDS:
+            self._is_gone, self._exit_checked_at = connection.has_exited(), now
+        return self._is_gone
 
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)

@@ -65,9 +65,9 @@ class Playback:
 
     def dead_mask(self, state: RunState) -> np.ndarray:
         """Return which filters were dead at the shown batch, bool (filters,)."""
-        row = self.moment(state) - state.histories.n_layer_moments
         if self.shown_step is None or not state.histories.filters.length:
             return state.dead_mask()
+        row = self.moment(state) - state.histories.n_layer_moments
         if row < 0:  # only the shares of the layers are known
             return np.zeros(state.n_filters, bool)
         return state.dead_mask_at(row)

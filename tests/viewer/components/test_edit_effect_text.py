@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
@@ -9,6 +13,7 @@ from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.edit_effect_text import describe_effect, explain_effect
 from viewer.components.staging_bar import ChangeListPanel
 from viewer.runs.edit_effects import EditEffect, Level
+from viewer.runs.request_log import REPLY_SECONDS
 from viewer.tab.tab_state import TabState
 
 EFFECT = EditEffect(
@@ -70,3 +75,19 @@ def test_edits_of_others_are_listed_where_they_came(
         "Network changed, not from this viewer",
         "Add 1 to conv1",
     ]
+
+
+def test_an_edit_of_others_is_listed_although_a_reply_never_arrives(
+    tab: TabState, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the requested edit, so the list waits for the reply, but not for long."""
+    panel = ChangeListPanel(tab)
+    follower.request(AddFilters("conv1"), "requested", 99)  # its reply is not delivered
+    replies = follower.training.handle(Request("theirs", AddFilters("conv2")))
+    follower.state.receive(replies[1])  # type: ignore[union-attr, arg-type]
+    panel.update()
+    assert len(panel.source.data["records"]) == 1
+    later = time.time() + REPLY_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert panel.update()
+    assert len(panel.source.data["records"]) == 2

@@ -5,10 +5,12 @@ import time
 import numpy as np
 import pytest
 
+from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.protocol.requests import RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.layer_table import NUMBERS_SECONDS, LayerTable
+from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 
@@ -93,3 +95,24 @@ def test_a_past_batch_has_no_statistic_that_the_recording_lacks(
     table.update()
     assert np.isnan(table.source.data["update_ratio"]).all()
     assert np.isfinite(table.source.data["gradient"]).all()
+
+
+def test_dead_filters_are_those_of_the_past_batch_and_missing_where_unknown(
+    late_follower: InProcessFollower,
+) -> None:
+    """The table showed the filters that are dead now."""
+    tab = TabState(late_follower, PageLink())
+    tab.update()
+    late_follower.training.deactivate_filter(tab.structure.layers[1].filter_ids[8])  # type: ignore[union-attr]
+    late_follower.train(2 * DEAD_BATCHES)
+    send_command(tab, "set_main_view", option="table")
+    table = LayerTable(tab)
+    table.update()
+    assert table.source.data["dead"].tolist() == [0, 1, 0]
+    n_moments = len(late_follower.state.histories.moments())  # type: ignore[union-attr]
+    for row, dead in ((n_moments - 2 * DEAD_BATCHES, [0, 0, 0]), (0, None)):
+        send_command(tab, "show_moment", row=row)
+        table = LayerTable(tab)
+        table.update()
+        found = table.source.data.get("dead")
+        assert (None if found is None else found.tolist()) == dead

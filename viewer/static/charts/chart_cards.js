@@ -1,6 +1,7 @@
 /** The charts of the page: their buttons, their notes, and how one is enlarged. */
 
 import {elements} from "../shared/dom.js"
+import {joinFacts} from "../shared/format.js"
 import {latest, subscribe} from "../shared/link.js"
 import {startChartTables} from "./chart_export.js"
 import {openChartMenu} from "./chart_menu.js"
@@ -99,7 +100,7 @@ function drawNotes({x_axis: by = "batch", compared_name: run = ""}) {
   const axis = by === "batch" ? "" : `by ${by}`
   for (const note of elements(".chart .note")) {
     const isFilter = chartName(chartOf(note)).startsWith("filter_")
-    note.textContent = [axis, isFilter || !run ? "" : `┄ ${run}`].filter(Boolean).join(" · ")
+    note.textContent = joinFacts([axis, !isFilter && run && `┄ ${run}`])
     note.title = note.textContent
   }
 }

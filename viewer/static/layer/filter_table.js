@@ -1,5 +1,7 @@
 /** What a view shows, as a table in CSV. */
 
+import {csvTable} from "../shared/csv.js"
+
 /**
  * @typedef {object} FilterRow
  * @property {number} index
@@ -11,11 +13,10 @@
  * @property {number} activation
  */
 
-const HEADER = "filter,id,x,y,degenerate,mean_abs_gradient,activation"
+const HEADER = ["filter", "id", "x", "y", "degenerate", "mean_abs_gradient", "activation"]
 
 /** @param {FilterRow[]} rows */
 export function filterTable(rows) {
-  const lines = rows.map(({index, id, x, y, degenerate, gradient, activation}) =>
-    [index, id, x, y, degenerate, gradient, activation].join(","))
-  return [HEADER, ...lines, ""].join("\n")
+  return csvTable(HEADER, rows.map(({index, id, x, y, degenerate, gradient, activation}) =>
+    [index, id, x, y, degenerate, gradient, activation]))
 }

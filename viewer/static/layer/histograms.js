@@ -1,6 +1,6 @@
 /** Histograms of the weights and gradients of the opened layer: one ridge per batch, the newest in front. */
 
-import {elements} from "../shared/dom.js"
+import {byId, elements} from "../shared/dom.js"
 import {formatCount, formatNumber} from "../shared/format.js"
 import {latest, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
@@ -41,7 +41,7 @@ const nameOf = (figure) => /** @type {HistogramName} */ (figure.dataset.histogra
 
 /** @param {HistogramsData} data */
 function drawAll({status = ""}) {
-  const message = /** @type {HTMLElement} */ (document.getElementById("histograms-status"))
+  const message = byId("histograms-status")
   message.textContent = status
   message.hidden = status === ""
   for (const figure of figures()) {

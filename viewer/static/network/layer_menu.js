@@ -2,10 +2,10 @@
 
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
+import {placePopover} from "../shared/popover.js"
 
 /** @import {BlockHeader, LayerHeader, StageData} from "../shared/parts.js" */
 
-const MARGIN = 6 // px between the menu and the edge of the window
 const MAX_ADDED = 4096 // filters in one request
 
 /** @returns {HTMLElement} */
@@ -150,10 +150,7 @@ function open(anchor, title, ...content) {
   element.replaceChildren(createElement("b", {}, title), ...content)
   element.setAttribute("aria-label", title)
   element.showPopover()
-  const {left, bottom} = anchor.getBoundingClientRect()
-  const {offsetWidth, offsetHeight} = element
-  element.style.left = `${Math.max(MARGIN, Math.min(left, innerWidth - offsetWidth - MARGIN))}px`
-  element.style.top = `${Math.max(MARGIN, Math.min(bottom + MARGIN, innerHeight - offsetHeight - MARGIN))}px`
+  placePopover(element, anchor)
   const first = /** @type {HTMLElement | null} */ (element.querySelector(".item"))
   first?.focus()
 }

@@ -1,6 +1,7 @@
 /** The table of all layers, in the place of the network: sortable, a row opens its layer. */
 
 import {buttonsWith, byId, createElement, elements} from "../shared/dom.js"
+import {fileName} from "../shared/file_name.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {saveFile} from "../shared/save_file.js"
 import {barLengths, COLUMNS, describeTotals, layerCsv, NETWORK_ORDER, nextSorting, sortedOrder} from "./layer_rows.js"
@@ -112,7 +113,7 @@ function rowElement(row, i) {
 }
 
 function drawStatistics() {
-  if ((statistics().dead?.length ?? 0) !== rows.length) return // of another network
+  if ((statistics().gradient?.length ?? 0) !== rows.length) return // of another network
   drawColumns(COLUMNS.filter(({statistic}) => statistic != null))
   arrange()
 }
@@ -163,6 +164,6 @@ function onRowClick({target}) {
 }
 
 function saveCsv() {
-  const model = latest("header")?.model || "network"
-  saveFile(new Blob([layerCsv(rows, statistics())], {type: "text/csv"}), `${model}-layers.csv`)
+  const name = fileName([latest("header")?.model ?? "", "layers"], "csv")
+  saveFile(new Blob([layerCsv(rows, statistics())], {type: "text/csv"}), name)
 }
