@@ -35,6 +35,7 @@ from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_image
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     edit_refusal,
+    forward_refusal,
     inspection_refusal,
     learning_rates,
     loss_scale,
@@ -283,11 +284,13 @@ class ReVACNN(FreshCopies, Callback):
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
         self._editor = self._make_editor(trainer, pl_module, journal)
+        refusal = forward_refusal(trainer, pl_module)
         self._forwards = SampleForwards(
             pl_module,
             functools.partial(_forward_context, trainer),
             self._forward,
             self._images,
+            refusal,
         )
         self._session = self._make_session(trainer, pl_module, self._editor)
         _log_how_to_attach(self._session)
@@ -314,7 +317,9 @@ class ReVACNN(FreshCopies, Callback):
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
             get_truth=functools.partial(validation_truth, trainer),
-            forward=forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
+            forward=None
+            if forward_refusal(trainer, pl_module)
+            else forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
             history=self._continue_history(pl_module),
         )
@@ -413,7 +418,7 @@ class ReVACNN(FreshCopies, Callback):
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._session.end_batch(
             loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
-            learning_rates=learning_rates(trainer),
+            get_learning_rates=lambda: learning_rates(trainer),
             get_metrics=lambda: scalar_metrics(trainer.callback_metrics),
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number
         )

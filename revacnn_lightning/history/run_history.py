@@ -61,14 +61,13 @@ class RunHistory:
             series.select_columns(source)
 
     def add_scalars(self, snapshot: Snapshot) -> None:
-        """Add a snapshot's loss, speed, time, learning rates and metrics."""
+        """Add a snapshot's loss, speed, time and learning rates."""
         self.start = self.start or snapshot.time
         loss = math.nan if snapshot.loss is None else snapshot.loss
         seconds = snapshot.time - self.start
         row = [loss, snapshot.batches_per_second, _epochs_trained(snapshot), seconds]
         self.scalars.add(snapshot.step, np.array(row))
         self._add_learning_rates(snapshot.step, snapshot.learning_rates)
-        self.add_metrics(snapshot.step, snapshot.metrics)
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one point per change of a metric: most change once per epoch."""

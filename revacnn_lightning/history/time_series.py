@@ -70,6 +70,7 @@ class TimeSeries:
         """Number of values per row."""
         return int(self._rows.shape[1])
 
+    @np.errstate(over="ignore")  # what float32 cannot hold becomes infinite
     def add(self, step: float, row: np.ndarray) -> None:
         """Add a sample; it is ignored if it is older than the last one."""
         if self.length and step < self._steps[self.length - 1]:
@@ -151,6 +152,7 @@ class TimeSeries:
         self._last = None
 
 
+@np.errstate(invalid="ignore")  # of infinities of both signs
 def mean_per_segment(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return the mean of each segment of columns, ignoring NaN; NaN for segments without values.
 

@@ -27,12 +27,16 @@ KEY = "history"
 
 
 def pack_history(history: HistoryRecorder | None) -> dict[str, Any]:
-    """Return the state of a history; an empty one without."""
+    """Return the state of a history; an empty one without, or if it cannot be stored."""
     if history is None:
         return {}
-    frames = [memoryview(frame).tobytes() for frame in encode(history.to_message())]
-    packed = bytearray(msgspec.msgpack.encode(frames))
-    return {KEY: torch.frombuffer(packed, dtype=torch.uint8)}
+    try:
+        frames = [memoryview(frame).tobytes() for frame in encode(history.to_message())]
+        packed = bytearray(msgspec.msgpack.encode(frames))
+        return {KEY: torch.frombuffer(packed, dtype=torch.uint8)}
+    except Exception:  # a bug of this package must not stop the training
+        log.warning("The checkpoint is saved without the history of the run", exc_info=True)
+        return {}
 
 
 def unpack_history(state: Mapping[str, Any]) -> HistoryRecorder | None:
@@ -46,6 +50,6 @@ def unpack_history(state: Mapping[str, Any]) -> HistoryRecorder | None:
         if not isinstance(message, History):
             raise ProtocolError(f"it is a {type(message).__name__}")
         return HistoryRecorder(RunHistory.from_message(message))
-    except (AttributeError, ProtocolError, ValueError, msgspec.MsgspecError) as error:
+    except (AttributeError, ProtocolError, TypeError, ValueError, msgspec.MsgspecError) as error:
         log.warning("The history in the checkpoint is ignored; a new one begins: %s", error)
         return None

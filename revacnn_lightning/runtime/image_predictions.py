@@ -77,6 +77,7 @@ class ImagePredictions:
     def run(self, images: Tensor) -> Any:
         """Run the model on the chosen image and keep its prediction; return the output."""
         assert self._forward is not None
+        self._scores = None  # those of an earlier forward, if this one fails
         output = self._forward(images)
         try:
             self._scores = self._read(output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +27,6 @@ from revacnn_lightning.telemetry.inspection.half_precision import normalized_hal
 from revacnn_lightning.telemetry.inspection.histograms import ValueHistogram
 
 __all__ = ["EMPTY", "GetImage", "LayerDetailCollector", "encode_image", "refuse_image"]
-
-log = logging.getLogger(__name__)
 
 EMPTY = np.zeros(0, np.float16)
 FEATURE_GRID = 8  # maps are averaged to at most 8x8 values, the features of an activation
@@ -129,8 +126,8 @@ class LayerDetailCollector:
     def _pin_image(self, index: int | None) -> None:
         if index is not None and self._forward is None:
             raise EditRefusedError(
-                "images of the validation data cannot be shown, because the module's forward does "
-                "not accept an image alone; pass ReVACNN(forward=...)"
+                "images of the validation data cannot be shown, because this process cannot run "
+                "the module on an image alone; if its forward needs more, pass ReVACNN(forward=...)"
             )
         self._pinned_image = None if index is None else self._get_image(index)
         self._recorder.details.pin(self._pinned_image, self.predictions.run)
@@ -161,11 +158,7 @@ class LayerDetailCollector:
             return self._recorder.collect_details_while_paused([layer])
         is_chosen = self._pinned_image is not None
         forward = self.predictions.run if is_chosen else self._forward
-        try:
-            return self._recorder.collect_details_while_paused([layer], image, forward)
-        except Exception:  # the user's forward failed: send the details without maps
-            log.info("Cannot compute the activation maps of %s", layer, exc_info=True)
-            return self._recorder.collect_details_while_paused([layer])
+        return self._recorder.collect_details_while_paused([layer], image, forward)
 
     def _build_messages(
         self, samples: list[DetailSample], context: BatchContext, image: Tensor | None

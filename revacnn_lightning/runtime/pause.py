@@ -52,4 +52,6 @@ class Pause:
         if not self._is_paused:
             return ""
         left = self._batches_left
-        return f"pauses in {left} batches" if left > 1 else "pauses before the next batch"
+        if left == 0:
+            return "pauses before the next batch"
+        return "pauses after the next batch" if left == 1 else f"pauses in {left} batches"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
-from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer
+from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer, SendHistory
 
 __all__ = ["RepeatedRequests"]
 
@@ -38,7 +38,8 @@ class RepeatedRequests:
     """Makes sure that a request is carried out once, however often it arrives.
 
     It is recognized by its id and its content, because a client that connects again counts as
-    another one. Plans and inspections change nothing and may be repeated.
+    another one. Plans, inspections and the history change nothing and may be repeated. A history
+    has megabytes and is not kept here.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class RepeatedRequests:
         first one as soon as there is one. An id that the client has used for another request is
         refused.
         """
-        if request.dry_run or isinstance(request.body, InspectLayer | InspectFilter):
+        if request.dry_run or isinstance(request.body, InspectLayer | InspectFilter | SendHistory):
             return send
         content = _digest(request)
         first = self._first.get(request.id)

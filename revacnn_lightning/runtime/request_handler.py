@@ -172,7 +172,7 @@ class RequestHandler:
             return ""
         result = self._controller.execute(command, progress)
         if isinstance(command, SetHyperparameter):
-            self._status.send_heartbeat(self._status.state)
+            self._status.repeat_heartbeat()
         return result
 
     def _check_version(self, version: int | None) -> None:

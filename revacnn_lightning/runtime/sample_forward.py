@@ -58,6 +58,7 @@ class SampleForwards:
         make_context: makes the context of a forward, such as autocast.
         user_forward: ``(module, batch) -> output``, to be used instead of all others.
         images: the user's function that returns the images of a batch; None: they are searched for.
+        refusal: why this process must not run the module between two batches; "" if it may.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class SampleForwards:
         make_context: Callable[[], Any] = nullcontext,
         user_forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        refusal: str = "",
     ) -> None:
         self._module = module
         self._make_context = make_context
         self._user_forward = user_forward
+        self._refusal = refusal
         self._find_images = functools.partial(find_images, images=images)
         self._copy = functools.partial(first_samples, count=SAMPLES, images=images)
         self._batch_size = functools.partial(batch_size, images=images)
@@ -93,7 +96,8 @@ class SampleForwards:
     def _can_record(self) -> bool:
         # A training_step among the attributes of the instance is compiled, and must stay so.
         is_compiled = "training_step" in vars(self._module)
-        return self._user_forward is None and not is_compiled and not self._step_failure
+        is_needed = self._user_forward is None and not self._refusal
+        return is_needed and not is_compiled and not self._step_failure
 
     # ---------------------------------------------------------------- recording
 
@@ -167,6 +171,8 @@ class SampleForwards:
         Raises:
             EditRefusedError: there is no way to run the module without side effects.
         """
+        if self._refusal:
+            raise EditRefusedError(self._refusal)
         if not self.is_ready:
             raise EditRefusedError(
                 "how training_step uses the network is known only after the next batch; train one, "

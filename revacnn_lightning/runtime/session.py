@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -24,13 +25,8 @@ from revacnn_lightning.protocol.requests import (
     InspectLayer,
     RequestBody,
 )
-from revacnn_lightning.runtime.batch import (
-    BatchContext,
-    BatchMetadata,
-    BatchRate,
-    TrainingBatch,
-    build_snapshot,
-)
+from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
+from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
@@ -40,19 +36,12 @@ from revacnn_lightning.runtime.layer_details import (
     LayerDetailCollector,
     refuse_image,
 )
-from revacnn_lightning.runtime.metric_reader import (
-    METRICS_INTERVAL,
-    MetricReader,
-    is_on_gpu,
-    is_scalar,
-    to_float,
-)
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.telemetry import Recorder, Recording
+from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Session"]
 
@@ -83,7 +72,6 @@ class Session:
         recorder: see above.
         server: the sockets of the run.
         collectors: per type of inspection request, what collects the messages it selects.
-        is_recording: whether the current batch is recorded.
     """
 
     def __init__(
@@ -102,14 +90,12 @@ class Session:
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         self.recorder = recorder
-        self.is_recording = False
         self._editor = editor
         self._history = history
-        self._metrics = MetricReader()
-        self._is_sample = False  # whether the history keeps the current batch
-        self._last_reading = -METRICS_INTERVAL  # step at which metrics were read
+        self._batches = BatchPublisher(
+            self.run, recorder, self._publish, self._update_structure, history
+        )
         self._batch = TrainingBatch()
-        self._rate = BatchRate()
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
@@ -141,6 +127,11 @@ class Session:
             history,
         )
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether the current batch is recorded."""
+        return self._batches.is_recording
+
     # ------------------------------------------------------------------ life cycle
 
     @property
@@ -166,19 +157,18 @@ class Session:
         try:
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
-            self._finish(self.recorder.flush())
+            self._batches.finish(self.recorder.flush())
         finally:
             self._release(state, detail, keep_edits)
 
     def _release(self, state: TrainingState, detail: str, keep_edits: bool) -> None:
-        try:
+        with ExitStack() as stack:  # an error of one part does not keep the others
+            stack.callback(self.server.close)
+            if not keep_edits:
+                stack.callback(self._editor.close)
+            stack.callback(self.recorder.detach)
             if self._status.state not in ("finished", "failed"):
                 self._status.send_heartbeat(state, detail)
-        finally:
-            self.recorder.detach()
-            if not keep_edits:
-                self._editor.close()
-            self.server.close()
 
     # ------------------------------------------------------------------ a batch
 
@@ -188,9 +178,26 @@ class Session:
         self._status.step = batch.step
         is_first = batch.progress.batch_index == 0
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
-            self._status.send_heartbeat(self._status.state)
+            self._status.repeat_heartbeat()
+        self._handle_requests(batch, is_first=is_first)
+        while self._controller.must_wait(batch.progress.epoch):
+            self._publish_collected(is_paused=True)
+            self._status.send_heartbeat_if_due("paused")
+            time.sleep(PAUSE_POLL_SECONDS)
+            self._handle_requests(batch, is_paused=True)
+        self._batches.begin(batch, is_needed=self._needs_recording())
 
-        is_paused = False
+    def _handle_requests(
+        self, batch: TrainingBatch, *, is_first: bool = False, is_paused: bool = False
+    ) -> None:
+        """Handle the requests that can be handled before this batch.
+
+        Args:
+            batch: the next batch.
+            is_first: whether it is the first of its epoch.
+            is_paused: whether the run is paused: it trains no batch that would show how it uses the
+                network, and plans delay nothing.
+        """
 
         def can_plan() -> bool:
             return is_paused or self._handler.can_plan()
@@ -198,110 +205,63 @@ class Session:
         def can_handle(request: Request) -> bool:
             if isinstance(request.body, Command):
                 return True
-            # A run that is paused trains no batch that would show how it uses the network.
             is_known = batch.is_probe_ready() or is_paused
             return is_known and (batch.can_edit or request.dry_run)
 
-        while True:
-            self.receive_requests()
-            is_due = time.monotonic() >= self._next_layer_check
-            if is_first or is_due or self._queue.has_work(can_plan()):
-                self._adopt_replaced_layers()
-            self._queue.handle(
-                lambda request: self._handler.handle(request, batch), can_handle, can_plan
-            )
-            if self._had_viewer and batch.is_probe_ready():
-                self._status.update_topology(batch.make_probe)
-            if not self._controller.must_wait(batch.progress.epoch):
-                break
-            is_paused = True
-            self._publish_collected(is_paused=True)
-            self._status.send_heartbeat_if_due("paused")
-            time.sleep(PAUSE_POLL_SECONDS)
-        self._begin_recording(batch)
-
-    def _begin_recording(self, batch: TrainingBatch) -> None:
-        """Start to record the batch if a viewer or the history needs it."""
-        was_recording = self.is_recording
-        self._is_sample = self._history is not None and self._history.is_due(batch.step)
-        self.is_recording = self._needs_recording() or self._is_sample
-        if self._is_sample and self._history is not None:
-            self._history.begin_sample(batch.step, self.recorder.overhead)
-        if self.is_recording:
-            self.recorder.begin_batch(loss_scale=batch.loss_scale)
-        elif was_recording:
-            self.recorder.release_tensors()
+        self.receive_requests()
+        is_due = is_first or time.monotonic() >= self._next_layer_check
+        if is_due or self._queue.has_work(can_plan()):
+            self._adopt_replaced_layers()
+        self._queue.handle(
+            lambda request: self._handler.handle(request, batch), can_handle, can_plan
+        )
+        if self._had_viewer and batch.is_probe_ready():
+            self._status.update_topology(batch.make_probe)
 
     def end_batch(
         self,
         *,
         loss: Tensor | float | None,
-        learning_rates: list[float],
-        get_metrics: Callable[[], Mapping[str, Tensor | float]] = dict,
+        get_learning_rates: Callable[[], list[float]],
+        get_metrics: GetMetrics = dict,
         loss_factor: float = 1.0,
     ) -> None:
         """Publish the batch if it was recorded.
 
         Args:
             loss: the loss of the batch as it was backpropagated, without mixed precision's scale.
-            learning_rates: per parameter group of all optimizers.
+            get_learning_rates: returns those of the parameter groups of all optimizers; called only
+                when needed.
             get_metrics: returns the scalars that the module has logged; called only when needed.
             loss_factor: the factor of the loss, and thus of all gradients, that is divided out:
                 1 / accumulated batches.
         """
-        batches_per_second = self._rate.update()
-        self._read_metrics(get_metrics)
+        self._batches.end(
+            self._batch.progress,
+            loss=loss,
+            get_learning_rates=get_learning_rates,
+            get_metrics=get_metrics,
+            loss_factor=loss_factor,
+        )
         if self.is_recording:
-            loss = loss if is_scalar(loss) else None
-            on_gpu = loss if is_on_gpu(loss) else None
-            known = None if loss is None or on_gpu is not None else to_float(loss)
-            self._publish_batch(
-                BatchMetadata(
-                    progress=self._batch.progress,
-                    batches_per_second=batches_per_second,
-                    loss=known,
-                    loss_factor=loss_factor,
-                    learning_rates=learning_rates,
-                    metrics=self._metrics.newest,
-                    is_sample=self._is_sample,
-                ),
-                on_gpu,
-            )
-        elif self.recorder.has_pending:
-            self._finish(self.recorder.completed())
+            self._publish_collected()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
-
-    def _read_metrics(self, get_metrics: Callable[[], Mapping[str, Tensor | float]]) -> None:
-        """Read the metrics if somebody is interested, and at the beginning of an epoch."""
-        progress = self._batch.progress
-        is_regular = progress.step % METRICS_INTERVAL == 0 and self.is_recording
-        is_new_epoch = progress.batch_index == 0 and self._history is not None
-        is_early = progress.step - self._last_reading < METRICS_INTERVAL
-        if is_regular or self._is_sample or (is_new_epoch and not is_early):
-            self._last_reading = progress.step
-            arrived = self._metrics.read(progress.step, get_metrics())
-        else:
-            arrived = self._metrics.arrived()
-        if self._history is not None:
-            for step, metrics in arrived:
-                self._history.add_metrics(step, metrics)
 
     def _adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed since the last check."""
         self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
         if self.recorder.is_current:
             return
-        self._finish(self.recorder.flush())
+        self._batches.finish(self.recorder.flush())
         self._editor.adopt_replaced_layers()
         self.recorder.update_structure()
-        for collector in self.collectors.values():
-            collector.reset()
+        self._reset_collectors()
         if self._status.structure is not None:
             self._status.publish_edit()
             if self._history is not None:
                 self._history.add_edit(self._batch.step, REPLACED, self._status.version)
-        log.info("The model's code has replaced layers; the statistics of the new ones follow")
+        log.info("The model's code has replaced layers; the new ones are recorded from now on")
 
     def handle_during_validation(self) -> None:
         """Handle requests that need no training batch: a validation epoch may take long."""
@@ -352,25 +312,15 @@ class Session:
         if self._history is not None and isinstance(message, Structure):
             self._history.update_structure(message)
 
-    def _publish_batch(self, metadata: BatchMetadata, loss: Tensor | None) -> None:
-        recording = self.recorder.end_batch(
-            grad_scale=metadata.loss_factor, loss=loss, metadata=metadata
-        )
+    def _update_structure(self) -> int:
+        """Publish the structure if the last batch has changed it; return its version."""
         if self._status.update_layer_order():
-            for collector in self.collectors.values():
-                collector.reset()
-        metadata.version = self._status.version
-        if recording is not None:
-            self._finish([recording])
-        self._publish_collected()
+            self._reset_collectors()
+        return self._status.version
 
-    def _finish(self, recordings: Sequence[Recording]) -> None:
-        """Publish recordings that have arrived on the host, and keep samples in the history."""
-        for recording in recordings:
-            snapshot = build_snapshot(self.run, recording)
-            self._publish(snapshot)
-            if self._history is not None and recording.metadata.is_sample:
-                self._history.add(snapshot)
+    def _reset_collectors(self) -> None:
+        for collector in self.collectors.values():
+            collector.reset()
 
     def _publish_collected(self, *, is_paused: bool = False) -> None:
         context = BatchContext(self.run, self._status.version, self._batch, is_paused)

@@ -61,6 +61,7 @@ class StatusPublisher:
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
         self._heartbeat = Heartbeat()
+        self._detail = ""
 
     # ------------------------------------------------------------------ structure
 
@@ -123,21 +124,26 @@ class StatusPublisher:
     def send_heartbeat(self, state: TrainingState, detail: str = "") -> None:
         """Publish the state now."""
         self._heartbeat.record(state)
-        self._publish(self._build_status(detail))
+        self._detail = detail
+        self._publish(self._build_status())
+
+    def repeat_heartbeat(self) -> None:
+        """Publish the last state now, with the present parameter groups."""
+        self.send_heartbeat(self.state, self._detail)
 
     def initial_messages(self) -> list[Message]:
         """Return the messages that a newly attached viewer needs."""
         known: list[Message] = [] if self.structure is None else [self.structure]
         return [*known, self._build_status()]
 
-    def _build_status(self, detail: str = "") -> Status:
+    def _build_status(self) -> Status:
         return Status(
             run=self._run,
             state=self.state,
             step=self.step,
             version=self.version,
             time=time.time(),
-            detail=detail,
+            detail=self._detail,
             parameter_groups=describe_parameter_groups(
                 self._get_optimizers(), self._get_group_notes()
             ),

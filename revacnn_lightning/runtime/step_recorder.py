@@ -107,6 +107,9 @@ class StepRecorder:
 
     def add_result(self, output: Any) -> None:
         """Record what training_step returned."""
+        self._guarded(self._find_returned, output)
+
+    def _find_returned(self, output: Any) -> None:
         found = (self._indices.get(tensor) for tensor in tensors_in(output))
         self.step.returned = [index for index in found if index is not None]
 

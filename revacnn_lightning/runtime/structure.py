@@ -64,12 +64,18 @@ def build_structure(
     index = {name: i for i, name in enumerate(names)}
     if topology is None or topology.version != version:
         topology = TracedTopology(version)
+    sources, observed = recorder.activation_sources, recorder.observed
     return Structure(
         run=run,
         version=version,
         step=step,
         model=type(model).__name__,
-        layers=[_build_layer(name, modules[name], recorder, editor, topology) for name in names],
+        layers=[
+            _build_layer(
+                name, modules[name], editor, topology, sources.get(name, ""), observed[name]
+            )
+            for name in names
+        ],
         edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
         undoable=editor.journal.undoable,
@@ -78,7 +84,12 @@ def build_structure(
 
 
 def _build_layer(
-    name: str, conv: Any, recorder: Recorder, editor: Editor, topology: TracedTopology
+    name: str,
+    conv: Any,
+    editor: Editor,
+    topology: TracedTopology,
+    activation_source: str,
+    observed: bool,
 ) -> LayerInfo:
     sizes = topology.sizes.get(name, LayerSizes(0, None))
     return LayerInfo(
@@ -91,8 +102,8 @@ def _build_layer(
         groups=conv.groups,
         filter_ids=editor.filter_ids(name),
         frozen_filters=editor.frozen_filters(name),
-        activation_source=recorder.activation_sources.get(name, ""),
-        observed=recorder.observed.get(name, True),
+        activation_source=activation_source,
+        observed=observed,
         edit_refusal=topology.refusals.get(name, ""),
         parameters=sum(p.numel() for p in _own_parameters(conv)),
         macs=sizes.macs,

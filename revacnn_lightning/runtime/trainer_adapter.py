@@ -25,6 +25,7 @@ from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 __all__ = [
     "TrainerControls",
     "edit_refusal",
+    "forward_refusal",
     "inspection_refusal",
     "learning_rates",
     "loss_scale",
@@ -68,6 +69,8 @@ class TrainerControls:
 def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = None) -> Tensor:
     """Return image ``index`` of the (first) validation dataset, on the model's device.
 
+    It has the type of those in a batch, such as bfloat16 with ``precision="bf16-true"``.
+
     Args:
         trainer: a Trainer.
         index: of the sample in the dataset.
@@ -94,7 +97,8 @@ def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = No
             f"item {index} of the validation data holds no image (channels, H, W); pass "
             "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
         )
-    return image.to(device, copy=True)
+    converted: Tensor = trainer.precision_plugin.convert_input(image.to(device, copy=True))
+    return converted
 
 
 def _load_image(
@@ -142,8 +146,19 @@ def edit_refusal(trainer: Any) -> str:
     return ""
 
 
+def forward_refusal(trainer: Any, module: nn.Module) -> str:
+    """Return why this process must not run a forward of its own between two batches; "" if it may.
+
+    With sharded parameters or synchronized batch norms, it would wait for the other processes.
+    """
+    is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
+    if is_replicated and not any(isinstance(each, nn.SyncBatchNorm) for each in module.modules()):
+        return ""
+    return inspection_refusal(trainer)
+
+
 def inspection_refusal(trainer: Any) -> str:
-    """Return why this process must not run the network between two batches; "" if it may."""
+    """Return why this process must not run a backward between two batches; "" if it may."""
     if trainer.world_size > 1:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"

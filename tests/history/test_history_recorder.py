@@ -69,3 +69,27 @@ def test_a_model_without_layers_has_a_loss(recorder: HistoryRecorder) -> None:
     message = recorder.to_message()
     assert message.scalars.steps == [0, 1]
     assert message.layers["gradient"].steps == []
+
+
+def test_metrics_that_arrive_before_the_snapshot_of_their_batch_stay_as_they_are(
+    recorder: HistoryRecorder,
+) -> None:
+    """On a GPU, a snapshot has the metrics of an earlier reading."""
+    values = np.ones((2, 4), np.float32)
+    known = snapshot(0, statistics=["gradient", "activation"], values=values)
+    recorder.add_metrics(0, {"acc": 0.25})
+    recorder.add_metrics(10, {"acc": 0.75})
+    recorder.add(replace(known, step=10, metrics={"acc": 0.25}))
+    recorder.add_metrics(20, {"acc": 0.75})
+    series = recorder.to_message().metrics["acc"]
+    assert series.steps == [0, 10]
+    assert series.values[:, 0].tolist() == [0.25, 0.75]
+
+
+def test_numbers_that_diverge_raise_no_warning(recorder: HistoryRecorder) -> None:
+    values = np.array([[np.inf] * 4, [np.inf, -np.inf, 1, np.nan]], np.float32)
+    statistics = ["gradient", "activation"]
+    for step in range(3):
+        recorder.add_metrics(step, {"loss": 1e300 * (step + 1)})
+        recorder.add(snapshot(step, loss=1e300, statistics=statistics, values=values))
+    assert recorder.to_message().scalars.steps == [0, 1, 2]

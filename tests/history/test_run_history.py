@@ -23,7 +23,9 @@ def snapshot(step: int, **fields: object) -> Snapshot:
 
 
 def add(history: RunHistory, step: int, **fields: object) -> None:
-    history.add_scalars(snapshot(step, **fields))
+    batch = snapshot(step, **fields)
+    history.add_scalars(batch)
+    history.add_metrics(step, batch.metrics)
     values = {"gradient": np.arange(5) + step, "activation": np.ones(5)}
     dead = np.array([True, False, False, False, False]) if step > 20 else None
     history.add_layers(step, values, dead, OFFSETS)
@@ -158,7 +160,8 @@ def test_a_history_needs_at_most_8_megabytes(n_layers: int) -> None:
     for step in range(5000):
         rates = [0.1] * 500
         changing = {name: float(step) for name in metrics} if step % 100 == 0 else {}
-        history.add_scalars(snapshot(step, learning_rates=rates, metrics=changing))
+        history.add_scalars(snapshot(step, learning_rates=rates))
+        history.add_metrics(step, changing)
         for name in LAYER_STATISTICS:
             history.layers[name].add(step, np.ones(n_layers))
         history.add_edit(HistoryEdit(step, "Remove conv1 · filter 3"))

@@ -37,10 +37,26 @@ def test_without_a_history_nothing_is_stored() -> None:
     assert unpack_history({"step": 3}) is None
 
 
+def test_a_history_that_cannot_be_stored_does_not_stop_a_checkpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = HistoryRecorder()
+    recorder.add_metrics(3, {"\ud800": 1.0})  # no valid text
+    assert pack_history(recorder) == {}
+    assert "without the history" in caplog.text
+
+
 @pytest.mark.parametrize(
     "packed",
-    [torch.zeros(9, dtype=torch.uint8), torch.zeros(0), torch.tensor([0x91, 0xC4, 0]), "text", 5],
-    ids=["zeros", "empty", "no frames", "text", "number"],
+    [
+        torch.zeros(9, dtype=torch.uint8),
+        torch.zeros(0),
+        torch.tensor([0x91, 0xC4, 0]),
+        "text",
+        5,
+        torch.zeros(9, dtype=torch.bfloat16),
+    ],
+    ids=["zeros", "empty", "no frames", "text", "number", "half precision"],
 )
 def test_a_damaged_history_is_ignored(packed: object, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):

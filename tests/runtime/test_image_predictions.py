@@ -70,3 +70,14 @@ def test_an_edit_is_compared_once_it_is_applied_and_another_image_forgets_it() -
     assert predictions.after_edit.classes != predictions.before_edit.classes
     predictions.choose(torch.zeros(3, 4, 4), ImageTruth())
     assert predictions.before_edit is predictions.after_edit is None
+
+
+def test_a_prediction_is_not_repeated_once_the_forward_fails() -> None:
+    model = classifier()
+    predictions = predictions_of(model)
+    assert predictions.predict(3, 0) is not None
+    del model[3]  # type: ignore[attr-defined]
+    del model[1]  # type: ignore[attr-defined]
+    model.append(nn.Linear(5, 2))  # type: ignore[operator]
+    assert predictions.predict(4, 0) is None
+    assert predictions.newest(4, 0) is None

@@ -90,7 +90,8 @@ def test_a_layer_edited_while_paused_is_sent_with_its_new_width(tmp_path):
     assert len(detail.activations.images) == 2
 
 
-def test_a_failing_forward_costs_only_the_maps_while_paused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_failing_forward_costs_only_the_maps(tmp_path, monkeypatch, is_paused):
     from revacnn_lightning.telemetry.inspection import layer_detail
 
     def fails(*_: object) -> dict:
@@ -99,11 +100,12 @@ def test_a_failing_forward_costs_only_the_maps_while_paused(tmp_path, monkeypatc
     monkeypatch.setattr(layer_detail, "compute_activation_maps", fails)
 
     def client(run: Run) -> dict:
-        run.command(ControlRun("pause"))
-        run.poll()
-        return stop_with(run, details(run, InspectLayer("conv2"))[-1])
+        if is_paused:
+            run.command(ControlRun("pause"))
+            run.poll()
+        return stop_with(run, details(run, InspectLayer("conv2", image_index=1))[-1])
 
-    seen, _ = train_with(client, tmp_path)
+    seen, _ = train_with(client, tmp_path, validate=True)
     detail = seen["detail"]
     assert len(detail.activations.images) == 0
     assert len(detail.coefficients.images) == len(detail.gradients.features) == 3

@@ -33,6 +33,7 @@ def test_a_step_of_several_batches_lets_them_pass_across_epochs():
     assert pause.apply(command, epoch=4) == "Training 3 batches, then pausing"
     assert pause.describe() == "pauses in 3 batches"
     assert waits(pause, 4, 4) == [False, False]
+    assert pause.describe() == "pauses after the next batch"
     assert waits(pause, 5) == [False]
     assert pause.describe() == "pauses before the next batch"
     assert waits(pause, 5) == [True]

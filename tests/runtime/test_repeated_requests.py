@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revacnn_lightning import AddFilters, ControlRun
 from revacnn_lightning.protocol.messages import Done, Reply, Request
-from revacnn_lightning.protocol.requests import InspectLayer, RequestBody
+from revacnn_lightning.protocol.requests import InspectLayer, RequestBody, SendHistory
 from revacnn_lightning.runtime import repeated_requests
 from revacnn_lightning.runtime.repeated_requests import RepeatedRequests
 
@@ -63,6 +63,13 @@ def test_plans_and_inspections_may_be_repeated():
     for _ in range(2):
         assert clients.send(AddFilters("conv1"), dry_run=True) is not None
         assert clients.send(InspectLayer("conv1")) is not None
+
+
+def test_histories_are_not_kept():
+    clients = Clients()
+    for _ in range(2):
+        assert clients.send(SendHistory()) is not None
+    assert not clients.repeated._first
 
 
 def test_few_requests_are_remembered(monkeypatch):

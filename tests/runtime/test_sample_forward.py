@@ -176,3 +176,12 @@ def test_an_error_of_the_recorder_does_not_reach_training(monkeypatch: pytest.Mo
     assert torch.isfinite(output["loss"])
     assert forwards.is_ready
     assert not forwards.needs_step(1)
+
+
+def test_a_network_that_other_processes_must_run_too_is_not_run():
+    module = WithForward()
+    forwards = forwards_of(module, record=False, refusal="this training runs in 2 processes")
+    assert forwards.is_ready
+    assert not forwards.needs_step(0)
+    with pytest.raises(EditRefusedError, match="2 processes"):
+        forwards.make_probe(BATCH)

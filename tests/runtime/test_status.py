@@ -144,3 +144,14 @@ def test_heartbeats_are_sent_on_every_change_and_once_a_second(
         now = at
         run.status.send_heartbeat_if_due(state)
     assert [message.state for message in run.published] == ["training", "paused", "paused"]
+
+
+def test_a_repeated_heartbeat_and_a_new_viewer_receive_the_detail_of_the_state(
+    run: SmallRun,
+) -> None:
+    run.status.send_heartbeat("training", "pauses in 3 batches")
+    run.status.repeat_heartbeat()
+    messages = [*run.published, *run.status.initial_messages()]
+    assert [message.detail for message in messages] == ["pauses in 3 batches"] * 3
+    run.status.send_heartbeat("training")
+    assert [message.detail for message in run.status.initial_messages()] == [""]

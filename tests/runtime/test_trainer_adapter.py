@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from pytorch_lightning.plugins.precision import HalfPrecision, Precision
+from torch import Tensor, nn
 
 from revacnn_lightning import EditRefusedError
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.trainer_adapter import (
     edit_refusal,
+    forward_refusal,
     inspection_refusal,
     loss_scale,
     scalar_metrics,
@@ -35,10 +37,11 @@ class Texts(RandomImages):
         return "no image"
 
 
-def trainer(data: torch.utils.data.Dataset) -> SimpleNamespace:
+def trainer(data: torch.utils.data.Dataset, precision: Precision | None = None) -> SimpleNamespace:
     return SimpleNamespace(
         val_dataloaders=torch.utils.data.DataLoader(data),
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        precision_plugin=Precision() if precision is None else precision,
     )
 
 
@@ -46,6 +49,11 @@ def test_a_random_validation_image_does_not_change_the_random_state():
     before = torch.get_rng_state()
     assert validation_image(trainer(RandomImages()), 1).shape == (3, 4, 4)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_validation_image_has_the_type_of_the_images_of_a_batch():
+    image = validation_image(trainer(RandomImages(), HalfPrecision("bf16-true")), 1)
+    assert image.dtype == torch.bfloat16
 
 
 def test_missing_validation_images_are_refused_with_the_reason():
@@ -92,3 +100,19 @@ def test_the_loss_scale_is_the_tensor_of_the_scaler_or_one():
 def test_only_scalar_metrics_are_kept():
     logged = {"loss": torch.tensor(0.5), "curve": torch.ones(3), "count": torch.tensor(2)}
     assert scalar_metrics(logged) == {"loss": 0.5, "count": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "count", "norm", "is_refused"),
+    [
+        ("DDPStrategy", 2, nn.BatchNorm2d, False),
+        ("DDPStrategy", 2, nn.SyncBatchNorm, True),
+        ("FSDPStrategy", 2, nn.BatchNorm2d, True),
+        ("DeepSpeedStrategy", 1, nn.BatchNorm2d, False),
+    ],
+)
+def test_no_forward_waits_for_other_processes(
+    strategy: str, count: int, norm: type[nn.Module], is_refused: bool
+):
+    trainer = SimpleNamespace(strategy=type(strategy, (), {})(), world_size=count)
+    assert bool(forward_refusal(trainer, nn.Sequential(norm(3)))) == is_refused

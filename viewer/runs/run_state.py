@@ -221,6 +221,7 @@ class RunState:
         self.snapshot, self.snapshot_time = snapshot, time.time()
         self.latest = self._latest_values(snapshot)
         self.histories.add_scalars(snapshot)
+        self.histories.add_metrics(snapshot.step, snapshot.metrics)
         self.edit_effects.add(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             self._dead_filters.add(snapshot.step, self.latest["activation"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
 from revacnn_lightning.telemetry.inspection.histograms import sample_values
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.reductions import add_to
 
@@ -24,6 +25,7 @@ class InspectedLayer:
     """A layer that a viewer has open. All tensors are on the training device.
 
     Attributes:
+        batch: the batch under way.
         max_hz: upper bound of samples per second.
         smoothed: whether samples contain the moving average of the gradients.
         expires_at: when the layer counts as closed, on the recorder's clock.
@@ -36,6 +38,7 @@ class InspectedLayer:
         map_gradient: downsampled gradients of the loss with respect to `maps`, (C, h, w).
     """
 
+    batch: BatchState = field(default_factory=BatchState)
     max_hz: float = 0.0
     smoothed: bool = False
     expires_at: float = -math.inf
@@ -69,7 +72,7 @@ class InspectedLayer:
             self.map_gradient = thumbnails(gradient.detach()[0])
 
         if maps.requires_grad:
-            maps.register_hook(on_gradient)
+            maps.register_hook(self.batch.guarded(on_gradient))
 
     def end_batch(self, weights: WeightSums) -> None:
         """Remove the hook and update the moving average."""
@@ -114,7 +117,7 @@ class InspectedLayer:
             if self.is_due:
                 self.gradient_values = add_to(self.gradient_values, sample_values(gradient))
 
-        self._handle = weight.register_hook(on_gradient)
+        self._handle = weight.register_hook(self.batch.guarded(on_gradient))
 
 
 def _features(weights: WeightSums, gradient: Tensor | None) -> Tensor | None:

@@ -6,6 +6,7 @@ is 9 MB of float32, its sample about 300 KB. Layers that no viewer has open cost
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from revacnn_lightning.telemetry.inspection.histograms import (
     sample_values,
 )
 from revacnn_lightning.telemetry.inspection.inspected_layer import InspectedLayer
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
 __all__ = ["DETAIL_HZ", "DetailRecorder", "DetailSample"]
+
+log = logging.getLogger(__name__)
 
 DETAIL_HZ = 2.0  # samples of a layer per second, at most
 EXPIRY_SECONDS = 10.0  # a layer counts as closed this long after it was last opened
@@ -63,13 +67,19 @@ class DetailRecorder:
     """Samples the layers that are open.
 
     Args:
+        batch: the batch under way.
         max_hz: upper bound of samples per second and layer, whatever `open` asks for.
         clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, *, max_hz: float = DETAIL_HZ, clock: Callable[[], float] = time.monotonic
+        self,
+        batch: BatchState,
+        *,
+        max_hz: float = DETAIL_HZ,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._batch = batch
         self._max_hz = max_hz
         self._clock = clock
         self._open: dict[str, InspectedLayer] = {}
@@ -89,7 +99,7 @@ class DetailRecorder:
             hz: samples per second.
             smoothed: sample the moving average of the gradients instead of those of one batch.
         """
-        inspected = self._open.setdefault(layer, InspectedLayer())
+        inspected = self._open.setdefault(layer, InspectedLayer(self._batch))
         inspected.max_hz, inspected.smoothed = min(hz, self._max_hz), smoothed
         inspected.expires_at = self._clock() + EXPIRY_SECONDS
 
@@ -136,10 +146,7 @@ class DetailRecorder:
         for name, layer in self._open.items():
             layer.end_batch(weights[name])
         due = {name: weights[name] for name, layer in self._open.items() if layer.is_due}
-        maps: dict[str, Tensor] = {}
-        if due and self._image is not None:
-            convs = {name: each.conv for name, each in due.items()}
-            maps = compute_activation_maps(model, self._image, convs, self._forward)
+        maps = _maps_of(model, self._image, due, self._forward)
         samples = [self._sample(name, each, maps, gradient_scale) for name, each in due.items()]
         return [sample for sample in samples if sample is not None]
 
@@ -153,12 +160,9 @@ class DetailRecorder:
         """Return samples of the open ones among these layers while no batch is trained.
 
         Gradients are those of the last batch. Maps are of ``image`` (channels, H, W), if any, which
-        has no loss and therefore no gradients.
+        has no loss and therefore no gradients. There are none if the user's forward fails.
         """
-        maps: dict[str, Tensor] = {}
-        if image is not None and weights:
-            convs = {name: each.conv for name, each in weights.items()}
-            maps = compute_activation_maps(model, image, convs, forward)
+        maps = _maps_of(model, image, weights, forward)
         samples = []
         for name, each in weights.items():
             layer = self._open.get(name)
@@ -195,6 +199,23 @@ class DetailRecorder:
 
     def _close(self, layer: str) -> None:
         self._open.pop(layer).unhook()
+
+
+def _maps_of(
+    model: nn.Module,
+    image: Tensor | None,
+    weights: dict[str, WeightSums],
+    forward: Callable[[Tensor], Any] | None,
+) -> dict[str, Tensor]:
+    """Return the maps of an image in these layers; none if the user's forward fails."""
+    if image is None or not weights:
+        return {}
+    convs = {name: each.conv for name, each in weights.items()}
+    try:
+        return compute_activation_maps(model, image, convs, forward)
+    except Exception:  # the user's forward may raise anything
+        log.info("Cannot compute the activation maps of %s", ", ".join(convs), exc_info=True)
+        return {}
 
 
 def _half(tensor: Tensor | None) -> np.ndarray | None:

@@ -86,4 +86,4 @@ class ActivationMeter:
                 sums.add_gradient(gradient.detach(), magnitude, per_image)
                 self._stopwatch.add("map gradients", start)
 
-        maps.register_hook(on_gradient)
+        maps.register_hook(self._batch.guarded(on_gradient))

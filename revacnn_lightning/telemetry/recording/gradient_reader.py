@@ -9,6 +9,7 @@ backward pass produces. (The hook must not keep that tensor: autograd would then
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -55,7 +56,9 @@ class GradientReader:
         sums.reset()
         self.hooked_count += 1
         sums.parameter = weight
-        sums.handle = weight.register_hook(lambda gradient: self._on_gradient(sums, gradient))
+        sums.handle = weight.register_hook(
+            self._batch.guarded(functools.partial(self._on_gradient, sums))
+        )
 
     def unhook(self, sums: WeightSums) -> None:
         """Remove our hook."""
@@ -92,7 +95,7 @@ class GradientReader:
             sums.add_gradient(gradient)
             return
         if not self._pending:
-            Variable._execution_engine.queue_callback(self._read_pending)
+            Variable._execution_engine.queue_callback(self._batch.guarded(self._read_pending))
         self._pending.append(sums)
 
     def _read_pending(self) -> None:

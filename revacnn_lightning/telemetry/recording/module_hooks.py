@@ -149,6 +149,7 @@ class ModuleHooks:
             if source is not None:
                 hook = functools.partial(self._on_weight, layer, self._hooks.get(source))
                 self._hooks[source] = hook
+        self._hooks = {module: self._batch.guarded(hook) for module, hook in self._hooks.items()}
         # A shared normalization does not identify the conv: every batch is a discovery batch.
         if not self._discovery.shared_normalizations.isdisjoint(self._hooks):
             self._is_dynamic = True
@@ -164,7 +165,7 @@ class ModuleHooks:
             if hook is not None:
                 hook(module, args, output)
         elif isinstance(output, Tensor) and output.dim() == 4:
-            self._discovery.on_forward(module, args, output)
+            self._batch.guarded(self._discovery.on_forward)(module, args, output)
 
     def _on_first_call(
         self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any

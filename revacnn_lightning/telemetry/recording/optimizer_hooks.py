@@ -52,8 +52,8 @@ class OptimizerHooks:
     def attach(self) -> None:
         """Hook all optimizers of the process."""
         self._handles = [
-            register_optimizer_step_pre_hook(self._before_step),
-            register_optimizer_step_post_hook(self._after_step),
+            register_optimizer_step_pre_hook(self._batch.guarded(self._before_step)),
+            register_optimizer_step_post_hook(self._batch.guarded(self._after_step)),
         ]
 
     def detach(self) -> None:
@@ -88,9 +88,11 @@ class OptimizerHooks:
             self._copy(to_copy)
             return None
 
+        copy = self._batch.guarded(self._copy)
+
         def closure_then_copy() -> Any:  # backward runs in it: an earlier copy adds to peak memory
             result = closure()
-            self._copy(to_copy)
+            copy(to_copy)
             return result
 
         if len(args) > 1:

@@ -85,12 +85,12 @@ class Recorder:
             raise ValueError(
                 f"unknown statistics {sorted(unknown)}; choose from {list(STATISTICS)}"
             )
-        self.details = DetailRecorder(max_hz=detail_hz)
+        self._batch = BatchState()
+        self.details = DetailRecorder(self._batch, max_hz=detail_hz)
         self.responses = ResponseRecorder()
         self._model = model
         self._layers: list[ObservedLayer] = []
         self._is_attached = False
-        self._batch = BatchState()
         self._grad_scale = 1.0  # of the last batch; see `end_batch`
         self._stopwatch = Stopwatch()
         self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
@@ -243,7 +243,13 @@ class Recorder:
         Returns:
             The recording of this batch; on a GPU that of the previous batch, whose copy has
             completed meanwhile. None if there is none yet.
+
+        Raises:
+            Exception: a hook has failed in this batch.
         """
+        if self._batch.failure is not None:
+            self._stop_recording()
+            raise self._batch.failure
         if not self._batch.is_recording:
             return None
         self._grad_scale = grad_scale

@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.modules import module as module_internals
 from torch.optim import optimizer as optimizer_internals
 
-from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from tests.telemetry import reference
 
 
@@ -247,6 +249,40 @@ def test_detach_removes_everything_after_an_exception():
     recorder.attach()
     assert len(module_internals._global_forward_hooks) == 1
     record(model, IMAGES, recorder)
+    recorder.detach()
+    assert our_hooks(model) == [{}, {}, [], [], []]
+
+
+@pytest.mark.parametrize("batches_before", [0, 2])
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        (ActivationSums, "add"), (ActivationSums, "add_gradient"), (WeightSums, "read_grad"),
+        (WeightSums, "measure_update"),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_hook_ends_the_recording_but_not_the_step(
+    part, method, batches_before, monkeypatch
+):
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    model, plain = small(), small()
+    recorder = Recorder(model, statistics=STATISTICS)
+    for _ in range(batches_before):
+        record(model, IMAGES, recorder)
+    recorder.attach()
+    recorder.begin_batch()
+    with monkeypatch.context() as patch:
+        patch.setattr(part, method, fails)
+        for each in (model, plain):
+            each.zero_grad()
+            reference.train_step(each, IMAGES)
+            torch.optim.SGD(each.parameters(), lr=0.1).step()
+        with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+            recorder.end_batch()
+    for parameter, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
     recorder.detach()
     assert our_hooks(model) == [{}, {}, [], [], []]
 
