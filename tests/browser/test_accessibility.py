@@ -41,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_finds_nothing(address: str, open_page: Any, theme: str) -> None:
-    page = ready(open_page(address, reduced_motion="reduce", **THEMES[theme]))
+    page = ready(open_page(address, **THEMES[theme]))
     for pane in ("layer", "maps", "inspection", "statistics", "histograms"):
         page.click(f"button[data-pane={pane}]")
         page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
@@ -57,7 +57,7 @@ def violations(page: Any) -> list[tuple[str, list[Any]]]:
 
 
 def test_the_menu_of_a_layer_is_accessible(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, reduced_motion="reduce"))
+    page = ready(open_page(address))
     page.keyboard.press("o")
     page.wait_for_selector("#layer-menu:popover-open")
     found = Axe().run(page, context="#layer-menu").response["violations"]
@@ -72,16 +72,14 @@ def test_the_menu_of_a_layer_is_accessible(address: str, open_page: Any) -> None
 def test_every_control_can_be_reached_at_every_size(
     address: str, open_page: Any, width: int, height: int
 ) -> None:
-    page = ready(
-        open_page(address, reduced_motion="reduce", viewport={"width": width, "height": height})
-    )
+    page = ready(open_page(address, viewport={"width": width, "height": height}))
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
     assert page.evaluate(UNREACHABLE) == []
     assert page.evaluate("byId => document.getElementById(byId).clientWidth", "plot") >= 300
 
 
 def test_states_are_visible_in_forced_colors(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, forced_colors="active", reduced_motion="reduce"))
+    page = ready(open_page(address, forced_colors="active"))
 
     def style(selector: str, name: str) -> str:
         found: str = page.eval_on_selector(selector, f"(e) => getComputedStyle(e).{name}")

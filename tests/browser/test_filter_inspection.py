@@ -22,7 +22,7 @@ def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(alexnet: str, open_page: Any) -> Any:
-    page = open_page(alexnet, reduced_motion="reduce", viewport={"width": 1680, "height": 960})
+    page = open_page(alexnet, viewport={"width": 1680, "height": 960})
     page.wait_for_function("window.revacnn?.ready === true")
     return page
 

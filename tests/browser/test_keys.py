@@ -58,7 +58,7 @@ def test_keys_alone_change_a_filter(address: str, open_page: Any) -> None:
 
 
 def test_keys_zoom_step_back_and_choose_the_pane(address: str, open_page: Any) -> None:
-    page = ready(open_page(address))
+    page = ready(open_page(address, reduced_motion="no-preference"))
     click_node(page, "conv2", 5)
     page.keyboard.press("z")
     page.wait_for_selector("#zoom-out:not([hidden])")

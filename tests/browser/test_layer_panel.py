@@ -52,7 +52,7 @@ def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def page(alexnet: str, open_page: Any) -> Any:
     """The panel of the first layer, with its layouts computed and without motion."""
-    page = open_page(alexnet, reduced_motion="reduce", viewport={"width": 1680, "height": 960})
+    page = open_page(alexnet, viewport={"width": 1680, "height": 960})
     page.wait_for_function("window.revacnn?.ready === true")
     page.wait_for_function(LAID_OUT)
     return page

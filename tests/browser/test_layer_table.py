@@ -32,9 +32,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str, open_page: Any) -> Any:
-    return ready(
-        open_page(address, reduced_motion="reduce", viewport={"width": 1680, "height": 960})
-    )
+    return ready(open_page(address, viewport={"width": 1680, "height": 960}))
 
 
 def names(page: Any) -> list[str]:

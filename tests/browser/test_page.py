@@ -62,7 +62,7 @@ def pixels(page: Any) -> bytes:
 
 
 def test_the_page_fills_and_nodes_move(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits))
+    page = ready(open_page(digits, reduced_motion="no-preference"))
     expect(page.locator("#model")).to_have_text("DigitsNet")
     assert page.get_attribute("#dot", "data-kind") == "training"
     for name in ("conv1", "conv2", "conv3"):
@@ -94,7 +94,9 @@ def test_without_workers_the_page_draws_nodes_and_paths(
     digits: str, open_page: Any, refuses: str
 ) -> None:
     script = "window.Worker = class { constructor() { refuse } postMessage() {} terminate() {} }"
-    page = ready(open_page(digits, script=script.replace("refuse", refuses)))
+    page = ready(
+        open_page(digits, script=script.replace("refuse", refuses), reduced_motion="no-preference")
+    )
     frames = page.evaluate("revacnn.network.nodes.frames")
     page.wait_for_function("(n) => revacnn.network.nodes.frames > n + 30", arg=frames)
     first = pixels(page)
@@ -209,7 +211,7 @@ def test_painted_is_the_later_of_page_and_node_canvas(digits: str, open_page: An
 
 
 def test_reduced_motion_stops_the_nodes(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits, reduced_motion="reduce"))
+    page = ready(open_page(digits))
     assert page.evaluate("revacnn.motion") == 0
     assert page.input_value("#motion") == "0"
 

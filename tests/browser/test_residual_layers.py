@@ -26,7 +26,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str, open_page: Any) -> Any:
-    page = open_page(address, reduced_motion="reduce", viewport={"width": 1680, "height": 960})
+    page = open_page(address, viewport={"width": 1680, "height": 960})
     page.wait_for_function(READY)
     return page
 

@@ -28,7 +28,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def page(address: str, open_page: Any) -> Any:
     """Filter 5 of conv2 is selected, and its layer's views are shown."""
-    page = ready(open_page(address, reduced_motion="reduce"))
+    page = ready(open_page(address))
     click_node(page, "conv2", 5)
     page.wait_for_function("revacnn.views.coefficients?.data.layer == 'conv2'")
     return page
@@ -160,9 +160,7 @@ BOXES = """["network", "plot", "bottom"].map(
 def test_staged_changes_hid_nodes_of_the_network(
     address: str, open_page: Any, width: int, height: int
 ) -> None:
-    page = ready(
-        open_page(address, reduced_motion="reduce", viewport={"width": width, "height": height})
-    )
+    page = ready(open_page(address, viewport={"width": width, "height": height}))
     page.evaluate("revacnn.sendCommand('select', {layer: 1, first: 5, last: 5})")
     page.wait_for_function("revacnn.parts.selection.index == 5")
     for change in ("stage_remove", "stage_freeze", "stage_reinitialize", "stage_split"):

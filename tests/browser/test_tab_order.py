@@ -82,7 +82,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_tab_stops_had_no_name_or_the_same_as_others(
     address: str, open_page: Any, pane: str
 ) -> None:
-    page = ready(open_page(address, reduced_motion="reduce"))
+    page = ready(open_page(address))
     page.click(f"button[data-pane={pane}]")
     page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
     page.wait_for_function("revacnn.views?.coefficients?.count > 0")
@@ -99,7 +99,7 @@ def test_tab_stops_had_no_name_or_the_same_as_others(
 def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
     address: str, open_page: Any
 ) -> None:
-    page = ready(open_page(address, reduced_motion="reduce"))
+    page = ready(open_page(address))
     page.evaluate("revacnn.sendCommand('select', {layer: 3})")
     page.wait_for_selector('.column[data-layer="layer1.1.conv1"][data-current="true"]')
     names = [stop.name for stop in walk(page)]

@@ -23,7 +23,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_first_visit_has_hints_that_are_dismissed_for_good(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, first_visit=True, reduced_motion="reduce"))
+    page = ready(open_page(address, first_visit=True))
     expect(page.locator("#hints li")).to_have_count(3)
     assert Axe().run(page, context="#hints").response["violations"] == []
     before = page.evaluate("document.getElementById('plot').clientHeight")
@@ -61,7 +61,7 @@ def test_the_address_is_a_link_to_what_the_page_shows(address: str, open_page: A
 
 
 def test_a_run_trains_some_batches_and_pauses(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, reduced_motion="reduce"))
+    page = ready(open_page(address))
     page.keyboard.press("n")
     page.wait_for_selector("#train-panel:popover-open")
     assert page.evaluate("document.activeElement.id") == "train-batches"

@@ -85,13 +85,14 @@ class Page:
     def open(self, document: Document) -> None:
         """Add the page to a document and start updating it."""
         document.theme = make_theme(self.tab.palette)
-        for component in self.components:
-            self._panels += getattr(component, "panels", ())
-            if isinstance(component.root, PagePart):
-                self._panels.append(component.root)
-            elif not isinstance(component, EditMarkers):
-                document.add_root(component.root)
-        document.add_root(self.link)
+        with document.models.freeze():  # visit all models once, not once per root
+            for component in self.components:
+                self._panels += getattr(component, "panels", ())
+                if isinstance(component.root, PagePart):
+                    self._panels.append(component.root)
+                elif not isinstance(component, EditMarkers):
+                    document.add_root(component.root)
+            document.add_root(self.link)
         self.tab.update()
         self._titled_at = time.monotonic()
         self._update_title()
