@@ -18,6 +18,10 @@ EVENTS = int(zmq.EVENTS)
 POLLIN = int(zmq.POLLIN)
 # Time for a client to prove that it has the key. A client that does not is disconnected.
 HANDSHAKE_MS = 5_000
+# A viewer notices within the sum of the first two that a network is cut or that a run has vanished,
+# and connects again within the sum of the others once the network is back.
+HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 1_000, 3_000
+CONNECT_MS, RECONNECT_MAX_MS = 1_500, 1_000
 
 
 class Keys(NamedTuple):
@@ -85,9 +89,12 @@ class BaseSocket:
         self._socket.curve_publickey = keys.public.encode()
         self._socket.curve_secretkey = keys.secret.encode()
         # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
-        self._socket.heartbeat_ivl = 2_000  # ms
-        self._socket.heartbeat_timeout = 10_000  # ms
-        self._socket.reconnect_ivl_max = 2_000  # ms
+        self._socket.heartbeat_ivl = HEARTBEAT_MS
+        self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        # Without limits, an attempt that a cut network swallows delays the next one by minutes.
+        self._socket.connect_timeout = CONNECT_MS
+        self._socket.handshake_ivl = HANDSHAKE_MS
+        self._socket.reconnect_ivl_max = RECONNECT_MAX_MS
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:

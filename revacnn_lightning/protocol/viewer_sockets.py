@@ -42,9 +42,13 @@ class _ConnectionMonitor:
     """Observes whether a socket is connected, from libzmq's events.
 
     Connected means that the run has proved its key: a forwarded port accepts any connection.
+
+    Attributes:
+        connections: how often the socket has connected so far.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.connections = 0
         self._socket = socket
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         self._events = socket.get_monitor_socket(events)
@@ -55,6 +59,7 @@ class _ConnectionMonitor:
             event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._disconnected_since = None
+                self.connections += 1
             elif self._disconnected_since is None:
                 self._disconnected_since = time.monotonic()
         since = self._disconnected_since
@@ -102,6 +107,11 @@ class Requester(BaseSocket):
     def seconds_disconnected(self) -> float:
         """Return for how long the run has been unreachable, in seconds; 0 if it is reachable."""
         return self._monitor.seconds_disconnected()
+
+    @property
+    def connections(self) -> int:
+        """How often the run has been reached so far: more than once after an interruption."""
+        return self._monitor.connections
 
     def close(self, linger: float = 0.0) -> None:
         self._monitor.close()

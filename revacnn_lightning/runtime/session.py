@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import Message, Request, Structure, TrainingState
 from revacnn_lightning.protocol.requests import (
     Command,
@@ -66,6 +67,7 @@ class Session:
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
+        lineage: of the run; None: it continues no other one.
 
     Attributes:
         run: id of the run.
@@ -87,6 +89,7 @@ class Session:
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         self.recorder = recorder
@@ -106,7 +109,7 @@ class Session:
                 recorder, model, get_image, forward, inspection_refusal
             ),
         }
-        self.server = RunServer(self.run, type(model).__name__, endpoints)
+        self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
             model,

@@ -39,6 +39,7 @@ class Header(HtmlPanel):
             "kind": health.kind,
             "status": health.text,
             "ended": health.has_ended,
+            "unreachable": health.kind == "unreachable",
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, name or "This run"),
             "network_notice": health.text if run == "connecting" else _missing_layers(structure),
@@ -67,8 +68,12 @@ def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
 
 
 def _end_notice(health: RunHealth, name: str) -> str:
-    """Return the notice over the network view of a run that has ended."""
-    return f"{name} {health.text}. Showing the last recorded state." if health.has_ended else ""
+    """Return the notice over the network view of a run that sends nothing; "" if it may."""
+    if health.has_ended:
+        return f"{name} {health.text}. Showing the last recorded state."
+    if health.kind == "unreachable":
+        return f"{name} is {health.text}. Showing the last received state."
+    return ""
 
 
 def _name(connection: Connection | None, structure: Structure | None) -> str:

@@ -82,7 +82,8 @@ CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_sca
 def perform(tab: TabState, command: PageCommand) -> None:
     """Perform a command of the page. Unknown commands and invalid arguments have no effect.
 
-    A command that needs the run has no effect after its end; the page then shows why.
+    A command that needs the run has no effect after its end or while it is unreachable; the page
+    then shows why.
     """
     handler = COMMANDS.get(command.name)
     try:
@@ -94,9 +95,9 @@ def perform(tab: TabState, command: PageCommand) -> None:
         return
     if command.name != "hover":  # moving the pointer does not dismiss a message
         tab.edit_queue.error = ""
-    ended = tab.ended_reason() if command.name in RUN_COMMANDS else ""
-    if ended:
-        tab.edit_queue.error = ended
+    refusal = tab.refusal() if command.name in RUN_COMMANDS else ""
+    if refusal:
+        tab.edit_queue.error = refusal
     else:
         handler(tab, arguments)
     tab.revision += 1

@@ -18,6 +18,7 @@ from .page_link import PageLink
 from .playback import Playback
 from .removal_preview import RemovalPreview
 from .requested_view import PANES, RequestedView, show_requested_view
+from .resumed_view import continue_view, resumes
 from .run_selection import RunSelection
 from .selection import Selection, find_replacement
 from .staging import Staging
@@ -219,9 +220,13 @@ class TabState:
     # What may be changed
 
     def ended_reason(self) -> str:
-        """Return why the run no longer accepts requests; "" while it does."""
+        """Return why the run accepts no requests any more; "" if it may."""
         health = self.follower.health()
-        return f"The run has ended: {health.text}" if health.has_ended else ""
+        return health.refusal if health.has_ended else ""
+
+    def refusal(self) -> str:
+        """Return why the run accepts no requests at present; "" if it does."""
+        return self.follower.health().refusal
 
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
@@ -256,7 +261,10 @@ class TabState:
 
     def _update_structure(self, is_other_run: bool, structure: Structure | None) -> None:
         self.revision += 1
-        if is_other_run:
+        if is_other_run and resumes(self.state, self._known_key[0]):
+            self._removal_preview.clear()
+            continue_view(self, self._known_structure)
+        elif is_other_run:
             self.edit_queue.reset()
             self.selection = None
             self.expanded_layers.clear()

@@ -29,6 +29,10 @@ export interface HeaderData {
   kind: string
   status: string
   ended: boolean
+  /** Connected to the server, but the server has no connection to the training. */
+  unreachable: boolean
+  /** Set by the page itself: what is wrong with the server. */
+  server_problem?: string
   motionless: boolean
   end_notice: string
   network_notice: string
