@@ -9,7 +9,16 @@ import zmq
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import forked_sockets
 
-__all__ = ["EVENTS", "NOBLOCK", "NOBLOCK_MORE", "POLLIN", "BaseSocket", "Keys"]
+__all__ = [
+    "EVENTS",
+    "NOBLOCK",
+    "NOBLOCK_MORE",
+    "POLLIN",
+    "BaseSocket",
+    "Keys",
+    "has_encryption",
+    "library_version",
+]
 
 # pyzmq combines its enumerations in Python, which costs as much as sending: use integers.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -22,6 +31,16 @@ HANDSHAKE_MS = 5_000
 # and connects again within the sum of the others once the network is back.
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 1_000, 3_000
 CONNECT_MS, RECONNECT_MAX_MS = 1_500, 1_000
+
+
+def has_encryption() -> bool:
+    """Return whether the installed libzmq was built with CURVE, without which no socket opens."""
+    return bool(zmq.has("curve"))
+
+
+def library_version() -> str:
+    """Return the version of libzmq."""
+    return zmq.zmq_version()
 
 
 class Keys(NamedTuple):

@@ -10,11 +10,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import zmq
-
 from revacnn_lightning import __version__
 from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.protocol.base_socket import has_encryption, library_version
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
 
 __all__ = ["check_installation"]
@@ -56,8 +55,8 @@ def _check_python() -> Finding:
 
 
 def _check_curve() -> Finding:
-    version = f"libzmq {zmq.zmq_version()}"
-    if zmq.has("curve"):
+    version = f"libzmq {library_version()}"
+    if has_encryption():
         return Finding("encryption", "ok", f"{version} with CURVE")
     advice = "install pyzmq from a wheel: pip install --force-reinstall --only-binary :all: pyzmq"
     return Finding("encryption", "problem", f"{version} without CURVE", advice)

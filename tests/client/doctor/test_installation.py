@@ -6,7 +6,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import zmq
 
 from revacnn_lightning.client.doctor import installation
 from revacnn_lightning.client.doctor.finding import Finding
@@ -44,7 +43,7 @@ def test_an_old_package_is_a_problem(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_missing_encryption_is_a_problem(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(zmq, "has", lambda _: False)
+    monkeypatch.setattr(installation, "has_encryption", lambda: False)
     assert check()["encryption"].status == "problem"
 
 
