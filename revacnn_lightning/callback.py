@@ -21,6 +21,8 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
+from revacnn_lightning.recording.recording_file import require_mcap
+from revacnn_lightning.recording.run_recordings import RecordingSettings
 from revacnn_lightning.runtime.arguments import check_arguments
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
@@ -128,9 +130,19 @@ class ReVACNN(FreshCopies, Callback):
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
+        record: file to record the run to, such as ``"run.mcap"``: every batch, every edit and all
+            else that viewers receive. ``revacnn view --replay run.mcap`` shows it. If the file
+            exists, the new one gets a number. Recordings that are started later, in the page, are
+            in the same folder, by default ``revacnn`` in the trainer's ``default_root_dir``.
+            Requires the package mcap: ``pip install 'revacnn-lightning[record]'``.
+        keep_batches: write the last batches, such as 200, to a file of the same kind in this folder
+            if the loss becomes NaN or infinite, or if an exception ends the training. They take at
+            most 48 MB of memory. Like ``record``, this records every batch, which may cost up to
+            ``max_overhead`` of a step.
 
     Raises:
         ValueError: an unknown statistic, a port or share out of range, or a name that is too long.
+        MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
 
@@ -157,9 +169,14 @@ class ReVACNN(FreshCopies, Callback):
         images: ImagesOfBatch | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
+        record: str | Path | None = None,
+        keep_batches: int = 0,
     ) -> None:
         super().__init__()
-        check_arguments((telemetry_port, request_port), statistics, max_overhead, name)
+        ports = (telemetry_port, request_port)
+        check_arguments(ports, statistics, max_overhead, name, keep_batches)
+        if record or keep_batches:
+            require_mcap()
         file = Path(connection_file).expanduser() if connection_file else None
         self._endpoints = Endpoints(host, telemetry_port, request_port, file, name or "")
         self._statistics = tuple(statistics)
@@ -168,6 +185,8 @@ class ReVACNN(FreshCopies, Callback):
         self._forward = forward
         self._images = images
         self._copies = copies
+        self._record = Path(record).expanduser() if record else None
+        self._keep_batches = keep_batches
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
@@ -322,6 +341,15 @@ class ReVACNN(FreshCopies, Callback):
             else forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
             history=self._continue_history(pl_module),
+            recordings=self._recording_settings(trainer),
+        )
+
+    def _recording_settings(self, trainer: Trainer) -> RecordingSettings:
+        directory = Path(trainer.default_root_dir) / "revacnn"
+        return RecordingSettings(
+            directory if self._record is None else self._record.parent,
+            self._record,
+            self._keep_batches,
         )
 
     def _continue_history(self, module: LightningModule) -> HistoryRecorder | None:

@@ -144,6 +144,7 @@ class Status(Struct, frozen=True, tag="status"):
     time: float  # Unix time, seconds
     detail: str = ""
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
+    recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
 
 
 class FilterChange(Struct, frozen=True):

@@ -29,6 +29,7 @@ class StatusPublisher:
         recorder: knows the order of the layers, and what each activation sums.
         get_optimizers: returns the current optimizers of the run.
         get_group_notes: returns what to say of parameter groups, by (optimizer, group).
+        get_recording: returns the name of the file to which the run is being recorded.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -46,6 +47,7 @@ class StatusPublisher:
         *,
         get_optimizers: Callable[[], Sequence[Optimizer]],
         get_group_notes: Callable[[], Mapping[tuple[int, int], str]] = dict,
+        get_recording: Callable[[], str] = str,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -57,6 +59,7 @@ class StatusPublisher:
         self._recorder = recorder
         self._get_optimizers = get_optimizers
         self._get_group_notes = get_group_notes
+        self._get_recording = get_recording
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -147,4 +150,5 @@ class StatusPublisher:
             parameter_groups=describe_parameter_groups(
                 self._get_optimizers(), self._get_group_notes()
             ),
+            recording=self._get_recording(),
         )

@@ -68,6 +68,8 @@ def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
 
 def _end_notice(health: RunHealth, name: str) -> str:
     """Return the notice over the network view of a run that has ended."""
+    if health.kind == "recording":
+        return f"{name}: {health.text}. Nothing here can be edited or controlled."
     return f"{name} {health.text}. Showing the last recorded state." if health.has_ended else ""
 
 

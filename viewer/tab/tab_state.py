@@ -221,6 +221,8 @@ class TabState:
     def ended_reason(self) -> str:
         """Return why the run no longer accepts requests; "" while it does."""
         health = self.follower.health()
+        if health.kind == "recording":
+            return "This is a recording: it cannot be edited or controlled."
         return f"The run has ended: {health.text}" if health.has_ended else ""
 
     def width_refusal(self, layer: LayerInfo) -> str:

@@ -60,6 +60,8 @@ export interface ParameterGroup {
 export interface ControlsData {
   available: boolean
   paused: boolean
+  /** Name of the file that is being recorded; "" if none is. */
+  recording: string
   groups: ParameterGroup[]
 }
 
