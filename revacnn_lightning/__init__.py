@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AddFilters",
+    "Alert",
     "Applied",
     "Batch",
     "ConnectionFileError",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     )
     from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
     from revacnn_lightning.protocol.messages import (
+        Alert,
         Applied,
         History,
         PlanSummary,
@@ -126,6 +128,7 @@ _PUBLIC = {
     ],
     "protocol.inspections": ["FilterInspection", "LayerDetail"],
     "protocol.messages": [
+        "Alert",
         "Applied",
         "History",
         "PlanSummary",

@@ -23,7 +23,7 @@ PUBLIC_NAMES = {
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
+    "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
     "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",

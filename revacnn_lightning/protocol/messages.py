@@ -18,6 +18,8 @@ __all__ = [
     "MAX_ID_LENGTH",
     "OUTPUT_UNCHANGED",
     "PROTOCOL_VERSION",
+    "Alert",
+    "AlertKind",
     "Applied",
     "Done",
     "FilterChange",
@@ -134,6 +136,22 @@ class ParameterGroup(Struct, frozen=True):
     note: str = ""
 
 
+AlertKind = Literal["nonfinite_loss", "loss_diverges", "layer_died", "validation_stalls"]
+
+
+class Alert(Struct, frozen=True):
+    """Something that goes wrong in the training, found at batch ``step``.
+
+    ``text`` is a sentence, ``layer`` the layer it is about, if any, and ``time`` the Unix time.
+    """
+
+    kind: AlertKind
+    step: int
+    text: str
+    layer: str = ""
+    time: float = 0.0
+
+
 class Status(Struct, frozen=True, tag="status"):
     """The state of the run. Published on every change, and every second as a heartbeat."""
 
@@ -144,6 +162,7 @@ class Status(Struct, frozen=True, tag="status"):
     time: float  # Unix time, seconds
     detail: str = ""
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)  # the last ones, oldest first
     recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
 
 

@@ -138,8 +138,8 @@ class RunRecordings:
 
     # ------------------------------------------------------------------ messages
 
-    def needs_next_batch(self) -> bool:
-        """Return whether every batch is to be recorded."""
+    def needs_batch(self, step: int) -> bool:
+        """Return whether the batch is to be recorded, which does not depend on the batch."""
         return self._writer is not None or self._ring is not None
 
     def receive(self, message: Message, frames: Sequence[Any]) -> None:

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class MessageObserver(Protocol):
     """Receives every message that a run publishes, and the replies to edits and commands."""
 
-    def needs_next_batch(self) -> bool:
-        """Return whether the next batch must be recorded. Called before each one."""
+    def needs_batch(self, step: int) -> bool:
+        """Return whether the batch must be recorded. Called before each one."""
 
     def receive(self, message: Message, frames: Sequence[Any]) -> None:
         """Process a message, given also its frames. The training waits for this."""
@@ -32,9 +32,9 @@ class MessageObservers:
     def __init__(self, observers: Sequence[MessageObserver] = ()) -> None:
         self._observers = list(observers)
 
-    def need_next_batch(self) -> bool:
-        """Return whether an observer needs the next batch. All are called."""
-        needed = [self._call(one, one.needs_next_batch) for one in list(self._observers)]
+    def need_batch(self, step: int) -> bool:
+        """Return whether an observer needs the batch. All are called."""
+        needed = [self._call(one, one.needs_batch, step) for one in list(self._observers)]
         return any(needed)
 
     def receive(self, message: Message, frames: Sequence[Any]) -> None:

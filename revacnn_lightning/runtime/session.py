@@ -38,6 +38,7 @@ from revacnn_lightning.recording.run_recordings import (
     RunRecordings,
     about_run,
 )
+from revacnn_lightning.runtime.alert_monitor import AlertMonitor
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
@@ -81,6 +82,7 @@ class Session:
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
         recordings: what is recorded; None: nothing can be.
+        alerts: observes the run for what goes wrong.
         observers: receive all that is published.
 
     Attributes:
@@ -104,6 +106,7 @@ class Session:
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
         recordings: RecordingSettings | None = None,
+        alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
@@ -111,8 +114,9 @@ class Session:
         self._recordings = (
             None if recordings is None else RunRecordings(recordings, about, self._current_state)
         )
-        own = [] if self._recordings is None else [self._recordings]
-        self._observers = MessageObservers([*own, *observers])
+        own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
+        self._alerts = AlertMonitor() if alerts is None else alerts
+        self._observers = MessageObservers([*own, self._alerts, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
@@ -139,6 +143,7 @@ class Session:
             get_optimizers=lambda: controls.optimizers,
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
+            get_alerts=lambda: self._alerts.shown,
             publish=self._publish,
         )
         self._queue = RequestQueue(self.server.request_server)
@@ -321,7 +326,7 @@ class Session:
         detached viewer has selected is still recorded until that selection expires.
         """
         return (
-            self._observers.need_next_batch()  # first: each observer is asked for each batch
+            self._observers.need_batch(self._batch.step)  # first: all are called for each batch
             or self._status.structure is None
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)

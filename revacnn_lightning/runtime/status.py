@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.protocol.messages import Message, Status, Structure, TrainingState
+from revacnn_lightning.protocol.messages import (
+    Alert,
+    Message,
+    Status,
+    Structure,
+    TrainingState,
+)
 from revacnn_lightning.runtime.batch import no_probe
 from revacnn_lightning.runtime.heartbeat import Heartbeat
 from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
@@ -30,6 +36,7 @@ class StatusPublisher:
         get_optimizers: returns the current optimizers of the run.
         get_group_notes: returns what to say of parameter groups, by (optimizer, group).
         get_recording: returns the name of the file to which the run is being recorded.
+        get_alerts: returns the last alerts.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -48,6 +55,7 @@ class StatusPublisher:
         get_optimizers: Callable[[], Sequence[Optimizer]],
         get_group_notes: Callable[[], Mapping[tuple[int, int], str]] = dict,
         get_recording: Callable[[], str] = str,
+        get_alerts: Callable[[], list[Alert]] = list,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -60,6 +68,7 @@ class StatusPublisher:
         self._get_optimizers = get_optimizers
         self._get_group_notes = get_group_notes
         self._get_recording = get_recording
+        self._get_alerts = get_alerts
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -150,5 +159,6 @@ class StatusPublisher:
             parameter_groups=describe_parameter_groups(
                 self._get_optimizers(), self._get_group_notes()
             ),
+            alerts=self._get_alerts(),
             recording=self._get_recording(),
         )

@@ -29,7 +29,7 @@ def receive(recorded: RunRecordings, *messages: Message) -> None:
 def test_nothing_is_recorded_unless_somebody_asks_for_it(tmp_path: Path):
     recorded = recordings(tmp_path)
     recorded.begin()
-    assert not recorded.needs_next_batch()
+    assert not recorded.needs_batch(0)
     receive(recorded, snapshot(0, math.nan))
     recorded.close("failed", "ValueError")
     assert list(tmp_path.iterdir()) == []
@@ -38,7 +38,7 @@ def test_nothing_is_recorded_unless_somebody_asks_for_it(tmp_path: Path):
 def test_a_recording_from_the_start_holds_everything(tmp_path: Path):
     recorded = recordings(tmp_path, tmp_path / "run.mcap")
     recorded.begin()
-    assert recorded.needs_next_batch()
+    assert recorded.needs_batch(0)
     assert recorded.file_name == "run.mcap"
     receive(recorded, *[snapshot(step) for step in range(5)])
     recorded.close("finished", "")
@@ -54,7 +54,7 @@ def test_a_recording_is_started_and_ended_on_request(tmp_path: Path):
         recorded.start("other")
     receive(recorded, snapshot(8))
     assert recorded.stop().startswith("Recorded ")
-    assert not recorded.needs_next_batch()
+    assert not recorded.needs_batch(0)
     receive(recorded, snapshot(9))
     with pytest.raises(EditRefusedError, match="not being recorded"):
         recorded.stop()
@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_created_is_logged_and_costs_the_recording_alone(
     recorded = recordings(tmp_path / "file", tmp_path / "file" / "run.mcap")
     recorded.begin()
     assert "Training continues" in caplog.text
-    assert not recorded.needs_next_batch()
+    assert not recorded.needs_batch(0)
     with pytest.raises(EditRefusedError, match="cannot record"):
         recorded.start()
 
@@ -102,7 +102,7 @@ def test_the_recording_ends_when_its_disk_fails(tmp_path: Path):
     recorded._writer.failure = "OSError: No space left on device"
     receive(recorded, snapshot(1))
     assert changes == [""]
-    assert not recorded.needs_next_batch()
+    assert not recorded.needs_batch(0)
     recorded.close("finished", "")
 
 

@@ -31,6 +31,10 @@ export interface HeaderData {
   ended: boolean
   motionless: boolean
   end_notice: string
+  /** The newest alert of the run; "" if there is none, or if it was dismissed. */
+  alert: string
+  /** All alerts of the run, one per line. */
+  alerts: string
   network_notice: string
   problem: string
   model: string
