@@ -23,8 +23,8 @@ PUBLIC_NAMES = {
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
-    "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
-    "Status", "Structure",
+    "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary",
+    "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
     "ProtocolError", "ProtocolVersionError", "RecordingError", "RequestTimeoutError",

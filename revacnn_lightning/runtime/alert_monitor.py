@@ -1,4 +1,4 @@
-"""Observes a run and raises alerts: the loss is NaN or diverges, a layer dies, validation stalls."""
+"""Raises alerts about a run: the loss is NaN or diverges, a layer dies, validation stalls."""
 
 from __future__ import annotations
 

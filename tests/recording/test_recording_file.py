@@ -99,8 +99,10 @@ def test_a_damaged_chunk_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def test_no_file_is_overwritten(tmp_path: Path):
     (tmp_path / "run.mcap").write_text("precious")
-    assert create_file(tmp_path / "run.mcap")[0].name == "run-v1.mcap"
-    assert create_file(tmp_path / "run.mcap")[0].name == "run-v2.mcap"
+    for name in ("run-v1.mcap", "run-v2.mcap"):
+        path, stream = create_file(tmp_path / "run.mcap")
+        stream.close()
+        assert path.name == name
     assert (tmp_path / "run.mcap").read_text() == "precious"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,20 @@ from tests.recording.messages import (
     write,
 )
 
+Open = Callable[..., Replay]
 
-def replay(path: Path, speed: float | None = None) -> Replay:
-    return Replay(replay_connection(path), path, speed)
+
+@pytest.fixture
+def replay() -> Iterator[Open]:
+    opened: list[Replay] = []
+
+    def open_(path: Path, speed: float | None = None) -> Replay:
+        opened.append(Replay(replay_connection(path), path, speed))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        one.close()
 
 
 def poll_all(played: Replay) -> list[Message]:
@@ -38,7 +50,7 @@ def poll_all(played: Replay) -> list[Message]:
     return messages
 
 
-def test_a_recording_is_a_run_that_sends_all_its_messages(tmp_path: Path):
+def test_a_recording_is_a_run_that_sends_all_its_messages(tmp_path: Path, replay: Open):
     end = [packed(status(700, "finished"), 700 * SECOND)]
     played = replay(write(tmp_path / "run.mcap", run_messages(700) + end))
     assert (played.connection.run, played.connection.model) == ("run-1", "Net")
@@ -50,10 +62,9 @@ def test_a_recording_is_a_run_that_sends_all_its_messages(tmp_path: Path):
     assert played.snapshot is not None
     assert played.snapshot.step == 699
     assert played.describe() == "recording run.mcap"
-    played.close()
 
 
-def test_how_the_run_has_ended_is_shown(tmp_path: Path):
+def test_how_the_run_has_ended_is_shown(tmp_path: Path, replay: Open):
     unfinished = replay(write(tmp_path / "a.mcap", run_messages(5)))
     poll_all(unfinished)
     assert unfinished.describe() == "recording a.mcap, which ends before the run"
@@ -62,14 +73,16 @@ def test_how_the_run_has_ended_is_shown(tmp_path: Path):
     assert failed.describe() == "recording b.mcap of a run that failed"
 
 
-def test_every_request_is_refused(tmp_path: Path):
+def test_every_request_is_refused(tmp_path: Path, replay: Open):
     played = replay(write(tmp_path / "run.mcap", run_messages(3)))
     id_ = played.request(ControlRun("pause"))
     [refused] = [one for one in poll_all(played) if isinstance(one, Refused)]
     assert (refused.id, refused.reason) == (id_, module.IS_RECORDING)
 
 
-def test_the_last_recorded_detail_of_a_layer_is_shown_once_per_request(tmp_path: Path):
+def test_the_last_recorded_detail_of_a_layer_is_shown_once_per_request(
+    tmp_path: Path, replay: Open
+):
     details = [packed(layer_detail(step), step * SECOND) for step in range(3)]
     played = replay(write(tmp_path / "run.mcap", run_messages(3) + details))
     poll_all(played)
@@ -91,7 +104,7 @@ def layer_detail(step: int) -> LayerDetail:
 
 
 def test_a_long_recording_is_thinned_out_but_not_around_its_edits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replay: Open
 ):
     monkeypatch.setattr(module, "MAX_CHUNKS", 50)
     monkeypatch.setattr(module, "MAX_BATCHES", 250)
@@ -106,7 +119,9 @@ def test_a_long_recording_is_thinned_out_but_not_around_its_edits(
     assert shown[-1] == 4999
 
 
-def test_a_recording_can_be_played_at_its_own_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_recording_can_be_played_at_its_own_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replay: Open
+):
     now = [100.0]
     path = write(tmp_path / "run.mcap", run_messages(20))
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
@@ -119,12 +134,12 @@ def test_a_recording_can_be_played_at_its_own_pace(tmp_path: Path, monkeypatch: 
     assert "playing the recording" in played.describe()
 
 
-def test_an_empty_recording_is_a_run_without_batches(tmp_path: Path):
+def test_an_empty_recording_is_a_run_without_batches(tmp_path: Path, replay: Open):
     played = replay(write(tmp_path / "run.mcap", []))
     assert poll_all(played) == []
     assert played.describe() == "recording run.mcap, which ends before the run"
 
 
-def test_a_message_of_a_later_version_is_ignored(tmp_path: Path):
+def test_a_message_of_a_later_version_is_ignored(tmp_path: Path, replay: Open):
     path = write(tmp_path / "run.mcap", [*run_messages(2), PackedMessage("status", 3, b"\xc1")])
     assert [type(one) for one in poll_all(replay(path))][-1] is Snapshot

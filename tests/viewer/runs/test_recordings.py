@@ -61,7 +61,8 @@ def test_a_recording_is_shown_like_a_run_that_has_ended(
     tab = tab_of(registry)
     state = tab.state
     assert state is not None
-    assert state.structure == training.structure()
+    assert state.structure is not None
+    assert state.structure.layers == training.structure().layers
     assert state.snapshot is not None
     assert state.snapshot.step == 399
     moments = state.histories.moments()
