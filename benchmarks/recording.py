@@ -4,8 +4,8 @@
 
 All variants train copies of the same network in one process, in turns: blocks of steps that record
 the statistics of every batch, as with a viewer, and blocks that also write them to a file, or log
-summaries of the layers to TensorBoard at Lightning's default interval. The ratio of the two times is
-one observation, and the table shows medians. "plain" is a training without the callback.
+summaries of the layers to TensorBoard at Lightning's default interval. The ratio of the two times
+is one observation, and the table shows medians. "plain" is a training without the callback.
 """
 
 from __future__ import annotations
@@ -125,10 +125,7 @@ def main() -> int:
     columns = ["model", "step (ms)", "recording / observed", "TensorBoard / observed"]
     report = Report("Recording", [*columns, "recording / plain", "kB per batch"])
     rounds: Callable[[str], int] = lambda name: (
-        options.rounds
-        or (  # noqa: E731
-            8 if options.quick else ROUNDS[name]
-        )
+        options.rounds or (8 if options.quick else ROUNDS[name])
     )
     with tempfile.TemporaryDirectory() as folder:
         for model in ["convnet"] if options.quick else options.models:
