@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +123,10 @@ def main() -> int:
     torch.set_num_threads(1)
     columns = ["model", "step (ms)", "recording / observed", "TensorBoard / observed"]
     report = Report("Recording", [*columns, "recording / plain", "kB per batch"])
-    rounds: Callable[[str], int] = lambda name: (
-        options.rounds or (8 if options.quick else ROUNDS[name])
-    )
     with tempfile.TemporaryDirectory() as folder:
         for model in ["convnet"] if options.quick else options.models:
-            measure_model(report, model, rounds(model), Path(folder))
+            rounds = options.rounds or (8 if options.quick else ROUNDS[model])
+            measure_model(report, model, rounds, Path(folder))
     return report.finish(options.json, options.check)
 
 

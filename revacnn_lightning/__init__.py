@@ -76,9 +76,9 @@ if TYPE_CHECKING:
         StaleStructureError,
         SteeringError,
     )
+    from revacnn_lightning.protocol.alerts import Alert
     from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
     from revacnn_lightning.protocol.messages import (
-        Alert,
         Applied,
         History,
         PlanSummary,
@@ -127,8 +127,8 @@ _PUBLIC = {
         "SteeringError",
     ],
     "protocol.inspections": ["FilterInspection", "LayerDetail"],
+    "protocol.alerts": ["Alert"],
     "protocol.messages": [
-        "Alert",
         "Applied",
         "History",
         "PlanSummary",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta, Struct, field
 
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.message_html import applied_html, plan_html
 from revacnn_lightning.protocol.requests import RequestBody
@@ -18,8 +19,6 @@ __all__ = [
     "MAX_ID_LENGTH",
     "OUTPUT_UNCHANGED",
     "PROTOCOL_VERSION",
-    "Alert",
-    "AlertKind",
     "Applied",
     "Done",
     "FilterChange",
@@ -134,22 +133,6 @@ class ParameterGroup(Struct, frozen=True):
     learning_rate: float | None = None
     weight_decay: float | None = None
     note: str = ""
-
-
-AlertKind = Literal["nonfinite_loss", "loss_diverges", "layer_died", "validation_stalls"]
-
-
-class Alert(Struct, frozen=True):
-    """Something that goes wrong in the training, found at batch ``step``.
-
-    ``text`` is a sentence, ``layer`` the layer it is about, if any, and ``time`` the Unix time.
-    """
-
-    kind: AlertKind
-    step: int
-    text: str
-    layer: str = ""
-    time: float = 0.0
 
 
 class Status(Struct, frozen=True, tag="status"):

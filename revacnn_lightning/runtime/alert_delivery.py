@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from revacnn_lightning.protocol.messages import Alert
+from revacnn_lightning.protocol.alerts import Alert
 
 __all__ = ["AlertDelivery", "AlertTarget", "check_target"]
 

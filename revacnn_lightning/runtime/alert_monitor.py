@@ -15,7 +15,8 @@ from revacnn_lightning.diagnostics.alert_rules import (
     is_better_when,
 )
 from revacnn_lightning.history.network_statistics import NetworkStatistics
-from revacnn_lightning.protocol.messages import Alert, AlertKind, Message, Snapshot, Structure
+from revacnn_lightning.protocol.alerts import Alert, AlertKind
+from revacnn_lightning.protocol.messages import Message, Snapshot, Structure
 
 __all__ = ["AlertMonitor", "AlertReceiver"]
 

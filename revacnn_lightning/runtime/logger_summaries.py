@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from revacnn_lightning.history.network_statistics import NetworkStatistics
-from revacnn_lightning.protocol.messages import Alert, Applied, Message, Snapshot
+from revacnn_lightning.protocol.alerts import Alert
+from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
 
 __all__ = ["LoggerSummaries"]
 

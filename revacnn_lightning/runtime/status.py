@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import (
-    Alert,
     Message,
     Status,
     Structure,

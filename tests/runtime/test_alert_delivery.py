@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning import ReVACNN
-from revacnn_lightning.protocol.messages import Alert
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.runtime.alert_delivery import AlertDelivery
 
 ALERT = Alert("nonfinite_loss", 5, "The loss is nan at batch 5.", "", 1000.0)

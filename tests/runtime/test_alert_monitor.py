@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import Alert
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.runtime.alert_monitor import MAX_SHOWN, AlertMonitor
 from tests.recording.messages import snapshot, structure
 
