@@ -9,7 +9,7 @@ from bokeh.core.validation.warnings import EMPTY_LAYOUT
 from bokeh.models import Column, ColumnDataSource
 
 from ..tab.tab_state import TabState
-from .chart import Chart
+from . import Component
 from .filter_history import FilterActivation, FilterGradient
 from .layer_filters import FilterBars, FilterCloud
 
@@ -28,7 +28,7 @@ class StatisticsPane:
 
     def __init__(self, tab: TabState, edit_markers: ColumnDataSource) -> None:
         self._tab = tab
-        self._makers: dict[str, Callable[[], Chart]] = {
+        self._makers: dict[str, Callable[[], Component]] = {
             FilterBars.name: lambda: FilterBars(tab),
             FilterCloud.name: lambda: FilterCloud(tab),
             FilterGradient.name: lambda: FilterGradient(tab, edit_markers),
@@ -37,9 +37,9 @@ class StatisticsPane:
         self.places = [
             Column(name=f"{name}_place", sizing_mode="stretch_both") for name in self._makers
         ]
-        self.charts: list[Chart] = []
+        self.charts: list[Component] = []
 
-    def shown_charts(self) -> list[Chart]:
+    def shown_charts(self) -> list[Component]:
         """Return the charts if the pane is open, and make them if they are needed for once."""
         if self._tab.pane != "statistics":
             return []
