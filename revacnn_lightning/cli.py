@@ -16,6 +16,11 @@ from typing import Any
 
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.recording.commands import (
+    add_export_command,
+    add_replay_options,
+    replay_arguments,
+)
 
 __all__ = ["main"]
 
@@ -40,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
+    add_replay_options(view)
     _add_server_options(view)
     view.set_defaults(run=_view)
 
@@ -57,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--page", metavar="URL", help="the address that `revacnn view` has printed")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
+
+    add_export_command(commands)
 
     mcp = commands.add_parser(
         "mcp", help="serve a run to agents, by the Model Context Protocol on standard input/output"
@@ -122,6 +130,7 @@ def _serve(options: argparse.Namespace) -> Any:
             "the viewer requires Bokeh: pip install 'revacnn-lightning[viewer]'"
         ) from error
     arguments = ["--connect", options.connect] if options.connect else []
+    arguments += replay_arguments(options)
     application = Application(DirectoryHandler(filename=str(viewer_dir()), argv=arguments))
     ports = [options.port] if options.port is not None else [DEFAULT_PORT, 0]
     for port in ports:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from revacnn_lightning.client.run_messages import RunMessages
-from revacnn_lightning.errors import ConnectionFileError, ProtocolError
+from revacnn_lightning.errors import ConnectionFileError, ProtocolError, RecordingError
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody, SendHistory
+from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 UNREACHABLE_SECONDS = 1.0  # without a connection, before it is said: most are back sooner
 EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
 
+OpenRun = Callable[[Connection], RunMessages | Replay]
+
 
 class RunHealth(Struct, frozen=True):
     """What a run is doing, as shown in the page's header.
@@ -32,7 +35,8 @@ class RunHealth(Struct, frozen=True):
     Attributes:
         kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
             ``validating``, ``paused``, ``silent`` (connected, but no message arrives),
-            ``unreachable`` (not connected), ``finished``, ``failed`` or ``gone``.
+            ``unreachable`` (not connected), ``finished``, ``failed``, ``gone`` or ``recording``,
+            which is a run that ended before.
         text: description for the user.
     """
 
@@ -42,11 +46,13 @@ class RunHealth(Struct, frozen=True):
     @property
     def has_ended(self) -> bool:
         """Whether the run has ended and accepts no more requests."""
-        return self.kind in ("finished", "failed", "gone")
+        return self.kind in ("finished", "failed", "gone", "recording")
 
     @property
     def refusal(self) -> str:
         """Why the run receives no requests, as a sentence; "" if it does."""
+        if self.kind == "recording":
+            return "This is a recording: it cannot be edited or controlled."
         if self.has_ended:
             return f"The run has ended: {self.text}"
         if self.kind == "unreachable":
@@ -62,6 +68,7 @@ class RunFollower:
     Args:
         connection: of the run; None for a placeholder without a run.
         layer_details: to use for this run, for example with a worker that is already warm.
+        open_run: attaches to the run, or opens its recording.
         earlier: the state of the run that this one resumes from a checkpoint; None if unknown.
 
     Attributes:
@@ -80,6 +87,7 @@ class RunFollower:
         self,
         connection: Connection | None = None,
         layer_details: LayerDetails | None = None,
+        open_run: OpenRun = RunMessages,
         earlier: RunState | None = None,
     ) -> None:
         self.connection = connection
@@ -91,7 +99,8 @@ class RunFollower:
         self.on_messages: Callable[[], None] = _do_nothing
         self.on_request_sent: Callable[[], None] = _do_nothing
         self.on_close: Callable[[], None] = _do_nothing
-        self._run: RunMessages | None = None
+        self._open_run = open_run
+        self._run: RunMessages | Replay | None = None
         self._history_requests = 0  # one, and one more for each interruption
         self._is_gone, self._exit_checked_at = False, float("-inf")
         if connection is not None:
@@ -155,6 +164,8 @@ class RunFollower:
         run = self._run
         if run is None:
             return RunHealth("waiting", self.problem or "waiting for a training")
+        if isinstance(run, Replay):
+            return RunHealth("recording", run.describe())
         status = run.status
         if status is not None and status.state == "finished":
             return RunHealth("finished", f"finished at batch {format_count(status.step)}")
@@ -196,8 +207,8 @@ class RunFollower:
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
         try:
-            self._run = RunMessages(connection)
-        except ConnectionFileError as error:
+            self._run = self._open_run(connection)
+        except (ConnectionFileError, RecordingError) as error:
             self.problem = str(error)
 
     def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:
