@@ -286,7 +286,7 @@ def test_a_tab_goes_on_with_the_run_that_resumes_its_run(
         training(runtime, "--net", "digits", "--past", "300", "--resume", lineage),
     ):
         wait_for(lambda: tick(selection) is not killed, what="the resumed run")
-        wait_for_snapshots(selection, 40)
+        wait_for_snapshots(selection, 42)  # with the edit of its past
         state = selection.follower.state
         assert state is not None
         assert state.resumes == killed.run_id
