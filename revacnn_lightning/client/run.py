@@ -23,7 +23,14 @@ from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
 from revacnn_lightning.client.run_requests import RunRequests
 from revacnn_lightning.protocol.messages import Applied, Done, Status
-from revacnn_lightning.protocol.requests import ControlRun, Redo, SetHyperparameter, Undo
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    Redo,
+    SetHyperparameter,
+    StartRecording,
+    StopRecording,
+    Undo,
+)
 
 if TYPE_CHECKING:
     from revacnn_lightning.client.embedded_viewer import EmbeddedViewer
@@ -155,6 +162,19 @@ class Run(RunRequests):
     def stop(self) -> str:
         """Save a checkpoint and end training; return what was saved, in words."""
         return self.command(ControlRun("stop"))
+
+    def start_recording(self, file: str = "") -> str:
+        """Record every batch to a file, where the training runs; return its path, in words.
+
+        Args:
+            file: a name without a folder, because the training has chosen the folder; "" for a new
+                name.
+        """
+        return self.command(StartRecording(file))
+
+    def stop_recording(self) -> str:
+        """End the recording; return what was recorded, in words."""
+        return self.command(StopRecording())
 
     def undo(self, count: int = 1) -> Applied:
         """Undo the last edits that are not undone yet."""
