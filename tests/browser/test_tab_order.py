@@ -78,20 +78,22 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def test_tab_stops_had_no_name_or_the_same_as_others(address: str, open_page: Any) -> None:
+@pytest.mark.parametrize("pane", PANES)
+def test_tab_stops_had_no_name_or_the_same_as_others(
+    address: str, open_page: Any, pane: str
+) -> None:
     page = ready(open_page(address))
+    page.click(f"button[data-pane={pane}]")
+    page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
     page.wait_for_function("revacnn.views?.coefficients?.count > 0")
-    for pane in PANES:
-        page.click(f"button[data-pane={pane}]")
-        page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
-        stops = walk(page)
-        assert [stop for stop in stops if not stop.name] == []
-        assert [stop for stop in stops if not stop.is_seen] == []
-        names = [(stop.role, stop.name) for stop in stops]
-        assert [name for name in names if names.count(name) > 1] == []
-        assert len(stops) > 25
-        assert sum("layer1.0.conv1" in stop.name for stop in stops) == 0  # of another layer
-        assert any(stop.name.startswith("Network.") for stop in stops)
+    stops = walk(page)
+    assert [stop for stop in stops if not stop.name] == []
+    assert [stop for stop in stops if not stop.is_seen] == []
+    names = [(stop.role, stop.name) for stop in stops]
+    assert [name for name in names if names.count(name) > 1] == []
+    assert len(stops) > 25
+    assert sum("layer1.0.conv1" in stop.name for stop in stops) == 0  # of another layer
+    assert any(stop.name.startswith("Network.") for stop in stops)
 
 
 def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
@@ -106,6 +108,7 @@ def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
     page.focus('.column[data-current="true"] > b')
     page.keyboard.press("Enter")
     page.wait_for_function("revacnn.parts.selection_panel.layer == 'layer1.1.conv1'")
+    page.evaluate("document.activeElement.blur()")
     page.keyboard.press("O")
     page.wait_for_selector("#layer-menu:popover-open")
     assert "Remove the block" in page.inner_text("#layer-menu")
