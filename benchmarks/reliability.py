@@ -46,7 +46,7 @@ LIVES_SECONDS = (0.5, 4.0)  # of a viewer that is killed
 
 
 class Viewers:
-    """Client processes of which some are killed and replaced at random."""
+    """Client processes; some are killed and replaced at random."""
 
     def __init__(self, file: Path) -> None:
         self._command = [sys.executable, "-m", "benchmarks.watching_client", str(file)]

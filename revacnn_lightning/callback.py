@@ -31,6 +31,7 @@ from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
+from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
@@ -332,7 +333,8 @@ class ReVACNN(FreshCopies, Callback):
             self._images,
             refusal,
         )
-        self._session = self._make_session(trainer, pl_module, self._editor)
+        forward = None if refusal else self._forward_of_images(pl_module)
+        self._session = self._make_session(trainer, pl_module, self._editor, forward)
         _log_how_to_attach(self._session)
 
     def _make_editor(
@@ -346,8 +348,16 @@ class ReVACNN(FreshCopies, Callback):
             copies=self._copies,
         )
 
+    def _forward_of_images(self, module: LightningModule) -> Forward | None:
+        """Return what runs the module on images alone; None if that is not possible."""
+        return forward_of_images(module, lambda: self._batch, self._forward, self._images)
+
     def _make_session(
-        self, trainer: Trainer, pl_module: LightningModule, editor: Editor
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        editor: Editor,
+        forward: Forward | None,
     ) -> Session:
         diagnostics = RunDiagnostics(
             self._alert,
@@ -362,9 +372,7 @@ class ReVACNN(FreshCopies, Callback):
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
             get_truth=functools.partial(validation_truth, trainer),
-            forward=None
-            if forward_refusal(trainer, pl_module)
-            else forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
+            forward=forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
             history=self._continue_history(pl_module),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from revacnn_lightning import Alert, ReVACNN
-from tests.small import TwoConvs, fit
+from tests.small import NanLoss, TwoConvs, fit
 
 DIGITS = Path(__file__).parent.parent / "examples" / "01_digits.py"
 
@@ -26,14 +25,6 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-class BrokenLoss(TwoConvs):
-    """Its loss is NaN from batch 6 on."""
-
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int):  # type: ignore[no-untyped-def]
-        loss = super().training_step(batch, batch_idx)
-        return loss * math.nan if batch_idx >= 6 else loss
 
 
 class SilentLayer(TwoConvs):
@@ -60,7 +51,7 @@ def test_the_digits_example_raises_no_alert(
 
 def test_a_loss_that_becomes_nan_is_reported_to_the_function():
     alerts: list[Alert] = []
-    fit(BrokenLoss(), [ReVACNN(alert=alerts.append)])
+    fit(NanLoss(), [ReVACNN(alert=alerts.append)])
     assert [(alert.kind, alert.step) for alert in alerts] == [("nonfinite_loss", 6)]
 
 

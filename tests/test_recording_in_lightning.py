@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,7 @@ from revacnn_lightning.protocol.messages import Done, Structure
 from revacnn_lightning.recording import recording_writer
 from tests.recording.messages import read, steps
 from tests.runtime.live_run import train_with
-from tests.small import At, TwoConvs, fit
-
-
-class NanLoss(TwoConvs):
-    """Its loss is NaN from batch 6 on."""
-
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int):  # type: ignore[no-untyped-def]
-        loss = super().training_step(batch, batch_idx)
-        return loss * math.nan if batch_idx >= 6 else loss
+from tests.small import At, NanLoss, TwoConvs, fit
 
 
 class FailingNet(TwoConvs):

@@ -121,7 +121,7 @@ def is_better_when(name: str) -> int:
 
 
 def find_dead_layers(dead: np.ndarray, offsets: np.ndarray) -> list[int]:
-    """Return the indices of the layers of which all filters are dead.
+    """Return the indices of the layers whose filters are all dead.
 
     Args:
         dead: which filters are dead, bool (filters,).
