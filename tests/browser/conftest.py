@@ -19,7 +19,7 @@ expect.set_options(timeout=PATIENCE)
 # Messages of the browser and of Bokeh when a test ends their server, perhaps amid a message: not
 # errors of the page.
 LOST = re.compile(
-    r"websocket|ERR_CONNECTION|cannot send|Closing connection: .* fragment", re.IGNORECASE
+    r"websocket|ERR_CONNECTION|cannot send|Closing connection: .* (fragment|ACK)", re.IGNORECASE
 )
 
 

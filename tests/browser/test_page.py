@@ -573,3 +573,20 @@ def test_a_plan_that_arrives_while_apply_is_pressed_keeps_the_click(
     page.evaluate("revacnn.deliver('staging', {...revacnn.parts.staging})")
     page.mouse.up()
     page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before + 1)
+
+
+def test_headers_that_arrive_while_a_button_is_pressed_keep_click_and_focus(
+    digits: str, open_page: Any
+) -> None:
+    page = ready(open_page(digits))
+    page.hover('.column[data-layer="conv2"] button.more')
+    page.mouse.down()
+    page.evaluate("revacnn.deliver('network_layout', {...revacnn.parts.network_layout})")
+    page.mouse.up()
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    page.evaluate("revacnn.deliver('network_layout', {...revacnn.parts.network_layout})")
+    page.wait_for_selector('.column[data-layer="conv2"] button.more:focus')
+    page.keyboard.press("Enter")
+    expect(page.locator("#staging .title")).to_contain_text("2 filters to")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#staging", state="hidden")

@@ -1,7 +1,8 @@
 /** The list of edits, newest first, with Undo and Redo; and the reply to the last request of this tab. */
 
 import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
-import {sendCommand, subscribe} from "../shared/link.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {drawUnlessPressed} from "../shared/press.js"
 
 /** @import {ChangesData, EditRecord, ReplyData} from "../shared/parts.js" */
 
@@ -9,7 +10,7 @@ const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use −
 
 export function startEditList() {
   subscribe("changes", drawEdits)
-  subscribe("reply", drawReply)
+  subscribe("reply", drawUnlessPressed(byId("reply"), drawReply))
   for (const name of ["undo", "redo"]) onEnabledClick(byId(name), () => sendCommand(name))
 }
 
@@ -28,9 +29,8 @@ function recordElement({title, state, size_change: sizeChange, text, effect, eff
       effect && createElement("small", {class: "effect", title: effectNote}, effect)))
 }
 
-/** @param {ReplyData} data */
-function drawReply({title, state, outcome, text}) {
-  const box = byId("reply")
+function drawReply() {
+  const box = byId("reply"), {title = "", state, outcome, text} = latest("reply") ?? /** @type {Partial<ReplyData>} */ ({})
   box.hidden = !title
   box.dataset.state = state ?? ""
   if (!title) return

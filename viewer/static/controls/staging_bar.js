@@ -3,30 +3,17 @@
 import {byId, createElement} from "../shared/dom.js"
 import {joinFacts} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {drawUnlessPressed} from "../shared/press.js"
 
 /** @import {StagedRow, StagingData} from "../shared/parts.js" */
 
-// A button that is replaced between press and release would lose the click.
-let isPressed = false
-
 export function startStagingBar() {
-  subscribe("staging", drawStaging)
-  byId("staging").addEventListener("pointerdown", () => { isPressed = true })
-  for (const event of ["pointerup", "pointercancel"]) addEventListener(event, onRelease)
+  subscribe("staging", drawUnlessPressed(byId("staging"), drawStaging))
 }
 
-function onRelease() {
-  if (!isPressed) return
-  setTimeout(() => { // after the click
-    isPressed = false
-    const data = latest("staging")
-    if (data != null) drawStaging(data)
-  })
-}
-
-/** @param {StagingData} data */
-function drawStaging(data) {
-  if (isPressed) return
+function drawStaging() {
+  const data = latest("staging")
+  if (data == null) return
   const bar = byId("staging"), isSingle = data.rows.length === 1
   bar.hidden = data.rows.length === 0
   const rows = data.rows.map((row) => isSingle

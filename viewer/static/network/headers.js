@@ -3,6 +3,7 @@
 import {actAsButton, byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
+import {drawUnlessPressed} from "../shared/press.js"
 import {openBlockMenu, openInsertMenu, openLayerMenu, openStageMenu, startLayerMenu} from "./layer_menu.js"
 
 /** @import {BlockHeader, LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
@@ -141,6 +142,15 @@ function setTabStops(header, isStop) {
   }
 }
 
+/** The selector of the header's button that has the focus; "" if none has. New headers give it back. */
+function focusedButton() {
+  const active = document.activeElement, header = /** @type {HTMLElement | null} */ (active?.closest("#columns > .column"))
+  if (active == null || header == null) return ""
+  const {layer, block} = header.dataset
+  const place = layer == null ? `[data-block="${CSS.escape(block ?? "")}"]` : `[data-layer="${CSS.escape(layer)}"]`
+  return `.column${place} ${active.localName}${active.className && `.${active.className}`}`
+}
+
 export class NetworkHeaders {
   /** @type {Map<LayerHeader, HTMLElement>} of each layer that has a column of its own */
   #layers = new Map()
@@ -150,17 +160,22 @@ export class NetworkHeaders {
   #stages = []
   /** @type {Map<LayerHeader, HTMLElement>} behind each layer with room behind it */
   #inserts = new Map()
+  /** @type {NetworkLayoutData | null} what the headers were built from: a newer one waits while one is pressed */
+  #layout = null
 
   /** @param {Viewport} viewport */
   constructor(viewport) {
     this.viewport = viewport
     startLayerMenu()
-    subscribe("network_layout", (layout) => this.#build(layout))
+    subscribe("network_layout", drawUnlessPressed(byId("columns"), () => this.#build()))
     subscribe("selection", () => this.#markCurrent())
   }
 
-  /** @param {NetworkLayoutData} layout */
-  #build({layers = [], blocks = [], stages = [], density}) {
+  #build() {
+    const layout = latest("network_layout")
+    if (layout == null) return
+    this.#layout = layout
+    const {layers = [], blocks = [], stages = [], density} = layout, focused = focusedButton()
     const shown = layers.filter(({block}) => block < 0)
     this.#layers = new Map(shown.map((layer) => [layer, layerHeader(layer, density)]))
     this.#blocks = new Map(blocks.map((block) => [block, {
@@ -175,11 +190,12 @@ export class NetworkHeaders {
     byId("layer-names").replaceChildren(...layers.map((layer) => createElement("option", {value: layer.name})))
     this.place()
     this.#markCurrent()
+    if (focused !== "") /** @type {HTMLElement | null} */ (byId("columns").querySelector(focused))?.focus()
   }
 
   /** Put headers and frames where their columns are in view. */
   place() {
-    const layout = latest("network_layout")
+    const layout = this.#layout
     if (layout == null) return
     for (const [layer, element] of this.#layers) this.#placeHeader(element, layer, layout)
     for (const [block, {header, frame}] of this.#blocks) {
@@ -253,7 +269,7 @@ export class NetworkHeaders {
 
   #markCurrent() {
     const current = latest("selection")?.layer
-    const {layers: headers = [], stages = []} = latest("network_layout") ?? {}
+    const {layers: headers = [], stages = []} = this.#layout ?? {}
     const center = headers.find(({index}) => index === current)?.center ?? NaN
     for (const [{index}, element] of this.#layers) {
       element.setAttribute("data-current", String(index === current))
