@@ -31,8 +31,10 @@ test-units: $(VENV)/.dev
 	$(PYTEST) --ignore tests/browser $(ARGS)
 
 # In processes of their own: Playwright leaves an event loop running, in which asyncio.run() fails.
+# They run a browser, servers and trainings beside each other: one that fails runs once more, and
+# the summary names it (R).
 test-browser: $(VENV)/.dev browser
-	$(PYTEST) tests/browser $(ARGS)
+	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
 
 check: lint types test
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from tests.browser import chromium as browsers
 
 # The tests wait for events, not for a fast machine: it may be busy with something else.
-PATIENCE = 240_000  # milliseconds
+PATIENCE = 180_000  # milliseconds
 TEST_SECONDS = 900
 expect.set_options(timeout=PATIENCE)
 

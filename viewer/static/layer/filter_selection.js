@@ -62,15 +62,14 @@ export function clickFilter(id, extend) {
 }
 
 /**
- * Move the selection to a filter, or with `extend` add it; on the way back, release the last one.
+ * Move the selection to a filter, or with `extend` add it; a step back to the filter before releases the last one.
  * @param {number} id
  * @param {boolean} extend
  */
 export function moveSelection(id, extend) {
-  const [last, ...others] = filterSelection.selected
-  if (!extend || last == null) selectFilters([id])
-  else if (others.includes(id)) selectFilters([id, ...others.filter((other) => other !== id)])
-  else selectFilters([id, last, ...others])
+  const {selected} = filterSelection
+  const kept = selected[1] === id ? selected.slice(1) : selected
+  selectFilters(extend ? [id, ...kept.filter((other) => other !== id)] : [id])
 }
 
 /** Stage setting the filter that was selected last to the mean of the other selected ones. */
