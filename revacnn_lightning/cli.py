@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import time
-import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.page_server.browser import open_page
+from revacnn_lightning.page_server.certificate import fingerprint
+from revacnn_lightning.page_server.server import (
+    DEFAULT_PORT,
+    ServerOptions,
+    check_exposure,
+    start_server,
+)
 
 __all__ = ["main"]
-
-DEFAULT_PORT = 5006
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,13 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
     _add_server_options(view)
+    view.add_argument(
+        "--allow-frame", action="store_true", help="let notebooks embed the page, with its token"
+    )
     view.set_defaults(run=_view)
 
     launch = commands.add_parser("launch", help="run a training script and its viewer")
     _add_server_options(launch)
     launch.add_argument("script", help="the Python script that trains with the ReVACNN callback")
     launch.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
-    launch.set_defaults(run=_launch)
+    launch.set_defaults(run=_launch, allow_frame=False)
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
@@ -76,8 +82,36 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one")
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve on; one that other machines reach requires a certificate",
+    )
     parser.add_argument("--no-open", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--self-signed", action="store_true", help="make a certificate and serve by https"
+    )
+    parser.add_argument("--certfile", type=Path, metavar="PEM", help="certificate for https")
+    parser.add_argument("--keyfile", type=Path, metavar="PEM", help="its private key")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="another name of this server, as behind a proxy; may be repeated",
+    )
+
+
+def _server_options(options: argparse.Namespace) -> ServerOptions:
+    return ServerOptions(
+        host=options.host,
+        port=options.port,
+        allowed_origins=options.allow_origin,
+        may_be_framed=options.allow_frame,
+        certificate=options.certfile,
+        key=options.keyfile,
+        is_self_signed=options.self_signed,
+    )
 
 
 # ---------------------------------------------------------------------- revacnn view
@@ -95,50 +129,17 @@ def viewer_dir() -> Path:
 
 
 def _view(options: argparse.Namespace) -> int:
-    server = _serve(options)
-    address = f"http://{options.host}:{server.port}/"
-    print(f"Viewer: {address}", flush=True)
+    arguments = ["--connect", options.connect] if options.connect else []
+    server = start_server(viewer_dir(), arguments, _server_options(options))
+    if options.self_signed and server.certificate is not None:
+        shown = fingerprint(server.certificate)
+        print(f"SHA-256 fingerprint of the certificate: {shown}", file=sys.stderr)
+    print(f"Viewer: {server.address}", flush=True)
     print("Press Ctrl-C to stop the viewer. Training continues without it.", flush=True)
     if not options.no_open:
-        _open_browser(address)
+        open_page(server.address)
     server.run_until_shutdown()
     return 0
-
-
-def _serve(options: argparse.Namespace) -> Any:
-    """Start the Bokeh server of the viewer, on a free port if the default one is in use."""
-    try:
-        from bokeh.application import Application
-        from bokeh.application.handlers import DirectoryHandler
-        from bokeh.server.server import Server
-    except ImportError as error:
-        raise RevacnnError(
-            "the viewer requires Bokeh: pip install 'revacnn-lightning[viewer]'"
-        ) from error
-    arguments = ["--connect", options.connect] if options.connect else []
-    application = Application(DirectoryHandler(filename=str(viewer_dir()), argv=arguments))
-    ports = [options.port] if options.port is not None else [DEFAULT_PORT, 0]
-    for port in ports:
-        try:
-            server = Server({"/viewer": application}, port=port, address=options.host)
-        except OSError as error:
-            if port == ports[-1]:
-                raise RevacnnError(
-                    f"cannot serve on {options.host}:{port}: {error}; choose another --port"
-                ) from error
-            continue
-        server.start()
-        return server
-    raise AssertionError("unreachable: the last port either serves or raises")
-
-
-def _open_browser(address: str) -> None:
-    """Open the page in a browser if this machine has a display."""
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return
-    webbrowser.open(address)
 
 
 # ---------------------------------------------------------------------- revacnn launch
@@ -153,7 +154,7 @@ def _launch(options: argparse.Namespace) -> int:
     address = viewer.address
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:
-        _open_browser(address)
+        open_page(address)
     try:
         command = [sys.executable, options.script, *options.arguments]
         status, interrupted = _run_in_foreground(command)
@@ -209,8 +210,14 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
 
 
 def _start_viewer(options: argparse.Namespace) -> ViewerProcess:
+    check_exposure(_server_options(options))  # here, its message is the last line
     arguments = ["--host", options.host]
     arguments += ["--port", str(options.port)] if options.port is not None else []
+    arguments += ["--self-signed"] if options.self_signed else []
+    arguments += ["--certfile", str(options.certfile)] if options.certfile else []
+    arguments += ["--keyfile", str(options.keyfile)] if options.keyfile else []
+    for origin in options.allow_origin:
+        arguments += ["--allow-origin", origin]
     return ViewerProcess.start(arguments)
 
 

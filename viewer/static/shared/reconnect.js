@@ -22,7 +22,8 @@ export async function waitForServer() {
 /** @param {string} url */
 async function isReachable(url) {
   try {
-    return (await fetch(url, {method: "HEAD", cache: "no-store"})).ok
+    const {ok, status} = await fetch(url, {method: "HEAD", cache: "no-store"})
+    return ok || status === 403 // a new server with a token of its own: its page says what to do
   } catch (error) {
     if (error instanceof TypeError) return false // what fetch throws without a connection
     throw error
