@@ -15,12 +15,12 @@ from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.page_server.browser import open_page
 from revacnn_lightning.page_server.certificate import fingerprint
-from revacnn_lightning.page_server.server import (
-    DEFAULT_PORT,
-    ServerOptions,
-    check_exposure,
-    start_server,
+from revacnn_lightning.page_server.command_line import (
+    add_server_options,
+    parse_server_options,
+    server_arguments,
 )
+from revacnn_lightning.page_server.server import check_exposure, start_server
 
 __all__ = ["main"]
 
@@ -43,17 +43,14 @@ def _parser() -> argparse.ArgumentParser:
 
     view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
-    _add_server_options(view)
-    view.add_argument(
-        "--allow-frame", action="store_true", help="let notebooks embed the page, with its token"
-    )
+    _add_view_options(view)
     view.set_defaults(run=_view)
 
     launch = commands.add_parser("launch", help="run a training script and its viewer")
-    _add_server_options(launch)
+    _add_view_options(launch)
     launch.add_argument("script", help="the Python script that trains with the ReVACNN callback")
     launch.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
-    launch.set_defaults(run=_launch, allow_frame=False)
+    launch.set_defaults(run=_launch)
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
@@ -80,38 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_server_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to serve on; one that other machines reach requires a certificate",
-    )
+def _add_view_options(parser: argparse.ArgumentParser) -> None:
+    add_server_options(parser)
     parser.add_argument("--no-open", action="store_true", help="do not open a browser")
-    parser.add_argument(
-        "--self-signed", action="store_true", help="make a certificate and serve by https"
-    )
-    parser.add_argument("--certfile", type=Path, metavar="PEM", help="certificate for https")
-    parser.add_argument("--keyfile", type=Path, metavar="PEM", help="its private key")
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="HOST[:PORT]",
-        help="another name of this server, as behind a proxy; may be repeated",
-    )
-
-
-def _server_options(options: argparse.Namespace) -> ServerOptions:
-    return ServerOptions(
-        host=options.host,
-        port=options.port,
-        allowed_origins=options.allow_origin,
-        may_be_framed=options.allow_frame,
-        certificate=options.certfile,
-        key=options.keyfile,
-        is_self_signed=options.self_signed,
-    )
 
 
 # ---------------------------------------------------------------------- revacnn view
@@ -130,7 +98,7 @@ def viewer_dir() -> Path:
 
 def _view(options: argparse.Namespace) -> int:
     arguments = ["--connect", options.connect] if options.connect else []
-    server = start_server(viewer_dir(), arguments, _server_options(options))
+    server = start_server(viewer_dir(), arguments, parse_server_options(options))
     if options.self_signed and server.certificate is not None:
         shown = fingerprint(server.certificate)
         print(f"SHA-256 fingerprint of the certificate: {shown}", file=sys.stderr)
@@ -150,7 +118,8 @@ def _launch(options: argparse.Namespace) -> int:
 
     In a terminal, the page stays available after the training has finished, until Ctrl-C.
     """
-    viewer = _start_viewer(options)
+    check_exposure(parse_server_options(options))  # before the viewer starts: a clear message
+    viewer = ViewerProcess.start(server_arguments(options))
     address = viewer.address
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:
@@ -207,18 +176,6 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
         for number, handler in before.items():
             signal.signal(number, handler)
     return status, interrupted
-
-
-def _start_viewer(options: argparse.Namespace) -> ViewerProcess:
-    check_exposure(_server_options(options))  # here, its message is the last line
-    arguments = ["--host", options.host]
-    arguments += ["--port", str(options.port)] if options.port is not None else []
-    arguments += ["--self-signed"] if options.self_signed else []
-    arguments += ["--certfile", str(options.certfile)] if options.certfile else []
-    arguments += ["--keyfile", str(options.keyfile)] if options.keyfile else []
-    for origin in options.allow_origin:
-        arguments += ["--allow-origin", origin]
-    return ViewerProcess.start(arguments)
 
 
 # ---------------------------------------------------------------------- revacnn runs

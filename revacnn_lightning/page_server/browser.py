@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import webbrowser
 from html import escape
 from pathlib import Path
 
+from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol import private_files
 from revacnn_lightning.protocol.connection import runtime_dir
 
 __all__ = ["open_page"]
+
+log = logging.getLogger(__name__)
 
 _PAGE = '<!DOCTYPE html><title>ReVACNN</title><meta http-equiv="refresh" content="0; url={}">\n'
 
@@ -21,16 +25,18 @@ def open_page(address: str) -> None:
     """Open an address that contains the token, if this machine has a display.
 
     The browser is given a private file that leads to the address: other users of the machine can
-    read the arguments of the browser's process.
-
-    Raises:
-        RevacnnError: other users could replace the file.
+    read the arguments of the browser's process. Without such a file, no browser is opened.
     """
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return
-    webbrowser.open(_private_page(address).as_uri())
+    try:
+        page = _private_page(address)
+    except (OSError, RevacnnError) as error:
+        log.warning("No browser is opened: %s. Open the address yourself.", error)
+        return
+    webbrowser.open(page.as_uri())
 
 
 def _private_page(address: str) -> Path:

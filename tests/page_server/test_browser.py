@@ -31,3 +31,14 @@ def test_nothing_is_opened_without_a_display(monkeypatch: pytest.MonkeyPatch, ru
     monkeypatch.setattr(webbrowser, "open", pytest.fail)
     open_page(ADDRESS)
     assert not runtime_dir.exists()
+
+
+def test_the_viewer_goes_on_if_the_file_cannot_be_private(
+    monkeypatch: pytest.MonkeyPatch, runtime_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    runtime_dir.mkdir()
+    runtime_dir.chmod(0o777)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", pytest.fail)
+    open_page(ADDRESS)
+    assert "Open the address yourself" in caplog.text
