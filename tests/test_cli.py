@@ -73,7 +73,7 @@ def test_the_viewer_is_found_in_a_clone():
 
 def test_view_serves_the_page_until_ctrl_c():
     viewer = start("view", "--no-open", "--port", "0")
-    address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/\?token=\S+)")[1]
+    address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/viewer\?token=\S+)")[1]
     assert not is_served(address.split("?")[0])
     assert is_served(address)
     viewer.send_signal(signal.SIGINT)

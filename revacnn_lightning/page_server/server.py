@@ -73,7 +73,7 @@ def start_server(folder: Path, arguments: Sequence[str], options: ServerOptions)
     sockets = _listen(options)
     port = sockets[0].getsockname()[1]
     scheme = "http" if context is None else "https"
-    address = f"{scheme}://{names[0]}:{port}/?{token.query}"
+    address = f"{scheme}://{names[0]}:{port}{PATH}?{token.query}"
     return PageServer(_serve(page, hosts, sockets, context, options), address, certificate)
 
 
