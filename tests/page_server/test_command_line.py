@@ -19,7 +19,9 @@ from revacnn_lightning.page_server.server import ServerOptions
     "options",
     [
         ServerOptions(allowed_origins=[]),
-        ServerOptions(host="0.0.0.0", port=0, allowed_origins=[], is_self_signed=True, may_be_framed=True),
+        ServerOptions(
+            host="0.0.0.0", port=0, allowed_origins=[], is_self_signed=True, may_be_framed=True
+        ),
         ServerOptions(certificate=Path("a.pem"), key=Path("b.pem"), allowed_origins=["a", "b:1"]),
     ],
 )

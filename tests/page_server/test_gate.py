@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from revacnn_lightning.page_server.allowed_hosts import AllowedHosts
 from revacnn_lightning.page_server.gate import IsFramed, IsFromElsewhere, IsSignedOut
@@ -15,7 +15,8 @@ COOKIE = "{name}={value}".format(**access_cookie(f"http://{HOST}/viewer"))
 
 def request(uri: str = "/viewer", host: str = HOST, **headers: str) -> HTTPServerRequest:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return HTTPServerRequest("GET", uri, "HTTP/1.1", HTTPHeaders({"Host": host, **names}))
+    start_line = RequestStartLine("GET", uri, "HTTP/1.1")
+    return HTTPServerRequest(start_line=start_line, headers=HTTPHeaders({"Host": host, **names}))
 
 
 def test_requests_by_other_names_or_of_other_origins_come_from_elsewhere():

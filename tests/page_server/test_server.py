@@ -55,10 +55,10 @@ class Client:
 
     def get(self, path: str, method: str = "GET", body: str = "", **headers: str) -> Answer:
         if self._context is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         else:
             connection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=60, context=self._context
+                "127.0.0.1", self.port, timeout=10, context=self._context
             )
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         with contextlib.closing(connection):
