@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AddFilters",
+    "Alert",
     "Applied",
     "Batch",
     "ConnectionFileError",
@@ -30,6 +31,7 @@ __all__ = [
     "ProtocolError",
     "ProtocolVersionError",
     "ReVACNN",
+    "RecordingError",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -42,8 +44,10 @@ __all__ = [
     "SetHyperparameter",
     "Snapshot",
     "StaleStructureError",
+    "StartRecording",
     "Status",
     "SteeringError",
+    "StopRecording",
     "Structure",
     "Undo",
     "Unfreeze",
@@ -65,12 +69,14 @@ if TYPE_CHECKING:
         MissingPackageError,
         ProtocolError,
         ProtocolVersionError,
+        RecordingError,
         RequestTimeoutError,
         RevacnnError,
         RunEndedError,
         StaleStructureError,
         SteeringError,
     )
+    from revacnn_lightning.protocol.alerts import Alert
     from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
     from revacnn_lightning.protocol.messages import (
         Applied,
@@ -92,6 +98,8 @@ if TYPE_CHECKING:
         RemoveLayer,
         SetFilter,
         SetHyperparameter,
+        StartRecording,
+        StopRecording,
         Undo,
         Unfreeze,
     )
@@ -111,6 +119,7 @@ _PUBLIC = {
         "MissingPackageError",
         "ProtocolError",
         "ProtocolVersionError",
+        "RecordingError",
         "RequestTimeoutError",
         "RevacnnError",
         "RunEndedError",
@@ -118,6 +127,7 @@ _PUBLIC = {
         "SteeringError",
     ],
     "protocol.inspections": ["FilterInspection", "LayerDetail"],
+    "protocol.alerts": ["Alert"],
     "protocol.messages": [
         "Applied",
         "History",
@@ -138,6 +148,8 @@ _PUBLIC = {
         "RemoveLayer",
         "SetFilter",
         "SetHyperparameter",
+        "StartRecording",
+        "StopRecording",
         "Undo",
         "Unfreeze",
     ],

@@ -21,6 +21,11 @@ from revacnn_lightning.page_server.command_line import (
     server_arguments,
 )
 from revacnn_lightning.page_server.server import check_exposure, start_server
+from revacnn_lightning.recording.commands import (
+    add_export_command,
+    add_replay_options,
+    replay_arguments,
+)
 
 __all__ = ["main"]
 
@@ -43,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
+    add_replay_options(view)
     _add_view_options(view)
     view.set_defaults(run=_view)
 
@@ -54,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
+
+    add_export_command(commands)
 
     mcp = commands.add_parser(
         "mcp", help="serve a run to agents, by the Model Context Protocol on standard input/output"
@@ -98,6 +106,7 @@ def viewer_dir() -> Path:
 
 def _view(options: argparse.Namespace) -> int:
     arguments = ["--connect", options.connect] if options.connect else []
+    arguments += replay_arguments(options)
     server = start_server(viewer_dir(), arguments, parse_server_options(options))
     if options.self_signed and server.certificate is not None:
         shown = fingerprint(server.certificate)

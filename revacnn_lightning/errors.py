@@ -11,6 +11,7 @@
     ├── ProtocolError                 a message is malformed or cannot be sent
     │   └── ProtocolVersionError      the two sides use different protocol versions
     ├── ConnectionFileError           there is no run to attach to, or its file is unusable
+    ├── RecordingError                a file is not a recording that can be read
     ├── RequestTimeoutError           the run did not reply in time
     └── MissingPackageError           an optional package is not installed
 
@@ -26,6 +27,7 @@ __all__ = [
     "MissingPackageError",
     "ProtocolError",
     "ProtocolVersionError",
+    "RecordingError",
     "RequestTimeoutError",
     "RevacnnError",
     "RunEndedError",
@@ -68,6 +70,10 @@ class ProtocolVersionError(ProtocolError):
 
 class ConnectionFileError(RevacnnError):
     """There is no run to attach to, or its connection file is unusable."""
+
+
+class RecordingError(RevacnnError):
+    """A file is not a recording, or this version cannot read it."""
 
 
 class RequestTimeoutError(RevacnnError):

@@ -20,14 +20,15 @@ PUBLIC_NAMES = {
     "ReVACNN", "Run", "attach", "load_edited", "show",
     # edits and commands
     "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
-    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
+    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
+    "StopRecording", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
-    "Status", "Structure",
+    "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary",
+    "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
-    "ProtocolError", "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
-    "StaleStructureError", "SteeringError",
+    "ProtocolError", "ProtocolVersionError", "RecordingError", "RequestTimeoutError",
+    "RevacnnError", "RunEndedError", "StaleStructureError", "SteeringError",
 }  # fmt: skip
 
 # Lowest first. A module belongs to the longest prefix of its name and may import modules of its
@@ -38,6 +39,7 @@ PACKAGE_FLOORS = [
     ["protocol"],
     ["telemetry", "diagnostics"],
     ["history"],
+    ["recording"],
     ["client"],
     ["page_server"],
     ["steering.computed_tensors"],
@@ -72,6 +74,9 @@ FORBIDDEN = {
     },
     "revacnn_lightning.protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
     "revacnn_lightning.history": {
+        "torch", "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.telemetry",
+    },
+    "revacnn_lightning.recording": {
         "torch", "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.telemetry",
     },
     "revacnn_lightning.telemetry": {

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta, Struct, field
 
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.message_html import applied_html, plan_html
 from revacnn_lightning.protocol.requests import RequestBody
@@ -144,6 +145,8 @@ class Status(Struct, frozen=True, tag="status"):
     time: float  # Unix time, seconds
     detail: str = ""
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)  # the last ones, oldest first
+    recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
 
 
 class FilterChange(Struct, frozen=True):

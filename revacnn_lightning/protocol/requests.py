@@ -31,6 +31,8 @@ __all__ = [
     "SendHistory",
     "SetFilter",
     "SetHyperparameter",
+    "StartRecording",
+    "StopRecording",
     "Undo",
     "Unfreeze",
 ]
@@ -198,6 +200,20 @@ class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the `messages.History` of the run, as the reply to this request."""
 
 
+class StartRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Record every batch and all other messages of the run to a file, where the training runs.
+
+    ``file`` is a name without a folder, because the training has chosen the folder; "" stands for a
+    new name. No file is overwritten: where there is one, the new one gets a number.
+    """
+
+    file: str = ""
+
+
+class StopRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """End the recording of the run."""
+
+
 Edit = (
     AddFilters
     | RemoveFilters
@@ -211,5 +227,13 @@ Edit = (
     | Undo
     | Redo
 )
-Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter | SendHistory
+Command = (
+    ControlRun
+    | SetHyperparameter
+    | InspectLayer
+    | InspectFilter
+    | SendHistory
+    | StartRecording
+    | StopRecording
+)
 RequestBody = Edit | Command

@@ -24,6 +24,7 @@ class ControlsPanel(HtmlPanel):
         return {
             "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
+            "recording": "" if status is None else status.recording,
             "groups": []
             if status is None
             else [_group(group) for group in status.parameter_groups],

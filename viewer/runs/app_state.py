@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .recordings import Recordings
 from .registry import RunRegistry
 from .socket_reader import SocketReader
 
@@ -28,6 +29,8 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         prog="revacnn viewer", description="Show running trainings in the browser."
     )
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
+    parser.add_argument("--replay", type=Path, nargs="+", help="recordings to show")
+    parser.add_argument("--speed", type=float, help="of the replay; 1 for the recorded pace")
     parser.add_argument(
         "--access",
         choices=("token", "server"),
@@ -39,9 +42,14 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 def start(options: argparse.Namespace) -> None:
-    """Start following runs. The option ``connect`` limits them to the run of a connection file."""
+    """Start following runs.
+
+    The option ``connect`` limits them to the run of a connection file, ``replay`` shows recordings
+    instead.
+    """
     global _runs, _reader
-    _runs = RunRegistry(options.connect)
+    recordings = Recordings(options.replay, options.speed) if options.replay else None
+    _runs = RunRegistry(options.connect, recordings)
     _runs.start()
     _reader = SocketReader(_runs)
 

@@ -41,6 +41,7 @@ class TabState:
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         requested_view: what the page's address names; None once it is shown.
+        dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
     """
 
@@ -72,6 +73,7 @@ class TabState:
         self.method: Method = "tsne"
         self.pane = PANES[0]
         self.main_view = "network"
+        self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
         self._known_key: tuple[object, ...] = (None, 0)
@@ -221,6 +223,8 @@ class TabState:
     def ended_reason(self) -> str:
         """Return why the run no longer accepts requests; "" while it does."""
         health = self.follower.health()
+        if health.kind == "recording":
+            return "This is a recording: it cannot be edited or controlled."
         return f"The run has ended: {health.text}" if health.has_ended else ""
 
     def width_refusal(self, layer: LayerInfo) -> str:

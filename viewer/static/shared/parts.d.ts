@@ -31,6 +31,10 @@ export interface HeaderData {
   ended: boolean
   motionless: boolean
   end_notice: string
+  /** The newest alert of the run; "" if there is none, or if it was dismissed. */
+  alert: string
+  /** All alerts of the run, one per line. */
+  alerts: string
   network_notice: string
   problem: string
   model: string
@@ -60,6 +64,8 @@ export interface ParameterGroup {
 export interface ControlsData {
   available: boolean
   paused: boolean
+  /** Name of the file that is being recorded; "" if none is. */
+  recording: string
   groups: ParameterGroup[]
 }
 
