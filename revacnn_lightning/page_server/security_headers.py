@@ -74,7 +74,7 @@ def _headers(host: str, may_be_framed: bool) -> dict[str, str]:
     headers = {
         "Content-Security-Policy": content_security_policy(host, may_be_framed=may_be_framed),
         "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",  # the address may contain the token
+        "Referrer-Policy": "same-origin",  # forms would send a null origin with "no-referrer"
         "Cross-Origin-Resource-Policy": "same-origin",
     }
     if may_be_framed:

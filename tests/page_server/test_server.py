@@ -162,7 +162,7 @@ def test_everything_is_served_with_the_cookie(client: Client, path: str):
     answer = client.get(path, Cookie=client.cookie)
     assert answer.status == expected.get(path, 200)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
 
