@@ -12,7 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-READY = "window.revacnn?.ready === true"
+from tests.viewer.processes import access_cookie
+
+READY = "() => window.revacnn?.ready === true"  # a function: the page forbids eval
 VIEWPORT = {"width": 1680, "height": 960}
 READY_SECONDS = 120.0  # at most, until the page shows the network
 WARM_UP_SECONDS = 60.0  # at most, for the worker process of the layouts, which compiles at start
@@ -102,6 +104,7 @@ def open_page(browser: Any, address: str, *, reduced_motion: bool = False) -> An
     """Open the page and wait until it shows the network."""
     motion = "reduce" if reduced_motion else "no-preference"
     page = browser.new_page(viewport=VIEWPORT, reduced_motion=motion)
+    page.context.add_cookies([{**access_cookie(address), "url": address}])
     page.goto(address)
     page.wait_for_function(READY, timeout=1000 * READY_SECONDS)
     return page

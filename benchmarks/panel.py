@@ -26,8 +26,8 @@ CLICKS, QUICK_CLICKS = 60, 20
 FILTERS = 64  # of the first layer
 MILLISECONDS_BETWEEN_CLICKS = 170
 VIEWS = ("coefficients", "gradients", "activations", "activation_gradients")
-VIEWS_READY = "revacnn.views?.coefficients?.count > 0"
-LAID_OUT = "Object.values(revacnn.views).every((view) => view.data.status == '')"
+VIEWS_READY = "() => revacnn.views?.coefficients?.count > 0"
+LAID_OUT = "() => Object.values(revacnn.views).every((view) => view.data.status == '')"
 # Clicks a filter in a view, and returns the milliseconds until the views and until all show it.
 CLICK = """([name, which]) => new Promise((resolve) => {
   const view = revacnn.views[name], at = view.positions(), [x, y] = at[which]

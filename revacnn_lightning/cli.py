@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import time
-import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.page_server.browser import open_page
+from revacnn_lightning.page_server.certificate import fingerprint
+from revacnn_lightning.page_server.command_line import (
+    add_server_options,
+    parse_server_options,
+    server_arguments,
+)
+from revacnn_lightning.page_server.server import check_exposure, start_server
 from revacnn_lightning.recording.commands import (
     add_export_command,
     add_replay_options,
@@ -23,8 +28,6 @@ from revacnn_lightning.recording.commands import (
 )
 
 __all__ = ["main"]
-
-DEFAULT_PORT = 5006
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,11 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
     add_replay_options(view)
-    _add_server_options(view)
+    _add_view_options(view)
     view.set_defaults(run=_view)
 
     launch = commands.add_parser("launch", help="run a training script and its viewer")
-    _add_server_options(launch)
+    _add_view_options(launch)
     launch.add_argument("script", help="the Python script that trains with the ReVACNN callback")
     launch.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
     launch.set_defaults(run=_launch)
@@ -88,9 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_server_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one")
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
+def _add_view_options(parser: argparse.ArgumentParser) -> None:
+    add_server_options(parser)
     parser.add_argument("--no-open", action="store_true", help="do not open a browser")
 
 
@@ -109,51 +111,18 @@ def viewer_dir() -> Path:
 
 
 def _view(options: argparse.Namespace) -> int:
-    server = _serve(options)
-    address = f"http://{options.host}:{server.port}/"
-    print(f"Viewer: {address}", flush=True)
-    print("Press Ctrl-C to stop the viewer. Training continues without it.", flush=True)
-    if not options.no_open:
-        _open_browser(address)
-    server.run_until_shutdown()
-    return 0
-
-
-def _serve(options: argparse.Namespace) -> Any:
-    """Start the Bokeh server of the viewer, on a free port if the default one is in use."""
-    try:
-        from bokeh.application import Application
-        from bokeh.application.handlers import DirectoryHandler
-        from bokeh.server.server import Server
-    except ImportError as error:
-        raise RevacnnError(
-            "the viewer requires Bokeh: pip install 'revacnn-lightning[viewer]'"
-        ) from error
     arguments = ["--connect", options.connect] if options.connect else []
     arguments += replay_arguments(options)
-    application = Application(DirectoryHandler(filename=str(viewer_dir()), argv=arguments))
-    ports = [options.port] if options.port is not None else [DEFAULT_PORT, 0]
-    for port in ports:
-        try:
-            server = Server({"/viewer": application}, port=port, address=options.host)
-        except OSError as error:
-            if port == ports[-1]:
-                raise RevacnnError(
-                    f"cannot serve on {options.host}:{port}: {error}; choose another --port"
-                ) from error
-            continue
-        server.start()
-        return server
-    raise AssertionError("unreachable: the last port either serves or raises")
-
-
-def _open_browser(address: str) -> None:
-    """Open the page in a browser if this machine has a display."""
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return
-    webbrowser.open(address)
+    server = start_server(viewer_dir(), arguments, parse_server_options(options))
+    if options.self_signed and server.certificate is not None:
+        shown = fingerprint(server.certificate)
+        print(f"SHA-256 fingerprint of the certificate: {shown}", file=sys.stderr)
+    print(f"Viewer: {server.address}", flush=True)
+    print("Press Ctrl-C to stop the viewer. Training continues without it.", flush=True)
+    if not options.no_open:
+        open_page(server.address)
+    server.run_until_shutdown()
+    return 0
 
 
 # ---------------------------------------------------------------------- revacnn launch
@@ -164,11 +133,12 @@ def _launch(options: argparse.Namespace) -> int:
 
     In a terminal, the page stays available after the training has finished, until Ctrl-C.
     """
-    viewer = _start_viewer(options)
+    check_exposure(parse_server_options(options))  # before the viewer starts: a clear message
+    viewer = ViewerProcess.start(server_arguments(options))
     address = viewer.address
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:
-        _open_browser(address)
+        open_page(address)
     try:
         command = [sys.executable, options.script, *options.arguments]
         status, interrupted = _run_in_foreground(command)
@@ -221,12 +191,6 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
         for number, handler in before.items():
             signal.signal(number, handler)
     return status, interrupted
-
-
-def _start_viewer(options: argparse.Namespace) -> ViewerProcess:
-    arguments = ["--host", options.host]
-    arguments += ["--port", str(options.port)] if options.port is not None else []
-    return ViewerProcess.start(arguments)
 
 
 # ---------------------------------------------------------------------- revacnn runs

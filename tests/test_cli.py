@@ -54,8 +54,10 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
 
 
 def is_served(address: str) -> bool:
+    """Return whether a browser, which keeps cookies, can open an address."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     try:
-        with urllib.request.urlopen(address, timeout=60) as page:
+        with browser.open(address, timeout=60) as page:
             return page.status == 200
     except OSError:
         return False
@@ -74,7 +76,8 @@ def test_the_viewer_is_found_in_a_clone():
 
 def test_view_serves_the_page_until_ctrl_c():
     viewer = start("view", "--no-open", "--port", "0")
-    address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/)")[1]
+    address = read_until(viewer, r"Viewer: (http://127\.0\.0\.1:\d+/viewer\?token=\S+)")[1]
+    assert not is_served(address.split("?")[0])
     assert is_served(address)
     viewer.send_signal(signal.SIGINT)
     assert viewer.wait(timeout=240) == 0
@@ -94,6 +97,16 @@ def test_view_reports_a_port_in_use():
     assert second.returncode == 1
     assert f"cannot serve on 127.0.0.1:{port}" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_no_page_is_launched_for_other_machines_without_encryption(tmp_path: Path):
+    script = tmp_path / "train.py"
+    script.write_text("print('training')")
+    launch = start("launch", "--no-open", "--host", "0.0.0.0", str(script))
+    output, _ = launch.communicate(timeout=240)
+    assert launch.returncode == 1
+    assert "revacnn view --host 0.0.0.0 --port 5006 --self-signed" in output
+    assert "training" not in output.splitlines()
 
 
 def test_ctrl_c_ends_the_launched_training_and_its_viewer(tmp_path: Path):

@@ -41,6 +41,7 @@ PACKAGE_FLOORS = [
     ["history"],
     ["recording"],
     ["client"],
+    ["page_server"],
     ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
     ["steering.planning"],
@@ -58,14 +59,14 @@ PACKAGE_FLOORS = [
     ["__main__"],
 ]
 VIEWER_FLOORS = [
-    ["layout", "embedding", "rendering", "bokeh_compat"],
+    ["layout", "embedding", "rendering", "bokeh_compat", "page_access"],
     ["runs"],
     ["rendering.findings"],  # describes what a run holds
     ["tab"],
     ["components"],
     ["tab.page_components"],
     ["tab.page"],
-    ["main", "app_hooks"],
+    ["main", "app_hooks", "auth"],
 ]
 FORBIDDEN = {
     "revacnn_lightning.client": {
@@ -80,6 +81,10 @@ FORBIDDEN = {
     },
     "revacnn_lightning.telemetry": {
         "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.protocol",
+    },
+    "revacnn_lightning.page_server": {
+        "torch", "pytorch_lightning", "lightning", "zmq", "revacnn_lightning.telemetry",
+        "revacnn_lightning.client",
     },
     "revacnn_lightning.steering": {"pytorch_lightning", "lightning", "zmq", "bokeh"},
     "revacnn_lightning.runtime": {"pytorch_lightning", "lightning", "zmq", "bokeh"},

@@ -6,17 +6,31 @@ import sys
 
 from bokeh.server.contexts import ServerContext
 
+from revacnn_lightning.page_server.access_token import AccessToken
+
+from . import page_access
 from .bokeh_compat import apply_patches
 from .runs import app_state
 
 # Bokeh sets sys.argv to the arguments after --args only while it executes this file.
-ARGUMENTS = sys.argv[1:]
+OPTIONS = app_state.parse_options(sys.argv[1:])
+# Made before Bokeh forks: all processes of --num-procs have the same.
+TOKEN = AccessToken.of_this_process()
 
 apply_patches()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
-    app_state.start(ARGUMENTS)
+    if OPTIONS.access == "server":
+        page_access.let_server_decide()
+    else:
+        print(
+            f"ReVACNN: add  ?{TOKEN.query}  to the address of the page. Only with this token, it "
+            "opens.\nReVACNN: bokeh serve listens on all interfaces, without encryption, unless "
+            "it has the option --address 127.0.0.1. `revacnn view` is the safer command.",
+            flush=True,
+        )
+    app_state.start(OPTIONS)
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:

@@ -42,18 +42,18 @@ class EmbeddedViewer:
             RevacnnError: the viewer did not start.
         """
         if connection is None:
-            return cls(ViewerProcess.start())
+            return cls(ViewerProcess.start(["--allow-frame"]))
         folder = tempfile.TemporaryDirectory(prefix="revacnn-")  # only its owner can read it
         try:
             file = connections.write(connection, Path(folder.name) / "run.json")
-            return cls(ViewerProcess.start(["--connect", str(file)]), folder)
+            return cls(ViewerProcess.start(["--allow-frame", "--connect", str(file)]), folder)
         except BaseException:  # also an interrupt
             folder.cleanup()
             raise
 
     @property
     def address(self) -> str:
-        """The address of the page, for a browser on this machine."""
+        """The address of the page with its token, for a browser on this machine."""
         return self._process.address
 
     def is_running(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import chromium as browsers
+from tests.viewer.processes import access_cookie
 
 # The tests wait for events, not for a fast machine: it may be busy with something else.
 PATIENCE = 180_000  # milliseconds
@@ -37,6 +38,22 @@ def chromium() -> Iterator[Any]:
         yield browser
 
 
+def wait_without_eval(page: Any) -> None:
+    """Compile the conditions of ``wait_for_function`` once: the page's policy forbids eval.
+
+    Playwright compiles each expression at the first check, which the policy does not concern, and
+    again at all others. Functions are compiled once.
+    """
+    wait_for_function = page.wait_for_function
+
+    def wait(expression: str, **options: Any) -> Any:
+        value = f"const value = ({expression}\n)"
+        called = f"(arg) => {{{value}; return typeof value === 'function' ? value(arg) : value}}"
+        return wait_for_function(called, **options)
+
+    page.wait_for_function = wait
+
+
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Any]:
     """Open pages of a fresh profile; any error in them fails the test.
@@ -56,11 +73,13 @@ def open_page(chromium: Any) -> Iterator[Any]:
         options.setdefault("reduced_motion", "reduce")
         is_first_visit = options.pop("first_visit", False)
         context = chromium.new_context(**options)
+        context.add_cookies([{**access_cookie(address), "url": address}])
         if not is_first_visit:
             context.add_cookies([{"name": "revacnn-hints", "value": "dismissed", "url": address}])
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
+        wait_without_eval(page)
         page.add_init_script(script)  # runs before all others
         page.on("pageerror", lambda error: note("error", str(error)))
         page.on("console", lambda message: note(message.type, message.text))

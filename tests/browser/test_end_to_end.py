@@ -16,9 +16,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from revacnn_lightning import attach
 from revacnn_lightning.client.run import Run
+from revacnn_lightning.page_server.access_token import VARIABLE
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import RemoveFilters
-from tests.viewer.processes import free_port
+from tests.viewer.processes import TOKEN, free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 240_000  # milliseconds; the machine may be busy
@@ -50,15 +51,18 @@ def module_runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def processes(module_runtime_dir: Path, tmp_path_factory) -> Iterator[dict]:
     """A training of digits, and ``bokeh serve viewer`` beside it."""
-    env = {**environment(), "REVACNN_RUNTIME_DIR": str(module_runtime_dir)}
+    env = {
+        **environment(), "REVACNN_RUNTIME_DIR": str(module_runtime_dir), VARIABLE: TOKEN.text
+    }  # fmt: skip
     log = tmp_path_factory.mktemp("log")
     port = free_port()
+    page = f"http://localhost:{port}/viewer"
     example = [sys.executable, str(ROOT / "examples" / "01_digits.py"), "--pace", "30"]
     serve = [sys.executable, "-m", "bokeh", "serve", str(ROOT / "viewer"), "--port", str(port)]
     with (log / "training").open("w") as out, (log / "server").open("w") as served:
         training = subprocess.Popen(example, stdout=out, stderr=out, env=env)
         server = subprocess.Popen(serve, stdout=served, stderr=served, env=env)
-        yield {"training": training, "url": f"http://127.0.0.1:{port}/viewer", "log": log}
+        yield {"training": training, "url": f"{page}?{TOKEN.query}", "log": log}
         for process in (training, server):
             process.send_signal(signal.SIGINT)
         for process in (training, server):

@@ -44,8 +44,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[SimulatedProcess]:
 
 def test_the_viewer_of_a_run_gets_a_private_connection_file(started: list[SimulatedProcess]):
     viewer = EmbeddedViewer.start(CONNECTION)
-    option, file = started[0].arguments
-    assert option == "--connect"
+    frame, option, file = started[0].arguments
+    assert (frame, option) == ("--allow-frame", "--connect")
     assert Path(file).stat().st_mode & 0o777 == 0o600
     assert Path(file).parent.stat().st_mode & 0o777 == 0o700
     viewer.close()
@@ -91,7 +91,9 @@ def test_a_viewer_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_the_page_is_served_until_it_is_closed():
     viewer = EmbeddedViewer.start()
     try:
-        with urllib.request.urlopen(viewer.address, timeout=30) as page:
+        frame = {"Sec-Fetch-Dest": "iframe"}
+        request = urllib.request.Request(viewer.address, headers=frame)
+        with urllib.request.urlopen(request, timeout=30) as page:
             assert page.status == 200
     finally:
         viewer.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.viewer.processes import ROOT, server
+from tests.viewer.processes import ROOT, page_request, server
 
 
 @pytest.mark.parametrize("name", ["viewer", "_viewer"])
@@ -20,7 +20,7 @@ def test_page_is_served_completely_from_this_server(tmp_path: Path, name: str) -
         ignored = shutil.ignore_patterns("__pycache__")
         folder = Path(shutil.copytree(folder, tmp_path / "site" / name, ignore=ignored))
     with server(tmp_path, folder) as address:
-        page = urllib.request.urlopen(address, timeout=60).read().decode()
+        page = urllib.request.urlopen(page_request(address), timeout=60).read().decode()
         assert '<div id="app"' in page
         assert "No training yet" in page
         scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
@@ -28,7 +28,8 @@ def test_page_is_served_completely_from_this_server(tmp_path: Path, name: str) -
         files = json.loads(listed)["files"]
         assert {"main.js", "network/node_worker.js"} <= set(files)
         for file in files:
-            with urllib.request.urlopen(f"{address}/static/{file}", timeout=60) as answer:
+            request = page_request(f"{address}/static/{file}")
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 assert answer.status == 200
                 assert "javascript" in answer.headers["Content-Type"]
         host = address.rsplit("/", 1)[0]
@@ -37,16 +38,15 @@ def test_page_is_served_completely_from_this_server(tmp_path: Path, name: str) -
                 script
             )
             url = script if script.startswith("http") else f"{host}/{script.lstrip('/')}"
-            assert urllib.request.urlopen(url, timeout=60).status == 200
+            assert urllib.request.urlopen(page_request(url), timeout=60).status == 200
         assert not re.search(r"(href|src)=\"https?://(?!localhost)", page)
         assert "@import" not in page
 
 
 def test_page_starts_with_the_theme_of_the_cookie(tmp_path: Path) -> None:
     with server(tmp_path) as address:
-        request = urllib.request.Request(address, headers={"Cookie": "revacnn-theme=light"})
-        page = urllib.request.urlopen(request, timeout=60).read().decode()
-        assert 'dataset.theme = "light"' in page
-        request = urllib.request.Request(address, headers={"Cookie": "revacnn-theme=<script>"})
-        page = urllib.request.urlopen(request, timeout=60).read().decode()
-        assert 'dataset.theme = ""' in page
+        for cookie, theme in (("light", "light"), ("<script>", "")):
+            request = page_request(address)
+            request.add_header("Cookie", f"{request.get_header('Cookie')}; revacnn-theme={cookie}")
+            page = urllib.request.urlopen(request, timeout=60).read().decode()
+            assert f'dataset.theme = "{theme}"' in page

@@ -9,7 +9,7 @@ from .recordings import Recordings
 from .registry import RunRegistry
 from .socket_reader import SocketReader
 
-__all__ = ["runs", "start", "stop"]
+__all__ = ["parse_options", "runs", "start", "stop"]
 
 _runs: RunRegistry | None = None
 _reader: SocketReader | None = None
@@ -23,20 +23,31 @@ def runs() -> RunRegistry:
     return _runs
 
 
-def start(arguments: list[str]) -> None:
-    """Start following runs.
-
-    ``--connect FILE`` limits them to the run of a connection file, ``--replay FILE...`` shows
-    recordings instead.
-    """
-    global _runs, _reader
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """Return the options of the app: those of ``bokeh serve viewer --args ...``."""
     parser = argparse.ArgumentParser(
         prog="revacnn viewer", description="Show running trainings in the browser."
     )
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
     parser.add_argument("--replay", type=Path, nargs="+", help="recordings to show")
     parser.add_argument("--speed", type=float, help="of the replay; 1 for the recorded pace")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--access",
+        choices=("token", "server"),
+        default="token",
+        help="who may open the page: whoever has the token that is printed (default), or whoever "
+        "the server lets through, for servers with an --auth-module",
+    )
+    return parser.parse_args(arguments)
+
+
+def start(options: argparse.Namespace) -> None:
+    """Start following runs.
+
+    The option ``connect`` limits them to the run of a connection file, ``replay`` shows recordings
+    instead.
+    """
+    global _runs, _reader
     recordings = Recordings(options.replay, options.speed) if options.replay else None
     _runs = RunRegistry(options.connect, recordings)
     _runs.start()

@@ -12,6 +12,7 @@ from typing import Any
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
+from revacnn_lightning.page_server.security_headers import NONCE, with_nonce
 
 from ..layout import NodeState
 from ..rendering.bokeh_scripts import without_unused_components
@@ -53,6 +54,8 @@ def page_assets() -> dict[str, Any]:
         "palette_css": css_variables(),
         "style": "\n".join(path.read_text(encoding="utf-8") for path in STYLE_SHEETS),
         "needed_scripts": without_unused_components,
+        "nonce": NONCE,
+        "with_nonce": with_nonce,
         "config": _script_json(page_config()),
         "modules": _script_json({"version": version, "files": names}),
     }

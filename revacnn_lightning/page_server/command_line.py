@@ -1,0 +1,60 @@
+"""The options of the page's server on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from revacnn_lightning.page_server.server import DEFAULT_PORT, ServerOptions
+
+__all__ = ["add_server_options", "parse_server_options", "server_arguments"]
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to those of a command."""
+    parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve on; one that other machines reach requires a certificate",
+    )
+    parser.add_argument(
+        "--self-signed", action="store_true", help="make a certificate, and serve by https"
+    )
+    parser.add_argument("--certfile", type=Path, metavar="PEM", help="certificate for https")
+    parser.add_argument("--keyfile", type=Path, metavar="PEM", help="private key of --certfile")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="another name of this server, as behind a proxy; may be repeated",
+    )
+    parser.add_argument(
+        "--allow-frame", action="store_true", help="let notebooks embed the page with its token"
+    )
+
+
+def parse_server_options(options: argparse.Namespace) -> ServerOptions:
+    """Return the options that a command was given."""
+    return ServerOptions(
+        host=options.host,
+        port=options.port,
+        allowed_origins=options.allow_origin,
+        may_be_framed=options.allow_frame,
+        certificate=options.certfile,
+        key=options.keyfile,
+        is_self_signed=options.self_signed,
+    )
+
+
+def server_arguments(options: argparse.Namespace) -> list[str]:
+    """Return arguments with which another command gets the same options."""
+    arguments = ["--host", options.host]
+    for name in ("port", "certfile", "keyfile"):
+        value = getattr(options, name)
+        arguments += [] if value is None else [f"--{name}", str(value)]
+    for origin in options.allow_origin:
+        arguments += ["--allow-origin", origin]
+    arguments += ["--self-signed"] if options.self_signed else []
+    return arguments + (["--allow-frame"] if options.allow_frame else [])

@@ -1,0 +1,36 @@
+"""What browsers let the page do."""
+
+from __future__ import annotations
+
+from revacnn_lightning.page_server.security_headers import (
+    NONCE,
+    content_security_policy,
+    with_nonce,
+)
+
+
+def test_the_page_loads_nothing_from_other_servers():
+    policy = content_security_policy("localhost:5006")
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "connect-src 'self' ws://localhost:5006 wss://localhost:5006;" in policy
+    assert "https:" not in policy
+    assert "*" not in policy
+    assert "script-src 'self' 'nonce-" in policy
+    assert "unsafe-eval" not in policy
+
+
+def test_a_host_header_cannot_extend_the_policy():
+    assert "evil" not in content_security_policy("evil; script-src *")
+
+
+def test_notebooks_may_frame_the_page_only_if_asked_for():
+    assert "frame-ancestors" not in content_security_policy("localhost", may_be_framed=True)
+
+
+def test_only_script_elements_at_the_start_of_a_line_are_marked():
+    scripts = '<script src="a.js"></script>\n  <script>\nconst a = "x<script>"\n</script><scripts>'
+    marked = with_nonce(scripts)
+    assert marked.count(NONCE) == 2
+    assert f'<script nonce="{NONCE}" src="a.js">' in marked
+    assert 'const a = "x<script>"' in marked
