@@ -1,4 +1,4 @@
-"""The ``revacnn`` command: view a run, launch a training with a viewer, list runs and edits."""
+"""The ``revacnn`` command: view, launch, list and share runs, and list edits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from revacnn_lightning.client import share_command
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
 
@@ -51,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
+
+    share = commands.add_parser("share", help="hand out keys of a run, or take them back")
+    share_command.add_options(share)
+    share.set_defaults(run=share_command.execute)
 
     mcp = commands.add_parser(
         "mcp", help="serve a run to agents, by the Model Context Protocol on standard input/output"

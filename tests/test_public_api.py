@@ -25,8 +25,9 @@ PUBLIC_NAMES = {
     "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
     "Status", "Structure",
     # exceptions
-    "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
-    "ProtocolError", "ProtocolVersionError", "RequestTimeoutError", "RevacnnError", "RunEndedError",
+    "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
+    "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
+    "RequestTimeoutError", "RevacnnError", "RunEndedError",
     "StaleStructureError", "SteeringError",
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +11,17 @@ from itertools import chain
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.filter_columns import source_columns
-from revacnn_lightning.protocol.messages import Message, Request, Snapshot, Status, Structure
+from revacnn_lightning.protocol.messages import (
+    MAX_HOST_LENGTH,
+    Message,
+    Request,
+    Snapshot,
+    Status,
+    Structure,
+)
 from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.protocol.validation import validate_request
@@ -33,6 +42,8 @@ class RunMessages:
         structure: the last received structure of the network; None before the first one.
         status: the last received status; None before the first one.
         snapshot: the last received telemetry; None before the first one.
+        access: the key of this client and what it may do, as the connection file and then the run
+            say.
         last_message_time: when the last message arrived (`time.monotonic()`); before the first
             message, when this object was created.
 
@@ -45,13 +56,15 @@ class RunMessages:
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
+        self.access = Access(connection.key_name, connection.role, connection.key_expires)
         self.last_message_time = time.monotonic()
         self._dead_filters = DeadFilters()
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
-        self._subscriber = Subscriber(telemetry_address, connection.server_key)
+        server_key, keys = connection.server_key, connection.keys
+        self._subscriber = Subscriber(telemetry_address, server_key, keys)
         try:
-            self._requester = Requester(request_address, connection.server_key)
+            self._requester = Requester(request_address, server_key, keys)
         except ConnectionFileError:
             self._subscriber.close()
             raise
@@ -87,7 +100,8 @@ class RunMessages:
             ProtocolError: the request is too large, or the run is unreachable and too many
                 requests are queued.
         """
-        request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run)
+        host = socket.gethostname()[:MAX_HOST_LENGTH]
+        request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run, host=host)
         self._requester.send(request)
         return request.id
 
@@ -105,6 +119,18 @@ class RunMessages:
         self._requester.close()
 
     # ------------------------------------------------------------------ state
+
+    @property
+    def can_steer(self) -> bool:
+        """Whether the key of this client may edit and control the run, not only observe it."""
+        return self.access.role != "observer"
+
+    def is_key_refused(self) -> bool:
+        """Return whether the run does not admit the key: it was revoked, has expired or is unknown.
+
+        Nothing arrives any more; attach with another connection file.
+        """
+        return self._requester.is_key_refused() or self._subscriber.is_key_refused()
 
     @property
     def batch(self) -> Batch | None:
@@ -174,6 +200,8 @@ class RunMessages:
             self._update_structure(message)
         elif isinstance(message, Status):
             self.status = message
+        elif isinstance(message, Access):
+            self.access = message
         elif isinstance(message, Snapshot):
             self.snapshot = message
             self._count_silent_batches(message)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody, SendHistory
 
@@ -31,7 +32,8 @@ class RunHealth(Struct, frozen=True):
 
     Attributes:
         kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
-            ``validating``, ``paused``, ``silent``, ``finished``, ``failed`` or ``gone``.
+            ``validating``, ``paused``, ``silent``, ``refused``, ``finished``, ``failed`` or
+            ``gone``.
         text: description for the user.
     """
 
@@ -149,6 +151,10 @@ class RunFollower:
         if self._has_exited(run.connection):
             text = f"exited unexpectedly; last message at {self._last_message()}"
             return RunHealth("gone", text)
+        if run.is_key_refused():
+            return RunHealth(
+                "refused", f"the run does not admit the key {run.access.key!r} (any more)"
+            )
         if run.structure is None:
             return RunHealth("connecting", "attached, waiting for the first reply")
         silence = run.seconds_since_last_message()
@@ -159,6 +165,11 @@ class RunFollower:
             return RunHealth("training", "training")
         text = f"{status.state} · {status.detail}" if status.detail else status.state
         return RunHealth(status.state, text)
+
+    @property
+    def access(self) -> Access | None:
+        """The key that this server has for the run, and what it may do; None without a run."""
+        return None if self._run is None else self._run.access
 
     def close(self) -> None:
         """Detach from the run and stop computing projections."""

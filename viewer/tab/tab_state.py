@@ -213,7 +213,7 @@ class TabState:
         if target is None:
             return
         layer = next((one for one in structure.layers if one.name == target.layer), None)
-        if layer is not None and not self.width_refusal(layer):
+        if layer is not None and not (self.ended_reason() or layer.edit_refusal):  # observers plan
             self._removal_preview.request(self.follower, structure, target.layer, target.filter_id)
 
     # What may be changed
@@ -223,9 +223,23 @@ class TabState:
         health = self.follower.health()
         return f"The run has ended: {health.text}" if health.has_ended else ""
 
+    def steering_refusal(self) -> str:
+        """Return why this page cannot edit or control the run; "" if it can.
+
+        This is the one rule by which everything that steers is disabled.
+        """
+        access = self.follower.access
+        if reason := self.ended_reason():
+            return reason
+        if access is not None and access.role == "observer":
+            return (
+                f"This page only observes the run: its key {access.key!r} belongs to an observer."
+            )
+        return ""
+
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
-        return self.ended_reason() or layer.edit_refusal
+        return self.steering_refusal() or layer.edit_refusal
 
     def can_change_width(self, layer: int) -> bool:
         """Return whether filters of the layer with this index can be added and removed."""
@@ -249,8 +263,8 @@ class TabState:
             self.revision += 1
         if self.playback.advance(state):
             self.revision += 1
-        if self.staging.changes and self.ended_reason():
-            self.edit_queue.discard_because(self.ended_reason())
+        if self.staging.changes and self.steering_refusal():
+            self.edit_queue.discard_because(self.steering_refusal())
         self._request_coupling_preview(structure)
         self.edit_queue.update(state, structure)
 

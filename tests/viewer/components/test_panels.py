@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup
 from tests.viewer.conftest import InProcessFollower
@@ -247,3 +248,44 @@ def test_undo_and_redo_say_why_they_are_disabled(
     send_command(tab, "redo")
     deliver_replies(tab, follower)
     assert disabled() == ("", "No edit was undone since the last one.")
+
+
+def test_the_header_names_the_key_unless_it_is_the_owners(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    follower.access = Access("owner", "owner")
+    content = Header(tab).content()
+    assert (content["access"]["label"], content["can_steer"]) == ("", True)
+    follower.access = Access("ann", "observer", 0.0)
+    content = Header(tab).content()
+    assert (content["access"]["label"], content["can_steer"]) == ("Observer · ann", False)
+    assert "only observes the run until 19" in content["access"]["note"]
+    follower.access = Access("operator", "operator")
+    assert Header(tab).content()["access"]["label"] == "Operator"
+
+
+def test_an_observer_reads_why_buttons_are_disabled(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    assert ControlsPanel(tab).content()["refusal"] == ""
+    follower.access = Access("ann", "observer")
+    controls, changes = ControlsPanel(tab).content(), ChangeListPanel(tab).content()
+    assert controls["available"]
+    reason = "This page only observes the run: its key 'ann' belongs to an observer."
+    assert controls["refusal"] == changes["undo_disabled"] == changes["redo_disabled"] == reason
+
+
+def test_the_list_of_changes_says_who_made_those_of_others(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    outcome = RequestOutcome(
+        "run", "theirs", "Stop the training", "refused", 0.0, key="ann", host="gpu01",
+        address="process 4711", detail="the key only observes",
+    )  # fmt: skip
+    assert follower.state is not None
+    follower.state.receive(outcome)
+    [record] = ChangeListPanel(tab).content()["records"]
+    assert (record["title"], record["state"]) == ("Stop the training", "refused")
+    assert record["text"] == "refused · the key only observes"
+    assert record["who"] == "by ann on gpu01"
+    assert "the host is what the client says. Connected from process 4711." in record["who_note"]

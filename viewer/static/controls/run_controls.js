@@ -8,6 +8,9 @@ import {drawLearningRates, startLearningRates} from "./learning_rates.js"
 
 const CONFIRM_MS = 3000 // within which Stop must be pressed a second time
 
+// The learning rates may be read by everybody.
+const STEERING = ["step", "train", "checkpoint", "stop"]
+
 /** @type {Record<string, {title: string, path: string}>} */
 const BUTTONS = {
   pause: {title: "Pause before the next batch (Space)", path: "M4 3h3v10H4zM9 3h3v10H9z"},
@@ -42,25 +45,29 @@ export function togglePause() {
 }
 
 /** @param {ControlsData} data */
-function drawControls({available, paused, groups}) {
+function drawControls({available, paused, refusal, groups}) {
   byId("controls").hidden = !available
   if (!available) byId("rates-panel").hidden = true
-  labelButton("pause", paused ? "resume" : "pause")
+  labelButton("pause", paused ? "resume" : "pause", refusal)
+  for (const name of STEERING) labelButton(name, name, refusal)
   byId("pause").dataset.paused = String(paused)
-  const step = /** @type {HTMLButtonElement} */ (byId("step"))
-  step.disabled = !paused
-  drawLearningRates(groups)
+  for (const name of ["pause", ...STEERING]) {
+    const button = /** @type {HTMLButtonElement} */ (byId(name))
+    button.disabled = refusal !== "" || (name === "step" && !paused)
+  }
+  drawLearningRates(groups, refusal)
 }
 
 /**
  * @param {string} id of the button
  * @param {string} name of its present meaning
+ * @param {string} [refusal] why it is disabled
  */
-function labelButton(id, name) {
+function labelButton(id, name, refusal = "") {
   const button = byId(id), {title, path} = BUTTONS[name]
+  button.title = refusal || title
   if (button.dataset.icon === name) return
   button.dataset.icon = name
-  button.title = title
   button.setAttribute("aria-label", title)
   button.replaceChildren(createSvg("svg", {viewBox: "0 0 16 16", "aria-hidden": "true"}, createSvg("path", {d: path})))
 }
