@@ -455,14 +455,14 @@ def test_a_chart_shows_the_chosen_metric_and_the_viewed_moment(digits: str, open
 
 
 def test_a_stage_opens_as_a_whole_and_closes(tmp_path: Path, open_page: Any) -> None:
-    with training(tmp_path, "--net", "resnet50"), server(tmp_path) as address:
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
         page = ready(open_page(address))
-        before = len(nodes(page, "layer2.1.conv3"))
-        page.get_by_text("layer2", exact=True).dblclick()
-        page.wait_for_function("revacnn.nodes('layer2.1.conv3').length == 512")
-        assert len(nodes(page, "layer2.0.conv1")) == 128
-        page.get_by_text("layer2", exact=True).dblclick()
-        page.wait_for_function("(n) => revacnn.nodes('layer2.1.conv3').length == n", arg=before)
+        before = len(nodes(page, "layer4.1.conv2"))
+        page.get_by_text("layer4", exact=True).dblclick()
+        page.wait_for_function("revacnn.nodes('layer4.1.conv2').length == 512")
+        assert len(nodes(page, "layer4.0.conv1")) == 512
+        page.get_by_text("layer4", exact=True).dblclick()
+        page.wait_for_function("(n) => revacnn.nodes('layer4.1.conv2').length == n", arg=before)
 
 
 TITLES_THAT_CANNOT_BE_HIT = """() => {
@@ -484,12 +484,10 @@ def test_the_title_of_a_narrow_stage_is_not_covered_by_its_neighbors(
 
 
 PATHS_OF_SELECTED = """([name, index]) => {
-  const {mark, start, transform} = revacnn.network.paths.scene, node = revacnn.nodes(name)[index]
-  if (start == null || mark.filter((value) => value == 1).length < 2) return false
-  const box = document.getElementById("plot").getBoundingClientRect()
-  const x = box.left + (start[0] - transform.left) * transform.scaleX
-  const y = box.top + (start[1] - transform.top) * transform.scaleY
-  return Math.hypot(x - node.x, y - node.y) < 1.5
+  const {mark, startY, transform} = revacnn.network.paths.scene, node = revacnn.nodes(name)[index]
+  if (startY == null || mark.filter((value) => value == 1).length < 2) return false
+  const {top} = document.getElementById("plot").getBoundingClientRect()
+  return Math.abs(top + (startY - transform.top) * transform.scaleY - node.y) < 1.5
 }"""
 
 

@@ -85,8 +85,11 @@ def test_a_viewer_that_has_vanished_does_not_keep_its_place():
             serving.cancel()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        with socket.create_connection(server.sockets[0].getsockname()):
-            return await asyncio.wait_for(found, 60)
+        try:
+            with socket.create_connection(server.sockets[0].getsockname()):
+                return await asyncio.wait_for(found, 60)
+        finally:
+            server.close()
 
     expected = forwarder_main.KEEPALIVE["TCP_USER_TIMEOUT"], True
     assert asyncio.run(options_of_a_connection()) == expected

@@ -214,7 +214,9 @@ class FakeTraining:
             self.step += 1
             if self.kept.is_due(self.step):
                 self.kept.begin_sample(self.step, overhead=0.0)
-                self.kept.add(self.snapshot())
+                snapshot = self.snapshot()
+                self.kept.add_metrics(self.step, snapshot.metrics)
+                self.kept.add(snapshot)
 
     def status(self, state: str = "training") -> Status:
         return Status(self.run, state, self.step, self.version, time.time())  # type: ignore[arg-type]

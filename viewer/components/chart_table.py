@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,28 +22,36 @@ COLUMNS = ("run", "curve", "batch", "epoch", "seconds", "value")
 
 
 class ChartTable:
-    """Sends a table when the page has requested one: the values as recorded, without smoothing."""
+    """Sends a table when the page has requested one: the values as recorded, without smoothing.
 
-    def __init__(self, tab: TabState, charts: Iterable[TimeChart]) -> None:
+    Args:
+        tab: the tab that shows the charts.
+        get_charts: returns those that can be saved.
+    """
+
+    def __init__(self, tab: TabState, get_charts: Callable[[], Iterable[TimeChart]]) -> None:
         self.tab = tab
         self.root = self.source = PagePart("chart_table")
-        self._charts = {chart.name: chart for chart in charts}
+        self._get_charts = get_charts
         self._sent_request = 0
 
     def update(self) -> bool:
         name, request = self.tab.chart_settings.saved_chart
-        if request == self._sent_request or name not in self._charts:
+        if request == self._sent_request:
+            return False
+        chart = next((each for each in self._get_charts() if each.name == name), None)
+        if chart is None:
             return False
         self._sent_request = request
-        self.source.data = {"chart": name, "request": request, "csv": self._table(name)}
+        self.source.data = {"chart": name, "request": request, "csv": self._table(chart)}
         return True
 
     def restyle(self, palette: Palette) -> None:
         """Do nothing: a table has no colors."""
 
-    def _table(self, name: str) -> str:
+    def _table(self, chart: TimeChart) -> str:
         """Return the curves of the shown run, and of the one that is laid over it."""
-        chart, selection, text = self._charts[name], self.tab.run_selection, io.StringIO()
+        selection, text = self.tab.run_selection, io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         if self.tab.state is not None:

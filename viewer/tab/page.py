@@ -92,7 +92,8 @@ class Page:
                     self._panels.append(component.root)
                 elif not isinstance(component, EditMarkers):
                     document.add_root(component.root)
-            document.add_root(self.link)
+            for root in (*self.components.statistics.places, self.link):
+                document.add_root(root)
         self.tab.update()
         self._titled_at = time.monotonic()
         self._update_title()

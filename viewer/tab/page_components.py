@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 from ..components import Component
@@ -11,13 +10,11 @@ from ..components.chart_choices import ChartChoices
 from ..components.chart_table import ChartTable
 from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
-from ..components.filter_history import FilterActivation, FilterGradient
 from ..components.filter_inspection import FilterInspectionPane
 from ..components.header import Header
 from ..components.histograms import HistogramPane
 from ..components.hovered_filter import HoveredFilter
 from ..components.layer_chart import LayerChart
-from ..components.layer_filters import FilterBars, FilterCloud
 from ..components.layer_panel import LayerPanel
 from ..components.layer_table import LayerTable
 from ..components.layer_views import InputImage, make_layer_views
@@ -26,6 +23,7 @@ from ..components.metric_chart import MetricChart
 from ..components.network import NetworkView
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from ..components.statistics_pane import StatisticsPane
 from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
 from .tab_state import TabState
@@ -56,11 +54,10 @@ class PageComponents:
         images: components that show images of the selected layer and filter, and the table of
             layers.
         charts: the charts that are always visible.
-        statistics_charts: the charts of the statistics pane.
+        statistics: the charts of the statistics pane.
     """
 
     def __init__(self, tab: TabState) -> None:
-        self._tab = tab
         markers = EditMarkers(tab)
         self.network = NetworkView(tab)
         self.primary: list[Component] = [self.network, markers]
@@ -78,31 +75,29 @@ class PageComponents:
             LayerChart(tab, markers.source, 0),
             LayerChart(tab, markers.source, 1),
         ]
-        self.statistics_charts: list[Component] = [
-            FilterBars(tab),
-            FilterCloud(tab),
-            FilterGradient(tab, markers.source),
-            FilterActivation(tab, markers.source),
-        ]
-        charts = [*self.charts, *self.statistics_charts]
-        time_charts = [chart for chart in charts if isinstance(chart, TimeChart)]
-        self.primary.append(ChartTable(tab, time_charts))
-        self._chart_cycle = itertools.cycle(self.charts)
-        self._all_charts_cycle = itertools.cycle(charts)
+        self.statistics = StatisticsPane(tab, markers.source)
+        self.primary.append(ChartTable(tab, self._time_charts))
+        self._last_chart = 0  # index of the chart that was updated last
 
     def __iter__(self) -> Iterator[Component]:
         yield from self.primary
         yield from self.images
         yield from self.charts
-        yield from self.statistics_charts
+        yield from self.statistics.charts
 
     def shown_charts(self) -> list[Component]:
         """Return the charts that are visible."""
-        is_open = self._tab.pane == "statistics"
-        return [*self.charts, *(self.statistics_charts if is_open else ())]
+        return [*self.charts, *self.statistics.shown_charts()]
 
     def update_next_chart(self) -> bool:
         """Update the next visible chart that has new data. Return False if none has."""
-        is_open = self._tab.pane == "statistics"
-        cycle = self._all_charts_cycle if is_open else self._chart_cycle
-        return any(next(cycle).update() for _ in self.shown_charts())
+        charts = self.shown_charts()
+        for _ in charts:
+            self._last_chart = (self._last_chart + 1) % len(charts)
+            if charts[self._last_chart].update():
+                return True
+        return False
+
+    def _time_charts(self) -> list[TimeChart]:
+        charts = [*self.charts, *self.statistics.charts]
+        return [chart for chart in charts if isinstance(chart, TimeChart)]

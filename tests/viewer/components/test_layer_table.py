@@ -108,7 +108,7 @@ def test_dead_filters_are_those_of_the_past_batch_and_missing_where_unknown(
     send_command(tab, "set_main_view", option="table")
     table = LayerTable(tab)
     table.update()
-    assert table.source.data["dead"].tolist() == [0, 1, 0]
+    assert table.source.data["dead"].tolist() == [0, 1, 1]  # one was dead before
     n_moments = len(late_follower.state.histories.moments())  # type: ignore[union-attr]
     for row, dead in ((n_moments - 2 * DEAD_BATCHES, [0, 0, 0]), (0, None)):
         send_command(tab, "show_moment", row=row)

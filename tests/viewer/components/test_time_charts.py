@@ -256,7 +256,7 @@ def test_the_menu_lists_the_other_runs(compared: TabState) -> None:
 
 def test_a_table_has_the_recorded_values_of_both_runs(compared: TabState) -> None:
     charts = [build(compared, chart) for chart in CHARTS]
-    table = ChartTable(compared, charts)
+    table = ChartTable(compared, lambda: charts)
     assert table.update() is False
     send_command(compared, "save_chart", name="loss")
     assert table.update() is True
@@ -276,7 +276,7 @@ def test_a_table_has_the_recorded_values_of_both_runs(compared: TabState) -> Non
 def test_every_chart_over_time_can_be_saved_as_a_table(tab: TabState, name: str) -> None:
     markers = EditMarkers(tab).source
     charts = [LayerChart(tab, markers, 1), *(build(tab, chart) for chart in CHARTS)]
-    table = ChartTable(tab, charts)
+    table = ChartTable(tab, lambda: charts)
     send_command(tab, "save_chart", name=name)
     table.update()
     assert len(table.source.data["csv"].splitlines()) > 3
