@@ -7,19 +7,17 @@ every connection and of every request, and can take back one key without the oth
 from __future__ import annotations
 
 import re
-import struct
 import time
 from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
-from zmq.utils import z85
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.plain_text import to_plain_text
 
-__all__ = ["OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name", "check_public_key"]
+__all__ = ["OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name"]
 
 # An owner also hands out keys; an operator edits and controls the run; an observer only looks.
 Role = Literal["owner", "operator", "observer"]
@@ -27,7 +25,6 @@ Role = Literal["owner", "operator", "observer"]
 OWNER = "owner"  # name of the key in the run's own connection file
 MAX_KEYS = 256  # of a run, with those that have ended
 MAX_NAME_LENGTH = 64
-KEY_LENGTH = 40  # of half a key pair, in Z85
 _NAME = re.compile(r"[\w][\w.@ -]*")
 
 
@@ -138,17 +135,3 @@ def check_name(name: str) -> None:
             f"{to_plain_text(name[:MAX_NAME_LENGTH])!r} is not a name of a key: use up to "
             f"{MAX_NAME_LENGTH} letters, digits, spaces and . _ @ -"
         )
-
-
-def check_public_key(public: str) -> None:
-    """Check the public half of a new key.
-
-    Raises:
-        EditRefusedError: it is not one.
-    """
-    try:
-        is_key = len(public) == KEY_LENGTH and bool(z85.decode(public))
-    except (LookupError, ValueError, ArithmeticError, struct.error):
-        is_key = False
-    if not is_key:
-        raise EditRefusedError("public_key is not a CURVE key in Z85 (40 characters)")

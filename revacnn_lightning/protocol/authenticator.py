@@ -10,6 +10,7 @@ lock with the training. A fault in it costs the connection, never the training.
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from collections.abc import Sequence
 import zmq
 from zmq.utils import z85
 
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 
-__all__ = ["DOMAIN", "USER_ID", "Authenticator"]
+__all__ = ["DOMAIN", "USER_ID", "Authenticator", "check_public_key"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ ACCEPTED, DENIED = (b"200", b"OK"), (b"400", b"the key is unknown, has expired o
 USER_ID = "User-Id"  # property of each frame that a client sends: the public half of its key
 # An answer takes about 50 µs. What exceeds this waits, and libzmq closes it after a few seconds.
 RATE, BURST = 50.0, 256.0
+KEY_LENGTH = 40  # of half a key pair, in Z85
 
 
 class Authenticator:
@@ -90,3 +93,17 @@ def _public_key(frames: Sequence[bytes]) -> str:
     if len(frames) != 7 or frames[0] != VERSION or frames[5] != b"CURVE":
         return ""
     return str(z85.encode(frames[6]).decode()) if len(frames[6]) == 32 else ""
+
+
+def check_public_key(public: str) -> None:
+    """Check the public half of a new key.
+
+    Raises:
+        EditRefusedError: it is not one.
+    """
+    try:
+        is_key = len(public) == KEY_LENGTH and bool(z85.decode(public))
+    except (LookupError, ValueError, ArithmeticError, struct.error):
+        is_key = False
+    if not is_key:
+        raise EditRefusedError("public_key is not a CURVE key in Z85 (40 characters)")

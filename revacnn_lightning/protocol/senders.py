@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import zmq
@@ -11,6 +12,7 @@ from revacnn_lightning.protocol.access_keys import AccessKey
 __all__ = ["Sender", "describe_address", "property_of"]
 
 PEER_ADDRESS = "Peer-Address"
+_UNIX_SOCKET = re.compile(r"(?:localhost)?:\d+:\d+:(\d+)")
 
 
 class Sender(NamedTuple):
@@ -37,10 +39,10 @@ def describe_address(address: str, forwarder: int = 0) -> str:
     """Return an address of libzmq in words.
 
     Args:
-        address: an IP address or, of a Unix socket, ``:uid:gid:pid``.
+        address: an IP address or, of a Unix socket, ``localhost:uid:gid:pid``.
         forwarder: pid of the process that holds the TCP ports of this run.
     """
-    parts = address.split(":")
-    if len(parts) != 4 or parts[0]:
+    match = _UNIX_SOCKET.fullmatch(address)
+    if match is None:
         return address
-    return "its TCP port" if parts[3] == str(forwarder) else f"process {parts[3]}"
+    return "its TCP port" if int(match[1]) == forwarder else f"process {match[1]}"

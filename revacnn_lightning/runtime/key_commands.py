@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.access_keys import (
-    AccessKey,
-    KeyRing,
-    check_name,
-    check_public_key,
-)
+from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing, check_name
 from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
+from revacnn_lightning.protocol.authenticator import check_public_key
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import KeyCommand, ListKeys, ShareKey
 from revacnn_lightning.protocol.senders import Sender

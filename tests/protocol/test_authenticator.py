@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
-from revacnn_lightning.protocol.authenticator import Authenticator
+from revacnn_lightning.protocol.authenticator import Authenticator, check_public_key
 from revacnn_lightning.protocol.messages import Refused, Request
 from revacnn_lightning.protocol.requests import Undo
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
@@ -153,3 +154,10 @@ def test_a_malformed_question_is_answered_with_no(ring: KeyRing):
     for question in ([], [b"1.0"], plain, short):
         assert authenticator._answer(question)[2] == b"400"
     context.term()
+
+
+def test_only_curve_keys_are_accepted():
+    check_public_key(Keys.generate().public)
+    for public in ("", "x", " " * 40, "ü" * 40, "\x00" * 40, "k" * 39):
+        with pytest.raises(EditRefusedError, match="not a CURVE key"):
+            check_public_key(public)

@@ -152,9 +152,7 @@ class RunFollower:
             text = f"exited unexpectedly; last message at {self._last_message()}"
             return RunHealth("gone", text)
         if run.is_key_refused():
-            return RunHealth(
-                "refused", f"the run does not admit the key {run.access.key!r} (any more)"
-            )
+            return RunHealth("refused", f"the run does not admit the key {run.access.key!r}")
         if run.structure is None:
             return RunHealth("connecting", "attached, waiting for the first reply")
         silence = run.seconds_since_last_message()

@@ -33,9 +33,9 @@ export function drawLearningRates(groups, refusal) {
     rows[values.length + 1].textContent = note
   })
   for (const element of panel.querySelectorAll("input, button")) {
-    const field = /** @type {HTMLInputElement | HTMLButtonElement} */ (element)
-    field.disabled = refusal !== ""
-    field.title = refusal
+    const control = /** @type {HTMLInputElement | HTMLButtonElement} */ (element)
+    control.disabled = refusal !== ""
+    control.title = refusal
   }
 }
 
