@@ -181,14 +181,14 @@ def measure_viewers(report: Report, rounds: int, clock: Clock) -> None:
 def record_publish_times(training: MonitoredTraining) -> list[float]:
     """Return a list that receives the duration of every publish from now on, in seconds."""
     publisher = training.session.server.publisher
-    publish, times = publisher.publish, []
+    publish, times = publisher.publish_frames, []
 
-    def timed_publish(message: Any) -> None:
+    def timed_publish(frames: Any) -> None:
         start = time.perf_counter()
-        publish(message)
+        publish(frames)
         times.append(time.perf_counter() - start)
 
-    publisher.publish = timed_publish  # type: ignore[method-assign]
+    publisher.publish_frames = timed_publish  # type: ignore[method-assign]
     return times
 
 

@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AddFilters",
+    "Alert",
     "Applied",
     "Batch",
     "ConnectionFileError",
@@ -32,6 +33,7 @@ __all__ = [
     "ProtocolError",
     "ProtocolVersionError",
     "ReVACNN",
+    "RecordingError",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -44,8 +46,10 @@ __all__ = [
     "SetHyperparameter",
     "Snapshot",
     "StaleStructureError",
+    "StartRecording",
     "Status",
     "SteeringError",
+    "StopRecording",
     "Structure",
     "Undo",
     "Unfreeze",
@@ -69,12 +73,14 @@ if TYPE_CHECKING:
         ObserverKeyError,
         ProtocolError,
         ProtocolVersionError,
+        RecordingError,
         RequestTimeoutError,
         RevacnnError,
         RunEndedError,
         StaleStructureError,
         SteeringError,
     )
+    from revacnn_lightning.protocol.alerts import Alert
     from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
     from revacnn_lightning.protocol.messages import (
         Applied,
@@ -96,6 +102,8 @@ if TYPE_CHECKING:
         RemoveLayer,
         SetFilter,
         SetHyperparameter,
+        StartRecording,
+        StopRecording,
         Undo,
         Unfreeze,
     )
@@ -117,6 +125,7 @@ _PUBLIC = {
         "ObserverKeyError",
         "ProtocolError",
         "ProtocolVersionError",
+        "RecordingError",
         "RequestTimeoutError",
         "RevacnnError",
         "RunEndedError",
@@ -124,6 +133,7 @@ _PUBLIC = {
         "SteeringError",
     ],
     "protocol.inspections": ["FilterInspection", "LayerDetail"],
+    "protocol.alerts": ["Alert"],
     "protocol.messages": [
         "Applied",
         "History",
@@ -144,6 +154,8 @@ _PUBLIC = {
         "RemoveLayer",
         "SetFilter",
         "SetHyperparameter",
+        "StartRecording",
+        "StopRecording",
         "Undo",
         "Unfreeze",
     ],

@@ -21,6 +21,9 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
+from revacnn_lightning.recording.recording_file import require_mcap
+from revacnn_lightning.recording.run_recordings import RecordingSettings
+from revacnn_lightning.runtime.alert_delivery import AlertTarget, check_target
 from revacnn_lightning.runtime.arguments import check_arguments
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
@@ -28,6 +31,7 @@ from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
 from revacnn_lightning.runtime.request_queue import PendingRequest
+from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
 from revacnn_lightning.runtime.server import Endpoints
 from revacnn_lightning.runtime.session import Session
@@ -128,9 +132,28 @@ class ReVACNN(FreshCopies, Callback):
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
+        record: file to record the run to, such as ``"run.mcap"``: every batch, every edit and all
+            else that viewers receive. ``revacnn view --replay run.mcap`` shows it. If the file
+            exists, the new one gets a number. Recordings that are started later, in the page, are
+            in the same folder, by default ``revacnn`` in the trainer's ``default_root_dir``.
+            Requires the package mcap: ``pip install 'revacnn-lightning[record]'``.
+        keep_batches: write the last batches, such as 200, to a file of the same kind in this folder
+            if the loss becomes NaN or infinite, or if an exception ends the training. They take at
+            most 48 MB of memory. Like ``record``, this records every batch, which may cost up to
+            ``max_overhead`` of a step.
+        log_to_loggers: log the mean gradient, activation and update ratio and the share of dead
+            filters of each layer to the loggers of the Trainer, at its ``log_every_n_steps``, and
+            the edits. Off by default, so that adding this callback does not change what your
+            loggers record.
+        alert: receives an alert if the loss becomes NaN or diverges, if all filters of a layer die,
+            or if validation stalls: the address of a webhook, to which JSON is posted; a command,
+            as a string or a list, whose standard input is that JSON; or a function of an `Alert`,
+            which is called in another thread. All alerts are also logged and shown in the page.
 
     Raises:
-        ValueError: an unknown statistic, a port or share out of range, or a name that is too long.
+        ValueError: an unknown statistic, a port or share out of range, a name that is too long, or
+            alerts cannot be passed on as ``alert`` says.
+        MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
 
@@ -157,9 +180,17 @@ class ReVACNN(FreshCopies, Callback):
         images: ImagesOfBatch | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
+        record: str | Path | None = None,
+        keep_batches: int = 0,
+        log_to_loggers: bool = False,
+        alert: AlertTarget | None = None,
     ) -> None:
         super().__init__()
-        check_arguments((telemetry_port, request_port), statistics, max_overhead, name)
+        ports = (telemetry_port, request_port)
+        check_arguments(ports, statistics, max_overhead, name, keep_batches)
+        check_target(alert)
+        if record or keep_batches:
+            require_mcap()
         file = Path(connection_file).expanduser() if connection_file else None
         self._endpoints = Endpoints(host, telemetry_port, request_port, file, name or "")
         self._statistics = tuple(statistics)
@@ -168,6 +199,10 @@ class ReVACNN(FreshCopies, Callback):
         self._forward = forward
         self._images = images
         self._copies = copies
+        self._record = Path(record).expanduser() if record else None
+        self._keep_batches = keep_batches
+        self._log_to_loggers = log_to_loggers
+        self._alert = alert
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
@@ -309,6 +344,11 @@ class ReVACNN(FreshCopies, Callback):
     def _make_session(
         self, trainer: Trainer, pl_module: LightningModule, editor: Editor
     ) -> Session:
+        diagnostics = RunDiagnostics(
+            self._alert,
+            {"model": type(pl_module).__name__, "name": self._endpoints.name},
+            trainer if self._log_to_loggers else None,
+        )
         return Session(
             pl_module,
             editor,
@@ -322,6 +362,17 @@ class ReVACNN(FreshCopies, Callback):
             else forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
             history=self._continue_history(pl_module),
+            recordings=self._recording_settings(trainer),
+            alerts=diagnostics.alerts,
+            observers=diagnostics.observers,
+        )
+
+    def _recording_settings(self, trainer: Trainer) -> RecordingSettings:
+        directory = Path(trainer.default_root_dir) / "revacnn"
+        return RecordingSettings(
+            directory if self._record is None else self._record.parent,
+            self._record,
+            self._keep_batches,
         )
 
     def _continue_history(self, module: LightningModule) -> HistoryRecorder | None:

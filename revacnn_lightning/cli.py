@@ -17,6 +17,11 @@ from typing import Any
 from revacnn_lightning.client import share_command
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.recording.commands import (
+    add_export_command,
+    add_replay_options,
+    replay_arguments,
+)
 
 __all__ = ["main"]
 
@@ -41,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     view = commands.add_parser("view", help="serve the viewer of a run")
     view.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
+    add_replay_options(view)
     _add_server_options(view)
     view.set_defaults(run=_view)
 
@@ -56,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     share = commands.add_parser("share", help="hand out keys of a run, or take them back")
     share_command.add_options(share)
     share.set_defaults(run=share_command.execute)
+    add_export_command(commands)
 
     mcp = commands.add_parser(
         "mcp", help="serve a run to agents, by the Model Context Protocol on standard input/output"
@@ -121,6 +128,7 @@ def _serve(options: argparse.Namespace) -> Any:
             "the viewer requires Bokeh: pip install 'revacnn-lightning[viewer]'"
         ) from error
     arguments = ["--connect", options.connect] if options.connect else []
+    arguments += replay_arguments(options)
     application = Application(DirectoryHandler(filename=str(viewer_dir()), argv=arguments))
     ports = [options.port] if options.port is not None else [DEFAULT_PORT, 0]
     for port in ports:

@@ -13,6 +13,7 @@
     │   └── ProtocolVersionError      the two sides use different protocol versions
     ├── ConnectionFileError           there is no run to attach to, or its file is unusable
     │   └── KeyRefusedError           the run does not admit the key: revoked, expired or unknown
+    ├── RecordingError                a file is not a recording that can be read
     ├── RequestTimeoutError           the run did not reply in time
     └── MissingPackageError           an optional package is not installed
 
@@ -30,6 +31,7 @@ __all__ = [
     "ObserverKeyError",
     "ProtocolError",
     "ProtocolVersionError",
+    "RecordingError",
     "RequestTimeoutError",
     "RevacnnError",
     "RunEndedError",
@@ -80,6 +82,10 @@ class ConnectionFileError(RevacnnError):
 
 class KeyRefusedError(ConnectionFileError):
     """The run does not admit the key of this client: it was revoked, has expired or is unknown."""
+
+
+class RecordingError(RevacnnError):
+    """A file is not a recording, or this version cannot read it."""
 
 
 class RequestTimeoutError(RevacnnError):

@@ -20,15 +20,16 @@ PUBLIC_NAMES = {
     "ReVACNN", "Run", "attach", "load_edited", "show",
     # edits and commands
     "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
-    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "Undo", "Unfreeze",
+    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
+    "StopRecording", "Undo", "Unfreeze",
     # what a run returns
-    "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary", "Snapshot",
-    "Status", "Structure",
+    "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary",
+    "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
     "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
-    "RequestTimeoutError", "RevacnnError", "RunEndedError",
-    "StaleStructureError", "SteeringError",
+    "RecordingError", "RequestTimeoutError",
+    "RevacnnError", "RunEndedError", "StaleStructureError", "SteeringError",
 }  # fmt: skip
 
 # Lowest first. A module belongs to the longest prefix of its name and may import modules of its
@@ -39,6 +40,7 @@ PACKAGE_FLOORS = [
     ["protocol"],
     ["telemetry", "diagnostics"],
     ["history"],
+    ["recording"],
     ["client"],
     ["steering.computed_tensors"],
     ["steering.tracing", "steering.blocks", "steering.edit_mark"],
@@ -72,6 +74,9 @@ FORBIDDEN = {
     },
     "revacnn_lightning.protocol": {"torch", "pytorch_lightning", "lightning", "bokeh"},
     "revacnn_lightning.history": {
+        "torch", "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.telemetry",
+    },
+    "revacnn_lightning.recording": {
         "torch", "pytorch_lightning", "lightning", "zmq", "bokeh", "revacnn_lightning.telemetry",
     },
     "revacnn_lightning.telemetry": {

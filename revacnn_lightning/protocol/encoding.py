@@ -33,7 +33,15 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-__all__ = ["MAX_BUFFER_BYTES", "MAX_REQUEST_BYTES", "TOPICS", "decode", "encode", "request_id"]
+__all__ = [
+    "DECODING_ERRORS",
+    "MAX_BUFFER_BYTES",
+    "MAX_REQUEST_BYTES",
+    "TOPICS",
+    "decode",
+    "encode",
+    "request_id",
+]
 
 # Limits on received messages, so that a broken or hostile peer cannot make this side allocate
 # without bound. ResNet-152 has 150 convolutions and 75 thousand filters.

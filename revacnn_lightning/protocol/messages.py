@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Meta, Struct, field
 
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.message_html import applied_html, plan_html
 from revacnn_lightning.protocol.requests import RequestBody
@@ -147,6 +148,8 @@ class Status(Struct, frozen=True, tag="status"):
     time: float  # Unix time, seconds
     detail: str = ""
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)  # the last ones, oldest first
+    recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
 
 
 class FilterChange(Struct, frozen=True):

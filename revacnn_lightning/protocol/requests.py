@@ -35,6 +35,8 @@ __all__ = [
     "SetFilter",
     "SetHyperparameter",
     "ShareKey",
+    "StartRecording",
+    "StopRecording",
     "Undo",
     "Unfreeze",
     "is_steering",
@@ -229,6 +231,20 @@ class ListKeys(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the names of all keys, without the keys. Only the owner's key may do this."""
 
 
+class StartRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Record every batch and all other messages of the run to a file, where the training runs.
+
+    ``file`` is a name without a folder, because the training has chosen the folder; "" stands for a
+    new name. No file is overwritten: where there is one, the new one gets a number.
+    """
+
+    file: str = ""
+
+
+class StopRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """End the recording of the run."""
+
+
 Edit = (
     AddFilters
     | RemoveFilters
@@ -242,7 +258,15 @@ Edit = (
     | Undo
     | Redo
 )
-Command = ControlRun | SetHyperparameter | InspectLayer | InspectFilter | SendHistory
+Command = (
+    ControlRun
+    | SetHyperparameter
+    | InspectLayer
+    | InspectFilter
+    | SendHistory
+    | StartRecording
+    | StopRecording
+)
 KeyCommand = ShareKey | RevokeKey | ListKeys
 RequestBody = Edit | Command | KeyCommand
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import zmq
 
@@ -109,7 +110,11 @@ class Publisher(BaseSocket):
         return bool(self._topics)
 
     def publish(self, message: Message) -> None:
-        """Send a copy of a message to all subscribers.
+        """Send a copy of a message to all subscribers; see `publish_frames`."""
+        self.publish_frames(encode(message))
+
+    def publish_frames(self, frames: Sequence[Any]) -> None:
+        """Send a copy of the frames of a message to all subscribers.
 
         To send without a copy, pyzmq would start a thread that never ends.
 
@@ -118,9 +123,9 @@ class Publisher(BaseSocket):
         """
         if not self._is_open():
             return
-        *frames, last = encode(message)
+        *others, last = frames
         send = self._socket.send
-        for frame in frames:
+        for frame in others:
             send(frame, NOBLOCK_MORE)
         send(last, NOBLOCK)
 

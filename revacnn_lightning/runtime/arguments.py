@@ -17,8 +17,9 @@ def check_arguments(
     statistics: Sequence[str],
     max_overhead: float | None,
     name: str | None = None,
+    keep_batches: int = 0,
 ) -> None:
-    """Raise ValueError if a port, a statistic, the share of a step or the name cannot be used."""
+    """Raise ValueError if one of these arguments cannot be used."""
     for port in ports:
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")
@@ -29,6 +30,8 @@ def check_arguments(
         raise ValueError(
             f"max_overhead must be a share between 0 and 1, not {max_overhead}; 0.03 means 3 %"
         )
+    if keep_batches < 0:
+        raise ValueError(f"keep_batches must not be negative, and is {keep_batches}; 0 keeps none")
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "

@@ -45,6 +45,7 @@ class FreshCopies:
             **settings,
             "_forward": picklable(settings.get("_forward"), forward_was_not_pickled),
             "_images": picklable(settings.get("_images"), images_were_not_pickled),
+            "_alert": picklable(settings.get("_alert"), alert_was_not_pickled),
         }
 
     def __setstate__(self, settings: dict[str, Any]) -> None:
@@ -103,3 +104,12 @@ def images_were_not_pickled(batch: Any) -> Any:
         EditRefusedError: always.
     """
     raise EditRefusedError(NOT_PICKLED.format(argument="images"))
+
+
+def alert_was_not_pickled(alert: Any) -> None:
+    """Take the place of a function that could not be pickled.
+
+    Raises:
+        EditRefusedError: always.
+    """
+    raise EditRefusedError(NOT_PICKLED.format(argument="alert"))

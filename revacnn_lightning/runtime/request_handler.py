@@ -29,7 +29,10 @@ from revacnn_lightning.protocol.requests import (
     KeyCommand,
     SendHistory,
     SetHyperparameter,
+    StartRecording,
+    StopRecording,
 )
+from revacnn_lightning.recording.run_recordings import RunRecordings
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
@@ -60,6 +63,7 @@ class RequestHandler:
         collectors: per type of inspection request, what collects the messages it selects.
         predictions: compares the prediction for the chosen image before and after an edit.
         history: of the run; None if none is kept.
+        recordings: of the run; None if it cannot be recorded.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class RequestHandler:
         collectors: Mapping[type, Collector],
         predictions: ImagePredictions | None = None,
         history: HistoryRecorder | None = None,
+        recordings: RunRecordings | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
@@ -79,6 +84,7 @@ class RequestHandler:
         self._collectors = collectors
         self._predictions = predictions
         self._history = history
+        self._recordings = recordings
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanBudget()
         self._log = LimitedLog(log)
@@ -167,17 +173,27 @@ class RequestHandler:
 
     def _execute(
         self,
-        command: ControlRun | SetHyperparameter | InspectLayer | InspectFilter,
+        command: Command,
         progress: Progress,
     ) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, InspectLayer | InspectFilter):
             self._collectors[type(command)].select(command)
             return ""
+        if isinstance(command, StartRecording | StopRecording):
+            return self._record(command)
+        assert isinstance(command, ControlRun | SetHyperparameter)  # a history is a message
         result = self._controller.execute(command, progress)
         if isinstance(command, SetHyperparameter):
             self._status.repeat_heartbeat()
         return result
+
+    def _record(self, command: StartRecording | StopRecording) -> str:
+        if self._recordings is None:
+            raise EditRefusedError("this training cannot be recorded")
+        if isinstance(command, StopRecording):
+            return self._recordings.stop()
+        return self._recordings.start(command.file)
 
     def _check_version(self, version: int | None) -> None:
         current = self._status.version

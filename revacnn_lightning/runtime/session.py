@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,14 +19,28 @@ from torch import Tensor, nn
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Message, Request, Structure, TrainingState
+from revacnn_lightning.protocol.encoding import encode
+from revacnn_lightning.protocol.messages import (
+    Message,
+    Reply,
+    Request,
+    Structure,
+    TrainingState,
+)
 from revacnn_lightning.protocol.requests import (
     Command,
     InspectFilter,
     InspectLayer,
     RequestBody,
+    SendHistory,
 )
 from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.recording.run_recordings import (
+    RecordingSettings,
+    RunRecordings,
+    about_run,
+)
+from revacnn_lightning.runtime.alert_monitor import AlertMonitor
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
@@ -39,6 +53,7 @@ from revacnn_lightning.runtime.layer_details import (
     LayerDetailCollector,
     refuse_image,
 )
+from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -70,6 +85,9 @@ class Session:
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
+        recordings: what is recorded; None: nothing can be.
+        alerts: observes the run for what goes wrong.
+        observers: receive all that is published.
 
     Attributes:
         run: id of the run.
@@ -91,8 +109,18 @@ class Session:
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
+        recordings: RecordingSettings | None = None,
+        alerts: AlertMonitor | None = None,
+        observers: Sequence[MessageObserver] = (),
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
+        about = about_run(self.run, type(model).__name__, endpoints.name)
+        self._recordings = (
+            None if recordings is None else RunRecordings(recordings, about, self._current_state)
+        )
+        own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
+        self._alerts = AlertMonitor() if alerts is None else alerts
+        self._observers = MessageObservers([*own, self._alerts, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
@@ -118,6 +146,8 @@ class Session:
             recorder,
             get_optimizers=lambda: controls.optimizers,
             get_group_notes=lambda: self._controller.overrides.notes,
+            get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
+            get_alerts=lambda: self._alerts.shown,
             publish=self._publish,
         )
         self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
@@ -131,7 +161,11 @@ class Session:
             self.collectors,
             details.predictions,
             history,
+            self._recordings,
         )
+        if self._recordings is not None:
+            self._recordings.begin()
+            self._recordings.on_change = self._status.repeat_heartbeat
 
     @property
     def is_recording(self) -> bool:
@@ -173,6 +207,7 @@ class Session:
             if not keep_edits:
                 stack.callback(self._editor.close)
             stack.callback(self.recorder.detach)
+            stack.callback(self._observers.close, state, detail)  # after the last message
             if self._status.state not in ("finished", "failed"):
                 self._status.send_heartbeat(state, detail)
 
@@ -218,11 +253,17 @@ class Session:
         is_due = is_first or time.monotonic() >= self._next_layer_check
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
-        self._queue.handle(
-            lambda request: self._handler.handle(request, batch), can_handle, can_plan
-        )
+        self._queue.handle(lambda request: self._handle(request, batch), can_handle, can_plan)
         if self._had_viewer and batch.is_probe_ready():
             self._status.update_topology(batch.make_probe)
+
+    def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
+        """Handle a request; observers receive the reply, unless it only shows something."""
+        reply = self._handler.handle(request, batch)
+        is_view = isinstance(request.body, InspectLayer | InspectFilter | SendHistory)
+        if not is_view and not request.dry_run:
+            self._observers.receive(reply, encode(reply))
+        return reply
 
     def end_batch(
         self,
@@ -273,7 +314,7 @@ class Session:
         """Handle requests that need no training batch: a validation epoch may take long."""
         self.receive_requests()
         self._queue.handle(
-            lambda request: self._handler.handle(request, self._batch),
+            lambda request: self._handle(request, self._batch),
             self._handler.needs_no_batch,
             self._handler.can_plan,
         )
@@ -291,7 +332,8 @@ class Session:
         detached viewer has selected is still recorded until that selection expires.
         """
         return (
-            self._status.structure is None
+            self._observers.need_batch(self._batch.step)  # first: all are called for each batch
+            or self._status.structure is None
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
         )
@@ -315,8 +357,16 @@ class Session:
 
     # ------------------------------------------------------------------ publishing
 
+    def _current_state(self) -> list[Message]:
+        """Return the messages that describe the run so far."""
+        history = None if self._history is None else self._history.to_message()
+        known: list[Message] = [] if history is None or not history.start else [history]
+        return [*self._status.initial_messages(), *known]
+
     def _publish(self, message: Message) -> None:
-        self.server.publisher.publish(message)
+        frames = encode(message)
+        self.server.publisher.publish_frames(frames)
+        self._observers.receive(message, frames)
         if self._history is not None and isinstance(message, Structure):
             self._history.update_structure(message)
 

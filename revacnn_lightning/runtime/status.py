@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.protocol.messages import Message, Status, Structure, TrainingState
+from revacnn_lightning.protocol.alerts import Alert
+from revacnn_lightning.protocol.messages import (
+    Message,
+    Status,
+    Structure,
+    TrainingState,
+)
 from revacnn_lightning.runtime.batch import no_probe
 from revacnn_lightning.runtime.heartbeat import Heartbeat
 from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
@@ -29,6 +35,8 @@ class StatusPublisher:
         recorder: knows the order of the layers, and what each activation sums.
         get_optimizers: returns the current optimizers of the run.
         get_group_notes: returns what to say of parameter groups, by (optimizer, group).
+        get_recording: returns the name of the file to which the run is being recorded.
+        get_alerts: returns the last alerts.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -46,6 +54,8 @@ class StatusPublisher:
         *,
         get_optimizers: Callable[[], Sequence[Optimizer]],
         get_group_notes: Callable[[], Mapping[tuple[int, int], str]] = dict,
+        get_recording: Callable[[], str] = str,
+        get_alerts: Callable[[], list[Alert]] = list,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -57,6 +67,8 @@ class StatusPublisher:
         self._recorder = recorder
         self._get_optimizers = get_optimizers
         self._get_group_notes = get_group_notes
+        self._get_recording = get_recording
+        self._get_alerts = get_alerts
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -147,4 +159,6 @@ class StatusPublisher:
             parameter_groups=describe_parameter_groups(
                 self._get_optimizers(), self._get_group_notes()
             ),
+            alerts=self._get_alerts(),
+            recording=self._get_recording(),
         )

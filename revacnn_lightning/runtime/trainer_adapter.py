@@ -28,6 +28,7 @@ __all__ = [
     "forward_refusal",
     "inspection_refusal",
     "learning_rates",
+    "logging_step",
     "loss_scale",
     "model_holders",
     "progress_of",
@@ -163,6 +164,13 @@ def inspection_refusal(trainer: Any) -> str:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
     return ""
+
+
+def logging_step(trainer: Any) -> tuple[int, bool]:
+    """Return the step by which Lightning logs the next batch, and whether it logs that step."""
+    step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    interval = trainer.log_every_n_steps
+    return step, interval > 0 and (step + 1) % interval == 0
 
 
 def record_next_step(trainer: Any, record: Callable[[Callable[[], Any]], Any]) -> None:

@@ -25,6 +25,7 @@ class ControlsPanel(HtmlPanel):
             "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
             "refusal": self.tab.steering_refusal(),
+            "recording": "" if status is None else status.recording,
             "groups": []
             if status is None
             else [_group(group) for group in status.parameter_groups],

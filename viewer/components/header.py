@@ -49,6 +49,7 @@ class Header(HtmlPanel):
             "access": _access(selection.follower.access),
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, name or "This run"),
+            **_alerts(state, self.tab.dismissed_alerts),
             "network_notice": health.text if run == "connecting" else _missing_layers(structure),
             "problem": selection.problem,
             "model": structure.model if structure is not None else "",
@@ -89,7 +90,19 @@ def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
 
 def _end_notice(health: RunHealth, name: str) -> str:
     """Return the notice over the network view of a run that has ended."""
+    if health.kind == "recording":
+        return f"{name}: {health.text}. Nothing here can be edited or controlled."
     return f"{name} {health.text}. Showing the last recorded state." if health.has_ended else ""
+
+
+def _alerts(state: RunState | None, dismissed: float) -> dict[str, str]:
+    """Return the newest alert that was not dismissed, and all of them."""
+    alerts = [] if state is None or state.status is None else state.status.alerts
+    new = [alert.text for alert in alerts if alert.time > dismissed]
+    return {
+        "alert": new[-1] if new else "",
+        "alerts": "\n".join(alert.text for alert in alerts) if new else "",
+    }
 
 
 def _name(connection: Connection | None, structure: Structure | None) -> str:

@@ -47,7 +47,9 @@ class Timeline(HtmlPanel):
     def _past_notice(self, state: RunState, moments: np.ndarray, moment: int) -> str:
         """Say which batch the page shows instead of the newest, and what is known of it."""
         shown, newest = (format_count(int(moments[at])) for at in (moment, -1))
-        notice = f"Batch {shown} of {newest}. Edits apply to the network as it is now."
+        notice = f"Batch {shown} of {newest}."
+        if not self.tab.ended_reason():
+            notice += " Edits apply to the network as it is now."
         if self.tab.playback.shows_layer_means(state):
             notice += f" {LAYER_MEANS_ONLY}"
         return notice

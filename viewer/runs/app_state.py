@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .recordings import Recordings
 from .registry import RunRegistry
 from .socket_reader import SocketReader
 
@@ -23,13 +24,21 @@ def runs() -> RunRegistry:
 
 
 def start(arguments: list[str]) -> None:
-    """Start following runs. ``--connect FILE`` limits them to the run of a connection file."""
+    """Start following runs.
+
+    ``--connect FILE`` limits them to the run of a connection file, ``--replay FILE...`` shows
+    recordings instead.
+    """
     global _runs, _reader
     parser = argparse.ArgumentParser(
         prog="revacnn viewer", description="Show running trainings in the browser."
     )
     parser.add_argument("--connect", type=Path, help="connection file of the run to show")
-    _runs = RunRegistry(parser.parse_args(arguments).connect)
+    parser.add_argument("--replay", type=Path, nargs="+", help="recordings to show")
+    parser.add_argument("--speed", type=float, help="of the replay; 1 for the recorded pace")
+    options = parser.parse_args(arguments)
+    recordings = Recordings(options.replay, options.speed) if options.replay else None
+    _runs = RunRegistry(options.connect, recordings)
     _runs.start()
     _reader = SocketReader(_runs)
 

@@ -13,6 +13,7 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.run_discovery import list_runs
 
 from .layer_details import LayerDetails
+from .recordings import Recordings
 from .run_follower import RunFollower
 from .run_state import RunState
 
@@ -37,6 +38,7 @@ class RunRegistry:
 
     Args:
         connection_file: of the only run to show; None to show all runs of this machine.
+        recordings: are shown instead of runs.
 
     Attributes:
         live: connections of the running trainings, newest first.
@@ -45,8 +47,11 @@ class RunRegistry:
         observers: notified after messages were received, and at every tick; held weakly.
     """
 
-    def __init__(self, connection_file: Path | None = None) -> None:
+    def __init__(
+        self, connection_file: Path | None = None, recordings: Recordings | None = None
+    ) -> None:
         self.connection_file = connection_file
+        self._recordings = recordings
         self.live: list[Connection] = []
         self.problem = ""
         self.placeholder = RunFollower()
@@ -90,10 +95,15 @@ class RunRegistry:
             connection = next((one for one in self.live if one.run == run), None)
             if connection is None:
                 return None
-            self._followers[run] = RunFollower(connection, self._warm_details)
+            self._followers[run] = self._follow(connection)
             self._followers[run].on_messages = self._notify_observers
             self._warm_details = None
         return self._followers[run]
+
+    def _follow(self, connection: Connection) -> RunFollower:
+        if self._recordings is None:
+            return RunFollower(connection, self._warm_details)
+        return RunFollower(connection, self._warm_details, self._recordings.open)
 
     # Comparing
 
@@ -152,6 +162,9 @@ class RunRegistry:
             del self._ended[next(iter(self._ended))]
 
     def _list_live(self) -> list[Connection]:
+        if self._recordings is not None:
+            self.problem = self._recordings.problem
+            return self._recordings.connections
         if self.connection_file is None:
             try:
                 runs = list_runs()

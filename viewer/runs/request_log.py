@@ -101,12 +101,14 @@ class RequestLog:
                 self.plans[reply.id] = reply
                 while len(self.plans) > MAX_PLANS:
                     self.plans.popitem(last=False)
+            elif isinstance(reply, Applied):  # an edit of others, in a recording
+                self._set_mark_title(reply.version, reply.plan.title)
         elif isinstance(reply, Applied):
             record.state, record.step = "applied", reply.step
             record.version, record.title = reply.version, reply.plan.title or record.title
             record.plan, record.output_change = reply.plan, reply.output_change
             record.layers = list(dict.fromkeys(part.layer for part in reply.plan.filter_changes))
-            self._set_mark_title(record)
+            self._set_mark_title(record.version, record.title)
             if structure is not None:
                 self._set_width_texts(structure)
         elif isinstance(reply, Done):
@@ -180,11 +182,11 @@ class RequestLog:
             found.append(record)
         return [*found, *reversed(others)]
 
-    def _set_mark_title(self, record: RequestRecord) -> None:
-        """Title the mark of a record's edit, for a reply that arrives after the structure."""
+    def _set_mark_title(self, version: int, title: str) -> None:
+        """Title the mark of an edit, for a reply that arrives after the structure."""
         for i, mark in enumerate(self.edit_marks):
-            if mark.version == record.version:
-                self.edit_marks[i] = EditMark(mark.step, mark.version, record.title)
+            if mark.version == version:
+                self.edit_marks[i] = EditMark(mark.step, mark.version, title)
 
     def _set_width_texts(self, structure: Structure) -> None:
         """Describe the new widths in the records of applied edits."""

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from revacnn_lightning.client.run_messages import RunMessages
-from revacnn_lightning.errors import ConnectionFileError, ProtocolError
+from revacnn_lightning.errors import ConnectionFileError, ProtocolError, RecordingError
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody, SendHistory
+from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
@@ -26,14 +27,16 @@ log = logging.getLogger(__name__)
 SILENT_SECONDS = 5.0  # the training sends a heartbeat about once a second
 EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
 
+OpenRun = Callable[[Connection], RunMessages | Replay]
+
 
 class RunHealth(Struct, frozen=True):
     """What a run is doing, as shown in the page's header.
 
     Attributes:
         kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
-            ``validating``, ``paused``, ``silent``, ``refused``, ``finished``, ``failed`` or
-            ``gone``.
+            ``validating``, ``paused``, ``silent``, ``refused``, ``finished``, ``failed``, ``gone``
+            or ``recording``, which is a run that ended before.
         text: description for the user.
     """
 
@@ -43,7 +46,7 @@ class RunHealth(Struct, frozen=True):
     @property
     def has_ended(self) -> bool:
         """Whether the run has ended and accepts no more requests."""
-        return self.kind in ("finished", "failed", "gone")
+        return self.kind in ("finished", "failed", "gone", "recording")
 
 
 class RunFollower:
@@ -54,6 +57,7 @@ class RunFollower:
     Args:
         connection: of the run; None for a placeholder without a run.
         layer_details: to use for this run, for example with a worker that is already warm.
+        open_run: attaches to the run, or opens its recording.
 
     Attributes:
         state: what is known about the run; None without a run.
@@ -68,7 +72,10 @@ class RunFollower:
     """
 
     def __init__(
-        self, connection: Connection | None = None, layer_details: LayerDetails | None = None
+        self,
+        connection: Connection | None = None,
+        layer_details: LayerDetails | None = None,
+        open_run: OpenRun = RunMessages,
     ) -> None:
         self.connection = connection
         self.state = None if connection is None else RunState(connection)
@@ -79,7 +86,8 @@ class RunFollower:
         self.on_messages: Callable[[], None] = _do_nothing
         self.on_request_sent: Callable[[], None] = _do_nothing
         self.on_close: Callable[[], None] = _do_nothing
-        self._run: RunMessages | None = None
+        self._open_run = open_run
+        self._run: RunMessages | Replay | None = None
         self._has_requested_history = False
         self._is_gone, self._exit_checked_at = False, float("-inf")
         if connection is not None:
@@ -143,6 +151,8 @@ class RunFollower:
         run = self._run
         if run is None:
             return RunHealth("waiting", self.problem or "waiting for a training")
+        if isinstance(run, Replay):
+            return RunHealth("recording", run.describe())
         status = run.status
         if status is not None and status.state == "finished":
             return RunHealth("finished", f"finished at batch {format_count(status.step)}")
@@ -187,8 +197,8 @@ class RunFollower:
     def _attach(self, connection: Connection) -> None:
         log.info("Attaching to run %s (%s)", connection.run, connection.model)
         try:
-            self._run = RunMessages(connection)
-        except ConnectionFileError as error:
+            self._run = self._open_run(connection)
+        except (ConnectionFileError, RecordingError) as error:
             self.problem = str(error)
 
     def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:

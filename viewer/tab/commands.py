@@ -25,6 +25,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "show_moment": view.show_moment,
     "toggle_playback": view.toggle_playback,
     "go_live": view.go_live,
+    "dismiss_alert": view.dismiss_alert,
     "hover": view.hover,
     "select": view.select,
     "select_filters": view.select_filters,

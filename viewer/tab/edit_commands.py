@@ -7,7 +7,12 @@ from typing import get_args
 import msgspec
 import numpy as np
 
-from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    SetHyperparameter,
+    StartRecording,
+    StopRecording,
+)
 
 from ..rendering.formatting import format_count
 from .command_arguments import Arguments
@@ -21,6 +26,10 @@ ACTIONS = {
     "finish_epoch": "Train to the end of the epoch",
     "checkpoint": "Save a checkpoint",
     "stop": "Stop training",
+}
+RECORDING_ACTIONS: dict[str, tuple[StartRecording | StopRecording, str]] = {
+    "record": (StartRecording(), "Record the run"),
+    "stop_recording": (StopRecording(), "End the recording"),
 }
 HYPERPARAMETERS = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 
@@ -158,7 +167,10 @@ def dismiss_reply(tab: TabState, _: Arguments) -> None:
 
 
 def control_run(tab: TabState, arguments: Arguments) -> None:
-    """Pause or resume the run, let it train some batches, save or stop it."""
+    """Pause or resume the run, let it train some batches, save, record or stop it."""
+    if arguments.action in RECORDING_ACTIONS:
+        tab.edit_queue.send_control(*RECORDING_ACTIONS[arguments.action])
+        return
     title = ACTIONS.get(arguments.action)
     if title is not None:
         if arguments.action == "step" and arguments.batches > 1:

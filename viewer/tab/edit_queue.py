@@ -9,10 +9,9 @@ from functools import partial
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Refused, Structure
 from revacnn_lightning.protocol.requests import (
-    ControlRun,
+    Command,
     Redo,
     RequestBody,
-    SetHyperparameter,
     Undo,
 )
 
@@ -109,7 +108,7 @@ class EditQueue:
         self.error = f"{n} staged change{'s' if n > 1 else ''} discarded. {reason}"
         self.revision += 1
 
-    def send_control(self, request: ControlRun | SetHyperparameter, title: str) -> None:
+    def send_control(self, request: Command, title: str) -> None:
         """Send a request that controls the training. Its reply is shown like that of an edit."""
         self._send(request, title, None)
 

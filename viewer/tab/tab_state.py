@@ -41,6 +41,7 @@ class TabState:
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         requested_view: what the page's address names; None once it is shown.
+        dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
     """
 
@@ -72,6 +73,7 @@ class TabState:
         self.method: Method = "tsne"
         self.pane = PANES[0]
         self.main_view = "network"
+        self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
         self._known_key: tuple[object, ...] = (None, 0)
@@ -221,21 +223,16 @@ class TabState:
     def ended_reason(self) -> str:
         """Return why the run no longer accepts requests; "" while it does."""
         health = self.follower.health()
+        if health.kind == "recording":
+            return "This is a recording: it cannot be edited or controlled."
         return f"The run has ended: {health.text}" if health.has_ended else ""
 
     def steering_refusal(self) -> str:
-        """Return why this page cannot edit or control the run; "" if it can.
-
-        This is the one rule by which everything that steers is disabled.
-        """
-        access = self.follower.access
-        if reason := self.ended_reason():
-            return reason
-        if access is not None and access.role == "observer":
-            return (
-                f"This page only observes the run: its key {access.key!r} belongs to an observer."
-            )
-        return ""
+        """Return why this page cannot steer the run; "" if it can. All controls obey it."""
+        reason, access = self.ended_reason(), self.follower.access
+        if not reason and access is not None and access.role == "observer":
+            return f"This page only observes the run: its key {access.key!r} is an observer's."
+        return reason
 
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""

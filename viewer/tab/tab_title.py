@@ -16,6 +16,7 @@ STATE_MARKS = {
     "finished": "✓",
     "failed": "✗",
     "gone": "✗",
+    "recording": "▶",
 }
 OTHER_STATE_MARK = "○"
 

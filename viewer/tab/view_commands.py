@@ -40,6 +40,13 @@ def go_live(tab: TabState, _: Arguments) -> None:
     tab.playback.go_live()
 
 
+def dismiss_alert(tab: TabState, _: Arguments) -> None:
+    """Hide the alerts of the run so far."""
+    status = None if tab.state is None else tab.state.status
+    if status is not None and status.alerts:
+        tab.dismissed_alerts = max(alert.time for alert in status.alerts)
+
+
 # Selection
 
 

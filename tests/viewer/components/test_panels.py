@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup
 from tests.viewer.conftest import InProcessFollower
@@ -229,6 +230,34 @@ def test_an_overridden_rate_is_explained(tab: TabState) -> None:
     assert shown["note"] == note
 
 
+def test_a_recording_in_progress_is_named(tab: TabState, follower: InProcessFollower) -> None:
+    assert follower.state is not None
+    status = follower.training.status()
+    follower.state.receive(status)
+    assert ControlsPanel(tab).content()["recording"] == ""
+    follower.state.receive(replace(status, recording="run.mcap"))
+    assert ControlsPanel(tab).content()["recording"] == "run.mcap"
+
+
+def test_an_alert_is_shown_until_it_is_dismissed(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    assert follower.state is not None
+    alerts = [
+        Alert("layer_died", 5, "The layer conv1 died.", "conv1", 100.0),
+        Alert("nonfinite_loss", 7, "The loss is nan at batch 7.", "", 200.0),
+    ]
+    follower.state.receive(replace(follower.training.status(), alerts=alerts))
+    header = Header(tab)
+    assert header.content()["alert"] == "The loss is nan at batch 7."
+    assert header.content()["alerts"].splitlines() == [alert.text for alert in alerts]
+    send_command(tab, "dismiss_alert")
+    assert header.content()["alert"] == ""
+    later = [*alerts, Alert("loss_diverges", 9, "The loss diverges.", "", 300.0)]
+    follower.state.receive(replace(follower.training.status(), alerts=later))
+    assert header.content()["alert"] == "The loss diverges."
+
+
 def test_undo_and_redo_say_why_they_are_disabled(
     tab: TabState, follower: InProcessFollower
 ) -> None:
@@ -271,7 +300,7 @@ def test_an_observer_reads_why_buttons_are_disabled(
     follower.access = Access("ann", "observer")
     controls, changes = ControlsPanel(tab).content(), ChangeListPanel(tab).content()
     assert controls["available"]
-    reason = "This page only observes the run: its key 'ann' belongs to an observer."
+    reason = "This page only observes the run: its key 'ann' is an observer's."
     assert controls["refusal"] == changes["undo_disabled"] == changes["redo_disabled"] == reason
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from revacnn_lightning.protocol.requests import ControlRun
+from revacnn_lightning.protocol.requests import (
+    Command,
+    ControlRun,
+    StartRecording,
+    StopRecording,
+)
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.tab.tab_state import TabState
@@ -21,13 +26,15 @@ from viewer.tab.tab_state import TabState
             "Train 2\u202f500 batches",
         ),
         ({"action": "finish_epoch"}, ControlRun("finish_epoch"), "Train to the end of the epoch"),
+        ({"action": "record"}, StartRecording(), "Record the run"),
+        ({"action": "stop_recording"}, StopRecording(), "End the recording"),
     ],
 )
 def test_the_run_is_controlled(
     tab: TabState,
     follower: InProcessFollower,
     arguments: dict[str, object],
-    request_body: ControlRun,
+    request_body: Command,
     title: str,
 ) -> None:
     send_command(tab, "control_run", **arguments)

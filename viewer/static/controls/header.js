@@ -10,6 +10,8 @@ export function startHeader() {
   subscribe("header", drawHeader)
   const chooser = /** @type {HTMLSelectElement} */ (byId("runs"))
   chooser.addEventListener("change", () => sendCommand("show_run", {run: chooser.value}))
+  const dismiss = /** @type {HTMLElement} */ (byId("alert").querySelector(".dismiss"))
+  dismiss.addEventListener("click", () => sendCommand("dismiss_alert"))
 }
 
 /** @param {HeaderData} data */
@@ -33,6 +35,15 @@ function drawHeader(data) {
   drawFacts(byId("fields"), data.fields, "field")
   drawRuns(data.runs)
   drawEndNotice(data)
+  drawAlert(data)
+}
+
+/** @param {HeaderData} data */
+function drawAlert({alert, alerts}) {
+  const bar = byId("alert"), text = /** @type {HTMLElement} */ (bar.querySelector(".what"))
+  bar.hidden = alert === ""
+  bar.title = alerts
+  if (text.textContent !== alert) text.textContent = alert // a screen reader reads each change
 }
 
 /** @param {HeaderData} data */

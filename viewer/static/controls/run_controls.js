@@ -1,4 +1,4 @@
-/** The buttons that control the run: pause, train one batch or more, save a checkpoint, stop. */
+/** The buttons that control the run: pause, train one batch or more, save a checkpoint, record, stop. */
 
 import {announce, byId, createSvg} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
@@ -18,15 +18,17 @@ const BUTTONS = {
   step: {title: "Train one batch (.)", path: "M3 3v10l7-5zM11 3h2v10h-2z"},
   train: {title: "Train several batches, or to the end of the epoch, then pause (N)", path: "M1.5 3v10l5-5zM6.5 3v10l5-5zM12.5 3h2v10h-2z"},
   checkpoint: {title: "Save a checkpoint now (C)", path: "M8 2v7M4.5 6.5 8 10l3.5-3.5M3 13h10"},
+  record: {title: "Record every batch to a file, where the training runs", path: "M8 3.5a4.5 4.5 0 1 1 0 9 4.5 4.5 0 0 1 0-9z"},
   rates: {title: "Learning rates and weight decay (W)", path: "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3"},
   stop: {title: "Save a checkpoint and stop the training (Shift+X)", path: "M4 4h8v8H4z"},
 }
 
 export function startRunControls() {
-  for (const name of ["pause", "step", "train", "checkpoint", "rates", "stop"]) labelButton(name, name)
+  for (const name of ["pause", "step", "train", "checkpoint", "record", "rates", "stop"]) labelButton(name, name)
   byId("pause").addEventListener("click", togglePause)
   byId("step").addEventListener("click", () => controlRun("step"))
   byId("checkpoint").addEventListener("click", () => controlRun("checkpoint"))
+  byId("record").addEventListener("click", () => controlRun(latest("controls")?.recording ? "stop_recording" : "record"))
   byId("stop").addEventListener("click", stop)
   startLearningRates()
   subscribe("controls", drawControls)
@@ -45,7 +47,7 @@ export function togglePause() {
 }
 
 /** @param {ControlsData} data */
-function drawControls({available, paused, refusal, groups}) {
+function drawControls({available, paused, refusal, recording, groups}) {
   byId("controls").hidden = !available
   if (!available) byId("rates-panel").hidden = true
   labelButton("pause", paused ? "resume" : "pause", refusal)
@@ -56,6 +58,18 @@ function drawControls({available, paused, refusal, groups}) {
     button.disabled = refusal !== "" || (name === "step" && !paused)
   }
   drawLearningRates(groups, refusal)
+  drawRecording(recording, refusal)
+}
+
+/**
+ * @param {string} file that is being recorded; "" if none is
+ * @param {string} refusal why it cannot be started or ended; "" if it can
+ */
+function drawRecording(file, refusal) {
+  const button = /** @type {HTMLButtonElement} */ (byId("record"))
+  button.disabled = refusal !== ""
+  button.setAttribute("aria-pressed", String(file !== ""))
+  button.title = refusal || (file ? `Recording to ${file}. Press to end the recording.` : BUTTONS.record.title)
 }
 
 /**

@@ -35,6 +35,10 @@ export interface HeaderData {
   access: {label: string, note: string}
   motionless: boolean
   end_notice: string
+  /** The newest alert of the run; "" if there is none, or if it was dismissed. */
+  alert: string
+  /** All alerts of the run, one per line. */
+  alerts: string
   network_notice: string
   problem: string
   model: string
@@ -66,6 +70,8 @@ export interface ControlsData {
   paused: boolean
   /** Why the run cannot be steered from this page; empty if it can. */
   refusal: string
+  /** Name of the file that is being recorded; "" if none is. */
+  recording: string
   groups: ParameterGroup[]
 }
 

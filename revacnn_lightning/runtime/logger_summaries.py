@@ -1,0 +1,112 @@
+"""Summaries of the layers for the loggers of the Trainer: TensorBoard, W&B, CSV, MLflow, ..."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.protocol.alerts import Alert
+from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
+
+__all__ = ["LoggerSummaries"]
+
+log = logging.getLogger(__name__)
+
+PREFIX = "revacnn"
+LOGGED = ("gradient", "activation", "update_ratio", "dead_share")
+
+
+class LoggerSummaries:
+    """Logs the means of the layers at the logging interval of the Trainer, and each edit.
+
+    An exception of a logger is logged, and the logger gets no more summaries.
+
+    Args:
+        get_loggers: returns the loggers.
+        get_logging_step: returns the step by which the loggers know the next batch, and whether
+            Lightning logs that batch.
+        network: is updated before each message arrives.
+    """
+
+    def __init__(
+        self,
+        get_loggers: Callable[[], Sequence[Any]],
+        get_logging_step: Callable[[], tuple[int, bool]],
+        network: NetworkStatistics,
+    ) -> None:
+        self._get_loggers = get_loggers
+        self._get_logging_step = get_logging_step
+        self._network = network
+        self._failed: list[Any] = []  # loggers
+        self._due: dict[int, int] = {}  # logging steps by batch
+        self._logged_step = -1
+        self._logging_step = 0
+        self._n_edits = self._n_alerts = 0
+
+    def needs_batch(self, step: int) -> bool:
+        """Return whether the batch is to be logged: the first one of a logging step that is due."""
+        self._logging_step, is_due = self._get_logging_step()
+        if not is_due or self._logging_step == self._logged_step:
+            return False
+        self._logged_step = self._logging_step
+        self._due = {step: self._logging_step}
+        return True
+
+    def receive(self, message: Message, frames: Sequence[Any] = ()) -> None:
+        """Log a batch that is due, or an edit."""
+        if isinstance(message, Snapshot) and message.step in self._due:
+            step = self._due.pop(message.step)
+            if self._network.fits(message):
+                self._log(self._summary(message), step)
+        elif isinstance(message, Applied):
+            self._n_edits += 1
+            parameters = float(message.plan.parameters_after)
+            figures = {f"{PREFIX}/edits": float(self._n_edits), f"{PREFIX}/parameters": parameters}
+            self._log(figures, self._logging_step, message.plan.title)
+
+    def receive_alert(self, alert: Alert) -> None:
+        """Log an alert."""
+        self._n_alerts += 1
+        self._log({f"{PREFIX}/alerts": float(self._n_alerts)}, self._logging_step, alert.text)
+
+    def close(self, state: str, detail: str) -> None:
+        """Do nothing: the loggers belong to the Trainer."""
+
+    def _summary(self, batch: Snapshot) -> dict[str, float]:
+        """Return the means that were measured, by name."""
+        means = self._network.layer_means(batch)
+        return {
+            f"{PREFIX}/{name}/{layer}": float(value)
+            for name in LOGGED
+            for layer, value in zip(self._network.layer_names, means.get(name, ()), strict=False)
+            if math.isfinite(value)
+        }
+
+    def _log(self, figures: Mapping[str, float], step: int, text: str = "") -> None:
+        if not figures:
+            return
+        for logger in self._get_loggers():
+            if any(logger is one for one in self._failed):
+                continue
+            try:
+                logger.log_metrics(dict(figures), step=step)
+                if text:
+                    _add_text(logger, text, step)
+            except Exception:  # a logger must not stop the training
+                self._failed.append(logger)
+                log.warning(
+                    "%s does not accept the summaries of ReVACNN and gets no more of them; "
+                    "training continues",
+                    type(logger).__name__,
+                    exc_info=True,
+                )
+
+
+def _add_text(logger: Any, text: str, step: int) -> None:
+    """Add a text to TensorBoard; other loggers have no common way."""
+    add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+    if callable(add_text) and type(logger).__name__ == "TensorBoardLogger":
+        add_text(PREFIX, text, step)

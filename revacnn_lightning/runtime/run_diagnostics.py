@@ -1,0 +1,62 @@
+"""What observes a run by itself: alerts, and summaries for the Trainer's loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from revacnn_lightning.protocol.messages import Message
+from revacnn_lightning.runtime.alert_delivery import AlertDelivery, AlertTarget
+from revacnn_lightning.runtime.alert_monitor import AlertMonitor, AlertReceiver
+from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
+from revacnn_lightning.runtime.message_observers import MessageObserver
+from revacnn_lightning.runtime.trainer_adapter import logging_step
+
+__all__ = ["RunDiagnostics"]
+
+
+class RunDiagnostics:
+    """The alerts of a run and those who receive them.
+
+    Args:
+        target: of the user; None: alerts are logged and shown only.
+        about: describes the run.
+        trainer: whose loggers get summaries; None: they get none.
+
+    Attributes:
+        alerts: raises the alerts.
+        observers: receive the messages of the run after ``alerts``.
+    """
+
+    def __init__(
+        self, target: AlertTarget | None, about: Mapping[str, str], trainer: Any = None
+    ) -> None:
+        receivers: list[AlertReceiver] = []
+        self.alerts = AlertMonitor(receivers)
+        self.observers: list[MessageObserver] = []
+        if trainer is not None:
+            summaries = LoggerSummaries(
+                lambda: trainer.loggers, lambda: logging_step(trainer), self.alerts.network
+            )
+            self.observers.append(summaries)
+            receivers.append(summaries.receive_alert)
+        if target is not None:
+            delivery = AlertDelivery(target, about)
+            self.observers.append(_ClosesDelivery(delivery))
+            receivers.append(delivery.send)
+
+
+class _ClosesDelivery:
+    """Waits for the last alerts at the end of a run."""
+
+    def __init__(self, delivery: AlertDelivery) -> None:
+        self._delivery = delivery
+
+    def needs_batch(self, step: int) -> bool:
+        return False
+
+    def receive(self, message: Message, frames: Sequence[Any] = ()) -> None:
+        pass
+
+    def close(self, state: str, detail: str) -> None:
+        self._delivery.close()
