@@ -32,6 +32,8 @@ from revacnn_lightning.protocol.requests import (
     RevokeKey,
     SetHyperparameter,
     ShareKey,
+    StartRecording,
+    StopRecording,
     Undo,
 )
 from revacnn_lightning.protocol.sockets import Keys
@@ -169,6 +171,19 @@ class Run(RunRequests):
     def stop(self) -> str:
         """Save a checkpoint and end training; return what was saved, in words."""
         return self.command(ControlRun("stop"))
+
+    def start_recording(self, file: str = "") -> str:
+        """Record every batch to a file, where the training runs; return its path, in words.
+
+        Args:
+            file: a name without a folder, because the training has chosen the folder; "" for a new
+                name.
+        """
+        return self.command(StartRecording(file))
+
+    def stop_recording(self) -> str:
+        """End the recording; return what was recorded, in words."""
+        return self.command(StopRecording())
 
     def undo(self, count: int = 1) -> Applied:
         """Undo the last edits that are not undone yet."""

@@ -22,13 +22,19 @@ from revacnn_lightning.client import tool_results
 from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
-from revacnn_lightning.protocol.requests import ControlRun, Edit, SetHyperparameter
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    Edit,
+    SetHyperparameter,
+    StartRecording,
+    StopRecording,
+)
 from revacnn_lightning.protocol.run_discovery import list_runs
 
 __all__ = ["Tool", "Toolbox"]
 
 BATCH_SECONDS = 5.0  # to wait for a batch: a run that is paused or validating has none
-COMMANDS = (ControlRun, SetHyperparameter)
+COMMANDS = (ControlRun, SetHyperparameter, StartRecording, StopRecording)
 EDIT_OPTIONS = {
     "dry_run": {
         "type": "boolean",

@@ -14,7 +14,13 @@ from revacnn_lightning import ControlRun, LayerDetail, RequestTimeoutError, RunE
 from revacnn_lightning.client import run_messages
 from revacnn_lightning.protocol.inspections import FilterView
 from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request, Status
-from revacnn_lightning.protocol.requests import Redo, SetHyperparameter, Undo
+from revacnn_lightning.protocol.requests import (
+    Redo,
+    SetHyperparameter,
+    StartRecording,
+    StopRecording,
+    Undo,
+)
 from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
 
 
@@ -53,6 +59,8 @@ def test_waiting_ends_after_its_timeout(training: SimulatedRun):
         (lambda run: run.resume(), ControlRun("resume"), Done),
         (lambda run: run.save_checkpoint(), ControlRun("checkpoint"), Done),
         (lambda run: run.stop(), ControlRun("stop"), Done),
+        (lambda run: run.start_recording("a"), StartRecording("a"), Done),
+        (lambda run: run.stop_recording(), StopRecording(), Done),
         (lambda run: run.undo(2), Undo(2), Applied),
         (lambda run: run.redo(), Redo(), Applied),
         (

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -60,19 +60,22 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(runtime: Path, folder: Path = ROOT / "viewer", port: int = 0) -> Iterator[str]:
+def server(
+    runtime: Path, folder: Path = ROOT / "viewer", port: int = 0, arguments: Sequence[str] = ()
+) -> Iterator[str]:
     """Run a Bokeh server with the viewer; yield the page's address."""
-    with serve(runtime, folder, port) as (address, _):
+    with serve(runtime, folder, port, arguments) as (address, _):
         yield address
 
 
 @contextlib.contextmanager
 def serve(
-    runtime: Path, folder: Path = ROOT / "viewer", port: int = 0
+    runtime: Path, folder: Path = ROOT / "viewer", port: int = 0, arguments: Sequence[str] = ()
 ) -> Iterator[tuple[str, int]]:
     """Run a Bokeh server with the viewer; yield the page's address and the process id."""
     port = port or free_port()
     command = ["bokeh", "serve", str(folder), "--port", str(port), "--log-level", "warning"]
+    command += ["--args", *arguments] if arguments else []
     with process(runtime, *command) as running:
         address = f"http://localhost:{port}/{folder.name}"
 
