@@ -198,15 +198,15 @@ def measure(report: Report, name: str, seconds: float) -> None:
     options = {"host": "127.0.0.1"} if ATTACKS[name][1] else {}
     training = TimedTraining(MODELS["convnet"](), **options)
     training.begin_block()
-    _train(training, 1.0)
+    train_for(training, 1.0)
     version = training.session._status.version
-    calm = _train(training, seconds)
+    calm = train_for(training, seconds)
     command = [sys.executable, "-m", "benchmarks.hostile_clients", "--attack", name]
     process = subprocess.Popen([*command, str(training.file)], stdout=subprocess.PIPE)
     while not select.select([process.stdout], [], [], 0)[0]:
         training.step()  # until it has imported everything
-    _train(training, WARM_UP_SECONDS)
-    attacked = _train(training, seconds)
+    train_for(training, WARM_UP_SECONDS)
+    attacked = train_for(training, seconds)
     assert process.poll() is None, "the attack has ended by itself"
     process.kill()
     process.wait()
@@ -221,7 +221,7 @@ def measure(report: Report, name: str, seconds: float) -> None:
     report.check_at_most(f"{name}: memory (MB)", megabytes, MAX_MEGABYTES)
 
 
-def _train(training: TimedTraining, seconds: float) -> Usage:
+def train_for(training: TimedTraining, seconds: float) -> Usage:
     training.callback_seconds, started_cpu = 0.0, time.thread_time()
     descriptors, megabytes, n_steps = 0, 0.0, 0
     started = looked = time.perf_counter()

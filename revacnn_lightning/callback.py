@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.recording.recording_file import require_mcap
@@ -74,6 +75,8 @@ else:
 __all__ = ["ReVACNN"]
 
 log = logging.getLogger(__name__)
+
+RESUMED = "Resumed from a checkpoint"  # marked in the history like an edit
 
 _reserving = threading.Lock()  # trainings in several threads may share a callback
 
@@ -163,7 +166,7 @@ class ReVACNN(FreshCopies, Callback):
 
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
-        "_step", "_history", "_history_of", "_batch", "_shown_images",
+        "_step", "_lineage", "_is_resumed", "_history", "_history_of", "_batch", "_shown_images",
     )  # fmt: skip
 
     def __init__(
@@ -215,6 +218,8 @@ class ReVACNN(FreshCopies, Callback):
         self._batch: Any = None  # of this step
         self._shown_images = ShownImages(self._images)
         self._step = 0  # training batches so far, including those before a resume
+        self._lineage = Lineage.begin()
+        self._is_resumed = False  # from a checkpoint, by the next fit
         self._history: HistoryRecorder | None = None
         self._history_of: weakref.ref[LightningModule] | None = None  # None: of the next module
 
@@ -361,6 +366,7 @@ class ReVACNN(FreshCopies, Callback):
             if forward_refusal(trainer, pl_module)
             else forward_of_images(pl_module, lambda: self._batch, self._forward, self._images),
             inspection_refusal=inspection_refusal(trainer),
+            lineage=self._continue_lineage(pl_module),
             history=self._continue_history(pl_module),
             recordings=self._recording_settings(trainer),
             alerts=diagnostics.alerts,
@@ -375,13 +381,25 @@ class ReVACNN(FreshCopies, Callback):
             self._keep_batches,
         )
 
+    def _continue_lineage(self, module: LightningModule) -> Lineage:
+        """Return the lineage of the next run; call this before `_continue_history`."""
+        if self._is_other(module):
+            self._lineage = Lineage.begin()
+        return Lineage.continued(self._lineage.id, self._step)
+
+    def _is_other(self, module: LightningModule) -> bool:
+        """Return whether the history so far is that of another module."""
+        return self._history_of is not None and self._history_of() is not module
+
     def _continue_history(self, module: LightningModule) -> HistoryRecorder | None:
         """Return the history so far; an empty one if it is that of another module."""
-        is_other = self._history_of is not None and self._history_of() is not module
         if not self._keep_history:
             self._history = None
-        elif self._history is None or is_other:
+        elif self._history is None or self._is_other(module):
             self._history = HistoryRecorder()
+        if self._is_resumed and self._history is not None:
+            self._history.add_edit(self._step, RESUMED, version=-1)
+        self._is_resumed = False
         self._history_of = weakref.ref(module)
         return self._history
 
@@ -490,11 +508,14 @@ class ReVACNN(FreshCopies, Callback):
     # ------------------------------------------------------------------ checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step, **pack_history(self._history)}
+        state = {"step": self._step, "lineage": self._lineage.id}
+        return {**state, **pack_history(self._history)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._session is None:  # else it is of another training
             self._step = state_dict["step"]
+            self._lineage = Lineage.continued(state_dict.get("lineage"), self._step)
+            self._is_resumed = True
             self._history, self._history_of = unpack_history(state_dict), None
 
     def on_save_checkpoint(

@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     share = commands.add_parser("share", help="hand out keys of a run, or take them back")
     share_command.add_options(share)
     share.set_defaults(run=share_command.execute)
+
+    doctor = commands.add_parser("doctor", help="check what viewing a run needs")
+    doctor.add_argument("--connect", metavar="FILE", type=Path, help="only the run of this file")
+    doctor.add_argument("--page", metavar="URL", help="the address that `revacnn view` has printed")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.set_defaults(run=_doctor)
+
     add_export_command(commands)
 
     mcp = commands.add_parser(
@@ -233,10 +240,12 @@ def _start_viewer(options: argparse.Namespace) -> ViewerProcess:
 def _runs(options: argparse.Namespace) -> int:
     from revacnn_lightning.protocol.connection import runtime_dir
     from revacnn_lightning.protocol.plain_text import to_plain_text
-    from revacnn_lightning.protocol.run_discovery import list_runs
+    from revacnn_lightning.protocol.run_discovery import find_unusable, list_runs
 
-    runs = list_runs()
-    if not runs:
+    runs, unusable = list_runs(), find_unusable()
+    for reason in unusable.values():
+        print(to_plain_text(f"Not usable: {reason}"))
+    if not runs and not unusable:
         print(f"No training is running (no live connection file in {runtime_dir()}).")
     for run in runs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
@@ -244,6 +253,18 @@ def _runs(options: argparse.Namespace) -> int:
         line = f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}"
         print(to_plain_text(line))
     return 0
+
+
+# ---------------------------------------------------------------------- revacnn doctor
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from revacnn_lightning.client.doctor.diagnosis import diagnose
+    from revacnn_lightning.client.doctor.finding import format_findings, has_problem, to_json
+
+    findings = list(diagnose(options.connect, viewer_dir, options.page))
+    print(to_json(findings) if options.json else format_findings(findings))
+    return int(has_problem(findings))
 
 
 # ---------------------------------------------------------------------- revacnn journal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning import cli
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
 
 COMMAND = [sys.executable, "-m", "revacnn_lightning"]
 
@@ -139,3 +142,18 @@ def test_launch_returns_the_status_of_the_script(tmp_path: Path):
     launch = start("launch", "--no-open", "--port", "0", str(script))
     assert launch.wait(timeout=240) == 3
     launch.stdout.close()
+
+
+def test_doctor_exits_with_1_if_something_is_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert cli.main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    assert cli.main(["doctor", "--connect", str(tmp_path / "none.json")]) == 1
+    assert "there is no connection file" in capsys.readouterr().out
+
+
+def test_runs_names_those_of_another_version(capsys: pytest.CaptureFixture[str]):
+    connections.write(Connection("a", "", "", "", protocol=99, release="7.1"))
+    assert cli.main(["runs"]) == 0
+    assert "revacnn-lightning 7.1, which is newer" in capsys.readouterr().out

@@ -10,6 +10,8 @@ import torch
 
 from revacnn_lightning import AddFilters, EditRefusedError, History, ReVACNN
 from revacnn_lightning.history.sample_schedule import SampleSchedule
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.lineage import find_resumed
 from revacnn_lightning.protocol.requests import SendHistory
 from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
@@ -129,3 +131,55 @@ def test_a_client_cannot_slow_the_training_by_requesting_the_history_all_the_tim
     replies = [type(request.reply).__name__ for request in requests]
     assert replies.count("History") == 16
     assert replies.count("Refused") == 24
+
+
+class KeepConnection(pl.Callback):
+    """Keeps the connections of a run. Place it behind the ReVACNN callback."""
+
+    def __init__(self, revacnn: ReVACNN) -> None:
+        self.revacnn = revacnn
+
+    def on_train_start(self, trainer, module) -> None:  # type: ignore[no-untyped-def]
+        assert self.revacnn.connection_file is not None
+        self.connection = connections.read(self.revacnn.connection_file)
+
+
+def test_a_resumed_run_is_recognized_as_the_same_training(tmp_path: Path):
+    first, second, other = ReVACNN(), ReVACNN(), ReVACNN()
+    keepers = [KeepConnection(one) for one in (first, second, other)]
+    trainer = fit(TwoConvs(), [first, keepers[0]], count=40)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    options = {"count": 40, "max_epochs": 2}
+    fit(TwoConvs(), [second, keepers[1]], resume=tmp_path / "run.ckpt", **options)
+    fit(TwoConvs(), [other, keepers[2]], **options)
+    before, after, stranger = (keeper.connection for keeper in keepers)
+    assert find_resumed(before, [stranger, after]) == after
+    assert (before.first_step, after.first_step, stranger.first_step) == (0, 40, 0)
+    assert len({before.run, after.run, stranger.run}) == 3
+    [mark] = kept(second).edits
+    assert (mark.step, mark.title) == (40, "Resumed from a checkpoint")
+    assert kept(other).edits == []
+
+
+def test_training_on_in_the_same_process_is_the_same_training():
+    revacnn, model = ReVACNN(), TwoConvs()
+    keeper = KeepConnection(revacnn)
+    fit(model, [revacnn, keeper])
+    before = keeper.connection
+    fit(model, [revacnn, keeper])
+    assert find_resumed(before, [keeper.connection]) == keeper.connection
+    assert keeper.connection.first_step == 12
+    fit(TwoConvs(), [revacnn, keeper])
+    assert find_resumed(before, [keeper.connection]) is None
+
+
+def test_a_checkpoint_without_a_lineage_is_resumed(tmp_path: Path):
+    """One of an earlier release."""
+    trainer = fit(TwoConvs(), [ReVACNN()], count=40)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    del checkpoint["callbacks"]["ReVACNN"]["lineage"]
+    torch.save(checkpoint, tmp_path / "run.ckpt")
+    resumed = ReVACNN()
+    fit(TwoConvs(), [resumed], count=40, max_epochs=2, resume=tmp_path / "run.ckpt")
+    assert kept(resumed).scalars.steps[-1] > 60

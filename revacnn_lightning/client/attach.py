@@ -8,10 +8,16 @@ from pathlib import Path
 from revacnn_lightning.client.key_checks import check_admitted
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.client.run_requests import POLL_SECONDS
-from revacnn_lightning.errors import ConnectionFileError, RequestTimeoutError, RunEndedError
+from revacnn_lightning.errors import (
+    ConnectionFileError,
+    ProtocolError,
+    RequestTimeoutError,
+    RunEndedError,
+)
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.run_discovery import find_newest
+from revacnn_lightning.protocol.lineage import find_resumed
+from revacnn_lightning.protocol.run_discovery import find_newest, list_runs
 
 __all__ = ["attach"]
 
@@ -19,13 +25,27 @@ SEARCH_SECONDS = 0.2  # between two searches for a run that has not started yet
 
 
 def attach(
-    connection: Connection | str | Path | None = None, *, timeout: float = 30.0, wait: float = 0.0
+    connection: Connection | str | Path | None = None,
+    *,
+    resumes: Run | None = None,
+    timeout: float = 30.0,
+    wait: float = 0.0,
 ) -> Run:
     """Attach to a run and wait for its structure and its status.
+
+    ::
+
+        run = attach()
+        while True:
+            for batch in run.batches():            # until the run has ended
+                ...
+            run = attach(resumes=run, wait=3600)   # it was killed; the next job continues it
 
     Args:
         connection: a connection or the path of a connection file; None: the newest run on this
             machine.
+        resumes: attach to the run that resumes this one from a checkpoint. Its history contains
+            that of this run, up to the checkpoint.
         timeout: seconds to wait for the first reply.
         wait: seconds to wait for the run to start, if there is none.
 
@@ -33,9 +53,10 @@ def attach(
         ConnectionFileError: there is no such run, or its connection file is unusable.
         KeyRefusedError: the run does not admit the key in the file.
         RunEndedError: the process of the run has exited.
+        ProtocolError: the run refuses this client, for example of another protocol version.
         RequestTimeoutError: the run did not reply.
     """
-    run = Run(_find(connection, time.monotonic() + wait))
+    run = Run(_find(connection, resumes, time.monotonic() + wait))
     try:
         _wait_for_state(run, timeout)
     except BaseException:  # also an interrupt
@@ -44,16 +65,39 @@ def attach(
     return run
 
 
-def _find(connection: Connection | str | Path | None, deadline: float) -> Connection:
-    if isinstance(connection, Connection):
-        return connection
+def _find(
+    connection: Connection | str | Path | None, resumes: Run | None, deadline: float
+) -> Connection:
     while True:
         try:
-            return find_newest() if connection is None else connections.read(connection)
+            if resumes is not None:
+                return _find_resumed(resumes, connection)
+            return find_newest() if connection is None else _read(connection)
         except ConnectionFileError:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(SEARCH_SECONDS)
+
+
+def _read(connection: Connection | str | Path) -> Connection:
+    return connection if isinstance(connection, Connection) else connections.read(connection)
+
+
+def _find_resumed(earlier: Run, connection: Connection | str | Path | None) -> Connection:
+    """Return the run that resumes an earlier one.
+
+    Raises:
+        ConnectionFileError: there is none (yet).
+    """
+    found = find_resumed(
+        earlier.connection, list_runs() if connection is None else [_read(connection)]
+    )
+    if found is None:
+        raise ConnectionFileError(
+            f"no run resumes run {earlier.connection.run} from a checkpoint; wait for it with "
+            "attach(resumes=..., wait=...)"
+        )
+    return found
 
 
 def _wait_for_state(run: Run, timeout: float) -> None:
@@ -63,6 +107,8 @@ def _wait_for_state(run: Run, timeout: float) -> None:
         if run.has_ended():
             raise RunEndedError(f"run {connection.run} has ended; it takes no requests")
         check_admitted(run)
+        if run.refusal:
+            raise ProtocolError(f"run {connection.run} refuses this client: {run.refusal}")
         if time.monotonic() > deadline:
             raise RequestTimeoutError(
                 f"the run at {connection.addresses()[1]} did not reply within {timeout:g} s; if it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from revacnn_lightning.protocol.message_html import card, table
 if TYPE_CHECKING:
     from revacnn_lightning.client.batch import Batch
     from revacnn_lightning.client.run_messages import RunMessages
+    from revacnn_lightning.protocol.messages import Status
 
 __all__ = ["batch_html", "describe_state", "run_html"]
 
@@ -24,10 +26,21 @@ def describe_state(run: RunMessages) -> str:
     if status is None:
         return "attached"
     step = status.step if snapshot is None else max(status.step, snapshot.step)
-    ended = run.has_ended() and status.state not in ("finished", "failed")
-    state = "exited unexpectedly" if ended else status.state
     detail = f" ({status.detail})" if status.detail else ""
-    return f"{state}{detail}, batch {step:,}"
+    return f"{_state_now(run, status)}{detail}, batch {step:,}"
+
+
+def _state_now(run: RunMessages, status: Status) -> str:
+    """Return the last known state, and what contradicts it."""
+    if status.state in ("finished", "failed"):
+        return status.state
+    silence = run.seconds_since_last_message()
+    last = time.strftime("%H:%M:%S", time.localtime(time.time() - silence))
+    if run.has_ended():
+        return f"exited unexpectedly, last message at {last}"
+    if run.seconds_unreachable():
+        return f"unreachable, last message at {last}: {status.state}"
+    return f"{status.state}, but no message since {last}" if run.is_silent() else status.state
 
 
 def run_html(run: RunMessages) -> str:

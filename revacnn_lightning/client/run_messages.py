@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from revacnn_lightning.client.batch import Batch
+from revacnn_lightning.client.unanswered_requests import UnansweredRequests
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol.access_messages import Access
@@ -17,6 +18,8 @@ from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     MAX_HOST_LENGTH,
     Message,
+    Refused,
+    Reply,
     Request,
     Snapshot,
     Status,
@@ -28,9 +31,12 @@ from revacnn_lightning.protocol.validation import validate_request
 
 __all__ = ["RunMessages"]
 
+SILENT_SECONDS = 5.0  # a run sends a heartbeat about once a second, between two batches
+SILENT_BATCHES = 3.0  # the time of this many batches is no silence
 STATE_REQUEST_SECONDS = 1.0  # minimum time between two requests for the current state
 MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
 MAX_UNREAD_BYTES = 64 * 2**20  # of their arrays: a snapshot of a large network has a megabyte
+SEND_STATE = ControlRun("send_state")
 MAX_STRUCTURES = 16  # a batch may arrive after the structure that an edit has made of its network
 
 
@@ -46,6 +52,8 @@ class RunMessages:
             say.
         last_message_time: when the last message arrived (`time.monotonic()`); before the first
             message, when this object was created.
+        refusal: why the run refuses to send its state, for example because it uses another
+            protocol version; "" if it does not.
 
     Raises:
         ConnectionFileError: the address or the key in ``connection`` is invalid.
@@ -58,6 +66,7 @@ class RunMessages:
         self.snapshot: Snapshot | None = None
         self.access = Access(connection.key_name, connection.role, connection.key_expires)
         self.last_message_time = time.monotonic()
+        self.refusal = ""
         self._dead_filters = DeadFilters()
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
@@ -69,6 +78,8 @@ class RunMessages:
             self._subscriber.close()
             raise
         self._unread: list[Message] = []  # received while waiting for something else
+        self._unanswered = UnansweredRequests()
+        self._connections = 0  # that the requests and the state were sent to
         self._request_state()
 
     # ------------------------------------------------------------------ messages
@@ -103,6 +114,8 @@ class RunMessages:
         host = socket.gethostname()[:MAX_HOST_LENGTH]
         request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run, host=host)
         self._requester.send(request)
+        if body != SEND_STATE:  # it has no reply
+            self._unanswered.add(request)
         return request.id
 
     def file_descriptors(self) -> list[int]:
@@ -165,6 +178,22 @@ class RunMessages:
         """Return the time since the last message of the run."""
         return time.monotonic() - self.last_message_time
 
+    @property
+    def interruptions(self) -> int:
+        """How often the connection was lost and is back; what was published meanwhile is lost."""
+        return max(0, self._connections - 1)
+
+    def seconds_unreachable(self) -> float:
+        """Return for how long there has been no connection to the run; 0 if there is one."""
+        return self._requester.seconds_disconnected()
+
+    def is_silent(self) -> bool:
+        """Return whether the last message is older than a training at work explains."""
+        limit, snapshot = SILENT_SECONDS, self.snapshot
+        if snapshot is not None and snapshot.batches_per_second > 0:
+            limit = max(limit, SILENT_BATCHES / snapshot.batches_per_second)
+        return self.seconds_since_last_message() > limit
+
     def has_ended(self) -> bool:
         """Return True if the run reported its end or its process on this machine has exited."""
         return self._has_reported_end() or self.connection.has_exited()
@@ -182,6 +211,17 @@ class RunMessages:
         for message in chain(self._requester.poll(), self._subscriber.poll()):
             self._update_state(message)
             yield message
+        if self._requester.connections != self._connections:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Request what was missed without a connection, and repeat what the run has missed."""
+        is_first, self._connections = self._connections == 0, self._requester.connections
+        if is_first:
+            return
+        for request in self._unanswered.to_repeat():
+            self._requester.send(request)
+        self._request_state()
 
     def _keep_unread(self, messages: Iterable[Message]) -> None:
         """Keep messages for `poll`, only the newest ones."""
@@ -199,9 +239,13 @@ class RunMessages:
         if isinstance(message, Structure):
             self._update_structure(message)
         elif isinstance(message, Status):
-            self.status = message
+            self.status, self.refusal = message, ""
         elif isinstance(message, Access):
             self.access = message
+        elif isinstance(message, Reply):
+            self._unanswered.remove(message.id)
+            if isinstance(message, Refused) and message.id == self._state_request:
+                self.refusal = message.reason
         elif isinstance(message, Snapshot):
             self.snapshot = message
             self._count_silent_batches(message)
@@ -235,4 +279,4 @@ class RunMessages:
 
     def _request_state(self) -> None:
         self._state_request_time = time.monotonic()
-        self.request(ControlRun("send_state"))
+        self._state_request = self.request(SEND_STATE)

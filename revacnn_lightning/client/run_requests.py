@@ -178,7 +178,10 @@ class RunRequests(RunMessages):
         def is_reply(message: Message) -> bool:
             return isinstance(message, Reply) and message.id == request_id
 
-        reply = self._wait_for_message(is_reply, timeout, self._why_no_reply)
+        try:
+            reply = self._wait_for_message(is_reply, timeout, self._why_no_reply)
+        finally:
+            self._unanswered.remove(request_id)
         assert isinstance(reply, Reply)
         if isinstance(reply, Refused):
             raise EditRefusedError(reply.reason)
@@ -255,7 +258,7 @@ class RunRequests(RunMessages):
             raise RequestTimeoutError(self._why_unreachable())
 
     def _is_unreachable(self) -> bool:
-        return self._requester.seconds_disconnected() > UNREACHABLE_SECONDS
+        return self.seconds_unreachable() > UNREACHABLE_SECONDS
 
     def _check_not_ended(self) -> None:
         """Check that the run can still reply.
@@ -274,7 +277,7 @@ class RunRequests(RunMessages):
         raise RunEndedError(f"run {self.connection.run} has ended ({how}); it takes no requests")
 
     def _why_unreachable(self) -> str:
-        seconds = self._requester.seconds_disconnected()
+        seconds = self.seconds_unreachable()
         return (
             f"run {self.connection.run} has not been reachable for {seconds:.0f} s: it has ended, "
             "or the network or the forwarded port is down"

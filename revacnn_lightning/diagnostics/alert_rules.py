@@ -17,7 +17,7 @@ __all__ = ["DivergingLoss", "NonfiniteLoss", "StalledMetric", "find_dead_layers"
 WINDOW = 20  # recorded batches whose median is the level of the loss
 LOST_SHARE = 0.5  # of the progress of a loss, beyond which it diverges
 NOISE_WIDTHS = 10  # by which a diverging loss exceeds its usual noise
-PATIENCE = 10  # validations without an improvement
+PATIENCE = 20  # validations without an improvement, if these are at least half of all
 MIN_IMPROVEMENT = 0.002  # of the range of a metric so far
 RECOVERED = 20  # finite losses after which another one that is not finite is news
 LOSS_NAMES = re.compile(r"loss|error|perplexity|\b(mse|mae|rmse|nll|cer|wer)\b")
@@ -78,7 +78,7 @@ class DivergingLoss:
 
 
 class StalledMetric:
-    """Detects that a validation metric has not improved for `PATIENCE` validations.
+    """Detects that a validation metric has not improved for `PATIENCE` validations and half of all.
 
     Args:
         sign: 1 if the metric should rise, -1 if it should fall.
@@ -89,21 +89,25 @@ class StalledMetric:
         self._best = -math.inf
         self._worst = math.inf
         self._last: float | None = None
-        self._n_without = 0
+        self._n_values = self._n_without = 0
+        self._has_stalled = False
 
     def add(self, value: float) -> bool:
         """Return whether the metric stalls with this value. A value is added once."""
         if value == self._last or not math.isfinite(value):
             return False
         self._last = value
+        self._n_values += 1
         signed = self._sign * value
         self._worst = min(self._worst, signed)
         spread = 0.0 if math.isinf(self._best) else self._best - self._worst
         if signed > self._best + MIN_IMPROVEMENT * spread:
-            self._best, self._n_without = signed, 0
+            self._best, self._n_without, self._has_stalled = signed, 0, False
             return False
         self._n_without += 1
-        return self._n_without == PATIENCE
+        before = self._has_stalled
+        self._has_stalled = self._n_without >= max(PATIENCE, self._n_values / 2)
+        return self._has_stalled and not before
 
 
 def is_better_when(name: str) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from msgspec.structs import replace
@@ -23,6 +24,8 @@ RATE_BYTES = 2**19
 MAX_METRICS = 64
 MAX_EDITS = 1024
 SECONDS = SCALARS.index("seconds")
+
+Insert = Callable[..., None]  # a method of `TimeSeries` that inserts rows
 
 
 class RunHistory:
@@ -105,6 +108,19 @@ class RunHistory:
         self.edits.append(edit)
         del self.edits[:-MAX_EDITS]
 
+    def drop_from(self, step: int) -> None:
+        """Drop this batch and all later ones, which are trained again."""
+        for series in (self.scalars, self.learning_rates, *self.layers.values()):
+            series.drop_from(step)
+        for series in self.metrics.values():
+            series.drop_from(step)
+        self._metric_values = {
+            name: float(series.rows[-1, 0])
+            for name, series in self.metrics.items()
+            if series.length
+        }
+        self.edits = [edit for edit in self.edits if edit.step < step]
+
     def _add_learning_rates(self, step: int, rates: list[float]) -> None:
         if rates:
             self._set_rate_count(len(rates))
@@ -152,32 +168,45 @@ class RunHistory:
             history.add_edit(replace(edit, version=-1))  # versions begin with each training
         return history
 
+    def fill(self, message: History, after: float) -> None:
+        """Insert what a message knows of the batches between ``after`` and the next known one.
+
+        Raises:
+            ValueError: its parts do not fit together.
+        """
+        self._insert(message, partial(TimeSeries.fill, after=after))
+
     def prepend(self, message: History) -> None:
         """Insert what a message knows of earlier batches, except for the edits.
 
         Raises:
             ValueError: its parts do not fit together.
         """
+        self._insert(message, TimeSeries.prepend)
+
+    def _insert(self, message: History, insert: Insert) -> None:
         if message.start and self.start:  # the rows of this history count from another moment
             self.scalars.rows[:, SECONDS] += self.start - message.start
         self.start = message.start or self.start
-        _prepend(self.scalars, message.scalars, _columns(message.scalar_names, list(SCALARS)))
-        self._prepend_learning_rates(message.learning_rates)
+        columns = _columns(message.scalar_names, list(SCALARS))
+        _insert_columns(insert, self.scalars, message.scalars, columns)
+        self._insert_learning_rates(insert, message.learning_rates)
         for name, sent in message.layers.items():
             if name in self.layers:
                 columns = _columns(message.layer_names, self.layer_names)
-                _prepend(self.layers[name], sent, columns)
+                _insert_columns(insert, self.layers[name], sent, columns)
         for name, sent in message.metrics.items():
             series = self._metric(name)
             if series is not None and len(sent.steps):
-                _prepend(series, sent, np.zeros(1, np.int64))
+                _insert_columns(insert, series, sent, np.zeros(1, np.int64))
                 self._metric_values.setdefault(name, float(series.rows[-1, 0]))
 
-    def _prepend_learning_rates(self, sent: HistorySeries) -> None:
+    def _insert_learning_rates(self, insert: Insert, sent: HistorySeries) -> None:
         n_sent = sent.values.shape[1] if sent.values.ndim == 2 else 0
         self._set_rate_count(max(self.learning_rates.width, n_sent))
         source = np.arange(self.learning_rates.width)
-        _prepend(self.learning_rates, sent, np.where(source < n_sent, source, -1))
+        columns = np.where(source < n_sent, source, -1)
+        _insert_columns(insert, self.learning_rates, sent, columns)
 
 
 def _sent(series: TimeSeries) -> HistorySeries:
@@ -188,7 +217,9 @@ def _sent(series: TimeSeries) -> HistorySeries:
     )
 
 
-def _prepend(series: TimeSeries, sent: HistorySeries, source: np.ndarray) -> None:
+def _insert_columns(
+    insert: Insert, series: TimeSeries, sent: HistorySeries, source: np.ndarray
+) -> None:
     """Insert the columns ``source`` of the rows; NaN for those that are negative."""
     if not sent.steps:
         return
@@ -197,7 +228,8 @@ def _prepend(series: TimeSeries, sent: HistorySeries, source: np.ndarray) -> Non
     if not is_table or source.max(initial=-1) >= values.shape[1]:
         raise ValueError(f"values of the shape {values.shape} do not fit {len(sent.steps)} steps")
     rows = np.where(source >= 0, values[:, source], np.nan).astype(np.float32)
-    series.prepend(np.array(sent.steps, np.float64), np.array(sent.weights, np.float64), rows)
+    steps, weights = np.array(sent.steps, np.float64), np.array(sent.weights, np.float64)
+    insert(series, steps=steps, weights=weights, rows=rows)
 
 
 def _columns(before: list[str], now: list[str]) -> np.ndarray:

@@ -97,14 +97,30 @@ class TimeSeries:
         Raises:
             ValueError: the arrays do not fit together or are not ascending.
         """
+        self._insert(0, -1.0, steps, weights, rows)
+
+    def fill(self, after: float, steps: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
+        """Insert rows of the batches between ``after`` and the next known one.
+
+        Arguments and errors are those of `prepend`.
+        """
+        at = int(np.searchsorted(self.steps, after, side="right"))
+        self._insert(at, after, steps, weights, rows)
+
+    def _insert(
+        self, at: int, after: float, steps: np.ndarray, weights: np.ndarray, rows: np.ndarray
+    ) -> None:
+        """Insert before row ``at`` what is newer than ``after`` and older than this row."""
         if rows.shape != (len(steps), self.width) or weights.shape != steps.shape:
             raise ValueError(f"rows of the shape {rows.shape} do not fit {len(steps)} steps")
         if len(steps) and not (steps[0] >= 0 and np.all(np.diff(steps) > 0) and steps[-1] < 2**53):
             raise ValueError("the steps are not ascending")
-        n = int(np.searchsorted(steps, self._steps[0])) if self.length else len(steps)
-        all_steps = np.concatenate([steps[:n], self.steps])
-        all_weights = np.concatenate([np.maximum(weights[:n], 1), self.weights])
-        all_rows = np.concatenate([rows[:n], self.rows])
+        end = np.searchsorted(steps, self._steps[at]) if at < self.length else len(steps)
+        new = slice(int(np.searchsorted(steps, after, side="right")), int(end))
+        all_steps = np.concatenate([self.steps[:at], steps[new], self.steps[at:]])
+        new_weights = np.maximum(weights[new], 1)
+        all_weights = np.concatenate([self.weights[:at], new_weights, self.weights[at:]])
+        all_rows = np.concatenate([self.rows[:at], rows[new], self.rows[at:]])
         length = len(all_steps)
         while length > self._capacity:
             self.stride *= 2
@@ -114,6 +130,11 @@ class TimeSeries:
         self.length, self._last = length, None
         self._steps[:length], self._weights[:length] = all_steps[:length], all_weights[:length]
         self._rows[:length] = all_rows[:length]
+
+    def drop_from(self, step: float) -> None:
+        """Drop the rows of this batch and of all later ones."""
+        self.length = int(np.searchsorted(self.steps, step))
+        self._last = None
 
     def select_columns(self, source: np.ndarray) -> None:
         """Reorder the columns: column ``i`` becomes column ``source[i]``, NaN if negative."""

@@ -11,7 +11,16 @@ from revacnn_lightning.protocol import forked_sockets
 from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.authenticator import DOMAIN, Authenticator
 
-__all__ = ["EVENTS", "NOBLOCK", "NOBLOCK_MORE", "POLLIN", "BaseSocket", "Keys"]
+__all__ = [
+    "EVENTS",
+    "NOBLOCK",
+    "NOBLOCK_MORE",
+    "POLLIN",
+    "BaseSocket",
+    "Keys",
+    "has_encryption",
+    "library_version",
+]
 
 # pyzmq combines its enumerations in Python, which costs as much as sending: use integers.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -20,6 +29,20 @@ EVENTS = int(zmq.EVENTS)
 POLLIN = int(zmq.POLLIN)
 # Time for a client to prove that it has the key. A client that does not is disconnected.
 HANDSHAKE_MS = 5_000
+# A viewer notices within the sum of the first two that a network is cut or that a run has vanished,
+# and connects again within the sum of the others once the network is back.
+HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 1_000, 3_000
+CONNECT_MS, RECONNECT_MAX_MS = 1_500, 1_000
+
+
+def has_encryption() -> bool:
+    """Return whether the installed libzmq was built with CURVE, without which no socket opens."""
+    return bool(zmq.has("curve"))
+
+
+def library_version() -> str:
+    """Return the version of libzmq."""
+    return zmq.zmq_version()
 
 
 class Keys(NamedTuple):
@@ -94,9 +117,12 @@ class BaseSocket:
                 "again"
             ) from error
         # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
-        self._socket.heartbeat_ivl = 2_000  # ms
-        self._socket.heartbeat_timeout = 10_000  # ms
-        self._socket.reconnect_ivl_max = 2_000  # ms
+        self._socket.heartbeat_ivl = HEARTBEAT_MS
+        self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        # Without limits, an attempt that a cut network swallows delays the next one by minutes.
+        self._socket.connect_timeout = CONNECT_MS
+        self._socket.handshake_ivl = HANDSHAKE_MS
+        self._socket.reconnect_ivl_max = RECONNECT_MAX_MS
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:

@@ -9,6 +9,7 @@ run's owner. ``revacnn share`` writes files with other keys, for other people.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from revacnn_lightning import __version__
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import local_sockets, private_files
 from revacnn_lightning.protocol.access_keys import OWNER, Role
@@ -29,8 +31,9 @@ from revacnn_lightning.protocol.processes import (
     process_start,
 )
 
-__all__ = ["Connection", "read", "remove", "runtime_dir", "write"]
+__all__ = ["Connection", "is_of_exited_run", "read", "remove", "runtime_dir", "write"]
 
+VALID_RELEASE = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 WILDCARDS = ("0.0.0.0", "[::]", "*")
 
 
@@ -58,6 +61,9 @@ class Connection(Struct, frozen=True):
     key_name: str = OWNER
     role: Role = "owner"  # what the key may do; the run itself decides
     key_expires: float | None = None  # Unix time; null: when the run ends
+    lineage: str = ""  # shared by the runs that continue each other, from a checkpoint
+    first_step: int = 0  # batches that were trained before this run, by those that it continues
+    release: str = ""  # of revacnn-lightning, at the run
 
     def __repr__(self) -> str:
         return f"<Connection to run {self.run} as {self.key_name}>"  # without the secret
@@ -192,18 +198,51 @@ def read(path: str | Path) -> Connection:
         ) from error
 
 
+class _Envelope(Struct):
+    """What all protocol versions write in the same way, about a run and its process."""
+
+    protocol: int
+    release: str = ""
+    pid: int = 0
+    hostname: str = ""
+    machine: str = ""
+    process_start: int = 0
+    start_time: float = 0.0
+
+
+def is_of_exited_run(path: Path) -> bool:
+    """Return whether the process of a connection file of any protocol version has exited.
+
+    Raises:
+        ConnectionFileError: the file is not usable.
+        OSError: the file cannot be read.
+    """
+    try:
+        envelope = msgspec.json.decode(private_files.read(path), type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConnectionFileError(f"{path} is not a connection file: {error}") from error
+    fields = ("pid", "hostname", "machine", "process_start", "start_time")
+    process = {name: getattr(envelope, name) for name in fields}
+    return Connection("", "", "", "", **process).has_exited()
+
+
 def _check_version(content: bytes, path: Path) -> None:
     """Check the protocol first: a file of another version may have other fields."""
-
-    class Envelope(Struct):
-        protocol: int
-
-    protocol = msgspec.json.decode(content, type=Envelope).protocol
-    if protocol != PROTOCOL_VERSION:
-        raise ConnectionFileError(
-            f"the run of {path} uses protocol {protocol}, this side uses {PROTOCOL_VERSION}; "
-            "install the same version of revacnn-lightning on both sides"
-        )
+    envelope = msgspec.json.decode(content, type=_Envelope)
+    theirs, release = envelope.protocol, envelope.release
+    if theirs == PROTOCOL_VERSION:
+        return
+    named = (
+        f"revacnn-lightning {release}" if VALID_RELEASE.fullmatch(release) else "another release"
+    )
+    if theirs > PROTOCOL_VERSION:
+        age, where = "newer", "install that release here"
+    else:
+        age, where = "older", "install that release here, or start the training with this one"
+    raise ConnectionFileError(
+        f"the run of {path} uses protocol {theirs}, this side uses {PROTOCOL_VERSION}: the "
+        f"training has {named}, which is {age} than {__version__} here; {where}"
+    )
 
 
 def remove(path: Path, run: str = "") -> None:

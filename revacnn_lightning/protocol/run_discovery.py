@@ -10,9 +10,14 @@ from pathlib import Path
 
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import local_sockets, private_files
-from revacnn_lightning.protocol.connection import Connection, read, runtime_dir
+from revacnn_lightning.protocol.connection import (
+    Connection,
+    is_of_exited_run,
+    read,
+    runtime_dir,
+)
 
-__all__ = ["find_newest", "list_runs", "remove_exited", "remove_if_exited"]
+__all__ = ["find_newest", "find_unusable", "list_runs", "remove_exited", "remove_if_exited"]
 
 REPLY_SECONDS = 0.2  # time for another machine to accept a connection
 ASK_AGAIN_SECONDS = 15.0
@@ -40,11 +45,33 @@ def find_newest() -> Connection:
     """
     runs = list_runs()
     if not runs:
+        for reason in find_unusable().values():
+            raise ConnectionFileError(reason)
         raise ConnectionFileError(
             f"no training is running (no live connection file in {runtime_dir()}); start one with "
             "Trainer(callbacks=[ReVACNN()]), or pass the connection file of a run elsewhere"
         )
     return runs[0]
+
+
+def find_unusable() -> dict[Path, str]:
+    """Return the connection files that cannot be used here, and why.
+
+    Those of another protocol version whose processes have exited are not among them.
+
+    Raises:
+        ConnectionFileError: other users could replace files in the directory.
+    """
+    unusable = {}
+    for path in _connection_files():
+        try:
+            read(path)
+        except ConnectionFileError as error:
+            with contextlib.suppress(ConnectionFileError, OSError):
+                if is_of_exited_run(path):
+                    continue
+            unusable[path] = str(error)
+    return unusable
 
 
 def remove_exited() -> list[Connection]:
@@ -72,17 +99,21 @@ def _remove(path: Path, run: Connection) -> None:
         local_sockets.remove_leftovers(endpoint)
 
 
-def _readable_files() -> list[tuple[Path, Connection]]:
+def _connection_files() -> list[Path]:
     directory = runtime_dir()
     if not directory.is_dir():
         return []
     private_files.check_directory(directory)
+    return sorted(directory.glob("run-*.json"))
+
+
+def _readable_files() -> list[tuple[Path, Connection]]:
     found = []
-    for path in directory.glob("run-*.json"):
+    for path in _connection_files():
         try:
             found.append((path, read(path)))
         except ConnectionFileError:
-            continue  # of another version, or malformed
+            continue  # of another version, or malformed: see `find_unusable`
     return found
 
 

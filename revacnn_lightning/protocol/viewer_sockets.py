@@ -31,10 +31,12 @@ class _ConnectionMonitor:
     Connected means that the run has proved its key: a forwarded port accepts any connection.
 
     Attributes:
+        connections: how often the socket has connected so far.
         is_key_refused: whether the run has refused the key of this client.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.connections = 0
         self._socket = socket
         self._events = socket.get_monitor_socket(MONITORED)
         self._disconnected_since: float | None = time.monotonic()
@@ -46,6 +48,7 @@ class _ConnectionMonitor:
             event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._disconnected_since, self.is_key_refused = None, False
+                self.connections += 1
                 continue
             self.is_key_refused |= event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
             if self._disconnected_since is None:
@@ -139,6 +142,10 @@ class Requester(_ViewerSocket):
         """Return for how long the run has been unreachable, in seconds; 0 if it is reachable."""
         return self._monitor.seconds_disconnected()
 
+    @property
+    def connections(self) -> int:
+        """How often the run has been reached so far: more than once after an interruption."""
+        return self._monitor.connections
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:
     for _ in range(MAX_MESSAGES_PER_POLL):

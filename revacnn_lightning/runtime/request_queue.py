@@ -117,16 +117,16 @@ class RequestQueue:
         for sender, request in server.receive():
             if request.body == ControlRun("send_state") and not request.dry_run:
                 send_state(sender)
-            elif reply := self._reply_immediately(sender, request):
-                server.reply(sender, reply)
-                self._on_reply(sender, request, reply)
+            elif refusal := self._refuse(sender, request):
+                server.reply(sender, refusal)
+                self._on_reply(sender, request, refusal)
             else:
-                self._queue(sender, request, functools.partial(server.reply, sender))
+                self._admit(sender, request, functools.partial(server.reply, sender))
 
-    def _reply_immediately(self, sender: Sender, request: Request) -> Reply | None:
-        """Return the reply to a request that needs no batch boundary; None to all others."""
-        if isinstance(request.body, KeyCommand) and self._key_commands is not None:
-            return self._key_commands.execute(sender, request)
+    def _refuse(self, sender: Sender, request: Request) -> Refused | None:
+        """Return why a request is not admitted; None if it is."""
+        if self._is_key_command(request):
+            return None  # they have stricter rules of their own
         if is_steering(request.body, dry_run=request.dry_run) and not sender.key.can_steer:
             return Refused(
                 request.id,
@@ -138,11 +138,20 @@ class RequestQueue:
             return Refused(request.id, reason)
         return None
 
-    def _queue(self, sender: Sender, request: Request, send: Callable[[Reply], None]) -> None:
+    def _admit(self, sender: Sender, request: Request, send: Callable[[Reply], None]) -> None:
+        """Queue a request, or execute one that needs no batch boundary. Repeated ones are not."""
         admitted = self._repeated.admit(sender.routing_id, request, send)
-        if admitted is not None:
-            self._n_plans += request.dry_run
-            self._pending.append(_QueuedRequest(admitted, request, sender))
+        if admitted is None:
+            return
+        queued = _QueuedRequest(admitted, request, sender)
+        if self._key_commands is not None and self._is_key_command(request):
+            self._reply(queued, self._key_commands.execute(sender, request))
+            return
+        self._n_plans += request.dry_run
+        self._pending.append(queued)
+
+    def _is_key_command(self, request: Request) -> bool:
+        return isinstance(request.body, KeyCommand) and self._key_commands is not None
 
     def _is_full(self, request: Request) -> bool:
         if request.dry_run:

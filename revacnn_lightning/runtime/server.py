@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from revacnn_lightning import __version__
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.forwarder import Forwarder
+from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.protocol.run_discovery import remove_exited, remove_if_exited
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
@@ -62,7 +64,10 @@ class RunServer:
         ConnectionFileError: the connection file cannot be written.
     """
 
-    def __init__(self, run: str, model: str, endpoints: Endpoints) -> None:
+    def __init__(
+        self, run: str, model: str, endpoints: Endpoints, lineage: Lineage | None = None
+    ) -> None:
+        lineage = lineage or Lineage.begin()
         keys, owner = Keys.generate(), Keys.generate()
         self.keys = KeyRing(owner.public)
         with ExitStack() as stack:
@@ -89,6 +94,9 @@ class RunServer:
                 name=endpoints.name,
                 local_endpoints=local,
                 forwarded_ports=_pick_forwarded_ports(),
+                lineage=lineage.id,
+                first_step=lineage.first_step,
+                release=__version__,
             )
             if endpoints.connection_file is None:
                 remove_exited()

@@ -20,6 +20,7 @@ from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.encoding import encode
+from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import (
     Message,
     Reply,
@@ -85,6 +86,7 @@ class Session:
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
+        lineage: of the run; None: it continues no other one.
         recordings: what is recorded; None: nothing can be.
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
@@ -109,6 +111,7 @@ class Session:
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
+        lineage: Lineage | None = None,
         recordings: RecordingSettings | None = None,
         alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
@@ -138,7 +141,7 @@ class Session:
                 recorder, model, get_image, forward, inspection_refusal
             ),
         }
-        self.server = RunServer(self.run, type(model).__name__, endpoints)
+        self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
             model,

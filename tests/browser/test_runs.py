@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_page import nodes, ready, width
-from tests.viewer.processes import free_port, server, training
+from tests.viewer.processes import free_port, serve, server, training
 
 pytestmark = pytest.mark.browser
 
@@ -138,3 +138,53 @@ def test_a_page_waits_for_its_server_and_reloads_with_the_next(
             ready(page)
             assert run_of(page) == run
             assert page.get_attribute("#dot", "data-kind") == "training"
+
+
+def test_a_server_that_hangs_is_not_mistaken_for_one_at_work(
+    tmp_path: Path, open_page: Any
+) -> None:
+    with training(tmp_path, "--net", "digits"), serve(tmp_path) as (address, process_id):
+        page = ready(open_page(address))
+        page.click('.column[data-layer="conv2"] button.more')
+        page.wait_for_selector("#staging button.apply:enabled")
+        title = page.title()
+        os.kill(process_id, signal.SIGSTOP)
+        page.wait_for_selector("#app[data-lost=true]")
+        expect(page.locator("#run-state")).to_contain_text("does not respond")
+        expect(page.locator("#ended")).to_contain_text(
+            re.compile(r"has not responded since \d\d:\d\d:\d\d")
+        )
+        assert page.evaluate("document.getElementById('staging').inert")
+        page.evaluate("revacnn.sendCommand('apply')")
+        page.evaluate("window.mark = true")
+        os.kill(process_id, signal.SIGCONT)
+        page.wait_for_selector("#app[data-lost=false]")
+        page.wait_for_selector("#dot[data-kind=training]")
+        page.wait_for_selector("#ended", state="hidden")
+        assert page.title().split()[0] == title.split()[0]
+        batch = "revacnn.parts.header.fields.find((one) => one.label == 'Batch').value"
+        page.wait_for_function(f"(value) => {batch} != value", arg=page.evaluate(batch))
+        assert page.evaluate("window.mark")  # not loaded again
+        assert width(page, "conv2") == 16  # what was clicked in the meantime is not carried out
+
+
+def test_a_page_goes_on_with_the_run_that_resumes_its_run(tmp_path: Path, open_page: Any) -> None:
+    resume = ("--net", "digits", "--resume", "c0ffee" * 2)
+    with server(tmp_path) as address:
+        with training(tmp_path, *resume, "--past", "900") as process:
+            page = ready(open_page(address))
+            killed = run_of(page)
+            node = nodes(page, "conv2")[3]
+            page.mouse.click(node["x"], node["y"])
+            page.wait_for_function("revacnn.parts.selection_panel.layer == 'conv2'")
+            selected = page.evaluate("revacnn.selection")
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            page.wait_for_selector("#dot[data-kind=gone]")
+        with training(tmp_path, *resume, "--past", "800"):
+            page.wait_for_selector("#dot[data-kind=training]")
+            expect(page.locator("#reply")).to_contain_text("Resumed from a checkpoint")
+            expect(page.locator("#reply")).to_contain_text("after the checkpoint are lost")
+            page.wait_for_selector("#ended", state="hidden")
+            assert run_of(page) != killed
+            assert page.evaluate("revacnn.selection.selected") == selected["selected"]

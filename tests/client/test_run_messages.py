@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from benchmarks.network_cut import CuttableNetwork
+from revacnn_lightning.client import run_messages
+from revacnn_lightning.client.run import Run
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.protocol.messages import LayerInfo
-from tests.client.simulated_run import SimulatedRun, layer, snapshot, structure
+from revacnn_lightning.protocol import base_socket
+from revacnn_lightning.protocol.messages import LayerInfo, Request
+from revacnn_lightning.protocol.requests import ControlRun
+from tests.client.simulated_run import SimulatedRun, layer, snapshot, status, structure
 
 
 def test_dead_filters_of_a_run_are_those_of_the_page(training: SimulatedRun) -> None:
@@ -36,3 +43,45 @@ def test_dead_filters_of_a_run_are_those_of_the_page(training: SimulatedRun) -> 
     assert training.run.dead_filters("b") == [2]
     with pytest.raises(ValueError, match="no convolution c"):
         training.run.dead_filters("c")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notice a cut soon."""
+    monkeypatch.setattr(base_socket, "HEARTBEAT_MS", 50)
+    monkeypatch.setattr(base_socket, "HEARTBEAT_TIMEOUT_MS", 150)
+    monkeypatch.setattr(base_socket, "RECONNECT_MAX_MS", 100)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_client_knows_that_the_network_is_cut_and_catches_up_afterwards(training: SimulatedRun):
+    with CuttableNetwork(training.connection) as network, closing(Run(network.connection)) as run:
+        client, state_request = training.receive()
+        assert state_request.body == ControlRun("send_state")
+        training.server.reply(client, status("training"))
+        training.until(lambda: (run.poll(), run.status)[1])
+        assert run.seconds_unreachable() == 0
+        network.cut()
+        sent = run.request(ControlRun("pause"))
+        training.until(lambda: (run.poll(), run.seconds_unreachable() > 0.1)[1])
+        assert "unreachable, last message at" in repr(run)
+        network.restore()
+        received: list[Request] = []
+
+        def has_caught_up() -> bool:
+            run.poll()
+            received.extend(request for _, request in training.server.receive())
+            return {one.body for one in received} == {ControlRun("pause"), ControlRun("send_state")}
+
+        training.until(has_caught_up)
+        assert {one.id for one in received if one.body == ControlRun("pause")} == {sent}
+        assert run.seconds_unreachable() == 0
+
+
+def test_slow_batches_are_no_silence(training: SimulatedRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_messages, "SILENT_SECONDS", 0.0)
+    run = training.run
+    assert run.is_silent()
+    training.publish(structure(), replace(snapshot(1), batches_per_second=0.01))
+    training.until(lambda: (run.poll(), run.snapshot)[1])
+    assert not run.is_silent()

@@ -61,10 +61,17 @@ def test_a_loss_that_explodes_diverges_once():
 
 def test_a_metric_that_no_longer_improves_stalls_once():
     rule = StalledMetric(-1)
-    values = [*np.linspace(2, 1, 20), *(1 + 0.01 * np.arange(1, 15))]
-    assert [i for i, value in enumerate(values) if rule.add(value)] == [29]
+    values = [*np.linspace(2, 1, 20), *(1 + 0.01 * np.arange(1, 35))]
+    assert [i for i, value in enumerate(values) if rule.add(value)] == [39]
     rule = StalledMetric(1)
     assert not any(rule.add(value) for value in np.linspace(0.1, 0.99, 50))
+
+
+def test_a_metric_that_improves_rarely_has_not_stalled():
+    """The digits example improved after 17 validations, and was reported before."""
+    rule = StalledMetric(-1)
+    values = [*np.linspace(0.17, 0.0302, 7), *(0.05 + 0.001 * np.arange(17)), 0.0294]
+    assert not any(rule.add(value) for value in values)
 
 
 def test_a_value_that_is_logged_again_is_no_new_validation():

@@ -169,3 +169,19 @@ def test_a_history_needs_at_most_8_megabytes(n_layers: int) -> None:
     assert sum(memoryview(frame).nbytes for frame in encode(history.to_message())) < 8 * 2**20
     assert len(history.metrics) == run_history.MAX_METRICS
     assert len(history.edits) == run_history.MAX_EDITS
+
+
+def test_batches_that_are_trained_again_are_dropped() -> None:
+    again = trained(range(100))
+    again.add_metrics(99, {"acc": 0.9})
+    again.add_edit(HistoryEdit(40, "kept", 1))
+    again.add_edit(HistoryEdit(60, "lost", 2))
+    again.drop_from(50)
+    for step in range(50, 100):
+        add(again, step)
+    again.add_metrics(99, {"acc": 0.9})
+    expected = trained(range(100))
+    expected.add_metrics(99, {"acc": 0.9})
+    assert_equal(again, expected)
+    assert again.metrics["acc"].steps.tolist()[-1] == 99  # though the value is that of before
+    assert [edit.title for edit in again.edits] == ["kept"]

@@ -198,3 +198,44 @@ def test_memory_of_earlier_shapes_is_released() -> None:
     command = [sys.executable, "-c", MANY_EDITS]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert int(done.stdout) < 2 * (4 * 600 * 9600)  # on the heap it was three times the size
+
+
+def test_rows_from_a_batch_on_can_be_dropped() -> None:
+    """As after a resume from an earlier batch."""
+    series = TimeSeries(1, 8)
+    for step in range(20):
+        series.add(step, np.array([step]))
+    assert series.stride == 4
+    series.drop_from(10)
+    assert series.steps.tolist() == [3, 7]  # that of 8 to 11 includes dropped batches
+    series.add(10, np.array([100.0]))
+    assert series.rows[:, 0].tolist() == [1.5, 5.5, 100.0]
+
+
+def test_a_gap_is_filled_and_nothing_known_is_changed() -> None:
+    """As after a cut of the network."""
+    series, kept = TimeSeries(1, 64), TimeSeries(1, 64)
+    for step in range(40):
+        kept.add(step, np.array([step]))
+        if not 10 < step < 25:
+            series.add(step, np.array([-step]))
+    series.fill(10, kept.steps, kept.weights, kept.rows)
+    expected = [step if 10 < step < 25 else -step for step in range(40)]
+    assert series.rows[:, 0].tolist() == expected
+    series.fill(39, kept.steps, kept.weights, kept.rows)
+    assert series.length == 40
+    late = TimeSeries(1, 64)
+    late.add(10, np.array([0.0]))
+    late.fill(10, kept.steps, kept.weights, kept.rows)  # nothing has arrived since
+    assert late.steps.tolist() == list(range(10, 40))
+
+
+def test_a_filled_series_stays_bounded() -> None:
+    series, kept = TimeSeries(1, 32), TimeSeries(1, 32)
+    for step in range(64):
+        kept.add(step, np.array([step]))
+    for step in [*range(5), *range(60, 80)]:
+        series.add(step, np.array([step]))
+    series.fill(4, kept.steps, kept.weights, kept.rows)
+    assert series.length <= 32
+    assert (np.diff(series.steps) > 0).all()

@@ -149,3 +149,19 @@ def test_a_run_is_titled_by_its_name_else_by_its_model_and_start():
     assert make(model="Net", start_time=started).title == "Net · 14:03"
     assert make(model="Net", start_time=started, name="wide stem").title == "wide stem"
     assert make(start_time=started).title == "a · 14:03"
+
+
+@pytest.mark.parametrize(("protocol", "age"), [(1, "older"), (99, "newer")])
+def test_the_error_says_which_side_is_older_and_what_to_install(
+    tmp_path: Path, protocol: int, age: str
+):
+    path = connections.write(make(protocol=protocol, release="7.1"), tmp_path / "run.json")
+    expected = rf"revacnn-lightning 7\.1, which is {age} than .* here; install that release here"
+    with pytest.raises(ConnectionFileError, match=expected):
+        connections.read(path)
+
+
+def test_a_release_in_a_file_writes_nothing_to_a_terminal(tmp_path: Path):
+    path = connections.write(make(protocol=99, release="\x1b[2J"), tmp_path / "run.json")
+    with pytest.raises(ConnectionFileError, match="has another release"):
+        connections.read(path)

@@ -15,7 +15,12 @@ from revacnn_lightning.protocol import run_discovery
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.local_sockets import SocketDirectory
 from revacnn_lightning.protocol.processes import machine_id, process_start
-from revacnn_lightning.protocol.run_discovery import find_newest, list_runs, remove_exited
+from revacnn_lightning.protocol.run_discovery import (
+    find_newest,
+    find_unusable,
+    list_runs,
+    remove_exited,
+)
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -128,3 +133,17 @@ def test_a_directory_that_others_can_write_to_is_refused(runtime_dir: Path):
         list_runs()
     with pytest.raises(ConnectionFileError, match="chmod 700"):
         connections.write(make())
+
+
+def test_a_run_of_another_protocol_version_is_not_passed_over_in_silence(runtime_dir: Path):
+    connections.write(make("new", protocol=99, release="7.1"))
+    connections.write(make("gone", protocol=1, pid=2**22 + 1))
+    (runtime_dir / "run-broken.json").write_text("{")
+    (runtime_dir / "run-broken.json").chmod(0o600)
+    reasons = find_unusable()
+    assert sorted(path.name for path in reasons) == ["run-broken.json", "run-new.json"]
+    with pytest.raises(ConnectionFileError, match="is not a usable connection file"):
+        find_newest()
+    (runtime_dir / "run-broken.json").unlink()
+    with pytest.raises(ConnectionFileError, match=r"revacnn-lightning 7\.1, which is newer"):
+        find_newest()

@@ -56,7 +56,7 @@ def test_a_layer_that_dies_is_named(monitor: AlertMonitor, alerts: list[Alert]):
 
 
 def test_a_validation_that_stalls_is_named(monitor: AlertMonitor, alerts: list[Alert]):
-    for step in range(400):
+    for step in range(600):
         value = 1.0 + 0.001 * (step // 20)  # one validation every 20 batches
         monitor.receive(replace(snapshot(step), metrics={"val_loss": value}))
     assert [(one.kind, "val_loss" in one.text) for one in alerts] == [("validation_stalls", True)]

@@ -74,6 +74,24 @@ def test_a_request_that_arrives_twice_is_handled_once() -> None:
     assert server.replies == [Done("id"), Done("id")]
 
 
+def test_a_key_is_handed_out_once_though_the_reply_was_lost() -> None:
+    """The repeated request was refused, because the run knew the key already."""
+
+    class Commands:
+        executed: list[Request] = []
+
+        def execute(self, sender: Sender, request: Request) -> Reply:
+            self.executed.append(request)
+            return Done(request.id) if len(self.executed) == 1 else Refused(request.id, "known")
+
+    request = Request("id", ShareKey("bob", "operator", "k" * 40))
+    server = Server(request, request)
+    queue = RequestQueue(server, Commands())  # type: ignore[arg-type]
+    queue.receive(lambda _: None)
+    assert server.replies == [Done("id"), Done("id")]
+    assert queue.is_empty
+
+
 def test_a_dry_run_does_not_send_the_state() -> None:
     queue = RequestQueue(Server(Request("id", ControlRun("send_state"), dry_run=True)))  # type: ignore[arg-type]
     sent: list[Sender] = []

@@ -370,7 +370,9 @@ def train_without_viewer(training: FakeTraining, batches: int) -> None:
     training.train_unattended(batches - batches // 2)
 
 
-def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None:
+def serve(
+    training: FakeTraining, hz: float, end_after: float, end: str, lineage: str, first_step: int
+) -> None:
     """Publish and reply until stopped, or for ``end_after`` seconds."""
     keys = Keys.generate()
     publisher = Publisher("tcp://127.0.0.1:0", keys)
@@ -382,6 +384,8 @@ def serve(training: FakeTraining, hz: float, end_after: float, end: str) -> None
             request_endpoint=server.endpoint,
             server_key=keys.public,
             model=training.structure().model,
+            lineage=lineage,
+            first_step=first_step,
         )
     )
     start = last_status = due = time.monotonic()
@@ -419,6 +423,7 @@ def main() -> None:
     parser.add_argument("--end-after", type=float, default=0.0, help="seconds; 0: never")
     parser.add_argument("--end", choices=["finished", "failed"], default="finished")
     parser.add_argument("--past", type=int, default=0, help="batches trained without a viewer")
+    parser.add_argument("--resume", default="", help="id of a lineage, resumed after --past")
     parser.add_argument("--refuse", default="", help="name of a layer that cannot be changed")
     arguments = parser.parse_args()
     training = FakeTraining(arguments.net)
@@ -428,7 +433,9 @@ def main() -> None:
     if arguments.past:
         train_without_viewer(training, arguments.past)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    serve(training, arguments.hz, arguments.end_after, arguments.end)
+    lineage = arguments.resume or training.run
+    first_step = arguments.past if arguments.resume else 0
+    serve(training, arguments.hz, arguments.end_after, arguments.end, lineage, first_step)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class ControlsPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         health, state = self.tab.follower.health(), self.tab.state
         status = None if state is None else state.status
-        accepts_requests = not health.has_ended and health.kind not in ("connecting", "refused")
+        accepts_requests = not health.is_final and health.kind != "connecting"
         return {
             "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",

@@ -45,6 +45,7 @@ class Header(HtmlPanel):
             "kind": health.kind,
             "status": health.text,
             "ended": health.has_ended,
+            "unreachable": health.kind == "unreachable",
             "can_steer": not self.tab.steering_refusal(),
             "access": _access(selection.follower.access),
             "motionless": health.kind not in MOVING_KINDS,
@@ -89,10 +90,16 @@ def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
 
 
 def _end_notice(health: RunHealth, name: str) -> str:
-    """Return the notice over the network view of a run that has ended."""
+    """Return the notice over the network view of a run that sends nothing; "" if it may."""
     if health.kind == "recording":
         return f"{name}: {health.text}. Nothing here can be edited or controlled."
-    return f"{name} {health.text}. Showing the last recorded state." if health.has_ended else ""
+    if health.has_ended:
+        return f"{name} {health.text}. Showing the last recorded state."
+    if health.kind == "unreachable":
+        return f"{name} is {health.text}. Showing the last received state."
+    if health.kind == "refused":
+        return f"{name} sends nothing: {health.text}. Showing the last received state."
+    return ""
 
 
 def _alerts(state: RunState | None, dismissed: float) -> dict[str, str]:

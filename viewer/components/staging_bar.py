@@ -48,14 +48,16 @@ class StagingBar(HtmlPanel):
         if not changes or structure is None:
             return {"rows": []}
         is_refused = any(isinstance(change.plan, Refused) for change in changes)
+        refusal = self.tab.present_refusal()
+        hint = "The training refuses a change" if is_refused else "Send to the training"
         return {
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
             "summary": f"{len(changes)} changes at the next batch",
             "total": _total([change.plan for change in changes]),
             "busy": queue.is_busy,
-            "can_apply": queue.can_apply() and not queue.is_busy,
-            "apply_hint": "The training refuses a change" if is_refused else "Send to the training",
+            "can_apply": queue.can_apply() and not queue.is_busy and not refusal,
+            "apply_hint": refusal or hint,
         }
 
 

@@ -10,7 +10,8 @@ from typing import Protocol
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.run_discovery import list_runs
+from revacnn_lightning.protocol.lineage import find_resumed
+from revacnn_lightning.protocol.run_discovery import find_unusable, list_runs
 
 from .layer_details import LayerDetails
 from .recordings import Recordings
@@ -28,6 +29,12 @@ class UpdateListener(Protocol):
     """Notified when there may be something new to show."""
 
     def on_update(self) -> None: ...
+
+
+def _why_no_run() -> str:
+    for reason in find_unusable().values():
+        return f"A training cannot be shown: {reason}."
+    return "No training is running on this machine yet."
 
 
 class RunRegistry:
@@ -101,9 +108,36 @@ class RunRegistry:
         return self._followers[run]
 
     def _follow(self, connection: Connection) -> RunFollower:
+        earlier = self._earlier(connection)
         if self._recordings is None:
-            return RunFollower(connection, self._warm_details)
+            return RunFollower(connection, self._warm_details, earlier=earlier)
         return RunFollower(connection, self._warm_details, self._recordings.open)
+
+    # Runs that are resumed from a checkpoint
+
+    def find_resumed(self, follower: RunFollower) -> RunFollower | None:
+        """Return the follower of the run that resumes an ended or unreachable one.
+
+        None if no such run has replied yet.
+        """
+        connection = follower.connection
+        resumed = None if connection is None else find_resumed(connection, self.live)
+        if resumed is None or not follower.health().refusal:
+            return None
+        found = self.find(resumed.run)
+        has_replied = found is not None and found.state is not None and found.state.structure
+        return found if has_replied else None
+
+    def _earlier(self, connection: Connection) -> RunState | None:
+        """Return the newest known state of the runs that a run may resume; None without one."""
+        known = [one.state for one in self._followers.values() if one.state is not None]
+        states = {state.connection.run: state for state in (*self._ended.values(), *known)}
+        earlier = [
+            state
+            for state in states.values()
+            if find_resumed(state.connection, [connection]) is not None
+        ]
+        return max(earlier, key=lambda state: state.connection.start_time, default=None)
 
     # Comparing
 
@@ -171,7 +205,7 @@ class RunRegistry:
             except ConnectionFileError as error:
                 self.problem = str(error)
                 return []
-            self.problem = "" if runs else "No training is running on this machine yet."
+            self.problem = "" if runs else _why_no_run()
             return runs
         try:
             connection = connections.read(self.connection_file)

@@ -63,6 +63,11 @@ class RequestRecord(Struct):
     output_change: float | None = None
 
 
+def _key(edit: EditMark | HistoryEdit) -> tuple[object, ...]:
+    """Return what identifies an edit: its version, unless it is that of a run before a resume."""
+    return (edit.version,) if edit.version >= 0 else (edit.version, edit.step, edit.title)
+
+
 class RequestLog:
     """The most recent requests, previewed plans and edits of one run.
 
@@ -125,17 +130,11 @@ class RequestLog:
 
     def add_earlier_marks(self, edits: Sequence[HistoryEdit]) -> None:
         """Add marks of edits that the run remembers, and titles to those that are marked."""
-        marks = {mark.version: mark for mark in self.edit_marks}
+        marks = {_key(mark): mark for mark in self.edit_marks}
         for edit in edits:
-            known = marks.get(edit.version)
-            if known is not None:
-                marks[edit.version] = EditMark(known.step, known.version, known.title or edit.title)
-        missing = [
-            EditMark(edit.step, edit.version, edit.title)
-            for edit in edits
-            if edit.version not in marks
-        ]
-        merged = sorted([*missing, *marks.values()], key=lambda mark: mark.step)
+            known = marks.get(_key(edit), EditMark(edit.step, edit.version))
+            marks[_key(edit)] = EditMark(known.step, known.version, known.title or edit.title)
+        merged = sorted(marks.values(), key=lambda mark: mark.step)
         self.edit_marks = deque(merged, maxlen=MAX_MARKS)
         self.revision += 1
 

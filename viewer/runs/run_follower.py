@@ -24,7 +24,7 @@ __all__ = ["RunFollower", "RunHealth"]
 
 log = logging.getLogger(__name__)
 
-SILENT_SECONDS = 5.0  # the training sends a heartbeat about once a second
+UNREACHABLE_SECONDS = 1.0  # without a connection, before it is said: most are back sooner
 EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
 
 OpenRun = Callable[[Connection], RunMessages | Replay]
@@ -35,8 +35,9 @@ class RunHealth(Struct, frozen=True):
 
     Attributes:
         kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
-            ``validating``, ``paused``, ``silent``, ``refused``, ``finished``, ``failed``, ``gone``
-            or ``recording``, which is a run that ended before.
+            ``validating``, ``paused``, ``silent`` (connected, but no message arrives),
+            ``unreachable`` (not connected), ``refused`` (its key is not admitted), ``finished``,
+            ``failed``, ``gone`` or ``recording``, which is a run that ended before.
         text: description for the user.
     """
 
@@ -48,6 +49,22 @@ class RunHealth(Struct, frozen=True):
         """Whether the run has ended and accepts no more requests."""
         return self.kind in ("finished", "failed", "gone", "recording")
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the run will accept no request from this viewer any more."""
+        return self.has_ended or self.kind == "refused"
+
+    @property
+    def refusal(self) -> str:
+        """Why the run receives no requests, as a sentence; "" if it does."""
+        if self.kind == "recording":
+            return "This is a recording: it cannot be edited or controlled."
+        if self.has_ended:
+            return f"The run has ended: {self.text}"
+        if self.kind in ("unreachable", "refused"):
+            return f"The training receives no changes now: {self.text}."
+        return ""
+
 
 class RunFollower:
     """Receives the messages of one run, keeps its state, and sends requests to it.
@@ -58,6 +75,7 @@ class RunFollower:
         connection: of the run; None for a placeholder without a run.
         layer_details: to use for this run, for example with a worker that is already warm.
         open_run: attaches to the run, or opens its recording.
+        earlier: the state of the run that this one resumes from a checkpoint; None if unknown.
 
     Attributes:
         state: what is known about the run; None without a run.
@@ -76,9 +94,10 @@ class RunFollower:
         connection: Connection | None = None,
         layer_details: LayerDetails | None = None,
         open_run: OpenRun = RunMessages,
+        earlier: RunState | None = None,
     ) -> None:
         self.connection = connection
-        self.state = None if connection is None else RunState(connection)
+        self.state = None if connection is None else RunState(connection, earlier)
         self.problem = ""
         self.layer_details = LayerDetails() if layer_details is None else layer_details
         self.inspections = FilterInspections()
@@ -88,7 +107,7 @@ class RunFollower:
         self.on_close: Callable[[], None] = _do_nothing
         self._open_run = open_run
         self._run: RunMessages | Replay | None = None
-        self._has_requested_history = False
+        self._history_requests = 0  # one, and one more for each interruption
         self._is_gone, self._exit_checked_at = False, float("-inf")
         if connection is not None:
             self._attach(connection)
@@ -117,7 +136,7 @@ class RunFollower:
             self.state.receive(message)
             self.layer_details.receive(message, self.state)
             self.inspections.receive(message, self.state)
-        self._request_history_once(self.state)
+        self._request_history_if_due(self.state)
         if messages:
             self.on_messages()
 
@@ -163,10 +182,14 @@ class RunFollower:
             return RunHealth("gone", text)
         if run.is_key_refused():
             return RunHealth("refused", f"the run does not admit the key {run.access.key!r}")
+        is_unreachable = run.seconds_unreachable() > UNREACHABLE_SECONDS
         if run.structure is None:
-            return RunHealth("connecting", "attached, waiting for the first reply")
-        silence = run.seconds_since_last_message()
-        if silence > SILENT_SECONDS:
+            return RunHealth("connecting", _first_reply(run, is_unreachable=is_unreachable))
+        if is_unreachable:
+            text = f"unreachable, reconnecting; last message at {self._last_message()}"
+            return RunHealth("unreachable", text)
+        if run.is_silent():
+            silence = run.seconds_since_last_message()
             text = f"no message for {silence:.0f} s, since {self._last_message()}"
             return RunHealth("silent", text)
         if status is None:
@@ -208,11 +231,14 @@ class RunFollower:
         self.on_request_sent()
         return request_id
 
-    def _request_history_once(self, state: RunState) -> None:
-        """Request the history of the run as soon as its layers are known."""
-        if state.structure is None or self._has_requested_history:
+    def _request_history_if_due(self, state: RunState) -> None:
+        """Request the history of the run as soon as its layers are known, and after a cut."""
+        run = self._run
+        if run is None or state.structure is None or self._history_requests > run.interruptions:
             return
-        self._has_requested_history = True
+        if self._history_requests:
+            state.note_interruption()
+        self._history_requests = run.interruptions + 1
         try:
             self._send(SendHistory(), None)
         except ProtocolError as error:
@@ -227,6 +253,18 @@ class RunFollower:
         batch = "" if snapshot is None else f" at batch {format_count(snapshot.step)}"
         silence = 0.0 if self._run is None else self._run.seconds_since_last_message()
         return f"{format_time_of_day(time.time() - silence)}{batch}"
+
+
+def _first_reply(run: RunMessages, *, is_unreachable: bool) -> str:
+    """Return what the first reply of a run is waiting for."""
+    if run.refusal:
+        return f"the run refuses this viewer: {run.refusal}"
+    connection = run.connection
+    if not is_unreachable:
+        return "attached, waiting for the first reply"
+    if connection.is_local():
+        return "connecting to the run"
+    return f"cannot reach the run yet; keep this command running here: {connection.ssh_command()}"
 
 
 def _do_nothing() -> None:

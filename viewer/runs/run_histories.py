@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from revacnn_lightning.history.run_history import RunHistory
@@ -39,6 +41,26 @@ class RunHistories(RunHistory):
     def start_filters(self, n_filters: int) -> None:
         """Start the per-filter history with as many rows as fit `FILTER_BYTES`."""
         self.filters = TimeSeries(len(FILTER_STATISTICS) * n_filters, FILTER_ROWS, FILTER_BYTES)
+
+    def continue_from(self, earlier: RunHistories, step: int, source: np.ndarray) -> None:
+        """Continue the histories of the run that this one resumes.
+
+        Args:
+            earlier: the histories of that run. The per-filter one, by far the largest, is moved.
+            step: the first batch of this run; those from there on are trained again.
+            source: index of each filter in that run, -1 where it is unknown, int64 (filters,).
+        """
+        filters = earlier.filters
+        earlier.release_filters()
+        vars(self).update(copy.deepcopy(vars(earlier)))
+        self.clock = RunClock(self.scalars)
+        self.drop_from(step)
+        if filters.width == 0:  # nobody has shown that run for long
+            self.start_filters(len(source))
+            return
+        self.filters = filters
+        self.filters.drop_from(step)
+        self.remap_filters(source)
 
     def release_filters(self) -> None:
         """Drop the per-filter history, by far the largest."""

@@ -27,6 +27,7 @@ from revacnn_lightning.protocol.messages import (
 from .edit_effects import EditEffects
 from .filter_mapping import inherit_edges
 from .request_log import RequestLog
+from .resumed_run import describe_loss, unchanged_layers
 from .run_histories import FILTER_STATISTICS, RunHistories
 
 __all__ = ["RunState"]
@@ -41,7 +42,14 @@ class RunState:
 
     Tabs compare the revisions with those of their last update to detect changes.
 
+    Args:
+        connection: of the run.
+        earlier: of the run that this one resumes from a checkpoint, to continue its histories;
+            None if it is unknown.
+
     Attributes:
+        resumes: id of the run whose histories this one continues; "" for none.
+        resume_note: what the run has lost of that one, in words.
         structure, status, snapshot: the newest of each message, or None.
         values_revision: incremented with every accepted snapshot.
         structure_revision: incremented with every change of the network.
@@ -54,8 +62,12 @@ class RunState:
         edit_effects: the loss and the metrics before and after each edit.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, earlier: RunState | None = None) -> None:
         self.connection = connection
+        self.resumes = ""
+        self.resume_note = ""
+        self._earlier = earlier
+        self._missed_after: int | None = None  # the last batch before an interruption
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
@@ -196,17 +208,42 @@ class RunState:
             remapped = np.zeros(len(source), np.float32)
             remapped[kept] = values[source[kept]]
             self.latest[name] = remapped
-        if is_first:
+        if is_first and self._earlier is not None:
+            self._continue_histories(self._earlier)
+        elif is_first:
             self.histories.start_filters(len(source))
         else:
             self.histories.remap_filters(source)
 
+    # ---------------------------------------------------------------- the run that is resumed
+
+    def _continue_histories(self, earlier: RunState) -> None:
+        """Continue the histories of the run that this one resumes, up to its checkpoint."""
+        structure, first_step = self.structure, self.connection.first_step
+        self._earlier = None
+        if structure is None or earlier.structure is None:
+            self.histories.start_filters(self.n_filters)
+            return
+        last_step = None if earlier.snapshot is None else earlier.snapshot.step
+        self.resume_note = describe_loss(last_step, earlier.requests.edit_marks, first_step)
+        source = source_columns(unchanged_layers(earlier.structure, structure), structure)
+        self.histories.continue_from(earlier.histories, first_step, source)
+        self.resumes = earlier.connection.run
+
     # ---------------------------------------------------------------- before the viewer attached
 
+    def note_interruption(self) -> None:
+        """Note that the batches from now on were missed; the next history fills the gap."""
+        if self.snapshot is not None and self._missed_after is None:
+            self._missed_after = self.snapshot.step
+
     def _receive_history(self, message: History) -> None:
-        """Insert what the run has kept since its first batch before what was received."""
+        """Insert what the run has kept since its first batch where nothing was received."""
+        after, self._missed_after = self._missed_after, None
         try:
             self.histories.prepend(message)
+            if after is not None:
+                self.histories.fill(message, after)
         except ValueError as error:
             log.warning("Ignored a malformed history of run %s: %s", self.connection.run, error)
             return

@@ -26,8 +26,8 @@
  * which opens `#layer-menu`; `button.insert` stands in the gap behind a layer; `.block-header[data-block="layer1.0"]` is the
  * header of a closed block with `button.fold`, which opens it; `.stage button.fold` closes an open one;
  * `#dot[data-kind]` and `#run-state` show what the run is doing; `#app[data-run]` is none before there is a run, connecting
- * until it replies, then attached; `#ended[data-kind]` announces the end of a run, `#ended .next` shows the next one, `#runs`
- * chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
+ * until it replies, then attached; `#app[data-lost]` is true while the server does not respond; `#ended[data-kind]` says that,
+ * and announces the end of a run, `#ended .next` shows the next one, `#runs` chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
 import {startChartCards} from "./charts/chart_cards.js"
 import {startChartFocus} from "./charts/chart_focus.js"
@@ -59,7 +59,7 @@ import {acceptFrames, connect, deliver, describeView, latest, latestParts, recei
 import {motionLevel, startMotion} from "./shared/motion.js"
 import {config} from "./shared/page_config.js"
 import {newestAge, times} from "./shared/paint_times.js"
-import {isWaitingForServer, waitForServer} from "./shared/reconnect.js"
+import {isWaitingForServer, startServerWatch, waitForServer} from "./shared/reconnect.js"
 import {nodeSelection} from "./shared/selection.js"
 import {startTheme, themeName} from "./shared/theme.js"
 import {startLayerTable} from "./table/layer_table.js"
@@ -139,6 +139,7 @@ async function start() {
   })
   document.addEventListener("visibilitychange", () => describeView({visible: !document.hidden}))
   onConnectionLost(waitForServer)
+  startServerWatch()
   acceptFrames()
   noteReady()
 }

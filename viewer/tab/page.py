@@ -25,6 +25,7 @@ from .tab_title import tab_title
 __all__ = ["Page"]
 
 REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
+BEAT_SECONDS = 0.5  # without a frame, before the page is sent a beat
 NEVER = float("inf")
 TITLE_SECONDS = 2.0  # between changes of the browser tab's title
 MIN_ADVANCE_SECONDS = 0.001  # an update is rescheduled only if it becomes earlier by this much
@@ -68,6 +69,7 @@ class Page:
         self._scheduler = FrameScheduler()
         self._updated_at = 0.0
         self._titled_at = 0.0
+        self._sent_at = time.monotonic()
         self._next_update_at = NEVER  # when the next scheduled update runs
         # Keys of what the page shows
         self._update_key: tuple[object, ...] = ()
@@ -118,6 +120,9 @@ class Page:
                 document.add_next_tick_callback(self._update_title)
         if not self._is_visible():
             return
+        if now - self._sent_at >= BEAT_SECONDS:
+            self._sent_at = now
+            document.add_next_tick_callback(self._send_beat)
         delay = self._delay(now) if self._is_update_due(now) else None
         if delay is not None and now + delay < self._next_update_at - MIN_ADVANCE_SECONDS:
             self._next_update_at = now + delay
@@ -213,8 +218,13 @@ class Page:
         state, timestamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
             timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
+        self._sent_at = time.monotonic()
         frame = encode_frame(self._panels, sent=self.frames_sent, stamps=timestamps)
         self.link.frame = (next(self._frame_serials), frame)
+
+    def _send_beat(self) -> None:
+        """Show the page that the server is at work; see viewer/static/shared/reconnect.js."""
+        self.link.beat += 1
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
         """Handle the confirmation that the page has painted a frame."""

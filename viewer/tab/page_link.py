@@ -35,6 +35,7 @@ class PageLink(DataModel):
     # Its serial number, and the bytes of viewer/rendering/frame_codec.py. BokehJS compares a new
     # value with the old one; with a number that differs first, it never compares the bytes.
     frame = Nullable(Tuple(Int, Bytes))
+    beat = Int(default=0)  # counted up where no frame is sent: without either, the server hangs
     seen = Int(default=-1)  # -1: the page has not drawn anything yet
     command = String(default="")  # a `PageCommand` as JSON
     visible = Bool(default=True)

@@ -17,7 +17,8 @@ class RunSelection:
     """The run of one tab: the run named in its address, or else the newest run.
 
     The tab stays on its run after the run has ended, until another run is selected: the last
-    recorded state remains readable.
+    recorded state remains readable. Only a run that resumes it from a checkpoint takes its place,
+    because it is the same training and its history contains what was shown.
 
     Args:
         follower: the run to start with; it may be a follower without a run.
@@ -44,6 +45,8 @@ class RunSelection:
         if self.registry is not None and not self.follower.run_id:
             found = self.registry.find(self.requested_run) or self.registry.find()
             self.follower = found or self.follower
+        elif self.registry is not None:
+            self.follower = self.registry.find_resumed(self.follower) or self.follower
         self.follower.last_shown = time.monotonic()
         if self.compared_run and self.registry is not None:
             self.registry.keep_following(self.compared_run)

@@ -18,13 +18,12 @@ from .page_link import PageLink
 from .playback import Playback
 from .removal_preview import RemovalPreview
 from .requested_view import PANES, RequestedView, show_requested_view
+from .resumed_view import continue_view, resumes
 from .run_selection import RunSelection
 from .selection import Selection, find_replacement
 from .staging import Staging
 
 __all__ = ["TabState"]
-
-RECENT_ROWS = 8  # rows of the history that determine the least active filter
 
 
 class TabState:
@@ -183,22 +182,6 @@ class TabState:
             return np.zeros(0, np.float32)
         return values[state.offsets[layer] : state.offsets[layer + 1]]
 
-    def least_active_index(self, state: RunState, layer_index: int, layer: LayerInfo) -> int | None:
-        """Return the index of the least active filter whose removal is not staged yet."""
-        start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.filter_ids)
-        recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
-        values = state.layer_values("activation", layer_index)
-        if len(recent):
-            finite = np.isfinite(recent)
-            values = np.where(finite, recent, 0).sum(axis=0) / np.maximum(1, finite.sum(axis=0))
-        if len(values) != n:
-            return None
-        staged = set(self.staging.removed_ids(layer.name))
-        for index in np.argsort(values, kind="stable"):
-            if layer.filter_ids[int(index)] not in staged:
-                return int(index)
-        return None
-
     # Coupled filters
 
     def coupling_preview(self) -> tuple[PlanSummary | None, str]:
@@ -221,18 +204,22 @@ class TabState:
     # What may be changed
 
     def ended_reason(self) -> str:
-        """Return why the run no longer accepts requests; "" while it does."""
+        """Return why the run accepts no requests any more; "" if it may."""
         health = self.follower.health()
-        if health.kind == "recording":
-            return "This is a recording: it cannot be edited or controlled."
-        return f"The run has ended: {health.text}" if health.has_ended else ""
+        return health.refusal if health.has_ended else ""
 
     def steering_refusal(self) -> str:
         """Return why this page cannot steer the run; "" if it can. All controls obey it."""
-        reason, access = self.ended_reason(), self.follower.access
-        if not reason and access is not None and access.role == "observer":
+        health, access = self.follower.health(), self.follower.access
+        if health.is_final:
+            return health.refusal
+        if access is not None and access.role == "observer":
             return f"This page only observes the run: its key {access.key!r} is an observer's."
-        return reason
+        return ""
+
+    def present_refusal(self) -> str:
+        """Return why this page cannot steer the run now, perhaps only now; "" if it can."""
+        return self.steering_refusal() or self.follower.health().refusal
 
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
@@ -267,7 +254,10 @@ class TabState:
 
     def _update_structure(self, is_other_run: bool, structure: Structure | None) -> None:
         self.revision += 1
-        if is_other_run:
+        if is_other_run and resumes(self.state, self._known_key[0]):
+            self._removal_preview.clear()
+            continue_view(self, self._known_structure)
+        elif is_other_run:
             self.edit_queue.reset()
             self.selection = None
             self.expanded_layers.clear()

@@ -134,6 +134,49 @@ def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower)
     assert bar.source.data["can_apply"] is False
 
 
+def test_nothing_can_be_applied_while_the_training_is_unreachable(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "stage_remove")
+    follower.deliver()
+    tab.update()
+    assert StagingBar(tab).content()["can_apply"]
+    follower.kind = "unreachable"
+    tab.update()
+    bar, header = StagingBar(tab).content(), Header(tab).content()
+    assert bar["rows"]  # kept until the training is back
+    assert not bar["can_apply"]
+    assert "receives no changes now" in bar["apply_hint"]
+    assert header["unreachable"]
+    assert header["motionless"]
+    assert header["end_notice"] == "DigitsNet is unreachable. Showing the last received state."
+    sent = len(follower.requests)
+    send_command(tab, "apply")
+    send_command(tab, "control_run", action="pause")
+    assert len(follower.requests) == sent
+    assert "receives no changes now" in ReplyPanel(tab).content()["title"]
+
+
+def test_a_page_whose_key_is_refused_says_so_and_offers_nothing(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """The page of a revoked key looked as if it could steer, and its requests reached nobody."""
+    send_command(tab, "stage_remove")
+    follower.kind = "refused"
+    tab.update()
+    assert tab.staging.changes == []
+    header = Header(tab).content()
+    assert not header["can_steer"]
+    assert not header["ended"]
+    notice = "DigitsNet sends nothing: refused. Showing the last received state."
+    assert header["end_notice"] == notice
+    assert not ControlsPanel(tab).content()["available"]
+    sent = len(follower.requests)
+    send_command(tab, "undo")
+    assert len(follower.requests) == sent
+    assert "receives no changes now" in ReplyPanel(tab).content()["title"]
+
+
 def test_reply_is_shown_and_recorded(tab: TabState, follower: InProcessFollower) -> None:
     reply, changes = ReplyPanel(tab), ChangeListPanel(tab)
     send_command(tab, "stage_add")

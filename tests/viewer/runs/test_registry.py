@@ -73,3 +73,12 @@ def test_a_compared_run_stays_attached(
     registry.keep_following("unknown")
     registry.tick()
     assert [one.run for one in registry.known_runs()] == ["a"]
+
+
+def test_a_run_of_another_protocol_version_is_named(
+    registry: RunRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "the run of run-a.json uses protocol 99"
+    monkeypatch.setattr(registry_module, "find_unusable", lambda: {"run-a.json": reason})
+    registry.tick()
+    assert registry.problem == f"A training cannot be shown: {reason}."

@@ -9,11 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from revacnn_lightning.client import run_messages as run_messages_module
+from revacnn_lightning.client.attach import attach
 from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.protocol import base_socket
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from revacnn_lightning.protocol.run_discovery import list_runs
+from tests.client.keyed_run import KeyedRun
 from tests.viewer.processes import training, wait_for
 from viewer.runs import registry as registry_module
 from viewer.runs import run_follower as run_follower_module
@@ -234,13 +239,19 @@ def test_missing_connection_file(runtime: Path, tmp_path: Path) -> None:
 def test_silent_run(
     selection: RunSelection, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_follower_module, "SILENT_SECONDS", 0.5)
+    """A stopped process: first nothing arrives, then its connection counts as lost."""
+    monkeypatch.setattr(run_messages_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(base_socket, "HEARTBEAT_TIMEOUT_MS", 1500)
     with training(runtime, "--net", "digits") as process:
         wait_for_snapshots(selection)
         os.kill(process.pid, signal.SIGSTOP)
         wait_for_health(selection, "silent")
         text = selection.follower.health().text
         assert re.search(r"since \d\d:\d\d:\d\d at batch \d+$", text)
+        assert selection.follower.health().refusal == ""  # it may only be slow
+        wait_for_health(selection, "unreachable")
+        text = selection.follower.health().refusal
+        assert re.search(r"last message at \d\d:\d\d:\d\d at batch \d+\.$", text)
         os.kill(process.pid, signal.SIGCONT)
         wait_for_health(selection, "training")
 
@@ -261,3 +272,64 @@ def test_history_is_requested_from_a_run_that_has_trained_before(
     assert state.history_revision == 1  # requested once
     assert state.histories.scalars.steps[0] == 1
     assert state.histories.scalars.steps[-1] > 3000
+
+
+def test_a_tab_goes_on_with_the_run_that_resumes_its_run(
+    selection: RunSelection, registry: RunRegistry, runtime: Path
+) -> None:
+    lineage = "c0ffee" * 2
+    with training(runtime, "--net", "digits", "--past", "500", "--resume", lineage) as process:
+        wait_for_snapshots(selection)
+        killed = selection.follower
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for_health(selection, "gone")
+    with (
+        training(runtime, "--net", "alexnet"),  # a stranger, and the newest
+        training(runtime, "--net", "digits", "--past", "300", "--resume", lineage),
+    ):
+        wait_for(lambda: tick(selection) is not killed, what="the resumed run")
+        wait_for_snapshots(selection, 42)  # with the edit of its past
+        state = selection.follower.state
+        assert state is not None
+        assert state.resumes == killed.run_id
+        wait_for(lambda: tick(selection).state.history_revision > 0, what="the history")
+        steps = state.histories.scalars.steps
+        assert steps[0] == 1
+        assert steps[-1] < 500
+        assert (np.diff(steps) > 0).all()
+
+
+def test_a_run_that_another_one_continues_elsewhere_stays_shown_while_it_lives(
+    selection: RunSelection, registry: RunRegistry, runtime: Path
+) -> None:
+    """Two runs may start from one checkpoint."""
+    lineage = "c0ffee" * 2
+    with training(runtime, "--net", "digits", "--past", "500", "--resume", lineage):
+        wait_for_snapshots(selection)
+        shown = selection.follower
+        with training(runtime, "--net", "digits", "--past", "500", "--resume", lineage):
+            wait_for(lambda: bool(tick(selection)) and len(registry.live) == 2, what="both")
+            assert tick(selection) is shown
+
+
+def test_a_run_that_refuses_the_key_is_not_said_to_be_unreachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_follower_module, "UNREACHABLE_SECONDS", -1.0)
+    keyed = KeyedRun()
+    with attach(keyed.connection) as owner:
+        follower = RunFollower(owner.share("observer", name="ann"))
+
+        def wait_for_kind(kind: str) -> None:
+            wait_for(lambda: (follower.receive(), follower.health().kind == kind)[1], what=kind)
+
+        try:
+            wait_for_kind("unreachable")
+            owner.revoke("ann")
+            wait_for_kind("refused")
+            refusal = "The training receives no changes now: the run does not admit the key 'ann'."
+            assert follower.health().refusal == refusal
+        finally:
+            follower.close()
+            keyed.close()

@@ -9,7 +9,13 @@ from msgspec.structs import replace
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.history import run_history
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import History, HistorySeries, Request, Snapshot
+from revacnn_lightning.protocol.messages import (
+    History,
+    HistoryEdit,
+    HistorySeries,
+    Request,
+    Snapshot,
+)
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.runs import request_log, run_histories
@@ -220,3 +226,32 @@ def test_malformed_history_is_ignored(
     state.receive(History(scalars=HistorySeries([3, 2], [1, 1], np.zeros((2, 9), np.float32))))
     assert state.history_revision == revision
     assert "malformed history" in caplog.text
+
+
+def test_what_was_missed_without_a_connection_is_filled_from_the_history(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    follower = make_follower(batches=3)
+    state, training = state_of(follower), follower.training
+    state.note_interruption()
+    training.train_unattended(100)
+    training.handle(Request("edit", AddFilters("conv2"), training.version))
+    follower.attach()
+    follower.train(3)
+    follower.receive_history()
+    steps = state.histories.scalars.steps
+    assert steps[:3].tolist() == [1, 2, 3]
+    assert steps[-3:].tolist() == [104, 105, 106]
+    assert ((steps > 3) & (steps < 104)).sum() > 10
+    assert (np.diff(steps) > 0).all()
+    assert [mark.step for mark in state.requests.edit_marks] == [103]
+    follower.receive_history()
+    assert len(state.requests.edit_marks) == 1
+
+
+def test_marks_from_before_a_resume_are_told_apart(follower: InProcessFollower) -> None:
+    requests = state_of(follower).requests
+    edits = [HistoryEdit(1, "first"), HistoryEdit(2, "second"), HistoryEdit(2, "resumed")]
+    for _ in range(2):
+        requests.add_earlier_marks(edits)
+        assert [mark.title for mark in requests.edit_marks] == ["first", "second", "resumed"]

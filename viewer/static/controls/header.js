@@ -18,6 +18,7 @@ export function startHeader() {
 function drawHeader(data) {
   byId("app").dataset.run = data.run
   byId("app").dataset.steering = String(data.can_steer)
+  drawLost(Boolean(data.server_problem), data.unreachable)
   byId("dot").dataset.kind = data.kind
   byId("model").textContent = data.name
   byId("model").title = data.model
@@ -46,15 +47,27 @@ function drawAlert({alert, alerts}) {
   if (text.textContent !== alert) text.textContent = alert // a screen reader reads each change
 }
 
+/**
+ * Nothing that nobody receives looks as if it could be pressed.
+ * @param {boolean} isLost whether the server does not respond
+ * @param {boolean} isUnreachable whether the training does not respond to the server
+ */
+function drawLost(isLost, isUnreachable) {
+  byId("app").dataset.lost = String(isLost)
+  byId("app").dataset.unreachable = String(isUnreachable)
+  byId("controls").inert = isLost || isUnreachable
+  byId("staging").inert = isLost
+}
+
 /** @param {HeaderData} data */
-function drawEndNotice({ended, kind, end_notice: notice, next_run: next}) {
+function drawEndNotice({server_problem: problem = "", kind, end_notice: notice, next_run: next}) {
   const bar = byId("ended")
-  bar.hidden = !ended
+  bar.hidden = problem === "" && notice === ""
   bar.dataset.kind = kind
   const text = /** @type {HTMLElement} */ (bar.querySelector(".what"))
-  text.textContent = ended ? notice : ""
+  text.textContent = problem || notice
   const button = /** @type {HTMLButtonElement} */ (bar.querySelector(".next"))
-  button.hidden = next == null
+  button.hidden = next == null || problem !== ""
   if (next == null) return
   button.textContent = `Show ${next.label}`
   button.onclick = () => sendCommand("show_run", {run: next.id})

@@ -19,7 +19,7 @@ export {averageLag} from "./paint_times.js"
  * @property {string} theme
  * @property {number} width
  * @property {number} height
- * @property {{frame: {change: {connect: (callback: () => void) => void}}}} properties
+ * @property {Record<"frame" | "beat", {change: {connect: (callback: () => void) => void}}>} properties
  */
 
 /** @typedef {(data: any, atlas: WireArray | undefined) => void} Draw */
@@ -36,6 +36,9 @@ let slowCanvas = null
 let link = null
 let serial = 0
 let received = 0
+let isServerLost = false
+/** @type {(() => void)[]} */
+const beatCallbacks = []
 /** @type {{sent: number, stamps: number[]}} */
 let lastFrame = {sent: -1, stamps: []}
 
@@ -46,6 +49,7 @@ let lastFrame = {sent: -1, stamps: []}
 export function connect(model) {
   link = model
   receive()
+  model.properties.beat.change.connect(noteBeat)
   const channel = new MessageChannel()
   /** @type {(() => void)[]} */
   const painted = []
@@ -100,6 +104,27 @@ function receive() {
   for (const {part, data, atlas} of parts) deliver(part, data, atlas)
   lastFrame = {sent, stamps}
   for (const callback of frameCallbacks) callback()
+  noteBeat()
+}
+
+function noteBeat() {
+  for (const callback of beatCallbacks) callback()
+}
+
+/**
+ * Call this whenever the server has sent something.
+ * @param {() => void} callback
+ */
+export function onBeat(callback) {
+  beatCallbacks.push(callback)
+}
+
+/**
+ * Send no commands for now: they would be carried out when nobody expects it.
+ * @param {boolean} isLost
+ */
+export function setServerLost(isLost) {
+  isServerLost = isLost
 }
 
 /**
@@ -154,7 +179,7 @@ export function onFrame(callback) {
  * @param {Record<string, unknown>} args
  */
 export function sendCommand(name, args = {}) {
-  if (link == null) return
+  if (link == null || isServerLost) return
   serial += 1 // so that the same command, sent again, is a change, too
   link.command = JSON.stringify({serial, name, args})
 }

@@ -29,6 +29,10 @@ export interface HeaderData {
   kind: string
   status: string
   ended: boolean
+  /** Connected to the server, but the server has no connection to the training. */
+  unreachable: boolean
+  /** Set by the page itself: what is wrong with the server. */
+  server_problem?: string
   /** Whether the key of this page may edit and control the run, and the run still trains. */
   can_steer: boolean
   /** The key of this page; the label is empty if it is that of the run's owner. */

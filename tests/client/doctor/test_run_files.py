@@ -1,0 +1,85 @@
+"""The runtime directory and the connection files in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from revacnn_lightning.client.doctor import run_files
+from revacnn_lightning.client.doctor.run_files import check_files, check_runtime_dir, file_system
+from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.connection import Connection
+
+
+def make(run: str = "a", **changes: object) -> Connection:
+    fields = {"pid": os.getpid(), "hostname": socket.gethostname(), **changes}
+    return Connection(run, "tcp://127.0.0.1:9", "tcp://127.0.0.1:9", "k" * 40, **fields)
+
+
+def statuses(file: Path | None = None) -> list[str]:
+    return [finding.status for finding in check_files(file, [])]
+
+
+def test_a_private_directory_is_fine(runtime_dir: Path):
+    [finding] = check_runtime_dir()
+    assert (finding.status, "does not exist yet" in finding.text) == ("ok", True)
+    connections.write(make())
+    [finding] = check_runtime_dir()
+    assert (finding.status, str(runtime_dir) in finding.text) == ("ok", True)
+
+
+def test_a_directory_that_others_can_write_to_is_a_problem_with_the_command(runtime_dir: Path):
+    connections.write(make())
+    runtime_dir.chmod(0o777)
+    [finding] = check_runtime_dir()
+    assert finding.status == "problem"
+    assert finding.advice == f"run: chmod 700 {runtime_dir}"
+    assert statuses() == ["problem"]
+
+
+def test_a_directory_on_a_network_is_noted(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    connections.write(make())
+    monkeypatch.setattr(run_files, "file_system", lambda _: "nfs4")
+    [finding] = check_runtime_dir()
+    assert finding.status == "note"
+    assert "nfs4" in finding.text
+
+
+def test_the_file_system_is_that_of_the_innermost_mount(tmp_path: Path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"a / ext4 rw 0 0\nb {tmp_path} nfs4 rw 0 0\nc {tmp_path}/x\\040y tmpfs rw 0 0\n"
+    )
+    assert file_system(tmp_path / "file", mounts) == "nfs4"
+    assert file_system(tmp_path / "x y" / "file", mounts) == "tmpfs"
+    assert file_system(Path("/"), mounts) == "ext4"
+    assert file_system(Path("/"), tmp_path / "none") == ""
+
+
+def test_no_run_is_no_problem():
+    assert statuses() == ["note"]
+
+
+def test_files_of_other_versions_and_broken_ones_are_problems(runtime_dir: Path):
+    connections.write(make("good"))
+    connections.write(make("new", protocol=99))
+    (runtime_dir / "run-open.json").write_text("{}")
+    (runtime_dir / "run-open.json").chmod(0o644)
+    found: list[Connection] = []
+    findings = list(check_files(None, found))
+    assert [finding.status for finding in findings] == ["problem", "problem", "ok"]
+    assert "chmod 600" in findings[1].advice
+    assert [one.run for one in found] == ["good"]
+
+
+def test_a_named_file_is_checked_alone(tmp_path: Path):
+    path = tmp_path / "one.json"
+    assert statuses(path) == ["problem"]
+    connections.write(make(), path)
+    assert statuses(path) == ["ok"]
+    connections.write(make(pid=2**22 + 1), path)
+    [finding] = check_files(path, [])
+    assert "has exited" in finding.text

@@ -1,0 +1,61 @@
+"""What a run that resumes another one from a checkpoint keeps of that one, and what it has lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from revacnn_lightning.protocol.messages import LayerInfo, Structure
+
+from ..rendering.formatting import format_count
+from .request_log import EditMark, RequestRecord
+
+__all__ = ["describe_loss", "resume_record", "unchanged_layers"]
+
+NO_FILTER = -1  # an id that no filter has
+
+
+def unchanged_layers(before: Structure, now: Structure) -> Structure:
+    """Return ``before`` without the filters of the layers that were edited.
+
+    A resumed run numbers the filters of an edited layer from 0 again, so that an id may mean
+    another filter. Ids are never reused: equal ones mean that the layer was not edited.
+    """
+    ids = {layer.name: layer.filter_ids for layer in now.layers}
+
+    def keep_if_equal(layer: LayerInfo) -> LayerInfo:
+        if ids.get(layer.name) == layer.filter_ids:
+            return layer
+        return replace(layer, filter_ids=[NO_FILTER] * len(layer.filter_ids))
+
+    return replace(before, layers=[keep_if_equal(layer) for layer in before.layers])
+
+
+def describe_loss(last_step: int | None, marks: Iterable[EditMark], first_step: int) -> str:
+    """Return what a run has lost of the one that it resumes; "" if that is nothing.
+
+    Args:
+        last_step: the last known batch of that run; None if none is known.
+        marks: the edits of that run.
+        first_step: the first batch of the run that resumes it.
+    """
+    batches = 0 if last_step is None else last_step + 1 - first_step
+    edits = [mark for mark in marks if mark.step >= first_step]
+    lost = [_count(batches, "batch", "batches")] if batches > 0 else []
+    lost += [_count(len(edits), "edit", "edits")] if edits else []
+    if not lost:
+        return ""
+    verb = "is" if lost[0].startswith("1 ") and len(lost) == 1 else "are"
+    return f"{' and '.join(lost)} after the checkpoint {verb} lost"
+
+
+def resume_record(first_step: int, note: str) -> RequestRecord:
+    """Return a record that says that the shown run was resumed, to be shown like a reply."""
+    title = f"Resumed from a checkpoint, at batch {format_count(first_step)}"
+    return RequestRecord("", title, time.time(), state="done", text=note)
+
+
+def _count(n: int, one: str, several: str) -> str:
+    return f"{format_count(n)} {one if n == 1 else several}"

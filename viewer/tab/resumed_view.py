@@ -1,0 +1,42 @@
+"""A tab that shows a run goes on with the run that resumes it from a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from revacnn_lightning.protocol.messages import Structure
+
+from ..runs.resumed_run import resume_record, unchanged_layers
+from ..runs.run_state import RunState
+
+if TYPE_CHECKING:
+    from .tab_state import TabState
+
+__all__ = ["continue_view", "resumes"]
+
+
+def resumes(state: RunState | None, shown: object) -> bool:
+    """Return whether a run resumes the one that was shown before."""
+    if state is None or not isinstance(shown, RunState):
+        return False
+    return state.resumes == shown.connection.run
+
+
+def continue_view(tab: TabState, known: Structure | None) -> None:
+    """Keep what is selected and open, discard what is staged, and say what has happened.
+
+    Args:
+        tab: already shows the run that resumes the one before.
+        known: the last structure of that one.
+    """
+    tab.edit_queue.reset()
+    tab.playback.go_live()
+    state, structure, selection = tab.state, tab.structure, tab.selection
+    if state is None:
+        return
+    tab.edit_queue.shown_reply = resume_record(state.connection.first_step, state.resume_note)
+    if structure is None or known is None or selection is None:
+        return
+    ids = {layer.name: layer.filter_ids for layer in unchanged_layers(known, structure).layers}
+    if selection.filter_id not in ids.get(selection.layer, []):
+        tab.selection, tab.other_selected_ids = None, []
