@@ -19,6 +19,7 @@ export {averageLag} from "./paint_times.js"
  * @property {string} theme
  * @property {number} width
  * @property {number} height
+ * @property {number} beat counted up where no frame is sent
  * @property {Record<"frame" | "beat", {change: {connect: (callback: () => void) => void}}>} properties
  */
 
