@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from revacnn_lightning.client import share_command
+from revacnn_lightning.client.share_command import add_share_command
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.recording.commands import (
@@ -59,16 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("runs", help="list the runs on this machine")
     runs.set_defaults(run=_runs)
 
-    share = commands.add_parser("share", help="hand out keys of a run, or take them back")
-    share_command.add_options(share)
-    share.set_defaults(run=share_command.execute)
-
     doctor = commands.add_parser("doctor", help="check what viewing a run needs")
     doctor.add_argument("--connect", metavar="FILE", type=Path, help="only the run of this file")
     doctor.add_argument("--page", metavar="URL", help="the address that `revacnn view` has printed")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
 
+    add_share_command(commands)
     add_export_command(commands)
 
     mcp = commands.add_parser(

@@ -6,19 +6,20 @@ import argparse
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from revacnn_lightning.client.run import Run
     from revacnn_lightning.protocol.access_messages import KeyInfo
 
-__all__ = ["add_options", "execute", "parse_duration"]
+__all__ = ["add_share_command", "parse_duration"]
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command to its parser."""
+def add_share_command(commands: Any) -> None:
+    """Add the command to the subparsers of ``revacnn``."""
+    parser = commands.add_parser("share", help="hand out keys of a run, or take them back")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--observer", action="store_true", help="write a file with which one can only observe"
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--connect", metavar="FILE", help="connection file (default: newest run)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="default: revacnn-NAME.json")
+    parser.set_defaults(run=_execute)
 
 
 def parse_duration(text: str) -> float:
@@ -47,7 +49,7 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def execute(options: argparse.Namespace) -> int:
+def _execute(options: argparse.Namespace) -> int:
     """Execute the command and return its exit status."""
     from revacnn_lightning.client.attach import attach
 
