@@ -147,6 +147,7 @@ class Requester(_ViewerSocket):
         """How often the run has been reached so far: more than once after an interruption."""
         return self._monitor.connections
 
+
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:
     for _ in range(MAX_MESSAGES_PER_POLL):
         try:

@@ -78,7 +78,8 @@ def test_a_key_is_handed_out_once_though_the_reply_was_lost() -> None:
     """The repeated request was refused, because the run knew the key already."""
 
     class Commands:
-        executed: list[Request] = []
+        def __init__(self) -> None:
+            self.executed: list[Request] = []
 
         def execute(self, sender: Sender, request: Request) -> Reply:
             self.executed.append(request)

@@ -198,7 +198,7 @@ class TabState:
         if target is None:
             return
         layer = next((one for one in structure.layers if one.name == target.layer), None)
-        if layer is not None and not (self.ended_reason() or layer.edit_refusal):  # observers plan
+        if layer is not None and not (self.follower.health().is_final or layer.edit_refusal):
             self._removal_preview.request(self.follower, structure, target.layer, target.filter_id)
 
     # What may be changed

@@ -82,7 +82,7 @@ def test_a_key_that_was_revoked_is_a_problem():
     try:
         with attach(keyed.connection) as owner:
             connection = owner.share("observer", name="ann")
-            assert [finding.status for finding in check(connection)] == ["ok", "ok"]
+            assert check(connection)[1].status == "ok"
             owner.revoke("ann")
         finding = check(connection)[1]
     finally:

@@ -322,7 +322,11 @@ def test_a_run_that_refuses_the_key_is_not_said_to_be_unreachable(
         follower = RunFollower(owner.share("observer", name="ann"))
 
         def wait_for_kind(kind: str) -> None:
-            wait_for(lambda: (follower.receive(), follower.health().kind == kind)[1], what=kind)
+            def has_kind() -> bool:
+                follower.receive()
+                return follower.health().kind == kind
+
+            wait_for(has_kind, what=kind)
 
         try:
             wait_for_kind("unreachable")
