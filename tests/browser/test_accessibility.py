@@ -68,14 +68,14 @@ def test_the_menu_of_a_layer_is_accessible(address: str, open_page: Any) -> None
     page.wait_for_selector("#layer-menu:not(:popover-open)", state="hidden")
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES)
-def test_every_control_can_be_reached_at_every_size(
-    address: str, open_page: Any, width: int, height: int
-) -> None:
-    page = ready(open_page(address, viewport={"width": width, "height": height}))
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
-    assert page.evaluate(UNREACHABLE) == []
-    assert page.evaluate("byId => document.getElementById(byId).clientWidth", "plot") >= 300
+def test_every_control_can_be_reached_at_every_size(address: str, open_page: Any) -> None:
+    page = ready(open_page(address))
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("(width) => innerWidth === width && revacnn.frames > 0", arg=width)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        assert page.evaluate(UNREACHABLE) == [], (width, height)
+        assert page.evaluate("document.getElementById('plot').clientWidth") >= 300
 
 
 def test_states_are_visible_in_forced_colors(address: str, open_page: Any) -> None:

@@ -156,22 +156,22 @@ BOXES = """["network", "plot", "bottom"].map(
   (id) => document.getElementById(id).getBoundingClientRect().toJSON())"""
 
 
-@pytest.mark.parametrize(("width", "height"), [(1680, 960), (1280, 720), (390, 844)])
-def test_staged_changes_hid_nodes_of_the_network(
-    address: str, open_page: Any, width: int, height: int
-) -> None:
-    page = ready(open_page(address, viewport={"width": width, "height": height}))
+def test_staged_changes_hid_nodes_of_the_network(address: str, open_page: Any) -> None:
+    page = ready(open_page(address))
     page.evaluate("revacnn.sendCommand('select', {layer: 1, first: 5, last: 5})")
     page.wait_for_function("revacnn.parts.selection.index == 5")
     for change in ("stage_remove", "stage_freeze", "stage_reinitialize", "stage_split"):
         page.evaluate("(change) => revacnn.sendCommand(change)", change)
     page.wait_for_function("document.querySelectorAll('#staging .row').length > 2")
-    # Read in one step: plans that arrive change the height of the bar.
-    network, plot, bar = page.evaluate(BOXES)
-    assert page.is_visible("#staging")
-    assert plot["bottom"] <= bar["top"] + 1
-    assert bar["bottom"] <= network["bottom"] + 1
-    assert plot["height"] > 150
+    for width, height in ((1680, 960), (1280, 720), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("(width) => innerWidth === width", arg=width)
+        # Read in one step: plans that arrive change the height of the bar.
+        network, plot, bar = page.evaluate(BOXES)
+        assert page.is_visible("#staging")
+        assert plot["bottom"] <= bar["top"] + 1
+        assert bar["bottom"] <= network["bottom"] + 1
+        assert plot["height"] > 150
     page.locator("#staging button.discard").click()
     page.wait_for_selector("#staging", state="hidden")
 
