@@ -154,7 +154,9 @@ def _flood(
 
 def _open(run: Connection, kind: int, address: str) -> zmq.Socket[bytes]:
     hostile = zmq.Context.instance().socket(kind)
-    hostile.curve_publickey, hostile.curve_secretkey = zmq.curve_keypair()
+    hostile.curve_publickey, hostile.curve_secretkey = (
+        key.encode() for key in (run.public_key, run.secret_key)
+    )
     hostile.curve_serverkey = run.server_key.encode()
     hostile.connect(address)
     return hostile

@@ -19,7 +19,15 @@ import numpy as np
 from msgspec import NODEFAULT, Struct
 from msgspec import inspect as types
 
-from revacnn_lightning.protocol import encoding, inspections, messages, requests, run_sockets
+from revacnn_lightning.protocol import (
+    access_messages,
+    authenticator,
+    encoding,
+    inspections,
+    messages,
+    requests,
+    run_sockets,
+)
 from revacnn_lightning.protocol.connection import Connection
 
 PAGE = Path(__file__).parent / "protocol.md"
@@ -33,6 +41,7 @@ TELEMETRY = (
     messages.Status,
     inspections.LayerDetail,
     inspections.FilterInspection,
+    access_messages.RequestOutcome,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
@@ -40,6 +49,7 @@ LIMITS = (
     (messages.MAX_ID_LENGTH, "characters of the `id` of a request"),
     (run_sockets.CLIENT_RATE, "requests per second of a client; further ones are refused"),
     (run_sockets.CLIENT_BURST, "requests of a client that may arrive together"),
+    (authenticator.RATE, "connections per second of all clients; further ones wait"),
     (run_sockets.STATE_COST, "requests that `send_state` counts as"),
     (run_sockets.REPLY_QUEUE, "replies that wait for a client; more are dropped"),
     (run_sockets.SEND_QUEUE, "telemetry messages that wait for a client; more are dropped"),
@@ -73,6 +83,14 @@ def commands_block() -> str:
     return "\n".join(section(kind, 4) for kind in get_args(requests.Command))
 
 
+def keys_block() -> str:
+    return "\n".join(section(kind, 4) for kind in get_args(requests.KeyCommand))
+
+
+def access_block() -> str:
+    return section(access_messages.Access, 3)
+
+
 def replies_block() -> str:
     return "\n".join(section(kind, 3) for kind in get_args(messages.Reply))
 
@@ -97,7 +115,9 @@ BLOCKS = {
     "request": request_block,
     "edits": edits_block,
     "commands": commands_block,
+    "keys": keys_block,
     "replies": replies_block,
+    "access": access_block,
     "telemetry": telemetry_block,
     "parts": parts_block,
     "limits": limits_block,

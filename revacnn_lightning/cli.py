@@ -1,4 +1,4 @@
-"""The ``revacnn`` command: view a run, launch a training with a viewer, list runs and edits."""
+"""The ``revacnn`` command: view, launch, list and share runs, and list edits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from revacnn_lightning.client.share_command import add_share_command
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.page_server.browser import open_page
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
 
+    add_share_command(commands)
     add_export_command(commands)
 
     mcp = commands.add_parser(

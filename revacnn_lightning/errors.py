@@ -6,11 +6,13 @@
     ├── SteeringError                 a request to change the network was not carried out
     │   ├── EditRefusedError          the request cannot be carried out; nothing was changed
     │   │   ├── StaleStructureError   the request refers to an older structure of the network
+    │   │   ├── ObserverKeyError      the key only observes the run
     │   │   └── RunEndedError         the run has ended and carries out no more requests
     │   └── EditFailedError           the edit failed its verification and was rolled back
     ├── ProtocolError                 a message is malformed or cannot be sent
     │   └── ProtocolVersionError      the two sides use different protocol versions
     ├── ConnectionFileError           there is no run to attach to, or its file is unusable
+    │   └── KeyRefusedError           the run does not admit the key: revoked, expired or unknown
     ├── RecordingError                a file is not a recording that can be read
     ├── RequestTimeoutError           the run did not reply in time
     └── MissingPackageError           an optional package is not installed
@@ -24,7 +26,9 @@ __all__ = [
     "ConnectionFileError",
     "EditFailedError",
     "EditRefusedError",
+    "KeyRefusedError",
     "MissingPackageError",
+    "ObserverKeyError",
     "ProtocolError",
     "ProtocolVersionError",
     "RecordingError",
@@ -52,6 +56,10 @@ class StaleStructureError(EditRefusedError):
     """The request refers to an older structure of the network, so its indices may be wrong."""
 
 
+class ObserverKeyError(EditRefusedError):
+    """The key of this client only observes the run; nothing was changed."""
+
+
 class RunEndedError(EditRefusedError):
     """The run has ended and carries out no more requests."""
 
@@ -70,6 +78,10 @@ class ProtocolVersionError(ProtocolError):
 
 class ConnectionFileError(RevacnnError):
     """There is no run to attach to, or its connection file is unusable."""
+
+
+class KeyRefusedError(ConnectionFileError):
+    """The run does not admit the key of this client: it was revoked, has expired or is unknown."""
 
 
 class RecordingError(RevacnnError):

@@ -413,7 +413,9 @@ def test_batches_are_recorded_only_while_a_viewer_is_attached(
             publisher = revacnn._session.server.publisher
             if batch_idx == 4:
                 connection = revacnn._session.connection
-                self.subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+                self.subscriber = Subscriber(
+                    connection.telemetry_endpoint, connection.server_key, connection.keys
+                )
                 wait_for(publisher.has_subscribers)
             if batch_idx == 8:
                 wait_for(lambda: self._poll() and received[-1] == 7)

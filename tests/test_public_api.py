@@ -26,8 +26,9 @@ PUBLIC_NAMES = {
     "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary",
     "Snapshot", "Status", "Structure",
     # exceptions
-    "ConnectionFileError", "EditFailedError", "EditRefusedError", "MissingPackageError",
-    "ProtocolError", "ProtocolVersionError", "RecordingError", "RequestTimeoutError",
+    "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
+    "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
+    "RecordingError", "RequestTimeoutError",
     "RevacnnError", "RunEndedError", "StaleStructureError", "SteeringError",
 }  # fmt: skip
 
@@ -185,7 +186,13 @@ def test_packages_do_not_import_what_they_must_not_know(package: str):
             "zmq",
             {
                 f"revacnn_lightning.protocol.{name}"
-                for name in ("base_socket", "run_sockets", "viewer_sockets")
+                for name in (
+                    "authenticator",
+                    "base_socket",
+                    "run_sockets",
+                    "senders",
+                    "viewer_sockets",
+                )
             },
         ),
         ("pytorch_lightning", {"revacnn_lightning.callback"}),

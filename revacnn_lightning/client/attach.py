@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from revacnn_lightning.client.key_checks import check_admitted
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.client.run_requests import POLL_SECONDS
 from revacnn_lightning.errors import (
@@ -50,6 +51,7 @@ def attach(
 
     Raises:
         ConnectionFileError: there is no such run, or its connection file is unusable.
+        KeyRefusedError: the run does not admit the key in the file.
         RunEndedError: the process of the run has exited.
         ProtocolError: the run refuses this client, for example of another protocol version.
         RequestTimeoutError: the run did not reply.
@@ -104,6 +106,7 @@ def _wait_for_state(run: Run, timeout: float) -> None:
     while run.structure is None or run.status is None:
         if run.has_ended():
             raise RunEndedError(f"run {connection.run} has ended; it takes no requests")
+        check_admitted(run)
         if run.refusal:
             raise ProtocolError(f"run {connection.run} refuses this client: {run.refusal}")
         if time.monotonic() > deadline:

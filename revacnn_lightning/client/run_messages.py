@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -11,9 +12,11 @@ from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.unanswered_requests import UnansweredRequests
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
+    MAX_HOST_LENGTH,
     Message,
     Refused,
     Reply,
@@ -45,6 +48,8 @@ class RunMessages:
         structure: the last received structure of the network; None before the first one.
         status: the last received status; None before the first one.
         snapshot: the last received telemetry; None before the first one.
+        access: the key of this client and what it may do, as the connection file and then the run
+            say.
         last_message_time: when the last message arrived (`time.monotonic()`); before the first
             message, when this object was created.
         refusal: why the run refuses to send its state, for example because it uses another
@@ -59,14 +64,16 @@ class RunMessages:
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
+        self.access = Access(connection.key_name, connection.role, connection.key_expires)
         self.last_message_time = time.monotonic()
         self.refusal = ""
         self._dead_filters = DeadFilters()
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
-        self._subscriber = Subscriber(telemetry_address, connection.server_key)
+        server_key, keys = connection.server_key, connection.keys
+        self._subscriber = Subscriber(telemetry_address, server_key, keys)
         try:
-            self._requester = Requester(request_address, connection.server_key)
+            self._requester = Requester(request_address, server_key, keys)
         except ConnectionFileError:
             self._subscriber.close()
             raise
@@ -104,7 +111,8 @@ class RunMessages:
             ProtocolError: the request is too large, or the run is unreachable and too many
                 requests are queued.
         """
-        request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run)
+        host = socket.gethostname()[:MAX_HOST_LENGTH]
+        request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run, host=host)
         self._requester.send(request)
         if body != SEND_STATE:  # it has no reply
             self._unanswered.add(request)
@@ -124,6 +132,18 @@ class RunMessages:
         self._requester.close()
 
     # ------------------------------------------------------------------ state
+
+    @property
+    def can_steer(self) -> bool:
+        """Whether the key of this client may edit and control the run, not only observe it."""
+        return self.access.role != "observer"
+
+    def is_key_refused(self) -> bool:
+        """Return whether the run does not admit the key: it was revoked, has expired or is unknown.
+
+        Nothing arrives any more; attach with another connection file.
+        """
+        return self._requester.is_key_refused() or self._subscriber.is_key_refused()
 
     @property
     def batch(self) -> Batch | None:
@@ -220,6 +240,8 @@ class RunMessages:
             self._update_structure(message)
         elif isinstance(message, Status):
             self.status, self.refusal = message, ""
+        elif isinstance(message, Access):
+            self.access = message
         elif isinstance(message, Reply):
             self._unanswered.remove(message.id)
             if isinstance(message, Refused) and message.id == self._state_request:

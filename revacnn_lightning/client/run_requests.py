@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from revacnn_lightning.client.key_checks import check_admitted, check_permitted
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
 from revacnn_lightning.protocol.connection import Connection
@@ -61,6 +62,8 @@ class RunRequests(RunMessages):
 
         Raises:
             EditRefusedError: the edit cannot be applied; the message says why.
+            ObserverKeyError: the key of this client only observes the run.
+            KeyRefusedError: the run does not admit the key of this client.
             RunEndedError: the run has ended.
             RequestTimeoutError: no reply in time. The edit may still be applied later.
         """
@@ -164,6 +167,7 @@ class RunRequests(RunMessages):
         """Send a request and wait for its reply; raises as `apply` does."""
         self._keep_unread(self._receive())
         self._check_not_ended()
+        check_permitted(self, body, dry_run=dry_run)
         while not self._request_budget.take():
             time.sleep(POLL_SECONDS)
         if version is None and isinstance(body, Edit | InspectFilter):
@@ -224,6 +228,7 @@ class RunRequests(RunMessages):
 
         Raises:
             RunEndedError: the run has ended.
+            KeyRefusedError: the run does not admit the key of this client.
             RequestTimeoutError: the run is unreachable or the time is over; ``why`` describes it.
         """
         deadline, is_ending = time.monotonic() + timeout, False
@@ -234,6 +239,7 @@ class RunRequests(RunMessages):
             if self.has_ended() and not is_ending:
                 is_ending = True
                 deadline = min(deadline, time.monotonic() + ENDED_GRACE_SECONDS)
+            check_admitted(self)
             if time.monotonic() >= deadline or self._is_unreachable():
                 break
             time.sleep(POLL_SECONDS)
@@ -244,8 +250,10 @@ class RunRequests(RunMessages):
         """Check that the run has been reachable within the last `UNREACHABLE_SECONDS`.
 
         Raises:
+            KeyRefusedError: the run does not admit the key of this client.
             RequestTimeoutError: it has not.
         """
+        check_admitted(self)
         if self._is_unreachable():
             raise RequestTimeoutError(self._why_unreachable())
 

@@ -8,6 +8,8 @@ import zmq
 
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import forked_sockets
+from revacnn_lightning.protocol.access_keys import KeyRing
+from revacnn_lightning.protocol.authenticator import DOMAIN, Authenticator
 
 __all__ = [
     "EVENTS",
@@ -68,12 +70,17 @@ class BaseSocket:
         self._socket = self._context.socket(self._kind)
         self._socket.linger = 0
 
-    def _bind(self, endpoint: str, keys: Keys) -> None:
+    def _bind(self, endpoint: str, keys: Keys, ring: KeyRing) -> Authenticator:
         """Listen on an endpoint; one that ends in ``:0`` uses any free port.
+
+        Returns:
+            What admits clients with a key of ``ring``, until the socket is closed.
 
         Raises:
             OSError: the port is in use, or the address is not one of this machine.
         """
+        authenticator = Authenticator(self._context, ring)
+        self._socket.zap_domain = DOMAIN
         self._socket.handshake_ivl = HANDSHAKE_MS
         # The CURVE options must be set before binding.
         self._socket.curve_server = True
@@ -90,23 +97,25 @@ class BaseSocket:
             ) from error
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         forked_sockets.close_in_forked_processes(self.endpoint)
+        return authenticator
 
-    def _connect(self, endpoint: str, server_key: str) -> None:
-        """Connect with a new key pair that is valid as long as the socket.
+    def _connect(self, endpoint: str, server_key: str, keys: Keys | None) -> None:
+        """Connect with a key pair, by default with a new one.
 
         Raises:
-            ConnectionFileError: the address or the key is invalid.
+            ConnectionFileError: the address or a key is invalid.
         """
-        keys = Keys.generate()
+        keys = Keys.generate() if keys is None else keys
         try:
             self._socket.curve_serverkey = server_key.encode()
+            self._socket.curve_publickey = keys.public.encode()
+            self._socket.curve_secretkey = keys.secret.encode()
         except zmq.ZMQError as error:
             self.close()
             raise ConnectionFileError(
-                f"{server_key!r} is not a CURVE key ({error}); copy the connection file again"
+                f"the connection file has a key that is not a CURVE key ({error}); copy the file "
+                "again"
             ) from error
-        self._socket.curve_publickey = keys.public.encode()
-        self._socket.curve_secretkey = keys.secret.encode()
         # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
         self._socket.heartbeat_ivl = HEARTBEAT_MS
         self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS

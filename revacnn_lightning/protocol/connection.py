@@ -2,7 +2,8 @@
 
 A run writes this file when it starts and removes it when it ends. Only its owner can read it.
 Whoever has the file can monitor and steer the run: it contains the run's CURVE public key, which
-is never sent over the wire and without which libzmq rejects the handshake.
+is never sent over the wire and without which libzmq rejects the handshake, and the key pair of the
+run's owner. ``revacnn share`` writes files with other keys, for other people.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from msgspec import Struct, field
 from revacnn_lightning import __version__
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import local_sockets, private_files
+from revacnn_lightning.protocol.access_keys import OWNER, Role
+from revacnn_lightning.protocol.base_socket import Keys
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
 from revacnn_lightning.protocol.processes import (
     boot_of,
@@ -52,9 +55,23 @@ class Connection(Struct, frozen=True):
     # Where `ssh_command` makes Unix sockets available on another machine; free to be changed.
     forwarded_ports: tuple[int, int] | None = None
     name: str = ""  # as the user calls the run
+    # The key pair of whoever uses this file, in Z85.
+    public_key: str = ""
+    secret_key: str = ""
+    key_name: str = OWNER
+    role: Role = "owner"  # what the key may do; the run itself decides
+    key_expires: float | None = None  # Unix time; null: when the run ends
     lineage: str = ""  # shared by the runs that continue each other, from a checkpoint
     first_step: int = 0  # batches that were trained before this run, by those that it continues
     release: str = ""  # of revacnn-lightning, at the run
+
+    def __repr__(self) -> str:
+        return f"<Connection to run {self.run} as {self.key_name}>"  # without the secret
+
+    @property
+    def keys(self) -> Keys | None:
+        """The key pair of whoever uses this file; None: any key does."""
+        return Keys(self.public_key, self.secret_key) if self.secret_key else None
 
     @classmethod
     def of_this_process(cls, **fields: Any) -> Connection:

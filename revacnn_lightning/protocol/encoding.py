@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
+from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.messages import (
     MAX_ID_LENGTH,
@@ -71,6 +72,9 @@ _TYPES: dict[bytes, Any] = {
     b"done": Done,
     b"refused": Refused,
     b"history": History,
+    b"access": Access,
+    b"key_list": KeyList,
+    b"request_outcome": RequestOutcome,
 }
 _TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}
 TOPICS = frozenset(_TYPES)

@@ -66,6 +66,11 @@ class Forwarder:
                 start_new_session=True,  # Ctrl-C is for the training; its last message follows
             )
 
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
+
     def close(self) -> None:
         """End the process, after it has forwarded what the training has sent."""
         self._process.terminate()

@@ -10,12 +10,14 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta, Struct, field
 
+from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.message_html import applied_html, plan_html
 from revacnn_lightning.protocol.requests import RequestBody
 
 __all__ = [
+    "MAX_HOST_LENGTH",
     "MAX_ID_LENGTH",
     "OUTPUT_UNCHANGED",
     "PROTOCOL_VERSION",
@@ -41,8 +43,9 @@ __all__ = [
 
 # Raise this number when an old peer could misread a new message. New message types, new requests
 # and new fields with defaults do not count: both sides ignore what they do not know.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_ID_LENGTH = 128  # of a request
+MAX_HOST_LENGTH = 255
 
 OUTPUT_UNCHANGED = "output unchanged"  # `PlanSummary.output_effect` of an exact edit
 
@@ -186,7 +189,7 @@ class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):
     once, and the second one gets the reply to the first. ``version`` is the structure version for
     which the indices in ``body`` are valid; None: any. ``dry_run`` requests the plan of an edit and
     changes nothing. ``protocol`` keeps its name in all protocol versions, so that either side
-    recognizes the other.
+    recognizes the other. ``host`` names the client's machine, for the list of changes.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -194,6 +197,7 @@ class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):
     version: int | None = None
     dry_run: bool = False
     protocol: int = PROTOCOL_VERSION
+    host: Annotated[str, Meta(max_length=MAX_HOST_LENGTH)] = ""
 
 
 class Planned(Struct, frozen=True, tag="planned"):
@@ -276,6 +280,7 @@ class History(Struct, frozen=True, tag="history"):
         metrics: what the module has logged, one column each; a row for each change of the value.
         edits: oldest first.
         start: Unix time of the first batch, seconds.
+        requests: who has changed what, the newest few hundred, oldest first.
     """
 
     id: str = ""
@@ -287,7 +292,9 @@ class History(Struct, frozen=True, tag="history"):
     metrics: dict[str, HistorySeries] = field(default_factory=dict)
     edits: list[HistoryEdit] = field(default_factory=list)
     start: float = 0.0
+    requests: list[RequestOutcome] = field(default_factory=list)
 
 
-Reply = Planned | Applied | Done | Refused | History
-Message = Structure | Snapshot | LayerDetail | FilterInspection | Status | Request | Reply
+Reply = Planned | Applied | Done | Refused | History | KeyList
+Telemetry = Structure | Snapshot | LayerDetail | FilterInspection | Status | RequestOutcome
+Message = Telemetry | Access | Request | Reply

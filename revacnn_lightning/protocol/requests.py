@@ -22,19 +22,24 @@ __all__ = [
     "InspectFilter",
     "InspectLayer",
     "KernelSlice",
+    "KeyCommand",
+    "ListKeys",
     "MergeFilters",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
     "RemoveLayer",
     "RequestBody",
+    "RevokeKey",
     "SendHistory",
     "SetFilter",
     "SetHyperparameter",
+    "ShareKey",
     "StartRecording",
     "StopRecording",
     "Undo",
     "Unfreeze",
+    "is_steering",
 ]
 
 # The 2D slice of a filter that an image shows: of its strongest input channel, or the mean of all.
@@ -200,6 +205,32 @@ class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the `messages.History` of the run, as the reply to this request."""
 
 
+class ShareKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Admit another key to the run from now on. Only the owner's key may do this.
+
+    ``public_key`` is the public half of a CURVE key pair, in Z85; its secret half goes to whoever
+    is to use it. ``seconds`` is how long it is valid; None: until the run ends.
+    """
+
+    name: str
+    role: Literal["operator", "observer"]
+    public_key: str
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+
+
+class RevokeKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Take back a key: the run ends its telemetry and refuses its requests.
+
+    Only the owner's key may do this. All viewers are disconnected from telemetry for a moment.
+    """
+
+    name: str
+
+
+class ListKeys(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send the names of all keys, without the keys. Only the owner's key may do this."""
+
+
 class StartRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Record every batch and all other messages of the run to a file, where the training runs.
 
@@ -236,4 +267,17 @@ Command = (
     | StartRecording
     | StopRecording
 )
-RequestBody = Edit | Command
+KeyCommand = ShareKey | RevokeKey | ListKeys
+RequestBody = Edit | Command | KeyCommand
+
+
+def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
+    """Return whether a request changes anything, so that a key that only observes may not send it.
+
+    Plans, inspections, the history and the state are for everybody. A request that is not listed
+    here is not.
+    """
+    if isinstance(body, Edit):
+        return not dry_run
+    is_state = body == ControlRun("send_state")
+    return not (is_state or isinstance(body, InspectLayer | InspectFilter | SendHistory | ListKeys))

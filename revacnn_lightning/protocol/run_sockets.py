@@ -14,6 +14,8 @@ from typing import Any
 import zmq
 
 from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.protocol.access_keys import KeyRing
+from revacnn_lightning.protocol.authenticator import USER_ID
 from revacnn_lightning.protocol.base_socket import (
     EVENTS,
     NOBLOCK,
@@ -32,6 +34,12 @@ from revacnn_lightning.protocol.encoding import (
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
+from revacnn_lightning.protocol.senders import (
+    PEER_ADDRESS,
+    Sender,
+    describe_address,
+    property_of,
+)
 
 __all__ = ["Publisher", "RequestServer"]
 
@@ -70,11 +78,18 @@ SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
 
 class Publisher(BaseSocket):
-    """Sends telemetry to all subscribers. A slow subscriber loses messages."""
+    """Sends telemetry to all subscribers. A slow subscriber loses messages.
 
-    def __init__(self, endpoint: str, keys: Keys) -> None:
+    Args:
+        endpoint: where to listen.
+        keys: of the run.
+        ring: the keys that may connect; None: whoever has the public one of ``keys``.
+    """
+
+    def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
         super().__init__(zmq.XPUB)  # unlike PUB, it receives subscriptions
         self._keys = keys
+        self._ring = KeyRing() if ring is None else ring
         self._topics: set[bytes] = set()  # with at least one subscriber
         self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
         self._pause_seconds = FLOOD_PAUSE_SECONDS
@@ -118,7 +133,18 @@ class Publisher(BaseSocket):
         self._socket.sndhwm = SEND_QUEUE
         self._socket.rcvhwm = SUBSCRIPTION_QUEUE
         self._socket.maxmsgsize = MAX_SUBSCRIPTION_BYTES
-        self._bind(endpoint, self._keys)
+        self._authenticator = self._bind(endpoint, self._keys, self._ring)
+
+    def disconnect_ended_keys(self) -> None:
+        """End the connections of keys that are not valid any more.
+
+        libzmq cannot disconnect one client: all are disconnected, and those with a valid key
+        connect again by themselves.
+        """
+        if self._reopen_time is None and self._ring.ended(self._authenticator.seen()):
+            self._disconnect_all()
+            self._reopen_time = time.monotonic()
+            self._is_open()
 
     def _receive_subscription(self, event: bytes) -> None:
         prefix = event[1:]
@@ -138,10 +164,13 @@ class Publisher(BaseSocket):
             "attach again by themselves",
             self._pause_seconds,
         )
-        self.close()
-        self._topics.clear()
+        self._disconnect_all()
         self._reopen_time = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, MAX_FLOOD_PAUSE_SECONDS)
+
+    def _disconnect_all(self) -> None:
+        self.close()
+        self._topics.clear()
 
     def _is_open(self) -> bool:
         """Return whether the socket is open; open it again after a flood."""
@@ -162,10 +191,22 @@ class Publisher(BaseSocket):
 
 
 class RequestServer(BaseSocket):
-    """Receives requests, and sends each reply to the client of the request."""
+    """Receives requests, and sends each reply to the client of the request.
 
-    def __init__(self, endpoint: str, keys: Keys) -> None:
+    Args:
+        endpoint: where to listen.
+        keys: of the run.
+        ring: the keys that may connect; None: whoever has the public one of ``keys``.
+
+    Attributes:
+        forwarder: pid of the process that holds the TCP ports of the run; 0: there is none.
+    """
+
+    forwarder = 0
+
+    def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
         super().__init__(zmq.ROUTER)
+        self._ring = KeyRing() if ring is None else ring
         self._socket.maxmsgsize = MAX_REQUEST_BYTES + ENCRYPTION_BYTES
         self._socket.rcvhwm = REQUEST_QUEUE
         self._socket.sndhwm = REPLY_QUEUE
@@ -173,13 +214,13 @@ class RequestServer(BaseSocket):
         self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
         self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
         self._log = LimitedLog(log)
-        self._bind(endpoint, keys)
+        self._bind(endpoint, keys, self._ring)
 
-    def receive(self) -> Iterator[tuple[bytes, Request]]:
+    def receive(self) -> Iterator[tuple[Sender, Request]]:
         """Yield (client, request) of all requests that have arrived; refuse malformed ones.
 
-        Those of a client that sends too many are refused. What all clients send beyond
-        `REQUEST_RATE` waits.
+        Those of a client that sends too many, or whose key is not valid any more, are refused. What
+        all clients send beyond `REQUEST_RATE` waits.
         """
         for _ in range(MAX_REQUESTS_PER_CALL):
             if not int(self._socket.get(EVENTS)) & POLLIN:  # cheaper than a failing recv
@@ -187,15 +228,18 @@ class RequestServer(BaseSocket):
             if not self._requests.take():
                 return
             try:
-                client, *frames = self._receive_frames()
+                routing_id, *received = self._receive_frames()
             except zmq.Again:
                 return
-            request = self._decode(client, frames)
+            request = self._read(routing_id.bytes, received)
             if request is not None:
-                yield client, request
+                yield request
 
-    def reply(self, client: bytes, reply: Message) -> None:
+    def reply(self, client: Sender, reply: Message) -> None:
         """Send a reply. A client that is gone or does not read its replies misses it."""
+        self._send(client.routing_id, reply)
+
+    def _send(self, client: bytes, reply: Message) -> None:
         try:
             self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
         except zmq.Again:
@@ -206,23 +250,25 @@ class RequestServer(BaseSocket):
             if error.errno != zmq.EHOSTUNREACH:  # the client is gone
                 raise
 
-    def _receive_frames(self) -> list[bytes]:
+    def _receive_frames(self) -> list[zmq.Frame]:
         """Receive a message, and keep at most one frame more than a request has."""
-        frames = [self._socket.recv(NOBLOCK)]
+        frames = [self._socket.recv(NOBLOCK, copy=False)]
         while self._socket.getsockopt(zmq.RCVMORE):
-            frame = self._socket.recv(NOBLOCK)
+            frame = self._socket.recv(NOBLOCK, copy=False)
             if len(frames) <= 1 + REQUEST_FRAMES:
                 frames.append(frame)
         return frames
 
-    def _decode(self, client: bytes, frames: list[bytes]) -> Request | None:
-        """Return the request in these frames; None if it was refused."""
+    def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:
+        """Return the request in these frames, and who has sent it; None if it was refused."""
+        frames = [frame.bytes for frame in received]
         try:
             if not self._requests_of.take(client):
                 raise ProtocolError(
                     f"this client has sent more than {CLIENT_RATE:.0f} requests per second; "
                     "send fewer, and repeat this one"
                 )
+            sender = self._find_sender(client, received)
             request = decode(frames)
             if not isinstance(request, Request):
                 raise ProtocolError("expected a request message")
@@ -230,6 +276,23 @@ class RequestServer(BaseSocket):
                 self._requests_of.spend(client, STATE_COST - 1)
         except ProtocolError as error:
             self._log.warning(client, "Refused a request: %s", error)
-            self.reply(client, Refused(id=request_id(frames), reason=str(error)))
+            self._send(client, Refused(id=request_id(frames), reason=str(error)))
             return None
-        return request
+        return sender, request
+
+    def _find_sender(self, routing_id: bytes, frames: Sequence[zmq.Frame]) -> Sender:
+        """Return who has sent these frames.
+
+        Raises:
+            ProtocolError: its key is not valid any more.
+        """
+        public, address = "", ""
+        if frames:  # which all have the properties of their connection
+            public = property_of(frames[0], USER_ID)
+            address = describe_address(property_of(frames[0], PEER_ADDRESS), self.forwarder)
+        key = self._ring.find(public)
+        if key is None:
+            raise ProtocolError("the run does not know this key; copy its connection file again")
+        if refusal := key.refusal():
+            raise ProtocolError(refusal)
+        return Sender(routing_id, key, address)

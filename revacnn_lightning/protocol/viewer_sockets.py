@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.base_socket import EVENTS, POLLIN, BaseSocket
+from revacnn_lightning.protocol.base_socket import EVENTS, POLLIN, BaseSocket, Keys
 from revacnn_lightning.protocol.encoding import MAX_BUFFER_BYTES, MAX_REQUEST_BYTES, decode, encode
 from revacnn_lightning.protocol.messages import Message, Request
 
@@ -19,23 +20,9 @@ __all__ = ["Requester", "Subscriber"]
 log = logging.getLogger(__name__)
 
 RECEIVE_QUEUE = 256
+MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 # Telemetry messages received per poll: several seconds of a fast training.
 MAX_MESSAGES_PER_POLL = 1024
-
-
-class Subscriber(BaseSocket):
-    """Receives telemetry."""
-
-    def __init__(self, endpoint: str, server_key: str) -> None:
-        super().__init__(zmq.SUB)
-        self._socket.rcvhwm = RECEIVE_QUEUE
-        self._socket.maxmsgsize = MAX_BUFFER_BYTES
-        self._socket.subscribe(b"")
-        self._connect(endpoint, server_key)
-
-    def poll(self) -> Iterator[Message]:
-        """Yield the messages that have arrived since the last call, oldest first."""
-        yield from _receive(self._socket)
 
 
 class _ConnectionMonitor:
@@ -45,23 +32,30 @@ class _ConnectionMonitor:
 
     Attributes:
         connections: how often the socket has connected so far.
+        is_key_refused: whether the run has refused the key of this client.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.connections = 0
         self._socket = socket
-        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        self._events = socket.get_monitor_socket(events)
+        self._events = socket.get_monitor_socket(MONITORED)
         self._disconnected_since: float | None = time.monotonic()
+        self.is_key_refused = False
 
-    def seconds_disconnected(self) -> float:
+    def update(self) -> None:
+        """Receive the events: libzmq waits if nobody does."""
         while int(self._events.get(EVENTS)) & POLLIN:
             event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._disconnected_since = None
+                self._disconnected_since, self.is_key_refused = None, False
                 self.connections += 1
-            elif self._disconnected_since is None:
+                continue
+            self.is_key_refused |= event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            if self._disconnected_since is None:
                 self._disconnected_since = time.monotonic()
+
+    def seconds_disconnected(self) -> float:
+        self.update()
         since = self._disconnected_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -71,13 +65,58 @@ class _ConnectionMonitor:
             self._events.close(linger=0)
 
 
-class Requester(BaseSocket):
-    """Sends requests and receives the replies to them."""
+class _ViewerSocket(BaseSocket):
+    """A socket that is connected to a run.
 
-    def __init__(self, endpoint: str, server_key: str) -> None:
-        super().__init__(zmq.DEALER)
+    Args:
+        endpoint: of the run.
+        server_key: public key of the run.
+        keys: of this client; None: new ones, which a run admits only if it admits everybody who has
+            its server key.
+
+    Raises:
+        ConnectionFileError: the address or a key is invalid.
+    """
+
+    def __init__(
+        self, kind: int, endpoint: str, server_key: str, keys: Keys | None, **options: Any
+    ) -> None:
+        super().__init__(kind)
+        for name, value in options.items():
+            setattr(self._socket, name, value)
         self._monitor = _ConnectionMonitor(self._socket)
-        self._connect(endpoint, server_key)
+        self._connect(endpoint, server_key, keys)
+
+    def poll(self) -> Iterator[Message]:
+        """Yield the messages that have arrived since the last call, oldest first."""
+        self._monitor.update()
+        yield from _receive(self._socket)
+
+    def is_key_refused(self) -> bool:
+        """Return whether the run has refused the key of this client. It is not tried again."""
+        self._monitor.update()
+        return self._monitor.is_key_refused
+
+    def close(self, linger: float = 0.0) -> None:
+        self._monitor.close()
+        super().close(linger)
+
+
+class Subscriber(_ViewerSocket):
+    """Receives telemetry. See `_ViewerSocket` for the arguments."""
+
+    def __init__(self, endpoint: str, server_key: str, keys: Keys | None = None) -> None:
+        super().__init__(
+            zmq.SUB, endpoint, server_key, keys, rcvhwm=RECEIVE_QUEUE, maxmsgsize=MAX_BUFFER_BYTES
+        )
+        self._socket.subscribe(b"")
+
+
+class Requester(_ViewerSocket):
+    """Sends requests and receives the replies to them. See `_ViewerSocket` for the arguments."""
+
+    def __init__(self, endpoint: str, server_key: str, keys: Keys | None = None) -> None:
+        super().__init__(zmq.DEALER, endpoint, server_key, keys)
 
     def send(self, request: Request) -> None:
         """Queue a request; it is sent as soon as the run is reachable.
@@ -99,11 +138,6 @@ class Requester(BaseSocket):
                 "the run is unreachable and too many requests are queued; attach to it again"
             ) from error
 
-    def poll(self) -> Iterator[Message]:
-        """Yield the replies that have arrived since the last call."""
-        self._monitor.seconds_disconnected()  # libzmq waits if nobody takes its events
-        yield from _receive(self._socket)
-
     def seconds_disconnected(self) -> float:
         """Return for how long the run has been unreachable, in seconds; 0 if it is reachable."""
         return self._monitor.seconds_disconnected()
@@ -112,10 +146,6 @@ class Requester(BaseSocket):
     def connections(self) -> int:
         """How often the run has been reached so far: more than once after an interruption."""
         return self._monitor.connections
-
-    def close(self, linger: float = 0.0) -> None:
-        self._monitor.close()
-        super().close(linger)
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:

@@ -44,6 +44,7 @@ class Replay:
 
     Attributes:
         structure, status, snapshot: the last ones that `poll` has returned.
+        access: None, because a recording needs no key.
         interruptions: none: a file is always reachable.
 
     Raises:
@@ -57,6 +58,7 @@ class Replay:
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None
+        self.access = None
         self._reader = RecordingReader(path)
         self._speed = speed
         self._started_at = time.monotonic()

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
-from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer, SendHistory
+from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer, ListKeys, SendHistory
 
 __all__ = ["RepeatedRequests"]
 
+UNCHANGING = (InspectLayer, InspectFilter, SendHistory, ListKeys)
 REMEMBERED = 256  # requests
 MAX_REPETITIONS = 16  # that wait for the reply to the first one
 
@@ -38,8 +39,8 @@ class RepeatedRequests:
     """Makes sure that a request is carried out once, however often it arrives.
 
     It is recognized by its id and its content, because a client that connects again counts as
-    another one. Plans, inspections and the history change nothing and may be repeated. A history
-    has megabytes and is not kept here.
+    another one. Plans, inspections, the history and the list of keys change nothing and may be
+    repeated. They are not kept here: a history has megabytes, and the list is for the owner alone.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class RepeatedRequests:
         first one as soon as there is one. An id that the client has used for another request is
         refused.
         """
-        if request.dry_run or isinstance(request.body, InspectLayer | InspectFilter | SendHistory):
+        if request.dry_run or isinstance(request.body, UNCHANGING):
             return send
         content = _digest(request)
         first = self._first.get(request.id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from revacnn_lightning.errors import EditRefusedError, RevacnnError, StaleStructureError
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.messages import (
@@ -17,7 +19,6 @@ from revacnn_lightning.protocol.messages import (
     Reply,
     Request,
 )
-from revacnn_lightning.protocol.plain_text import to_plain_text
 from revacnn_lightning.protocol.rate_limit import LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import (
     Command,
@@ -25,6 +26,7 @@ from revacnn_lightning.protocol.requests import (
     Edit,
     InspectFilter,
     InspectLayer,
+    KeyCommand,
     SendHistory,
     SetHyperparameter,
     StartRecording,
@@ -47,6 +49,7 @@ log = logging.getLogger(__name__)
 # A history takes a few milliseconds; a viewer requests it once.
 HISTORIES_PER_SECOND = 0.5
 HISTORIES_IN_A_ROW = 16
+HISTORY_REQUESTS = 256  # of those that the journal keeps
 
 
 class RequestHandler:
@@ -97,6 +100,8 @@ class RequestHandler:
                 if isinstance(body, SendHistory):
                     return self._send_history(request.id)
                 return Done(request.id, self._execute(body, batch.progress), batch.step)
+            if isinstance(body, KeyCommand):
+                raise EditRefusedError("the owner of the run hands out keys with revacnn share")
             if batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
             self._check_version(request.version)
@@ -104,7 +109,6 @@ class RequestHandler:
                 return Planned(request.id, self._plan(body, batch))
             return self._apply(request.id, body, batch)
         except RevacnnError as error:
-            log.info("Refused %s: %s", type(body).__name__, to_plain_text(str(error)))
             return Refused(request.id, str(error), self._status.version)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             kind = type(body).__name__
@@ -148,7 +152,6 @@ class RequestHandler:
         summary = outcome.plan.summary()
         if self._history is not None:
             self._history.add_edit(batch.step, summary.title, self._status.version)
-        log.info("Applied before batch %d: %s", batch.step, summary.title)
         return Applied(
             id=request_id,
             step=batch.step,
@@ -165,7 +168,8 @@ class RequestHandler:
             )
         if not self._history_budget.take():
             raise EditRefusedError("the history is requested too often; request it again later")
-        return self._history.to_message(request_id)
+        history = self._history.to_message(request_id)
+        return replace(history, requests=self._editor.journal.requests[-HISTORY_REQUESTS:])
 
     def _execute(
         self,

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
-from revacnn_lightning.protocol.requests import ControlRun, RequestBody
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    KeyCommand,
+    RequestBody,
+    is_steering,
+)
+from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.protocol.sockets import RequestServer
 from revacnn_lightning.protocol.validation import validate_request
+from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.repeated_requests import RepeatedRequests
 
 __all__ = ["PendingRequest", "RequestQueue"]
@@ -26,7 +33,12 @@ MAX_PENDING, MAX_PENDING_PLANS = 256, 128
 class _QueuedRequest:
     send: Callable[[Reply], None]
     request: Request
-    is_viewers_plan: bool = False  # which must not slow the training
+    sender: Sender | None = None  # None: from inside the process
+
+    @property
+    def is_viewers_plan(self) -> bool:
+        """Whether it must not slow the training."""
+        return self.request.dry_run and self.sender is not None
 
 
 @dataclass
@@ -65,10 +77,20 @@ class RequestQueue:
 
     Args:
         server: receives requests of viewers; None: requests come from inside the process only.
+        key_commands: executes the commands about keys.
+        on_reply: is called with every request, who has sent it, and the reply. None: a request from
+            inside the process.
     """
 
-    def __init__(self, server: RequestServer | None = None) -> None:
+    def __init__(
+        self,
+        server: RequestServer | None = None,
+        key_commands: KeyCommands | None = None,
+        on_reply: Callable[[Sender | None, Request, Reply], None] = lambda *_: None,
+    ) -> None:
         self._server = server
+        self._key_commands = key_commands
+        self._on_reply = on_reply
         self._end: tuple[str, int] | None = None  # why nothing is handled any more, and the version
         self._pending: deque[_QueuedRequest] = deque()
         self._n_plans = 0  # of viewers, among the pending requests
@@ -83,27 +105,53 @@ class RequestQueue:
         """Return whether a request is pending, not counting plans of viewers that must wait."""
         return len(self._pending) > (0 if may_plan else self._n_plans)
 
-    def receive(self, send_state: Callable[[bytes], None]) -> None:
+    def receive(self, send_state: Callable[[Sender], None]) -> None:
         """Queue the requests that have arrived.
 
-        A client that requests the state of the run gets it immediately, by ``send_state``.
+        A client that requests the state of the run gets it immediately, by ``send_state``. Requests
+        that the client's key does not permit are refused, and commands about keys are executed.
         """
         server = self._server
         if server is None:
             return
-        for client, request in server.receive():
+        for sender, request in server.receive():
             if request.body == ControlRun("send_state") and not request.dry_run:
-                send_state(client)
-                continue
-            send = functools.partial(server.reply, client)
-            if self._is_full(request):
-                reason = "too many requests are pending; repeat this one after their replies"
-                send(Refused(request.id, reason))
-                continue
-            admitted = self._repeated.admit(client, request, send)
-            if admitted is not None:
-                self._n_plans += request.dry_run
-                self._pending.append(_QueuedRequest(admitted, request, request.dry_run))
+                send_state(sender)
+            elif refusal := self._refuse(sender, request):
+                server.reply(sender, refusal)
+                self._on_reply(sender, request, refusal)
+            else:
+                self._admit(sender, request, functools.partial(server.reply, sender))
+
+    def _refuse(self, sender: Sender, request: Request) -> Refused | None:
+        """Return why a request is not admitted; None if it is."""
+        if self._is_key_command(request):
+            return None  # they have stricter rules of their own
+        if is_steering(request.body, dry_run=request.dry_run) and not sender.key.can_steer:
+            return Refused(
+                request.id,
+                f"the key {sender.key.name!r} only observes this run; ask its owner for the file "
+                "that revacnn share --operator writes",
+            )
+        if self._is_full(request):
+            reason = "too many requests are pending; repeat this one after their replies"
+            return Refused(request.id, reason)
+        return None
+
+    def _admit(self, sender: Sender, request: Request, send: Callable[[Reply], None]) -> None:
+        """Queue a request, or execute one that needs no batch boundary. Repeated ones are not."""
+        admitted = self._repeated.admit(sender.routing_id, request, send)
+        if admitted is None:
+            return
+        queued = _QueuedRequest(admitted, request, sender)
+        if self._key_commands is not None and self._is_key_command(request):
+            self._reply(queued, self._key_commands.execute(sender, request))
+            return
+        self._n_plans += request.dry_run
+        self._pending.append(queued)
+
+    def _is_key_command(self, request: Request) -> bool:
+        return isinstance(request.body, KeyCommand) and self._key_commands is not None
 
     def _is_full(self, request: Request) -> bool:
         if request.dry_run:
@@ -148,7 +196,7 @@ class RequestQueue:
             else:
                 is_admitted = can_handle(queued.request)
             if is_admitted:
-                queued.send(handle(queued.request))
+                self._reply(queued, handle(queued.request))
             else:
                 self._pending.append(queued)
 
@@ -160,4 +208,8 @@ class RequestQueue:
                 queued = self._pending.popleft()
             except IndexError:  # another thread may refuse them as well
                 return
-            queued.send(Refused(queued.request.id, reason, version))
+            self._reply(queued, Refused(queued.request.id, reason, version))
+
+    def _reply(self, queued: _QueuedRequest, reply: Reply) -> None:
+        queued.send(reply)
+        self._on_reply(queued.sender, queued.request, reply)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from revacnn_lightning import __version__
 from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.forwarder import Forwarder
 from revacnn_lightning.protocol.lineage import Lineage
@@ -54,6 +55,7 @@ class RunServer:
     Attributes:
         publisher: sends telemetry to all viewers.
         request_server: receives requests and sends the replies.
+        keys: those that may connect.
         connection: what a viewer needs to attach.
         connection_file: path of the file that holds it.
 
@@ -66,24 +68,28 @@ class RunServer:
         self, run: str, model: str, endpoints: Endpoints, lineage: Lineage | None = None
     ) -> None:
         lineage = lineage or Lineage.begin()
-        keys = Keys.generate()
+        keys, owner = Keys.generate(), Keys.generate()
+        self.keys = KeyRing(owner.public)
         with ExitStack() as stack:
             self._forwarder: Forwarder | None = None
             local = _local_endpoints(endpoints, stack)
             stack.callback(self._close_forwarder)  # after the sockets, whose last messages it sends
-            self.publisher = Publisher(local[0], keys)
+            self.publisher = Publisher(local[0], keys, self.keys)
             stack.callback(self.publisher.close, LINGER_SECONDS)
-            self.request_server = RequestServer(local[1], keys)
+            self.request_server = RequestServer(local[1], keys, self.keys)
             stack.callback(self.request_server.close, LINGER_SECONDS)
             local = public = (self.publisher.endpoint, self.request_server.endpoint)
             if HAS_UNIX_SOCKETS and endpoints.tcp_host is not None:
                 self._forwarder = Forwarder(endpoints.tcp_host, endpoints.ports, local)
                 public = self._forwarder.endpoints
+                self.request_server.forwarder = self._forwarder.pid
             self.connection = Connection.of_this_process(
                 run=run,
                 telemetry_endpoint=public[0],
                 request_endpoint=public[1],
                 server_key=keys.public,
+                public_key=owner.public,
+                secret_key=owner.secret,
                 model=model,
                 name=endpoints.name,
                 local_endpoints=local,

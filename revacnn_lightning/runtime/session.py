@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.encoding import encode
 from revacnn_lightning.protocol.lineage import Lineage
@@ -34,6 +35,7 @@ from revacnn_lightning.protocol.requests import (
     RequestBody,
     SendHistory,
 )
+from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.recording.run_recordings import (
     RecordingSettings,
     RunRecordings,
@@ -46,6 +48,7 @@ from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
+from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.layer_details import (
     GetImage,
     LayerDetailCollector,
@@ -53,6 +56,7 @@ from revacnn_lightning.runtime.layer_details import (
 )
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.request_handler import RequestHandler
+from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
@@ -149,7 +153,9 @@ class Session:
             get_alerts=lambda: self._alerts.shown,
             publish=self._publish,
         )
-        self._queue = RequestQueue(self.server.request_server)
+        self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
+        outcomes = OutcomeRecorder(self.run, lambda: editor.journal, self._publish)
+        self._queue = RequestQueue(self.server.request_server, self._key_commands, outcomes.record)
         self._handler = RequestHandler(
             editor,
             recorder,
@@ -339,15 +345,17 @@ class Session:
 
     def receive_requests(self) -> None:
         """Queue the requests that have arrived; send the state to viewers that attach."""
+        self._key_commands.end_expired()
         self._queue.receive(self._send_state)
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process, from any thread."""
         return self._queue.submit(body, dry_run=dry_run)
 
-    def _send_state(self, client: bytes) -> None:
+    def _send_state(self, client: Sender) -> None:
         self._had_viewer = True
-        for message in self._status.initial_messages():
+        access = Access(client.key.name, client.key.role, client.key.expires)
+        for message in (access, *self._status.initial_messages()):
             self.server.request_server.reply(client, message)
 
     # ------------------------------------------------------------------ publishing

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.steering.edit_mark import mark
 from revacnn_lightning.steering.execution.copy_edits import revert_on_copies
 from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord, revert
@@ -31,6 +32,7 @@ __all__ = ["Journal", "JournalEntry", "change_structure"]
 FORMAT = 1
 # How many of the newest edits can be undone. Each costs the memory of what it removed.
 UNDOABLE = 32
+MAX_REQUESTS = 500  # that are kept
 
 
 @dataclass
@@ -64,6 +66,7 @@ class Journal:
     entries: list[JournalEntry] = field(default_factory=list)
     version: int = 0
     undone: list[UndoneEdit] = field(default_factory=list)
+    requests: list[RequestOutcome] = field(default_factory=list)
 
     @property
     def undoable(self) -> int:
@@ -115,6 +118,11 @@ class Journal:
         self.undone += undone
         self.version += 1
 
+    def record_request(self, outcome: RequestOutcome) -> None:
+        """Record who has requested what. It changes no edit."""
+        self.requests.append(outcome)
+        del self.requests[:-MAX_REQUESTS]
+
     def forget_records(self) -> None:
         """Forget what undo and redo need: the edits so far can no longer be undone."""
         self.undone.clear()
@@ -139,6 +147,7 @@ class Journal:
             ],
             "undone": [_plan_data(edit.plan) for edit in self.undone],
             "undone_records": [edit.added for edit in self.undone],
+            "requests": [msgspec.to_builtins(one) for one in self.requests],
         }
 
     @classmethod
@@ -166,7 +175,8 @@ class Journal:
             if len(added) != len(undone):  # a script holds no tensors
                 undone = []
             edits = [UndoneEdit(plan, each) for plan, each in zip(undone, added, strict=False)]
-            return cls(entries, data["version"], edits)
+            requests = msgspec.convert(data.get("requests", []), list[RequestOutcome])
+            return cls(entries, data["version"], edits, requests)
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise SteeringError(f"this is not a journal of edits: {error}") from error
 

@@ -49,17 +49,14 @@ function within(promise, what) {
 
 class Client {
   constructor() {
-    const options = () => {
-      const keys = zmq.curveKeyPair()
-      return {
-        curvePublicKey: keys.publicKey,
-        curveSecretKey: keys.secretKey,
-        curveServerKey: connection.server_key,
-        linger: 0,
-      }
+    const options = {
+      curvePublicKey: connection.public_key,
+      curveSecretKey: connection.secret_key,
+      curveServerKey: connection.server_key,
+      linger: 0,
     }
-    this.telemetry = new zmq.Subscriber(options())
-    this.requests = new zmq.Dealer(options())
+    this.telemetry = new zmq.Subscriber(options)
+    this.requests = new zmq.Dealer(options)
     const { telemetry_endpoint: remote, request_endpoint: remoteRequests } = connection
     const [telemetry, requests] = connection.local_endpoints ?? [remote, remoteRequests]
     this.telemetry.connect(telemetry)

@@ -136,9 +136,9 @@ def test_the_runtime_directory_of_another_user_is_not_used(
     assert connections.runtime_dir() == Path.home() / ".local" / "share" / "revacnn" / "runtime"
 
 
-def test_the_file_holds_no_secret_key(tmp_path: Path):
+def test_the_only_secret_in_the_file_is_that_of_its_user(tmp_path: Path):
     content = msgspec.json.decode(connections.write(make(), tmp_path / "c.json").read_bytes())
-    assert not [name for name in content if "secret" in name]
+    assert [name for name in content if "secret" in name] == ["secret_key"]
 
 
 _CAPTURE = {"capture_output": True, "text": True, "check": True}

@@ -19,7 +19,7 @@ from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import Undo
 from revacnn_lightning.protocol.run_discovery import list_runs
-from revacnn_lightning.protocol.sockets import Requester, Subscriber
+from revacnn_lightning.protocol.sockets import Keys, Requester, Subscriber
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from tests.protocol.test_sockets import STATUS, until
 
@@ -48,10 +48,10 @@ def connect(endpoint: str) -> socket.socket:
 GREETING = b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + forwarder_main.MECHANISM + bytes(32)
 
 
-def record_first_message(server_key: str) -> bytes:
+def record_first_message(server_key: str, keys: Keys | None) -> bytes:
     """Return what a viewer sends first, to a listener that is not the run."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        viewer = Requester(f"tcp://127.0.0.1:{listener.getsockname()[1]}", server_key)
+        viewer = Requester(f"tcp://127.0.0.1:{listener.getsockname()[1]}", server_key, keys)
         connection, _ = listener.accept()
         with connection:
             connection.sendall(GREETING)
@@ -63,8 +63,8 @@ def record_first_message(server_key: str) -> bytes:
 
 def assert_a_viewer_attaches(run: RunServer) -> None:
     connection = run.connection
-    subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
-    requester = Requester(connection.request_endpoint, connection.server_key)
+    subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key, connection.keys)
+    requester = Requester(connection.request_endpoint, connection.server_key, connection.keys)
     until(lambda: (run.publisher.publish(STATUS), STATUS in list(subscriber.poll()))[1])
     requester.send(Request("mine", Undo()))
     received: list[Request] = []
@@ -106,7 +106,7 @@ def test_other_protocols_do_not_reach_the_training(run: RunServer):
 
 def test_connections_without_the_key_give_way(run: RunServer):
     """The first message of a viewer may have been recorded: what follows needs the key."""
-    first_message = record_first_message(run.connection.server_key)
+    first_message = record_first_message(run.connection.server_key, run.connection.keys)
     before = descriptors()
     strangers = []
     for _ in range(3 * forwarder_main.MAX_CONNECTIONS):
@@ -120,7 +120,7 @@ def test_connections_without_the_key_give_way(run: RunServer):
 
 def test_the_last_message_arrives(run: RunServer):
     connection = run.connection
-    subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key)
+    subscriber = Subscriber(connection.telemetry_endpoint, connection.server_key, connection.keys)
     until(lambda: (run.publisher.has_subscribers(), bool(run.publisher._topics))[1])
     run.publisher.publish(STATUS)
     run.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -86,6 +86,8 @@ def _example(hint: Any) -> Any:
     """Return a valid value of a field."""
     if get_origin(hint) is Literal:
         return get_args(hint)[0]
+    if get_args(hint) and get_origin(get_args(hint)[0]) is Annotated:
+        return _example(get_args(hint)[0])
     examples = {list[int]: [1], list[float]: [0.5], str: "conv1", int: 1, float: 0.5, bool: True}
     return next(value for kind, value in examples.items() if kind in (hint, *get_args(hint)))
 

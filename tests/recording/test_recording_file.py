@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from revacnn_lightning import RecordingError
-from revacnn_lightning.protocol.messages import Snapshot
+from revacnn_lightning.protocol.messages import PROTOCOL_VERSION, Snapshot
 from revacnn_lightning.recording.recording_file import RecordingFile, create_file, is_file_name
 from revacnn_lightning.recording.recording_reader import RecordingReader
 from tests.recording.messages import packed, read, run_messages, snapshot, steps, structure, write
@@ -28,7 +28,7 @@ def test_a_recording_holds_the_messages_as_they_were_published(tmp_path: Path):
     np.testing.assert_array_equal(last.values, snapshot(49).values)
     with RecordingReader(path) as reader:
         assert reader.is_finished
-        assert (reader.about["run"], reader.about["protocol"]) == ("run-1", "2")
+        assert (reader.about["run"], reader.about["protocol"]) == ("run-1", str(PROTOCOL_VERSION))
         assert reader.counts["snapshot"] == 50
         assert len(reader.chunks) == 3
         assert [time for time, _ in reader.messages({"snapshot"})][:3] == [0, 10**9, 2 * 10**9]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revacnn_lightning import AddFilters, ControlRun
 from revacnn_lightning.protocol.messages import Done, Reply, Request
-from revacnn_lightning.protocol.requests import InspectLayer, RequestBody, SendHistory
+from revacnn_lightning.protocol.requests import InspectLayer, ListKeys, RequestBody, SendHistory
 from revacnn_lightning.runtime import repeated_requests
 from revacnn_lightning.runtime.repeated_requests import RepeatedRequests
 
@@ -65,10 +65,12 @@ def test_plans_and_inspections_may_be_repeated():
         assert clients.send(InspectLayer("conv1")) is not None
 
 
-def test_histories_are_not_kept():
+def test_histories_and_lists_of_keys_are_not_kept():
+    """A history has megabytes; a list would go to whoever repeats the owner's request."""
     clients = Clients()
     for _ in range(2):
         assert clients.send(SendHistory()) is not None
+        assert clients.send(ListKeys(), "list") is not None
     assert not clients.repeated._first
 
 

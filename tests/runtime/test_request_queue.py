@@ -8,23 +8,30 @@ from typing import Any
 import pytest
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError
+from revacnn_lightning.protocol.access_keys import AccessKey
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
+from revacnn_lightning.protocol.requests import InspectLayer, SendHistory, ShareKey
+from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.runtime import request_queue
 from revacnn_lightning.runtime.request_queue import RequestQueue
+
+OWNER = Sender(b"client", AccessKey("owner", "owner", "k" * 40))
+OBSERVER = Sender(b"client", AccessKey("ann", "observer", "k" * 40))
 
 
 class Server:
     """A request server with one client."""
 
-    def __init__(self, *requests: Request) -> None:
+    def __init__(self, *requests: Request, sender: Sender = OWNER) -> None:
         self.requests = [*requests]
+        self.sender = sender
         self.replies: list[Reply] = []
 
-    def receive(self) -> Iterator[tuple[bytes, Request]]:
+    def receive(self) -> Iterator[tuple[Sender, Request]]:
         while self.requests:
-            yield b"client", self.requests.pop(0)
+            yield self.sender, self.requests.pop(0)
 
-    def reply(self, client: bytes, reply: Reply) -> None:
+    def reply(self, client: Sender, reply: Reply) -> None:
         self.replies.append(reply)
 
 
@@ -67,9 +74,28 @@ def test_a_request_that_arrives_twice_is_handled_once() -> None:
     assert server.replies == [Done("id"), Done("id")]
 
 
+def test_a_key_is_handed_out_once_though_the_reply_was_lost() -> None:
+    """The repeated request was refused, because the run knew the key already."""
+
+    class Commands:
+        def __init__(self) -> None:
+            self.executed: list[Request] = []
+
+        def execute(self, sender: Sender, request: Request) -> Reply:
+            self.executed.append(request)
+            return Done(request.id) if len(self.executed) == 1 else Refused(request.id, "known")
+
+    request = Request("id", ShareKey("bob", "operator", "k" * 40))
+    server = Server(request, request)
+    queue = RequestQueue(server, Commands())  # type: ignore[arg-type]
+    queue.receive(lambda _: None)
+    assert server.replies == [Done("id"), Done("id")]
+    assert queue.is_empty
+
+
 def test_a_dry_run_does_not_send_the_state() -> None:
     queue = RequestQueue(Server(Request("id", ControlRun("send_state"), dry_run=True)))  # type: ignore[arg-type]
-    sent: list[bytes] = []
+    sent: list[Sender] = []
     queue.receive(sent.append)
     assert sent == []
     assert not queue.is_empty
@@ -100,3 +126,46 @@ def test_too_many_pending_requests_are_refused(monkeypatch: pytest.MonkeyPatch) 
     queue.receive(lambda _: None)
     assert [refusal.id for refusal in server.replies] == ["1", "2", "5"]
     assert all("too many requests" in refusal.reason for refusal in server.replies)
+
+
+def test_an_observer_plans_and_inspects_but_changes_nothing() -> None:
+    """One key served all: whoever could look could also steer."""
+    key = ShareKey("bob", "operator", "k" * 40)
+    refused: list[Any] = [AddFilters("conv1"), ControlRun("stop"), key]
+    allowed: list[Any] = [InspectLayer("conv1"), SendHistory()]
+    server = Server(
+        *(Request(str(i), body) for i, body in enumerate([*refused, *allowed])),
+        Request("plan", AddFilters("conv1"), dry_run=True),
+        Request("state", ControlRun("send_state")),
+        sender=OBSERVER,
+    )
+    sent: list[Sender] = []
+    replied: list[tuple[str, str]] = []
+    queue = RequestQueue(
+        server,  # type: ignore[arg-type]
+        on_reply=lambda sender, request, reply: replied.append(
+            (sender.key.name if sender else "", type(reply).__name__)
+        ),
+    )
+    queue.receive(sent.append)
+    assert [reply.id for reply in server.replies] == ["0", "1", "2"]
+    assert all("'ann' only observes" in reply.reason for reply in server.replies)  # type: ignore[union-attr]
+    queue.handle(done, lambda _: True)
+    assert [reply.id for reply in server.replies[3:]] == ["3", "4", "plan"]
+    assert sent == [OBSERVER]
+    assert replied == [("ann", "Refused")] * 3 + [("ann", "Done")] * 3
+
+
+def test_every_reply_is_reported_with_its_sender() -> None:
+    reported: list[tuple[Sender | None, str, str]] = []
+    queue = RequestQueue(
+        Server(Request("theirs", AddFilters("conv1"))),  # type: ignore[arg-type]
+        on_reply=lambda sender, request, reply: reported.append(
+            (sender, request.id, type(reply).__name__)
+        ),
+    )
+    queue.receive(lambda _: None)
+    own = queue.submit(ControlRun("pause"))
+    queue.handle(done, lambda request: isinstance(request.body, ControlRun))
+    queue.refuse_all("the training has ended", 3)
+    assert reported == [(None, own.id, "Done"), (OWNER, "theirs", "Refused")]

@@ -13,6 +13,7 @@ import torch
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol import requests
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
 from revacnn_lightning.steering.journal_text import format_journal, format_script
 from tests.small import TwoConvs
@@ -151,3 +152,27 @@ def test_scripts_written_by_earlier_versions_run() -> None:
     model = TwoConvs()
     Journal.from_data(data).replay(model)
     model.load_state_dict(torch.load(FORMAT_1, weights_only=True)["state_dict"])
+
+
+def test_the_journal_keeps_who_has_requested_what(tmp_path: Path) -> None:
+    _, editor = edited(nets.Residual)
+    journal = editor.journal
+    for i in range(600):
+        journal.record_request(
+            RequestOutcome("run", str(i), "Undo\x1b[2J", "refused", 0.0, key="ann", host="gpu01",
+                           detail="because")
+        )  # fmt: skip
+    assert [journal.requests[0].id, journal.requests[-1].id] == ["100", "599"]
+    torch.save(journal.to_data(), tmp_path / "journal.pt")
+    loaded = Journal.from_data(torch.load(tmp_path / "journal.pt", weights_only=True))
+    assert loaded.requests == journal.requests
+    last = format_journal(loaded).splitlines()[-1]
+    assert last.endswith("refused by ann on gpu01  Undo\\x1b[2J: because")
+    assert "gpu01" not in format_script(loaded)
+
+
+def test_a_journal_of_an_earlier_version_names_nobody() -> None:
+    _, editor = edited(nets.Residual)
+    data = editor.journal.to_data()
+    del data["requests"]
+    assert Journal.from_data(data).requests == []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import ControlRun, Edit, SendHistory
@@ -18,6 +19,8 @@ from viewer.tab.tab_state import TabState
 
 class InProcessFollower(RunFollower):
     """Follows a fake training without sockets. Replies are received on `deliver`."""
+
+    access: Access | None = None
 
     def __init__(self, training: FakeTraining) -> None:
         super().__init__()

@@ -20,10 +20,11 @@ class ControlsPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         health, state = self.tab.follower.health(), self.tab.state
         status = None if state is None else state.status
-        accepts_requests = not health.has_ended and health.kind != "connecting"
+        accepts_requests = not health.is_final and health.kind != "connecting"
         return {
             "available": status is not None and accepts_requests,
             "paused": health.kind == "paused",
+            "refusal": self.tab.steering_refusal(),
             "recording": "" if status is None else status.recording,
             "groups": []
             if status is None

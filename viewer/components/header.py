@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
-from ..rendering.formatting import format_count, format_number, format_time_of_day
+from ..rendering.formatting import format_count, format_moment, format_number, format_time_of_day
 from ..runs.metric_names import TRAINING_LOSSES, priority
 from ..runs.run_follower import RunHealth
 from ..runs.run_state import RunState
@@ -18,6 +19,11 @@ from .html_panel import HtmlPanel
 __all__ = ["Header"]
 
 MAX_METRICS = 2
+ROLES = {
+    "owner": "The key of this page edits and controls the run, and hands out other keys",
+    "operator": "The key of this page edits and controls the run",
+    "observer": "The key of this page only observes the run",
+}
 MOVING_KINDS = ("training", "validating", "connecting")
 
 
@@ -40,6 +46,8 @@ class Header(HtmlPanel):
             "status": health.text,
             "ended": health.has_ended,
             "unreachable": health.kind == "unreachable",
+            "can_steer": not self.tab.steering_refusal(),
+            "access": _access(selection.follower.access),
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, name or "This run"),
             **_alerts(state, self.tab.dismissed_alerts),
@@ -55,6 +63,19 @@ class Header(HtmlPanel):
             ],
             "next_run": None if next_run is None else {"id": next_run.run, "label": next_run.title},
         }
+
+
+def _access(access: Access | None) -> dict[str, str]:
+    """Return the key of this page, in words: a label unless it is the owner's, and what it may do.
+
+    Nearly all pages have the owner's key, so it needs no place of its own.
+    """
+    if access is None:
+        return {"label": "", "note": ""}
+    until = "" if access.expires is None else f" until {format_moment(access.expires)}"
+    name = "" if access.key == access.role else f" · {access.key}"
+    label = "" if access.role == "owner" else access.role.capitalize() + name
+    return {"label": label, "note": f"{ROLES[access.role]}{until}."}
 
 
 def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
@@ -76,6 +97,8 @@ def _end_notice(health: RunHealth, name: str) -> str:
         return f"{name} {health.text}. Showing the last recorded state."
     if health.kind == "unreachable":
         return f"{name} is {health.text}. Showing the last received state."
+    if health.kind == "refused":
+        return f"{name} sends nothing: {health.text}. Showing the last received state."
     return ""
 
 

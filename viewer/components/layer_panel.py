@@ -94,13 +94,13 @@ def _buttons(
     tab: TabState, layer: LayerInfo, selected: list[int], *, is_frozen: bool
 ) -> dict[str, Any]:
     """Return the labels, tooltips and reasons to be disabled of the buttons."""
-    ended = tab.ended_reason()
+    refusal = tab.steering_refusal()
     too_few = "" if len(selected) > 1 else "Select two or more filters to merge them."
     return {
         "freeze_label": "Unfreeze" if is_frozen else "Freeze",
         "disabled": {
-            "freeze": ended,
-            "reinitialize": ended,
+            "freeze": refusal,
+            "reinitialize": refusal,
             "merge": tab.width_refusal(layer) or too_few,
         },
         "tooltips": {

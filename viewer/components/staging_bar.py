@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import (
     OUTPUT_UNCHANGED,
     Planned,
@@ -15,7 +16,13 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from ..rendering.formatting import format_count, format_relative_change, format_share, format_si
+from ..rendering.formatting import (
+    format_count,
+    format_moment,
+    format_relative_change,
+    format_share,
+    format_si,
+)
 from ..runs.request_log import EditMark, RequestRecord
 from ..tab.staging import StagedChange
 from ..tab.tab_state import TabState
@@ -41,7 +48,7 @@ class StagingBar(HtmlPanel):
         if not changes or structure is None:
             return {"rows": []}
         is_refused = any(isinstance(change.plan, Refused) for change in changes)
-        unreachable = self.tab.refusal()
+        refusal = self.tab.present_refusal()
         hint = "The training refuses a change" if is_refused else "Send to the training"
         return {
             "rows": [_row(change, structure) for change in changes],
@@ -49,8 +56,8 @@ class StagingBar(HtmlPanel):
             "summary": f"{len(changes)} changes at the next batch",
             "total": _total([change.plan for change in changes]),
             "busy": queue.is_busy,
-            "can_apply": queue.can_apply() and not queue.is_busy and not unreachable,
-            "apply_hint": unreachable or hint,
+            "can_apply": queue.can_apply() and not queue.is_busy and not refusal,
+            "apply_hint": refusal or hint,
         }
 
 
@@ -186,7 +193,7 @@ class ChangeListPanel(HtmlPanel):
             state.requests.is_reply_due,  # ends with time, not with a message
             state.edit_effects.revision,
             tab.edit_queue.is_busy,
-            tab.ended_reason(),
+            tab.steering_refusal(),
             tab.chart_settings.metric,
         )
 
@@ -199,10 +206,14 @@ class ChangeListPanel(HtmlPanel):
             "redo_disabled": self._history_disabled("redo"),
         }
 
-    def _record(self, change: RequestRecord | EditMark) -> dict[str, Any]:
+    def _record(self, change: RequestRecord | RequestOutcome | EditMark) -> dict[str, Any]:
         """Return the row of a request, or of an edit that was not requested here."""
+        who, who_note, size_change = "", "", ""
         if isinstance(change, EditMark):
-            text, size_change = f"at batch {format_count(change.step)}", ""
+            text = f"at batch {format_count(change.step)}"
+        elif isinstance(change, RequestOutcome):
+            text = " · ".join(filter(None, [_outcome(change), change.detail]))
+            who, who_note = f"by {change.who}", _explain_who(change)
         else:
             text = " · ".join(filter(None, [_outcome(change), _result(change)]))
             size_change = _size_change(change)
@@ -211,6 +222,8 @@ class ChangeListPanel(HtmlPanel):
             "state": "applied" if isinstance(change, EditMark) else change.state,
             "size_change": size_change,
             "text": text,
+            "who": who,
+            "who_note": who_note,
             **self._effect(change.version),
         }
 
@@ -226,6 +239,8 @@ class ChangeListPanel(HtmlPanel):
     def _history_disabled(self, action: Literal["undo", "redo"]) -> str:
         """Return why no edit can be undone, or redone; "" if one can."""
         structure = self.tab.structure
+        if refusal := self.tab.steering_refusal():
+            return refusal
         if self.tab.edit_queue.is_busy:
             return "A change is being applied."
         if structure is None:
@@ -234,7 +249,7 @@ class ChangeListPanel(HtmlPanel):
             return "No edit was undone since the last one."
         if action == "undo" and structure.undoable == 0:
             return "There is no edit to undo."
-        return self.tab.ended_reason()
+        return ""
 
 
 def _result(record: RequestRecord) -> str:
@@ -258,7 +273,15 @@ def _size_change(record: RequestRecord) -> str:
     return _costs(plan)
 
 
-def _outcome(record: RequestRecord) -> str:
+def _explain_who(outcome: RequestOutcome) -> str:
+    """Return when a request was made, and how certain it is by whom."""
+    moment = format_moment(outcome.time)
+    notes = [f"The key {outcome.key!r} is certain", "the host is what the client says"]
+    text = "; ".join(notes if outcome.host else notes[:1])
+    return f"{moment}. {text}." + (f" Connected from {outcome.address}." if outcome.address else "")
+
+
+def _outcome(record: RequestRecord | RequestOutcome) -> str:
     if record.state == "applied":
         return f"applied at batch {format_count(record.step)}"
     if record.state == "done":

@@ -7,6 +7,7 @@ import time
 
 __all__ = [
     "format_count",
+    "format_moment",
     "format_number",
     "format_relative_change",
     "format_sampling_interval",
@@ -26,6 +27,11 @@ def format_count(n: int) -> str:
 def format_time_of_day(moment: float) -> str:
     """Return the local time of a Unix time: ``14:03:27``."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def format_moment(moment: float) -> str:
+    """Return the local date and time of a Unix time: ``2026-03-01 14:03:27``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def format_number(value: float | None) -> str:

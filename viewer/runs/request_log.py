@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -24,6 +25,7 @@ __all__ = ["EditMark", "RequestLog", "RequestRecord"]
 MAX_RECORDS = 64
 MAX_PLANS = 256
 MAX_MARKS = 256
+MAX_OUTCOMES = 256
 REPLY_SECONDS = 5.0  # within which the reply to an edit follows the structure it led to
 
 
@@ -73,6 +75,7 @@ class RequestLog:
         records: requests by id, oldest first.
         plans: replies to previews by request id, oldest first.
         edit_marks: changes of the network, oldest first.
+        outcomes: of the requests of all viewers and of the training script, by id, oldest first.
         revision: incremented with every change.
     """
 
@@ -80,6 +83,7 @@ class RequestLog:
         self.records: OrderedDict[str, RequestRecord] = OrderedDict()
         self.plans: OrderedDict[str, Planned | Refused] = OrderedDict()
         self.edit_marks: deque[EditMark] = deque(maxlen=MAX_MARKS)
+        self.outcomes: OrderedDict[str, RequestOutcome] = OrderedDict()
         self.revision = 0
 
     def add(self, request_id: str, title: str) -> None:
@@ -134,6 +138,13 @@ class RequestLog:
         self.edit_marks = deque(merged, maxlen=MAX_MARKS)
         self.revision += 1
 
+    def add_outcomes(self, outcomes: Sequence[RequestOutcome]) -> None:
+        """Add what the run says about requests: live, or those before this viewer attached."""
+        new = [one for one in outcomes if one.id not in self.outcomes]
+        merged = sorted([*self.outcomes.values(), *new], key=lambda one: one.time)
+        self.outcomes = OrderedDict((one.id, one) for one in merged[-MAX_OUTCOMES:])
+        self.revision += 1
+
     @property
     def is_reply_due(self) -> bool:
         """Whether the newest change may be that of a request whose reply is still to come."""
@@ -141,8 +152,23 @@ class RequestLog:
         records = self.records.values()
         return any(one.state == "sent" and now - one.sent < REPLY_SECONDS for one in records)
 
-    def changes(self) -> list[RequestRecord | EditMark]:
-        """Return all requests, and the marks of edits that others have made, newest first."""
+    def changes(self) -> list[RequestRecord | RequestOutcome | EditMark]:
+        """Return all requests of this and of other viewers, and other edits, newest first."""
+        outcomes = [one for one in self.outcomes.values() if one.id not in self.records]
+        known = {one.version: one for one in outcomes if one.state == "applied"}
+        found: list[RequestRecord | RequestOutcome | EditMark] = [
+            known.get(one.version, one) if isinstance(one, EditMark) else one
+            for one in self._records_and_marks()
+        ]
+        shown = {one.id for one in found if isinstance(one, RequestOutcome)}
+        for outcome in outcomes:  # oldest first
+            if outcome.id not in shown:
+                older = (i for i, one in enumerate(found) if _is_older(one, outcome))
+                found.insert(next(older, len(found)), outcome)
+        return found
+
+    def _records_and_marks(self) -> list[RequestRecord | EditMark]:
+        """Return the requests of this viewer and the marks of all other edits, newest first."""
         records = list(reversed(self.records.values()))
         own = {record.version for record in records if record.state == "applied"}
         others = [mark for mark in self.edit_marks if mark.version not in own]
@@ -171,3 +197,10 @@ class RequestLog:
                     f"{name}: {widths[name]} filters" for name in record.layers if name in widths
                 )
                 self.revision += 1
+
+
+def _is_older(change: RequestRecord | RequestOutcome | EditMark, outcome: RequestOutcome) -> bool:
+    """Return whether a change happened before the one of this outcome."""
+    if isinstance(change, EditMark):
+        return 0 <= change.version <= outcome.version or 0 <= change.step <= outcome.step
+    return (change.sent if isinstance(change, RequestRecord) else change.time) <= outcome.time

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError, RecordingError
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody, SendHistory
 from revacnn_lightning.recording.replay import Replay
@@ -35,8 +36,8 @@ class RunHealth(Struct, frozen=True):
     Attributes:
         kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
             ``validating``, ``paused``, ``silent`` (connected, but no message arrives),
-            ``unreachable`` (not connected), ``finished``, ``failed``, ``gone`` or ``recording``,
-            which is a run that ended before.
+            ``unreachable`` (not connected), ``refused`` (its key is not admitted), ``finished``,
+            ``failed``, ``gone`` or ``recording``, which is a run that ended before.
         text: description for the user.
     """
 
@@ -49,13 +50,18 @@ class RunHealth(Struct, frozen=True):
         return self.kind in ("finished", "failed", "gone", "recording")
 
     @property
+    def is_final(self) -> bool:
+        """Whether the run will accept no request from this viewer any more."""
+        return self.has_ended or self.kind == "refused"
+
+    @property
     def refusal(self) -> str:
         """Why the run receives no requests, as a sentence; "" if it does."""
         if self.kind == "recording":
             return "This is a recording: it cannot be edited or controlled."
         if self.has_ended:
             return f"The run has ended: {self.text}"
-        if self.kind == "unreachable":
+        if self.kind in ("unreachable", "refused"):
             return f"The training receives no changes now: {self.text}."
         return ""
 
@@ -174,6 +180,8 @@ class RunFollower:
         if self._has_exited(run.connection):
             text = f"exited unexpectedly; last message at {self._last_message()}"
             return RunHealth("gone", text)
+        if run.is_key_refused():
+            return RunHealth("refused", f"the run does not admit the key {run.access.key!r}")
         is_unreachable = run.seconds_unreachable() > UNREACHABLE_SECONDS
         if run.structure is None:
             return RunHealth("connecting", _first_reply(run, is_unreachable=is_unreachable))
@@ -188,6 +196,11 @@ class RunFollower:
             return RunHealth("training", "training")
         text = f"{status.state} · {status.detail}" if status.detail else status.state
         return RunHealth(status.state, text)
+
+    @property
+    def access(self) -> Access | None:
+        """The key that this server has for the run, and what it may do; None without a run."""
+        return None if self._run is None else self._run.access
 
     def close(self) -> None:
         """Detach from the run and stop computing projections."""

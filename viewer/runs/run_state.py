@@ -9,6 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
@@ -95,6 +96,8 @@ class RunState:
             self._n_statuses += 1
         elif isinstance(message, History):
             self._receive_history(message)
+        elif isinstance(message, RequestOutcome):
+            self.requests.add_outcomes([message])
         elif isinstance(message, (Planned, Applied, Done, Refused)):
             self.requests.receive(message, self.structure)
 
@@ -245,6 +248,7 @@ class RunState:
             log.warning("Ignored a malformed history of run %s: %s", self.connection.run, error)
             return
         self.requests.add_earlier_marks(message.edits)
+        self.requests.add_outcomes(message.requests)
         self.history_revision += 1
 
     # ---------------------------------------------------------------- snapshots

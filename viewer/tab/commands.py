@@ -56,7 +56,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "discard": edit.discard,
     "dismiss_reply": edit.dismiss_reply,
 }
-# Those that need a run that is still training.
+# Those that need a run that is still training, and a key that may steer it.
 RUN_COMMANDS: dict[str, Handler] = {
     "stage_remove": edit.stage_remove,
     "stage_remove_least_active": edit.stage_remove_least_active,
@@ -83,8 +83,8 @@ CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_sca
 def perform(tab: TabState, command: PageCommand) -> None:
     """Perform a command of the page. Unknown commands and invalid arguments have no effect.
 
-    A command that needs the run has no effect after its end or while it is unreachable; the page
-    then shows why.
+    A command that steers the run has no effect after its end, while it is unreachable or for an
+    observer; the page then shows why.
     """
     handler = COMMANDS.get(command.name)
     try:
@@ -96,7 +96,7 @@ def perform(tab: TabState, command: PageCommand) -> None:
         return
     if command.name != "hover":  # moving the pointer does not dismiss a message
         tab.edit_queue.error = ""
-    refusal = tab.refusal() if command.name in RUN_COMMANDS else ""
+    refusal = tab.present_refusal() if command.name in RUN_COMMANDS else ""
     if refusal:
         tab.edit_queue.error = refusal
     else:

@@ -16,6 +16,7 @@ from revacnn_lightning.protocol.requests import (
 
 from ..rendering.formatting import format_count
 from .command_arguments import Arguments
+from .least_active import find_least_active
 from .staging import Block, StagedChange
 from .tab_state import TabState
 
@@ -54,9 +55,10 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
         return
     layer_index = structure.layers.index(layer)
     if tab.can_change_width(layer_index) and not tab.staging.discard_one_added(layer.name):
-        index = tab.least_active_index(state, layer_index, layer)
-        if index is not None:
-            tab.staging.toggle_removal(layer.name, layer.filter_ids[index])
+        staged = tab.staging.removed_ids(layer.name)
+        filter_id = find_least_active(state, layer_index, layer, staged)
+        if filter_id is not None:
+            tab.staging.toggle_removal(layer.name, filter_id)
 
 
 def stage_add(tab: TabState, arguments: Arguments) -> None:

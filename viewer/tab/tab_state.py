@@ -25,8 +25,6 @@ from .staging import Staging
 
 __all__ = ["TabState"]
 
-RECENT_ROWS = 8  # rows of the history that determine the least active filter
-
 
 class TabState:
     """State of one tab.
@@ -184,22 +182,6 @@ class TabState:
             return np.zeros(0, np.float32)
         return values[state.offsets[layer] : state.offsets[layer + 1]]
 
-    def least_active_index(self, state: RunState, layer_index: int, layer: LayerInfo) -> int | None:
-        """Return the index of the least active filter whose removal is not staged yet."""
-        start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.filter_ids)
-        recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
-        values = state.layer_values("activation", layer_index)
-        if len(recent):
-            finite = np.isfinite(recent)
-            values = np.where(finite, recent, 0).sum(axis=0) / np.maximum(1, finite.sum(axis=0))
-        if len(values) != n:
-            return None
-        staged = set(self.staging.removed_ids(layer.name))
-        for index in np.argsort(values, kind="stable"):
-            if layer.filter_ids[int(index)] not in staged:
-                return int(index)
-        return None
-
     # Coupled filters
 
     def coupling_preview(self) -> tuple[PlanSummary | None, str]:
@@ -216,7 +198,7 @@ class TabState:
         if target is None:
             return
         layer = next((one for one in structure.layers if one.name == target.layer), None)
-        if layer is not None and not self.width_refusal(layer):
+        if layer is not None and not (self.follower.health().is_final or layer.edit_refusal):
             self._removal_preview.request(self.follower, structure, target.layer, target.filter_id)
 
     # What may be changed
@@ -226,13 +208,22 @@ class TabState:
         health = self.follower.health()
         return health.refusal if health.has_ended else ""
 
-    def refusal(self) -> str:
-        """Return why the run accepts no requests at present; "" if it does."""
-        return self.follower.health().refusal
+    def steering_refusal(self) -> str:
+        """Return why this page cannot steer the run; "" if it can. All controls obey it."""
+        health, access = self.follower.health(), self.follower.access
+        if health.is_final:
+            return health.refusal
+        if access is not None and access.role == "observer":
+            return f"This page only observes the run: its key {access.key!r} is an observer's."
+        return ""
+
+    def present_refusal(self) -> str:
+        """Return why this page cannot steer the run now, perhaps only now; "" if it can."""
+        return self.steering_refusal() or self.follower.health().refusal
 
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
-        return self.ended_reason() or layer.edit_refusal
+        return self.steering_refusal() or layer.edit_refusal
 
     def can_change_width(self, layer: int) -> bool:
         """Return whether filters of the layer with this index can be added and removed."""
@@ -256,8 +247,8 @@ class TabState:
             self.revision += 1
         if self.playback.advance(state):
             self.revision += 1
-        if self.staging.changes and self.ended_reason():
-            self.edit_queue.discard_because(self.ended_reason())
+        if self.staging.changes and self.steering_refusal():
+            self.edit_queue.discard_because(self.steering_refusal())
         self._request_coupling_preview(structure)
         self.edit_queue.update(state, structure)
 

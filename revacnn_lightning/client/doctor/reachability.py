@@ -68,11 +68,11 @@ def _how_to_reach(connection: Connection) -> str:
 
 
 def _check_replies(name: str, run: RunMessages) -> Iterator[Finding]:
-    deadline = time.monotonic() + REPLY_SECONDS
-    while time.monotonic() < deadline and run.status is None and not run.refusal:
-        run.poll()
-        time.sleep(POLL_SECONDS)
-    if run.refusal:
+    _wait_for_reply(run)
+    if run.is_key_refused():
+        text = f"it does not admit the key {run.access.key!r}: revoked, expired or of another run"
+        yield Finding(name, "problem", text, "ask the owner of the run for a new connection file")
+    elif run.refusal:
         yield Finding(name, "problem", f"it refuses this side: {run.refusal}")
     elif run.status is not None:
         yield Finding(name, "ok", f"it replies: {run.status.state}, batch {run.status.step:,}")
@@ -85,6 +85,15 @@ def _check_replies(name: str, run: RunMessages) -> Iterator[Finding]:
         text = f"connected, but the training has not replied within {REPLY_SECONDS:g} s"
         advice = "it may be in a long batch, compiling or stopped: look at its own output"
         yield Finding(name, "problem", text, advice)
+
+
+def _wait_for_reply(run: RunMessages) -> None:
+    deadline = time.monotonic() + REPLY_SECONDS
+    while run.status is None and not run.refusal and not run.is_key_refused():
+        if time.monotonic() > deadline:
+            return
+        run.poll()
+        time.sleep(POLL_SECONDS)
 
 
 def _check_clock(name: str, skew: float) -> Iterator[Finding]:

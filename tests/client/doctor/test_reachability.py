@@ -11,12 +11,14 @@ from contextlib import contextmanager
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.doctor import reachability
 from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.client.doctor.reachability import check_page, check_run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.sockets import Keys
+from tests.client.keyed_run import KeyedRun
 from tests.client.simulated_run import SimulatedRun, status
 
 
@@ -72,6 +74,22 @@ def test_a_key_of_another_run_is_a_problem(training: SimulatedRun):
     findings = check(replace(training.connection, server_key=Keys.generate().public))
     assert [finding.status for finding in findings] == ["ok", "problem"]
     assert "does not prove that it has the key" in findings[1].text
+
+
+def test_a_key_that_was_revoked_is_a_problem():
+    """The run was said to be another one, whose connection file is to be copied again."""
+    keyed = KeyedRun()
+    try:
+        with attach(keyed.connection) as owner:
+            connection = owner.share("observer", name="ann")
+            assert check(connection)[1].status == "ok"
+            owner.revoke("ann")
+        finding = check(connection)[1]
+    finally:
+        keyed.close()
+    assert finding.status == "problem"
+    assert "does not admit the key 'ann'" in finding.text
+    assert "ask the owner" in finding.advice
 
 
 @pytest.mark.usefixtures("impatient")

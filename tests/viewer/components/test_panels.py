@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup
@@ -156,6 +157,26 @@ def test_nothing_can_be_applied_while_the_training_is_unreachable(
     assert "receives no changes now" in ReplyPanel(tab).content()["title"]
 
 
+def test_a_page_whose_key_is_refused_says_so_and_offers_nothing(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """The page of a revoked key looked as if it could steer, and its requests reached nobody."""
+    send_command(tab, "stage_remove")
+    follower.kind = "refused"
+    tab.update()
+    assert tab.staging.changes == []
+    header = Header(tab).content()
+    assert not header["can_steer"]
+    assert not header["ended"]
+    notice = "DigitsNet sends nothing: refused. Showing the last received state."
+    assert header["end_notice"] == notice
+    assert not ControlsPanel(tab).content()["available"]
+    sent = len(follower.requests)
+    send_command(tab, "undo")
+    assert len(follower.requests) == sent
+    assert "receives no changes now" in ReplyPanel(tab).content()["title"]
+
+
 def test_reply_is_shown_and_recorded(tab: TabState, follower: InProcessFollower) -> None:
     reply, changes = ReplyPanel(tab), ChangeListPanel(tab)
     send_command(tab, "stage_add")
@@ -299,3 +320,44 @@ def test_undo_and_redo_say_why_they_are_disabled(
     send_command(tab, "redo")
     deliver_replies(tab, follower)
     assert disabled() == ("", "No edit was undone since the last one.")
+
+
+def test_the_header_names_the_key_unless_it_is_the_owners(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    follower.access = Access("owner", "owner")
+    content = Header(tab).content()
+    assert (content["access"]["label"], content["can_steer"]) == ("", True)
+    follower.access = Access("ann", "observer", 0.0)
+    content = Header(tab).content()
+    assert (content["access"]["label"], content["can_steer"]) == ("Observer · ann", False)
+    assert "only observes the run until 19" in content["access"]["note"]
+    follower.access = Access("operator", "operator")
+    assert Header(tab).content()["access"]["label"] == "Operator"
+
+
+def test_an_observer_reads_why_buttons_are_disabled(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    assert ControlsPanel(tab).content()["refusal"] == ""
+    follower.access = Access("ann", "observer")
+    controls, changes = ControlsPanel(tab).content(), ChangeListPanel(tab).content()
+    assert controls["available"]
+    reason = "This page only observes the run: its key 'ann' is an observer's."
+    assert controls["refusal"] == changes["undo_disabled"] == changes["redo_disabled"] == reason
+
+
+def test_the_list_of_changes_says_who_made_those_of_others(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    outcome = RequestOutcome(
+        "run", "theirs", "Stop the training", "refused", 0.0, key="ann", host="gpu01",
+        address="process 4711", detail="the key only observes",
+    )  # fmt: skip
+    assert follower.state is not None
+    follower.state.receive(outcome)
+    [record] = ChangeListPanel(tab).content()["records"]
+    assert (record["title"], record["state"]) == ("Stop the training", "refused")
+    assert record["text"] == "refused · the key only observes"
+    assert record["who"] == "by ann on gpu01"
+    assert "the host is what the client says. Connected from process 4711." in record["who_note"]

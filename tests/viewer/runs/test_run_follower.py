@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.client import run_messages as run_messages_module
+from revacnn_lightning.client.attach import attach
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol import base_socket
 from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from revacnn_lightning.protocol.run_discovery import list_runs
+from tests.client.keyed_run import KeyedRun
 from tests.viewer.processes import training, wait_for
 from viewer.runs import registry as registry_module
+from viewer.runs import run_follower as run_follower_module
 from viewer.runs.registry import RunRegistry
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.run_selection import RunSelection
@@ -308,3 +311,29 @@ def test_a_run_that_another_one_continues_elsewhere_stays_shown_while_it_lives(
         with training(runtime, "--net", "digits", "--past", "500", "--resume", lineage):
             wait_for(lambda: bool(tick(selection)) and len(registry.live) == 2, what="both")
             assert tick(selection) is shown
+
+
+def test_a_run_that_refuses_the_key_is_not_said_to_be_unreachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_follower_module, "UNREACHABLE_SECONDS", -1.0)
+    keyed = KeyedRun()
+    with attach(keyed.connection) as owner:
+        follower = RunFollower(owner.share("observer", name="ann"))
+
+        def wait_for_kind(kind: str) -> None:
+            def has_kind() -> bool:
+                follower.receive()
+                return follower.health().kind == kind
+
+            wait_for(has_kind, what=kind)
+
+        try:
+            wait_for_kind("unreachable")
+            owner.revoke("ann")
+            wait_for_kind("refused")
+            refusal = "The training receives no changes now: the run does not admit the key 'ann'."
+            assert follower.health().refusal == refusal
+        finally:
+            follower.close()
+            keyed.close()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.messages import Planned, Refused, Structure
 from revacnn_lightning.protocol.requests import AddFilters, Redo, RemoveFilters, Undo
 from tests.viewer.conftest import InProcessFollower
@@ -383,3 +384,34 @@ def test_coupled_filters_are_previewed_for_selected_and_hovered_filters(
     assert all(request.dry_run for request in follower.requests)
     send_command(tab, "hover")
     assert tab.coupling_preview()[0] == plan
+
+
+def test_an_observer_steers_nothing_and_reads_why(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """One key served all: every page could steer."""
+    send_command(tab, "stage_add", layer=0)
+    follower.access = Access("ann", "observer")
+    tab.update()
+    assert tab.staging.changes == []  # what was staged before the run said so
+    n_requests = len(follower.requests)
+    for name, args in (
+        ("stage_remove", {"layer": 0, "index": 0}),
+        ("undo", {}),
+        ("control_run", {"action": "pause"}),
+        ("set_hyperparameter", {"optimizer": 0, "group": 0, "name": "lr", "value": 0.1}),
+    ):
+        send_command(tab, name, **args)
+        assert "only observes the run: its key 'ann'" in tab.edit_queue.error
+    assert all(request.dry_run for request in follower.requests[n_requests:])
+    assert not tab.can_change_width(0)
+    assert tab.ended_reason() == ""
+
+
+def test_an_observer_sees_coupled_filters(tab: TabState, follower: InProcessFollower) -> None:
+    follower.access = Access("ann", "observer")
+    send_command(tab, "select", layer=1, first=6, last=6)
+    deliver_replies(tab, follower)
+    plan, refusal = tab.coupling_preview()
+    assert plan is not None
+    assert refusal == ""

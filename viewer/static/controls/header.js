@@ -17,13 +17,17 @@ export function startHeader() {
 /** @param {HeaderData} data */
 function drawHeader(data) {
   byId("app").dataset.run = data.run
-  byId("app").dataset.ended = String(data.ended)
+  byId("app").dataset.steering = String(data.can_steer)
   drawLost(Boolean(data.server_problem), data.unreachable)
   byId("dot").dataset.kind = data.kind
   byId("model").textContent = data.name
   byId("model").title = data.model
   byId("model").hidden = data.runs.length > 1
-  byId("run-state").textContent = byId("run-state").title = data.status
+  byId("run-state").textContent = data.status
+  byId("run-state").title = [data.status, data.access.note].filter(Boolean).join("\n")
+  byId("access").hidden = data.access.label === ""
+  byId("access").textContent = data.access.label
+  byId("access").title = data.access.note
   byId("run-state").dataset.kind = data.kind
   byId("empty").hidden = data.run !== "none"
   byId("problem").textContent = data.problem

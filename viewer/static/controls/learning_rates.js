@@ -19,8 +19,9 @@ export function startLearningRates() {
 /**
  * Draw the values in force. What was typed stays, and so does a requested value until it is in force.
  * @param {ParameterGroup[]} groups
+ * @param {string} refusal why no value can be set; empty if one can
  */
-export function drawLearningRates(groups) {
+export function drawLearningRates(groups, refusal) {
   const panel = byId("rates-panel"), shape = JSON.stringify(groups.map(({title, values}) => [title, values.length]))
   if (panel.dataset.shape !== shape) {
     panel.dataset.shape = shape
@@ -31,6 +32,11 @@ export function drawLearningRates(groups) {
     values.forEach((value, j) => drawValue(/** @type {HTMLElement} */ (rows[j + 1]), value, note !== "")) // + 1: after the heading
     rows[values.length + 1].textContent = note
   })
+  for (const element of panel.querySelectorAll("input, button")) {
+    const control = /** @type {HTMLInputElement | HTMLButtonElement} */ (element)
+    control.disabled = refusal !== ""
+    control.title = refusal
+  }
 }
 
 /**

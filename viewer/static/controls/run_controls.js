@@ -8,6 +8,9 @@ import {drawLearningRates, startLearningRates} from "./learning_rates.js"
 
 const CONFIRM_MS = 3000 // within which Stop must be pressed a second time
 
+// The learning rates may be read by everybody.
+const STEERING = ["step", "train", "checkpoint", "stop"]
+
 /** @type {Record<string, {title: string, path: string}>} */
 const BUTTONS = {
   pause: {title: "Pause before the next batch (Space)", path: "M4 3h3v10H4zM9 3h3v10H9z"},
@@ -44,33 +47,41 @@ export function togglePause() {
 }
 
 /** @param {ControlsData} data */
-function drawControls({available, paused, recording, groups}) {
+function drawControls({available, paused, refusal, recording, groups}) {
   byId("controls").hidden = !available
   if (!available) byId("rates-panel").hidden = true
-  labelButton("pause", paused ? "resume" : "pause")
+  labelButton("pause", paused ? "resume" : "pause", refusal)
+  for (const name of STEERING) labelButton(name, name, refusal)
   byId("pause").dataset.paused = String(paused)
-  drawRecording(recording)
-  const step = /** @type {HTMLButtonElement} */ (byId("step"))
-  step.disabled = !paused
-  drawLearningRates(groups)
+  for (const name of ["pause", ...STEERING]) {
+    const button = /** @type {HTMLButtonElement} */ (byId(name))
+    button.disabled = refusal !== "" || (name === "step" && !paused)
+  }
+  drawLearningRates(groups, refusal)
+  drawRecording(recording, refusal)
 }
 
-/** @param {string} file that is being recorded; "" if none is */
-function drawRecording(file) {
-  const button = byId("record")
+/**
+ * @param {string} file that is being recorded; "" if none is
+ * @param {string} refusal why it cannot be started or ended; "" if it can
+ */
+function drawRecording(file, refusal) {
+  const button = /** @type {HTMLButtonElement} */ (byId("record"))
+  button.disabled = refusal !== ""
   button.setAttribute("aria-pressed", String(file !== ""))
-  button.title = file ? `Recording to ${file}. Press to end the recording.` : BUTTONS.record.title
+  button.title = refusal || (file ? `Recording to ${file}. Press to end the recording.` : BUTTONS.record.title)
 }
 
 /**
  * @param {string} id of the button
  * @param {string} name of its present meaning
+ * @param {string} [refusal] why it is disabled
  */
-function labelButton(id, name) {
+function labelButton(id, name, refusal = "") {
   const button = byId(id), {title, path} = BUTTONS[name]
+  button.title = refusal || title
   if (button.dataset.icon === name) return
   button.dataset.icon = name
-  button.title = title
   button.setAttribute("aria-label", title)
   button.replaceChildren(createSvg("svg", {viewBox: "0 0 16 16", "aria-hidden": "true"}, createSvg("path", {d: path})))
 }

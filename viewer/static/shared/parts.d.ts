@@ -33,6 +33,10 @@ export interface HeaderData {
   unreachable: boolean
   /** Set by the page itself: what is wrong with the server. */
   server_problem?: string
+  /** Whether the key of this page may edit and control the run, and the run still trains. */
+  can_steer: boolean
+  /** The key of this page; the label is empty if it is that of the run's owner. */
+  access: {label: string, note: string}
   motionless: boolean
   end_notice: string
   /** The newest alert of the run; "" if there is none, or if it was dismissed. */
@@ -68,6 +72,8 @@ export interface ParameterGroup {
 export interface ControlsData {
   available: boolean
   paused: boolean
+  /** Why the run cannot be steered from this page; empty if it can. */
+  refusal: string
   /** Name of the file that is being recorded; "" if none is. */
   recording: string
   groups: ParameterGroup[]
@@ -109,6 +115,9 @@ export interface EditRecord {
   state: string
   size_change: string
   text: string
+  /** Whose key has requested it, and how certain that is; empty if it was this viewer. */
+  who: string
+  who_note: string
   /** The loss and the main metric before and after the edit; empty for other requests. */
   effect: string
   effect_note: string

@@ -1,0 +1,137 @@
+"""The keys of a run: who may steer it, who may only look, and until when.
+
+Each client has a CURVE key pair of its own. The run knows the public halves, so it knows the key of
+every connection and of every request, and can take back one key without the others.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol.plain_text import to_plain_text
+
+__all__ = ["OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name"]
+
+# An owner also hands out keys; an operator edits and controls the run; an observer only looks.
+Role = Literal["owner", "operator", "observer"]
+
+OWNER = "owner"  # name of the key in the run's own connection file
+MAX_KEYS = 256  # of a run, with those that have ended
+MAX_NAME_LENGTH = 64
+_NAME = re.compile(r"[\w][\w.@ -]*")
+
+
+class AccessKey(Struct, frozen=True):
+    """A key of a run.
+
+    ``public`` is its public half. ``expires`` is a Unix time; None: when the run ends.
+    """
+
+    name: str
+    role: Role
+    public: str  # Z85
+    expires: float | None = None
+    is_revoked: bool = False
+
+    @property
+    def can_steer(self) -> bool:
+        """Whether it may edit and control the run."""
+        return self.role != "observer"
+
+    def refusal(self) -> str:
+        """Return why the key is not valid now; "" if it is."""
+        if self.is_revoked:
+            return f"the key {self.name!r} was revoked; ask the owner of the run for a new one"
+        if self.expires is not None and time.time() >= self.expires:
+            return f"the key {self.name!r} has expired; ask the owner of the run for a new one"
+        return ""
+
+
+# Of requests from inside the training process.
+SCRIPT = AccessKey("training script", "owner", "")
+
+
+class KeyRing:
+    """The keys of a run. Another thread may read it: every change replaces the whole table.
+
+    Args:
+        owner: public half of the key in the run's own connection file; "": whoever has the run's
+            server key is its owner.
+    """
+
+    def __init__(self, owner: str = "") -> None:
+        self.admits_all = not owner
+        self._keys: dict[str, AccessKey] = {owner: AccessKey(OWNER, "owner", owner)}
+
+    @property
+    def keys(self) -> list[AccessKey]:
+        """All keys, in the order in which they were handed out."""
+        return list(self._keys.values())
+
+    def find(self, public: str) -> AccessKey | None:
+        """Return the key with this public half, which may not be valid; None if there is none."""
+        return self._keys.get("" if self.admits_all else public)
+
+    def admits(self, public: str) -> bool:
+        """Return whether a client with this key may connect now."""
+        key = self.find(public)
+        return key is not None and not key.refusal()
+
+    def add(self, key: AccessKey) -> None:
+        """Admit a key from now on.
+
+        Raises:
+            EditRefusedError: a valid key has the same name, the run knows the key already, or there
+                are too many.
+        """
+        if any(one.name == key.name and not one.refusal() for one in self.keys):
+            raise EditRefusedError(
+                f"the run has a key {key.name!r} already; choose another name or revoke it"
+            )
+        if key.public in self._keys:
+            raise EditRefusedError("the run knows this key already; generate a new key pair")
+        ended = [one.public for one in self.keys if one.refusal()]
+        n_forgotten = max(0, len(self._keys) + 1 - MAX_KEYS)
+        if n_forgotten > len(ended):
+            raise EditRefusedError(f"a run has at most {MAX_KEYS} keys; revoke some")
+        forgotten = set(ended[:n_forgotten])
+        kept = {public: one for public, one in self._keys.items() if public not in forgotten}
+        self._keys = {**kept, key.public: key}
+
+    def revoke(self, name: str) -> AccessKey:
+        """Take back a key; return it.
+
+        Raises:
+            EditRefusedError: there is no such key, or it is the owner's.
+        """
+        if name == OWNER:
+            raise EditRefusedError("the owner's key ends with the run; it cannot be revoked")
+        for key in self.keys:
+            if key.name == name and not key.refusal():
+                self._keys = {**self._keys, key.public: replace(key, is_revoked=True)}
+                return key
+        raise EditRefusedError(f"the run has no key {name!r}; revacnn share --list lists them")
+
+    def ended(self, publics: Iterable[str]) -> set[str]:
+        """Return which of these keys are not valid any more."""
+        return {public for public in publics if not self.admits(public)}
+
+
+def check_name(name: str) -> None:
+    """Check the name of a new key: it is printed in logs and pages.
+
+    Raises:
+        EditRefusedError: it is not usable.
+    """
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name) or name == SCRIPT.name:
+        raise EditRefusedError(
+            f"{to_plain_text(name[:MAX_NAME_LENGTH])!r} is not a name of a key: use up to "
+            f"{MAX_NAME_LENGTH} letters, digits, spaces and . _ @ -"
+        )

@@ -1,0 +1,132 @@
+"""Who has changed what: every request to edit or control the run, in log, journal and pages."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from revacnn_lightning.protocol.access_keys import SCRIPT
+from revacnn_lightning.protocol.access_messages import RequestOutcome
+from revacnn_lightning.protocol.messages import Applied, Done, Refused, Reply, Request
+from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.rate_limit import ClientBuckets
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    RequestBody,
+    SetHyperparameter,
+    ShareKey,
+    is_steering,
+)
+from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.steering import Journal
+
+__all__ = ["OutcomeRecorder", "describe_request"]
+
+log = logging.getLogger(__name__)
+
+# Recorded per key, so that a flood does not fill log and journal.
+OUTCOMES_PER_SECOND, OUTCOMES_IN_A_ROW = 2.0, 100.0
+MAX_TITLE, MAX_DETAIL = 200, 500  # characters
+ACTIONS = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "finish_epoch": "Train to the end of the epoch",
+    "checkpoint": "Save a checkpoint",
+    "stop": "Stop the training",
+}
+
+
+class OutcomeRecorder:
+    """Records what was requested by whom, and what came of it.
+
+    Args:
+        run: id of the run.
+        get_journal: returns the journal of the edited model.
+        publish: sends a message to all viewers.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        get_journal: Callable[[], Journal],
+        publish: Callable[[RequestOutcome], None],
+    ) -> None:
+        self._run = run
+        self._get_journal = get_journal
+        self._publish = publish
+        self._budgets = ClientBuckets(OUTCOMES_PER_SECOND, OUTCOMES_IN_A_ROW)
+        self._omitted = 0
+
+    def record(self, sender: Sender | None, request: Request, reply: Reply) -> None:
+        """Record a request; None: from inside the training process.
+
+        What changes nothing, such as a plan, is only logged if it was refused.
+        """
+        key = SCRIPT if sender is None else sender.key
+        is_refused = isinstance(reply, Refused)
+        if not (is_refused or is_steering(request.body, dry_run=request.dry_run)):
+            return
+        if not self._budgets.take(key.name.encode()):
+            self._omitted += 1
+            return
+        address = "" if sender is None else sender.address
+        outcome = _outcome(self._run, key.name, address, request, reply)
+        self._log(outcome)
+        if is_steering(request.body, dry_run=request.dry_run):
+            self._get_journal().record_request(outcome)
+            self._publish(outcome)
+
+    def _log(self, outcome: RequestOutcome) -> None:
+        address = f" ({outcome.address})" if outcome.address else ""
+        by = f"by {outcome.who}{address}"
+        if outcome.state == "refused":
+            text = f"Refused {by}: {outcome.title}: {outcome.detail}"
+        elif outcome.state == "applied":
+            text = f"Applied before batch {outcome.step} {by}: {outcome.title}"
+        else:
+            text = f"Done {by}: {outcome.title}"
+        if self._omitted:
+            text += f" ({self._omitted} more requests of the same keys were not logged)"
+            self._omitted = 0
+        log.info("%s", to_plain_text(text))
+
+
+def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -> RequestOutcome:
+    title, step, version, detail = describe_request(request.body), -1, -1, ""
+    state: Literal["applied", "done", "refused"] = "done"
+    if isinstance(reply, Applied):
+        state, title, step, version = "applied", reply.plan.title, reply.step, reply.version
+    elif isinstance(reply, Done):
+        step, detail = reply.step, reply.detail
+    elif isinstance(reply, Refused):
+        state, detail = "refused", reply.reason
+    return RequestOutcome(
+        run=run,
+        id=request.id,
+        title=title[:MAX_TITLE],
+        state=state,
+        time=time.time(),
+        step=step,
+        version=version,
+        key=key,
+        host=to_plain_text(request.host),
+        address=address,
+        detail=detail[:MAX_DETAIL],
+    )
+
+
+def describe_request(body: RequestBody) -> str:
+    """Return a request in words: "Remove filters · conv2"."""
+    if isinstance(body, ControlRun):
+        return ACTIONS.get(body.action, f"Train {body.batches} batches, then pause")
+    if isinstance(body, SetHyperparameter):
+        name = "learning rate" if body.name == "lr" else "weight decay"
+        return f"Set the {name} of group {body.group} to {body.value:g}"
+    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(body).__name__).capitalize()
+    if isinstance(body, ShareKey):
+        words += f" ({body.role})"
+    subject = next((getattr(body, n) for n in ("layer", "after", "name") if hasattr(body, n)), "")
+    return f"{words} · {subject}" if subject else words

@@ -1,0 +1,114 @@
+"""Who has changed what is in the log, in the journal, and on all pages."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from revacnn_lightning import AddFilters, ControlRun, InsertLayer, RemoveFilters, SetHyperparameter
+from revacnn_lightning.protocol.access_keys import AccessKey
+from revacnn_lightning.protocol.access_messages import RequestOutcome
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    Planned,
+    PlanSummary,
+    Refused,
+    Reply,
+    Request,
+)
+from revacnn_lightning.protocol.requests import InspectLayer, RequestBody, ShareKey, Undo
+from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder, describe_request
+from revacnn_lightning.steering import Journal
+
+ANN = Sender(b"client", AccessKey("ann", "operator", "k" * 40), "process 4711")
+PLAN = PlanSummary("Remove conv2 · filter 3")
+
+
+class Recorded:
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.published: list[RequestOutcome] = []
+        self.recorder = OutcomeRecorder("run", lambda: self.journal, self.published.append)
+
+    def record(
+        self, body: RequestBody, reply: Reply, sender: Sender | None = ANN, **options: Any
+    ) -> None:
+        self.recorder.record(sender, Request("id", body, **options), reply)
+
+
+def test_an_applied_edit_says_who_made_it(caplog: pytest.LogCaptureFixture):
+    recorded = Recorded()
+    with caplog.at_level(logging.INFO):
+        reply = Applied("id", 12, 3, PLAN)
+        recorded.record(RemoveFilters("conv2", [3]), reply, host="gpu01")
+    [outcome] = recorded.published
+    assert recorded.journal.requests == [outcome]
+    assert (outcome.title, outcome.state, outcome.step, outcome.version) == (
+        PLAN.title, "applied", 12, 3,
+    )  # fmt: skip
+    assert (outcome.key, outcome.host, outcome.address) == ("ann", "gpu01", "process 4711")
+    assert caplog.messages == [
+        "Applied before batch 12 by ann on gpu01 (process 4711): Remove conv2 · filter 3"
+    ]
+
+
+def test_a_refused_request_is_recorded_with_the_reason(caplog: pytest.LogCaptureFixture):
+    recorded = Recorded()
+    with caplog.at_level(logging.INFO):
+        recorded.record(ControlRun("stop"), Refused("id", "because"), host="a\x1b[2Jb")
+    [outcome] = recorded.published
+    assert (outcome.state, outcome.detail, outcome.step) == ("refused", "because", -1)
+    assert "\x1b" not in outcome.host
+    assert "Refused by ann on a\\x1b[2Jb" in caplog.messages[0]
+
+
+def test_the_training_script_is_named(caplog: pytest.LogCaptureFixture):
+    recorded = Recorded()
+    recorded.record(ControlRun("pause"), Done("id"), sender=None)
+    assert recorded.published[0].who == "training script"
+
+
+def test_what_changes_nothing_is_not_listed(caplog: pytest.LogCaptureFixture):
+    recorded = Recorded()
+    with caplog.at_level(logging.INFO):
+        recorded.record(RemoveFilters("conv2", [3]), Planned("id", PLAN), dry_run=True)
+        recorded.record(InspectLayer("conv2"), Done("id"))
+        assert caplog.messages == []
+        recorded.record(InspectLayer("conv9"), Refused("id", "there is no conv9"))
+        assert len(caplog.messages) == 1
+    assert recorded.published == recorded.journal.requests == []
+
+
+def test_a_flood_of_refused_requests_is_summed_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """An observer could fill the log, the journal and the pages of all others."""
+    recorded = Recorded()
+    with caplog.at_level(logging.INFO):
+        for _ in range(2000):
+            recorded.record(AddFilters("conv1"), Refused("id", "because"))
+        bob = ANN._replace(key=AccessKey("bob", "operator", "k" * 40))
+        recorded.record(ControlRun("pause"), Done("id"), sender=bob)
+    assert len(recorded.published) < 150
+    assert recorded.published[-1].key == "bob"
+    assert "more requests" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (ControlRun("step", 5), "Train 5 batches, then pause"),
+        (ControlRun("stop"), "Stop the training"),
+        (SetHyperparameter(0, 1, "lr", 0.01), "Set the learning rate of group 1 to 0.01"),
+        (RemoveFilters("conv2", [3]), "Remove filters · conv2"),
+        (InsertLayer("conv2"), "Insert layer · conv2"),
+        (Undo(), "Undo"),
+        (ShareKey("ann", "observer", "k" * 40), "Share key (observer) · ann"),
+    ],
+)
+def test_requests_in_words(body: RequestBody, text: str):
+    assert describe_request(body) == text
