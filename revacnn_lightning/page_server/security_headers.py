@@ -8,6 +8,8 @@ import secrets
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import OutputTransform, RequestHandler
 
+from revacnn_lightning.page_server.access_token import ARGUMENT
+
 __all__ = ["NONCE", "security_headers", "set_security_headers", "with_nonce"]
 
 # Marks the scripts that the server writes into its pages. The scripts of an attacker, for example
@@ -48,16 +50,22 @@ def content_security_policy(host: str, *, may_be_framed: bool = False) -> str:
 
 
 def security_headers(*, may_be_framed: bool = False) -> type[OutputTransform]:
-    """Return a transform for ``tornado.web.Application.add_transform``."""
+    """Return a transform for ``tornado.web.Application.add_transform``.
+
+    Args:
+        may_be_framed: whether other pages may embed the page by an address with a token. Otherwise
+            a page of another port of this machine, which gets the cookie, could embed it.
+    """
 
     class SecurityHeaders(OutputTransform):
         def __init__(self, request: HTTPServerRequest) -> None:
-            self._host = request.host
+            is_framable = may_be_framed and ARGUMENT in request.query_arguments
+            self._headers = _headers(request.host, is_framable)
 
         def transform_first_chunk(
             self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
         ) -> tuple[int, HTTPHeaders, bytes]:
-            for name, value in _headers(self._host, may_be_framed).items():
+            for name, value in self._headers.items():
                 headers[name] = value
             return status_code, headers, chunk
 

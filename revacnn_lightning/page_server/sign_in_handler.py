@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from urllib.parse import parse_qsl, urlencode
 
 from tornado.web import RequestHandler
@@ -40,7 +41,8 @@ def local_address(uri: str) -> str:
     """Return a path with its query on this server, without the token."""
     path, _, query = uri.partition("?")
     arguments = [(name, value) for name, value in parse_qsl(query, True) if name != ARGUMENT]
-    path = "/" + path.lstrip("/\\")  # "//host" would be another server
+    # "//host" would be another server, and browsers drop tabs and line breaks.
+    path = "/" + re.sub(r"[\x00-\x20]", "", path).lstrip("/\\")
     return f"{path}?{urlencode(arguments)}" if arguments else path
 
 

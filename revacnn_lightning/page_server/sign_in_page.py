@@ -25,5 +25,9 @@ def sign_in_page(problem: str = "", *, method: str = "post") -> str:
     """
     text = _TEMPLATE.read_text(encoding="utf-8")
     return Template(text).substitute(
-        argument=ARGUMENT, variable=VARIABLE, method=method, problem=escape(problem)
+        argument=ARGUMENT,
+        variable=VARIABLE,
+        method=method,
+        problem=escape(problem),
+        is_wrong=str(bool(problem)).lower(),
     )

@@ -1,4 +1,4 @@
-"""The keys of a run: who may steer it, who may only look, and until when.
+"""The keys of a run: who may steer it, who may only observe it, and until when.
 
 Each client has a CURVE key pair of its own. The run knows the public halves, so it knows the key of
 every connection and of every request, and can take back one key without the others.
@@ -19,7 +19,7 @@ from revacnn_lightning.protocol.plain_text import to_plain_text
 
 __all__ = ["OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name"]
 
-# An owner also hands out keys; an operator edits and controls the run; an observer only looks.
+# An owner also hands out keys; an operator edits and controls the run; an observer observes it.
 Role = Literal["owner", "operator", "observer"]
 
 OWNER = "owner"  # name of the key in the run's own connection file

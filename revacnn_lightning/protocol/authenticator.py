@@ -1,8 +1,8 @@
 """Decides which keys may connect to a socket (ZeroMQ's ZAP, rfc.zeromq.org/spec/27).
 
-libzmq asks once per connection, after the client has proved that it has the server key and its own
-one. A thread answers: a viewer connects while the training compiles, validates or is in a long
-batch, when nothing else would answer. The thread waits in libzmq without Python's lock, so it costs
+libzmq sends one request per connection, after the client has proved that it has the server key and
+its own one. A thread replies: a viewer connects while the training compiles, validates or is in a
+long batch, when nothing else would reply. The thread waits in libzmq without Python's lock, so it costs
 the training nothing between two connections, and their number per second is limited. It shares no
 lock with the training. A fault in it costs the connection, never the training.
 """
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 ENDPOINT = "inproc://zeromq.zap.01"
 VERSION = b"1.0"
-DOMAIN = b"revacnn"  # with one, libzmq admits nobody if nothing answers
+DOMAIN = b"revacnn"  # with one, libzmq admits nobody without a reply
 ACCEPTED, DENIED = (b"200", b"OK"), (b"400", b"the key is unknown, has expired or was revoked")
 USER_ID = "User-Id"  # property of each frame that a client sends: the public half of its key
-# An answer takes about 50 µs. What exceeds this waits, and libzmq closes it after a few seconds.
+# A reply takes about 50 µs. What exceeds this waits, and libzmq closes it after a few seconds.
 RATE, BURST = 50.0, 256.0
 KEY_LENGTH = 40  # of half a key pair, in Z85
 
@@ -50,7 +50,7 @@ class Authenticator:
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(ENDPOINT)
-        self._answers = TokenBucket(RATE, BURST)
+        self._replies = TokenBucket(RATE, BURST)
         self._thread = threading.Thread(target=self._run, name="revacnn-keys", daemon=True)
         self._thread.start()
 
@@ -62,9 +62,9 @@ class Authenticator:
         try:
             while True:
                 frames = self._socket.recv_multipart()
-                while not self._answers.take():
+                while not self._replies.take():
                     time.sleep(1 / RATE)
-                self._socket.send_multipart(self._answer(frames))
+                self._socket.send_multipart(self._reply(frames))
         except zmq.ContextTerminated:
             pass  # the regular end
         except zmq.ZMQError as error:
@@ -72,8 +72,8 @@ class Authenticator:
         finally:
             self._socket.close(linger=0)
 
-    def _answer(self, frames: Sequence[bytes]) -> list[bytes]:
-        """Return the answer to a request: version, its id, status, text, user id, metadata."""
+    def _reply(self, frames: Sequence[bytes]) -> list[bytes]:
+        """Return the reply to a request: version, its id, status, text, user id, metadata."""
         request_id = frames[1] if len(frames) > 1 else b""
         public = _public_key(frames)
         is_admitted = bool(public) and self._ring.admits(public)

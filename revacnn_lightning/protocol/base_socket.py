@@ -105,17 +105,7 @@ class BaseSocket:
         Raises:
             ConnectionFileError: the address or a key is invalid.
         """
-        keys = Keys.generate() if keys is None else keys
-        try:
-            self._socket.curve_serverkey = server_key.encode()
-            self._socket.curve_publickey = keys.public.encode()
-            self._socket.curve_secretkey = keys.secret.encode()
-        except zmq.ZMQError as error:
-            self.close()
-            raise ConnectionFileError(
-                f"the connection file has a key that is not a CURVE key ({error}); copy the file "
-                "again"
-            ) from error
+        self._set_keys(server_key, keys or Keys.generate())
         # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
         self._socket.heartbeat_ivl = HEARTBEAT_MS
         self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
@@ -131,6 +121,18 @@ class BaseSocket:
                 f"{endpoint!r} is not a valid address ({error}); copy the connection file again"
             ) from error
         self.endpoint = endpoint
+
+    def _set_keys(self, server_key: str, keys: Keys) -> None:
+        try:
+            self._socket.curve_serverkey = server_key.encode()
+            self._socket.curve_publickey = keys.public.encode()
+            self._socket.curve_secretkey = keys.secret.encode()
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConnectionFileError(
+                f"the connection file has a key that is not a CURVE key ({error}); copy the file "
+                "again"
+            ) from error
 
     def file_descriptor(self) -> int:
         """Return what an event loop waits on. Edge-triggered: receive all messages first."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from msgspec.structs import replace
+
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing, check_name
 from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
@@ -38,6 +40,10 @@ class KeyCommands:
         if now >= self._next_check:
             self._next_check = now + CHECK_SECONDS
             self._publisher.disconnect_ended_keys()
+
+    def refusal(self, key: AccessKey) -> str:
+        """Return why the key of an earlier request is not valid any more; "" if it is."""
+        return (self._ring.find(key.public) or replace(key, is_revoked=True)).refusal()
 
     def execute(self, sender: Sender, request: Request) -> Reply:
         """Execute a command, and return the reply."""

@@ -27,8 +27,8 @@ __all__ = ["OutcomeRecorder", "describe_request"]
 
 log = logging.getLogger(__name__)
 
-# Recorded per key, so that a flood does not fill log and journal.
-OUTCOMES_PER_SECOND, OUTCOMES_IN_A_ROW = 2.0, 100.0
+# Refused requests that are recorded per key, so that a flood does not fill log and journal.
+REFUSALS_PER_SECOND, REFUSALS_IN_A_ROW = 2.0, 100.0
 MAX_TITLE, MAX_DETAIL = 200, 500  # characters
 ACTIONS = {
     "pause": "Pause",
@@ -57,19 +57,20 @@ class OutcomeRecorder:
         self._run = run
         self._get_journal = get_journal
         self._publish = publish
-        self._budgets = ClientBuckets(OUTCOMES_PER_SECOND, OUTCOMES_IN_A_ROW)
+        self._budgets = ClientBuckets(REFUSALS_PER_SECOND, REFUSALS_IN_A_ROW)
         self._omitted = 0
 
     def record(self, sender: Sender | None, request: Request, reply: Reply) -> None:
         """Record a request; None: from inside the training process.
 
-        What changes nothing, such as a plan, is only logged if it was refused.
+        What changes nothing, such as a plan, is only logged if it was refused. What was carried out
+        is always recorded: nobody can hide it behind refused requests.
         """
         key = SCRIPT if sender is None else sender.key
         is_refused = isinstance(reply, Refused)
         if not (is_refused or is_steering(request.body, dry_run=request.dry_run)):
             return
-        if not self._budgets.take(key.name.encode()):
+        if is_refused and not self._budgets.take(key.name.encode()):
             self._omitted += 1
             return
         address = "" if sender is None else sender.address
@@ -89,7 +90,7 @@ class OutcomeRecorder:
         else:
             text = f"Done {by}: {outcome.title}"
         if self._omitted:
-            text += f" ({self._omitted} more requests of the same keys were not logged)"
+            text += f" ({self._omitted} more refused requests were not logged)"
             self._omitted = 0
         log.info("%s", to_plain_text(text))
 

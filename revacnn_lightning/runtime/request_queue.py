@@ -196,9 +196,16 @@ class RequestQueue:
             else:
                 is_admitted = can_handle(queued.request)
             if is_admitted:
-                self._reply(queued, handle(queued.request))
+                self._reply(queued, self._refuse_ended(queued) or handle(queued.request))
             else:
                 self._pending.append(queued)
+
+    def _refuse_ended(self, queued: _QueuedRequest) -> Refused | None:
+        """Return a refusal if the key has expired or was revoked while the request was pending."""
+        if self._key_commands is None or queued.sender is None:
+            return None
+        refusal = self._key_commands.refusal(queued.sender.key)
+        return Refused(queued.request.id, refusal) if refusal else None
 
     def refuse_all(self, reason: str, version: int) -> None:
         """Refuse all pending requests, and all that are submitted later."""

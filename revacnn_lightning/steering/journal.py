@@ -119,9 +119,14 @@ class Journal:
         self.version += 1
 
     def record_request(self, outcome: RequestOutcome) -> None:
-        """Record who has requested what. It changes no edit."""
+        """Record who has requested what. It changes no edit.
+
+        The newest ones are kept. Refused ones give way first, so that they displace no others.
+        """
         self.requests.append(outcome)
-        del self.requests[:-MAX_REQUESTS]
+        if len(self.requests) > MAX_REQUESTS:
+            refused = (i for i, one in enumerate(self.requests) if one.state == "refused")
+            del self.requests[next(refused, 0)]
 
     def forget_records(self) -> None:
         """Forget what undo and redo need: the edits so far can no longer be undone."""

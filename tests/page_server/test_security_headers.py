@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+
 from revacnn_lightning.page_server.security_headers import (
     NONCE,
     content_security_policy,
+    security_headers,
     with_nonce,
 )
 
@@ -26,6 +29,17 @@ def test_a_host_header_cannot_extend_the_policy():
 
 def test_notebooks_may_frame_the_page_only_if_asked_for():
     assert "frame-ancestors" not in content_security_policy("localhost", may_be_framed=True)
+
+
+def test_only_an_address_with_a_token_may_be_framed():
+    """With the cookie alone, a page of another port of the machine could embed the page."""
+    transform = security_headers(may_be_framed=True)
+    for uri, is_framable in (("/viewer", False), ("/viewer?token=any", True)):
+        start_line = RequestStartLine("GET", uri, "HTTP/1.1")
+        request = HTTPServerRequest(start_line=start_line, headers=HTTPHeaders({"Host": "a"}))
+        _, headers, _ = transform(request).transform_first_chunk(200, HTTPHeaders(), b"", True)
+        assert ("X-Frame-Options" not in headers) == is_framable
+        assert ("frame-ancestors" not in headers["Content-Security-Policy"]) == is_framable
 
 
 def test_only_script_elements_at_the_start_of_a_line_are_marked():

@@ -198,8 +198,9 @@ def test_an_old_token_in_a_bookmark_is_ignored_by_a_browser_with_the_cookie(clie
 def test_the_token_leads_to_no_other_server(client: Client):
     answer = client.get(f"//attacker.example/?{TOKEN.query}")
     assert answer.headers["Location"] == "/attacker.example/"
-    answer = client.get(f"/viewer?next=%2F%5Cattacker.example&{TOKEN.query}")
-    assert answer.headers["Location"] == "/attacker.example"
+    for path in ("%2F%5C", "%2F%09%2F", "%09%2F%2F", "%2F%0A%2F", "%20%2F%2F"):
+        answer = client.get(f"/viewer?next={path}attacker.example&{TOKEN.query}")
+        assert answer.headers["Location"] == "/attacker.example"
 
 
 def test_websockets_open_only_for_the_page_itself(client: Client):

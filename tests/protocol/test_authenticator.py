@@ -152,7 +152,7 @@ def test_a_malformed_question_is_answered_with_no(ring: KeyRing):
     plain = [b"1.0", b"1", b"revacnn", b"", b"", b"PLAIN", b"user"]
     short = [b"1.0", b"1", b"revacnn", b"", b"", b"CURVE", b"short"]
     for question in ([], [b"1.0"], plain, short):
-        assert authenticator._answer(question)[2] == b"400"
+        assert authenticator._reply(question)[2] == b"400"
     context.term()
 
 

@@ -95,7 +95,17 @@ def test_a_flood_of_refused_requests_is_summed_up(
         recorded.record(ControlRun("pause"), Done("id"), sender=bob)
     assert len(recorded.published) < 150
     assert recorded.published[-1].key == "bob"
-    assert "more requests" in caplog.messages[-1]
+    assert "more refused requests" in caplog.messages[-1]
+
+
+def test_no_flood_hides_what_was_carried_out():
+    """An operator could change the network unseen, after a hundred requests that are refused."""
+    recorded = Recorded()
+    for _ in range(200):
+        recorded.record(AddFilters("conv1"), Refused("id", "because"))
+    for _ in range(200):
+        recorded.record(ControlRun("pause"), Done("id"))
+    assert [one.state for one in recorded.published].count("done") == 200
 
 
 @pytest.mark.parametrize(

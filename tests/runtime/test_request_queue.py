@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError
-from revacnn_lightning.protocol.access_keys import AccessKey
+from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import InspectLayer, SendHistory, ShareKey
 from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.runtime import request_queue
+from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.request_queue import RequestQueue
 
 OWNER = Sender(b"client", AccessKey("owner", "owner", "k" * 40))
@@ -169,3 +170,20 @@ def test_every_reply_is_reported_with_its_sender() -> None:
     queue.handle(done, lambda request: isinstance(request.body, ControlRun))
     queue.refuse_all("the training has ended", 3)
     assert reported == [(None, own.id, "Done"), (OWNER, "theirs", "Refused")]
+
+
+def test_a_pending_request_of_a_revoked_key_is_not_carried_out() -> None:
+    """An edit that waited for the end of a validation was applied after its key was revoked."""
+    bob = AccessKey("bob", "operator", "b" * 40)
+    ring = KeyRing("k" * 40)
+    ring.add(bob)
+    server = Server(Request("id", AddFilters("conv1")), sender=Sender(b"client", bob))
+    queue = RequestQueue(server, KeyCommands(ring, publisher=None))  # type: ignore[arg-type]
+    queue.receive(lambda _: None)
+    ring.revoke("bob")
+    own = queue.submit(AddFilters("conv2"))
+    queue.handle(done, lambda _: True)
+    [refusal] = server.replies
+    assert isinstance(refusal, Refused)
+    assert "'bob' was revoked" in refusal.reason
+    assert own.reply == Done(own.id)

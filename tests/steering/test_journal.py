@@ -171,6 +171,15 @@ def test_the_journal_keeps_who_has_requested_what(tmp_path: Path) -> None:
     assert "gpu01" not in format_script(loaded)
 
 
+def test_refused_requests_displace_none_that_were_carried_out() -> None:
+    """An observer could remove from the journal who has edited the network."""
+    journal = Journal()
+    journal.record_request(RequestOutcome("run", "edit", "Undo", "applied", 0.0))
+    for i in range(600):
+        journal.record_request(RequestOutcome("run", str(i), "Undo", "refused", 0.0))
+    assert [one.id for one in journal.requests[:2]] == ["edit", "101"]
+
+
 def test_a_journal_of_an_earlier_version_names_nobody() -> None:
     _, editor = edited(nets.Residual)
     data = editor.journal.to_data()

@@ -1,11 +1,9 @@
-"""Checks whether a run replies, and whether a page is served."""
+"""Checks whether a run can be reached and replies."""
 
 from __future__ import annotations
 
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 from revacnn_lightning import __version__
@@ -14,7 +12,7 @@ from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol.connection import Connection
 
-__all__ = ["check_page", "check_run"]
+__all__ = ["check_run"]
 
 REPLY_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
@@ -106,26 +104,3 @@ def _check_clock(name: str, skew: float) -> Iterator[Finding]:
         direction = "ahead of" if skew > 0 else "behind"
         text = f"the clock of this machine is {abs(skew):.0f} s {direction} that of the run"
         yield Finding(name, "note", text, "times on the page are off by as much; use NTP on both")
-
-
-def check_page(address: str, *, is_expected: bool) -> Finding:
-    """Return whether a server answers at the address of the page.
-
-    Args:
-        is_expected: whether the user has named the address.
-    """
-    try:
-        request = urllib.request.Request(address, method="GET")
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as reply:
-            return Finding("page", "ok", f"{address} answers with status {reply.status}")
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            text = f"{address} answers, and asks for its token (status {error.code})"
-            return Finding("page", "ok", text, "open the address that `revacnn view` has printed")
-        return Finding("page", "problem", f"{address} answers with status {error.code}")
-    except (OSError, ValueError) as error:
-        if is_expected:
-            advice = "start it with: revacnn view"
-            return Finding("page", "problem", f"{address} does not answer ({error})", advice)
-        return Finding("page", "note", f"no page is served at {address}", "revacnn view serves one")

@@ -1,8 +1,7 @@
-"""Whether a run replies, and whether a page is served."""
+"""Whether a run can be reached and replies."""
 
 from __future__ import annotations
 
-import http.server
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.doctor import reachability
 from revacnn_lightning.client.doctor.finding import Finding
-from revacnn_lightning.client.doctor.reachability import check_page, check_run
+from revacnn_lightning.client.doctor.reachability import check_run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.sockets import Keys
@@ -104,30 +103,3 @@ def test_a_refusal_is_a_problem(training: SimulatedRun):
     with replying(training, refuse):
         findings = check(training.connection)
     assert findings[1].text == "it refuses this side: install the same version"
-
-
-class Page(http.server.BaseHTTPRequestHandler):
-    code = 200
-
-    def do_GET(self) -> None:
-        self.send_response(self.code)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize(("code", "expected"), [(200, "ok"), (403, "ok"), (500, "problem")])
-def test_a_page_that_answers(code: int, expected: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Page, "code", code)
-    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        finding = check_page(f"http://127.0.0.1:{server.server_port}/", is_expected=True)
-        thread.join()
-    assert finding.status == expected
-
-
-def test_a_page_that_does_not_answer_is_a_problem_only_if_it_was_named():
-    assert check_page("http://127.0.0.1:9/", is_expected=False).status == "note"
-    assert check_page("http://127.0.0.1:9/", is_expected=True).status == "problem"
