@@ -18,15 +18,17 @@ OPTIONS = app_state.parse_options(sys.argv[1:])
 TOKEN = AccessToken.of_this_process()
 
 apply_patches()
+if OPTIONS.access == "server":
+    page_access.check_auth_module()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
-    if OPTIONS.access == "server":
+    if OPTIONS.access != "token":
         page_access.let_server_decide()
     else:
         print(
-            f"ReVACNN: add  ?{TOKEN.query}  to the address of the page. Only with this token, it "
-            "opens.\nReVACNN: bokeh serve listens on all interfaces, without encryption, unless "
+            f"ReVACNN: add  ?{TOKEN.query}  to the address of the page. It opens only with this "
+            "token.\nReVACNN: bokeh serve listens on all interfaces, without encryption, unless "
             "it has the option --address 127.0.0.1. `revacnn view` is the safer command.",
             flush=True,
         )

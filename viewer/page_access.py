@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from bokeh.document import Document
+from bokeh.settings import settings
 from jinja2 import Template
 
+from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.page_server.access_token import ARGUMENT, AccessToken, cookie_name
 from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
 
-__all__ = ["cookie_to_set", "is_granted", "let_server_decide", "show_sign_in"]
+__all__ = ["check_auth_module", "cookie_to_set", "is_granted", "let_server_decide", "show_sign_in"]
 
 _has_server_decided = False
+
+
+def check_auth_module() -> None:
+    """Check that ``bokeh serve`` has an authentication module.
+
+    Raises:
+        RevacnnError: it has none, so that everybody who reaches its port would control the training.
+    """
+    arguments = [one for one in sys.orig_argv if one.startswith("--auth-module")]
+    if not arguments and not settings.auth_module():
+        raise RevacnnError(
+            "--access server admits everybody whom the server lets through, and this server checks "
+            "nobody; start it with --auth-module FILE, or leave out --access server"
+        )
 
 
 def let_server_decide() -> None:

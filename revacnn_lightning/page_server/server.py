@@ -120,7 +120,7 @@ def _page(folder: Path, arguments: Sequence[str], hosts: AllowedHosts) -> Any:
             "the viewer requires Bokeh: pip install 'revacnn-lightning[viewer]'"
         ) from error
     settings.resources = "server"  # the page loads nothing from other servers
-    handler = DirectoryHandler(filename=str(folder), argv=["--access", "server", *arguments])
+    handler = DirectoryHandler(filename=str(folder), argv=["--access", "gate", *arguments])
     return BokehTornado(
         {PATH: Application(handler)},
         extra_websocket_origins=[f"{name}:*" for name in hosts.names],

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from bokeh.document import Document
 
+from revacnn_lightning import RevacnnError
 from revacnn_lightning.page_server.access_token import AccessToken, cookie_name
 from tests.viewer.processes import TOKEN
 from viewer import page_access
-from viewer.page_access import cookie_to_set, is_granted, show_sign_in
+from viewer.page_access import check_auth_module, cookie_to_set, is_granted, show_sign_in
 
 HOST = "localhost:5006"
 
@@ -55,3 +56,17 @@ def test_a_refused_session_contains_nothing(given: str | None) -> None:
     assert 'method="get"' in page
     assert ("not the token of this viewer" in page) == (given is not None)
     assert document.roots == []
+
+
+def test_a_server_that_checks_nobody_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--access server`` without an authentication module opened the page to everybody."""
+    command = ["python", "-m", "bokeh", "serve", "viewer", "--args", "--access", "server"]
+    monkeypatch.setattr(page_access.sys, "orig_argv", command)
+    monkeypatch.delenv("BOKEH_AUTH_MODULE", raising=False)
+    with pytest.raises(RevacnnError, match="--auth-module FILE"):
+        check_auth_module()
+    monkeypatch.setenv("BOKEH_AUTH_MODULE", "auth.py")
+    check_auth_module()
+    monkeypatch.delenv("BOKEH_AUTH_MODULE")
+    monkeypatch.setattr(page_access.sys, "orig_argv", [*command[:4], "--auth-module=auth.py"])
+    check_auth_module()

@@ -33,10 +33,10 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--speed", type=float, help="of the replay; 1 for the recorded pace")
     parser.add_argument(
         "--access",
-        choices=("token", "server"),
+        choices=("token", "server", "gate"),
         default="token",
-        help="who may open the page: whoever has the token that is printed (default), or whoever "
-        "the server lets through, for servers with an --auth-module",
+        help="who may open the page: whoever has the token that is printed (default); whoever an "
+        "--auth-module admits (server); whoever `revacnn view` admits, which sets this (gate)",
     )
     return parser.parse_args(arguments)
 
