@@ -22,7 +22,7 @@ def check_auth_module() -> None:
     """Check that ``bokeh serve`` has an authentication module.
 
     Raises:
-        RevacnnError: it has none, so that everybody who reaches its port would control the training.
+        RevacnnError: it has none: everybody who reaches its port would control the training.
     """
     arguments = [one for one in sys.orig_argv if one.startswith("--auth-module")]
     if not arguments and not settings.auth_module():

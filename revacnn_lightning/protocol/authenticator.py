@@ -2,9 +2,9 @@
 
 libzmq sends one request per connection, after the client has proved that it has the server key and
 its own one. A thread replies: a viewer connects while the training compiles, validates or is in a
-long batch, when nothing else would reply. The thread waits in libzmq without Python's lock, so it costs
-the training nothing between two connections, and their number per second is limited. It shares no
-lock with the training. A fault in it costs the connection, never the training.
+long batch, when nothing else would reply. The thread waits in libzmq without Python's lock, so it
+costs the training nothing between two connections, and their number per second is limited. It
+shares no lock with the training. A fault in it costs the connection, never the training.
 """
 
 from __future__ import annotations

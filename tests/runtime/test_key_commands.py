@@ -57,7 +57,9 @@ def test_a_key_is_handed_out_listed_and_taken_back(commands: KeyCommands, teleme
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", [ShareKey("eve", "operator", "e" * 40), RevokeKey("ann"), ListKeys()])
+@pytest.mark.parametrize(
+    "body", [ShareKey("eve", "operator", "e" * 40), RevokeKey("ann"), ListKeys()]
+)
 def test_an_operator_decides_nothing_about_keys(commands: KeyCommands, body: Any):
     refused = execute(commands, body, OPERATOR)
     assert isinstance(refused, Refused)
