@@ -219,6 +219,7 @@ class RunMessages:
         is_first, self._connections = self._connections == 0, self._requester.connections
         if is_first:
             return
+        self._subscriber.reconnect()
         for request in self._unanswered.to_repeat():
             self._requester.send(request)
         self._request_state()

@@ -60,6 +60,8 @@ class Keys(NamedTuple):
 class BaseSocket:
     """Common base: an own context, CURVE encryption, and closing without waiting."""
 
+    has_heartbeats = True  # of a socket that connects
+
     def __init__(self, kind: int) -> None:
         self._kind = kind
         self.endpoint = ""
@@ -106,9 +108,10 @@ class BaseSocket:
             ConnectionFileError: the address or a key is invalid.
         """
         self._set_keys(server_key, keys or Keys.generate())
-        # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
-        self._socket.heartbeat_ivl = HEARTBEAT_MS
-        self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        if self.has_heartbeats:
+            # A forwarded port accepts connections even if the run is gone. Heartbeats detect that.
+            self._socket.heartbeat_ivl = HEARTBEAT_MS
+            self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
         # Without limits, an attempt that a cut network swallows delays the next one by minutes.
         self._socket.connect_timeout = CONNECT_MS
         self._socket.handshake_ivl = HANDSHAKE_MS

@@ -103,7 +103,13 @@ class _ViewerSocket(BaseSocket):
 
 
 class Subscriber(_ViewerSocket):
-    """Receives telemetry. See `_ViewerSocket` for the arguments."""
+    """Receives telemetry. See `_ViewerSocket` for the arguments.
+
+    It has no heartbeats: libzmq reads none while the queue is full, connects again, and then aborts
+    the process (zeromq/libzmq#3937). Call `reconnect` when the `Requester` has lost its connection.
+    """
+
+    has_heartbeats = False
 
     def __init__(self, endpoint: str, server_key: str, keys: Keys | None = None) -> None:
         super().__init__(
@@ -111,12 +117,18 @@ class Subscriber(_ViewerSocket):
         )
         self._socket.subscribe(b"")
 
+    def reconnect(self) -> None:
+        """Replace a connection that may be dead. Messages that have not been received are lost."""
+        self._socket.disconnect(self.endpoint)
+        self._socket.connect(self.endpoint)
+
 
 class Requester(_ViewerSocket):
     """Sends requests and receives the replies to them. See `_ViewerSocket` for the arguments."""
 
     def __init__(self, endpoint: str, server_key: str, keys: Keys | None = None) -> None:
-        super().__init__(zmq.DEALER, endpoint, server_key, keys)
+        # Without a limit, replies never keep libzmq from reading heartbeats.
+        super().__init__(zmq.DEALER, endpoint, server_key, keys, rcvhwm=0)
 
     def send(self, request: Request) -> None:
         """Queue a request; it is sent as soon as the run is reachable.

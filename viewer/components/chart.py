@@ -31,32 +31,6 @@ from ..tab.tab_state import TabState
 
 __all__ = ["Chart", "add_zoom_tools", "color_ramp", "hover_tool", "moving_average", "tooltip"]
 
-# Uses as many digits as are needed to distinguish adjacent ticks; no exponent for short numbers.
-# Ticks of a logarithmic axis crowd at the upper end of each decade: one without room has no text.
-TICK_FORMAT = """
-    const size = Math.abs(tick)
-    const {start, end} = plot.y_range
-    const room = Math.log(end / start) / 9
-    if (is_log && end > start && start > 0) {
-        let last = -Infinity
-        for (const t of ticks.slice(0, index + 1)) {
-            const has_room = Math.log(t) - last >= room
-            if (has_room) last = Math.log(t)
-            else if (t === tick) return ""
-        }
-    }
-    if (size == 0) return "0"
-    const steps = ticks.slice(1).map((t, i) => Math.abs(t - ticks[i])).filter((s) => s > 0)
-    const finest = steps.length ? Math.min(...steps) : size
-    const digits = Math.min(8, Math.max(3, Math.ceil(Math.log10(size / finest)) + 1))
-    if (size >= 1e-3 && size < 1e4) return String(Number(tick.toPrecision(digits)))
-    return tick.toExponential(1).replace(".0e", "e").replace("-", "−")
-"""
-# Reports an event of a chart to the page: viewer/static/charts/chart_zoom.js receives it.
-EVENT_CODE = """
-    const detail = {name: plot.name, event: cb_obj.event_name}
-    dispatchEvent(new CustomEvent("chart-event", {detail}))
-"""
 TICKS = 4
 NO_OUTLINE = ":focus{outline:none!important}"
 EDIT_HOVER_PX = 5  # distance from an edit marker at which its tooltip is shown
@@ -134,7 +108,7 @@ class Chart:
     def tick_formatter(self) -> CustomJSTickFormatter:
         """Return the format of the y axis."""
         arguments = {"plot": self.root, "is_log": self.is_log}
-        return CustomJSTickFormatter(code=TICK_FORMAT, args=arguments)
+        return CustomJSTickFormatter(code="numbers", args=arguments)  # of chart_functions.js
 
     def has_changed(self, *key: Any) -> bool:
         """Return whether the key of the data differs from the last call, and store it."""
@@ -197,7 +171,7 @@ def add_zoom_tools(plot: figure) -> None:
     plot.add_tools(ZoomInTool(dimensions="width"), ZoomOutTool(dimensions="width"))
     plot.add_tools(ClickPanTool(direction="west"), ClickPanTool(direction="east"))
     for event in ("doubletap", "rangesupdate"):
-        plot.js_on_event(event, CustomJS(code=EVENT_CODE, args={"plot": plot}))
+        plot.js_on_event(event, CustomJS())  # viewer/static/charts/chart_functions.js defines it
 
 
 def hover_tool(

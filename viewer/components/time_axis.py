@@ -18,17 +18,6 @@ from ..tab.chart_settings import XAxis
 __all__ = ["style_time_axis", "x_row", "x_values"]
 
 TICKS = 4
-# Seconds as a person says them: 40 s, 12 min, 1:30 h.
-DURATION_FORMAT = """
-    const two = (n) => String(n).padStart(2, "0")
-    const total = Math.round(Math.abs(tick)), sign = tick < 0 ? "−" : ""
-    const hours = Math.floor(total / 3600), seconds = total % 60
-    const minutes = Math.floor(total / 60) % 60
-    if (total === 0) return "0"
-    if (hours > 0) return `${sign}${hours}${minutes > 0 ? ":" + two(minutes) : ""} h`
-    if (minutes > 0) return `${sign}${minutes}${seconds > 0 ? ":" + two(seconds) : ""} min`
-    return `${sign}${seconds} s`
-"""
 # Label and field of a tooltip's row for the x value of a point.
 X_ROWS: dict[XAxis, tuple[str, str]] = {
     "batch": ("batch", "$snap_x"),
@@ -62,5 +51,5 @@ def style_time_axis(axis: LinearAxis, x_axis: XAxis) -> None:
 
 def _formatter(x_axis: XAxis) -> TickFormatter:
     if x_axis == "time":
-        return CustomJSTickFormatter(code=DURATION_FORMAT)
+        return CustomJSTickFormatter(code="durations")  # of chart_functions.js
     return NumeralTickFormatter(format="0.[0]a" if x_axis == "batch" else "0.[00]")

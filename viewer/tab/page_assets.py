@@ -21,6 +21,7 @@ from ..rendering.palette import PALETTES, css_variables
 __all__ = ["STATIC", "STYLE_SHEETS", "page_assets", "page_config"]
 
 STATIC = Path(__file__).parents[1] / "static"
+CHART_FUNCTIONS = STATIC / "charts" / "chart_functions.js"
 # That of the whole page comes first: those of its parts may override it.
 STYLE_SHEETS = sorted(STATIC.glob("*.css"), key=lambda path: (path.stem != "page", path.stem))
 
@@ -47,12 +48,13 @@ def page_assets() -> dict[str, Any]:
     are files that the browser may keep: ``modules`` lists them with the version of them all, at
     whose change the page has the browser fetch all of them again. No old module meets a new one.
     """
-    modules = sorted(STATIC.rglob("*.js"))
+    modules = sorted(path for path in STATIC.rglob("*.js") if path != CHART_FUNCTIONS)
     version = hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:16]
     names = [path.relative_to(STATIC).as_posix() for path in modules]
     return {
         "palette_css": css_variables(),
         "style": "\n".join(path.read_text(encoding="utf-8") for path in STYLE_SHEETS),
+        "chart_functions": CHART_FUNCTIONS.read_text(encoding="utf-8"),
         "needed_scripts": without_unused_components,
         "nonce": NONCE,
         "with_nonce": with_nonce,

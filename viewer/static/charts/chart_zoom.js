@@ -88,7 +88,7 @@ export function updateTools(name, isEnlarged) {
   toolbar.active_scroll = find("WheelZoomTool")
 }
 
-/** Track the zoom of all charts; a double click shows all. `chart.py` dispatches the event. */
+/** Track the zoom of all charts; a double click shows all. chart_functions.js dispatches the event. */
 export function trackZoom() {
   addEventListener("chart-event", (event) => {
     const {name, event: kind} = /** @type {CustomEvent<{name: string, event: string}>} */ (event).detail

@@ -34,4 +34,6 @@ interface BokehDocument {
 declare const Bokeh: {
   documents: BokehDocument[]
   index: {get_by_id(id: string): BokehView | null}
+  /** The classes of models by name. */
+  Models: Record<string, {prototype: Record<string, unknown>}>
 }
