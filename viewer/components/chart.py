@@ -171,7 +171,7 @@ def add_zoom_tools(plot: figure) -> None:
     plot.add_tools(ZoomInTool(dimensions="width"), ZoomOutTool(dimensions="width"))
     plot.add_tools(ClickPanTool(direction="west"), ClickPanTool(direction="east"))
     for event in ("doubletap", "rangesupdate"):
-        plot.js_on_event(event, CustomJS())  # viewer/static/charts/chart_functions.js defines it
+        plot.js_on_event(event, CustomJS(code="report"))  # of chart_functions.js
 
 
 def hover_tool(
