@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bokeh.document import Document
 from bokeh.events import Tap
 from bokeh.models import BoxAnnotation, DataRange1d, HoverTool
 from msgspec.structs import replace
@@ -20,6 +21,7 @@ from viewer.components.layer_chart import LayerChart
 from viewer.components.layer_filters import FilterBars, FilterCloud
 from viewer.components.learning_rate import LearningRateChart
 from viewer.components.metric_chart import MetricChart
+from viewer.components.time_axis import style_time_axis
 from viewer.rendering.palette import LIGHT
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.page_link import PageLink
@@ -255,3 +257,15 @@ def test_infinite_gradient_does_not_break_label_positions(tab: TabState) -> None
     shifts = chart.labels.shifts(values, last, is_log=True)
     assert np.isfinite(shifts).all()
     assert abs(shifts[1] - shifts[0]) >= 11.0
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_bokeh_compiles_no_text_of_a_chart(tab: TabState, chart: Callable[..., Any]) -> None:
+    """The page's policy forbids it: charts had no labels at their ticks."""
+    document = Document()
+    document.add_root(build(tab, chart).root)
+    style_time_axis(document.roots[0].below[0], "time")  # type: ignore[attr-defined]
+    document.to_json()
+    models = [one for one in document.models if hasattr(one, "code")]
+    assert len(models) > 2
+    assert {one.code for one in models} <= {"numbers", "durations", "report"}  # chart_functions.js
