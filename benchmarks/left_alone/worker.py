@@ -19,12 +19,12 @@ MARK = "verdict:"  # in front of the lines that are meant for the parent
 
 def main(accelerator: str, names: list[str]) -> None:
     torch.set_num_threads(1)
-    if accelerator == "gpu":
-        _make_cuda_deterministic()
     training.QUIET["accelerator"] = accelerator
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in names:
+        if accelerator == "gpu":
+            _make_cuda_deterministic()  # for each: a case may have changed it
         try:
             verdict = judge(CASES[name])
         except Exception:  # noqa: BLE001 - of the benchmark itself; reported
@@ -38,6 +38,7 @@ def _make_cuda_deterministic() -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # the outputs are compared in full precision
 
 
 if __name__ == "__main__":
