@@ -77,9 +77,15 @@ def test_statistics_are_those_of_the_cpu() -> None:
     for ours, reference in zip(on_gpu, on_cpu, strict=True):
         assert ours.names == reference.names
         for i, name in enumerate(reference.names):
+            # Rounding decides whether a value near 0 is above it.
+            firing = 0.01 if name == "firing" else 0.0
             scale = np.nan_to_num(np.abs(reference.values[i])).max()
             np.testing.assert_allclose(
-                ours.values[i], reference.values[i], rtol=1e-2, atol=1e-3 * scale, err_msg=name
+                ours.values[i],
+                reference.values[i],
+                rtol=1e-2,
+                atol=1e-3 * scale + firing,
+                err_msg=name,
             )
 
 
