@@ -27,7 +27,7 @@ class IndexChecks(TorchDispatchMode):
     """Checks the indices of every operation before it runs.
 
     Args:
-        device_type: of the tensors that are checked.
+        device_type: of the operations that are checked.
     """
 
     def __init__(self, device_type: str = "cuda") -> None:
@@ -44,9 +44,10 @@ class IndexChecks(TorchDispatchMode):
     ) -> Any:
         name = func._schema.name.partition("::")[2].removesuffix("_")
         bounds_of = _CHECKED.get(name)
-        if bounds_of is not None:
+        # The first argument decides: its index may be a tensor of the CPU.
+        if bounds_of is not None and args[0].device.type == self._device_type:
             for values, low, high, ignored in bounds_of(args):
-                if values.device.type == self._device_type and _has_values(values):
+                if _has_values(values):
                     _check(name, values, low, high, ignored)
         return func(*args, **(kwargs or {}))
 

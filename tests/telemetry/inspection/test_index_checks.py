@@ -69,6 +69,11 @@ def test_empty_and_meta_indices_pass() -> None:
         assert meta[torch.zeros(5, dtype=torch.long, device="meta")].shape == (5, 3, 4)
 
 
+def test_indices_of_the_cpu_into_a_tensor_of_a_gpu_were_not_checked() -> None:
+    with IndexChecks("meta"), pytest.raises(IndexError, match="3 is out of the bounds -3 to 2"):
+        X.to("meta")[:, torch.tensor([0, 3])]
+
+
 def test_tensors_of_other_devices_pass() -> None:
     with IndexChecks("cuda"), pytest.raises(IndexError, match=r"out of (range|bounds)") as caught:
         X[:, torch.tensor([3])]
