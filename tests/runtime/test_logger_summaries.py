@@ -87,7 +87,8 @@ def test_edits_are_logged():
 class ZeroFilter(TwoConvs):
     """From batch 15 on, a filter of its first layer is zero."""
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
         if self.trainer.global_step >= 15:
             with torch.no_grad():
                 self.conv1.weight[1] = 0

@@ -140,9 +140,7 @@ def _axis_ends(values: np.ndarray, floor: float | None) -> tuple[float, float]:
     return (middle - half if floor is None else floor), middle + half
 
 
-def _columns(
-    ends: Sequence[CurveEnd], shifts: np.ndarray, last: float = 0.0
-) -> dict[str, object]:
+def _columns(ends: Sequence[CurveEnd], shifts: np.ndarray, last: float = 0.0) -> dict[str, object]:
     return {
         "step": np.full(len(ends), last),
         "end": np.array([end.x for end in ends], float),

@@ -22,9 +22,7 @@ def receive(follower: InProcessFollower, *alerts: Alert) -> None:
     follower.state.receive(replace(follower.training.status(), alerts=list(alerts)))
 
 
-def test_alerts_were_missing_among_the_changes(
-    tab: TabState, follower: InProcessFollower
-) -> None:
+def test_alerts_were_missing_among_the_changes(tab: TabState, follower: InProcessFollower) -> None:
     panel = ChangeListPanel(tab)
     panel.update()
     receive(follower, alert(7))

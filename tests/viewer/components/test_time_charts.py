@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -203,7 +204,8 @@ def label_spans(chart: Any) -> list[tuple[float, float]]:
     labels, height = chart.labels.source.data, chart.labels.size[1]
     ys = np.asarray(labels["value"], float)
     drawn = [np.asarray(one, float) for one in chart.source.data["value"]]
-    values = np.concatenate([*drawn, getattr(chart, "raw_source", chart.labels.source).data["value"]])
+    raw = getattr(chart, "raw_source", chart.labels.source).data["value"]
+    values = np.concatenate([*drawn, raw])
     if chart.is_log:
         ys, values = np.log(ys), np.log(values)
     low, high = np.nanmin(values), np.nanmax(values)
@@ -237,7 +239,7 @@ def test_labels_overlapped_because_the_axis_is_longer_than_its_values(
     component.update()
     spans = label_spans(component)
     assert len(spans) > 1
-    for (_, lower), (upper, _) in zip(spans, spans[1:], strict=False):
+    for (_, lower), (upper, _) in itertools.pairwise(spans):
         assert upper >= lower - 1e-6
 
 
