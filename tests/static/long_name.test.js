@@ -5,7 +5,11 @@ import {splitName} from "../../viewer/static/shared/long_name.js"
 
 test("the end of a long name was cut off, by which layers differ", () => {
   assert.deepEqual(splitName("features.denseblock3.denselayer20.conv2"), ["features.denseblock3.denselayer", "20.conv2"])
-  assert.deepEqual(splitName("features.conv3"), ["feature", "s.conv3"])
+  assert.deepEqual(splitName("features.conv3"), ["featur", "es.conv3"])
+})
+
+test("a short name is never cut", () => {
+  assert.deepEqual(splitName("conv1"), ["", "conv1"])
 })
 
 test("both parts together are the name", () => {

@@ -20,6 +20,6 @@ export function drawLongName(element, name) {
  * @param {string} name
  */
 export function splitName(name) {
-  const end = Math.min(END_LENGTH, Math.ceil(name.length / 2))
-  return [name.slice(0, name.length - end), name.slice(name.length - end)]
+  const cut = Math.max(0, name.length - END_LENGTH)
+  return [name.slice(0, cut), name.slice(cut)]
 }
