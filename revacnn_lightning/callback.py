@@ -496,7 +496,7 @@ class ReVACNN(FreshCopies, Callback):
         self._session.end_batch(
             loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
             get_learning_rates=lambda: learning_rates(trainer),
-            get_metrics=lambda: scalar_metrics(trainer.callback_metrics),
+            get_metrics=lambda: scalar_metrics(trainer),
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number
         )
         self._batch = None
