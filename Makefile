@@ -1,6 +1,7 @@
 # make demo    set everything up, train a small CNN and open the viewer
 # make test    set everything up and run the tests
-# make check   run lint, type checks and tests, as CI does
+# make check   run lint, type checks, the documentation and tests, as CI does
+# make docs    build the documentation into site/; open site/index.html
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ PROCESSES ?= auto
 # load into the same process.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
 
-.PHONY: demo test test-units test-browser check lint types browser clean
+.PHONY: demo test test-units test-browser check lint types docs pictures browser clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
@@ -36,7 +37,7 @@ test-units: $(VENV)/.dev
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
 
-check: lint types test
+check: lint types docs test
 
 lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .
@@ -46,6 +47,15 @@ lint: $(VENV)/.dev $(NODE_MODULES)
 types: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/mypy
 	$(NODE) node_modules/typescript/bin/tsc
+
+# Warnings are errors, such as a link to a page or a heading that does not exist.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/protocol_tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pictures of the documentation, from the real program; ARGS="--only NAME" makes one of them.
+pictures: $(VENV)/.dev browser
+	$(BIN)/python docs/make_pictures.py $(ARGS)
 
 browser: $(VENV)/.dev
 	@.ci/browser $(BIN)/playwright
@@ -71,4 +81,4 @@ $(NODE_MODULES): package.json package-lock.json $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) node_modules .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) node_modules .mypy_cache .pytest_cache .ruff_cache build dist site

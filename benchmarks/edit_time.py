@@ -8,6 +8,7 @@ verifying forward passes and the journal. The trace runs one sample of the batch
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import sys
@@ -40,25 +41,29 @@ class Times(NamedTuple):
 
 
 def measure(
-    name: str, pixels: int, convs: int, samples: int, seed: int, advance: Callable[[float], None]
+    name: str, options: argparse.Namespace, convs: int, advance: Callable[[float], None]
 ) -> Times:
     """Time a removal and an addition in randomly chosen convolutions, and steps in between."""
-    model = seeded(partial(torchvision.models.get_model, name, weights=None), seed)
+    make = partial(torchvision.models.get_model, name, weights=None)
+    model = seeded(make, options.seed).to(options.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    x, y = torch.randn(BATCH, 3, pixels, pixels), torch.randint(1000, (BATCH,))
+    x = torch.randn(BATCH, 3, options.pixels, options.pixels, device=options.device)
+    y = torch.randint(1000, (BATCH,), device=options.device)
     editor = Editor(model, [optimizer])
-    probe = ForwardProbe([partial(model, x[:samples])])
+    probe = ForwardProbe([partial(model, x[: options.samples])])
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     train_step(model, optimizer, x, y)
     editor.channel_groups(probe)  # before the first edit, as in a run that shows its structure
     times = Times([], [], [])
-    for layer in random.Random(seed).sample(names, min(convs, len(names))):
+    for layer in random.Random(options.seed).sample(names, min(convs, len(names))):
         times.removals.append(editor.apply(RemoveFilters(layer, [0]), probe).seconds)
         times.additions.append(editor.apply(AddFilters(layer), probe).seconds)
         advance(2)
         if len(times.steps) < TIMED_STEPS:
             start = perf_counter()
             train_step(model, optimizer, x, y)
+            if x.is_cuda:
+                torch.cuda.synchronize()
             times.steps.append(perf_counter() - start)
     return times
 
@@ -69,6 +74,7 @@ def main() -> int:
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--convs", type=int, default=20, help="per model, with two edits each")
     parser.add_argument("--samples", type=int, default=1, help="of the batch, for the trace")
+    parser.add_argument("--device", default="cpu", help="of the networks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -81,7 +87,7 @@ def main() -> int:
     median = statistics.median
     with progress_bar(2 * convs * len(options.models)) as advance:
         for name in options.models:
-            times = measure(name, options.pixels, convs, options.samples, options.seed, advance)
+            times = measure(name, options, convs, advance)
             edits = times.removals + times.additions
             step, ratio = median(times.steps), median(edits) / median(times.steps)
             seconds = (step, median(times.removals), median(times.additions), max(edits))

@@ -9,6 +9,8 @@ hooks in Lightning's order and publishes to a client process that receives every
 records the default statistics and "all" every statistic. The other tools do for each batch what
 their users do.
 
+``--device cuda`` trains on a GPU. A block ends when the GPU has done its work.
+
 ``--clock wall`` is what a user experiences. ``--clock cpu``, the CPU time of this process with all
 its threads, varies less on a busy machine.
 """
@@ -61,12 +63,20 @@ def seconds_per_step(training: PlainTraining, clock: Clock) -> float:
     """Run a block and return the mean duration of its steps, without the first."""
     training.begin_block()
     training.step()
+    synchronize(training)
     start = clock()
     for _ in range(TIMED_STEPS):
         training.step()
+    synchronize(training)
     elapsed = clock() - start
     training.end_block()
     return elapsed / TIMED_STEPS
+
+
+def synchronize(training: PlainTraining) -> None:
+    """Wait until a GPU has done what the training asked of it."""
+    if training.images.is_cuda:
+        torch.cuda.synchronize()
 
 
 def step_ratios(
@@ -100,12 +110,12 @@ def closing(training: PlainTraining) -> Iterator[PlainTraining]:
 
 
 def measure_model(
-    report: Report, name: str, threads: int, rounds: int, alternatives: list[str], clock: Clock
+    report: Report, name: str, device: str, rounds: int, alternatives: list[str], clock: Clock
 ) -> None:
     """Add the row of a model, and its checks."""
-    torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
     torch.manual_seed(0)
-    net = MODELS[name]()
+    net = MODELS[name]().to(device)
     variants: dict[str, Callable[[nn.Module], PlainTraining]] = {
         "default": MonitoredTraining,
         "all": lambda net: MonitoredTraining(net, statistics=STATISTICS),
@@ -202,6 +212,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--alternatives", nargs="*", choices=ALTERNATIVES, default=list(ALTERNATIVES)
     )
+    parser.add_argument("--device", default="cpu", help="of the networks")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     return parser.parse_args()
@@ -235,9 +246,10 @@ def main() -> int:
     alternatives = installed(options.alternatives, report)
     report.columns = ["model", "threads", "plain (ms)", "default", "all", *alternatives]
     for count in threads if "steps" in options.parts else []:
+        torch.set_num_threads(count)
         for name in models:
             rounds = ROUNDS[name] // 2 if options.quick else ROUNDS[name]
-            measure_model(report, name, count, rounds, alternatives, clock)
+            measure_model(report, name, options.device, rounds, alternatives, clock)
     if "viewers" in options.parts:
         measure_viewers(report, 6 if options.quick else 25, clock)
     if "memory" in options.parts and not options.quick:

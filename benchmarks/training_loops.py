@@ -111,9 +111,11 @@ class PlainTraining:
 
     def __init__(self, net: nn.Module) -> None:
         self.module = Classifier(net)
+        device = next(net.parameters()).device
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=1e-3, momentum=0.9)
         self.images = torch.randn(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        self.labels = torch.arange(BATCH) % 10
+        self.images = self.images.to(device)
+        self.labels = torch.arange(BATCH, device=device) % 10
 
     def begin_block(self) -> None:
         """Run before a block of steps."""

@@ -145,10 +145,10 @@ class ReVACNN(FreshCopies, Callback):
             if the loss becomes NaN or infinite, or if an exception ends the training. They take at
             most 48 MB of memory. Like ``record``, this records every batch, which may cost up to
             ``max_overhead`` of a step.
-        log_to_loggers: log the mean gradient, activation and update ratio and the share of dead
-            filters of each layer to the loggers of the Trainer, at its ``log_every_n_steps``, and
-            the edits. Off by default, so that adding this callback does not change what your
-            loggers record.
+        log_to_loggers: log the mean gradient, activation and update ratio, the share of dead
+            filters and the findings (how many filters are dead, all zero or not finite) of each
+            layer to the loggers of the Trainer, at its ``log_every_n_steps``, and the edits. Off by
+            default, so that adding this callback does not change what your loggers record.
         alert: receives an alert if the loss becomes NaN or diverges, if all filters of a layer die,
             or if validation stalls: the address of a webhook, to which JSON is posted; a command,
             as a string or a list, whose standard input is that JSON; or a function of an `Alert`,
@@ -496,7 +496,7 @@ class ReVACNN(FreshCopies, Callback):
         self._session.end_batch(
             loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
             get_learning_rates=lambda: learning_rates(trainer),
-            get_metrics=lambda: scalar_metrics(trainer.callback_metrics),
+            get_metrics=lambda: scalar_metrics(trainer),
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number
         )
         self._batch = None

@@ -1,17 +1,22 @@
-"""The documentation names files that exist."""
+"""The documentation is true: its files exist, its commands parse, and its code runs."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md")
+import revacnn_lightning
+from revacnn_lightning import cli
+from tests.documentation import DOCUMENTS, ROOT, python_blocks, shell_commands
+
 # Documents may omit the top-level package of a path.
 FOLDERS = ("", "docs", "revacnn_lightning", "viewer")
-PATHS = re.compile(r"(?:`|\]\()([\w./-]+(?:\.(?:py|md|html|json|toml|png)|/))[`)]")
+PATHS = re.compile(r"(?:`|\]\()([\w./-]+(?:\.(?:py|md|html|json|toml|png|webp|yml)|/))[`)#]")
 
 
 def mentioned_paths(text: str) -> set[str]:
@@ -19,11 +24,65 @@ def mentioned_paths(text: str) -> set[str]:
     return {path for path in PATHS.findall(text) if "/" in path}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_mentioned_files_exist(document: str):
-    paths = mentioned_paths((ROOT / document).read_text())
-    assert paths
+def name(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_mentioned_files_exist(document: Path):
+    folders = [document.parent, *(ROOT / folder for folder in FOLDERS)]
     missing = {
-        path for path in paths if not any((ROOT / folder / path).exists() for folder in FOLDERS)
+        path
+        for path in mentioned_paths(document.read_text(encoding="utf-8"))
+        if not any((folder / path).exists() for folder in folders)
     }
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_commands_of_this_package_parse(document: Path):
+    for command in shell_commands(document, "revacnn"):
+        try:
+            cli._parser().parse_args(shlex.split(command)[1:])
+        except SystemExit:
+            pytest.fail(f"{name(document)}: {command}")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_targets_of_make_and_modules_exist(document: Path):
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {
+        word
+        for command in shell_commands(document, "make")
+        for word in shlex.split(command)[1:]
+        if re.fullmatch(r"[a-z-]+", word)
+    }
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for command in shell_commands(document, "python -m"):
+        assert importlib.util.find_spec(shlex.split(command)[2]), command
+
+
+def test_the_api_page_has_all_public_names():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = re.findall(r"^::: revacnn_lightning\.(\w+)$", page, re.MULTILINE)
+    assert sorted(names) == sorted(revacnn_lightning.__all__)
+
+
+def test_the_table_of_networks_is_that_of_the_stored_results():
+    table = load_script("zoo_table")
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.page(page) == page
+
+
+def load_script(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_few_blocks_of_code_are_not_run():
+    blocks = [block for document in DOCUMENTS for block in python_blocks(document)]
+    assert len([block for block in blocks if block.excerpt]) <= len(blocks) / 4

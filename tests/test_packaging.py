@@ -1,9 +1,10 @@
-"""The wheel is complete: it contains the viewer and needs no other files."""
+"""The wheel is complete and needs no other files; the source distribution can be tested."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -48,3 +49,18 @@ def test_installed_package_uses_its_own_viewer(wheel: Path, tmp_path: Path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == str(tmp_path / "revacnn_lightning" / "_viewer")
+
+
+def test_source_distribution_contains_all_files_in_git(tmp_path: Path):
+    """Tests read files outside the packages, such as the Makefile and the documentation."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
+    subprocess.run([*build, "--directory", str(tmp_path)], cwd=ROOT, check=True, timeout=240)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert {file for file in listed.stdout.split("\0") if (ROOT / file).is_file()} <= names

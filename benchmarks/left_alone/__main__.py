@@ -1,6 +1,7 @@
 """Small trainings that ReVACNN must leave alone, and whose edits must be exact.
 
-``python -m benchmarks.left_alone [--only NAME ...] [--jobs N] [--json FILE] [--check] [--quick]``
+``python -m benchmarks.left_alone [--only NAME ...] [--jobs N] [--accelerator gpu]
+[--json FILE] [--check] [--quick]``
 
 Each case is a pattern of PyTorch's or Lightning's documentation, and is trained four times:
 
@@ -39,9 +40,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*CASES], default=[])
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--seconds", type=float, default=90.0, help="time limit of a case")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     options = parser.parse_args()
     names = options.only or [n for n, c in CASES.items() if c.quick or not options.quick]
-    found = judge_in_processes(names, options.jobs, options.seconds)
+    found = judge_in_processes(names, options.jobs, options.seconds, options.accelerator)
     report = Report("Trainings with ReVACNN", ["group", "case", *COLUMNS, "s"])
     verdicts: list[Verdict] = []
     for verdict in progress(found, "training", len(names)):

@@ -119,7 +119,7 @@ def eval_outputs(module: nn.Module, output: Callable[[Any], Any]) -> list[Tensor
     buffers = [(b, b.clone()) for b in module.buffers() if is_ready(b)]
     try:
         module.eval()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad():
             found = tree_leaves(output(module))
         return [t.detach().clone() for t in found if _is_floating(t)]
     finally:
@@ -155,7 +155,8 @@ def masked_outputs(before: View, removed: dict[str, Cuts], output: Output) -> li
     for name, cuts in removed.items():
         for dim, indices in cuts:
             if parameters[name].ndim > 1:
-                parameters[name].data.index_fill_(dim, torch.tensor(indices), 0.0)
+                filled = parameters[name].data
+                filled.index_fill_(dim, torch.tensor(indices, device=filled.device), 0.0)
     return eval_outputs(before.twin, output)  # type: ignore[arg-type]
 
 
@@ -217,7 +218,8 @@ def _cuts(old: Tensor, new: Tensor) -> Cuts | None:
     for indices in itertools.product(*(range(old.shape[d]) for d in dims)):
         rest = old
         for dim, index in zip(dims, indices, strict=True):
-            rest = rest.index_select(dim, torch.tensor(_complement([index], rest.shape[dim])))
+            left = _complement([index], rest.shape[dim])
+            rest = rest.index_select(dim, torch.tensor(left, device=rest.device))
         if _is_same(rest, new):
             return [(dim, [index]) for dim, index in zip(dims, indices, strict=True)]
     return None

@@ -21,13 +21,16 @@ START_SECONDS = 120.0  # a process imports torch first
 CASES_PER_PROCESS = 12  # keep the consequences of a case from those that follow
 
 
-def judge_in_processes(names: list[str], jobs: int, seconds: float) -> Iterator[Verdict]:
+def judge_in_processes(
+    names: list[str], jobs: int, seconds: float, accelerator: str
+) -> Iterator[Verdict]:
     """Yield the verdict of each case as it arrives.
 
     Args:
         names: Names of cases.
         jobs: The number of processes at a time.
         seconds: The time limit of a case. A case that exceeds it fails.
+        accelerator: As Lightning's ``Trainer(accelerator=...)`` names it.
     """
     todo: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
     for i in range(0, len(names), CASES_PER_PROCESS):
@@ -41,7 +44,7 @@ def judge_in_processes(names: list[str], jobs: int, seconds: float) -> Iterator[
             except queue.Empty:
                 return
             while chunk:
-                chunk = _judge_chunk(chunk, seconds, found)
+                chunk = _judge_chunk(chunk, seconds, accelerator, found)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
     for thread in threads:
@@ -52,10 +55,12 @@ def judge_in_processes(names: list[str], jobs: int, seconds: float) -> Iterator[
         thread.join()
 
 
-def _judge_chunk(names: list[str], seconds: float, found: queue.SimpleQueue[Verdict]) -> list[str]:
+def _judge_chunk(
+    names: list[str], seconds: float, accelerator: str, found: queue.SimpleQueue[Verdict]
+) -> list[str]:
     """Judge cases in one process; return those that it did not reach."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.left_alone.worker", *names],
+        [sys.executable, "-m", "benchmarks.left_alone.worker", accelerator, *names],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -68,7 +68,7 @@ class Training:
         self._kept: dict[str, Any] = {}
 
     def trainer(self, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-        """Return a quiet trainer on the CPU with these callbacks, and those of the mode."""
+        """Return a quiet trainer with these callbacks, and those of the mode."""
         observer = Observer(self._seen)
         trainer = pl.Trainer(
             **{
@@ -144,6 +144,7 @@ class Training:
                 "callbacks": self._own_callbacks[i],
             }  # fmt: skip
         found["random"] = [torch.get_rng_state(), np.random.get_state(), random.getstate()]
+        found["random of CUDA"] = torch.cuda.get_rng_state_all()
         files = (p for p in self.folder.rglob("*") if p.is_file())
         found["files"] = sorted(str(p.relative_to(self.folder)) for p in files)
         return fingerprint(found)

@@ -48,8 +48,8 @@ def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[st
         RecordingError: the file is not a recording that can be read.
         OSError: a table cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with RecordingReader(path) as reader:
+        folder.mkdir(parents=True, exist_ok=True)
         names = find_names(reader)
         tables = {name: _Table(open_table, folder, name) for name in TABLES}
         try:

@@ -111,6 +111,8 @@ class RunRecordings:
             path = self._start(self._settings.directory / name)
         except OSError as error:
             raise EditRefusedError(f"cannot record to {name}: {error}") from error
+        except MissingPackageError as error:  # the client may be on another machine
+            raise MissingPackageError(f"{error} in the environment of the training") from error
         self.on_change()
         return f"Recording to {path}"
 

@@ -10,6 +10,7 @@ from typing import Any
 from revacnn_lightning.history.network_statistics import NetworkStatistics
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
+from revacnn_lightning.runtime.logged_findings import LoggedFindings
 
 __all__ = ["LoggerSummaries"]
 
@@ -20,7 +21,8 @@ LOGGED = ("gradient", "activation", "update_ratio", "dead_share")
 
 
 class LoggerSummaries:
-    """Logs the means of the layers at the logging interval of the Trainer, and each edit.
+    """Logs the means of the layers and the findings about them at the logging interval of the
+    Trainer, and each edit and alert.
 
     An exception of a logger is logged, and the logger gets no more summaries.
 
@@ -45,6 +47,7 @@ class LoggerSummaries:
         self._logged_step = -1
         self._logging_step = 0
         self._n_edits = self._n_alerts = 0
+        self._findings = LoggedFindings()
 
     def needs_batch(self, step: int) -> bool:
         """Return whether the batch is to be logged: the first one of a logging step that is due."""
@@ -60,7 +63,9 @@ class LoggerSummaries:
         if isinstance(message, Snapshot) and message.step in self._due:
             step = self._due.pop(message.step)
             if self._network.fits(message):
-                self._log(self._summary(message), step)
+                findings, text = self._findings.update(message, self._network)
+                named = {f"{PREFIX}/findings/{name}": value for name, value in findings.items()}
+                self._log(self._summary(message) | named, step, text)
         elif isinstance(message, Applied):
             self._n_edits += 1
             parameters = float(message.plan.parameters_after)

@@ -251,6 +251,16 @@ def loss_scale(trainer: Any) -> Tensor | float:
     return float(scaler.get_scale()) if scale is None else scale
 
 
-def scalar_metrics(metrics: dict[str, Tensor]) -> dict[str, Tensor | float]:
-    """Return those of the module's logged metrics that are single numbers, unread."""
-    return {name: value for name, value in metrics.items() if is_scalar(value)}
+def scalar_metrics(trainer: Any) -> dict[str, Tensor | float]:
+    """Return those of the module's logged metrics that are single numbers, unread.
+
+    ``Trainer.callback_metrics`` updates what the Trainer keeps of them, and what it keeps is what
+    remains after an exception. That is restored.
+    """
+    kept = getattr(getattr(trainer, "_logger_connector", None), "_callback_metrics", None)
+    before = None if kept is None else dict(kept)
+    metrics = {name: one for name, one in trainer.callback_metrics.items() if is_scalar(one)}
+    if kept is not None and before is not None:
+        kept.clear()
+        kept.update(before)
+    return metrics

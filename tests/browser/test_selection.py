@@ -96,11 +96,19 @@ def test_keys_alone_could_not_select_several_filters(page: Any) -> None:
     page.wait_for_function("revacnn.parts.layer_panel.selected.length == 16")
 
 
-@pytest.mark.parametrize(("pane", "view"), [("layer", "gradients"), ("maps", "maps")])
-def test_a_view_with_the_focus_selects_by_keys(page: Any, pane: str, view: str) -> None:
+def focus_view(page: Any, pane: str, view: str) -> None:
+    """Open a pane and give one of its views the focus. What is hidden yet could not have it."""
     page.click(f"button[data-pane={pane}]")
     page.wait_for_function("(view) => revacnn.views[view]?.count == 16", arg=view)
-    page.focus("#maps" if view == "maps" else f'[data-view="{view}"] canvas')
+    canvas = page.locator("#maps" if view == "maps" else f'[data-view="{view}"] canvas')
+    expect(canvas).to_be_visible()
+    canvas.focus()
+    expect(canvas).to_be_focused()
+
+
+@pytest.mark.parametrize(("pane", "view"), [("layer", "gradients"), ("maps", "maps")])
+def test_a_view_with_the_focus_selects_by_keys(page: Any, pane: str, view: str) -> None:
+    focus_view(page, pane, view)
     directions = iter(("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"))
     # In one of them, there is another filter. A further step may lead back, and release it.
     while page.evaluate("revacnn.filterSelection.selected.length") == 1:
@@ -109,8 +117,7 @@ def test_a_view_with_the_focus_selects_by_keys(page: Any, pane: str, view: str) 
 
 
 def test_extending_the_selection_in_a_circle_released_filters(page: Any) -> None:
-    page.click("button[data-pane=maps]")
-    page.wait_for_function("revacnn.views.maps?.count == 16")
+    focus_view(page, "maps", "maps")
     page.click("button[data-order=index]")  # the grid remains as it is
     page.focus("#maps")
     for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
@@ -120,9 +127,7 @@ def test_extending_the_selection_in_a_circle_released_filters(page: Any) -> None
 
 @pytest.mark.parametrize(("pane", "view"), [("layer", "gradients"), ("maps", "maps")])
 def test_a_view_with_the_focus_zooms_by_keys(page: Any, pane: str, view: str) -> None:
-    page.click(f"button[data-pane={pane}]")
-    page.wait_for_function("(view) => revacnn.views[view]?.count == 16", arg=view)
-    page.focus("#maps" if view == "maps" else f'[data-view="{view}"] canvas')
+    focus_view(page, pane, view)
     page.keyboard.press("z")
     page.wait_for_function("(view) => revacnn.views[view].zoom > 1", arg=view)
     page.keyboard.press("0")

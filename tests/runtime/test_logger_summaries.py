@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from revacnn_lightning import AddFilters, ReVACNN
@@ -81,6 +82,26 @@ def test_edits_are_logged():
     assert 20 <= step <= 30
     assert figures["revacnn/edits"] == 1
     assert figures["revacnn/parameters"] > 0
+
+
+class ZeroFilter(TwoConvs):
+    """From batch 15 on, a filter of its first layer is zero."""
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
+        if self.trainer.global_step >= 15:
+            with torch.no_grad():
+                self.conv1.weight[1] = 0
+
+
+def test_findings_are_logged_at_the_steps_of_the_summaries():
+    logger = KeepingLogger()
+    fit(
+        ZeroFilter(), [ReVACNN(log_to_loggers=True)], logger=logger, log_every_n_steps=10,
+        count=40, record_all=False,
+    )  # fmt: skip
+    zero = {step: one.get("revacnn/findings/conv1/zero") for step, one in logger.logged}
+    assert zero == {9: None, 19: 1.0, 29: 1.0, 39: 1.0}
 
 
 def test_a_logger_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import HalfPrecision, Precision
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     validation_image,
     validation_truth,
 )
+from tests.small import TwoConvs, fit
 
 
 class RandomImages(torch.utils.data.Dataset):
@@ -99,7 +101,29 @@ def test_the_loss_scale_is_the_tensor_of_the_scaler_or_one():
 
 def test_only_scalar_metrics_are_kept():
     logged = {"loss": torch.tensor(0.5), "curve": torch.ones(3), "count": torch.tensor(2)}
-    assert scalar_metrics(logged) == {"loss": 0.5, "count": 2.0}
+    read = scalar_metrics(SimpleNamespace(callback_metrics=logged))
+    assert read == {"loss": 0.5, "count": 2.0}
+
+
+def test_reading_metrics_changed_those_that_remain_after_an_exception():
+    class Fails(pl.Callback):
+        def __init__(self, is_read: bool) -> None:
+            self.is_read = is_read
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.trainer = trainer
+            if self.is_read:
+                assert scalar_metrics(trainer)["train_loss"] == outputs["loss"]
+            if batch_idx == 2:
+                raise RuntimeError("out of memory")
+
+    remaining = []
+    for is_read in (False, True):
+        failing = Fails(is_read)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            fit(TwoConvs(), [failing], record_all=False)
+        remaining.append(failing.trainer.callback_metrics)
+    assert remaining[0] == remaining[1]
 
 
 @pytest.mark.parametrize(

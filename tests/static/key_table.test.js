@@ -65,6 +65,11 @@ test("Escape discards what is staged, and A applies it", () => {
   assert.deepEqual(press("a"), [["applyStaged"]])
 })
 
+test("the button that records had no key", () => {
+  assert.deepEqual(press("R"), [["clickRunControl", "record"]])
+  assert.deepEqual(press("r"), [["click", "reinitialize"]])
+})
+
 test("N opens the panel of several batches, and E finishes the epoch", () => {
   assert.deepEqual(press("n"), [["clickRunControl", "train"]])
   assert.deepEqual(press("e"), [["controlRun", "finish_epoch"]])

@@ -1,4 +1,4 @@
-"""Names of curves, written at their ends instead of in a legend that would cover curves."""
+"""Names of curves, written behind their ends instead of in a legend that would cover curves."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ GAP = 8.0  # px, between a curve and its name
 MAX_MARGIN = 0.4  # of the plot's width
 FONT_SIZE = "9.5px"
 PLOT_SIZE = (260.0, 130.0)  # px, until the browser reports the plot's own
+RANGE_PADDING = 0.1  # by which Bokeh extends the y axis, as a share of what it spans
+LEADER_ALPHA = 0.5
 
 
 class CurveEnd(NamedTuple):
@@ -36,8 +38,11 @@ class CurveEnd(NamedTuple):
 class EndLabels:
     """The labels of one chart. They determine the range of its x axis, to have room.
 
+    All labels are behind the last end of a curve, so that none lies on another curve. A dotted line
+    leads to them from curves that end before, such as those of the validation.
+
     Attributes:
-        source: the labels, with their shift in px from the end of the curve.
+        source: the labels, with their shift in px from the height at which the curve ends.
     """
 
     def __init__(self, plot: figure) -> None:
@@ -46,6 +51,10 @@ class EndLabels:
         self._extent = ColumnDataSource({"x": [], "y": []})  # first and last x of the axis
         extent = plot.scatter("x", "y", source=self._extent, size=1, alpha=0)
         plot.x_range = DataRange1d(renderers=[extent], range_padding=0)
+        plot.segment(
+            "end", "value", "step", "value", source=self.source, line_color="color",
+            line_dash="dotted", line_alpha=LEADER_ALPHA,
+        )  # fmt: skip
         plot.text(
             "step", "value", text="layer", source=self.source, text_color="color", x_offset=4,
             y_offset="shift", text_font_size=FONT_SIZE, text_font=value(FONT),
@@ -69,8 +78,9 @@ class EndLabels:
         *,
         is_log: bool,
         last: float | None = None,
+        floor: float | None = None,
     ) -> None:
-        """Write the names at the ends of the curves.
+        """Write the names behind the ends of the curves.
 
         Args:
             ends: of the curves to name.
@@ -78,11 +88,13 @@ class EndLabels:
             values: all values that the y axis spans.
             is_log: whether the y axis is logarithmic.
             last: where the curves end; None for the last of ``ends``.
+            floor: where the y axis begins; None: at its values.
         """
         last = max((end.x for end in ends), default=first) if last is None else last
         self._draw_extent(first, last, ends, values)
         ys = np.array([end.y for end in ends])
-        self.source.data = _columns(ends, self.shifts(values, ys, is_log=is_log))
+        shifts = self.shifts(values, ys, is_log=is_log, floor=floor)
+        self.source.data = _columns(ends, shifts, last)
 
     def _draw_extent(
         self, first: float, last: float, ends: Sequence[CurveEnd], values: np.ndarray
@@ -95,7 +107,14 @@ class EndLabels:
         y = float(finite[0]) if len(finite) else np.nan  # any within the y axis
         self._extent.data = {"x": [first, end], "y": [y, y]}
 
-    def shifts(self, values: np.ndarray, last: np.ndarray, *, is_log: bool) -> np.ndarray:
+    def shifts(
+        self,
+        values: np.ndarray,
+        last: np.ndarray,
+        *,
+        is_log: bool,
+        floor: float | None = None,
+    ) -> np.ndarray:
         """Return how far below the end of its curve each label is written, in px (labels,).
 
         ``values`` span the axis; ``last`` (labels,) are the ends of the curves.
@@ -108,14 +127,23 @@ class EndLabels:
         finite, height = values[np.isfinite(values)], self.size[1]
         if not len(finite):
             return np.zeros(len(last))
-        low, high = float(finite.min()), float(finite.max())
-        positions = height * (high - last) / max(high - low, 1e-9)
+        bottom, top = _axis_ends(finite, floor)
+        positions = height * (top - last) / (top - bottom)
         return spread_labels(positions, LABEL_HEIGHT, height) - positions
 
 
-def _columns(ends: Sequence[CurveEnd], shifts: np.ndarray) -> dict[str, object]:
+def _axis_ends(values: np.ndarray, floor: float | None) -> tuple[float, float]:
+    """Return where the y axis of these values begins and ends."""
+    low, high = float(values.min()), float(values.max())
+    half = (1 + RANGE_PADDING) * (high - low) / 2 or 1.0  # of a single value: in the middle
+    middle = (low + high) / 2
+    return (middle - half if floor is None else floor), middle + half
+
+
+def _columns(ends: Sequence[CurveEnd], shifts: np.ndarray, last: float = 0.0) -> dict[str, object]:
     return {
-        "step": np.array([end.x for end in ends], float),
+        "step": np.full(len(ends), last),
+        "end": np.array([end.x for end in ends], float),
         "value": np.array([end.y for end in ends], float),
         "color": [end.color for end in ends],
         "layer": [end.text for end in ends],

@@ -150,8 +150,14 @@ class LayerChart(TimeChart):
             data["compared"] = compared
         self.source.data = data
         if len(steps):
-            labeled = [i for i in range(len(names)) if not many or i == selected]
-            self._draw_labels(names, steps, values, colors, labeled)
+            short = unique_names(names)
+            ends = [
+                CurveEnd(float(steps[-1]), float(values[i, -1]), text, colors[i])
+                for i in range(len(names))
+                if (not many or i == selected) and np.isfinite(values[i, -1])
+                for text in [shorten_middle(short[i], MAX_LABEL_CHARS)]
+            ]
+            self._draw_labels(ends, data)
 
     def _points(
         self, state: RunState, curves: list[Curve], is_log: bool
@@ -174,23 +180,17 @@ class LayerChart(TimeChart):
         layers, widths = [curve.label for curve in curves], [1.4] * len(curves)
         return {"step": steps, "value": values, "color": [], "layer": layers, "width": widths}
 
-    def _draw_labels(
-        self,
-        names: list[str],
-        steps: np.ndarray,
-        values: np.ndarray,
-        colors: list[str],
-        labeled: list[int],
-    ) -> None:
-        """Write the names of the layers ``labeled`` at the ends of their curves."""
-        short = unique_names(names)
-        ends = [
-            CurveEnd(float(steps[-1]), float(values[i, -1]), text, colors[i])
-            for i in labeled
-            if np.isfinite(values[i, -1])
-            for text in [shorten_middle(short[i], MAX_LABEL_CHARS)]
-        ]
-        self.labels.draw(ends, float(steps[0]), values, is_log=self.is_log, last=float(steps[-1]))
+    def _draw_labels(self, ends: list[CurveEnd], data: dict[str, Any]) -> None:
+        """Write names behind the ends of the curves, also of those of the other run."""
+        drawn = [data, data["compared"]] if "compared" in data else [data]
+        self.labels.draw(
+            ends,
+            first=float(data["step"][0]),
+            values=np.concatenate([one["value"].ravel() for one in drawn]),
+            is_log=self.is_log,
+            last=max(float(one["step"][-1]) for one in drawn if len(one["step"])),
+            floor=0.0 if self._is_share and not self.is_log else None,
+        )
 
 
 def _make_corner_label() -> Label:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import (
     OUTPUT_UNCHANGED,
     Planned,
@@ -26,6 +27,7 @@ from ..rendering.formatting import (
 from ..runs.request_log import EditMark, RequestRecord
 from ..tab.staging import StagedChange
 from ..tab.tab_state import TabState
+from .alert_rows import alert_row, insert_alerts
 from .edit_effect_text import describe_effect, explain_effect
 from .html_panel import HtmlPanel
 
@@ -167,7 +169,7 @@ class ReplyPanel(HtmlPanel):
 
 
 class ChangeListPanel(HtmlPanel):
-    """All requests of this server and all edits of the network, newest first."""
+    """All requests of this server, edits of the network and alerts, newest first."""
 
     part = "changes"
 
@@ -191,6 +193,7 @@ class ChangeListPanel(HtmlPanel):
             state.structure_revision,
             state.requests.revision,
             state.requests.is_reply_due,  # ends with time, not with a message
+            *state.alerts,
             state.edit_effects.revision,
             tab.edit_queue.is_busy,
             tab.steering_refusal(),
@@ -199,9 +202,12 @@ class ChangeListPanel(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         state = self.tab.state
-        changes = [] if state is None else state.requests.changes()[:MAX_RECORDS]
+        changes = [] if state is None else insert_alerts(state.requests.changes(), state.alerts)
         return {
-            "records": [self._record(change) for change in changes],
+            "records": [
+                alert_row(change) if isinstance(change, Alert) else self._record(change)
+                for change in changes[:MAX_RECORDS]
+            ],
             "undo_disabled": self._history_disabled("undo"),
             "redo_disabled": self._history_disabled("redo"),
         }

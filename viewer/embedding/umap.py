@@ -5,7 +5,11 @@ umap-learn scales its initialization to the square [0, 10]², so all embeddings 
 
 from __future__ import annotations
 
+import functools
+import logging
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +17,8 @@ from .pca import principal_components
 from .placement import jitter
 
 __all__ = ["scale_to_square", "umap", "umap_warm_start"]
+
+log = logging.getLogger(__name__)
 
 MAX_NEIGHBORS = 15
 EPOCHS, EPOCHS_WARM_START = 200, 30
@@ -50,9 +56,7 @@ def _fit(data: Array, initial: Array, seed: int, **options: float) -> Array:
         # Expected: filters of a small layer may have no common neighbors.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         warnings.filterwarnings("ignore", message="Tensorflow not installed")
-        from umap import UMAP
-
-        reducer = UMAP(
+        reducer = _import_umap()(
             n_neighbors=min(MAX_NEIGHBORS, len(data) - 1),
             init=initial.astype(np.float32),
             random_state=seed,
@@ -60,3 +64,30 @@ def _fit(data: Array, initial: Array, seed: int, **options: float) -> Array:
             **options,
         )
         return np.asarray(reducer.fit_transform(data.astype(np.float32)), np.float64)
+
+
+@functools.cache
+def _import_umap() -> Any:
+    """Return the class UMAP of umap-learn."""
+    from umap import UMAP, layouts, umap_, utils
+
+    for module in (umap_, layouts, utils):
+        keep_compiled(vars(module).values())
+    return UMAP
+
+
+def keep_compiled(objects: Iterable[object]) -> None:
+    """Let Numba keep the machine code of its functions among these objects on the disk.
+
+    umap-learn has most of its functions compiled in each process. That takes some ten seconds of a
+    processor whenever a server starts beside a training.
+    """
+    for function in list(objects):
+        enable_caching = getattr(function, "enable_caching", None)
+        if not callable(enable_caching):
+            continue
+        try:
+            enable_caching()
+        except RuntimeError as error:  # no folder is writable
+            log.info("UMAP is compiled again at the next start: %s", error)
+            return

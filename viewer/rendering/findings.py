@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind
+from revacnn_lightning.diagnostics.findings import FindingKind, describe_finding
 
 from ..embedding.projection import Projection
 from ..runs.layer_details import LayerDetailRecord
@@ -18,13 +19,13 @@ class Finding(Struct, frozen=True):
     """A problem and the filters it affects.
 
     Attributes:
-        kind: ``near_duplicates``, ``dead``, ``zero``, ``nonfinite`` or ``single_color``.
+        kind: what is found.
         text: for example "2 groups of near duplicates (12 filters)".
         advice: what to do about it.
         groups: filter ids of each group; selecting the finding cycles through the groups.
     """
 
-    kind: str
+    kind: FindingKind
     text: str
     advice: str
     groups: list[list[int]]
@@ -61,7 +62,7 @@ def _find_near_duplicates(projection: Projection | None, ids: np.ndarray) -> Fin
     if not groups:
         return None
     if len(groups) == 1:
-        text = f"{len(groups[0])} near duplicates"
+        text = describe_finding("near_duplicates", len(groups[0]))
     else:
         text = f"{len(groups)} groups of near duplicates ({sum(map(len, groups))} filters)"
     advice = (
@@ -76,28 +77,33 @@ def _find_dead(ids: np.ndarray, dead: list[int]) -> Finding | None:
         f"These filters had no activation in the last {DEAD_BATCHES} batches: remove or "
         "reinitialize them."
     )
-    return Finding("dead", f"{len(group)} dead", advice, [group]) if group else None
+    return _finding("dead", advice, group)
 
 
 def _find_zero(projection: Projection | None, ids: np.ndarray) -> Finding | None:
     group = _degenerate(projection, DegenerateKind.ZERO, ids)
     advice = "All coefficients of these filters are zero: reinitialize or remove them."
-    return Finding("zero", f"{len(group)} all zero", advice, [group]) if group else None
+    return _finding("zero", advice, group)
 
 
 def _find_nonfinite(projection: Projection | None, ids: np.ndarray) -> Finding | None:
     group = _degenerate(projection, DegenerateKind.NONFINITE, ids)
     advice = "The coefficients contain NaN or infinity: reinitialize these filters."
-    return Finding("nonfinite", f"{len(group)} not finite", advice, [group]) if group else None
+    return _finding("nonfinite", advice, group)
 
 
 def _find_single_color(layer: LayerDetailRecord, ids: np.ndarray) -> Finding | None:
     if len(layer.single_color) != len(layer.ids):
         return None
     group = _current(layer.ids[layer.single_color], ids)
-    text = f"{len(group)} single-color"
     advice = "These filters respond to a single color, not to edges or texture."
-    return Finding("single_color", text, advice, [group]) if group else None
+    return _finding("single_color", advice, group)
+
+
+def _finding(kind: FindingKind, advice: str, group: list[int]) -> Finding | None:
+    """Return a finding about one group of filters; None if it is empty."""
+    text = describe_finding(kind, len(group))
+    return Finding(kind, text, advice, [group]) if group else None
 
 
 def _degenerate(projection: Projection | None, kind: DegenerateKind, ids: np.ndarray) -> list[int]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
 from revacnn_lightning.protocol.access_messages import RequestOutcome
+from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
@@ -34,6 +35,7 @@ __all__ = ["RunState"]
 
 log = logging.getLogger(__name__)
 
+MAX_ALERTS = 50  # a status holds only the last ones
 NEW_SECONDS = 8.0  # how long an added filter is marked as new
 
 
@@ -59,6 +61,7 @@ class RunState:
         snapshot_time: Unix time at which the newest snapshot was received.
         histories: of all values in the snapshots.
         requests: requests sent by this server, and the edits applied.
+        alerts: of the run, as far as this viewer has received them, oldest first.
         edit_effects: the loss and the metrics before and after each edit.
     """
 
@@ -77,6 +80,7 @@ class RunState:
         self.latest: dict[str, np.ndarray] = {}
         self.histories = RunHistories()
         self.requests = RequestLog()
+        self.alerts: list[Alert] = []
         self.edit_effects = EditEffects()
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
@@ -94,6 +98,8 @@ class RunState:
         elif isinstance(message, Status):
             self.status = message
             self._n_statuses += 1
+            new = [alert for alert in message.alerts if alert not in self.alerts]
+            self.alerts = [*self.alerts, *new][-MAX_ALERTS:]
         elif isinstance(message, History):
             self._receive_history(message)
         elif isinstance(message, RequestOutcome):

@@ -97,7 +97,7 @@ class TorchAverage(Classifier):
             self.averaged.update_parameters(self.net)
 
     def on_train_end(self) -> None:
-        update_bn(batches(3), self.averaged)
+        update_bn(batches(3), self.averaged, device=self.device)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.net.parameters(), 0.1)

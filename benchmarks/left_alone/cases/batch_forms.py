@@ -130,15 +130,16 @@ class MakesItsOwnImages(Classifier):
 
     def loss(self, batch: Any) -> Tensor:
         generator = torch.Generator().manual_seed(int(batch if batch is not None else 0))
-        return self(torch.randn(4, 1, 8, 8, generator=generator)).square().mean()
+        images = torch.randn(4, 1, 8, 8, generator=generator)
+        return self(images.to(self.device)).square().mean()
 
 
-@case(output=lambda m, b: m(torch.ones(2, 1, 8, 8)), steerable=False)
+@case(output=lambda m, b: m(torch.ones(2, 1, 8, 8, device=m.device)), steerable=False)
 def none_batch(run: Training) -> None:
     run.fit(MakesItsOwnImages(), loader_of([None] * 12))
 
 
-@case(output=lambda m, b: m(torch.ones(2, 1, 8, 8)), steerable=False)
+@case(output=lambda m, b: m(torch.ones(2, 1, 8, 8, device=m.device)), steerable=False)
 def counting_batch(run: Training) -> None:
     run.fit(MakesItsOwnImages(), range(12))
 

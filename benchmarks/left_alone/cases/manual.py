@@ -46,7 +46,7 @@ class Gan(Manual):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         generator, judge = self.optimizers()
-        noise = torch.randn(len(batch[0]), 4, 1, 1)
+        noise = torch.randn(len(batch[0]), 4, 1, 1, device=self.device)
         self._step(generator, lambda: -self.judge(self(noise)).mean())
         fake = self(noise).detach()
         self._step(judge, lambda: F.softplus(self.judge(fake) - self.judge(batch[0])).mean())

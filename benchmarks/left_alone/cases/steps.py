@@ -129,7 +129,7 @@ class FixedBatchSize(Classifier):
     """The loss is only defined for the whole batch."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        weights = torch.linspace(0, 1, 8)
+        weights = torch.linspace(0, 1, 8, device=self.device)
         losses = F.cross_entropy(self(batch[0]), batch[1], reduction="none")
         return (losses * weights).mean()
 

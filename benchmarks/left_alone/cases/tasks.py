@@ -51,9 +51,9 @@ class Contrastive(Classifier):
         views = torch.cat([batch[0], batch[0] + 0.1 * torch.randn_like(batch[0])])
         features = F.normalize(self(views), dim=1)
         similarity = features @ features.T / 0.5
-        similarity = similarity.masked_fill(torch.eye(len(views), dtype=torch.bool), -9e15)
+        similarity = similarity.masked_fill(torch.eye(len(views), device=self.device) > 0, -9e15)
         half = len(views) // 2
-        targets = torch.arange(len(views)).roll(half)
+        targets = torch.arange(len(views), device=self.device).roll(half)
         return F.cross_entropy(similarity, targets)
 
 

@@ -37,10 +37,13 @@ def match_activations(
     model: nn.Module,
     edits: Sequence[TensorEdit | ValueEdit],
     probe: ForwardProbe,
-) -> None:
+) -> list[Tensor] | None:
     """Scale the weights and biases that performed edits drew at random.
 
     Call this while nothing reads the new filters: then the output stays the same.
+
+    Returns:
+        The output of the model; None if there is nothing to scale.
     """
     by_conv: dict[_ConvNd, list[TensorEdit | ValueEdit]] = {}
     for edit in edits:
@@ -50,12 +53,13 @@ def match_activations(
         if isinstance(owner, _ConvNd) and is_plain and not (owner.transposed and owner.groups > 1):
             by_conv.setdefault(owner, []).append(edit)
     if not by_conv:
-        return
+        return None
     with _measured(by_conv) as strengths:
-        evaluate(model, probe)
+        output = evaluate(model, probe)
     for conv, of_conv in by_conv.items():
         if conv in strengths:
             _scale(tx, model, of_conv, strengths[conv])
+    return output
 
 
 @contextmanager

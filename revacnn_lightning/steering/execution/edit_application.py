@@ -167,8 +167,7 @@ class EditApplication:
             plan = realigned
             undo = self._perform(plan)
         after = self._draw_silent_filters_again(plan, after)
-        self._match_activations(plan, after)
-        output = evaluate(self.model, self.probe)
+        output = self._match_activations(plan, after)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
@@ -193,8 +192,9 @@ class EditApplication:
         if not is_read:
             groups = trace(self.model, self.probe, _random_filters(plan))
             groups = self._draw_silent_filters_again(plan, groups)
-            self._match_activations(plan, groups)
-        output = evaluate(self.model, self.probe)
+            output = self._match_activations(plan, groups)
+        else:
+            output = evaluate(self.model, self.probe)
         verification.check_shapes(output, before)
         if expected is not None:
             self._check_output(output, expected, groups.rounding_unit)
@@ -217,12 +217,16 @@ class EditApplication:
 
         verification.check_output(output, expected, rounding_unit, perturbed)
 
-    def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> None:
-        """Make new filters as active as the others, except where a norm does so anyway."""
+    def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> list[torch.Tensor]:
+        """Make new filters as active as the others, except where a norm does so anyway.
+
+        Returns the output of the model, which does not depend on their strength.
+        """
         normalized = {layer for layer, norms in groups.norm_after.items() if norms}
         edits = [e for e in _random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
-        match_activations(self.tx, self.model, edits, self.probe)
+        output = match_activations(self.tx, self.model, edits, self.probe)
         update_new_entries(self.tx, self.model, plan, self.copies)
+        return evaluate(self.model, self.probe) if output is None else output
 
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw filters again whose output is zero wherever it is read; return the last trace.

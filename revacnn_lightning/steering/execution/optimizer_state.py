@@ -177,13 +177,31 @@ def add_parameter(
         optimizer.state.pop(parameter, None)
 
     tx.on_rollback(remove)
-    if (
-        type(optimizer).__name__ == "Adagrad"
-    ):  # the only optimizer that creates its state in advance
-        optimizer.state[parameter] = {
-            "step": torch.tensor(0.0),
+    state = _initial_state(optimizer, group, parameter)
+    if state:
+        optimizer.state[parameter] = state
+
+
+def _initial_state(
+    optimizer: Optimizer, group: dict[str, Any], parameter: Tensor
+) -> dict[str, Tensor]:
+    """Return the state that the optimizer does not create itself in its next step."""
+    kind = type(optimizer).__name__
+    if kind == "Adagrad":  # creates its state in its constructor
+        device = parameter.device if group.get("fused") else None
+        return {
+            "step": torch.tensor(0.0, device=device),
             "sum": torch.full_like(parameter, group["initial_accumulator_value"]).detach(),
         }
+    if kind == "SGD" and group.get("fused") and _has_momentum(optimizer, group):
+        # The fused step takes the momentum of all parameters of a group or of none.
+        return {"momentum_buffer": torch.zeros_like(parameter).detach()}
+    return {}
+
+
+def _has_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool:
+    states = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
+    return any(state.get("momentum_buffer") is not None for state in states)
 
 
 def remove_parameter(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
+from revacnn_lightning.telemetry.inspection.index_checks import IndexChecks
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
@@ -48,6 +49,8 @@ def side_effect_free(
     disabled; ``torch.enable_grad()`` enables them again. A `TorchDispatchMode` or
     `TorchFunctionMode` that the user has entered is suspended, and so are hooks registered for all
     modules, so that they do not see what runs inside; the default device stays in effect.
+
+    On a GPU, an index out of bounds raises inside, instead of stopping the process: `IndexChecks`.
 
     Not restored: what a forward does to the world outside of the model (files, prints, loggers,
     global variables, the trainer, datasets), iterators, NumPy arrays of more than 1 MiB, changes
@@ -88,6 +91,8 @@ def _restoring(model: nn.Module, training: bool | None, observe: bool) -> Iterat
                     if training is not None and module.training != training:
                         vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
                 with ExitStack() as stack:
+                    if _cuda_devices(objects.tensors):
+                        stack.enter_context(IndexChecks())
                     if observe and not is_compiled:
                         stack.enter_context(tensors)
                     yield tensors

@@ -161,3 +161,25 @@ def test_removing_a_layer_that_code_references_elsewhere_fails() -> None:
     with pytest.raises(EditFailedError, match="holds it"):
         editor.apply(requests.RemoveLayer("conv"), ForwardProbe([lambda: model(x)]))
     assert nets.checksum(model, *editor.optimizers) == before
+
+
+def test_a_fused_sgd_stopped_the_training_after_a_layer_was_inserted() -> None:
+    model = nets.build(nets.Plain).float()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, fused=True)
+    editor = Editor(model, [optimizer])
+    x = torch.randn(2, 3, 8, 8)
+    probe = ForwardProbe([lambda: model(x)])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    step()
+    editor.apply(requests.InsertLayer("conv1", "dirac"), probe)
+    inserted = model.conv1.inserted1.conv.weight
+    before = inserted.detach().clone()
+    step()
+    momentum = optimizer.state[inserted]["momentum_buffer"]
+    torch.testing.assert_close(momentum, inserted.grad)  # as a first step leaves it
+    torch.testing.assert_close(inserted, before - 1e-2 * momentum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from viewer.components.chart import moving_average
 from viewer.components.chart_choices import ChartChoices
 from viewer.components.chart_table import ChartTable
 from viewer.components.edit_markers import EditMarkers
+from viewer.components.end_labels import LABEL_HEIGHT
 from viewer.components.filter_history import FilterActivation, FilterGradient
 from viewer.components.layer_chart import LayerChart
 from viewer.components.layer_filters import FilterCloud
@@ -195,6 +197,66 @@ def test_curves_end_before_their_names(tab: TabState, chart: Callable[..., Any])
     assert extent[0] <= min(ends)
     assert extent[1] > max(ends)
     assert not any(type(one).__name__ == "Legend" for one in component.root.center)
+
+
+def label_spans(chart: Any) -> list[tuple[float, float]]:
+    """Return the upper and the lower edge of each label in px, as Bokeh draws it, by height."""
+    labels, height = chart.labels.source.data, chart.labels.size[1]
+    ys = np.asarray(labels["value"], float)
+    drawn = [np.asarray(one, float) for one in chart.source.data["value"]]
+    raw = getattr(chart, "raw_source", chart.labels.source).data["value"]
+    values = np.concatenate([*drawn, raw])
+    if chart.is_log:
+        ys, values = np.log(ys), np.log(values)
+    low, high = np.nanmin(values), np.nanmax(values)
+    top, span = (low + high) / 2 + 0.55 * (high - low), 1.1 * (high - low)
+    centers = height * (top - ys) / span + labels["shift"]
+    return sorted((center - LABEL_HEIGHT / 2, center + LABEL_HEIGHT / 2) for center in centers)
+
+
+@pytest.mark.parametrize("chart", [MetricChart, LayerChart])
+def test_labels_lay_on_curves_that_go_on_after_the_labeled_one(
+    tab: TabState, follower: InProcessFollower, chart: Callable[..., Any]
+) -> None:
+    """The last validation is some batches ago: its name was written across the training loss."""
+    follower.train(5)
+    component = build(tab, chart)
+    component.update()
+    labels = component.labels.source.data
+    assert follower.state is not None
+    last = follower.state.histories.scalars.steps[-1]
+    assert set(labels["step"]) == {last}
+    assert np.all(labels["end"] <= last)
+    if chart is MetricChart:
+        assert labels["end"][labels["layer"].index("val_loss")] < last  # a line leads to its name
+
+
+@pytest.mark.parametrize("chart", [MetricChart, LayerChart])
+def test_labels_overlapped_because_the_axis_is_longer_than_its_values(
+    tab: TabState, chart: Callable[..., Any]
+) -> None:
+    component = build(tab, chart)
+    component.update()
+    spans = label_spans(component)
+    assert len(spans) > 1
+    for (_, lower), (upper, _) in itertools.pairwise(spans):
+        assert upper >= lower - 1e-6
+
+
+def test_names_of_layers_without_dead_filters_were_below_the_chart(tab: TabState) -> None:
+    chart = build(tab, LayerChart)
+    zeros = np.zeros(3)
+    shifts = chart.labels.shifts(zeros, zeros, is_log=False, floor=0.0)
+    assert max(shifts) <= -LABEL_HEIGHT / 2  # above the axis, at which the curves end
+    assert np.allclose(np.diff(shifts), LABEL_HEIGHT)
+
+
+def test_names_of_layers_lay_on_the_curves_of_a_longer_run(compared: TabState) -> None:
+    chart = build(compared, LayerChart)
+    chart.update()
+    longest = chart.source.data["compared"]["step"][-1]
+    assert longest > chart.source.data["step"][-1]
+    assert set(chart.labels.source.data["step"]) == {longest}
 
 
 # A second run

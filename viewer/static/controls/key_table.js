@@ -167,6 +167,7 @@ function trainingKeys({click, togglePause, controlRun, clickRunControl}) {
     {keys: ["n"], run: () => clickRunControl("train"), label: "N", description: "train several batches, then pause"},
     {keys: ["e"], run: () => controlRun("finish_epoch"), label: "E", description: "train to the end of the epoch, then pause"},
     {keys: ["c"], run: () => controlRun("checkpoint"), label: "C", description: "save a checkpoint"},
+    {keys: ["R"], run: () => clickRunControl("record"), label: "⇧ R", description: "record every batch to a file, end the recording"},
     {keys: ["w"], run: () => clickRunControl("rates"), label: "W", description: "learning rates and weight decay"},
     {keys: ["X"], run: () => clickRunControl("stop"), label: "⇧ X", description: "save a checkpoint and stop (press twice)"},
   ]

@@ -18,7 +18,7 @@ const BUTTONS = {
   step: {title: "Train one batch (.)", path: "M3 3v10l7-5zM11 3h2v10h-2z"},
   train: {title: "Train several batches, or to the end of the epoch, then pause (N)", path: "M1.5 3v10l5-5zM6.5 3v10l5-5zM12.5 3h2v10h-2z"},
   checkpoint: {title: "Save a checkpoint now (C)", path: "M8 2v7M4.5 6.5 8 10l3.5-3.5M3 13h10"},
-  record: {title: "Record every batch to a file, where the training runs", path: "M8 3.5a4.5 4.5 0 1 1 0 9 4.5 4.5 0 0 1 0-9z"},
+  record: {title: "Record every batch to a file, where the training runs (Shift+R)", path: "M8 3.5a4.5 4.5 0 1 1 0 9 4.5 4.5 0 0 1 0-9z"},
   rates: {title: "Learning rates and weight decay (W)", path: "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3"},
   stop: {title: "Save a checkpoint and stop the training (Shift+X)", path: "M4 4h8v8H4z"},
 }
@@ -69,7 +69,7 @@ function drawRecording(file, refusal) {
   const button = /** @type {HTMLButtonElement} */ (byId("record"))
   button.disabled = refusal !== ""
   button.setAttribute("aria-pressed", String(file !== ""))
-  button.title = refusal || (file ? `Recording to ${file}. Press to end the recording.` : BUTTONS.record.title)
+  button.title = refusal || (file ? `Recording to ${file}. Press to end the recording (Shift+R).` : BUTTONS.record.title)
 }
 
 /**

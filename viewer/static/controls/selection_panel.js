@@ -2,6 +2,7 @@
 
 import {buttonsWith, byId, onEnabledClick, pressButton, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
+import {drawLongName} from "../shared/long_name.js"
 import {drawFacts} from "./facts.js"
 
 /** @import {SelectionPanelData} from "../shared/parts.js" */
@@ -16,7 +17,7 @@ export function startSelectionPanel() {
 
 /** @param {SelectionPanelData} data */
 function drawSelection(data) {
-  byId("layer").textContent = data.layer
+  drawLongName(byId("layer"), data.layer)
   byId("layer").title = `${data.layer} · ${data.facts}`
   byId("layer-facts").textContent = data.facts
   byId("layer-facts").title = data.statistics_note

@@ -1,0 +1,63 @@
+"""The findings about the layers, as figures and as text for the loggers of the Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from revacnn_lightning.diagnostics.findings import (
+    FindingCounts,
+    StatisticFindings,
+    describe_finding,
+)
+from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.protocol.messages import Snapshot
+
+__all__ = ["LoggedFindings"]
+
+NORM = "weight_norm"
+NONE_LEFT = "no dead, zero or non-finite filters"
+
+
+class LoggedFindings:
+    """Determines what to log of the findings at a batch.
+
+    A finding is logged as the number of filters it affects, and as 0 once it is gone. Layers
+    without findings are not logged, so that they do not fill the user's dashboard.
+    """
+
+    def __init__(self) -> None:
+        self._statistic_findings = StatisticFindings()
+        self._counts: dict[str, FindingCounts] = {}  # of the findings so far, by layer
+        self._text = NONE_LEFT
+
+    def update(self, batch: Snapshot, network: NetworkStatistics) -> tuple[dict[str, float], str]:
+        """Return the figures by ``layer/kind``, and the findings as text; "" if it is as before.
+
+        Args:
+            batch: fits ``network``. Findings that need a statistic it lacks stay as they are.
+        """
+        norms = batch.values[batch.statistics.index(NORM)] if NORM in batch.statistics else None
+        present = self._statistic_findings.count(
+            network.layer_names, network.offsets, norms, network.dead_mask()
+        )
+        for layer, counts in present.items():
+            known = self._counts.get(layer, {})
+            present[layer] = known | {k: n for k, n in counts.items() if n or k in known}
+        self._counts = present
+        before, self._text = self._text, _describe(present)
+        figures = {
+            f"{layer}/{kind}": float(count)
+            for layer, counts in present.items()
+            for kind, count in counts.items()
+        }
+        return figures, "" if self._text == before else self._text
+
+
+def _describe(counts_by_layer: Mapping[str, FindingCounts]) -> str:
+    """Return for example ``conv1: 3 dead; conv2: 1 all zero``."""
+    texts = []
+    for layer, counts in counts_by_layer.items():
+        found = [describe_finding(kind, count) for kind, count in counts.items() if count]
+        if found:
+            texts.append(f"{layer}: {', '.join(found)}")
+    return "; ".join(texts) or NONE_LEFT

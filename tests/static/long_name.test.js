@@ -1,0 +1,17 @@
+import assert from "node:assert/strict"
+import test from "node:test"
+
+import {splitName} from "../../viewer/static/shared/long_name.js"
+
+test("the end of a long name was cut off, by which layers differ", () => {
+  assert.deepEqual(splitName("features.denseblock3.denselayer20.conv2"), ["features.denseblock3.denselayer", "20.conv2"])
+  assert.deepEqual(splitName("features.conv3"), ["featur", "es.conv3"])
+})
+
+test("a short name is never cut", () => {
+  assert.deepEqual(splitName("conv1"), ["", "conv1"])
+})
+
+test("both parts together are the name", () => {
+  for (const name of ["", "0", "conv1", "layer1.0.conv2"]) assert.equal(splitName(name).join(""), name)
+})

@@ -1,0 +1,165 @@
+"""Trainings on a GPU: the same statistics, exact edits, and nothing that waits for the GPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.steering_models import SMALL, randomized, seeded, train_step
+from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters, Undo
+from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.telemetry import STATISTICS, Recorder
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "fused Adam": lambda p: torch.optim.Adam(p, lr=1e-3, fused=True),
+    "capturable AdamW": lambda p: torch.optim.AdamW(p, lr=1e-3, capturable=True),
+    "fused SGD": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, fused=True),
+    "foreach RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, foreach=True),
+}
+EDITS = [
+    AddFilters("layer1.0.conv1", 2),
+    RemoveFilters("layer2.0.conv1", [1, 5]),
+    RemoveFilters("conv1", [0]),
+    InsertLayer("layer1.0.conv1"),
+    Freeze("conv1", [3]),
+]
+
+
+@pytest.fixture(autouse=True)
+def _full_precision() -> Iterator[None]:
+    """Compute in float32 proper, by kernels whose results are the same each time."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
+
+
+def images_on(device: str) -> Tensor:
+    return torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(device)
+
+
+def resnet() -> nn.Module:
+    return randomized(seeded(SMALL["resnet"], 0), images_on("cpu"))
+
+
+def record(model: nn.Module, batches: int) -> list[Any]:
+    """Return the recordings of batches without an optimizer step."""
+    images = images_on(str(next(model.parameters()).device))
+    recorder = Recorder(model, statistics=STATISTICS)
+    recorder.attach()
+    found = []
+    for batch in range(batches):
+        model.zero_grad()
+        recorder.begin_batch()
+        output = model(images * (1 + batch))
+        (output.square().mean() + output[:, 0].sum()).backward()
+        found += [recorder.end_batch()]
+    found += recorder.flush()
+    recorder.detach()
+    return [each for each in found if each is not None]
+
+
+def test_statistics_are_those_of_the_cpu() -> None:
+    model = resnet()
+    # In evaluation mode, rounding is not amplified by the statistics of small batches.
+    on_cpu = record(copy.deepcopy(model).eval(), batches=3)
+    on_gpu = record(copy.deepcopy(model).eval().cuda(), batches=3)
+    assert len(on_gpu) == len(on_cpu) == 3
+    for ours, reference in zip(on_gpu, on_cpu, strict=True):
+        assert ours.names == reference.names
+        for i, name in enumerate(reference.names):
+            # Rounding decides whether a value near 0 is above it.
+            firing = 0.01 if name == "firing" else 0.0
+            scale = np.nan_to_num(np.abs(reference.values[i])).max()
+            np.testing.assert_allclose(
+                ours.values[i],
+                reference.values[i],
+                rtol=1e-2,
+                atol=1e-3 * scale + firing,
+                err_msg=name,
+            )
+
+
+def test_recording_does_not_wait_for_the_gpu() -> None:
+    model, images = resnet().cuda(), images_on("cuda")
+    recorder = Recorder(model, statistics=STATISTICS)
+    recorder.attach()
+    try:
+        for batch in range(6):
+            model.zero_grad()
+            if batch >= 2:  # the first ones trace and allocate
+                torch.cuda.set_sync_debug_mode("error")
+            recorder.begin_batch()
+            model(images).square().mean().backward()
+            recorder.end_batch()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        recorder.detach()
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return copies of all parameters, buffers and tensors of the optimizer's state."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                state[f"{names[id(parameter)]} {key}"] = value.clone()
+    return state
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: type(edit).__name__)
+def test_an_edit_on_the_gpu_is_undone_exactly(name: str, edit: Any) -> None:
+    model, images, labels = resnet().cuda(), images_on("cuda"), torch.arange(8).cuda()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    editor, probe = Editor(model, [optimizer]), ForwardProbe([partial(model, images[:2])])
+    for _ in range(2):
+        train_step(model, optimizer, images, labels)
+    before = state_of(model, optimizer)
+    editor.apply(edit, probe)
+    assert all(value.is_cuda for value in model.state_dict().values())
+    editor.apply(Undo(), probe)
+    after = state_of(model, optimizer)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    editor.apply(edit, probe)
+    train_step(model, optimizer, images, labels)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_filters_added_on_the_gpu_keep_the_output_and_the_others(name: str) -> None:
+    model, images, labels = resnet().cuda(), images_on("cuda"), torch.arange(8).cuda()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    editor, probe = Editor(model, [optimizer]), ForwardProbe([partial(model, images[:2])])
+    train_step(model, optimizer, images, labels)
+    before = state_of(model, optimizer)
+    expected = model.eval()(images)
+    model.train()
+    editor.apply(AddFilters("layer1.0.conv1", 2), probe)
+    torch.testing.assert_close(model.eval()(images), expected, rtol=1e-5, atol=1e-5)
+    after = state_of(model, optimizer)
+    for key, old in before.items():
+        if key.startswith("layer1.0.conv1.weight") and old.ndim:
+            assert torch.equal(after[key][: len(old)], old)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_under_autocast_are_those_of_full_precision(dtype: torch.dtype) -> None:
+    model = resnet().cuda().eval()
+    full = record(model, batches=2)
+    with torch.autocast("cuda", dtype):
+        mixed = record(model, batches=2)
+    row = full[1].names.index("activation")
+    scale = np.abs(full[1].values[row]).max()
+    np.testing.assert_allclose(mixed[1].values[row], full[1].values[row], atol=0.05 * scale)

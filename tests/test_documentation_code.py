@@ -1,0 +1,151 @@
+"""The Python code in the documentation runs."""
+
+from __future__ import annotations
+import __future__
+
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import revacnn_lightning
+from revacnn_lightning import AddFilters, ReVACNN
+from revacnn_lightning.client import embedded_viewer
+from revacnn_lightning.steering.tracing.rules.table import RULES, fix_inputs
+from tests.documentation import DOCUMENTS, ROOT, CodeBlock, python_blocks
+from tests.small import At
+from tests.test_documentation import name
+
+WITH_CODE = [
+    document
+    for document in DOCUMENTS
+    if any(not block.excerpt for block in python_blocks(document))
+]
+DEMO = [
+    sys.executable,
+    str(ROOT / "examples" / "01_digits.py"),
+    "--pace",
+    "200",
+    "--epochs",
+    "9999",
+]
+
+
+class MyModel(pl.LightningModule):
+    """A network whose layers have the names that the documentation uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = OrderedDict(
+            conv1=nn.Conv2d(1, 4, 3), relu1=nn.ReLU(), conv2=nn.Conv2d(4, 8, 3), relu2=nn.ReLU()
+        )
+        self.features = nn.Sequential(layers)
+        self.classifier = nn.Linear(8 * 4 * 4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images).flatten(1))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters())
+
+
+class ShortTrainer(pl.Trainer):
+    """A Trainer of 20 batches that writes nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        quiet = {
+            "max_steps": 20, "accelerator": "cpu", "devices": 1, "logger": False,
+            "enable_checkpointing": False, "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }  # fmt: skip
+        super().__init__(**{**quiet, **options})
+
+
+def make_data() -> DataLoader:
+    images, labels = torch.randn(80, 1, 8, 8), torch.randint(10, (80,))
+    return DataLoader(TensorDataset(images, labels), batch_size=4)
+
+
+def save_edited(folder: Path) -> None:
+    """Write checkpoints of an edited network: ``run.ckpt``, and ``weights.ckpt`` without edits."""
+    callback, model = ReVACNN(), MyModel()
+    edit = At(3, lambda *_: callback.steer(AddFilters("features.conv2", 2)))
+    save = At(6, lambda trainer, _: trainer.save_checkpoint(folder / "run.ckpt"))
+    trainer = ShortTrainer(callbacks=[callback, edit, save])
+    trainer.fit(model, make_data())
+    trainer.save_checkpoint(folder / "weights.ckpt", weights_only=True)
+
+
+@contextmanager
+def training(folder: Path) -> Iterator[None]:
+    """Run the demo in a process of its own, which is the newest run until another one starts."""
+    with subprocess.Popen(DEMO, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        try:
+            with revacnn_lightning.attach(wait=120):
+                yield
+        finally:
+            process.kill()
+
+
+@contextmanager
+def cleaned(namespace: dict[str, Any]) -> Iterator[None]:
+    """End what the code of a document has started."""
+    try:
+        yield
+    finally:
+        for value in namespace.values():
+            if isinstance(value, subprocess.Popen):
+                value.kill()
+                value.wait()
+            elif isinstance(value, revacnn_lightning.Run):
+                value.close()
+        if embedded_viewer._shown is not None:
+            embedded_viewer._shown.close()
+
+
+@pytest.mark.parametrize("document", WITH_CODE, ids=name)
+def test_the_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pl, "Trainer", ShortTrainer)
+    monkeypatch.setitem(RULES, "cumsum", fix_inputs)  # the rule of an example is removed again
+    [script] = python_blocks(ROOT / "docs" / "quickstart.md")[:1]
+    (tmp_path / "train.py").write_text(script.code, encoding="utf-8")
+    blocks = [block for block in python_blocks(document) if not block.excerpt]
+    code = "".join(block.code for block in blocks)
+    if "load_edited" in code:
+        save_edited(tmp_path)
+    namespace: dict[str, Any] = {
+        "__name__": "__main__", "ReVACNN": ReVACNN, "Trainer": ShortTrainer,
+        "MyModel": MyModel, "model": MyModel(), "data": make_data(),
+    }  # fmt: skip
+    with ExitStack() as stack:
+        if "attach(" in code:
+            stack.enter_context(training(tmp_path))
+        stack.enter_context(cleaned(namespace))
+        for block in blocks:
+            run_block(block, document, namespace)
+
+
+def run_block(block: CodeBlock, document: Path, namespace: dict[str, Any]) -> None:
+    """Run a block. Errors name the document and the line."""
+    flags = __future__.annotations.compiler_flag if block.module else 0
+    lines = "\n" * (block.line - 1) + block.code
+    code = compile(lines, str(document), "exec", flags, dont_inherit=True)
+    if not block.module:
+        exec(code, namespace)
+        return
+    module = vars(import_module(block.module))
+    exec(code, {**module, "__name__": "__main__"})

@@ -1,0 +1,25 @@
+/** A long name, whose middle is left out where there is no room. Where the server knows the room, it does the same: see
+ * viewer/rendering/layer_names.py. */
+
+import {createElement} from "./dom.js"
+
+const END_LENGTH = 8 // characters that are always shown
+
+/**
+ * Write a name into an element of the class "long-name". Its text stays complete, for a screen reader.
+ * @param {HTMLElement} element
+ * @param {string} name
+ */
+export function drawLongName(element, name) {
+  if (element.textContent === name) return
+  element.replaceChildren(...splitName(name).map((part) => createElement("span", {}, part)))
+}
+
+/**
+ * Return the beginning, which may be cut off, and the end of a name.
+ * @param {string} name
+ */
+export function splitName(name) {
+  const cut = Math.max(0, name.length - END_LENGTH)
+  return [name.slice(0, cut), name.slice(cut)]
+}
