@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
@@ -61,3 +62,10 @@ def test_alerts_and_changes_are_in_the_order_of_time() -> None:
     early, middle, late = alert(5, 10.0), alert(20, 40.0), alert(40, 60.0)
     found = insert_alerts([refused, *marks], [early, middle, late])
     assert found == [late, refused, marks[0], middle, marks[1], early]
+
+
+def test_alerts_and_requests_of_others_are_in_the_order_of_time() -> None:
+    refused = RequestOutcome("run", "a", "Stop", "refused", 50.0)
+    applied = RequestOutcome("run", "b", "Remove", "applied", 10.0, step=10)
+    early, late = alert(5, time=5.0), alert(20, time=60.0)
+    assert insert_alerts([refused, applied], [early, late]) == [late, refused, applied, early]
