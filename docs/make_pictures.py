@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from revacnn_lightning import AddFilters, RemoveFilters, Run, attach
+from revacnn_lightning import Run, attach
 from revacnn_lightning.client.viewer_process import ViewerProcess
 
 DOCS = Path(__file__).parent
@@ -96,7 +96,7 @@ class Session:
         command: list[str],
         pictures: dict[str, Callable[[Page], Any]],
         batches: int,
-        prepare: Callable[[Run], None] = lambda run: None,
+        prepare: Callable[[Page, Run], None] = lambda page, run: None,
     ) -> None:
         self.command = command
         self.pictures = pictures
@@ -105,17 +105,13 @@ class Session:
 
     def photograph(self, browser: Browser, only: list[str] | None) -> None:
         print(f"Training of {', '.join(self.pictures)}", flush=True)
-        with running(self.command), attach(wait=120) as run:
-            viewer = ViewerProcess.start(["--connect", str(newest_connection_file())])
-            try:
-                # The viewer compares the batches before and after an edit that it has received.
-                with opened(browser, viewer.address, THEMES[0]):
-                    self.prepare(run)
-                    run.wait_for(lambda run: run.batch and run.batch.step >= self.batches)
-                for theme in THEMES:
-                    self._photograph_theme(browser, viewer.address, theme, only)
-            finally:
-                viewer.stop()
+        with running(self.command), viewing() as address:
+            # The viewer compares the batches before and after an edit that it has received.
+            with opened(browser, address, THEMES[0]) as page, attach() as run:
+                self.prepare(page, run)
+                run.wait_for(lambda run: run.batch and run.batch.step >= self.batches)
+            for theme in THEMES:
+                self._photograph_theme(browser, address, theme, only)
 
     def _photograph_theme(
         self, browser: Browser, address: str, theme: str, only: list[str] | None
@@ -139,9 +135,14 @@ def running(command: list[str]) -> Iterator[None]:
         process.wait()
 
 
-def newest_connection_file() -> Path:
-    files = Path(os.environ["REVACNN_RUNTIME_DIR"]).glob("*.json")
-    return max(files, key=lambda file: file.stat().st_mtime)
+@contextmanager
+def viewing() -> Iterator[str]:
+    """Serve the page of the newest run; yield its address."""
+    viewer = ViewerProcess.start()
+    try:
+        yield viewer.address
+    finally:
+        viewer.stop()
 
 
 @contextmanager
@@ -185,8 +186,15 @@ def staged(page: Page) -> Any:
 def whole_page(page: Page) -> Any:
     page.keyboard.press("Escape")
     select(page, "features.conv2", 4)
-    page.wait_for_timeout(3 * SETTLE)  # the layout of the layer's four views
+    wait_for_layouts(page)
     return page
+
+
+def wait_for_layouts(page: Page) -> None:
+    """Wait until the four views of the layer are arranged."""
+    page.wait_for_timeout(SETTLE)
+    texts = "[...document.querySelectorAll('.views .view')].map((view) => view.innerText).join()"
+    page.wait_for_function(f"!/Computing|No data/.test({texts})")
 
 
 def pane(number: int, layer: str = "features.conv2", seconds: float = 2) -> Callable[[Page], Any]:
@@ -220,12 +228,22 @@ def keys(page: Page) -> Any:
     return page.locator("#keys")
 
 
-def edit(run: Run) -> None:
-    """Let the charts and the list of changes show two edits."""
+def edit(page: Page, run: Run) -> None:
+    """Apply two edits, so that the charts and the list of changes show them."""
     run.wait_for(lambda run: run.batch and run.batch.step >= 120)
-    run.apply(AddFilters("features.conv2", 4))
+    select(page, "features.conv2", 4)
+    for _ in range(4):
+        page.keyboard.press("+")
+    apply(page)
     run.wait_for(lambda run: run.batch and run.batch.step >= 260)
-    run.apply(RemoveFilters("features.conv3", [2, 7, 11]))
+    select(page, "features.conv3", 7)
+    page.keyboard.press("Delete")
+    apply(page)
+
+
+def apply(page: Page) -> None:
+    page.locator("#staging button.apply:enabled").click()
+    page.locator("#reply[data-state=applied]").wait_for()
 
 
 PYTHON = sys.executable

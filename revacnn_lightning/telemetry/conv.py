@@ -62,7 +62,7 @@ def weight_parameter(conv: Conv) -> Tensor | None:
     weight = conv._parameters.get("weight")
     if weight is None:
         return _original_weight(conv)
-    return None if is_lazy(weight) else weight
+    return None if isinstance(weight, nn.UninitializedParameter) else weight
 
 
 def _original_weight(conv: Conv) -> Tensor | None:

@@ -120,3 +120,29 @@ def test_coefficient_sum_of_several_blocks():
     for weight in (conv.weight, conv.weight.contiguous(memory_format=torch.channels_last)):
         sums = reductions.filter_l1_norm(weight.detach())
         torch.testing.assert_close(sums, weight.detach().abs().sum((1, 2, 3)))
+
+
+def test_layers_reduced_together_are_those_reduced_alone():
+    torch.manual_seed(0)
+    shapes = [(8, 3, 3, 3), (5, 3, 3, 3), (0, 3, 3, 3), (8, 27), (6, 27), (64, 64, 3, 3)]
+    layers = [torch.randn(shape) for shape in (*shapes, (4, 3, 3, 3), (64, 64, 3, 3))]
+    layers += [layer.to(dtype) for dtype in (torch.float64, torch.bfloat16) for layer in layers[:2]]
+    layers += [torch.randn(40, 40, 3, 3).contiguous(memory_format=torch.channels_last)] * 12
+    before = [layer.clone() for layer in layers]
+    for together, alone in (
+        (reductions.filter_l1_norms, reductions.filter_l1_norm),
+        (reductions.filter_l2_norms, reductions.filter_l2_norm),
+    ):
+        for found, layer in zip(together(layers), layers, strict=True):
+            torch.testing.assert_close(found, alone(layer), rtol=1e-6, atol=0)
+    assert all(torch.equal(layer, copy) for layer, copy in zip(layers, before, strict=True))
+    assert reductions.filter_l1_norms([]) == []
+
+
+def test_layers_of_one_shape_are_reduced_by_few_operations():
+    layers = [torch.randn(8, 8, 3, 3) for _ in range(50)]
+    with torch.profiler.profile() as profile:
+        reductions.filter_l2_norms(layers)
+    names = [event.name for event in profile.events()]
+    assert names.count("aten::linalg_vector_norm") == 1
+    assert names.count("aten::cat") == 1

@@ -160,14 +160,14 @@ def _collect_sums(
         for layer in layers:
             is_sampled = name in layer.statistics
             value, divisor = sum_and_divisor(layer) if is_sampled else (None, np.nan)
-            if value is not None and len(value) != layer.width:
+            if value is not None and value.shape[0] != layer.width:
                 value, divisor = None, np.nan  # the conv's ``out_channels`` is wrong
             sums.append(_zeros(layer) if value is None else value)
             divisors.append(divisor)
     if "update_ratio" in names:
         for layer in layers:
             norm = layer.weights.norm_after_step
-            if norm is None or len(norm) != layer.width:
+            if norm is None or norm.shape[0] != layer.width:
                 norm = _zeros(layer)
             sums.append(norm)
             divisors.append(1.0)

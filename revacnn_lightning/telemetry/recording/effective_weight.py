@@ -32,6 +32,11 @@ class EffectiveWeight:
     _handles: list[RemovableHandle] = field(default_factory=list)
     _origins: list[tuple[Any, int]] = field(default_factory=list)  # of the weights with a hook
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a forward has computed a weight."""
+        return self.value is not None or bool(self._handles)
+
     def begin_batch(self) -> None:
         """Discard the gradient of the previous batch."""
         self.gradient, self.is_observed = None, False

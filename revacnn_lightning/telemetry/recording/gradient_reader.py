@@ -19,7 +19,7 @@ from torch.autograd import Variable
 from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums, read_gradients
 
 __all__ = ["GradientReader"]
 
@@ -82,7 +82,8 @@ class GradientReader:
         """Discard gradients that were not read. May be called repeatedly."""
         self._pending = []
         for sums in self._weights:
-            sums.effective.end_batch()
+            if sums.effective.is_in_use:
+                sums.effective.end_batch()
         self._weights = []
 
     def _on_gradient(self, sums: WeightSums, gradient: Tensor) -> None:
@@ -102,6 +103,5 @@ class GradientReader:
         pending, self._pending = self._pending, []
         start = self._stopwatch.now()
         with torch.no_grad():
-            for sums in dict.fromkeys(pending):
-                sums.read_grad()
+            read_gradients(dict.fromkeys(pending))
         self._stopwatch.add("gradient", start)

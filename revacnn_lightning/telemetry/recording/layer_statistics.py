@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from revacnn_lightning.telemetry.conv import weight_parameter
+from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
 __all__ = ["SCALED_STATISTICS", "SUM_AND_DIVISOR", "SumAndDivisor"]
@@ -37,7 +38,7 @@ def _optimizer_gradient(layer: ObservedLayer) -> SumAndDivisor:
 
 
 def _weight_norm(layer: ObservedLayer) -> SumAndDivisor:
-    norm = layer.weights.current_norm()
+    norm = layer.weights.norm
     return norm, np.nan if norm is None else 1
 
 
@@ -47,15 +48,18 @@ def _update_ratio(layer: ObservedLayer) -> SumAndDivisor:
 
 
 def _activation(layer: ObservedLayer) -> SumAndDivisor:
-    return _of_maps(layer, layer.map_sums.total, layer.map_sums.images)
+    sums = layer.map_sums
+    return _of_maps(layer, sums, sums.total, sums.images)
 
 
 def _firing(layer: ObservedLayer) -> SumAndDivisor:
-    return _of_maps(layer, layer.map_sums.positive, layer.map_sums.pixels)
+    sums = layer.map_sums
+    return _of_maps(layer, sums, sums.positive, sums.pixels)
 
 
 def _activation_gradient(layer: ObservedLayer) -> SumAndDivisor:
-    return _of_maps(layer, layer.map_sums.gradient, layer.map_sums.gradient_pixels)
+    sums = layer.map_sums
+    return _of_maps(layer, sums, sums.gradient, sums.gradient_pixels)
 
 
 def _signal_to_noise(layer: ObservedLayer) -> SumAndDivisor:
@@ -76,9 +80,11 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
 }
 
 
-def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDivisor:
+def _of_maps(
+    layer: ObservedLayer, sums: ActivationSums, total: Tensor | None, count: int
+) -> SumAndDivisor:
     # The filters of a layer that this batch has not run are not inactive.
-    if layer.is_compiled or layer.map_sums.is_lost or not layer.map_sums.images:
+    if layer.is_compiled or sums.is_lost or not sums.images:
         return None, np.nan
     return (None, 1) if total is None or not count else (total, count)
 
@@ -86,5 +92,9 @@ def _of_maps(layer: ObservedLayer, total: Tensor | None, count: int) -> SumAndDi
 def _coefficients(layer: ObservedLayer) -> float:
     """Return K, the number of coefficients of a filter."""
     weights = layer.weights
-    weight = weights.effective.value if weights.is_computed else weight_parameter(layer.conv)
+    weight = weights.effective.value
+    if weight is None:
+        weight = weights.parameter  # the one with our hook: not that of a frozen conv
+    if weight is None:
+        weight = weight_parameter(layer.conv)
     return np.nan if weight is None or not layer.width else weight.numel() / layer.width

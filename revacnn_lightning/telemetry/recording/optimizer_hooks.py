@@ -18,7 +18,11 @@ from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.recording.weight_sums import (
+    WeightSums,
+    measure_optimizer_gradients,
+    measure_updates,
+)
 
 __all__ = ["OptimizerHooks"]
 
@@ -116,15 +120,12 @@ class OptimizerHooks:
             start = self._stopwatch.now()
             if "update_ratio" in self.pending:
                 for group, observed in groups:
-                    step = GroupStep(optimizer, group)
-                    for weights in observed:
-                        weights.measure_update(step)
+                    measure_updates(observed, GroupStep(optimizer, group))
                 self._stopwatch.add("update_ratio", start)
             if "optimizer_gradient" in self.pending:
                 start = self._stopwatch.now()
                 for _, observed in groups:
-                    for weights in observed:
-                        weights.measure_optimizer_gradient()
+                    measure_optimizer_gradients(observed)
                 self._stopwatch.add("optimizer_gradient", start)
         self.has_stepped = True
 

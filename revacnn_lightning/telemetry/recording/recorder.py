@@ -42,7 +42,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import (
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums, measure_norms
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT_STATISTICS,
     OPTIMIZER_STATISTICS,
@@ -298,8 +298,7 @@ class Recorder:
         """Finish the sums and start to copy them to the host."""
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
-            for layer in self._layers:
-                layer.weights.current_norm()
+            measure_norms(layer.weights for layer in self._layers)
             self._stopwatch.add("weight_norm", start)
             start = self._stopwatch.now()
         if "signal_to_noise" in self._batch.statistics:

@@ -7,6 +7,7 @@ they are those of the parameter of its shape that it is computed from.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,9 +18,21 @@ from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter, 
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
-from revacnn_lightning.telemetry.reductions import add_to, filter_l1_norm, filter_l2_norm
+from revacnn_lightning.telemetry.reductions import (
+    add_to,
+    filter_l1_norm,
+    filter_l1_norms,
+    filter_l2_norm,
+    filter_l2_norms,
+)
 
-__all__ = ["WeightSums"]
+__all__ = [
+    "WeightSums",
+    "measure_norms",
+    "measure_optimizer_gradients",
+    "measure_updates",
+    "read_gradients",
+]
 
 
 @dataclass(eq=False)
@@ -34,6 +47,7 @@ class WeightSums:
         update_norm: ‖Δw‖ of the last optimizer step, times ``update_divisor``.
         update_divisor: what to divide ``update_norm`` by.
         norm_after_step: ‖w‖ after that step.
+        norm: ‖w‖ as it was last measured; None where it is unknown, or there is no weight.
         optimizer_gradient: Σ|g| of the gradient that the step used.
         effective: the weight that the forward computes; empty where the weight is a parameter.
     """
@@ -45,6 +59,7 @@ class WeightSums:
     update_norm: Tensor | None = None
     update_divisor: float = 1.0
     norm_after_step: Tensor | None = None
+    norm: Tensor | None = None
     optimizer_gradient: Tensor | None = None
     effective: EffectiveWeight = field(default_factory=EffectiveWeight)
     # Whether .grad is gone after the backward pass, so that the gradient hook has to sum.
@@ -55,8 +70,7 @@ class WeightSums:
     _grad_sum: Tensor | None = None
     _grad: Tensor | None = None
     _grad_version: int = 0
-    # ‖w‖, valid while the weight has this version.
-    _norm: Tensor | None = None
+    # The version of the weight that has the ``norm``.
     _norm_version: int = -1
     # A copy of the weight, during an optimizer step.
     _weight_before_step: Tensor | None = None
@@ -65,13 +79,14 @@ class WeightSums:
         """Discard the gradients of the previous batch."""
         self.has_gradient = False
         self._finished_sum = self._grad_sum = self._grad = None
-        self.effective.begin_batch()
+        if self.effective.is_in_use:
+            self.effective.begin_batch()
 
     def reset(self) -> None:
         """Discard everything, because the weight is another one."""
         self.begin_batch()
         self.effective.reset()
-        self._norm = self._weight_before_step = None
+        self.norm = self._weight_before_step = None
         self.update_norm = self.norm_after_step = self.optimizer_gradient = None
 
     # ------------------------------------------------------------------ the weight itself
@@ -90,7 +105,7 @@ class WeightSums:
         if weight.shape != weight_shape(self.conv):
             return
         self.effective.observe(weight, is_recomputed=in_backward())
-        self._norm = None
+        self.norm = None
         change, self.effective.change = self.effective.change, None
         if change is not None:
             self.update_norm = filter_l2_norm(by_filter(change, self.conv))
@@ -131,15 +146,17 @@ class WeightSums:
         self._finish_sum()
         return False
 
-    def read_grad(self) -> None:
-        """Sum what ``.grad`` holds, after the backward pass."""
+    def finished_grad(self) -> Tensor | None:
+        """Return what ``.grad`` holds after the backward pass."""
         assert self.parameter is not None
         grad = self.parameter.grad
         if grad is None:  # an optimizer that steps within the backward pass has reset it
             self._must_sum_in_hook = True
-            return
-        self._grad_sum = filter_l1_norm(by_filter(grad, self.conv))
-        self._grad, self._grad_version = grad, grad._version
+        return grad
+
+    def set_grad_sum(self, grad: Tensor, total: Tensor) -> None:
+        """Set the sum over what ``.grad`` holds."""
+        self._grad_sum, self._grad, self._grad_version = total, grad, grad._version
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Sum a gradient that a backward pass produced."""
@@ -164,13 +181,23 @@ class WeightSums:
 
     def current_norm(self) -> Tensor | None:
         """Return ‖w‖ of the weight as it is or was computed; None while the conv has none."""
+        weight = self.weight_without_norm()
+        if weight is not None:
+            self.set_norm(weight, filter_l2_norm(by_filter(weight, self.conv)))
+        return self.norm
+
+    def weight_without_norm(self) -> Tensor | None:
+        """Return the weight if its present norm is unknown. Without a weight, the norm is None."""
         weight = self.effective.value if self.is_computed else weight_parameter(self.conv)
         if weight is None:
+            self.norm = None
             return None
-        if self._norm is None or self._norm_version != weight._version:
-            self._norm = filter_l2_norm(by_filter(weight, self.conv))
-            self._norm_version = weight._version
-        return self._norm
+        is_known = self.norm is not None and self._norm_version == weight._version
+        return None if is_known else weight
+
+    def set_norm(self, weight: Tensor, norm: Tensor) -> None:
+        """Set the norm of the weight as it is."""
+        self.norm, self._norm_version = norm, weight._version
 
     def copy_weight(self) -> None:
         """Copy the weight before an optimizer changes it."""
@@ -181,35 +208,65 @@ class WeightSums:
         if weight is not None and self._weight_before_step is None:
             self._weight_before_step = weight.detach().clone()
 
-    def measure_update(self, step: GroupStep) -> None:
-        """Compute ‖Δw‖ after an optimizer step.
+    def change_in_step(self, step: GroupStep) -> Tensor | None:
+        """Return Δw of an optimizer step, times ``update_divisor``; None if it is not known.
 
         A weight that the forward computes is measured when the next forward has computed it.
         """
         if self.is_computed:
-            return
+            return None
         before, self._weight_before_step = self._weight_before_step, None
-        self._norm = None  # a step through .data does not raise the weight's version
+        self.norm = None  # a step through .data does not raise the weight's version
         weight = weight_parameter(self.conv)
         if weight is None:
-            return
+            return None
+        self.update_divisor = 1.0
         if before is not None:
-            change = by_filter(before.sub_(weight), self.conv)
-            self.update_norm, self.update_divisor = filter_l2_norm(change), 1.0
-        elif not step.is_scaled_momentum:
-            return
-        elif weight.grad is None:  # the optimizer has skipped the weight
-            self.update_norm = torch.zeros(self.conv.out_channels, device=weight.device)
-            self.update_divisor = 1.0
-        else:
-            momentum = step.optimizer.state[weight]["momentum_buffer"]
-            self.update_norm = filter_l2_norm(by_filter(momentum, self.conv))
-            self.update_divisor = step.momentum_divisor
-        self.norm_after_step = self.current_norm()
+            return before.sub_(weight)
+        if not step.is_scaled_momentum:
+            return None
+        if weight.grad is None:  # the optimizer has skipped the weight
+            return torch.zeros_like(weight)
+        self.update_divisor = step.momentum_divisor
+        momentum: Tensor = step.optimizer.state[weight]["momentum_buffer"]
+        return momentum
 
-    def measure_optimizer_gradient(self) -> None:
-        """Sum the gradient that the optimizer has just used, which ``.grad`` still holds."""
-        weight = weight_parameter(self.conv)
-        grad = None if weight is None else weight.grad
-        if grad is not None:
-            self.optimizer_gradient = filter_l1_norm(by_filter(grad, self.conv))
+
+# ---------------------------------------------------------------------- all weights of a model
+
+
+def read_gradients(all_weights: Iterable[WeightSums]) -> None:
+    """Sum what ``.grad`` holds after the backward pass."""
+    grads = [(weights, weights.finished_grad()) for weights in all_weights]
+    known = [(weights, grad) for weights, grad in grads if grad is not None]
+    totals = filter_l1_norms([by_filter(grad, weights.conv) for weights, grad in known])
+    for (weights, grad), total in zip(known, totals, strict=True):
+        weights.set_grad_sum(grad, total)
+
+
+def measure_norms(all_weights: Iterable[WeightSums]) -> None:
+    """Compute the norms that are not known yet."""
+    found = [(weights, weights.weight_without_norm()) for weights in all_weights]
+    unknown = [(weights, weight) for weights, weight in found if weight is not None]
+    norms = filter_l2_norms([by_filter(weight, weights.conv) for weights, weight in unknown])
+    for (weights, weight), norm in zip(unknown, norms, strict=True):
+        weights.set_norm(weight, norm)
+
+
+def measure_updates(all_weights: Iterable[WeightSums], step: GroupStep) -> None:
+    """Compute ‖Δw‖ and ‖w‖ after an optimizer step."""
+    found = [(weights, weights.change_in_step(step)) for weights in all_weights]
+    known = [(weights, change) for weights, change in found if change is not None]
+    norms = filter_l2_norms([by_filter(change, weights.conv) for weights, change in known])
+    measure_norms(weights for weights, _ in known)
+    for (weights, _), norm in zip(known, norms, strict=True):
+        weights.update_norm, weights.norm_after_step = norm, weights.norm
+
+
+def measure_optimizer_gradients(all_weights: Iterable[WeightSums]) -> None:
+    """Sum the gradients that the optimizer has just used, which ``.grad`` still holds."""
+    found = [(weights, weight_parameter(weights.conv)) for weights in all_weights]
+    known = [(weights, w.grad) for weights, w in found if w is not None and w.grad is not None]
+    totals = filter_l1_norms([by_filter(grad, weights.conv) for weights, grad in known])
+    for (weights, _), total in zip(known, totals, strict=True):
+        weights.optimizer_gradient = total

@@ -13,8 +13,8 @@ from torch.nn.modules import module as module_internals
 from torch.optim import optimizer as optimizer_internals
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry.recording import gradient_reader, optimizer_hooks
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
-from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from tests.telemetry import reference
 
 
@@ -257,8 +257,8 @@ def test_detach_removes_everything_after_an_exception():
 @pytest.mark.parametrize(
     ("part", "method"),
     [
-        (ActivationSums, "add"), (ActivationSums, "add_gradient"), (WeightSums, "read_grad"),
-        (WeightSums, "measure_update"),
+        (ActivationSums, "add"), (ActivationSums, "add_gradient"),
+        (gradient_reader, "read_gradients"), (optimizer_hooks, "measure_updates"),
     ],
 )  # fmt: skip
 def test_an_error_in_a_hook_ends_the_recording_but_not_the_step(
