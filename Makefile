@@ -50,7 +50,6 @@ types: $(VENV)/.dev $(NODE_MODULES)
 
 # Warnings are errors, such as a link to a page or a heading that does not exist.
 docs: $(VENV)/.dev
-	$(BIN)/python docs/protocol_tables.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The pictures of the documentation, from the real program; ARGS="--only NAME" makes one of them.

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: a page of the documentation loads nothing from another host.
+"""Hooks of mkdocs: docstrings are shown as Markdown, and a page loads nothing from another host.
 
 A warning fails the build, because ``make docs`` is strict.
 """
@@ -15,6 +15,11 @@ log = logging.getLogger("mkdocs.plugins.hosts")
 # What a browser loads by itself; links that a reader follows may lead anywhere.
 LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?(?:src|href)=\"?(https?:)?//[^>]*>")
 IMPORTED = re.compile(r"(?:@import\s+|url\()[\"']?(?:https?:)?//[^)\"']+")
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Show the ``::`` of docstrings, before a block of code, as a colon."""
+    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
