@@ -165,6 +165,9 @@ def test_a_dropped_reply_is_logged(
     server: RequestServer, hostile: Requester, caplog: pytest.LogCaptureFixture
 ):
     """libzmq dropped it without an error."""
+    hostile._socket.rcvhwm = 10  # our own clients store all replies
+    hostile._socket.disconnect(server.endpoint)
+    hostile._socket.connect(server.endpoint)
     hostile.send(Request("mine", Undo()))
     [(client, _)] = until(lambda: list(server.receive()))
     reply = Refused("mine", "x" * 1_000_000)
