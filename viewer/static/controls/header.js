@@ -18,6 +18,7 @@ export function startHeader() {
 function drawHeader(data) {
   byId("app").dataset.run = data.run
   byId("app").dataset.steering = String(data.can_steer)
+  byId("editing-hint").hidden = !data.can_steer
   drawLost(Boolean(data.server_problem), data.unreachable)
   byId("dot").dataset.kind = data.kind
   byId("model").textContent = data.name
