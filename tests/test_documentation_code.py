@@ -119,6 +119,7 @@ def cleaned(namespace: dict[str, Any]) -> Iterator[None]:
 @pytest.mark.parametrize("document", WITH_CODE, ids=name)
 def test_the_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that the code starts
     monkeypatch.setattr(pl, "Trainer", ShortTrainer)
     monkeypatch.setitem(RULES, "cumsum", fix_inputs)  # the rule of an example is removed again
     [script] = python_blocks(ROOT / "docs" / "quickstart.md")[:1]
