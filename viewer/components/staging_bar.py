@@ -50,7 +50,7 @@ class StagingBar(HtmlPanel):
         if not changes or structure is None:
             return {"rows": []}
         is_refused = any(isinstance(change.plan, Refused) for change in changes)
-        refusal = self.tab.present_refusal()
+        refusal = self.tab.steering_refusal()
         hint = "The training refuses a change" if is_refused else "Send to the training"
         return {
             "rows": [_row(change, structure) for change in changes],

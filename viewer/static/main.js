@@ -37,7 +37,6 @@ import {startAddress} from "./controls/address.js"
 import {startCharts} from "./controls/charts.js"
 import {startEditList} from "./controls/edit_list.js"
 import {startEmptyPage} from "./controls/empty_page.js"
-import {startEndedRun} from "./controls/ended_run.js"
 import {startHeader} from "./controls/header.js"
 import {startHints} from "./controls/hints.js"
 import {startKeyboard} from "./controls/keyboard.js"
@@ -46,6 +45,7 @@ import {startSelectionPanel} from "./controls/selection_panel.js"
 import {startStagingBar} from "./controls/staging_bar.js"
 import {startTimeline} from "./controls/timeline.js"
 import {startTrainPanel} from "./controls/train_panel.js"
+import {startUnreceivedRequests} from "./controls/unreceived_requests.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
 import {startHistograms} from "./layer/histograms.js"
@@ -94,7 +94,7 @@ function startParts() {
   startAddress()
   startHeader()
   startEmptyPage()
-  startEndedRun()
+  startUnreceivedRequests()
   startHints()
   startRunControls()
   startTrainPanel()

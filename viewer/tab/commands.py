@@ -96,7 +96,7 @@ def perform(tab: TabState, command: PageCommand) -> None:
         return
     if command.name != "hover":  # moving the pointer does not dismiss a message
         tab.edit_queue.error = ""
-    refusal = tab.present_refusal() if command.name in RUN_COMMANDS else ""
+    refusal = tab.steering_refusal() if command.name in RUN_COMMANDS else ""
     if refusal:
         tab.edit_queue.error = refusal
     else:

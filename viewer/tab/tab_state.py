@@ -208,8 +208,8 @@ class TabState:
         health = self.follower.health()
         return health.refusal if health.has_ended else ""
 
-    def steering_refusal(self) -> str:
-        """Return why this page cannot steer the run; "" if it can. All controls obey it."""
+    def lasting_refusal(self) -> str:
+        """Return why this page can no longer steer the run, or never could; "" if it may."""
         health, access = self.follower.health(), self.follower.access
         if health.is_final:
             return health.refusal
@@ -217,9 +217,9 @@ class TabState:
             return f"This page only observes the run: its key {access.key!r} is an observer's."
         return ""
 
-    def present_refusal(self) -> str:
-        """Return why this page cannot steer the run now, perhaps only now; "" if it can."""
-        return self.steering_refusal() or self.follower.health().refusal
+    def steering_refusal(self) -> str:
+        """Return why this page cannot steer the run now; "" if it can. All controls obey it."""
+        return self.lasting_refusal() or self.follower.health().refusal
 
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
@@ -247,8 +247,8 @@ class TabState:
             self.revision += 1
         if self.playback.advance(state):
             self.revision += 1
-        if self.staging.changes and self.steering_refusal():
-            self.edit_queue.discard_because(self.steering_refusal())
+        if self.staging.changes and self.lasting_refusal():
+            self.edit_queue.discard_because(self.lasting_refusal())
         self._request_coupling_preview(structure)
         self.edit_queue.update(state, structure)
 

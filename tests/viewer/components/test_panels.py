@@ -14,6 +14,7 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.controls import ControlsPanel
 from viewer.components.header import Header
+from viewer.components.layer_panel import LayerPanel
 from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
 from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
@@ -157,6 +158,34 @@ def test_nothing_can_be_applied_while_the_training_is_unreachable(
     assert "receives no changes now" in ReplyPanel(tab).content()["title"]
 
 
+@pytest.mark.parametrize("kind", ["unreachable", "finished", "recording"])
+def test_controls_looked_as_if_a_training_received_them_that_does_not(
+    tab: TabState, follower: InProcessFollower, kind: str
+) -> None:
+    """Undo, the run controls and the buttons of layers were enabled while it was unreachable."""
+    send_command(tab, "stage_add", layer=1)
+    deliver_replies(tab, follower)
+    send_command(tab, "apply")
+    deliver_replies(tab, follower)
+    changes = ChangeListPanel(tab)
+    changes.update()
+    assert changes.source.data["undo_disabled"] == ""
+    follower.kind = kind
+    reason = follower.health().refusal
+    assert reason
+    assert changes.update() is True
+    assert changes.source.data["undo_disabled"] == changes.source.data["redo_disabled"] == reason
+    assert set(LayerPanel(tab).content()["disabled"].values()) == {reason}
+    assert set(SelectionPanel(tab).content()["disabled"].values()) == {reason}
+    assert ControlsPanel(tab).content()["refusal"] == reason
+    header = Header(tab).content()
+    assert header["steering_refusal"] == header["request_refusal"] == reason
+    follower.kind = "training"
+    assert changes.update() is True
+    assert changes.source.data["undo_disabled"] == ""
+    assert ControlsPanel(tab).content()["refusal"] == ""
+
+
 def test_a_page_whose_key_is_refused_says_so_and_offers_nothing(
     tab: TabState, follower: InProcessFollower
 ) -> None:
@@ -167,7 +196,6 @@ def test_a_page_whose_key_is_refused_says_so_and_offers_nothing(
     assert tab.staging.changes == []
     header = Header(tab).content()
     assert not header["can_steer"]
-    assert not header["ended"]
     notice = "DigitsNet sends nothing: refused. Showing the last received state."
     assert header["end_notice"] == notice
     assert not ControlsPanel(tab).content()["available"]

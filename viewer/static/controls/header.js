@@ -56,7 +56,7 @@ function drawAlert({alert, alerts}) {
 function drawLost(isLost, isUnreachable) {
   byId("app").dataset.lost = String(isLost)
   byId("app").dataset.unreachable = String(isUnreachable)
-  byId("controls").inert = isLost || isUnreachable
+  byId("controls").inert = isLost
   byId("staging").inert = isLost
 }
 

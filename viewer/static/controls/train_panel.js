@@ -24,8 +24,8 @@ export function startTrainPanel() {
     train("step", {batches: batches().valueAsNumber})
   })
   byId("finish-epoch").addEventListener("click", () => train("finish_epoch"))
-  subscribe("controls", ({available}) => {
-    if (!available && panel.matches(":popover-open")) panel.hidePopover()
+  subscribe("controls", ({available, refusal}) => {
+    if ((!available || refusal !== "") && panel.matches(":popover-open")) panel.hidePopover()
   })
 }
 

@@ -1,12 +1,15 @@
 /** The menus of a layer, of a stage, and of the gap behind a layer. */
 
-import {byId, createElement} from "../shared/dom.js"
+import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
 import {placePopover} from "../shared/popover.js"
 
 /** @import {BlockHeader, LayerHeader, StageData} from "../shared/parts.js" */
 
 const MAX_ADDED = 4096 // filters in one request
+
+/** Why the page cannot steer the run now; "" if it can. */
+const steeringRefusal = () => latest("header")?.steering_refusal ?? ""
 
 /** @returns {HTMLElement} */
 const menu = () => byId("layer-menu")
@@ -35,9 +38,9 @@ export function openLayerMenu(layer, anchor) {
   open(anchor, layer.name,
     item("Expand or collapse", "Enter", () => sendCommand("toggle_layer", {layer: layer.index})),
     addRow(layer),
-    item(layer.frozen ? "Unfreeze the layer" : "Freeze the layer", "⇧ F", () => sendCommand("stage_freeze_layer", {layer: layer.index})),
+    steeringItem(layer.frozen ? "Unfreeze the layer" : "Freeze the layer", "⇧ F", "stage_freeze_layer", {layer: layer.index}),
     ...insertItems(layer, " after it"),
-    item("Remove the layer", "⇧ D", () => sendCommand("stage_remove_layer", {layer: layer.index}), "danger"))
+    steeringItem("Remove the layer", "⇧ D", "stage_remove_layer", {layer: layer.index}, "danger"))
 }
 
 /**
@@ -76,7 +79,7 @@ export function openBlockMenu(block, anchor) {
 /** @param {{path: string, is_module: boolean}} block */
 function removalItems(block) {
   if (!block.is_module) return []
-  return [item("Remove the block", "", () => sendCommand("stage_remove_layer", {name: block.path}), "danger")]
+  return [steeringItem("Remove the block", "", "stage_remove_layer", {name: block.path}, "danger")]
 }
 
 /** Show the menu of the selected layer, for the keyboard. */
@@ -102,8 +105,8 @@ export function openSelectedStageMenu() {
  */
 function insertItems({index}, where) {
   return [
-    item(`Insert a residual block${where}`, "I", () => sendCommand("stage_insert_layer", {layer: index, option: "residual"})),
-    item(`Insert a convolution${where}`, "⇧ I", () => sendCommand("stage_insert_layer", {layer: index, option: "dirac"})),
+    steeringItem(`Insert a residual block${where}`, "I", "stage_insert_layer", {layer: index, option: "residual"}),
+    steeringItem(`Insert a convolution${where}`, "⇧ I", "stage_insert_layer", {layer: index, option: "dirac"}),
   ]
 }
 
@@ -112,22 +115,38 @@ function insertItems({index}, where) {
  * @param {string} keys
  * @param {() => void} action
  * @param {string} [kind]
+ * @param {string} [refusal] why it is disabled
  */
-function item(text, keys, action, kind = "") {
-  const run = () => {
+function item(text, keys, action, kind = "", refusal = "") {
+  const element = createElement("button", {class: `item ${kind}`}, text, keys && createElement("kbd", {}, keys))
+  setButtonState(element, refusal, "")
+  onEnabledClick(element, () => {
     menu().hidePopover()
     action()
-  }
-  return createElement("button", {class: `item ${kind}`, onclick: run}, text, keys && createElement("kbd", {}, keys))
+  })
+  return element
+}
+
+/**
+ * Return an item that stages a change.
+ * @param {string} text
+ * @param {string} keys
+ * @param {string} command
+ * @param {Record<string, unknown>} args
+ * @param {string} [kind]
+ */
+function steeringItem(text, keys, command, args, kind) {
+  return item(text, keys, () => sendCommand(command, args), kind, steeringRefusal())
 }
 
 /** @param {LayerHeader} layer */
 function addRow(layer) {
+  const refused = layer.refused || steeringRefusal()
   const input = createElement("input", {
-    type: "number", min: 1, max: MAX_ADDED, value: 4, "aria-label": "Number of filters to add", disabled: layer.refused !== "",
+    type: "number", min: 1, max: MAX_ADDED, value: 4, "aria-label": "Number of filters to add", disabled: refused !== "",
   })
   const add = () => {
-    if (layer.refused !== "" || !input.reportValidity()) return
+    if (refused !== "" || !input.reportValidity()) return
     menu().hidePopover()
     sendCommand("stage_add", {layer: layer.index, count: input.valueAsNumber})
   }
@@ -136,7 +155,7 @@ function addRow(layer) {
   })
   return createElement("div", {class: "add"},
     createElement("button", {
-      class: "item", onclick: add, title: layer.refused, "aria-disabled": String(layer.refused !== ""),
+      class: "item", onclick: add, title: refused, "aria-disabled": String(refused !== ""),
     }, "Add filters"), input)
 }
 

@@ -28,13 +28,16 @@ export interface HeaderData {
   run: "none" | "connecting" | "attached"
   kind: string
   status: string
-  ended: boolean
   /** Connected to the server, but the server has no connection to the training. */
   unreachable: boolean
   /** Set by the page itself: what is wrong with the server. */
   server_problem?: string
   /** Whether the key of this page may edit and control the run, and the run still trains. */
   can_steer: boolean
+  /** Why this page cannot steer the run now; "" if it can. */
+  steering_refusal: string
+  /** Why the run receives no requests at all now; "" if it does. */
+  request_refusal: string
   /** The key of this page; the label is empty if it is that of the run's owner. */
   access: {label: string, note: string}
   motionless: boolean
