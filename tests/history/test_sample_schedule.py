@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from revacnn_lightning.history.sample_schedule import MAX_OVERHEAD, SampleSchedule
+from revacnn_lightning.history.sample_schedule import COST_ALONE, MAX_OVERHEAD, SampleSchedule
 
 
 def sampled_steps(batches: int, overhead: float) -> list[int]:
@@ -16,9 +16,10 @@ def sampled_steps(batches: int, overhead: float) -> list[int]:
 
 @pytest.mark.parametrize("overhead", [0.0, 0.03, 0.2, 2.0])
 def test_samples_cost_at_most_the_budget(overhead: float) -> None:
-    steps = sampled_steps(100_000, overhead)
-    assert len([step for step in steps if step >= 20_000]) * overhead <= 80_000 * MAX_OVERHEAD
-    assert len(steps) > 100_000 * MAX_OVERHEAD / max(overhead, 0.03) / 2
+    steps = sampled_steps(400_000, overhead)
+    cost = COST_ALONE * overhead
+    assert len([step for step in steps if step >= 120_000]) * cost <= 280_000 * MAX_OVERHEAD
+    assert len(steps) > 400_000 * MAX_OVERHEAD / max(cost, 0.03) / 2
 
 
 def test_the_first_batches_are_sampled_most_often() -> None:
