@@ -1,4 +1,4 @@
-"""Whether a browser may open the page, where the server lets everybody through."""
+"""Whether a browser may open the page, where the server itself admits everybody."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def check_auth_module() -> None:
     arguments = [one for one in sys.orig_argv if one.startswith("--auth-module")]
     if not arguments and not settings.auth_module():
         raise RevacnnError(
-            "--access server admits everybody whom the server lets through, and this server checks "
-            "nobody; start it with --auth-module FILE, or leave out --access server"
+            "--access server leaves access to the server, which checks nobody; start it with "
+            "--auth-module FILE, or leave out --access server"
         )
 
 
 def let_server_decide() -> None:
-    """Let everybody open the page whom the server lets through.
+    """Admit everybody that the server admits.
 
     ``revacnn view`` and authentication modules of Bokeh's server check requests before the page is
     created.

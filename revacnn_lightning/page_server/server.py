@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import signal
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +52,16 @@ class PageServer(Struct, frozen=True):
     certificate: Path | None
 
     def run_until_shutdown(self) -> None:
-        """Serve until Ctrl-C or SIGTERM."""
-        self.server.run_until_shutdown()
+        """Serve until Ctrl-C or SIGTERM.
+
+        Bokeh's own method prints first, and a server whose output is closed would not end.
+        """
+        loop = self.server.io_loop
+        if sys.platform != "win32":
+            loop.asyncio_loop.add_signal_handler(signal.SIGTERM, loop.stop)
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.start()
+        self.server.stop()
 
 
 def start_server(folder: Path, arguments: Sequence[str], options: ServerOptions) -> PageServer:

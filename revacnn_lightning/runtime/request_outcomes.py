@@ -40,7 +40,7 @@ ACTIONS = {
 
 
 class OutcomeRecorder:
-    """Records what was requested by whom, and what came of it.
+    """Records requests: their senders and their outcomes.
 
     Args:
         run: id of the run.

@@ -91,7 +91,7 @@ class Client:
 
 @contextlib.contextmanager
 def command(runtime: Path, *arguments: str, until: str, **variables: str) -> Iterator[str]:
-    """Run Python; yield its output up to a line that contains a text."""
+    """Run Python; yield its output up to a line that contains a text, then terminate it."""
     running = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
@@ -107,16 +107,20 @@ def command(runtime: Path, *arguments: str, until: str, **variables: str) -> Ite
         yield output
     finally:
         running.terminate()
-        running.communicate(timeout=60)  # a server that cannot print does not end
+        running.communicate(timeout=60)
 
 
 def view(folder: Path, *arguments: str) -> contextlib.AbstractContextManager[str]:
     """Serve an app in a folder, as ``revacnn view`` serves the viewer."""
+    return command(folder, *app_options(folder, *arguments), until="Viewer: ")
+
+
+def app_options(folder: Path, *arguments: str) -> list[str]:
+    """Write an app into a folder; return the options of Python that serve it."""
     (folder / "static").mkdir()
     (folder / "static" / "main.js").touch()
     (folder / "main.py").write_text(APP)
-    options = ["-c", SERVE_APP, str(folder), "--port", "0", *arguments]
-    return command(folder, *options, until="Viewer: ")
+    return ["-c", SERVE_APP, str(folder), "--port", "0", *arguments]
 
 
 def port_of(output: str) -> int:
@@ -229,6 +233,22 @@ def test_the_page_does_not_contain_the_cookie(client: Client):
     assert TOKEN.cookie_value.encode() not in page.body
     decoded = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
     assert TOKEN.cookie_value.encode() not in decoded
+
+
+def test_a_server_whose_output_was_closed_did_not_end(tmp_path: Path):
+    """It printed that it ends, which failed."""
+    server = subprocess.Popen(
+        [sys.executable, *app_options(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        port = port_of(server.stdout.readline())
+        server.stdout.close()
+        assert Client(port).get("/viewer").status == 403  # it serves
+        server.terminate()
+        assert server.wait(timeout=120) == 0
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_large_body_is_not_read(client: Client):

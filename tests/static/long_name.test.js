@@ -4,8 +4,13 @@ import test from "node:test"
 import {splitName} from "../../viewer/static/shared/long_name.js"
 
 test("the end of a long name was cut off, by which layers differ", () => {
-  assert.deepEqual(splitName("features.denseblock3.denselayer20.conv2"), ["features.denseblock3.denselayer", "20.conv2"])
-  assert.deepEqual(splitName("features.conv3"), ["featur", "es.conv3"])
+  assert.deepEqual(splitName("features.denseblock3.denselayer20.conv2"), ["features.denseblock3.denselayer20.", "conv2"])
+  assert.deepEqual(splitName("features.conv3"), ["features.", "conv3"])
+})
+
+test("a name was cut in the middle of a part", () => {
+  assert.deepEqual(splitName("backbone.layer4.2.conv3"), ["backbone.layer4.", "2.conv3"])
+  assert.deepEqual(splitName("a_convolution_without_parts"), ["a_convolution_w", "ithout_parts"])
 })
 
 test("a short name is never cut", () => {

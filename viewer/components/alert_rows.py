@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert, AlertKind
 
-from ..runs.request_log import EditMark, RequestRecord
+from ..runs.request_log import EditMark, RequestRecord, insert_by_age
 
 __all__ = ["alert_row", "insert_alerts"]
 
@@ -32,8 +33,7 @@ def insert_alerts(
     """
     found: list[Change] = list(changes)
     for alert in alerts:
-        older = (i for i, change in enumerate(found) if _is_older(change, alert))
-        found.insert(next(older, len(found)), alert)
+        insert_by_age(found, alert, partial(_is_older, alert=alert))
     return found
 
 

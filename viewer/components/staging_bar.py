@@ -280,7 +280,7 @@ def _size_change(record: RequestRecord) -> str:
 
 
 def _explain_who(outcome: RequestOutcome) -> str:
-    """Return when a request was made, and how certain it is by whom."""
+    """Return when a request was made, and how certain its sender is."""
     moment = format_moment(outcome.time)
     notes = [f"The key {outcome.key!r} is certain", "the host is what the client says"]
     text = "; ".join(notes if outcome.host else notes[:1])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -20,7 +22,9 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-__all__ = ["EditMark", "RequestLog", "RequestRecord"]
+__all__ = ["EditMark", "RequestLog", "RequestRecord", "insert_by_age"]
+
+T = TypeVar("T")
 
 MAX_RECORDS = 64
 MAX_PLANS = 256
@@ -163,8 +167,7 @@ class RequestLog:
         shown = {one.id for one in found if isinstance(one, RequestOutcome)}
         for outcome in outcomes:  # oldest first
             if outcome.id not in shown:
-                older = (i for i, one in enumerate(found) if _is_older(one, outcome))
-                found.insert(next(older, len(found)), outcome)
+                insert_by_age(found, outcome, partial(_is_older, outcome=outcome))
         return found
 
     def _records_and_marks(self) -> list[RequestRecord | EditMark]:
@@ -197,6 +200,12 @@ class RequestLog:
                     f"{name}: {widths[name]} filters" for name in record.layers if name in widths
                 )
                 self.revision += 1
+
+
+def insert_by_age(changes: list[T], new: T, is_older: Callable[[T], bool]) -> None:
+    """Insert a change before the first that is older, so that the newest ones stay in front."""
+    older = (i for i, change in enumerate(changes) if is_older(change))
+    changes.insert(next(older, len(changes)), new)
 
 
 def _is_older(change: RequestRecord | RequestOutcome | EditMark, outcome: RequestOutcome) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.steering.tracing.op_costs import op_cost
 from revacnn_lightning.steering.tracing.records import OpCall
@@ -22,6 +21,7 @@ from revacnn_lightning.steering.tracing.rules.dispatch import apply_rule
 from revacnn_lightning.steering.tracing.size_uses import SizeUseMode
 from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.tracing.traced_int import traced_attributes
+from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
 __all__ = ["Tracer"]
 
@@ -29,7 +29,7 @@ __all__ = ["Tracer"]
 BeforeCall = Callable[[Any, tuple[Any, ...], dict[str, Any]], None]
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(LightDispatchMode):
     """Fills a `Trace` during one or more forwards of ``model``.
 
     Use ``with tracer.tracing(): model(x)`` once per forward, then ``ChannelGroups(tracer.trace)``.
@@ -68,11 +68,6 @@ class Tracer(TorchDispatchMode):
     def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
         with torch._C.DisableTorchFunctionSubclass():
             self.trace.leave_module(module, args, out)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: nothing is compiled while tracing, so torch need not import dynamo."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

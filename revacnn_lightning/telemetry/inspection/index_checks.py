@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
 __all__ = ["IndexChecks"]
 
@@ -23,7 +24,7 @@ _Bounds = tuple[Tensor, float, float, float | None]
 _Arguments = Sequence[Any]
 
 
-class IndexChecks(TorchDispatchMode):
+class IndexChecks(LightDispatchMode):
     """Checks the indices of every operation before it runs.
 
     Args:
@@ -33,11 +34,6 @@ class IndexChecks(TorchDispatchMode):
     def __init__(self, device_type: str = "cuda") -> None:
         super().__init__()
         self._device_type = device_type
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: nothing is compiled inside, so torch need not import dynamo."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
 __all__ = ["TensorState"]
 
@@ -26,7 +27,7 @@ COPIED_FIRST = 1 << 14  # elements; smaller buffers are copied before the forwar
 _UNDECLARED = {"running_mean", "running_var"}
 
 
-class TensorState(TorchDispatchMode):
+class TensorState(LightDispatchMode):
     """The tensors of a model, restored by `restore`. Enter it as a context during the forward.
 
     The version counters of the tensors are not restored: an operation in place inside increases
@@ -51,11 +52,6 @@ class TensorState(TorchDispatchMode):
             if tensor.is_leaf and tensor.grad is not None:
                 self._gradients.append((tensor, tensor.grad))
                 tensor.grad = None
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: nothing is compiled inside, so torch need not import dynamo."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -3,7 +3,7 @@
 
 import {createElement} from "./dom.js"
 
-const END_LENGTH = 8 // characters that are always shown
+const END_LENGTH = 12 // characters at most that are always shown
 
 /**
  * Write a name into an element of the class "long-name". Its text stays complete, for a screen reader.
@@ -16,10 +16,12 @@ export function drawLongName(element, name) {
 }
 
 /**
- * Return the beginning, which may be cut off, and the end of a name.
+ * Return the beginning, which may be cut off, and the end of a name: its last parts, or a piece of a long part.
  * @param {string} name
  */
 export function splitName(name) {
-  const cut = Math.max(0, name.length - END_LENGTH)
+  const earliest = Math.max(0, name.length - END_LENGTH)
+  const dot = earliest > 0 ? name.indexOf(".", earliest - 1) : -1
+  const cut = dot >= 0 ? dot + 1 : earliest
   return [name.slice(0, cut), name.slice(cut)]
 }

@@ -1,0 +1,15 @@
+"""The base of the package's dispatch modes."""
+
+from __future__ import annotations
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["LightDispatchMode"]
+
+
+class LightDispatchMode(TorchDispatchMode):
+    """A `TorchDispatchMode` under which nothing is compiled, so torch need not import dynamo."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
