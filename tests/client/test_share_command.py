@@ -41,8 +41,8 @@ def share(*arguments: str) -> None:
     assert cli.main(["share", *arguments]) == 0
 
 
-def test_an_observer_looks_and_does_not_steer(keyed: KeyedRun, tmp_path: Path):
-    """One key served all: whoever could look could also steer."""
+def test_an_observer_observes_and_does_not_steer(keyed: KeyedRun, tmp_path: Path):
+    """One key served all: whoever could observe could also steer."""
     file = tmp_path / "ann.json"
     share("--observer", "--name", "ann", "--output", str(file))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
