@@ -284,6 +284,7 @@ def main() -> int:
         report.add_row(**values)
         if values["tool"] == ReVACNN.name:
             check(report, values)
+        report.save(options.json)
     return report.finish(options.json, options.check)
 
 
