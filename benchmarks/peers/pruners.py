@@ -20,8 +20,8 @@ __all__ = ["FasterAI", "TorchPruning"]
 class TorchPruning(Tool):
     """Its README: prune a group of the dependency graph, and save the model as a whole.
 
-    It replaces parameters and has no function for optimizers. Its author recommends a new
-    optimizer: https://github.com/VainF/Torch-Pruning/issues/140.
+    It replaces parameters and has no function for optimizers. Its author says that a new optimizer
+    is needed: https://github.com/VainF/Torch-Pruning/issues/140.
     """
 
     name = "Torch-Pruning"

@@ -32,9 +32,12 @@ class WeightsLab(Tool):
         # Importing it downloads a coding agent, and it writes into the current directory.
         os.environ["WEIGHTSLAB_OPENCODE_AUTOINSTALL"] = "0"
         os.environ["WEIGHTSLAB_PROJECTION"] = "0"
-        os.environ.setdefault("WEIGHTSLAB_ROOT_LOG_DIR", tempfile.mkdtemp())
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        os.environ["WEIGHTSLAB_ROOT_LOG_DIR"] = self.folder.name
         import weightslab
+        from weightslab.backend import ledgers
 
+        ledgers.clear_all()  # each network is an experiment of its own
         self.library = weightslab
         self.model = weightslab.watch_or_edit(
             self.network,
@@ -43,6 +46,7 @@ class WeightsLab(Tool):
             dummy_input=self.batches[0][0][:1],
             compute_dependencies=True,
             use_onnx=False,
+            forced_model_wrapping=True,
         )
         self.wrapped = weightslab.watch_or_edit(self.optimizer, flag="optimizer")
         weightslab.start_training()
