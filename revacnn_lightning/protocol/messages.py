@@ -176,6 +176,9 @@ class PlanSummary(Struct, frozen=True):
     macs_after: int = 0
     # What happens to the model's output: `OUTPUT_UNCHANGED`, or how it changes; "" if unknown.
     output_effect: str = ""
+    # What has to be confirmed, with the measured change of the output: the request is refused
+    # unless it is ``confirmed``. "" if nothing has to be.
+    confirmation: str = ""
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
     def _repr_html_(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.double_precision import DoublePrecision
 from revacnn_lightning.steering.tracing.tracer import Tracer
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
@@ -116,13 +117,20 @@ def _paused_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:
+def evaluate(
+    model: nn.Module, probe: ForwardProbe, *, double: bool = False, noise: float = 0.0
+) -> list[Tensor]:
     """Return the floating-point outputs of the probe's first forward, in evaluation mode.
+
+    Args:
+        double: compute in double precision, whatever types the model computes in.
+        noise: relative error of the weights and images then, as in `DoublePrecision`.
 
     Raises:
         ForwardFailedError: the forward raised.
     """
-    with side_effect_free(model, training=False):
+    precision = DoublePrecision(noise) if double else nullcontext()
+    with side_effect_free(model, training=False), precision:
         found = _tensors_in(run_forward(probe.forwards[0], probe.hint))
         return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 

@@ -143,9 +143,10 @@ SYNCED = {
     nn.Linear: {"in_features", "out_features"},
     nn.modules.batchnorm._NormBase: {"num_features"},
     nn.LayerNorm: {"normalized_shape"},
-    nn.GroupNorm: {"num_channels"},
+    nn.GroupNorm: {"num_channels", "num_groups"},
     nn.PReLU: {"num_parameters"},
     nn.Embedding: {"num_embeddings", "embedding_dim"},
+    **({nn.RMSNorm: {"normalized_shape"}} if hasattr(nn, "RMSNorm") else {}),
 }
 
 
