@@ -138,7 +138,7 @@ def _expression(number: int) -> LinearExpression:
 
 
 # Attributes that are set from the shapes of tensors after an edit (`update_modules`).
-SYNCED = {
+SYNCED: dict[type[nn.Module], set[str]] = {
     nn.modules.conv._ConvNd: {"in_channels", "out_channels", "groups"},
     nn.Linear: {"in_features", "out_features"},
     nn.modules.batchnorm._NormBase: {"num_features"},
@@ -146,8 +146,9 @@ SYNCED = {
     nn.GroupNorm: {"num_channels", "num_groups"},
     nn.PReLU: {"num_parameters"},
     nn.Embedding: {"num_embeddings", "embedding_dim"},
-    **({nn.RMSNorm: {"normalized_shape"}} if hasattr(nn, "RMSNorm") else {}),
 }
+if hasattr(nn, "RMSNorm"):
+    SYNCED[nn.RMSNorm] = {"normalized_shape"}
 
 
 @contextmanager
