@@ -30,7 +30,11 @@ _ACTIVE = ContextVar("side_effect_free", default=False)
 
 @contextmanager
 def side_effect_free(
-    model: nn.Module, training: bool | None = None, *, observe: bool = True
+    model: nn.Module,
+    training: bool | None = None,
+    *,
+    observe: bool = True,
+    objects: ObjectState | None = None,
 ) -> Iterator[TensorState]:
     """Run forwards of ``model`` and restore its state and all random states afterwards.
 
@@ -61,13 +65,15 @@ def side_effect_free(
         training: the mode of all modules inside; None keeps the mode of each.
         observe: observe every operation inside. False: the caller does, and passes each one to
             `TensorState.copy_before`, which saves the time of a second mode.
+        objects: the objects of ``model`` as they are now, for several forwards in a row; None: they
+            are searched for.
 
     Yields:
         The tensors that are restored.
     """
     # Inside of another `side_effect_free`, the active modes may be those of a trace.
     with nullcontext() if inside_side_effect_free() else _users_code_suspended():
-        yield from _restoring(model, training, observe)
+        yield from _restoring(objects or ObjectState(model), training, observe)
 
 
 @contextmanager
@@ -77,9 +83,10 @@ def _users_code_suspended() -> Iterator[None]:
         yield
 
 
-def _restoring(model: nn.Module, training: bool | None, observe: bool) -> Iterator[TensorState]:
+def _restoring(
+    objects: ObjectState, training: bool | None, observe: bool
+) -> Iterator[TensorState]:
     """Yield once, and restore the model and all random states afterwards."""
-    objects = ObjectState(model)
     is_compiled = any("_orig_mod" in module._modules for module in objects.modules)
     token = _ACTIVE.set(True)
     try:

@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
 
 __all__ = ["TensorState"]
 
 COPIED_FIRST = 1 << 14  # elements; smaller buffers are copied before the forward
-
-# What an operation writes to although its schema does not say so.
-_UNDECLARED = {"running_mean", "running_var"}
 
 
 class TensorState(LightDispatchMode):
@@ -37,10 +35,14 @@ class TensorState(LightDispatchMode):
         tensors: those to restore: their values, ``requires_grad``, and ``.grad``, which is None
             inside, so that a backward pass inside does not add to it.
         at_once: copy all tensors before the forward, for code whose operations are not observed.
+
+    Attributes:
+        are_all_copied: whether all tensors were copied before the forward.
     """
 
     def __init__(self, tensors: Iterable[Tensor], *, at_once: bool = False) -> None:
         super().__init__()
+        self.are_all_copied = at_once
         self._aliases = [(tensor, tensor.data) for tensor in tensors if _is_restorable(tensor)]
         self._flags = [(tensor, tensor.requires_grad) for tensor, _ in self._aliases]
         self._gradients: list[tuple[Tensor, Tensor]] = []
@@ -62,11 +64,8 @@ class TensorState(LightDispatchMode):
 
     def copy_before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Copy the tensors of the model that an operation is about to write to."""
-        for position, name in _written_arguments(func):
-            value = args[position] if position < len(args) else kwargs.get(name)
-            for tensor in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(tensor, Tensor):
-                    self._copy_before_write(tensor)
+        for tensor in written_tensors(func, args, kwargs):
+            self._copy_before_write(tensor)
 
     def restore(self) -> None:
         """Give all tensors the storage, the values and the gradients they had."""
@@ -108,21 +107,3 @@ def _is_restorable(tensor: Tensor) -> bool:
     with suppress(NotImplementedError, RuntimeError):
         return tensor.untyped_storage().data_ptr() != 0 or tensor.numel() == 0
     return False
-
-
-_WRITTEN: dict[Any, tuple[tuple[int, str], ...]] = {}  # operation -> its arguments that it changes
-
-
-def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
-    """Return position and name of each argument that an operation may write to."""
-    found = _WRITTEN.get(func)
-    if found is None:
-        schema = getattr(func, "_schema", None)
-        found = () if schema is None else tuple(
-            (position, argument.name)
-            for position, argument in enumerate(schema.arguments)
-            if argument.name in _UNDECLARED
-            or (argument.alias_info is not None and argument.alias_info.is_write)
-        )  # fmt: skip
-        _WRITTEN[func] = found
-    return found
