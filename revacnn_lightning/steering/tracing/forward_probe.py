@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,11 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
+from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
 
 __all__ = [
     "ForwardFailedError",
@@ -89,7 +90,7 @@ def trace(
         ForwardFailedError: a forward raised.
     """
     tracer = Tracer(model, new_filters)
-    with _paused_garbage_collection():
+    with paused_garbage_collection():
         _trace_once(tracer, model, probe, None if model.training else True)
         if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.convs):
             _trace_once(tracer, model, probe, False)
@@ -128,7 +129,10 @@ def _runner(probe: ForwardProbe, tensors: TensorState, *, exact: bool) -> Run:
         outputs.begin(exact=exact)
 
     def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensors.copy_before(func, args, kwargs)
+        for tensor in written_tensors(func, args, kwargs):
+            tensors.copy_before_write(tensor)
+            if outputs is not None:
+                outputs.copy_before_write(tensor)
         return func(*args, **kwargs) if outputs is None else outputs.run(func, args, kwargs)
 
     return run
@@ -145,18 +149,6 @@ class _Observed(LightDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return self._run(func, args, kwargs or {})
-
-
-@contextmanager
-def _paused_garbage_collection() -> Iterator[None]:
-    """Disable the collector, which costs a fifth: a trace creates many objects but no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:

@@ -14,17 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
-
 __all__ = ["ReusedOutputs"]
 
 # Operation -> the positions of its input and of its weight. Their results follow from their
-# arguments alone, and cost far more than to compare the arguments.
+# arguments alone.
 _REUSED = {
     "aten::convolution": (0, 1),
     "aten::addmm": (1, 2),
     "aten::mm": (0, 1),
 }
+
+# Smaller calls, and those that read each input a few times, such as depthwise convolutions, are
+# computed faster than their arguments are compared.
+_MIN_MACS = 1 << 18
+_MIN_MACS_PER_INPUT = 32
 
 _Key = tuple[str, int, int, int]  # operation, address and offset of its weight, number of the call
 
@@ -56,13 +59,16 @@ class ReusedOutputs:
         self._is_exact = exact
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the output of an operation, reused or computed."""
-        for tensor in written_tensors(func, args, kwargs):
-            self._copy_before_write(tensor)
+        """Return the output of an operation, reused or computed.
+
+        Pass what it writes to to `copy_before_write` first.
+        """
         positions = _REUSED.get(func._schema.name)
-        if positions is None or not _is_reusable(args, kwargs):
+        if positions is None or torch.is_grad_enabled():
             return func(*args, **kwargs)
-        weight = args[positions[1]]
+        x, weight = (args[position] for position in positions)
+        if not _is_expensive(x, weight) or not _are_plain(args, kwargs):
+            return func(*args, **kwargs)
         place = (func._schema.name, weight.untyped_storage().data_ptr(), weight.storage_offset())
         self._counts[place] += 1
         key = (*place, self._counts[place])
@@ -73,16 +79,7 @@ class ReusedOutputs:
         self._keep(key, args, kwargs, output)
         return output
 
-    def _keep(
-        self, key: _Key, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-    ) -> None:
-        kept = [_Kept(each) if isinstance(each, Tensor) else each for each in args]
-        call = self._calls[key] = _Call(kept, kwargs, _Kept(output))
-        for each in (*kept, call.output):
-            if isinstance(each, _Kept):
-                self._by_storage.setdefault(each.address, []).append(each)
-
-    def _copy_before_write(self, tensor: Tensor) -> None:
+    def copy_before_write(self, tensor: Tensor) -> None:
         """Copy what is kept in the memory that an operation is about to write to."""
         try:
             found = self._by_storage.pop(tensor.untyped_storage().data_ptr(), ())
@@ -91,6 +88,17 @@ class ReusedOutputs:
         for kept in found:
             kept.copy()
             self._by_storage.setdefault(kept.address, []).append(kept)
+
+    def _keep(
+        self, key: _Key, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        old = self._calls.get(key)
+        for each in () if old is None else old.kept():
+            self._by_storage[each.address].remove(each)
+        arguments = [_Kept(each) if isinstance(each, Tensor) else each for each in args]
+        call = self._calls[key] = _Call(arguments, kwargs, _Kept(output))
+        for each in call.kept():
+            self._by_storage.setdefault(each.address, []).append(each)
 
 
 class _Kept:
@@ -132,6 +140,10 @@ class _Call:
     named: dict[str, Any]
     output: _Kept
 
+    def kept(self) -> list[_Kept]:
+        """Return all tensors of the call."""
+        return [each for each in (*self.arguments, self.output) if isinstance(each, _Kept)]
+
     def agrees(self, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool) -> bool:
         """Return whether a call has these arguments; if not exact, tensors of these shapes."""
         if len(args) != len(self.arguments) or kwargs != self.named:
@@ -147,14 +159,22 @@ class _Call:
         return True
 
 
-def _is_reusable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether an output of these arguments can be kept: plain tensors without gradients."""
-    return not torch.is_grad_enabled() and all(
+def _is_expensive(x: Tensor, weight: Tensor) -> bool:
+    """Return whether a call takes longer than comparing its arguments with those of another."""
+    macs = weight.numel() * x.numel() // max(x.shape[1], 1)  # with a stride of 1
+    return macs >= max(_MIN_MACS, _MIN_MACS_PER_INPUT * x.numel())
+
+
+def _are_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether all tensors among the arguments can be kept and compared."""
+    if any(isinstance(each, Tensor) for each in kwargs.values()):  # the output is given
+        return False
+    return all(
         type(each) in (Tensor, nn.Parameter)
         and each.device.type == "cpu"
         and each.layout == torch.strided
         and each.is_floating_point()
         and not each.is_inference()
-        for each in (*args, *kwargs.values())
+        for each in args
         if isinstance(each, Tensor)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,9 +14,16 @@ from torch.profiler import profile
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.tracing import reused_outputs
 from revacnn_lightning.steering.tracing.forward_probe import evaluate, trace
 from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from tests.steering import nets
+
+
+@pytest.fixture(autouse=True)
+def reuse_of_small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reused_outputs, "_MIN_MACS", 1)
+    monkeypatch.setattr(reused_outputs, "_MIN_MACS_PER_INPUT", 1)
 
 
 def convs_computed(run: Callable[[], object]) -> int:
@@ -140,3 +148,11 @@ def test_a_forward_with_gradients_reuses_nothing() -> None:
     first, second = evaluate(model, probe), evaluate(model, probe)
     assert torch.equal(first[0], second[0])
     assert first[0].any()
+
+
+def test_cheap_calls_are_computed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model = chain()
+    probe = shared_probe(model)
+    for _ in range(2):
+        assert convs_computed(lambda: evaluate(model, probe)) == 3
