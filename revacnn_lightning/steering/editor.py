@@ -50,6 +50,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardProbe,
     trace,
 )
+from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.raising_module import raising_module
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
@@ -323,7 +324,11 @@ class Editor:
             EditFailedError: the verification failed; everything was rolled back.
         """
         start = perf_counter()
-        with self._one_at_a_time(), only_steering_errors(EditFailedError):
+        with (
+            self._one_at_a_time(),
+            only_steering_errors(EditFailedError),
+            paused_garbage_collection(),
+        ):
             involved = self._find_involved()
             plan = self._plan(request, probe, version, involved)
             self._check_confirmed(plan, probe, involved)

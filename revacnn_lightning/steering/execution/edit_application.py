@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
@@ -50,6 +50,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     evaluate,
     trace,
 )
+from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 
 __all__ = ["EditApplication"]
 
@@ -81,6 +82,9 @@ class EditApplication:
     copies: Sequence[ModelCopy] = ()
     initialize: Initialization | None = None
     _comparison: Comparison = "own"
+
+    def __post_init__(self) -> None:
+        self.probe = replace(self.probe, shared=SharedForwards())
 
     def perform(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``groups`` are the channel groups of the model before.
