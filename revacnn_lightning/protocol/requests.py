@@ -46,7 +46,7 @@ __all__ = [
 KernelSlice = Literal["strongest", "mean"]
 
 
-class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Add ``count`` filters to a convolution without changing the network's function.
 
     New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
@@ -63,7 +63,7 @@ class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit
     confirmed: bool = False
 
 
-class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Remove filters of a convolution, and all channels coupled with them.
 
     A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
@@ -129,7 +129,7 @@ class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     weights: list[float]
 
 
-class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Merge filters into the first: add up their outgoing weights and remove the others.
 
     A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
