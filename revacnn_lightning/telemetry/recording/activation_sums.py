@@ -7,13 +7,14 @@ withheld from the allocator makes it request more from the system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
+from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.reductions import add_to
 
 __all__ = ["ActivationSums", "finalize_signals", "in_backward"]
@@ -25,6 +26,8 @@ class ActivationSums:
 
     Attributes:
         absolute: whether ``total`` sums magnitudes, because negative values carry information.
+        slots: where the sums go, if they belong to the layer's activation map.
+        shape: of the last map; None if it was no plain tensor.
         calls: how many maps the module returned.
         images: how many images they have.
         pixels: how many pixels all images have.
@@ -38,6 +41,8 @@ class ActivationSums:
     """
 
     absolute: bool
+    slots: Slots = field(default_factory=dict)
+    shape: torch.Size | None = None
     calls: int = 0
     images: int = 0
     pixels: int = 0
@@ -57,15 +62,26 @@ class ActivationSums:
         if self.image_gradients:
             self.image_gradients = []
 
-    def count(self, maps: Tensor) -> None:
-        """Count a map (B, C, H, W)."""
-        images, _, height, width = maps.shape
+    def count(self, shape: torch.Size) -> None:
+        """Count a map of the shape (B, C, H, W)."""
+        images, _, height, width = shape
         self.calls += 1
         self.images += images
         self.pixels += images * height * width
 
-    def add(self, maps: Tensor, count_positive: bool) -> None:
-        """Sum a map (B, C, H, W), and count its positive pixels if asked to."""
+    def add(
+        self,
+        maps: Tensor,
+        count_positive: bool,
+        reduce: Callable[[Tensor], object] | None = None,
+    ) -> None:
+        """Sum a map (B, C, H, W), and count its positive pixels if asked to.
+
+        ``reduce`` does so for the first map of a batch, straight into the slots.
+        """
+        if reduce is not None:
+            reduce(maps)
+            return
         if count_positive:
             total, positive = reductions.map_sums(maps, absolute=self.absolute)
             self.positive = add_to(self.positive, positive)
@@ -73,8 +89,26 @@ class ActivationSums:
             total = reductions.absolute_sum(maps) if self.absolute else reductions.map_sum(maps)
         self.total = add_to(self.total, total)
 
-    def add_gradient(self, gradient: Tensor, magnitude: bool, per_image: bool) -> None:
-        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image."""
+    def adopt_slots(self, shape: torch.Size, has_positive: bool) -> None:
+        """Account for the first map of a batch, which ``reduce`` has summed."""
+        self.count(shape)
+        self.total = self.slots["activation"]
+        self.positive = self.slots["firing"] if has_positive else None
+
+    def add_gradient(
+        self,
+        gradient: Tensor,
+        magnitude: bool,
+        per_image: bool,
+        reduce: Callable[[Tensor], object] | None = None,
+    ) -> None:
+        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image.
+
+        ``reduce`` does so for the first gradient of a batch, straight into the slots.
+        """
+        if reduce is not None:
+            reduce(gradient)
+            return
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
         if magnitude:
             self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))

@@ -2,13 +2,14 @@
 
 In the first batch, the *discovery batch*, a hook on all modules finds the forward order and the
 module that returns the map of each conv. The following batches hook only the modules that matter,
-and check that the network still takes the discovered path. If its path changes from batch to batch,
-every batch is a discovery batch, which costs a little more.
+with hooks that are compiled for this path (`compiled_hooks`), and check that the network still takes
+it. If its path changes from batch to batch, every batch is a discovery batch, which costs more.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,8 +20,15 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.activation_source import MapOwners
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
-from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook
+from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook, Prepared
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.compiled_hooks import (
+    MapPath,
+    conv_hook,
+    feeder_hook,
+    nonlinearity_hook,
+    timed,
+)
 from revacnn_lightning.telemetry.recording.computed_weights import weight_source
 from revacnn_lightning.telemetry.recording.discovery_result import (
     apply_discovery,
@@ -30,8 +38,26 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
+from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
 __all__ = ["ModuleHooks"]
+
+MAX_COMPILED = 16  # sets of hooks; a training has a few, depending on what a batch samples
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """The hooks of batches that sample the same.
+
+    Attributes:
+        paths: of the maps that these hooks are compiled for.
+        hooks: of all modules.
+        timed_hooks: the same, with their times measured.
+    """
+
+    paths: dict[ObservedLayer, MapPath]
+    hooks: Prepared
+    timed_hooks: Prepared
 
 
 class ModuleHooks:
@@ -41,15 +67,24 @@ class ModuleHooks:
         batch: the batch under way.
         meter: measures the maps.
         reader: hooks weights that a forward creates.
+        stopwatch: measures the cost.
     """
 
-    def __init__(self, batch: BatchState, meter: ActivationMeter, reader: GradientReader) -> None:
+    def __init__(
+        self,
+        batch: BatchState,
+        meter: ActivationMeter,
+        reader: GradientReader,
+        stopwatch: Stopwatch,
+    ) -> None:
         self._batch = batch
         self._meter = meter
         self._reader = reader
+        self._stopwatch = stopwatch
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._batch_hooks = BatchHooks()
         self._owners = MapOwners()
+        self._on_their_way: dict[int, MapPath] = {}  # to the non-linearity, by the id of the map
         self._has_logged_compiled = False  # once per run, not after every edit
         self.update_structure([])
 
@@ -62,12 +97,23 @@ class ModuleHooks:
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
-        self._tables = [layer.conv._parameters for layer in layers]
-        self._parameter_count = self._count_parameters()
+        self.forget_compiled()
+        self._computing = self._find_computing()
 
-    def _count_parameters(self) -> int:
-        """Return how many convs have a weight that is a parameter."""
-        return sum("weight" in table for table in self._tables)
+    def _find_computing(self) -> list[nn.Module | None]:
+        """Return the modules that compute the weights."""
+        return [weight_source(layer.conv) for layer in self._layers]
+
+    def adopt_weights(self) -> None:
+        """Adopt new weights of the layers."""
+        self.forget_compiled()
+        if self._find_computing() != self._computing:
+            self.update_structure(self._layers)  # some weight is computed now, or no longer
+            self.attach()
+
+    def forget_compiled(self) -> None:
+        """Compile the hooks of the next batch, whose layers, slots or shapes are others."""
+        self._compiled: dict[Any, _Compiled] = {}
 
     def attach(self) -> None:
         """Install the hooks that the next batch needs.
@@ -75,6 +121,7 @@ class ModuleHooks:
         Compiled regions are recompiled when hooks in them or on all modules come or go. Where
         there are any, the hook on all modules stays.
         """
+        self.forget_compiled()
         is_compiled = any(layer.is_compiled for layer in self._layers)
         only_some = not self._is_discovering and not is_compiled
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
@@ -82,6 +129,7 @@ class ModuleHooks:
 
     def release_modules(self) -> None:
         """Give the modules their own hook tables back, until `attach`."""
+        self.forget_compiled()
         self._batch_hooks.uninstall()
 
     def detach(self) -> None:
@@ -92,16 +140,24 @@ class ModuleHooks:
 
     def begin_batch(self) -> None:
         """Enable the hooks."""
-        if self._count_parameters() != self._parameter_count:
-            self.update_structure(self._layers)  # some weight is computed now, or no longer
-            self.attach()
         self._discovery.begin_batch()
-        self._batch_hooks.enable()
+        if not self._batch_hooks.is_installed:
+            self._batch.paths = {}
+            return
+        compiled = self._compile()
+        self._batch.paths = compiled.paths
+        is_timing = self._stopwatch.is_timing
+        self._batch_hooks.enable(compiled.timed_hooks if is_timing else compiled.hooks)
 
     def end_batch(self) -> None:
         """Disable the hooks. May be called repeatedly."""
         self._batch_hooks.disable()
         self._owners.clear()
+        for path in self._on_their_way.values():
+            path.output = None
+        self._on_their_way.clear()
+        if self._batch.must_compile:
+            self.forget_compiled()
 
     def evaluate_batch(self, layers: list[ObservedLayer]) -> list[ObservedLayer]:
         """Evaluate a discovery batch, or check that the batch took the discovered path.
@@ -123,6 +179,11 @@ class ModuleHooks:
             self._is_discovering = must_discover
             self.attach()
         return layers
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the batch need not be evaluated if it was like the previous one."""
+        return not self._is_discovering and not self._undiscovered
 
     def _set_global_hook(self, is_needed: bool) -> None:
         """Install or remove the hook on all modules of the process."""
@@ -154,6 +215,65 @@ class ModuleHooks:
         if not self._discovery.shared_normalizations.isdisjoint(self._hooks):
             self._is_dynamic = True
 
+    # ------------------------------------------------------------------ compiled hooks
+
+    def _compile(self) -> _Compiled:
+        """Return the hooks of the next batch."""
+        batch = self._batch
+        key = (batch.statistics, batch.of_all_layers, self._meter.needs_maps)
+        if key not in self._compiled:
+            if len(self._compiled) >= MAX_COMPILED:
+                self._compiled.clear()
+            self._compiled[key] = self._compile_for(
+                {
+                    layer: MapPath(layer, self._meter, batch.sampled(layer.name))
+                    for layer in self._layers
+                    if self._can_compile(layer)
+                }
+            )
+        return self._compiled[key]
+
+    def _compile_for(self, paths: dict[ObservedLayer, MapPath]) -> _Compiled:
+        """Return the hooks for the maps of some layers, and the general hooks for the others."""
+        hooks, timed_hooks = dict(self._hooks), dict(self._hooks)
+        for path in paths.values():
+            compiled = self._compiled_hooks(path)
+            hooks.update(compiled)
+            timed_hooks.update(compiled)
+            source = path.layer.source
+            assert source is not None
+            timed_hooks[source] = timed(compiled[source], self._stopwatch)
+        prepare = self._batch_hooks.prepare
+        return _Compiled(paths, prepare(hooks), prepare(timed_hooks))
+
+    def _can_compile(self, layer: ObservedLayer) -> bool:
+        """Return whether the map of a layer can be summed straight into its slots."""
+        return (
+            layer.was_called
+            and layer.source is not None
+            and layer.map_sums.shape is not None
+            and bool(layer.map_sums.slots)
+            and layer.map_sums.shape[1] == layer.width
+            and (layer.source is layer.conv or len(layer.feeders) == 1)
+            and weight_source(layer.conv) is None
+            and layer.name not in self._meter.needs_maps
+        )
+
+    def _compiled_hooks(self, path: MapPath) -> dict[nn.Module, Hook]:
+        """Return the hooks on the way of a map."""
+        layer, batch, hooks = path.layer, self._batch, self._hooks
+        source = layer.source
+        assert source is not None
+        if source is layer.conv:
+            replace = self._batch_hooks.replacer(source)
+            return {source: conv_hook(batch, path, hooks[source], replace)}
+        (feeder,) = layer.feeders
+        replace, on_their_way = self._batch_hooks.replacer(feeder), self._on_their_way
+        return {
+            feeder: feeder_hook(batch, path, on_their_way, hooks[feeder], replace),
+            source: nonlinearity_hook(batch, self._meter, on_their_way, hooks[source]),
+        }
+
     # ------------------------------------------------------------------ hooks
 
     def _on_any_forward(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -172,6 +292,7 @@ class ModuleHooks:
     ) -> None:
         """Handle a conv that the discovery batch did not call."""
         if not is_compiling():
+            self._batch.is_regular = False
             self._undiscovered.add(layer)
 
     def _on_weight(
@@ -179,6 +300,7 @@ class ModuleHooks:
     ) -> None:
         """Handle a module that shows the weight of a conv; ``hook`` is its other hook, if any."""
         if not is_compiling():
+            self._batch.is_regular = False
             observe_weight(layer, module, output)
         if hook is not None:
             hook(module, args, output)
@@ -191,7 +313,9 @@ class ModuleHooks:
     def _on_feeder(self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any) -> None:
         """Handle the module, a conv or a normalization, whose output a non-linearity receives."""
         if isinstance(output, Tensor) and not is_compiling():
-            layer.expected_maps += not in_backward()
+            if not in_backward():
+                self._batch.touch(layer)
+                layer.expected_maps += 1
             self._owners.set_owner(output, layer)
 
     def _on_nonlinearity(self, module: nn.Module, args: Any, output: Any) -> None:
