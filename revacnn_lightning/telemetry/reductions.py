@@ -24,6 +24,7 @@ __all__ = [
     "filter_l1_norms",
     "filter_l2_norm",
     "filter_l2_norms",
+    "gradient_reduction",
     "map_reduction",
     "map_sum",
     "map_sums",
@@ -138,6 +139,25 @@ def map_reduction(
         torch.sum(maps > 0, (0, 2, 3), out=positive)
 
     return reduce if is_small else reduce_in_blocks
+
+
+def gradient_reduction(
+    magnitude: Tensor | None, images: Tensor | None
+) -> Callable[[Tensor], object]:
+    """Return a function that reduces the gradients of maps, (B, C, H, W), straight into tensors.
+
+    Args:
+        magnitude: (C,), receives `absolute_sum`; None: nobody needs it.
+        images: (B, C), receives `pixel_sums`; None: nobody needs them.
+    """
+
+    def reduce(gradient: Tensor) -> None:
+        if magnitude is not None:
+            absolute_sum(gradient, magnitude)
+        if images is not None:
+            torch.sum(gradient, (2, 3), out=images)
+
+    return reduce
 
 
 def pixel_sums(maps: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class ActivationSums:
         is_lost: whether a map of this batch did not reach the hooks.
         gradient: (C,), Σ|∂L/∂a|.
         gradient_pixels: how many pixels ``gradient`` sums.
+        image_slot: (B, C), where the first ones of ``image_gradients`` go.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
         signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `finalize_signals`.
     """
@@ -51,6 +52,7 @@ class ActivationSums:
     is_lost: bool = False
     gradient: Tensor | None = None
     gradient_pixels: int = 0
+    image_slot: Tensor | None = None
     image_gradients: list[Tensor] = field(default_factory=list)
     signal: Tensor | None = None
 
@@ -95,6 +97,15 @@ class ActivationSums:
         self.total = self.slots["activation"]
         self.positive = self.slots["firing"] if has_positive else None
 
+    def adopt_gradient(
+        self, shape: torch.Size, magnitude: Tensor | None, images: Tensor | None
+    ) -> None:
+        """Account for the first gradient of a batch, which ``reduce`` has summed into these."""
+        self.gradient_pixels += shape[0] * shape[2] * shape[3]
+        self.gradient, self.image_slot = magnitude, images
+        if images is not None:
+            self.image_gradients.append(images)
+
     def add_gradient(
         self,
         gradient: Tensor,
@@ -117,8 +128,16 @@ class ActivationSums:
 
 
 def finalize_signals(all_sums: Iterable[ActivationSums]) -> None:
-    """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in."""
-    with_gradients = [sums for sums in all_sums if sums.image_gradients]
+    """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in.
+
+    Those whose gradients are all in their slots get their signal there.
+    """
+    with_gradients = []
+    for sums in all_sums:
+        if len(sums.image_gradients) == 1 and sums.image_gradients[0] is sums.image_slot:
+            sums.signal = sums.slots["signal_to_noise"]
+        elif sums.image_gradients:
+            with_gradients.append(sums)
     images = [reductions.concatenate(sums.image_gradients) for sums in with_gradients]
     for sums, signal in zip(with_gradients, reductions.signals_to_noise(images), strict=True):
         sums.signal = signal

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
@@ -19,11 +18,11 @@ from revacnn_lightning.telemetry import reductions
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.batch_hooks import Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
-__all__ = ["MapPath", "conv_hook", "feeder_hook", "nonlinearity_hook", "timed"]
+__all__ = ["MapPath", "conv_hook", "feeder_hook", "gradient_hook", "nonlinearity_hook", "timed"]
 
 Replace = Callable[[Hook], None]  # installs another hook until the end of the batch
 
@@ -33,8 +32,9 @@ class MapPath:
 
     Args:
         layer: a layer whose source is known, and which has slots.
-        meter: measures the gradients.
         sampled: the statistics of the batch.
+        images: has slots for the gradients of each image; None: they are not sampled, or the maps
+            have another number of images.
 
     Attributes:
         layer: see above.
@@ -43,16 +43,15 @@ class MapPath:
         counts_positive: whether ``reduce`` counts positive pixels, too.
         reduce: sums the map.
         on_gradient: sums the gradient of the map; None if that is not sampled.
+        awaits_gradient: whether it is the first one of the batch.
         output: the map on its way to the non-linearity; None at any other time.
         version: of ``output``; it rises when something writes to it.
-        fed, measured: the events of the layer, see `BatchState.events`.
+        fed, measured, returned: the events of the layer, see `BatchState.events`: its map has been
+            returned by the feeder, and summed, and its gradient has.
     """
 
     def __init__(
-        self,
-        layer: ObservedLayer,
-        meter: ActivationMeter,
-        sampled: frozenset[str],
+        self, layer: ObservedLayer, sampled: frozenset[str], images: ImageGradients | None
     ) -> None:
         self.layer = layer
         self.sums = layer.map_sums
@@ -68,11 +67,13 @@ class MapPath:
         )
         self.output: Tensor | None = None
         self.version = 0
-        self.fed = (layer, "fed")
-        self.measured = (layer, "measured")
+        self.fed, self.measured, self.returned = (
+            (layer, event) for event in ("fed", "measured", "returned")
+        )
+        self.magnitude = slots["activation_gradient"] if "activation_gradient" in sampled else None
+        self.image_slot = None if images is None else images.slot(layer.columns)
         self.on_gradient: Callable[[Tensor], None] | None = None
-        if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            self.on_gradient = meter.gradient_hook(layer, self.sums, sampled)
+        self.awaits_gradient = False
 
     def settle(self, events: Sequence[Any]) -> None:
         """Account for what the compiled hooks have done in this batch."""
@@ -80,6 +81,35 @@ class MapPath:
             self.layer.expected_maps = 1
         if self.measured in events:
             self.sums.adopt_slots(self.shape, self.counts_positive)
+        if self.returned in events:
+            self.sums.adopt_gradient(self.shape, self.magnitude, self.image_slot)
+
+
+def gradient_hook(
+    batch: BatchState, path: MapPath, general: Callable[[Tensor], None], stopwatch: Stopwatch
+) -> Callable[[Tensor], None]:
+    """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
+    sums, shape = path.sums, path.shape
+    reduce = reductions.gradient_reduction(path.magnitude, path.image_slot)
+    record, event = batch.events.append, path.returned
+
+    def hook(gradient: Tensor) -> None:
+        if not batch.is_recording:
+            return
+        if not path.awaits_gradient or type(gradient) is not Tensor or gradient.shape != shape:
+            general(gradient)
+            return
+        path.awaits_gradient = False
+        try:
+            start = stopwatch.now() if stopwatch.is_timing else None
+            sums.add_gradient(gradient.detach(), False, False, reduce)
+            record(event)
+            if start is not None:
+                stopwatch.add("map gradients", start)
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
+            batch.fail(error)
+
+    return hook
 
 
 def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace) -> Hook:
@@ -98,6 +128,7 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
             return
         try:
             if on_gradient is not None and output.requires_grad:
+                path.awaits_gradient = True
                 output.register_hook(on_gradient)
             sums.add(output.detach(), counts_positive, reduce)
             record(event)
@@ -161,6 +192,7 @@ def nonlinearity_hook(
                 meter.measure(path.layer, path.sums, output)
                 return
             if path.on_gradient is not None and output.requires_grad:
+                path.awaits_gradient = True
                 output.register_hook(path.on_gradient)
             path.sums.add(output.detach(), path.counts_positive, path.reduce)
             record(path.measured)

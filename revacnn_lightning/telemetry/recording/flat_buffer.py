@@ -53,6 +53,10 @@ class FlatBuffer:
         offset = self._offset(row)
         return self.values[offset + start : offset + stop]
 
+    def row(self, name: str) -> Tensor:
+        """Return a row: (filters,)."""
+        return self.part(name, 0, self._width)
+
     def offset_of(self, slot: Tensor) -> int | None:
         """Return the position of a slot in `values`; None for any other tensor."""
         return self._offsets.get(id(slot))

@@ -26,6 +26,7 @@ from revacnn_lightning.telemetry.recording.compiled_hooks import (
     MapPath,
     conv_hook,
     feeder_hook,
+    gradient_hook,
     nonlinearity_hook,
     timed,
 )
@@ -35,10 +36,13 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
     check_discovery,
     log_compiled,
 )
+from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
+from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
 __all__ = ["ModuleHooks"]
 
@@ -53,11 +57,13 @@ class _Compiled:
         paths: of the maps that these hooks are compiled for.
         hooks: of all modules.
         timed_hooks: the same, with their times measured.
+        images: the gradients of each image, if these batches sample them.
     """
 
     paths: dict[ObservedLayer, MapPath]
     hooks: Prepared
     timed_hooks: Prepared
+    images: ImageGradients | None
 
 
 class ModuleHooks:
@@ -68,6 +74,9 @@ class ModuleHooks:
         meter: measures the maps.
         reader: hooks weights that a forward creates.
         stopwatch: measures the cost.
+
+    Attributes:
+        images: the gradients of each image of the batch, if they have slots.
     """
 
     def __init__(
@@ -81,6 +90,8 @@ class ModuleHooks:
         self._meter = meter
         self._reader = reader
         self._stopwatch = stopwatch
+        self.images: ImageGradients | None = None
+        self._buffer: FlatBuffer | None = None
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._batch_hooks = BatchHooks()
         self._owners = MapOwners()
@@ -104,8 +115,9 @@ class ModuleHooks:
         """Return the modules that compute the weights."""
         return [weight_source(layer.conv) for layer in self._layers]
 
-    def adopt_weights(self) -> None:
-        """Adopt new weights of the layers."""
+    def adopt_slots(self, buffer: FlatBuffer) -> None:
+        """Use the slots of this buffer, because some layers have new weights."""
+        self._buffer = buffer
         self.forget_compiled()
         if self._find_computing() != self._computing:
             self.update_structure(self._layers)  # some weight is computed now, or no longer
@@ -142,10 +154,10 @@ class ModuleHooks:
         """Enable the hooks."""
         self._discovery.begin_batch()
         if not self._batch_hooks.is_installed:
-            self._batch.paths = {}
+            self._batch.paths, self.images = {}, None
             return
         compiled = self._compile()
-        self._batch.paths = compiled.paths
+        self._batch.paths, self.images = compiled.paths, compiled.images
         is_timing = self._stopwatch.is_timing
         self._batch_hooks.enable(compiled.timed_hooks if is_timing else compiled.hooks)
 
@@ -225,26 +237,43 @@ class ModuleHooks:
             if len(self._compiled) >= MAX_COMPILED:
                 self._compiled.clear()
             self._compiled[key] = self._compile_for(
-                {
-                    layer: MapPath(layer, self._meter, batch.sampled(layer.name))
-                    for layer in self._layers
-                    if self._can_compile(layer)
-                }
+                [layer for layer in self._layers if self._can_compile(layer)]
             )
         return self._compiled[key]
 
-    def _compile_for(self, paths: dict[ObservedLayer, MapPath]) -> _Compiled:
-        """Return the hooks for the maps of some layers, and the general hooks for the others."""
+    def _compile_for(self, layers: list[ObservedLayer]) -> _Compiled:
+        """Return the hooks for the maps of these layers, and the general hooks for the others."""
+        images = self._make_images(layers)
+        paths = {layer: self._make_path(layer, images) for layer in layers}
         hooks, timed_hooks = dict(self._hooks), dict(self._hooks)
-        for path in paths.values():
+        for layer, path in paths.items():
             compiled = self._compiled_hooks(path)
             hooks.update(compiled)
             timed_hooks.update(compiled)
-            source = path.layer.source
-            assert source is not None
-            timed_hooks[source] = timed(compiled[source], self._stopwatch)
+            assert layer.source is not None
+            timed_hooks[layer.source] = timed(compiled[layer.source], self._stopwatch)
         prepare = self._batch_hooks.prepare
-        return _Compiled(paths, prepare(hooks), prepare(timed_hooks))
+        return _Compiled(paths, prepare(hooks), prepare(timed_hooks), images)
+
+    def _make_images(self, layers: list[ObservedLayer]) -> ImageGradients | None:
+        """Return slots for the gradients of each image, if this batch samples them."""
+        if "signal_to_noise" not in self._batch.of_all_layers or self._buffer is None:
+            return None
+        sizes = {layer.map_sums.shape[0] for layer in layers if layer.map_sums.shape is not None}
+        return ImageGradients(sizes.pop(), self._buffer) if len(sizes) == 1 else None
+
+    def _make_path(self, layer: ObservedLayer, images: ImageGradients | None) -> MapPath:
+        """Return the path of a map, with the hook of its gradient if that is sampled."""
+        batch = self._batch
+        sampled = batch.sampled(layer.name)
+        path = MapPath(layer, sampled, images)
+        if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+            general = self._meter.gradient_hook(layer, path.sums, sampled)
+            is_complete = "signal_to_noise" not in sampled or images is not None
+            path.on_gradient = (
+                gradient_hook(batch, path, general, self._stopwatch) if is_complete else general
+            )
+        return path
 
     def _can_compile(self, layer: ObservedLayer) -> bool:
         """Return whether the map of a layer can be summed straight into its slots."""

@@ -252,7 +252,7 @@ class Recorder:
         self._unhooked = [weights for weights in self._all_weights if weights.handle is None]
         self._grouping.begin(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
-        self._module_hooks.adopt_weights()
+        self._module_hooks.adopt_slots(self._slots.buffer)
         self._signature = None
 
     def end_batch(
@@ -343,6 +343,10 @@ class Recorder:
         names = self._schedule.names
         signature = (names, batch.statistics, batch.inspected, batch.events)
         is_known = batch.is_regular and self._module_hooks.is_settled
+        if "signal_to_noise" in batch.statistics and self._module_hooks.images is not None:
+            start = self._stopwatch.now()
+            self._module_hooks.images.finalize()
+            self._stopwatch.add("signal_to_noise", start)
         if is_known and signature == self._signature:
             return
         for layer in self._layers:
@@ -350,7 +354,7 @@ class Recorder:
         self._layers = self._module_hooks.evaluate_batch(self._layers)
         if "signal_to_noise" in batch.statistics:
             start = self._stopwatch.now()
-            finalize_signals(layer.map_sums for layer in self._layers)
+            finalize_signals([layer.map_sums for layer in self._layers])
             self._stopwatch.add("signal_to_noise", start)
         assert self._slots is not None
         self._assembler.update_layout(names, self._layers, self._slots.buffer, batch)
