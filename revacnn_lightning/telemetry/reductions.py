@@ -8,7 +8,6 @@ the memory bus, and an elementwise operation with a temporary of the same size a
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "FEW",
+    "SHORT_RUN",
     "absolute_sum",
     "add_to",
     "concatenate",
@@ -24,8 +25,6 @@ __all__ = [
     "filter_l1_norms",
     "filter_l2_norm",
     "filter_l2_norms",
-    "gradient_reduction",
-    "map_reduction",
     "map_sum",
     "map_sums",
     "pixel_sums",
@@ -108,56 +107,6 @@ def map_sums(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
     if total is None or count is None:
         return _zeros(maps), _zeros(maps)
     return total, count
-
-
-def map_reduction(
-    shape: torch.Size, total: Tensor, positive: Tensor | None, *, absolute: bool
-) -> Callable[[Tensor], object]:
-    """Return a function that reduces maps of one shape straight into tensors (C,).
-
-    Args:
-        shape: of the maps, (B, C, H, W).
-        total: receives `absolute_sum` or `map_sum`.
-        positive: receives `positive_count`; None: nobody needs it.
-        absolute: whether the magnitudes are summed.
-    """
-    is_gpu = total.device.type != "cpu"
-    is_small = is_gpu or shape.numel() <= FEW
-    add_up: Callable[..., Tensor] = absolute_sum if absolute else map_sum
-    if not absolute and (is_small or shape[2] * shape[3] > SHORT_RUN):
-        add_up = functools.partial(torch.sum, dim=(0, 2, 3))
-    if positive is None:
-        return functools.partial(add_up, out=total)
-
-    def reduce_in_blocks(maps: Tensor) -> None:
-        sums = map_sums(maps, absolute=absolute)
-        total.copy_(sums[0])
-        positive.copy_(sums[1])
-
-    def reduce(maps: Tensor) -> None:
-        add_up(maps, out=total)
-        torch.sum(maps > 0, (0, 2, 3), out=positive)
-
-    return reduce if is_small else reduce_in_blocks
-
-
-def gradient_reduction(
-    magnitude: Tensor | None, images: Tensor | None
-) -> Callable[[Tensor], object]:
-    """Return a function that reduces the gradients of maps, (B, C, H, W), straight into tensors.
-
-    Args:
-        magnitude: (C,), receives `absolute_sum`; None: nobody needs it.
-        images: (B, C), receives `pixel_sums`; None: nobody needs them.
-    """
-
-    def reduce(gradient: Tensor) -> None:
-        if magnitude is not None:
-            absolute_sum(gradient, magnitude)
-        if images is not None:
-            torch.sum(gradient, (2, 3), out=images)
-
-    return reduce
 
 
 def pixel_sums(maps: Tensor) -> Tensor:

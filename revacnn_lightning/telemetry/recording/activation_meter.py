@@ -68,7 +68,7 @@ class ActivationMeter:
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer.name, maps)
         sums.count(maps.shape)
-        sums.shape = maps.shape if type(maps) is Tensor else None
+        sums.shape, sums.dtype = maps.shape if type(maps) is Tensor else None, maps.dtype
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
             start = self._stopwatch.now()

@@ -7,7 +7,7 @@ withheld from the allocator makes it request more from the system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
+from revacnn_lightning.telemetry.recording.slot_reductions import Reduction
 from revacnn_lightning.telemetry.reductions import add_to
 
 __all__ = ["ActivationSums", "finalize_signals", "in_backward"]
@@ -28,6 +29,7 @@ class ActivationSums:
         absolute: whether ``total`` sums magnitudes, because negative values carry information.
         slots: where the sums go, if they belong to the layer's activation map.
         shape: of the last map; None if it was no plain tensor.
+        dtype: of the last map.
         calls: how many maps the module returned.
         images: how many images they have.
         pixels: how many pixels all images have.
@@ -44,6 +46,7 @@ class ActivationSums:
     absolute: bool
     slots: Slots = field(default_factory=dict)
     shape: torch.Size | None = None
+    dtype: torch.dtype = torch.float32
     calls: int = 0
     images: int = 0
     pixels: int = 0
@@ -75,14 +78,15 @@ class ActivationSums:
         self,
         maps: Tensor,
         count_positive: bool,
-        reduce: Callable[[Tensor], object] | None = None,
+        into_slots: Sequence[Reduction] = (),
     ) -> None:
         """Sum a map (B, C, H, W), and count its positive pixels if asked to.
 
-        ``reduce`` does so for the first map of a batch, straight into the slots.
+        ``into_slots`` does so for the first map of a batch.
         """
-        if reduce is not None:
-            reduce(maps)
+        if into_slots:
+            for reduce in into_slots:
+                reduce(maps)
             return
         if count_positive:
             total, positive = reductions.map_sums(maps, absolute=self.absolute)
@@ -92,7 +96,7 @@ class ActivationSums:
         self.total = add_to(self.total, total)
 
     def adopt_slots(self, shape: torch.Size, has_positive: bool) -> None:
-        """Account for the first map of a batch, which ``reduce`` has summed."""
+        """Account for the first map of a batch, whose sums are in the slots."""
         self.count(shape)
         self.total = self.slots["activation"]
         self.positive = self.slots["firing"] if has_positive else None
@@ -100,7 +104,7 @@ class ActivationSums:
     def adopt_gradient(
         self, shape: torch.Size, magnitude: Tensor | None, images: Tensor | None
     ) -> None:
-        """Account for the first gradient of a batch, which ``reduce`` has summed into these."""
+        """Account for the first gradient of a batch, whose sums are in these slots."""
         self.gradient_pixels += shape[0] * shape[2] * shape[3]
         self.gradient, self.image_slot = magnitude, images
         if images is not None:
@@ -111,14 +115,15 @@ class ActivationSums:
         gradient: Tensor,
         magnitude: bool,
         per_image: bool,
-        reduce: Callable[[Tensor], object] | None = None,
+        into_slots: Sequence[Reduction] = (),
     ) -> None:
         """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image.
 
-        ``reduce`` does so for the first gradient of a batch, straight into the slots.
+        ``into_slots`` does so for the first gradient of a batch.
         """
-        if reduce is not None:
-            reduce(gradient)
+        if into_slots:
+            for reduce in into_slots:
+                reduce(gradient)
             return
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
         if magnitude:

@@ -87,7 +87,11 @@ class RecordingAssembler:
         self._divisors = np.zeros((0, 0), np.float32)
 
     def update_layout(
-        self, names: Sequence[str], layers: Sequence[ObservedLayer], buffer: FlatBuffer, batch: BatchState
+        self,
+        names: Sequence[str],
+        layers: Sequence[ObservedLayer],
+        buffer: FlatBuffer,
+        batch: BatchState,
     ) -> None:
         """Adopt the layout of this batch for this one and those that are like it.
 

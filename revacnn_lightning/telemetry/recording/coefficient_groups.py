@@ -1,7 +1,7 @@
 """Reductions over the weights of many layers, with few operations.
 
-Layers whose filters have one shape, and whose slots are side by side, are copied into one tensor and
-reduced together. Which ones these are is decided when the structure changes.
+Layers whose filters have one shape, and whose slots are side by side, are copied into one tensor
+and reduced together. Which ones these are is decided when the structure changes.
 """
 
 from __future__ import annotations

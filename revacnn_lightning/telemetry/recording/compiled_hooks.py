@@ -1,9 +1,9 @@
 """Hooks for a batch like the one before it, with all decisions made before the batch.
 
-Which modules are called, with maps of which shape, and where their sums go is known from an earlier
-batch. A compiled hook handles the first call of its module in a batch by one reduction straight into
-the slots of the layer. Then the general hook takes its place until the next batch; it also handles
-a map that is not as expected.
+Which modules are called, with maps of which shape, and where their sums go is known from an
+earlier batch. A compiled hook handles the first call of its module in a batch by one reduction
+straight into the slots of the layer. Then the general hook takes its place until the next batch; it
+also handles a map that is not as expected.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from revacnn_lightning.telemetry import reductions
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.batch_hooks import Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.slot_reductions import (
+    gradient_reductions,
+    is_never_negative,
+    map_reductions,
+)
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
 __all__ = ["MapPath", "conv_hook", "feeder_hook", "gradient_hook", "nonlinearity_hook", "timed"]
@@ -40,8 +45,8 @@ class MapPath:
         layer: see above.
         sums: of the map.
         shape: of the map.
-        counts_positive: whether ``reduce`` counts positive pixels, too.
-        reduce: sums the map.
+        counts_positive: whether the reductions count positive pixels, too.
+        reductions: sum the map.
         on_gradient: sums the gradient of the map; None if that is not sampled.
         awaits_gradient: whether it is the first one of the batch.
         output: the map on its way to the non-linearity; None at any other time.
@@ -59,11 +64,13 @@ class MapPath:
         self.shape = self.sums.shape
         self.counts_positive = "firing" in sampled
         slots = self.sums.slots
-        self.reduce = reductions.map_reduction(
+        self.reductions = map_reductions(
             self.shape,
+            self.sums.dtype,
             slots["activation"],
             slots["firing"] if self.counts_positive else None,
             absolute=self.sums.absolute,
+            never_negative=is_never_negative(layer.source),
         )
         self.output: Tensor | None = None
         self.version = 0
@@ -90,7 +97,7 @@ def gradient_hook(
 ) -> Callable[[Tensor], None]:
     """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
     sums, shape = path.sums, path.shape
-    reduce = reductions.gradient_reduction(path.magnitude, path.image_slot)
+    reductions = gradient_reductions(shape, sums.dtype, path.magnitude, path.image_slot)
     record, event = batch.events.append, path.returned
 
     def hook(gradient: Tensor) -> None:
@@ -102,7 +109,9 @@ def gradient_hook(
         path.awaits_gradient = False
         try:
             start = stopwatch.now() if stopwatch.is_timing else None
-            sums.add_gradient(gradient.detach(), False, False, reduce)
+            if gradient.requires_grad:  # the backward pass makes a graph
+                gradient = gradient.detach()
+            sums.add_gradient(gradient, False, False, reductions)
             record(event)
             if start is not None:
                 stopwatch.add("map gradients", start)
@@ -114,7 +123,7 @@ def gradient_hook(
 
 def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace) -> Hook:
     """Return the hook of a conv whose own output is its map."""
-    sums, shape, reduce, counts_positive = path.sums, path.shape, path.reduce, path.counts_positive
+    sums, shape, reductions = path.sums, path.shape, path.reductions
     on_gradient = path.on_gradient
     record, event = batch.events.append, path.measured
 
@@ -126,14 +135,18 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
             batch.must_compile = True
             general(module, args, output)
             return
+        with_gradients = torch.is_grad_enabled()
         try:
             if on_gradient is not None and output.requires_grad:
                 path.awaits_gradient = True
                 output.register_hook(on_gradient)
-            sums.add(output.detach(), counts_positive, reduce)
+            torch._C._set_grad_enabled(False)
+            sums.add(output, False, reductions)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
+        finally:
+            torch._C._set_grad_enabled(with_gradients)
 
     return hook
 
@@ -183,9 +196,10 @@ def nonlinearity_hook(
         if path is None:
             general(module, args, output)
             return
-        received, path.output = path.output, None
+        received, path.output = args[0], None  # the very tensor that the feeder has returned
         if received._version - path.version != (output is received):
             return  # something else has written to the map
+        with_gradients = torch.is_grad_enabled()
         try:
             if type(output) is not Tensor or output.shape != path.shape:
                 batch.must_compile = True
@@ -194,10 +208,13 @@ def nonlinearity_hook(
             if path.on_gradient is not None and output.requires_grad:
                 path.awaits_gradient = True
                 output.register_hook(path.on_gradient)
-            path.sums.add(output.detach(), path.counts_positive, path.reduce)
+            torch._C._set_grad_enabled(False)
+            path.sums.add(output, False, path.reductions)
             record(path.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
+        finally:
+            torch._C._set_grad_enabled(with_gradients)
 
     return hook
 

@@ -37,9 +37,7 @@ class GradientReader:
             new weight.
     """
 
-    def __init__(
-        self, batch: BatchState, stopwatch: Stopwatch, grouping: WeightGrouping
-    ) -> None:
+    def __init__(self, batch: BatchState, stopwatch: Stopwatch, grouping: WeightGrouping) -> None:
         self.hooked_count = 0
         self._batch = batch
         self._stopwatch = stopwatch
@@ -52,21 +50,28 @@ class GradientReader:
     def hook(self, sums: WeightSums) -> None:
         """Hook the current weight of the conv, if it can have a gradient."""
         weight = weight_parameter(sums.conv)
-        if weight is sums.parameter:
+        if weight is sums.parameter and sums.handle is not None:
             return
-        self.unhook(sums)
+        if weight is not sums.parameter:
+            self.unhook(sums)
         if weight is None or not weight.requires_grad:
             return
-        sums.reset()
-        self.hooked_count += 1
-        sums.parameter = weight
+        if weight is not sums.parameter:
+            sums.reset()
+            self.hooked_count += 1
+            sums.parameter = weight
         sums.handle = weight.register_hook(self._gradient_hook(sums, weight))
 
     def unhook(self, sums: WeightSums) -> None:
         """Remove our hook."""
+        self.suspend(sums)
+        sums.parameter = None
+
+    def suspend(self, sums: WeightSums) -> None:
+        """Remove our hook until `hook` adds it again: calling it costs time."""
         if sums.handle is not None:
             sums.handle.remove()
-        sums.parameter = sums.handle = None
+        sums.handle = None
 
     def begin_batch(self, all_weights: Sequence[WeightSums]) -> None:
         """Discard the gradients of the previous batch."""

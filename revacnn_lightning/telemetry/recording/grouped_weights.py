@@ -6,6 +6,8 @@ forward computes, and those on another device than the buffer, are reduced one b
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import TypeGuard
 
@@ -29,6 +31,7 @@ __all__ = [
     "read_gradients",
 ]
 
+_IS_MISSING = functools.partial(operator.is_, None)  # `in` would compare element by element
 MAX_CACHED = 16  # selections of weights; a training has a few
 
 
@@ -90,7 +93,7 @@ class WeightGrouping:
         return found
 
     def note(self, what: str, weights: GroupedWeights, *, is_complete: bool) -> None:
-        """Note a measurement as an event of the batch, if it has filled all slots of the weights."""
+        """Note a measurement: as an event of the batch, if it has filled all slots."""
         if is_complete and not weights.others:
             self.batch.events.append((what, weights))
         else:
@@ -195,7 +198,4 @@ def _momentum(weights: GroupedWeights, step: GroupStep) -> list[Tensor] | None:
 
 def _is_complete(tensors: list[Tensor | None]) -> TypeGuard[list[Tensor]]:
     """Return whether none is missing."""
-    for tensor in tensors:  # `in` would compare tensors element by element
-        if tensor is None:
-            return False
-    return True
+    return not any(map(_IS_MISSING, tensors))

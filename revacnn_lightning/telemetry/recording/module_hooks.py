@@ -2,14 +2,14 @@
 
 In the first batch, the *discovery batch*, a hook on all modules finds the forward order and the
 module that returns the map of each conv. The following batches hook only the modules that matter,
-with hooks that are compiled for this path (`compiled_hooks`), and check that the network still takes
-it. If its path changes from batch to batch, every batch is a discovery batch, which costs more.
+with hooks that are compiled for this path (`compiled_hooks`), and check that the network still
+takes it. If its path changes from batch to batch, every batch is a discovery batch, which costs
+more.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,16 +20,8 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.activation_source import MapOwners
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
-from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook, Prepared
+from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.compiled_hooks import (
-    MapPath,
-    conv_hook,
-    feeder_hook,
-    gradient_hook,
-    nonlinearity_hook,
-    timed,
-)
 from revacnn_lightning.telemetry.recording.computed_weights import weight_source
 from revacnn_lightning.telemetry.recording.discovery_result import (
     apply_discovery,
@@ -38,32 +30,13 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
 )
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
 __all__ = ["ModuleHooks"]
-
-MAX_COMPILED = 16  # sets of hooks; a training has a few, depending on what a batch samples
-
-
-@dataclass(frozen=True)
-class _Compiled:
-    """The hooks of batches that sample the same.
-
-    Attributes:
-        paths: of the maps that these hooks are compiled for.
-        hooks: of all modules.
-        timed_hooks: the same, with their times measured.
-        images: the gradients of each image, if these batches sample them.
-    """
-
-    paths: dict[ObservedLayer, MapPath]
-    hooks: Prepared
-    timed_hooks: Prepared
-    images: ImageGradients | None
 
 
 class ModuleHooks:
@@ -91,11 +64,10 @@ class ModuleHooks:
         self._reader = reader
         self._stopwatch = stopwatch
         self.images: ImageGradients | None = None
-        self._buffer: FlatBuffer | None = None
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._batch_hooks = BatchHooks()
+        self._compiler = HookCompiler(batch, meter, stopwatch, self._batch_hooks)
         self._owners = MapOwners()
-        self._on_their_way: dict[int, MapPath] = {}  # to the non-linearity, by the id of the map
         self._has_logged_compiled = False  # once per run, not after every edit
         self.update_structure([])
 
@@ -108,7 +80,7 @@ class ModuleHooks:
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
-        self.forget_compiled()
+        self._compiler.forget()
         self._computing = self._find_computing()
 
     def _find_computing(self) -> list[nn.Module | None]:
@@ -117,15 +89,11 @@ class ModuleHooks:
 
     def adopt_slots(self, buffer: FlatBuffer) -> None:
         """Use the slots of this buffer, because some layers have new weights."""
-        self._buffer = buffer
-        self.forget_compiled()
+        self._compiler.buffer = buffer
+        self._compiler.forget()
         if self._find_computing() != self._computing:
             self.update_structure(self._layers)  # some weight is computed now, or no longer
             self.attach()
-
-    def forget_compiled(self) -> None:
-        """Compile the hooks of the next batch, whose layers, slots or shapes are others."""
-        self._compiled: dict[Any, _Compiled] = {}
 
     def attach(self) -> None:
         """Install the hooks that the next batch needs.
@@ -133,7 +101,7 @@ class ModuleHooks:
         Compiled regions are recompiled when hooks in them or on all modules come or go. Where
         there are any, the hook on all modules stays.
         """
-        self.forget_compiled()
+        self._compiler.forget()
         is_compiled = any(layer.is_compiled for layer in self._layers)
         only_some = not self._is_discovering and not is_compiled
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
@@ -141,7 +109,7 @@ class ModuleHooks:
 
     def release_modules(self) -> None:
         """Give the modules their own hook tables back, until `attach`."""
-        self.forget_compiled()
+        self._compiler.forget()
         self._batch_hooks.uninstall()
 
     def detach(self) -> None:
@@ -156,20 +124,17 @@ class ModuleHooks:
         if not self._batch_hooks.is_installed:
             self._batch.paths, self.images = {}, None
             return
-        compiled = self._compile()
+        compiled = self._compiler.compile(self._layers, self._hooks)
         self._batch.paths, self.images = compiled.paths, compiled.images
-        is_timing = self._stopwatch.is_timing
-        self._batch_hooks.enable(compiled.timed_hooks if is_timing else compiled.hooks)
+        self._batch_hooks.enable(
+            compiled.timed_hooks if self._stopwatch.is_timing else compiled.hooks
+        )
 
     def end_batch(self) -> None:
         """Disable the hooks. May be called repeatedly."""
         self._batch_hooks.disable()
         self._owners.clear()
-        for path in self._on_their_way.values():
-            path.output = None
-        self._on_their_way.clear()
-        if self._batch.must_compile:
-            self.forget_compiled()
+        self._compiler.end_batch()
 
     def evaluate_batch(self, layers: list[ObservedLayer]) -> list[ObservedLayer]:
         """Evaluate a discovery batch, or check that the batch took the discovered path.
@@ -226,82 +191,6 @@ class ModuleHooks:
         # A shared normalization does not identify the conv: every batch is a discovery batch.
         if not self._discovery.shared_normalizations.isdisjoint(self._hooks):
             self._is_dynamic = True
-
-    # ------------------------------------------------------------------ compiled hooks
-
-    def _compile(self) -> _Compiled:
-        """Return the hooks of the next batch."""
-        batch = self._batch
-        key = (batch.statistics, batch.of_all_layers, self._meter.needs_maps)
-        if key not in self._compiled:
-            if len(self._compiled) >= MAX_COMPILED:
-                self._compiled.clear()
-            self._compiled[key] = self._compile_for(
-                [layer for layer in self._layers if self._can_compile(layer)]
-            )
-        return self._compiled[key]
-
-    def _compile_for(self, layers: list[ObservedLayer]) -> _Compiled:
-        """Return the hooks for the maps of these layers, and the general hooks for the others."""
-        images = self._make_images(layers)
-        paths = {layer: self._make_path(layer, images) for layer in layers}
-        hooks, timed_hooks = dict(self._hooks), dict(self._hooks)
-        for layer, path in paths.items():
-            compiled = self._compiled_hooks(path)
-            hooks.update(compiled)
-            timed_hooks.update(compiled)
-            assert layer.source is not None
-            timed_hooks[layer.source] = timed(compiled[layer.source], self._stopwatch)
-        prepare = self._batch_hooks.prepare
-        return _Compiled(paths, prepare(hooks), prepare(timed_hooks), images)
-
-    def _make_images(self, layers: list[ObservedLayer]) -> ImageGradients | None:
-        """Return slots for the gradients of each image, if this batch samples them."""
-        if "signal_to_noise" not in self._batch.of_all_layers or self._buffer is None:
-            return None
-        sizes = {layer.map_sums.shape[0] for layer in layers if layer.map_sums.shape is not None}
-        return ImageGradients(sizes.pop(), self._buffer) if len(sizes) == 1 else None
-
-    def _make_path(self, layer: ObservedLayer, images: ImageGradients | None) -> MapPath:
-        """Return the path of a map, with the hook of its gradient if that is sampled."""
-        batch = self._batch
-        sampled = batch.sampled(layer.name)
-        path = MapPath(layer, sampled, images)
-        if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            general = self._meter.gradient_hook(layer, path.sums, sampled)
-            is_complete = "signal_to_noise" not in sampled or images is not None
-            path.on_gradient = (
-                gradient_hook(batch, path, general, self._stopwatch) if is_complete else general
-            )
-        return path
-
-    def _can_compile(self, layer: ObservedLayer) -> bool:
-        """Return whether the map of a layer can be summed straight into its slots."""
-        return (
-            layer.was_called
-            and layer.source is not None
-            and layer.map_sums.shape is not None
-            and bool(layer.map_sums.slots)
-            and layer.map_sums.shape[1] == layer.width
-            and (layer.source is layer.conv or len(layer.feeders) == 1)
-            and weight_source(layer.conv) is None
-            and layer.name not in self._meter.needs_maps
-        )
-
-    def _compiled_hooks(self, path: MapPath) -> dict[nn.Module, Hook]:
-        """Return the hooks on the way of a map."""
-        layer, batch, hooks = path.layer, self._batch, self._hooks
-        source = layer.source
-        assert source is not None
-        if source is layer.conv:
-            replace = self._batch_hooks.replacer(source)
-            return {source: conv_hook(batch, path, hooks[source], replace)}
-        (feeder,) = layer.feeders
-        replace, on_their_way = self._batch_hooks.replacer(feeder), self._on_their_way
-        return {
-            feeder: feeder_hook(batch, path, on_their_way, hooks[feeder], replace),
-            source: nonlinearity_hook(batch, self._meter, on_their_way, hooks[source]),
-        }
 
     # ------------------------------------------------------------------ hooks
 

@@ -242,18 +242,22 @@ class Recorder:
     def _prepare_slots(self) -> None:
         """Allocate slots if a layer has another weight than before, and hook new weights."""
         if self._slots is not None and self._slots.is_valid():
-            for weights in self._unhooked:
-                self._gradients.hook(weights)
+            self._hook_weights()
             return
         self._slots = SlotAllocation(self._layers)
-        self._all_weights = [layer.weights for layer in self._layers]
-        for weights in self._all_weights:
-            self._gradients.hook(weights)
-        self._unhooked = [weights for weights in self._all_weights if weights.handle is None]
+        self._unhooked = self._all_weights = [layer.weights for layer in self._layers]
+        self._hook_weights()
         self._grouping.begin(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
         self._module_hooks.adopt_slots(self._slots.buffer)
         self._signature = None
+
+    def _hook_weights(self) -> None:
+        """Hook the weights without a hook, if they can have a gradient."""
+        if self._unhooked:
+            for weights in self._unhooked:
+                self._gradients.hook(weights)
+            self._unhooked = [weights for weights in self._unhooked if weights.handle is None]
 
     def end_batch(
         self, *, grad_scale: float = 1.0, loss: Tensor | None = None, metadata: Any = None
@@ -290,11 +294,13 @@ class Recorder:
         return recording
 
     def release_tensors(self) -> None:
-        """Release the tensors of the last batch, above all its gradients.
+        """Release the tensors of the last batch, above all its gradients, and all hooks on weights.
 
         Call it when the next batches are not recorded.
         """
+        self._unhooked = self._all_weights
         for layer in self._layers:
+            self._gradients.suspend(layer.weights)
             layer.weights.begin_batch()
             layer.weights.effective.reset()
             layer.begin_batch()
