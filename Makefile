@@ -20,7 +20,7 @@ NOX = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox --reuse-venv yes
 # load into the same process.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
 
-.PHONY: demo test test-units test-browser check lint types docs pictures browser \
+.PHONY: demo test test-units test-browser coverage check lint types docs pictures browser \
 	test-versions dist clean
 
 demo: $(VENV)/.demo
@@ -40,6 +40,10 @@ test-units: $(VENV)/.dev
 # the summary names it (R).
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
+
+# The lines and branches that the tests without a browser run, in this process and its workers.
+coverage: $(VENV)/.dev
+	$(PYTEST) --ignore tests/browser --cov --cov-report term $(ARGS)
 
 check: lint types docs test
 
