@@ -31,7 +31,7 @@ from revacnn_lightning.recording.commands import (
 
 __all__ = ["main"]
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
