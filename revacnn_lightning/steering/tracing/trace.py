@@ -8,6 +8,7 @@ consumer (`record_arrival`). A finished trace becomes `ChannelGroups`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from revacnn_lightning.steering.tracing.records import (
     TensorDimension,
 )
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
-from revacnn_lightning.steering.tracing.traced_int import LinearExpression
+from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
 
 __all__ = ["Trace"]
 
@@ -64,6 +65,7 @@ class Trace:
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read only it
         self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
+        self.kept_whole: list[np.ndarray] = []  # (groups, size): groups of a group norm
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.rounding_unit = 0.0  # of the coarsest floating type a conv computed in
@@ -87,6 +89,9 @@ class Trace:
             for name, conv in reversed(list(zip(self.convs, convs, strict=True)))
         }
         for name, tensor in _tensors_of(model):
+            if not tensor.ndim:
+                self._keys.record_permanent(tensor)
+                continue
             if isinstance(tensor, nn.Parameter):
                 self._unused[id(tensor)] = name
             labels = []
@@ -205,6 +210,24 @@ class Trace:
         if not is_kept.all():
             self.normalized_together.append((flat[~is_kept], reason))
 
+    def keep_whole(self, per_group: Tensor) -> None:
+        """Record that channels (groups, size) are edited by whole groups, which are adjacent."""
+        self.couple(per_group[:, :1], per_group)
+        self.kept_whole.append(per_group.numpy())
+
+    def count_in_attribute(self, name: str, channels: Tensor, entry: int = -1) -> None:
+        """Record that an attribute of the running module is the number of these channels.
+
+        ``entry``: that entry of the attribute, a tuple.
+        """
+        path = self.names.get(id(self.module))
+        if path is None:
+            self.fix(channels, f"are counted by a module in {self.where()} that is not registered")
+            return
+        attribute = SizeAttribute(path, name, entry)
+        expression = LinearExpression(((attribute, Fraction(1)),))
+        self.size_uses.append(ChannelCountExpression(expression, channels, self.where()))
+
     def produce(self, channels: Tensor) -> None:
         """Record that these rows of a weight each produce a channel of their own."""
         flat = channels.reshape(-1).numpy()
@@ -236,12 +259,17 @@ class Trace:
     def consume(self, columns: Tensor, arriving: Tensor) -> None:
         """Record that these columns of a weight multiply the channels ``arriving``."""
         self.reading.append(columns.reshape(-1).numpy())
-        self.couple(columns, arriving)
-        self.record_arrival(columns, arriving)
+        self.couple_arrival(columns, arriving)
 
     def record_arrival(self, channels: Tensor, arriving: Tensor) -> None:
         """Record which channel arrives at which; the first record of a channel counts."""
         self.arrivals.append(_paired(channels, arriving))
+
+    def couple_arrival(self, channels: Tensor, arriving: Tensor) -> None:
+        """Couple channels with those that arrive at them, and record their arrival."""
+        pair = _paired(channels, arriving)
+        self.couplings.append(pair)
+        self.arrivals.append(pair)
 
     def record_conv(self, out: Tensor, x: Tensor, weight: Tensor) -> str | None:
         """Record the edges into the conv that runs, and return its name if there is one.
@@ -342,6 +370,6 @@ def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield each parameter and buffer once, under the first of its names."""
     seen: set[int] = set()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen and tensor.ndim:
+        if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor
