@@ -117,8 +117,8 @@ def networks(rows: list[Row]) -> str:
 
 def result(row: Row) -> str:
     """Return what became of one network."""
-    if "output" not in row:
-        return row["outcome"].replace("|", "\\|").replace("\n", " ")
+    if "output" not in row:  # such as "failed: ZeroDivisionError: division by zero"
+        return ": ".join(row["outcome"].split(": ")[:2])
     kept = "exact" if row["output"] <= EXACT else f"output changes by {percent(row['output'])}"
     return kept if row["outcome"] == "done" else f"{kept}; {row['outcome']}"
 

@@ -30,5 +30,5 @@ def update(page: Path, blocks: Mapping[str, str]) -> None:
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """Return a Markdown table."""
     columns = list(columns)
-    lines = [columns, ["---"] * len(columns), *(list(map(str, row)) for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    head, *body = (f"| {' | '.join(map(str, cells))} |" for cells in (columns, *rows))
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
