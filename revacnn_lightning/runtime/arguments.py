@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from revacnn_lightning.telemetry import STATISTICS
+from revacnn_lightning.telemetry.layer_selection import LayerChoice
 
 __all__ = ["check_arguments"]
 
@@ -18,6 +19,7 @@ def check_arguments(
     max_overhead: float | None,
     name: str | None = None,
     keep_batches: int = 0,
+    layers: LayerChoice = None,
 ) -> None:
     """Raise ValueError if one of these arguments cannot be used."""
     for port in ports:
@@ -32,11 +34,23 @@ def check_arguments(
         )
     if keep_batches < 0:
         raise ValueError(f"keep_batches must not be negative, and is {keep_batches}; 0 keeps none")
+    if not _is_choice_of_layers(layers):
+        raise ValueError(
+            f'layers must be "conv", "all" or a list of names and patterns, not {layers!r}; leave '
+            "it out for all convolutions and the hidden linear layers behind them"
+        )
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
             "a shorter one, or leave it out"
         )
+
+
+def _is_choice_of_layers(layers: Any) -> bool:
+    if layers is None or isinstance(layers, str):
+        return layers in (None, "conv", "all")
+    is_list = isinstance(layers, Sequence) and len(layers) > 0
+    return is_list and all(isinstance(pattern, str) for pattern in layers)
 
 
 def _is_valid_name(name: Any) -> bool:

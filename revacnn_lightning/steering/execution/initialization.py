@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.steering.computed_tensors import tensor_of_shape
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["initial_values"]
 
@@ -21,7 +21,7 @@ def initial_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -
     torch (He et al. 2015 with a = sqrt 5). Any other module: normal, with the standard deviation of
     ``like``.
     """
-    if isinstance(owner, (_ConvNd, nn.Linear, ParametrizationList)):
+    if isinstance(owner, (UnitLayer, ParametrizationList)):
         weight = like if like.ndim > 1 else tensor_of_shape(owner, "weight")
         weight = like if weight is None else weight
         fan_in = nn.init._calculate_fan_in_and_fan_out(weight)[0] if weight.ndim > 1 else 1

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.blocks import BLOCKS, RunChildOnOutput, replacement_of
+from revacnn_lightning.steering.blocks import RunChildOnOutput, make_block, replacement_of
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
     remove_parameters,
@@ -97,7 +97,7 @@ def _insert(
 ) -> nn.Module:
     """Insert a block and return it."""
     host = model.get_submodule(edit.host)
-    block = _seeded(generator, lambda: BLOCKS[edit.kind](edit.channels, edit.kernel))
+    block = _seeded(generator, lambda: make_block(edit.kind, edit.channels, edit.kernel, edit.dims))
     _match_placement(block, host)
     hook = host.register_forward_hook(RunChildOnOutput(edit.child))
     host.add_module(edit.child, block)

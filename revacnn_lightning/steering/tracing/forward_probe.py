@@ -88,7 +88,7 @@ def trace(
     with _paused_garbage_collection():
         with side_effect_free(model, None if model.training else True, observe=False) as tensors:
             _trace_once(tracer, probe, tensors)
-        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.convs):
+        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
             with side_effect_free(model, training=False, observe=False) as tensors:
                 _trace_once(tracer, probe, tensors)
         return ChannelGroups(tracer.trace, probe.samples)

@@ -13,6 +13,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
+from revacnn_lightning.telemetry.unit_layers import to_maps
 
 __all__ = ["ActivationMeter"]
 
@@ -39,26 +40,30 @@ class ActivationMeter:
         self._details = details
         self._responses = responses
 
-    def measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
-        """Add a map (B, C, H, W) of ``layer`` to ``sums``, one of its two.
+    def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
+        """Add the maps that ``output`` holds of ``layer`` to ``sums``, one of its two.
 
         Returns:
-            Whether the map counts. It does not where activation checkpointing recomputes it in the
-            backward pass; only its gradient is new then.
+            Whether they count. They do not where activation checkpointing recomputes them in the
+            backward pass, where only their gradient is new, and where the output has another number
+            of dimensions than the layer returns.
         """
-        if type(maps) is Tensor:
-            return self._measure(layer, sums, maps)
+        if type(output) is Tensor:
+            return self._measure(layer, sums, output)
         with torch._C.DisableTorchFunctionSubclass():  # our operations are none of the model's
-            return self._measure(layer, sums, maps)
+            return self._measure(layer, sums, output)
 
-    def _measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
+    def _measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
+        maps = to_maps(layer.conv, output)
+        if maps is None:
+            return False
         sampled = layer.statistics
-        if maps.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            self._hook_gradient(sampled, sums, maps)
+        if output.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+            self._hook_gradient(layer, sums, output)
         if in_backward():
             return False
         if layer.source is not None and sums is layer.map_sums:
-            self._inspect(layer.name, maps)
+            self._inspect(layer, output, maps)
         sums.count(maps)
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
@@ -67,23 +72,26 @@ class ActivationMeter:
             self._stopwatch.add("maps", start)
         return True
 
-    def _inspect(self, layer: str, maps: Tensor) -> None:
-        """Hand the map to the inspections of the layer and of its filters."""
-        if self._details.needs_map(layer):
-            self._details.add_map(layer, maps)
-        if self._responses.needs_map(layer):
+    def _inspect(self, layer: ObservedLayer, output: Tensor, maps: Tensor) -> None:
+        """Hand the maps to the inspections of the layer and of its filters."""
+        if self._details.needs_map(layer.name):
+            self._details.add_map(layer.name, layer.conv, output)
+        if self._responses.needs_map(layer.name):
             start = self._stopwatch.now()
-            self._responses.add_map(layer, maps)
+            self._responses.add_map(layer.name, maps)
             self._stopwatch.add(TOP_IMAGES, start)
 
-    def _hook_gradient(self, sampled: frozenset[str], sums: ActivationSums, maps: Tensor) -> None:
+    def _hook_gradient(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> None:
+        sampled = layer.statistics
         magnitude = "activation_gradient" in sampled
         per_image = "signal_to_noise" in sampled
 
         def on_gradient(gradient: Tensor) -> None:
             if self._batch.is_recording:
                 start = self._stopwatch.now()
-                sums.add_gradient(gradient.detach(), magnitude, per_image)
+                maps = to_maps(layer.conv, gradient.detach())
+                assert maps is not None  # it has the shape of the output
+                sums.add_gradient(maps, magnitude, per_image)
                 self._stopwatch.add("map gradients", start)
 
-        maps.register_hook(self._batch.guarded(on_gradient))
+        output.register_hook(self._batch.guarded(on_gradient))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter, weight_shape
+from revacnn_lightning.telemetry.conv import by_filter, weight_parameter, weight_shape
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
@@ -25,6 +25,7 @@ from revacnn_lightning.telemetry.reductions import (
     filter_l2_norm,
     filter_l2_norms,
 )
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = [
     "WeightSums",
@@ -52,7 +53,7 @@ class WeightSums:
         effective: the weight that the forward computes; empty where the weight is a parameter.
     """
 
-    conv: Conv
+    conv: UnitLayer
     parameter: Tensor | None = None
     handle: RemovableHandle | None = None
     has_gradient: bool = False
