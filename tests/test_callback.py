@@ -629,6 +629,7 @@ class Perceptron(TwoConvs):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = self.conv2 = nn.Identity()
+        del self.linear  # the last layer is the output
         self.hidden, self.linear = nn.Linear(36, 5), nn.Linear(5, 2)
         self.double()
 
