@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,11 @@ class ActivationMeter:
         self._details = details
         self._responses = responses
 
+    @property
+    def needs_maps(self) -> frozenset[str]:
+        """The layers whose maps are inspected."""
+        return self._details.layers | self._responses.layers
+
     def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
         """Add the maps that ``output`` holds of ``layer`` to ``sums``, one of its two.
 
@@ -57,14 +64,18 @@ class ActivationMeter:
         maps = to_maps(layer.conv, output)
         if maps is None:
             return False
-        sampled = layer.statistics
+        sampled = self._batch.sampled(layer.name)
         if output.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            self._hook_gradient(layer, sums, output)
+            output.register_hook(self.gradient_hook(layer, sums, sampled))
         if in_backward():
             return False
+        self._batch.touch(layer)
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer, output, maps)
-        sums.count(maps)
+        sums.count(maps.shape)
+        # Hooks are compiled for outputs that are maps as they are.
+        sums.shape = maps.shape if maps is output and type(maps) is Tensor else None
+        sums.dtype = maps.dtype
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
             start = self._stopwatch.now()
@@ -81,17 +92,20 @@ class ActivationMeter:
             self._responses.add_map(layer.name, maps)
             self._stopwatch.add(TOP_IMAGES, start)
 
-    def _hook_gradient(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> None:
-        sampled = layer.statistics
+    def gradient_hook(
+        self, layer: ObservedLayer, sums: ActivationSums, sampled: frozenset[str]
+    ) -> Callable[[Tensor], None]:
+        """Return a hook that sums the gradients of what a layer returned."""
         magnitude = "activation_gradient" in sampled
         per_image = "signal_to_noise" in sampled
 
         def on_gradient(gradient: Tensor) -> None:
             if self._batch.is_recording:
+                self._batch.touch(layer)
                 start = self._stopwatch.now()
                 maps = to_maps(layer.conv, gradient.detach())
                 assert maps is not None  # it has the shape of the output
                 sums.add_gradient(maps, magnitude, per_image)
                 self._stopwatch.add("map gradients", start)
 
-        output.register_hook(self._batch.guarded(on_gradient))
+        return self._batch.guarded(on_gradient)
