@@ -183,15 +183,7 @@ class LayerDetailCollector:
         self, sample: DetailSample, conv: Any, context: BatchContext, image: np.ndarray
     ) -> LayerDetail:
         layer = sample.layer
-        kernel_slice = self._kernel_slices.get(layer, "strongest")
-        depth = self._depths.get(layer, MIDDLE)
-        images = functools.partial(
-            filter_images,
-            conv=conv,
-            mean=kernel_slice == "mean",
-            depth=depth,
-            input_shape=self._recorder.input_shape(layer),
-        )
+        images = self._images_of_filters(layer, conv)
         return LayerDetail(
             run=context.run,
             version=context.version,
@@ -207,13 +199,24 @@ class LayerDetailCollector:
             activation_gradients=_map_view(sample.map_gradients),
             image=image,
             image_index=self._image_index,
-            kernel_slice=kernel_slice,
-            depth=depth if len(kernel_size(conv)) == 3 else None,
+            kernel_slice=self._kernel_slices.get(layer, "strongest"),
+            depth=self._depths.get(layer, MIDDLE) if len(kernel_size(conv)) == 3 else None,
             weight_histogram=_encode_histogram(sample.weight_histogram),
             gradient_histogram=_encode_histogram(sample.gradient_histogram),
             prediction=self.predictions.newest(context.step, context.version),
             before_edit=self.predictions.before_edit,
             after_edit=self.predictions.after_edit,
+        )
+
+
+    def _images_of_filters(self, layer: str, conv: Any) -> Callable[[Tensor], np.ndarray]:
+        """Return the function that makes images of a layer's coefficients, as it was requested."""
+        return functools.partial(
+            filter_images,
+            conv=conv,
+            mean=self._kernel_slices.get(layer) == "mean",
+            depth=self._depths.get(layer, MIDDLE),
+            input_shape=self._recorder.input_shape(layer),
         )
 
 

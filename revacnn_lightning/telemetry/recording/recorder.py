@@ -405,7 +405,7 @@ class Recorder:
 
     def input_shape(self, layer: str) -> tuple[int, ...]:
         """Return (C, H, W) of the map that a linear layer reads flattened; () if it is no map."""
-        return next(each.input_shape for each in self._layers if each.name == layer)
+        return next((each.input_shape for each in self._layers if each.name == layer), ())
 
     def current_gradient(self, layer: str) -> Tensor | None:
         """Return the gradient of `current_weight`, as the last batch has left it; None without."""
