@@ -208,7 +208,6 @@ class LayerDetailCollector:
             after_edit=self.predictions.after_edit,
         )
 
-
     def _images_of_filters(self, layer: str, conv: Any) -> Callable[[Tensor], np.ndarray]:
         """Return the function that makes images of a layer's coefficients, as it was requested."""
         return functools.partial(

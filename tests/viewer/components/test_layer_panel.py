@@ -145,11 +145,17 @@ def test_slices_are_selectable_only_with_many_input_channels(world: World, tab: 
      (1, (3, 3, 3), "", 0.5), (64, (), "", None)],
 )  # fmt: skip
 def test_slices_of_other_kinds_of_layers(
-    tab: TabState, inputs: int, kernel: tuple[int, ...], slices: str, depth: float | None
+    world: World,
+    tab: TabState,
+    inputs: int,
+    kernel: tuple[int, ...],
+    slices: str,
+    depth: float | None,
 ) -> None:
     panel = LayerPanel(tab)
     layer = tab.layer(None)
     assert layer is not None
+    world.layers.mark_visible(layer.name, "tsne")
     other = replace(layer, in_channels=inputs, kernel_size=kernel)
     assert (panel._slices(other), panel._depth(other)) == (slices, depth)
 
