@@ -32,12 +32,8 @@ class ModuleMarks:
 
     def update(self) -> bool:
         """Show the marks of another structure or layout."""
-        passes, ends, is_shown = (
-            self.tab.follower.image_passes,
-            self._network.ends,
-            shows_modules(self.tab),
-        )
-        key = (ends, id(passes.modules), is_shown)
+        passes, is_shown = self.tab.follower.image_passes, shows_modules(self.tab)
+        key = (self._network.ends, id(passes.modules), is_shown)
         if key == self._shown:
             return False
         self._shown = key

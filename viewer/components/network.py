@@ -40,6 +40,7 @@ class NetworkView:
         self.layout: NetworkLayout | None = None
         self.ends: Ends | None = None
         self._end_shape = EndShape()
+        self._ends_key: tuple[Any, ...] = ()
         self._channels = np.zeros(0, np.float32)  # weight of each channel of the input
         self.network_layout = PagePart("network_layout")
         self.nodes = PagePart("nodes")
@@ -137,10 +138,12 @@ class NetworkView:
 
     def _show_ends(self, structure: Structure) -> bool:
         """Place the ends, if the layout or what stands there has changed; return whether it has."""
-        layout, passed = self.layout, self.tab.follower.image_passes.newest
-        if layout is None:
+        layout, passes = self.layout, self.tab.follower.image_passes
+        key = (self.tab.state, passes.revision)
+        if layout is None or (self.ends is not None and key == self._ends_key):
             return False
-        shape = end_shape(structure, layout, passed)
+        self._ends_key = key
+        shape = end_shape(structure, layout, passes.newest)
         if self.ends is not None and shape == self._end_shape:
             return False
         self.ends, self._end_shape = place_ends(layout, shape), shape
