@@ -423,7 +423,7 @@ def test_batches_are_recorded_only_while_a_viewer_is_attached(
                 wait_for(lambda: not publisher.has_subscribers())
             if batch_idx == 9:
                 for layer in revacnn._session.recorder._layers:
-                    assert layer.weights._grad is None  # they would occupy memory
+                    assert layer.weights.grad is None  # they would occupy memory
 
         def _poll(self) -> bool:
             steps = [one.step for one in self.subscriber.poll() if isinstance(one, Snapshot)]

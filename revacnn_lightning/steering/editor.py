@@ -48,6 +48,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardProbe,
     trace,
 )
+from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.raising_module import raising_module
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
@@ -282,7 +283,7 @@ class Editor:
             EditFailedError: the verification failed; everything was rolled back.
         """
         start = perf_counter()
-        with self._one_at_a_time():
+        with self._one_at_a_time(), paused_garbage_collection():
             involved = self._find_involved()
             plan = self._plan(request, probe, version, involved)
             with Transaction() as tx:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "FEW",
+    "SHORT_RUN",
     "absolute_sum",
     "add_to",
     "concatenate",
@@ -64,22 +66,25 @@ _INNER_DIMENSIONS = {2: (1,), 4: (1, 2, 3)}
 # ---------------------------------------------------------------------- activation maps
 
 
-def map_sum(maps: Tensor) -> Tensor:
-    """Return the sum over images and pixels: (B, C, H, W) -> (C,)."""
+def map_sum(maps: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the sum over images and pixels: (B, C, H, W) -> (C,), in ``out`` if it is given."""
     is_short = maps.shape[2] * maps.shape[3] <= SHORT_RUN and maps.numel() > FEW
     if is_short and maps.device.type == "cpu" and maps.is_contiguous():
-        return maps.sum(0, dtype=torch.float32).sum((1, 2))
-    return maps.sum((0, 2, 3), dtype=torch.float32)
+        return torch.sum(maps.sum(0, dtype=torch.float32), (1, 2), out=out)
+    return torch.sum(maps, (0, 2, 3), dtype=torch.float32, out=out)
 
 
-def absolute_sum(maps: Tensor) -> Tensor:
+def absolute_sum(maps: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the sum of absolute values over images and pixels: (B, C, H, W) -> (C,)."""
-    if maps.device.type != "cpu":
-        return _absolute_sum_in_one_kernel(maps, (0, 2, 3))
+    if maps.device.type != "cpu" or maps.numel() <= FEW:
+        return _absolute_sum_in_one_kernel(maps, (0, 2, 3), out)
     total = None
     for block, scratch in _blocks(maps):
-        total = add_to(total, map_sum(torch.abs(block, out=scratch)))
-    return _zeros(maps) if total is None else total
+        absolute = torch.abs(block, out=scratch)
+        total = map_sum(absolute, out) if total is None else total.add_(map_sum(absolute))
+    if total is None:
+        return _zeros(maps) if out is None else out.zero_()
+    return total
 
 
 def positive_count(maps: Tensor) -> Tensor:
@@ -93,6 +98,8 @@ def positive_count(maps: Tensor) -> Tensor:
 def map_sums(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
     """Return (`absolute_sum` or `map_sum`, `positive_count`), reading the maps only once."""
     total = count = None
+    if maps.numel() <= FEW:
+        return absolute_sum(maps) if absolute else map_sum(maps), positive_count(maps)
     for block, scratch in _blocks(maps):
         values = torch.abs(block, out=scratch) if absolute else block
         total = add_to(total, map_sum(values))
@@ -158,14 +165,24 @@ def _groups(indices: list[int], size: Callable[[int], int], limit: int) -> Itera
 # ---------------------------------------------------------------------- coefficients
 
 
-def filter_l1_norm(filters: Tensor) -> Tensor:
-    """Return the L1 norm, the sum of absolute values, of each filter: (C, ...) -> (C,)."""
+def filter_l1_norm(
+    filters: Tensor, out: Tensor | None = None, *, may_overwrite: bool = False
+) -> Tensor:
+    """Return the L1 norm, the sum of absolute values, of each filter: (C, ...) -> (C,).
+
+    Args:
+        filters: the coefficients.
+        out: float32 (C,), receives the result.
+        may_overwrite: whether ``filters`` may be used as scratch memory.
+    """
     inner = _INNER_DIMENSIONS[filters.dim()]
     if filters.device.type != "cpu":
-        return _absolute_sum_in_one_kernel(filters, inner)
+        return _absolute_sum_in_one_kernel(filters, inner, out)
     if filters.numel() <= PIECE:
-        return filters.abs().sum(inner, dtype=torch.float32)
-    out = filters.new_empty(len(filters), dtype=torch.float32)
+        absolute = filters.abs_() if may_overwrite else filters.abs()
+        return torch.sum(absolute, inner, dtype=torch.float32, out=out)
+    if out is None:
+        out = filters.new_empty(len(filters), dtype=torch.float32)
     step = max(1, BLOCK // filters[0].numel())
     scratch = torch.empty_like(filters[:step])
     for start in range(0, len(filters), step):
@@ -175,10 +192,13 @@ def filter_l1_norm(filters: Tensor) -> Tensor:
     return out
 
 
-def filter_l2_norm(filters: Tensor) -> Tensor:
-    """Return the L2 norm of each filter: (C, ...) -> (C,)."""
-    norm = torch.linalg.vector_norm(filters, 2, _INNER_DIMENSIONS[filters.dim()])
-    return norm if norm.dtype == torch.float32 else norm.float()
+def filter_l2_norm(filters: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the L2 norm of each filter: (C, ...) -> (C,), in ``out`` if it is given."""
+    inner = _INNER_DIMENSIONS[filters.dim()]
+    if filters.dtype == torch.float32:
+        return torch.linalg.vector_norm(filters, 2, inner, out=out)
+    norm = torch.linalg.vector_norm(filters, 2, inner).float()
+    return norm if out is None else out.copy_(norm)
 
 
 def filter_l1_norms(layers: Sequence[Tensor]) -> list[Tensor]:
@@ -255,11 +275,14 @@ def _blocks(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield block, scratch[: len(block)]
 
 
-def _absolute_sum_in_one_kernel(values: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+def _absolute_sum_in_one_kernel(
+    values: Tensor, dimensions: tuple[int, ...], out: Tensor | None = None
+) -> Tensor:
     """Return the sum of absolute values, for devices on which kernel launches dominate."""
-    is_double = values.dtype == torch.float64  # vector_norm does not narrow it
-    dtype = None if is_double else torch.float32
-    return torch.linalg.vector_norm(values, 1, dimensions, dtype=dtype).float()
+    if values.dtype != torch.float64:
+        return torch.linalg.vector_norm(values, 1, dimensions, dtype=torch.float32, out=out)
+    norm = torch.linalg.vector_norm(values, 1, dimensions).float()  # does not narrow by itself
+    return norm if out is None else out.copy_(norm)
 
 
 def _zeros(maps: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import torch
@@ -43,6 +43,7 @@ from revacnn_lightning.steering.planning.plan import (
 )
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate, trace
+from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 
 __all__ = ["EditApplication", "PerformedEdit"]
 
@@ -88,6 +89,9 @@ class EditApplication:
     probe: ForwardProbe
     seed: int
     copies: Sequence[ModelCopy] = ()
+
+    def __post_init__(self) -> None:
+        self.probe = replace(self.probe, shared=SharedForwards())
 
     def perform(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``groups`` are the channel groups of the model before.

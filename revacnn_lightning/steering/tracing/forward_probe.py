@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -15,9 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.tracer import Tracer
+from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
+from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
+from revacnn_lightning.steering.tracing.tracer import Run, Tracer
+from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
+from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
 
 __all__ = [
     "ForwardFailedError",
@@ -63,11 +66,13 @@ class ForwardProbe:
             output of the first is compared before and after an edit.
         samples: the batch size of the first forward; multiply-accumulates are counted per sample.
         hint: what to do if a forward raises, for the refusal.
+        shared: what the forwards of one edit share; None: each one runs alone.
     """
 
     forwards: Sequence[Callable[[], Any]]
     samples: int = 1
     hint: str = ""
+    shared: SharedForwards | None = None
 
 
 def trace(
@@ -85,35 +90,65 @@ def trace(
         ForwardFailedError: a forward raised.
     """
     tracer = Tracer(model, new_filters)
-    with _paused_garbage_collection():
-        with side_effect_free(model, None if model.training else True, observe=False) as tensors:
-            _trace_once(tracer, probe, tensors)
+    with paused_garbage_collection():
+        _trace_once(tracer, model, probe, None if model.training else True)
         if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.convs):
-            with side_effect_free(model, training=False, observe=False) as tensors:
-                _trace_once(tracer, probe, tensors)
+            _trace_once(tracer, model, probe, False)
         return ChannelGroups(tracer.trace, probe.samples)
 
 
-def _trace_once(tracer: Tracer, probe: ForwardProbe, tensors: TensorState) -> None:
-    for forward in probe.forwards:
-        with tracer.tracing(tensors.copy_before):
-            output = run_forward(forward, probe.hint)
-            if isinstance(output, ForwardOutput):
-                for tensor, reason in output.fixed:
-                    tracer.trace.fix_tensor(tensor, reason)
-            tracer.trace.fix_outputs(output, _tensors_in)
+def _trace_once(
+    tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None
+) -> None:
+    with _restored(model, probe, training) as tensors:
+        for forward in probe.forwards:
+            with tracer.tracing(_runner(probe, tensors, exact=False)):
+                output = run_forward(forward, probe.hint)
+                if isinstance(output, ForwardOutput):
+                    for tensor, reason in output.fixed:
+                        tracer.trace.fix_tensor(tensor, reason)
+                tracer.trace.fix_outputs(output, _tensors_in)
 
 
-@contextmanager
-def _paused_garbage_collection() -> Iterator[None]:
-    """Disable the collector, which costs a fifth: a trace creates many objects but no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _restored(
+    model: nn.Module, probe: ForwardProbe, training: bool | None
+) -> AbstractContextManager[TensorState]:
+    """Restore the model after forwards inside, whose operations `_runner` runs."""
+    objects = None if probe.shared is None else probe.shared.objects_of(model)
+    return side_effect_free(model, training, observe=False, objects=objects)
+
+
+def _runner(probe: ForwardProbe, tensors: TensorState, *, exact: bool) -> Run:
+    """Return what runs the operations of the next forward.
+
+    Args:
+        exact: whether the values that the forward computes matter, see `ReusedOutputs`.
+    """
+    outputs = None if probe.shared is None else probe.shared.outputs
+    if outputs is not None:
+        outputs.begin(exact=exact)
+
+    def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for tensor in written_tensors(func, args, kwargs):
+            tensors.copy_before_write(tensor)
+            if outputs is not None:
+                outputs.copy_before_write(tensor)
+        return func(*args, **kwargs) if outputs is None else outputs.run(func, args, kwargs)
+
+    return run
+
+
+class _Observed(LightDispatchMode):
+    """Runs every operation inside by a function."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return self._run(func, args, kwargs or {})
 
 
 def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:
@@ -122,7 +157,10 @@ def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:
     Raises:
         ForwardFailedError: the forward raised.
     """
-    with side_effect_free(model, training=False):
+    with ExitStack() as stack:
+        tensors = stack.enter_context(_restored(model, probe, training=False))
+        if not tensors.are_all_copied:  # of compiled code, no operation is observed
+            stack.enter_context(_Observed(_runner(probe, tensors, exact=True)))
         found = _tensors_in(run_forward(probe.forwards[0], probe.hint))
         return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 

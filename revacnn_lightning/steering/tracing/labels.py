@@ -25,6 +25,8 @@ def labeled_dims(label: Label) -> frozenset[int]:
 
 def label_along(channels: Tensor, ndim: int, dim: int) -> Label:
     """Return the label of an ``ndim``-dimensional tensor with these 1-D channels along ``dim``."""
+    if ndim == 1:
+        return channels
     shape = [1] * ndim
     shape[dim] = -1
     return channels.reshape(shape)

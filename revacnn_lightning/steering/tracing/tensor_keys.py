@@ -21,6 +21,7 @@ class TensorKeys:
         self._permanent: set[int] = set()
         self._tensors: dict[int, Tensor] = {}  # keeps their ids and their memory unique
         self._by_memory: dict[tuple[Any, ...], int] = {}
+        self._not_in_memory: list[Tensor] = []  # recorded, but not in `_by_memory` yet
 
     def record_permanent(self, tensor: Tensor) -> int:
         """Record a tensor that outlives the forward, and return its key."""
@@ -31,9 +32,7 @@ class TensorKeys:
         """Record a tensor of this forward, and return its key."""
         key = id(tensor)
         self._tensors[key] = tensor
-        memory = _memory_of(tensor)
-        if memory is not None:
-            self._by_memory[memory] = key
+        self._not_in_memory.append(tensor)
         return key
 
     def find(self, value: Any) -> int:
@@ -41,12 +40,18 @@ class TensorKeys:
         key = id(value)
         if key in self._tensors or key in self._permanent or not isinstance(value, Tensor):
             return key
+        for tensor in self._not_in_memory:  # only now: most networks never look for another object
+            memory = _memory_of(tensor)
+            if memory is not None:
+                self._by_memory[memory] = id(tensor)
+        self._not_in_memory.clear()
         return self._by_memory.get(_memory_of(value) or (), key)
 
     def clear(self) -> None:
         """Release the tensors of a finished forward."""
         self._tensors.clear()
         self._by_memory.clear()
+        self._not_in_memory.clear()
 
 
 def _memory_of(tensor: Tensor) -> tuple[Any, ...] | None:

@@ -87,6 +87,9 @@ class Trace:
             for name, conv in reversed(list(zip(self.convs, convs, strict=True)))
         }
         for name, tensor in _tensors_of(model):
+            if not tensor.ndim:
+                self._keys.record_permanent(tensor)
+                continue
             if isinstance(tensor, nn.Parameter):
                 self._unused[id(tensor)] = name
             labels = []
@@ -236,12 +239,17 @@ class Trace:
     def consume(self, columns: Tensor, arriving: Tensor) -> None:
         """Record that these columns of a weight multiply the channels ``arriving``."""
         self.reading.append(columns.reshape(-1).numpy())
-        self.couple(columns, arriving)
-        self.record_arrival(columns, arriving)
+        self.couple_arrival(columns, arriving)
 
     def record_arrival(self, channels: Tensor, arriving: Tensor) -> None:
         """Record which channel arrives at which; the first record of a channel counts."""
         self.arrivals.append(_paired(channels, arriving))
+
+    def couple_arrival(self, channels: Tensor, arriving: Tensor) -> None:
+        """Couple channels with those that arrive at them, and record their arrival."""
+        pair = _paired(channels, arriving)
+        self.couplings.append(pair)
+        self.arrivals.append(pair)
 
     def record_conv(self, out: Tensor, x: Tensor, weight: Tensor) -> str | None:
         """Record the edges into the conv that runs, and return its name if there is one.
@@ -342,6 +350,6 @@ def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield each parameter and buffer once, under the first of its names."""
     seen: set[int] = set()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen and tensor.ndim:
+        if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor

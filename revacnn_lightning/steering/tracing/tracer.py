@@ -23,10 +23,10 @@ from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.tracing.traced_int import traced_attributes
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
-__all__ = ["Tracer"]
+__all__ = ["Run", "Tracer"]
 
-
-BeforeCall = Callable[[Any, tuple[Any, ...], dict[str, Any]], None]
+# (operation, arguments, named arguments) -> its output
+Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Tracer(LightDispatchMode):
@@ -39,16 +39,16 @@ class Tracer(LightDispatchMode):
         super().__init__()
         self.trace = Trace(model, new_filters)
         self._forwards = 0  # traced so far
-        self._before_call: BeforeCall = _do_nothing
+        self._run: Run = _run
 
     @contextmanager
-    def tracing(self, before_call: BeforeCall | None = None) -> Iterator[None]:
+    def tracing(self, run: Run | None = None) -> Iterator[None]:
         """Trace one forward. Hooks and modes are removed afterwards.
 
         Args:
-            before_call: called before every operation of the forward, with it and its arguments.
+            run: runs every operation of the forward and returns its output.
         """
-        self._before_call = before_call or _do_nothing
+        self._run = run or _run
         with ExitStack() as stack:
             self._forwards += 1
             stack.callback(self.trace.release_tensors)
@@ -73,8 +73,7 @@ class Tracer(LightDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        self._before_call(func, args, kwargs)
-        out = func(*args, **kwargs)
+        out = self._run(func, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():  # our own calls are none of the model's
             self._record(func, args, kwargs, out)
         return out
@@ -103,5 +102,5 @@ def _tensors(values: Any) -> list[Tensor]:
     return found
 
 
-def _do_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Stand in for a function that is called before every operation."""
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)

@@ -91,10 +91,10 @@ class ModuleFlow(LightDispatchMode):
             register_module_forward_pre_hook(self._on_call),
             register_module_forward_hook(self._on_return, always_call=True),
         ]
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call,unused-ignore]
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call,unused-ignore]
         for handle in self._handles:
             handle.remove()
 

@@ -54,28 +54,49 @@ class ObjectState:
         self.modules: list[nn.Module] = []
         self.tensors: list[Tensor] = []
         self._seen: dict[int, Any] = {}  # the values are references that keep the ids unique
-        self._contents: list[tuple[Any, Any]] = []
+        self._contents: dict[int, tuple[Any, Any, int]] = {}  # by id: container, content, depth
         self._empty: list[Any] = []
+        self._special: list[tuple[Any, int]] = []  # objects with an undo of their own, and depth
         self._undo: list[Callable[[], object]] = []
         self._pending: deque[tuple[Any, int]] = deque()
-        registered = list(root.modules()) if isinstance(root, nn.Module) else []
-        self._packages = {_package(type(module)) for module in registered} - _FOREIGN
-        self._is_dataset = not registered
+        self._root = root
+        self._is_dataset = not isinstance(root, nn.Module)
+        self._packages: set[str] = set()
         if self._is_dataset:
             self._seen[id(root)] = root
             self._visit_object(root, 0)
-        for module in registered:  # all of them, whatever the limits below
-            self._add_module(module)
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None:
-                    self._add_tensor(tensor)
-        while self._pending and len(self._seen) < MAX_OBJECTS:
-            value, depth = self._pending.popleft()
-            self._visit(value, depth)
+        else:
+            self._add_registered_modules()
+        self._visit_pending()
+
+    def refresh(self) -> None:
+        """Adopt what has changed since `restore`, as if the state was captured now.
+
+        It compares what is known, and visits only what is new: an edit changes a few attributes
+        between its forwards.
+        """
+        changed = [
+            (container, depth)
+            for container, content, depth in self._contents.values()
+            if not _is_unchanged(container, content)
+        ]
+        if changed and not self._is_dataset:
+            self._add_registered_modules()
+        for container, depth in changed:
+            self._add_container(container, depth)
+        if any(self._empty):
+            filled = [container for container in self._empty if container]
+            self._empty = [container for container in self._empty if not container]
+            self._pending.extend((container, 1) for container in filled)
+        self._undo.clear()
+        special, self._special = self._special, []
+        for value, depth in special:
+            self._visit_object(value, depth)
+        self._visit_pending()
 
     def restore(self) -> None:
         """Give every object the contents it had."""
-        for container, content in self._contents:
+        for container, content, _ in self._contents.values():
             if not _is_unchanged(container, content):
                 _set_content(container, content)
         for container in self._empty:
@@ -85,6 +106,22 @@ class ObjectState:
             undo()
 
     # ---------------------------------------------------------------- what is found
+
+    def _visit_pending(self) -> None:
+        while self._pending and len(self._seen) < MAX_OBJECTS:
+            value, depth = self._pending.popleft()
+            self._visit(value, depth)
+
+    def _add_registered_modules(self) -> None:
+        """Add all modules of the model with their tensors, whatever the limits of a visit."""
+        registered = list(self._root.modules())
+        self._packages = {_package(type(module)) for module in registered} - _FOREIGN
+        for module in registered:
+            if id(module) not in self._seen:
+                self._add_module(module)
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    self._add_tensor(tensor)
 
     def _add_module(self, module: nn.Module) -> None:
         self._seen[id(module)] = module
@@ -99,10 +136,11 @@ class ObjectState:
     def _add_container(self, container: Any, depth: int) -> None:
         """Copy the references that a container holds, and visit them later."""
         if len(container) > MAX_ENTRIES:
-            self._contents.append((container, len(container)))
+            self._contents[id(container)] = container, len(container), depth
             return
         is_dict = isinstance(container, dict)
-        self._contents.append((container, dict(container) if is_dict else list(container)))
+        content = dict(container) if is_dict else list(container)
+        self._contents[id(container)] = container, content, depth
         self._visit_later(container.values() if is_dict else container, depth + 1)
 
     def _visit_later(self, values: Iterable[Any], depth: int) -> None:
@@ -138,10 +176,10 @@ class ObjectState:
     def _visit_object(self, value: Any, depth: int) -> None:
         generator_undo = _generator_undo(value)
         if generator_undo is not None:
-            self._undo.append(generator_undo)
+            self._add_undo(value, depth, generator_undo)
         elif isinstance(value, np.ndarray):
             if value.nbytes <= MAX_ARRAY_BYTES and value.flags.writeable:
-                self._undo.append(functools.partial(np.copyto, value, value.copy()))
+                self._add_undo(value, depth, functools.partial(np.copyto, value, value.copy()))
         elif isinstance(value, functools.partial):
             self._visit_later((value.func, value.args, value.keywords), depth + 1)
         elif isinstance(value, MethodType):
@@ -151,17 +189,24 @@ class ObjectState:
         elif self._is_of_the_user(value):
             self._add_container(vars(value), depth)
 
+    def _add_undo(self, value: Any, depth: int, *undo: Callable[[], object]) -> None:
+        """Restore an object by these functions; `refresh` visits it again."""
+        self._special.append((value, depth))
+        self._undo += undo
+
     def _visit_closure(self, function: FunctionType, depth: int) -> None:
         """Restore the variables of an enclosing function, where hooks collect what they see."""
         if function.__module__ and function.__module__.partition(".")[0] in _FOREIGN:
             return
+        undo: list[Callable[[], object]] = []
         for cell in function.__closure__ or ():
             try:
                 content = cell.cell_contents
             except ValueError:  # not assigned yet
                 continue
-            self._undo.append(functools.partial(setattr, cell, "cell_contents", content))
+            undo.append(functools.partial(setattr, cell, "cell_contents", content))
             self._visit_later((content,), depth + 1)
+        self._add_undo(function, depth, *undo)
 
     def _is_of_the_user(self, value: Any) -> bool:
         """Return whether the attributes of an object are restored; see the class."""

@@ -42,6 +42,11 @@ class ResponseRecorder:
         """(layer, index) of the selected filters."""
         return frozenset((layer, i) for layer, some in self._selected.items() for i in some)
 
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers of the selected filters."""
+        return frozenset(self._selected)
+
     def select(self, filters: Collection[tuple[str, int]]) -> None:
         """Record these filters, (layer, index), and no others from the next batch on."""
         selected = defaultdict(set)

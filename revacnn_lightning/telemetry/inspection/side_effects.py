@@ -30,7 +30,11 @@ _ACTIVE = ContextVar("side_effect_free", default=False)
 
 @contextmanager
 def side_effect_free(
-    model: nn.Module, training: bool | None = None, *, observe: bool = True
+    model: nn.Module,
+    training: bool | None = None,
+    *,
+    observe: bool = True,
+    objects: ObjectState | None = None,
 ) -> Iterator[TensorState]:
     """Run forwards of ``model`` and restore its state and all random states afterwards.
 
@@ -59,15 +63,17 @@ def side_effect_free(
 
     Args:
         training: the mode of all modules inside; None keeps the mode of each.
-        observe: observe every operation inside. False: the caller does, and passes each one to
-            `TensorState.copy_before`, which saves the time of a second mode.
+        observe: observe every operation inside. False: the caller does, and passes what each one
+            writes to to `TensorState.copy_before_write`, which saves the time of a second mode.
+        objects: the objects of ``model`` as they are now, for several forwards in a row; None: they
+            are searched for.
 
     Yields:
         The tensors that are restored.
     """
     # Inside of another `side_effect_free`, the active modes may be those of a trace.
     with nullcontext() if inside_side_effect_free() else _users_code_suspended():
-        yield from _restoring(model, training, observe)
+        yield from _restoring(objects or ObjectState(model), training, observe)
 
 
 @contextmanager
@@ -77,9 +83,8 @@ def _users_code_suspended() -> Iterator[None]:
         yield
 
 
-def _restoring(model: nn.Module, training: bool | None, observe: bool) -> Iterator[TensorState]:
+def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> Iterator[TensorState]:
     """Yield once, and restore the model and all random states afterwards."""
-    objects = ObjectState(model)
     is_compiled = any("_orig_mod" in module._modules for module in objects.modules)
     token = _ACTIVE.set(True)
     try:
@@ -148,6 +153,8 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
 
 def _cuda_devices(tensors: Iterable[Tensor]) -> list[int]:
     """Return the sorted indices of the CUDA devices that hold ``tensors``."""
+    if not torch.cuda.is_initialized():  # then no tensor is on one
+        return []
     return sorted(
         {
             tensor.device.index

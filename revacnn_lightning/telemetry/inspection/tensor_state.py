@@ -10,21 +10,24 @@ model the first time that an operation writes to it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.small_tensors import SmallTensors, can_be_small
+from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
 
 __all__ = ["TensorState"]
 
 COPIED_FIRST = 1 << 14  # elements; smaller buffers are copied before the forward
 
-# What an operation writes to although its schema does not say so.
-_UNDECLARED = {"running_mean", "running_var"}
+_PLAIN = (Tensor, nn.Parameter)
+_shapes = attrgetter("shape")
+_requires_grad = attrgetter("requires_grad")
 
 
 class TensorState(LightDispatchMode):
@@ -37,18 +40,34 @@ class TensorState(LightDispatchMode):
         tensors: those to restore: their values, ``requires_grad``, and ``.grad``, which is None
             inside, so that a backward pass inside does not add to it.
         at_once: copy all tensors before the forward, for code whose operations are not observed.
+
+    Attributes:
+        are_all_copied: whether all tensors were copied before the forward.
     """
 
     def __init__(self, tensors: Iterable[Tensor], *, at_once: bool = False) -> None:
         super().__init__()
-        self._aliases = [(tensor, tensor.data) for tensor in tensors if _is_restorable(tensor)]
-        self._flags = [(tensor, tensor.requires_grad) for tensor, _ in self._aliases]
+        self.are_all_copied = at_once
+        # Whole lists are read and compared: a loop over thousands of tensors takes milliseconds.
+        self._tensors = [tensor for tensor in tensors if _is_restorable(tensor)]
+        self._aliases = [tensor.data for tensor in self._tensors]
+        self._addresses = list(map(Tensor.data_ptr, self._tensors))
+        self._shapes = list(map(_shapes, self._tensors))
+        self._flags = list(map(_requires_grad, self._tensors))
         self._gradients: list[tuple[Tensor, Tensor]] = []
         self._by_storage: dict[int, torch.UntypedStorage] | None = None
         self._copies: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-        for tensor, alias in self._aliases:
-            if at_once or (alias.numel() <= COPIED_FIRST and not tensor.requires_grad):
+        small = []
+        for alias, requires_grad in zip(self._aliases, self._flags, strict=True):
+            if at_once:
                 self._copy(alias.untyped_storage())
+            elif not requires_grad and alias.numel() <= COPIED_FIRST:
+                if can_be_small(alias):
+                    small.append(alias)
+                else:
+                    self._copy(alias.untyped_storage())
+        self._small = SmallTensors(small)
+        for tensor in self._tensors:
             if tensor.is_leaf and tensor.grad is not None:
                 self._gradients.append((tensor, tensor.grad))
                 tensor.grad = None
@@ -57,44 +76,47 @@ class TensorState(LightDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        self.copy_before(func, args, kwargs)
+        for tensor in written_tensors(func, args, kwargs):
+            self.copy_before_write(tensor)
         return func(*args, **kwargs)
 
-    def copy_before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Copy the tensors of the model that an operation is about to write to."""
-        for position, name in _written_arguments(func):
-            value = args[position] if position < len(args) else kwargs.get(name)
-            for tensor in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(tensor, Tensor):
-                    self._copy_before_write(tensor)
-
-    def restore(self) -> None:
-        """Give all tensors the storage, the values and the gradients they had."""
-        for tensor, alias in self._aliases:
-            if tensor.data_ptr() != alias.data_ptr() or tensor.shape != alias.shape:
-                tensor.data = alias
-        for storage, copy in self._copies.values():
-            storage.copy_(copy, non_blocking=False)
-        for tensor, requires_grad in self._flags:
-            if tensor.requires_grad != requires_grad:
-                tensor.requires_grad_(requires_grad)
-        kept = {id(tensor) for tensor, _ in self._gradients}
-        for tensor, _ in self._aliases:
-            if tensor.is_leaf and id(tensor) not in kept and tensor.grad is not None:
-                tensor.grad = None
-        for tensor, gradient in self._gradients:
-            tensor.grad = gradient
-
-    def _copy_before_write(self, tensor: Tensor) -> None:
+    def copy_before_write(self, tensor: Tensor) -> None:
+        """Copy a tensor that an operation is about to write to, if it is one of the model."""
         if self._by_storage is None:
-            storages = [alias.untyped_storage() for _, alias in self._aliases]
+            storages = list(map(Tensor.untyped_storage, self._aliases))
             self._by_storage = {storage.data_ptr(): storage for storage in storages}
         try:
             storage = self._by_storage.get(tensor.untyped_storage().data_ptr())
         except (NotImplementedError, RuntimeError):  # a sparse or a fake tensor: none of the model
             return
-        if storage is not None:
+        if storage is not None and not self._small.contains(storage):
             self._copy(storage)
+
+    def restore(self) -> None:
+        """Give all tensors the storage, the values and the gradients they had."""
+        self._restore_storages()
+        self._small.restore()
+        for storage, copy in self._copies.values():
+            storage.copy_(copy, non_blocking=False)
+        if list(map(_requires_grad, self._tensors)) != self._flags:
+            for tensor, requires_grad in zip(self._tensors, self._flags, strict=True):
+                if tensor.requires_grad != requires_grad:
+                    tensor.requires_grad_(requires_grad)
+        kept = {id(tensor) for tensor, _ in self._gradients}
+        for tensor in self._tensors:
+            if tensor.is_leaf and tensor.grad is not None and id(tensor) not in kept:
+                tensor.grad = None
+        for tensor, gradient in self._gradients:
+            tensor.grad = gradient
+
+    def _restore_storages(self) -> None:
+        """Give all tensors the memory they had."""
+        addresses, shapes = map(Tensor.data_ptr, self._tensors), map(_shapes, self._tensors)
+        if list(addresses) == self._addresses and list(shapes) == self._shapes:
+            return
+        for tensor, alias in zip(self._tensors, self._aliases, strict=True):
+            if tensor.data_ptr() != alias.data_ptr() or tensor.shape != alias.shape:
+                tensor.data = alias
 
     def _copy(self, storage: torch.UntypedStorage) -> None:
         if storage.data_ptr() not in self._copies and storage.nbytes():
@@ -103,26 +125,13 @@ class TensorState(LightDispatchMode):
 
 def _is_restorable(tensor: Tensor) -> bool:
     """Return whether the tensor has a storage of its own: sparse, lazy and meta tensors do not."""
-    if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_meta:
+    if tensor.layout != torch.strided or tensor.is_meta:
         return False
-    with suppress(NotImplementedError, RuntimeError):
+    try:
+        if type(tensor) in _PLAIN:
+            return tensor.data_ptr() != 0 or tensor.numel() == 0
+        if is_lazy(tensor):
+            return False
         return tensor.untyped_storage().data_ptr() != 0 or tensor.numel() == 0
-    return False
-
-
-_WRITTEN: dict[Any, tuple[tuple[int, str], ...]] = {}  # operation -> its arguments that it changes
-
-
-def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
-    """Return position and name of each argument that an operation may write to."""
-    found = _WRITTEN.get(func)
-    if found is None:
-        schema = getattr(func, "_schema", None)
-        found = () if schema is None else tuple(
-            (position, argument.name)
-            for position, argument in enumerate(schema.arguments)
-            if argument.name in _UNDECLARED
-            or (argument.alias_info is not None and argument.alias_info.is_write)
-        )  # fmt: skip
-        _WRITTEN[func] = found
-    return found
+    except (NotImplementedError, RuntimeError):
+        return False

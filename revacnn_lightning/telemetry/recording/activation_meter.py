@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,11 @@ class ActivationMeter:
         self._details = details
         self._responses = responses
 
+    @property
+    def needs_maps(self) -> frozenset[str]:
+        """The layers whose maps are inspected."""
+        return self._details.layers | self._responses.layers
+
     def measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
         """Add a map (B, C, H, W) of ``layer`` to ``sums``, one of its two.
 
@@ -52,14 +59,16 @@ class ActivationMeter:
             return self._measure(layer, sums, maps)
 
     def _measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
-        sampled = layer.statistics
+        sampled = self._batch.sampled(layer.name)
         if maps.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            self._hook_gradient(sampled, sums, maps)
+            maps.register_hook(self.gradient_hook(layer, sums, sampled))
         if in_backward():
             return False
+        self._batch.touch(layer)
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer.name, maps)
-        sums.count(maps)
+        sums.count(maps.shape)
+        sums.shape, sums.dtype = maps.shape if type(maps) is Tensor else None, maps.dtype
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
             start = self._stopwatch.now()
@@ -76,14 +85,18 @@ class ActivationMeter:
             self._responses.add_map(layer, maps)
             self._stopwatch.add(TOP_IMAGES, start)
 
-    def _hook_gradient(self, sampled: frozenset[str], sums: ActivationSums, maps: Tensor) -> None:
+    def gradient_hook(
+        self, layer: ObservedLayer, sums: ActivationSums, sampled: frozenset[str]
+    ) -> Callable[[Tensor], None]:
+        """Return a hook that sums the gradients of a map."""
         magnitude = "activation_gradient" in sampled
         per_image = "signal_to_noise" in sampled
 
         def on_gradient(gradient: Tensor) -> None:
             if self._batch.is_recording:
+                self._batch.touch(layer)
                 start = self._stopwatch.now()
                 sums.add_gradient(gradient.detach(), magnitude, per_image)
                 self._stopwatch.add("map gradients", start)
 
-        maps.register_hook(self._batch.guarded(on_gradient))
+        return self._batch.guarded(on_gradient)

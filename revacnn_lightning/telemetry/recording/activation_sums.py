@@ -7,13 +7,15 @@ withheld from the allocator makes it request more from the system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
+from revacnn_lightning.telemetry.recording.flat_buffer import Slots
+from revacnn_lightning.telemetry.recording.slot_reductions import Reduction
 from revacnn_lightning.telemetry.reductions import add_to
 
 __all__ = ["ActivationSums", "finalize_signals", "in_backward"]
@@ -25,6 +27,9 @@ class ActivationSums:
 
     Attributes:
         absolute: whether ``total`` sums magnitudes, because negative values carry information.
+        slots: where the sums go, if they belong to the layer's activation map.
+        shape: of the last map; None if it was no plain tensor.
+        dtype: of the last map.
         calls: how many maps the module returned.
         images: how many images they have.
         pixels: how many pixels all images have.
@@ -33,11 +38,15 @@ class ActivationSums:
         is_lost: whether a map of this batch did not reach the hooks.
         gradient: (C,), Σ|∂L/∂a|.
         gradient_pixels: how many pixels ``gradient`` sums.
+        image_slot: (B, C), where the first ones of ``image_gradients`` go.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
         signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `finalize_signals`.
     """
 
     absolute: bool
+    slots: Slots = field(default_factory=dict)
+    shape: torch.Size | None = None
+    dtype: torch.dtype = torch.float32
     calls: int = 0
     images: int = 0
     pixels: int = 0
@@ -46,6 +55,7 @@ class ActivationSums:
     is_lost: bool = False
     gradient: Tensor | None = None
     gradient_pixels: int = 0
+    image_slot: Tensor | None = None
     image_gradients: list[Tensor] = field(default_factory=list)
     signal: Tensor | None = None
 
@@ -57,15 +67,27 @@ class ActivationSums:
         if self.image_gradients:
             self.image_gradients = []
 
-    def count(self, maps: Tensor) -> None:
-        """Count a map (B, C, H, W)."""
-        images, _, height, width = maps.shape
+    def count(self, shape: torch.Size) -> None:
+        """Count a map of the shape (B, C, H, W)."""
+        images, _, height, width = shape
         self.calls += 1
         self.images += images
         self.pixels += images * height * width
 
-    def add(self, maps: Tensor, count_positive: bool) -> None:
-        """Sum a map (B, C, H, W), and count its positive pixels if asked to."""
+    def add(
+        self,
+        maps: Tensor,
+        count_positive: bool,
+        into_slots: Sequence[Reduction] = (),
+    ) -> None:
+        """Sum a map (B, C, H, W), and count its positive pixels if asked to.
+
+        ``into_slots`` does so for the first map of a batch.
+        """
+        if into_slots:
+            for reduce in into_slots:
+                reduce(maps)
+            return
         if count_positive:
             total, positive = reductions.map_sums(maps, absolute=self.absolute)
             self.positive = add_to(self.positive, positive)
@@ -73,8 +95,36 @@ class ActivationSums:
             total = reductions.absolute_sum(maps) if self.absolute else reductions.map_sum(maps)
         self.total = add_to(self.total, total)
 
-    def add_gradient(self, gradient: Tensor, magnitude: bool, per_image: bool) -> None:
-        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image."""
+    def adopt_slots(self, shape: torch.Size, has_positive: bool) -> None:
+        """Account for the first map of a batch, whose sums are in the slots."""
+        self.count(shape)
+        self.total = self.slots["activation"]
+        self.positive = self.slots["firing"] if has_positive else None
+
+    def adopt_gradient(
+        self, shape: torch.Size, magnitude: Tensor | None, images: Tensor | None
+    ) -> None:
+        """Account for the first gradient of a batch, whose sums are in these slots."""
+        self.gradient_pixels += shape[0] * shape[2] * shape[3]
+        self.gradient, self.image_slot = magnitude, images
+        if images is not None:
+            self.image_gradients.append(images)
+
+    def add_gradient(
+        self,
+        gradient: Tensor,
+        magnitude: bool,
+        per_image: bool,
+        into_slots: Sequence[Reduction] = (),
+    ) -> None:
+        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image.
+
+        ``into_slots`` does so for the first gradient of a batch.
+        """
+        if into_slots:
+            for reduce in into_slots:
+                reduce(gradient)
+            return
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
         if magnitude:
             self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))
@@ -83,8 +133,16 @@ class ActivationSums:
 
 
 def finalize_signals(all_sums: Iterable[ActivationSums]) -> None:
-    """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in."""
-    with_gradients = [sums for sums in all_sums if sums.image_gradients]
+    """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in.
+
+    Those whose gradients are all in their slots get their signal there.
+    """
+    with_gradients = []
+    for sums in all_sums:
+        if len(sums.image_gradients) == 1 and sums.image_gradients[0] is sums.image_slot:
+            sums.signal = sums.slots["signal_to_noise"]
+        elif sums.image_gradients:
+            with_gradients.append(sums)
     images = [reductions.concatenate(sums.image_gradients) for sums in with_gradients]
     for sums, signal in zip(with_gradients, reductions.signals_to_noise(images), strict=True):
         sums.signal = signal

@@ -9,13 +9,14 @@ modules get a hook table of a type whose copies and pickles are plain tables wit
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-__all__ = ["BatchHooks", "Hook"]
+__all__ = ["BatchHooks", "Hook", "Prepared"]
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
@@ -41,11 +42,15 @@ class _HookTable(OrderedDict[Any, Any]):
         return self._foreign_hooks().__reduce__()
 
 
+Prepared = list[tuple[_HookTable, Hook]]
+
+
 class BatchHooks:
     """Forward hooks on chosen modules, enabled and disabled with each batch."""
 
     def __init__(self) -> None:
-        self._hooks: list[tuple[_HookTable, Hook]] = []
+        self._tables: dict[nn.Module, _HookTable] = {}
+        self._hooks: Prepared = []
         self._replaced: list[tuple[nn.Module, Any, _HookTable]] = []
 
     @property
@@ -63,22 +68,32 @@ class BatchHooks:
         self.uninstall()
         if any(module._forward_hooks for module in hooks):
             return False
-        for module, hook in hooks.items():
+        for module in hooks:
             table = _HookTable()
             self._replaced.append((module, module._forward_hooks, table))
             module._forward_hooks = table
-            self._hooks.append((table, hook))
+            self._tables[module] = table
+        self._hooks = self.prepare(hooks)
         return True
 
-    def enable(self) -> None:
-        """Add the hooks, at the start of a batch."""
-        for table, hook in self._hooks:
+    def prepare(self, hooks: Mapping[nn.Module, Hook]) -> Prepared:
+        """Return these hooks of chosen modules, for `enable`."""
+        return [(self._tables[module], hook) for module, hook in hooks.items()]
+
+    def replacer(self, module: nn.Module) -> Callable[[Hook], None]:
+        """Return a function that replaces the hook of a chosen module until `disable`."""
+        return functools.partial(self._tables[module].__setitem__, _KEY)
+
+    def enable(self, prepared: Prepared | None = None) -> None:
+        """Add the hooks, at the start of a batch: those of `install`, or others."""
+        for table, hook in self._hooks if prepared is None else prepared:
             table[_KEY] = hook
 
     def disable(self) -> None:
         """Remove the hooks, at the end of a batch. May be called repeatedly."""
         for table, _ in self._hooks:
-            table.pop(_KEY, None)
+            if table:
+                table.pop(_KEY, None)
 
     def uninstall(self) -> None:
         """Restore the modules; hooks that others have added meanwhile stay."""
@@ -86,4 +101,4 @@ class BatchHooks:
         for module, original, table in self._replaced:
             if module._forward_hooks is table and not table:
                 module._forward_hooks = original
-        self._hooks, self._replaced = [], []
+        self._hooks, self._replaced, self._tables = [], [], {}

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import device_of
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.layer_statistics import (
     SCALED_STATISTICS,
     SUM_AND_DIVISOR,
 )
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
 __all__ = ["Recording", "RecordingAssembler"]
 
@@ -46,16 +48,63 @@ class Recording:
     metadata: Any = None
 
 
+@dataclass
+class Layout:
+    """Where the statistics of a batch are on the host, and what to divide them by.
+
+    Rows are those that `_row_count` counts, S' of them; there are L layers with N filters.
+
+    Attributes:
+        layers: names of the layers, in forward order.
+        widths: the number of filters of each layer.
+        sums: the weight sums of each layer.
+        positions: (S', N), positions in the flat values; the first one is always zero.
+        divisors: (S', L).
+        has_gradient: by layer.
+        rows: what is copied of the buffer.
+        extras: tensors beside the buffer, whose values follow.
+    """
+
+    layers: list[str]
+    widths: list[int]
+    sums: list[WeightSums]
+    positions: np.ndarray
+    divisors: np.ndarray
+    has_gradient: list[bool]
+    rows: Tensor
+    extras: list[Tensor]
+
+
 class RecordingAssembler:
-    """Assembles recordings. Caches the divisors, which rarely change from batch to batch."""
+    """Assembles recordings.
+
+    Caches the layout of the last batch and its divisors, which rarely change.
+    """
 
     def __init__(self) -> None:
+        self._layout: Layout | None = None
         self._key: Any = None
         self._divisors = np.zeros((0, 0), np.float32)
 
+    def update_layout(
+        self,
+        names: Sequence[str],
+        layers: Sequence[ObservedLayer],
+        buffer: FlatBuffer,
+        batch: BatchState,
+    ) -> None:
+        """Adopt the layout of this batch for this one and those that are like it.
+
+        Args:
+            names: the statistics to record.
+            layers: in forward order.
+            buffer: has the slots.
+            batch: decides which statistics are sampled of a layer.
+        """
+        self._layout = _lay_out(names, layers, buffer, batch)
+
     def assemble(
         self,
-        layers: Sequence[ObservedLayer],
         sampling_intervals: Mapping[str, int],
         *,
         grad_scale: float,
@@ -63,10 +112,9 @@ class RecordingAssembler:
         loss: Tensor | None,
         metadata: Any,
     ) -> tuple[Tensor, Callable[[np.ndarray], Recording]]:
-        """Concatenate the sums of a batch.
+        """Collect the sums of a batch, whose layout is known.
 
         Args:
-            layers: in forward order.
             sampling_intervals: by statistic; its keys are the statistics to record.
             grad_scale: what the loss was multiplied by, apart from ``loss_scale``.
             loss_scale: of mixed precision; a tensor is copied to the host with the sums.
@@ -76,21 +124,27 @@ class RecordingAssembler:
         Returns:
             One tensor on the device, and the function that makes a recording of its host copy.
         """
-        names = list(sampling_intervals)
-        sums, divisors = _collect_sums(names, layers)
+        layout = self._layout
+        assert layout is not None
+        extras = list(layout.extras)
         if loss is not None:
-            sums.append(loss.detach().float().reshape(1))
+            extras.append(loss.detach().float().reshape(1))
         has_scale_tensor = isinstance(loss_scale, Tensor)
         if isinstance(loss_scale, Tensor):
-            sums.append(loss_scale.float().reshape(1))
+            extras.append(loss_scale.float().reshape(1))
         else:
             grad_scale *= loss_scale
-        flat = torch.cat(_on_one_device(sums)) if sums else torch.zeros(0)
-        recording = _without_values(layers, sampling_intervals, metadata)
-        has_gradient = [
-            layer.weights.has_gradient or layer.weights.effective.gradient is not None
-            for layer in layers
-        ]
+        flat = torch.cat(_on_one_device([layout.rows, *extras])) if extras else layout.rows
+        update_divisors = [weights.update_divisor for weights in layout.sums]
+        recording = Recording(
+            names=list(sampling_intervals),
+            values=np.zeros((0, 0), np.float32),
+            nonfinite=False,
+            layers=layout.layers,
+            widths=layout.widths,
+            sampling_intervals=list(sampling_intervals.values()),
+            metadata=metadata,
+        )
 
         def finish(values: np.ndarray) -> Recording:
             scale = grad_scale
@@ -99,79 +153,85 @@ class RecordingAssembler:
                 values = values[:-1]
             if loss is not None:
                 recording.loss = float(values[-1])
-                values = values[:-1]
-            table = values.reshape(_row_count(names), sum(recording.widths))
+            table = values.take(layout.positions)
             with np.errstate(all="ignore"):  # infinite gradients and weights are data here
-                self._divide(recording, table, divisors, scale)
-                recording.nonfinite = _has_nonfinite_gradient(recording, has_gradient)
+                self._divide(recording, table, layout, update_divisors, scale)
+                recording.nonfinite = _has_nonfinite_gradient(recording, layout.has_gradient)
             return recording
 
         return flat, finish
 
     def _divide(
-        self, recording: Recording, table: np.ndarray, divisors: list[float], scale: float
+        self,
+        recording: Recording,
+        table: np.ndarray,
+        layout: Layout,
+        update_divisors: list[float],
+        scale: float,
     ) -> None:
         """Divide the sums in place."""
         names = recording.names
-        table /= self._divisor_table(names, divisors, recording.widths, scale)
+        table /= self._divisor_table(names, layout, update_divisors, scale)
         if "update_ratio" in names:
             table[names.index("update_ratio")] /= table[-1]  # the norms of the weights
         recording.values = table[: len(names)]
 
     def _divisor_table(
-        self, names: list[str], divisors: list[float], widths: list[int], scale: float
+        self, names: list[str], layout: Layout, update_divisors: list[float], scale: float
     ) -> np.ndarray:
         """Return the divisors in the shape of the table."""
-        key = (names, divisors, widths, scale)
+        key = (id(layout), names, update_divisors, scale)
         if key != self._key:
-            by_layer = np.array(divisors, np.float32).reshape(_row_count(names), len(widths))
+            by_layer = layout.divisors.copy()
             scaled = [row for row, name in enumerate(names) if name in SCALED_STATISTICS]
             by_layer[scaled] *= scale
-            self._key, self._divisors = key, by_layer.repeat(widths, axis=1)
+            if "update_ratio" in names:
+                by_layer[names.index("update_ratio")] *= update_divisors
+            self._key, self._divisors = key, by_layer.repeat(layout.widths, axis=1)
         return self._divisors
 
 
-def _without_values(
-    layers: Sequence[ObservedLayer], sampling_intervals: Mapping[str, int], metadata: Any
-) -> Recording:
-    """Return a recording whose values are still on their way to the host."""
-    return Recording(
-        names=list(sampling_intervals),
-        values=np.zeros((0, 0), np.float32),
-        nonfinite=False,
-        layers=[layer.name for layer in layers],
-        widths=[layer.width for layer in layers],
-        sampling_intervals=list(sampling_intervals.values()),
-        metadata=metadata,
-    )
+def _lay_out(
+    names: Sequence[str], layers: Sequence[ObservedLayer], buffer: FlatBuffer, batch: BatchState
+) -> Layout:
+    """Return the layout of a batch that has ended.
 
-
-def _collect_sums(
-    names: Sequence[str], layers: Sequence[ObservedLayer]
-) -> tuple[list[Tensor], list[float]]:
-    """Return the sum and the divisor of each statistic of each layer.
-
-    The rows are those that `_row_count` counts.
+    Sums that are not in the buffer follow it. The rows are those that `_row_count` counts.
     """
-    sums: list[Tensor] = []
+    rows = buffer.rows_until({*names, "norm_after_step"} if "update_ratio" in names else set(names))
+    extras: list[Tensor] = []
+    positions: list[np.ndarray] = []
     divisors: list[float] = []
-    for name in names:
+    end = len(rows)
+    for name in names if "update_ratio" not in names else (*names, "norm_after_step"):
         sum_and_divisor = SUM_AND_DIVISOR[name]
         for layer in layers:
-            is_sampled = name in layer.statistics
+            is_sampled = name in batch.sampled(layer.name) or name == "norm_after_step"
             value, divisor = sum_and_divisor(layer) if is_sampled else (None, np.nan)
             if value is not None and value.shape[0] != layer.width:
                 value, divisor = None, np.nan  # the conv's ``out_channels`` is wrong
-            sums.append(_zeros(layer) if value is None else value)
+            start = 0 if value is None else buffer.offset_of(value)
+            if value is not None and start is None:
+                extras.append(value)
+                start, end = end, end + layer.width
+            assert start is not None
+            positions.append(np.arange(layer.width) * (value is not None) + start)
             divisors.append(divisor)
-    if "update_ratio" in names:
-        for layer in layers:
-            norm = layer.weights.norm_after_step
-            if norm is None or norm.shape[0] != layer.width:
-                norm = _zeros(layer)
-            sums.append(norm)
-            divisors.append(1.0)
-    return sums, divisors
+    row_count, widths = _row_count(names), [layer.width for layer in layers]
+    positions.append(np.zeros(0, np.intp))  # there may be none
+    return Layout(
+        layers=[layer.name for layer in layers],
+        widths=widths,
+        sums=[layer.weights for layer in layers],
+        positions=np.concatenate(positions).reshape(row_count, sum(widths)),
+        divisors=np.array(divisors, np.float32).reshape(row_count, len(layers)),
+        has_gradient=[
+            layer.weights.has_gradient or layer.weights.effective.gradient is not None
+            for layer in layers
+        ],
+        rows=rows,
+        extras=extras,
+    )
 
 
 def _row_count(names: Sequence[str]) -> int:
@@ -180,11 +240,6 @@ def _row_count(names: Sequence[str]) -> int:
     ``update_ratio`` adds a last row, the norms of the weights, which the host divides by.
     """
     return len(names) + ("update_ratio" in names)
-
-
-def _zeros(layer: ObservedLayer) -> Tensor:
-    """Return the placeholder of a value that was not measured."""
-    return torch.zeros(layer.width, device=device_of(layer.conv))
 
 
 def _on_one_device(parts: list[Tensor]) -> list[Tensor]:

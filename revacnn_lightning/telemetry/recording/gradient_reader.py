@@ -1,6 +1,6 @@
 """Reads the gradients of all weights at the end of a backward pass.
 
-The gradient of a batch is read from ``.grad``, all layers in one loop, wherever ``.grad`` holds
+The gradient of a batch is read from ``.grad``, of all layers together, wherever ``.grad`` holds
 this batch and nothing else. That is before anyone unscales or clips it. In the middle of an
 accumulation window ``.grad`` holds more; there the hook on the weight sums the gradient that the
 backward pass produces. (The hook must not keep that tensor: autograd would then copy it into
@@ -9,8 +9,7 @@ backward pass produces. (The hook must not keep that tensor: autograd would then
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,8 +17,9 @@ from torch.autograd import Variable
 
 from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.grouped_weights import WeightGrouping, read_gradients
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import WeightSums, read_gradients
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
 __all__ = ["GradientReader"]
 
@@ -30,69 +30,94 @@ class GradientReader:
     Args:
         batch: the batch under way.
         stopwatch: measures what that costs.
+        grouping: reduces weights together.
 
     Attributes:
         hooked_count: how many weights were hooked so far. A change means that some conv has a
             new weight.
     """
 
-    def __init__(self, batch: BatchState, stopwatch: Stopwatch) -> None:
+    def __init__(self, batch: BatchState, stopwatch: Stopwatch, grouping: WeightGrouping) -> None:
         self.hooked_count = 0
         self._batch = batch
         self._stopwatch = stopwatch
+        self._grouping = grouping
         # Whether another party modifies .grad at the end of the backward pass.
         self._must_sum_in_hooks = False
         self._pending: list[WeightSums] = []
-        self._weights: list[WeightSums] = []  # of this batch
+        self._weights: Sequence[WeightSums] = []  # of this batch
 
     def hook(self, sums: WeightSums) -> None:
         """Hook the current weight of the conv, if it can have a gradient."""
         weight = weight_parameter(sums.conv)
-        if weight is sums.parameter:
+        if weight is sums.parameter and sums.handle is not None:
             return
-        self.unhook(sums)
+        if weight is not sums.parameter:
+            self.unhook(sums)
         if weight is None or not weight.requires_grad:
             return
-        sums.reset()
-        self.hooked_count += 1
-        sums.parameter = weight
-        sums.handle = weight.register_hook(
-            self._batch.guarded(functools.partial(self._on_gradient, sums))
-        )
+        if weight is not sums.parameter:
+            sums.reset()
+            self.hooked_count += 1
+            sums.parameter = weight
+        sums.handle = weight.register_hook(self._gradient_hook(sums, weight))
 
     def unhook(self, sums: WeightSums) -> None:
         """Remove our hook."""
+        self.suspend(sums)
+        sums.parameter = None
+
+    def suspend(self, sums: WeightSums) -> None:
+        """Remove our hook until `hook` adds it again: calling it costs time."""
         if sums.handle is not None:
             sums.handle.remove()
-        sums.parameter = sums.handle = None
+        sums.handle = None
 
-    def begin_batch(self, weights: Iterable[WeightSums]) -> None:
-        """Discard the gradients of the previous batch and hook new weights."""
+    def begin_batch(self, all_weights: Sequence[WeightSums]) -> None:
+        """Discard the gradients of the previous batch."""
         # DistributedDataParallel averages .grad over the processes, at a time of its own.
         self._must_sum_in_hooks = (
             torch.distributed.is_available() and torch.distributed.is_initialized()
         )
-        self._pending = []
-        self._weights = list(weights)
-        for sums in self._weights:
-            self.hook(sums)
-            sums.begin_batch()
+        self._pending.clear()
+        self._weights = all_weights
+        for sums in all_weights:
+            sums.has_gradient = False
+            sums.finished_sum = sums.grad_sum = sums.grad = None
+            if sums.plain is None and sums.effective.is_in_use:
+                sums.effective.begin_batch()
 
     def end_batch(self) -> None:
         """Discard gradients that were not read. May be called repeatedly."""
-        self._pending = []
+        self._pending.clear()
         for sums in self._weights:
-            if sums.effective.is_in_use:
+            if sums.plain is None and sums.effective.is_in_use:
                 sums.effective.end_batch()
         self._weights = []
 
+    def _gradient_hook(self, sums: WeightSums, weight: Tensor) -> Callable[[Tensor], None]:
+        """Return the hook of a weight."""
+        batch, pending = self._batch, self._pending
+        general = batch.guarded(self._on_gradient)
+
+        def hook(gradient: Tensor) -> None:
+            if not batch.is_recording:
+                return
+            is_first = pending and weight.grad is None and not sums.has_gradient
+            if is_first and sums.plain is weight and not sums.must_sum_in_hook:
+                sums.has_gradient = True
+                pending.append(sums)  # .grad will hold this gradient and nothing else
+            else:
+                general(sums, gradient)
+
+        return hook
+
     def _on_gradient(self, sums: WeightSums, gradient: Tensor) -> None:
-        if not self._batch.is_recording:
-            return
         sums.has_gradient = True
         if sums.effective.is_observed:
             return  # the gradient of the weight that was computed from this parameter counts
         if self._must_sum_in_hooks or not sums.prepare_read():
+            self._batch.is_regular = False
             sums.add_gradient(gradient)
             return
         if not self._pending:
@@ -100,8 +125,9 @@ class GradientReader:
         self._pending.append(sums)
 
     def _read_pending(self) -> None:
-        pending, self._pending = self._pending, []
+        pending = dict.fromkeys(self._pending)
+        self._pending.clear()
         start = self._stopwatch.now()
         with torch.no_grad():
-            read_gradients(dict.fromkeys(pending))
+            read_gradients(self._grouping, self._grouping.of(list(pending)))
         self._stopwatch.add("gradient", start)

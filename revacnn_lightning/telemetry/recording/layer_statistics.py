@@ -44,7 +44,11 @@ def _weight_norm(layer: ObservedLayer) -> SumAndDivisor:
 
 def _update_ratio(layer: ObservedLayer) -> SumAndDivisor:
     norm = layer.weights.update_norm
-    return norm, np.nan if norm is None else layer.weights.update_divisor
+    return norm, np.nan if norm is None else 1  # and what `RecordingAssembler` divides by
+
+
+def _norm_after_step(layer: ObservedLayer) -> SumAndDivisor:
+    return layer.weights.norm_after_step, 1
 
 
 def _activation(layer: ObservedLayer) -> SumAndDivisor:
@@ -73,6 +77,7 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
     "activation": _activation,
     "weight_norm": _weight_norm,
     "update_ratio": _update_ratio,
+    "norm_after_step": _norm_after_step,
     "optimizer_gradient": _optimizer_gradient,
     "activation_gradient": _activation_gradient,
     "firing": _firing,

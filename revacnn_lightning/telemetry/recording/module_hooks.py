@@ -2,8 +2,9 @@
 
 In the first batch, the *discovery batch*, a hook on all modules finds the forward order and the
 module that returns the map of each conv. The following batches hook only the modules that matter,
-and check that the network still takes the discovered path. If its path changes from batch to batch,
-every batch is a discovery batch, which costs a little more.
+with hooks that are compiled for this path (`compiled_hooks`), and check that the network still
+takes it. If its path changes from batch to batch, every batch is a discovery batch, which costs
+more.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
     check_discovery,
     log_compiled,
 )
+from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
+from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
+from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
 __all__ = ["ModuleHooks"]
 
@@ -41,14 +46,27 @@ class ModuleHooks:
         batch: the batch under way.
         meter: measures the maps.
         reader: hooks weights that a forward creates.
+        stopwatch: measures the cost.
+
+    Attributes:
+        images: the gradients of each image of the batch, if they have slots.
     """
 
-    def __init__(self, batch: BatchState, meter: ActivationMeter, reader: GradientReader) -> None:
+    def __init__(
+        self,
+        batch: BatchState,
+        meter: ActivationMeter,
+        reader: GradientReader,
+        stopwatch: Stopwatch,
+    ) -> None:
         self._batch = batch
         self._meter = meter
         self._reader = reader
+        self._stopwatch = stopwatch
+        self.images: ImageGradients | None = None
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._batch_hooks = BatchHooks()
+        self._compiler = HookCompiler(batch, meter, stopwatch, self._batch_hooks)
         self._owners = MapOwners()
         self._has_logged_compiled = False  # once per run, not after every edit
         self.update_structure([])
@@ -62,12 +80,20 @@ class ModuleHooks:
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
-        self._tables = [layer.conv._parameters for layer in layers]
-        self._parameter_count = self._count_parameters()
+        self._compiler.forget()
+        self._computing = self._find_computing()
 
-    def _count_parameters(self) -> int:
-        """Return how many convs have a weight that is a parameter."""
-        return sum("weight" in table for table in self._tables)
+    def _find_computing(self) -> list[nn.Module | None]:
+        """Return the modules that compute the weights."""
+        return [weight_source(layer.conv) for layer in self._layers]
+
+    def adopt_slots(self, buffer: FlatBuffer) -> None:
+        """Use the slots of this buffer, because some layers have new weights."""
+        self._compiler.buffer = buffer
+        self._compiler.forget()
+        if self._find_computing() != self._computing:
+            self.update_structure(self._layers)  # some weight is computed now, or no longer
+            self.attach()
 
     def attach(self) -> None:
         """Install the hooks that the next batch needs.
@@ -75,6 +101,7 @@ class ModuleHooks:
         Compiled regions are recompiled when hooks in them or on all modules come or go. Where
         there are any, the hook on all modules stays.
         """
+        self._compiler.forget()
         is_compiled = any(layer.is_compiled for layer in self._layers)
         only_some = not self._is_discovering and not is_compiled
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
@@ -82,6 +109,7 @@ class ModuleHooks:
 
     def release_modules(self) -> None:
         """Give the modules their own hook tables back, until `attach`."""
+        self._compiler.forget()
         self._batch_hooks.uninstall()
 
     def detach(self) -> None:
@@ -92,16 +120,21 @@ class ModuleHooks:
 
     def begin_batch(self) -> None:
         """Enable the hooks."""
-        if self._count_parameters() != self._parameter_count:
-            self.update_structure(self._layers)  # some weight is computed now, or no longer
-            self.attach()
         self._discovery.begin_batch()
-        self._batch_hooks.enable()
+        if not self._batch_hooks.is_installed:
+            self._batch.paths, self.images = {}, None
+            return
+        compiled = self._compiler.compile(self._layers, self._hooks)
+        self._batch.paths, self.images = compiled.paths, compiled.images
+        self._batch_hooks.enable(
+            compiled.timed_hooks if self._stopwatch.is_timing else compiled.hooks
+        )
 
     def end_batch(self) -> None:
         """Disable the hooks. May be called repeatedly."""
         self._batch_hooks.disable()
         self._owners.clear()
+        self._compiler.end_batch()
 
     def evaluate_batch(self, layers: list[ObservedLayer]) -> list[ObservedLayer]:
         """Evaluate a discovery batch, or check that the batch took the discovered path.
@@ -123,6 +156,11 @@ class ModuleHooks:
             self._is_discovering = must_discover
             self.attach()
         return layers
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the batch need not be evaluated if it was like the previous one."""
+        return not self._is_discovering and not self._undiscovered
 
     def _set_global_hook(self, is_needed: bool) -> None:
         """Install or remove the hook on all modules of the process."""
@@ -172,6 +210,7 @@ class ModuleHooks:
     ) -> None:
         """Handle a conv that the discovery batch did not call."""
         if not is_compiling():
+            self._batch.is_regular = False
             self._undiscovered.add(layer)
 
     def _on_weight(
@@ -179,6 +218,7 @@ class ModuleHooks:
     ) -> None:
         """Handle a module that shows the weight of a conv; ``hook`` is its other hook, if any."""
         if not is_compiling():
+            self._batch.is_regular = False
             observe_weight(layer, module, output)
         if hook is not None:
             hook(module, args, output)
@@ -191,7 +231,9 @@ class ModuleHooks:
     def _on_feeder(self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any) -> None:
         """Handle the module, a conv or a normalization, whose output a non-linearity receives."""
         if isinstance(output, Tensor) and not is_compiling():
-            layer.expected_maps += not in_backward()
+            if not in_backward():
+                self._batch.touch(layer)
+                layer.expected_maps += 1
             self._owners.set_owner(output, layer)
 
     def _on_nonlinearity(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -29,7 +29,7 @@ class ObservedLayer:
         conv_sums: sums over its own output.
         nonlinearity_sums: sums over the output of the non-linearity that follows.
         source: the module whose output is the activation map; None before the first discovery.
-        statistics: those sampled on this batch.
+        columns: its filters in the `FlatBuffer`.
         was_called: whether a forward has called it yet.
         forward_rank: its position in the forward order; -1: unknown.
         is_compiled: whether it runs in a compiled region, where no hook is called.
@@ -47,7 +47,7 @@ class ObservedLayer:
     width: int = 0
     model_index: int = 0
     source: nn.Module | None = None
-    statistics: frozenset[str] = frozenset()
+    columns: slice = field(default_factory=lambda: slice(0, 0))
     was_called: bool = False
     forward_rank: int = -1
     is_compiled: bool = False
@@ -68,9 +68,8 @@ class ObservedLayer:
         """The sums over the activation map."""
         return self.nonlinearity_sums if self.source not in (None, self.conv) else self.conv_sums
 
-    def begin_batch(self, statistics: frozenset[str]) -> None:
-        """Discard the sums of the previous batch and sample these statistics."""
-        self.statistics = statistics
+    def begin_batch(self) -> None:
+        """Discard the sums of the previous batch."""
         self.call_index, self.expected_maps = -1, 0
         self.conv_sums.reset()
         self.nonlinearity_sums.reset()
@@ -81,7 +80,7 @@ class ObservedLayer:
         self.feeders = set()
         self.is_compiled = False
         self.weights.reset()
-        self.begin_batch(frozenset())
+        self.begin_batch()
 
 
 def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -16,18 +16,20 @@ from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
-from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import (
-    WeightSums,
+from revacnn_lightning.telemetry.recording.grouped_weights import (
+    GroupedWeights,
+    WeightGrouping,
     measure_optimizer_gradients,
     measure_updates,
 )
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
 __all__ = ["OptimizerHooks"]
 
+Copy = Callable[[], None]
 # The observed weights that an optimizer changes, by parameter group.
-_Groups = list[tuple[dict[str, Any], list[WeightSums]]]
+_Groups = list[tuple[dict[str, Any], GroupedWeights]]
 
 
 class OptimizerHooks:
@@ -37,18 +39,26 @@ class OptimizerHooks:
         batch: the batch under way.
         stopwatch: measures what that costs.
         reader: knows when a conv has a new weight.
+        grouping: reduces weights together.
 
     Attributes:
         pending: optimizer statistics to measure at the next step.
         has_stepped: whether they were measured in this batch.
     """
 
-    def __init__(self, batch: BatchState, stopwatch: Stopwatch, reader: GradientReader) -> None:
+    def __init__(
+        self,
+        batch: BatchState,
+        stopwatch: Stopwatch,
+        reader: GradientReader,
+        grouping: WeightGrouping,
+    ) -> None:
         self.pending: frozenset[str] = frozenset()
         self.has_stepped = False
         self._batch = batch
         self._stopwatch = stopwatch
         self._reader = reader
+        self._grouping = grouping
         self._handles: list[RemovableHandle] = []
         self._layers: Collection[ObservedLayer] = []
         self._cache: dict[int, tuple[Any, int, int, _Groups]] = {}
@@ -81,10 +91,13 @@ class OptimizerHooks:
         """Copy the weights, unless the optimizer's state will show how it changed them."""
         if not self._batch.is_recording or "update_ratio" not in self.pending:
             return None
-        to_copy: list[WeightSums] = []
-        for group, observed in self._groups_of(optimizer):
+        to_copy: list[Copy] = []
+        for group, weights in self._groups_of(optimizer):
             is_scaled = GroupStep(optimizer, group).is_scaled_momentum
-            to_copy += [sums for sums in observed if sums.is_computed or not is_scaled]
+            if weights.members and not is_scaled:
+                to_copy.append(weights.copy)
+            others = [each for each in weights.others if each.is_computed or not is_scaled]
+            to_copy += [each.copy_weight for each in others]
         if not to_copy:
             return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
@@ -103,11 +116,12 @@ class OptimizerHooks:
             return (args[0], closure_then_copy, *args[2:]), kwargs
         return args, {**kwargs, "closure": closure_then_copy}
 
-    def _copy(self, to_copy: Collection[WeightSums]) -> None:
+    def _copy(self, to_copy: Collection[Copy]) -> None:
         start = self._stopwatch.now()
-        with torch._C.DisableTorchFunction():  # no mode sees it: it is none of the training's
-            for weights in to_copy:
-                weights.copy_weight()
+        # No mode sees it: it is none of the training's.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            for copy in to_copy:
+                copy()
         self._stopwatch.add("update_ratio", start)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -119,13 +133,13 @@ class OptimizerHooks:
         with torch._C.DisableTorchFunction(), torch.no_grad():
             start = self._stopwatch.now()
             if "update_ratio" in self.pending:
-                for group, observed in groups:
-                    measure_updates(observed, GroupStep(optimizer, group))
+                for group, weights in groups:
+                    measure_updates(self._grouping, weights, GroupStep(optimizer, group))
                 self._stopwatch.add("update_ratio", start)
             if "optimizer_gradient" in self.pending:
                 start = self._stopwatch.now()
-                for _, observed in groups:
-                    measure_optimizer_gradients(observed)
+                for _, weights in groups:
+                    measure_optimizer_gradients(self._grouping, weights)
                 self._stopwatch.add("optimizer_gradient", start)
         self.has_stepped = True
 
@@ -141,6 +155,6 @@ class OptimizerHooks:
         for group in groups:
             weights = [weights_of[id(p)] for p in group["params"] if id(p) in weights_of]
             if weights:
-                observed.append((group, weights))
+                observed.append((group, self._grouping.of(weights)))
         self._cache[id(optimizer)] = (groups, count, self._reader.hooked_count, observed)
         return observed

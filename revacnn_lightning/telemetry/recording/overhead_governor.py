@@ -46,6 +46,15 @@ class OverheadGovernor:
         self._fixed = 0.0  # seconds of overhead that does not depend on the statistics
         self._costs: dict[str, float] = {}  # seconds per statistic, of a batch that samples it
         self._batches_since_decision = 0
+        self._has_decided = False
+
+    @property
+    def needs_every_batch(self) -> bool:
+        """Whether the times of all batches are needed, because decisions are pending."""
+        if not self._has_decided:
+            return True
+        is_exceeded = self.budget is not None and self.overhead > self.budget
+        return is_exceeded and bool(self._expensive())
 
     def select_due(self, statistics: Iterable[str]) -> list[str]:
         """Return those of ``statistics`` to sample on the next batch. Call once per batch."""
@@ -74,9 +83,11 @@ class OverheadGovernor:
         for name, seconds in costs.items():
             self._costs[name] = _update_average(self._costs.get(name, 0.0), seconds)
         self._batches_since_decision += 1
-        if self.budget is None or self._batches_since_decision < DECISION_INTERVAL:
+        if self._batches_since_decision < DECISION_INTERVAL:
             return False
-        self._batches_since_decision = 0
+        self._batches_since_decision, self._has_decided = 0, True
+        if self.budget is None:
+            return False
         if self.overhead > self.budget:
             return self._lengthen_most_expensive()
         return self._shorten_longest(self.budget)
@@ -91,13 +102,17 @@ class OverheadGovernor:
         """Return the seconds per batch, averaged over the batches that do not sample it."""
         return self._costs[name] / self.sampling_intervals.get(name, 1)
 
-    def _lengthen_most_expensive(self) -> bool:
-        candidates = [
+    def _expensive(self) -> list[str]:
+        """Return the statistics that may be sampled less often."""
+        return [
             name
             for name in self._costs
             if name not in self._protected
             and self.sampling_intervals.get(name, 1) < MAX_SAMPLING_INTERVAL
         ]
+
+    def _lengthen_most_expensive(self) -> bool:
+        candidates = self._expensive()
         if not candidates:
             return False
         name = max(candidates, key=self._cost_per_batch)

@@ -32,6 +32,7 @@ from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.recording.discovery_result import forward_order
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.grouped_weights import WeightGrouping, measure_norms
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 from revacnn_lightning.telemetry.recording.module_hooks import ModuleHooks
 from revacnn_lightning.telemetry.recording.observed_layer import (
@@ -41,8 +42,9 @@ from revacnn_lightning.telemetry.recording.observed_layer import (
 )
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
+from revacnn_lightning.telemetry.recording.slot_allocation import SlotAllocation
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.recording.weight_sums import WeightSums, measure_norms
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT_STATISTICS,
     OPTIMIZER_STATISTICS,
@@ -95,12 +97,19 @@ class Recorder:
         self._stopwatch = Stopwatch()
         self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
         meter = ActivationMeter(self._batch, self._stopwatch, self.details, self.responses)
-        self._gradients = GradientReader(self._batch, self._stopwatch)
-        self._module_hooks = ModuleHooks(self._batch, meter, self._gradients)
-        self._optimizer_hooks = OptimizerHooks(self._batch, self._stopwatch, self._gradients)
+        self._grouping = WeightGrouping(self._batch)
+        self._gradients = GradientReader(self._batch, self._stopwatch, self._grouping)
+        self._module_hooks = ModuleHooks(self._batch, meter, self._gradients, self._stopwatch)
+        self._optimizer_hooks = OptimizerHooks(
+            self._batch, self._stopwatch, self._gradients, self._grouping
+        )
         self._assembler = RecordingAssembler()
         self._host_copy: HostCopy[Recording] = HostCopy()
         self._warning_filter = CompileWarningFilter()
+        self._slots: SlotAllocation | None = None
+        self._all_weights: list[WeightSums] = []
+        self._unhooked: list[WeightSums] = []  # frozen, or lazy
+        self._signature: Any = None  # of the previous batch, if it was regular
         self.update_structure()
 
     # ------------------------------------------------------------------ what is observed
@@ -172,7 +181,8 @@ class Recorder:
         for layer in self._layers:
             self._gradients.unhook(layer.weights)
             layer.weights.reset()
-            layer.begin_batch(frozenset())
+            layer.begin_batch()
+        self._slots = None
         self.details.close_all()
 
     def update_structure(self) -> None:
@@ -184,6 +194,7 @@ class Recorder:
             self._gradients.unhook(layer.weights)
         layers = find_layers(self._model, self._layers)
         self._layers = forward_order(layers)
+        self._slots = None
         self._module_hooks.update_structure(layers)
         self._optimizer_hooks.update_structure(layers)
         if self._is_attached:
@@ -214,7 +225,8 @@ class Recorder:
         if not self._is_attached:
             return
         batch = self._batch
-        self._stopwatch.begin_batch(self._device())
+        every_batch = self._schedule.needs_every_batch
+        self._stopwatch.begin_batch(self._device(), every_batch=every_batch)
         batch.begin(self._stopwatch.now(), loss_scale)
         if self.details.layers:
             self.details.begin_batch(self._weights())
@@ -222,12 +234,30 @@ class Recorder:
         due = self._schedule.begin_batch(inspected, needs_top_images=bool(self.responses.filters))
         self.responses.begin_batch(TOP_IMAGES in due)
         self._optimizer_hooks.begin_batch(due & OPTIMIZER_STATISTICS)
-        of_all_layers = self._schedule.of_all_layers
-        for layer in self._layers:
-            layer.begin_batch(batch.statistics if layer.name in inspected else of_all_layers)
-        self._gradients.begin_batch(layer.weights for layer in self._layers)
+        self._prepare_slots()
+        self._gradients.begin_batch(self._all_weights)
         self._module_hooks.begin_batch()
         self._stopwatch.add("fixed", batch.start)
+
+    def _prepare_slots(self) -> None:
+        """Allocate slots if a layer has another weight than before, and hook new weights."""
+        if self._slots is not None and self._slots.is_valid():
+            self._hook_weights()
+            return
+        self._slots = SlotAllocation(self._layers)
+        self._unhooked = self._all_weights = [layer.weights for layer in self._layers]
+        self._hook_weights()
+        self._grouping.begin(self._slots.buffer)
+        self._optimizer_hooks.update_structure(self._layers)
+        self._module_hooks.adopt_slots(self._slots.buffer)
+        self._signature = None
+
+    def _hook_weights(self) -> None:
+        """Hook the weights without a hook, if they can have a gradient."""
+        if self._unhooked:
+            for weights in self._unhooked:
+                self._gradients.hook(weights)
+            self._unhooked = [weights for weights in self._unhooked if weights.handle is None]
 
     def end_batch(
         self, *, grad_scale: float = 1.0, loss: Tensor | None = None, metadata: Any = None
@@ -254,11 +284,8 @@ class Recorder:
             return None
         self._grad_scale = grad_scale
         with torch.no_grad():
-            self._layers = self._module_hooks.evaluate_batch(self._layers)
             if self._optimizer_hooks.has_stepped:
                 self._schedule.add(self._optimizer_hooks.pending)
-                for layer in self._layers:
-                    layer.statistics |= self._optimizer_hooks.pending
             recording = self._send(grad_scale, loss, metadata)
         self._stop_recording()
         self._stopwatch.add("step", self._batch.start)
@@ -267,14 +294,17 @@ class Recorder:
         return recording
 
     def release_tensors(self) -> None:
-        """Release the tensors of the last batch, above all its gradients.
+        """Release the tensors of the last batch, above all its gradients, and all hooks on weights.
 
         Call it when the next batches are not recorded.
         """
+        self._unhooked = self._all_weights
         for layer in self._layers:
+            self._gradients.suspend(layer.weights)
             layer.weights.begin_batch()
             layer.weights.effective.reset()
-            layer.begin_batch(frozenset())
+            layer.begin_batch()
+        self._signature = None
 
     @property
     def has_pending(self) -> bool:
@@ -298,15 +328,11 @@ class Recorder:
         """Finish the sums and start to copy them to the host."""
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
-            measure_norms(layer.weights for layer in self._layers)
+            measure_norms(self._grouping, self._grouping.of(self._all_weights))
             self._stopwatch.add("weight_norm", start)
             start = self._stopwatch.now()
-        if "signal_to_noise" in self._batch.statistics:
-            finalize_signals(layer.map_sums for layer in self._layers)
-            self._stopwatch.add("signal_to_noise", start)
-            start = self._stopwatch.now()
+        self._evaluate()
         flat, finish = self._assembler.assemble(
-            self._layers,
             self._schedule.intervals,
             grad_scale=grad_scale,
             loss_scale=self._batch.loss_scale,
@@ -316,6 +342,29 @@ class Recorder:
         recording = self._host_copy.send(flat, finish)
         self._stopwatch.add("fixed", start)
         return recording
+
+    def _evaluate(self) -> None:
+        """Evaluate what the batch has done, unless it has done the same as the previous one."""
+        batch = self._batch
+        names = self._schedule.names
+        signature = (names, batch.statistics, batch.inspected, batch.events)
+        is_known = batch.is_regular and self._module_hooks.is_settled
+        if "signal_to_noise" in batch.statistics and self._module_hooks.images is not None:
+            start = self._stopwatch.now()
+            self._module_hooks.images.finalize()
+            self._stopwatch.add("signal_to_noise", start)
+        if is_known and signature == self._signature:
+            return
+        for layer in self._layers:
+            batch.touch(layer)
+        self._layers = self._module_hooks.evaluate_batch(self._layers)
+        if "signal_to_noise" in batch.statistics:
+            start = self._stopwatch.now()
+            finalize_signals([layer.map_sums for layer in self._layers])
+            self._stopwatch.add("signal_to_noise", start)
+        assert self._slots is not None
+        self._assembler.update_layout(names, self._layers, self._slots.buffer, batch)
+        self._signature = (*signature[:-1], batch.events.copy()) if is_known else None
 
     # ------------------------------------------------------------------ inspected layers
 

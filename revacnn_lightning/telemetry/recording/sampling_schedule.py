@@ -66,6 +66,11 @@ class SamplingSchedule:
         return self._governor.overhead
 
     @property
+    def needs_every_batch(self) -> bool:
+        """Whether the next batch must be timed, because of pending decisions or an inspection."""
+        return bool(self.inspected) or self._governor.needs_every_batch
+
+    @property
     def intervals(self) -> dict[str, int]:
         """Statistic -> n if it is sampled on every n-th batch, for each of `names`."""
         return {name: self._governor.sampling_intervals.get(name, 1) for name in self.names}
@@ -80,17 +85,18 @@ class SamplingSchedule:
         candidates = [*self.names, TOP_IMAGES] if needs_top_images else self.names
         due = frozenset(self._governor.select_due(candidates))
         waiting = OPTIMIZER_STATISTICS & self._governor.sampling_intervals.keys()
-        self._batch.statistics = due - waiting
+        self._sample(due - waiting)
+        self._batch.inspected = inspected
         return due
-
-    @property
-    def of_all_layers(self) -> frozenset[str]:
-        """What this batch samples of layers that are not inspected."""
-        return self._batch.statistics.intersection(self._requested)
 
     def add(self, statistics: frozenset[str]) -> None:
         """Add optimizer statistics to this batch, which has made an optimizer step."""
-        self._batch.statistics |= statistics
+        if not statistics <= self._batch.statistics:
+            self._sample(self._batch.statistics | statistics)
+
+    def _sample(self, statistics: frozenset[str]) -> None:
+        self._batch.statistics = statistics
+        self._batch.of_all_layers = statistics.intersection(self._requested)
 
     def end_batch(self) -> None:
         """Adapt the intervals to the times of the batches that have completed."""

@@ -7,7 +7,6 @@ they are those of the parameter of its shape that it is computed from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,22 +16,15 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter, weight_shape
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
+from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
 from revacnn_lightning.telemetry.reductions import (
     add_to,
     filter_l1_norm,
-    filter_l1_norms,
     filter_l2_norm,
-    filter_l2_norms,
 )
 
-__all__ = [
-    "WeightSums",
-    "measure_norms",
-    "measure_optimizer_gradients",
-    "measure_updates",
-    "read_gradients",
-]
+__all__ = ["WeightSums"]
 
 
 @dataclass(eq=False)
@@ -41,6 +33,9 @@ class WeightSums:
 
     Attributes:
         conv: the module.
+        plain: its weight, if that is a parameter and has slots.
+        columns: its filters in the `FlatBuffer`.
+        slots: where the sums of a plain weight go.
         parameter: the `weight_parameter` that has our gradient hook.
         handle: of that hook.
         has_gradient: whether a gradient arrived in this batch.
@@ -49,10 +44,20 @@ class WeightSums:
         norm_after_step: ‖w‖ after that step.
         norm: ‖w‖ as it was last measured; None where it is unknown, or there is no weight.
         optimizer_gradient: Σ|g| of the gradient that the step used.
+        norm_version: the version of the weight that has the ``norm``.
+        must_sum_in_hook: whether ``.grad`` is gone after the backward pass, so that the gradient
+            hook has to sum.
+        finished_sum: Σ|∂L/∂w| of gradients of this batch that ``.grad`` no longer holds.
+        grad_sum: Σ|∂L/∂w| of what ``.grad`` holds.
+        grad: that tensor.
+        grad_version: its version then.
         effective: the weight that the forward computes; empty where the weight is a parameter.
     """
 
     conv: Conv
+    plain: Tensor | None = None
+    columns: slice = field(default_factory=lambda: slice(0, 0))
+    slots: Slots = field(default_factory=dict)
     parameter: Tensor | None = None
     handle: RemovableHandle | None = None
     has_gradient: bool = False
@@ -61,24 +66,20 @@ class WeightSums:
     norm_after_step: Tensor | None = None
     norm: Tensor | None = None
     optimizer_gradient: Tensor | None = None
+    norm_version: int = -1
+    must_sum_in_hook: bool = False
+    finished_sum: Tensor | None = None
+    grad_sum: Tensor | None = None
+    grad: Tensor | None = None
+    grad_version: int = -1
     effective: EffectiveWeight = field(default_factory=EffectiveWeight)
-    # Whether .grad is gone after the backward pass, so that the gradient hook has to sum.
-    _must_sum_in_hook: bool = False
-    # Σ|∂L/∂w| of gradients of this batch that .grad no longer holds.
-    _finished_sum: Tensor | None = None
-    # Σ|∂L/∂w| of what .grad holds, which is this tensor at this version.
-    _grad_sum: Tensor | None = None
-    _grad: Tensor | None = None
-    _grad_version: int = 0
-    # The version of the weight that has the ``norm``.
-    _norm_version: int = -1
     # A copy of the weight, during an optimizer step.
     _weight_before_step: Tensor | None = None
 
     def begin_batch(self) -> None:
         """Discard the gradients of the previous batch."""
         self.has_gradient = False
-        self._finished_sum = self._grad_sum = self._grad = None
+        self.finished_sum = self.grad_sum = self.grad = None
         if self.effective.is_in_use:
             self.effective.begin_batch()
 
@@ -139,11 +140,11 @@ class WeightSums:
         assert self.parameter is not None
         grad = self.parameter.grad
         if grad is None:
-            self._finish_sum()
-            return not self._must_sum_in_hook
-        if grad is self._grad and grad._version == self._grad_version:
+            self._keep_sum()
+            return not self.must_sum_in_hook
+        if grad is self.grad and grad._version == self.grad_version:
             return True
-        self._finish_sum()
+        self._keep_sum()
         return False
 
     def finished_grad(self) -> Tensor | None:
@@ -151,17 +152,17 @@ class WeightSums:
         assert self.parameter is not None
         grad = self.parameter.grad
         if grad is None:  # an optimizer that steps within the backward pass has reset it
-            self._must_sum_in_hook = True
+            self.must_sum_in_hook = True
         return grad
 
     def set_grad_sum(self, grad: Tensor, total: Tensor) -> None:
         """Set the sum over what ``.grad`` holds."""
-        self._grad_sum, self._grad, self._grad_version = total, grad, grad._version
+        self.grad_sum, self.grad, self.grad_version = total, grad, grad._version
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Sum a gradient that a backward pass produced."""
         filters = by_filter(gradient.detach(), self.conv)
-        self._finished_sum = add_to(self._finished_sum, filter_l1_norm(filters))
+        self.finished_sum = add_to(self.finished_sum, filter_l1_norm(filters))
 
     def gradient_sum(self) -> Tensor | None:
         """Return Σ|∂L/∂w| of this batch; None without a gradient."""
@@ -169,13 +170,19 @@ class WeightSums:
             gradient = self.effective.gradient
             return None if gradient is None else filter_l1_norm(by_filter(gradient, self.conv))
         self._finish_sum()
-        return self._finished_sum
+        return self.finished_sum
 
     def _finish_sum(self) -> None:
         """Add the sum over ``.grad`` to the batch's, because ``.grad`` starts over."""
-        if self._grad_sum is not None:
-            self._finished_sum = add_to(self._finished_sum, self._grad_sum)
-        self._grad_sum = self._grad = None
+        if self.grad_sum is not None:
+            self.finished_sum = add_to(self.finished_sum, self.grad_sum)
+        self.grad_sum = self.grad = None
+
+    def _keep_sum(self) -> None:
+        """Do `_finish_sum` before the batch has ended: its next gradient overwrites the slot."""
+        if self.grad_sum is not None:
+            self.grad_sum = self.grad_sum.clone()
+        self._finish_sum()
 
     # ------------------------------------------------------------------ norm and optimizer step
 
@@ -192,12 +199,12 @@ class WeightSums:
         if weight is None:
             self.norm = None
             return None
-        is_known = self.norm is not None and self._norm_version == weight._version
+        is_known = self.norm is not None and self.norm_version == weight._version
         return None if is_known else weight
 
     def set_norm(self, weight: Tensor, norm: Tensor) -> None:
         """Set the norm of the weight as it is."""
-        self.norm, self._norm_version = norm, weight._version
+        self.norm, self.norm_version = norm, weight._version
 
     def copy_weight(self) -> None:
         """Copy the weight before an optimizer changes it."""
@@ -230,43 +237,3 @@ class WeightSums:
         self.update_divisor = step.momentum_divisor
         momentum: Tensor = step.optimizer.state[weight]["momentum_buffer"]
         return momentum
-
-
-# ---------------------------------------------------------------------- all weights of a model
-
-
-def read_gradients(all_weights: Iterable[WeightSums]) -> None:
-    """Sum what ``.grad`` holds after the backward pass."""
-    grads = [(weights, weights.finished_grad()) for weights in all_weights]
-    known = [(weights, grad) for weights, grad in grads if grad is not None]
-    totals = filter_l1_norms([by_filter(grad, weights.conv) for weights, grad in known])
-    for (weights, grad), total in zip(known, totals, strict=True):
-        weights.set_grad_sum(grad, total)
-
-
-def measure_norms(all_weights: Iterable[WeightSums]) -> None:
-    """Compute the norms that are not known yet."""
-    found = [(weights, weights.weight_without_norm()) for weights in all_weights]
-    unknown = [(weights, weight) for weights, weight in found if weight is not None]
-    norms = filter_l2_norms([by_filter(weight, weights.conv) for weights, weight in unknown])
-    for (weights, weight), norm in zip(unknown, norms, strict=True):
-        weights.set_norm(weight, norm)
-
-
-def measure_updates(all_weights: Iterable[WeightSums], step: GroupStep) -> None:
-    """Compute ‖Δw‖ and ‖w‖ after an optimizer step."""
-    found = [(weights, weights.change_in_step(step)) for weights in all_weights]
-    known = [(weights, change) for weights, change in found if change is not None]
-    norms = filter_l2_norms([by_filter(change, weights.conv) for weights, change in known])
-    measure_norms(weights for weights, _ in known)
-    for (weights, _), norm in zip(known, norms, strict=True):
-        weights.update_norm, weights.norm_after_step = norm, weights.norm
-
-
-def measure_optimizer_gradients(all_weights: Iterable[WeightSums]) -> None:
-    """Sum the gradients that the optimizer has just used, which ``.grad`` still holds."""
-    found = [(weights, weight_parameter(weights.conv)) for weights in all_weights]
-    known = [(weights, w.grad) for weights, w in found if w is not None and w.grad is not None]
-    totals = filter_l1_norms([by_filter(grad, weights.conv) for weights, grad in known])
-    for (weights, _), total in zip(known, totals, strict=True):
-        weights.optimizer_gradient = total

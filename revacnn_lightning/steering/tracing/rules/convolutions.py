@@ -97,8 +97,7 @@ def _depthwise(
         return rows
     processed = arriving.repeat_interleave(len(rows) // groups)
     trace.produce(rows)
-    trace.couple(rows, processed)
-    trace.record_arrival(rows, processed)
+    trace.couple_arrival(rows, processed)
     return processed
 
 
@@ -118,8 +117,7 @@ def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -
     """Couple the entries of a bias to the channels that the weight produces."""
     channels = trace.channels_along(bias, dim) if bias is not None else None
     if channels is not None:
-        trace.couple(channels, produced)
-        trace.record_arrival(channels, produced)
+        trace.couple_arrival(channels, produced)
 
 
 def fix_unmatched(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:

@@ -30,8 +30,7 @@ def _batch_norm(trace: Trace, call: OpCall) -> None:
             if arriving is None:
                 trace.fix(entries, f"{trace.where()} normalizes channels that no layer produces")
             else:
-                trace.couple(entries, arriving)
-                trace.record_arrival(entries, arriving)
+                trace.couple_arrival(entries, arriving)
     sources = trace.sources(x)
     if len(sources) == 1 and trace.module_name():
         (conv,) = sources
@@ -66,8 +65,7 @@ def _group_norm(trace: Trace, call: OpCall) -> None:
         for tensor in (weight, bias):
             entries = trace.channels_along(tensor, 0) if isinstance(tensor, Tensor) else None
             if entries is not None:
-                trace.couple(arriving, entries)
-                trace.record_arrival(entries, arriving)
+                trace.couple_arrival(entries, arriving)
         trace.normalize_together(arriving, f"{trace.where()} normalizes over them")
         per_group = arriving.view(groups, -1)
         if per_group.shape[0] > 1:

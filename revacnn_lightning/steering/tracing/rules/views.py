@@ -135,6 +135,8 @@ def _piece(trace: Trace, tensor: Tensor, labels: list[Label], dim: int) -> Label
 
 def _concatenated(pieces: list[Label], dim: int) -> Label:
     """Return the concatenation of labels, broadcast in all other dimensions."""
+    if all(p.numel() == p.shape[dim] for p in pieces):  # channels along ``dim`` only
+        return torch.cat(pieces, dim)
     common = torch.broadcast_shapes(
         *[tuple(1 if d == dim else s for d, s in enumerate(p.shape)) for p in pieces]
     )

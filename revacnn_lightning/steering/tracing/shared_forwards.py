@@ -1,0 +1,31 @@
+"""What the forwards of one edit share, so that each of them costs less than a forward alone."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from revacnn_lightning.steering.tracing.reused_outputs import ReusedOutputs
+from revacnn_lightning.telemetry.inspection.object_state import ObjectState
+
+__all__ = ["SharedForwards"]
+
+
+class SharedForwards:
+    """The objects of a model and the outputs of its convolutions, as the last forward left them.
+
+    Keep it no longer than an edit: it refers to all that the model refers to, and training changes
+    weights in ways that nothing here notices.
+    """
+
+    def __init__(self) -> None:
+        self.outputs = ReusedOutputs()
+        self._objects: ObjectState | None = None
+        self._model: nn.Module | None = None
+
+    def objects_of(self, model: nn.Module) -> ObjectState:
+        """Return the objects of a model as they are now, for `side_effect_free`."""
+        if self._objects is None or self._model is not model:
+            self._objects, self._model = ObjectState(model), model
+        else:
+            self._objects.refresh()
+        return self._objects

@@ -1,0 +1,230 @@
+"""Hooks for a batch like the one before it, with all decisions made before the batch.
+
+Which modules are called, with maps of which shape, and where their sums go is known from an
+earlier batch. A compiled hook handles the first call of its module in a batch by one reduction
+straight into the slots of the layer. Then the general hook takes its place until the next batch; it
+also handles a map that is not as expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+
+from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
+from revacnn_lightning.telemetry.recording.batch_hooks import Hook
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.slot_reductions import (
+    gradient_reductions,
+    is_never_negative,
+    map_reductions,
+)
+from revacnn_lightning.telemetry.recording.timing import Stopwatch
+
+__all__ = ["MapPath", "conv_hook", "feeder_hook", "gradient_hook", "nonlinearity_hook", "timed"]
+
+Replace = Callable[[Hook], None]  # installs another hook until the end of the batch
+
+
+class MapPath:
+    """The way of a layer's map into its slots.
+
+    Args:
+        layer: a layer whose source is known, and which has slots.
+        sampled: the statistics of the batch.
+        images: has slots for the gradients of each image; None: they are not sampled, or the maps
+            have another number of images.
+
+    Attributes:
+        layer: see above.
+        sums: of the map.
+        shape: of the map.
+        counts_positive: whether the reductions count positive pixels, too.
+        reductions: sum the map.
+        on_gradient: sums the gradient of the map; None if that is not sampled.
+        awaits_gradient: whether it is the first one of the batch.
+        output: the map on its way to the non-linearity; None at any other time.
+        version: of ``output``; it rises when something writes to it.
+        fed, measured, returned: the events of the layer, see `BatchState.events`: its map has been
+            returned by the feeder, and summed, and its gradient has.
+    """
+
+    def __init__(
+        self, layer: ObservedLayer, sampled: frozenset[str], images: ImageGradients | None
+    ) -> None:
+        self.layer = layer
+        self.sums = layer.map_sums
+        assert self.sums.shape is not None
+        self.shape = self.sums.shape
+        self.counts_positive = "firing" in sampled
+        slots = self.sums.slots
+        self.reductions = map_reductions(
+            self.shape,
+            self.sums.dtype,
+            slots["activation"],
+            slots["firing"] if self.counts_positive else None,
+            absolute=self.sums.absolute,
+            never_negative=is_never_negative(layer.source),
+        )
+        self.output: Tensor | None = None
+        self.version = 0
+        self.fed, self.measured, self.returned = (
+            (layer, event) for event in ("fed", "measured", "returned")
+        )
+        self.magnitude = slots["activation_gradient"] if "activation_gradient" in sampled else None
+        self.image_slot = None if images is None else images.slot(layer.columns)
+        self.on_gradient: Callable[[Tensor], None] | None = None
+        self.awaits_gradient = False
+
+    def settle(self, events: Sequence[Any]) -> None:
+        """Account for what the compiled hooks have done in this batch."""
+        if self.fed in events:
+            self.layer.expected_maps = 1
+        if self.measured in events:
+            self.sums.adopt_slots(self.shape, self.counts_positive)
+        if self.returned in events:
+            self.sums.adopt_gradient(self.shape, self.magnitude, self.image_slot)
+
+
+def gradient_hook(
+    batch: BatchState, path: MapPath, general: Callable[[Tensor], None], stopwatch: Stopwatch
+) -> Callable[[Tensor], None]:
+    """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
+    sums, shape = path.sums, path.shape
+    reductions = gradient_reductions(shape, sums.dtype, path.magnitude, path.image_slot)
+    record, event = batch.events.append, path.returned
+
+    def hook(gradient: Tensor) -> None:
+        if not batch.is_recording:
+            return
+        if not path.awaits_gradient or type(gradient) is not Tensor or gradient.shape != shape:
+            general(gradient)
+            return
+        path.awaits_gradient = False
+        try:
+            start = stopwatch.now() if stopwatch.is_timing else None
+            if gradient.requires_grad:  # the backward pass makes a graph
+                gradient = gradient.detach()
+            sums.add_gradient(gradient, False, False, reductions)
+            record(event)
+            if start is not None:
+                stopwatch.add("map gradients", start)
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
+            batch.fail(error)
+
+    return hook
+
+
+def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace) -> Hook:
+    """Return the hook of a conv whose own output is its map."""
+    sums, shape, reductions = path.sums, path.shape, path.reductions
+    on_gradient = path.on_gradient
+    record, event = batch.events.append, path.measured
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if is_compiling():
+            return
+        replace(general)
+        if type(output) is not Tensor or output.shape != shape:
+            batch.must_compile = True
+            general(module, args, output)
+            return
+        with_gradients = torch.is_grad_enabled()
+        try:
+            if on_gradient is not None and output.requires_grad:
+                path.awaits_gradient = True
+                output.register_hook(on_gradient)
+            torch._C._set_grad_enabled(False)
+            sums.add(output, False, reductions)
+            record(event)
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
+            batch.fail(error)
+        finally:
+            torch._C._set_grad_enabled(with_gradients)
+
+    return hook
+
+
+def feeder_hook(
+    batch: BatchState,
+    path: MapPath,
+    on_their_way: dict[int, MapPath],
+    general: Hook,
+    replace: Replace,
+) -> Hook:
+    """Return the hook of the module, a conv or a normalization, before a non-linearity.
+
+    Args:
+        batch: the batch under way.
+        path: of the layer's map.
+        on_their_way: receives the path, by the id of the map.
+        general: the general hook.
+        replace: installs it.
+    """
+    record, event = batch.events.append, path.fed
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if is_compiling():
+            return
+        replace(general)
+        if type(output) is not Tensor or output.is_inference():
+            general(module, args, output)
+            return
+        path.output, path.version = output, output._version
+        on_their_way[id(output)] = path
+        record(event)
+
+    return hook
+
+
+def nonlinearity_hook(
+    batch: BatchState, meter: ActivationMeter, on_their_way: dict[int, MapPath], general: Hook
+) -> Hook:
+    """Return the hook of a non-linearity, which returns the maps of one layer or of several."""
+    record = batch.events.append
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if is_compiling():
+            return
+        path = on_their_way.pop(id(args[0]), None) if args else None
+        if path is None:
+            general(module, args, output)
+            return
+        received, path.output = args[0], None  # the very tensor that the feeder has returned
+        if received._version - path.version != (output is received):
+            return  # something else has written to the map
+        with_gradients = torch.is_grad_enabled()
+        try:
+            if type(output) is not Tensor or output.shape != path.shape:
+                batch.must_compile = True
+                meter.measure(path.layer, path.sums, output)
+                return
+            if path.on_gradient is not None and output.requires_grad:
+                path.awaits_gradient = True
+                output.register_hook(path.on_gradient)
+            torch._C._set_grad_enabled(False)
+            path.sums.add(output, False, path.reductions)
+            record(path.measured)
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
+            batch.fail(error)
+        finally:
+            torch._C._set_grad_enabled(with_gradients)
+
+    return hook
+
+
+def timed(hook: Hook, stopwatch: Stopwatch) -> Hook:
+    """Return the hook of a module that returns maps, with its time measured."""
+
+    def call(module: nn.Module, args: Any, output: Any) -> None:
+        start = stopwatch.now()
+        hook(module, args, output)
+        stopwatch.add("maps", start)
+
+    return call

@@ -1,0 +1,201 @@
+"""Sums over the weights of many layers: their gradients, their norms, and their last update.
+
+Plain weights are reduced together, straight into their slots (`CoefficientGroups`). Those that the
+forward computes, and those on another device than the buffer, are reduced one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.telemetry.conv import by_filter, weight_parameter
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.coefficient_groups import CoefficientGroups
+from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
+from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.reductions import filter_l1_norms, filter_l2_norms
+
+__all__ = [
+    "GroupedWeights",
+    "WeightGrouping",
+    "measure_norms",
+    "measure_optimizer_gradients",
+    "measure_updates",
+    "read_gradients",
+]
+
+_IS_MISSING = functools.partial(operator.is_, None)  # `in` would compare element by element
+MAX_CACHED = 16  # selections of weights; a training has a few
+
+
+class GroupedWeights:
+    """A selection of weights, grouped when it first occurs.
+
+    Attributes:
+        members: those that are reduced together, in the order of their slots.
+        parameters: their weights.
+        groups: reduce tensors of the shapes of these.
+        others: those that are reduced one by one.
+        copies: of the weights before the optimizer step under way.
+    """
+
+    def __init__(self, selection: Sequence[WeightSums], buffer: FlatBuffer) -> None:
+        self.members = [weights for weights in selection if weights.plain is not None]
+        self.members.sort(key=lambda weights: weights.columns.start)
+        self.parameters = [weights.plain for weights in self.members if weights.plain is not None]
+        self.others = [weights for weights in selection if weights.plain is None]
+        self.groups = CoefficientGroups(
+            [weights.conv for weights in self.members],
+            self.parameters,
+            [weights.columns for weights in self.members],
+            buffer,
+        )
+        self.copies: list[Tensor] | None = None
+
+    def copy(self) -> None:
+        """Copy the members before an optimizer changes them."""
+        if self.copies is None:
+            self.copies = self.groups.copy(self.parameters)
+
+
+class WeightGrouping:
+    """Groups weights that are measured together, and notes in the batch what was measured.
+
+    Args:
+        batch: the batch under way.
+    """
+
+    def __init__(self, batch: BatchState) -> None:
+        self.batch = batch
+        self._buffer = FlatBuffer(0, torch.device("cpu"))
+        self._cache: dict[tuple[WeightSums, ...], GroupedWeights] = {}
+
+    def begin(self, buffer: FlatBuffer) -> None:
+        """Use the slots of this buffer from now on."""
+        self._buffer = buffer
+        self._cache.clear()
+
+    def of(self, selection: Sequence[WeightSums]) -> GroupedWeights:
+        """Return these weights, grouped."""
+        key = tuple(selection)
+        found = self._cache.get(key)
+        if found is None:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            found = self._cache[key] = GroupedWeights(selection, self._buffer)
+        return found
+
+    def note(self, what: str, weights: GroupedWeights, *, is_complete: bool) -> None:
+        """Note a measurement: as an event of the batch, if it has filled all slots."""
+        if is_complete and not weights.others:
+            self.batch.events.append((what, weights))
+        else:
+            self.batch.is_regular = False
+
+
+def read_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
+    """Sum what ``.grad`` holds after the backward pass."""
+    grads = [parameter.grad for parameter in weights.parameters]
+    is_complete = _is_complete(grads)
+    if _is_complete(grads):
+        weights.groups.l1("gradient", grads)
+        for each, grad in zip(weights.members, grads, strict=True):
+            each.grad_sum, each.grad = each.slots["gradient"], grad
+            each.grad_version = grad._version
+    others = weights.others if is_complete else [*weights.members, *weights.others]
+    found = [(each, each.finished_grad()) for each in others]
+    known = [(each, grad) for each, grad in found if grad is not None]
+    totals = filter_l1_norms([by_filter(grad, each.conv) for each, grad in known])
+    for (each, grad), total in zip(known, totals, strict=True):
+        each.set_grad_sum(grad, total)
+    grouping.note("gradient", weights, is_complete=is_complete)
+
+
+def measure_norms(grouping: WeightGrouping, weights: GroupedWeights) -> None:
+    """Compute the norms that are not known yet."""
+    unknown = [
+        each
+        for each, parameter in zip(weights.members, weights.parameters, strict=True)
+        if each.norm is None or each.norm_version != parameter._version
+    ]
+    if unknown:
+        selection = grouping.of(unknown)
+        selection.groups.l2("weight_norm", selection.parameters)
+        for each, parameter in zip(selection.members, selection.parameters, strict=True):
+            each.norm, each.norm_version = each.slots["weight_norm"], parameter._version
+        grouping.note("norm", selection, is_complete=True)
+    if weights.others:
+        _measure_norms_one_by_one(weights.others)
+        grouping.note("norm", weights, is_complete=False)
+
+
+def measure_updates(grouping: WeightGrouping, weights: GroupedWeights, step: GroupStep) -> None:
+    """Compute ‖Δw‖ and ‖w‖ after an optimizer step."""
+    copies, weights.copies = weights.copies, None
+    divisor = 1.0
+    changes = None if copies is not None else _momentum(weights, step)
+    if copies is not None:
+        weights.groups.l2_of_changes(weights.parameters, copies)
+    elif changes is not None:
+        divisor = step.momentum_divisor
+        weights.groups.l2("update_ratio", changes)
+        weights.groups.l2("norm_after_step", weights.parameters)
+    is_complete = copies is not None or changes is not None
+    if is_complete:
+        for each, parameter in zip(weights.members, weights.parameters, strict=True):
+            each.update_norm, each.update_divisor = each.slots["update_ratio"], divisor
+            each.norm = each.norm_after_step = each.slots["norm_after_step"]
+            each.norm_version = parameter._version
+    others = weights.others if is_complete else [*weights.members, *weights.others]
+    found = [(each, each.change_in_step(step)) for each in others]
+    known = [(each, change) for each, change in found if change is not None]
+    norms = filter_l2_norms([by_filter(change, each.conv) for each, change in known])
+    _measure_norms_one_by_one([each for each, _ in known])
+    for (each, _), norm in zip(known, norms, strict=True):
+        each.update_norm, each.norm_after_step = norm, each.norm
+    grouping.note("update", weights, is_complete=is_complete)
+
+
+def measure_optimizer_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
+    """Sum the gradients that the optimizer has just used, which ``.grad`` still holds."""
+    grads = [parameter.grad for parameter in weights.parameters]
+    is_complete = _is_complete(grads)
+    if _is_complete(grads):
+        weights.groups.l1("optimizer_gradient", grads)
+        for each in weights.members:
+            each.optimizer_gradient = each.slots["optimizer_gradient"]
+    others = weights.others if is_complete else [*weights.members, *weights.others]
+    found = [(each, weight_parameter(each.conv)) for each in others]
+    known = [(each, w.grad) for each, w in found if w is not None and w.grad is not None]
+    totals = filter_l1_norms([by_filter(grad, each.conv) for each, grad in known])
+    for (each, _), total in zip(known, totals, strict=True):
+        each.optimizer_gradient = total
+    grouping.note("optimizer gradient", weights, is_complete=is_complete)
+
+
+def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
+    found = [(each, each.weight_without_norm()) for each in all_weights]
+    unknown = [(each, weight) for each, weight in found if weight is not None]
+    norms = filter_l2_norms([by_filter(weight, each.conv) for each, weight in unknown])
+    for (each, weight), norm in zip(unknown, norms, strict=True):
+        each.set_norm(weight, norm)
+
+
+def _momentum(weights: GroupedWeights, step: GroupStep) -> list[Tensor] | None:
+    """Return the momentum of each member; None if that of some does not show its update."""
+    if not step.is_scaled_momentum or not _is_complete([w.grad for w in weights.parameters]):
+        return None  # the optimizer skips weights without a gradient
+    state = step.optimizer.state
+    return [state[parameter]["momentum_buffer"] for parameter in weights.parameters]
+
+
+def _is_complete(tensors: list[Tensor | None]) -> TypeGuard[list[Tensor]]:
+    """Return whether none is missing."""
+    return not any(map(_IS_MISSING, tensors))

@@ -1,0 +1,170 @@
+"""Compiles the hooks of the next batch, from what an earlier one has shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
+from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook, Prepared
+from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.compiled_hooks import (
+    MapPath,
+    conv_hook,
+    feeder_hook,
+    gradient_hook,
+    nonlinearity_hook,
+    timed,
+)
+from revacnn_lightning.telemetry.recording.computed_weights import weight_source
+from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
+from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.timing import Stopwatch
+from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
+
+__all__ = ["CompiledHooks", "HookCompiler"]
+
+MAX_KEPT = 16  # sets of hooks; a training has a few, depending on what a batch samples
+
+
+@dataclass(frozen=True)
+class CompiledHooks:
+    """The hooks of batches that sample the same.
+
+    Attributes:
+        paths: of the maps that these hooks are compiled for.
+        hooks: of all modules.
+        timed_hooks: the same, with their times measured.
+        images: the gradients of each image, if these batches sample them.
+    """
+
+    paths: Mapping[ObservedLayer, MapPath]
+    hooks: Prepared
+    timed_hooks: Prepared
+    images: ImageGradients | None
+
+
+class HookCompiler:
+    """Compiles hooks, and keeps them for batches that sample the same.
+
+    Args:
+        batch: the batch under way.
+        meter: measures the maps.
+        stopwatch: measures the cost.
+        batch_hooks: installs the hooks.
+
+    Attributes:
+        buffer: has the slots; None: no hook can be compiled.
+    """
+
+    def __init__(
+        self,
+        batch: BatchState,
+        meter: ActivationMeter,
+        stopwatch: Stopwatch,
+        batch_hooks: BatchHooks,
+    ) -> None:
+        self.buffer: FlatBuffer | None = None
+        self._batch = batch
+        self._meter = meter
+        self._stopwatch = stopwatch
+        self._batch_hooks = batch_hooks
+        self._on_their_way: dict[int, MapPath] = {}  # to the non-linearity, by the id of the map
+        self._kept: dict[Any, CompiledHooks] = {}
+
+    def forget(self) -> None:
+        """Compile new hooks: layers, slots or shapes are others."""
+        self._kept.clear()
+
+    def end_batch(self) -> None:
+        """Release the maps that reached no non-linearity."""
+        for path in self._on_their_way.values():
+            path.output = None
+        self._on_their_way.clear()
+        if self._batch.must_compile:
+            self.forget()
+
+    def compile(
+        self, layers: Sequence[ObservedLayer], general: Mapping[nn.Module, Hook]
+    ) -> CompiledHooks:
+        """Return the hooks of a batch.
+
+        Args:
+            layers: all layers.
+            general: the general hook of each module.
+        """
+        batch = self._batch
+        key = (batch.statistics, batch.of_all_layers, self._meter.needs_maps)
+        if key not in self._kept:
+            if len(self._kept) >= MAX_KEPT:
+                self.forget()
+            possible = [layer for layer in layers if self._can_compile(layer)]
+            self._kept[key] = self._compile(possible, general)
+        return self._kept[key]
+
+    def _can_compile(self, layer: ObservedLayer) -> bool:
+        """Return whether the map of a layer can be summed straight into its slots."""
+        sums = layer.map_sums
+        return (
+            layer.was_called
+            and layer.source is not None
+            and bool(sums.slots)
+            and sums.shape is not None
+            and sums.shape[1] == layer.width
+            and (layer.source is layer.conv or len(layer.feeders) == 1)
+            and weight_source(layer.conv) is None
+            and layer.name not in self._meter.needs_maps
+        )
+
+    def _compile(
+        self, layers: Sequence[ObservedLayer], general: Mapping[nn.Module, Hook]
+    ) -> CompiledHooks:
+        """Return hooks for the maps of these layers, and the general hooks of other modules."""
+        images = self._make_images(layers)
+        paths = {layer: self._make_path(layer, images) for layer in layers}
+        hooks, timed_hooks = dict(general), dict(general)
+        for layer, path in paths.items():
+            compiled = self._hooks_of(path, general)
+            hooks.update(compiled)
+            timed_hooks.update(compiled)
+            assert layer.source is not None
+            timed_hooks[layer.source] = timed(compiled[layer.source], self._stopwatch)
+        prepare = self._batch_hooks.prepare
+        return CompiledHooks(paths, prepare(hooks), prepare(timed_hooks), images)
+
+    def _make_images(self, layers: Sequence[ObservedLayer]) -> ImageGradients | None:
+        """Return slots for the gradients of each image, if this batch samples them."""
+        if "signal_to_noise" not in self._batch.of_all_layers or self.buffer is None:
+            return None
+        sizes = {layer.map_sums.shape[0] for layer in layers if layer.map_sums.shape is not None}
+        return ImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
+
+    def _make_path(self, layer: ObservedLayer, images: ImageGradients | None) -> MapPath:
+        """Return the path of a map, with the hook of its gradient if that is sampled."""
+        sampled = self._batch.sampled(layer.name)
+        path = MapPath(layer, sampled, images)
+        if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+            path.on_gradient = self._meter.gradient_hook(layer, path.sums, sampled)
+            if "signal_to_noise" not in sampled or images is not None:
+                path.on_gradient = gradient_hook(
+                    self._batch, path, path.on_gradient, self._stopwatch
+                )
+        return path
+
+    def _hooks_of(self, path: MapPath, general: Mapping[nn.Module, Hook]) -> dict[nn.Module, Hook]:
+        """Return the hooks on the way of a map."""
+        layer, batch, source = path.layer, self._batch, path.layer.source
+        assert source is not None
+        if source is layer.conv:
+            replace = self._batch_hooks.replacer(source)
+            return {source: conv_hook(batch, path, general[source], replace)}
+        (feeder,) = layer.feeders
+        replace, on_their_way = self._batch_hooks.replacer(feeder), self._on_their_way
+        return {
+            feeder: feeder_hook(batch, path, on_their_way, general[feeder], replace),
+            source: nonlinearity_hook(batch, self._meter, on_their_way, general[source]),
+        }

@@ -1,0 +1,33 @@
+"""The gradients of the maps of each image, of all layers, for the signal-to-noise ratio."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
+from revacnn_lightning.telemetry.reductions import signal_to_noise
+
+__all__ = ["ImageGradients"]
+
+
+class ImageGradients:
+    """Σ ∂L/∂a over the pixels, of each of B images and N filters.
+
+    Args:
+        images: B.
+        buffer: receives the ratios.
+    """
+
+    def __init__(self, images: int, buffer: FlatBuffer) -> None:
+        self.images = images
+        self._ratios = buffer.row("signal_to_noise")
+        self._values = torch.zeros(images, len(self._ratios), device=buffer.values.device)
+
+    def slot(self, columns: slice) -> Tensor:
+        """Return where the sums of a layer with these filters go: (B, C)."""
+        return self._values[:, columns]
+
+    def finalize(self) -> None:
+        """Write the signal-to-noise ratios to the buffer."""
+        self._ratios.copy_(signal_to_noise(self._values))

@@ -1,0 +1,112 @@
+"""Reductions of maps of one shape straight into the slots of their layer.
+
+Which operations these are is decided before the batch. Each is called with a map, and its result is
+not used. Where operations dominate, on a GPU and for few elements, there is one per statistic.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.telemetry.reductions import (
+    FEW,
+    SHORT_RUN,
+    absolute_sum,
+    map_sum,
+    map_sums,
+)
+
+__all__ = ["Reduction", "gradient_reductions", "is_never_negative", "map_reductions"]
+
+Reduction = Callable[[Tensor], object]
+
+_MAP = (0, 2, 3)  # the dimensions that a sum over a map runs over
+_NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
+
+
+def is_never_negative(source: nn.Module | None) -> bool:
+    """Return whether a module returns no negative values, so that all but zeros are positive."""
+    return isinstance(source, _NEVER_NEGATIVE)
+
+
+def map_reductions(
+    shape: torch.Size,
+    dtype: torch.dtype,
+    total: Tensor,
+    positive: Tensor | None,
+    *,
+    absolute: bool,
+    never_negative: bool,
+) -> tuple[Reduction, ...]:
+    """Return what reduces activation maps.
+
+    Args:
+        shape: of the maps, (B, C, H, W).
+        dtype: of the maps.
+        total: (C,), receives their `absolute_sum` or `map_sum`.
+        positive: (C,), receives their `positive_count`; None: nobody needs it.
+        absolute: whether the magnitudes are summed.
+        never_negative: see `is_never_negative`.
+    """
+    if _is_small(shape, total):
+        add_up = _norm(1, dtype, total) if absolute else _sum(_MAP, total)
+        if positive is None:
+            return (add_up,)
+        return add_up, _norm(0, dtype, positive) if never_negative else _positive_count(positive)
+    if positive is None and not absolute and shape[2] * shape[3] > SHORT_RUN:
+        return (_sum(_MAP, total),)
+    if positive is None:
+        return (functools.partial(absolute_sum if absolute else map_sum, out=total),)
+
+    def reduce_in_blocks(maps: Tensor) -> None:
+        sums = map_sums(maps, absolute=absolute)
+        total.copy_(sums[0])
+        positive.copy_(sums[1])
+
+    return (reduce_in_blocks,)
+
+
+def gradient_reductions(
+    shape: torch.Size, dtype: torch.dtype, magnitude: Tensor | None, images: Tensor | None
+) -> tuple[Reduction, ...]:
+    """Return what reduces the gradients of activation maps.
+
+    Args:
+        shape: of the gradients, (B, C, H, W).
+        dtype: of the gradients.
+        magnitude: (C,), receives their `absolute_sum`; None: nobody needs it.
+        images: (B, C), receives their `pixel_sums`; None: nobody needs them.
+    """
+    reductions: list[Reduction] = []
+    if magnitude is not None and _is_small(shape, magnitude):
+        reductions.append(_norm(1, dtype, magnitude))
+    elif magnitude is not None:
+        reductions.append(functools.partial(absolute_sum, out=magnitude))
+    if images is not None:
+        reductions.append(_sum((2, 3), images))
+    return tuple(reductions)
+
+
+def _is_small(shape: torch.Size, out: Tensor) -> bool:
+    """Return whether operations cost more than elements."""
+    return out.device.type != "cpu" or shape.numel() <= FEW
+
+
+def _sum(dimensions: tuple[int, ...], out: Tensor) -> Reduction:
+    return functools.partial(torch.sum, dim=dimensions, out=out)
+
+
+def _norm(order: int, dtype: torch.dtype, out: Tensor) -> Reduction:
+    """Return the reduction to a norm of each map: 1 sums magnitudes, 0 counts what is not zero."""
+    norm = functools.partial(torch.linalg.vector_norm, ord=order, dim=_MAP)
+    if dtype != torch.float64:
+        return functools.partial(norm, dtype=torch.float32, out=out)
+    return lambda maps: out.copy_(norm(maps))  # norms do not narrow by themselves
+
+
+def _positive_count(out: Tensor) -> Reduction:
+    return lambda maps: torch.sum(maps > 0, _MAP, out=out)

@@ -1,0 +1,158 @@
+"""The forwards of one edit compute what they have in common once, and what differs again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import profile
+
+from revacnn_lightning.steering import ForwardProbe
+from revacnn_lightning.steering.execution.replacement import replace_data
+from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.tracing import reused_outputs
+from revacnn_lightning.steering.tracing.forward_probe import evaluate, trace
+from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
+from tests.steering import nets
+
+
+@pytest.fixture(autouse=True)
+def reuse_of_small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reused_outputs, "_MIN_MACS", 1)
+    monkeypatch.setattr(reused_outputs, "_MIN_MACS_PER_INPUT", 1)
+
+
+def convs_computed(run: Callable[[], object]) -> int:
+    """Return how many convolutions a call computes."""
+    with profile() as result:
+        run()
+    counts = {event.key: event.count for event in result.key_averages()}
+    return counts.get("aten::_convolution", 0)
+
+
+def shared_probe(model: nn.Module) -> ForwardProbe:
+    return replace(nets.probe_of(model), shared=SharedForwards())
+
+
+class Chain(nn.Module):
+    """Three convs, each followed by what ``between`` says."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor] = F.relu) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = self.between(conv(x))
+        return x
+
+
+def chain(between: Callable[[Tensor], Tensor] = F.relu) -> Chain:
+    torch.manual_seed(0)
+    return Chain(between).double().train()
+
+
+def change_weight(conv: nn.Conv2d) -> None:
+    replace_data(Transaction(), conv.weight, conv.weight.detach() * 2, None)
+
+
+def test_only_what_follows_a_changed_layer_is_computed_again() -> None:
+    model = chain()
+    probe = shared_probe(model)
+    assert convs_computed(lambda: evaluate(model, probe)) == 3
+    assert convs_computed(lambda: evaluate(model, probe)) == 0
+    change_weight(model.convs[1])
+    outputs: list[list[Tensor]] = []
+    assert convs_computed(lambda: outputs.append(evaluate(model, probe))) == 2
+    alone = evaluate(model, nets.probe_of(model))
+    assert torch.equal(outputs[0][0], alone[0])
+
+
+def test_a_weight_changed_in_place_is_read_again() -> None:
+    model = chain()
+    probe = shared_probe(model)
+    evaluate(model, probe)
+    with torch.no_grad():
+        model.convs[0].weight.mul_(2)
+    assert torch.equal(evaluate(model, probe)[0], evaluate(model, nets.probe_of(model))[0])
+
+
+def test_outputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
+    def overwrite(x: Tensor) -> Tensor:
+        return x.data.add_(1).relu_()
+
+    model = chain(overwrite)
+    probe, expected = shared_probe(model), evaluate(model, nets.probe_of(model))
+    for _ in range(3):
+        assert torch.equal(evaluate(model, probe)[0], expected[0])
+    assert convs_computed(lambda: evaluate(model, probe)) == 0
+
+
+def test_inputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone()
+            y = self.conv(x)
+            x += 1
+            return y + self.conv(x)
+
+    torch.manual_seed(0)
+    model = Overwriting().double().train()
+    probe, expected = shared_probe(model), evaluate(model, nets.probe_of(model))
+    for _ in range(3):
+        assert torch.equal(evaluate(model, probe)[0], expected[0])
+    assert convs_computed(lambda: evaluate(model, probe)) == 0
+
+
+def test_a_different_input_is_computed() -> None:
+    model, factors = chain(), iter([1.0, 2.0])
+    images = nets.images()
+    probe = ForwardProbe([lambda: model(images * next(factors))], shared=SharedForwards())
+    first, second = evaluate(model, probe), evaluate(model, probe)
+    with torch.no_grad():
+        torch.testing.assert_close(second[0], model.eval()(images * 2), rtol=0, atol=0)
+    assert not torch.equal(first[0], second[0])
+
+
+def test_a_trace_computes_the_convs_whose_shapes_have_changed() -> None:
+    model = chain()
+    probe = shared_probe(model)
+    evaluate(model, probe)
+    assert convs_computed(lambda: trace(model, probe)) == 0
+    wider = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    model.convs[2] = nn.Conv2d(3, 4, 3, padding=1).double()
+    replace_data(Transaction(), model.convs[2].weight, wider, None)
+    assert convs_computed(lambda: trace(model, probe)) == 1
+
+
+def test_a_forward_with_gradients_reuses_nothing() -> None:
+    model = chain()
+    probe = shared_probe(model)
+
+    def with_gradients() -> Tensor:
+        with torch.enable_grad():
+            output = model(nets.images())
+            (gradient,) = torch.autograd.grad(output.sum(), model.convs[0].weight)
+        return gradient
+
+    probe = ForwardProbe([with_gradients], shared=SharedForwards())
+    first, second = evaluate(model, probe), evaluate(model, probe)
+    assert torch.equal(first[0], second[0])
+    assert first[0].any()
+
+
+def test_cheap_calls_are_computed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model = chain()
+    probe = shared_probe(model)
+    for _ in range(2):
+        assert convs_computed(lambda: evaluate(model, probe)) == 3
