@@ -40,6 +40,7 @@ from revacnn_lightning.runtime.session import Session
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
+    data_class_names,
     edit_refusal,
     forward_refusal,
     inspection_refusal,
@@ -57,6 +58,7 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
+from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
 from revacnn_lightning.telemetry.layer_selection import LayerChoice, LayerSelection
@@ -132,6 +134,8 @@ class ReVACNN(FreshCopies, Callback):
             ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
+        class_names: of the outputs of the network, in their order. By default, the ``classes`` of
+            the validation or training dataset or of the data module, else their numbers.
         name: what viewers call this run, in one line of at most 80 characters. Without a name, they
             show the class of the model and the time of the start.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
@@ -142,6 +146,9 @@ class ReVACNN(FreshCopies, Callback):
             of layers and of modules that contain layers. By default, all convolutions, and the
             hidden linear layers between the last convolution and the output. The units of a linear
             layer are its filters.
+        init: ``init(module)`` initializes the parameters of one layer in place, as a function for
+            ``nn.Module.apply`` does. New filters start with the values that it draws; without it,
+            with those of the layer's own ``reset_parameters``.
         record: file to record the run to, such as ``"run.mcap"``: every batch, every edit and all
             else that viewers receive. ``revacnn view --replay run.mcap`` shows it. If the file
             exists, the new one gets a number. Recordings that are started later, in the page, are
@@ -162,7 +169,8 @@ class ReVACNN(FreshCopies, Callback):
 
     Raises:
         ValueError: an unknown statistic or choice of layers, a port or share out of range, a name
-            that is too long, or alerts cannot be passed on as ``alert`` says.
+            that is too long, ``class_names`` that are no list of strings, or alerts cannot be
+            passed on as ``alert`` says.
         MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
@@ -188,9 +196,11 @@ class ReVACNN(FreshCopies, Callback):
         keep_history: bool = True,
         forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        class_names: Sequence[str] | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
         layers: LayerChoice = None,
+        init: Initialization | None = None,
         record: str | Path | None = None,
         keep_batches: int = 0,
         log_to_loggers: bool = False,
@@ -198,7 +208,9 @@ class ReVACNN(FreshCopies, Callback):
     ) -> None:
         super().__init__()
         ports = (telemetry_port, request_port)
-        check_arguments(ports, statistics, max_overhead, name, keep_batches, layers)
+        check_arguments(
+            ports, statistics, max_overhead, name, keep_batches, class_names, layers
+        )
         check_target(alert)
         if record or keep_batches:
             require_mcap()
@@ -209,8 +221,10 @@ class ReVACNN(FreshCopies, Callback):
         self._keep_history = keep_history
         self._forward = forward
         self._images = images
+        self._class_names = tuple(class_names or ())
         self._copies = copies
         self._selection = LayerSelection(layers)
+        self._initialize = init
         self._record = Path(record).expanduser() if record else None
         self._keep_batches = keep_batches
         self._log_to_loggers = log_to_loggers
@@ -356,6 +370,7 @@ class ReVACNN(FreshCopies, Callback):
             journal=journal,
             find_holders=functools.partial(model_holders, trainer),
             copies=self._copies,
+            initialize=self._initialize,
         )
 
     def _forward_of_images(self, module: LightningModule) -> Forward | None:
@@ -381,7 +396,8 @@ class ReVACNN(FreshCopies, Callback):
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
-            get_truth=functools.partial(validation_truth, trainer),
+            get_truth=functools.partial(validation_truth, trainer, names=self._class_names),
+            class_names=self._class_names,
             forward=forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
@@ -483,6 +499,8 @@ class ReVACNN(FreshCopies, Callback):
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
             get_images=lambda: self._shown_images.of(batch),
+            get_input=lambda: self._shown_images.first_input(batch),
+            get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),

@@ -20,7 +20,9 @@ __all__ = [
     "Freeze",
     "InsertLayer",
     "InspectFilter",
+    "InspectImage",
     "InspectLayer",
+    "Inspection",
     "KernelSlice",
     "KeyCommand",
     "ListKeys",
@@ -50,19 +52,28 @@ class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Add ``count`` filters to a layer without changing the network's function.
 
     New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
-    copies of that filter instead, and all copies share its outgoing weights equally.
+    copies of that filter instead, and all copies share its outgoing weights.
+
+    Behind a group norm, whole groups are added: the nearest possible number to ``count``. Where a
+    norm mixes the new filters with others, the function changes. Such a request is refused with
+    the measured change, unless it is ``confirmed``.
     """
 
     layer: str
     count: int = 1
     split_from: int | None = None
+    confirmed: bool = False
 
 
 class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Remove filters of a layer, and all channels coupled with them."""
+    """Remove filters of a layer, and all channels coupled with them.
+
+    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    """
 
     layer: str
     filters: list[int]
+    confirmed: bool = False
 
 
 class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -122,10 +133,14 @@ class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Merge filters into the first: add up their outgoing weights and remove the others."""
+    """Merge filters into the first: add up their outgoing weights and remove the others.
+
+    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    """
 
     layer: str
     filters: list[int]
+    confirmed: bool = False
 
 
 class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -204,6 +219,18 @@ class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     image_index: int | None = None
 
 
+class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `inspections.ImagePass` for the next few seconds: an input on its way to the output.
+
+    A viewer repeats this request while it shows the network. ``image_index`` selects the image of
+    the validation data; None: the first input of the current batch. ``known_modules`` is the
+    structure version whose modules the viewer knows: those of another version are sent along.
+    """
+
+    image_index: int | None = None
+    known_modules: int = -1
+
+
 class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the `messages.History` of the run, as the reply to this request."""
 
@@ -266,10 +293,12 @@ Command = (
     | SetHyperparameter
     | InspectLayer
     | InspectFilter
+    | InspectImage
     | SendHistory
     | StartRecording
     | StopRecording
 )
+Inspection = InspectLayer | InspectFilter | InspectImage  # change nothing, and show something
 KeyCommand = ShareKey | RevokeKey | ListKeys
 RequestBody = Edit | Command | KeyCommand
 
@@ -283,4 +312,4 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     if isinstance(body, Edit):
         return not dry_run
     is_state = body == ControlRun("send_state")
-    return not (is_state or isinstance(body, InspectLayer | InspectFilter | SendHistory | ListKeys))
+    return not (is_state or isinstance(body, Inspection | SendHistory | ListKeys))

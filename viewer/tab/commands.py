@@ -36,6 +36,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "move_primary": selection.move_primary,
     "keep_primary": selection.keep_primary,
     "set_main_view": view.set_main_view,
+    "toggle_modules": view.toggle_modules,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
     "open_block": view.open_block,
@@ -54,6 +55,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "set_scale": view.set_scale,
     "save_chart": view.save_chart,
     "compare_run": view.compare_run,
+    "confirm": edit.confirm,
     "discard": edit.discard,
     "dismiss_reply": edit.dismiss_reply,
 }
