@@ -208,9 +208,7 @@ class ReVACNN(FreshCopies, Callback):
     ) -> None:
         super().__init__()
         ports = (telemetry_port, request_port)
-        check_arguments(
-            ports, statistics, max_overhead, name, keep_batches, class_names, layers
-        )
+        check_arguments(ports, statistics, max_overhead, name, keep_batches, class_names, layers)
         check_target(alert)
         if record or keep_batches:
             require_mcap()

@@ -77,10 +77,9 @@ class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Insert a residual block, or a layer initialized to the identity, after a layer with filters.
+    """Insert a residual block, or a layer that starts as the identity (``dirac``), after a layer.
 
-    Neither changes the network's function. The layer (``dirac``) is a convolution of as many
-    dimensions as the one before it, or a linear layer after a linear one.
+    Neither changes the network's function. The layers are of the kind of the one before them.
     """
 
     after: str

@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.computed_tensors import tensor_of_shape
-from revacnn_lightning.telemetry.unit_layers import UnitLayer
 from revacnn_lightning.telemetry.inspection.side_effects import random_states_restored
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["Initialization", "Initializer"]
 

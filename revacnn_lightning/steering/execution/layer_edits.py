@@ -98,7 +98,9 @@ def _insert(
 ) -> nn.Module:
     """Insert a block and return it."""
     host = model.get_submodule(edit.host)
-    block = _seeded(initializer, lambda: make_block(edit.kind, edit.channels, edit.kernel, edit.dims))
+    block = _seeded(
+        initializer, lambda: make_block(edit.kind, edit.channels, edit.kernel, edit.dims)
+    )
     _match_placement(block, host)
     hook = host.register_forward_hook(RunChildOnOutput(edit.child))
     host.add_module(edit.child, block)
