@@ -40,6 +40,7 @@ from revacnn_lightning.runtime.session import Session
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
+    data_class_names,
     edit_refusal,
     forward_refusal,
     inspection_refusal,
@@ -60,6 +61,7 @@ from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
+from revacnn_lightning.telemetry.layer_selection import LayerChoice, LayerSelection
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -132,11 +134,18 @@ class ReVACNN(FreshCopies, Callback):
             ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
+        class_names: of the outputs of the network, in their order. By default, the ``classes`` of
+            the validation or training dataset or of the data module, else their numbers.
         name: what viewers call this run, in one line of at most 80 characters. Without a name, they
             show the class of the model and the time of the start.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
+        layers: which layers are shown: ``"conv"``, all convolutions; ``"all"``, all convolutions
+            and linear layers; or a list of names and patterns, such as ``["backbone.*", "fc1"]``,
+            of layers and of modules that contain layers. By default, all convolutions, and the
+            hidden linear layers between the last convolution and the output. The units of a linear
+            layer are its filters.
         init: ``init(module)`` initializes the parameters of one layer in place, as a function for
             ``nn.Module.apply`` does. New filters start with the values that it draws; without it,
             with those of the layer's own ``reset_parameters``.
@@ -159,8 +168,9 @@ class ReVACNN(FreshCopies, Callback):
             which is called in another thread. All alerts are also logged and shown in the page.
 
     Raises:
-        ValueError: an unknown statistic, a port or share out of range, a name that is too long, or
-            alerts cannot be passed on as ``alert`` says.
+        ValueError: an unknown statistic or choice of layers, a port or share out of range, a name
+            that is too long, ``class_names`` that are no list of strings, or alerts cannot be
+            passed on as ``alert`` says.
         MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
@@ -186,8 +196,10 @@ class ReVACNN(FreshCopies, Callback):
         keep_history: bool = True,
         forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        class_names: Sequence[str] | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
+        layers: LayerChoice = None,
         init: Initialization | None = None,
         record: str | Path | None = None,
         keep_batches: int = 0,
@@ -196,7 +208,7 @@ class ReVACNN(FreshCopies, Callback):
     ) -> None:
         super().__init__()
         ports = (telemetry_port, request_port)
-        check_arguments(ports, statistics, max_overhead, name, keep_batches)
+        check_arguments(ports, statistics, max_overhead, name, keep_batches, class_names, layers)
         check_target(alert)
         if record or keep_batches:
             require_mcap()
@@ -207,7 +219,9 @@ class ReVACNN(FreshCopies, Callback):
         self._keep_history = keep_history
         self._forward = forward
         self._images = images
+        self._class_names = tuple(class_names or ())
         self._copies = copies
+        self._selection = LayerSelection(layers)
         self._initialize = init
         self._record = Path(record).expanduser() if record else None
         self._keep_batches = keep_batches
@@ -261,6 +275,8 @@ class ReVACNN(FreshCopies, Callback):
         CheckpointHooks(pl_module, trainer, self._copies).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if find_journal(pl_module) is None:  # an edit may have removed what a pattern selects
+            self._selection.check(pl_module)  # not guarded: a wrong argument
         hooks = CheckpointHooks.of(pl_module)
         if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
@@ -374,11 +390,12 @@ class ReVACNN(FreshCopies, Callback):
         return Session(
             pl_module,
             editor,
-            Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
+            self._make_recorder(pl_module),
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
-            get_truth=functools.partial(validation_truth, trainer),
+            get_truth=functools.partial(validation_truth, trainer, names=self._class_names),
+            class_names=self._class_names,
             forward=forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
@@ -394,6 +411,14 @@ class ReVACNN(FreshCopies, Callback):
             directory if self._record is None else self._record.parent,
             self._record,
             self._keep_batches,
+        )
+
+    def _make_recorder(self, module: LightningModule) -> Recorder:
+        return Recorder(
+            module,
+            statistics=self._statistics,
+            max_overhead=self._max_overhead,
+            selection=self._selection,
         )
 
     def _continue_lineage(self, module: LightningModule) -> Lineage:
@@ -472,6 +497,8 @@ class ReVACNN(FreshCopies, Callback):
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
             get_images=lambda: self._shown_images.of(batch),
+            get_input=lambda: self._shown_images.first_input(batch),
+            get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),
@@ -555,8 +582,8 @@ def _forward_context(trainer: Trainer) -> Iterator[None]:
 def _log_how_to_attach(session: Session) -> None:
     if not session.recorder.layers:
         rank_zero_info(
-            "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
-            "its loss and metrics are shown."
+            "ReVACNN: the model has no convolution and no hidden linear layer that is watched, so "
+            'only its loss and metrics are shown. ReVACNN(layers="all") shows all linear layers.'
         )
     rank_zero_info(
         "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from revacnn_lightning.telemetry import STATISTICS
+from revacnn_lightning.telemetry.layer_selection import LayerChoice
 
 __all__ = ["check_arguments"]
 
@@ -18,6 +19,8 @@ def check_arguments(
     max_overhead: float | None,
     name: str | None = None,
     keep_batches: int = 0,
+    class_names: Sequence[str] | None = None,
+    layers: LayerChoice = None,
 ) -> None:
     """Raise ValueError if one of these arguments cannot be used."""
     for port in ports:
@@ -32,6 +35,12 @@ def check_arguments(
         )
     if keep_batches < 0:
         raise ValueError(f"keep_batches must not be negative, and is {keep_batches}; 0 keeps none")
+    if class_names is not None and not _are_names(class_names):
+        raise ValueError(
+            "class_names must be the names of the classes as a list of strings, one for each "
+            f"output of the network, not {class_names!r:.80}"
+        )
+    _check_layers(layers)
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
@@ -39,6 +48,24 @@ def check_arguments(
         )
 
 
+def _check_layers(layers: Any) -> None:
+    if layers is None or isinstance(layers, str):
+        is_choice = layers in (None, "conv", "all")
+    else:
+        is_list = isinstance(layers, Sequence) and len(layers) > 0
+        is_choice = is_list and all(isinstance(pattern, str) for pattern in layers)
+    if not is_choice:
+        raise ValueError(
+            f'layers must be "conv", "all" or a list of names and patterns, not {layers!r}; leave '
+            "it out for all convolutions and the hidden linear layers behind them"
+        )
+
+
 def _is_valid_name(name: Any) -> bool:
     is_line = isinstance(name, str) and name.isprintable() and bool(name.strip())
     return is_line and len(name) <= MAX_NAME
+
+
+def _are_names(names: Any) -> bool:
+    is_list = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+    return is_list and len(names) > 0 and all(isinstance(name, str) for name in names)

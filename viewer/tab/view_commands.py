@@ -13,6 +13,7 @@ from ..layout import stage_layers
 from .command_arguments import Arguments
 from .requested_view import PANES
 from .selection import Selection
+from .shown_input import shows_modules
 from .tab_state import TabState
 
 MAIN_VIEWS = ("network", "table")
@@ -110,6 +111,11 @@ def set_main_view(tab: TabState, arguments: Arguments) -> None:
         tab.main_view = arguments.option
 
 
+def toggle_modules(tab: TabState, _: Arguments) -> None:
+    """Show or hide the marks of the modules between the layers."""
+    tab.shows_modules = not shows_modules(tab)
+
+
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:
     """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)
@@ -183,6 +189,12 @@ def show_batch_image(tab: TabState, _: Arguments) -> None:
     if tab.selection is not None:
         tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         tab.follower.layer_details.select_image(tab.selection.layer, None)
+
+
+def set_depth(tab: TabState, arguments: Arguments) -> None:
+    """Set which slice of volumes is shown, from 0 for the first to 1 for the last."""
+    if tab.selection is not None and 0 <= arguments.value <= 1:
+        tab.follower.layer_details.select_depth(tab.selection.layer, arguments.value)
 
 
 def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
