@@ -67,7 +67,7 @@ def _picture_size(image: np.ndarray) -> tuple[int, int]:
 def _grouped(sums: list[float], n: int) -> list[np.ndarray]:
     """Return the sums of the channels of each of ``n`` nodes."""
     values = np.asarray(sums, np.float64)
-    cuts = np.arange(n + 1) * len(values) // n
+    cuts = np.arange(n + 1) * len(values) // max(1, n)
     return [values[a:b] for a, b in pairwise(cuts)]
 
 

@@ -233,3 +233,11 @@ def test_the_weights_of_channels_without_any_value_are_zero() -> None:
     sent = fake_pass("run", 0, 0, [("conv1", 4)], channel_sums=[0.0, 0.0, 0.0])
     assert end_data.channel_weights(sent, 3).tolist() == [0, 0, 0]
     assert end_data.channel_weights(None, 2).tolist() == [1, 1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_input_that_no_known_layer_reads_has_no_channels(shown: Shown) -> None:
+    shown.deliver(readers=[], output_layers=[], input_shape=[7, 64, 64], channel_sums=[1.0] * 7)
+    assert shown.data["channels"] == []
+    assert shown.ends.root.atlas is not None
+    assert len(shown.ends.root.atlas) == 1

@@ -2,6 +2,7 @@
 
 import {createElement, byId} from "../shared/dom.js"
 import {subscribe} from "../shared/link.js"
+import {clamp} from "../shared/math.js"
 import {onThemeChange} from "../shared/theme.js"
 import {context2d, paintAtlas} from "../layer/tile_atlas.js"
 import {percent} from "../layer/prediction.js"
@@ -134,8 +135,10 @@ export class NetworkEnds {
     facts.hidden = this.#rows.length === 0
     const below = facts.hidden ? this.viewport.height / 2 : lowest + LIST_GAP + facts.offsetHeight + LIST_GAP
     const note = byId("network-output-note")
-    note.style.transform = `translate(${x.toFixed(1)}px, ${below.toFixed(1)}px)`
     note.style.width = `${room}px`
+    const hasRoom = below + note.offsetHeight < this.viewport.height
+    const [, highest] = this.viewport.toScreen(0, outputY[0] ?? 0), y = hasRoom ? below : highest - note.offsetHeight - LIST_GAP
+    note.style.transform = `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`
   }
 
   /**
@@ -144,8 +147,9 @@ export class NetworkEnds {
    * @param {number} y px
    */
   #placeTitle(id, x, y) {
-    const [screenX] = this.viewport.toScreen(x, 0)
-    place(byId(`${id}-head`), screenX, y)
+    const [screenX] = this.viewport.toScreen(x, 0), head = byId(`${id}-head`), {width} = this.viewport
+    const half = head.offsetWidth / 2 + 3, isInView = screenX > 0 && screenX < width // then it is not cut off at the sides
+    place(head, isInView ? clamp(screenX, half, width - half) : screenX, y)
   }
 }
 
