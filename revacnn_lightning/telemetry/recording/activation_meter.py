@@ -67,14 +67,22 @@ class ActivationMeter:
         self._batch.touch(layer)
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer.name, maps)
+        if not sums.calls:
+            self._note_shape(sums, maps)
         sums.count(maps.shape)
-        sums.shape, sums.dtype = maps.shape if type(maps) is Tensor else None, maps.dtype
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
             start = self._stopwatch.now()
             sums.add(maps.detach(), count_positive)
             self._stopwatch.add("maps", start)
         return True
+
+    def _note_shape(self, sums: ActivationSums, maps: Tensor) -> None:
+        """Note what the hooks of the next batch are compiled for."""
+        shape = maps.shape if type(maps) is Tensor else None
+        if (shape, maps.dtype) != (sums.shape, sums.dtype):
+            sums.shape, sums.dtype = shape, maps.dtype
+            self._batch.must_compile = True
 
     def _inspect(self, layer: str, maps: Tensor) -> None:
         """Hand the map to the inspections of the layer and of its filters."""

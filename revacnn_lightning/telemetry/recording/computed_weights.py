@@ -23,6 +23,9 @@ from revacnn_lightning.telemetry.conv import Conv, own_tensor, parametrization_o
 __all__ = ["computed_weight", "weight_source"]
 
 _STANDARD_FORWARDS = (nn.Conv2d.forward, nn.ConvTranspose2d.forward)
+_STANDARD_CONV_FORWARDS = tuple(
+    getattr(kind, "_conv_forward", None) for kind in (nn.Module, nn.Conv2d, nn.ConvTranspose2d)
+)
 
 
 def weight_source(conv: Conv) -> nn.Module | None:
@@ -60,7 +63,7 @@ def _has_standard_forward(conv: Conv) -> bool:
     kind: Any = type(conv)
     return (
         kind.forward in _STANDARD_FORWARDS
-        and getattr(kind, "_conv_forward", None) in (None, nn.Conv2d._conv_forward)
+        and getattr(kind, "_conv_forward", None) in _STANDARD_CONV_FORWARDS
         and kind.__getattr__ is nn.Module.__getattr__
         and "forward" not in vars(conv)
     )
