@@ -2,6 +2,8 @@
 # make test    set everything up and run the tests
 # make check   run lint, type checks, the documentation and tests, as CI does
 # make docs    build the documentation into site/; open site/index.html
+# make test-versions  run the tests with the oldest and the newest versions that are supported
+# make dist    build the wheel and the source distribution, install and try them
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,12 +14,14 @@ NODE := $(BIN)/node
 NODE_MODULES := node_modules/.package-lock.json
 DEMO ?= examples/01_digits.py
 PROCESSES ?= auto
+NOX = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox --reuse-venv yes
 
 # torch and torchvision must come from one index in one call: builds from different sources do not
 # load into the same process.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
 
-.PHONY: demo test test-units test-browser check lint types docs pictures browser clean
+.PHONY: demo test test-units test-browser coverage check lint types docs pictures browser \
+	test-versions dist clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
@@ -36,6 +40,10 @@ test-units: $(VENV)/.dev
 # the summary names it (R).
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
+
+# The lines and branches that the tests without a browser run, in this process and its workers.
+coverage: $(VENV)/.dev
+	$(PYTEST) --ignore tests/browser --cov --cov-report term $(ARGS)
 
 check: lint types docs test
 
@@ -56,6 +64,16 @@ docs: $(VENV)/.dev
 pictures: $(VENV)/.dev browser
 	$(BIN)/python docs/make_pictures.py $(ARGS)
 
+# Environments of their own, one per session of noxfile.py; ARGS="-s viewer_newest-3.13" runs one.
+# Interpreters that are not installed are skipped by name.
+test-versions: $(VENV)/.nox
+	$(NOX) $(ARGS)
+
+dist: $(VENV)/.nox
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(NOX) -s installed sdist_tests $(ARGS)
+
 browser: $(VENV)/.dev
 	@.ci/browser $(BIN)/playwright
 
@@ -74,10 +92,14 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.nox: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nox>=2024.4.15' uv
+	@touch $@
+
 $(NODE_MODULES): package.json package-lock.json $(VENV)/.dev
 	@echo "Installing TypeScript and ESLint"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress
 	@touch $@
 
 clean:
-	rm -rf $(VENV) node_modules .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf $(VENV) .nox node_modules .mypy_cache .pytest_cache .ruff_cache build dist site

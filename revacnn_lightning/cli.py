@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from revacnn_lightning import __version__
 from revacnn_lightning.client.share_command import add_share_command
 from revacnn_lightning.client.viewer_process import ViewerProcess
-from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.errors import MissingPackageError, RevacnnError
 from revacnn_lightning.page_server.browser import open_page
 from revacnn_lightning.page_server.certificate import fingerprint
 from revacnn_lightning.page_server.command_line import (
@@ -30,6 +31,8 @@ from revacnn_lightning.recording.commands import (
 
 __all__ = ["main"]
 
+SHELLS = ("bash", "zsh")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the ``revacnn`` command and return its exit status."""
@@ -45,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="revacnn", description="Monitor and steer a CNN while PyTorch Lightning trains it."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     view = commands.add_parser("view", help="serve the viewer of a run")
@@ -90,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
         help="print a Python script that applies the edits to a new model",
     )
     journal.set_defaults(run=_journal)
+
+    completion = commands.add_parser("completion", help="print the completion of a shell")
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(run=_completion)
     return parser
 
 
@@ -261,4 +269,16 @@ def _mcp(options: argparse.Namespace) -> int:
     from revacnn_lightning.client.tools import Toolbox
 
     serve(Toolbox(options.connect, is_operator=options.operator))
+    return 0
+
+
+# ---------------------------------------------------------------------- revacnn completion
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise MissingPackageError("completion requires shtab: pip install shtab") from error
+    print(shtab.complete(_parser(), options.shell))
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import revacnn_lightning
 from revacnn_lightning import cli
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
@@ -68,6 +69,28 @@ def test_runs_names_the_directory_if_there_are_none(
 ):
     assert cli.main(["runs"]) == 0
     assert str(runtime_dir) in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"revacnn {revacnn_lightning.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", cli.SHELLS)
+def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("shtab")
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("doctor", "launch", "--self-signed"))
+
+
+def test_completion_names_the_package_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "bash"]) == 1
+    assert "pip install shtab" in capsys.readouterr().err
 
 
 def test_the_viewer_is_found_in_a_clone():

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from typing import Any
 
 # The beginning of a ZMTP 3 connection (rfc.zeromq.org/spec/23) with CURVE (spec/26).
 GREETING_BYTES = 64
@@ -189,7 +190,7 @@ def detect_dead_client(connection: socket.socket) -> None:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def forward(parent: int, settings: list[dict]) -> None:
+async def forward(parent: int, settings: list[dict[str, Any]]) -> None:
     """Forward until the training ends, or asks to stop with SIGTERM."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)

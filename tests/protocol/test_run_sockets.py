@@ -194,7 +194,8 @@ def test_a_long_subscription_is_refused_before_it_is_stored(publisher: Publisher
     honest = Subscriber(publisher.endpoint, keys.public)
     until(publisher.has_subscribers)
     long = Subscriber(publisher.endpoint, keys.public)
-    long._socket.setsockopt(zmq.SUBSCRIBE, b"s" * 100_000)
+    # Still longer ones end the client's process in some builds of libzmq.
+    long._socket.setsockopt(zmq.SUBSCRIBE, b"s" * 20_000)
     for _ in range(20):
         until(lambda: (publisher.publish(STATUS), list(honest.poll()))[1])
         publisher.has_subscribers()

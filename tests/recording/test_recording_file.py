@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +16,7 @@ from revacnn_lightning.protocol.messages import PROTOCOL_VERSION, Snapshot
 from revacnn_lightning.recording.recording_file import RecordingFile, create_file, is_file_name
 from revacnn_lightning.recording.recording_reader import RecordingReader
 from tests.recording.messages import packed, read, run_messages, snapshot, steps, structure, write
+from tests.viewer.processes import wait_for
 
 
 def test_a_recording_holds_the_messages_as_they_were_published(tmp_path: Path):
@@ -71,19 +72,28 @@ def test_a_file_that_was_cut_off_is_read_up_to_the_last_complete_chunk(
 
 def test_a_recording_survives_a_kill(tmp_path: Path):
     code = (
-        "import os, signal, sys; from pathlib import Path\n"
+        "import sys, time; from pathlib import Path\n"
         "from revacnn_lightning.recording import recording_writer as module\n"
         "from tests.recording.messages import run_messages\n"
         "module.WRITE_SECONDS = module.FLUSH_SECONDS = 0.01\n"
         "writer = module.RecordingWriter(Path(sys.argv[1]), {})\n"
         "[writer.add(message) for message in run_messages(100)]\n"
-        "while writer.path.stat().st_size < 2000: pass\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "time.sleep(600)"
     )
     path = tmp_path / "run.mcap"
-    done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    assert steps(read(path)) == list(range(100))
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
+        try:
+            wait_for(lambda: steps_in(path) == list(range(100)))
+        finally:
+            process.kill()
+    assert steps_in(path) == list(range(100))
+
+
+def steps_in(path: Path) -> list[int]:
+    """Return the steps in a file that may be incomplete."""
+    with contextlib.suppress(FileNotFoundError, RecordingError):
+        return steps(read(path))
+    return []
 
 
 def test_a_damaged_chunk_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture):

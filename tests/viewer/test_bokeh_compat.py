@@ -56,7 +56,7 @@ def test_a_bokeh_without_what_a_patch_needs_is_left_alone(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"), [("", []), ("nodelay, merge", ["nodelay", "merge"])]
+    ("names", "expected"), [("", []), ("nodelay", ["nodelay"]), ("other, nodelay", ["nodelay"])]
 )
 def test_the_environment_names_the_patches(
     monkeypatch: pytest.MonkeyPatch, names: str, expected: list[str]

@@ -10,6 +10,9 @@ __all__ = ["LightDispatchMode"]
 class LightDispatchMode(TorchDispatchMode):
     """A `TorchDispatchMode` under which nothing is compiled, so torch need not import dynamo."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False

@@ -162,7 +162,7 @@ def test_another_method_is_aligned_with_the_last() -> None:
     pca = project(ProjectionJob(features, tsne.ids, "pca", tsne))
 
     unaligned = project_first(features, "pca")
-    assert displacement(tsne, pca) <= displacement(tsne, unaligned) + 1e-6
+    assert displacement(tsne, pca) <= 1.01 * displacement(tsne, unaligned)
 
 
 # ---------------------------------------------------------------- edits
