@@ -198,8 +198,9 @@ def nonlinearity_hook(
             general(module, args, output)
             return
         received, path.output = args[0], None  # the very tensor that the feeder has returned
-        if received._version - path.version != (output is received):
-            return  # something else has written to the map
+        is_lost = received._version - path.version != (output is received)
+        if is_lost or not isinstance(output, Tensor):
+            return  # something else has written to the map, or it is none
         with_gradients = torch.is_grad_enabled()
         try:
             is_expected = type(output) is Tensor and output.shape == path.shape
