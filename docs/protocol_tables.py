@@ -41,6 +41,7 @@ TELEMETRY = (
     messages.Status,
     inspections.LayerDetail,
     inspections.FilterInspection,
+    inspections.ImagePass,
     access_messages.RequestOutcome,
 )
 LIMITS = (

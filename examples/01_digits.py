@@ -109,7 +109,7 @@ def main() -> None:
         devices=1,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[ReVACNN(), *rate_limit],
+        callbacks=[ReVACNN(class_names=source.class_names), *rate_limit],
     )
     print(f"Training on {source.name}: {len(train)} batches of {options.batch_size} per epoch")
     trainer.fit(SmallCNN(source.channels, source.classes), train, validation)

@@ -29,7 +29,11 @@ class Source(NamedTuple):
     train: Dataset
     validation: Dataset
     channels: int
-    classes: int
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
 
 
 class _Shifted(Dataset):
@@ -90,7 +94,7 @@ def digits() -> Source:
         _Shifted(images[~held_out], labels[~held_out], repeats=8),
         TensorDataset(images[held_out], labels[held_out]),
         channels=1,
-        classes=10,
+        class_names=tuple("0123456789"),
     )
 
 
@@ -107,7 +111,7 @@ def photos() -> Source:
         _RotatedCrops([p[:, :, :edge] for p, edge in zip(images, edges, strict=True)], 11_520),
         _RotatedCrops([p[:, :, edge:] for p, edge in zip(images, edges, strict=True)], 512, seed=0),
         channels=3,
-        classes=4,
+        class_names=("upright", "left", "upside down", "right"),
     )
 
 
@@ -132,7 +136,7 @@ def cifar10(root: Path = Path("data")) -> Source:
     test = datasets.CIFAR10(
         root, train=False, download=True, transform=_color_transform(train=False)
     )
-    return Source("CIFAR-10", train, test, channels=3, classes=10)
+    return Source("CIFAR-10", train, test, channels=3, class_names=tuple(train.classes))
 
 
 def folder(root: Path) -> Source:
@@ -144,7 +148,7 @@ def folder(root: Path) -> Source:
     test = datasets.ImageFolder(str(root / "test"), _color_transform(train=False))
     if train.classes != test.classes:
         sys.exit(f"Classes differ: {root}/train has {train.classes}, test has {test.classes}")
-    return Source(root.name, train, test, channels=3, classes=len(train.classes))
+    return Source(root.name, train, test, channels=3, class_names=tuple(train.classes))
 
 
 def _has_images(split: Path) -> bool:

@@ -40,6 +40,7 @@ from revacnn_lightning.runtime.session import Session
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
+    data_class_names,
     edit_refusal,
     forward_refusal,
     inspection_refusal,
@@ -132,6 +133,8 @@ class ReVACNN(FreshCopies, Callback):
             ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
+        class_names: of the outputs of the network, in their order. By default, the ``classes`` of
+            the validation or training dataset or of the data module, else their numbers.
         name: what viewers call this run, in one line of at most 80 characters. Without a name, they
             show the class of the model and the time of the start.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
@@ -159,8 +162,9 @@ class ReVACNN(FreshCopies, Callback):
             which is called in another thread. All alerts are also logged and shown in the page.
 
     Raises:
-        ValueError: an unknown statistic, a port or share out of range, a name that is too long, or
-            alerts cannot be passed on as ``alert`` says.
+        ValueError: an unknown statistic, a port or share out of range, a name that is too long,
+            ``class_names`` that are no list of strings, or alerts cannot be passed on as ``alert``
+            says.
         MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
@@ -186,6 +190,7 @@ class ReVACNN(FreshCopies, Callback):
         keep_history: bool = True,
         forward: UserForward | None = None,
         images: ImagesOfBatch | None = None,
+        class_names: Sequence[str] | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
         init: Initialization | None = None,
@@ -196,7 +201,7 @@ class ReVACNN(FreshCopies, Callback):
     ) -> None:
         super().__init__()
         ports = (telemetry_port, request_port)
-        check_arguments(ports, statistics, max_overhead, name, keep_batches)
+        check_arguments(ports, statistics, max_overhead, name, keep_batches, class_names)
         check_target(alert)
         if record or keep_batches:
             require_mcap()
@@ -207,6 +212,7 @@ class ReVACNN(FreshCopies, Callback):
         self._keep_history = keep_history
         self._forward = forward
         self._images = images
+        self._class_names = tuple(class_names or ())
         self._copies = copies
         self._initialize = init
         self._record = Path(record).expanduser() if record else None
@@ -378,7 +384,8 @@ class ReVACNN(FreshCopies, Callback):
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
-            get_truth=functools.partial(validation_truth, trainer),
+            get_truth=functools.partial(validation_truth, trainer, names=self._class_names),
+            class_names=self._class_names,
             forward=forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
@@ -472,6 +479,8 @@ class ReVACNN(FreshCopies, Callback):
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
             get_images=lambda: self._shown_images.of(batch),
+            get_input=lambda: self._shown_images.first_input(batch),
+            get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=edit_refusal(trainer),
             loss_scale=loss_scale(trainer),

@@ -15,9 +15,9 @@ from revacnn_lightning import (
     Run,
     attach,
 )
-from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import Structure
-from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer
+from revacnn_lightning.protocol.requests import InspectFilter, InspectImage, InspectLayer
 
 __all__ = ["Attach"]
 
@@ -124,6 +124,7 @@ class Attach(pl.Callback):
         self.layer = self._chosen or [*editable, layers[0].name][0]
         run.command(InspectLayer(self.layer, updates_per_second=100.0), timeout=REPLY_SECONDS)
         run.command(InspectFilter(self.layer, 0), timeout=REPLY_SECONDS)
+        run.command(InspectImage(), timeout=REPLY_SECONDS)
 
     def _view(self, run: Run) -> None:
         """Receive everything until the training ends; repeat what is open, as a viewer does."""
@@ -134,6 +135,7 @@ class Attach(pl.Callback):
                 due = time.monotonic() + REFRESH_SECONDS
                 run.request(InspectLayer(self.layer, updates_per_second=100.0))
                 run.request(InspectFilter(self.layer, 0))
+                run.request(InspectImage())
             time.sleep(0.005)
         self._count(run)
 
@@ -152,6 +154,6 @@ class Attach(pl.Callback):
         """Return what a client expects and has not received, in words."""
         if not self.observable or self.problems:
             return ""
-        expected = (Structure, LayerDetail, FilterInspection)
+        expected = (Structure, LayerDetail, FilterInspection, ImagePass)
         names = [kind.__name__ for kind in expected if kind.__name__ not in self.received]
         return f"never received: {', '.join(names)}" if names else ""

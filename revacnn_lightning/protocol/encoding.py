@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
-from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import (
     MAX_ID_LENGTH,
     PROTOCOL_VERSION,
@@ -65,6 +65,7 @@ _TYPES: dict[bytes, Any] = {
     b"snapshot": Snapshot,
     b"layer_detail": LayerDetail,
     b"filter_inspection": FilterInspection,
+    b"image_pass": ImagePass,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,

@@ -12,8 +12,11 @@ __all__ = [
     "FilterInspection",
     "FilterView",
     "Histogram",
+    "ImagePass",
     "ImagePrediction",
+    "Inspected",
     "LayerDetail",
+    "PassedModule",
     "TopImage",
 ]
 
@@ -135,3 +138,57 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     image_size: tuple[int, int] = (0, 0)
     image_index: int | None = None  # into the validation data; None: first image of the batch
     attribution_refusal: str = ""
+
+
+class PassedModule(Struct, frozen=True):
+    """A module without filters that an input passes: pooling, normalization, attention, linear.
+
+    ``after`` is the layer whose output it receives; of several, the last one; "" is the input.
+    The shapes are those of the first tensor that it receives and returns, without the batch's
+    dimension.
+    """
+
+    name: str
+    module_type: str  # class name
+    after: str
+    input_shape: list[int]
+    output_shape: list[int]
+
+
+class ImagePass(Struct, frozen=True, tag="image_pass"):
+    """An input on its way through the network, whose modules are in evaluation mode.
+
+    ``image`` is float16 of magnitude at most 1, downsampled if it is large: an image (channels, H,
+    W), a signal (channels, length), values (features,), or the middle slice of a volume; of shape
+    (0,) if there is none, for the reason in ``input_note``. ``input_shape`` is that of the input
+    itself. ``channel_sums`` has Σ |pixel| of each channel of at most 512.
+
+    ``prediction`` has all classes in their order if they are few, else the most probable ones.
+    ``class_count`` is the number of classes that the model knows; without class scores it is 0, and
+    ``output_shapes`` are the shapes of the first tensors that it returns, without the batch's
+    dimension. ``loss`` is the cross-entropy -ln p of the true class.
+
+    ``readers`` are the layers that read the input, and ``output_layers`` those from whose outputs
+    alone the model's output is computed. ``modules`` are in the order of their calls; None: the
+    viewer knows them.
+    """
+
+    run: str
+    version: int
+    step: int
+    image: np.ndarray
+    image_index: int | None = None  # into the validation data; None: first input of the batch
+    input_shape: list[int] = field(default_factory=list)
+    channel_sums: list[float] = field(default_factory=list)
+    input_note: str = ""
+    prediction: ImagePrediction | None = None
+    class_count: int = 0
+    class_names_note: str = ""  # why the names of the classes that the user gave are not used
+    loss: float | None = None
+    output_shapes: list[list[int]] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+    output_layers: list[str] = field(default_factory=list)
+    modules: list[PassedModule] | None = None
+
+
+Inspected = LayerDetail | FilterInspection | ImagePass

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
-from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+from revacnn_lightning.protocol.inspections import Inspected
 from revacnn_lightning.protocol.message_html import applied_html, plan_html
 from revacnn_lightning.protocol.requests import RequestBody
 
@@ -296,5 +296,5 @@ class History(Struct, frozen=True, tag="history"):
 
 
 Reply = Planned | Applied | Done | Refused | History | KeyList
-Telemetry = Structure | Snapshot | LayerDetail | FilterInspection | Status | RequestOutcome
+Telemetry = Structure | Snapshot | Inspected | Status | RequestOutcome
 Message = Telemetry | Access | Request | Reply

@@ -20,7 +20,9 @@ __all__ = [
     "Freeze",
     "InsertLayer",
     "InspectFilter",
+    "InspectImage",
     "InspectLayer",
+    "Inspection",
     "KernelSlice",
     "KeyCommand",
     "ListKeys",
@@ -214,6 +216,18 @@ class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     image_index: int | None = None
 
 
+class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `inspections.ImagePass` for the next few seconds: an input on its way to the output.
+
+    A viewer repeats this request while it shows the network. ``image_index`` selects the image of
+    the validation data; None: the first input of the current batch. ``known_modules`` is the
+    structure version whose modules the viewer knows: those of another version are sent along.
+    """
+
+    image_index: int | None = None
+    known_modules: int = -1
+
+
 class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the `messages.History` of the run, as the reply to this request."""
 
@@ -276,10 +290,12 @@ Command = (
     | SetHyperparameter
     | InspectLayer
     | InspectFilter
+    | InspectImage
     | SendHistory
     | StartRecording
     | StopRecording
 )
+Inspection = InspectLayer | InspectFilter | InspectImage  # change nothing, and show something
 KeyCommand = ShareKey | RevokeKey | ListKeys
 RequestBody = Edit | Command | KeyCommand
 
@@ -293,4 +309,4 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     if isinstance(body, Edit):
         return not dry_run
     is_state = body == ControlRun("send_state")
-    return not (is_state or isinstance(body, InspectLayer | InspectFilter | SendHistory | ListKeys))
+    return not (is_state or isinstance(body, Inspection | SendHistory | ListKeys))

@@ -8,10 +8,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, Inspected
 from revacnn_lightning.protocol.messages import Message, Refused, Snapshot, Status, Structure
-from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer, RequestBody
+from revacnn_lightning.protocol.requests import InspectFilter, InspectImage, Inspection, RequestBody
 from revacnn_lightning.recording.chunk_index import Chunk
 from revacnn_lightning.recording.packed_message import PackedMessage
 from revacnn_lightning.recording.recording_reader import RecordingReader
@@ -28,6 +30,7 @@ MAX_DETAILS, MAX_DETAIL_BYTES = 256, 64 * 2**20
 REPEAT_SECONDS = 10.0  # a viewer that has requested a detail longer ago may have dropped it
 IS_RECORDING = "this is a recording: it cannot be edited or controlled"
 NO_DETAIL = "this recording holds no such details of {}: nobody had them open at its end"
+INPUT = ""  # the key of what is known of the input, which has no layer
 
 
 class Replay:
@@ -88,12 +91,12 @@ class Replay:
     ) -> str:
         """Reply to a request with what was recorded, or refuse it; return its id."""
         id_ = uuid.uuid4().hex
-        if not isinstance(body, InspectLayer | InspectFilter):
+        if not isinstance(body, Inspection):
             self._replies.append(Refused(id_, IS_RECORDING))
             return id_
         detail = self._details.find(body, self.structure)
         if detail is None:
-            self._replies.append(Refused(id_, NO_DETAIL.format(body.layer)))
+            self._replies.append(Refused(id_, NO_DETAIL.format(_key(body)[0] or "the input")))
         elif self._details.is_new_request(body):
             self._replies.append(detail)
         return id_
@@ -172,33 +175,34 @@ class Replay:
             self.status = message
         elif isinstance(message, Snapshot):
             self.snapshot = message
-        elif isinstance(message, LayerDetail | FilterInspection):
+        elif isinstance(message, Inspected):
             self._details.add(message, len(packed.data))
 
 
 class _Details:
-    """The last details of each layer and filter, of bounded size."""
+    """The last details of each layer and filter and of the input, of bounded size."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int | None], LayerDetail | FilterInspection]
-        self._known = OrderedDict()
+        self._known: OrderedDict[tuple[str, int | None], Inspected] = OrderedDict()
         self._sizes: dict[tuple[str, int | None], int] = {}
         self._requested_at: dict[RequestBody, float] = {}
 
-    def add(self, detail: LayerDetail | FilterInspection, size: int) -> None:
-        key = (detail.layer, detail.filter if isinstance(detail, FilterInspection) else None)
+    def add(self, detail: Inspected, size: int) -> None:
+        key = _key(detail)
+        before = self._known.get(key)
+        if isinstance(detail, ImagePass) and isinstance(before, ImagePass):
+            is_known = detail.modules is None and before.version == detail.version
+            modules = before.modules if is_known else detail.modules  # the viewer knew them
+            detail = replace(detail, modules=modules)
         self._known[key], self._sizes[key] = detail, size
         self._known.move_to_end(key)
         while sum(self._sizes.values()) > MAX_DETAIL_BYTES or len(self._known) > MAX_DETAILS:
             dropped, _ = self._known.popitem(last=False)
             del self._sizes[dropped]
 
-    def find(
-        self, request: InspectLayer | InspectFilter, structure: Structure | None
-    ) -> LayerDetail | FilterInspection | None:
+    def find(self, request: Inspection, structure: Structure | None) -> Inspected | None:
         """Return what a request selects, if it describes the network as it is."""
-        filter_ = request.filter if isinstance(request, InspectFilter) else None
-        detail = self._known.get((request.layer, filter_))
+        detail = self._known.get(_key(request))
         version = None if structure is None else structure.version
         return detail if detail is not None and detail.version == version else None
 
@@ -208,6 +212,15 @@ class _Details:
         before = self._requested_at.get(request, float("-inf"))
         self._requested_at[request] = now
         return now - before > REPEAT_SECONDS
+
+
+def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
+    """Return the layer and the filter that a request selects, or that its reply shows."""
+    if isinstance(view, InspectImage | ImagePass):
+        return INPUT, None
+    if isinstance(view, InspectFilter | FilterInspection):
+        return view.layer, view.filter
+    return view.layer, None
 
 
 def replay_connection(path: Path) -> Connection:

@@ -18,6 +18,7 @@ def check_arguments(
     max_overhead: float | None,
     name: str | None = None,
     keep_batches: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Raise ValueError if one of these arguments cannot be used."""
     for port in ports:
@@ -32,6 +33,11 @@ def check_arguments(
         )
     if keep_batches < 0:
         raise ValueError(f"keep_batches must not be negative, and is {keep_batches}; 0 keeps none")
+    if class_names is not None and not _are_names(class_names):
+        raise ValueError(
+            "class_names must be the names of the classes as a list of strings, one for each "
+            f"output of the network, not {class_names!r:.80}"
+        )
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
@@ -42,3 +48,8 @@ def check_arguments(
 def _is_valid_name(name: Any) -> bool:
     is_line = isinstance(name, str) and name.isprintable() and bool(name.strip())
     return is_line and len(name) <= MAX_NAME
+
+
+def _are_names(names: Any) -> bool:
+    is_list = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+    return is_list and len(names) > 0 and all(isinstance(name, str) for name in names)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.runtime.batch_images import Images
+from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry import Recording
 
@@ -49,6 +50,8 @@ class TrainingBatch:
         make_probe: makes the forwards of samples of this batch; called only when needed.
         is_probe_ready: returns whether it is known how training uses the network.
         get_images: returns what `find_images` finds in the batch; called only when needed.
+        get_input: returns the first sample of the batch, (channels, ...); called only when needed.
+        get_truth: returns the class of that sample, as far as known; called only when needed.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited at all; "" if it can.
         loss_scale: the factor by which mixed precision multiplies the loss.
@@ -58,6 +61,8 @@ class TrainingBatch:
     make_probe: Callable[[], ForwardProbe] = no_probe
     is_probe_ready: Callable[[], bool] = lambda: True
     get_images: Callable[[], Images | None] = lambda: None
+    get_input: Callable[[], Tensor | None] = lambda: None
+    get_truth: Callable[[], ImageTruth] = ImageTruth
     can_edit: bool = True
     edit_refusal: str = ""
     loss_scale: Tensor | float = 1.0
@@ -78,7 +83,14 @@ class TrainingBatch:
 
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""
-        return replace(self, make_probe=no_probe, get_images=lambda: None, loss_scale=1.0)
+        return replace(
+            self,
+            make_probe=no_probe,
+            get_images=lambda: None,
+            get_input=lambda: None,
+            get_truth=ImageTruth,
+            loss_scale=1.0,
+        )
 
 
 @dataclass(frozen=True)

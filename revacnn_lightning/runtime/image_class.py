@@ -12,11 +12,13 @@ from torch import Tensor
 from revacnn_lightning.protocol.inspections import ClassScore
 from revacnn_lightning.runtime.batch_nesting import contents, leaves
 
-__all__ = ["class_names", "class_probabilities", "find_class", "top_classes"]
+__all__ = ["class_names", "class_probabilities", "find_class", "listed_classes", "top_classes"]
 
 CLASS_KEYS = ("label", "labels", "target", "targets", "class", "category", "y")
 MAX_WRAPPERS = 8  # of a dataset: subsets of subsets
 TOP_CLASSES = 3
+FEW_CLASSES = 12  # of which all are listed, in their order
+LISTED_CLASSES = 6  # the most probable ones of more
 
 
 def find_class(sample: Any) -> int | None:
@@ -93,11 +95,28 @@ def top_classes(
 ) -> tuple[list[ClassScore], ClassScore | None]:
     """Return the most probable classes and the true one, if it is among the model's classes."""
     values = probabilities.cpu().numpy()
-
-    def score(index: Any) -> ClassScore:
-        name = names[index] if len(names) == len(values) else ""
-        return ClassScore(int(index), float(values[index]), name)
-
     order = np.argsort(-values, kind="stable")[:TOP_CLASSES]
     is_known = truth is not None and 0 <= truth < len(values)
-    return [score(index) for index in order], score(truth) if is_known else None
+    scores = [_score(values, index, names) for index in order]
+    return scores, _score(values, truth, names) if is_known else None
+
+
+def listed_classes(
+    probabilities: Tensor, truth: int | None, names: Sequence[str]
+) -> tuple[list[ClassScore], ClassScore | None]:
+    """Return the classes that a picture of the network lists, and the true one, if it is known.
+
+    Few classes are all listed, in their order; of many, the most probable ones, ordered by that.
+    """
+    values = probabilities.cpu().numpy()
+    is_few = len(values) <= FEW_CLASSES
+    order = np.arange(len(values)) if is_few else np.argsort(-values, kind="stable")
+    indices = order if is_few else order[:LISTED_CLASSES]
+    is_known = truth is not None and 0 <= truth < len(values)
+    scores = [_score(values, index, names) for index in indices]
+    return scores, _score(values, truth, names) if is_known else None
+
+
+def _score(values: np.ndarray, index: Any, names: Sequence[str]) -> ClassScore:
+    name = names[index] if len(names) == len(values) else ""
+    return ClassScore(int(index), float(values[index]), name)

@@ -10,11 +10,17 @@ from dataclasses import dataclass, field
 import msgspec
 
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
-from revacnn_lightning.protocol.requests import InspectFilter, InspectLayer, ListKeys, SendHistory
+from revacnn_lightning.protocol.requests import (
+    InspectFilter,
+    InspectImage,
+    InspectLayer,
+    ListKeys,
+    SendHistory,
+)
 
 __all__ = ["RepeatedRequests"]
 
-UNCHANGING = (InspectLayer, InspectFilter, SendHistory, ListKeys)
+UNCHANGING = (InspectLayer, InspectFilter, InspectImage, SendHistory, ListKeys)
 REMEMBERED = 256  # requests
 MAX_REPETITIONS = 16  # that wait for the reply to the first one
 

@@ -25,7 +25,7 @@ from revacnn_lightning.protocol.requests import (
     ControlRun,
     Edit,
     InspectFilter,
-    InspectLayer,
+    Inspection,
     KeyCommand,
     SendHistory,
     SetHyperparameter,
@@ -177,7 +177,7 @@ class RequestHandler:
         progress: Progress,
     ) -> str:
         """Execute a command; return what was done, in words."""
-        if isinstance(command, InspectLayer | InspectFilter):
+        if isinstance(command, Inspection):
             self._collectors[type(command)].select(command)
             return ""
         if isinstance(command, StartRecording | StopRecording):

@@ -31,6 +31,8 @@ from revacnn_lightning.protocol.messages import (
 from revacnn_lightning.protocol.requests import (
     Command,
     InspectFilter,
+    InspectImage,
+    Inspection,
     InspectLayer,
     RequestBody,
     SendHistory,
@@ -47,6 +49,7 @@ from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
+from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.layer_details import (
@@ -83,6 +86,7 @@ class Session:
         endpoints: where to listen.
         get_image: returns an image of the validation data by its index.
         get_truth: returns the class of such an image.
+        class_names: of the user; () for those of the data.
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
@@ -108,6 +112,7 @@ class Session:
         *,
         get_image: GetImage = refuse_image,
         get_truth: GetTruth = no_truth,
+        class_names: Sequence[str] = (),
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
@@ -139,6 +144,9 @@ class Session:
             InspectLayer: details,
             InspectFilter: InspectionCollector(
                 recorder, model, get_image, forward, inspection_refusal
+            ),
+            InspectImage: ImagePassCollector(
+                recorder, model, get_image, forward, get_truth, class_names
             ),
         }
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
@@ -263,7 +271,7 @@ class Session:
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Handle a request; observers receive the reply, unless it only shows something."""
         reply = self._handler.handle(request, batch)
-        is_view = isinstance(request.body, InspectLayer | InspectFilter | SendHistory)
+        is_view = isinstance(request.body, Inspection | SendHistory)
         if not is_view and not request.dry_run:
             self._observers.receive(reply, encode(reply))
         return reply

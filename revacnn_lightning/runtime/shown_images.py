@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import batch_of_image
-from revacnn_lightning.runtime.image_predictions import Forward
+from revacnn_lightning.runtime.batch_input import first_input
+from revacnn_lightning.runtime.batch_samples import batch_of_image, first_samples
+from revacnn_lightning.runtime.image_class import find_class
+from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
 from revacnn_lightning.runtime.sample_forward import UserForward, accepts_images
 
 __all__ = ["ShownImages", "forward_of_images"]
@@ -39,6 +41,22 @@ class ShownImages:
                 log.warning("ReVACNN shows no images: %s", error)
             self._has_warned = True
             return None
+
+    def first_input(self, batch: Any) -> Tensor | None:
+        """Return the first sample, (channels, ...) or (features,); None if there is none."""
+        return first_input(batch, self.of(batch))
+
+    def first_truth(self, batch: Any, names: Sequence[str]) -> ImageTruth:
+        """Return the class of that sample, as far as the batch says.
+
+        Args:
+            names: of all classes.
+        """
+        try:
+            return ImageTruth(find_class(first_samples(batch, 1, self._images)), names)
+        except Exception:  # of the user's own type of batch
+            log.info("Cannot read the class of the first sample of a batch", exc_info=True)
+            return ImageTruth(names=names)
 
 
 def forward_of_images(

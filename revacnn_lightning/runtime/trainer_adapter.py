@@ -24,6 +24,7 @@ from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 
 __all__ = [
     "TrainerControls",
+    "data_class_names",
     "edit_refusal",
     "forward_refusal",
     "inspection_refusal",
@@ -121,19 +122,34 @@ def _load_image(
         ) from error
 
 
-def validation_truth(trainer: Any, index: int) -> ImageTruth:
-    """Return the class of item ``index`` of the (first) validation dataset, as far as known."""
+def validation_truth(trainer: Any, index: int, names: Sequence[str] = ()) -> ImageTruth:
+    """Return the class of item ``index`` of the (first) validation dataset, as far as known.
+
+    Args:
+        names: of all classes, as the user says; (): those of the data.
+    """
     dataset: Any = getattr(_validation_loader(trainer), "dataset", None)
     try:
         with loading_restored(dataset, trainer.strategy.root_device):
-            return ImageTruth(find_class(dataset[index]), class_names(dataset))
+            return ImageTruth(find_class(dataset[index]), names or data_class_names(trainer))
     except Exception:  # the user's dataset may raise anything
         log.info("Cannot read the class of item %d of the validation data", index, exc_info=True)
         return ImageTruth()
 
 
+def data_class_names(trainer: Any) -> Sequence[str]:
+    """Return the names of the classes as the datasets or the data module have them; or ()."""
+    loaders = (_validation_loader(trainer), _first(getattr(trainer, "train_dataloader", None)))
+    datasets = [getattr(loader, "dataset", None) for loader in loaders]
+    holders = (*datasets, getattr(trainer, "datamodule", None))
+    return next((names for names in map(class_names, holders) if names), ())
+
+
 def _validation_loader(trainer: Any) -> Any:
-    loaders = trainer.val_dataloaders
+    return _first(trainer.val_dataloaders)
+
+
+def _first(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 

@@ -88,3 +88,12 @@ test("saved styles come back", () => {
   assert.ok(context.svg.includes('stroke-width="3"'))
   assert.ok(context.svg.includes('stroke-dasharray="2 1"'))
 })
+
+test("the drawing holds the picture of the input and the nodes of the ends", () => {
+  const svg = drawing({
+    pictures: [{x: 1, y: 2, width: 30, height: 40, href: "data:image/png;base64,AA"}],
+    shapes: [{x: 5, y: 6, width: 8, height: 8, radius: 4, color: "rgb(1, 2, 3)"}],
+  })
+  assert.ok(svg.includes('<image x="1" y="2" width="30" height="40" href="data:image/png;base64,AA"'))
+  assert.ok(svg.includes('<rect x="5" y="6" width="8" height="8" rx="4" fill="rgb(1, 2, 3)"/>'))
+})

@@ -16,11 +16,12 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import (
     OUTPUT_UNCHANGED,
     Applied,
@@ -40,6 +41,7 @@ from revacnn_lightning.protocol.requests import (
     ControlRun,
     Freeze,
     InspectFilter,
+    InspectImage,
     InspectLayer,
     MergeFilters,
     Redo,
@@ -54,6 +56,7 @@ from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
 from tests.viewer.fake_inspection import fake_inspection
 from tests.viewer.fake_networks import CONCATENATING, NETS
+from tests.viewer.fake_pass import PASS_SECONDS, fake_pass
 
 # Snapshots arrive at random moments within a browser's frame, as those of a real training do. At
 # exactly 10 Hz, all would arrive at the same moment of a frame, which distorts measured latencies.
@@ -81,6 +84,8 @@ class FakeTraining:
             str, tuple[InspectLayer, float]
         ] = {}  # layer -> request, expiry
         self.requested_inspections: dict[tuple[str, int], int | None] = {}  # filter -> image
+        self.requested_pass: tuple[InspectImage, float] | None = None  # request, expiry
+        self.last_pass = -math.inf
         self.last_details: dict[str, float] = {}
         self.frozen: set[int] = set()
         self._cached_version = -1
@@ -232,6 +237,11 @@ class FakeTraining:
         if isinstance(body, InspectFilter):
             self.requested_inspections[body.layer, body.filter] = body.image_index
             return [Done(request.id)]
+        if isinstance(body, InspectImage):
+            known = None if self.requested_pass is None else self.requested_pass[0]
+            self.last_pass = self.last_pass if known == body else -math.inf
+            self.requested_pass = (body, time.monotonic() + 5)
+            return [Done(request.id)]
         if isinstance(body, InspectLayer):
             if body.layer not in [conv.name for conv in self.convs]:
                 return [Refused(request.id, f"there is no conv {body.layer!r}", self.version)]
@@ -273,6 +283,21 @@ class FakeTraining:
             fake_inspection(self.run, self.version, self.step, layer, index, image)
             for (layer, index), image in requested.items()
         ]
+
+    def due_passes(self) -> list[ImagePass]:
+        """Return the pass of the requested input, if it is due."""
+        request, expiry = self.requested_pass or (None, 0.0)
+        now = time.monotonic()
+        if request is None or now > expiry or now - self.last_pass < PASS_SECONDS:
+            return []
+        self.last_pass = now
+        layers = [(conv.name, len(ids)) for conv, ids in zip(self.convs, self.ids, strict=True)]
+        if not layers:
+            return []
+        classes = 10 if self.net == "digits" else 1000
+        sent = fake_pass(self.run, self.version, self.step, layers, request.image_index, classes)
+        is_known = request.known_modules == self.version
+        return [replace(sent, modules=None) if is_known else sent]
 
     def due_details(self) -> list[LayerDetail]:
         """Return the details of requested layers that are due."""
@@ -400,6 +425,8 @@ def serve(
             publisher.publish(training.snapshot())
             for inspection in training.due_inspections():
                 publisher.publish(inspection)
+            for passed in training.due_passes():
+                publisher.publish(passed)
             for detail in training.due_details():
                 publisher.publish(detail)
             if time.monotonic() - last_status > 1:

@@ -8,13 +8,15 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..layout import NetworkLayout, NodeState, compute_layout
+from ..layout import Ends, EndShape, NetworkLayout, NodeState, compute_layout, place_ends
 from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
+from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
 from . import network_data
+from .end_data import channel_weights, end_shape
 from .network_headers import network_header_data
 
 __all__ = ["NetworkView"]
@@ -27,14 +29,19 @@ STROKE_INTERVAL = 2  # frames: the paths are the most expensive part of the pict
 class NetworkView:
     """The network view's parts of the page.
 
-    ``network_layout`` (the HTML over the canvas), ``nodes``, ``paths`` and ``arcs`` change with the
-    layout only, ``numbers`` (one row per node) and ``strokes`` (one row per path) with every
-    snapshot, ``selection`` with what is selected or hovered.
+    ``network_layout`` (the HTML over the canvas), ``nodes`` and ``arcs`` change with the layout
+    only, and ``paths`` with what stands at its ends, too; ``numbers`` (one row per node) and
+    ``strokes`` (one row per path) with every snapshot, ``selection`` with what is selected or
+    hovered.
     """
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.layout: NetworkLayout | None = None
+        self.ends: Ends | None = None
+        self._end_shape = EndShape()
+        self._ends_key: tuple[Any, ...] = ()
+        self._channels = np.zeros(0, np.float32)  # weight of each channel of the input
         self.network_layout = PagePart("network_layout")
         self.nodes = PagePart("nodes")
         self.paths = PagePart("paths")
@@ -77,20 +84,24 @@ class NetworkView:
         plans = len(state.requests.plans)  # a coupling preview arrives as a plan
         edits = (self.tab.revision, self.tab.edit_queue.revision)
         statistics = self.tab.statistics_key()
-        content = (state, statistics, state.structure_revision, edits, has_new, plans)
+        shown_pass(self.tab)  # requests it
+        passed = self.tab.follower.image_passes.revision
+        content = (state, statistics, state.structure_revision, edits, has_new, plans, passed)
         layout = self._compute_layout_if_needed(state, state.structure)
         if layout is None and content == self._shown:
             return False
         self._shown = content
         if layout is not None:
             self._show_layout(state, state.structure, layout)
-        self._show_state(state, state.structure, is_new_layout=layout is not None)
+        is_new = self._show_ends(state.structure) or layout is not None
+        self._show_state(state, state.structure, is_new_layout=is_new)
         return True
 
     def _clear(self) -> bool:
         if self.layout is None:
             return False
         self.layout, self._layout_key, self._shown, self._shown_numbers = None, (), (), ()
+        self.ends = None
         self.numbers.data, self.strokes.data = {}, {}
         empty: dict[str, Any] = {"layers": [], "blocks": [], "stages": []}
         self.network_layout.data = {**self.network_layout.data, **empty}
@@ -114,23 +125,37 @@ class NetworkView:
         if key == self._layout_key:
             return None
         self._layout_key = key
-        return compute_layout(structure, width, height, expanded, closed)
+        return compute_layout(structure, width, height, expanded, closed, has_ends=True)
 
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)
+        self.ends = None  # those of another layout
         for layer in structure.layers:
             self._layer_keys.setdefault(layer.name, len(self._layer_keys) + 1)
         self.network_layout.data = network_header_data(structure, layout)
         self.nodes.data = network_data.node_data(structure, layout, self._layer_keys)
-        self.paths.data = network_data.path_data(layout)
         self.arcs.data = network_data.arc_data(layout)
+
+    def _show_ends(self, structure: Structure) -> bool:
+        """Place the ends, if the layout or what stands there has changed; return whether it has."""
+        layout, passes = self.layout, self.tab.follower.image_passes
+        key = (self.tab.state, passes.revision)
+        if layout is None or (self.ends is not None and key == self._ends_key):
+            return False
+        self._ends_key = key
+        shape = end_shape(structure, layout, passes.newest)
+        if self.ends is not None and shape == self._end_shape:
+            return False
+        self.ends, self._end_shape = place_ends(layout, shape), shape
+        self.paths.data = network_data.path_data(layout, self.ends)
+        return True
 
     # The state: changes with every snapshot, selection, staged edit
 
     def _show_state(self, state: RunState, structure: Structure, *, is_new_layout: bool) -> None:
         """Send what has changed; with a new layout everything, in one frame."""
         layout = self.layout
-        if layout is None:
+        if layout is None or self.ends is None:
             return
         starts, values = self._starts, self.tab.values()
         means = {
@@ -147,28 +172,33 @@ class NetworkView:
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)
             self.numbers.data = {"state": states, "amplitude": amplitude, **means}
-        self._show_strokes(layout, means.get("activation"), states, is_new_layout=is_new_layout)
+        activation = means.get("activation")
+        self._show_strokes(layout, self.ends, activation, states, is_new_layout=is_new_layout)
         self._show_selection(state, structure, layout)
 
     def _show_strokes(
         self,
         layout: NetworkLayout,
+        ends: Ends,
         activation: np.ndarray | None,
         states: np.ndarray,
         *,
         is_new_layout: bool,
     ) -> None:
-        staged = np.zeros(len(layout.paths.x), np.uint8)
+        staged = np.zeros(len(layout.paths.x) + len(ends.paths.x), np.uint8)
         nodes = np.flatnonzero(states == NodeState.STAGED)
         staged[network_data.paths_from(layout, nodes)] = 1
+        channels = channel_weights(self.tab.follower.image_passes.newest, len(ends.channel_y))
+        is_same_input = np.array_equal(channels, self._channels)
+        self._channels = channels
         self._frames += 1
-        is_due = is_new_layout or self._frames % STROKE_INTERVAL == 0
+        is_due = is_new_layout or not is_same_input or self._frames % STROKE_INTERVAL == 0
         if not is_due and np.array_equal(staged, self.strokes.data["staged"]):
             return
         relative = np.zeros(int(layout.node_offsets[-1]), np.float32)
         if activation is not None:
             relative = network_data.relative_activation(activation, layout.node_offsets)
-        weight, arc_weight = network_data.path_weights(layout, relative)
+        weight, arc_weight = network_data.path_weights(layout, ends, relative, channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:

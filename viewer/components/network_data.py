@@ -9,7 +9,8 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
-from ..layout import NetworkLayout, NodeState
+from ..layout import Ends, NetworkLayout, NodeState
+from ..layout.paths import join_paths
 from ..runs.run_state import RunState
 from ..tab.staging import StagedChange
 
@@ -80,9 +81,9 @@ def no_nodes() -> Data:
     return {name: np.zeros(0, np.float32) for name in names}
 
 
-def path_data(layout: NetworkLayout) -> Data:
-    """Return what changes with the layout only, one row per path."""
-    paths = layout.paths
+def path_data(layout: NetworkLayout, ends: Ends) -> Data:
+    """Return what changes with the layout only, one row per path; those of the ends come last."""
+    paths = join_paths([layout.paths, ends.paths])
     places = {name: getattr(paths, name).astype(np.float32) for name in PATH_PLACES}
     return {
         **places,
@@ -189,21 +190,26 @@ def node_means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return (np.add.reduceat(values, starts) / counts).astype(np.float32)
 
 
-def path_weights(layout: NetworkLayout, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def path_weights(
+    layout: NetworkLayout, ends: Ends, relative: np.ndarray, channels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the weight of each path and of each arc, from the mean of the nodes it stands for.
 
     A mean varies less than its nodes, and would leave all bundles thin without `BUNDLE_EXPONENT`.
 
     Args:
         relative: relative activation of each node.
+        channels: weight of each channel of the input.
     """
     sums = np.append(0.0, np.cumsum(relative, dtype=np.float64))
     weights = []
-    for lines in (layout.paths, layout.arcs):
+    for lines in (layout.paths, ends.paths, layout.arcs):
         n = np.maximum(1, lines.last - lines.first)
         mean = np.clip((sums[lines.last] - sums[lines.first]) / n, 0, 1)
         weights.append(np.where(n > 1, mean**BUNDLE_EXPONENT, mean).astype(np.float32))
-    return weights[0], weights[1]
+    paths, of_ends, arcs = weights
+    of_ends[: len(ends.channels)] = channels[ends.channels]
+    return np.concatenate([paths, of_ends]), arcs
 
 
 def paths_from(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:

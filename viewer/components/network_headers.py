@@ -55,6 +55,8 @@ def network_header_data(structure: Structure, layout: NetworkLayout) -> dict[str
             for frame in layout.stages
         ],
         "stage_top": STAGE_TOP,
+        "header_y": _header_y(layout) or STAGE_TOP,
+        "columns_right": layout.width - layout.space.right,
     }
 
 

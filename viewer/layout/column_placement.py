@@ -40,12 +40,13 @@ LARGEST_WEIGHT = 3.2  # width of a block with many layers, relative to that of a
 
 @dataclass(frozen=True)
 class Area:
-    """Space available for the columns, px."""
+    """Space available for the columns, px. It begins at ``left``."""
 
     width: float
     bottom: float
     top: float
     margin: float
+    left: float = 0.0
 
     @property
     def height(self) -> float:
@@ -276,7 +277,8 @@ def _distribute(
         widths.append(max((box.right - box.left for box in boxes_here), default=0.0))
     free = area.width - 2 * area.margin
     gap = (free - sum(widths)) / (len(by_rank) - 1) if len(by_rank) > 1 else 0.0
-    x = area.margin if len(by_rank) > 1 else area.width / 2 - sum(widths) / 2
+    x = area.left
+    x += area.margin if len(by_rank) > 1 else area.width / 2 - sum(widths) / 2
     columns: dict[int, Column] = {}
     boxes: dict[int, Box] = {}
     vias: dict[Via, Box] = {}

@@ -14,6 +14,7 @@ from .arcs import Arcs, arcs_height, route_arcs
 from .column_placement import Area, Box, place_units
 from .columns import Column
 from .connections import Connections, connect
+from .end_space import NO_SPACE, EndSpace, end_space
 from .folding import Unit, fold
 from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
 from .paths import Paths, route_paths
@@ -28,6 +29,7 @@ MAX_RANKS_NORMAL = 30
 MIN_RANK_WIDTH_ROOMY = 92.0  # px; for a name, the size of the kernel and three buttons
 MIN_RANK_WIDTH = 40.0  # px; in narrower ranks, headers would overlap
 OPEN_BUTTON = 12.0  # px beside the label of a closed block
+ROOMY_MARGIN, MARGIN, END_MARGIN = 58.0, 24.0, 10.0  # px beside the columns
 FRAME_TITLE = 17.0  # px for the title of a frame inside another one
 
 
@@ -49,6 +51,7 @@ class NetworkLayout:
         top, bottom: space above and below the columns.
         frame_levels: how deep the frames of open blocks are nested inside the stages.
         ranks: position of each unit from left to right.
+        space: beside the columns, for the input and the outputs.
     """
 
     width: float
@@ -66,6 +69,7 @@ class NetworkLayout:
     bottom: float
     frame_levels: int = 0
     ranks: list[int] = field(default_factory=list)
+    space: EndSpace = NO_SPACE
 
     @cached_property
     def node_offsets(self) -> np.ndarray:
@@ -93,12 +97,15 @@ def compute_layout(
     height: float,
     expanded_layers: Collection[str] = (),
     closed_blocks: Collection[str] = (),
+    *,
+    has_ends: bool = False,
 ) -> NetworkLayout:
     """Return the layout of a network in a view of this size.
 
     Args:
         expanded_layers: names of the layers whose filters are all shown.
         closed_blocks: paths of the blocks that are drawn as one.
+        has_ends: leave space for the input and the outputs.
     """
     layer_names = [layer.name for layer in structure.layers]
     units = fold(layer_names, closed_blocks)
@@ -106,20 +113,23 @@ def compute_layout(
     connections = connect(structure, units)
     ranks = connections.ranks
     n_ranks = max(ranks, default=-1) + 1
-    density = _density(n_ranks, width)
+    space = end_space(width, n_ranks) if has_ends else NO_SPACE
+    inner = max(60.0, width - space.left - space.right)  # width of the columns together
+    density = _density(n_ranks, inner, 2 * MARGIN if has_ends else 0.0)
     stages = find_stages(names, ranks) if names else []
     open_blocks = find_open_blocks(layer_names, units, closed_blocks, stages)
     frame_levels = max((block.level for block in open_blocks), default=0)
     top, bottom = _margins(density, bool(stages))
     top += FRAME_TITLE * frame_levels
     bottom += arcs_height(connections)
-    area = Area(width, height - bottom, top, 58.0 if density == "roomy" else 24.0)
+    margin = ROOMY_MARGIN if density == "roomy" else END_MARGIN if has_ends else MARGIN
+    area = Area(inner, height - bottom, top, margin, space.left)
     placement = place_units(
         structure, units, ranks, connections.vias, area, density, expanded_layers
     )
     frames = _stage_frames(stages, open_blocks, ranks, placement.boxes, density, units)
     frames += open_block_boxes(open_blocks, placement.boxes, ranks, units)
-    label_room = width / max(1, n_ranks) - any(unit.is_block for unit in units) * OPEN_BUTTON
+    label_room = inner / max(1, n_ranks) - any(unit.is_block for unit in units) * OPEN_BUTTON
     return NetworkLayout(
         width=width,
         height=height,
@@ -136,6 +146,7 @@ def compute_layout(
         bottom=bottom,
         frame_levels=frame_levels,
         ranks=ranks,
+        space=space,
     )
 
 
@@ -167,8 +178,9 @@ def _stage_frames(
     ]
 
 
-def _density(n_ranks: int, width: float) -> str:
-    if n_ranks > MAX_RANKS_NORMAL or width < MIN_RANK_WIDTH * n_ranks:
+def _density(n_ranks: int, width: float, beside: float) -> str:
+    """Return the density of so many ranks in a width, px; headers may extend ``beside`` it."""
+    if n_ranks > MAX_RANKS_NORMAL or width + beside < MIN_RANK_WIDTH * n_ranks:
         return "crowded"
     is_roomy = n_ranks <= MAX_RANKS_ROOMY and width >= MIN_RANK_WIDTH_ROOMY * n_ranks
     return "roomy" if is_roomy else "normal"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .connections import Connections
 from .folding import Unit
 from .topology import Edge
 
-__all__ = ["MAX_PATHS", "MAX_PATH_WIDTH", "Paths", "route_paths"]
+__all__ = ["MAX_PATHS", "MAX_PATH_WIDTH", "NODE_OVERLAP", "Paths", "join_paths", "route_paths"]
 
 MAX_PATHS = 800  # about, between single layers; more are hairlines that nobody can tell apart
 FEW_ROWS = 150  # up to this many, every row of nodes has a path to each of its readers
@@ -51,6 +51,15 @@ class Paths:
     width: np.ndarray
     first: np.ndarray
     last: np.ndarray
+
+
+def join_paths(parts: Sequence[Paths]) -> Paths:
+    """Return the paths of all parts, in their order."""
+    if not parts:
+        none, no_nodes = np.zeros(0), np.zeros(0, int)
+        return Paths(none, none, none, none, none, no_nodes, no_nodes)
+    names = [field.name for field in fields(Paths)]
+    return Paths(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
@@ -147,10 +156,7 @@ class _Router:
 
     def paths(self) -> Paths:
         """Return the paths added so far."""
-        if not self._pieces:
-            none, no_nodes = np.zeros(0), np.zeros(0, int)
-            return Paths(none, none, none, none, none, no_nodes, no_nodes)
-        return Paths(*(np.concatenate(column) for column in zip(*self._pieces, strict=True)))
+        return join_paths([Paths(*piece) for piece in self._pieces])
 
     def _add(self, edge: Edge, strands: _Strands, x1: np.ndarray, y1: np.ndarray) -> None:
         """Add paths to their ends, beside the units between."""

@@ -86,6 +86,7 @@ class LayerDetails:
         self.projections = LayerProjections(make_worker)
         self._layers: dict[str, LayerDetailRecord] = {}
         self._requests: dict[str, tuple[str, int | None]] = {}  # request id -> layer, image
+        self._image: int | None = None  # shown in all layers
 
     def start(self) -> None:
         """Start the projection worker, which takes some seconds to warm up."""
@@ -104,29 +105,34 @@ class LayerDetails:
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
         """
-        state = self._layers.setdefault(layer, LayerDetailRecord())
+        state = self._layers.setdefault(layer, LayerDetailRecord(image=self._image))
         state.last_visible[method] = time.monotonic()
         return state
 
     def mark_needed(self, layer: str) -> LayerDetailRecord:
         """Request the details of a layer, as `mark_visible` does, without projecting its views."""
-        state = self._layers.setdefault(layer, LayerDetailRecord())
+        state = self._layers.setdefault(layer, LayerDetailRecord(image=self._image))
         state.last_needed = time.monotonic()
         return state
 
     def select_image(self, layer: str, image: int | None) -> None:
-        """Show the maps of another image: a validation image, or None for the current batch."""
-        state = self._layers.get(layer)
-        if state is not None and state.image != image:
-            state.image, state.last_requested, state.image_refusal = image, 0.0, ""
+        """Show another image in all layers: a validation image, or None for the current batch.
+
+        Without the details of ``layer``, nothing is selected: they say whether there is the image.
+        """
+        if layer not in self._layers:
+            return
+        self._image = image
+        for state in self._layers.values():
+            if state.image != image:
+                state.image, state.last_requested, state.image_refusal = image, 0.0, ""
 
     def selected_image(self, layer: str) -> int | None:
-        """Return the image selected for a layer, without requesting its details."""
+        """Return the selected image, without requesting the details of the layer that shows it."""
         state = self._layers.get(layer)
-        if state is None:
-            return None
-        state.image_last_used = time.monotonic()
-        return state.image
+        if state is not None:
+            state.image_last_used = time.monotonic()
+        return self._image
 
     def select_kernel_slice(self, layer: str, kernel_slice: KernelSlice) -> None:
         """Show another slice of the layer's filters."""
@@ -154,8 +160,10 @@ class LayerDetails:
         elif isinstance(message, Refused) and message.id in self._requests:
             name, image = self._requests.pop(message.id)
             layer = self._layers.get(name)
-            if layer is not None:
-                _receive_refusal(layer, image, message.reason)
+            if layer is not None and _receive_refusal(layer, image, message.reason):
+                self._image = layer.image
+                for other in self._layers.values():
+                    other.image = layer.image
 
     def _request(self, name: str, layer: LayerDetailRecord, send: Send) -> None:
         try:
@@ -210,13 +218,19 @@ class LayerDetails:
                     self.projections.submit(key, features, layer.ids, layer.detail_revision, now)  # type: ignore[arg-type]
 
 
-def _receive_refusal(layer: LayerDetailRecord, image: int | None, reason: str) -> None:
-    """Store why details are refused. Without the selected image, go on with the one before."""
+def _receive_refusal(layer: LayerDetailRecord, image: int | None, reason: str) -> bool:
+    """Store why details are refused. Without the selected image, go on with the one before.
+
+    Returns:
+        Whether that is so.
+    """
     layer.refused = reason
     shown = None if layer.detail is None else layer.detail.image_index
     if layer.detail is not None and image == layer.image != shown:
         layer.image, layer.last_requested = layer.detail.image_index, 0.0
         layer.image_refusal = reason
+        return True
+    return False
 
 
 def _view(detail: LayerDetail, name: str) -> FilterView:

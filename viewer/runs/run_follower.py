@@ -17,6 +17,7 @@ from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
+from .image_passes import ImagePasses
 from .layer_details import LayerDetails
 from .run_state import RunState
 
@@ -82,6 +83,7 @@ class RunFollower:
         problem: why attaching failed; "" if it did not.
         layer_details: details of the layers that tabs show.
         inspections: inspections of the filters that tabs show.
+        image_passes: inputs on their way through the network, as tabs show them.
         last_shown: when a tab last showed the run (monotonic).
         on_messages: called after messages were received.
         on_request_sent: called after a request was sent. Sending may consume the readiness
@@ -101,6 +103,7 @@ class RunFollower:
         self.problem = ""
         self.layer_details = LayerDetails() if layer_details is None else layer_details
         self.inspections = FilterInspections()
+        self.image_passes = ImagePasses()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
         self.on_request_sent: Callable[[], None] = _do_nothing
@@ -126,6 +129,7 @@ class RunFollower:
         if self._run is not None and self.state is not None:
             self.layer_details.tick(self.state, self._run.request)
             self.inspections.tick(self.state, self._inspect)
+            self.image_passes.tick(self.state, self._run.request)
 
     def receive(self) -> None:
         """Receive all pending messages. Never blocks."""
@@ -136,6 +140,7 @@ class RunFollower:
             self.state.receive(message)
             self.layer_details.receive(message, self.state)
             self.inspections.receive(message, self.state)
+            self.image_passes.receive(message, self.state)
         self._request_history_if_due(self.state)
         if messages:
             self.on_messages()

@@ -36,6 +36,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "move_primary": selection.move_primary,
     "keep_primary": selection.keep_primary,
     "set_main_view": view.set_main_view,
+    "toggle_modules": view.toggle_modules,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
     "open_block": view.open_block,

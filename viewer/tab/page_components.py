@@ -20,7 +20,9 @@ from ..components.layer_table import LayerTable
 from ..components.layer_views import InputImage, make_layer_views
 from ..components.learning_rate import LearningRateChart
 from ..components.metric_chart import MetricChart
+from ..components.module_marks import ModuleMarks
 from ..components.network import NetworkView
+from ..components.network_ends import NetworkEnds
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
@@ -61,8 +63,9 @@ class PageComponents:
         markers = EditMarkers(tab)
         self.network = NetworkView(tab)
         self.primary: list[Component] = [self.network, markers]
-        self.primary += [panel(tab) for panel in HTML_PANELS]
+        self.primary += [ModuleMarks(tab, self.network), *(panel(tab) for panel in HTML_PANELS)]
         self.images: list[Component] = [
+            NetworkEnds(tab, self.network),
             InputImage(tab),
             *make_layer_views(tab),
             FilterInspectionPane(tab),

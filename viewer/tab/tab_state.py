@@ -39,6 +39,7 @@ class TabState:
         method: the projection method of the layer views.
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
+        shows_modules: whether the modules between the layers are marked; None: the default.
         requested_view: what the page's address names; None once it is shown.
         dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
@@ -72,6 +73,7 @@ class TabState:
         self.method: Method = "tsne"
         self.pane = PANES[0]
         self.main_view = "network"
+        self.shows_modules: bool | None = None
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()

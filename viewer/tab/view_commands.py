@@ -13,6 +13,7 @@ from ..layout import stage_layers
 from .command_arguments import Arguments
 from .requested_view import PANES
 from .selection import Selection
+from .shown_input import shows_modules
 from .tab_state import TabState
 
 MAIN_VIEWS = ("network", "table")
@@ -108,6 +109,11 @@ def set_main_view(tab: TabState, arguments: Arguments) -> None:
     """Show the network, or the table of layers."""
     if arguments.option in MAIN_VIEWS:
         tab.main_view = arguments.option
+
+
+def toggle_modules(tab: TabState, _: Arguments) -> None:
+    """Show or hide the marks of the modules between the layers."""
+    tab.shows_modules = not shows_modules(tab)
 
 
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:

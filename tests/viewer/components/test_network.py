@@ -213,7 +213,7 @@ def test_a_filter_in_a_closed_block_is_shown_as_selected(
     assert data["first"][node] <= 5 <= data["last"][node]
 
 
-@pytest.mark.parametrize(("width", "last"), [(1100, "…ayer12"), (390, "…2")])
+@pytest.mark.parametrize(("width", "last"), [(1100, "…er12"), (390, "…2")])
 def test_labels_of_closed_blocks_do_not_overlap(
     make_follower: Callable[..., Any], width: int, last: str
 ) -> None:

@@ -212,9 +212,9 @@ export class NetworkHeaders {
    * @param {LayerHeader} layer
    * @param {NetworkLayoutData} layout
    */
-  #placeInsert(element, layer, {layers, blocks, width}) {
+  #placeInsert(element, layer, {layers, blocks, columns_right: end}) {
     const centers = [...layers.filter(({block}) => block < 0).map(({center}) => center), ...blocks.map(({left, right}) => (left + right) / 2)]
-    const next = Math.min(...centers.filter((center) => center > layer.center + 1), width)
+    const next = Math.min(...centers.filter((center) => center > layer.center + 1), end)
     const [x] = this.viewport.toScreen((layer.center + next) / 2, 0)
     const [from] = this.viewport.toScreen(layer.center, 0)
     element.hidden = x - from < INSERT_ROOM || x > this.viewport.width - MARGIN

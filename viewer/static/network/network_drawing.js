@@ -14,6 +14,8 @@ const SCALE = 2 // how much larger than on the screen the drawing opens
 
 /** @typedef {{text: string, x: number, y: number, size: number, weight: string, color: string}} Label centered at x, y */
 /** @typedef {{x: number, y: number, width: number, height: number, radius: number}} Frame of a stage */
+/** @typedef {{x: number, y: number, width: number, height: number, href: string}} Picture of the input, as a data URL */
+/** @typedef {{x: number, y: number, width: number, height: number, radius: number, color: string}} Shape filled: a node, a mark */
 
 /**
  * @typedef {object} Drawing
@@ -23,6 +25,8 @@ const SCALE = 2 // how much larger than on the screen the drawing opens
  * @property {string} subtitle
  * @property {Frame[]} frames
  * @property {Label[]} labels
+ * @property {Picture[]} [pictures]
+ * @property {Shape[]} [shapes]
  * @property {PathScene} paths
  * @property {NodeScene} nodes
  * @property {(variable: string) => string} cssValue
@@ -32,7 +36,7 @@ const SCALE = 2 // how much larger than on the screen the drawing opens
  * Return the text of an SVG file that needs no other file.
  * @param {Drawing} drawing
  */
-export function networkDrawing({width, height, title, subtitle, frames, labels, paths, nodes, cssValue}) {
+export function networkDrawing({width, height, title, subtitle, frames, labels, pictures = [], shapes = [], paths, nodes, cssValue}) {
   const total = height + TITLE_HEIGHT
   return `<?xml version="1.0" encoding="UTF-8"?>\n` + svgElement("svg",
     {xmlns: "http://www.w3.org/2000/svg", width: SCALE * width, height: SCALE * total, viewBox: `0 0 ${px(width)} ${px(total)}`,
@@ -42,7 +46,8 @@ export function networkDrawing({width, height, title, subtitle, frames, labels, 
     svgElement("text", {x: 12, y: 19, fill: cssValue("--text"), "font-size": 13, "font-weight": 600}, escapeXml(title)),
     svgElement("text", {x: 12, y: 34, fill: cssValue("--muted"), "font-size": 10.5}, escapeXml(subtitle)),
     svgElement("g", {transform: `translate(0 ${TITLE_HEIGHT})`, "clip-path": "url(#view)"},
-      ...frames.map((frame) => stageFrame(frame, cssValue)), paintedNetwork(paths, nodes), ...labels.map(label))) + "\n"
+      ...frames.map((frame) => stageFrame(frame, cssValue)), paintedNetwork(paths, nodes),
+      ...shapes.map(filledShape), ...pictures.map(picture), ...labels.map(label))) + "\n"
 }
 
 /**
@@ -66,6 +71,18 @@ function stageFrame({x, y, width, height, radius}, cssValue) {
     x: px(x), y: px(y), width: px(width), height: px(height), rx: radius, fill: cssValue("--blue"), "fill-opacity": 0.04,
     stroke: cssValue("--line"),
   })
+}
+
+/** @param {Picture} picture */
+function picture({x, y, width, height, href}) {
+  return svgElement("image", {
+    x: px(x), y: px(y), width: px(width), height: px(height), href, preserveAspectRatio: "none", style: "image-rendering: pixelated",
+  })
+}
+
+/** @param {Shape} shape */
+function filledShape({x, y, width, height, radius, color}) {
+  return svgElement("rect", {x: px(x), y: px(y), width: px(width), height: px(height), rx: px(radius), fill: color})
 }
 
 /** @param {Label} label */

@@ -10,9 +10,12 @@ import {networkDrawing} from "./network_drawing.js"
 /** @import {NetworkCanvas} from "./network_canvas.js" */
 /** @import {NodeScene} from "./node_painter.js" */
 /** @import {PathScene} from "./path_painter.js" */
-/** @import {Frame, Label} from "./network_drawing.js" */
+/** @import {Frame, Label, Picture, Shape} from "./network_drawing.js" */
 
-const WRITTEN = ".column > b, .column > .fold, .column > span, .stage > b" // the texts above the network
+// The texts above and beside the network
+const WRITTEN = ".column > b, .column > .fold, .column > span, .stage > b, .end-head > *, .output > :is(.name, .share, b)"
+const FILLED = "#network-channels > *, .output > i, .mark"
+const MARK_WIDTH = 1 // px
 
 /** @param {() => NetworkCanvas | null} canvas */
 export function startNetworkExport(canvas) {
@@ -33,6 +36,7 @@ function drawingOf({paths, nodes, viewport}) {
   const {width, height} = viewport
   return networkDrawing({
     width, height, title: latest("header")?.model ?? "Network", subtitle: facts(), frames: stageFrames(), labels: labels(),
+    pictures: pictures(), shapes: shapes(),
     paths: /** @type {PathScene} */ (paths.scene), nodes: /** @type {NodeScene} */ (nodes.scene),
     cssValue: (variable) => style.getPropertyValue(variable).trim(),
   })
@@ -61,6 +65,28 @@ function labels() {
       text: element.textContent ?? "", x: left + width / 2, y: top + height / 2, size: parseFloat(fontSize), weight: fontWeight, color,
     }
   })
+}
+
+/** @returns {Picture[]} the input */
+function pictures() {
+  const canvas = /** @type {HTMLCanvasElement} */ (byId("network-input-picture"))
+  return canvas.checkVisibility() ? [{...box(canvas), href: canvas.toDataURL()}] : []
+}
+
+/** @returns {Shape[]} the nodes of the input and the outputs, and the marks between */
+function shapes() {
+  return [...elements(FILLED)].filter((element) => element.checkVisibility()).map((element) => {
+    const {x, y, width, height} = box(element), {backgroundColor, color} = getComputedStyle(element)
+    const isMark = element.classList.contains("mark")
+    if (!isMark) return {x, y, width, height, radius: width / 2, color: backgroundColor}
+    return {x: x + (width - MARK_WIDTH) / 2, y, width: MARK_WIDTH, height, radius: 0, color}
+  })
+}
+
+/** @param {Element} element */
+function box(element) {
+  const {left, top, width, height} = inPlot(element)
+  return {x: left, y: top, width, height}
 }
 
 /** @param {Element} element */

@@ -6,6 +6,8 @@ import {changeSelection, nodeSelection} from "../shared/selection.js"
 import {NetworkHeaders} from "./headers.js"
 import {NetworkCanvas} from "./network_canvas.js"
 import {startNetworkExport} from "./network_export.js"
+import {NetworkEnds} from "./ends.js"
+import {ModuleMarks} from "./marks.js"
 import {layerIndex, networkNodes, nodeOfFilter, nodesOfLayer, filtersOf, numberOf} from "./network_model.js"
 import {NetworkPointer} from "./pointer.js"
 import {startSearch} from "./search.js"
@@ -16,8 +18,8 @@ const RESIZE_MS = 120 // the server computes another layout only after the size 
 const viewport = new Viewport()
 /** @type {NetworkCanvas | null} */
 let canvas = null
-/** @type {NetworkHeaders | null} */
-let headers = null
+/** @type {{place: () => void}[]} the elements over the canvases */
+let overlays = []
 
 /** The two canvases, for tests; null before the network view has started. */
 export const networkCanvas = () => canvas
@@ -25,7 +27,7 @@ export const networkCanvas = () => canvas
 /** Draw another part of the layout. */
 function viewChanged() {
   canvas?.drawView()
-  headers?.place()
+  for (const overlay of overlays) overlay.place()
   byId("zoom-out").hidden = viewport.showsAll
 }
 
@@ -93,7 +95,7 @@ export function startNetwork() {
     if (width && height) viewport.setLayoutSize(width, height)
     byId("zoom-out").hidden = viewport.showsAll
   })
-  headers = new NetworkHeaders(viewport)
+  overlays = [new NetworkHeaders(viewport), new NetworkEnds(viewport), new ModuleMarks(viewport)]
   canvas = new NetworkCanvas(/** @type {HTMLCanvasElement} */ (byId("paths")), /** @type {HTMLCanvasElement} */ (byId("nodes")), viewport)
   new NetworkPointer(viewport, viewChanged)
   startSearch()

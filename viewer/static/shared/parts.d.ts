@@ -380,6 +380,10 @@ export interface NetworkLayoutData {
   blocks: BlockHeader[]
   stages: StageData[]
   stage_top: number
+  /** Where headers of what stands beside the columns are. */
+  header_y: number
+  /** Where the space of the columns ends. */
+  columns_right: number
 }
 
 /** One row per node: a dot, or a bar that stands for the filters `first` to `last`. */
@@ -448,6 +452,66 @@ export interface SelectionData {
   coupling_text?: string
 }
 
+/** What the tooltip of a channel of the input says; `weight` is its share of the largest sum. */
+export interface ChannelRow {
+  name: string
+  text: string
+  weight: number
+}
+
+/** A class with the probability that the network gives it. `true` is null where the truth is unknown. */
+export interface OutputRow {
+  name: string
+  index: number
+  probability: number
+  predicted: boolean
+  true: boolean | null
+}
+
+/** What stands beside the columns, with places in px of the layout. Empty before there is a network. */
+export interface EndsData {
+  header_y: number
+  /** Width of the space on the left and on the right. */
+  left: number
+  right: number
+  /** Edges of the picture: left, top, right, bottom. */
+  picture: [number, number, number, number]
+  /** (channels, values) between -1 and 1, of an input that is no image. */
+  signal: WireArray
+  input: {title: string, subtitle: string, note: string, choosable: boolean, source?: string, slice?: string}
+  channel_x: number
+  channel_y: number[]
+  channels: ChannelRow[]
+  output: {title: string, subtitle: string, note: string, more: string, shapes?: string[], details?: string, loss: {label: string, value: string, title: string}[]}
+  output_x: number
+  output_y: number[]
+  rows: OutputRow[]
+}
+
+export interface PassedModule {
+  name: string
+  type: string
+  /** Shape before and after it. */
+  before: string
+  after: string
+}
+
+/** A mark of modules between two layers, with places in px of the layout. */
+export interface MarkRow {
+  x: number
+  top: number
+  bottom: number
+  label: string
+  modules: PassedModule[]
+}
+
+export interface MarksData {
+  shown?: boolean
+  /** Whether the modules are known. */
+  available?: boolean
+  rows?: MarkRow[]
+}
+
 /** One row of `value` per curve. */
 export interface LayerCurvesData {
   step?: WireArray
@@ -498,6 +562,8 @@ export interface Parts {
   layer_table: LayerTableData
   layer_statistics: LayerStatisticsData
   network_layout: NetworkLayoutData
+  ends: EndsData
+  marks: MarksData
   nodes: NodesData
   paths: PathsData
   arcs: ArcsData

@@ -6,7 +6,7 @@ import {clamp} from "./math.js"
 const GAP = 17 // px between pointer and tooltip
 const MARGIN = 8 // px between tooltip and window
 
-/** @typedef {"network" | "layer" | "inspection"} TooltipOwner the part of the page that shows it */
+/** @typedef {"network" | "module" | "layer" | "inspection"} TooltipOwner the part of the page that shows it */
 
 /**
  * Show the tooltip beside the pointer.

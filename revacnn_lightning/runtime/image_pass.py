@@ -1,0 +1,249 @@
+"""Sends an input on its way through the network, and what comes out: `ImagePass` messages."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from revacnn_lightning.protocol.inspections import (
+    ClassScore,
+    ImagePass,
+    ImagePrediction,
+    PassedModule,
+)
+from revacnn_lightning.protocol.requests import InspectImage
+from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.batch_input import channel_sums, encode_input
+from revacnn_lightning.runtime.batch_nesting import leaves
+from revacnn_lightning.runtime.image_class import class_probabilities, listed_classes
+from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, ImageTruth, no_truth
+from revacnn_lightning.runtime.layer_details import EMPTY, GetImage
+from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+
+__all__ = ["ImagePassCollector"]
+
+log = logging.getLogger(__name__)
+
+SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
+PASS_SECONDS = 1.0  # minimum time between two passes
+MAX_TIME_SHARE = 0.005  # of the time; if a pass takes longer, there are fewer
+RETRY_SECONDS = 30.0  # after a forward that has failed
+MAX_OUTPUTS = 4  # tensors whose shapes are sent
+NO_INPUT = (
+    "This batch holds no image, signal or row of numbers. ReVACNN(images=...) says where its "
+    "images are."
+)
+NO_FORWARD = (
+    "The module cannot be run on an input alone. If its forward needs more, pass "
+    "ReVACNN(forward=...)."
+)
+
+
+@dataclass
+class _Outcome:
+    """What a forward has shown; see `ImagePass`."""
+
+    prediction: ImagePrediction | None = None
+    class_count: int = 0
+    names_note: str = ""
+    loss: float | None = None
+    shapes: list[list[int]] = field(default_factory=list)
+
+
+class ImagePassCollector:
+    """Runs the model on the input that viewers show, in evaluation mode and without side effects.
+
+    All viewers share one input. While nobody shows it, nothing runs.
+
+    Args:
+        recorder: knows the layers.
+        model: the network.
+        get_image: returns an image of the validation data by its index.
+        forward: runs the model on a batch of one; None: this is not possible.
+        get_truth: returns the class of a validation image.
+        class_names: of the user; () for those of the data.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        model: nn.Module,
+        get_image: GetImage,
+        forward: Forward | None,
+        get_truth: GetTruth = no_truth,
+        class_names: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._recorder = recorder
+        self._model = model
+        self._get_image = get_image
+        self._forward = forward
+        self._get_truth = get_truth
+        self._class_names = tuple(class_names)
+        self._clock = clock
+        self._index: int | None = None
+        self._chosen: Tensor | None = None
+        self._truth = ImageTruth()
+        self._known_modules = -1  # structure version whose modules the viewer knows
+        self._expires_at = self._due_at = -math.inf
+        self._flow: FlowResult | None = None  # of this structure
+        self._is_new_flow = False  # not sent yet
+        self._shown_paused: tuple[Any, ...] = ()
+        self._has_warned = False
+
+    def select(self, request: InspectImage) -> None:
+        """Send an input through the network for the next few seconds.
+
+        Raises:
+            EditRefusedError: there is no such image.
+        """
+        index = request.image_index
+        if index != self._index:
+            image = None if index is None else self._get_image(index)
+            self._truth = ImageTruth() if index is None else self._get_truth(index)
+            self._index, self._chosen, self._due_at = index, image, -math.inf
+        if request.known_modules != self._known_modules:
+            self._known_modules, self._due_at = request.known_modules, -math.inf
+        if self._clock() >= self._expires_at:
+            self._shown_paused, self._due_at = (), -math.inf
+        self._expires_at = self._clock() + SELECTION_SECONDS
+
+    def collect(self, context: BatchContext) -> list[ImagePass]:
+        """Return the pass that is due, if any."""
+        now = self._clock()
+        if now >= self._expires_at:
+            self._chosen, self._index, self._flow = None, None, None
+            return []
+        key = (context.step, context.version, self._index, self._known_modules)
+        if now < self._due_at or (context.is_paused and key == self._shown_paused):
+            return []
+        self._shown_paused = key
+        began = time.perf_counter()
+        message = self._pass(context)
+        duration = time.perf_counter() - began
+        has_failed = self._forward is not None and message.prediction is None
+        interval = RETRY_SECONDS if has_failed and message.image.size else PASS_SECONDS
+        self._due_at = self._clock() + max(interval, duration / MAX_TIME_SHARE)
+        return [message]
+
+    def reset(self) -> None:
+        """Discard what was seen of the old network."""
+        self._flow, self._due_at, self._shown_paused = None, -math.inf, ()
+
+    # ------------------------------------------------------------------ a pass
+
+    def _pass(self, context: BatchContext) -> ImagePass:
+        values = self._chosen if self._index is not None else context.batch.get_input()
+        outcome = _Outcome()
+        if values is not None and self._forward is not None:
+            outcome = self._run(self._forward, values, context)
+        elif values is not None:
+            outcome.prediction = ImagePrediction(context.step, context.version, note=NO_FORWARD)
+        flow = self._flow or FlowResult()
+        return ImagePass(
+            run=context.run,
+            version=context.version,
+            step=context.step,
+            image=EMPTY if values is None else encode_input(values),
+            image_index=self._index,
+            input_shape=[] if values is None else list(values.shape),
+            channel_sums=[] if values is None else channel_sums(values),
+            input_note=NO_INPUT if values is None else "",
+            prediction=outcome.prediction,
+            class_count=outcome.class_count,
+            class_names_note=outcome.names_note,
+            loss=outcome.loss,
+            output_shapes=outcome.shapes,
+            readers=flow.readers,
+            output_layers=[name for name in flow.order if name in flow.output_sources],
+            modules=self._modules(flow, context.version),
+        )
+
+    def _run(self, forward: Forward, values: Tensor, context: BatchContext) -> _Outcome:
+        """Run the model; an exception of the user's code becomes a note."""
+        step, version = context.step, context.version
+        try:
+            output = self._observe(forward, values)
+            return self._read(output, self._truth_of(context), step, version)
+        except Exception as error:  # the user's forward may raise anything
+            log.info("Cannot run the network on the shown input", exc_info=True)
+            reason = f"The network cannot be run on this input alone: {type(error).__name__}."
+            return _Outcome(ImagePrediction(step, version, note=reason))
+
+    def _observe(self, forward: Forward, values: Tensor) -> Any:
+        """Return the model's output; the first time, observe which modules the input passes."""
+        batch = values.detach().clone().unsqueeze(0)
+        is_compiled = any("_orig_mod" in each._modules for each in self._model.modules())
+        with side_effect_free(self._model, training=False):
+            if self._flow is not None or is_compiled:
+                return forward(batch)
+            with ModuleFlow(self._model, self._layers()) as flow:
+                output = forward(flow.begin(batch))
+                self._flow = flow.finish(list(leaves(output)))
+                self._is_new_flow = True
+        return output
+
+    def _layers(self) -> dict[str, nn.Module]:
+        modules = dict(self._model.named_modules())
+        return {name: modules[name] for name in self._recorder.layers if name in modules}
+
+    def _truth_of(self, context: BatchContext) -> ImageTruth:
+        if self._index is not None:
+            return self._truth
+        return context.batch.get_truth()
+
+    def _read(self, output: Any, truth: ImageTruth, step: int, version: int) -> _Outcome:
+        tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor)]
+        outcome = _Outcome(shapes=[list(each.shape[1:]) for each in tensors[:MAX_OUTPUTS]])
+        probabilities, note = class_probabilities(output)
+        if probabilities is None:
+            outcome.prediction = ImagePrediction(step, version, note=note)
+            return outcome
+        outcome.class_count = len(probabilities)
+        names, outcome.names_note = self._names(truth, len(probabilities))
+        classes, true_class = listed_classes(probabilities, truth.index, names)
+        outcome.prediction = ImagePrediction(step, version, classes, true_class)
+        outcome.loss = _cross_entropy(true_class)
+        return outcome
+
+    def _names(self, truth: ImageTruth, count: int) -> tuple[Sequence[str], str]:
+        """Return the names of the classes, and why those of the user are not used."""
+        if not self._class_names or len(self._class_names) == count:
+            return self._class_names or truth.names, ""
+        note = f"class_names has {len(self._class_names)} names for {count} outputs"
+        if not self._has_warned:
+            log.warning("ReVACNN: %s, so the indices of the classes are shown", note)
+        self._has_warned = True
+        return (), note
+
+    def _modules(self, flow: FlowResult, version: int) -> list[PassedModule] | None:
+        if self._known_modules == version and not self._is_new_flow:
+            return None
+        self._is_new_flow = False
+        return [
+            PassedModule(
+                one.name,
+                one.module_type,
+                flow.last(one.sources),
+                list(one.input_shape[1:]),
+                list(one.output_shape[1:]),
+            )
+            for one in flow.passed
+        ]
+
+
+def _cross_entropy(truth: ClassScore | None) -> float | None:
+    """Return -ln p of the true class; None if it is unknown."""
+    if truth is None:
+        return None
+    return -math.log(max(truth.probability, float(np.finfo(np.float32).tiny)))

@@ -1,0 +1,83 @@
+"""The input and the outputs beside the columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from revacnn_lightning.protocol.messages import Structure
+from tests.viewer.fake_training import FakeTraining
+from viewer.layout import EndShape, NetworkLayout, compute_layout, place_ends
+from viewer.layout.end_space import end_space
+from viewer.layout.ends import NO_NODE, rank_zero_readers
+from viewer.layout.folding import initially_closed
+
+SIZES = [(1118, 560), (846, 420), (372, 420)]
+NETS = ["digits", "alexnet", "resnet50", "gan", "inception", "densenet121"]
+
+
+def layout_of(net: str, width: float, height: float) -> tuple[Structure, NetworkLayout]:
+    structure = FakeTraining(net).structure()
+    closed = initially_closed([layer.name for layer in structure.layers])
+    return structure, compute_layout(structure, width, height, (), closed, has_ends=True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("net", NETS)
+def test_the_ends_stand_beside_the_columns_and_inside_the_view(
+    net: str, size: tuple[int, int]
+) -> None:
+    structure, layout = layout_of(net, *size)
+    last = len(structure.layers) - 1
+    ends = place_ends(layout, EndShape((32, 48), 3, 10, (0,), (last,)))
+    left = min(box.left for box in layout.boxes)
+    right = max(box.right for box in layout.boxes)
+    assert 0 < ends.picture.left < ends.picture.right < ends.channel_x < left
+    assert right < ends.output_x < size[0]
+    for places in (ends.channel_y, ends.output_y):
+        assert layout.top <= places.min()
+        assert places.max() <= layout.height
+    assert ends.paths.x.min() >= ends.picture.right
+    assert ends.paths.x1.max() <= ends.output_x
+    assert len(ends.channels) > 0
+    assert set(ends.channels) == {0, 1, 2}
+    inputs, outputs = np.split(ends.paths.first, [len(ends.channels)])
+    assert set(inputs) == {NO_NODE}
+    first, end = layout.node_offsets[last : last + 2]
+    assert first <= outputs.min()
+    assert ends.paths.last.max() <= end
+    reached = ends.paths.y1[len(ends.channels) :]
+    nearest = np.abs(reached[:, None] - ends.output_y).argmin(1)
+    assert set(nearest) == set(range(10))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 13, 16])
+def test_each_channel_has_paths_of_its_own_to_all_of_the_first_layer(channels: int) -> None:
+    _, layout = layout_of("digits", 1118, 560)
+    ends = place_ends(layout, EndShape((8, 8), channels, 0, (0,), ()))
+    assert set(ends.channels) == set(range(channels))
+    assert len(np.unique(ends.paths.y)) == channels
+    spread = ends.paths.y1.max() - ends.paths.y1.min()
+    assert spread > 0.6 * layout.boxes[0].height
+    assert len(ends.output_y) == 0
+
+
+def test_without_a_pass_there_is_space_but_nothing_in_it() -> None:
+    _, layout = layout_of("digits", 1118, 560)
+    ends = place_ends(layout, EndShape())
+    assert len(ends.paths.x) == len(ends.channel_y) == len(ends.output_y) == 0
+    assert ends.left > 0 < ends.right
+
+
+def test_the_ends_leave_a_network_its_headers() -> None:
+    """With large ends, the columns of a ResNet would be too narrow for headers."""
+    for width in (1118, 846):
+        _, layout = layout_of("resnet18", width, 480)
+        assert layout.density == "normal"
+    assert end_space(1118, 5).picture > end_space(1118, 24).picture > end_space(372, 5).picture
+
+
+def test_layers_that_fit_the_input_are_its_readers_where_the_forward_shows_none() -> None:
+    structure, layout = layout_of("digits", 1118, 560)
+    assert rank_zero_readers(structure, layout, 3) == [0]
+    assert rank_zero_readers(structure, layout, 4) == []

@@ -1,0 +1,196 @@
+"""The ends of the network: the input left of the first column, the outputs right of the last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from revacnn_lightning.protocol.messages import Structure
+
+from .column_placement import Box
+from .columns import Column
+from .end_space import EndSpace
+from .network import NetworkLayout
+from .paths import NODE_OVERLAP, Paths, join_paths
+
+__all__ = ["NO_NODE", "EndShape", "Ends", "place_ends", "rank_zero_readers"]
+
+NO_NODE = -2  # `Paths.first` of a path that begins at no node
+EDGE = 10.0  # px between the border of the view and what stands there
+CHANNEL_GAP = 12.0  # px between the picture and the nodes of its channels
+CHANNEL_PITCH = 11.0  # px
+INPUT_STRANDS = 24  # paths of all channels to a reader, about
+STRANDS_PER_CHANNEL = 8
+OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
+OUTPUT_PITCH = 23.0  # px between outputs
+SPREAD = 10.0  # px: ends of the paths to one output
+INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
+
+
+@dataclass(frozen=True)
+class EndShape:
+    """What the ends show, as far as places depend on it.
+
+    Attributes:
+        size: height and width of the picture; (0, 0) if there is none.
+        channels: nodes of the input.
+        outputs: nodes of the outputs; 0 if the network has not been run.
+        readers: indices of the layers that read the input.
+        output_layers: indices of the layers that the outputs are computed from.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    channels: int = 0
+    outputs: int = 0
+    readers: tuple[int, ...] = ()
+    output_layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Where the ends are, px.
+
+    Attributes:
+        picture: its frame.
+        channel_x, channel_y: centers of the channels' nodes.
+        output_x, output_y: centers of the outputs' nodes.
+        paths: those of the input first.
+        channels: of each path of the input, its channel.
+        left, right: width of the space on each side of the columns.
+    """
+
+    picture: Box
+    channel_x: float
+    channel_y: np.ndarray
+    output_x: float
+    output_y: np.ndarray
+    paths: Paths
+    channels: np.ndarray
+    left: float
+    right: float
+
+
+def rank_zero_readers(structure: Structure, layout: NetworkLayout, channels: int) -> list[int]:
+    """Return the layers that probably read the input: they read no other and fit its channels."""
+    return [
+        i
+        for i, layer in enumerate(structure.layers)
+        if layout.ranks[layout.unit_of_layer[i]] == 0 and layer.in_channels == channels
+        and not any(reader == i for _, reader in structure.edges)
+    ]  # fmt: skip
+
+
+def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
+    """Return the places of the ends beside the columns of a layout."""
+    space = layout.space
+    middle = (layout.top + max(layout.top + 60, layout.height - layout.bottom)) / 2
+    room = max(60.0, layout.height - layout.top - layout.bottom)
+    picture = _picture(space, shape, middle)
+    channel_x = EDGE + space.picture + CHANNEL_GAP
+    channel_y = _spread(shape.channels, min(CHANNEL_PITCH, room / max(1, shape.channels)), middle)
+    output_x = layout.width - space.right + space.way
+    output_y = _spread(shape.outputs, min(OUTPUT_PITCH, room / (shape.outputs + 2)), middle)
+    inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
+    outputs = _output_paths(layout, shape, output_x, output_y)
+    paths = join_paths([*inputs, *outputs])
+    return Ends(
+        picture,
+        channel_x,
+        channel_y,
+        output_x,
+        output_y,
+        paths,
+        channels,
+        space.left,
+        space.right,
+    )
+
+
+def _picture(space: EndSpace, shape: EndShape, middle: float) -> Box:
+    height, width = shape.size
+    scale = space.picture / max(1, height, width)
+    half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
+    left = EDGE + (space.picture - wide) / 2
+    return Box(left, left + wide, middle - half, middle + half)
+
+
+def _spread(n: int, pitch: float, middle: float) -> np.ndarray:
+    return middle + (np.arange(n) - (n - 1) / 2) * pitch
+
+
+def _input_paths(
+    layout: NetworkLayout, shape: EndShape, x: float, ys: np.ndarray
+) -> tuple[list[Paths], np.ndarray]:
+    """Return paths that fan out from each channel to the rows of the first layers."""
+    n = shape.channels
+    if not n:
+        return [], np.zeros(0, int)
+    per_channel = int(np.clip(INPUT_STRANDS // n, 1, STRANDS_PER_CHANNEL))
+    channel = np.tile(np.arange(n), per_channel)
+    places = (np.arange(n * per_channel) + 0.5) / (n * per_channel)
+    found = []
+    units = sorted({layout.unit_of_layer[i] for i in shape.readers})
+    units = [unit for unit in units if layout.ranks[unit] == 0]
+    for unit in units:
+        x1, y1 = _left_edge(layout, unit, places)
+        pitch = (y1.max() - y1.min()) / len(y1) if len(y1) > 1 else INPUT_WIDTH[1]
+        width = np.full(len(y1), np.clip(pitch, *INPUT_WIDTH))
+        none = np.full(len(y1), NO_NODE)
+        found.append(Paths(np.full(len(y1), x + 3), ys[channel], x1, y1, width, none, none + 1))
+    return found, np.tile(channel, len(units))
+
+
+def _left_edge(
+    layout: NetworkLayout, unit: int, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return points of the left edge of a unit, at these shares of its height."""
+    box = layout.boxes[unit]
+    if layout.units[unit].is_block:
+        return np.full(len(places), box.left), box.top + box.height * places
+    column = layout.columns[layout.units[unit].first]
+    node = (places * column.rows).astype(int) * column.across
+    half = (column.bar or column.size) / 2
+    return column.x[node] - half + NODE_OVERLAP, column.y[node]
+
+
+def _output_paths(layout: NetworkLayout, shape: EndShape, x: float, ys: np.ndarray) -> list[Paths]:
+    """Return paths from the rows of the last layers to the outputs."""
+    if not shape.outputs:
+        return []
+    read = {a for a, _ in layout.connections.path_edges}
+    units = sorted({layout.unit_of_layer[i] for i in shape.output_layers})
+    last = [unit for unit in units if unit not in read] or units[-1:]
+    return [_paths_to(layout, unit, shape.output_layers, x, ys) for unit in last]
+
+
+def _paths_to(
+    layout: NetworkLayout, unit: int, layers: Sequence[int], x: float, ys: np.ndarray
+) -> Paths:
+    inside = [i for i in layers if i in layout.units[unit].layers]
+    column = layout.columns[inside[-1]]
+    n = max(len(ys), min(column.rows, OUTPUT_STRANDS))
+    row = np.arange(n) * column.rows // n
+    first = row * column.across
+    last = np.minimum(first + column.across, column.n)
+    offset = int(layout.node_offsets[column.layer])
+    output = np.arange(n) * len(ys) // n
+    share = (np.arange(n) * len(ys) % n) / n - 0.5
+    start_x, start_y = _right_edge(layout, unit, column, row)
+    width = np.full(n, np.clip(0.62 * (column.bottom - column.top) / n, *INPUT_WIDTH))
+    spread = min(SPREAD, float(ys[1] - ys[0]) / 2) if len(ys) > 1 else SPREAD
+    y1 = ys[output] + share * spread
+    return Paths(start_x, start_y, np.full(n, x - 4), y1, width, offset + first, offset + last)
+
+
+def _right_edge(
+    layout: NetworkLayout, unit: int, column: Column, row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where paths from these rows of a column leave its unit."""
+    y = column.y[row * column.across]
+    if layout.units[unit].is_block:
+        return np.full(len(row), layout.boxes[unit].right), y
+    rightmost = np.minimum((row + 1) * column.across, column.n) - 1
+    half = (column.bar or column.size) / 2
+    return column.x[rightmost] + half - NODE_OVERLAP, y

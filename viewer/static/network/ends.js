@@ -1,0 +1,188 @@
+/** The ends of the network: the input with its channels on the left, the outputs with their scores on the right. */
+
+import {createElement, byId} from "../shared/dom.js"
+import {subscribe} from "../shared/link.js"
+import {onThemeChange} from "../shared/theme.js"
+import {context2d, paintAtlas} from "../layer/tile_atlas.js"
+import {percent} from "../layer/prediction.js"
+import {drawSignal} from "./signal.js"
+
+/** @import {EndsData, OutputRow, WireArray} from "../shared/parts.js" */
+/** @import {Viewport} from "./viewport.js" */
+
+const SMALL = 64 // pixels; smaller images show theirs
+const EDGE = 10 // px beside the border of the view
+const TOOLS_GAP = 8 // px below the picture
+const TOOLS_WIDTH = 62 // px
+const WIDE = 150 // px: space on the right for words beside the names
+const LIST_GAP = 12 // px below the last output
+const CHANNEL_SIZE = [3.5, 9] // px: diameter of a node without and with the largest sum
+
+export class NetworkEnds {
+  /** @type {EndsData | null} */
+  #data = null
+  /** @type {WireArray | undefined} */
+  #atlas
+  /** @type {HTMLElement[]} */
+  #channels = []
+  /** @type {HTMLElement[]} */
+  #rows = []
+
+  /** @param {Viewport} viewport */
+  constructor(viewport) {
+    this.viewport = viewport
+    subscribe("ends", (data, atlas) => this.#draw(data, atlas))
+    onThemeChange(() => this.#drawPicture())
+  }
+
+  /**
+   * @param {EndsData} data
+   * @param {WireArray | undefined} atlas
+   */
+  #draw(data, atlas) {
+    this.#data = data.input == null ? null : data
+    this.#atlas = atlas
+    byId("ends").hidden = this.#data == null
+    if (this.#data == null) return
+    this.#drawInput(this.#data)
+    this.#drawOutput(this.#data)
+    this.#drawPicture()
+    this.place()
+  }
+
+  /** @param {EndsData} data */
+  #drawInput({input, channels}) {
+    setText("network-input-title", input.title)
+    setText("network-input-size", input.subtitle)
+    setText("network-input-source", input.source ?? "")
+    setText("network-input-note", input.note)
+    byId("network-input-picture").title = input.slice ?? ""
+    byId("network-input-tools").hidden = input.source == null && input.note === ""
+    byId("network-input-steps").hidden = !input.choosable
+    this.#channels = channels.map(({name, text}) => createElement("i", {
+      class: "channel", role: "img", title: `${name}: ${text}`, "aria-label": `${name}: ${text}`,
+    }))
+    byId("network-channels").replaceChildren(...this.#channels)
+  }
+
+  /** @param {EndsData} data */
+  #drawOutput({output, rows, right}) {
+    byId("network-outputs").dataset.wide = String(right >= WIDE)
+    setText("network-output-title", output.title)
+    setText("network-output-size", output.subtitle)
+    setText("network-output-note", output.note)
+    const shapes = (output.shapes ?? []).map((shape) => createElement("div", {class: "output shape", title: output.details ?? ""},
+      createElement("i"), createElement("b", {}, shape)))
+    this.#rows = rows.length > 0 ? rows.map(outputRow) : shapes.slice(0, 1)
+    byId("network-outputs").replaceChildren(...this.#rows)
+    const others = rows.length > 0 ? [] : (output.shapes ?? []).slice(1).map((shape) => createElement("div", {}, shape))
+    const facts = output.loss.map(({label, value, title}) => createElement("div", {title}, label, createElement("b", {}, value)))
+    if (facts.length > 0) facts.unshift(createElement("div", {class: "head"}, "loss"))
+    byId("network-output-facts").replaceChildren(
+      ...output.more ? [createElement("div", {class: "more"}, output.more)] : [], ...others, ...facts)
+  }
+
+  #drawPicture() {
+    const canvas = /** @type {HTMLCanvasElement} */ (byId("network-input-picture"))
+    const tiles = paintAtlas(this.#atlas, "gray"), {signal} = this.#data ?? {}
+    canvas.hidden = tiles == null && !(signal != null && signal.length > 0)
+    if (tiles != null) {
+      canvas.width = tiles.width
+      canvas.height = tiles.height
+      canvas.dataset.small = String(Math.max(tiles.width, tiles.height) < SMALL)
+      context2d(canvas).drawImage(tiles.canvas, 0, 0)
+    } else if (signal != null && signal.length > 0) drawSignal(canvas, signal)
+  }
+
+  /** Put everything where it is in view. */
+  place() {
+    const data = this.#data
+    if (data == null) return
+    const {viewport} = this, {layoutWidth} = viewport
+    this.#placeTitle("network-input", data.left / 2, data.header_y)
+    this.#placeTitle("network-output", layoutWidth - data.right / 2, data.header_y)
+    const [left, top] = viewport.toScreen(data.picture[0], data.picture[1])
+    const [right, bottom] = viewport.toScreen(data.picture[2], data.picture[3])
+    const {style} = byId("network-input-picture")
+    style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`
+    style.width = `${(right - left).toFixed(1)}px`
+    style.height = `${(bottom - top).toFixed(1)}px`
+    const middle = Math.max((left + right) / 2, left + TOOLS_WIDTH / 2 - EDGE + 1) // in the view, beside a small picture, too
+    place(byId("network-input-tools"), middle, bottom + TOOLS_GAP)
+    this.#channels.forEach((node, i) => {
+      const [x, y] = viewport.toScreen(data.channel_x, data.channel_y[i]), [least, most] = CHANNEL_SIZE
+      const size = least + (most - least) * (data.channels[i].weight ?? 0)
+      node.style.width = node.style.height = `${size.toFixed(1)}px`
+      place(node, x, y - size / 2)
+    })
+    this.#placeOutputs(data)
+  }
+
+  /** @param {EndsData} data */
+  #placeOutputs({output_x: outputX, output_y: outputY}) {
+    const room = this.viewport.layoutWidth - outputX - EDGE
+    let lowest = 0
+    this.#rows.forEach((row, i) => {
+      const [x, y] = this.viewport.toScreen(outputX, outputY[i])
+      row.style.transform = `translate(${(x - 4).toFixed(1)}px, -50%) translateY(${y.toFixed(1)}px)`
+      row.style.width = `${room + 4}px`
+      lowest = Math.max(lowest, y)
+    })
+    const [x] = this.viewport.toScreen(outputX, 0), facts = byId("network-output-facts")
+    facts.style.transform = `translate(${(x + 9).toFixed(1)}px, ${(lowest + LIST_GAP).toFixed(1)}px)`
+    facts.style.width = `${room - 9}px`
+    facts.hidden = this.#rows.length === 0
+    const below = facts.hidden ? this.viewport.height / 2 : lowest + LIST_GAP + facts.offsetHeight + LIST_GAP
+    const note = byId("network-output-note")
+    note.style.transform = `translate(${x.toFixed(1)}px, ${below.toFixed(1)}px)`
+    note.style.width = `${room}px`
+  }
+
+  /**
+   * @param {string} id
+   * @param {number} x of the layout
+   * @param {number} y px
+   */
+  #placeTitle(id, x, y) {
+    const [screenX] = this.viewport.toScreen(x, 0)
+    place(byId(`${id}-head`), screenX, y)
+  }
+}
+
+/**
+ * Put an element centered below a point.
+ * @param {HTMLElement} element
+ * @param {number} x px
+ * @param {number} y px
+ */
+function place(element, x, y) {
+  element.style.transform = `translate(-50%, 0) translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`
+}
+
+/**
+ * @param {string} id
+ * @param {string} text
+ */
+function setText(id, text) {
+  const element = byId(id)
+  element.textContent = text
+  element.hidden = text === ""
+}
+
+/**
+ * A class with its probability, marked if the network predicts it and if it is the truth.
+ * @param {OutputRow} row
+ */
+function outputRow({name, probability, predicted, true: isTrue}) {
+  const facts = [predicted && "predicted", isTrue && "truth"].filter(Boolean).join(", ")
+  const label = `${name} ${percent(probability)}${facts && `, ${facts}`}`
+  const mark = predicted ? isTrue == null ? "" : isTrue ? "✓" : "✗" : isTrue ? "truth" : ""
+  const level = createElement("span", {class: "level"}, createElement("i", {}))
+  const filled = /** @type {HTMLElement} */ (level.firstChild)
+  filled.style.width = `${(100 * probability).toFixed(1)}%`
+  return createElement("div", {
+    class: "output", role: "img", title: label, "aria-label": label,
+    "data-predicted": String(predicted), "data-true": String(isTrue === true), "data-wrong": String(predicted && isTrue === false),
+  }, createElement("i"), createElement("span", {class: "name"}, name), mark && createElement("small", {}, mark),
+  createElement("span", {class: "share"}, percent(probability)), level)
+}

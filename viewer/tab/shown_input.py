@@ -1,0 +1,27 @@
+"""The input that a tab shows on its way through the network."""
+
+from __future__ import annotations
+
+from revacnn_lightning.protocol.inspections import ImagePass
+
+from ..layout.folding import MAX_OPEN_LAYERS
+from .tab_state import TabState
+
+__all__ = ["shown_pass", "shows_modules"]
+
+
+def shown_pass(tab: TabState) -> ImagePass | None:
+    """Return the newest pass of the run. It is requested while the tab shows the network."""
+    passes = tab.follower.image_passes
+    if tab.main_view != "network" or tab.structure is None:
+        return passes.newest
+    selection, details = tab.selection, tab.follower.layer_details
+    image = None if selection is None else details.selected_image(selection.layer)
+    return passes.mark_visible(image)
+
+
+def shows_modules(tab: TabState) -> bool:
+    """Return whether the modules between the layers are marked: at first, in small networks."""
+    if tab.shows_modules is not None:
+        return tab.shows_modules
+    return len(tab.layer_names()) <= MAX_OPEN_LAYERS
