@@ -20,6 +20,8 @@ from revacnn_lightning.steering import EditPlan
 
 __all__ = ["SMALL", "eval_output", "randomized", "seeded", "train_step", "zeroed_output"]
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 # Small members of ten families, with 10 classes, for images of at least 32×32 pixels.
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet": partial(ResNet, BasicBlock, [1, 1, 1, 1], num_classes=10),
@@ -60,15 +62,15 @@ def randomized(model: nn.Module, x: Tensor) -> nn.Module:
     """
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, NORMS):
                 module.momentum = None  # a cumulative average over the batches below
                 module.reset_running_stats()
         model.train()
         for _ in range(2):
             model(x)
         for module in model.modules():
-            if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)):
-                if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, (*NORMS, nn.LayerNorm, nn.GroupNorm)):
+                if isinstance(module, NORMS):
                     module.momentum = 0.1
                 if module.weight is not None:
                     module.weight.mul_(torch.empty_like(module.weight).uniform_(0.7, 1.3))

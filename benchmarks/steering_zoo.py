@@ -1,4 +1,4 @@
-"""One filter removed from and one added to every convolution of torchvision's classifiers.
+"""One filter removed from and one added to every layer of torchvision's classifiers and others.
 
 The families of `benchmarks.steering_families`, which torchvision lacks, are tested as well.
 
@@ -8,7 +8,9 @@ Models run in double precision, with batch-norm statistics of the data and rando
 that a wrong index changes the output. After a removal, the output on a batch unknown to the editor
 must equal that of the unedited network with the same columns set to zero; after an addition, that
 of the unedited network. Each edit is undone before the next one. The smallest model of each family
-is tested completely, the others for ``--budget`` seconds in random order of their convolutions.
+is tested completely, the others for ``--budget`` seconds in random order of their layers. Those are
+the layers that `ReVACNN` watches by default. Networks of linear layers, of signals and of volumes
+(`benchmarks.other_networks`) are tested as well.
 
 - exact: equal within 1e-8.
 - rounding: a larger difference, but not larger than after a change of the input by one rounding
@@ -38,12 +40,15 @@ import torchvision
 from msgspec.structs import replace
 from torch import Tensor, nn
 
+from benchmarks.other_networks import OTHERS
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_families import FAMILIES
 from benchmarks.steering_models import eval_output, randomized, zeroed_output
 from revacnn_lightning import AddFilters, EditFailedError, EditRefusedError, RemoveFilters, Undo
 from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.telemetry.layer_selection import LayerSelection
+from revacnn_lightning.telemetry.unit_layers import filter_count
 
 EXACT = 1e-8
 ROUNDING = 30  # times the change of the output for a change of the input by one rounding unit
@@ -62,7 +67,7 @@ SMALLEST = {
 }  # fmt: skip
 QUICK = [
     *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"),
-    *("own_group_norm", "own_standardized"),
+    *("own_group_norm", "own_standardized", "mlp", "resnet_1d"),
 ]
 QUICK_SECONDS = 8.0
 SHUFFLE = "shufflenet_v2_x0_5"
@@ -72,14 +77,16 @@ HUGE = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
 
 
 def family(name: str) -> str:
-    """Return the family of a model."""
-    if name in FAMILIES:
+    """Return the family of a model; a network that is no classifier of torchvision is its own."""
+    if name in FAMILIES or name in OTHERS:
         return name
     return next(f for f in sorted(SMALLEST, key=len, reverse=True) if name.startswith(f))
 
 
 def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """Return the model, a batch for the editor, and another batch to judge edits by."""
+    if name in OTHERS:
+        return build_other(name)
     options: dict[str, Any] = {"num_classes": 100}
     pixels = 64
     if name in ("googlenet", "inception_v3"):
@@ -104,6 +111,15 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     model = model.double()
     x = torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
     return randomized(model, x), x, torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
+
+
+def build_other(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network that is no classifier of torchvision, as `build` does."""
+    make, shape = OTHERS[name]
+    torch.manual_seed(0)
+    model = make().double()
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    return randomized(model, x), x, torch.randn(4, *shape, dtype=torch.float64)
 
 
 def small_maxvit(pixels: int) -> nn.Module:
@@ -148,7 +164,7 @@ class Subject:
         self.noise = relative_difference(eval_output(self.model, nudged), self.unedited)
         self.examples: dict[str, str] = {}
         self.state = {k: v.clone() for k, v in self.model.state_dict().items()}
-        self.convs = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d)]
+        self.layers = [name for name, _ in LayerSelection().select(self.model)]
 
     def judge(self, layer: str, request: Edit) -> str:
         """Apply an edit, undo it, and return its outcome."""
@@ -186,7 +202,7 @@ class Subject:
 class Outcomes(NamedTuple):
     """Results of one model: counts by ("removed" or "added", outcome)."""
 
-    convs: int
+    layers: int
     tested: int
     counts: Counter[tuple[str, str]]
     examples: list[str]
@@ -198,25 +214,25 @@ class Outcomes(NamedTuple):
 
 
 def judge_model(name: str, budget: float, seed: int, advance: Callable[[float], None]) -> Outcomes:
-    """Remove and add a filter in each convolution, in random order, for ``budget`` seconds."""
+    """Remove and add a filter in each layer, in random order, for ``budget`` seconds."""
     subject = Subject(name)
-    convs = list(subject.convs)
-    random.Random(seed).shuffle(convs)
+    layers = list(subject.layers)
+    random.Random(seed).shuffle(layers)
     start, tested = perf_counter(), 0
     counts: Counter[tuple[str, str]] = Counter()
-    for layer in convs:
+    for layer in layers:
         if perf_counter() - start > budget:
             break
-        width = subject.model.get_submodule(layer).out_channels
+        width = filter_count(subject.model.get_submodule(layer))
         counts["removed", subject.judge(layer, RemoveFilters(layer, [width // 3]))] += 1
         counts["added", subject.judge(layer, AddFilters(layer))] += 1
         tested += 1
-        advance(1 / len(convs))
-    advance(1 - tested / len(convs))
+        advance(1 / len(layers))
+    advance(1 - tested / len(layers))
     if not subject.is_restored():
         counts["removed", "wrong"] += 1
         subject.examples["wrong undo"] = f"{name}: undo did not restore the weights"
-    return Outcomes(len(convs), tested, counts, list(subject.examples.values()))
+    return Outcomes(len(layers), tested, counts, list(subject.examples.values()))
 
 
 def classifiers() -> list[str]:
@@ -240,13 +256,13 @@ def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
     inexact = count(plain, "wrong", "rolled back", "mixed")
     report.check_at_most("plain families, neither exact nor refused", inexact, 0)
     shuffle = outcomes.get(SHUFFLE)
-    if shuffle is not None and shuffle.tested == shuffle.convs:
+    if shuffle is not None and shuffle.tested == shuffle.layers:
         exact = min(shuffle.counts["removed", "exact"], shuffle.counts["added", "exact"])
         report.check_at_least(f"{SHUFFLE}, exact of 56", exact, MIN_SHUFFLE_EXACT)
 
 
 def main() -> int:
-    parser = argument_parser(__doc__, quick=f"six models, {QUICK_SECONDS:g} s each")
+    parser = argument_parser(__doc__, quick=f"eight models, {QUICK_SECONDS:g} s each")
     parser.add_argument("--models", nargs="+", help="default: all but the largest")
     parser.add_argument(
         "--budget",
@@ -258,24 +274,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = options.models or (QUICK if options.quick else classifiers())
+    names = options.models or (QUICK if options.quick else [*classifiers(), *OTHERS])
     if options.families:
-        names = [*SMALLEST.values(), *FAMILIES]
+        names = [*SMALLEST.values(), *FAMILIES, *OTHERS]
     report = Report(
-        "One filter removed and one added, per convolution (fp64)",
-        ["model", "convs", "tested", "removed", "added", "s"],
+        "One filter removed and one added, per layer (fp64)",
+        ["model", "layers", "tested", "removed", "added", "s"],
     )
     outcomes: dict[str, Outcomes] = {}
     with progress_bar(len(names)) as advance:
         for name in names:
-            budget = float("inf") if name in SMALLEST.values() else options.budget
+            budget = float("inf") if name in (*SMALLEST.values(), *OTHERS) else options.budget
             start = perf_counter()
             found = judge_model(
                 name, QUICK_SECONDS if options.quick else budget, options.seed, advance
             )
             outcomes[name] = found
             edits = (found.describe("removed"), found.describe("added"))
-            report.add_row(name, found.convs, found.tested, *edits, perf_counter() - start)
+            report.add_row(name, found.layers, found.tested, *edits, perf_counter() - start)
             report.save(options.json)
     for found in outcomes.values():
         for example in found.examples:

@@ -175,7 +175,7 @@ def type_name(kind: types.Type) -> str:
         return " or ".join(type_name(one) for one in kind.types if not is_request(one)) or "request"
     if isinstance(kind, types.LiteralType):
         return " or ".join(f'`"{value}"`' for value in kind.values)
-    if isinstance(kind, types.ListType):
+    if isinstance(kind, (types.ListType, types.VarTupleType)):
         return f"list of {type_name(kind.item_type)}"
     if isinstance(kind, types.TupleType):
         return f"({', '.join(map(type_name, kind.item_types))})"

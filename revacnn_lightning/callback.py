@@ -61,6 +61,7 @@ from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
+from revacnn_lightning.telemetry.layer_selection import LayerChoice, LayerSelection
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -140,6 +141,11 @@ class ReVACNN(FreshCopies, Callback):
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
+        layers: which layers are shown: ``"conv"``, all convolutions; ``"all"``, all convolutions
+            and linear layers; or a list of names and patterns, such as ``["backbone.*", "fc1"]``,
+            of layers and of modules that contain layers. By default, all convolutions, and the
+            hidden linear layers between the last convolution and the output. The units of a linear
+            layer are its filters.
         init: ``init(module)`` initializes the parameters of one layer in place, as a function for
             ``nn.Module.apply`` does. New filters start with the values that it draws; without it,
             with those of the layer's own ``reset_parameters``.
@@ -162,9 +168,9 @@ class ReVACNN(FreshCopies, Callback):
             which is called in another thread. All alerts are also logged and shown in the page.
 
     Raises:
-        ValueError: an unknown statistic, a port or share out of range, a name that is too long,
-            ``class_names`` that are no list of strings, or alerts cannot be passed on as ``alert``
-            says.
+        ValueError: an unknown statistic or choice of layers, a port or share out of range, a name
+            that is too long, ``class_names`` that are no list of strings, or alerts cannot be
+            passed on as ``alert`` says.
         MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
@@ -193,6 +199,7 @@ class ReVACNN(FreshCopies, Callback):
         class_names: Sequence[str] | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
+        layers: LayerChoice = None,
         init: Initialization | None = None,
         record: str | Path | None = None,
         keep_batches: int = 0,
@@ -201,7 +208,7 @@ class ReVACNN(FreshCopies, Callback):
     ) -> None:
         super().__init__()
         ports = (telemetry_port, request_port)
-        check_arguments(ports, statistics, max_overhead, name, keep_batches, class_names)
+        check_arguments(ports, statistics, max_overhead, name, keep_batches, class_names, layers)
         check_target(alert)
         if record or keep_batches:
             require_mcap()
@@ -214,6 +221,7 @@ class ReVACNN(FreshCopies, Callback):
         self._images = images
         self._class_names = tuple(class_names or ())
         self._copies = copies
+        self._selection = LayerSelection(layers)
         self._initialize = init
         self._record = Path(record).expanduser() if record else None
         self._keep_batches = keep_batches
@@ -267,6 +275,8 @@ class ReVACNN(FreshCopies, Callback):
         CheckpointHooks(pl_module, trainer, self._copies).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if find_journal(pl_module) is None:  # an edit may have removed what a pattern selects
+            self._selection.check(pl_module)  # not guarded: a wrong argument
         hooks = CheckpointHooks.of(pl_module)
         if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
@@ -380,7 +390,7 @@ class ReVACNN(FreshCopies, Callback):
         return Session(
             pl_module,
             editor,
-            Recorder(pl_module, statistics=self._statistics, max_overhead=self._max_overhead),
+            self._make_recorder(pl_module),
             TrainerControls(trainer),
             self._endpoints,
             get_image=functools.partial(validation_image, trainer, images=self._images),
@@ -401,6 +411,14 @@ class ReVACNN(FreshCopies, Callback):
             directory if self._record is None else self._record.parent,
             self._record,
             self._keep_batches,
+        )
+
+    def _make_recorder(self, module: LightningModule) -> Recorder:
+        return Recorder(
+            module,
+            statistics=self._statistics,
+            max_overhead=self._max_overhead,
+            selection=self._selection,
         )
 
     def _continue_lineage(self, module: LightningModule) -> Lineage:
@@ -564,8 +582,8 @@ def _forward_context(trainer: Trainer) -> Iterator[None]:
 def _log_how_to_attach(session: Session) -> None:
     if not session.recorder.layers:
         rank_zero_info(
-            "ReVACNN: the model has no layer of the type Conv2d or ConvTranspose2d, so only "
-            "its loss and metrics are shown."
+            "ReVACNN: the model has no convolution and no hidden linear layer that is watched, so "
+            'only its loss and metrics are shown. ReVACNN(layers="all") shows all linear layers.'
         )
     rank_zero_info(
         "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "

@@ -77,9 +77,10 @@ def fit(
     validate: bool = False,
     resume: Path | None = None,
     record_all: bool = True,
+    data: DataLoader | None = None,
     **options: Any,
 ) -> pl.Trainer:
-    """Train one epoch of ``count`` batches, quietly, on the CPU; or the rest of one.
+    """Train one epoch of ``count`` batches, or of ``data``, quietly, on the CPU; or its rest.
 
     With ``record_all`` every batch is recorded, as if a viewer were attached.
     """
@@ -98,7 +99,7 @@ def fit(
     with pytest.MonkeyPatch.context() as patch:
         if record_all:
             patch.setattr(Session, "_needs_recording", lambda _: True)
-        trainer.fit(model, batches(count), batches(2), ckpt_path=resume)
+        trainer.fit(model, batches(count) if data is None else data, batches(2), ckpt_path=resume)
     return trainer
 
 

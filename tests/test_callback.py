@@ -601,29 +601,80 @@ def test_a_port_in_use_does_not_stop_training(caplog: pytest.LogCaptureFixture):
     assert "cannot listen on" in caplog.text
 
 
-class NoConvs(TwoConvs):
-    """Its only conv has one dimension."""
+class NothingToWatch(TwoConvs):
+    """Its only layer with weights makes the output."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv1d(1, 4, 3, padding=1), nn.Conv1d(4, 3, 3)
-        self.linear = nn.Linear(3 * 34, 2)
+        self.conv1 = self.conv2 = nn.Identity()
+        self.linear = nn.Linear(36, 2)
         self.double()
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return super().forward(images.flatten(2))
 
-
-def test_a_model_without_2d_convs_ended_monitoring(caplog: pytest.LogCaptureFixture):
+def test_a_model_without_hidden_layers_ended_monitoring(caplog: pytest.LogCaptureFixture):
     listener = UpdateListener()
     with caplog.at_level(logging.INFO):
-        fit(NoConvs(), [ReVACNN(), listener])
-    assert "no layer of the type Conv2d" in caplog.text
+        fit(NothingToWatch(), [ReVACNN(), listener])
+    assert "no convolution and no hidden linear layer" in caplog.text
     assert "Internal error" not in caplog.text
     assert listener.of(Structure)[-1].layers == []
     assert listener.of(Snapshot)[-1].loss is not None
     assert "train_loss" in listener.of(Snapshot)[-1].metrics
     assert listener.of(Status)[-1].state == "finished"
+
+
+class Perceptron(TwoConvs):
+    """A hidden linear layer on the flattened image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = self.conv2 = nn.Identity()
+        del self.linear  # the last layer is the output
+        self.hidden, self.linear = nn.Linear(36, 5), nn.Linear(5, 2)
+        self.double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.relu1(self.hidden(images.flatten(1))))
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [(None, ["hidden"]), ("all", ["hidden", "linear"]), (["lin*"], ["linear"]), ("conv", [])],
+)
+def test_the_choice_of_layers_is_shown(layers, names: list[str]):
+    listener = UpdateListener()
+    fit(Perceptron(), [ReVACNN(layers=layers), listener])
+    structure = listener.of(Structure)[-1]
+    assert [layer.name for layer in structure.layers] == names
+    for layer in structure.layers:
+        assert (layer.module_type, layer.kernel_size, layer.stride) == ("Linear", (), ())
+    assert structure.edges == ([(0, 1)] if len(names) == 2 else [])
+    if "linear" in names:
+        assert "output" in structure.layers[-1].edit_refusal
+
+
+@pytest.mark.parametrize("layers", ["linear", [], 3, [3], "*"])
+def test_a_choice_of_layers_that_is_none_is_an_error(layers):
+    with pytest.raises(ValueError, match="layers must be"):
+        ReVACNN(layers=layers)
+
+
+def test_an_unknown_pattern_in_layers_is_an_error_before_the_training():
+    with pytest.raises(ValueError, match=r"layers='conv9': no module .* choose of hidden, linear"):
+        fit(Perceptron(), [ReVACNN(layers=["hidden", "conv9"])])
+
+
+def test_a_layer_that_is_watched_by_its_name_but_not_traced_is_refused_by_name():
+    class Unused(Perceptron):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare = nn.Linear(4, 3).double()
+
+    listener = UpdateListener()
+    fit(Unused(), [ReVACNN(layers=["hidden", "spare"]), listener])
+    hidden, spare = sorted(listener.of(Structure)[-1].layers, key=lambda layer: layer.name)
+    assert hidden.edit_refusal == ""
+    assert "spare was not run by any forward" in spare.edit_refusal
 
 
 class ReplacesLayers(TwoConvs):

@@ -44,8 +44,9 @@ def draw(detail: LayerDetail, batch: Batch) -> Figure:
 def _head(detail: LayerDetail, layer: LayerInfo | None, width: float, count: int) -> list[str]:
     kind = ""
     if layer is not None:
-        size = "×".join(map(str, layer.kernel_size))
-        kind = f"{layer.module_type} {layer.in_channels} → {layer.out_channels}, {size}"
+        kind = f"{layer.module_type} {layer.in_channels} → {layer.out_channels}"
+        if layer.kernel_size:
+            kind += f", {'×'.join(map(str, layer.kernel_size))}"
     right = width - MARGIN
     note = f"first {MAX_FILTERS} of {count}" if count > MAX_FILTERS else f"batch {detail.step:,}"
     return [

@@ -172,7 +172,7 @@ class RunMessages:
             if one.name == layer:
                 return [i for i, dead in enumerate(mask[first:last]) if dead and one.observed]
             first = last
-        raise ValueError(f"the network has no convolution {layer}: see Run.structure")
+        raise ValueError(f"the network has no watched layer {layer}: see Run.structure")
 
     def seconds_since_last_message(self) -> float:
         """Return the time since the last message of the run."""

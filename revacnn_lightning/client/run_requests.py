@@ -105,7 +105,7 @@ class RunRequests(RunMessages):
         """Return the coefficients, gradients and activation maps of a layer's filters.
 
         Args:
-            layer: name of a convolution.
+            layer: name of a convolution or a linear layer.
             image_index: index into the validation data of the image whose activation maps are
                 returned; None: the first image of the batch.
             kernel_slice: what the image of a filter shows if it has not three input channels.
@@ -135,7 +135,7 @@ class RunRequests(RunMessages):
         more of them.
 
         Args:
-            layer: name of a convolution.
+            layer: name of a convolution or a linear layer.
             filter: index of one of its filters in the current `structure`.
             image_index: index into the validation data of the image to attribute the filter's
                 response to; None: the first image of the batch.

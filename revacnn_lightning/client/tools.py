@@ -59,7 +59,7 @@ class GetStatus(Struct, forbid_unknown_fields=True):
 
 
 class GetStructure(Struct, forbid_unknown_fields=True):
-    """Return the convolutions of the network, how they are connected, and the structure version."""
+    """Return the layers with filters, how they are connected, and the structure version."""
 
 
 class GetStatistics(Struct, forbid_unknown_fields=True):
@@ -187,7 +187,7 @@ def _get_statistics(run: Run, body: GetStatistics) -> Any:
         )
     if body.layer is not None and body.layer not in run.batch:
         raise EditRefusedError(
-            f"there is no convolution {body.layer!r}; the convolutions are {', '.join(run.batch)}"
+            f"there is no layer {body.layer!r}; the layers are {', '.join(run.batch)}"
         )
     return tool_results.statistics(run.batch, body.layer)
 

@@ -62,7 +62,8 @@ class FilterView(Struct, frozen=True):
 
     ``features`` (C, d), d <= 64, is a fixed random projection, used for embeddings. ``images``
     (C, h, w), or (C, h, w, 3) for three input channels, is used for thumbnails and is not
-    normalized. Either has shape (0,) if it is not available.
+    normalized. Sequences are one row; of volumes it is one slice. Either has shape (0,) if it is
+    not available.
     """
 
     features: np.ndarray
@@ -84,6 +85,7 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     image_index: int | None = None  # into the validation data; None: first image of the batch
     # What the images of the coefficients and of the gradients show.
     kernel_slice: KernelSlice = "strongest"
+    depth: float | None = None  # of the slice of a three-dimensional layer, as in `InspectLayer`
     weight_histogram: Histogram | None = None
     gradient_histogram: Histogram | None = None  # of this batch alone; None while paused
     # Of the chosen image. ``before_edit`` and ``after_edit``: directly before and after the newest

@@ -53,21 +53,21 @@ TrainingState = Literal["training", "validating", "paused", "finished", "failed"
 
 
 class LayerInfo(Struct, frozen=True):
-    """One convolution of the network.
+    """One layer with filters: a convolution, or a linear layer, whose units are its filters.
 
     ``filter_ids`` holds one permanent id per filter: an edit changes a filter's index, never its
     id. ``activation_source`` names the module whose output the statistic ``activation`` sums
-    (``"relu1"``); ``""`` means the absolute values of the convolution's own output.
+    (``"relu1"``); ``""`` means the absolute values of the layer's own output.
     ``edit_refusal`` says why filters can neither be added to this layer nor removed from it; it is
     ``""`` if they can.
     """
 
     name: str
-    module_type: str  # class name: Conv2d, ConvTranspose2d
+    module_type: str  # class name: Conv2d, ConvTranspose3d, Linear
     in_channels: int
     out_channels: int
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
+    kernel_size: tuple[int, ...]  # one per dimension; () of a linear layer
+    stride: tuple[int, ...]
     groups: int
     filter_ids: list[int]
     frozen_filters: list[int] = field(default_factory=list)  # indices
@@ -76,7 +76,7 @@ class LayerInfo(Struct, frozen=True):
     edit_refusal: str = ""
     parameters: int = 0  # values of its own weight and bias, trainable and frozen
     macs: int = 0  # multiply-accumulates of one sample's forward; 0 until the network is traced
-    output_size: tuple[int, int] | None = None  # height and width; None if unknown or not constant
+    output_size: tuple[int, ...] | None = None  # of the map; None if unknown or not constant
 
 
 class Structure(Struct, frozen=True, tag="structure"):

@@ -49,7 +49,7 @@ KernelSlice = Literal["strongest", "mean"]
 
 
 class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Add ``count`` filters to a convolution without changing the network's function.
+    """Add ``count`` filters to a layer without changing the network's function.
 
     New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
     copies of that filter instead, and all copies share its outgoing weights.
@@ -66,7 +66,7 @@ class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Remove filters of a convolution, and all channels coupled with them.
+    """Remove filters of a layer, and all channels coupled with them.
 
     A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
     """
@@ -77,9 +77,9 @@ class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Insert a residual block or a Dirac-initialized convolution after a convolution.
+    """Insert a residual block, or a layer that starts as the identity (``dirac``), after a layer.
 
-    Neither changes the network's function.
+    Neither changes the network's function. The layers are of the kind of the one before them.
     """
 
     after: str
@@ -194,7 +194,8 @@ class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     ``updates_per_second`` is an upper limit. ``image_index`` selects the image of the validation
     data whose activation maps are sent; None: the first image of the current batch.
     ``smooth_gradients`` averages gradients over about 20 batches. ``kernel_slice`` selects what
-    the image of a filter shows if its number of input channels is not three.
+    the image of a filter shows if its number of input channels is not three. ``depth`` selects the
+    slice of three-dimensional kernels and maps, from 0 for the first to 1 for the last.
     """
 
     layer: str
@@ -202,6 +203,7 @@ class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     image_index: int | None = None
     smooth_gradients: bool = True
     kernel_slice: KernelSlice = "strongest"
+    depth: Annotated[float, Meta(ge=0, le=1)] = 0.5
 
 
 class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from revacnn_lightning.telemetry import STATISTICS
+from revacnn_lightning.telemetry.layer_selection import LayerChoice
 
 __all__ = ["check_arguments"]
 
@@ -19,6 +20,7 @@ def check_arguments(
     name: str | None = None,
     keep_batches: int = 0,
     class_names: Sequence[str] | None = None,
+    layers: LayerChoice = None,
 ) -> None:
     """Raise ValueError if one of these arguments cannot be used."""
     for port in ports:
@@ -38,10 +40,24 @@ def check_arguments(
             "class_names must be the names of the classes as a list of strings, one for each "
             f"output of the network, not {class_names!r:.80}"
         )
+    _check_layers(layers)
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
             "a shorter one, or leave it out"
+        )
+
+
+def _check_layers(layers: Any) -> None:
+    if layers is None or isinstance(layers, str):
+        is_choice = layers in (None, "conv", "all")
+    else:
+        is_list = isinstance(layers, Sequence) and len(layers) > 0
+        is_choice = is_list and all(isinstance(pattern, str) for pattern in layers)
+    if not is_choice:
+        raise ValueError(
+            f'layers must be "conv", "all" or a list of names and patterns, not {layers!r}; leave '
+            "it out for all convolutions and the hidden linear layers behind them"
         )
 
 

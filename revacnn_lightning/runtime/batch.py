@@ -75,11 +75,11 @@ class TrainingBatch:
     def images(self) -> Images | None:
         """The images, (B, channels, H, W) or a list of B (channels, H, W), B >= 1.
 
-        None if the batch holds none.
+        Signals are (B, channels, L) or (B, L, features), volumes (B, channels, D, H, W). None if
+        the batch holds none of these.
         """
         images = self.get_images()
-        is_other = isinstance(images, Tensor) and images.ndim != 4
-        return None if images is None or is_other or not len(images) else images
+        return None if images is None or not len(images) else images
 
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""

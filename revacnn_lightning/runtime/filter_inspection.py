@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, NOT_AN_IMAGE, ImageAttributor
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.layer_details import EMPTY, GetImage, encode_image
 from revacnn_lightning.telemetry import Recorder
@@ -133,7 +133,7 @@ class InspectionCollector:
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
         if request.layer not in widths:
             raise EditRefusedError(
-                f"there is no convolution {request.layer} in the network (anymore)"
+                f"there is no watched layer {request.layer} in the network (anymore)"
             )
         if not 0 <= request.filter < widths[request.layer]:
             raise EditRefusedError(
@@ -249,7 +249,7 @@ class InspectionCollector:
             receptive_field=self._attributor.receptive_field(layer, image),
             response=None if attribution is None else attribution.response,
             box=(0, 0, 0, 0) if attribution is None else attribution.box,
-            image_size=(0, 0) if image is None else (image.shape[1], image.shape[2]),
+            image_size=(0, 0) if image is None else (image.shape[-2], image.shape[-1]),
             image_index=inspected.image_index,
             attribution_refusal=result if isinstance(result, str) else result.refusal,
         )
@@ -257,13 +257,15 @@ class InspectionCollector:
     def _why_unobserved(self, layer: str) -> str:
         if self._recorder.observed.get(layer, True):
             return ""
-        return "the layer's activation maps cannot be observed: it runs in a compiled region"
+        return "the layer's activation maps cannot be observed: no hook receives them"
 
 
 def _why_no_top_images(images: Images | None, responses: Responses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
     if images is None:
         return NO_IMAGES
+    if len(images) and images[0].dim() != 3:
+        return NOT_AN_IMAGE
     maps = responses.peaks.shape[1]
     if maps == len(images):
         return ""

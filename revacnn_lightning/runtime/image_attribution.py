@@ -29,6 +29,10 @@ NO_IMAGES = (
     "the batch holds no images (B, channels, H, W) to show; if it does, pass "
     "ReVACNN(images=lambda batch: ...) to say where"
 )
+NOT_AN_IMAGE = (
+    "what activates a filter is shown in images (channels, H, W); the input here is a signal or a "
+    "volume"
+)
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 
 
@@ -55,6 +59,8 @@ class ImageAttributor:
         """Attribute the response of a filter to the pixels of an image (channels, H, W)."""
         if image is None:
             return NO_IMAGES
+        if image.dim() != 3:
+            return NOT_AN_IMAGE
         traced = self.trace(layer, image)
         if isinstance(traced, str) or self._forward is None:
             return traced if isinstance(traced, str) else NO_FORWARD
@@ -66,8 +72,10 @@ class ImageAttributor:
 
     def receptive_field(self, layer: str, image: Tensor | None) -> tuple[int, int]:
         """Return height and width of the layer's receptive field; (0, 0) if unknown."""
-        traced = "" if image is None else self.trace(layer, image)
-        return (0, 0) if isinstance(traced, str) else traced.receptive_field.size
+        traced = "" if image is None or image.dim() != 3 else self.trace(layer, image)
+        if isinstance(traced, str) or not traced.has_receptive_field:
+            return (0, 0)
+        return traced.receptive_field.size
 
     def trace(self, layer: str, image: Tensor) -> TracedActivation | str:
         """Trace how the pixels of an image of this size reach the layer."""

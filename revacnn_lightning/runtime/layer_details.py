@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.histograms import ValueHistogram
+from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, slice_index
+from revacnn_lightning.telemetry.unit_layers import kernel_size
 
 __all__ = ["EMPTY", "GetImage", "LayerDetailCollector", "encode_image", "refuse_image"]
 
@@ -75,6 +78,7 @@ class LayerDetailCollector:
         self._image_index: int | None = None
         self._pinned_image: Tensor | None = None
         self._kernel_slices: dict[str, KernelSlice] = {}  # per layer that was ever opened
+        self._depths: dict[str, float] = {}  # the same: of the slice of volumes
         self._requested: set[str] = set()  # layers selected since the last collection
         self._of_batch: dict[str, LayerDetail] = {}  # per layer, the last with a batch's image
 
@@ -86,7 +90,7 @@ class LayerDetailCollector:
         """
         if request.layer not in self._recorder.layers:
             raise EditRefusedError(
-                f"there is no convolution {request.layer} in the network (anymore)"
+                f"there is no watched layer {request.layer} in the network (anymore)"
             )
         if not 0 < request.updates_per_second < float("inf"):
             raise EditRefusedError(
@@ -96,11 +100,13 @@ class LayerDetailCollector:
         if request.image_index != self._image_index:
             self._pin_image(request.image_index)
         self._kernel_slices[request.layer] = request.kernel_slice
+        self._depths[request.layer] = request.depth
         self._requested.add(request.layer)
         self._recorder.details.open(
             request.layer,
             hz=request.updates_per_second,
             smoothed=request.smooth_gradients,
+            depth=request.depth,
         )
 
     def collect(self, context: BatchContext) -> list[LayerDetail]:
@@ -145,6 +151,8 @@ class LayerDetailCollector:
         details = []
         for layer in requested & self._recorder.details.layers:
             known = None if self._pinned_image is not None else self._of_batch.get(layer)
+            if known is not None and known.depth not in (None, self._depths[layer]):
+                known = None  # its maps are another slice
             image = self._pinned_image
             if image is None and known is None:
                 image = _first_image(context)
@@ -174,28 +182,40 @@ class LayerDetailCollector:
     def _build_message(
         self, sample: DetailSample, conv: Any, context: BatchContext, image: np.ndarray
     ) -> LayerDetail:
-        kernel_slice = self._kernel_slices.get(sample.layer, "strongest")
+        layer = sample.layer
+        images = self._images_of_filters(layer, conv)
         return LayerDetail(
             run=context.run,
             version=context.version,
             step=context.step,
-            layer=sample.layer,
+            layer=layer,
             coefficients=_weight_view(
-                sample.coefficients, self._recorder.current_weight(sample.layer), conv, kernel_slice
+                sample.coefficients, self._recorder.current_weight(layer), images
             ),
             gradients=_weight_view(
-                sample.gradients, self._recorder.current_gradient(sample.layer), conv, kernel_slice
+                sample.gradients, self._recorder.current_gradient(layer), images
             ),
             activations=_map_view(sample.maps),
             activation_gradients=_map_view(sample.map_gradients),
             image=image,
             image_index=self._image_index,
-            kernel_slice=kernel_slice,
+            kernel_slice=self._kernel_slices.get(layer, "strongest"),
+            depth=self._depths.get(layer, MIDDLE) if len(kernel_size(conv)) == 3 else None,
             weight_histogram=_encode_histogram(sample.weight_histogram),
             gradient_histogram=_encode_histogram(sample.gradient_histogram),
             prediction=self.predictions.newest(context.step, context.version),
             before_edit=self.predictions.before_edit,
             after_edit=self.predictions.after_edit,
+        )
+
+    def _images_of_filters(self, layer: str, conv: Any) -> Callable[[Tensor], np.ndarray]:
+        """Return the function that makes images of a layer's coefficients, as it was requested."""
+        return functools.partial(
+            filter_images,
+            conv=conv,
+            mean=self._kernel_slices.get(layer) == "mean",
+            depth=self._depths.get(layer, MIDDLE),
+            input_shape=self._recorder.input_shape(layer),
         )
 
 
@@ -217,12 +237,10 @@ def _encode_histogram(histogram: ValueHistogram | None) -> Histogram | None:
 
 
 def _weight_view(
-    features: np.ndarray | None, weight: Tensor | None, conv: Any, kernel_slice: KernelSlice
+    features: np.ndarray | None, weight: Tensor | None, images_of: Callable[[Tensor], np.ndarray]
 ) -> FilterView:
     """The view of coefficients or of their gradients; features and images may be missing."""
-    images = EMPTY
-    if weight is not None:
-        images = filter_images(weight.detach(), conv, mean=kernel_slice == "mean")
+    images = EMPTY if weight is None else images_of(weight.detach())
     return FilterView(EMPTY if features is None else features, images)
 
 
@@ -238,8 +256,18 @@ def _map_view(maps: np.ndarray | None) -> FilterView:
 
 
 def encode_image(image: Tensor) -> np.ndarray:
-    """Return an input image (channels, H, W) as it is sent: float16, downsampled if it is large."""
+    """Return an input (channels, H, W) as it is sent: float16, downsampled if it is large.
+
+    A signal (channels, L) is an image with one row per channel. Of a volume (channels, D, H, W) it
+    is the middle slice.
+    """
     image = image.detach().float()
+    if image.dim() == 4:
+        image = image[:, slice_index(image.shape[1], MIDDLE)]
+    elif image.dim() == 2:
+        image = image.unsqueeze(0)
+    if image.dim() != 3 or not image.numel():
+        return EMPTY
     largest = max(image.shape[-2:])
     if largest > MAX_IMAGE_SIDE:
         factor = MAX_IMAGE_SIDE / largest

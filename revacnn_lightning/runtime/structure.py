@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +15,25 @@ from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.planning.layer_sizes import LayerSizes
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.unit_layers import (
+    filter_count,
+    group_count,
+    input_count,
+    kernel_size,
+    named_unit_layers,
+)
 
-__all__ = ["TracedTopology", "build_structure"]
+__all__ = ["TracedTopology", "build_structure", "edges_between"]
 
 
 @dataclass(frozen=True)
 class TracedTopology:
-    """What tracing shows of a structure: which convolution feeds which, and what cannot be edited.
+    """What tracing shows of a structure: which layer feeds which, and what cannot be edited.
 
     Attributes:
         version: structure version.
-        edges: pairs of convolutions, (from, to).
-        refusals: why a convolution cannot be edited, for those that cannot.
+        edges: pairs of layers with filters, (from, to), watched or not.
+        refusals: why a layer cannot be edited, for those that cannot.
         sizes: what each layer costs and returns.
     """
 
@@ -38,14 +46,14 @@ class TracedTopology:
     def trace(
         cls, version: int, editor: Editor, make_probe: Callable[[], ForwardProbe]
     ) -> TracedTopology:
-        """Trace the network. If that is not possible, every convolution is refused."""
+        """Trace the network. If that is not possible, every layer is refused."""
         try:
             probe = make_probe()
             edges, refusals = editor.edges(probe), editor.refusals(probe)
             return cls(version, edges, refusals, editor.layer_sizes(probe))
         except RevacnnError as error:
-            convs = [name for name, module in editor.model.named_modules() if _is_conv(module)]
-            return cls(version, [], dict.fromkeys(convs, str(error)))
+            names = [name for name, _ in named_unit_layers(editor.model)]
+            return cls(version, [], dict.fromkeys(names, str(error)))
 
 
 def build_structure(
@@ -76,7 +84,7 @@ def build_structure(
             )
             for name in names
         ],
-        edges=[(index[a], index[b]) for a, b in topology.edges if a in index and b in index],
+        edges=[(index[a], index[b]) for a, b in edges_between(names, topology.edges)],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
         undoable=editor.journal.undoable,
         redoable=len(editor.journal.undone),
@@ -95,11 +103,11 @@ def _build_layer(
     return LayerInfo(
         name=name,
         module_type=type_before_parametrizations(conv).__name__,
-        in_channels=conv.in_channels,
-        out_channels=conv.out_channels,
-        kernel_size=tuple(conv.kernel_size),
-        stride=tuple(conv.stride),
-        groups=conv.groups,
+        in_channels=input_count(conv),
+        out_channels=filter_count(conv),
+        kernel_size=kernel_size(conv),
+        stride=() if isinstance(conv, nn.Linear) else tuple(conv.stride),
+        groups=group_count(conv),
         filter_ids=editor.filter_ids(name),
         frozen_filters=editor.frozen_filters(name),
         activation_source=activation_source,
@@ -119,5 +127,23 @@ def _own_parameters(conv: nn.Module) -> Iterator[nn.Parameter]:
         yield from parametrizations.parameters()
 
 
-def _is_conv(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+def edges_between(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the edges between these layers: one leads from a layer over those that are not listed.
+
+    An edge is (from, to). The result is sorted.
+    """
+    listed, followers = set(names), defaultdict(list)
+    for source, target in edges:
+        followers[source].append(target)
+    found = set()
+    for name in listed:
+        seen: set[str] = set()
+        pending = list(followers[name])
+        while pending:
+            target = pending.pop()
+            if target in listed:
+                found.add((name, target))
+            elif target not in seen:
+                seen.add(target)
+                pending += followers[target]
+    return sorted(found)

@@ -13,14 +13,21 @@ from revacnn_lightning.telemetry.conv import own_tensor
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = [
-    "BLOCKS",
     "CroppedConv2d",
     "DiracBlock",
+    "IdentityLinear",
+    "LinearResidualBlock",
     "ResidualBlock",
     "RunChildOnOutput",
     "cropping_of",
+    "make_block",
     "replacement_of",
 ]
+
+
+_Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_CONVS: dict[int, type[_Conv]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class ResidualBlock(nn.Module):
@@ -28,31 +35,83 @@ class ResidualBlock(nn.Module):
 
     Residual branches start this way in Goyal et al. 2017, "Accurate, large minibatch SGD". The gain
     learns from the first step on, the conv from the second.
+
+    Args:
+        channels: of its input and output.
+        kernel: size of the kernel along each dimension, odd.
+        dims: number of dimensions of the kernel, 1 to 3.
     """
 
-    def __init__(self, channels: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int, kernel: int = 3, dims: int = 2) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
+        self.conv = _conv_of_same_size(channels, kernel, dims)
+        self.bn = _NORMS[dims](channels)
         nn.init.zeros_(self.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.bn(self.conv(F.relu(x)))  # (B, C, H, W)
+        return x + self.bn(self.conv(F.relu(x)))  # (B, C, ...)
 
 
 class DiracBlock(nn.Module):
-    """A conv initialized to the identity (Zagoruyko & Komodakis 2017, "DiracNets")."""
+    """A conv initialized to the identity (Zagoruyko & Komodakis 2017, "DiracNets").
 
-    def __init__(self, channels: int, kernel: int = 3) -> None:
+    Args: as of `ResidualBlock`.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3, dims: int = 2) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
+        self.conv = _conv_of_same_size(channels, kernel, dims)
         nn.init.dirac_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # (B, C, H, W)
+        return self.conv(x)  # (B, C, ...)
 
 
-BLOCKS = {"residual": ResidualBlock, "dirac": DiracBlock}
+class LinearResidualBlock(nn.Module):
+    """``x + gain * linear(relu(x))`` with a gain of zero: the identity, bit for bit.
+
+    The gain is that of ReZero (Bachlechner et al. 2020, "ReZero is All You Need"), one per feature.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, features, bias=False)
+        self.gain = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gain * self.linear(F.relu(x))  # (..., C)
+
+
+class IdentityLinear(nn.Module):
+    """A linear layer initialized to the identity."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, features, bias=False)
+        nn.init.eye_(self.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)  # (..., C)
+
+
+def make_block(kind: str, channels: int, kernel: int, dims: int) -> nn.Module:
+    """Return a new block of kind ``"residual"`` or ``"dirac"`` that does not change its input.
+
+    Args:
+        kind: of the block.
+        channels: of its input and output.
+        kernel: size of the kernel along each dimension.
+        dims: number of dimensions of the kernel; 0: a linear layer.
+    """
+    if dims == 0:
+        return LinearResidualBlock(channels) if kind == "residual" else IdentityLinear(channels)
+    kinds = {"residual": ResidualBlock, "dirac": DiracBlock}
+    return kinds[kind](channels, kernel, dims)
+
+
+def _conv_of_same_size(channels: int, kernel: int, dims: int) -> _Conv:
+    """Return a conv without bias that keeps the number of channels and the size of its input."""
+    return _CONVS[dims](channels, channels, kernel, padding=kernel // 2, bias=False)
 
 
 class RunChildOnOutput:

@@ -202,7 +202,7 @@ class Editor:
 
     def layer_sizes(self, probe: ForwardProbe) -> dict[str, LayerSizes]:
         """Return what each layer that the forwards call costs and returns."""
-        return layer_sizes(self.channel_groups(probe))
+        return layer_sizes(self.channel_groups(probe), self.model)
 
     def refusals(self, probe: ForwardProbe) -> dict[str, str]:
         """Return conv -> why no filter can be added or removed there. Editable convs are absent."""

@@ -6,9 +6,9 @@ import weakref
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, FreezeEdit, order_of
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["FilterIds"]
 
@@ -33,7 +33,7 @@ class _RedoState:
 
 
 class FilterIds:
-    """The ids of every conv's filters, by index, and which of them are frozen.
+    """The ids of every layer's filters, by index, and which of them are frozen.
 
     Ids count up per layer and are never reused, not even when a layer is removed and another one
     of its name inserted. A layer gets the ids 0, 1, … for its filters when it is first used.
@@ -47,7 +47,7 @@ class FilterIds:
         self._model = model
         self._ids: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
-        self._convs: dict[str, weakref.ref[_ConvNd]] = {}
+        self._convs: dict[str, weakref.ref[UnitLayer]] = {}
         self._undo: list[_UndoState] = []  # one per edit, newest last
         self._redo: list[_RedoState] = []  # one per undone edit, the last undone last
         self.frozen: dict[str, set[int]] = {}
@@ -63,7 +63,7 @@ class FilterIds:
         if conv is None:
             raise KeyError(layer)
         if layer not in self._ids:
-            self._assign_ids(layer, conv.out_channels)
+            self._assign_ids(layer, filter_count(conv))
         return list(self._ids[layer])
 
     def frozen_indices(self, layer: str) -> list[int]:
@@ -156,13 +156,13 @@ class FilterIds:
         convs = {layer: self._conv_of(layer) for layer in self._ids}
         self._convs = {n: weakref.ref(conv) for n, conv in convs.items() if conv is not None}
 
-    def _conv_of(self, layer: str) -> _ConvNd | None:
+    def _conv_of(self, layer: str) -> UnitLayer | None:
         """Return the conv of this name; None if there is none."""
         try:
             module = self._model.get_submodule(layer)
         except AttributeError:
             return None
-        return module if isinstance(module, _ConvNd) else None
+        return module if isinstance(module, UnitLayer) else None
 
     def _ids_after(self, move: FilterMove) -> list[int]:
         old, ids = self._ids[move.layer], []

@@ -1,4 +1,4 @@
-"""Convolutions and their weights, filter by filter.
+"""The weights of layers with filters, filter by filter.
 
 Reading ``conv.weight`` may run code of the user: a parametrization computes the weight on every
 access, and a spectral norm even changes its buffers. Therefore nothing in this package reads it;
@@ -14,8 +14,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from revacnn_lightning.telemetry.unit_layers import (
+    UnitLayer,
+    filter_count,
+    group_count,
+    input_count,
+    is_transposed,
+    kernel_size,
+)
+
 __all__ = [
-    "Conv",
     "by_filter",
     "device_of",
     "filter_rows",
@@ -24,8 +32,6 @@ __all__ = [
     "weight_parameter",
     "weight_shape",
 ]
-
-Conv = nn.Conv2d | nn.ConvTranspose2d
 
 
 def own_tensor(module: nn.Module, name: str) -> Tensor | None:
@@ -52,7 +58,7 @@ def parametrization_of(module: nn.Module, name: str = "weight") -> Parametrizati
     return found if isinstance(found, ParametrizationList) else None
 
 
-def weight_parameter(conv: Conv) -> Tensor | None:
+def weight_parameter(conv: UnitLayer) -> Tensor | None:
     """Return the parameter that holds the coefficients.
 
     That is the weight or, where the weight is computed in each forward, the parameter of its shape
@@ -65,7 +71,7 @@ def weight_parameter(conv: Conv) -> Tensor | None:
     return None if isinstance(weight, nn.UninitializedParameter) else weight
 
 
-def _original_weight(conv: Conv) -> Tensor | None:
+def _original_weight(conv: UnitLayer) -> Tensor | None:
     """Return the last parameter of the conv, or of its weight's parametrization, with its shape."""
     shape = weight_shape(conv)
     holder = parametrization_of(conv) or conv
@@ -73,12 +79,12 @@ def _original_weight(conv: Conv) -> Tensor | None:
     return next((p for p in reversed(originals) if p.shape == shape), None)
 
 
-def weight_shape(conv: Conv) -> torch.Size:
-    """Return the shape that the conv's sizes require of its weight."""
-    channels = (conv.out_channels, conv.in_channels // conv.groups)
-    if isinstance(conv, nn.ConvTranspose2d):
-        channels = (conv.in_channels, conv.out_channels // conv.groups)
-    return torch.Size((*channels, *conv.kernel_size))
+def weight_shape(conv: UnitLayer) -> torch.Size:
+    """Return the shape that the layer's sizes require of its weight."""
+    channels = (filter_count(conv), input_count(conv) // group_count(conv))
+    if is_transposed(conv):
+        channels = (input_count(conv), filter_count(conv) // group_count(conv))
+    return torch.Size((*channels, *kernel_size(conv)))
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -87,20 +93,21 @@ def device_of(module: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def by_filter(weight: Tensor, conv: Conv) -> Tensor:
+def by_filter(weight: Tensor, conv: UnitLayer) -> Tensor:
     """Return the coefficients, or their gradients, with the filters along the first dimension.
 
-    For an ordinary conv that is the weight itself. A transposed conv has a weight of shape (in,
-    out / groups, h, w), with one group after the other along the first dimension; here it becomes
-    (C, K), which is a copy unless kernel and groups are trivial.
+    For an ordinary conv and a linear layer that is the weight itself. A transposed conv has a
+    weight of shape (in, out / groups, ...), with one group after the other along the first
+    dimension; here it becomes (C, K), which is a copy unless kernel and groups are trivial.
     """
-    if not isinstance(conv, nn.ConvTranspose2d):
+    if not is_transposed(conv):
         return weight
     inputs, width, *kernel = weight.shape
-    grouped = weight.reshape(conv.groups, inputs // conv.groups, width, *kernel)
-    return grouped.transpose(1, 2).reshape(conv.groups * width, -1)
+    groups = group_count(conv)
+    grouped = weight.reshape(groups, inputs // groups, width, *kernel)
+    return grouped.transpose(1, 2).reshape(groups * width, -1)
 
 
-def filter_rows(weight: Tensor, conv: Conv) -> Tensor:
+def filter_rows(weight: Tensor, conv: UnitLayer) -> Tensor:
     """Return the coefficients of each filter in a row, (C, K)."""
     return by_filter(weight, conv).flatten(1)

@@ -60,7 +60,7 @@ GPU_RUN = 4 * 1024 * 1024
 
 # All dimensions but the first. Reducing over them is one operation where flattening first is two,
 # and so close to a convolution the second costs as much as the first.
-_INNER_DIMENSIONS = {2: (1,), 4: (1, 2, 3)}
+_INNER_DIMENSIONS = {dims: tuple(range(1, dims)) for dims in range(2, 6)}
 
 
 # ---------------------------------------------------------------------- activation maps

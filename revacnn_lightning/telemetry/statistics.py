@@ -1,11 +1,14 @@
 """The statistics of a filter: one number per filter and training batch.
 
 Notation. A layer has C filters (output channels) with K coefficients w each: K = in_channels /
-groups × kernel height × kernel width (of a transposed conv, seen from its output). A batch has B
-images and the loss L. The *activation map* a of a filter, H×W pixels per image, is the output of
-the elementwise non-linearity that follows the conv, directly or behind a normalization, where these
-are modules; otherwise it is the conv's own output. Sums over pixels run over H×W, means over images
-over B. Every statistic is float32 of shape (C,), and NaN where it was not measured.
+groups × the size of the kernel (of a transposed conv, seen from its output). The filters of a
+linear layer are its units, the rows of its weight. A batch has B images and the loss L. The
+*activation map* a of a filter, H×W pixels per image, is the output of the elementwise non-linearity
+that follows the layer, directly or behind a normalization, where these are modules; otherwise it is
+the layer's own output. The pixels of a map are the positions at which the layer computes the filter
+(`unit_layers` has them of each kind of layer): all dimensions but the batch and the filters, so one
+for a linear layer on (B, C), T on (B, T, C). Sums over pixels run over H×W, means over images over
+B. Every statistic is float32 of shape (C,), and NaN where it was not measured.
 
 gradient
     (1/K) Σ|∂L/∂w| over the coefficients. Unit: loss per unit of weight.
@@ -13,8 +16,8 @@ gradient
     nor clipped, with the loss scale of mixed precision divided out. Several backward passes between
     two ``zero_grad`` count as one gradient, their sum.
 activation
-    (1/B) Σ a over images and pixels; (1/B) Σ|a| where a is the conv's own output, which has both
-    signs. Unit: that of the map.
+    (1/B) Σ a over images and pixels; (1/B) Σ|a| where a is the layer's own output, which has
+    both signs. Unit: that of the map.
     Source: a forward hook on the module whose output is the map.
 weight_norm
     ‖w‖₂ = √Σw². Unit: that of the weights.
@@ -50,8 +53,8 @@ optimizer step after which a forward has computed w, and ``optimizer_gradient`` 
 parameter which has the shape of w. So are all statistics of the weight where w cannot be observed:
 in compiled regions, and in a forward of a subclass's own whose output is not that of a convolution.
 
-A conv that is called several times in a batch has several maps, which count as further images. What
-activation checkpointing recomputes in the backward pass does not count again.
+A layer that is called several times in a batch has several maps, which count as further images.
+What activation checkpointing recomputes in the backward pass does not count again.
 """
 
 from __future__ import annotations

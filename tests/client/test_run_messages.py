@@ -41,7 +41,7 @@ def test_dead_filters_of_a_run_are_those_of_the_page(training: SimulatedRun) -> 
     assert training.run.dead_filters("b") == [0]
     publish_structure(1, layer("a", 0, 1), layer("b", 2, 3, 0))
     assert training.run.dead_filters("b") == [2]
-    with pytest.raises(ValueError, match="no convolution c"):
+    with pytest.raises(ValueError, match="no watched layer c"):
         training.run.dead_filters("c")
 
 

@@ -157,7 +157,7 @@ def test_statistics_are_summarized_by_layer_or_listed_by_filter(
     }
     values = observe(training, toolbox, "get_statistics", {"layer": "a"})
     assert values["filters"]["gradient"] == [0.0, 1.0]
-    with pytest.raises(EditRefusedError, match="no convolution 'c'; the convolutions are a, b"):
+    with pytest.raises(EditRefusedError, match="no layer 'c'; the layers are a, b"):
         observe(training, toolbox, "get_statistics", {"layer": "c"})
 
 

@@ -237,7 +237,7 @@ def test_a_validation_image_replaces_the_first_of_the_batch(run: InspectedRun):
 
 @pytest.mark.parametrize(
     ("layer", "index", "why"),
-    [("9", 0, "no convolution 9"), ("0", 4, "filters 0 to 3"), ("0", -1, "filters 0 to 3")],
+    [("9", 0, "no watched layer 9"), ("0", 4, "filters 0 to 3"), ("0", -1, "filters 0 to 3")],
 )
 def test_unknown_filters_are_refused(run: InspectedRun, layer: str, index: int, why: str):
     with pytest.raises(EditRefusedError, match=why):
@@ -438,7 +438,7 @@ def test_a_layer_can_be_removed_while_it_is_inspected(run: InspectedRun):
     run.recorder.update_structure()
     run.collector.reset()
     assert run.train_batch() == []
-    with pytest.raises(EditRefusedError, match="no convolution 3"):
+    with pytest.raises(EditRefusedError, match="no watched layer 3"):
         run.collector.select(InspectFilter("3", 1))
 
 

@@ -174,8 +174,8 @@ def test_a_layer_edited_while_open_continues_with_its_new_width(tmp_path):
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        (InspectLayer("conv9"), "no convolution conv9"),
-        (InspectLayer("linear"), "no convolution linear"),
+        (InspectLayer("conv9"), "no watched layer conv9"),
+        (InspectLayer("linear"), "no watched layer linear"),
         (InspectLayer("conv1", updates_per_second=0), "updates_per_second"),
         (InspectLayer("conv1", updates_per_second=math.nan), "updates_per_second"),
         (InspectLayer("conv1", image_index=-1), "no validation image -1"),

@@ -8,7 +8,7 @@ const row = (changes) => ({
   name: "conv1", type: "Conv2d", inputs: 3, filters: 8, kernel: [3, 3], stride: [1, 1], groups: 1,
   output: [28, 28], parameters: 224, macs: 169344, frozen: 0, ...changes,
 })
-const ROWS = [row({}), row({name: "conv10", filters: 4, macs: 0, output: []}), row({name: "conv2", filters: 16, parameters: 1168})]
+const ROWS = [row({}), row({name: "conv10", filters: 4, macs: 0, output: null}), row({name: "conv2", filters: 16, parameters: 1168})]
 const STATISTICS = {
   gradient: Float32Array.of(0.5, NaN, 2), activation: Float32Array.of(3, 2, 1),
   update_ratio: Float32Array.of(1e-3, 1e-3, 1e-3), dead: Int32Array.of(0, 4, 4),
@@ -50,6 +50,14 @@ test("a shape names stride and groups where there are some", () => {
   assert.equal(describeShape(ROWS[0]), "3→8 · 3×3")
   assert.equal(describeShape(row({kernel: [7, 7], stride: [2, 2], groups: 32})), "3→8 · 7×7 /2 · 32 groups")
   assert.equal(describeShape(row({stride: [2, 1]})), "3→8 · 3×3 /2×1")
+  assert.equal(describeShape(row({kernel: [5], stride: [2]})), "3→8 · 5 /2")
+  assert.equal(describeShape(row({kernel: [], stride: []})), "3→8")
+})
+
+test("an output has as many dimensions as the layer", () => {
+  const text = (output) => column("output").text(row({output}), {}, 0)
+  assert.deepEqual([[28, 28], [100], [4, 8, 8], [], null].map(text), ["8×28×28", "8×100", "8×4×8×8", "8", "–"])
+  assert.equal(column("output").value(row({output: []}), {}, 0), 8)
 })
 
 test("bars are as long as the share of the largest value, those of statistics on a logarithmic scale", () => {
@@ -62,8 +70,8 @@ test("a table in CSV has one row per layer; unknown values are empty, and names 
   const lines = layerCsv([row({name: 'a,"b"'}), ROWS[1]], STATISTICS).split("\n")
   assert.equal(lines.length, 4)
   assert.match(lines[0], /^layer,type,in_channels,out_channels,kernel,.*,parameters,macs,mean_abs_gradient,/)
-  assert.equal(lines[1], '"a,""b""",Conv2d,3,8,3x3,1x1,1,28,28,224,169344,0.5,3,0.0010000000474974513,0,0')
-  assert.equal(lines[2], "conv10,Conv2d,3,4,3x3,1x1,1,,,224,,,2,0.0010000000474974513,4,0")
+  assert.equal(lines[1], '"a,""b""",Conv2d,3,8,3x3,1x1,1,28x28,224,169344,0.5,3,0.0010000000474974513,0,0')
+  assert.equal(lines[2], "conv10,Conv2d,3,4,3x3,1x1,1,,224,,,2,0.0010000000474974513,4,0")
 })
 
 test("the totals are those of all layers", () => {

@@ -125,8 +125,8 @@ def _missing_layers(structure: Structure | None) -> str:
     if structure is None or structure.layers:
         return ""
     return (
-        f"{structure.model} has no layer of the type Conv2d or ConvTranspose2d, so there are no "
-        "filters to show. The loss and the metrics are shown below."
+        f"{structure.model} has no convolution and no hidden linear layer that is watched, so "
+        "there are no filters to show. The loss and the metrics are shown below."
     )
 
 

@@ -16,7 +16,7 @@ from .html_panel import HtmlPanel
 
 __all__ = ["LayerPanel"]
 
-IMAGE_CHANNELS = (1, 3)  # filters with these input channels are shown whole, others as slices
+COLORS = 3  # input channels: filters of images with as many are shown in color
 
 
 class LayerPanel(HtmlPanel):
@@ -33,7 +33,7 @@ class LayerPanel(HtmlPanel):
         tab, layer, position = self.tab, self.tab.layer(None), self.tab.selected_position()
         content: dict[str, Any] = {
             "pane": tab.pane, "method": tab.method, "selected": [], "staged": [],
-            "findings": None, "slices": "",
+            "findings": None, "slices": "", "depth": None,
         }  # fmt: skip
         if layer is None or position is None:
             return content
@@ -48,6 +48,7 @@ class LayerPanel(HtmlPanel):
             "findings": self._findings(layer, position[0], dead),
             "knows_dead_filters": tab.state is not None and tab.state.knows_dead_filters,
             "slices": self._slices(layer),
+            "depth": self._depth(layer),
             **_buttons(tab, layer, selected, is_frozen=frozen.issuperset(selected)),
         }
 
@@ -77,9 +78,15 @@ class LayerPanel(HtmlPanel):
     def _slices(self, layer: LayerInfo) -> str:
         """Return which slices of the filters are shown; "" if there is no choice."""
         known = self.tab.follower.layer_details.get(layer.name)
-        if known is None or layer.in_channels // layer.groups in IMAGE_CHANNELS:
+        inputs, dimensions = layer.in_channels // layer.groups, len(layer.kernel_size)
+        if known is None or inputs == 1 or dimensions == 0 or (inputs == COLORS and dimensions > 1):
             return ""
         return known.kernel_slice
+
+    def _depth(self, layer: LayerInfo) -> float | None:
+        """Return which slice of volumes is shown, 0 to 1; None if the layer has none."""
+        known = self.tab.follower.layer_details.get(layer.name)
+        return None if known is None or len(layer.kernel_size) != 3 else known.depth
 
 
 def _dead_ids(tab: TabState, layer: LayerInfo, layer_index: int) -> list[int]:

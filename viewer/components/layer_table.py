@@ -85,7 +85,7 @@ def _row(layer: LayerInfo) -> dict[str, Any]:
         "kernel": list(layer.kernel_size),
         "stride": list(layer.stride),
         "groups": layer.groups,
-        "output": [] if layer.output_size is None else list(layer.output_size),
+        "output": None if layer.output_size is None else list(layer.output_size),
         "parameters": layer.parameters,
         "macs": layer.macs,
         "frozen": len(layer.frozen_filters),

@@ -65,9 +65,10 @@ def _facts(layer: LayerInfo) -> str:
     facts = [
         f"{format_count(layer.out_channels)} filters",
         f"{layer.in_channels}→{layer.out_channels}",
-        "×".join(map(str, layer.kernel_size)),
     ]
-    if max(layer.stride) > 1:
+    if layer.kernel_size:
+        facts.append("×".join(map(str, layer.kernel_size)))
+    if max(layer.stride, default=1) > 1:
         facts.append("stride " + "×".join(map(str, dict.fromkeys(layer.stride))))
     if layer.groups > 1:
         facts.append(f"{layer.groups} groups")
@@ -81,14 +82,15 @@ def _facts(layer: LayerInfo) -> str:
 def _statistics_note(layer: LayerInfo) -> str:
     """Explain how the statistics of this layer are computed."""
     if not layer.observed:
-        return "No statistics: this layer runs inside a compiled region."
+        return "No activation: this layer runs in a compiled region, or within an attention."
     output = (
         f"{layer.activation_source}'s output"
         if layer.activation_source
-        else "absolute output of the conv"
+        else "absolute output of the layer"
     )
+    places = "pixels" if len(layer.kernel_size) == 2 else "positions"
     return (
-        f"Σ activation: sum of {output} over the pixels, mean over the batch. "
+        f"Σ activation: sum of {output} over the {places}, mean over the batch. "
         "mean |∇|: mean absolute gradient over the filter's coefficients."
     )
 

@@ -11,13 +11,15 @@ import numpy as np
 __all__ = ["attribution_tile", "build_tiles", "image_tile"]
 
 MAX_SIZE = 32  # pixels of the longer side
+STRIP_RATIO = 4  # a row of values is drawn as a strip, this many times as long as it is high
 MIN_RELATIVE_RANGE = 0.12  # of the layer's maximum: weaker activation maps remain dim
 
 
 def build_tiles(images: np.ndarray, *, signed: bool) -> np.ndarray:
     """Return one tile per image, uint8 (n, h, w) or (n, h, w, 3).
 
-    Each image is scaled to its own maximum. Values that are not finite are treated as zero.
+    Each image is scaled to its own maximum, single values to that of all. A row of values, as of a
+    sequence, becomes a strip. Values that are not finite are treated as zero.
 
     Args:
         images: (n, H, W) or (n, H, W, 3).
@@ -32,6 +34,8 @@ def build_tiles(images: np.ndarray, *, signed: bool) -> np.ndarray:
     axes = tuple(range(1, values.ndim))
     highest, lowest = values.max(axis=axes, keepdims=True), values.min(axis=axes, keepdims=True)
     largest = np.maximum(highest, -lowest)
+    if values.shape[1:3] == (1, 1):
+        largest = np.full_like(largest, largest.max())
     if signed:
         levels = values / np.where(largest > 0, largest, 1)
         levels *= 127
@@ -41,7 +45,7 @@ def build_tiles(images: np.ndarray, *, signed: bool) -> np.ndarray:
         levels = values / np.maximum(largest, floor if floor > 0 else 1.0)
         np.maximum(levels, 0, out=levels)
         levels *= 255
-    return np.rint(levels, out=levels).astype(np.uint8)
+    return _as_strips(np.rint(levels, out=levels).astype(np.uint8))
 
 
 def image_tile(image: np.ndarray) -> np.ndarray:
@@ -53,7 +57,7 @@ def image_tile(image: np.ndarray) -> np.ndarray:
         values = np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
     low, high = float(values.min()), float(values.max())
     levels = (values - low) / (high - low if high > low else 1.0)
-    return np.rint(255 * levels).astype(np.uint8).transpose(1, 2, 0)[None]
+    return _as_strips(np.rint(255 * levels).astype(np.uint8).transpose(1, 2, 0)[None])
 
 
 def attribution_tile(values: np.ndarray) -> np.ndarray:
@@ -70,6 +74,12 @@ def attribution_tile(values: np.ndarray) -> np.ndarray:
     largest = float(np.abs(values).max())
     levels = np.rint(128 + 127 * values / (largest or 1.0)).astype(np.uint8)
     return levels.transpose(1, 2, 0)[None] if len(levels) == 3 else levels
+
+
+def _as_strips(tiles: np.ndarray) -> np.ndarray:
+    """Return tiles (n, 1, w, ...) of one row with more equal rows; others as they are."""
+    height, width = tiles.shape[1:3]
+    return tiles.repeat(max(1, width // STRIP_RATIO), axis=1) if height == 1 else tiles
 
 
 def _downsample(images: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ class LayerDetailRecord(Struct):
         single_color: which filters respond to a single color, bool (n,).
         image: index of the validation image whose maps are shown; None for the current batch.
         kernel_slice: shown of filters with many inputs.
+        depth: of the slice that is shown of volumes, from 0 for the first to 1 for the last.
         refused: why the training refuses details; "" if it does not.
         image_refusal: why the image that was selected last cannot be shown; "" if it can.
         last_requested: when details were last requested (monotonic).
@@ -63,6 +64,7 @@ class LayerDetailRecord(Struct):
     single_color: np.ndarray = np.zeros(0, bool)
     image: int | None = None
     kernel_slice: KernelSlice = "strongest"
+    depth: float = 0.5
     refused: str = ""
     image_refusal: str = ""
     last_requested: float = 0.0
@@ -140,6 +142,12 @@ class LayerDetails:
         if state is not None and state.kernel_slice != kernel_slice:
             state.kernel_slice, state.last_requested = kernel_slice, 0.0
 
+    def select_depth(self, layer: str, depth: float) -> None:
+        """Show another slice of a layer whose kernels and maps are volumes."""
+        state = self._layers.get(layer)
+        if state is not None and state.depth != depth:
+            state.depth, state.last_requested = depth, 0.0
+
     def tick(self, state: RunState | None, send: Send) -> None:
         """Request details of visible layers, submit new features, and collect projections."""
         now = time.monotonic()
@@ -168,7 +176,13 @@ class LayerDetails:
     def _request(self, name: str, layer: LayerDetailRecord, send: Send) -> None:
         try:
             request = send(
-                InspectLayer(name, REFRESH_HZ, layer.image, kernel_slice=layer.kernel_slice)
+                InspectLayer(
+                    name,
+                    REFRESH_HZ,
+                    layer.image,
+                    kernel_slice=layer.kernel_slice,
+                    depth=layer.depth,
+                )
             )
         except ProtocolError as error:
             layer.refused = str(error)

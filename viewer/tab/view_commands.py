@@ -191,6 +191,12 @@ def show_batch_image(tab: TabState, _: Arguments) -> None:
         tab.follower.layer_details.select_image(tab.selection.layer, None)
 
 
+def set_depth(tab: TabState, arguments: Arguments) -> None:
+    """Set which slice of volumes is shown, from 0 for the first to 1 for the last."""
+    if tab.selection is not None and 0 <= arguments.value <= 1:
+        tab.follower.layer_details.select_depth(tab.selection.layer, arguments.value)
+
+
 def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
     """Set which slices represent filters with many input channels."""
     slices = next((one for one in get_args(KernelSlice) if one == arguments.option), None)

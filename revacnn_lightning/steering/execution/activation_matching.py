@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
@@ -25,6 +24,12 @@ from revacnn_lightning.steering.execution.value_edits import random_entries
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
+from revacnn_lightning.telemetry.unit_layers import (
+    UnitLayer,
+    group_count,
+    is_transposed,
+    kernel_size,
+)
 
 __all__ = ["match_activations"]
 
@@ -47,12 +52,13 @@ def match_activations(
     Returns:
         The output of the model; None if there is nothing to scale.
     """
-    by_conv: dict[_ConvNd, list[TensorEdit | ValueEdit]] = {}
+    by_conv: dict[UnitLayer, list[TensorEdit | ValueEdit]] = {}
     for edit in edits:
         owner, _ = find_tensor(model, edit.tensor)
         # A weight that is computed from others is not scaled: its filters have norms of their own.
-        is_plain = isinstance(owner, _ConvNd) and "weight" in owner._parameters
-        if isinstance(owner, _ConvNd) and is_plain and not (owner.transposed and owner.groups > 1):
+        if not isinstance(owner, UnitLayer) or "weight" not in owner._parameters:
+            continue
+        if not (is_transposed(owner) and group_count(owner) > 1):
             by_conv.setdefault(owner, []).append(edit)
     if not by_conv:
         return None
@@ -65,12 +71,12 @@ def match_activations(
 
 
 @contextmanager
-def _measured(convs: Iterable[_ConvNd]) -> Iterator[dict[_ConvNd, Tensor]]:
+def _measured(convs: Iterable[UnitLayer]) -> Iterator[dict[UnitLayer, Tensor]]:
     """Yield conv -> root mean square of the positive outputs of each filter, of later forwards."""
-    strengths: dict[_ConvNd, Tensor] = {}
+    strengths: dict[UnitLayer, Tensor] = {}
 
     def measure(conv: Any, args: Any, output: Tensor) -> None:
-        channel = output.ndim - len(conv.kernel_size) - 1  # 0 for an image without a batch
+        channel = output.ndim - len(kernel_size(conv)) - 1  # 0 for an image without a batch
         others = [dim for dim in range(output.ndim) if dim != channel]
         positive = output.detach().clamp(min=0).double()
         strengths[conv] = positive.square().mean(others).sqrt().cpu()

@@ -24,6 +24,7 @@ from revacnn_lightning.steering.computed_tensors import filter_originals, tensor
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
 __all__ = ["Freezer"]
 
@@ -64,7 +65,7 @@ class Freezer:
         self.release()
         modules = dict(self._model.named_modules())
         for layer in self._filters.frozen:
-            if isinstance(modules.get(layer), nn.modules.conv._ConvNd):
+            if isinstance(modules.get(layer), UnitLayer):
                 self._add_slices_of(modules, layer)
         if self._slices:
             self._handles.append(_call_before_each_step(self))
@@ -84,14 +85,15 @@ class Freezer:
 
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
+        assert isinstance(conv, UnitLayer)
         originals = filter_originals(conv)
         if not indices or not originals:
             return
         device = originals[0].device
-        rows = 1 if conv.transposed else 0
+        rows = int(is_transposed(conv))
         for weight in originals:
             at = torch.tensor(indices, device=device)
-            if conv.transposed and conv.groups != 1:  # only frozen as a whole
+            if is_transposed(conv) and group_count(conv) != 1:  # only frozen as a whole
                 at = torch.arange(weight.shape[1], device=device)
             self._slices.append(_FrozenSlice(weight, rows, at))
         at = torch.tensor(indices, device=device)

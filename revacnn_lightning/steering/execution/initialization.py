@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.computed_tensors import tensor_of_shape
 from revacnn_lightning.telemetry.inspection.side_effects import random_states_restored
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["Initialization", "Initializer"]
 
 Initialization = Callable[[nn.Module], Any]  # as for ``nn.Module.apply``
 
-_OF_TORCH = (_ConvNd.reset_parameters, nn.Linear.reset_parameters)
+_OF_TORCH = (nn.Conv2d.reset_parameters, nn.Linear.reset_parameters)
 _EMPTY_TABLES = ("_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
@@ -86,7 +86,7 @@ class Initializer:
 
 def default_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return torch's default initial values for a tensor of ``owner``; see `Initializer.draw`."""
-    if isinstance(owner, (_ConvNd, nn.Linear, ParametrizationList)):
+    if isinstance(owner, (UnitLayer, ParametrizationList)):
         weight = like if like.ndim > 1 else tensor_of_shape(owner, "weight")
         weight = like if weight is None else weight
         fan_in = nn.init._calculate_fan_in_and_fan_out(weight)[0] if weight.ndim > 1 else 1

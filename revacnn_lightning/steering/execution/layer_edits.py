@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.blocks import BLOCKS, RunChildOnOutput, replacement_of
+from revacnn_lightning.steering.blocks import RunChildOnOutput, make_block, replacement_of
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
@@ -98,7 +98,9 @@ def _insert(
 ) -> nn.Module:
     """Insert a block and return it."""
     host = model.get_submodule(edit.host)
-    block = _seeded(initializer, lambda: BLOCKS[edit.kind](edit.channels, edit.kernel))
+    block = _seeded(
+        initializer, lambda: make_block(edit.kind, edit.channels, edit.kernel, edit.dims)
+    )
     _match_placement(block, host)
     hook = host.register_forward_hook(RunChildOnOutput(edit.child))
     host.add_module(edit.child, block)

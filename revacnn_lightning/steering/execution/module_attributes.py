@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.steering.computed_tensors import recompute_attributes, tensor_of_shape
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
 
@@ -92,10 +92,10 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
         return {} if tensor is None else {"num_features": tensor.shape[0]}
     if weight is None:
         return {}
-    if isinstance(module, _ConvNd):
-        return _conv_sizes(module, weight.shape)
     if isinstance(module, nn.Linear):
         return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
+    if isinstance(module, UnitLayer):
+        return _conv_sizes(module, weight.shape)
     if isinstance(module, LAYER_NORMS):
         return {"normalized_shape": tuple(weight.shape)}
     if isinstance(module, nn.GroupNorm):
@@ -107,7 +107,7 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     return {}
 
 
-def _conv_sizes(conv: _ConvNd, shape: torch.Size) -> dict[str, int]:
+def _conv_sizes(conv: Any, shape: torch.Size) -> dict[str, int]:
     if conv.transposed:
         return {"in_channels": shape[0], "out_channels": shape[1] * conv.groups}
     if conv.groups > 1 and conv.groups == conv.in_channels:  # depthwise

@@ -7,8 +7,9 @@ from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.computed_tensors import filter_originals
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.filter_values import same_size_plan
-from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
+from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, FreezeEdit
+from revacnn_lightning.telemetry.unit_layers import filter_count, group_count, is_transposed
 
 __all__ = ["plan_freezing", "plan_unfreezing"]
 
@@ -27,11 +28,11 @@ def _plan(
     context: PlanningContext, request: requests.Freeze | requests.Unfreeze, *, frozen: bool
 ) -> EditPlan:
     layer = request.layer
-    conv = find_conv(context.model, layer)
-    every = list(range(conv.out_channels))
+    conv = find_layer(context.model, layer)
+    every = list(range(filter_count(conv)))
     filters = every if request.filters is None else request.filters
     check_filters(conv, layer, filters)
-    if conv.transposed and conv.groups != 1 and sorted(filters) != every:
+    if is_transposed(conv) and group_count(conv) != 1 and sorted(filters) != every:
         raise EditRefusedError(
             f"{layer} is transposed and grouped: freeze or unfreeze the whole layer instead"
         )
@@ -48,7 +49,7 @@ def _plan(
     verb = "Freeze" if frozen else "Unfreeze"
     plan = same_size_plan(context, request, f"{verb} {layer}{_listed(request.filters)}")
     norms = sorted(context.groups.norm_after.get(layer, ()))
-    plan.freezes = [FreezeEdit(layer, conv.out_channels, changed, frozen, norms)]
+    plan.freezes = [FreezeEdit(layer, filter_count(conv), changed, frozen, norms)]
     plan.filter_changes = [messages.FilterChange(layer, filters=changed)]
     plan.output_effect = messages.OUTPUT_UNCHANGED
     if any(type(o).__name__ == "LBFGS" for o in context.optimizers):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.index_mapping import insert_copies
-from revacnn_lightning.steering.planning.lookup import check_filters, find_conv, find_tensor
+from revacnn_lightning.steering.planning.lookup import check_filters, find_layer, find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan, Fill, TensorEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
@@ -21,6 +20,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["plan_growth"]
 
@@ -53,7 +53,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
 
 
 def _check_request(context: PlanningContext, request: requests.AddFilters) -> None:
-    conv = find_conv(context.model, request.layer)
+    conv = find_layer(context.model, request.layer)
     if request.count < 1:
         raise EditRefusedError(
             f"the number of filters to add is {request.count}; it must be at least 1"
@@ -121,7 +121,7 @@ def _fill(
     attribute = name.rpartition(".")[2]
     if isinstance(owner, NORMS) and name not in context.computed:
         return "one" if attribute in ("weight", "running_var") else "zero"
-    if isinstance(owner, (_ConvNd, nn.Linear)) and tensor.ndim == 1 and attribute == "bias":
+    if isinstance(owner, UnitLayer) and tensor.ndim == 1 and attribute == "bias":
         return "fresh"
     produces = channel_groups.produces_channels(name, dim, indices)
     return "fresh" if produces and tensor.ndim > 1 else "copy"

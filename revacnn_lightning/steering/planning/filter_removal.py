@@ -10,7 +10,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.index_mapping import remove_indices
-from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
+from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
@@ -21,17 +21,18 @@ from revacnn_lightning.steering.planning.resize_plan import (
     with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
+from revacnn_lightning.telemetry.unit_layers import filter_count
 
 __all__ = ["plan_merging", "plan_removal"]
 
 
 def plan_removal(context: PlanningContext, request: requests.RemoveFilters) -> EditPlan:
     """Plan removing filters and everything coupled to them."""
-    conv = find_conv(context.model, request.layer)
+    conv = find_layer(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
-    if len(request.filters) == conv.out_channels == 1:
+    if len(request.filters) == filter_count(conv) == 1:
         raise EditRefusedError(
-            f"the last filter of {request.layer} cannot be removed; a conv keeps at least one"
+            f"the last filter of {request.layer} cannot be removed; a layer keeps at least one"
         )
     plan = _removal(context, request, request.layer, request.filters)
     those = "this filter contributes" if len(request.filters) == 1 else "these filters contribute"
@@ -41,7 +42,7 @@ def plan_removal(context: PlanningContext, request: requests.RemoveFilters) -> E
 
 def plan_merging(context: PlanningContext, request: requests.MergeFilters) -> EditPlan:
     """Plan adding the outgoing columns of filters to those of the first, then removing them."""
-    conv = find_conv(context.model, request.layer)
+    conv = find_layer(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
     if len(request.filters) < 2:
         raise EditRefusedError(f"merging filters of {request.layer} needs at least two filters")

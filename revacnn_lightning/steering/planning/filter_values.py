@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch.nn.modules.conv import _ConvNd
-
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.lookup import check_filters, find_conv
+from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.outgoing_columns import zero_outgoing_columns
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
 __all__ = ["plan_reinitialization", "plan_setting", "same_size_plan"]
 
@@ -30,7 +29,7 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
     Their outgoing weights become zero where no other filter shares them: random coefficients with
     trained outgoing weights would disturb the layers behind.
     """
-    conv = find_conv(context.model, request.layer)
+    conv = find_layer(context.model, request.layer)
     check_filters(conv, request.layer, request.filters)
     filters = sorted(request.filters)
     values = [
@@ -53,7 +52,7 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
 
 def plan_setting(context: PlanningContext, request: requests.SetFilter) -> EditPlan:
     """Plan setting a filter to the weighted mean of others."""
-    conv = find_conv(context.model, request.layer)
+    conv = find_layer(context.model, request.layer)
     check_filters(conv, request.layer, [request.filter])
     check_filters(conv, request.layer, request.neighbors)
     shares = _normalized(request.weights, len(request.neighbors))
@@ -109,7 +108,7 @@ def same_size_plan(context: PlanningContext, request: requests.Edit, title: str)
     return EditPlan(request, title, parameters_before=count, parameters_after=count)
 
 
-def _check_plain(conv: _ConvNd, layer: str) -> None:
+def _check_plain(conv: UnitLayer, layer: str) -> None:
     """Check that weight and bias are parameters of the conv, not computed as by ``weight_norm``.
 
     Raises:
@@ -124,15 +123,15 @@ def _check_plain(conv: _ConvNd, layer: str) -> None:
             )
 
 
-def _filter_tensors(conv: _ConvNd, layer: str) -> list[tuple[str, int]]:
+def _filter_tensors(conv: UnitLayer, layer: str) -> list[tuple[str, int]]:
     """Return (name, dimension) of the tensors that hold a conv's filters, one entry per filter."""
     _check_plain(conv, layer)
-    if conv.transposed and conv.groups != 1:
+    if is_transposed(conv) and group_count(conv) != 1:
         raise EditRefusedError(
             f"{layer} is transposed and grouped: its filters share coefficients and cannot be set "
             "one by one"
         )
-    tensors = [(f"{layer}.weight", 1 if conv.transposed else 0)]
+    tensors = [(f"{layer}.weight", int(is_transposed(conv)))]
     if has_tensor(conv, "bias"):
         tensors.append((f"{layer}.bias", 0))
     return tensors

@@ -10,12 +10,13 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.protocol.messages import OUTPUT_UNCHANGED
-from revacnn_lightning.steering.blocks import BLOCKS, CroppedConv2d, DiracBlock
+from revacnn_lightning.steering.blocks import CroppedConv2d, DiracBlock, IdentityLinear, make_block
 from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.lookup import find_conv, find_module
+from revacnn_lightning.steering.planning.lookup import find_layer, find_module
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, kernel_size
 
 __all__ = ["plan_insertion", "plan_layer_removal"]
 
@@ -30,21 +31,20 @@ REPLACEMENTS = {
 
 
 def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> EditPlan:
-    """Plan inserting a block after a conv without changing the network's function."""
-    host = find_conv(context.model, request.after)
-    if not isinstance(host, (nn.Conv2d, nn.ConvTranspose2d)):
-        raise EditRefusedError(f"{request.after} is not a 2-D conv; blocks only follow 2-D convs")
-    if request.after not in context.groups.shapes:  # a hook of the conv runs the block
+    """Plan inserting a block after a layer without changing the network's function."""
+    host = find_layer(context.model, request.after)
+    if request.after not in context.groups.shapes:  # a hook of the layer runs the block
         raise EditRefusedError(NOT_CALLED.format(layer=request.after))
     children = {name for name, _ in host.named_children()}
     child = next(
         f"inserted{i}" for i in range(1, len(children) + 2) if f"inserted{i}" not in children
     )
-    edit = LayerEdit("insert", request.after, request.kind, child, _output_width(host))
+    width, dims = _output_width(host), len(kernel_size(host))
+    edit = LayerEdit("insert", request.after, request.kind, child, width, dims=dims)
     with torch.device("meta"):
-        block = BLOCKS[request.kind](edit.channels, edit.kernel)
+        block = make_block(edit.kind, edit.channels, edit.kernel, edit.dims)
     before = context.count_parameters()
-    what = "a residual block" if request.kind == "residual" else "a Dirac conv"
+    what = "a residual block" if request.kind == "residual" else _identity_name(host)
     return EditPlan(
         request,
         f"Insert {what} after {request.after}",
@@ -55,12 +55,18 @@ def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> E
     )
 
 
-def _output_width(host: nn.Conv2d | nn.ConvTranspose2d) -> int:
-    """Return the channels after a conv and its inserted blocks; a Dirac conv may change them."""
-    width = host.out_channels
+def _identity_name(host: UnitLayer) -> str:
+    return "an identity linear layer" if isinstance(host, nn.Linear) else "a Dirac conv"
+
+
+def _output_width(host: UnitLayer) -> int:
+    """Return the channels after a layer and its inserted blocks; an identity may change them."""
+    width = filter_count(host)
     for block in host.children():
-        if isinstance(block, DiracBlock) and isinstance(block.conv, nn.Conv2d):
-            width = block.conv.out_channels
+        if isinstance(block, DiracBlock) and isinstance(block.conv, UnitLayer):
+            width = filter_count(block.conv)
+        if isinstance(block, IdentityLinear) and isinstance(block.linear, UnitLayer):
+            width = filter_count(block.linear)
     return width
 
 

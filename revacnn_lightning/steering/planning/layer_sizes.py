@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from torch import nn
+
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size
 
 __all__ = ["LayerSizes", "layer_sizes"]
 
@@ -16,26 +19,41 @@ class LayerSizes(NamedTuple):
 
     Attributes:
         macs: multiply-accumulates of its own forward, without those of modules in it.
-        output_size: height and width; None if it returns no image, or images of several sizes.
+        output_size: lengths of the dimensions of its output but batch and filters; None if it is
+            no layer with filters, or returns outputs of several sizes.
     """
 
     macs: int = 0
-    output_size: tuple[int, int] | None = None
+    output_size: tuple[int, ...] | None = None
 
 
-def layer_sizes(groups: ChannelGroups) -> dict[str, LayerSizes]:
-    """Return the sizes of each module that the traced forwards have called."""
+def layer_sizes(groups: ChannelGroups, model: nn.Module) -> dict[str, LayerSizes]:
+    """Return the sizes of each module of the model that the traced forwards have called."""
     macs: Counter[str] = Counter()
     for cost in groups.op_costs:
         macs[cost.modules[-1] if cost.modules else ""] += cost.macs
     return {
-        name: LayerSizes(round(macs[name] / groups.samples), _image_size(out for _, out in shapes))
+        name: LayerSizes(
+            round(macs[name] / groups.samples),
+            _output_size(model.get_submodule(name), [out for _, out in shapes]),
+        )
         for name, shapes in groups.shapes.items()
     }
 
 
-def _image_size(shapes: Iterable[tuple[int, ...] | None]) -> tuple[int, int] | None:
-    """Return the height and width of outputs (B, C, H, W) of a single size, else None."""
-    sizes = {shape[2:] if shape is not None and len(shape) == 4 else () for shape in shapes}
-    size = sizes.pop() if len(sizes) == 1 else ()
-    return (size[0], size[1]) if len(size) == 2 else None
+def _output_size(
+    module: nn.Module, shapes: Iterable[tuple[int, ...] | None]
+) -> tuple[int, ...] | None:
+    """Return the size of outputs (B, C, ...), or (B, ..., C) of linear layers, if it is one."""
+    if not isinstance(module, UnitLayer):
+        return None
+    sizes = {_positions(module, shape) for shape in shapes}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _positions(layer: UnitLayer, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if shape is None:
+        return None
+    if isinstance(layer, nn.Linear):
+        return shape[1:-1] if len(shape) > 1 else None
+    return shape[2:] if len(shape) == len(kernel_size(layer)) + 2 else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.telemetry.conv import own_tensor
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
-__all__ = ["check_filters", "find_conv", "find_module", "find_tensor"]
+__all__ = ["check_filters", "find_layer", "find_module", "find_tensor"]
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -25,32 +25,33 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
         raise EditRefusedError(f"there is no layer {name!r} in this network") from error
 
 
-def find_conv(model: nn.Module, name: str) -> _ConvNd:
-    """Return the conv of this name.
+def find_layer(model: nn.Module, name: str) -> UnitLayer:
+    """Return the convolution or linear layer of this name.
 
     Raises:
-        EditRefusedError: the model has no such layer, or the layer is not a conv.
+        EditRefusedError: the model has no such layer, or the layer has no filters.
     """
     module = find_module(model, name)
-    if not isinstance(module, _ConvNd):
+    if not isinstance(module, UnitLayer):
         raise EditRefusedError(
-            f"{name!r} is a {type(module).__name__}, not a conv; only convs have filters"
+            f"{name!r} is a {type(module).__name__}; only convs and linear layers have filters"
         )
     return module
 
 
-def check_filters(conv: _ConvNd, layer: str, filters: Sequence[int]) -> None:
-    """Check that ``filters`` are distinct filter indices of ``conv``, at least one.
+def check_filters(conv: UnitLayer, layer: str, filters: Sequence[int]) -> None:
+    """Check that ``filters`` are distinct filter indices of a layer, at least one.
 
     Raises:
         EditRefusedError: they are not.
     """
     if not filters:
         raise EditRefusedError(f"no filter of {layer} was named; name at least one")
+    count = filter_count(conv)
     for index in filters:
-        if not 0 <= index < conv.out_channels:
+        if not 0 <= index < count:
             raise EditRefusedError(
-                f"{layer} has no filter {index}; its filters are 0 to {conv.out_channels - 1}"
+                f"{layer} has no filter {index}; its filters are 0 to {count - 1}"
             )
     if len(set(filters)) != len(filters):
         raise EditRefusedError(f"a filter of {layer} is listed twice in {list(filters)}")

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from revacnn_lightning.steering.blocks import BLOCKS
+from revacnn_lightning.steering.blocks import make_block
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit, order_of
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import OpCost
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["count_macs", "count_macs_after"]
 
@@ -58,7 +59,7 @@ def _change(cost: OpCost, edit: LayerEdit, model: nn.Module) -> int:
 
 
 def _block_macs(edit: LayerEdit) -> int:
-    """Return the MACs of an inserted block per pixel; its convs keep height and width."""
+    """Return the MACs of an inserted block per position; its layers keep the positions."""
     with torch.device("meta"):
-        block = BLOCKS[edit.kind](edit.channels, edit.kernel)
-    return sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))
+        block = make_block(edit.kind, edit.channels, edit.kernel, edit.dims)
+    return sum(m.weight.numel() for m in block.modules() if isinstance(m, UnitLayer))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-from torch.nn.modules.conv import _ConvNd
-
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.lookup import find_conv, find_tensor
+from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
 from revacnn_lightning.steering.planning.plan import ValueEdit
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
 
 __all__ = ["zero_outgoing_columns"]
 
@@ -57,12 +55,12 @@ def _layers_passed(
     """
     passing = {layer}
     for name, indices in context.groups.filters_in(edited).items():
-        conv = find_conv(context.model, name)
+        conv = find_layer(context.model, name)
         if name == layer:
             others = sorted(set(indices) - set(filters))
             if others:
                 raise EditRefusedError(f"they are coupled to filter {others[0]} of {layer}")
-        elif 1 < conv.groups == conv.in_channels:
+        elif 1 < group_count(conv) == input_count(conv):
             passing.add(name)
         else:
             raise EditRefusedError(f"they are coupled to filters of {name}")
@@ -77,7 +75,7 @@ def _check_plain(context: PlanningContext, name: str) -> None:
     """
     owner, _ = find_tensor(context.model, name)
     reader, _, own_name = name.rpartition(".")
-    if own_name != "weight" or not isinstance(owner, (_ConvNd, nn.Linear)):
+    if own_name != "weight" or not isinstance(owner, UnitLayer):
         raise EditRefusedError(f"{name}, which reads them, is not the weight of a conv or linear")
-    if isinstance(owner, _ConvNd) and context.frozen(reader):
+    if context.frozen(reader):
         raise EditRefusedError(f"{reader}, which reads them, has frozen filters")

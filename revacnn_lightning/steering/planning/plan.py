@@ -116,6 +116,7 @@ class LayerEdit(Struct):
     child: str = ""
     channels: int = 0  # of the inserted block
     kernel: int = 3
+    dims: int = 2  # of the kernel; 0: the block has a linear layer
     # of the parameters of the replaced layer: (name, optimizer, group, position)
     positions: list[tuple[str, int, int, int]] = field(default_factory=list, name="places")
     origin: str = ""

@@ -12,7 +12,7 @@ __all__ = ["check_editable", "check_not_fixed", "why_not_editable"]
 
 
 def why_not_editable(groups: ChannelGroups, layer: str) -> str:
-    """Return why no filter of this conv can be added or removed; "" if some can."""
+    """Return why no filter of this layer can be added or removed; "" if some can."""
     if layer in groups.untraced:
         return _why_untraced(groups, layer)
     if layer in groups.unlabeled:
@@ -22,10 +22,10 @@ def why_not_editable(groups: ChannelGroups, layer: str) -> str:
 
 
 def _why_untraced(groups: ChannelGroups, layer: str) -> str:
-    """Return why a conv that no forward runs cannot be edited."""
+    """Return why a layer that no forward runs cannot be edited."""
     is_read = any(dimension.tensor == f"{layer}.weight" for dimension in groups.dimensions)
     if is_read and f"{layer}.weight" not in groups.unused:
-        return f"{layer} is not run as a convolution, but other operations read its weight"
+        return f"{layer} is not run as a layer, but other operations read its weight"
     return (
         f"{layer} was not run by any forward of the model; it can be edited when a training step "
         "runs it, or pass ReVACNN(forward=...) with a forward that does"
@@ -33,7 +33,7 @@ def _why_untraced(groups: ChannelGroups, layer: str) -> str:
 
 
 def check_editable(context: PlanningContext, layer: str) -> None:
-    """Check that some filter of the conv can be added or removed.
+    """Check that some filter of the layer can be added or removed.
 
     Raises:
         EditRefusedError: none can.

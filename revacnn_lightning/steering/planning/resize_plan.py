@@ -11,7 +11,7 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.lookup import find_conv, find_tensor
+from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
 from revacnn_lightning.steering.planning.optimizer_support import (
     inexact_notes,
     why_state_not_resizable,
@@ -25,6 +25,7 @@ from revacnn_lightning.steering.planning.plan import (
 )
 from revacnn_lightning.steering.planning.unused_layers import unused_layers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.telemetry.unit_layers import group_count, input_count
 
 __all__ = [
     "carries_reads",
@@ -158,7 +159,7 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
     """Return why more than one filter is edited; "" if it is one."""
     filters = context.groups.filters_in(groups)
     own = len(filters.get(layer, []))
-    conv = find_conv(context.model, layer)
+    conv = find_layer(context.model, layer)
     reasons = []
     others = [name for name in filters if name != layer]
     if others:
@@ -173,8 +174,8 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
                 f"a group norm keeps its groups of {adjacent} channels: filters are added and "
                 f"removed {adjacent} at a time"
             )
-        elif 1 < conv.groups < conv.in_channels and own == len(groups) * conv.groups:
-            reasons.append(f"one per group: {conv.groups}")
+        elif 1 < group_count(conv) < input_count(conv) and own == len(groups) * group_count(conv):
+            reasons.append(f"one per group: {group_count(conv)}")
         else:
             reasons.append(f"operations after {layer} couple {own} of its filters")
     return "; ".join(reasons)

@@ -51,16 +51,16 @@ class ChannelGroups:
         dimensions: the editable dimensions of all parameters and buffers.
         constants: (start, stop) of the channels of constants in concatenations.
         arrival: for each channel, the channel that arrives at it; -1 if none does.
-        filters: conv name -> the channel of each of its filters, in the order of its output.
-        edges: (conv, conv) pairs: the filters of the first feed the second.
-        untraced: convs that no forward ran.
-        unlabeled: conv -> why its filters cannot be traced, as the end of "<conv> …".
+        filters: layer -> the channel of each of its filters, in the order of its output.
+        edges: (layer, layer) pairs: the filters of the first feed the second.
+        untraced: layers that no forward ran.
+        unlabeled: layer -> why its filters cannot be traced, as the end of "<layer> …".
         unused: names of the parameters that no operation has read.
-        norm_after: conv -> the batch norms that normalize its output and nothing else.
+        norm_after: layer -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.
         op_costs: the multiplications of the first forward, on ``samples`` samples.
-        rounding_unit: rounding unit of the coarsest floating type that a conv computed in.
+        rounding_unit: rounding unit of the coarsest floating type that a layer computed in.
         silent_channels: those of the traced new filters that reach consumers as zeros only.
     """
 
@@ -69,7 +69,7 @@ class ChannelGroups:
         self.constants = trace.constants
         self.filters = trace.filters
         self.edges = sorted(trace.edges)
-        self.untraced = [name for name in trace.convs if name not in trace.executed]
+        self.untraced = [name for name in trace.layers if name not in trace.executed]
         self.unlabeled = {
             name: reason for name, reason in trace.unlabeled.items() if name not in trace.filters
         }
@@ -147,7 +147,7 @@ class ChannelGroups:
         return members
 
     def filters_in(self, groups: Iterable[int]) -> dict[str, list[int]]:
-        """Return conv -> indices of its filters that belong to these groups."""
+        """Return layer -> indices of its filters that belong to these groups."""
         chosen = self._is_chosen(groups)
         found = {
             name: np.flatnonzero(chosen[self._group_of[channels]]).tolist()

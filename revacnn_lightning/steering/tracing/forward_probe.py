@@ -93,7 +93,7 @@ def trace(
     tracer = Tracer(model, new_filters)
     with paused_garbage_collection():
         _trace_once(tracer, model, probe, None if model.training else True)
-        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.convs):
+        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
             _trace_once(tracer, model, probe, False)
         return ChannelGroups(tracer.trace, probe.samples)
 

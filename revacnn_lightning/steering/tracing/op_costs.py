@@ -47,7 +47,8 @@ def _matrix_product(trace: Trace, call: OpCall) -> OpCost:
     x, weight = call.args[first : first + 2]
     inner = (weight, -2) if _channels_along(trace, weight, -2) is not None else (x, -1)
     factors = _factors(trace, (x, -2), inner, (weight, -1))
-    return OpCost(trace.module_path(), x.numel() * weight.shape[-1], factors)
+    places = x.numel() // max(1, x.shape[-1])
+    return OpCost(trace.module_path(), x.numel() * weight.shape[-1], factors, places)
 
 
 def _attention(trace: Trace, call: OpCall) -> OpCost:

@@ -68,7 +68,7 @@ class OpCost(NamedTuple):
         modules: the modules whose forwards contain the call, outermost first.
         macs: multiply-accumulates.
         factors: the channels along each dimension that ``macs`` is proportional to.
-        places: the number of (sample, pixel) pairs of a conv's output; 0 for other calls.
+        places: the number of (sample, position) pairs of the output; 0 for attention.
     """
 
     modules: tuple[str, ...]

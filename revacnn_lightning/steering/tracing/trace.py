@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from revacnn_lightning.steering.computed_tensors import computed_tensors
 from revacnn_lightning.steering.tracing.filter_activity import FilterActivity
@@ -27,6 +26,7 @@ from revacnn_lightning.steering.tracing.records import (
 )
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, named_unit_layers
 
 __all__ = ["Trace"]
 
@@ -42,13 +42,13 @@ class Trace:
         self.model = model
         modules = list(model.named_modules())
         self.names = {id(m): name for name, m in modules}
-        self.convs = [name for name, m in modules if isinstance(m, _ConvNd)]
+        self.layers = [name for name, _ in named_unit_layers(model)]
         self.dimensions: list[TensorDimension] = []
         self.channel_count = 0
         self._permanent_labels: dict[int, list[Label]] = {}  # of parameters and buffers
         self._labels: dict[int, list[Label]] = {}  # of this forward's tensors
         self._keys = TensorKeys()
-        self._sources: dict[int, frozenset[str]] = {}  # convs whose filters a tensor consists of
+        self._sources: dict[int, frozenset[str]] = {}  # layers whose filters a tensor consists of
         self._uniform: set[int] = set()  # tensors whose values do not depend on the index
         self._free: set[int] = set()
         self._unused: dict[int, str] = {}  # parameters that no operation has read
@@ -59,16 +59,16 @@ class Trace:
         self.producing: list[np.ndarray] = []  # rows of a weight that produce a channel
         self.arrivals: list[tuple[np.ndarray, np.ndarray]] = []
         self.constants: list[tuple[int, int]] = []  # of unlabeled parts of a concatenation
-        self.filters: dict[str, np.ndarray] = {}  # conv -> the channel of each of its filters
-        self.executed: set[str] = set()  # convs that some forward ran
-        self.unlabeled: dict[str, str] = {}  # conv -> why its filters cannot be traced
+        self.filters: dict[str, np.ndarray] = {}  # layer -> the channel of each of its filters
+        self.executed: set[str] = set()  # layers that some forward ran
+        self.unlabeled: dict[str, str] = {}  # layer -> why its filters cannot be traced
         self.edges: set[tuple[str, str]] = set()
-        self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read only it
+        self.norm_after: dict[str, set[str]] = {}  # layer -> batch norms that read only it
         self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
         self.kept_whole: list[np.ndarray] = []  # (groups, size): groups of a group norm
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
-        self.rounding_unit = 0.0  # of the coarsest floating type a conv computed in
+        self.rounding_unit = 0.0  # of the coarsest floating type a layer computed in
         self.op_costs: list[OpCost] = []  # of the first forward
         self._stack: list[nn.Module] = []
         self._priorities: list[tuple[bool, int]] = []  # of the tensors of `dimensions`
@@ -80,13 +80,14 @@ class Trace:
         self.activity = FilterActivity(new_filters, self.dimensions, self.channel_count)
 
     def _label_model(self, model: nn.Module) -> None:
-        convs = [model.get_submodule(name) for name in self.convs]
+        layers = dict(named_unit_layers(model))
         conv_weights = {
-            id(t) for conv in convs for t in (*conv.parameters(), *conv.buffers()) if t.ndim > 2
-        }
-        self._conv_of_weight = {
-            id(conv._parameters.get("weight")): name
-            for name, conv in reversed(list(zip(self.convs, convs, strict=True)))
+            id(t) for each in layers.values() for t in (*each.parameters(), *each.buffers())
+            if t.ndim > 2
+        }  # fmt: skip
+        self._layer_of_weight = {
+            id(layer._parameters.get("weight")): name
+            for name, layer in reversed(list(layers.items()))
         }
         for name, tensor in _tensors_of(model):
             if not tensor.ndim:
@@ -277,8 +278,33 @@ class Trace:
         It is the running module, or the one whose weight another module passes to ``conv2d``.
         """
         name = self.module_name()
-        if not isinstance(self.module, _ConvNd) or not name:
-            name = self._conv_of_weight.get(id(weight), "")
+        if not isinstance(self.module, UnitLayer) or not name:
+            name = self._layer_of_weight.get(id(weight), "")
+        return self._record_layer(name, out, x)
+
+    def record_linear(self, out: Tensor, x: Tensor, produced: Tensor | None) -> str | None:
+        """Record the edges into the linear layer that runs, and return its name if there is one.
+
+        It is the running module, or the one whose weight, with the rows ``produced``, another
+        module passes to ``linear``.
+        """
+        module, name = self.module, self.module_name()
+        is_layer = isinstance(module, nn.Linear) and module.out_features == out.shape[-1]
+        if not is_layer or not name:
+            name = "" if produced is None else self._layer_of_rows(produced)
+        return self._record_layer(name, out, x)
+
+    def _layer_of_rows(self, produced: Tensor) -> str:
+        """Return the linear layer whose weight has these rows; "" if there is none."""
+        first = int(produced[0])
+        at = int(np.searchsorted(self._starts, first, "right")) - 1
+        if at < 0 or first >= self.dimensions[at].stop or self.dimensions[at].dim != 0:
+            return ""
+        name, _, attribute = self.dimensions[at].tensor.rpartition(".")
+        is_linear = isinstance(self.model.get_submodule(name), nn.Linear)
+        return name if attribute == "weight" and is_linear else ""
+
+    def _record_layer(self, name: str, out: Tensor, x: Tensor) -> str | None:
         if not name:
             return None
         self.executed.add(name)
@@ -287,7 +313,7 @@ class Trace:
         return name
 
     def sources(self, tensor: Any) -> frozenset[str]:
-        """Return the convs whose filters reach this tensor through anything but convs."""
+        """Return the layers whose filters reach this tensor through anything but layers."""
         return self._sources.get(self._keys.find(tensor), frozenset())
 
     def propagate_sources(self, call: OpCall) -> None:

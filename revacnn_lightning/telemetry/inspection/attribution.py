@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from revacnn_lightning.telemetry.conv import Conv, device_of
+from revacnn_lightning.telemetry.conv import device_of
 from revacnn_lightning.telemetry.inspection.attribution_support import find_refusal
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
@@ -33,6 +33,7 @@ from revacnn_lightning.telemetry.inspection.receptive_field import (
 )
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.activation_source import report_activation_maps
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size, to_maps
 
 __all__ = [
     "Attribution",
@@ -52,17 +53,22 @@ NO_CAPTUM = (
 
 @dataclass
 class TracedActivation:
-    """A conv's activation map in the forward of one image.
+    """A layer's activation map in the forward of one image.
 
     Attributes:
-        receptive_field: of the units of the map.
+        conv: the layer.
+        receptive_field: of the units of the map; the whole image where it is unknown.
+        has_receptive_field: whether it is known: rows and columns are traced to those of an image,
+            which sequences and volumes have not. A single unit depends on the whole image.
         map_size: (H, W) of the map.
         module: whose output the map is.
         call_index: which of the module's calls returns it, from 0.
         refusal: why neither method applies; "" if both do.
     """
 
+    conv: UnitLayer
     receptive_field: ReceptiveField
+    has_receptive_field: bool
     map_size: tuple[int, int]
     module: nn.Module
     call_index: int
@@ -90,9 +96,9 @@ class Attribution:
 
 
 def trace_activation(
-    model: nn.Module, forward: Forward, conv: Conv, image: Tensor
+    model: nn.Module, forward: Forward, conv: UnitLayer, image: Tensor
 ) -> TracedActivation | None:
-    """Trace the conv's map in a forward of ``image`` (channels, H, W), without side effects.
+    """Trace the layer's map in a forward of ``image`` (channels, H, W), without side effects.
 
     Returns:
         None if the forward of one image does not call the conv.
@@ -105,8 +111,14 @@ def trace_activation(
     # Reading the graph runs a part of the network again that uses activation checkpointing.
     with side_effect_free(model, training=False):
         refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
-        receptive_field = compute_receptive_field(maps, pixels)
-    return TracedActivation(receptive_field, maps.shape[2:], module, call_index, refusal)
+        is_traced = len(kernel_size(conv)) == 2
+        field = (
+            compute_receptive_field(maps, pixels)
+            if is_traced
+            else ReceptiveField.of_whole_image(maps.shape[2:], pixels.shape[2:])
+        )
+    has_field = is_traced or maps.shape[2:] == (1, 1)
+    return TracedActivation(conv, field, has_field, maps.shape[2:], module, call_index, refusal)
 
 
 def _pixels(image: Tensor, device: torch.device) -> Tensor:
@@ -116,7 +128,7 @@ def _pixels(image: Tensor, device: torch.device) -> Tensor:
 
 
 def _run_traced(
-    model: nn.Module, forward: Forward, conv: Conv, pixels: Tensor
+    model: nn.Module, forward: Forward, conv: UnitLayer, pixels: Tensor
 ) -> tuple[list[Any], dict[nn.Module, list[Any]]]:
     """Return [map, module, call index] of the conv, and the autograd nodes of each ReLU module."""
     found: list[Any] = []
@@ -124,8 +136,9 @@ def _run_traced(
     relu_nodes: dict[nn.Module, list[Any]] = defaultdict(list)
 
     def on_activation(name: str, module: nn.Module, output: Tensor) -> None:
-        # The network may overwrite its own tensor later.
-        found[:] = [output.clone(), module, calls[module]]
+        maps = to_maps(conv, output.clone())  # the network may overwrite its own tensor later
+        if maps is not None:
+            found[:] = [maps, module, calls[module]]
 
     def on_forward(module: nn.Module, args: Any, output: Any) -> None:
         calls[module] += 1
@@ -169,7 +182,9 @@ class _PeakResponse(nn.Module):
             nonlocal calls
             if module is self._traced.module:
                 if calls == self._traced.call_index:
-                    maxima.append(output[:, self._index].flatten(1).max(1))
+                    maps = to_maps(self._traced.conv, output)
+                    assert maps is not None  # as it was traced
+                    maxima.append(maps[:, self._index].flatten(1).max(1))
                 calls += 1
 
         handle = register_module_forward_hook(on_forward)

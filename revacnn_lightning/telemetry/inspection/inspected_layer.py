@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
-from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
+from revacnn_lightning.telemetry.inspection.downsampling import project_features
 from revacnn_lightning.telemetry.inspection.histograms import sample_values
+from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, map_images
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.reductions import add_to
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["InspectedLayer"]
 
@@ -28,6 +30,7 @@ class InspectedLayer:
         batch: the batch under way.
         max_hz: upper bound of samples per second.
         smoothed: whether samples contain the moving average of the gradients.
+        depth: which slice of maps that are volumes to sample, from 0 to 1.
         expires_at: when the layer counts as closed, on the recorder's clock.
         sampled_at: when its last sample was made, on the recorder's clock.
         is_due: whether a sample of this batch is to be made.
@@ -41,6 +44,7 @@ class InspectedLayer:
     batch: BatchState = field(default_factory=BatchState)
     max_hz: float = 0.0
     smoothed: bool = False
+    depth: float = MIDDLE
     expires_at: float = -math.inf
     sampled_at: float = -math.inf
     is_due: bool = False
@@ -62,17 +66,17 @@ class InspectedLayer:
         """Release the tensors of the previous batch."""
         self.gradient = self.gradient_values = self.maps = self.map_gradient = None
 
-    def add_map(self, maps: Tensor) -> None:
-        """Keep the maps of the first image of (B, C, H, W), and later their gradients."""
-        if self.maps is not None or len(maps) == 0:
+    def add_map(self, conv: UnitLayer, output: Tensor) -> None:
+        """Keep the maps of the first image that the layer returned, and later their gradients."""
+        if self.maps is not None:
             return
-        self.maps = thumbnails(maps.detach()[0])
+        self.maps = map_images(conv, output.detach(), self.depth)
 
         def on_gradient(gradient: Tensor) -> None:
-            self.map_gradient = thumbnails(gradient.detach()[0])
+            self.map_gradient = map_images(conv, gradient.detach(), self.depth)
 
-        if maps.requires_grad:
-            maps.register_hook(self.batch.guarded(on_gradient))
+        if output.requires_grad and self.maps is not None:
+            output.register_hook(self.batch.guarded(on_gradient))
 
     def end_batch(self, weights: WeightSums) -> None:
         """Remove the hook and update the moving average."""
@@ -94,7 +98,7 @@ class InspectedLayer:
         """Set `gradient` as the last batch has left it."""
         self.gradient = _features(weights, weights.current_gradient())
         average = self.smoothed_gradient
-        if average is None or len(average) != weights.conv.out_channels:  # the layer was edited
+        if average is None or len(average) != filter_count(weights.conv):  # the layer was edited
             self.smoothed_gradient = self.gradient
 
     def unhook(self) -> None:

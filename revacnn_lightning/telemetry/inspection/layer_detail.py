@@ -25,8 +25,10 @@ from revacnn_lightning.telemetry.inspection.histograms import (
     sample_values,
 )
 from revacnn_lightning.telemetry.inspection.inspected_layer import InspectedLayer
+from revacnn_lightning.telemetry.inspection.map_images import MIDDLE
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["DETAIL_HZ", "DetailRecorder", "DetailSample"]
 
@@ -91,16 +93,25 @@ class DetailRecorder:
         """The layers that are open."""
         return frozenset(self._open)
 
-    def open(self, layer: str, *, hz: float = DETAIL_HZ, smoothed: bool = False) -> None:
+    def open(
+        self,
+        layer: str,
+        *,
+        hz: float = DETAIL_HZ,
+        smoothed: bool = False,
+        depth: float = MIDDLE,
+    ) -> None:
         """Open a layer for the next `EXPIRY_SECONDS`, or renew that.
 
         Args:
             layer: its name.
             hz: samples per second.
             smoothed: sample the moving average of the gradients instead of those of one batch.
+            depth: which slice of volumes to sample, from 0 for the first to 1 for the last.
         """
         inspected = self._open.setdefault(layer, InspectedLayer(self._batch))
         inspected.max_hz, inspected.smoothed = min(hz, self._max_hz), smoothed
+        inspected.depth = depth
         inspected.expires_at = self._clock() + EXPIRY_SECONDS
 
     def close_all(self) -> None:
@@ -129,9 +140,9 @@ class DetailRecorder:
         inspected = self._open.get(layer)
         return inspected is not None and inspected.is_due and self._image is None
 
-    def add_map(self, layer: str, maps: Tensor) -> None:
-        """Receive the activation maps (B, C, H, W) of a batch. Those of the first image count."""
-        self._open[layer].add_map(maps)
+    def add_map(self, layer: str, conv: UnitLayer, output: Tensor) -> None:
+        """Receive what the layer returned for a batch. The maps of the first image count."""
+        self._open[layer].add_map(conv, output)
 
     def end_batch(
         self,
@@ -146,7 +157,7 @@ class DetailRecorder:
         for name, layer in self._open.items():
             layer.end_batch(weights[name])
         due = {name: weights[name] for name, layer in self._open.items() if layer.is_due}
-        maps = _maps_of(model, self._image, due, self._forward)
+        maps = self._maps_of(model, self._image, due, self._forward)
         samples = [self._sample(name, each, maps, gradient_scale) for name, each in due.items()]
         return [sample for sample in samples if sample is not None]
 
@@ -162,7 +173,7 @@ class DetailRecorder:
         Gradients are those of the last batch. Maps are of ``image`` (channels, H, W), if any, which
         has no loss and therefore no gradients. There are none if the user's forward fails.
         """
-        maps = _maps_of(model, image, weights, forward)
+        maps = self._maps_of(model, image, weights, forward)
         samples = []
         for name, each in weights.items():
             layer = self._open.get(name)
@@ -197,25 +208,26 @@ class DetailRecorder:
             else histogram_of(layer.gradient_values / gradient_scale),
         )
 
+    def _maps_of(
+        self,
+        model: nn.Module,
+        image: Tensor | None,
+        weights: dict[str, WeightSums],
+        forward: Callable[[Tensor], Any] | None,
+    ) -> dict[str, Tensor]:
+        """Return the maps of an image in these layers; none if the user's forward fails."""
+        if image is None or not weights:
+            return {}
+        convs = {name: each.conv for name, each in weights.items()}
+        depths = {name: layer.depth for name, layer in self._open.items()}
+        try:
+            return compute_activation_maps(model, image, convs, forward, depths)
+        except Exception:  # the user's forward may raise anything
+            log.info("Cannot compute the activation maps of %s", ", ".join(convs), exc_info=True)
+            return {}
+
     def _close(self, layer: str) -> None:
         self._open.pop(layer).unhook()
-
-
-def _maps_of(
-    model: nn.Module,
-    image: Tensor | None,
-    weights: dict[str, WeightSums],
-    forward: Callable[[Tensor], Any] | None,
-) -> dict[str, Tensor]:
-    """Return the maps of an image in these layers; none if the user's forward fails."""
-    if image is None or not weights:
-        return {}
-    convs = {name: each.conv for name, each in weights.items()}
-    try:
-        return compute_activation_maps(model, image, convs, forward)
-    except Exception:  # the user's forward may raise anything
-        log.info("Cannot compute the activation maps of %s", ", ".join(convs), exc_info=True)
-        return {}
 
 
 def _half(tensor: Tensor | None) -> np.ndarray | None:

@@ -13,6 +13,7 @@ carries no position.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,6 +50,14 @@ class ReceptiveField:
 
     rows: np.ndarray
     columns: np.ndarray
+
+    @classmethod
+    def of_whole_image(cls, units: Sequence[int], image: Sequence[int]) -> ReceptiveField:
+        """Return that each unit of a map of this size depends on the whole image of (h, w)."""
+        rows, columns = (
+            np.tile([0, length - 1], (count, 1)) for count, length in zip(units, image, strict=True)
+        )
+        return cls(rows, columns)
 
     def box(self, row: int, column: int) -> PixelBox:
         """Return the receptive field of one unit."""

@@ -15,6 +15,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
+from revacnn_lightning.telemetry.unit_layers import to_maps
 
 __all__ = ["ActivationMeter"]
 
@@ -46,29 +47,34 @@ class ActivationMeter:
         """The layers whose maps are inspected."""
         return self._details.layers | self._responses.layers
 
-    def measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
-        """Add a map (B, C, H, W) of ``layer`` to ``sums``, one of its two.
+    def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
+        """Add the maps that ``output`` holds of ``layer`` to ``sums``, one of its two.
 
         Returns:
-            Whether the map counts. It does not where activation checkpointing recomputes it in the
-            backward pass; only its gradient is new then.
+            Whether they count. They do not where activation checkpointing recomputes them in the
+            backward pass, where only their gradient is new, and where the output has another number
+            of dimensions than the layer returns.
         """
-        if type(maps) is Tensor:
-            return self._measure(layer, sums, maps)
+        if type(output) is Tensor:
+            return self._measure(layer, sums, output)
         with torch._C.DisableTorchFunctionSubclass():  # our operations are none of the model's
-            return self._measure(layer, sums, maps)
+            return self._measure(layer, sums, output)
 
-    def _measure(self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor) -> bool:
+    def _measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
+        maps = to_maps(layer.conv, output)
+        if maps is None:
+            return False
         sampled = self._batch.sampled(layer.name)
-        if maps.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            maps.register_hook(self.gradient_hook(layer, sums, sampled))
+        if output.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+            output.register_hook(self.gradient_hook(layer, sums, sampled))
         if in_backward():
             return False
         self._batch.touch(layer)
         if layer.source is not None and sums is layer.map_sums:
-            self._inspect(layer.name, maps)
+            self._inspect(layer, output, maps)
         if not sums.calls:
-            self._note_shape(sums, maps)
+            # Hooks are compiled for outputs that are maps as they are.
+            self._note_shape(sums, maps, is_plain=maps is output and type(maps) is Tensor)
         sums.count(maps.shape)
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
@@ -77,26 +83,26 @@ class ActivationMeter:
             self._stopwatch.add("maps", start)
         return True
 
-    def _note_shape(self, sums: ActivationSums, maps: Tensor) -> None:
+    def _note_shape(self, sums: ActivationSums, maps: Tensor, *, is_plain: bool) -> None:
         """Note what the hooks of the next batch are compiled for."""
-        shape = maps.shape if type(maps) is Tensor else None
+        shape = maps.shape if is_plain else None
         if (shape, maps.dtype) != (sums.shape, sums.dtype):
             sums.shape, sums.dtype = shape, maps.dtype
             self._batch.must_compile = True
 
-    def _inspect(self, layer: str, maps: Tensor) -> None:
-        """Hand the map to the inspections of the layer and of its filters."""
-        if self._details.needs_map(layer):
-            self._details.add_map(layer, maps)
-        if self._responses.needs_map(layer):
+    def _inspect(self, layer: ObservedLayer, output: Tensor, maps: Tensor) -> None:
+        """Hand the maps to the inspections of the layer and of its filters."""
+        if self._details.needs_map(layer.name):
+            self._details.add_map(layer.name, layer.conv, output)
+        if self._responses.needs_map(layer.name):
             start = self._stopwatch.now()
-            self._responses.add_map(layer, maps)
+            self._responses.add_map(layer.name, maps)
             self._stopwatch.add(TOP_IMAGES, start)
 
     def gradient_hook(
         self, layer: ObservedLayer, sums: ActivationSums, sampled: frozenset[str]
     ) -> Callable[[Tensor], None]:
-        """Return a hook that sums the gradients of a map."""
+        """Return a hook that sums the gradients of what a layer returned."""
         magnitude = "activation_gradient" in sampled
         per_image = "signal_to_noise" in sampled
 
@@ -104,7 +110,9 @@ class ActivationMeter:
             if self._batch.is_recording:
                 self._batch.touch(layer)
                 start = self._stopwatch.now()
-                sums.add_gradient(gradient.detach(), magnitude, per_image)
+                maps = to_maps(layer.conv, gradient.detach())
+                assert maps is not None  # it has the shape of the output
+                sums.add_gradient(maps, magnitude, per_image)
                 self._stopwatch.add("map gradients", start)
 
         return self._batch.guarded(on_gradient)

@@ -107,13 +107,13 @@ def report_activation_maps(
 ) -> Iterator[None]:
     """Report the activation maps of ``convs`` in the forwards that run in this context.
 
-    ``on_activation(name, module, output)`` is called with the output of a conv, and again with that
-    of the non-linearity that follows it: the last call has the activation map.
+    ``on_activation(name, module, output)`` is called with the output of a layer, and again with
+    that of the non-linearity that follows it: the last call has the activation map.
     """
     owners = MapOwners()
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.dim() != 4:
+        if torch.compiler.is_compiling() or not isinstance(output, Tensor):
             return
         if module in convs:
             owners.set_owner(output, convs[module])

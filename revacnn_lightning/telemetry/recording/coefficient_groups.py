@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import Conv, by_filter
+from revacnn_lightning.telemetry.conv import by_filter
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.reductions import (
     BLOCK,
@@ -20,6 +20,7 @@ from revacnn_lightning.telemetry.reductions import (
     filter_l1_norm,
     filter_l2_norm,
 )
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["CoefficientGroups"]
 
@@ -39,7 +40,7 @@ class CoefficientGroups:
 
     def __init__(
         self,
-        convs: Sequence[Conv],
+        convs: Sequence[UnitLayer],
         weights: Sequence[Tensor],
         columns: Sequence[slice],
         buffer: FlatBuffer,
@@ -75,7 +76,7 @@ class _Group:
     """Layers that are reduced together: those of the ``span``, of which ``conv`` is the first."""
 
     def __init__(
-        self, span: slice, conv: Conv, columns: Sequence[slice], buffer: FlatBuffer
+        self, span: slice, conv: UnitLayer, columns: Sequence[slice], buffer: FlatBuffer
     ) -> None:
         start, stop = columns[span.start].start, columns[span.stop - 1].stop
         self.slots = {row: buffer.part(row, start, stop) for row in _ROWS}
@@ -92,7 +93,7 @@ class _Group:
 
 
 def _spans(
-    convs: Sequence[Conv], weights: Sequence[Tensor], columns: Sequence[slice]
+    convs: Sequence[UnitLayer], weights: Sequence[Tensor], columns: Sequence[slice]
 ) -> Iterator[slice]:
     """Yield runs of layers that are reduced together."""
     start, size = 0, 0

@@ -1,4 +1,4 @@
-"""Finds the weight that a conv computes in each forward, in the forward of the user.
+"""Finds the weight that a layer computes in each forward, in the forward of the user.
 
 Weight norms, spectral norms, pruning masks, weight standardization, fake quantization and networks
 that generate weights compute the weight that a conv multiplies with. Computing it once more could
@@ -18,17 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.conv import Conv, own_tensor, parametrization_of
+from revacnn_lightning.telemetry.conv import own_tensor, parametrization_of
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["computed_weight", "weight_source"]
 
-_STANDARD_FORWARDS = (nn.Conv2d.forward, nn.ConvTranspose2d.forward)
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_STANDARD_FORWARDS = tuple(kind.forward for kind in (*_CONVS, *_TRANSPOSED, nn.Linear))
 _STANDARD_CONV_FORWARDS = tuple(
-    getattr(kind, "_conv_forward", None) for kind in (nn.Module, nn.Conv2d, nn.ConvTranspose2d)
+    getattr(kind, "_conv_forward", None) for kind in (*_CONVS, *_TRANSPOSED, nn.Linear)
 )
 
 
-def weight_source(conv: Conv) -> nn.Module | None:
+def weight_source(conv: UnitLayer) -> nn.Module | None:
     """Return the module whose forward hook receives the weight; None if it is a plain parameter."""
     if not _has_standard_forward(conv):
         return conv
@@ -37,7 +40,7 @@ def weight_source(conv: Conv) -> nn.Module | None:
     return parametrization_of(conv) or conv
 
 
-def computed_weight(conv: Conv, source: nn.Module, output: Any) -> Tensor | None:
+def computed_weight(conv: UnitLayer, source: nn.Module, output: Any) -> Tensor | None:
     """Return the weight of a forward that has just ended, or None if it is unknown.
 
     Args:
@@ -58,7 +61,7 @@ def computed_weight(conv: Conv, source: nn.Module, output: Any) -> Tensor | None
     return None if has_other_hooks else _weight_in_graph(output)
 
 
-def _has_standard_forward(conv: Conv) -> bool:
+def _has_standard_forward(conv: UnitLayer) -> bool:
     """Return whether the conv multiplies with its attribute ``weight`` as it is."""
     kind: Any = type(conv)
     return (

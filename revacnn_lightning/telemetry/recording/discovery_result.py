@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.unit_layers import runs_itself
 
 __all__ = ["apply_discovery", "check_discovery", "forward_order", "log_compiled"]
 
@@ -78,6 +79,6 @@ def _update_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
 def _mark_compiled(layers: list[ObservedLayer]) -> None:
     """A layer that gets a gradient but is never called runs where no hook is called."""
     uncalled = [layer for layer in layers if not layer.was_called]
-    has_compiled = any(layer.weights.has_gradient for layer in uncalled)
+    has_compiled = any(layer.weights.has_gradient for layer in uncalled if runs_itself(layer.conv))
     for layer in layers:
-        layer.is_compiled = has_compiled and layer in uncalled
+        layer.is_compiled = has_compiled and layer in uncalled and runs_itself(layer.conv)

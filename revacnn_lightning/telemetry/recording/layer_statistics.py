@@ -68,7 +68,7 @@ def _activation_gradient(layer: ObservedLayer) -> SumAndDivisor:
 
 def _signal_to_noise(layer: ObservedLayer) -> SumAndDivisor:
     signal = layer.map_sums.signal
-    is_unknown = signal is None or layer.map_sums.is_lost or layer.is_compiled
+    is_unknown = signal is None or layer.map_sums.is_lost or not layer.is_observed
     return signal, np.nan if is_unknown else 1
 
 
@@ -89,7 +89,7 @@ def _of_maps(
     layer: ObservedLayer, sums: ActivationSums, total: Tensor | None, count: int
 ) -> SumAndDivisor:
     # The filters of a layer that this batch has not run are not inactive.
-    if layer.is_compiled or sums.is_lost or not sums.images:
+    if not layer.is_observed or sums.is_lost or not sums.images:
         return None, np.nan
     return (None, 1) if total is None or not count else (total, count)
 

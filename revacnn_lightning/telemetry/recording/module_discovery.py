@@ -15,6 +15,7 @@ from revacnn_lightning.telemetry.recording.activation_source import (
 )
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.computed_weights import weight_source
+from revacnn_lightning.telemetry.recording.flattened_inputs import flattened_shape
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 
@@ -56,12 +57,14 @@ class ModuleDiscovery:
         self._call_indices = itertools.count()
 
     def on_forward(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        """Handle a call of any module that returns a tensor with four dimensions."""
+        """Handle a call of any module that returns a tensor."""
         computing = self._computing.get(module)
         if computing is not None:
             observe_weight(computing, module, output)
         layer = self._layer_of.get(module)
         if layer is not None:
+            if isinstance(module, nn.Linear) and args:
+                layer.input_shape = flattened_shape(args[0])
             self._owners.set_owner(output, (layer, module))
             self._measure(layer, layer.conv_sums, output)
         elif args and is_normalization(module):

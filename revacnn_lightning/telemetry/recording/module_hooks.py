@@ -202,7 +202,7 @@ class ModuleHooks:
             hook = None if self._batch_hooks.is_installed else self._hooks.get(module)
             if hook is not None:
                 hook(module, args, output)
-        elif isinstance(output, Tensor) and output.dim() == 4:
+        elif isinstance(output, Tensor):
             self._batch.guarded(self._discovery.on_forward)(module, args, output)
 
     def _on_first_call(

@@ -1,33 +1,35 @@
-"""A conv and everything recorded of it."""
+"""A layer and everything recorded of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from revacnn_lightning.telemetry.conv import Conv
+from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.computed_weights import computed_weight
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, runs_itself
 
 __all__ = ["ObservedLayer", "find_layers", "is_current", "observe_weight"]
 
 
 @dataclass(eq=False)
 class ObservedLayer:
-    """A conv and everything recorded of it.
+    """A layer and everything recorded of it.
 
     Attributes:
-        conv: the module.
+        conv: the module, a convolution or a linear layer.
         name: its qualified name in the model.
         width: how many filters it has.
-        model_index: its position among the convs in the order of ``named_modules``.
+        model_index: its position among the layers in the order of ``named_modules``.
         weights: sums over its weight and gradients.
         conv_sums: sums over its own output.
         nonlinearity_sums: sums over the output of the non-linearity that follows.
+        input_shape: (C, H, W) of the map that a linear layer reads flattened; () if it is no map.
         source: the module whose output is the activation map; None before the first discovery.
         columns: its filters in the `FlatBuffer`.
         was_called: whether a forward has called it yet.
@@ -39,13 +41,14 @@ class ObservedLayer:
         expected_maps: how many maps the non-linearity should have received in this batch.
     """
 
-    conv: Conv
+    conv: UnitLayer
     weights: WeightSums
     conv_sums: ActivationSums
     nonlinearity_sums: ActivationSums
     name: str = ""
     width: int = 0
     model_index: int = 0
+    input_shape: tuple[int, ...] = ()
     source: nn.Module | None = None
     columns: slice = field(default_factory=lambda: slice(0, 0))
     was_called: bool = False
@@ -57,11 +60,16 @@ class ObservedLayer:
     expected_maps: int = 0
 
     @classmethod
-    def of(cls, conv: Conv) -> ObservedLayer:
+    def of(cls, conv: UnitLayer) -> ObservedLayer:
         """Return a layer without recorded values."""
         # A conv's own output has both signs; a non-linearity's output is mostly positive.
         own, passed_on = ActivationSums(absolute=True), ActivationSums(absolute=False)
         return cls(conv, WeightSums(conv), own, passed_on)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether hooks receive what it returns."""
+        return not self.is_compiled and runs_itself(self.conv)
 
     @property
     def map_sums(self) -> ActivationSums:
@@ -90,31 +98,28 @@ def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None
         layer.weights.observe(weight)
 
 
-def find_layers(model: nn.Module, known: Iterable[ObservedLayer]) -> list[ObservedLayer]:
-    """Return a layer for each conv of the model, in the order of the model, all of them reset.
+def find_layers(
+    model: nn.Module, selection: LayerSelection, known: Iterable[ObservedLayer]
+) -> list[ObservedLayer]:
+    """Return the selected layers of the model, in the order of the model, all of them reset.
 
-    Layers of ``known`` whose conv is still there are used again. A conv that is shared by several
-    modules has one layer.
+    Those of ``known`` whose module is still there are used again. A module that is shared by
+    several others has one layer.
     """
     layer_of = {layer.conv: layer for layer in known}
     layers: list[ObservedLayer] = []
-    for name, conv in _convs_of(model):
+    for name, conv in selection.select(model):
         layer = layer_of.get(conv) or ObservedLayer.of(conv)
-        layer.name, layer.width, layer.model_index = name, conv.out_channels, len(layers)
+        layer.name, layer.width, layer.model_index = name, filter_count(conv), len(layers)
         layer.reset()
         layers.append(layer)
     return layers
 
 
-def is_current(model: nn.Module, layers: Sequence[ObservedLayer]) -> bool:
-    """Return whether these are the layers of the convs of the model, with their present widths."""
-    convs = dict(_convs_of(model))
+def is_current(
+    model: nn.Module, selection: LayerSelection, layers: Sequence[ObservedLayer]
+) -> bool:
+    """Return whether these are the selected layers of the model, with their present widths."""
+    selected = dict(selection.select(model))
     observed = {layer.name: layer.conv for layer in layers}
-    return convs == observed and all(each.width == each.conv.out_channels for each in layers)
-
-
-def _convs_of(model: nn.Module) -> Iterator[tuple[str, Conv]]:
-    """Yield the name of each conv that has filters, and the conv."""
-    for name, module in model.named_modules():
-        if isinstance(module, Conv) and module.out_channels > 0:
-            yield name, module
+    return selected == observed and all(each.width == filter_count(each.conv) for each in layers)

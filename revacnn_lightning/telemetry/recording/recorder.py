@@ -25,6 +25,7 @@ from revacnn_lightning.telemetry.inspection.layer_detail import (
     DetailSample,
 )
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
+from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.activation_sums import finalize_signals
 from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
@@ -55,7 +56,7 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Records statistics of every filter of every conv of a model.
+    """Records statistics of every filter of the selected layers of a model.
 
     Args:
         model: observed between `attach` and `detach`; never modified.
@@ -64,6 +65,7 @@ class Recorder:
             statistics are sampled on every 2nd, 4th, ... batch only; ``gradient`` and
             ``activation`` are always recorded. None: record everything on every batch.
         detail_hz: upper bound of samples per second of an inspected layer.
+        selection: which layers are recorded.
 
     Attributes:
         details: samples the layers that a viewer inspects. Of these layers,
@@ -81,6 +83,7 @@ class Recorder:
         statistics: Sequence[str] = DEFAULT_STATISTICS,
         max_overhead: float | None = None,
         detail_hz: float = DETAIL_HZ,
+        selection: LayerSelection | None = None,
     ) -> None:
         unknown = set(statistics) - set(STATISTICS)
         if unknown:
@@ -91,6 +94,7 @@ class Recorder:
         self.details = DetailRecorder(self._batch, max_hz=detail_hz)
         self.responses = ResponseRecorder()
         self._model = model
+        self._selection = LayerSelection() if selection is None else selection
         self._layers: list[ObservedLayer] = []
         self._is_attached = False
         self._grad_scale = 1.0  # of the last batch; see `end_batch`
@@ -116,7 +120,7 @@ class Recorder:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the observed convs, in the order of their first forward."""
+        """Names of the observed layers, in the order of their first forward."""
         return [layer.name for layer in self._layers]
 
     @property
@@ -126,8 +130,8 @@ class Recorder:
 
     @property
     def is_current(self) -> bool:
-        """Whether the observed convs are those of the model: its code may have replaced some."""
-        return is_current(self._model, self._layers)
+        """Whether the observed layers are those of the model: its code may have replaced some."""
+        return is_current(self._model, self._selection, self._layers)
 
     @property
     def activation_sources(self) -> dict[str, str]:
@@ -142,10 +146,10 @@ class Recorder:
     def observed(self) -> dict[str, bool]:
         """Layer -> whether its activation maps are observed.
 
-        False for a conv in a compiled region, where no hook runs. Its weight statistics are
-        recorded all the same.
+        False for a layer in a compiled region, where no hook runs, and for the output projection of
+        an attention, whose forward does not run. Their weight statistics are recorded all the same.
         """
-        return {layer.name: not layer.is_compiled for layer in self._layers}
+        return {layer.name: layer.is_observed for layer in self._layers}
 
     @property
     def external_overhead(self) -> float:
@@ -192,7 +196,7 @@ class Recorder:
         """
         for layer in self._layers:
             self._gradients.unhook(layer.weights)
-        layers = find_layers(self._model, self._layers)
+        layers = find_layers(self._model, self._selection, self._layers)
         self._layers = forward_order(layers)
         self._slots = None
         self._module_hooks.update_structure(layers)
@@ -399,6 +403,10 @@ class Recorder:
         None before the first recorded forward of a conv that computes its weight in each forward.
         """
         return self._weights()[layer].current_weight()
+
+    def input_shape(self, layer: str) -> tuple[int, ...]:
+        """Return (C, H, W) of the map that a linear layer reads flattened; () if it is no map."""
+        return next((each.input_shape for each in self._layers if each.name == layer), ())
 
     def current_gradient(self, layer: str) -> Tensor | None:
         """Return the gradient of `current_weight`, as the last batch has left it; None without."""

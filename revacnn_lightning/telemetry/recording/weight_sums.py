@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import Conv, by_filter, weight_parameter, weight_shape
+from revacnn_lightning.telemetry.conv import by_filter, weight_parameter, weight_shape
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
@@ -23,6 +23,7 @@ from revacnn_lightning.telemetry.reductions import (
     filter_l1_norm,
     filter_l2_norm,
 )
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["WeightSums"]
 
@@ -54,7 +55,7 @@ class WeightSums:
         effective: the weight that the forward computes; empty where the weight is a parameter.
     """
 
-    conv: Conv
+    conv: UnitLayer
     plain: Tensor | None = None
     columns: slice = field(default_factory=lambda: slice(0, 0))
     slots: Slots = field(default_factory=dict)

@@ -20,7 +20,8 @@ def test_a_conv_costs_its_weight_at_every_output_pixel_of_one_sample() -> None:
     _, editor, probe = nets.editor_of(nets.Plain)
     sizes = editor.layer_sizes(probe)
     assert sizes["conv1"] == (6 * 3 * 9 * 8 * 8 * 2, (8, 8))  # the probe counts as one sample
-    assert sizes["fc"].output_size is None
+    assert sizes["fc"].output_size == ()
+    assert sizes["bn1"].output_size is None
 
 
 def test_a_block_inserted_after_a_conv_is_not_counted_as_the_conv() -> None:

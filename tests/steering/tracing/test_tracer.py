@@ -372,7 +372,7 @@ def test_traces_of_several_forwards_are_merged() -> None:
     x = nets.images()
     editor = Editor(model, [torch.optim.Adam(model.parameters())])
     probe = ForwardProbe([partial(model, x), partial(model, x, odd=True)])
-    assert set(editor.refusals(probe)) == {"never"}
+    assert set(editor.refusals(probe)) == {"never", "fc"}
     with pytest.raises(EditRefusedError, match="never was not run"):
         editor.apply(requests.AddFilters("never"), probe)
     before = model(x), model(x, odd=True)

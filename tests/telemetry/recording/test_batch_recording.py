@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 from tests.telemetry.adapter import BATCHES, Module, Record, fit
 
 
-class Reshaped(nn.Module):
-    """Runs a conv of other dimensions on the images."""
-
-    def __init__(self, conv: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.conv, self.shape = conv, shape
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x.reshape(len(x), *self.shape)).flatten(1)
-
-
-NETS = {
-    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)),
-    "conv1d": lambda: Reshaped(nn.Conv1d(3, 2, 3), (3, 64)),
-    "conv3d": lambda: Reshaped(nn.Conv3d(3, 2, 2), (3, 4, 4, 4)),
-    "transposed1d": lambda: Reshaped(nn.ConvTranspose1d(3, 2, 3), (3, 64)),
-}
-
-
-@pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("statistics", [STATISTICS, ("gradient",), ()])
-def test_a_network_without_filters_raised_an_error(net: str, statistics: tuple[str, ...]):
-    record = fit(Module(NETS[net]()), Record(statistics=statistics))
+def test_a_network_without_filters_raised_an_error(statistics: tuple[str, ...]):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))  # its only layer makes the output
+    record = fit(Module(net), Record(statistics=statistics))
     assert len(record.recordings) == len(BATCHES)
     assert record.recordings[-1].values.shape == (len(statistics), 0)
     assert not record.recordings[-1].nonfinite

@@ -139,6 +139,36 @@ def test_slices_are_selectable_only_with_many_input_channels(world: World, tab: 
     assert panel.content()["slices"] == ""
 
 
+@pytest.mark.parametrize(
+    ("inputs", "kernel", "slices", "depth"),
+    [(3, (5,), "strongest", None), (3, (3, 3, 3), "", 0.5), (8, (3, 3, 3), "strongest", 0.5),
+     (1, (3, 3, 3), "", 0.5), (64, (), "", None)],
+)  # fmt: skip
+def test_slices_of_other_kinds_of_layers(
+    world: World,
+    tab: TabState,
+    inputs: int,
+    kernel: tuple[int, ...],
+    slices: str,
+    depth: float | None,
+) -> None:
+    panel = LayerPanel(tab)
+    layer = tab.layer(None)
+    assert layer is not None
+    world.layers.mark_visible(layer.name, "tsne")
+    other = replace(layer, in_channels=inputs, kernel_size=kernel)
+    assert (panel._slices(other), panel._depth(other)) == (slices, depth)
+
+
+def test_the_depth_of_slices_is_set_between_the_first_and_the_last(
+    world: World, tab: TabState
+) -> None:
+    assert tab.selection is not None
+    for value in (0.75, 1.5, -1.0):
+        send_command(tab, "set_depth", value=value)
+    assert world.layers.mark_visible(tab.selection.layer, "tsne").depth == 0.75
+
+
 def test_changes_of_several_selected_filters(tab: TabState, follower: InProcessFollower) -> None:
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     send_command(tab, "select", layer=1, first=3, last=3)

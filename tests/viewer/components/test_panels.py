@@ -83,7 +83,7 @@ def test_header_says_that_a_network_has_no_filters(
     assert header.source.data["network_notice"] == ""
     follower.state.structure = replace(follower.state.structure, layers=[], edges=[])
     header.update()
-    assert "no layer of the type Conv2d" in header.source.data["network_notice"]
+    assert "no convolution and no hidden linear layer" in header.source.data["network_notice"]
 
 
 def test_staging_bar_shows_costs_and_coupling(

@@ -103,3 +103,19 @@ def test_attribution_tile_is_centered_around_zero(channels: int, shape: tuple[in
     assert levels.reshape(4, 5, -1)[3, 3, 0] == 128
     assert (attribution_tile(0 * values) == 128).all()
     assert len(attribution_tile(np.zeros(0))) == 0
+
+
+def test_a_row_of_values_is_a_strip() -> None:
+    rows = np.linspace(-1, 1, 64).reshape(2, 1, 32)
+    tiles = build_tiles(rows, signed=True)
+    assert tiles.shape == (2, 8, 32)
+    assert (tiles == tiles[:, :1]).all()
+    assert build_tiles(np.ones((2, 1, 3)), signed=False).shape == (2, 1, 3)
+    assert image_tile(np.zeros((1, 1, 100))).shape == (1, 25, 100, 3)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_single_values_are_compared_with_the_largest_of_all(signed: bool) -> None:
+    tiles = build_tiles(np.array([1.0, 0.5, 0.0]).reshape(3, 1, 1), signed=signed)
+    middle = 128 if signed else 0
+    assert tiles.ravel().tolist() == [255, round(middle + (255 - middle) / 2), middle]

@@ -244,6 +244,18 @@ def test_kernel_slice_is_requested_immediately_and_shared_by_tabs(world: World) 
     assert world.layers.mark_visible("conv2", "pca").kernel_slice == "mean"
 
 
+def test_the_slice_of_volumes_is_requested_immediately(world: World) -> None:
+    world.layers.mark_visible("conv2", "tsne")
+    world.layers.select_depth("conv2", 0.25)
+    world.layers.select_depth("elsewhere", 0.25)  # not visible
+    world.tick(0.01)
+    world.layers.select_depth("conv2", 1.0)
+    world.tick(0.1)
+
+    assert [request.depth for request in world.sent] == [0.25, 1.0]
+    assert world.layers.mark_visible("conv2", "pca").depth == 1.0
+
+
 def test_near_duplicates_are_searched_in_coefficients_only(world: World) -> None:
     world.layers.mark_visible("conv2", "tsne")
     detail = world.detail()

@@ -39,7 +39,7 @@ def test_a_network_without_layers_shows_its_metrics(
         send_command(page.tab, name, layer=0, first=0, last=0, row=1, chart=1, option="dead")
         update_all(page)
     parts = {part.part: part.data for part in page._panels}
-    assert "no layer of the type Conv2d" in parts["header"]["network_notice"]
+    assert "no convolution and no hidden linear layer" in parts["header"]["network_notice"]
     assert parts["network_layout"].get("layers", []) == []
     loss = page.components.charts[0]
     loss.update()

@@ -4,6 +4,7 @@ import {announce, buttonsWith, byId, elements, onEnabledClick, pressButton, setB
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
 import {highlightFilter} from "../network/network_view.js"
+import {drawDepth, startDepth} from "./depth.js"
 import {startExport} from "./export.js"
 import {onFilterSelect, onSelectionChange, receiveSelection} from "./filter_selection.js"
 import {drawFindings} from "./findings.js"
@@ -33,6 +34,7 @@ export function startLayerPanel() {
   onFilterSelect(highlightSelected)
   onThemeChange(redrawViews)
   startInputImage()
+  startDepth()
   startExport(views)
   startButtons()
   startEnlarging()
@@ -101,6 +103,7 @@ function drawPanel(data) {
   pressButton("method", data.method)
   pressButton("slices", data.slices)
   byId("slices").hidden = !data.slices
+  drawDepth(data.depth)
   byId("freeze").textContent = data.freeze_label ?? "Freeze"
   for (const [id, reason] of Object.entries(data.disabled ?? {})) setButtonState(byId(id), reason, data.tooltips?.[id] ?? "")
   receiveSelection(data)

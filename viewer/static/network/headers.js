@@ -61,7 +61,7 @@ function insertButton(layer) {
  * @param {NetworkLayoutData["density"]} density
  */
 function subtitle(layer, density) {
-  if (density === "roomy" && !layer.lane) return `${layer.filters} filters · ${layer.kernel}`
+  if (density === "roomy" && !layer.lane) return [`${layer.filters} filters`, layer.kernel].filter(Boolean).join(" · ")
   // Beside a narrow branch there is room for the whole name, which is shown only on hover, or while it is selected.
   return layer.lane && density === "normal" ? layer.name : layer.label
 }

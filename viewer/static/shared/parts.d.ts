@@ -206,6 +206,8 @@ export interface LayerPanelData {
   findings: FindingData[] | null
   knows_dead_filters?: boolean
   slices: string
+  /** Which slice of volumes is shown, 0 to 1; null if the layer has none. */
+  depth: number | null
   freeze_label?: string
   disabled?: Record<string, string>
   tooltips?: Record<string, string>
@@ -533,7 +535,8 @@ export interface LayerTableRow {
   stride: number[]
   groups: number
   /** Height and width; empty if unknown. */
-  output: number[]
+  /** Lengths of the output but filters; null if unknown. */
+  output: number[] | null
   parameters: number
   /** Multiply-accumulates of one sample; 0 if unknown. */
   macs: number

@@ -30,9 +30,9 @@ export const COLUMNS = [
   {key: "type", title: "Type", hint: "Class of the module", kind: "text", value: ({type}) => type, text: ({type}) => type},
   {key: "shape", title: "Shape", hint: "Input channels → filters, kernel, stride and groups; sorted by the number of filters",
    kind: "number", value: ({filters}) => filters, text: describeShape},
-  {key: "output", title: "Output", hint: "Channels × height × width of the output", kind: "number",
-   value: ({filters, output}) => output.length > 0 ? filters * output[0] * output[1] : NaN,
-   text: ({filters, output}) => output.length > 0 ? [filters, ...output].join("×") : "–"},
+  {key: "output", title: "Output", hint: "Filters × positions of the output", kind: "number",
+   value: ({filters, output}) => output == null ? NaN : output.reduce((product, length) => product * length, filters),
+   text: ({filters, output}) => output == null ? "–" : [filters, ...output].join("×")},
   {key: "parameters", title: "Parameters", hint: "Weights and biases", kind: "number", bar: "linear",
    value: ({parameters}) => parameters || NaN, text: ({parameters}) => parameters ? formatCount(parameters) : "–"},
   {key: "macs", title: "MACs", hint: "Multiply-accumulates of one sample", kind: "number", bar: "linear",
@@ -62,8 +62,9 @@ function statisticColumn(statistic, title, hint, bar) {
 
 /** @param {LayerTableRow} row */
 export function describeShape({inputs, filters, kernel, stride, groups}) {
-  const steps = Math.max(...stride) > 1 ? ` /${[...new Set(stride)].join("×")}` : ""
-  return `${inputs}→${filters} · ${kernel.join("×")}${steps}${groups > 1 ? ` · ${groups} groups` : ""}`
+  const steps = Math.max(1, ...stride) > 1 ? ` /${[...new Set(stride)].join("×")}` : ""
+  const window = kernel.length > 0 ? ` · ${kernel.join("×")}${steps}` : ""
+  return `${inputs}→${filters}${window}${groups > 1 ? ` · ${groups} groups` : ""}`
 }
 
 /**
@@ -117,7 +118,7 @@ export function barLengths(column, rows, statistics) {
 }
 
 const CSV_COLUMNS = [
-  "layer", "type", "in_channels", "out_channels", "kernel", "stride", "groups", "output_height", "output_width",
+  "layer", "type", "in_channels", "out_channels", "kernel", "stride", "groups", "output_size",
   "parameters", "macs", "mean_abs_gradient", "activation", "update_ratio", "dead_filters", "frozen_filters",
 ]
 
@@ -129,7 +130,7 @@ export function layerCsv(rows, statistics) {
   const {gradient, activation, update_ratio: updateRatio, dead} = statistics
   return csvTable(CSV_COLUMNS, rows.map((row, i) => [
     row.name, row.type, row.inputs, row.filters, row.kernel.join("x"), row.stride.join("x"), row.groups,
-    row.output[0], row.output[1], row.parameters || null, row.macs || null,
+    row.output?.join("x"), row.parameters || null, row.macs || null,
     gradient?.[i], activation?.[i], updateRatio?.[i], dead?.[i], row.frozen,
   ]))
 }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
+from revacnn_lightning.steering.tracing.rules.rounding import conv_rounding_unit
 from revacnn_lightning.steering.tracing.rules.table import rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["convolution_rule", "couple_bias", "fix_unmatched"]
+__all__ = ["convolution_rule", "couple_bias", "fix_unmatched", "why_unlabeled"]
 
 
 @rule("convolution", "_convolution", "convolution_overrideable")
@@ -19,7 +19,7 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
     name = trace.record_conv(call.out, x, weight)
-    trace.rounding_unit = max(trace.rounding_unit, _rounding_unit(call.out))
+    trace.rounding_unit = max(trace.rounding_unit, conv_rounding_unit(call.out))
     spatial = _labels_over_space(trace, call)
     is_depthwise = groups > 1 and groups == x.shape[1] and not transposed
     arriving = trace.channels_along(x, 1)
@@ -37,7 +37,7 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
     if name is not None and filters is not None:
         trace.filters[name] = filters.numpy()
     elif name is not None:
-        trace.unlabeled[name] = _why_unlabeled(call.out.shape[1], transposed, groups)
+        trace.unlabeled[name] = why_unlabeled(call.out.shape[1], transposed, groups)
     labels = [] if produced is None else [label_along(produced, call.out.ndim, 1)]
     labels += [label for label in trace.labels(x) if labeled_dims(label) == {0}]  # the batch
     labels += spatial
@@ -119,8 +119,8 @@ def _depthwise(
     return processed
 
 
-def _why_unlabeled(filters: int, transposed: bool, groups: int) -> str:
-    """Return why the filters of a conv have no labels, as the end of "<conv> …"."""
+def why_unlabeled(filters: int, transposed: bool = False, groups: int = 1) -> str:
+    """Return why the filters of a layer have no labels, as the end of "<layer> …"."""
     if filters == 1:
         return (
             "has a single filter, and tracing cannot distinguish its path through the network "
@@ -146,18 +146,3 @@ def fix_unmatched(trace: Trace, arriving: Tensor | None, columns: Tensor | None)
     ):
         if channels is not None:
             trace.fix(channels, reason)
-
-
-def _rounding_unit(tensor: Tensor) -> float:
-    """Return the rounding unit of the arithmetic that computed this output of a conv.
-
-    On Nvidia GPUs torch multiplies single precision as TF32, with 10 bits of mantissa, unless
-    configured otherwise.
-    """
-    if tensor.dtype == torch.float32 and tensor.device.type == "cuda":
-        precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
-        if precision is None:  # torch before 2.9
-            precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
-        if precision != "ieee":
-            return 2.0**-10
-    return float(torch.finfo(tensor.dtype).eps) if tensor.is_floating_point() else 0.0

@@ -6,7 +6,12 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.convolutions import couple_bias, fix_unmatched
+from revacnn_lightning.steering.tracing.rules.convolutions import (
+    couple_bias,
+    fix_unmatched,
+    why_unlabeled,
+)
+from revacnn_lightning.steering.tracing.rules.rounding import matmul_rounding_unit
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
@@ -41,6 +46,8 @@ def _matrix_product(
     for label in trace.labels(x):
         if len(labeled_dims(label)) > 1:
             trace.fix(label, f"are interleaved before {trace.where()}")
+    name = trace.record_linear(call.out, x, produced)
+    trace.rounding_unit = max(trace.rounding_unit, matmul_rounding_unit(call.out))
     if inner is not None and arriving is not None:
         trace.activity.record(x, last, arriving)
         trace.consume(inner, arriving)
@@ -51,6 +58,10 @@ def _matrix_product(
         trace.produce(produced)
         labels.append(label_along(produced, call.out.ndim, call.out.ndim - 1))
         couple_bias(trace, bias, -1, produced)
+    if name is not None and produced is not None:
+        trace.filters.setdefault(name, produced.numpy())
+    elif name is not None:
+        trace.unlabeled[name] = why_unlabeled(call.out.shape[-1])
     for label in trace.labels(x):
         dims = labeled_dims(label)
         if len(dims) == 1 and last not in dims:
