@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +131,7 @@ class Report:
                 "threads": torch.get_num_threads(),
                 "python": platform.python_version(),
                 "torch": torch.__version__,
+                "date": date.today().isoformat(),
             },
             "rows": self.rows,
             "notes": self.notes,

@@ -1,5 +1,7 @@
 """One filter removed from and one added to every convolution of torchvision's classifiers.
 
+The families of `benchmarks.steering_families`, which torchvision lacks, are tested as well.
+
 ``python -m benchmarks.steering_zoo [--models ...] [--budget S] [--json FILE] [--check] [--quick]``
 
 Models run in double precision, with batch-norm statistics of the data and random affine values, so
@@ -11,8 +13,9 @@ is tested completely, the others for ``--budget`` seconds in random order of the
 - exact: equal within 1e-8.
 - rounding: a larger difference, but not larger than after a change of the input by one rounding
   unit.
-- mixed: a layer norm normalizes the removed channel together with others, so zeroing its columns
-  does not silence it. The network runs.
+- mixed: a norm or an attention over the channels mixes the edited channel with others, so the
+  function changes unavoidably. The plan has announced it, for an addition with the measured change,
+  which the benchmark confirms. The network runs.
 - refused: with a reason.
 - rolled back: the verifying forward pass found a size that only the model's code holds.
 - wrong: everything else.
@@ -32,9 +35,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torchvision
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from benchmarks.report import Report, argument_parser, progress_bar
+from benchmarks.steering_families import FAMILIES
 from benchmarks.steering_models import eval_output, randomized, zeroed_output
 from revacnn_lightning import AddFilters, EditFailedError, EditRefusedError, RemoveFilters, Undo
 from revacnn_lightning.protocol.requests import Edit
@@ -44,7 +49,7 @@ EXACT = 1e-8
 ROUNDING = 30  # times the change of the output for a change of the input by one rounding unit
 OUTCOMES = ("exact", "rounding", "mixed", "refused", "rolled back", "wrong")
 # Families with attention, layer norms over channels or channel shuffle. The others are plain.
-NOT_PLAIN = {"convnext", "maxvit", "shufflenet", "swin", "vit"}
+NOT_PLAIN = {"convnext", "maxvit", "shufflenet", "swin", "vit", *FAMILIES}
 SMALLEST = {
     "alexnet": "alexnet", "convnext": "convnext_tiny", "densenet": "densenet121",
     "efficientnet": "efficientnet_b0", "efficientnet_v2": "efficientnet_v2_s",
@@ -55,7 +60,10 @@ SMALLEST = {
     "squeezenet": "squeezenet1_1", "swin": "swin_t", "vgg": "vgg11_bn", "vit": "vit_b_16",
     "wide_resnet": "wide_resnet50_2",
 }  # fmt: skip
-QUICK = ["resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"]
+QUICK = [
+    *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"),
+    *("own_group_norm", "own_standardized"),
+]
 QUICK_SECONDS = 8.0
 SHUFFLE = "shufflenet_v2_x0_5"
 MIN_SHUFFLE_EXACT = 46  # of its 56 convolutions
@@ -64,7 +72,9 @@ HUGE = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
 
 
 def family(name: str) -> str:
-    """Return the family of a torchvision model."""
+    """Return the family of a model."""
+    if name in FAMILIES:
+        return name
     return next(f for f in sorted(SMALLEST, key=len, reverse=True) if name.startswith(f))
 
 
@@ -80,7 +90,9 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        if name == "maxvit_t":
+        if name in FAMILIES:
+            model = FAMILIES[name]()
+        elif name == "maxvit_t":
             model = small_maxvit(pixels)
         else:
             model = torchvision.models.get_model(name, weights=None, **options)
@@ -143,6 +155,8 @@ class Subject:
         removal = isinstance(request, RemoveFilters)
         try:
             plan = self.editor.plan(request, self.probe)
+            if plan.confirmation:
+                request = replace(request, confirmed=True)
             expected = zeroed_output(self.model, plan, self.unseen) if removal else self.unedited
             plan = self.editor.apply(request, self.probe).plan
         except (EditRefusedError, EditFailedError) as error:
@@ -156,7 +170,7 @@ class Subject:
             return "exact"
         if difference <= ROUNDING * self.noise:
             return "rounding"
-        if removal and any("change as well" in note for note in plan.notes):
+        if plan.is_mixing or any("change as well" in note for note in plan.notes):
             return "mixed"
         self.examples[f"wrong {layer}"] = f"{self.name} {request}: off by {difference:.1e}"
         return "wrong"
@@ -206,9 +220,10 @@ def judge_model(name: str, budget: float, seed: int, advance: Callable[[float], 
 
 
 def classifiers() -> list[str]:
-    """Return the names of torchvision's classification models, without the `HUGE` ones."""
+    """Return the names of all classification models, without the `HUGE` ones."""
     names = torchvision.models.list_models(module=torchvision.models)
-    return [n for n in names if not re.search("rcnn|retina|ssd|fcos|raft", n) and n not in HUGE]
+    found = [n for n in names if not re.search("rcnn|retina|ssd|fcos|raft", n) and n not in HUGE]
+    return [*found, *FAMILIES]
 
 
 def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
@@ -231,7 +246,7 @@ def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
 
 
 def main() -> int:
-    parser = argument_parser(__doc__, quick=f"four models, {QUICK_SECONDS:g} s each")
+    parser = argument_parser(__doc__, quick=f"six models, {QUICK_SECONDS:g} s each")
     parser.add_argument("--models", nargs="+", help="default: all but the largest")
     parser.add_argument(
         "--budget",
@@ -245,7 +260,7 @@ def main() -> int:
     torch.set_num_threads(1)
     names = options.models or (QUICK if options.quick else classifiers())
     if options.families:
-        names = [*SMALLEST.values()]
+        names = [*SMALLEST.values(), *FAMILIES]
     report = Report(
         "One filter removed and one added, per convolution (fp64)",
         ["model", "convs", "tested", "removed", "added", "s"],

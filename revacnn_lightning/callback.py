@@ -57,6 +57,7 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
+from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
 
@@ -136,6 +137,9 @@ class ReVACNN(FreshCopies, Callback):
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
+        init: ``init(module)`` initializes the parameters of one layer in place, as a function for
+            ``nn.Module.apply`` does. New filters start with the values that it draws; without it,
+            with those of the layer's own ``reset_parameters``.
         record: file to record the run to, such as ``"run.mcap"``: every batch, every edit and all
             else that viewers receive. ``revacnn view --replay run.mcap`` shows it. If the file
             exists, the new one gets a number. Recordings that are started later, in the page, are
@@ -184,6 +188,7 @@ class ReVACNN(FreshCopies, Callback):
         images: ImagesOfBatch | None = None,
         name: str | None = None,
         copies: Mapping[str, str | None] | None = None,
+        init: Initialization | None = None,
         record: str | Path | None = None,
         keep_batches: int = 0,
         log_to_loggers: bool = False,
@@ -203,6 +208,7 @@ class ReVACNN(FreshCopies, Callback):
         self._forward = forward
         self._images = images
         self._copies = copies
+        self._initialize = init
         self._record = Path(record).expanduser() if record else None
         self._keep_batches = keep_batches
         self._log_to_loggers = log_to_loggers
@@ -346,6 +352,7 @@ class ReVACNN(FreshCopies, Callback):
             journal=journal,
             find_holders=functools.partial(model_holders, trainer),
             copies=self._copies,
+            initialize=self._initialize,
         )
 
     def _forward_of_images(self, module: LightningModule) -> Forward | None:

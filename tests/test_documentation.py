@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -68,19 +68,14 @@ def test_the_api_page_has_all_public_names():
     assert sorted(names) == sorted(revacnn_lightning.__all__)
 
 
-def test_the_table_of_networks_is_that_of_the_stored_results():
-    table = load_script("zoo_table")
-    page = table.PAGE.read_text(encoding="utf-8")
-    assert table.page(page) == page
-
-
-def load_script(script: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("script", ["zoo_table", "comparison_table"])
+def test_tables_are_those_of_the_stored_results(script: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    tables = importlib.import_module(script)
+    page = tables.PAGE.read_text(encoding="utf-8")
+    render = importlib.import_module("generated_blocks").render
+    assert render(page, tables.blocks()) == page, f"run python docs/{script}.py"
+    assert all(f"<!-- generated: {name} -->" in page for name in tables.blocks())
 
 
 def test_few_blocks_of_code_are_not_run():

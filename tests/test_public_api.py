@@ -50,7 +50,7 @@ PACKAGE_FLOORS = [
     ["steering.execution"],
     ["steering.journal"],
     ["steering.undo", "steering.journal_text"],
-    ["steering.edited_models"],
+    ["steering.edited_models", "steering.error_guard"],
     ["steering.editor"],
     ["steering.checkpoint"],
     ["steering.loading"],

@@ -58,6 +58,8 @@ def _effects(plan: PlanSummary) -> str:
     rows = [(name, f"{a:,}", f"{b:,}", _change(a, b)) for name, a, b in sizes]
     coupling = f"<div>Coupled: {escape(plan.coupling)}</div>" if plan.coupling else ""
     output = f"<div>{escape(plan.output_effect)}</div>" if plan.output_effect else ""
+    if plan.confirmation:
+        output += f"<div>To be confirmed: {escape(plan.confirmation)}</div>"
     changes = "".join(f"<div>{escape(_describe(change))}</div>" for change in plan.filter_changes)
     return table(("", "before", "after", "change"), rows) + output + coupling + changes
 

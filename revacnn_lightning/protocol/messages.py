@@ -174,8 +174,8 @@ class PlanSummary(Struct, frozen=True):
     parameters_after: int = 0
     macs_before: int = 0  # multiply-accumulates of one sample's forward; 0 if unknown
     macs_after: int = 0
-    # What happens to the model's output: `OUTPUT_UNCHANGED`, or how it changes; "" if unknown.
-    output_effect: str = ""
+    output_effect: str = ""  # `OUTPUT_UNCHANGED`, or how the output changes; "" if unknown
+    confirmation: str = ""  # why the request must be ``confirmed``; "" if it need not be
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
 
     def _repr_html_(self) -> str:

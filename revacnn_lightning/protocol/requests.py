@@ -50,19 +50,28 @@ class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Add ``count`` filters to a convolution without changing the network's function.
 
     New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
-    copies of that filter instead, and all copies share its outgoing weights equally.
+    copies of that filter instead, and all copies share its outgoing weights.
+
+    Behind a group norm, whole groups are added: the nearest possible number to ``count``. Where a
+    norm mixes the new filters with others, the function changes. Such a request is refused with
+    the measured change, unless it is ``confirmed``.
     """
 
     layer: str
     count: int = 1
     split_from: int | None = None
+    confirmed: bool = False
 
 
 class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Remove filters of a convolution, and all channels coupled with them."""
+    """Remove filters of a convolution, and all channels coupled with them.
+
+    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    """
 
     layer: str
     filters: list[int]
+    confirmed: bool = False
 
 
 class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -121,10 +130,14 @@ class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Merge filters into the first: add up their outgoing weights and remove the others."""
+    """Merge filters into the first: add up their outgoing weights and remove the others.
+
+    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    """
 
     layer: str
     filters: list[int]
+    confirmed: bool = False
 
 
 class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

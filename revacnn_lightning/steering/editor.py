@@ -20,10 +20,12 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStructureError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import edited_models
-from revacnn_lightning.steering.execution.edit_application import EditApplication, PerformedEdit
-from revacnn_lightning.steering.execution.executor import UndoneEdit
+from revacnn_lightning.steering.error_guard import only_steering_errors
+from revacnn_lightning.steering.execution.edit_application import EditApplication
+from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
+from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
@@ -89,6 +91,8 @@ class Editor:
         find_holders: returns what else may hold optimizers or copies of the model: callbacks.
         copies: module -> the module that it is a copy of, or None if it is not a copy, for those
             that `holders.copies` cannot tell.
+        initialize: initializes the parameters of a module in place, as for ``nn.Module.apply``;
+            new filters get the values that it draws.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Editor:
         journal: Journal | None = None,
         find_holders: Callable[[], Sequence[Holder]] = tuple,
         copies: Mapping[str, str | None] | None = None,
+        initialize: Initialization | None = None,
     ) -> None:
         self.model = model
         self.journal = Journal() if journal is None else journal
@@ -109,6 +114,7 @@ class Editor:
         self._young_entries = YoungEntries(self._freezer.frozen_slices)
         self._given_optimizers = optimizers
         self._find_holders = find_holders
+        self._initialize = initialize
         self._copies = CopyTracker(model, copies)
         all_of_now = self._all_optimizers()
         self._copies.remember(all_of_now)
@@ -217,7 +223,42 @@ class Editor:
             StaleStructureError: the request was made for another structure ``version``.
             EditRefusedError: it cannot be carried out; the message says why.
         """
-        return self._plan(request, probe, version, self._find_involved())
+        with self._one_at_a_time(), only_steering_errors(EditRefusedError):
+            involved = self._find_involved()
+            plan = self._plan(request, probe, version, involved)
+            if plan.is_mixing:
+                self._measure_change(plan, probe, involved)
+        return plan
+
+    def _measure_change(self, plan: EditPlan, probe: ForwardProbe, involved: _Involved) -> None:
+        """Add to a plan by how much it changes the output on the probe's batch.
+
+        Raises:
+            EditRefusedError: the edit would fail.
+        """
+        with Transaction() as tx:
+            try:
+                change = self._perform_in(tx, plan, probe, involved).output_change
+            except EditFailedError as error:
+                raise EditRefusedError(str(error)) from error
+            tx.rollback()
+        plan.output_effect = f"output changes by {change:.2g} of its largest value on this batch"
+        plan.confirmation += f". The {plan.output_effect}"
+
+    def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: _Involved) -> None:
+        """Check that what a plan says to confirm was confirmed in its request.
+
+        Raises:
+            EditRefusedError: it was not.
+        """
+        if plan.confirmation and not getattr(plan.request, "confirmed", False):
+            if plan.is_mixing:
+                self._measure_change(plan, probe, involved)
+            kind = type(plan.request).__name__
+            raise EditRefusedError(
+                f"{plan.confirmation}. To do it nevertheless, confirm the change: "
+                f"{kind}(..., confirmed=True)"
+            )
 
     def _plan(
         self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: _Involved
@@ -283,26 +324,43 @@ class Editor:
             EditFailedError: the verification failed; everything was rolled back.
         """
         start = perf_counter()
-        with self._one_at_a_time(), paused_garbage_collection():
+        with (
+            self._one_at_a_time(),
+            only_steering_errors(EditFailedError),
+            paused_garbage_collection(),
+        ):
             involved = self._find_involved()
             plan = self._plan(request, probe, version, involved)
+            self._check_confirmed(plan, probe, involved)
             with Transaction() as tx:
-                try:
-                    performed = self._perform(tx, plan, probe, involved)
-                except ForwardFailedError as error:
-                    module = raising_module(self.model, error)
-                    where = f" in {module}" if module else ""
-                    raise EditFailedError(
-                        f"{error}{where} after the edit; the edit was rolled back{error.hint}"
-                    ) from error
+                performed = self._perform_in(tx, plan, probe, involved)
             self._commit(performed, involved.optimizers)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
+
+    def _perform_in(
+        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
+    ) -> PerformedEdit:
+        """Perform a plan; the rollback is up to ``tx``.
+
+        Raises:
+            EditFailedError: its verification failed.
+        """
+        try:
+            return self._perform(tx, plan, probe, involved)
+        except ForwardFailedError as error:
+            module = raising_module(self.model, error)
+            where = f" in {module}" if module else ""
+            raise EditFailedError(
+                f"{error}{where} after the edit; the edit was rolled back{error.hint}"
+            ) from error
 
     def _perform(
         self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
     ) -> PerformedEdit:
         optimizers, copies = involved.optimizers, involved.copies.outside
-        edits = EditApplication(tx, self.model, optimizers, probe, self.version + 1, copies)
+        edits = EditApplication(
+            tx, self.model, optimizers, probe, self.version + 1, copies, self._initialize
+        )
         groups = GroupMembership(self.model, optimizers)
         if isinstance(plan.request, requests.Undo):
             newest = self.journal.entries[-plan.request.count :]

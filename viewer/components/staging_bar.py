@@ -52,6 +52,8 @@ class StagingBar(HtmlPanel):
         is_refused = any(isinstance(change.plan, Refused) for change in changes)
         refusal = self.tab.steering_refusal()
         hint = "The training refuses a change" if is_refused else "Send to the training"
+        if queue.needs_confirmation():
+            hint = "Confirm the change of the output first"
         return {
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
@@ -73,6 +75,8 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         "output": "",
         "coupling": "",
         "refused": "",
+        "confirmation": change.confirmation,
+        "confirmed": change.is_confirmed,
     }
     if isinstance(change.plan, Refused):
         row.update(plan="refused", refused=change.plan.reason)

@@ -53,6 +53,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "set_scale": view.set_scale,
     "save_chart": view.save_chart,
     "compare_run": view.compare_run,
+    "confirm": edit.confirm,
     "discard": edit.discard,
     "dismiss_reply": edit.dismiss_reply,
 }

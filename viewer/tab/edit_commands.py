@@ -142,6 +142,11 @@ def stage_set_to_mean(tab: TabState, arguments: Arguments) -> None:
     )
 
 
+def confirm(tab: TabState, arguments: Arguments) -> None:
+    """Confirm a staged change that changes the function of the network, or take that back."""
+    tab.staging.toggle_confirmed(arguments.key)
+
+
 def discard(tab: TabState, arguments: Arguments) -> None:
     """Discard one staged change, or all of them."""
     tab.edit_queue.discard(arguments.key)

@@ -59,9 +59,17 @@ class EditQueue:
         return 0.0 if self.shown_reply is None else time.time() - self.shown_reply.sent
 
     def can_apply(self) -> bool:
-        """Return whether something is staged and no plan is refused."""
+        """Return whether something is staged, no plan is refused, and none is to be confirmed."""
         changes = self.staging.changes
-        return bool(changes) and not any(isinstance(change.plan, Refused) for change in changes)
+        return (
+            bool(changes)
+            and not any(isinstance(change.plan, Refused) for change in changes)
+            and not self.needs_confirmation()
+        )
+
+    def needs_confirmation(self) -> bool:
+        """Return whether a staged change has to be confirmed before it can be applied."""
+        return any(one.confirmation and not one.is_confirmed for one in self.staging.changes)
 
     def reset(self) -> None:
         """Discard everything staged, pending or shown, because another run is shown."""

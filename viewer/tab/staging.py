@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import LayerInfo, Planned, Refused, Structure
 from revacnn_lightning.protocol.requests import (
@@ -64,6 +65,7 @@ class StagedChange(Struct):
         block: what to insert after the layer.
         plan_id: id of the dry run that was requested; "" if none was.
         plan: the reply to the dry run; None before it arrives.
+        is_confirmed: whether the person has confirmed what the plan says to confirm.
     """
 
     layer: str
@@ -75,6 +77,12 @@ class StagedChange(Struct):
     block: Block = "residual"
     plan_id: str = ""
     plan: Planned | Refused | None = None
+    is_confirmed: bool = False
+
+    @property
+    def confirmation(self) -> str:
+        """What has to be confirmed before the change is sent; "" if nothing has to be."""
+        return self.plan.plan.confirmation if isinstance(self.plan, Planned) else ""
 
     @property
     def key(self) -> str:
@@ -107,6 +115,12 @@ class StagedChange(Struct):
 
     def to_edit(self, structure: Structure) -> Edit | None:
         """Return the request for this structure; None if nothing is left to change."""
+        edit = self._to_edit(structure)
+        if self.is_confirmed and isinstance(edit, AddFilters | RemoveFilters | MergeFilters):
+            edit = replace(edit, confirmed=True)
+        return edit
+
+    def _to_edit(self, structure: Structure) -> Edit | None:
         if self.kind == "remove_layer":
             return RemoveLayer(self.layer) if _contains(structure, self.layer) else None
         if _layer(structure, self.layer) is None:
@@ -210,6 +224,12 @@ class Staging:
         else:
             self.replace(change)
 
+    def toggle_confirmed(self, key: str) -> None:
+        """Confirm what the plan of a change says to confirm, or take that back."""
+        for change in self.changes:
+            if change.key == key:
+                change.is_confirmed = not change.is_confirmed
+
     def discard(self, key: str = "") -> None:
         """Discard the change with this key, or all changes."""
         self.changes = [change for change in self.changes if key and change.key != key]
@@ -245,7 +265,7 @@ class Staging:
 
     def _on_edited(self, change: StagedChange) -> None:
         """Invalidate the plan of an edited change, and drop the change if it is empty."""
-        change.plan, change.plan_id = None, ""
+        change.plan, change.plan_id, change.is_confirmed = None, "", False
         if not change.ids and not change.count:
             self.changes.remove(change)
 

@@ -37,6 +37,8 @@ def match_activations(
     model: nn.Module,
     edits: Sequence[TensorEdit | ValueEdit],
     probe: ForwardProbe,
+    *,
+    double: bool = False,
 ) -> list[Tensor] | None:
     """Scale the weights and biases that performed edits drew at random.
 
@@ -55,7 +57,7 @@ def match_activations(
     if not by_conv:
         return None
     with _measured(by_conv) as strengths:
-        output = evaluate(model, probe)
+        output = evaluate(model, probe, double=double)
     for conv, of_conv in by_conv.items():
         if conv in strengths:
             _scale(tx, model, of_conv, strengths[conv])

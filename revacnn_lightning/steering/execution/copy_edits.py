@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
-import torch
 from torch import nn
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.tensor_containers import update_container
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import copy_random_entries
@@ -34,13 +34,13 @@ def perform_on_copies(
     plan: EditPlan,
     copies: Sequence[ModelCopy],
     undo: UndoRecord,
-    generator: torch.Generator,
+    initializer: Initializer,
     undone: Mapping[str, UndoRecord] | None = None,
 ) -> None:
     """Perform a plan, already performed on the model, on its copies; ``undo`` gets their records.
 
     Args:
-        generator: with the seed that the model's was made with: inserted blocks are equal.
+        initializer: with the seed that the model's was made with: inserted blocks are equal.
         undone: what `revert_on_copies` returned, if the plan is redone.
     """
     for copy in copies:
@@ -50,7 +50,7 @@ def perform_on_copies(
                 changes.layers = []
             again = (undone or {}).get(copy.holder, UndoRecord())
             records = again.changes if len(again.changes) == _count(changes) else None
-            record = perform(tx, copy.root, changes, [], generator, records, model)
+            record = perform(tx, copy.root, changes, [], initializer, records, model)
             if isinstance(copy, TensorCopy):
                 record.tensors = update_container(tx, model, plan, copy, again.tensors)
             undo.copies[copy.holder] = record

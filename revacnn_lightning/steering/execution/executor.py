@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, revert_layer_edit
 from revacnn_lightning.steering.execution.module_attributes import (
     apply_attribute_edit,
@@ -26,7 +26,7 @@ from revacnn_lightning.steering.execution.value_edits import (
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["UndoRecord", "UndoneEdit", "perform", "revert"]
+__all__ = ["PerformedEdit", "UndoRecord", "UndoneEdit", "perform", "revert"]
 
 
 @dataclass
@@ -70,12 +70,33 @@ class UndoneEdit:
     copies: dict[str, UndoRecord] = field(default_factory=dict)
 
 
+@dataclass
+class PerformedEdit:
+    """An edit that was performed and passed its verification.
+
+    Attributes:
+        plan: what was performed; its columns may differ from those of the requested plan.
+        undo: what is needed to revert it; None for an undo or a redo.
+        output_change: relative change of the model's output on the verifying batch.
+        groups: the channel groups of the edited model.
+        undone: for an undo: the undone edits, newest first.
+        redone: for a redo: what is needed to revert each redone edit again, oldest first.
+    """
+
+    plan: EditPlan
+    undo: UndoRecord | None
+    output_change: float
+    groups: ChannelGroups
+    undone: list[UndoneEdit] = field(default_factory=list)
+    redone: list[UndoRecord] = field(default_factory=list)
+
+
 def perform(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
-    generator: torch.Generator,
+    initializer: Initializer,
     undone: Sequence[ChangeRecord] | None = None,
     source: nn.Module | None = None,
 ) -> UndoRecord:
@@ -92,17 +113,19 @@ def perform(
     again = iter([None] * count if undone is None else undone)
     for value in plan.values:
         undo.changes.append(
-            apply_value_edit(tx, model, value, optimizers, generator, next(again), source)
+            apply_value_edit(tx, model, value, optimizers, initializer, next(again), source)
         )
     for edit in plan.tensors:
-        undo.changes.append(apply_tensor_edit(tx, model, edit, optimizers, generator, next(again)))
+        undo.changes.append(
+            apply_tensor_edit(tx, model, edit, optimizers, initializer, next(again))
+        )
     if undone is None:
         copy_random_entries(tx, model, plan, source)
     update_modules(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
-        record, removed = apply_layer_edit(tx, model, layer, optimizers, generator, next(again))
+        record, removed = apply_layer_edit(tx, model, layer, optimizers, initializer, next(again))
         undo.changes.append(record)
         if removed is not None:
             undo.removed_layers[layer.host] = removed

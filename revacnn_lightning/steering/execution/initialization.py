@@ -3,24 +3,89 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
+from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.computed_tensors import tensor_of_shape
+from revacnn_lightning.telemetry.inspection.side_effects import random_states_restored
 
-__all__ = ["initial_values"]
+__all__ = ["Initialization", "Initializer"]
+
+Initialization = Callable[[nn.Module], Any]  # as for ``nn.Module.apply``
+
+_OF_TORCH = (_ConvNd.reset_parameters, nn.Linear.reset_parameters)
+_EMPTY_TABLES = ("_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
-def initial_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return random values of the shape, type and device of ``like``, a tensor of ``owner``.
+@dataclass
+class Initializer:
+    """Draws the initial values of entries.
 
-    Convs, linear layers and their parametrizations: uniform in ±1/sqrt(fan in), the default of
-    torch (He et al. 2015 with a = sqrt 5). Any other module: normal, with the standard deviation of
-    ``like``.
+    Args:
+        generator: the source of all randomness.
+        initialize: the user's function, which initializes the parameters of a module.
     """
+
+    generator: torch.Generator
+    initialize: Initialization | None = None
+
+    @classmethod
+    def seeded(cls, seed: int, initialize: Initialization | None = None) -> Initializer:
+        """Return an initializer with a generator of its own."""
+        return cls(torch.Generator().manual_seed(seed), initialize)
+
+    def draw(self, owner: nn.Module, name: str, like: Tensor) -> Tensor:
+        """Return initial values of the shape, type and device of ``like``.
+
+        The user's function and the layer's own ``reset_parameters`` draw them where the layer has
+        one, on a copy of the layer. Convs, linear layers and their parametrizations are otherwise
+        uniform in ±1/sqrt(fan in), torch's default (He et al. 2015 with a = sqrt 5); other modules
+        are normal with the standard deviation of ``like``.
+
+        Args:
+            owner: the module that the tensor belongs to.
+            name: the tensor in the module, such as "weight".
+
+        Raises:
+            EditFailedError: the user's function raised, or returned values of no use.
+        """
+        reset = getattr(type(owner), "reset_parameters", None)
+        is_own = callable(reset) and reset not in _OF_TORCH
+        is_plain = name in owner._parameters and "parametrizations" not in owner._modules
+        if not is_plain or (self.initialize is None and not is_own):
+            return default_values(owner, like, self.generator)
+        layer = _copy_of(owner, name, default_values(owner, like, self.generator))
+        seed = int(torch.randint(2**31, (), generator=self.generator))
+        with random_states_restored(), torch.no_grad():
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            if is_own:
+                _run(layer.reset_parameters, f"{type(owner).__name__}.reset_parameters")
+            if self.initialize is not None:
+                initialize = self.initialize
+                _run(lambda: initialize(layer), "ReVACNN(init=...)")
+        values = layer._parameters.get(name)
+        if values is None or values.shape != like.shape or not values.isfinite().all():
+            raise EditFailedError(
+                f"the initial values of {name} that ReVACNN(init=...) gave a "
+                f"{type(owner).__name__} are not finite numbers of shape {tuple(like.shape)}; "
+                "correct the function. The edit was rolled back"
+            )
+        return values.detach().to(like)
+
+
+def default_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return torch's default initial values for a tensor of ``owner``; see `Initializer.draw`."""
     if isinstance(owner, (_ConvNd, nn.Linear, ParametrizationList)):
         weight = like if like.ndim > 1 else tensor_of_shape(owner, "weight")
         weight = like if weight is None else weight
@@ -33,3 +98,30 @@ def initial_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -
         values = torch.randn(like.shape, generator=generator, dtype=torch.float64)
         values = values * (spread or 1.0)
     return values.to(like)
+
+
+def _copy_of(owner: nn.Module, name: str, values: Tensor) -> Any:
+    """Return a copy of a layer on the CPU, with these values, without children and hooks."""
+    layer = object.__new__(type(owner))
+    vars(layer).update(vars(owner))
+    vars(layer).update({table: {} for table in _EMPTY_TABLES if table in vars(owner)})
+    own = {**owner._parameters, name: values}
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    vars(layer)["_parameters"] = {
+        each: None if tensor is None else nn.Parameter(tensor.detach().to("cpu", dtype, copy=True))
+        for each, tensor in own.items()
+    }
+    vars(layer)["_buffers"] = {
+        each: None if tensor is None else tensor.detach().to("cpu", copy=True)
+        for each, tensor in owner._buffers.items()
+    }
+    return layer
+
+
+def _run(initialize: Callable[[], Any], what: str) -> None:
+    try:
+        initialize()
+    except Exception as error:  # the user's code may raise anything
+        raise EditFailedError(
+            f"{what} raised {type(error).__name__}: {error}; correct it. The edit was rolled back"
+        ) from error

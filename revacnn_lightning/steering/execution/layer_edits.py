@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.blocks import BLOCKS, RunChildOnOutput, replacement_of
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
     remove_parameters,
@@ -34,7 +35,7 @@ def apply_layer_edit(
     model: nn.Module,
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
-    generator: torch.Generator,
+    initializer: Initializer,
     undone: ChangeRecord | None = None,
 ) -> tuple[ChangeRecord, nn.Module | None]:
     """Insert or remove the layer. Returns what reverting needs, the removed module included.
@@ -46,9 +47,9 @@ def apply_layer_edit(
     record: ChangeRecord = {}
     removed = None
     if edit.action == "insert":
-        new = _insert(tx, model, edit, optimizers, generator)
+        new = _insert(tx, model, edit, optimizers, initializer)
     else:
-        new, record, removed = _replace(tx, model, edit, optimizers, generator)
+        new, record, removed = _replace(tx, model, edit, optimizers, initializer)
     if undone is not None:
         restore_undone(tx, new, optimizers, undone)
     return record, removed
@@ -93,11 +94,11 @@ def _insert(
     model: nn.Module,
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
-    generator: torch.Generator,
+    initializer: Initializer,
 ) -> nn.Module:
     """Insert a block and return it."""
     host = model.get_submodule(edit.host)
-    block = _seeded(generator, lambda: BLOCKS[edit.kind](edit.channels, edit.kernel))
+    block = _seeded(initializer, lambda: BLOCKS[edit.kind](edit.channels, edit.kernel))
     _match_placement(block, host)
     hook = host.register_forward_hook(RunChildOnOutput(edit.child))
     host.add_module(edit.child, block)
@@ -113,10 +114,10 @@ def _insert(
     return block
 
 
-def _seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module with the seed of ``generator``; torch's random state stays as it is."""
+def _seeded(initializer: Initializer, make: Callable[[], nn.Module]) -> nn.Module:
+    """Build a module with the seed of ``initializer``; torch's random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+        torch.manual_seed(initializer.generator.initial_seed())
         return make()
 
 
@@ -150,11 +151,11 @@ def _replace(
     model: nn.Module,
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
-    generator: torch.Generator,
+    initializer: Initializer,
 ) -> tuple[nn.Module, ChangeRecord, nn.Module]:
     """Replace a layer; return the new one, what restores the old one, and the old one."""
     old = model.get_submodule(edit.host)
-    new = _seeded(generator, lambda: replacement_of(old, edit.kind))
+    new = _seeded(initializer, lambda: replacement_of(old, edit.kind))
     new.train(old.training)
     if edit.kind == "conv":
         _match_placement(new, old)

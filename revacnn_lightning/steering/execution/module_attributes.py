@@ -17,6 +17,8 @@ from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
+LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
+
 __all__ = ["apply_attribute_edit", "revert_attribute_edit", "update_modules"]
 
 
@@ -95,7 +97,7 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
         return _conv_sizes(module, weight.shape)
     if isinstance(module, nn.Linear):
         return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, LAYER_NORMS):
         return {"normalized_shape": tuple(weight.shape)}
     if isinstance(module, nn.GroupNorm):
         return {"num_channels": weight.shape[0]}

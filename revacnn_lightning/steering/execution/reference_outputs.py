@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit
@@ -28,7 +29,9 @@ def expected_output(
     plan: EditPlan,
     probe: ForwardProbe,
     output: list[Tensor],
-    generator: torch.Generator,
+    initializer: Initializer,
+    *,
+    double: bool = False,
 ) -> list[Tensor]:
     """Return the output that the resized model must give, computed before ``plan`` is performed.
 
@@ -40,7 +43,7 @@ def expected_output(
         return output
     start = tx.size
     for value in plan.values:
-        apply_value_edit(tx, model, value, [], generator)
+        apply_value_edit(tx, model, value, [], initializer)
     for edit in silenced:
         _, tensor = find_tensor(model, edit.tensor)
         kept = np.zeros(edit.size, bool)
@@ -51,19 +54,24 @@ def expected_output(
         replace_data(tx, tensor, zeroed, tensor.grad)
         if edit.gain:
             rescale_gain(tx, model, edit.gain, before, zeroed)
-    expected = evaluate(model, probe)
+    expected = evaluate(model, probe, double=double)
     tx.rollback(keep=start)
     return expected
 
 
 def output_with_values(
-    tx: Transaction, model: nn.Module, values: Sequence[ValueEdit], probe: ForwardProbe
+    tx: Transaction,
+    model: nn.Module,
+    values: Sequence[ValueEdit],
+    probe: ForwardProbe,
+    *,
+    double: bool = False,
 ) -> list[Tensor]:
     """Return the output with these changes of values."""
     start = tx.size
     for value in values:
-        apply_value_edit(tx, model, value, [], torch.Generator())
-    output = evaluate(model, probe)
+        apply_value_edit(tx, model, value, [], Initializer(torch.Generator()))
+    output = evaluate(model, probe, double=double)
     tx.rollback(keep=start)
     return output
 

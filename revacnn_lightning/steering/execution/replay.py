@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.execution.copy_edits import perform_on_copies
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -38,15 +38,11 @@ def replay(
     records = []
     for number, plan in enumerate(plans, first):
         try:
-            record = perform(tx, model, plan, optimizers, _generator(number))
-            perform_on_copies(tx, model, plan, copies, record, _generator(number))
+            record = perform(tx, model, plan, optimizers, Initializer.seeded(number))
+            perform_on_copies(tx, model, plan, copies, record, Initializer.seeded(number))
         except (AttributeError, IndexError, RuntimeError) as error:
             raise SteeringError(
                 f"edit {number} of the journal ({plan.title}) does not fit this model: {error}"
             ) from error
         records.append(record)
     return records
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
-from revacnn_lightning.steering.execution.initialization import initial_values
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.execution.transaction import Transaction
@@ -30,7 +30,7 @@ def apply_tensor_edit(
     model: nn.Module,
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
-    generator: torch.Generator,
+    initializer: Initializer,
     undone: ChangeRecord | None = None,
 ) -> ChangeRecord:
     """Resize a tensor, its gradient, its optimizer state, and the gain of its weight norm.
@@ -48,7 +48,7 @@ def apply_tensor_edit(
         elif edit.origin and edit.fill == "fresh":  # filled from its origin afterwards
             new = resize.apply_and_fill(old, 0.0)
         else:
-            new = _resized(owner, tensor, resize, edit, generator)
+            new = _resized(owner, tensor, resize, edit, initializer)
         record["data"] = resize.removed_entries(tensor.detach())
         if edit.fill == "share":
             record["before"], record["after"] = tensor.detach().clone(), resize.revert(new, 0.0)
@@ -171,7 +171,7 @@ def undo_difference(now: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _resized(
-    owner: nn.Module, tensor: Tensor, resize: Resize, edit: TensorEdit, generator: torch.Generator
+    owner: nn.Module, tensor: Tensor, resize: Resize, edit: TensorEdit, initializer: Initializer
 ) -> Tensor:
     """Return the resized tensor with its new entries as ``edit.fill`` says."""
     data = tensor.detach()
@@ -181,7 +181,8 @@ def _resized(
         return resize.apply_and_fill(data, 0.0)
     if edit.fill == "one":
         return resize.apply_and_fill(data, 1.0)
-    resized = resize.apply(data)
     if edit.fill == "share":
-        return resized * resize.split_factors(resized)
-    return resize.apply_and_fill(data, initial_values(owner, resized, generator))
+        return resize.apply_and_share(data, initializer.generator)
+    resized = resize.apply(data)
+    name = edit.tensor.rpartition(".")[2]
+    return resize.apply_and_fill(data, initializer.draw(owner, name, resized))

@@ -12,6 +12,8 @@ __all__ = ["Resize", "in_memory_format_of"]
 
 # Up to this many runs, concatenating slices (block copies) is faster than gathering indices.
 FEW_RUNS = 32
+# By how much, at most, a share of a divided entry exceeds an equal one.
+SPLIT_NOISE = 0.1
 
 
 class Resize:
@@ -104,20 +106,25 @@ class Resize:
                 reverted.index_fill_(self.dim, at, removed)
         return in_memory_format_of(tensor, reverted)
 
-    def split_factors(self, like: Tensor) -> Tensor:
-        """Return factors along the resized dimension that divide an entry among its copies.
+    def apply_and_share(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the resized tensor, in which an entry and its copies sum to what it was.
 
-        The factors of an entry and its copies sum to one (Net2Wider, Chen et al. 2016) and differ
-        slightly: copies with equal outgoing weights get equal gradients and stay equal.
+        Every coefficient is divided a little differently (Net2Wider, Chen et al. 2016): copies
+        whose outgoing weights are equal, or proportional, get proportional gradients, and an
+        optimizer that normalizes them, such as Adam, would keep the copies equal forever.
         """
-        factor = np.ones(len(self.order))
+        resized = self.apply(tensor)
         for source in np.unique(self.order[self.is_new]):
-            at = np.flatnonzero(self.order == source)
-            n = len(at)
-            factor[at] = (1 + 0.2 * (np.arange(n) / (n - 1) - 0.5)) / n if n > 1 else 1.0
-        shape = [1] * like.ndim
-        shape[self.dim] = -1
-        return torch.from_numpy(factor).to(like).view(shape)
+            at = np.flatnonzero(self.order == source).tolist()
+            rest = tensor.select(self.dim, source).clone()
+            for k, position in enumerate(at[:-1]):
+                noise = torch.rand(rest.shape, generator=generator, dtype=torch.float64)
+                share = (1 + SPLIT_NOISE * noise.to(tensor.device)) / (len(at) - k)
+                piece = (rest.double() * share).to(rest)  # at least half of two: the rest is exact
+                resized.select(self.dim, position).copy_(piece)
+                rest -= piece
+            resized.select(self.dim, at[-1]).copy_(rest)
+        return resized
 
 
 def in_memory_format_of(old: Tensor, new: Tensor) -> Tensor:

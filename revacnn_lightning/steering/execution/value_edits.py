@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
-from revacnn_lightning.steering.execution.initialization import initial_values
+from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
 from revacnn_lightning.steering.execution.tensor_edits import undo_difference
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
@@ -32,7 +32,7 @@ def apply_value_edit(
     model: nn.Module,
     edit: ValueEdit,
     optimizers: Sequence[Optimizer],
-    generator: torch.Generator,
+    initializer: Initializer,
     undone: ChangeRecord | None = None,
     source: nn.Module | None = None,
 ) -> ChangeRecord:
@@ -55,7 +55,7 @@ def apply_value_edit(
             new = find_tensor(source or model, edit.origin)[1].detach().to(data)
             new = new.index_select(edit.dim, at)
         else:
-            new = _new_rows(owner, data, rows, edit, at, generator)
+            new = _new_rows(owner, data, rows, edit, at, initializer)
         record["after"] = new
         if edit.action != "add" and isinstance(tensor, nn.Parameter):
             shape = tensor.shape
@@ -140,13 +140,14 @@ def draw_again(
     tx: Transaction,
     model: nn.Module,
     edit: TensorEdit | ValueEdit,
-    generator: torch.Generator,
+    initializer: Initializer,
 ) -> None:
     """Draw the random entries of an applied ``"fresh"`` edit again."""
     owner, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(random_entries(edit), device=tensor.device)
     with torch.no_grad():
-        values = initial_values(owner, tensor.detach(), generator)
+        name = edit.tensor.rpartition(".")[2]
+        values = initializer.draw(owner, name, tensor.detach())
         before = tensor.detach()
         _replace_rows(tx, tensor, edit.dim, at, values.index_select(edit.dim, at))
         _adapt_gains(tx, model, edit, before, tensor.detach())
@@ -202,12 +203,13 @@ def _new_rows(
     rows: Tensor,
     edit: ValueEdit,
     at: Tensor,
-    generator: torch.Generator,
+    initializer: Initializer,
 ) -> Tensor:
     if edit.action == "zero":
         return torch.zeros_like(rows)
     if edit.action == "fresh":
-        return initial_values(owner, data, generator).index_select(edit.dim, at)
+        name = edit.tensor.rpartition(".")[2]
+        return initializer.draw(owner, name, data).index_select(edit.dim, at)
     sources = data.index_select(edit.dim, torch.tensor(edit.sources, device=data.device))
     if edit.action == "add":
         return rows + sources

@@ -30,25 +30,25 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditPlan:
-    """Plan adding filters; the function of the network stays the same."""
-    layer, count = request.layer, request.count
+    """Plan adding filters. The function stays the same, unless a norm mixes them with others."""
+    layer, channel_groups = request.layer, context.groups
     _check_request(context, request)
-    channel_groups = context.groups
     groups = _groups_to_copy(context, request)
-    reason = channel_groups.why_normalized_together(groups)
-    if reason:
-        raise EditRefusedError(
-            f"a new filter of {layer} would change all others: {reason}; filters can only be "
-            "removed here"
-        )
+    adjacent = channel_groups.adjacent(groups)
+    count = max(1, round(request.count / adjacent))  # of whole groups of a group norm
     edits = _insertions(context, groups, count, split=request.split_from is not None)
-    what = "filter" if count == 1 else f"{count} filters"
+    filters = count * adjacent
+    what = "filter" if filters == 1 else f"{filters} filters"
     how = "" if request.split_from is None else f" split from {request.split_from}"
     plan = resize_plan(context, request, f"Add {what} to {layer}{how}", edits, groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
     plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
     plan.output_effect = messages.OUTPUT_UNCHANGED
+    reason = channel_groups.why_normalized_together(groups)
+    if reason:
+        plan.is_mixing, plan.output_effect = True, "output changes"
+        plan.require_confirmation(f"a new filter of {layer} changes all others: {reason}")
     return plan
 
 
@@ -95,7 +95,7 @@ def _insertions(
     context: PlanningContext, groups: list[int], count: int, *, split: bool
 ) -> list[TensorEdit]:
     members = context.groups.members(groups)
-    pieces = min(len(indices) for indices in members.values())
+    pieces = min(len(indices) for indices in members.values()) // context.groups.adjacent(groups)
     edits = []
     for (name, dim), indices in sorted(members.items()):
         size = context.groups.dimension(name, dim).size

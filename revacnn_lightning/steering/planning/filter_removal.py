@@ -17,6 +17,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     carries_reads,
     in_gain_order,
     resize_plan,
+    why_coupled,
     with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
@@ -66,7 +67,8 @@ def _removal(
         size = channel_groups.dimension(name, dim).size
         if len(indices) >= size:
             raise EditRefusedError(
-                f"this would remove all {size} channels of {name}; a layer keeps at least one"
+                f"this would remove all {size} channels of {name}; a layer keeps at least one. "
+                f"{_possible_removal(context, layer, filters)}"
             )
         edit = remove_indices(name, dim, size, indices)
         # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
@@ -82,6 +84,17 @@ def _removal(
     if reason:
         plan.notes.append(f"the other channels change as well: {reason}")
     return plan
+
+
+def _possible_removal(context: PlanningContext, layer: str, filters: Sequence[int]) -> str:
+    """Return which of these filters, all of which cannot be removed, can be."""
+    channel_groups = context.groups
+    groups = channel_groups.groups_of_filters(layer, filters)
+    kept = channel_groups.filters_in(groups[:1]).get(layer, [])
+    rest = len(set(filters) - set(kept))
+    if rest:
+        return f"Keep filter {kept[0]} of {layer}: at most {rest} of these can be removed"
+    return f"All filters of {layer} are coupled: {why_coupled(context, groups, layer)}"
 
 
 def _column_sums(context: PlanningContext, layer: str, keep: int, other: int) -> list[ValueEdit]:

@@ -155,7 +155,13 @@ class EditPlan(Struct):
     macs_before: int = 0  # multiply-accumulates of one sample's forward; 0: unknown
     macs_after: int = 0
     output_effect: str = ""  # as in `messages.PlanSummary`
+    confirmation: str = ""  # as in `messages.PlanSummary`
+    is_mixing: bool = False  # new channels change others: the change of the output is measured
     notes: list[str] = field(default_factory=list)
+
+    def require_confirmation(self, reason: str) -> None:
+        """Refuse the edit, for this reason, unless its request is confirmed."""
+        self.confirmation = "; ".join(filter(None, [self.confirmation, reason]))
 
     def summary(self) -> messages.PlanSummary:
         """Return the part of the plan that is sent to viewers."""
@@ -168,6 +174,7 @@ class EditPlan(Struct):
             macs_before=self.macs_before,
             macs_after=self.macs_after,
             output_effect=self.output_effect,
+            confirmation=self.confirmation,
             notes=self.notes,
         )
 

@@ -32,6 +32,7 @@ __all__ = [
     "in_gain_order",
     "parameter_growth",
     "resize_plan",
+    "why_coupled",
     "with_gains",
 ]
 
@@ -59,16 +60,23 @@ def resize_plan(
         raise EditRefusedError(problem)
     before = context.count_parameters()
     notes = inexact_notes(context.optimizers, tensors.values())
-    return EditPlan(
+    unused, is_certain = unused_layers(context, edits)
+    plan = EditPlan(
         request=request,
         title=title,
         tensors=edits,
         filters=_filter_moves(context.groups, edits, groups),
-        coupling=_why_coupled(context, groups, layer),
+        coupling=why_coupled(context, groups, layer),
         parameters_before=before,
         parameters_after=before + parameter_growth(context.model, edits),
-        notes=notes + _untraced_note(unused_layers(context, edits)),
+        notes=notes + _untraced_note(unused),
     )
+    if not is_certain:
+        plan.require_confirmation(
+            f"{unused[0]} may read these filters. No forward has run it so far, so it stays as it "
+            "is, and training fails if a later batch runs it"
+        )
+    return plan
 
 
 def carries_reads(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
@@ -146,7 +154,7 @@ def _untraced_note(layers: Sequence[str]) -> list[str]:
     return [f"not run by any forward, and therefore not edited: {_listed(layers)}"]
 
 
-def _why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> str:
+def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> str:
     """Return why more than one filter is edited; "" if it is one."""
     filters = context.groups.filters_in(groups)
     own = len(filters.get(layer, []))
@@ -159,7 +167,13 @@ def _why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) ->
             f"{_listed(others)}"
         )
     if own > len(groups):
-        if 1 < conv.groups < conv.in_channels and own == len(groups) * conv.groups:
+        adjacent = context.groups.adjacent(groups)
+        if adjacent > 1:
+            reasons.append(
+                f"a group norm keeps its groups of {adjacent} channels: filters are added and "
+                f"removed {adjacent} at a time"
+            )
+        elif 1 < conv.groups < conv.in_channels and own == len(groups) * conv.groups:
             reasons.append(f"one per group: {conv.groups}")
         else:
             reasons.append(f"operations after {layer} couple {own} of its filters")

@@ -17,8 +17,12 @@ from revacnn_lightning.steering.planning.plan import TensorEdit
 __all__ = ["unused_layers"]
 
 
-def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> list[str]:
+def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> tuple[list[str], bool]:
     """Return the layers that no forward ran and whose width would fit the edited channels.
+
+    Returns:
+        Their names, and whether it is certain that no batch ever runs them: an optimizer trains
+        none of them.
 
     Raises:
         EditRefusedError: other batches run one of them, or it is not known whether they do.
@@ -32,7 +36,7 @@ def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> list
         and not any(f"{name}.".startswith(f"{copy}.") for copy in context.copies)
     ]
     if not layers:
-        return []
+        return [], True
     if not any(_is_trained(context, parameter) for parameter in context.model.parameters()):
         raise EditRefusedError(
             f"{layers[0]} was not run by this forward and may read these filters. No batch has "
@@ -48,7 +52,14 @@ def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> list
                 "with a batch that runs it, or pass ReVACNN(forward=...) with a forward that runs "
                 "all branches"
             )
-    return layers
+    groups = [group for optimizer in context.optimizers for group in optimizer.param_groups]
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    trainable = (
+        each
+        for layer in layers
+        for each in context.model.get_submodule(layer).parameters(recurse=False)
+    )
+    return layers, not any(id(each) in held and each.requires_grad for each in trainable)
 
 
 def _may_read(module: nn.Module, widths: Iterable[int]) -> bool:

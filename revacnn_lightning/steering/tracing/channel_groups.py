@@ -93,6 +93,10 @@ class ChannelGroups:
         self.arrival = np.full(count, -1)
         for channels, arriving in reversed(trace.arrivals):  # the first arrival is kept
             self.arrival[channels] = arriving
+        self._whole: dict[int, int] = {}
+        for array in trace.kept_whole:
+            for group in np.unique(self._group_of[array]).tolist():
+                self._whole[group] = max(self._whole.get(group, 1), array.shape[1])
         self.silent_channels = trace.activity.silent_channels()
 
     # ---------------------------------------------------------------- groups of channels
@@ -121,6 +125,10 @@ class ChannelGroups:
         """Return what normalizes the channels of these groups together; "" if nothing does."""
         reasons = self._normalized_together
         return next((reasons[g] for g in groups if g in reasons), "")
+
+    def adjacent(self, groups: Iterable[int]) -> int:
+        """Return how many channels a group norm keeps together, in groups of equal size; else 1."""
+        return max((self._whole.get(group, 1) for group in groups), default=1)
 
     # ---------------------------------------------------------------- members of groups
 

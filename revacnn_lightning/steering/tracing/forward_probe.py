@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.double_precision import DoublePrecision
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
@@ -151,8 +152,14 @@ class _Observed(LightDispatchMode):
         return self._run(func, args, kwargs or {})
 
 
-def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:
+def evaluate(
+    model: nn.Module, probe: ForwardProbe, *, double: bool = False, noise: float = 0.0
+) -> list[Tensor]:
     """Return the floating-point outputs of the probe's first forward, in evaluation mode.
+
+    Args:
+        double: compute in double precision, whatever types the model computes in.
+        noise: relative error of the weights and images then, as in `DoublePrecision`.
 
     Raises:
         ForwardFailedError: the forward raised.
@@ -160,7 +167,10 @@ def evaluate(model: nn.Module, probe: ForwardProbe) -> list[Tensor]:
     with ExitStack() as stack:
         tensors = stack.enter_context(_restored(model, probe, training=False))
         if not tensors.are_all_copied:  # of compiled code, no operation is observed
-            stack.enter_context(_Observed(_runner(probe, tensors, exact=True)))
+            alone = replace(probe, shared=None) if double else probe  # nothing else is double
+            stack.enter_context(_Observed(_runner(alone, tensors, exact=True)))
+        if double:
+            stack.enter_context(DoublePrecision(noise))
         found = _tensors_in(run_forward(probe.forwards[0], probe.hint))
         return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 

@@ -8,6 +8,7 @@ consumer (`record_arrival`). A finished trace becomes `ChannelGroups`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from revacnn_lightning.steering.tracing.records import (
     TensorDimension,
 )
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
-from revacnn_lightning.steering.tracing.traced_int import LinearExpression
+from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
 from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
 
 __all__ = ["Trace"]
@@ -65,6 +66,7 @@ class Trace:
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # conv -> batch norms that read only it
         self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
+        self.kept_whole: list[np.ndarray] = []  # (groups, size): groups of a group norm
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.rounding_unit = 0.0  # of the coarsest floating type a conv computed in
@@ -208,6 +210,24 @@ class Trace:
         is_kept = inside & self._has_gain[np.where(inside, flat, 0)]
         if not is_kept.all():
             self.normalized_together.append((flat[~is_kept], reason))
+
+    def keep_whole(self, per_group: Tensor) -> None:
+        """Record that channels (groups, size) are edited by whole groups, which are adjacent."""
+        self.couple(per_group[:, :1], per_group)
+        self.kept_whole.append(per_group.numpy())
+
+    def count_in_attribute(self, name: str, channels: Tensor, entry: int = -1) -> None:
+        """Record that an attribute of the running module is the number of these channels.
+
+        ``entry``: that entry of the attribute, a tuple.
+        """
+        path = self.names.get(id(self.module))
+        if path is None:
+            self.fix(channels, f"are counted by a module in {self.where()} that is not registered")
+            return
+        attribute = SizeAttribute(path, name, entry)
+        expression = LinearExpression(((attribute, Fraction(1)),))
+        self.size_uses.append(ChannelCountExpression(expression, channels, self.where()))
 
     def produce(self, channels: Tensor) -> None:
         """Record that these rows of a weight each produce a channel of their own."""

@@ -140,15 +140,17 @@ def _expression(number: int) -> LinearExpression:
 
 
 # Attributes that are set from the shapes of tensors after an edit (`update_modules`).
-SYNCED = {
+SYNCED: dict[type[nn.Module], set[str]] = {
     nn.modules.conv._ConvNd: {"in_channels", "out_channels", "groups"},
     nn.Linear: {"in_features", "out_features"},
     nn.modules.batchnorm._NormBase: {"num_features"},
     nn.LayerNorm: {"normalized_shape"},
-    nn.GroupNorm: {"num_channels"},
+    nn.GroupNorm: {"num_channels", "num_groups"},
     nn.PReLU: {"num_parameters"},
     nn.Embedding: {"num_embeddings", "embedding_dim"},
 }
+if hasattr(nn, "RMSNorm"):
+    SYNCED[nn.RMSNorm] = {"normalized_shape"}
 
 
 @contextmanager

@@ -70,12 +70,23 @@ def test_revert_is_the_inverse_of_apply(edit: TensorEdit) -> None:
 
 
 @given(edits())
-def test_split_factors_sum_to_one(edit: TensorEdit) -> None:
-    resize = Resize(edit)
-    factors = resize.split_factors(resize.apply(tensor_for(edit))).view(-1)
+def test_an_entry_and_its_copies_sum_to_what_it_was(edit: TensorEdit) -> None:
+    resize, old = Resize(edit), tensor_for(edit)
+    new = resize.apply_and_share(old, torch.Generator())
     for source in np.unique(resize.order[resize.is_new]):
         at = torch.from_numpy(np.flatnonzero(resize.order == source))
-        assert torch.isclose(factors[at].sum(), torch.tensor(1.0, dtype=factors.dtype))
+        total = new.index_select(edit.dim, at).double().sum(edit.dim)
+        torch.testing.assert_close(total, old.select(edit.dim, source).double())
+
+
+def test_an_entry_and_one_copy_sum_to_it_exactly_in_every_precision() -> None:
+    edit = TensorEdit("w", 1, 3, [(0, 2), (1, 3)], [2])
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        old = torch.randn(64, 3, 5).to(dtype)
+        new = Resize(edit).apply_and_share(old, torch.Generator())
+        assert torch.equal(new[:, 1] + new[:, 2], old[:, 1])
+        shares = (new[:, 1] / old[:, 1]).double()
+        assert shares.std() > 0.01  # not proportional
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.data())

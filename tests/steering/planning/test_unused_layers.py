@@ -65,6 +65,24 @@ def test_a_layer_that_no_batch_runs_is_only_noted():
     assert remove_a_filter(model) == ["not run by any forward, and therefore not edited: c"]
 
 
+def test_a_branch_that_only_sgd_has_trained_died_after_an_edit():
+    """Plain SGD keeps no state, and the gradient of an earlier batch is gone."""
+    model = Branches(nn.Conv2d(8, 4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for x in (-X, X):
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+    editor, probe = Editor(model, [optimizer]), ForwardProbe([partial(model, X)])
+    request = requests.RemoveFilters("a", [1])
+    assert "c may read these filters" in editor.plan(request, probe).confirmation
+    with pytest.raises(EditRefusedError, match=r"c may read these filters.*training fails"):
+        editor.apply(request, probe)
+    model(-X)
+    plan = editor.apply(requests.RemoveFilters("a", [1], confirmed=True), probe).plan
+    assert "c" in plan.notes[0]
+
+
 def test_a_layer_of_another_width_is_not_noted():
     assert remove_a_filter(Branches(nn.Conv2d(7, 4, 1))) == []
     assert remove_a_filter(Branches(nn.Linear(9, 4))) == []

@@ -53,6 +53,21 @@ def test_editing_a_change_invalidates_its_plan() -> None:
     assert staging.changes[0].plan_id == ""
 
 
+def test_a_change_is_sent_as_confirmed_only_after_the_person_has_confirmed_it() -> None:
+    staging = Staging()
+    staging.add("conv2")
+    (change,) = staging.changes
+    change.plan = Planned("p", PlanSummary("x", confirmation="a new filter changes all others"))
+    assert change.confirmation
+    assert change.to_edit(structure()) == AddFilters("conv2", 1)
+    staging.toggle_confirmed(change.key)
+    assert change.to_edit(structure()) == AddFilters("conv2", 1, confirmed=True)
+    staging.update_structure(structure())  # after another change of the same Apply
+    assert change.to_edit(structure()) == AddFilters("conv2", 1, confirmed=True)
+    staging.add("conv2")  # another plan: the person has not seen what it changes
+    assert change.to_edit(structure()) == AddFilters("conv2", 2)
+
+
 def test_update_structure_drops_removed_filters() -> None:
     training, staging = FakeTraining("digits"), Staging()
     staging.toggle_removal("conv2", 9)

@@ -31,13 +31,22 @@ function drawStaging() {
  * @param {string} when
  * @param {HTMLElement[]} buttons
  */
-function rowElement({verb, title, plan, detail, output, coupling, refused}, when, buttons) {
+function rowElement(row, when, buttons) {
+  const {verb, title, plan, detail, output, coupling, refused} = row
   const text = refused ? `Not possible: ${refused}` : joinFacts([detail, output])
   return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
     createElement("span", {class: "what"}, `${verb} `, createElement("b", {class: "title"}, title), when,
       text && createElement("small", {class: "detail"}, text),
-      coupling && createElement("small", {class: "coupling"}, coupling)),
+      coupling && createElement("small", {class: "coupling"}, coupling),
+      row.confirmation && confirmBox(row)),
     ...buttons)
+}
+
+/** @param {StagedRow} row */
+function confirmBox({key, confirmation, confirmed}) {
+  return createElement("label", {class: "confirm"},
+    createElement("input", {type: "checkbox", checked: confirmed, onchange: () => sendCommand("confirm", {key})}),
+    ` Apply although ${confirmation}`)
 }
 
 /** @param {StagedRow} row */

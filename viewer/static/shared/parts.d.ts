@@ -92,6 +92,9 @@ export interface StagedRow {
   output: string
   coupling: string
   refused: string
+  /** What has to be confirmed before Apply; empty if nothing has to be. */
+  confirmation: string
+  confirmed: boolean
 }
 
 export interface StagingData {

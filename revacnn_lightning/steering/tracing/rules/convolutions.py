@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.labels import label_along, labeled_dims
+from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.table import rule
 from revacnn_lightning.steering.tracing.trace import Trace
@@ -20,9 +20,7 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
     transposed, groups = call.args[6], call.args[8]
     name = trace.record_conv(call.out, x, weight)
     trace.rounding_unit = max(trace.rounding_unit, _rounding_unit(call.out))
-    for label in trace.labels(x):
-        if labeled_dims(label) - {0, 1}:
-            trace.fix(label, f"are treated as space by {trace.where()}")
+    spatial = _labels_over_space(trace, call)
     is_depthwise = groups > 1 and groups == x.shape[1] and not transposed
     arriving = trace.channels_along(x, 1)
     rows, columns = trace.channels_along(weight, 0), trace.channels_along(weight, 1)
@@ -42,7 +40,27 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
         trace.unlabeled[name] = _why_unlabeled(call.out.shape[1], transposed, groups)
     labels = [] if produced is None else [label_along(produced, call.out.ndim, 1)]
     labels += [label for label in trace.labels(x) if labeled_dims(label) == {0}]  # the batch
+    labels += spatial
     trace.set_labels(call.out, labels)
+
+
+def _labels_over_space(trace: Trace, call: OpCall) -> list[Label]:
+    """Return the labels of channels along which a conv of a single channel slides.
+
+    It mixes neighbors, as in efficient channel attention (Wang et al. 2020).
+    """
+    x, kept = call.args[0], []
+    for label in trace.labels(x):
+        dims = labeled_dims(label)
+        if not dims - {0, 1}:
+            continue
+        dim = max(dims)
+        if len(dims) == 1 and call.out.shape[1] == 1 and call.out.shape[dim] == x.shape[dim]:
+            trace.normalize_together(label, f"{trace.where()} mixes those beside each other")
+            kept.append(label)
+        else:
+            trace.fix(label, f"are treated as space by {trace.where()}")
+    return kept
 
 
 def _grouped(

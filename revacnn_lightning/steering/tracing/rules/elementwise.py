@@ -9,6 +9,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, align, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
+from revacnn_lightning.steering.tracing.rules.table import rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["join", "pointwise_rule"]
@@ -27,11 +28,33 @@ def pointwise_rule(trace: Trace, call: OpCall) -> None:
     if len(call.tensors) == 1:  # relu and the like: no channels meet
         joined = trace.labels(call.tensors[0])
     else:
-        joined = join(trace, call.tensors, out.ndim)
-        _fix_at_constants(trace, call.tensors, joined, out.ndim)
+        joined = _joined(trace, call.tensors, out.ndim)
     for each in call.outs:
         if each.shape == out.shape:
             trace.set_labels(each, list(joined))
+
+
+@rule("mse_loss", "smooth_l1_loss", "huber_loss")
+def _loss(trace: Trace, call: OpCall) -> None:
+    """Couple the channels of both operands, and those that one mean or sum depends on."""
+    joined = _joined(trace, call.args[:2], call.args[0].ndim)
+    if call.out.ndim:
+        trace.set_labels(call.out, joined)
+        return
+    for label in joined:
+        trace.normalize_together(label, f"aten.{call.base} in {trace.where()} reduces over them")
+
+
+def _joined(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
+    """Return the labels of the result of broadcast operands; those at constants become fixed.
+
+    Those of parameters that meet the height and width of an activation end here.
+    """
+    joined = join(trace, tensors, ndim)
+    fixed = _fix_at_constants(trace, tensors, joined, ndim)
+    if not any(trace.is_produced(label) for label in joined):
+        return joined
+    return [label for label in joined if id(label) not in fixed or trace.is_produced(label)]
 
 
 def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
@@ -77,8 +100,13 @@ def _label_of_both(trace: Trace, new: Label, old: Label) -> Label:
 
 def _fix_at_constants(
     trace: Trace, tensors: Sequence[Tensor], joined: list[Label], ndim: int
-) -> None:
-    """Fix channels that meet an unlabeled operand of the same size, which no edit can resize."""
+) -> set[int]:
+    """Fix channels that meet an unlabeled operand of the same size, which no edit can resize.
+
+    Returns:
+        The ids of their labels.
+    """
+    fixed = set()
     for tensor in tensors:
         if trace.is_uniform(tensor) or tensor.numel() == 1:
             continue
@@ -93,3 +121,5 @@ def _fix_at_constants(
                     f"meet a tensor of fixed size in {trace.where()} (aten operation of {ndim} "
                     "dimensions)",
                 )
+                fixed.add(id(label))
+    return fixed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
@@ -13,6 +14,8 @@ from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__: list[str] = []
 
+NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
+
 
 @rule(*BATCH_NORMS)
 def _batch_norm(trace: Trace, call: OpCall) -> None:
@@ -22,6 +25,7 @@ def _batch_norm(trace: Trace, call: OpCall) -> None:
             if labeled_dims(label) - {1}:  # a weight that is standardized, its filters along dim 1
                 trace.normalize_together(label, f"{trace.where()} normalizes over them")
     arriving = trace.channels_along(x, 1)
+    _count_features(trace, arriving)
     for tensor in call.args[1:5]:  # weight, bias, running mean, running variance
         if isinstance(tensor, Tensor):
             entries = trace.channels_along(tensor, 0)
@@ -39,6 +43,20 @@ def _batch_norm(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.outs[0], list(trace.labels(x)))
 
 
+def _count_features(trace: Trace, arriving: Tensor | None) -> None:
+    """Record that a norm without parameters counts its channels in an attribute."""
+    norm = trace.module
+    if isinstance(norm, _NormBase) and arriving is not None and not _own_tensors(norm):
+        features = int(norm.num_features)
+        if len(arriving) % features == 0:  # an instance norm repeats the channels per image
+            trace.count_in_attribute("num_features", arriving[:features])
+
+
+def _own_tensors(module: nn.Module) -> list[Tensor]:
+    own = (*module._parameters.values(), *module._buffers.values())
+    return [tensor for tensor in own if tensor is not None]
+
+
 def _uses_batch_statistics(call: OpCall) -> bool:
     """Return whether the first boolean argument, ``training``, is true."""
     flags = [arg for arg in call.args if isinstance(arg, bool)]
@@ -51,8 +69,13 @@ def _layer_norm(trace: Trace, call: OpCall) -> None:
     normalized = set(range(x.ndim - len(shape), x.ndim))
     affine = [t for t in call.args[2:4] if isinstance(t, Tensor)]
     for label in trace.labels(x):
-        if labeled_dims(label) & normalized:
+        dims = labeled_dims(label)
+        if dims & normalized:
             trace.normalize_together(label, f"{trace.where()} normalizes over them")
+        if isinstance(trace.module, NORMS) and not affine and len(dims) == 1:
+            (dim,) = dims
+            entry = dim - min(normalized)
+            trace.count_in_attribute("normalized_shape", label.reshape(-1), entry)
     trace.set_labels(call.outs[0], join(trace, [x, *affine], x.ndim))
 
 
@@ -66,9 +89,12 @@ def _group_norm(trace: Trace, call: OpCall) -> None:
             entries = trace.channels_along(tensor, 0) if isinstance(tensor, Tensor) else None
             if entries is not None:
                 trace.couple_arrival(entries, arriving)
-        trace.normalize_together(arriving, f"{trace.where()} normalizes over them")
         per_group = arriving.view(groups, -1)
-        if per_group.shape[0] > 1:
+        if groups > 1 and isinstance(trace.module, nn.GroupNorm):
+            trace.keep_whole(per_group)  # adding or removing a group does not change the others
+            trace.count_in_attribute("num_groups", per_group[:, 0])
+        else:
+            trace.normalize_together(arriving, f"{trace.where()} normalizes over them")
             trace.couple(per_group[:1], per_group)
     trace.set_labels(call.outs[0], list(trace.labels(x)))
 

@@ -165,16 +165,60 @@ def _stack(trace: Trace, call: OpCall) -> None:
 
 @rule("constant_pad_nd")
 def _constant_pad(trace: Trace, call: OpCall) -> None:
-    """Padding rows and columns keeps labels; padding channels fixes their number."""
+    """Padding keeps labels; padded channels are constants, as those of a concatenation."""
     x, pad = call.args[:2]
-    changed = {x.ndim - 1 - i // 2 for i, amount in enumerate(pad) if amount}
+    amounts = {x.ndim - 1 - i: tuple(pad[2 * i : 2 * i + 2]) for i in range(len(pad) // 2)}
+    changed = {dim for dim, amount in amounts.items() if any(amount)}
     kept = []
     for label in trace.labels(x):
-        if labeled_dims(label) & changed:
+        dims = labeled_dims(label)
+        if not dims & changed:
+            kept.append(label)
+        elif len(dims) == 1 and min(amounts[next(iter(dims))]) >= 0:
+            kept.append(_padded(trace, label, next(iter(dims)), amounts[next(iter(dims))]))
+        else:
             trace.fix(label, f"are padded with constant channels in {trace.where()}")
+    trace.set_labels(call.out, kept)
+
+
+def _padded(trace: Trace, label: Label, dim: int, amounts: tuple[int, ...]) -> Label:
+    """Return the label of channels with this many constant ones before and after them."""
+    reason = f"meet constant channels, with which others are padded in {trace.where()}"
+    before, after = (
+        [label_along(trace.constant_channels(n, reason), label.ndim, dim)] if n else []
+        for n in amounts
+    )
+    return torch.cat([*before, label, *after], dim)
+
+
+@rule("glu")
+def _gated(trace: Trace, call: OpCall) -> None:
+    """GLU (Dauphin et al. 2017): the second half of the channels gates the first."""
+    x = call.args[0]
+    dim = call.argument(1, "dim", -1) % x.ndim
+    kept = []
+    for label in trace.labels(x):
+        dims = labeled_dims(label)
+        if dims == {dim}:
+            gated, gates = label.chunk(2, dim)
+            trace.couple(gated, gates)
+            kept.append(gated)
+        elif dim in dims:
+            trace.fix(label, f"are interleaved before {trace.where()}")
         else:
             kept.append(label)
     trace.set_labels(call.out, kept)
+
+
+@rule("roi_align", "roi_pool")
+def _regions(trace: Trace, call: OpCall) -> None:
+    """(B, C, H, W), (K, 5) -> (K, C, h, w): crops each channel on its own."""
+    channels = trace.channels_along(call.args[0], 1)
+    for label in (*trace.labels(call.args[0]), *trace.labels(call.args[1])):
+        if labeled_dims(label) != {1} or channels is None:
+            trace.fix(label, f"select regions in {trace.where()}")
+    if channels is not None:
+        trace.set_labels(call.outs[0], [label_along(channels, call.outs[0].ndim, 1)])
 
 
 @rule("as_strided")
