@@ -22,6 +22,7 @@ DIST = Path("dist")
 PARTS = {"train": "[train]", "viewer": "[viewer]", "all": "[train,viewer]"}
 
 TEST_TOOLS = ["hypothesis>=6.90", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5"]
+TRAIN_TOOLS = ["rich>=13.0", "scikit-learn>=1.5"]
 # The parts that import no torch, without the tests that train.
 VIEWER_TESTS = [
     *("tests/viewer", "tests/client", "tests/history", "tests/page_server"),
@@ -41,10 +42,11 @@ def install(session: nox.Session, *requirements: str) -> None:
     session.run("uv", "pip", "list", external=True, env=NO_DOWNLOADS)
 
 
-def run_tests(session: nox.Session, tests: list[str]) -> None:
+def run_tests(session: nox.Session, tests: list[str], *options: str) -> None:
     """Run ``tests``, or what is given on the command line after ``--``."""
     workers = ["--numprocesses", "auto", "--dist", "loadfile"]
     pytest = ["python", "-m", "pytest", *workers, "-m", "not slow", "-p", "no:cacheprovider"]
+    pytest += options
     session.run(*pytest, *(session.posargs or tests), env={"OMP_NUM_THREADS": "1"})
 
 
@@ -77,7 +79,9 @@ def viewer_preview(session: nox.Session) -> None:
 def train_oldest(session: nox.Session) -> None:
     """Test the training side on the oldest Python, torch and Lightning."""
     install(session, "--resolution", "lowest-direct", "--editable", ".[train,inspect,record]")
-    run_tests(session, TRAIN_TESTS)
+    session.install(*TRAIN_TOOLS, env=NO_DOWNLOADS)
+    # torch warns of its own code, for example of nested schedules: not errors here.
+    run_tests(session, TRAIN_TESTS, "-W", "default")
 
 
 @nox.session

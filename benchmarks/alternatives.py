@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from benchmarks.training_loops import PlainTraining
 
-__all__ = ["ALTERNATIVES", "AllHandWrittenHooks", "HandWrittenHooks", "TensorBoard", "Wandb"]
+__all__ = [
+    "ALTERNATIVES",
+    "LIMITS",
+    "AllHandWrittenHooks",
+    "AllReadOnce",
+    "HandWrittenHooks",
+    "ReadOnce",
+    "TensorBoard",
+    "Wandb",
+]
 
 
 class TensorBoard(PlainTraining):
@@ -108,6 +117,47 @@ class HandWrittenHooks(PlainTraining):
         self.file.close()
 
 
+class ReadOnce(PlainTraining):
+    """The least that any statistics cost: every map and every weight is read once.
+
+    One sum over each map, gradient and weight, where it arises. Nothing is stored.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.convs = [m for m in self.module.modules() if isinstance(m, nn.Conv2d)]
+        self.handles: list[Any] = []
+
+    def begin_block(self) -> None:
+        self.handles = [conv.register_forward_hook(self._forward_hook) for conv in self.convs]
+
+    def end_block(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _forward_hook(self, conv: nn.Module, args: Any, output: Tensor) -> None:
+        output.detach().sum((0, 2, 3))
+
+    @torch.no_grad()
+    def on_step_end(self, loss: Tensor) -> None:
+        for conv in self.convs:
+            assert conv.weight.grad is not None
+            conv.weight.grad.sum((1, 2, 3))
+            conv.weight.sum((1, 2, 3))
+            self.optimizer.state[conv.weight]["momentum_buffer"].sum((1, 2, 3))
+
+
+class AllReadOnce(ReadOnce):
+    """The same, and the gradient of every map is read once, too."""
+
+    def _forward_hook(self, conv: nn.Module, args: Any, output: Tensor) -> None:
+        super()._forward_hook(conv, args, output)
+        output.register_hook(self._gradient_hook)
+
+    def _gradient_hook(self, gradient: Tensor) -> None:
+        gradient.sum((0, 2, 3))
+
+
 class AllHandWrittenHooks(HandWrittenHooks):
     """Hand-written hooks for all eight statistics of `ReVACNN`.
 
@@ -139,6 +189,10 @@ class AllHandWrittenHooks(HandWrittenHooks):
             self._append(conv.weight.grad.abs().mean((1, 2, 3)))
 
 
+LIMITS: dict[str, Callable[[nn.Module], PlainTraining]] = {
+    "read once": ReadOnce,
+    "read once, all": AllReadOnce,
+}
 ALTERNATIVES: dict[str, Callable[[nn.Module], PlainTraining]] = {
     "TensorBoard": TensorBoard,
     "wandb.watch": Wandb,

@@ -15,9 +15,10 @@ from generated_blocks import table, update
 RESULTS = Path(__file__).parent / "comparison.json"
 PAGE = Path(__file__).parent / "comparison.md"
 EXACT = 1e-9  # as in benchmarks/peers_edits.py
-SUMMARY = (
-    "tool", "edit", "networks", "change of the output", "optimizer state kept",
-    "losses of the next 20 batches", "undo", "resume", "time",
+EDITS = ("remove", "add")
+MEASURED = (
+    "networks", "change of the output", "optimizer state kept", "losses of the next 20 batches",
+    "undo", "resume", "time",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -27,11 +28,14 @@ def blocks() -> dict[str, str]:
     """Return the blocks of the page, from the stored results."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     rows = results["rows"]
-    return {
-        "versions": versions(results["machine"], rows),
-        "summary": table(SUMMARY, (summary(*key, group) for key, group in grouped(rows).items())),
-        "networks": networks(rows),
-    }
+    content = {"versions": versions(results["machine"], rows)}
+    for edit in EDITS:
+        tools = by_tool(rows, edit)
+        summaries = [summary(edit, group) for group in tools.values()]
+        lines = [[name, *cells] for name, *cells in zip(MEASURED, *summaries, strict=True)]
+        content[edit] = table(["measured", *tools], lines)
+        content[f"{edit}_networks"] = networks(tools)
+    return content
 
 
 def versions(machine: dict[str, Any], rows: list[Row]) -> str:
@@ -44,23 +48,22 @@ def versions(machine: dict[str, Any], rows: list[Row]) -> str:
     return text + (f" Not installed: {', '.join(absent)}." if absent else "")
 
 
-def grouped(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Return (tool, edit) -> the rows of its networks."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+def by_tool(rows: list[Row], edit: str) -> dict[str, list[Row]]:
+    """Return tool -> its rows of an edit; those of a tool that is not installed have none."""
+    tools: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["tool"], row.get("edit", "")), []).append(row)
-    return groups
+        if row.get("edit", edit) == edit:
+            tools.setdefault(row["tool"], []).append(row)
+    return tools
 
 
-def summary(tool: str, edit: str, rows: list[Row]) -> list[str]:
-    """Return a row of the first table."""
+def summary(edit: str, rows: list[Row]) -> list[str]:
+    """Return what is `MEASURED` of a tool."""
     done = [row for row in rows if row["outcome"] == "done"]
     measured = [row for row in rows if "output" in row]
     if not rows[0].get("network"):  # not offered, or not installed
-        return [tool, edit, rows[0]["outcome"], *[""] * (len(SUMMARY) - 3)]
+        return [rows[0]["outcome"], *["–"] * (len(MEASURED) - 1)]
     return [
-        tool,
-        edit,
         f"{len(done)} of {len(rows)}",
         change(max(row["output"] for row in measured)) if measured else "",
         share([row["state"] for row in measured]),
@@ -98,7 +101,7 @@ def losses(edit: str, values: list[float]) -> str:
     if max(values) <= EXACT:
         return "the same"
     text = f"differ by up to {percent(max(values))}"
-    return text if edit == "remove" else f"{text}: it learns"
+    return text if edit == "remove" else f"{text}: the new filter learns"
 
 
 def words(values: list[str]) -> str:
@@ -106,13 +109,19 @@ def words(values: list[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def networks(rows: list[Row]) -> str:
-    """Return the second table: the result of each network, by tool and edit."""
-    groups = {key: group for key, group in grouped(rows).items() if group[0].get("network")}
-    names = dict.fromkeys(row["network"] for group in groups.values() for row in group)
-    cells = {(row["network"], key): result(row) for key, group in groups.items() for row in group}
-    columns = ["network", *(f"{tool}, {edit}" for tool, edit in groups)]
-    return table(columns, ([name, *(cells[name, key] for key in groups)] for name in names))
+def networks(tools: dict[str, list[Row]]) -> str:
+    """Return the table of the networks, with a column for each tool."""
+    cells = {
+        (row["network"], tool): result(row)
+        for tool, rows in tools.items()
+        for row in rows
+        if row.get("network")
+    }
+    names = dict.fromkeys(name for name, _ in cells)
+    columns = [tool for tool in tools if any(key[1] == tool for key in cells)]
+    return table(
+        ["network", *columns], ([name, *(cells[name, tool] for tool in columns)] for name in names)
+    )
 
 
 def result(row: Row) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import pytest
+import torch
+
+from benchmarks.call_counts import LIMITS, VARIANTS, extra_counts, narrow_network
 from benchmarks.training_loops import MonitoredTraining, convnet
 
 
@@ -15,3 +19,12 @@ def test_a_monitored_training_records_what_its_client_receives() -> None:
         assert training.session.is_recording
         assert "training_step" not in vars(training.trainer.strategy)  # recorded, and restored
         training.end_block()
+
+
+@pytest.mark.parametrize("variant", ["default", "all", "no viewer"])
+def test_a_monitored_step_calls_and_dispatches_little(variant: str) -> None:
+    """The figures are exact: what exceeds them is a call that each training pays for."""
+    torch.set_num_threads(1)
+    counts, limit = extra_counts(narrow_network(), **VARIANTS[variant]), LIMITS[variant]
+    assert counts.calls <= limit.calls
+    assert counts.operations <= limit.operations

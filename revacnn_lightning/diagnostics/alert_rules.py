@@ -66,7 +66,7 @@ class DivergingLoss:
             self._first = level
         if level < self._best:
             self._best = level
-            self._noise = median(abs(value - level) for value in self._recent)
+            self._noise = median([abs(value - level) for value in self._recent])
         before, self._has_diverged = self._has_diverged, level > self.threshold()
         return self._has_diverged and not before
 

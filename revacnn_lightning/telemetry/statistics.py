@@ -36,7 +36,8 @@ activation_gradient
     Source: a gradient hook on the map; the loss scale is divided out.
 firing
     share of the pixels of all images with a > 0, from 0 to 1. A filter at 0 is silent in this
-    batch; it is dead if it stays silent (`revacnn_lightning.diagnostics.dead_filters`).
+    batch; it is dead if it stays silent (`revacnn_lightning.diagnostics.dead_filters`). NaN where
+    the map contains NaN.
     Source: a forward hook, as for ``activation``.
 signal_to_noise
     |mean| / standard deviation over the images of s = Σ ∂L/∂a over the pixels, with the unbiased

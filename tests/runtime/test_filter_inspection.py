@@ -284,7 +284,7 @@ def test_one_of_several_processes_does_not_run_the_network():
     ("reported", "why"),
     [
         (None, "holds no images"),
-        (torch.zeros(6, 10, 10), "holds no images"),
+        (torch.zeros(6, 10, 10), "a signal or a volume"),
         (torch.zeros(3, 3, 10, 10), "6 activation maps to 3 images"),
     ],
 )

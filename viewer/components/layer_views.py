@@ -16,7 +16,7 @@ from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
 from ..rendering.predictions import describe_prediction
 from ..rendering.thumbnails import build_tiles, image_tile
-from ..runs.layer_details import VIEWS, LayerDetailRecord
+from ..runs.layer_details import VIEWS, LayerDetailRecord, is_single_value
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from .network_data import amplitude
@@ -40,6 +40,7 @@ EMPTY_ATLAS = np.zeros((0, 1, 1), np.uint8)
 WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
 NO_DATA = "No data for this view yet"
+SINGLE_VALUE = "One value per filter, in the order of the filters"
 NO_IMAGE = "This batch holds no image; ReVACNN(images=...) says where its images are."
 
 
@@ -88,10 +89,11 @@ class LayerView:
             return False
         self._shown_key, self._layout = key, layout
         view = _view(layer.detail, self.view)
-        is_computing = layout is None or is_recomputing
+        is_single = is_single_value(view, self.view)
+        is_computing = not is_single and (layout is None or is_recomputing)
         self.root.data = {
             **self._draw(state, position[0], layer, layer.detail),
-            "status": _status(layout, view, failure, is_recomputing),
+            "status": SINGLE_VALUE if is_single else _status(layout, view, failure, is_recomputing),
             "busy": is_computing and len(view.features) > 0 and not failure,
         }
         return True

@@ -21,7 +21,7 @@ from .histogram_history import LayerHistograms
 from .layer_projections import VIEWS, LayerProjections
 from .run_state import RunState
 
-__all__ = ["VIEWS", "LayerDetailRecord", "LayerDetails"]
+__all__ = ["VIEWS", "LayerDetailRecord", "LayerDetails", "is_single_value"]
 
 BATCH_DEPENDENT_VIEWS = VIEWS[1:]  # projected by an average over recent batches
 
@@ -252,6 +252,11 @@ def _view(detail: LayerDetail, name: str) -> FilterView:
     return view
 
 
+def is_single_value(view: FilterView, name: str) -> bool:
+    """Return whether a map is a single value, as of linear layers: no layout arranges those."""
+    return name in ("activations", "activation_gradients") and view.images.shape[1:] == (1, 1)
+
+
 def _arrays(detail: LayerDetail) -> list[np.ndarray]:
     views = [_view(detail, name) for name in VIEWS]
     return [array for view in views for array in (view.features, view.images)]
@@ -270,6 +275,8 @@ def _update_features(
     averages = {}
     for view in VIEWS:
         features = _view(detail, view).features
+        if is_single_value(_view(detail, view), view):
+            features = np.zeros(0, np.float32)
         is_fixed = view == "activations" and detail.image_index is not None
         if view in BATCH_DEPENDENT_VIEWS and len(features) and not is_fixed:
             # The training projects gradients of another number of inputs differently.

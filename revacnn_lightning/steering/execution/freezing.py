@@ -24,6 +24,7 @@ from revacnn_lightning.steering.computed_tensors import filter_originals, tensor
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
+from revacnn_lightning.telemetry.module_tree import named_modules_of
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
 __all__ = ["Freezer"]
@@ -63,7 +64,7 @@ class Freezer:
     def refresh(self) -> None:
         """Find the frozen entries and register the hooks that restore them."""
         self.release()
-        modules = dict(self._model.named_modules())
+        modules = dict(named_modules_of(self._model))
         for layer in self._filters.frozen:
             if isinstance(modules.get(layer), UnitLayer):
                 self._add_slices_of(modules, layer)

@@ -14,6 +14,7 @@ from revacnn_lightning.steering.computed_tensors import recompute_attributes, te
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
+from revacnn_lightning.telemetry.module_tree import named_modules_of
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
@@ -58,7 +59,7 @@ def update_modules(tx: Transaction, model: nn.Module, plan: EditPlan) -> None:
     changed = {id(find_tensor(model, name)[1]) for name in names}
     if not changed:
         return
-    for module in model.modules():
+    for _, module in named_modules_of(model):
         if any(id(tensor) in changed for tensor in _own_tensors(module)):
             _sync_sizes(tx, module)
             for name, value in recompute_attributes(module).items():

@@ -15,6 +15,7 @@ from revacnn_lightning.steering.holders.evidence import SIMILAR, tensor_similari
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside
 from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.telemetry.module_tree import named_modules_of
 
 __all__ = ["BufferCopy", "find_buffer_copies"]
 
@@ -58,7 +59,7 @@ def find_buffer_copies(model: nn.Module, copies: Sequence[str]) -> list[BufferCo
         copies: names of the modules that are copies of others; they have none themselves.
     """
     found = []
-    for path, module in model.named_modules():
+    for path, module in named_modules_of(model):
         has_weights = any(b is not None and b.ndim > 1 for b in module._buffers.values())
         if has_weights and not module._parameters:
             copy = _best_origin(model, path, module, copies)

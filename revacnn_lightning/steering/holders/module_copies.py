@@ -40,6 +40,7 @@ from revacnn_lightning.steering.holders.module_matching import (
 )
 from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk
 from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.telemetry.module_tree import named_modules_of
 
 __all__ = ["CopySearch", "ModuleCopy"]
 
@@ -115,9 +116,9 @@ class CopySearch:
         self._trained = trained
         self._values = values
         self._declared = declared or {}
-        self._modules = dict(model.named_modules())
+        self._modules = dict(named_modules_of(model))
         self._structures: dict[int, int] = {}
-        self._known = {id(module) for module in model.modules()}
+        self._known = set(map(id, self._modules.values()))
         self.found: list[Found] = []  # by the walks, also what are no modules
         self.copies: list[ModuleCopy] = []
         self.conflicts: list[Conflict] = []

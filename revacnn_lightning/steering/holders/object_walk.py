@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.computed_tensors import attributes_of_hooks
+from revacnn_lightning.telemetry.module_tree import named_modules_of
 
 __all__ = ["Found", "Holder", "walk"]
 
@@ -29,6 +30,7 @@ FOREIGN_PACKAGES = sys.stdlib_module_names | {
     "revacnn_lightning", "rich", "torch", "tqdm",
 }  # fmt: skip
 SIMPLE = (str, bytes, int, float, complex, type(None))
+SIMPLE_TYPES = {*SIMPLE, bool}
 # What a walk does not enter: the registered parts of a module are read by its own methods.
 REGISTERED = frozenset(vars(nn.Module())) | {"_trainer", "_fabric"}
 
@@ -102,8 +104,12 @@ def _is_of_tensors(value: object) -> bool:
 
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:
     if isinstance(value, nn.Module):
-        for name, module in value.named_modules():
-            own = [(k, v) for k, v in list(vars(module).items()) if k not in REGISTERED]
+        for name, module in named_modules_of(value):
+            own = [
+                (k, v)
+                for k, v in list(vars(module).items())
+                if k not in REGISTERED and type(v) not in SIMPLE_TYPES  # nearly all, tested fast
+            ]
             parts = [(key, part) for key, part in own if not _is_simple(part)]
             # A pruned weight resembles its original.
             computed = attributes_of_hooks(module) if parts else ()

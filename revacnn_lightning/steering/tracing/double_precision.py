@@ -52,13 +52,13 @@ class DoublePrecision(LightDispatchMode):
 
     def __enter__(self) -> DoublePrecision:
         torch.clear_autocast_cache()  # its weights are in half precision
-        super().__enter__()
-        self._functions.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._functions.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *details: Any) -> None:
-        self._functions.__exit__(*details)
-        super().__exit__(*details)
+        self._functions.__exit__(*details)  # type: ignore[no-untyped-call]
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
         torch.clear_autocast_cache()
 
     def __torch_dispatch__(

@@ -7,6 +7,7 @@ time. `ReusedOutputs` computes each of them once.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class ReusedOutputs:
 
         Pass what it writes to to `copy_before_write` first.
         """
-        positions = _REUSED.get(func._schema.name)
+        positions = _positions_of(func)
         if positions is None or torch.is_grad_enabled():
             return func(*args, **kwargs)
         x, weight = (args[position] for position in positions)
@@ -157,6 +158,12 @@ class _Call:
             elif not (mine.equals(other) if exact else mine.has_shape_of(other)):
                 return False
         return True
+
+
+@functools.cache
+def _positions_of(func: Any) -> tuple[int, int] | None:
+    """Return the positions of input and weight of an operation whose outputs are reused."""
+    return _REUSED.get(func._schema.name)
 
 
 def _is_expensive(x: Tensor, weight: Tensor) -> bool:

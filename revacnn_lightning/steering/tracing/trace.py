@@ -7,7 +7,7 @@ consumer (`record_arrival`). A finished trace becomes `ChannelGroups`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +26,7 @@ from revacnn_lightning.steering.tracing.records import (
 )
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
+from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, named_unit_layers
 
 __all__ = ["Trace"]
@@ -40,7 +41,7 @@ class Trace:
 
     def __init__(self, model: nn.Module, new_filters: Iterable[tuple[str, int, int]] = ()) -> None:
         self.model = model
-        modules = list(model.named_modules())
+        modules = named_modules_of(model)
         self.names = {id(m): name for name, m in modules}
         self.layers = [name for name, _ in named_unit_layers(model)]
         self.dimensions: list[TensorDimension] = []
@@ -89,7 +90,7 @@ class Trace:
             id(layer._parameters.get("weight")): name
             for name, layer in reversed(list(layers.items()))
         }
-        for name, tensor in _tensors_of(model):
+        for name, tensor in named_tensors_of(model):
             if not tensor.ndim:
                 self._keys.record_permanent(tensor)
                 continue
@@ -390,12 +391,3 @@ def _paired(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if a.shape != b.shape:
         a, b = torch.broadcast_tensors(a, b)
     return a.reshape(-1).numpy(), b.reshape(-1).numpy()
-
-
-def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter and buffer once, under the first of its names."""
-    seen: set[int] = set()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from revacnn_lightning.telemetry.module_tree import named_modules_of
+
 __all__ = ["LinearExpression", "SizeAttribute", "TracedInt", "traced_attributes"]
 
 
@@ -158,7 +160,7 @@ def traced_attributes(model: nn.Module) -> Iterator[bool]:
     Yields whether there are any. Afterwards the original values are restored.
     """
     replaced: list[tuple[dict[str, Any], str, Any]] = []
-    for path, module in model.named_modules():
+    for path, module in named_modules_of(model):
         if type(module).__module__.startswith("torch.nn."):
             continue
         skipped = {n for kind, names in SYNCED.items() if isinstance(module, kind) for n in names}

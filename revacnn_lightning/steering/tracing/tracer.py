@@ -7,6 +7,7 @@ which channels are coupled. An operation without a rule fixes every channel it r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -79,8 +80,7 @@ class Tracer(LightDispatchMode):
         return out
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        name = func._schema.name.partition("::")[2]
-        base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+        name, base = _names_of(func)
         tensors = _tensors((*args, *kwargs.values())) if kwargs else _tensors(args)
         call = OpCall(func, name, base, args, kwargs, out, tensors, _tensors((out,)))
         self.trace.record_use(tensors)
@@ -89,6 +89,13 @@ class Tracer(LightDispatchMode):
         if cost is not None:
             self.trace.op_costs.append(cost)
         apply_rule(self.trace, call)
+
+
+@functools.cache
+def _names_of(func: Any) -> tuple[str, str]:
+    """Return the name of an operation without its overload, and without its last ``_``."""
+    name = func._schema.name.partition("::")[2]
+    return name, name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
 def _tensors(values: Any) -> list[Tensor]:

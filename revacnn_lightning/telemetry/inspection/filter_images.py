@@ -15,7 +15,7 @@ from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size
 
 __all__ = ["filter_images"]
 
-ROW_LENGTH = 32  # coefficients in a row of a linear layer's filter whose input is no image
+STRIP_LENGTH = 16  # up to so many coefficients of a linear layer's filter are one row
 MAX_FILTER_SIDE = 32  # pixels of a linear layer's filter
 MAX_PIXELS = 2**19  # of all filters of a linear layer together: 1 MB of float16
 
@@ -71,11 +71,21 @@ def _linear_kernels(rows: Tensor, input_shape: tuple[int, ...]) -> Tensor:
     if math.prod(input_shape) == rows.shape[1] and len(input_shape) == 3:
         images = rows.unflatten(1, input_shape)
     else:
-        length = min(ROW_LENGTH, rows.shape[1])
-        missing = -rows.shape[1] % max(length, 1)
+        length = _row_length(rows.shape[1])
+        missing = -rows.shape[1] % length
         images = nn.functional.pad(rows, (0, missing)).view(len(rows), 1, -1, length)
     side = min(MAX_FILTER_SIDE, max(4, math.isqrt(MAX_PIXELS // max(len(rows), 1))))
     height, width = min(side, images.shape[2]), min(side, images.shape[3])
     if (height, width) == images.shape[2:]:
         return images
     return nn.functional.adaptive_avg_pool2d(images.float(), (height, width))
+
+
+def _row_length(coefficients: int) -> int:
+    """Return how many coefficients are in a row: a long row is folded to one twice as wide as high.
+
+    That is large enough to be seen among the others.
+    """
+    if coefficients <= STRIP_LENGTH:
+        return max(1, coefficients)
+    return math.ceil(math.sqrt(2 * coefficients))

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from revacnn_lightning.telemetry.module_tree import named_modules_of
+
 __all__ = ["ObjectState"]
 
 MAX_DEPTH = 5  # containers and objects below an attribute of a module
@@ -114,7 +116,7 @@ class ObjectState:
 
     def _add_registered_modules(self) -> None:
         """Add all modules of the model with their tensors, whatever the limits of a visit."""
-        registered = list(self._root.modules())
+        registered = [module for _, module in named_modules_of(self._root)]
         self._packages = {_package(type(module)) for module in registered} - _FOREIGN
         for module in registered:
             if id(module) not in self._seen:

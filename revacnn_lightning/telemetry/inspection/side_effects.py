@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -143,8 +144,15 @@ def inside_side_effect_free() -> bool:
 
 def _disable_logging(module: nn.Module) -> None:
     """Make the log methods of a LightningModule do nothing, until its attributes are restored."""
-    if hasattr(type(module), "log_dict") and hasattr(type(module), "training_step"):
+    kind: Any = type(module)
+    if _can_log(kind):
         vars(module).update(log=_log_nothing, log_dict=_log_nothing)
+
+
+@functools.cache
+def _can_log(kind: Any) -> bool:
+    """Return whether a class of modules has the log methods of a LightningModule."""
+    return hasattr(kind, "log_dict") and hasattr(kind, "training_step")
 
 
 def _log_nothing(*args: Any, **kwargs: Any) -> None:

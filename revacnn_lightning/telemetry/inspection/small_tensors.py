@@ -50,7 +50,7 @@ class SmallTensors:
 
 def _concatenated(tensors: list[Tensor]) -> Tensor:
     """Return a new vector of the elements of all tensors."""
-    flat = [tensor.reshape(-1) for tensor in tensors]
+    flat = [tensor if tensor.ndim == 1 else tensor.reshape(-1) for tensor in tensors]
     return torch.cat(flat) if len(flat) > 1 else flat[0].clone()
 
 

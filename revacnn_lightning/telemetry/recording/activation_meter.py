@@ -72,16 +72,23 @@ class ActivationMeter:
         self._batch.touch(layer)
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer, output, maps)
+        if not sums.calls:
+            # Hooks are compiled for outputs that are maps as they are.
+            self._note_shape(sums, maps, is_plain=maps is output and type(maps) is Tensor)
         sums.count(maps.shape)
-        # Hooks are compiled for outputs that are maps as they are.
-        sums.shape = maps.shape if maps is output and type(maps) is Tensor else None
-        sums.dtype = maps.dtype
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
             start = self._stopwatch.now()
             sums.add(maps.detach(), count_positive)
             self._stopwatch.add("maps", start)
         return True
+
+    def _note_shape(self, sums: ActivationSums, maps: Tensor, *, is_plain: bool) -> None:
+        """Note what the hooks of the next batch are compiled for."""
+        shape = maps.shape if is_plain else None
+        if (shape, maps.dtype) != (sums.shape, sums.dtype):
+            sums.shape, sums.dtype = shape, maps.dtype
+            self._batch.must_compile = True
 
     def _inspect(self, layer: ObservedLayer, output: Tensor, maps: Tensor) -> None:
         """Hand the maps to the inspections of the layer and of its filters."""

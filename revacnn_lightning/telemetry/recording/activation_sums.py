@@ -28,8 +28,8 @@ class ActivationSums:
     Attributes:
         absolute: whether ``total`` sums magnitudes, because negative values carry information.
         slots: where the sums go, if they belong to the layer's activation map.
-        shape: of the last map; None if it was no plain tensor.
-        dtype: of the last map.
+        shape: of the first map of the last batch; None if it was no plain tensor.
+        dtype: of that map.
         calls: how many maps the module returned.
         images: how many images they have.
         pixels: how many pixels all images have.

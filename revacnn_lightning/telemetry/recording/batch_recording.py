@@ -92,8 +92,11 @@ class RecordingAssembler:
         layers: Sequence[ObservedLayer],
         buffer: FlatBuffer,
         batch: BatchState,
-    ) -> None:
-        """Adopt the layout of this batch for this one and those that are like it.
+    ) -> bool:
+        """Adopt the layout of this batch.
+
+        Returns:
+            Whether it is that of other batches with the same events, too: all sums are in slots.
 
         Args:
             names: the statistics to record.
@@ -102,6 +105,7 @@ class RecordingAssembler:
             batch: decides which statistics are sampled of a layer.
         """
         self._layout = _lay_out(names, layers, buffer, batch)
+        return not self._layout.extras
 
     def assemble(
         self,
@@ -174,6 +178,9 @@ class RecordingAssembler:
         table /= self._divisor_table(names, layout, update_divisors, scale)
         if "update_ratio" in names:
             table[names.index("update_ratio")] /= table[-1]  # the norms of the weights
+        if "firing" in names and "activation" in names:
+            # How many pixels are positive is known differently where some are NaN.
+            table[names.index("firing")][np.isnan(table[names.index("activation")])] = np.nan
         recording.values = table[: len(names)]
 
     def _divisor_table(

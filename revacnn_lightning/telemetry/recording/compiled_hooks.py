@@ -3,7 +3,8 @@
 Which modules are called, with maps of which shape, and where their sums go is known from an
 earlier batch. A compiled hook handles the first call of its module in a batch by one reduction
 straight into the slots of the layer. Then the general hook takes its place until the next batch; it
-also handles a map that is not as expected.
+also handles a map that is not as expected, and all maps of a layer of which it has handled one
+(`BatchState.touch`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class MapPath:
             slots["activation"],
             slots["firing"] if self.counts_positive else None,
             absolute=self.sums.absolute,
-            never_negative=is_never_negative(layer.source),
+            never_negative="activation" in sampled and is_never_negative(layer.source),
         )
         self.output: Tensor | None = None
         self.version = 0
@@ -98,12 +99,13 @@ def gradient_hook(
     """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
     sums, shape = path.sums, path.shape
     reductions = gradient_reductions(shape, sums.dtype, path.magnitude, path.image_slot)
-    record, event = batch.events.append, path.returned
+    record, event, touched = batch.events.append, path.returned, batch.touched
 
     def hook(gradient: Tensor) -> None:
         if not batch.is_recording:
             return
-        if not path.awaits_gradient or type(gradient) is not Tensor or gradient.shape != shape:
+        is_expected = path.awaits_gradient and gradient.shape == shape
+        if not is_expected or type(gradient) is not Tensor or path.layer in touched:
             general(gradient)
             return
         path.awaits_gradient = False
@@ -125,14 +127,13 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
     """Return the hook of a conv whose own output is its map."""
     sums, shape, reductions = path.sums, path.shape, path.reductions
     on_gradient = path.on_gradient
-    record, event = batch.events.append, path.measured
+    record, event, touched = batch.events.append, path.measured, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_compiling():
             return
         replace(general)
-        if type(output) is not Tensor or output.shape != shape:
-            batch.must_compile = True
+        if type(output) is not Tensor or output.shape != shape or path.layer in touched:
             general(module, args, output)
             return
         with_gradients = torch.is_grad_enabled()
@@ -167,13 +168,13 @@ def feeder_hook(
         general: the general hook.
         replace: installs it.
     """
-    record, event = batch.events.append, path.fed
+    record, event, touched = batch.events.append, path.fed, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_compiling():
             return
         replace(general)
-        if type(output) is not Tensor or output.is_inference():
+        if type(output) is not Tensor or output.is_inference() or path.layer in touched:
             general(module, args, output)
             return
         path.output, path.version = output, output._version
@@ -187,7 +188,7 @@ def nonlinearity_hook(
     batch: BatchState, meter: ActivationMeter, on_their_way: dict[int, MapPath], general: Hook
 ) -> Hook:
     """Return the hook of a non-linearity, which returns the maps of one layer or of several."""
-    record = batch.events.append
+    record, touched = batch.events.append, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_compiling():
@@ -197,12 +198,13 @@ def nonlinearity_hook(
             general(module, args, output)
             return
         received, path.output = args[0], None  # the very tensor that the feeder has returned
-        if received._version - path.version != (output is received):
-            return  # something else has written to the map
+        is_lost = received._version - path.version != (output is received)
+        if is_lost or not isinstance(output, Tensor):
+            return  # something else has written to the map, or it is none
         with_gradients = torch.is_grad_enabled()
         try:
-            if type(output) is not Tensor or output.shape != path.shape:
-                batch.must_compile = True
+            is_expected = type(output) is Tensor and output.shape == path.shape
+            if not is_expected or path.layer in touched:
                 meter.measure(path.layer, path.sums, output)
                 return
             if path.on_gradient is not None and output.requires_grad:

@@ -26,7 +26,9 @@ __all__ = ["computed_weight", "weight_source"]
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _STANDARD_FORWARDS = tuple(kind.forward for kind in (*_CONVS, *_TRANSPOSED, nn.Linear))
-_STANDARD_CONV_FORWARDS = (None, *(kind._conv_forward for kind in _CONVS))
+_STANDARD_CONV_FORWARDS = tuple(
+    getattr(kind, "_conv_forward", None) for kind in (*_CONVS, *_TRANSPOSED, nn.Linear)
+)
 
 
 def weight_source(conv: UnitLayer) -> nn.Module | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
 import torch
@@ -58,6 +58,10 @@ class GroupedWeights:
             buffer,
         )
         self.copies: list[Tensor] | None = None
+
+    def remaining(self, is_complete: bool) -> list[WeightSums]:
+        """Return what to reduce one by one if the members are done, or if they are not."""
+        return self.others if is_complete else [*self.members, *self.others]
 
     def copy(self) -> None:
         """Copy the members before an optimizer changes them."""
@@ -109,11 +113,7 @@ def read_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
         for each, grad in zip(weights.members, grads, strict=True):
             each.grad_sum, each.grad = each.slots["gradient"], grad
             each.grad_version = grad._version
-    others = weights.others if is_complete else [*weights.members, *weights.others]
-    found = [(each, each.finished_grad()) for each in others]
-    known = [(each, grad) for each, grad in found if grad is not None]
-    totals = filter_l1_norms([by_filter(grad, each.conv) for each, grad in known])
-    for (each, grad), total in zip(known, totals, strict=True):
+    for each, grad, total in _l1_one_by_one(weights.remaining(is_complete), _finished_grad):
         each.set_grad_sum(grad, total)
     grouping.note("gradient", weights, is_complete=is_complete)
 
@@ -153,13 +153,7 @@ def measure_updates(grouping: WeightGrouping, weights: GroupedWeights, step: Gro
             each.update_norm, each.update_divisor = each.slots["update_ratio"], divisor
             each.norm = each.norm_after_step = each.slots["norm_after_step"]
             each.norm_version = parameter._version
-    others = weights.others if is_complete else [*weights.members, *weights.others]
-    found = [(each, each.change_in_step(step)) for each in others]
-    known = [(each, change) for each, change in found if change is not None]
-    norms = filter_l2_norms([by_filter(change, each.conv) for each, change in known])
-    _measure_norms_one_by_one([each for each, _ in known])
-    for (each, _), norm in zip(known, norms, strict=True):
-        each.update_norm, each.norm_after_step = norm, each.norm
+    _measure_updates_one_by_one(weights.remaining(is_complete), step)
     grouping.note("update", weights, is_complete=is_complete)
 
 
@@ -171,13 +165,44 @@ def measure_optimizer_gradients(grouping: WeightGrouping, weights: GroupedWeight
         weights.groups.l1("optimizer_gradient", grads)
         for each in weights.members:
             each.optimizer_gradient = each.slots["optimizer_gradient"]
-    others = weights.others if is_complete else [*weights.members, *weights.others]
-    found = [(each, weight_parameter(each.conv)) for each in others]
-    known = [(each, w.grad) for each, w in found if w is not None and w.grad is not None]
-    totals = filter_l1_norms([by_filter(grad, each.conv) for each, grad in known])
-    for (each, _), total in zip(known, totals, strict=True):
+    for each, _, total in _l1_one_by_one(weights.remaining(is_complete), _used_grad):
         each.optimizer_gradient = total
     grouping.note("optimizer gradient", weights, is_complete=is_complete)
+
+
+# ---------------------------------------------------------------------- one by one
+
+
+def _l1_one_by_one(
+    all_weights: Sequence[WeightSums], get_grad: Callable[[WeightSums], Tensor | None]
+) -> list[tuple[WeightSums, Tensor, Tensor]]:
+    """Return the weights with a gradient, that gradient, and its L1 norm of each filter."""
+    if not all_weights:
+        return []
+    found = [(each, get_grad(each)) for each in all_weights]
+    known = [(each, grad) for each, grad in found if grad is not None]
+    totals = filter_l1_norms([by_filter(grad, each.conv) for each, grad in known])
+    return [(*pair, total) for pair, total in zip(known, totals, strict=True)]
+
+
+def _finished_grad(weights: WeightSums) -> Tensor | None:
+    return weights.finished_grad()
+
+
+def _used_grad(weights: WeightSums) -> Tensor | None:
+    parameter = weight_parameter(weights.conv)
+    return None if parameter is None else parameter.grad
+
+
+def _measure_updates_one_by_one(all_weights: Sequence[WeightSums], step: GroupStep) -> None:
+    if not all_weights:
+        return
+    found = [(each, each.change_in_step(step)) for each in all_weights]
+    known = [(each, change) for each, change in found if change is not None]
+    norms = filter_l2_norms([by_filter(change, each.conv) for each, change in known])
+    _measure_norms_one_by_one([each for each, _ in known])
+    for (each, _), norm in zip(known, norms, strict=True):
+        each.update_norm, each.norm_after_step = norm, each.norm
 
 
 def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
@@ -188,12 +213,15 @@ def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
         each.set_norm(weight, norm)
 
 
+# ---------------------------------------------------------------------- helpers
+
+
 def _momentum(weights: GroupedWeights, step: GroupStep) -> list[Tensor] | None:
     """Return the momentum of each member; None if that of some does not show its update."""
     if not step.is_scaled_momentum or not _is_complete([w.grad for w in weights.parameters]):
         return None  # the optimizer skips weights without a gradient
-    state = step.optimizer.state
-    return [state[parameter]["momentum_buffer"] for parameter in weights.parameters]
+    state = {id(parameter): each for parameter, each in step.optimizer.state.items()}
+    return [state[id(parameter)]["momentum_buffer"] for parameter in weights.parameters]
 
 
 def _is_complete(tensors: list[Tensor | None]) -> TypeGuard[list[Tensor]]:

@@ -367,7 +367,8 @@ class Recorder:
             finalize_signals([layer.map_sums for layer in self._layers])
             self._stopwatch.add("signal_to_noise", start)
         assert self._slots is not None
-        self._assembler.update_layout(names, self._layers, self._slots.buffer, batch)
+        buffer = self._slots.buffer
+        is_known &= self._assembler.update_layout(names, self._layers, buffer, batch)
         self._signature = (*signature[:-1], batch.events.copy()) if is_known else None
 
     # ------------------------------------------------------------------ inspected layers

@@ -72,7 +72,9 @@ def _order(layer: ObservedLayer) -> tuple[Any, ...]:
 def _allocate(layer: ObservedLayer, buffer: FlatBuffer, device: torch.device) -> None:
     slots = buffer.slots(layer.columns.start, layer.columns.stop)
     is_here = device_of(layer.conv) == device
-    layer.conv_sums.slots = layer.nonlinearity_sums.slots = slots if is_here else {}
+    for sums in (layer.conv_sums, layer.nonlinearity_sums):
+        sums.slots = slots if is_here else {}
+        sums.shape = None  # the dtype of the maps may be another one, too
     weight = layer.conv._parameters.get("weight")
     is_plain = (
         is_here

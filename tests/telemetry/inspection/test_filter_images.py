@@ -124,7 +124,7 @@ def test_filters_of_a_linear_layer_are_images_of_its_input():
 
 @pytest.mark.parametrize(
     ("features", "input_shape", "shape"),
-    [(7, (), (6, 1, 7)), (70, (), (6, 3, 32)), (64, (1, 4, 5), (6, 2, 32)), (1, (), (6, 1, 1))],
+    [(7, (), (6, 1, 7)), (70, (), (6, 6, 12)), (64, (1, 4, 5), (6, 6, 12)), (1, (), (6, 1, 1))],
 )
 def test_filters_of_a_linear_layer_without_an_image_are_rows(features, input_shape, shape):
     linear = nn.Linear(features, 6)

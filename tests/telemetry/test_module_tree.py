@@ -1,0 +1,29 @@
+"""The fast walks of a network return what torch's own generators yield."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision.models import googlenet
+
+from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
+
+
+def shared_parts() -> nn.Module:
+    """Return a network with a shared module, a shared parameter, and missing parts."""
+    conv = nn.Conv2d(3, 3, 3)
+    model = nn.ModuleDict({"a": nn.Sequential(conv, nn.ReLU()), "b": conv, "c": nn.Conv2d(3, 3, 3)})
+    model["c"].bias = conv.bias
+    model.register_module("missing", None)
+    model.register_parameter("none", None)
+    model.register_buffer("scale", torch.ones(()))
+    return model
+
+
+def test_modules_and_tensors_are_those_of_torch() -> None:
+    for model in (shared_parts(), googlenet(init_weights=False), nn.ReLU()):
+        assert named_modules_of(model) == list(model.named_modules())
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        found = named_tensors_of(model)
+        assert [name for name, _ in found] == [name for name, _ in tensors]
+        assert all(a is b for (_, a), (_, b) in zip(found, tensors, strict=True))
