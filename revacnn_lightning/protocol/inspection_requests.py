@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 __all__ = ["InspectFilter", "InspectImage", "InspectLayer", "Inspection", "KernelSlice"]
 
