@@ -42,7 +42,7 @@ def test_the_digits_example_raises_no_alert(
 ):
     alerts: list[Alert] = []
     callback = ReVACNN(alert=alerts.append, record=tmp_path / "run.mcap")
-    monkeypatch.setattr(digits, "ReVACNN", lambda: callback)
+    monkeypatch.setattr(digits, "ReVACNN", lambda **_: callback)
     monkeypatch.setattr("sys.argv", ["01_digits.py", "--epochs", "3", "--pace", "0"])
     digits.main()
     assert callback._step > 100

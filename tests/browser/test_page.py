@@ -350,10 +350,13 @@ def test_dark_and_light(digits: str, open_page: Any) -> None:
 def test_zoom_pan_and_back(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     node = nodes(page, "conv2")[8]
+    between = abs(nodes(page, "conv1")[0]["x"] - node["x"])  # the columns
     page.mouse.move(node["x"], node["y"])
     page.mouse.wheel(0, -600)
     page.wait_for_selector("#zoom-out:not([hidden])")
-    wait_for(lambda: abs(nodes(page, "conv1")[0]["x"] - node["x"]) > 700, what="zoomed in")
+    wait_for(
+        lambda: abs(nodes(page, "conv1")[0]["x"] - node["x"]) > 1.5 * between, what="zoomed in"
+    )
     assert abs(nodes(page, "conv2")[8]["x"] - node["x"]) < 2  # what is under the pointer stays
     page.mouse.down()
     page.mouse.move(node["x"] + 80, node["y"] + 30, steps=4)

@@ -91,7 +91,9 @@ def test_every_edit_is_a_tool_with_a_schema():
         json.dumps(tool.schema)
     schema = operator.tools["remove_filters"].schema
     assert schema["required"] == ["layer", "filters"]
-    assert set(schema["properties"]) == {"layer", "filters", "dry_run", "version"}
+    assert set(schema["properties"]) == {
+        "layer", "filters", "confirmed", "dry_run", "version",
+    }  # fmt: skip
 
 
 def test_an_edit_is_applied(training: SimulatedRun, toolbox: Toolbox):

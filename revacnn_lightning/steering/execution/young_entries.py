@@ -35,6 +35,7 @@ from revacnn_lightning.steering.execution.young_cohorts import (
     repeat_step,
     young_mask,
 )
+from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
 
 __all__ = ["FrozenEntries", "YoungEntries"]
 
@@ -76,12 +77,17 @@ class YoungEntries:
 
 
 def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a hook of `_YoungSteps` so that an error in it does not stop the training."""
+    """Decorate a hook of `_YoungSteps` so that an error in it does not stop the training.
+
+    Modes do not see its operations either: a replay of a recorded training step, which under manual
+    optimization contains this one, would index entries that the next edit removes.
+    """
 
     @functools.wraps(hook)
     def guarded(self: _YoungSteps, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
-            hook(self, optimizer, args, kwargs)
+            with user_modes_suspended():
+                hook(self, optimizer, args, kwargs)
         except Exception as error:  # new filters start badly without it, but training continues
             log.warning("New filters train without their own bias correction: %s", error,
                         exc_info=True)  # fmt: skip

@@ -88,7 +88,7 @@ def _removal(
 
 
 def _possible_removal(context: PlanningContext, layer: str, filters: Sequence[int]) -> str:
-    """Return which of these filters, all of which cannot be removed, can be."""
+    """Say how many of these filters can be removed, if not all of them can."""
     channel_groups = context.groups
     groups = channel_groups.groups_of_filters(layer, filters)
     kept = channel_groups.filters_in(groups[:1]).get(layer, [])

@@ -7,7 +7,7 @@ withheld from the allocator makes it request more from the system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
-from revacnn_lightning.telemetry.recording.slot_reductions import Reduction
 from revacnn_lightning.telemetry.reductions import add_to
 
 __all__ = ["ActivationSums", "finalize_signals", "in_backward"]
@@ -74,20 +73,8 @@ class ActivationSums:
         self.images += images
         self.pixels += images * height * width
 
-    def add(
-        self,
-        maps: Tensor,
-        count_positive: bool,
-        into_slots: Sequence[Reduction] = (),
-    ) -> None:
-        """Sum a map (B, C, H, W), and count its positive pixels if asked to.
-
-        ``into_slots`` does so for the first map of a batch.
-        """
-        if into_slots:
-            for reduce in into_slots:
-                reduce(maps)
-            return
+    def add(self, maps: Tensor, count_positive: bool) -> None:
+        """Sum a map (B, C, H, W), and count its positive pixels if asked to."""
         if count_positive:
             total, positive = reductions.map_sums(maps, absolute=self.absolute)
             self.positive = add_to(self.positive, positive)
@@ -110,21 +97,8 @@ class ActivationSums:
         if images is not None:
             self.image_gradients.append(images)
 
-    def add_gradient(
-        self,
-        gradient: Tensor,
-        magnitude: bool,
-        per_image: bool,
-        into_slots: Sequence[Reduction] = (),
-    ) -> None:
-        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image.
-
-        ``into_slots`` does so for the first gradient of a batch.
-        """
-        if into_slots:
-            for reduce in into_slots:
-                reduce(gradient)
-            return
+    def add_gradient(self, gradient: Tensor, magnitude: bool, per_image: bool) -> None:
+        """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image."""
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
         if magnitude:
             self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))

@@ -113,7 +113,8 @@ def gradient_hook(
             start = stopwatch.now() if stopwatch.is_timing else None
             if gradient.requires_grad:  # the backward pass makes a graph
                 gradient = gradient.detach()
-            sums.add_gradient(gradient, False, False, reductions)
+            for reduce in reductions:
+                reduce(gradient)
             record(event)
             if start is not None:
                 stopwatch.add("map gradients", start)
@@ -125,7 +126,7 @@ def gradient_hook(
 
 def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace) -> Hook:
     """Return the hook of a conv whose own output is its map."""
-    sums, shape, reductions = path.sums, path.shape, path.reductions
+    shape, reductions = path.shape, path.reductions
     on_gradient = path.on_gradient
     record, event, touched = batch.events.append, path.measured, batch.touched
 
@@ -142,7 +143,8 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
                 path.awaits_gradient = True
                 output.register_hook(on_gradient)
             torch._C._set_grad_enabled(False)
-            sums.add(output, False, reductions)
+            for reduce in reductions:
+                reduce(output)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
@@ -211,7 +213,8 @@ def nonlinearity_hook(
                 path.awaits_gradient = True
                 output.register_hook(path.on_gradient)
             torch._C._set_grad_enabled(False)
-            path.sums.add(output, False, path.reductions)
+            for reduce in path.reductions:
+                reduce(output)
             record(path.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)

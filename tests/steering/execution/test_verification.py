@@ -14,7 +14,10 @@ from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.execution.reference_outputs import output_with_perturbed_weights
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.verification import check_output
+from revacnn_lightning.steering.execution.verification import (
+    UnexplainedDifferenceError,
+    check_output,
+)
 from revacnn_lightning.steering.tracing.rules import normalizations
 from tests.steering import nets
 
@@ -130,3 +133,13 @@ def test_a_model_without_double_precision_is_judged_by_its_own_rounding() -> Non
     model = nets.build(OnlySingle).float()
     probe = ForwardProbe([partial(model, nets.images().float())])
     Editor(model).apply(requests.RemoveFilters("conv1", [1]), probe)
+
+
+@pytest.mark.parametrize("unit", [2.0**-52, 2.0**-23])
+def test_outputs_that_cancelled_exactly_differed_infinitely(unit: float) -> None:
+    """A network minus its copy is zero before an edit, and a rounding unit afterwards."""
+    zeros = torch.zeros(2, 3, dtype=torch.float64)
+    check_output([zeros + unit], [zeros], unit, None)
+    for wrong in (zeros + 100 * unit, zeros + torch.nan, torch.zeros(2, 4, dtype=torch.float64)):
+        with pytest.raises(UnexplainedDifferenceError):
+            check_output([wrong], [zeros], unit, None)

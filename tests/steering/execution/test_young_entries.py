@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor
@@ -336,3 +337,26 @@ def test_a_second_optimizer_ages_its_entries_on_its_own() -> None:
         columns.check()
         nets.step(model, two, seed + 50)
         columns.step()
+
+
+class IndexedTensors(TorchFunctionMode):
+    """Counts the operations that read or write entries of tensors by their index."""
+
+    count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.count += func.__name__.startswith(("index", "select", "__getitem__", "__setitem__"))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_recorded_step_indexed_entries_that_an_edit_removed_later():
+    """Under manual optimization, the recorded training step contains that of the optimizer."""
+    model, optimizer = trained("Adam", {})
+    editor = Editor(model, [optimizer])
+    editor.apply(requests.AddFilters("conv1", 2), nets.probe_of(model))
+    model(nets.images().double()).square().mean().backward()
+    with IndexedTensors() as mode:
+        optimizer.step()
+    assert mode.count == 0

@@ -13,7 +13,11 @@ from torch.nn.modules import module as module_internals
 from torch.optim import optimizer as optimizer_internals
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder
-from revacnn_lightning.telemetry.recording import gradient_reader, optimizer_hooks
+from revacnn_lightning.telemetry.recording import (
+    compiled_hooks,
+    gradient_reader,
+    optimizer_hooks,
+)
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from tests.telemetry import reference
 
@@ -253,12 +257,12 @@ def test_detach_removes_everything_after_an_exception():
     assert our_hooks(model) == [{}, {}, [], [], []]
 
 
-@pytest.mark.parametrize("batches_before", [0, 2])
 @pytest.mark.parametrize(
-    ("part", "method"),
+    ("part", "method", "batches_before"),
     [
-        (ActivationSums, "add"), (ActivationSums, "add_gradient"),
-        (gradient_reader, "read_gradients"), (optimizer_hooks, "measure_updates"),
+        (ActivationSums, "add", 0), (ActivationSums, "add_gradient", 0),
+        (gradient_reader, "read_gradients", 0), (gradient_reader, "read_gradients", 2),
+        (optimizer_hooks, "measure_updates", 0), (optimizer_hooks, "measure_updates", 2),
     ],
 )  # fmt: skip
 def test_an_error_in_a_hook_ends_the_recording_but_not_the_step(
@@ -285,6 +289,26 @@ def test_an_error_in_a_hook_ends_the_recording_but_not_the_step(
         assert torch.equal(parameter, expected)
     recorder.detach()
     assert our_hooks(model) == [{}, {}, [], [], []]
+
+
+@pytest.mark.parametrize("compiled", ["map_reductions", "gradient_reductions"])
+def test_an_error_in_a_compiled_hook_ends_the_recording_but_not_the_step(compiled, monkeypatch):
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(compiled_hooks, compiled, lambda *_, **__: (fails,))
+    model, plain = small(), small()
+    recorder = Recorder(model, statistics=STATISTICS)
+    record(model, IMAGES, recorder)  # the hooks of the next batch are compiled
+    recorder.begin_batch()
+    for each in (model, plain):
+        each.zero_grad()
+        reference.train_step(each, IMAGES)
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        recorder.end_batch()
+    for parameter, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(parameter.grad, expected.grad)
+    recorder.detach()
 
 
 @pytest.mark.parametrize("batches_before", [0, 2])

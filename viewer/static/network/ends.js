@@ -68,13 +68,14 @@ export class NetworkEnds {
 
   /** @param {EndsData} data */
   #drawOutput({output, rows, right}) {
-    byId("network-outputs").dataset.wide = String(right >= WIDE)
+    const isWide = right >= WIDE
+    byId("network-outputs").dataset.wide = String(isWide)
     setText("network-output-title", output.title)
     setText("network-output-size", output.subtitle)
     setText("network-output-note", output.note)
     const shapes = (output.shapes ?? []).map((shape) => createElement("div", {class: "output shape", title: output.details ?? ""},
       createElement("i"), createElement("b", {}, shape)))
-    this.#rows = rows.length > 0 ? rows.map(outputRow) : shapes.slice(0, 1)
+    this.#rows = rows.length > 0 ? rows.map((row) => outputRow(row, isWide)) : shapes.slice(0, 1)
     byId("network-outputs").replaceChildren(...this.#rows)
     const others = rows.length > 0 ? [] : (output.shapes ?? []).slice(1).map((shape) => createElement("div", {}, shape))
     const facts = output.loss.map(({label, value, title}) => createElement("div", {title}, label, createElement("b", {}, value)))
@@ -174,10 +175,12 @@ function setText(id, text) {
 }
 
 /**
- * A class with its probability, marked if the network predicts it and if it is the truth.
+ * A class with its probability. Where there is room, a mark says whether the network predicts it and
+ * whether it is the truth.
  * @param {OutputRow} row
+ * @param {boolean} isWide
  */
-function outputRow({name, probability, predicted, true: isTrue}) {
+function outputRow({name, probability, predicted, true: isTrue}, isWide) {
   const facts = [predicted && "predicted", isTrue && "truth"].filter(Boolean).join(", ")
   const label = `${name} ${percent(probability)}${facts && `, ${facts}`}`
   const mark = predicted ? isTrue == null ? "" : isTrue ? "✓" : "✗" : isTrue ? "truth" : ""
@@ -187,6 +190,6 @@ function outputRow({name, probability, predicted, true: isTrue}) {
   return createElement("div", {
     class: "output", role: "img", title: label, "aria-label": label,
     "data-predicted": String(predicted), "data-true": String(isTrue === true), "data-wrong": String(predicted && isTrue === false),
-  }, createElement("i"), createElement("span", {class: "name"}, name), mark && createElement("small", {}, mark),
+  }, createElement("i"), createElement("span", {class: "name"}, name), isWide && mark ? createElement("small", {}, mark) : null,
   createElement("span", {class: "share"}, percent(probability)), level)
 }
