@@ -1,8 +1,8 @@
 """Reductions over the weights of many layers, with few operations.
 
-On a GPU, one kernel reduces the weights of all layers, where Triton has compiled it. Otherwise
-layers whose filters have one shape, and whose slots are side by side, are copied into one tensor and
-reduced together. Which ones these are is decided when the structure changes.
+On a GPU, one kernel reduces the weights of all layers, where Triton has compiled it. Elsewhere,
+layers whose filters have one shape, and whose slots are side by side, are copied into one tensor
+and reduced together. Which ones these are is decided when the structure changes.
 """
 
 from __future__ import annotations
