@@ -94,6 +94,7 @@ class Session:
         recordings: what is recorded; None: nothing can be.
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
+        snapshot_interval: seconds between two snapshots; 0: every batch has one.
 
     Attributes:
         run: id of the run.
@@ -120,6 +121,7 @@ class Session:
         recordings: RecordingSettings | None = None,
         alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
+        snapshot_interval: float = 0.0,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         about = about_run(self.run, type(model).__name__, endpoints.name)
@@ -133,7 +135,7 @@ class Session:
         self._editor = editor
         self._history = history
         self._batches = BatchPublisher(
-            self.run, recorder, self._publish, self._update_structure, history
+            self.run, recorder, self._publish, self._update_structure, history, snapshot_interval
         )
         self._batch = TrainingBatch()
         self._had_viewer = False
@@ -208,7 +210,7 @@ class Session:
         try:
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
-            self._batches.finish(self.recorder.flush())
+            self._batches.flush()
         finally:
             self._release(state, detail, keep_edits)
 
@@ -233,6 +235,7 @@ class Session:
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
         while self._controller.must_wait(batch.progress.epoch):
+            self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
@@ -270,8 +273,10 @@ class Session:
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Handle a request; observers receive the reply, unless it only shows something."""
-        reply = self._handler.handle(request, batch)
         is_view = isinstance(request.body, Inspection | SendHistory)
+        if not is_view and not request.dry_run:
+            self._batches.publish_pending()  # with the network as it was
+        reply = self._handler.handle(request, batch)
         if not is_view and not request.dry_run:
             self._observers.receive(reply, encode(reply))
         return reply
@@ -311,7 +316,7 @@ class Session:
         self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
         if self.recorder.is_current:
             return
-        self._batches.finish(self.recorder.flush())
+        self._batches.flush()
         self._editor.adopt_replaced_layers()
         self.recorder.update_structure()
         self._reset_collectors()
@@ -323,6 +328,7 @@ class Session:
 
     def handle_during_validation(self) -> None:
         """Handle requests that need no training batch: a validation epoch may take long."""
+        self._batches.publish_pending()
         self.receive_requests()
         self._queue.handle(
             lambda request: self._handle(request, self._batch),
