@@ -51,6 +51,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     record_next_step,
     scalar_metrics,
     validation_image,
+    validation_preprocessing,
     validation_truth,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
@@ -404,6 +405,7 @@ class ReVACNN(FreshCopies, Callback):
             get_image=functools.partial(validation_image, trainer, images=self._images),
             get_truth=functools.partial(validation_truth, trainer, names=self._class_names),
             class_names=self._class_names,
+            find_preprocessing=functools.partial(validation_preprocessing, trainer),
             forward=forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),

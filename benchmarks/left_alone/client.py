@@ -17,7 +17,13 @@ from revacnn_lightning import (
 )
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import Structure
-from revacnn_lightning.protocol.requests import InspectFilter, InspectImage, InspectLayer
+from revacnn_lightning.protocol.requests import (
+    InspectFilter,
+    InspectImage,
+    InspectLayer,
+    PaintImage,
+    Patch,
+)
 
 __all__ = ["Attach"]
 
@@ -135,6 +141,8 @@ class Attach(pl.Callback):
                 due = time.monotonic() + REFRESH_SECONDS
                 run.request(InspectLayer(self.layer, updates_per_second=100.0))
                 run.request(InspectFilter(self.layer, 0))
+                run.request(PaintImage(-1, None, [Patch(0, 0, 0.5, 0.5)]))  # refused: no image
+                run.request(InspectImage(-1))
                 run.request(InspectImage())
             time.sleep(0.005)
         self._count(run)

@@ -82,7 +82,7 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     activations: FilterView
     activation_gradients: FilterView
     image: np.ndarray  # the input image, (channels, H, W)
-    image_index: int | None = None  # into the validation data; None: first image of the batch
+    image_index: int | None = None  # as requested; None: first image of the batch
     # What the images of the coefficients and of the gradients show.
     kernel_slice: KernelSlice = "strongest"
     depth: float | None = None  # of the slice of a three-dimensional layer, as in `InspectLayer`
@@ -138,7 +138,7 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     response: float | None = None
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     image_size: tuple[int, int] = (0, 0)
-    image_index: int | None = None  # into the validation data; None: first image of the batch
+    image_index: int | None = None  # as requested; None: first image of the batch
     attribution_refusal: str = ""
 
 
@@ -179,10 +179,11 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     version: int
     step: int
     image: np.ndarray
-    image_index: int | None = None  # into the validation data; None: first input of the batch
+    image_index: int | None = None  # as requested; None: first input of the batch
     input_shape: list[int] = field(default_factory=list)
     channel_sums: list[float] = field(default_factory=list)
     input_note: str = ""
+    image_note: str = ""  # how a picture of a viewer was prepared
     prediction: ImagePrediction | None = None
     class_count: int = 0
     class_names_note: str = ""  # why the names of the classes that the user gave are not used

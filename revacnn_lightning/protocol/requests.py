@@ -18,6 +18,10 @@ from revacnn_lightning.protocol.inspection_requests import (
     Inspection,
     InspectLayer,
     KernelSlice,
+    PaintImage,
+    Patch,
+    ShowPicture,
+    Viewing,
 )
 
 __all__ = [
@@ -35,6 +39,8 @@ __all__ = [
     "KeyCommand",
     "ListKeys",
     "MergeFilters",
+    "PaintImage",
+    "Patch",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -45,10 +51,12 @@ __all__ = [
     "SetFilter",
     "SetHyperparameter",
     "ShareKey",
+    "ShowPicture",
     "StartRecording",
     "StopRecording",
     "Undo",
     "Unfreeze",
+    "Viewing",
     "is_steering",
 ]
 
@@ -254,6 +262,8 @@ Command = (
     | InspectLayer
     | InspectFilter
     | InspectImage
+    | ShowPicture
+    | PaintImage
     | SendHistory
     | StartRecording
     | StopRecording
@@ -271,4 +281,4 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     if isinstance(body, Edit):
         return not dry_run
     is_state = body == ControlRun("send_state")
-    return not (is_state or isinstance(body, Inspection | SendHistory | ListKeys))
+    return not (is_state or isinstance(body, Viewing | SendHistory | ListKeys))

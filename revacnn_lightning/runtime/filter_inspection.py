@@ -17,7 +17,8 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, NOT_AN_IMAGE, ImageAttributor
 from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.layer_details import EMPTY, GetImage, encode_image
+from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
@@ -43,7 +44,7 @@ class _InspectedFilter:
     """A filter that a viewer has selected; times are in seconds."""
 
     expires_at: float
-    image_index: int | None = None  # of the validation image; None: first image of the batch
+    image_index: int | None = None  # of the chosen image; None: first image of the batch
     pinned_image: Tensor | None = None
     top_images: TopImages = field(default_factory=TopImages)
     note: str = ""  # why there are no top images
@@ -64,7 +65,7 @@ class InspectionCollector:
     Args:
         recorder: observes the responses of the filters.
         model: the network.
-        get_image: returns an image of the validation data by its index.
+        images: that can be chosen.
         forward: runs the model on a batch of one image; None: this is not possible.
         refusal: why the model must not be run between two batches; "" if it may be.
         clock: returns monotonic seconds.
@@ -74,13 +75,13 @@ class InspectionCollector:
         self,
         recorder: Recorder,
         model: nn.Module,
-        get_image: GetImage,
+        images: InputImages,
         forward: Forward | None,
         refusal: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._recorder = recorder
-        self._get_image = get_image
+        self._images = images
         self._attributor = ImageAttributor(model, forward, refusal)
         self._clock = clock
         self._inspected: dict[FilterKey, _InspectedFilter] = {}
@@ -100,7 +101,7 @@ class InspectionCollector:
         inspected = self._inspected.pop(key, None) or _InspectedFilter(0.0)
         index = request.image_index
         if index != inspected.image_index:
-            inspected.pinned_image = None if index is None else self._get_image(index)
+            inspected.pinned_image = None if index is None else self._images.image(index)
             inspected.image_index, inspected.due_at = index, -math.inf
         inspected.expires_at = self._clock() + SELECTION_SECONDS
         self._inspected[key] = inspected

@@ -32,10 +32,12 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectFilter,
     InspectImage,
-    Inspection,
     InspectLayer,
+    PaintImage,
     RequestBody,
     SendHistory,
+    ShowPicture,
+    Viewing,
 )
 from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.recording.run_recordings import (
@@ -51,13 +53,11 @@ from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
+from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
 from revacnn_lightning.runtime.key_commands import KeyCommands
-from revacnn_lightning.runtime.layer_details import (
-    GetImage,
-    LayerDetailCollector,
-    refuse_image,
-)
+from revacnn_lightning.runtime.layer_details import LayerDetailCollector
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
+from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -87,6 +87,7 @@ class Session:
         get_image: returns an image of the validation data by its index.
         get_truth: returns the class of such an image.
         class_names: of the user; () for those of the data.
+        find_preprocessing: returns what prepares the validation data, if it is known.
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
@@ -114,6 +115,7 @@ class Session:
         get_image: GetImage = refuse_image,
         get_truth: GetTruth = no_truth,
         class_names: Sequence[str] = (),
+        find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
@@ -141,15 +143,16 @@ class Session:
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
-        details = LayerDetailCollector(recorder, model, get_image, forward, get_truth)
+        images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
+        details = LayerDetailCollector(recorder, model, images, forward)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
-                recorder, model, get_image, forward, inspection_refusal
+                recorder, model, images, forward, inspection_refusal
             ),
-            InspectImage: ImagePassCollector(
-                recorder, model, get_image, forward, get_truth, class_names
-            ),
+            InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
+            ShowPicture: images,
+            PaintImage: images,
         }
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
@@ -273,7 +276,7 @@ class Session:
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Handle a request; observers receive the reply, unless it only shows something."""
-        is_view = isinstance(request.body, Inspection | SendHistory)
+        is_view = isinstance(request.body, Viewing | SendHistory)
         if not is_view and not request.dry_run:
             self._batches.publish_pending()  # with the network as it was
         reply = self._handler.handle(request, batch)

@@ -23,6 +23,7 @@ from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime import filter_inspection, image_attribution
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, InspectionCollector
+from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from tests.runtime.live_run import train_with
@@ -53,7 +54,8 @@ class InspectedRun:
         self.clock = Clock()
         self.recorder = Recorder(self.model)
         self.recorder.attach()
-        options = {"forward": self.model, "get_image": self.validation_image, **options}
+        images = InputImages(self.validation_image)
+        options = {"forward": self.model, "images": images, **options}
         self.collector = InspectionCollector(self.recorder, self.model, clock=self.clock, **options)
         self.step = 0
 

@@ -11,6 +11,7 @@ from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
 
 from ..rendering.formatting import format_number
 from ..rendering.frame_codec import PagePart
+from ..rendering.image_names import image_name
 from ..rendering.palette import Palette
 from ..rendering.thumbnails import attribution_tile, image_tile
 from ..tab.tab_state import TabState
@@ -89,7 +90,7 @@ def _image(result: FilterInspection) -> dict[str, Any]:
     whole = image_tile(result.image)
     has_response = result.response is not None and len(whole) > 0
     return {
-        "title": "first image of the batch" if index is None else f"validation image {index}",
+        "title": image_name(index),
         "image": whole,
         "box": list(result.box),
         "size": list(result.image_size),

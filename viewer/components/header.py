@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import Snapshot, Structure
 
 from ..rendering.formatting import format_count, format_moment, format_number, format_time_of_day
 from ..runs.metric_names import TRAINING_LOSSES, priority
-from ..runs.run_follower import RunHealth
+from ..runs.run_health import RunHealth
 from ..runs.run_state import RunState
 from .html_panel import HtmlPanel
 

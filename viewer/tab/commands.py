@@ -46,6 +46,8 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "recompute_layout": view.recompute_layout,
     "step_image": view.step_image,
     "show_batch_image": view.show_batch_image,
+    "show_picture": view.show_picture,
+    "paint_image": view.paint_image,
     "set_depth": view.set_depth,
     "set_kernel_slices": view.set_kernel_slices,
     "set_sort": view.set_sort,
