@@ -129,7 +129,7 @@ class Attach(pl.Callback):
         editable = [layer.name for layer in layers if not layer.edit_refusal]
         self.layer = self._chosen or [*editable, layers[0].name][0]
         run.command(InspectLayer(self.layer, updates_per_second=100.0), timeout=REPLY_SECONDS)
-        run.command(InspectFilter(self.layer, 0), timeout=REPLY_SECONDS)
+        run.command(InspectFilter(self.layer, 0, ascent=1), timeout=REPLY_SECONDS)
         run.command(InspectImage(), timeout=REPLY_SECONDS)
 
     def _view(self, run: Run) -> None:
@@ -140,7 +140,7 @@ class Attach(pl.Callback):
             if self.layer and time.monotonic() > due:
                 due = time.monotonic() + REFRESH_SECONDS
                 run.request(InspectLayer(self.layer, updates_per_second=100.0))
-                run.request(InspectFilter(self.layer, 0))
+                run.request(InspectFilter(self.layer, 0, ascent=1))
                 run.request(PaintImage(-1, None, [Patch(0, 0, 0.5, 0.5)]))  # refused: no image
                 run.request(InspectImage(-1))
                 run.request(InspectImage())

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from revacnn_lightning.client.run_requests import RunRequests
-from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
+from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
+from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
+from revacnn_lightning.protocol.inspections import (
+    FilterInspection,
+    ImagePass,
+    LayerDetail,
+    PreferredImage,
+)
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
 from revacnn_lightning.protocol.requests import (
@@ -19,6 +26,8 @@ from revacnn_lightning.protocol.requests import (
 )
 
 __all__ = ["RunInspections"]
+
+REPEAT_SECONDS = 2.0  # between the requests for what is inspected for longer
 
 
 class RunInspections(RunRequests):
@@ -84,6 +93,51 @@ class RunInspections(RunRequests):
         inspection = self._request_and_wait(body, is_wanted, f"inspection of {layer}", timeout)
         assert isinstance(inspection, FilterInspection)
         return inspection
+
+    def preferred_image(
+        self, layer: str, filter: int, *, steps: int = 150, timeout: float = 600.0
+    ) -> PreferredImage:
+        """Return the image that a filter responds to most, after this many steps of ascent.
+
+        The training makes a few steps per batch, within its share of the time.
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            filter: index of one of its filters in the current `structure`.
+            steps: after which the image is returned; after about 150 it hardly changes.
+            timeout: seconds to wait.
+
+        Raises as `apply` does; `EditRefusedError` also if no image can be found.
+        """
+        body, known = InspectFilter(layer, filter, ascent=1), 0
+        deadline, due = time.monotonic() + timeout, 0.0
+        while time.monotonic() < deadline:
+            if time.monotonic() >= due:
+                self._execute(body, timeout)
+                due = time.monotonic() + REPEAT_SECONDS
+            for found in self._take_inspections(body):
+                if found.preferred_refusal:
+                    raise EditRefusedError(found.preferred_refusal)
+                known = found.preferred.steps if found.preferred else known
+                if found.preferred and known >= steps:
+                    return found.preferred
+            time.sleep(POLL_SECONDS)
+        raise RequestTimeoutError(
+            f"after {timeout:g} s, the image has had {known} of {steps} steps; the run may be "
+            "validating, or a step takes long: wait longer, or ask for fewer steps"
+        )
+
+    def _take_inspections(self, body: InspectFilter) -> list[FilterInspection]:
+        """Return the inspections of a filter that have arrived."""
+        self._keep_unread(self._receive())
+        self._check_not_ended()
+        taken = self.take(
+            lambda message: (
+                isinstance(message, FilterInspection)
+                and (message.layer, message.filter) == (body.layer, body.filter)
+            )
+        )
+        return [message for message in taken if isinstance(message, FilterInspection)]
 
     def show_picture(self, picture: Any, *, timeout: float = 60.0) -> int:
         """Hold a picture in front of the network; return its ``image_index`` for other methods.

@@ -29,7 +29,7 @@ from revacnn_lightning.protocol.requests import (
     SendHistory,
 )
 
-__all__ = ["RunRequests"]
+__all__ = ["POLL_SECONDS", "RunRequests"]
 
 POLL_SECONDS = 0.01
 ENDED_GRACE_SECONDS = 0.5  # the last reply may arrive after the message that the run has ended

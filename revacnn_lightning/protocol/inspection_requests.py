@@ -58,12 +58,14 @@ class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send `inspections.FilterInspection` of a filter for the next few seconds.
 
     A viewer repeats this request while it shows the filter. ``image_index`` selects the image to
-    attribute the filter's response to, as in `InspectLayer`.
+    attribute the filter's response to, as in `InspectLayer`. With an ``ascent`` other than 0, the
+    image that the filter responds to most is searched; a larger number starts the search again.
     """
 
     layer: str
     filter: int
     image_index: int | None = None
+    ascent: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
 
 class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ __all__ = [
     "Inspected",
     "LayerDetail",
     "PassedModule",
+    "PreferredImage",
     "TopImage",
 ]
 
@@ -111,6 +112,21 @@ class TopImage(Struct, frozen=True):
     step: int
 
 
+class PreferredImage(Struct, frozen=True):
+    """The image that a filter responds to most, as far as gradient ascent has found it.
+
+    ``pixels`` (channels, h, w), float16 of magnitude at most 1, are those of ``box`` (top, left,
+    bottom, right), the receptive field of a unit in the middle of the map. Its ``response``, before
+    the non-linearity, has increased for ``steps``; after ``total_steps`` the image hardly changes.
+    """
+
+    pixels: np.ndarray
+    box: tuple[int, int, int, int]
+    response: float
+    steps: int
+    total_steps: int
+
+
 class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     """What activates filter number ``filter`` of a layer of structure ``version``.
 
@@ -140,6 +156,8 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     image_size: tuple[int, int] = (0, 0)
     image_index: int | None = None  # as requested; None: first image of the batch
     attribution_refusal: str = ""
+    preferred: PreferredImage | None = None  # if the request has an ``ascent``
+    preferred_refusal: str = ""  # why there is no such image
 
 
 class PassedModule(Struct, frozen=True):

@@ -383,14 +383,17 @@ def test_a_filter_can_be_inspected_while_the_run_is_paused(tmp_path):
         run.command(ControlRun("pause"))
         batch = run.inspect("conv2", 1)
         pinned = run.inspect("conv2", 1, image_index=5)
+        preferred = run.preferred_image("conv2", 1, steps=20)
         run.command(ControlRun("stop"))
-        return {"batch": batch, "pinned": pinned}
+        return {"batch": batch, "pinned": pinned, "preferred": preferred}
 
     seen, _ = train_with(client, tmp_path, validate=True)
     assert seen["batch"].image.shape == (1, 6, 6)
     assert seen["batch"].attribution_refusal == ""
     assert seen["pinned"].image_index == 5
     assert seen["pinned"].step == seen["batch"].step
+    assert seen["preferred"].steps >= 20
+    assert seen["preferred"].pixels.shape == (1, 5, 5)
 
 
 def test_run_inspect_returns_an_inspection(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import without_property_validation
 
-from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection, PreferredImage, TopImage
 
 from ..rendering.formatting import format_number
 from ..rendering.frame_codec import PagePart
@@ -56,6 +56,8 @@ class FilterInspectionPane:
             "status": inspected.refused,
             "busy": result.image_index != image and not status,
             **_top_images(result),
+            "preferred": _preferred(result.preferred),
+            "preferred_note": result.preferred_refusal,
             **_image(result),
         }
         return True
@@ -82,6 +84,19 @@ def _top_image(image: TopImage, step: int) -> dict[str, Any]:
         "size": list(image.image_size),
         "response": format_number(image.response),
         "age": "this batch" if age <= 0 else f"{age} batch{'es' if age > 1 else ''} ago",
+    }
+
+
+def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
+    """Return the image that the filter responds to most, as far as it has been found."""
+    if found is None:
+        return None
+    return {
+        "pixels": image_tile(found.pixels),
+        "box": list(found.box),
+        "response": format_number(found.response),
+        "share": min(1.0, found.steps / max(1, found.total_steps)),
+        "steps": found.steps,
     }
 
 

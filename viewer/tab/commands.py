@@ -48,6 +48,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "show_batch_image": view.show_batch_image,
     "show_picture": view.show_picture,
     "paint_image": view.paint_image,
+    "restart_ascent": view.restart_ascent,
     "set_depth": view.set_depth,
     "set_kernel_slices": view.set_kernel_slices,
     "set_sort": view.set_sort,

@@ -207,6 +207,13 @@ def paint_image(tab: TabState, arguments: Arguments) -> None:
     tab.follower.paint_image(arguments.patches)
 
 
+def restart_ascent(tab: TabState, _: Arguments) -> None:
+    """Search the image that the selected filter responds to most from the beginning."""
+    if tab.selection is not None:
+        chosen = tab.selection
+        tab.follower.inspections.restart_ascent(chosen.layer, chosen.filter_id)
+
+
 def set_depth(tab: TabState, arguments: Arguments) -> None:
     """Set which slice of volumes is shown, from 0 for the first to 1 for the last."""
     if tab.selection is not None and 0 <= arguments.value <= 1:

@@ -303,7 +303,19 @@ export interface TopImageData {
   age: string
 }
 
+/** The image that a filter responds to most, as far as gradient ascent has found it. */
+export interface PreferredData {
+  pixels: WireArray
+  box: Box
+  response: string
+  /** Of the steps after which the image hardly changes. */
+  share: number
+  steps: number
+}
+
 export interface InspectionData {
+  preferred?: PreferredData | null
+  preferred_note?: string
   status: string
   busy: boolean
   crop_note?: string
