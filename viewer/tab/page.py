@@ -25,6 +25,7 @@ from .tab_title import tab_title
 __all__ = ["Page"]
 
 REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
+PANEL_SECONDS = 0.25  # between updates of the panels where only statistics are new
 BEAT_SECONDS = 0.5  # without a frame, before the page is sent a beat
 NEVER = float("inf")
 TITLE_SECONDS = 2.0  # between changes of the browser tab's title
@@ -67,12 +68,13 @@ class Page:
         self._frame_serials = itertools.count()
         self._panels: list[PagePart] = []
         self._scheduler = FrameScheduler()
-        self._updated_at = 0.0
+        self._updated_at = self._panels_updated_at = 0.0
         self._titled_at = 0.0
         self._sent_at = time.monotonic()
         self._next_update_at = NEVER  # when the next scheduled update runs
         # Keys of what the page shows
         self._update_key: tuple[object, ...] = ()
+        self._actions_key: tuple[object, ...] = ()
         self._statistics_key: tuple[float, ...] = ()
         self._structure_key: tuple[object, ...] = ()
         self._connect_link()
@@ -135,7 +137,7 @@ class Page:
             document.add_next_tick_callback(self._update_secondary)
 
     def update(self) -> None:
-        """Update the primary components and send a frame, if the scheduler permits it."""
+        """Update what is due and send a frame, if the scheduler permits it."""
         self._next_update_at = NEVER
         self.tab.run_selection.update()
         now = time.monotonic()
@@ -143,8 +145,12 @@ class Page:
         if not self._is_visible() or not self._is_update_due(now) or self._delay(now) != 0:
             return
         self.tab.update()
+        are_panels_due = self._are_panels_due(now)
         self._store_keys(now)
-        if self._update_all(self.components.primary):
+        if are_panels_due:
+            self._panels_updated_at = now
+        components = self.components
+        if self._update_all(components.primary if are_panels_due else components.drawings):
             self.frames_sent += 1
             self._send()
             self._scheduler.frame_sent(
@@ -191,6 +197,12 @@ class Page:
         is_old = now - self._updated_at >= REFRESH_SECONDS
         return is_old or self.tab.update_key() != self._update_key
 
+    def _are_panels_due(self, now: float) -> bool:
+        """Return whether more than statistics is new, or the panels are PANEL_SECONDS old."""
+        is_old = now - self._panels_updated_at >= PANEL_SECONDS
+        is_past = not self.tab.playback.is_live  # the timeline moves with every frame
+        return is_old or is_past or self.tab.actions_key() != self._actions_key
+
     def _has_new_statistics(self) -> bool:
         return self.tab.statistics_key() != self._statistics_key
 
@@ -208,6 +220,7 @@ class Page:
     def _store_keys(self, now: float) -> None:
         """Record what the page is about to show."""
         self._update_key, self._updated_at = self.tab.update_key(), now
+        self._actions_key = self.tab.actions_key()
         self._statistics_key = self.tab.statistics_key()
         self._structure_key = self.tab.structure_key()
 

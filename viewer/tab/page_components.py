@@ -52,7 +52,9 @@ class PageComponents:
 
     Attributes:
         network: the network view.
-        primary: components that are updated with every frame.
+        drawings: components that are updated with every frame.
+        panels: texts and controls. Updated less often where only statistics are new: nobody reads
+            ten numbers a second.
         images: components that show images of the selected layer and filter, and the table of
             layers.
         charts: the charts that are always visible.
@@ -62,8 +64,8 @@ class PageComponents:
     def __init__(self, tab: TabState) -> None:
         markers = EditMarkers(tab)
         self.network = NetworkView(tab)
-        self.primary: list[Component] = [self.network, markers]
-        self.primary += [ModuleMarks(tab, self.network), *(panel(tab) for panel in HTML_PANELS)]
+        self.drawings: list[Component] = [self.network, markers, ModuleMarks(tab, self.network)]
+        self.panels: list[Component] = [panel(tab) for panel in HTML_PANELS]
         self.images: list[Component] = [
             NetworkEnds(tab, self.network),
             InputImage(tab),
@@ -79,8 +81,13 @@ class PageComponents:
             LayerChart(tab, markers.source, 1),
         ]
         self.statistics = StatisticsPane(tab, markers.source)
-        self.primary.append(ChartTable(tab, self._time_charts))
+        self.panels.append(ChartTable(tab, self._time_charts))
         self._last_chart = 0  # index of the chart that was updated last
+
+    @property
+    def primary(self) -> list[Component]:
+        """The drawings and the panels: what an edit or an action changes."""
+        return [*self.drawings, *self.panels]
 
     def __iter__(self) -> Iterator[Component]:
         yield from self.primary

@@ -160,16 +160,14 @@ class TabState:
 
     def update_key(self) -> tuple[object, ...]:
         """Return a key that changes with everything a message or an action may have changed."""
+        return (self.actions_key(), 0 if self.state is None else self.state.values_revision)
+
+    def actions_key(self) -> tuple[object, ...]:
+        """Return a key that changes with all that `update_key` does, except new statistics."""
         state, own = self.state, (self.revision, self.edit_queue.revision)
         if state is None:
             return own
-        return (
-            state,
-            state.values_revision,
-            state.structure_revision,
-            state.activity_revision,
-            *own,
-        )
+        return (state, state.structure_revision, state.activity_revision, *own)
 
     # Statistics of the shown batch
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
+from viewer.components.header import Header
 from viewer.runs.registry import RunRegistry
 from viewer.runs.run_state import RunState
 from viewer.tab.page import BEAT_SECONDS, Page
@@ -68,6 +69,34 @@ def test_page_sends_only_after_confirmation(
     assert step(5.0) == 4  # the confirmation was lost
     page.link.seen, page.link.visible = 4, False
     assert step(60.0) == 4  # the tab is hidden
+
+
+def test_texts_rest_while_only_statistics_are_new(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Composing all texts for each batch took the server longer than the network view."""
+    clock = [100.0]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    page = Page(follower)
+    page.open(Document())
+    header = next(one for one in page.components.panels if isinstance(one, Header))
+    network = page.components.network
+
+    def step(seconds: float) -> tuple[bool, bool]:
+        """Train, and return whether the network and the header are drawn."""
+        page.link.seen = page.frames_sent
+        before = network.numbers.data, header.source.data
+        clock[0] += seconds
+        follower.train()
+        page.update()
+        return network.numbers.data is not before[0], header.source.data is not before[1]
+
+    assert step(1.0) == (True, True)
+    assert step(0.1) == (True, False)
+    assert step(0.1) == (True, False)
+    assert step(0.1) == (True, True)
+    page.tab.revision += 1  # an action
+    assert step(0.1) == (True, True)
 
 
 def test_edit_is_sent_before_the_last_frame_is_painted(
