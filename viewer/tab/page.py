@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from bokeh.document import Document
 
 from ..components import Component
-from ..components.edit_markers import EditMarkers
-from ..rendering.frame_codec import PagePart, encode_frame
+from ..rendering.frame_codec import encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
@@ -66,7 +65,6 @@ class Page:
         self.components = PageComponents(self.tab)
         self.frames_sent = 0
         self._frame_serials = itertools.count()
-        self._panels: list[PagePart] = []
         self._scheduler = FrameScheduler()
         self._updated_at = self._panels_updated_at = 0.0
         self._titled_at = 0.0
@@ -90,13 +88,7 @@ class Page:
         """Add the page to a document and start updating it."""
         document.theme = make_theme(self.tab.palette)
         with document.models.freeze():  # visit all models once, not once per root
-            for component in self.components:
-                self._panels += getattr(component, "panels", ())
-                if isinstance(component.root, PagePart):
-                    self._panels.append(component.root)
-                elif not isinstance(component, EditMarkers):
-                    document.add_root(component.root)
-            for root in (*self.components.statistics.places, self.link):
+            for root in (*self.components.places, self.link):
                 document.add_root(root)
         self.tab.update()
         self._titled_at = time.monotonic()
@@ -232,7 +224,7 @@ class Page:
         if state is not None and state.snapshot is not None:
             timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
         self._sent_at = time.monotonic()
-        frame = encode_frame(self._panels, sent=self.frames_sent, stamps=timestamps)
+        frame = encode_frame(self.components.parts(), sent=self.frames_sent, stamps=timestamps)
         self.link.frame = (next(self._frame_serials), frame)
 
     def _send_beat(self) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 import weakref
 from typing import Any
 
@@ -13,6 +14,7 @@ from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from viewer.components.header import Header
 from viewer.runs.registry import RunRegistry
+from viewer.runs.run_follower import RunFollower
 from viewer.runs.run_state import RunState
 from viewer.tab.page import BEAT_SECONDS, Page
 
@@ -20,6 +22,11 @@ from viewer.tab.page import BEAT_SECONDS, Page
 def send(page: Page, name: str, args: dict[str, Any]) -> None:
     """Send a command as the browser does: by a change of the link."""
     page.link.command = json.dumps({"serial": 1, "name": name, "args": args})
+
+
+def make_footer(page: Page) -> None:
+    while page.components.footer.make_next() is not None:
+        pass
 
 
 def test_two_tabs_share_no_model(follower: InProcessFollower) -> None:
@@ -181,6 +188,9 @@ def test_charts_are_sent_one_at_a_time_if_new(
 ) -> None:
     page, document = Page(follower), Document()
     page.open(document)
+    make_footer(page)
+    for chart in page.components.footer.charts:
+        chart.update()
     page.link.seen = 0
     clock = [100.0]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
@@ -201,6 +211,42 @@ def test_charts_are_sent_one_at_a_time_if_new(
     assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn
 
 
+def test_charts_are_made_after_the_first_picture(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make them took the server longer than all else before the first picture."""
+    page, document = Page(follower), Document()
+    page.open(document)
+    places = {place.name: place for place in page.components.footer.places}
+    assert not any(place.children for place in places.values())
+    clock = [time.monotonic()]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    follower.train()
+    page._update_secondary()
+    assert not page.components.footer.charts  # the page has drawn nothing yet
+
+    page.link.seen = 0
+    for n in range(1, 6):
+        clock[0] += 1.0
+        page._update_secondary()
+        assert len(page.components.footer.charts) == min(n, 4)
+    assert [chart.root.name for chart in page.components.footer.charts] == [
+        name.removesuffix("_place") for name in places
+    ]
+    (part,) = (one for one in page.components.parts() if one.part == "charts")
+    page.update()
+    assert part.data["made"] == [chart.name for chart in page.components.footer.charts]
+    assert "curves-layers_1" in {one.part for one in page.components.parts()}
+
+
+def test_a_chart_without_curves_is_not_made() -> None:
+    """Bokeh warned in the console that the empty axes have no minimum."""
+    page = Page(RunFollower())
+    page.open(Document())
+    assert not page.components.update_next_chart()
+    assert not page.components.footer.charts
+
+
 # From Bokeh 3.6, which compares columns by ==.
 @pytest.mark.filterwarnings("ignore:The truth value of an empty array:DeprecationWarning")
 def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProcessFollower) -> None:
@@ -209,13 +255,14 @@ def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProces
     follower.state = state
     page = Page(follower)
     page.open(Document())
+    make_footer(page)
     for training.step in range(30):
         snapshot = training.snapshot()
         state.receive(replace(snapshot, values=snapshot.values[:, :0]))
         page.tab.update()
         for component in page.components:
             component.update()
-    charts = {chart.name: chart for chart in page.components.charts}
+    charts = {chart.name: chart for chart in page.components.footer.charts}
     assert len(charts["loss"].raw_source.data["step"]) == 30
     assert state.latest["gradient"].shape == (0,)
 
