@@ -6,8 +6,8 @@ import gc
 import sys
 from importlib import import_module
 
-from bokeh.settings import settings
 from bokeh.server.contexts import ServerContext
+from bokeh.settings import settings
 
 from revacnn_lightning.page_server.access_token import AccessToken
 

@@ -238,9 +238,7 @@ def _means_of_pairs(
     return means
 
 
-def _weighted_finite_means(
-    rows: np.ndarray, weights: np.ndarray, starts: np.ndarray
-) -> np.ndarray:
+def _weighted_finite_means(rows: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return what `_weighted_means` does, for any groups and any values."""
     is_finite = np.isfinite(rows)
     weight = is_finite * weights[:, None]

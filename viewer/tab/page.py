@@ -85,7 +85,10 @@ class Page:
             self.link.on_change(name, self._on_view)
 
     def open(self, document: Document) -> None:
-        """Add the page to a document and start updating it."""
+        """Add the page to a document and start updating it.
+
+        What it shows is sent once the browser has reported the size of the view.
+        """
         document.theme = make_theme(self.tab.palette)
         with document.models.freeze():  # visit all models once, not once per root
             for root in (*self.components.places, self.link):
@@ -93,10 +96,8 @@ class Page:
         self.tab.update()
         self._titled_at = time.monotonic()
         self._update_title()
-        for component in self.components:
-            component.update()
-        self._send()
-        self._store_keys(time.monotonic())
+        self.link.frame = (next(self._frame_serials), encode_frame([], sent=0, stamps=[]))
+        self._structure_key = self.tab.structure_key()  # the first picture shows no edit
         if self._registry is not None:
             self._registry.observers.add(self)
 

@@ -29,6 +29,19 @@ def make_footer(page: Page) -> None:
         pass
 
 
+def test_nothing_is_drawn_for_a_size_that_no_view_has(follower: InProcessFollower) -> None:
+    """The first picture was computed, sent and drawn twice: the page reports its size later."""
+    page = Page(follower)
+    page.open(Document())
+    assert page.link.frame is not None
+    assert page.components.network.layout is None
+    page.link.width, page.link.height, page.link.seen = 800, 400, 0
+    page.update()
+    assert page.frames_sent == 1
+    layout = page.components.network.network_layout.data
+    assert (layout["width"], layout["height"]) == (800, 400)
+
+
 def test_two_tabs_share_no_model(follower: InProcessFollower) -> None:
     first, second = Document(), Document()
     Page(follower).open(first)
@@ -189,8 +202,8 @@ def test_charts_are_sent_one_at_a_time_if_new(
     page, document = Page(follower), Document()
     page.open(document)
     make_footer(page)
-    for chart in page.components.footer.charts:
-        chart.update()
+    for component in (*page.components.images, *page.components.footer.charts):
+        component.update()
     page.link.seen = 0
     clock = [100.0]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
@@ -222,6 +235,8 @@ def test_charts_are_made_after_the_first_picture(
     clock = [time.monotonic()]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     follower.train()
+    for component in page.components.images:
+        component.update()
     page._update_secondary()
     assert not page.components.footer.charts  # the page has drawn nothing yet
 

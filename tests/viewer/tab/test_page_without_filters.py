@@ -49,6 +49,7 @@ def test_a_network_without_layers_shows_its_metrics(
 @pytest.mark.filterwarnings("error")
 def test_the_last_layer_may_leave_the_network(follower: InProcessFollower) -> None:
     page = open_page(follower)
+    update_all(page)
     follower.training.convs, follower.training.ids = [], []
     follower.training.version += 1
     follower.state.receive(follower.training.structure())  # type: ignore[union-attr]
