@@ -412,7 +412,11 @@ class Editor:
 
 
 def _reset_compiled_code() -> None:
-    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks."""
+    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks.
+
+    Where nothing is compiled there is nothing to reset: with a GPU, it would first import torch's
+    compiler, which takes seconds.
+    """
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None:
+    if dynamo is not None and getattr(dynamo.convert_frame, "FRAME_COUNTER", True):
         dynamo.reset()
