@@ -25,6 +25,7 @@ from revacnn_lightning.protocol import (
     encoding,
     inspections,
     messages,
+    prices,
     requests,
     run_sockets,
 )
@@ -42,6 +43,7 @@ TELEMETRY = (
     inspections.LayerDetail,
     inspections.FilterInspection,
     inspections.ImagePass,
+    prices.FilterPrices,
     access_messages.RequestOutcome,
 )
 LIMITS = (

@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["InspectFilter", "InspectImage", "InspectLayer", "Inspection", "KernelSlice"]
+__all__ = [
+    "InspectFilter",
+    "InspectImage",
+    "InspectLayer",
+    "InspectPrices",
+    "Inspection",
+    "KernelSlice",
+]
 
 # The 2D slice of a filter that an image shows: of its strongest input channel, or the mean of all.
 KernelSlice = Literal["strongest", "mean"]
@@ -59,4 +66,15 @@ class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     known_modules: int = -1
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage
+class InspectPrices(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `prices.FilterPrices` for the next few seconds: what removing each filter costs.
+
+    A viewer repeats this request while it shows them. The change of the loss on removing each of
+    ``filters`` of ``layer`` alone is measured first.
+    """
+
+    layer: str = ""
+    filters: list[int] = []
+
+
+Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices

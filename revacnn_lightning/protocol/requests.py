@@ -17,6 +17,7 @@ from revacnn_lightning.protocol.inspection_requests import (
     InspectImage,
     Inspection,
     InspectLayer,
+    InspectPrices,
     KernelSlice,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "InspectFilter",
     "InspectImage",
     "InspectLayer",
+    "InspectPrices",
     "Inspection",
     "KernelSlice",
     "KeyCommand",
@@ -254,6 +256,7 @@ Command = (
     | InspectLayer
     | InspectFilter
     | InspectImage
+    | InspectPrices
     | SendHistory
     | StartRecording
     | StopRecording

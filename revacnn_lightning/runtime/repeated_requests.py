@@ -14,13 +14,14 @@ from revacnn_lightning.protocol.requests import (
     InspectFilter,
     InspectImage,
     InspectLayer,
+    InspectPrices,
     ListKeys,
     SendHistory,
 )
 
 __all__ = ["RepeatedRequests"]
 
-UNCHANGING = (InspectLayer, InspectFilter, InspectImage, SendHistory, ListKeys)
+UNCHANGING = (InspectLayer, InspectFilter, InspectImage, InspectPrices, SendHistory, ListKeys)
 REMEMBERED = 256  # requests
 MAX_REPETITIONS = 16  # that wait for the reply to the first one
 

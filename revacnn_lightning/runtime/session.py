@@ -34,6 +34,7 @@ from revacnn_lightning.protocol.requests import (
     InspectImage,
     Inspection,
     InspectLayer,
+    InspectPrices,
     RequestBody,
     SendHistory,
 )
@@ -49,6 +50,7 @@ from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
+from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.key_commands import KeyCommands
@@ -57,7 +59,9 @@ from revacnn_lightning.runtime.layer_details import (
     LayerDetailCollector,
     refuse_image,
 )
+from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
+from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -94,6 +98,7 @@ class Session:
         recordings: what is recorded; None: nothing can be.
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
+        replay: computes the loss of a recorded step; None: it is not known.
 
     Attributes:
         run: id of the run.
@@ -120,6 +125,7 @@ class Session:
         recordings: RecordingSettings | None = None,
         alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
+        replay: LossReplay | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         about = about_run(self.run, type(model).__name__, endpoints.name)
@@ -128,7 +134,10 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
-        self._observers = MessageObservers([*own, self._alerts, *observers])
+        self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
+        prices = RemovalPrices(editor, self._replay)
+        filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
+        self._observers = MessageObservers([*own, self._alerts, filter_prices, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
@@ -148,6 +157,7 @@ class Session:
             InspectImage: ImagePassCollector(
                 recorder, model, get_image, forward, get_truth, class_names
             ),
+            InspectPrices: filter_prices,
         }
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
@@ -173,6 +183,7 @@ class Session:
             details.predictions,
             history,
             self._recordings,
+            prices,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -258,6 +269,9 @@ class Session:
             if isinstance(request.body, Command):
                 return True
             is_known = batch.is_probe_ready() or is_paused
+            if request.dry_run and is_priced(request.body) and not is_paused:
+                self._replay.want()
+                is_known = is_known and batch.is_loss_ready()
             return is_known and (batch.can_edit or request.dry_run)
 
         self.receive_requests()

@@ -160,6 +160,10 @@ class Recorder:
     def external_overhead(self, share: float) -> None:
         self._schedule.external_overhead = share
 
+    def request_statistics(self, names: Iterable[str]) -> None:
+        """Record these statistics of all layers, too, until the next call."""
+        self._schedule.request(frozenset(names))
+
     @property
     def overhead(self) -> float:
         """What recording costs a batch that is recorded, as a share of a step; 0 if unknown."""

@@ -48,7 +48,9 @@ class SamplingSchedule:
     ) -> None:
         self.external_overhead = 0.0
         self.inspected: frozenset[str] = frozenset()
-        self._requested = [name for name in STATISTICS if name in statistics]
+        self._always_requested = frozenset(statistics)
+        self._requested: list[str] = []
+        self.request(frozenset())
         self._batch = batch
         self._stopwatch = stopwatch
         self._governor = OverheadGovernor(max_overhead, ALWAYS_RECORDED)
@@ -60,6 +62,11 @@ class SamplingSchedule:
             return self._requested
         return [name for name in STATISTICS if name in {*self._requested, *INSPECTION_STATISTICS}]
 
+    def request(self, names: frozenset[str]) -> None:
+        """Record these statistics of all layers, besides those of the run, until the next call."""
+        self._is_looked_at = bool(names)
+        self._requested = [name for name in STATISTICS if name in self._always_requested | names]
+
     @property
     def overhead(self) -> float:
         """The overhead of the recorded batches as a share of a step; 0 before the first."""
@@ -68,7 +75,7 @@ class SamplingSchedule:
     @property
     def needs_every_batch(self) -> bool:
         """Whether the next batch must be timed, because of pending decisions or an inspection."""
-        return bool(self.inspected) or self._governor.needs_every_batch
+        return bool(self.inspected) or self._is_looked_at or self._governor.needs_every_batch
 
     @property
     def intervals(self) -> dict[str, int]:
