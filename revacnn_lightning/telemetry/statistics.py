@@ -77,6 +77,7 @@ __all__ = [
     "INSPECTION_STATISTICS",
     "MAP_GRADIENT_STATISTICS",
     "OPTIMIZER_STATISTICS",
+    "REQUESTED_STATISTICS",
     "STATISTICS",
 ]
 
@@ -87,9 +88,10 @@ STATISTICS = (
     "activation_gradient",
     "firing",
     "signal_to_noise",
-    "price",
 )
 
+# Recorded of all layers, but only while somebody shows them: their hooks keep the maps.
+REQUESTED_STATISTICS = ("price",)
 # More expensive: recorded of all layers only on request, and of the layers a viewer inspects.
 INSPECTION_STATISTICS = frozenset({"activation_gradient", "firing", "signal_to_noise"})
 # The network view shows these two, so they are recorded on every batch, whatever they cost.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder
 from tests.telemetry import reference
 from tests.telemetry.adapter import of_layer
 
@@ -75,10 +75,11 @@ class Residual(nn.Module):
 def test_residual_block(recorder_of, in_place):
     torch.manual_seed(0)
     model = Residual(in_place)
-    recorder = recorder_of(model)
+    everything = (*STATISTICS, *REQUESTED_STATISTICS)
+    recorder = recorder_of(model, everything)
     for batch in range(3):  # the first is the discovery batch, the others rely on it
         recording = record(recorder, model, IMAGES * (1 + batch))
-        assert recording.names == list(STATISTICS)
+        assert recording.names == list(everything)
         for layer, absolute in (("first", False), ("second", True)):
             check(
                 recording,

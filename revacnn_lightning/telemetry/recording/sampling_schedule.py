@@ -14,6 +14,7 @@ from revacnn_lightning.telemetry.statistics import (
     ALWAYS_RECORDED,
     INSPECTION_STATISTICS,
     OPTIMIZER_STATISTICS,
+    REQUESTED_STATISTICS,
     STATISTICS,
 )
 
@@ -21,6 +22,7 @@ __all__ = ["TOP_IMAGES", "SamplingSchedule"]
 
 log = logging.getLogger(__name__)
 
+ALL = (*STATISTICS, *REQUESTED_STATISTICS)  # in the order of the rows of a recording
 TOP_IMAGES = "top_images"  # has a cost and an interval like a statistic
 
 
@@ -60,12 +62,12 @@ class SamplingSchedule:
         """The statistics recorded now, of all or of some layers, in the order of `STATISTICS`."""
         if not self.inspected:
             return self._requested
-        return [name for name in STATISTICS if name in {*self._requested, *INSPECTION_STATISTICS}]
+        return [name for name in ALL if name in {*self._requested, *INSPECTION_STATISTICS}]
 
     def request(self, names: frozenset[str]) -> None:
         """Record these statistics of all layers, besides those of the run, until the next call."""
         self._is_looked_at = bool(names)
-        self._requested = [name for name in STATISTICS if name in self._always_requested | names]
+        self._requested = [name for name in ALL if name in self._always_requested | names]
 
     @property
     def overhead(self) -> float:
