@@ -1,6 +1,6 @@
 """The messages of the wire protocol. `encoding` converts them to frames and back.
 
-Those about an opened layer or a selected filter are in `inspections`.
+Those about an opened layer or a selected filter are in `inspections`, and batches in `snapshot`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from revacnn_lightning.protocol.inspections import Inspected
 from revacnn_lightning.protocol.message_html import applied_html
 from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 from revacnn_lightning.protocol.requests import RequestBody
+from revacnn_lightning.protocol.snapshot import Snapshot
 
 __all__ = [
     "MAX_HOST_LENGTH",
@@ -95,33 +96,6 @@ class Structure(Struct, frozen=True, tag="structure"):
     parameter_count: int = 0  # of the whole model, trainable and frozen
     undoable: int | None = None
     redoable: int | None = None
-
-
-class Snapshot(Struct, frozen=True, tag="snapshot"):
-    """The statistics of one training batch.
-
-    ``values`` is float32 of shape (len(statistics), number of filters). Its columns are the filters
-    of all layers of structure ``version``, layer by layer in forward order. NaN marks a statistic
-    that was not recorded in this batch; ``sampling_intervals`` says how often each one is.
-    """
-
-    run: str
-    version: int
-    step: int  # batches trained since the start of fit; every micro-batch counts
-    epoch: int
-    batch_index: int  # within the epoch
-    batches_per_epoch: int  # 0 if unknown
-    max_epochs: int  # 0 if unknown
-    time: float  # Unix time of publishing, seconds
-    loss: float | None
-    learning_rates: list[float]
-    batches_per_second: float
-    statistics: list[str]
-    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    metrics: dict[str, float] = field(default_factory=dict)  # logged by the module
-    # Per statistic, the number of batches between two recordings. Empty: every batch.
-    sampling_intervals: list[int] = field(default_factory=list)
-    nonfinite_gradients: bool = False  # this batch produced inf or NaN gradients
 
 
 class ParameterGroup(Struct, frozen=True):

@@ -19,6 +19,10 @@ from revacnn_lightning.protocol.inspection_requests import (
     InspectLayer,
     InspectPrices,
     KernelSlice,
+    PaintImage,
+    Patch,
+    ShowPicture,
+    Viewing,
 )
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
     "KeyCommand",
     "ListKeys",
     "MergeFilters",
+    "PaintImage",
+    "Patch",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -47,10 +53,12 @@ __all__ = [
     "SetFilter",
     "SetHyperparameter",
     "ShareKey",
+    "ShowPicture",
     "StartRecording",
     "StopRecording",
     "Undo",
     "Unfreeze",
+    "Viewing",
     "is_steering",
 ]
 
@@ -257,6 +265,8 @@ Command = (
     | InspectFilter
     | InspectImage
     | InspectPrices
+    | ShowPicture
+    | PaintImage
     | SendHistory
     | StartRecording
     | StopRecording
@@ -274,4 +284,4 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     if isinstance(body, Edit):
         return not dry_run
     is_state = body == ControlRun("send_state")
-    return not (is_state or isinstance(body, Inspection | SendHistory | ListKeys))
+    return not (is_state or isinstance(body, Viewing | SendHistory | ListKeys))

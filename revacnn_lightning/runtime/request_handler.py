@@ -25,12 +25,12 @@ from revacnn_lightning.protocol.requests import (
     ControlRun,
     Edit,
     InspectFilter,
-    Inspection,
     KeyCommand,
     SendHistory,
     SetHyperparameter,
     StartRecording,
     StopRecording,
+    Viewing,
 )
 from revacnn_lightning.recording.run_recordings import RunRecordings
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
@@ -200,7 +200,7 @@ class RequestHandler:
         progress: Progress,
     ) -> str:
         """Execute a command; return what was done, in words."""
-        if isinstance(command, Inspection):
+        if isinstance(command, Viewing):
             self._collectors[type(command)].select(command)
             return ""
         if isinstance(command, StartRecording | StopRecording):

@@ -32,11 +32,13 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectFilter,
     InspectImage,
-    Inspection,
     InspectLayer,
     InspectPrices,
+    PaintImage,
     RequestBody,
     SendHistory,
+    ShowPicture,
+    Viewing,
 )
 from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.recording.run_recordings import (
@@ -53,14 +55,12 @@ from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
+from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
 from revacnn_lightning.runtime.key_commands import KeyCommands
-from revacnn_lightning.runtime.layer_details import (
-    GetImage,
-    LayerDetailCollector,
-    refuse_image,
-)
+from revacnn_lightning.runtime.layer_details import LayerDetailCollector
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
+from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
@@ -91,6 +91,7 @@ class Session:
         get_image: returns an image of the validation data by its index.
         get_truth: returns the class of such an image.
         class_names: of the user; () for those of the data.
+        find_preprocessing: returns what prepares the validation data, if it is known.
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
@@ -99,6 +100,7 @@ class Session:
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
         replay: computes the loss of a recorded step; None: it is not known.
+        snapshot_interval: seconds between two snapshots; 0: every batch has one.
 
     Attributes:
         run: id of the run.
@@ -118,6 +120,7 @@ class Session:
         get_image: GetImage = refuse_image,
         get_truth: GetTruth = no_truth,
         class_names: Sequence[str] = (),
+        find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
@@ -126,6 +129,7 @@ class Session:
         alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
         replay: LossReplay | None = None,
+        snapshot_interval: float = 0.0,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         about = about_run(self.run, type(model).__name__, endpoints.name)
@@ -142,22 +146,23 @@ class Session:
         self._editor = editor
         self._history = history
         self._batches = BatchPublisher(
-            self.run, recorder, self._publish, self._update_structure, history
+            self.run, recorder, self._publish, self._update_structure, history, snapshot_interval
         )
         self._batch = TrainingBatch()
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
-        details = LayerDetailCollector(recorder, model, get_image, forward, get_truth)
+        images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
+        details = LayerDetailCollector(recorder, model, images, forward)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
-                recorder, model, get_image, forward, inspection_refusal
-            ),
-            InspectImage: ImagePassCollector(
-                recorder, model, get_image, forward, get_truth, class_names
+                recorder, model, images, forward, inspection_refusal
             ),
             InspectPrices: filter_prices,
+            InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
+            ShowPicture: images,
+            PaintImage: images,
         }
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
@@ -219,7 +224,7 @@ class Session:
         try:
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
-            self._batches.finish(self.recorder.flush())
+            self._batches.flush()
         finally:
             self._release(state, detail, keep_edits)
 
@@ -244,6 +249,7 @@ class Session:
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
         while self._controller.must_wait(batch.progress.epoch):
+            self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
@@ -284,8 +290,10 @@ class Session:
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Handle a request; observers receive the reply, unless it only shows something."""
+        is_view = isinstance(request.body, Viewing | SendHistory)
+        if not is_view and not request.dry_run:
+            self._batches.publish_pending()  # with the network as it was
         reply = self._handler.handle(request, batch)
-        is_view = isinstance(request.body, Inspection | SendHistory)
         if not is_view and not request.dry_run:
             self._observers.receive(reply, encode(reply))
         return reply
@@ -325,7 +333,7 @@ class Session:
         self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
         if self.recorder.is_current:
             return
-        self._batches.finish(self.recorder.flush())
+        self._batches.flush()
         self._editor.adopt_replaced_layers()
         self.recorder.update_structure()
         self._reset_collectors()
@@ -337,6 +345,7 @@ class Session:
 
     def handle_during_validation(self) -> None:
         """Handle requests that need no training batch: a validation epoch may take long."""
+        self._batches.publish_pending()
         self.receive_requests()
         self._queue.handle(
             lambda request: self._handle(request, self._batch),

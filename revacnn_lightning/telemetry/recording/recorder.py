@@ -69,6 +69,7 @@ class Recorder:
         selection: which layers are recorded.
 
     Attributes:
+        max_overhead: see above.
         details: samples the layers that a viewer inspects. Of these layers,
             `INSPECTION_STATISTICS` are recorded as well.
         responses: records the filters that a viewer inspects.
@@ -94,6 +95,7 @@ class Recorder:
         self._batch = BatchState()
         self.details = DetailRecorder(self._batch, max_hz=detail_hz)
         self.responses = ResponseRecorder()
+        self.max_overhead = max_overhead
         self._model = model
         self._selection = LayerSelection() if selection is None else selection
         self._layers: list[ObservedLayer] = []
