@@ -173,6 +173,11 @@ class Editor:
         """Whether the present structure is traced already, so that planning needs no forward."""
         return self._groups is not None and self._traced_version == self.version
 
+    @property
+    def traced_groups(self) -> ChannelGroups | None:
+        """The channel groups of the present structure, if it is traced."""
+        return self._groups if self.is_traced else None
+
     def channel_groups(self, probe: ForwardProbe) -> ChannelGroups:
         """Return the channel groups, traced with the probe's forwards once per version.
 
