@@ -177,6 +177,11 @@ class Editor:
         """Whether the present structure is traced already, so that planning needs no forward."""
         return self._groups is not None and self._traced_version == self.version
 
+    @property
+    def traced_groups(self) -> ChannelGroups | None:
+        """The channel groups of the present structure, if it is traced."""
+        return self._groups if self.is_traced else None
+
     def channel_groups(self, probe: ForwardProbe) -> ChannelGroups:
         """Return the channel groups, traced with the probe's forwards once per version.
 
@@ -425,7 +430,11 @@ class Editor:
 
 
 def _reset_compiled_code() -> None:
-    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks."""
+    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks.
+
+    Where nothing is compiled there is nothing to reset: with a GPU, it would first import torch's
+    compiler, which takes seconds.
+    """
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None:
+    if dynamo is not None and getattr(dynamo.convert_frame, "FRAME_COUNTER", True):
         dynamo.reset()
