@@ -23,8 +23,10 @@ from revacnn_lightning.protocol import (
     access_messages,
     authenticator,
     encoding,
+    inspection_requests,
     inspections,
     messages,
+    prices,
     requests,
     run_sockets,
 )
@@ -42,11 +44,15 @@ TELEMETRY = (
     inspections.LayerDetail,
     inspections.FilterInspection,
     inspections.ImagePass,
+    prices.FilterPrices,
     access_messages.RequestOutcome,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),
     (run_sockets.MAX_SUBSCRIPTION_BYTES, "bytes of a subscription; a longer one disconnects you"),
+    (inspection_requests.MAX_PICTURE_SIDE, "pixels of the height and the width of a picture"),
+    (inspection_requests.MAX_CHUNK_BYTES, "bytes of its pixels in a request"),
+    (inspection_requests.MAX_PATCHES, "patches of an image that is painted over"),
     (messages.MAX_ID_LENGTH, "characters of the `id` of a request"),
     (run_sockets.CLIENT_RATE, "requests per second of a client; further ones are refused"),
     (run_sockets.CLIENT_BURST, "requests of a client that may arrive together"),
@@ -102,7 +108,7 @@ def telemetry_block() -> str:
 
 def parts_block() -> str:
     """The structs that messages contain."""
-    roots = (*TELEMETRY, *get_args(messages.Reply))
+    roots = (*TELEMETRY, *get_args(messages.Reply), *get_args(requests.Command))
     return "\n".join(section(kind, 4) for kind in parts_of(roots))
 
 
@@ -189,6 +195,7 @@ def type_name(kind: types.Type) -> str:
 
 
 SIMPLE_TYPES: dict[type, str] = {
+    types.BytesType: "bytes",
     types.StrType: "string",
     types.IntType: "integer",
     types.FloatType: "number",

@@ -23,12 +23,14 @@ __all__ = [
     "FilterInspection",
     "Freeze",
     "History",
+    "ImagePass",
     "InsertLayer",
     "KeyRefusedError",
     "LayerDetail",
     "MergeFilters",
     "MissingPackageError",
     "ObserverKeyError",
+    "Patch",
     "PlanSummary",
     "ProtocolError",
     "ProtocolVersionError",
@@ -81,7 +83,7 @@ if TYPE_CHECKING:
         SteeringError,
     )
     from revacnn_lightning.protocol.alerts import Alert
-    from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
+    from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
     from revacnn_lightning.protocol.messages import (
         Applied,
         History,
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
         Freeze,
         InsertLayer,
         MergeFilters,
+        Patch,
         Redo,
         Reinitialize,
         RemoveFilters,
@@ -132,7 +135,7 @@ _PUBLIC = {
         "StaleStructureError",
         "SteeringError",
     ],
-    "protocol.inspections": ["FilterInspection", "LayerDetail"],
+    "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail"],
     "protocol.alerts": ["Alert"],
     "protocol.messages": [
         "Applied",
@@ -148,6 +151,7 @@ _PUBLIC = {
         "Freeze",
         "InsertLayer",
         "MergeFilters",
+        "Patch",
         "Redo",
         "Reinitialize",
         "RemoveFilters",

@@ -25,13 +25,14 @@ from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.recording.recording_file import require_mcap
 from revacnn_lightning.recording.run_recordings import RecordingSettings
 from revacnn_lightning.runtime.alert_delivery import AlertTarget, check_target
-from revacnn_lightning.runtime.arguments import check_arguments
+from revacnn_lightning.runtime.arguments import check_arguments, snapshot_interval
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
 from revacnn_lightning.runtime.image_predictions import Forward
+from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
@@ -51,6 +52,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     record_next_step,
     scalar_metrics,
     validation_image,
+    validation_preprocessing,
     validation_truth,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
@@ -166,11 +168,15 @@ class ReVACNN(FreshCopies, Callback):
             or if validation stalls: the address of a webhook, to which JSON is posted; a command,
             as a string or a list, whose standard input is that JSON; or a function of an `Alert`,
             which is called in another thread. All alerts are also logged and shown in the page.
+        publish: how often viewers, recordings and loggers receive statistics: ``"every batch"``, or
+            at most at a rate such as ``"10 Hz"``. Each batch is recorded all the same; the batches
+            between are merged into one message with the mean and the maximum of each value. This
+            saves time in a training with hundreds of batches per second.
 
     Raises:
         ValueError: an unknown statistic or choice of layers, a port or share out of range, a name
             that is too long, ``class_names`` that are no list of strings, or alerts cannot be
-            passed on as ``alert`` says.
+            passed on as ``alert`` says, or ``publish`` is neither.
         MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
     Example::
@@ -180,8 +186,9 @@ class ReVACNN(FreshCopies, Callback):
     """
 
     RUN_STATE = (
-        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
-        "_step", "_lineage", "_is_resumed", "_history", "_history_of", "_batch", "_shown_images",
+        "_session", "_forwards", "_editor", "_replay", "_monitored", "_is_disabled",
+        "_undo_after_error", "_step", "_lineage", "_is_resumed", "_history", "_history_of",
+        "_batch", "_shown_images",
     )  # fmt: skip
 
     def __init__(
@@ -205,10 +212,13 @@ class ReVACNN(FreshCopies, Callback):
         keep_batches: int = 0,
         log_to_loggers: bool = False,
         alert: AlertTarget | None = None,
+        publish: str = "every batch",
     ) -> None:
         super().__init__()
         ports = (telemetry_port, request_port)
-        check_arguments(ports, statistics, max_overhead, name, keep_batches, class_names, layers)
+        check_arguments(
+            ports, statistics, max_overhead, name, keep_batches, class_names, layers, publish
+        )
         check_target(alert)
         if record or keep_batches:
             require_mcap()
@@ -227,12 +237,14 @@ class ReVACNN(FreshCopies, Callback):
         self._keep_batches = keep_batches
         self._log_to_loggers = log_to_loggers
         self._alert = alert
+        self._publish = publish
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
         self._session: Session | None = None
         self._forwards: SampleForwards | None = None
         self._editor: Editor | None = None
+        self._replay: LossReplay | None = None
         self._monitored: Trainer | None = None
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
@@ -355,6 +367,9 @@ class ReVACNN(FreshCopies, Callback):
             self._images,
             refusal,
         )
+        self._replay = LossReplay(
+            pl_module, functools.partial(_forward_context, trainer), self._images, refusal
+        )
         forward = None if refusal else self._forward_of_images(pl_module)
         self._session = self._make_session(trainer, pl_module, self._editor, forward)
         _log_how_to_attach(self._session)
@@ -396,6 +411,7 @@ class ReVACNN(FreshCopies, Callback):
             get_image=functools.partial(validation_image, trainer, images=self._images),
             get_truth=functools.partial(validation_truth, trainer, names=self._class_names),
             class_names=self._class_names,
+            find_preprocessing=functools.partial(validation_preprocessing, trainer),
             forward=forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
@@ -403,6 +419,8 @@ class ReVACNN(FreshCopies, Callback):
             recordings=self._recording_settings(trainer),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
+            replay=self._replay,
+            snapshot_interval=snapshot_interval(self._publish),
         )
 
     def _recording_settings(self, trainer: Trainer) -> RecordingSettings:
@@ -488,14 +506,18 @@ class ReVACNN(FreshCopies, Callback):
             self._record_if_needed(trainer, batch)
 
     def _training_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> TrainingBatch:
-        forwards = self._forwards
+        forwards, replay, editor = self._forwards, self._replay, self._editor
         assert forwards is not None
+        assert replay is not None
+        assert editor is not None
         forwards.finish_recording()
+        replay.finish_recording()
         self._batch = batch
         return TrainingBatch(
             progress=progress_of(trainer, self._step, batch_idx),
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
+            is_loss_ready=lambda: replay.is_ready(editor.version),
             get_images=lambda: self._shown_images.of(batch),
             get_input=lambda: self._shown_images.first_input(batch),
             get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
@@ -506,13 +528,15 @@ class ReVACNN(FreshCopies, Callback):
 
     def _record_if_needed(self, trainer: Trainer, batch: Any) -> None:
         """Record the training step of this batch if somebody needs to know what it does."""
-        forwards, editor = self._forwards, self._editor
+        forwards, editor, replay = self._forwards, self._editor, self._replay
         handler = self._session or self._undo_after_error
         if forwards is None or editor is None or handler is None or not handler.needs_probe:
             return
         version = editor.version
         if forwards.needs_step(version):
             record_next_step(trainer, lambda run: forwards.record(batch, version, run))
+        elif replay is not None and replay.needs_step(version, self._step):
+            record_next_step(trainer, lambda run: replay.record(batch, version, self._step, run))
 
     @disable_on_error
     def on_train_batch_end(

@@ -19,12 +19,13 @@ PUBLIC_NAMES = {
     # the callback, and the client of a run
     "ReVACNN", "Run", "attach", "load_edited", "show",
     # edits and commands
-    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Redo", "Reinitialize",
+    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch", "Redo",
+    "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
-    "Alert", "Applied", "Batch", "FilterInspection", "History", "LayerDetail", "PlanSummary",
-    "Snapshot", "Status", "Structure",
+    "Alert", "Applied", "Batch", "FilterInspection", "History", "ImagePass", "LayerDetail",
+    "PlanSummary", "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
     "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from revacnn_lightning import AddFilters, Applied, ReVACNN, StartRecording, Status, StopRecording
-from revacnn_lightning.protocol.messages import Done, Structure
+from revacnn_lightning.protocol.messages import Done, Snapshot, Structure
 from revacnn_lightning.recording import recording_writer
 from tests.recording.messages import read, steps
 from tests.runtime.live_run import train_with
@@ -38,6 +38,22 @@ def test_every_batch_is_recorded_without_a_viewer(tmp_path: Path):
     assert {one.version for one in structures} == {0, applied.version}
     states = [one.state for one in messages if isinstance(one, Status)]
     assert states[-1] == "finished"
+
+
+def test_batches_between_two_snapshots_are_merged_up_to_each_edit(tmp_path: Path):
+    revacnn = ReVACNN(record=tmp_path / "run.mcap", publish="0.01 Hz")
+    edit = At(20, lambda *_: revacnn.steer(AddFilters("conv1", 2)))
+    fit(TwoConvs(), [edit, revacnn], count=60, record_all=False)
+    messages = read(tmp_path / "run.mcap")
+    snapshots = [one for one in messages if isinstance(one, Snapshot)]
+    [step] = [one.step for one in messages if isinstance(one, Applied)]
+    assert [(one.first_step, one.step, one.batch_count) for one in snapshots] == [
+        (None, 0, 1),
+        (1, step - 1, step - 1),
+        (step, 59, 60 - step),
+    ]
+    kinds = [type(one) for one in messages if isinstance(one, Snapshot | Applied)]
+    assert kinds == [Snapshot, Snapshot, Applied, Snapshot]
 
 
 def test_a_recorded_training_has_the_same_weights(tmp_path: Path):

@@ -17,7 +17,13 @@ from revacnn_lightning import (
 )
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import Structure
-from revacnn_lightning.protocol.requests import InspectFilter, InspectImage, InspectLayer
+from revacnn_lightning.protocol.requests import (
+    InspectFilter,
+    InspectImage,
+    InspectLayer,
+    PaintImage,
+    Patch,
+)
 
 __all__ = ["Attach"]
 
@@ -123,7 +129,7 @@ class Attach(pl.Callback):
         editable = [layer.name for layer in layers if not layer.edit_refusal]
         self.layer = self._chosen or [*editable, layers[0].name][0]
         run.command(InspectLayer(self.layer, updates_per_second=100.0), timeout=REPLY_SECONDS)
-        run.command(InspectFilter(self.layer, 0), timeout=REPLY_SECONDS)
+        run.command(InspectFilter(self.layer, 0, ascent=1), timeout=REPLY_SECONDS)
         run.command(InspectImage(), timeout=REPLY_SECONDS)
 
     def _view(self, run: Run) -> None:
@@ -134,7 +140,9 @@ class Attach(pl.Callback):
             if self.layer and time.monotonic() > due:
                 due = time.monotonic() + REFRESH_SECONDS
                 run.request(InspectLayer(self.layer, updates_per_second=100.0))
-                run.request(InspectFilter(self.layer, 0))
+                run.request(InspectFilter(self.layer, 0, ascent=1))
+                run.request(PaintImage(-1, None, [Patch(0, 0, 0.5, 0.5)]))  # refused: no image
+                run.request(InspectImage(-1))
                 run.request(InspectImage())
             time.sleep(0.005)
         self._count(run)

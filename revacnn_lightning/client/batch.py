@@ -1,4 +1,4 @@
-"""The statistics of one training batch, by layer name."""
+"""The statistics of one training batch, or of several, by layer name."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
         batch["conv2"]["gradient"]       # float32, one value per filter
         batch.statistic("activation")    # {"conv1": array, "conv2": array, ...}
         batch.to_dataframe()             # one row per filter
+
+    With ``ReVACNN(publish="10 Hz")``, it may be several batches: then all values are means, and
+    `maximum` and `max_loss` are what they were at most.
 
     A value is NaN if it was not recorded in this batch. Arrays are read-only views, not copies.
 
@@ -57,7 +60,9 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
     def fits(snapshot: Snapshot, structure: Structure) -> bool:
         """Return whether a snapshot has a row per statistic and a column per filter."""
         filters = sum(len(layer.filter_ids) for layer in structure.layers)
-        return snapshot.values.shape == (len(snapshot.statistics), filters)
+        shape = (len(snapshot.statistics), filters)
+        maxima = snapshot.maxima
+        return snapshot.values.shape == shape and (maxima is None or maxima.shape == shape)
 
     # ------------------------------------------------------------------ the batch
 
@@ -73,6 +78,16 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
     @property
     def loss(self) -> float | None:
         return self.snapshot.loss
+
+    @property
+    def batch_count(self) -> int:
+        """How many training batches these are, the last of which is `step`."""
+        return self.snapshot.batch_count
+
+    @property
+    def max_loss(self) -> float | None:
+        """The largest loss of these batches; NaN if one is NaN."""
+        return self.loss if self.batch_count == 1 else self.snapshot.max_loss
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -109,10 +124,22 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
         Raises:
             KeyError: it was not recorded; ``ReVACNN(statistics=...)`` says what is.
         """
+        return self._by_layer(self.snapshot.values, name)
+
+    def maximum(self, name: str) -> dict[str, np.ndarray]:
+        """Return the largest value of one statistic in these batches, in the form of `statistic`.
+
+        Raises:
+            KeyError: it was not recorded; ``ReVACNN(statistics=...)`` says what is.
+        """
+        maxima = self.snapshot.maxima
+        return self._by_layer(self.snapshot.values if maxima is None else maxima, name)
+
+    def _by_layer(self, values: np.ndarray, name: str) -> dict[str, np.ndarray]:
         names = self.snapshot.statistics
         if name not in names:
             raise KeyError(f"{name}: the recorded statistics are {', '.join(names) or 'none'}")
-        row = self.snapshot.values[names.index(name)]
+        row = values[names.index(name)]
         return {layer: row[columns] for layer, columns in self._columns.items()}
 
     def columns(self) -> dict[str, Any]:

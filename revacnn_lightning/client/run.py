@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from revacnn_lightning.client import key_files, run_html
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
-from revacnn_lightning.client.run_requests import RunRequests
+from revacnn_lightning.client.run_inspections import RunInspections
 from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Applied, Done, Status
@@ -49,7 +49,7 @@ REPLY_SECONDS = 60.0
 Result = TypeVar("Result")
 
 
-class Run(RunRequests):
+class Run(RunInspections):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the

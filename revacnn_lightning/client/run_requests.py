@@ -1,4 +1,4 @@
-"""Requests to a run that wait for its reply: edits, commands, details of layers and filters."""
+"""Requests to a run that wait for its reply: edits and commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from revacnn_lightning.client.key_checks import check_admitted, check_permitted
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.inspections import FilterInspection, LayerDetail
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -26,13 +25,11 @@ from revacnn_lightning.protocol.requests import (
     Command,
     Edit,
     InspectFilter,
-    InspectLayer,
-    KernelSlice,
     RequestBody,
     SendHistory,
 )
 
-__all__ = ["RunRequests"]
+__all__ = ["POLL_SECONDS", "RunRequests"]
 
 POLL_SECONDS = 0.01
 ENDED_GRACE_SECONDS = 0.5  # the last reply may arrive after the message that the run has ended
@@ -94,66 +91,6 @@ class RunRequests(RunMessages):
         assert isinstance(reply, History)
         return reply
 
-    def detail(
-        self,
-        layer: str,
-        *,
-        image_index: int | None = None,
-        kernel_slice: KernelSlice = "strongest",
-        timeout: float = 60.0,
-    ) -> LayerDetail:
-        """Return the coefficients, gradients and activation maps of a layer's filters.
-
-        Args:
-            layer: name of a convolution or a linear layer.
-            image_index: index into the validation data of the image whose activation maps are
-                returned; None: the first image of the batch.
-            kernel_slice: what the image of a filter shows if it has not three input channels.
-            timeout: seconds to wait. A running training replies within a batch or two.
-
-        Raises as `apply` does.
-        """
-        body = InspectLayer(layer, image_index=image_index, kernel_slice=kernel_slice)
-
-        def is_wanted(message: Message) -> bool:
-            return (
-                isinstance(message, LayerDetail)
-                and message.layer == layer
-                and (message.image_index, message.kernel_slice) == (image_index, kernel_slice)
-            )
-
-        detail = self._request_and_wait(body, is_wanted, f"details of {layer}", timeout)
-        assert isinstance(detail, LayerDetail)
-        return detail
-
-    def inspect(
-        self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
-    ) -> FilterInspection:
-        """Return what activates a filter: its top training images and an attribution.
-
-        The run collects top images for about ten seconds after each call, so a later call returns
-        more of them.
-
-        Args:
-            layer: name of a convolution or a linear layer.
-            filter: index of one of its filters in the current `structure`.
-            image_index: index into the validation data of the image to attribute the filter's
-                response to; None: the first image of the batch.
-            timeout: seconds to wait. A running training replies within a batch or two seconds.
-
-        Raises as `apply` does.
-        """
-        body = InspectFilter(layer, filter, image_index)
-
-        def is_wanted(message: Message) -> bool:
-            return isinstance(message, FilterInspection) and body == InspectFilter(
-                message.layer, message.filter, message.image_index
-            )
-
-        inspection = self._request_and_wait(body, is_wanted, f"inspection of {layer}", timeout)
-        assert isinstance(inspection, FilterInspection)
-        return inspection
-
     # ------------------------------------------------------------------ waiting
 
     def _execute(
@@ -165,6 +102,13 @@ class RunRequests(RunMessages):
         dry_run: bool = False,
     ) -> Reply:
         """Send a request and wait for its reply; raises as `apply` does."""
+        request_id = self._send_permitted(body, version=version, dry_run=dry_run)
+        return self._wait_for_reply(request_id, timeout)
+
+    def _send_permitted(
+        self, body: RequestBody, *, version: int | None = None, dry_run: bool = False
+    ) -> str:
+        """Send a request, and return its id; raises as `apply` does."""
         self._keep_unread(self._receive())
         self._check_not_ended()
         check_permitted(self, body, dry_run=dry_run)
@@ -172,7 +116,7 @@ class RunRequests(RunMessages):
             time.sleep(POLL_SECONDS)
         if version is None and isinstance(body, Edit | InspectFilter):
             version = self._version()
-        return self._wait_for_reply(self.request(body, version=version, dry_run=dry_run), timeout)
+        return self.request(body, version=version, dry_run=dry_run)
 
     def _wait_for_reply(self, request_id: str, timeout: float) -> Reply:
         def is_reply(message: Message) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import weakref
 from typing import NamedTuple
 
 import zmq
@@ -71,6 +74,14 @@ class BaseSocket:
         self._context = zmq.Context()
         self._socket = self._context.socket(self._kind)
         self._socket.linger = 0
+        self._closing = contextlib.ExitStack()  # the last one is closed first
+        self._closing.callback(self._context.term)
+        self._closing.callback(self._socket.close)
+        # An object that nobody has closed may be collected in a reference cycle. The collector may
+        # finalize the context before its sockets, and pyzmq waits there until all are closed: the
+        # process would stop.
+        self._finalizer = weakref.finalize(self, _close, self._closing, os.getpid())
+        self._finalizer.atexit = False  # an exiting process does not wait either
 
     def _bind(self, endpoint: str, keys: Keys, ring: KeyRing) -> Authenticator:
         """Listen on an endpoint; one that ends in ``:0`` uses any free port.
@@ -143,6 +154,12 @@ class BaseSocket:
 
     def close(self, linger: float = 0.0) -> None:
         """Close, and give queued messages ``linger`` seconds to leave. May be called again."""
-        self._socket.close(linger=int(1000 * linger))
-        self._context.term()
+        if not self._socket.closed:
+            self._socket.linger = int(1000 * linger)
+        self._finalizer()
         forked_sockets.release(self.endpoint)
+
+
+def _close(closing: contextlib.ExitStack, process: int) -> None:
+    if os.getpid() == process:  # libzmq's sockets do not work in a forked process
+        closing.close()

@@ -9,7 +9,26 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["InspectFilter", "InspectImage", "InspectLayer", "Inspection", "KernelSlice"]
+__all__ = [
+    "MAX_CHUNK_BYTES",
+    "MAX_PATCHES",
+    "MAX_PICTURE_SIDE",
+    "InspectFilter",
+    "InspectImage",
+    "InspectLayer",
+    "InspectPrices",
+    "Inspection",
+    "KernelSlice",
+    "OwnIndex",
+    "PaintImage",
+    "Patch",
+    "ShowPicture",
+    "Viewing",
+]
+
+MAX_PICTURE_SIDE = 320  # pixels of a picture that a viewer sends
+MAX_CHUNK_BYTES = 30_000  # of its pixels in a request
+MAX_PATCHES = 256  # of one image
 
 # The 2D slice of a filter that an image shows: of its strongest input channel, or the mean of all.
 KernelSlice = Literal["strongest", "mean"]
@@ -21,7 +40,8 @@ class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     A viewer repeats this request while it shows the layer.
 
     ``updates_per_second`` is an upper limit. ``image_index`` selects the image of the validation
-    data whose activation maps are sent; None: the first image of the current batch.
+    data whose activation maps are sent, or with a negative index an image of `ShowPicture` or
+    `PaintImage`; None: the first image of the current batch.
     ``smooth_gradients`` averages gradients over about 20 batches. ``kernel_slice`` selects what
     the image of a filter shows if its number of input channels is not three. ``depth`` selects the
     slice of three-dimensional kernels and maps, from 0 for the first to 1 for the last.
@@ -38,20 +58,22 @@ class InspectLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send `inspections.FilterInspection` of a filter for the next few seconds.
 
-    A viewer repeats this request while it shows the filter. ``image_index`` selects the image of
-    the validation data to attribute the filter's response to; None: the first image of the batch.
+    A viewer repeats this request while it shows the filter. ``image_index`` selects the image to
+    attribute the filter's response to, as in `InspectLayer`. With an ``ascent`` other than 0, the
+    image that the filter responds to most is searched; a larger number starts the search again.
     """
 
     layer: str
     filter: int
     image_index: int | None = None
+    ascent: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
 
 class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send `inspections.ImagePass` for the next few seconds: an input on its way to the output.
 
-    A viewer repeats this request while it shows the network. ``image_index`` selects the image of
-    the validation data; None: the first input of the current batch. ``known_modules`` is the
+    A viewer repeats this request while it shows the network. ``image_index`` selects the image, as
+    in `InspectLayer`; None: the first input of the current batch. ``known_modules`` is the
     structure version whose modules the viewer knows: those of another version are sent along.
     """
 
@@ -59,4 +81,62 @@ class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     known_modules: int = -1
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage
+# Of an image that a viewer makes. The run keeps the last few of them.
+OwnIndex = Annotated[int, Meta(ge=-(2**31), le=-1)]
+
+
+class ShowPicture(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Make an image of a picture that a viewer holds in front of the network.
+
+    The picture is sent in as many requests as it needs. ``size`` is its height and width, at most
+    320 each, and ``pixels`` are whole rows of it, from ``first_row``: red, green and blue of each
+    pixel, one byte each. Once all rows have arrived, the picture is prepared as the validation data
+    is, or fitted to the size and the values of the images of the batch. Inspections select it by
+    its ``index``, a negative number that the viewer chooses.
+    """
+
+    index: OwnIndex
+    size: tuple[int, int]
+    first_row: int
+    pixels: Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
+
+
+class Patch(Struct, frozen=True, forbid_unknown_fields=True):
+    """A rectangle of an image, whose edges are shares of its height and width, from 0 to 1.
+
+    ``color`` is red, green and blue from 0 to 255; None erases the patch: it gets the mean of each
+    channel of the image.
+    """
+
+    top: float
+    left: float
+    bottom: float
+    right: float
+    color: tuple[int, int, int] | None = None
+
+
+class PaintImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Make an image of another one by painting patches over it, or by erasing them.
+
+    ``source`` is the index of the other image; None: the input of the batch that was shown last.
+    Inspections select the new image by its ``index``, as in `ShowPicture`.
+    """
+
+    index: OwnIndex
+    source: int | None = None
+    patches: Annotated[list[Patch], Meta(max_length=MAX_PATCHES)] = []
+
+
+class InspectPrices(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `prices.FilterPrices` for the next few seconds: what removing each filter costs.
+
+    A viewer repeats this request while it shows them. The change of the loss on removing each of
+    ``filters`` of ``layer`` alone is measured first.
+    """
+
+    layer: str = ""
+    filters: list[int] = []
+
+
+Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices
+Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

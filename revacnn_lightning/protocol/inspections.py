@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
+from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import KernelSlice
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Inspected",
     "LayerDetail",
     "PassedModule",
+    "PreferredImage",
     "TopImage",
 ]
 
@@ -82,7 +84,7 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     activations: FilterView
     activation_gradients: FilterView
     image: np.ndarray  # the input image, (channels, H, W)
-    image_index: int | None = None  # into the validation data; None: first image of the batch
+    image_index: int | None = None  # as requested; None: first image of the batch
     # What the images of the coefficients and of the gradients show.
     kernel_slice: KernelSlice = "strongest"
     depth: float | None = None  # of the slice of a three-dimensional layer, as in `InspectLayer`
@@ -109,6 +111,21 @@ class TopImage(Struct, frozen=True):
     image_size: tuple[int, int]
     response: float
     step: int
+
+
+class PreferredImage(Struct, frozen=True):
+    """The image that a filter responds to most, as far as gradient ascent has found it.
+
+    ``pixels`` (channels, h, w), float16 of magnitude at most 1, are those of ``box`` (top, left,
+    bottom, right), the receptive field of a unit in the middle of the map. Its ``response``, before
+    the non-linearity, has increased for ``steps``; after ``total_steps`` the image hardly changes.
+    """
+
+    pixels: np.ndarray
+    box: tuple[int, int, int, int]
+    response: float
+    steps: int
+    total_steps: int
 
 
 class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
@@ -138,8 +155,10 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     response: float | None = None
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     image_size: tuple[int, int] = (0, 0)
-    image_index: int | None = None  # into the validation data; None: first image of the batch
+    image_index: int | None = None  # as requested; None: first image of the batch
     attribution_refusal: str = ""
+    preferred: PreferredImage | None = None  # if the request has an ``ascent``
+    preferred_refusal: str = ""  # why there is no such image
 
 
 class PassedModule(Struct, frozen=True):
@@ -179,10 +198,11 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     version: int
     step: int
     image: np.ndarray
-    image_index: int | None = None  # into the validation data; None: first input of the batch
+    image_index: int | None = None  # as requested; None: first input of the batch
     input_shape: list[int] = field(default_factory=list)
     channel_sums: list[float] = field(default_factory=list)
     input_note: str = ""
+    image_note: str = ""  # how a picture of a viewer was prepared
     prediction: ImagePrediction | None = None
     class_count: int = 0
     class_names_note: str = ""  # why the names of the classes that the user gave are not used
@@ -193,4 +213,4 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     modules: list[PassedModule] | None = None
 
 
-Inspected = LayerDetail | FilterInspection | ImagePass
+Inspected = LayerDetail | FilterInspection | ImagePass | FilterPrices

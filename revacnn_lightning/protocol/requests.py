@@ -17,7 +17,12 @@ from revacnn_lightning.protocol.inspection_requests import (
     InspectImage,
     Inspection,
     InspectLayer,
+    InspectPrices,
     KernelSlice,
+    PaintImage,
+    Patch,
+    ShowPicture,
+    Viewing,
 )
 
 __all__ = [
@@ -30,11 +35,14 @@ __all__ = [
     "InspectFilter",
     "InspectImage",
     "InspectLayer",
+    "InspectPrices",
     "Inspection",
     "KernelSlice",
     "KeyCommand",
     "ListKeys",
     "MergeFilters",
+    "PaintImage",
+    "Patch",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -45,10 +53,12 @@ __all__ = [
     "SetFilter",
     "SetHyperparameter",
     "ShareKey",
+    "ShowPicture",
     "StartRecording",
     "StopRecording",
     "Undo",
     "Unfreeze",
+    "Viewing",
     "is_steering",
 ]
 
@@ -254,6 +264,9 @@ Command = (
     | InspectLayer
     | InspectFilter
     | InspectImage
+    | InspectPrices
+    | ShowPicture
+    | PaintImage
     | SendHistory
     | StartRecording
     | StopRecording
@@ -271,4 +284,4 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     if isinstance(body, Edit):
         return not dry_run
     is_state = body == ControlRun("send_state")
-    return not (is_state or isinstance(body, Inspection | SendHistory | ListKeys))
+    return not (is_state or isinstance(body, Viewing | SendHistory | ListKeys))

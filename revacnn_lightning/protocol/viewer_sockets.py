@@ -60,9 +60,8 @@ class _ConnectionMonitor:
         return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
-        if not self._events.closed:
-            self._socket.disable_monitor()
-            self._events.close(linger=0)
+        self._socket.disable_monitor()
+        self._events.close(linger=0)
 
 
 class _ViewerSocket(BaseSocket):
@@ -85,6 +84,7 @@ class _ViewerSocket(BaseSocket):
         for name, value in options.items():
             setattr(self._socket, name, value)
         self._monitor = _ConnectionMonitor(self._socket)
+        self._closing.callback(self._monitor.close)
         self._connect(endpoint, server_key, keys)
 
     def poll(self) -> Iterator[Message]:
@@ -96,10 +96,6 @@ class _ViewerSocket(BaseSocket):
         """Return whether the run has refused the key of this client. It is not tried again."""
         self._monitor.update()
         return self._monitor.is_key_refused
-
-    def close(self, linger: float = 0.0) -> None:
-        self._monitor.close()
-        super().close(linger)
 
 
 class Subscriber(_ViewerSocket):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from revacnn_lightning.telemetry import STATISTICS
 from revacnn_lightning.telemetry.layer_selection import LayerChoice
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "snapshot_interval"]
 
 MAX_NAME = 80  # characters of a run's name
+EVERY_BATCH = "every batch"
+RATE = re.compile(r"(\d+(?:\.\d+)?) ?Hz")  # "10 Hz"
+MIN_RATE, MAX_RATE = 0.01, 1000.0  # Hz
 
 
 def check_arguments(
@@ -21,6 +25,7 @@ def check_arguments(
     keep_batches: int = 0,
     class_names: Sequence[str] | None = None,
     layers: LayerChoice = None,
+    publish: str = EVERY_BATCH,
 ) -> None:
     """Raise ValueError if one of these arguments cannot be used."""
     for port in ports:
@@ -41,11 +46,29 @@ def check_arguments(
             f"output of the network, not {class_names!r:.80}"
         )
     _check_layers(layers)
+    snapshot_interval(publish)
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
             "a shorter one, or leave it out"
         )
+
+
+def snapshot_interval(publish: str) -> float:
+    """Return the seconds between two snapshots: 0.1 for ``"10 Hz"``, 0 for ``"every batch"``.
+
+    Raises:
+        ValueError: ``publish`` is neither of these.
+    """
+    if publish == EVERY_BATCH:
+        return 0.0
+    match = RATE.fullmatch(publish) if isinstance(publish, str) else None
+    if match is None or not MIN_RATE <= float(match[1]) <= MAX_RATE:
+        raise ValueError(
+            f'publish must be "{EVERY_BATCH}" or a rate from {MIN_RATE:g} to {MAX_RATE:g} Hz, such '
+            f'as "10 Hz", not {publish!r:.80}'
+        )
+    return 1 / float(match[1])
 
 
 def _check_layers(layers: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
-from revacnn_lightning.protocol.messages import Message
+from revacnn_lightning.protocol.messages import Message, Snapshot
 from revacnn_lightning.runtime.batch import (
     BatchMetadata,
     BatchRate,
@@ -22,6 +22,7 @@ from revacnn_lightning.runtime.metric_reader import (
     is_scalar,
     to_float,
 )
+from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
 from revacnn_lightning.telemetry import Recorder, Recording
 
 __all__ = ["BatchPublisher", "GetMetrics"]
@@ -39,6 +40,8 @@ class BatchPublisher:
         update_structure: publishes the structure if the batch that just ended has changed it, and
             returns its version.
         history: keeps a sample of the batches; None: no history is kept.
+        interval: seconds between two snapshots, into which the batches between are merged; 0:
+            every batch has a snapshot.
 
     Attributes:
         is_recording: whether the current batch is recorded.
@@ -51,6 +54,7 @@ class BatchPublisher:
         publish: Callable[[Message], None],
         update_structure: Callable[[], int],
         history: HistoryRecorder | None,
+        interval: float = 0.0,
     ) -> None:
         self.is_recording = False
         self._run = run
@@ -60,6 +64,8 @@ class BatchPublisher:
         self._history = history
         self._metrics = MetricReader()
         self._rate = BatchRate()
+        self._merger = SnapshotMerger(interval)
+        self._samples: list[int] = []  # steps of batches that the history keeps
         self._is_sample = False  # whether the history keeps the current batch
         self._last_reading = -METRICS_INTERVAL  # step at which metrics were read
 
@@ -90,6 +96,8 @@ class BatchPublisher:
         if not self.is_recording:
             if self._recorder.has_pending:
                 self.finish(self._recorder.completed())
+            else:
+                self.publish_pending()
             return
         loss = loss if is_scalar(loss) else None
         on_gpu = loss if is_on_gpu(loss) else None
@@ -109,10 +117,27 @@ class BatchPublisher:
     def finish(self, recordings: Sequence[Recording]) -> None:
         """Publish recordings that have arrived on the host, and keep samples in the history."""
         for recording in recordings:
-            snapshot = build_snapshot(self._run, recording)
-            self._publish(snapshot)
-            if self._history is not None and recording.metadata.is_sample:
-                self._history.add(snapshot)
+            if recording.metadata.is_sample:
+                self._samples.append(recording.metadata.progress.step)
+            for snapshot in self._merger.add(build_snapshot(self._run, recording)):
+                self._publish_snapshot(snapshot)
+
+    def flush(self) -> None:
+        """Wait for the device, and publish all batches that have not been published."""
+        self.finish(self._recorder.flush())
+        self.publish_pending()
+
+    def publish_pending(self) -> None:
+        """Publish the batches since the last snapshot, before something else happens."""
+        for snapshot in self._merger.flush():
+            self._publish_snapshot(snapshot)
+
+    def _publish_snapshot(self, snapshot: Snapshot) -> None:
+        self._publish(snapshot)
+        later = [step for step in self._samples if step > snapshot.step]
+        if self._history is not None and len(later) < len(self._samples):
+            self._history.add(snapshot)
+        self._samples = later
 
     def _read_metrics(self, progress: Progress, get_metrics: GetMetrics) -> None:
         """Read the metrics if somebody is interested, and at the beginning of an epoch."""

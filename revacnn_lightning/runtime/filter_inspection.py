@@ -17,7 +17,9 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, NOT_AN_IMAGE, ImageAttributor
 from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.layer_details import EMPTY, GetImage, encode_image
+from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
+from revacnn_lightning.runtime.preferred_images import PreferredImages
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
@@ -43,7 +45,7 @@ class _InspectedFilter:
     """A filter that a viewer has selected; times are in seconds."""
 
     expires_at: float
-    image_index: int | None = None  # of the validation image; None: first image of the batch
+    image_index: int | None = None  # of the chosen image; None: first image of the batch
     pinned_image: Tensor | None = None
     top_images: TopImages = field(default_factory=TopImages)
     note: str = ""  # why there are no top images
@@ -64,7 +66,7 @@ class InspectionCollector:
     Args:
         recorder: observes the responses of the filters.
         model: the network.
-        get_image: returns an image of the validation data by its index.
+        images: that can be chosen.
         forward: runs the model on a batch of one image; None: this is not possible.
         refusal: why the model must not be run between two batches; "" if it may be.
         clock: returns monotonic seconds.
@@ -74,14 +76,15 @@ class InspectionCollector:
         self,
         recorder: Recorder,
         model: nn.Module,
-        get_image: GetImage,
+        images: InputImages,
         forward: Forward | None,
         refusal: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._recorder = recorder
-        self._get_image = get_image
+        self._images = images
         self._attributor = ImageAttributor(model, forward, refusal)
+        self._preferred = PreferredImages(recorder, model, forward, self._attributor, clock)
         self._clock = clock
         self._inspected: dict[FilterKey, _InspectedFilter] = {}
         self._host_copy: HostCopy[None] = HostCopy()
@@ -100,12 +103,15 @@ class InspectionCollector:
         inspected = self._inspected.pop(key, None) or _InspectedFilter(0.0)
         index = request.image_index
         if index != inspected.image_index:
-            inspected.pinned_image = None if index is None else self._get_image(index)
+            inspected.pinned_image = None if index is None else self._images.image(index)
             inspected.image_index, inspected.due_at = index, -math.inf
         inspected.expires_at = self._clock() + SELECTION_SECONDS
         self._inspected[key] = inspected
+        if self._preferred.select(key, request.ascent):
+            inspected.due_at = -math.inf
         while len(self._inspected) > MAX_INSPECTED:
             del self._inspected[next(iter(self._inspected))]
+        self._preferred.keep_only(self._inspected)
         self._recorder.responses.select(self._inspected)
 
     def collect(self, context: BatchContext) -> list[FilterInspection]:
@@ -115,9 +121,11 @@ class InspectionCollector:
         began = time.perf_counter()
         self._drop_expired()
         if context.is_paused:
+            self._preferred.advance(context)
             return self._inspect_due(context)
         self._add_responses(context)
         inspections = self._inspect_due(context)
+        self._preferred.advance(context)  # now that the layer has been traced
         self._update_overhead(time.perf_counter() - began)
         return inspections
 
@@ -125,6 +133,7 @@ class InspectionCollector:
         """Drop all selections: the indices of filters may have changed."""
         self._inspected.clear()
         self._attributor.reset()
+        self._preferred.keep_only(())
         self._host_copy.clear()
         self._recorder.responses.select(())
         self._recorder.external_overhead = 0.0
@@ -155,6 +164,7 @@ class InspectionCollector:
             del self._inspected[key]
         if expired:
             self._recorder.responses.select(self._inspected)
+            self._preferred.keep_only(self._inspected)
         if not self._inspected:
             self.reset()
 
@@ -218,7 +228,8 @@ class InspectionCollector:
         last_duration, inspected.duration = inspected.duration, time.perf_counter() - began
         # The shorter of two: a single one may be delayed by an import or another process.
         duration = min(last_duration, inspected.duration)
-        is_complete = len(message.top_images) == MAX_IMAGES
+        is_searching = self._preferred.is_searching(key)
+        is_complete = len(message.top_images) == MAX_IMAGES and not is_searching
         interval = INSPECTION_SECONDS if is_complete else COLLECTING_SECONDS
         affordable = duration * len(self._inspected) / MAX_TIME_SHARE
         inspected.due_at = self._clock() + max(interval, affordable)
@@ -235,6 +246,7 @@ class InspectionCollector:
         result = self._attributor.attribute(layer, filter, image)
         attribution = result if isinstance(result, Attribution) else None
         guided = None if attribution is None else attribution.guided_backpropagation
+        preferred, preferred_refusal = self._preferred.describe(key)
         return FilterInspection(
             run=context.run,
             version=context.version,
@@ -252,6 +264,8 @@ class InspectionCollector:
             image_size=(0, 0) if image is None else (image.shape[-2], image.shape[-1]),
             image_index=inspected.image_index,
             attribution_refusal=result if isinstance(result, str) else result.refusal,
+            preferred=preferred,
+            preferred_refusal=preferred_refusal,
         )
 
     def _why_unobserved(self, layer: str) -> str:

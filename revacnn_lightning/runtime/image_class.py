@@ -12,7 +12,14 @@ from torch import Tensor
 from revacnn_lightning.protocol.inspections import ClassScore
 from revacnn_lightning.runtime.batch_nesting import contents, leaves
 
-__all__ = ["class_names", "class_probabilities", "find_class", "listed_classes", "top_classes"]
+__all__ = [
+    "MAX_WRAPPERS",
+    "class_names",
+    "class_probabilities",
+    "find_class",
+    "listed_classes",
+    "top_classes",
+]
 
 CLASS_KEYS = ("label", "labels", "target", "targets", "class", "category", "y")
 MAX_WRAPPERS = 8  # of a dataset: subsets of subsets

@@ -23,8 +23,9 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_input import channel_sums, encode_input
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.runtime.image_class import class_probabilities, listed_classes
-from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, ImageTruth, no_truth
-from revacnn_lightning.runtime.layer_details import EMPTY, GetImage
+from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
+from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.layer_details import EMPTY
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 PASS_SECONDS = 1.0  # minimum time between two passes
 MAX_TIME_SHARE = 0.005  # of the time; if a pass takes longer, there are fewer
+CHANGE_TIME_SHARE = 0.03  # of the time, while a viewer chooses or paints one image after another
 RETRY_SECONDS = 30.0  # after a forward that has failed
 MAX_OUTPUTS = 4  # tensors whose shapes are sent
 NO_INPUT = (
@@ -67,9 +69,8 @@ class ImagePassCollector:
     Args:
         recorder: knows the layers.
         model: the network.
-        get_image: returns an image of the validation data by its index.
+        images: that can be chosen.
         forward: runs the model on a batch of one; None: this is not possible.
-        get_truth: returns the class of a validation image.
         class_names: of the user; () for those of the data.
         clock: returns monotonic seconds.
     """
@@ -78,17 +79,15 @@ class ImagePassCollector:
         self,
         recorder: Recorder,
         model: nn.Module,
-        get_image: GetImage,
+        images: InputImages,
         forward: Forward | None,
-        get_truth: GetTruth = no_truth,
         class_names: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._recorder = recorder
         self._model = model
-        self._get_image = get_image
+        self._images = images
         self._forward = forward
-        self._get_truth = get_truth
         self._class_names = tuple(class_names)
         self._clock = clock
         self._index: int | None = None
@@ -96,6 +95,7 @@ class ImagePassCollector:
         self._truth = ImageTruth()
         self._known_modules = -1  # structure version whose modules the viewer knows
         self._expires_at = self._due_at = -math.inf
+        self._next_change = -math.inf  # when a pass of another image may run
         self._flow: FlowResult | None = None  # of this structure
         self._is_new_flow = False  # not sent yet
         self._shown_paused: tuple[Any, ...] = ()
@@ -109,13 +109,13 @@ class ImagePassCollector:
         """
         index = request.image_index
         if index != self._index:
-            image = None if index is None else self._get_image(index)
-            self._truth = ImageTruth() if index is None else self._get_truth(index)
-            self._index, self._chosen, self._due_at = index, image, -math.inf
+            image = None if index is None else self._images.image(index)
+            self._truth = ImageTruth() if index is None else self._images.truth(index)
+            self._index, self._chosen, self._due_at = index, image, self._next_change
         if request.known_modules != self._known_modules:
-            self._known_modules, self._due_at = request.known_modules, -math.inf
+            self._known_modules, self._due_at = request.known_modules, self._next_change
         if self._clock() >= self._expires_at:
-            self._shown_paused, self._due_at = (), -math.inf
+            self._shown_paused, self._due_at = (), self._next_change
         self._expires_at = self._clock() + SELECTION_SECONDS
 
     def collect(self, context: BatchContext) -> list[ImagePass]:
@@ -134,17 +134,20 @@ class ImagePassCollector:
         has_failed = self._forward is not None and message.prediction is None
         interval = RETRY_SECONDS if has_failed and message.image.size else PASS_SECONDS
         self._due_at = self._clock() + max(interval, duration / MAX_TIME_SHARE)
+        self._next_change = self._clock() + duration / CHANGE_TIME_SHARE
         return [message]
 
     def reset(self) -> None:
         """Discard what was seen of the old network."""
-        self._flow, self._due_at, self._shown_paused = None, -math.inf, ()
+        self._flow, self._due_at, self._shown_paused = None, self._next_change, ()
 
     # ------------------------------------------------------------------ a pass
 
     def _pass(self, context: BatchContext) -> ImagePass:
         values = self._chosen if self._index is not None else context.batch.get_input()
         outcome = _Outcome()
+        if values is not None and self._index is None:
+            self._images.remember_shown_input(values, context.batch.get_truth())
         if values is not None and self._forward is not None:
             outcome = self._run(self._forward, values, context)
         elif values is not None:
@@ -159,6 +162,7 @@ class ImagePassCollector:
             input_shape=[] if values is None else list(values.shape),
             channel_sums=[] if values is None else channel_sums(values),
             input_note=NO_INPUT if values is None else "",
+            image_note=self._images.note(self._index),
             prediction=outcome.prediction,
             class_count=outcome.class_count,
             class_names_note=outcome.names_note,

@@ -15,13 +15,8 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.inspections import FilterView, Histogram, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.image_predictions import (
-    Forward,
-    GetTruth,
-    ImagePredictions,
-    ImageTruth,
-    no_truth,
-)
+from revacnn_lightning.runtime.image_predictions import Forward, ImagePredictions, ImageTruth
+from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
@@ -29,20 +24,11 @@ from revacnn_lightning.telemetry.inspection.histograms import ValueHistogram
 from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, slice_index
 from revacnn_lightning.telemetry.unit_layers import kernel_size
 
-__all__ = ["EMPTY", "GetImage", "LayerDetailCollector", "encode_image", "refuse_image"]
+__all__ = ["EMPTY", "LayerDetailCollector", "encode_image"]
 
 EMPTY = np.zeros(0, np.float16)
 FEATURE_GRID = 8  # maps are averaged to at most 8x8 values, the features of an activation
 MAX_IMAGE_SIDE = 256  # pixels; larger input images are downsampled
-
-GetImage = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's device
-
-
-def refuse_image(index: int) -> Tensor:
-    """Raise `EditRefusedError`: the `GetImage` of a training without validation images."""
-    raise EditRefusedError(
-        "this training has no validation images to choose from; show the first of the batch instead"
-    )
 
 
 class LayerDetailCollector:
@@ -53,27 +39,24 @@ class LayerDetailCollector:
     Args:
         recorder: samples the layers.
         model: the network.
-        get_image: returns an image of the validation data by its index.
+        images: that can be chosen.
         forward: runs the model on a batch of one image; None: this is not possible.
-        get_truth: returns the class of a validation image.
 
     Attributes:
-        predictions: for the chosen validation image.
+        predictions: for the chosen image.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         model: nn.Module,
-        get_image: GetImage,
+        images: InputImages,
         forward: Forward | None,
-        get_truth: GetTruth = no_truth,
     ) -> None:
         self.predictions = ImagePredictions(model, forward, lambda: bool(recorder.details.layers))
         self._recorder = recorder
         self._model = model
-        self._get_image = get_image
-        self._get_truth = get_truth
+        self._images = images
         self._forward = forward
         self._image_index: int | None = None
         self._pinned_image: Tensor | None = None
@@ -132,12 +115,12 @@ class LayerDetailCollector:
     def _pin_image(self, index: int | None) -> None:
         if index is not None and self._forward is None:
             raise EditRefusedError(
-                "images of the validation data cannot be shown, because this process cannot run "
-                "the module on an image alone; if its forward needs more, pass ReVACNN(forward=...)"
+                "a chosen image cannot be shown, because this process cannot run the module on an "
+                "image alone; if its forward needs more, pass ReVACNN(forward=...)"
             )
-        self._pinned_image = None if index is None else self._get_image(index)
+        self._pinned_image = None if index is None else self._images.image(index)
         self._recorder.details.pin(self._pinned_image, self.predictions.run)
-        truth = ImageTruth() if index is None else self._get_truth(index)
+        truth = ImageTruth() if index is None else self._images.truth(index)
         self.predictions.choose(self._pinned_image, truth)
         self._image_index = index
 

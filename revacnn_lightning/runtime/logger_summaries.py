@@ -55,14 +55,14 @@ class LoggerSummaries:
         if not is_due or self._logging_step == self._logged_step:
             return False
         self._logged_step = self._logging_step
-        self._due = {step: self._logging_step}
+        self._due[step] = self._logging_step
         return True
 
     def receive(self, message: Message, frames: Sequence[Any] = ()) -> None:
         """Log a batch that is due, or an edit."""
-        if isinstance(message, Snapshot) and message.step in self._due:
-            step = self._due.pop(message.step)
-            if self._network.fits(message):
+        if isinstance(message, Snapshot):
+            step = self._pop_due(message)
+            if step is not None and self._network.fits(message):
                 findings, text = self._findings.update(message, self._network)
                 named = {f"{PREFIX}/findings/{name}": value for name, value in findings.items()}
                 self._log(self._summary(message) | named, step, text)
@@ -79,6 +79,14 @@ class LoggerSummaries:
 
     def close(self, state: str, detail: str) -> None:
         """Do nothing: the loggers belong to the Trainer."""
+
+    def _pop_due(self, batch: Snapshot) -> int | None:
+        """Return the logging step of the last batch of a snapshot that is due; None if none is."""
+        first = batch.step if batch.first_step is None else batch.first_step
+        arrived = [step for step in self._due if step <= batch.step]
+        logging_steps = {step: self._due.pop(step) for step in arrived}
+        last = max(arrived, default=-1)
+        return logging_steps[last] if last >= first else None
 
     def _summary(self, batch: Snapshot) -> dict[str, float]:
         """Return the means that were measured, by name."""

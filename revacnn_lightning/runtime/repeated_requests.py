@@ -11,16 +11,14 @@ import msgspec
 
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
 from revacnn_lightning.protocol.requests import (
-    InspectFilter,
-    InspectImage,
-    InspectLayer,
     ListKeys,
     SendHistory,
+    Viewing,
 )
 
 __all__ = ["RepeatedRequests"]
 
-UNCHANGING = (InspectLayer, InspectFilter, InspectImage, SendHistory, ListKeys)
+UNCHANGING = Viewing | SendHistory | ListKeys
 REMEMBERED = 256  # requests
 MAX_REPETITIONS = 16  # that wait for the reply to the first one
 

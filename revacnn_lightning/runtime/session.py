@@ -32,10 +32,13 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectFilter,
     InspectImage,
-    Inspection,
     InspectLayer,
+    InspectPrices,
+    PaintImage,
     RequestBody,
     SendHistory,
+    ShowPicture,
+    Viewing,
 )
 from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.recording.run_recordings import (
@@ -49,15 +52,16 @@ from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
+from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
+from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
 from revacnn_lightning.runtime.key_commands import KeyCommands
-from revacnn_lightning.runtime.layer_details import (
-    GetImage,
-    LayerDetailCollector,
-    refuse_image,
-)
+from revacnn_lightning.runtime.layer_details import LayerDetailCollector
+from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
+from revacnn_lightning.runtime.picture_fitting import Preprocessing
+from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -87,6 +91,7 @@ class Session:
         get_image: returns an image of the validation data by its index.
         get_truth: returns the class of such an image.
         class_names: of the user; () for those of the data.
+        find_preprocessing: returns what prepares the validation data, if it is known.
         forward: runs the model on a batch of one image; None: this is not possible.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
@@ -94,6 +99,8 @@ class Session:
         recordings: what is recorded; None: nothing can be.
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
+        replay: computes the loss of a recorded step; None: it is not known.
+        snapshot_interval: seconds between two snapshots; 0: every batch has one.
 
     Attributes:
         run: id of the run.
@@ -113,6 +120,7 @@ class Session:
         get_image: GetImage = refuse_image,
         get_truth: GetTruth = no_truth,
         class_names: Sequence[str] = (),
+        find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
         forward: Forward | None = None,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
@@ -120,6 +128,8 @@ class Session:
         recordings: RecordingSettings | None = None,
         alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
+        replay: LossReplay | None = None,
+        snapshot_interval: float = 0.0,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         about = about_run(self.run, type(model).__name__, endpoints.name)
@@ -128,26 +138,31 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
-        self._observers = MessageObservers([*own, self._alerts, *observers])
+        self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
+        prices = RemovalPrices(editor, self._replay)
+        filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
+        self._observers = MessageObservers([*own, self._alerts, filter_prices, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
         self._batches = BatchPublisher(
-            self.run, recorder, self._publish, self._update_structure, history
+            self.run, recorder, self._publish, self._update_structure, history, snapshot_interval
         )
         self._batch = TrainingBatch()
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls)
-        details = LayerDetailCollector(recorder, model, get_image, forward, get_truth)
+        images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
+        details = LayerDetailCollector(recorder, model, images, forward)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
-                recorder, model, get_image, forward, inspection_refusal
+                recorder, model, images, forward, inspection_refusal
             ),
-            InspectImage: ImagePassCollector(
-                recorder, model, get_image, forward, get_truth, class_names
-            ),
+            InspectPrices: filter_prices,
+            InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
+            ShowPicture: images,
+            PaintImage: images,
         }
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
@@ -173,6 +188,7 @@ class Session:
             details.predictions,
             history,
             self._recordings,
+            prices,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -208,7 +224,7 @@ class Session:
         try:
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
-            self._batches.finish(self.recorder.flush())
+            self._batches.flush()
         finally:
             self._release(state, detail, keep_edits)
 
@@ -233,6 +249,7 @@ class Session:
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
         while self._controller.must_wait(batch.progress.epoch):
+            self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
             time.sleep(PAUSE_POLL_SECONDS)
@@ -258,6 +275,9 @@ class Session:
             if isinstance(request.body, Command):
                 return True
             is_known = batch.is_probe_ready() or is_paused
+            if request.dry_run and is_priced(request.body) and not is_paused:
+                self._replay.want()
+                is_known = is_known and batch.is_loss_ready()
             return is_known and (batch.can_edit or request.dry_run)
 
         self.receive_requests()
@@ -265,13 +285,16 @@ class Session:
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
         self._queue.handle(lambda request: self._handle(request, batch), can_handle, can_plan)
-        if self._had_viewer and batch.is_probe_ready():
+        if self._had_viewer and batch.is_probe_ready() and self._status.has_old_topology:
+            self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Handle a request; observers receive the reply, unless it only shows something."""
+        is_view = isinstance(request.body, Viewing | SendHistory)
+        if not is_view and not request.dry_run:
+            self._batches.publish_pending()  # with the network as it was
         reply = self._handler.handle(request, batch)
-        is_view = isinstance(request.body, Inspection | SendHistory)
         if not is_view and not request.dry_run:
             self._observers.receive(reply, encode(reply))
         return reply
@@ -311,7 +334,7 @@ class Session:
         self._next_layer_check = time.monotonic() + LAYER_CHECK_SECONDS
         if self.recorder.is_current:
             return
-        self._batches.finish(self.recorder.flush())
+        self._batches.flush()
         self._editor.adopt_replaced_layers()
         self.recorder.update_structure()
         self._reset_collectors()
@@ -323,6 +346,7 @@ class Session:
 
     def handle_during_validation(self) -> None:
         """Handle requests that need no training batch: a validation epoch may take long."""
+        self._batches.publish_pending()
         self.receive_requests()
         self._queue.handle(
             lambda request: self._handle(request, self._batch),

@@ -18,6 +18,7 @@ from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, fi
 from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.metric_reader import is_scalar
+from revacnn_lightning.runtime.picture_fitting import Preprocessing, dataset_preprocessing
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
@@ -36,6 +37,7 @@ __all__ = [
     "record_next_step",
     "scalar_metrics",
     "validation_image",
+    "validation_preprocessing",
     "validation_truth",
 ]
 
@@ -135,6 +137,12 @@ def validation_truth(trainer: Any, index: int, names: Sequence[str] = ()) -> Ima
     except Exception:  # the user's dataset may raise anything
         log.info("Cannot read the class of item %d of the validation data", index, exc_info=True)
         return ImageTruth()
+
+
+def validation_preprocessing(trainer: Any) -> Preprocessing | None:
+    """Return what prepares the images of the (first) validation dataset, if it is known."""
+    dataset: Any = getattr(_validation_loader(trainer), "dataset", None)
+    return dataset_preprocessing(dataset, trainer.strategy.root_device)
 
 
 def data_class_names(trainer: Any) -> Sequence[str]:

@@ -195,9 +195,9 @@ def filter_l1_norm(
 def filter_l2_norm(filters: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the L2 norm of each filter: (C, ...) -> (C,), in ``out`` if it is given."""
     inner = _INNER_DIMENSIONS[filters.dim()]
-    if filters.dtype == torch.float32:
-        return torch.linalg.vector_norm(filters, 2, inner, out=out)
-    norm = torch.linalg.vector_norm(filters, 2, inner).float()
+    if filters.dtype != torch.float64:
+        return torch.linalg.vector_norm(filters, 2, inner, dtype=torch.float32, out=out)
+    norm = torch.linalg.vector_norm(filters, 2, inner).float()  # does not narrow by itself
     return norm if out is None else out.copy_(norm)
 
 

@@ -50,6 +50,7 @@ def test_the_pane_shows_nine_top_images_and_the_attribution(page: Any) -> None:
     assert captions == ["input", "response 3.25", "deconvolution", "guided backprop"]
     for picture in [
         "#top-images li",
+        "#preferred",
         *(f"#attribution figure:nth-child({n})" for n in (1, 2, 3, 4)),
     ]:
         assert count_colors(page, picture) > 8
@@ -60,7 +61,7 @@ def test_the_pane_shows_nine_top_images_and_the_attribution(page: Any) -> None:
           return mine.width > 20 && mine.right <= place.right + 1 && mine.bottom <= place.bottom + 1
         })"""
     )
-    assert len(boxes) == 13
+    assert len(boxes) == 14
     assert all(boxes)
 
 

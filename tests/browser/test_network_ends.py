@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,10 @@ from tests.browser.test_page import ready
 from tests.viewer.processes import server, training
 
 pytestmark = pytest.mark.browser
+
+RED_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mP4z8CAFTEMLQkAKP8/wc53yE8AAAAASUVORK5CYII="
+)  # 8×8 pixels
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,33 @@ def test_the_network_shows_the_input_the_classes_and_the_modules(
     expect(page.locator("#tooltip")).to_contain_text("BatchNorm2d")
     page.click("#toggle-modules")
     expect(marks).to_have_count(0)
+
+
+def test_a_picture_is_shown_and_painted_with_the_pointer_and_the_keyboard(
+    address: str, open_page: Any
+) -> None:
+    page = ready(open_page(address, viewport={"width": 1680, "height": 960}))
+    source, image = page.locator("#network-input-source"), page.locator("#editor-image")
+    expect(source).to_have_text("batch")
+    page.click("#edit-input")
+    file = {"name": "red.png", "mimeType": "image/png", "buffer": RED_PNG}
+    page.set_input_files("#editor-file", file)
+    expect(source).to_have_text("your image")
+
+    image.click(position={"x": 20, "y": 20})
+    page.wait_for_function("() => revacnn.parts.ends.input.paint.is_painted")
+    origin = page.evaluate("() => revacnn.parts.ends.input.paint.origin")
+    page.click("#editor-restore")
+    page.wait_for_function("() => !revacnn.parts.ends.input.paint.is_painted")
+    image.press("ArrowDown")
+    image.press(" ")
+    expect(page.locator("#announcement")).to_have_text("row 2, column 1, erased")
+    page.wait_for_function("() => revacnn.parts.ends.input.paint.is_painted")
+    assert page.evaluate("() => revacnn.parts.ends.input.paint.origin") == origin
+
+    page.set_input_files("#editor-file", {**file, "name": "notes.txt", "buffer": b"no picture"})
+    expect(page.locator("#editor-status")).to_contain_text("cannot read notes.txt")
+    page.keyboard.press("Escape")
+    expect(page.locator("#image-editor")).to_be_hidden()
+    page.click("#network-input-steps [data-image=batch]")
+    expect(source).to_have_text("batch")

@@ -5,15 +5,37 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
 from revacnn_lightning import Batch, MissingPackageError
+from revacnn_lightning.protocol.encoding import decode, encode
+from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
 from tests.client.simulated_run import layer, snapshot, structure
 
 
 def make_batch() -> Batch:
     return Batch(snapshot(12), structure())
+
+
+def test_several_batches_have_means_and_maxima():
+    merger = SnapshotMerger(60.0)
+    for step in range(4):  # the first one is published alone
+        one = snapshot(step)
+        list(merger.add(msgspec.structs.replace(one, values=one.values * step)))
+    (merged,) = merger.flush()
+    batch = Batch(decode(encode(merged)), structure())
+    assert (batch.batch_count, batch.step) == (3, 3)
+    assert batch["b"]["activation"].tolist() == [2 * 12]
+    assert batch.maximum("activation")["b"].tolist() == [3 * 12]
+    assert batch.max_loss == max(snapshot(step).loss for step in (1, 2, 3))
+
+
+def test_the_maximum_of_one_batch_is_its_value():
+    batch = make_batch()
+    assert batch.maximum("activation")["b"].tolist() == [12]
+    assert (batch.batch_count, batch.max_loss) == (1, batch.loss)
 
 
 def test_statistics_are_arrays_by_layer_name():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -221,3 +222,18 @@ def test_an_invalid_address_is_a_connection_file_error(endpoint: str, keys: Keys
 def test_an_invalid_key_is_a_connection_file_error():
     with pytest.raises(ConnectionFileError, match="not a CURVE key"):
         Run(Connection("run", "tcp://127.0.0.1:9", "tcp://127.0.0.1:9", "short"))
+
+
+def test_a_forgotten_client_in_a_reference_cycle_does_not_stop_the_process(
+    publisher: Publisher, keys: Keys
+):
+    for _ in range(4):  # which object the collector finalizes first is not defined
+        subscriber = Subscriber(publisher.endpoint, keys.public)
+        context = subscriber._context
+        subscriber.itself = subscriber  # type: ignore[attr-defined]
+        collection = threading.Thread(target=gc.collect, daemon=True)
+        del subscriber
+        collection.start()
+        collection.join(timeout=60)
+        assert not collection.is_alive()
+        assert context.closed

@@ -23,6 +23,7 @@ from revacnn_lightning import (
     Undo,
 )
 from revacnn_lightning.protocol.encoding import decode, encode
+from revacnn_lightning.protocol.inspection_requests import OwnIndex, Patch
 from revacnn_lightning.protocol.messages import Applied, PlanSummary, Request
 from revacnn_lightning.protocol.requests import InspectLayer, RequestBody
 from revacnn_lightning.protocol.validation import validate_request
@@ -88,8 +89,12 @@ def _example(hint: Any) -> Any:
         return get_args(hint)[0]
     if get_args(hint) and get_origin(get_args(hint)[0]) is Annotated:
         return _example(get_args(hint)[0])
-    examples = {list[int]: [1], list[float]: [0.5], str: "conv1", int: 1, float: 0.5, bool: True}
-    return next(value for kind, value in examples.items() if kind in (hint, *get_args(hint)))
+    examples = [
+        (OwnIndex, -1), (list[int], [1]), (list[float], [0.5]), (list[Patch], [Patch(0, 0, 1, 1)]),
+        (tuple[int, int], (1, 1)), (bytes, bytes(3)), (str, "conv1"), (int, 1), (float, 0.5),
+        (bool, True),
+    ]  # fmt: skip
+    return next(value for kind, value in examples if kind in (hint, *get_args(hint)))
 
 
 @pytest.mark.parametrize("kind", get_args(RequestBody), ids=lambda kind: kind.__name__)

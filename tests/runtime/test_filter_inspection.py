@@ -23,6 +23,7 @@ from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime import filter_inspection, image_attribution
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, InspectionCollector
+from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from tests.runtime.live_run import train_with
@@ -53,7 +54,8 @@ class InspectedRun:
         self.clock = Clock()
         self.recorder = Recorder(self.model)
         self.recorder.attach()
-        options = {"forward": self.model, "get_image": self.validation_image, **options}
+        images = InputImages(self.validation_image)
+        options = {"forward": self.model, "images": images, **options}
         self.collector = InspectionCollector(self.recorder, self.model, clock=self.clock, **options)
         self.step = 0
 
@@ -381,14 +383,17 @@ def test_a_filter_can_be_inspected_while_the_run_is_paused(tmp_path):
         run.command(ControlRun("pause"))
         batch = run.inspect("conv2", 1)
         pinned = run.inspect("conv2", 1, image_index=5)
+        preferred = run.preferred_image("conv2", 1, steps=20)
         run.command(ControlRun("stop"))
-        return {"batch": batch, "pinned": pinned}
+        return {"batch": batch, "pinned": pinned, "preferred": preferred}
 
     seen, _ = train_with(client, tmp_path, validate=True)
     assert seen["batch"].image.shape == (1, 6, 6)
     assert seen["batch"].attribution_refusal == ""
     assert seen["pinned"].image_index == 5
     assert seen["pinned"].step == seen["batch"].step
+    assert seen["preferred"].steps >= 20
+    assert seen["preferred"].pixels.shape == (1, 5, 5)
 
 
 def test_run_inspect_returns_an_inspection(tmp_path):

@@ -7,16 +7,25 @@ import math
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning import ControlRun, EditRefusedError, RemoveFilters, ReVACNN, Run
+from revacnn_lightning import (
+    ControlRun,
+    EditRefusedError,
+    Patch,
+    RemoveFilters,
+    ReVACNN,
+    Run,
+)
 from revacnn_lightning.protocol.inspections import ImagePass
 from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.image_predictions import ImageTruth, no_truth
+from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
 from tests.runtime.live_run import collect_until, train_with
 
@@ -41,7 +50,8 @@ class World:
         self.model = Net() if model is None else model
         self.now = 100.0
         recorder = Recorder(self.model)
-        options = {"forward": self.model, "get_image": self.image, **options}
+        self.images = InputImages(self.image, options.pop("get_truth", no_truth))
+        options = {"forward": self.model, "images": self.images, **options}
         self.collector = ImagePassCollector(recorder, self.model, clock=lambda: self.now, **options)
         self.input: Tensor | None = torch.randn(3, 6, 6)
         self.truth = ImageTruth(2, ("a", "b", "c", "d"))
@@ -113,8 +123,10 @@ def test_modules_are_sent_once_per_structure() -> None:
     world = World()
     world.collector.select(InspectImage())
     assert world.collect()[0].modules is not None
+    world.now += 5
     world.collector.select(InspectImage(known_modules=0))
     assert world.collect()[0].modules is None
+    world.now += 5
     world.version = 1
     world.collector.reset()
     assert world.collect()[0].modules is not None
@@ -136,12 +148,18 @@ def test_expensive_passes_are_rare() -> None:
     world.now += 60
     world.collector.select(InspectImage())
     assert world.collect()
+    for index in (1, 2, 3):  # of a viewer that steps from image to image as fast as it can
+        world.collector.select(InspectImage(image_index=index))
+        assert world.collect() == []
+    world.now += 1.8  # 0.05 s are 3 % of 1.7 s
+    assert [sent.image_index for sent in world.collect()] == [3]
 
 
 def test_a_chosen_image_is_shown_immediately_and_a_wrong_one_is_refused() -> None:
     world = World(get_truth=lambda index: ImageTruth(index))
     world.collector.select(InspectImage())
     world.collect()
+    world.now += 0.9  # long before the next pass of the same input
     world.collector.select(InspectImage(image_index=1))
     (sent,) = world.collect()
     assert sent.image_index == 1
@@ -159,6 +177,7 @@ def test_a_paused_run_repeats_nothing() -> None:
     assert len(world.collect(is_paused=True)) == 1
     world.now += 5
     assert world.collect(is_paused=True) == []
+    world.now += 5
     world.collector.select(InspectImage(image_index=2))
     assert len(world.collect(is_paused=True)) == 1
 
@@ -258,6 +277,12 @@ def test_a_training_sends_the_batch_and_chosen_images(tmp_path):
     def client(run: Run) -> dict:
         seen = {"batch": passes(run, InspectImage())}
         seen["chosen"] = passes(run, InspectImage(image_index=3))
+        own = run.show_picture(np.zeros((40, 60, 3), np.uint8))
+        seen["picture"] = run.predict(own)
+        seen["details"] = run.detail("conv2", image_index=own)
+        seen["inspection"] = run.inspect("conv2", 1, image_index=own)
+        painted = run.paint_image([Patch(0, 0, 0.5, 0.5, (255, 255, 255))], image_index=own)
+        seen["painted"] = run.predict(painted)
         run.apply(RemoveFilters("conv2", [0]))
         run.poll()
         seen["edited"] = passes(run, InspectImage(image_index=3))
@@ -265,6 +290,20 @@ def test_a_training_sends_the_batch_and_chosen_images(tmp_path):
         return seen
 
     seen, _ = train_with(client, tmp_path, validate=True)
+    for name in ("details", "inspection"):  # one image for all views
+        sent = seen.pop(name)
+        assert sent.image_index == seen["picture"].image_index
+        assert np.unique(sent.image).tolist() == np.unique(seen["picture"].image).tolist()
+    for name in ("picture", "painted"):
+        sent = seen.pop(name)
+        assert sent.prediction is not None
+        assert sent.prediction.truth is None
+        assert sent.prediction.classes
+        assert "range" in sent.image_note
+    black, white = np.unique(sent.image).tolist()
+    assert black < white
+    assert (sent.image[0, :3, :3] == white).all()
+    assert (sent.image == white).sum() == 9
     for sent in seen.values():
         assert sent.input_shape == [1, 6, 6]
         assert sent.class_count == 2

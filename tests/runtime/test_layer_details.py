@@ -178,7 +178,7 @@ def test_a_layer_edited_while_open_continues_with_its_new_width(tmp_path):
         (InspectLayer("linear"), "no watched layer linear"),
         (InspectLayer("conv1", updates_per_second=0), "updates_per_second"),
         (InspectLayer("conv1", updates_per_second=math.nan), "updates_per_second"),
-        (InspectLayer("conv1", image_index=-1), "no validation image -1"),
+        (InspectLayer("conv1", image_index=-1), "has no image -1"),
         (InspectLayer("conv1", image_index=10**9), "no validation image 1000000000"),
     ],
 )

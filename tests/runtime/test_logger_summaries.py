@@ -11,6 +11,9 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from revacnn_lightning import AddFilters, ReVACNN
+from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
+from tests.client.simulated_run import snapshot, structure
 from tests.small import At, TwoConvs, fit
 
 
@@ -61,6 +64,26 @@ def test_the_layers_are_logged_at_the_steps_at_which_lightning_logs():
     figures = logger.logged[-1][1]
     assert {"revacnn/gradient/conv1", "revacnn/dead_share/conv2"} <= set(figures)
     assert all(isinstance(value, float) for value in figures.values())
+
+
+def test_merged_batches_are_logged_at_the_last_step_of_them_that_is_due():
+    logger = KeepingLogger()
+    callback = ReVACNN(log_to_loggers=True, publish="0.01 Hz", keep_batches=5)  # records all
+    train(callback, logger)
+    assert [step for step, _ in logger.logged] == [59]
+
+
+def test_batches_that_arrive_later_as_from_a_gpu_were_not_logged_at_every_step():
+    steps = iter((step, True) for step in range(3))
+    network = NetworkStatistics()
+    network.update_structure(structure())
+    logger = KeepingLogger()
+    summaries = LoggerSummaries(lambda: [logger], lambda: next(steps), network)
+    for step in range(3):
+        summaries.needs_batch(step)
+        if step:
+            summaries.receive(snapshot(step - 1))
+    assert [step for step, _ in logger.logged] == [0, 1]
 
 
 def test_accumulated_batches_are_logged_once_per_step():

@@ -9,9 +9,10 @@ import pytest
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.requests import ControlRun, Edit, SendHistory
+from revacnn_lightning.protocol.requests import ControlRun, Edit, RequestBody, SendHistory
 from tests.viewer.fake_training import FakeTraining, train_without_viewer
-from viewer.runs.run_follower import RunFollower, RunHealth
+from viewer.runs.run_follower import RunFollower
+from viewer.runs.run_health import RunHealth
 from viewer.runs.run_state import RunState
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -58,10 +59,13 @@ class InProcessFollower(RunFollower):
     def preview(self, edit: Edit, version: int | None) -> str:
         return self._send_request(edit, version, dry_run=True)
 
+    def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:
+        return self._send_request(body, version, dry_run)
+
     def health(self) -> RunHealth:
         return RunHealth(self.kind, self.kind)
 
-    def _send_request(self, edit: Edit, version: int | None, dry_run: bool) -> str:
+    def _send_request(self, edit: RequestBody, version: int | None, dry_run: bool) -> str:
         self._n_requests += 1
         request = Request(f"r{self._n_requests}", edit, version, dry_run)
         self.requests.append(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection, PreferredImage, TopImage
 from tests.viewer.fake_detail import IMAGE, fake_photo
 
 FIELD = 12  # px
@@ -37,5 +37,9 @@ def fake_inspection(
         box=(20, 30, 20 + FIELD, 30 + FIELD),
         image_size=(IMAGE, IMAGE),
         image_index=image,
+        preferred=PreferredImage(
+            random.normal(size=(3, FIELD, FIELD)).astype(np.float16),
+            (20, 20, 20 + FIELD, 20 + FIELD), 8.5, 60, 150,
+        ),
     )  # fmt: skip
     return replace(sent, **changes)

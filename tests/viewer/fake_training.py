@@ -44,11 +44,13 @@ from revacnn_lightning.protocol.requests import (
     InspectImage,
     InspectLayer,
     MergeFilters,
+    PaintImage,
     Redo,
     Reinitialize,
     RemoveFilters,
     SendHistory,
     SetFilter,
+    ShowPicture,
     Undo,
     Unfreeze,
 )
@@ -85,6 +87,7 @@ class FakeTraining:
         ] = {}  # layer -> request, expiry
         self.requested_inspections: dict[tuple[str, int], int | None] = {}  # filter -> image
         self.requested_pass: tuple[InspectImage, float] | None = None  # request, expiry
+        self.made_images: list[ShowPicture | PaintImage] = []
         self.last_pass = -math.inf
         self.last_details: dict[str, float] = {}
         self.frozen: set[int] = set()
@@ -234,6 +237,9 @@ class FakeTraining:
             return [*done, self.structure(), self.status()]
         if isinstance(body, SendHistory):
             return [self.kept.to_message(request.id)]
+        if isinstance(body, ShowPicture | PaintImage):
+            self.made_images.append(body)
+            return [Done(request.id)]
         if isinstance(body, InspectFilter):
             self.requested_inspections[body.layer, body.filter] = body.image_index
             return [Done(request.id)]

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from revacnn_lightning.protocol.inspection_requests import MAX_PICTURE_SIDE
 from revacnn_lightning.protocol.inspections import ClassScore, ImagePass, ImagePrediction
 from revacnn_lightning.protocol.messages import Structure
 
 from ..layout import EndShape, NetworkLayout
 from ..layout.ends import rank_zero_readers
 from ..rendering.formatting import format_count, format_number
+from ..rendering.image_names import short_image_name
 from ..rendering.thumbnails import image_tile
 
 __all__ = [
@@ -31,6 +33,8 @@ MAX_CHANNEL_NODES = 16  # of an input with more channels, each node stands for s
 MANY_OUTPUTS = 6  # rows of a network with so many classes that not all are listed
 PICTURE_SIDE = 96  # pixels
 ROW_SHAPE = (1, 2)  # height to width of the picture of a signal
+MAX_TILES = 16  # in a row and in a column
+PICTURE_SCALE = 1.5  # pixels of a picture to those of the image that is made of it
 COLOR_NAMES = ("red", "green", "blue")
 Data = dict[str, Any]
 
@@ -103,8 +107,7 @@ def input_facts(passed: ImagePass | None, refused: str, *, is_waiting: bool) -> 
     """Return what is written beside the picture."""
     if passed is None:
         return {"title": "Input", "subtitle": "", "note": refused, "choosable": False}
-    index = passed.image_index
-    name = "batch" if index is None else f"validation {format_count(index)}"
+    name = short_image_name(passed.image_index)
     size = "×".join(map(str, passed.input_shape))
     slice_note = "middle slice" if len(passed.input_shape) > 3 else ""
     return {
@@ -114,7 +117,20 @@ def input_facts(passed: ImagePass | None, refused: str, *, is_waiting: bool) -> 
         "note": passed.input_note or refused,
         "choosable": bool(passed.input_shape),
         "slice": slice_note,
+        "image_note": passed.image_note,
+        "grid": paint_grid(passed.input_shape),
+        "picture_side": picture_side(passed.input_shape),
     }
+
+
+def paint_grid(shape: list[int]) -> list[int]:
+    """Return into how many rows and columns of tiles an image is divided for painting."""
+    return [min(MAX_TILES, size) for size in shape[1:]] if len(shape) == 3 else [0, 0]
+
+
+def picture_side(shape: list[int]) -> int:
+    """Return how many pixels a picture for these images should have: more than they have."""
+    return min(MAX_PICTURE_SIDE, round(PICTURE_SCALE * max(shape[1:]))) if len(shape) == 3 else 0
 
 
 def picture(passed: ImagePass) -> np.ndarray:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import without_property_validation
 
-from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection, PreferredImage, TopImage
 
 from ..rendering.formatting import format_number
 from ..rendering.frame_codec import PagePart
+from ..rendering.image_names import image_name
 from ..rendering.palette import Palette
 from ..rendering.thumbnails import attribution_tile, image_tile
 from ..tab.tab_state import TabState
@@ -55,6 +56,8 @@ class FilterInspectionPane:
             "status": inspected.refused,
             "busy": result.image_index != image and not status,
             **_top_images(result),
+            "preferred": _preferred(result.preferred),
+            "preferred_note": result.preferred_refusal,
             **_image(result),
         }
         return True
@@ -84,12 +87,25 @@ def _top_image(image: TopImage, step: int) -> dict[str, Any]:
     }
 
 
+def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
+    """Return the image that the filter responds to most, as far as it has been found."""
+    if found is None:
+        return None
+    return {
+        "pixels": image_tile(found.pixels),
+        "box": list(found.box),
+        "response": format_number(found.response),
+        "share": min(1.0, found.steps / max(1, found.total_steps)),
+        "steps": found.steps,
+    }
+
+
 def _image(result: FilterInspection) -> dict[str, Any]:
     index = result.image_index
     whole = image_tile(result.image)
     has_response = result.response is not None and len(whole) > 0
     return {
-        "title": "first image of the batch" if index is None else f"validation image {index}",
+        "title": image_name(index),
         "image": whole,
         "box": list(result.box),
         "size": list(result.image_size),

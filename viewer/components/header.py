@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import Snapshot, Structure
 
 from ..rendering.formatting import format_count, format_moment, format_number, format_time_of_day
 from ..runs.metric_names import TRAINING_LOSSES, priority
-from ..runs.run_follower import RunHealth
+from ..runs.run_health import RunHealth
 from ..runs.run_state import RunState
 from .html_panel import HtmlPanel
 
@@ -146,10 +146,16 @@ def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:
     epochs = f" / {snapshot.max_epochs}" if snapshot.max_epochs else ""
     batches = f" / {format_count(snapshot.batches_per_epoch)}" if snapshot.batches_per_epoch else ""
     batch = f"{format_count(snapshot.batch_index + 1)}{batches}"
+    number, about_loss = f"batch {snapshot.step} of the run", ""
+    if snapshot.batch_count > 1:
+        number += f"; all values are means of the last {snapshot.batch_count} batches"
+        about_loss = f"the mean of {snapshot.batch_count} batches"
+        about_loss += f", at most {format_number(snapshot.max_loss)}"
+    is_nonfinite = snapshot.nonfinite_gradients
     fields = [
         _field("Epoch", f"{snapshot.epoch + 1}{epochs}"),
-        _field("Batch", batch, f"batch {snapshot.step} of the run"),
-        _field("Loss", format_number(snapshot.loss), warn=snapshot.nonfinite_gradients),
+        _field("Batch", batch, number),
+        _field("Loss", format_number(snapshot.loss), about_loss, warn=is_nonfinite),
     ]
     fields += [
         _field(name.replace("_", " "), format_number(value), name)

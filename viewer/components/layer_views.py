@@ -13,6 +13,7 @@ from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
 from ..rendering.frame_codec import SpritePart
+from ..rendering.image_names import image_name
 from ..rendering.palette import Palette
 from ..rendering.predictions import describe_prediction
 from ..rendering.thumbnails import build_tiles, image_tile
@@ -198,9 +199,8 @@ class InputImage:
         self._drawn = layer.detail, layer.image_refusal
         self.root.atlas = tile = image_tile(layer.detail.image)
         index = layer.detail.image_index
-        name = "first image of the batch" if index is None else f"validation image {index}"
         self.root.data = {
-            "title": f"Input · {name}",
+            "title": f"Input · {image_name(index)}",
             "step": layer.detail.step,
             "waiting": layer.image != index,
             "note": layer.image_refusal or ("" if len(tile) else NO_IMAGE),

@@ -42,7 +42,8 @@ class NetworkEnds:
         if tab.main_view != "network":
             return False
         passed, passes = shown_pass(tab), tab.follower.image_passes
-        key = (ends, passes.revision, passes.is_waiting, passes.refused)
+        own = tab.follower.own_images
+        key = (ends, passes.revision, passes.is_waiting, passes.refused, own.revision)
         if key == self._shown:
             return False
         self._shown = key
@@ -64,7 +65,10 @@ class NetworkEnds:
             "right": ends.right,
             "picture": [box.left, box.top, box.right, box.bottom],
             "signal": np.zeros((0, 0), np.float32) if passed is None else end_data.signal(passed),
-            "input": end_data.input_facts(passed, passes.refused, is_waiting=passes.is_waiting),
+            "input": {
+                **end_data.input_facts(passed, passes.refused, is_waiting=passes.is_waiting),
+                "paint": self._paint_facts(),
+            },
             "channel_x": ends.channel_x,
             "channel_y": ends.channel_y.tolist(),
             "channels": [] if passed is None else end_data.channel_rows(passed, n),
@@ -72,4 +76,15 @@ class NetworkEnds:
             "output_x": ends.output_x,
             "output_y": ends.output_y.tolist(),
             "rows": [] if passed is None else end_data.output_rows(passed),
+        }
+
+    def _paint_facts(self) -> dict[str, Any]:
+        """Return what is under the paint of the shown image, and why an image was refused."""
+        image, own = self.tab.follower.layer_details.image, self.tab.follower.own_images
+        origin = own.origin(image)
+        return {
+            "origin": "batch" if origin is None else str(origin),
+            "is_painted": own.is_painted(image),
+            "is_waiting": self.tab.follower.image_passes.is_waiting,
+            "refused": own.refused,
         }

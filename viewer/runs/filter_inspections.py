@@ -30,7 +30,8 @@ class FilterInspectionRecord(Struct):
 
     Attributes:
         inspection: the newest; None before the first.
-        image: index of the validation image to inspect; None for the current batch.
+        image: index of the image to inspect; None for the current batch.
+        ascent: number of the search of the image that the filter responds to most.
         refused: why the training refuses the inspection; "" if it does not.
         last_visible: when a tab last showed the filter (monotonic).
         last_requested: when the inspection was last requested (monotonic).
@@ -39,6 +40,7 @@ class FilterInspectionRecord(Struct):
 
     inspection: FilterInspection | None = None
     image: int | None = None
+    ascent: int = 1
     refused: str = ""
     last_visible: float = 0.0
     last_requested: float = 0.0
@@ -63,6 +65,12 @@ class FilterInspections:
             filter_.image, filter_.last_requested = image, 0.0
         return filter_
 
+    def restart_ascent(self, layer: str, filter_id: int) -> None:
+        """Search the image that a filter responds to most from the beginning."""
+        filter_ = self._filters.get((layer, filter_id))
+        if filter_ is not None:
+            filter_.ascent, filter_.last_requested = filter_.ascent + 1, 0.0
+
     def tick(self, state: RunState | None, send: Send) -> None:
         """Request inspections of visible filters, and drop those not shown for long."""
         now = time.monotonic()
@@ -77,7 +85,8 @@ class FilterInspections:
             is_due = now - filter_.last_requested > REQUEST_SECONDS
             if is_due or filter_.version != structure.version:
                 filter_.last_requested, filter_.version = now, structure.version
-                self._request(key, filter_, InspectFilter(key[0], index, filter_.image), send)
+                request = InspectFilter(key[0], index, filter_.image, filter_.ascent)
+                self._request(key, filter_, request, send)
 
     def receive(self, message: Message, state: RunState) -> None:
         """Store an inspection, or the refusal of one."""

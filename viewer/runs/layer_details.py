@@ -44,7 +44,7 @@ class LayerDetailRecord(Struct):
         features: by which each view is projected, float (n, d).
         averages: of the features of the batch-dependent views.
         single_color: which filters respond to a single color, bool (n,).
-        image: index of the validation image whose maps are shown; None for the current batch.
+        image: index of the image whose maps are shown; None for the current batch.
         kernel_slice: shown of filters with many inputs.
         depth: of the slice that is shown of volumes, from 0 for the first to 1 for the last.
         refused: why the training refuses details; "" if it does not.
@@ -82,13 +82,14 @@ class LayerDetails:
 
     Attributes:
         projections: of the views of all layers.
+        image: index of the image that is selected in all layers; None for the current batch.
     """
 
     def __init__(self, make_worker: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
         self.projections = LayerProjections(make_worker)
         self._layers: dict[str, LayerDetailRecord] = {}
         self._requests: dict[str, tuple[str, int | None]] = {}  # request id -> layer, image
-        self._image: int | None = None  # shown in all layers
+        self.image: int | None = None
 
     def start(self) -> None:
         """Start the projection worker, which takes some seconds to warm up."""
@@ -107,13 +108,13 @@ class LayerDetails:
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
         """
-        state = self._layers.setdefault(layer, LayerDetailRecord(image=self._image))
+        state = self._layers.setdefault(layer, LayerDetailRecord(image=self.image))
         state.last_visible[method] = time.monotonic()
         return state
 
     def mark_needed(self, layer: str) -> LayerDetailRecord:
         """Request the details of a layer, as `mark_visible` does, without projecting its views."""
-        state = self._layers.setdefault(layer, LayerDetailRecord(image=self._image))
+        state = self._layers.setdefault(layer, LayerDetailRecord(image=self.image))
         state.last_needed = time.monotonic()
         return state
 
@@ -122,19 +123,27 @@ class LayerDetails:
 
         Without the details of ``layer``, nothing is selected: they say whether there is the image.
         """
-        if layer not in self._layers:
-            return
-        self._image = image
+        if layer in self._layers:
+            self.show_image(image)
+
+    def show_image(self, image: int | None) -> None:
+        """Show another image in all layers, of which it is known that there is one."""
+        self.image = image
         for state in self._layers.values():
             if state.image != image:
                 state.image, state.last_requested, state.image_refusal = image, 0.0, ""
+
+    def replace_image(self, image: int, other: int | None) -> None:
+        """Show another image where this one was selected, which there is not."""
+        if self.image == image:
+            self.show_image(other)
 
     def selected_image(self, layer: str) -> int | None:
         """Return the selected image, without requesting the details of the layer that shows it."""
         state = self._layers.get(layer)
         if state is not None:
             state.image_last_used = time.monotonic()
-        return self._image
+        return self.image
 
     def select_kernel_slice(self, layer: str, kernel_slice: KernelSlice) -> None:
         """Show another slice of the layer's filters."""
@@ -169,7 +178,7 @@ class LayerDetails:
             name, image = self._requests.pop(message.id)
             layer = self._layers.get(name)
             if layer is not None and _receive_refusal(layer, image, message.reason):
-                self._image = layer.image
+                self.image = layer.image
                 for other in self._layers.values():
                     other.image = layer.image
 

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+import numpy as np
 
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError, RecordingError
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.requests import Edit, InspectFilter, RequestBody, SendHistory
+from revacnn_lightning.protocol.requests import (
+    Edit,
+    InspectFilter,
+    PaintImage,
+    Patch,
+    RequestBody,
+    SendHistory,
+    ShowPicture,
+)
 from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
 from .image_passes import ImagePasses
 from .layer_details import LayerDetails
+from .own_images import OwnImages
+from .run_health import RunHealth
 from .run_state import RunState
 
-__all__ = ["RunFollower", "RunHealth"]
+__all__ = ["RunFollower"]
 
 log = logging.getLogger(__name__)
 
@@ -29,42 +39,6 @@ UNREACHABLE_SECONDS = 1.0  # without a connection, before it is said: most are b
 EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
 
 OpenRun = Callable[[Connection], RunMessages | Replay]
-
-
-class RunHealth(Struct, frozen=True):
-    """What a run is doing, as shown in the page's header.
-
-    Attributes:
-        kind: selects the color of the dot: ``waiting``, ``connecting``, ``training``,
-            ``validating``, ``paused``, ``silent`` (connected, but no message arrives),
-            ``unreachable`` (not connected), ``refused`` (its key is not admitted), ``finished``,
-            ``failed``, ``gone`` or ``recording``, which is a run that ended before.
-        text: description for the user.
-    """
-
-    kind: str
-    text: str
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the run has ended and accepts no more requests."""
-        return self.kind in ("finished", "failed", "gone", "recording")
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the run will accept no request from this viewer any more."""
-        return self.has_ended or self.kind == "refused"
-
-    @property
-    def refusal(self) -> str:
-        """Why the run receives no requests, as a sentence; "" if it does."""
-        if self.kind == "recording":
-            return "This is a recording: it cannot be edited or controlled."
-        if self.has_ended:
-            return f"The run has ended: {self.text}"
-        if self.kind in ("unreachable", "refused"):
-            return f"The training receives no changes now: {self.text}."
-        return ""
 
 
 class RunFollower:
@@ -84,6 +58,7 @@ class RunFollower:
         layer_details: details of the layers that tabs show.
         inspections: inspections of the filters that tabs show.
         image_passes: inputs on their way through the network, as tabs show them.
+        own_images: images that tabs make.
         last_shown: when a tab last showed the run (monotonic).
         on_messages: called after messages were received.
         on_request_sent: called after a request was sent. Sending may consume the readiness
@@ -104,6 +79,7 @@ class RunFollower:
         self.layer_details = LayerDetails() if layer_details is None else layer_details
         self.inspections = FilterInspections()
         self.image_passes = ImagePasses()
+        self.own_images = OwnImages()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
         self.on_request_sent: Callable[[], None] = _do_nothing
@@ -141,6 +117,9 @@ class RunFollower:
             self.layer_details.receive(message, self.state)
             self.inspections.receive(message, self.state)
             self.image_passes.receive(message, self.state)
+            refused = self.own_images.receive(message)
+            if refused is not None:
+                self.layer_details.replace_image(*refused)
         self._request_history_if_due(self.state)
         if messages:
             self.on_messages()
@@ -169,6 +148,17 @@ class RunFollower:
             ProtocolError: there is no run, or it cannot be reached.
         """
         return self._send(edit, version, dry_run=True)
+
+    def show_picture(self, pixels: np.ndarray) -> None:
+        """Show a picture, uint8 (H, W, 3), in all views."""
+        image = self.own_images.show_picture(pixels, self._send_image)
+        if image is not None:
+            self.layer_details.show_image(image)
+
+    def paint_image(self, patches: Sequence[Patch]) -> None:
+        """Paint patches over the shown image, in all views; without any, show the image itself."""
+        shown = self.layer_details.image
+        self.layer_details.show_image(self.own_images.paint(shown, patches, self._send_image))
 
     def health(self) -> RunHealth:
         """Return what the run is doing, as far as known."""
@@ -248,6 +238,9 @@ class RunFollower:
             self._send(SendHistory(), None)
         except ProtocolError as error:
             log.warning("The history of run %s is not shown: %s", self.run_id, error)
+
+    def _send_image(self, request: ShowPicture | PaintImage) -> str:
+        return self._send(request, None)
 
     def _inspect(self, request: InspectFilter, version: int) -> str:
         return self._send(request, version)

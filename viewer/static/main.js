@@ -49,6 +49,7 @@ import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
 import {startHistograms} from "./layer/histograms.js"
 import {startLayerPanel, views} from "./layer/layer_panel.js"
+import {startImageEditor} from "./network/image_editor.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
@@ -100,6 +101,7 @@ function startParts() {
   startSelectionPanel()
   startLayerPanel()
   startFilterInspection()
+  startImageEditor()
   startHistograms()
   startLayerTable()
   startStagingBar()

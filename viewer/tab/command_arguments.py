@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from revacnn_lightning.protocol.inspection_requests import MAX_PATCHES, MAX_PICTURE_SIDE, Patch
+
 __all__ = ["Arguments"]
 
 MAX_ADDED = 4096  # filters in one request
@@ -34,6 +36,9 @@ class Arguments(Struct, frozen=True):
         ids: ids of filters.
         filters: indices of filters in a layer.
         weights: weights of filters.
+        pixels: of a picture: red, green and blue of each, row by row; base64 in JSON.
+        height, width: of the picture.
+        patches: to be painted over an image.
     """
 
     layer: int | None = None
@@ -56,3 +61,7 @@ class Arguments(Struct, frozen=True):
     ids: Annotated[list[int], Meta(max_length=MAX_SELECTED)] = []
     filters: Annotated[list[int], Meta(max_length=MAX_SELECTED)] = []
     weights: Annotated[list[float], Meta(max_length=MAX_SELECTED)] = []
+    pixels: Annotated[bytes, Meta(max_length=3 * MAX_PICTURE_SIDE**2)] = b""
+    height: int = 0
+    width: int = 0
+    patches: Annotated[list[Patch], Meta(max_length=MAX_PATCHES)] = []

@@ -15,9 +15,8 @@ def shown_pass(tab: TabState) -> ImagePass | None:
     passes = tab.follower.image_passes
     if tab.main_view != "network" or tab.structure is None:
         return passes.newest
-    selection, details = tab.selection, tab.follower.layer_details
-    image = None if selection is None else details.selected_image(selection.layer)
-    return passes.mark_visible(image)
+    layer = "" if tab.selection is None else tab.selection.layer
+    return passes.mark_visible(tab.follower.layer_details.selected_image(layer))
 
 
 def shows_modules(tab: TabState) -> bool:

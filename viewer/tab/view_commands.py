@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import numpy as np
 
+from revacnn_lightning.protocol.inspection_requests import MAX_PICTURE_SIDE
 from revacnn_lightning.protocol.requests import KernelSlice
 
 from ..embedding.projection import METHODS
@@ -180,7 +182,8 @@ def step_image(tab: TabState, arguments: Arguments) -> None:
     """Step through the validation images. The current batch comes before the first image."""
     if tab.selection is not None:
         details = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
-        image = (-1 if details.image is None else details.image) + arguments.dx
+        shown = -1 if details.image is None else max(-1, details.image)
+        image = shown + arguments.dx
         tab.follower.layer_details.select_image(tab.selection.layer, None if image < 0 else image)
 
 
@@ -189,6 +192,26 @@ def show_batch_image(tab: TabState, _: Arguments) -> None:
     if tab.selection is not None:
         tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         tab.follower.layer_details.select_image(tab.selection.layer, None)
+
+
+def show_picture(tab: TabState, arguments: Arguments) -> None:
+    """Hold a picture in front of the network."""
+    shape = (arguments.height, arguments.width, 3)
+    is_sized = min(shape) > 0 and max(shape) <= MAX_PICTURE_SIDE
+    if is_sized and len(arguments.pixels) == math.prod(shape):
+        tab.follower.show_picture(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
+
+
+def paint_image(tab: TabState, arguments: Arguments) -> None:
+    """Paint patches over the shown image; without any, show it as it was."""
+    tab.follower.paint_image(arguments.patches)
+
+
+def restart_ascent(tab: TabState, _: Arguments) -> None:
+    """Search the image that the selected filter responds to most from the beginning."""
+    if tab.selection is not None:
+        chosen = tab.selection
+        tab.follower.inspections.restart_ascent(chosen.layer, chosen.filter_id)
 
 
 def set_depth(tab: TabState, arguments: Arguments) -> None:

@@ -1,18 +1,27 @@
 """Reductions over the weights of many layers, with few operations.
 
-Layers whose filters have one shape, and whose slots are side by side, are copied into one tensor
+On a GPU, one kernel reduces the weights of all layers, where Triton has compiled it. Elsewhere,
+layers whose filters have one shape, and whose slots are side by side, are copied into one tensor
 and reduced together. Which ones these are is decided when the structure changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry.conv import by_filter
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
+from revacnn_lightning.telemetry.recording.fused_group import (
+    FilterCopies,
+    FusedGroup,
+    is_fusible,
+)
 from revacnn_lightning.telemetry.reductions import (
     BLOCK,
     GPU_RUN,
@@ -20,7 +29,7 @@ from revacnn_lightning.telemetry.reductions import (
     filter_l1_norm,
     filter_l2_norm,
 )
-from revacnn_lightning.telemetry.unit_layers import UnitLayer
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, is_transposed
 
 __all__ = ["CoefficientGroups"]
 
@@ -45,81 +54,166 @@ class CoefficientGroups:
         columns: Sequence[slice],
         buffer: FlatBuffer,
     ) -> None:
-        spans = _spans(convs, weights, columns)
-        self._groups = [_Group(span, convs[span.start], columns, buffer) for span in spans]
+        layers = [
+            _Layer(*each, position)
+            for position, each in enumerate(zip(convs, weights, columns, strict=True))
+        ]
+        fusible: dict[torch.dtype, list[_Layer]] = {}
+        separate = []
+        for layer in layers:
+            if is_fusible(layer.weight) and not is_transposed(layer.conv):
+                fusible.setdefault(layer.weight.dtype, []).append(layer)
+            else:
+                separate.append(layer)
+        self._groups: list[_Group | _FusedLayers] = [
+            _FusedLayers(fused, buffer) for fused in fusible.values()
+        ]
+        self._groups += _groups(separate, buffer)
 
     def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
         """Write the L1 norm of each filter to a row."""
         for group in self._groups:
-            filters = group.pack(tensors)
-            filter_l1_norm(filters, group.slots[row], may_overwrite=group.is_copied)
+            group.l1(row, tensors)
 
-    def l2(self, row: str, tensors: Sequence[Tensor]) -> None:
-        """Write the L2 norm of each filter to a row."""
+    def l2(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+        """Write the L2 norm of each filter to one row, or to two: those of the tensors."""
         for group in self._groups:
-            filter_l2_norm(group.pack(tensors), group.slots[row])
+            group.l2(tensors)
 
-    def copy(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def copy(self, tensors: Sequence[Tensor]) -> list[Any]:
         """Return copies for `l2_of_changes`."""
-        packed = [(group, group.pack(tensors)) for group in self._groups]
-        return [filters if group.is_copied else filters.clone() for group, filters in packed]
+        return [group.copy(tensors) for group in self._groups]
 
-    def l2_of_changes(self, tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    def l2_of_changes(self, tensors: Sequence[Tensor], before: Sequence[Any]) -> None:
         """Write ‖Δw‖ and ‖w‖ of each filter, and overwrite ``before``, the copies of earlier."""
-        for group, change in zip(self._groups, before, strict=True):
-            filters = group.pack(tensors)
-            filter_l2_norm(change.sub_(filters), group.slots["update_ratio"])
-            filter_l2_norm(filters, group.slots["norm_after_step"])
+        for group, copies in zip(self._groups, before, strict=True):
+            group.l2_of_changes(tensors, copies)
+
+
+class _Layer(NamedTuple):
+    """A layer with its weight, its filters in the buffer, and its position among all layers."""
+
+    conv: UnitLayer
+    weight: Tensor
+    columns: slice
+    position: int
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether the filters are along the first dimension of the weight."""
+        return by_filter(self.weight, self.conv) is self.weight
 
 
 class _Group:
-    """Layers that are reduced together: those of the ``span``, of which ``conv`` is the first."""
+    """Layers that are reduced together, side by side in the buffer."""
 
-    def __init__(
-        self, span: slice, conv: UnitLayer, columns: Sequence[slice], buffer: FlatBuffer
-    ) -> None:
-        start, stop = columns[span.start].start, columns[span.stop - 1].stop
-        self.slots = {row: buffer.part(row, start, stop) for row in _ROWS}
-        self._span = span
-        self._conv = conv
-        self._is_single = span.stop - span.start == 1
-        self.is_copied = not self._is_single
+    def __init__(self, layers: Sequence[_Layer], buffer: FlatBuffer) -> None:
+        start, stop = layers[0].columns.start, layers[-1].columns.stop
+        self._slots = {row: buffer.part(row, start, stop) for row in _ROWS}
+        self._conv = layers[0].conv
+        self._select = operator.itemgetter(*(layer.position for layer in layers))
+        self._is_copied = len(layers) > 1
 
-    def pack(self, tensors: Sequence[Tensor]) -> Tensor:
+    def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
+        """See `CoefficientGroups`."""
+        filter_l1_norm(self._pack(tensors), self._slots[row], may_overwrite=self._is_copied)
+
+    def l2(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+        """See `CoefficientGroups`."""
+        for row, values in tensors.items():
+            filter_l2_norm(self._pack(values), self._slots[row])
+
+    def copy(self, tensors: Sequence[Tensor]) -> Tensor:
+        """See `CoefficientGroups`."""
+        filters = self._pack(tensors)
+        return filters if self._is_copied else filters.clone()
+
+    def l2_of_changes(self, tensors: Sequence[Tensor], before: Tensor) -> None:
+        """See `CoefficientGroups`."""
+        filters = self._pack(tensors)
+        filter_l2_norm(before.sub_(filters), self._slots["update_ratio"])
+        filter_l2_norm(filters, self._slots["norm_after_step"])
+
+    def _pack(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the filters of all layers of the group along the first dimension."""
-        if self._is_single:
-            return by_filter(tensors[self._span.start], self._conv)
-        return torch.cat(tensors[self._span])  # type: ignore[arg-type]
+        selected = self._select(tensors)
+        return torch.cat(selected) if self._is_copied else by_filter(selected, self._conv)
 
 
-def _spans(
-    convs: Sequence[UnitLayer], weights: Sequence[Tensor], columns: Sequence[slice]
-) -> Iterator[slice]:
-    """Yield runs of layers that are reduced together."""
-    start, size = 0, 0
-    for index, weight in enumerate(weights):
-        if index > start and not (
-            columns[index - 1].stop == columns[index].start
-            and all(by_filter(weights[at], convs[at]) is weights[at] for at in (index - 1, index))
-            and _can_join(weights[index - 1], weight, size)
-        ):
-            yield slice(start, index)
-            start, size = index, 0
-        size += weight.numel()
-    if weights:
-        yield slice(start, len(weights))
+class _FusedLayers:
+    """Layers that a kernel reduces; the groups of the same layers do where it cannot."""
+
+    def __init__(self, layers: Sequence[_Layer], buffer: FlatBuffer) -> None:
+        self._layers = layers
+        self._buffer = buffer
+        self._positions = [layer.position for layer in layers]
+        weights, columns = [each.weight for each in layers], [each.columns for each in layers]
+        self._kernel = FusedGroup(weights, columns, buffer)
+
+    @functools.cached_property
+    def _groups(self) -> list[_Group]:
+        return _groups(self._layers, self._buffer)
+
+    def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
+        """See `CoefficientGroups`."""
+        if not self._kernel.norms(1, {row: self._own(tensors)}):
+            for group in self._groups:
+                group.l1(row, tensors)
+
+    def l2(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+        """See `CoefficientGroups`."""
+        if not self._kernel.norms(2, {row: self._own(each) for row, each in tensors.items()}):
+            for group in self._groups:
+                group.l2(tensors)
+
+    def copy(self, tensors: Sequence[Tensor]) -> FilterCopies | list[Tensor]:
+        """See `CoefficientGroups`."""
+        copies = self._kernel.copy(self._own(tensors))
+        return [group.copy(tensors) for group in self._groups] if copies is None else copies
+
+    def l2_of_changes(self, tensors: Sequence[Tensor], before: FilterCopies | list[Tensor]) -> None:
+        """See `CoefficientGroups`."""
+        if isinstance(before, FilterCopies):
+            if self._kernel.norms_of_changes(self._own(tensors), before):
+                return
+            all_copies = list(tensors)
+            for at, copy in zip(self._positions, self._kernel.as_tensors(before), strict=True):
+                all_copies[at] = copy
+            before = [group.copy(all_copies) for group in self._groups]
+        for group, copies in zip(self._groups, before, strict=True):
+            group.l2_of_changes(tensors, copies)
+
+    def _own(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [tensors[position] for position in self._positions]
 
 
-def _can_join(before: Tensor, weight: Tensor, size: int) -> bool:
-    """Return whether a weight is reduced with the one before it, whose group has this size.
+def _groups(layers: Sequence[_Layer], buffer: FlatBuffer) -> list[_Group]:
+    """Return the groups of these layers."""
+    runs: list[list[_Layer]] = []
+    size = 0
+    for layer in layers:
+        if not runs or not _can_join(runs[-1][-1], layer, size):
+            runs.append([])
+            size = 0
+        runs[-1].append(layer)
+        size += layer.weight.numel()
+    return [_Group(run, buffer) for run in runs]
+
+
+def _can_join(before: _Layer, layer: _Layer, size: int) -> bool:
+    """Return whether a layer is reduced with the one before it, whose group has this size.
 
     On a CPU, copying pays for small layers: an operation on few elements costs as much as one on
     thousands, and the copy stays in the cache. On a GPU it pays for all.
     """
-    is_cuda = weight.is_cuda
+    weight, is_cuda = layer.weight, layer.weight.is_cuda
+    largest = max(before.weight.numel(), weight.numel())
     return (
-        weight.shape[1:] == before.shape[1:]
-        and weight.dtype == before.dtype
-        and (is_cuda or max(before.numel(), weight.numel()) <= SMALL_LAYER)
+        before.columns.stop == layer.columns.start
+        and before.is_ordinary
+        and layer.is_ordinary
+        and weight.shape[1:] == before.weight.shape[1:]
+        and weight.dtype == before.weight.dtype
+        and (is_cuda or largest <= SMALL_LAYER)
         and size + weight.numel() <= (GPU_RUN if is_cuda else BLOCK)
     )

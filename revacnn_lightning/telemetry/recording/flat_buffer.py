@@ -19,6 +19,7 @@ ROWS = (
     "activation_gradient",
     "firing",
     "signal_to_noise",
+    "price",
 )
 
 Slots = dict[str, Tensor]
@@ -44,13 +45,13 @@ class FlatBuffer:
     def slots(self, start: int, stop: int) -> Slots:
         """Return the slots of the layer with these filters: a tensor (stop - start,) per row."""
         slots = {name: self.part(name, start, stop) for name in ROWS}
-        self._offsets |= {id(slots[name]): self._offset(name) + start for name in ROWS}
+        self._offsets |= {id(slots[name]): self.offset(name) + start for name in ROWS}
         self._kept.append(slots)
         return slots
 
     def part(self, row: str, start: int, stop: int) -> Tensor:
         """Return these filters of a row, which may be those of several layers: (stop - start,)."""
-        offset = self._offset(row)
+        offset = self.offset(row)
         return self.values[offset + start : offset + stop]
 
     def row(self, name: str) -> Tensor:
@@ -66,5 +67,6 @@ class FlatBuffer:
         count = max((ROWS.index(name) + 1 for name in names), default=0)
         return self.values[: 1 + count * self._width]
 
-    def _offset(self, row: str) -> int:
+    def offset(self, row: str) -> int:
+        """Return the position of a row in `values`."""
         return 1 + ROWS.index(row) * self._width

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class GroupedWeights:
             [weights.columns for weights in self.members],
             buffer,
         )
-        self.copies: list[Tensor] | None = None
+        self.copies: list[Any] | None = None
 
     def remaining(self, is_complete: bool) -> list[WeightSums]:
         """Return what to reduce one by one if the members are done, or if they are not."""
@@ -127,7 +127,7 @@ def measure_norms(grouping: WeightGrouping, weights: GroupedWeights) -> None:
     ]
     if unknown:
         selection = grouping.of(unknown)
-        selection.groups.l2("weight_norm", selection.parameters)
+        selection.groups.l2({"weight_norm": selection.parameters})
         for each, parameter in zip(selection.members, selection.parameters, strict=True):
             each.norm, each.norm_version = each.slots["weight_norm"], parameter._version
         grouping.note("norm", selection, is_complete=True)
@@ -145,8 +145,7 @@ def measure_updates(grouping: WeightGrouping, weights: GroupedWeights, step: Gro
         weights.groups.l2_of_changes(weights.parameters, copies)
     elif changes is not None:
         divisor = step.momentum_divisor
-        weights.groups.l2("update_ratio", changes)
-        weights.groups.l2("norm_after_step", weights.parameters)
+        weights.groups.l2({"update_ratio": changes, "norm_after_step": weights.parameters})
     is_complete = copies is not None or changes is not None
     if is_complete:
         for each, parameter in zip(weights.members, weights.parameters, strict=True):

@@ -64,8 +64,13 @@ def test_pane_shows_top_images_and_attribution(pane: FilterInspectionPane) -> No
     assert data["crop"].shape == (1, FIELD, FIELD, 3)
     assert data["guided"].shape == (1, FIELD, FIELD, 3)
     assert (data["title"], data["response"]) == ("first image of the batch", "3.25")
-    receive_inspection(pane, step=21)
+    preferred = data["preferred"]
+    assert preferred["pixels"].shape == (1, FIELD, FIELD, 3)
+    assert (preferred["response"], preferred["share"]) == ("8.50", 0.4)
+    receive_inspection(pane, step=21, preferred=None, preferred_refusal="no image")
     assert pane.update()
+    assert pane.source.data["preferred"] is None
+    assert pane.source.data["preferred_note"] == "no image"
 
 
 def test_pane_updates_with_selection_and_image(pane: FilterInspectionPane) -> None:

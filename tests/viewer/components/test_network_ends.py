@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -241,3 +242,51 @@ def test_an_input_that_no_known_layer_reads_has_no_channels(shown: Shown) -> Non
     assert shown.data["channels"] == []
     assert shown.ends.root.atlas is not None
     assert len(shown.ends.root.atlas) == 1
+
+
+def test_a_picture_is_shown_in_all_views_and_painted_over(shown: Shown) -> None:
+    shown.deliver()
+    pixels = base64.b64encode(bytes(3 * 4 * 5)).decode()
+    send_command(shown.tab, "show_picture", pixels=pixels, height=4, width=5)
+    shown.update()
+    (picture,) = shown.follower.training.made_images
+    shown.deliver(image=picture.index, image_note="prepared")
+    facts = shown.data["input"]
+    assert (facts["source"], facts["image_note"]) == ("your image", "prepared")
+    assert facts["paint"]["origin"] == str(picture.index)
+
+    patch = {"top": 0, "left": 0, "bottom": 0.5, "right": 0.5, "color": None}
+    send_command(shown.tab, "paint_image", patches=[patch])
+    painted = shown.follower.training.made_images[-1]
+    assert painted.source == picture.index
+    shown.update()
+    facts = shown.data["input"]["paint"]
+    assert (facts["origin"], facts["is_painted"]) == (str(picture.index), True)
+    assert facts["is_waiting"]
+
+    send_command(shown.tab, "step_image", dx=1)  # the first validation image comes next
+    assert shown.follower.layer_details.image == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"pixels": "AAAA", "height": 9, "width": 9},
+        {"pixels": "", "height": 0, "width": 0},
+        {"pixels": "AAAA", "height": -1, "width": -1},
+        {"pixels": "no base64!", "height": 1, "width": 1},
+    ],
+)
+def test_a_picture_of_another_size_than_it_says_is_ignored(
+    shown: Shown, arguments: dict[str, Any]
+) -> None:
+    shown.deliver()
+    send_command(shown.tab, "show_picture", **arguments)
+    assert shown.follower.training.made_images == []
+
+
+def test_large_images_are_painted_in_tiles_and_small_ones_in_pixels() -> None:
+    assert end_data.paint_grid([3, 224, 8]) == [16, 8]
+    assert end_data.paint_grid([10]) == [0, 0]
+    assert end_data.picture_side([3, 32, 20]) == 48
+    assert end_data.picture_side([3, 512, 512]) == 320

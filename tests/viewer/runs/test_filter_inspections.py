@@ -62,7 +62,7 @@ def test_visible_filter_is_requested_every_two_seconds(world: World) -> None:
     for _ in range(80):
         world.inspections.mark_visible("conv2", id_of(world, 3), None)
         world.tick(0.1)
-    assert {request for request, _ in world.sent} == {InspectFilter("conv2", 3)}
+    assert {request for request, _ in world.sent} == {InspectFilter("conv2", 3, ascent=1)}
     assert 3 <= len(world.sent) <= 5
     for _ in range(100):
         world.tick(0.1)
@@ -77,6 +77,16 @@ def test_another_image_is_requested_immediately(world: World) -> None:
     assert [request.image_index for request, _ in world.sent] == [None, 2]
 
 
+def test_the_search_of_an_image_starts_again_immediately(world: World) -> None:
+    filter_id = id_of(world, 3)
+    world.inspections.mark_visible("conv2", filter_id, None)
+    world.tick()
+    world.inspections.restart_ascent("conv2", filter_id)
+    world.inspections.restart_ascent("conv2", filter_id + 1)  # which no tab shows
+    world.tick(0.1)
+    assert [request.ascent for request, _ in world.sent] == [1, 2]
+
+
 def test_after_an_edit_the_new_index_is_requested_immediately(world: World) -> None:
     filter_id = id_of(world, 3)
     world.inspections.mark_visible("conv2", filter_id, None)
@@ -88,7 +98,10 @@ def test_after_an_edit_the_new_index_is_requested_immediately(world: World) -> N
     world.deliver(Refused("i1", "the network has changed since", 1))
     world.tick(0.1)
 
-    assert world.sent == [(InspectFilter("conv2", 3), 0), (InspectFilter("conv2", 2), 1)]
+    assert world.sent == [
+        (InspectFilter("conv2", 3, ascent=1), 0),
+        (InspectFilter("conv2", 2, ascent=1), 1),
+    ]
     state = world.inspections.mark_visible("conv2", filter_id, None)
     assert state.inspection is None
     assert state.refused == ""

@@ -1,8 +1,8 @@
-/** What activates the selected filter: its top images, and its attribution in the input image. */
+/** What activates the selected filter: top images, the image it responds to most, and its attribution in the input image. */
 
 import {byId, createElement} from "../shared/dom.js"
 import {asSentence, joinFacts} from "../shared/format.js"
-import {subscribe} from "../shared/link.js"
+import {sendCommand, subscribe} from "../shared/link.js"
 import {frameCrop} from "./crop_frame.js"
 import {framedImage, refreshEnlarged, startEnlargedImages} from "./framed_image.js"
 import {IMAGE_PENDING} from "./input_image.js"
@@ -13,10 +13,12 @@ import {IMAGE_PENDING} from "./input_image.js"
 const TOP_IMAGES = 9
 /** @type {[key: "deconvolution" | "guided", caption: string][]} */
 const ATTRIBUTIONS = [["deconvolution", "deconvolution"], ["guided", "guided backprop"]]
+const PREFERRED_NOTE = "by gradient ascent with the priors of Yosinski et al. 2015; sharpens while it is shown"
 const ATTRIBUTION_NOTE = "the pixels that activate the filter; uniform where none does"
 
 export function startFilterInspection() {
   startEnlargedImages(/** @type {HTMLElement} */ (document.querySelector(".pane.inspection")))
+  byId("restart-ascent").addEventListener("click", () => sendCommand("restart_ascent"))
   subscribe("inspection", drawInspection)
 }
 
@@ -26,6 +28,7 @@ function drawInspection(data) {
   const note = data.top_images?.length ? data.crop_note ?? "" : ""
   byId("crop-note").textContent = byId("crop-note").title = note
   byId("top-images").replaceChildren(...topImages(data))
+  drawPreferred(data)
   byId("attribution-title").textContent = joinFacts([data.title, data.busy && IMAGE_PENDING])
   byId("attribution").replaceChildren(...attribution(data))
   byId("inspection-status").textContent = isKnown ? data.status : ""
@@ -48,8 +51,25 @@ function topImage({pixels, box, size, response, age}, receptiveField) {
   const [top, left, bottom, right] = box
   const place = `rows ${top}–${bottom - 1}, columns ${left}–${right - 1} of ${size[0]}×${size[1]} pixels`
   const picture = framedImage({pixels, ...frameCrop(box, receptiveField)}, [`response ${response}`, age, place])
-  const caption = createElement("div", {class: "caption"}, createElement("b", {}, response), createElement("small", {}, age))
+  const caption = createElement("div", {class: "caption"}, createElement("b", {}, response), createElement("small", {title: age}, age.replace(/ batch(es)? /, " ")))
   return createElement("li", {}, picture, caption)
+}
+
+/** @param {InspectionData} data */
+function drawPreferred({preferred, preferred_note: note = "", receptive_field: receptiveField = [0, 0], ...data}) {
+  const place = byId("preferred-image"), progress = byId("preferred-progress")
+  byId("preferred").hidden = data.top_images == null
+  byId("preferred-response").textContent = preferred?.response ?? ""
+  progress.hidden = preferred == null || preferred.share === 1
+  byId("restart-ascent").hidden = preferred == null
+  if (preferred == null) {
+    place.replaceChildren(message(note ? asSentence(note) : "Searching the image that the filter responds to most…"))
+    return
+  }
+  progress.setAttribute("value", String(preferred.share))
+  const frame = frameCrop(preferred.box, receptiveField)
+  const lines = ["preferred image", `response ${preferred.response}`, `step ${preferred.steps}`, PREFERRED_NOTE]
+  place.replaceChildren(framedImage({pixels: preferred.pixels, ...frame}, lines))
 }
 
 /** @param {InspectionData} data */

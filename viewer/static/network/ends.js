@@ -14,7 +14,6 @@ import {drawSignal} from "./signal.js"
 const SMALL = 64 // pixels; smaller images show theirs
 const EDGE = 10 // px beside the border of the view
 const TOOLS_GAP = 8 // px below the picture
-const TOOLS_WIDTH = 62 // px
 const WIDE = 150 // px: space on the right for words beside the names
 const LIST_GAP = 12 // px below the last output
 const CHANNEL_SIZE = [3.5, 9] // px: diameter of a node without and with the largest sum
@@ -109,7 +108,7 @@ export class NetworkEnds {
     style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`
     style.width = `${(right - left).toFixed(1)}px`
     style.height = `${(bottom - top).toFixed(1)}px`
-    const middle = Math.max((left + right) / 2, left + TOOLS_WIDTH / 2 - EDGE + 1) // in the view, beside a small picture, too
+    const middle = Math.max((left + right) / 2, left + byId("network-input-steps").offsetWidth / 2 - EDGE + 1) // in the view, beside a small picture, too
     place(byId("network-input-tools"), middle, bottom + TOOLS_GAP)
     this.#channels.forEach((node, i) => {
       const [x, y] = viewport.toScreen(data.channel_x, data.channel_y[i]), [least, most] = CHANNEL_SIZE

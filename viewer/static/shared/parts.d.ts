@@ -305,7 +305,19 @@ export interface TopImageData {
   age: string
 }
 
+/** The image that a filter responds to most, as far as gradient ascent has found it. */
+export interface PreferredData {
+  pixels: WireArray
+  box: Box
+  response: string
+  /** Of the steps after which the image hardly changes. */
+  share: number
+  steps: number
+}
+
 export interface InspectionData {
+  preferred?: PreferredData | null
+  preferred_note?: string
   status: string
   busy: boolean
   crop_note?: string
@@ -482,7 +494,17 @@ export interface EndsData {
   picture: [number, number, number, number]
   /** (channels, values) between -1 and 1, of an input that is no image. */
   signal: WireArray
-  input: {title: string, subtitle: string, note: string, choosable: boolean, source?: string, slice?: string}
+  input: {
+    title: string, subtitle: string, note: string, choosable: boolean, source?: string, slice?: string
+    /** How a picture was prepared. */
+    image_note?: string
+    /** Into how many rows and columns of tiles the image is divided for painting; 0 where it is no image. */
+    grid?: [number, number]
+    /** px: the longest side that a picture for this network should have. */
+    picture_side?: number
+    /** What is under the paint, whether the picture shows it yet, and why the training did not make an image. */
+    paint: {origin: string, is_painted: boolean, is_waiting: boolean, refused: string}
+  }
   channel_x: number
   channel_y: number[]
   channels: ChannelRow[]

@@ -1,0 +1,205 @@
+"""What a run sends of layers, filters and images on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
+from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
+from revacnn_lightning.protocol.inspections import (
+    FilterInspection,
+    ImagePass,
+    LayerDetail,
+    PreferredImage,
+)
+from revacnn_lightning.protocol.messages import Message
+from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.requests import (
+    InspectFilter,
+    InspectImage,
+    InspectLayer,
+    KernelSlice,
+    PaintImage,
+    Patch,
+)
+
+__all__ = ["RunInspections"]
+
+REPEAT_SECONDS = 2.0  # between the requests for what is inspected for longer
+
+
+class RunInspections(RunRequests):
+    """Requests for what a run sends only while somebody looks at it."""
+
+    def detail(
+        self,
+        layer: str,
+        *,
+        image_index: int | None = None,
+        kernel_slice: KernelSlice = "strongest",
+        timeout: float = 60.0,
+    ) -> LayerDetail:
+        """Return the coefficients, gradients and activation maps of a layer's filters.
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            image_index: of the image whose activation maps are returned: an index into the
+                validation data, or what `show_picture` or `paint_image` has returned; None: the
+                first image of the batch.
+            kernel_slice: what the image of a filter shows if it has not three input channels.
+            timeout: seconds to wait. A running training replies within a batch or two.
+
+        Raises as `apply` does.
+        """
+        body = InspectLayer(layer, image_index=image_index, kernel_slice=kernel_slice)
+
+        def is_wanted(message: Message) -> bool:
+            return (
+                isinstance(message, LayerDetail)
+                and message.layer == layer
+                and (message.image_index, message.kernel_slice) == (image_index, kernel_slice)
+            )
+
+        detail = self._request_and_wait(body, is_wanted, f"details of {layer}", timeout)
+        assert isinstance(detail, LayerDetail)
+        return detail
+
+    def inspect(
+        self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
+    ) -> FilterInspection:
+        """Return what activates a filter: its top training images and an attribution.
+
+        The run collects top images for about ten seconds after each call, so a later call returns
+        more of them.
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            filter: index of one of its filters in the current `structure`.
+            image_index: of the image to attribute the filter's response to, as in `detail`; None:
+                the first image of the batch.
+            timeout: seconds to wait. A running training replies within a batch or two seconds.
+
+        Raises as `apply` does.
+        """
+        body = InspectFilter(layer, filter, image_index)
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, FilterInspection) and body == InspectFilter(
+                message.layer, message.filter, message.image_index
+            )
+
+        inspection = self._request_and_wait(body, is_wanted, f"inspection of {layer}", timeout)
+        assert isinstance(inspection, FilterInspection)
+        return inspection
+
+    def preferred_image(
+        self, layer: str, filter: int, *, steps: int = 150, timeout: float = 600.0
+    ) -> PreferredImage:
+        """Return the image that a filter responds to most, after this many steps of ascent.
+
+        The training makes a few steps per batch, within its share of the time.
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            filter: index of one of its filters in the current `structure`.
+            steps: after which the image is returned; after about 150 it hardly changes.
+            timeout: seconds to wait.
+
+        Raises as `apply` does; `EditRefusedError` also if no image can be found.
+        """
+        body, known = InspectFilter(layer, filter, ascent=1), 0
+        deadline, due = time.monotonic() + timeout, 0.0
+        while time.monotonic() < deadline:
+            if time.monotonic() >= due:
+                self._execute(body, timeout)
+                due = time.monotonic() + REPEAT_SECONDS
+            for found in self._take_inspections(body):
+                if found.preferred_refusal:
+                    raise EditRefusedError(found.preferred_refusal)
+                known = found.preferred.steps if found.preferred else known
+                if found.preferred and known >= steps:
+                    return found.preferred
+            time.sleep(POLL_SECONDS)
+        raise RequestTimeoutError(
+            f"after {timeout:g} s, the image has had {known} of {steps} steps; the run may be "
+            "validating, or a step takes long: wait longer, or ask for fewer steps"
+        )
+
+    def _take_inspections(self, body: InspectFilter) -> list[FilterInspection]:
+        """Return the inspections of a filter that have arrived."""
+        self._keep_unread(self._receive())
+        self._check_not_ended()
+        taken = self.take(
+            lambda message: (
+                isinstance(message, FilterInspection)
+                and (message.layer, message.filter) == (body.layer, body.filter)
+            )
+        )
+        return [message for message in taken if isinstance(message, FilterInspection)]
+
+    def show_picture(self, picture: Any, *, timeout: float = 60.0) -> int:
+        """Hold a picture in front of the network; return its ``image_index`` for other methods.
+
+        ::
+
+            index = run.show_picture(PIL.Image.open("cat.jpg"))
+            print(run.predict(index).prediction)
+            maps = run.detail("conv2", image_index=index).activations.images
+
+        The training prepares it as its validation data, or fits it to the size and the values of
+        the images of a batch; `ImagePass.image_note` says which. The run keeps the last few images.
+
+        Args:
+            picture: an array or an image of Pillow: (H, W, 3) or (H, W), uint8 or floating-point
+                from 0 to 1.
+            timeout: seconds to wait.
+
+        Raises as `apply` does; `EditRefusedError` also if it is no picture.
+        """
+        index = new_index()
+        requests = picture_requests(index, picture_pixels(picture))
+        for request_id in [self._send_permitted(request) for request in requests]:
+            self._wait_for_reply(request_id, timeout)
+        return index
+
+    def paint_image(
+        self, patches: Sequence[Patch], *, image_index: int | None = None, timeout: float = 60.0
+    ) -> int:
+        """Erase or paint patches of an image; return the ``image_index`` of the new one.
+
+        ::
+
+            index = run.paint_image([Patch(0.25, 0.25, 0.5, 0.5)])  # erases a quarter
+
+        Args:
+            patches: rectangles; at most 256.
+            image_index: of the image to paint over, as in `detail`; None: the first image of the
+                batch.
+            timeout: seconds to wait.
+
+        Raises as `apply` does.
+        """
+        index = new_index()
+        self._execute(PaintImage(index, image_index, list(patches)), timeout)
+        return index
+
+    def predict(self, image_index: int | None = None, *, timeout: float = 60.0) -> ImagePass:
+        """Return what the network makes of an image: classes, loss, and the modules on the way.
+
+        Args:
+            image_index: of the image, as in `detail`; None: the first input of the batch.
+            timeout: seconds to wait. A running training replies within a batch or two.
+
+        Raises as `apply` does.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, ImagePass) and message.image_index == image_index
+
+        passed = self._request_and_wait(
+            InspectImage(image_index), is_wanted, "input on its way", timeout
+        )
+        assert isinstance(passed, ImagePass)
+        return passed
