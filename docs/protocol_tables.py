@@ -26,6 +26,7 @@ from revacnn_lightning.protocol import (
     inspection_requests,
     inspections,
     messages,
+    prices,
     requests,
     run_sockets,
 )
@@ -43,6 +44,7 @@ TELEMETRY = (
     inspections.LayerDetail,
     inspections.FilterInspection,
     inspections.ImagePass,
+    prices.FilterPrices,
     access_messages.RequestOutcome,
 )
 LIMITS = (

@@ -32,6 +32,7 @@ from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
 from revacnn_lightning.runtime.image_predictions import Forward
+from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
@@ -185,8 +186,9 @@ class ReVACNN(FreshCopies, Callback):
     """
 
     RUN_STATE = (
-        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
-        "_step", "_lineage", "_is_resumed", "_history", "_history_of", "_batch", "_shown_images",
+        "_session", "_forwards", "_editor", "_replay", "_monitored", "_is_disabled",
+        "_undo_after_error", "_step", "_lineage", "_is_resumed", "_history", "_history_of",
+        "_batch", "_shown_images",
     )  # fmt: skip
 
     def __init__(
@@ -242,6 +244,7 @@ class ReVACNN(FreshCopies, Callback):
         self._session: Session | None = None
         self._forwards: SampleForwards | None = None
         self._editor: Editor | None = None
+        self._replay: LossReplay | None = None
         self._monitored: Trainer | None = None
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
@@ -364,6 +367,9 @@ class ReVACNN(FreshCopies, Callback):
             self._images,
             refusal,
         )
+        self._replay = LossReplay(
+            pl_module, functools.partial(_forward_context, trainer), self._images, refusal
+        )
         forward = None if refusal else self._forward_of_images(pl_module)
         self._session = self._make_session(trainer, pl_module, self._editor, forward)
         _log_how_to_attach(self._session)
@@ -413,6 +419,7 @@ class ReVACNN(FreshCopies, Callback):
             recordings=self._recording_settings(trainer),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
+            replay=self._replay,
             snapshot_interval=snapshot_interval(self._publish),
         )
 
@@ -499,14 +506,18 @@ class ReVACNN(FreshCopies, Callback):
             self._record_if_needed(trainer, batch)
 
     def _training_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> TrainingBatch:
-        forwards = self._forwards
+        forwards, replay, editor = self._forwards, self._replay, self._editor
         assert forwards is not None
+        assert replay is not None
+        assert editor is not None
         forwards.finish_recording()
+        replay.finish_recording()
         self._batch = batch
         return TrainingBatch(
             progress=progress_of(trainer, self._step, batch_idx),
             make_probe=lambda: forwards.make_probe(batch),
             is_probe_ready=lambda: forwards.is_ready,
+            is_loss_ready=lambda: replay.is_ready(editor.version),
             get_images=lambda: self._shown_images.of(batch),
             get_input=lambda: self._shown_images.first_input(batch),
             get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
@@ -517,13 +528,15 @@ class ReVACNN(FreshCopies, Callback):
 
     def _record_if_needed(self, trainer: Trainer, batch: Any) -> None:
         """Record the training step of this batch if somebody needs to know what it does."""
-        forwards, editor = self._forwards, self._editor
+        forwards, editor, replay = self._forwards, self._editor, self._replay
         handler = self._session or self._undo_after_error
         if forwards is None or editor is None or handler is None or not handler.needs_probe:
             return
         version = editor.version
         if forwards.needs_step(version):
             record_next_step(trainer, lambda run: forwards.record(batch, version, run))
+        elif replay is not None and replay.needs_step(version, self._step):
+            record_next_step(trainer, lambda run: replay.record(batch, version, self._step, run))
 
     @disable_on_error
     def on_train_batch_end(

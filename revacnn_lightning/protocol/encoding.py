@@ -32,6 +32,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
+from revacnn_lightning.protocol.prices import FilterPrices
 
 __all__ = [
     "DECODING_ERRORS",
@@ -66,6 +67,7 @@ _TYPES: dict[bytes, Any] = {
     b"layer_detail": LayerDetail,
     b"filter_inspection": FilterInspection,
     b"image_pass": ImagePass,
+    b"filter_prices": FilterPrices,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,

@@ -16,6 +16,7 @@ __all__ = [
     "InspectFilter",
     "InspectImage",
     "InspectLayer",
+    "InspectPrices",
     "Inspection",
     "KernelSlice",
     "OwnIndex",
@@ -126,5 +127,16 @@ class PaintImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     patches: Annotated[list[Patch], Meta(max_length=MAX_PATCHES)] = []
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage
+class InspectPrices(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `prices.FilterPrices` for the next few seconds: what removing each filter costs.
+
+    A viewer repeats this request while it shows them. The change of the loss on removing each of
+    ``filters`` of ``layer`` alone is measured first.
+    """
+
+    layer: str = ""
+    filters: list[int] = []
+
+
+Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
+from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import KernelSlice
 
 __all__ = [
@@ -212,4 +213,4 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     modules: list[PassedModule] | None = None
 
 
-Inspected = LayerDetail | FilterInspection | ImagePass
+Inspected = LayerDetail | FilterInspection | ImagePass | FilterPrices

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from revacnn_lightning.protocol.messages import Applied, FilterChange, PlanSummary
+    from revacnn_lightning.protocol.messages import Applied
+    from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 
 __all__ = ["applied_html", "card", "plan_html", "table"]
 
@@ -61,7 +63,17 @@ def _effects(plan: PlanSummary) -> str:
     if plan.confirmation:
         output += f"<div>To be confirmed: {escape(plan.confirmation)}</div>"
     changes = "".join(f"<div>{escape(_describe(change))}</div>" for change in plan.filter_changes)
-    return table(("", "before", "after", "change"), rows) + output + coupling + changes
+    price = f"<div>{escape(_describe_price(plan))}</div>" if plan.price or plan.price_note else ""
+    return table(("", "before", "after", "change"), rows) + output + price + coupling + changes
+
+
+def _describe_price(plan: PlanSummary) -> str:
+    price = plan.price
+    if price is None:
+        return f"Change of the loss unknown: {plan.price_note}"
+    error = "" if math.isnan(price.error) else f" ± {price.error:.2g}"
+    change = f"{price.change:+.3g}".replace("-", "−")
+    return f"Predicted change of the loss: {change}{error}, from {price.loss:.3g}"
 
 
 def _change(before: int, after: int) -> str:

@@ -13,7 +13,8 @@ from msgspec import Meta, Struct, field
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.inspections import Inspected
-from revacnn_lightning.protocol.message_html import applied_html, plan_html
+from revacnn_lightning.protocol.message_html import applied_html
+from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.protocol.snapshot import Snapshot
 
@@ -124,36 +125,6 @@ class Status(Struct, frozen=True, tag="status"):
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)  # the last ones, oldest first
     recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
-
-
-class FilterChange(Struct, frozen=True):
-    """What an edit does to the filters of one layer.
-
-    ``filters`` are those that it removes, freezes or changes in place; ``added`` is the number of
-    new ones.
-    """
-
-    layer: str
-    filters: list[int] = field(default_factory=list)
-    added: int = field(default=0, name="count")  # as in the journals of existing checkpoints
-
-
-class PlanSummary(Struct, frozen=True):
-    """What an edit will do, in words and numbers, for a person to read before applying it."""
-
-    title: str  # "Remove conv2 · filter 36"
-    filter_changes: list[FilterChange] = field(default_factory=list)
-    coupling: str = ""  # why the edit changes several layers: "one per group: 32"
-    parameters_before: int = 0
-    parameters_after: int = 0
-    macs_before: int = 0  # multiply-accumulates of one sample's forward; 0 if unknown
-    macs_after: int = 0
-    output_effect: str = ""  # `OUTPUT_UNCHANGED`, or how the output changes; "" if unknown
-    confirmation: str = ""  # why the request must be ``confirmed``; "" if it need not be
-    notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
-
-    def _repr_html_(self) -> str:
-        return plan_html(self)
 
 
 class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):

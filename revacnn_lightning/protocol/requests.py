@@ -17,6 +17,7 @@ from revacnn_lightning.protocol.inspection_requests import (
     InspectImage,
     Inspection,
     InspectLayer,
+    InspectPrices,
     KernelSlice,
     PaintImage,
     Patch,
@@ -34,6 +35,7 @@ __all__ = [
     "InspectFilter",
     "InspectImage",
     "InspectLayer",
+    "InspectPrices",
     "Inspection",
     "KernelSlice",
     "KeyCommand",
@@ -262,6 +264,7 @@ Command = (
     | InspectLayer
     | InspectFilter
     | InspectImage
+    | InspectPrices
     | ShowPicture
     | PaintImage
     | SendHistory

@@ -13,7 +13,14 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, Inspected
 from revacnn_lightning.protocol.messages import Message, Refused, Snapshot, Status, Structure
-from revacnn_lightning.protocol.requests import InspectFilter, InspectImage, Inspection, RequestBody
+from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.requests import (
+    InspectFilter,
+    InspectImage,
+    Inspection,
+    InspectPrices,
+    RequestBody,
+)
 from revacnn_lightning.recording.chunk_index import Chunk
 from revacnn_lightning.recording.packed_message import PackedMessage
 from revacnn_lightning.recording.recording_reader import RecordingReader
@@ -31,6 +38,7 @@ REPEAT_SECONDS = 10.0  # a viewer that has requested a detail longer ago may hav
 IS_RECORDING = "this is a recording: it cannot be edited or controlled"
 NO_DETAIL = "this recording holds no such details of {}: nobody had them open at its end"
 INPUT = ""  # the key of what is known of the input, which has no layer
+PRICES = "the prices"  # the key of what removing filters costs
 
 
 class Replay:
@@ -185,7 +193,7 @@ class _Details:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, int | None], Inspected] = OrderedDict()
         self._sizes: dict[tuple[str, int | None], int] = {}
-        self._requested_at: dict[RequestBody, float] = {}
+        self._requested_at: dict[str, float] = {}
 
     def add(self, detail: Inspected, size: int) -> None:
         key = _key(detail)
@@ -209,8 +217,9 @@ class _Details:
     def is_new_request(self, request: RequestBody) -> bool:
         """Return whether the viewer does not repeat a request to keep a detail up to date."""
         now = time.monotonic()
-        before = self._requested_at.get(request, float("-inf"))
-        self._requested_at[request] = now
+        key = repr(request)
+        before = self._requested_at.get(key, float("-inf"))
+        self._requested_at[key] = now
         return now - before > REPEAT_SECONDS
 
 
@@ -218,6 +227,8 @@ def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
     """Return the layer and the filter that a request selects, or that its reply shows."""
     if isinstance(view, InspectImage | ImagePass):
         return INPUT, None
+    if isinstance(view, InspectPrices | FilterPrices):
+        return PRICES, None
     if isinstance(view, InspectFilter | FilterInspection):
         return view.layer, view.filter
     return view.layer, None

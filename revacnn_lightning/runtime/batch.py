@@ -52,6 +52,7 @@ class TrainingBatch:
         get_images: returns what `find_images` finds in the batch; called only when needed.
         get_input: returns the first sample of the batch, (channels, ...); called only when needed.
         get_truth: returns the class of that sample, as far as known; called only when needed.
+        is_loss_ready: returns whether the loss of edits can be predicted, or never can be.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited at all; "" if it can.
         loss_scale: the factor by which mixed precision multiplies the loss.
@@ -63,6 +64,7 @@ class TrainingBatch:
     get_images: Callable[[], Images | None] = lambda: None
     get_input: Callable[[], Tensor | None] = lambda: None
     get_truth: Callable[[], ImageTruth] = ImageTruth
+    is_loss_ready: Callable[[], bool] = lambda: True
     can_edit: bool = True
     edit_refusal: str = ""
     loss_scale: Tensor | float = 1.0

@@ -12,18 +12,16 @@ and the channels that enter it must not be edited.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
+from revacnn_lightning.runtime.recorded_call import RecordedCall, Reference
 from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
 
-__all__ = ["TRANSFORMED", "Autocast", "RecordedCall", "RecordedStep", "Reference", "cut"]
+__all__ = ["TRANSFORMED", "RecordedStep", "count_batches", "cut"]
 
 log = logging.getLogger(__name__)
 
@@ -35,91 +33,16 @@ TRANSFORMED = (
 )
 
 
-class Reference:
-    """Stands in the arguments of a recorded call for a tensor of the step."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-
-@dataclass(frozen=True)
-class Autocast:
-    """The state of autocast during a call."""
-
-    device_type: str
-    enabled: bool
-    dtype: torch.dtype
-
-    @classmethod
-    def now(cls, device_type: str) -> Autocast:
-        """Return the state of autocast on a type of device."""
-        try:
-            enabled = torch.is_autocast_enabled(device_type)
-            return cls(device_type, enabled, torch.get_autocast_dtype(device_type))
-        except (TypeError, AttributeError):  # before torch 2.4
-            if device_type == "cpu":
-                return cls("cpu", torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype())
-            return cls("cuda", torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype())
-
-    def context(self) -> Any:
-        """Return a context in which autocast has this state."""
-        if self == Autocast.now(self.device_type):
-            return nullcontext()
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
-
-
-@dataclass
-class RecordedCall:
-    """One call of a module or of a torch function.
-
-    Attributes:
-        name: of what is called, for messages.
-        function: called with the model, then with the arguments.
-        arguments: (args, kwargs), with a `Reference` for every tensor but parameters and buffers;
-            None: the call cannot be repeated.
-        inputs: the tensors of the step that it reads, by index.
-        outputs: index of each tensor that it returns; None for parameters and buffers.
-        changed: the tensors that it changes, by index.
-        shapes: of the returned tensors, on the samples of the step.
-        values: copies of the returned tensors, on a few samples.
-        autocast: the state of autocast.
-        has_modules: whether it runs modules of the network.
-        is_of_model: whether it calls the network itself, not a part of it.
-        failure: why it is opaque; "" if it can be replayed.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: Any
-    inputs: list[int]
-    autocast: Autocast
-    has_modules: bool = False
-    is_of_model: bool = False
-    failure: str = ""
-    outputs: list[int | None] = field(default_factory=list)
-    changed: list[int] = field(default_factory=list)
-    shapes: list[torch.Size] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-    @property
-    def is_opaque(self) -> bool:
-        return bool(self.failure)
-
-    @property
-    def has_single_tensor(self) -> bool:
-        """Whether it was called with one tensor and nothing else."""
-        args, kwargs = self.arguments if self.arguments is not None else ([], {})
-        return len(args) == 1 and isinstance(args[0], Reference) and not kwargs
-
-
 class RecordedStep:
     """The calls of one training step.
 
     Attributes:
         calls: in order.
         constants: index -> value of the tensors that no call returns, on a few samples.
+        batches: index -> how many batches a constant holds one after the other; 0 if it holds none.
         of_parameters: index of the tensors that depend on nothing but parameters.
         returned: index of the tensors that training_step returned.
+        loss: index of the loss among these; None if it is not known.
         batch_size: of the step.
         samples: to which the batch dimension is cut.
         transformed: index of the tensors that transforms of torch.func read.
@@ -130,8 +53,10 @@ class RecordedStep:
     def __init__(self, batch_size: int, samples: int) -> None:
         self.calls: list[RecordedCall] = []
         self.constants: dict[int, Tensor] = {}
+        self.batches: dict[int, int] = {}
         self.of_parameters: set[int] = set()
         self.returned: list[int] = []
+        self.loss: int | None = None
         self.batch_size = batch_size
         self.samples = samples
         self.transformed: set[int] = set()
@@ -155,6 +80,18 @@ class RecordedStep:
 
         Call it inside `side_effect_free`. It raises what the called modules raise.
         """
+        tensors = self._replay(model)
+        return ForwardOutput(
+            [tensors[index] for index in self._results],
+            [(tensors[index], reason) for index, reason in self._fixed.items()],
+        )
+
+    def replay_loss(self, model: nn.Module) -> Tensor:
+        """Return the loss of a replay, a scalar. Its index must be known; see `replay`."""
+        assert self.loss is not None
+        return self._replay(model)[self.loss].detach().reshape(())
+
+    def _replay(self, model: nn.Module) -> dict[int, Tensor]:
         tensors = {index: value.clone() for index, value in self.constants.items()}
         for call in self.calls:
             if call.is_opaque:
@@ -164,10 +101,7 @@ class RecordedStep:
                 if len(outs) != len(call.outputs):
                     raise RuntimeError(f"{call.name} returned {len(outs)} tensors on a replay")
             tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)
-        return ForwardOutput(
-            [tensors[index] for index in self._results],
-            [(tensors[index], reason) for index, reason in self._fixed.items()],
-        )
+        return tensors
 
     def prepare(self, model: nn.Module) -> None:
         """Find out which calls can be replayed, and what must keep its shape. Do it only once.
@@ -259,13 +193,13 @@ class RecordedStep:
 def cut(tensor: Tensor, batch_size: int, samples: int) -> Tensor:
     """Return a copy of the first samples of a tensor, of each batch if it holds several."""
     tensor = tensor.detach()
-    batches = _batches(tensor.shape, batch_size)
+    batches = count_batches(tensor.shape, batch_size)
     if not batches or samples >= batch_size:
         return tensor.clone()
     return tensor.unflatten(0, (batches, batch_size))[:, :samples].flatten(0, 1).clone()
 
 
-def _batches(shape: torch.Size, batch_size: int) -> int:
+def count_batches(shape: torch.Size, batch_size: int) -> int:
     """Return how many batches a tensor of this shape holds one after the other; 0 if none.
 
     Two views of each image are often concatenated. A larger multiple is rather a coincidence.

@@ -38,8 +38,9 @@ from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.plan_budget import PlanBudget
+from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.status import StatusPublisher
-from revacnn_lightning.steering import Editor
+from revacnn_lightning.steering import Editor, EditPlan
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["RequestHandler"]
@@ -64,6 +65,7 @@ class RequestHandler:
         predictions: compares the prediction for the chosen image before and after an edit.
         history: of the run; None if none is kept.
         recordings: of the run; None if it cannot be recorded.
+        prices: measures the prices of removals; None: nothing can.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class RequestHandler:
         predictions: ImagePredictions | None = None,
         history: HistoryRecorder | None = None,
         recordings: RunRecordings | None = None,
+        prices: RemovalPrices | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
@@ -85,6 +88,7 @@ class RequestHandler:
         self._predictions = predictions
         self._history = history
         self._recordings = recordings
+        self._prices = prices
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanBudget()
         self._log = LimitedLog(log)
@@ -134,13 +138,24 @@ class RequestHandler:
 
     def _plan(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
         if not self._editor.is_traced:  # the first plan of a structure traces the network
-            return self._editor.plan(edit, batch.make_probe()).summary()
+            return self._priced(self._editor.plan(edit, batch.make_probe()), batch)
         with self._plan_budget.spend():
-            return self._editor.plan(edit, batch.make_probe()).summary()
+            return self._priced(self._editor.plan(edit, batch.make_probe()), batch)
+
+    def _priced(self, plan: EditPlan, batch: TrainingBatch) -> PlanSummary:
+        """Return the summary of a plan with its price, if it can have one."""
+        summary = plan.summary()
+        if self._prices is None or not is_priced(plan.request):
+            return summary
+        price = self._prices.of_plan(plan, (batch.step, self._status.version))
+        if isinstance(price, str):
+            return replace(summary, price_note=price)
+        return replace(summary, price=price)
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
         predictions, step = self._predictions, batch.step
         before = None if predictions is None else predictions.predict(step, self._status.version)
+        planned = self._price_before(edit, batch)
         with self._recorder.modules_released():
             outcome = self._editor.apply(edit, batch.make_probe())
         self._recorder.update_structure()
@@ -149,7 +164,9 @@ class RequestHandler:
         self._status.publish_edit()
         if predictions is not None:
             predictions.record_edit(before, step, self._status.version)
-        summary = outcome.plan.summary()
+        summary = replace(
+            outcome.plan.summary(), price=planned.price, price_note=planned.price_note
+        )
         if self._history is not None:
             self._history.add_edit(batch.step, summary.title, self._status.version)
         return Applied(
@@ -160,6 +177,12 @@ class RequestHandler:
             output_change=outcome.output_change,
             seconds=outcome.seconds,
         )
+
+    def _price_before(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
+        """Return a plan with the price of an edit that is about to be applied, or without any."""
+        if self._prices is None or not is_priced(edit):
+            return PlanSummary("")
+        return self._priced(self._editor.plan(edit, batch.make_probe()), batch)
 
     def _send_history(self, request_id: str) -> History:
         if self._history is None:

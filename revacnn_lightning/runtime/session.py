@@ -33,6 +33,7 @@ from revacnn_lightning.protocol.requests import (
     InspectFilter,
     InspectImage,
     InspectLayer,
+    InspectPrices,
     PaintImage,
     RequestBody,
     SendHistory,
@@ -51,13 +52,16 @@ from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
+from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
 from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.layer_details import LayerDetailCollector
+from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
+from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -95,6 +99,7 @@ class Session:
         recordings: what is recorded; None: nothing can be.
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
+        replay: computes the loss of a recorded step; None: it is not known.
         snapshot_interval: seconds between two snapshots; 0: every batch has one.
 
     Attributes:
@@ -123,6 +128,7 @@ class Session:
         recordings: RecordingSettings | None = None,
         alerts: AlertMonitor | None = None,
         observers: Sequence[MessageObserver] = (),
+        replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
@@ -132,7 +138,10 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
-        self._observers = MessageObservers([*own, self._alerts, *observers])
+        self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
+        prices = RemovalPrices(editor, self._replay)
+        filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
+        self._observers = MessageObservers([*own, self._alerts, filter_prices, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
@@ -150,6 +159,7 @@ class Session:
             InspectFilter: InspectionCollector(
                 recorder, model, images, forward, inspection_refusal
             ),
+            InspectPrices: filter_prices,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
@@ -178,6 +188,7 @@ class Session:
             details.predictions,
             history,
             self._recordings,
+            prices,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -264,6 +275,9 @@ class Session:
             if isinstance(request.body, Command):
                 return True
             is_known = batch.is_probe_ready() or is_paused
+            if request.dry_run and is_priced(request.body) and not is_paused:
+                self._replay.want()
+                is_known = is_known and batch.is_loss_ready()
             return is_known and (batch.can_edit or request.dry_run)
 
         self.receive_requests()
@@ -271,7 +285,8 @@ class Session:
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
         self._queue.handle(lambda request: self._handle(request, batch), can_handle, can_plan)
-        if self._had_viewer and batch.is_probe_ready():
+        if self._had_viewer and batch.is_probe_ready() and self._status.has_old_topology:
+            self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:

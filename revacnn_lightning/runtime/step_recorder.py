@@ -14,10 +14,11 @@ does not wait for the device.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,13 +34,8 @@ from revacnn_lightning.runtime.function_calls import FunctionCallMode
 from revacnn_lightning.runtime.functional_transforms import is_transformed, unwrapped
 from revacnn_lightning.runtime.module_calls import module_calls_replaced
 from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
-from revacnn_lightning.runtime.recorded_step import (
-    Autocast,
-    RecordedCall,
-    RecordedStep,
-    Reference,
-    cut,
-)
+from revacnn_lightning.runtime.recorded_call import Autocast, RecordedCall, Reference
+from revacnn_lightning.runtime.recorded_step import RecordedStep, count_batches, cut
 from revacnn_lightning.runtime.replay_functions import (
     is_in_place,
     name_of,
@@ -112,6 +108,9 @@ class StepRecorder:
     def _find_returned(self, output: Any) -> None:
         found = (self._indices.get(tensor) for tensor in tensors_in(output))
         self.step.returned = [index for index in found if index is not None]
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            self.step.loss = self._indices.get(loss)
 
     # ---------------------------------------------------------------- module calls
 
@@ -239,6 +238,7 @@ class StepRecorder:
             with torch.no_grad():
                 value = cut(tensor, self.step.batch_size, self.step.samples)
             self.step.constants[index] = value
+            self.step.batches[index] = count_batches(tensor.shape, self.step.batch_size)
         return Reference(index)
 
     def _end(self, call: RecordedCall, out: Any) -> None:
@@ -298,9 +298,26 @@ class StepRecorder:
         finally:
             self._is_paused = before
 
-    def _before_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        has_closure = len(args) > 1 or kwargs.get("closure") is not None
-        self._is_paused = not has_closure
+    def _before_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """Record nothing of an optimizer's step but its closure, and return the arguments."""
+        self._is_paused = True
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            return None
+        if len(args) > 1:
+            return (args[0], self._recorded(closure), *args[2:]), kwargs
+        return args, {**kwargs, "closure": self._recorded(closure)}
+
+    def _recorded(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        @functools.wraps(closure)
+        def run() -> Any:
+            self._is_paused = False
+            try:
+                return closure()
+            finally:
+                self._is_paused = True
+
+        return run
 
     def _after_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._is_paused = False

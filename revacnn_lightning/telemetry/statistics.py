@@ -45,6 +45,18 @@ signal_to_noise
     Not Necessarily Better"). NaN for a single image and where nothing varies, as in a silent
     filter.
     Source: a gradient hook on the map.
+price
+    √((1/B) Σ s²) over the images, where s = B Σ a ∂L/∂a over the pixels: by how much the loss of
+    an image changes, to first order, if the map becomes zero. Where L is the mean over the images,
+    B ∂L/∂a is the gradient of the loss of one image. Unit: loss. It ranks filters by the change of
+    the loss on their removal; it is no prediction of that change, which
+    `revacnn_lightning.runtime.removal_prices` measures. The expansion is that of Molchanov et al.
+    2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference"
+    (arXiv:1611.06440); squares instead of their magnitude of the batch's sum, because the signs of
+    the images cancel out near a minimum. NaN where something has written to the map between the
+    forward and the backward pass.
+    Source: a gradient hook on the map, which keeps the map until then; the loss scale is divided
+    out. Cost: one product and one sum over the map.
 
 Where a forward computes the weight from other parameters (weight norm, spectral norm, pruning mask,
 weight standardization, fake quantization), w is the computed weight, which hooks receive in the
@@ -65,6 +77,7 @@ __all__ = [
     "INSPECTION_STATISTICS",
     "MAP_GRADIENT_STATISTICS",
     "OPTIMIZER_STATISTICS",
+    "REQUESTED_STATISTICS",
     "STATISTICS",
 ]
 
@@ -77,9 +90,11 @@ STATISTICS = (
     "signal_to_noise",
 )
 
+# Recorded of all layers, but only while somebody shows them: their hooks keep the maps.
+REQUESTED_STATISTICS = ("price",)
 # More expensive: recorded of all layers only on request, and of the layers a viewer inspects.
 INSPECTION_STATISTICS = frozenset({"activation_gradient", "firing", "signal_to_noise"})
 # The network view shows these two, so they are recorded on every batch, whatever they cost.
 ALWAYS_RECORDED = frozenset({"gradient", "activation"})
 OPTIMIZER_STATISTICS = frozenset({"update_ratio", "optimizer_gradient"})
-MAP_GRADIENT_STATISTICS = frozenset({"activation_gradient", "signal_to_noise"})
+MAP_GRADIENT_STATISTICS = frozenset({"activation_gradient", "signal_to_noise", "price"})

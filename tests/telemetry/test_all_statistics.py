@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder
 from tests.telemetry import reference
 from tests.telemetry.adapter import of_layer
 
@@ -25,16 +25,20 @@ def record(recorder, model, images=IMAGES):
 def expected(maps: torch.Tensor, gradient: torch.Tensor, absolute: bool) -> dict[str, np.ndarray]:
     """Return the map statistics of given maps and gradients, (B, C, H, W)."""
     images = gradient.double().sum((2, 3))
+    products = (maps * gradient).double().sum((2, 3))
     return {
         "activation": reference.pixel_sum(maps.abs() if absolute else maps),
         "firing": (maps > 0).double().mean((0, 2, 3)).numpy(),
         "activation_gradient": gradient.double().abs().mean((0, 2, 3)).numpy(),
         "signal_to_noise": (images.mean(0).abs() / images.std(0)).numpy(),
+        "price": (len(maps) * products.square().sum(0)).sqrt().numpy(),
     }
 
 
 def check(recording, layer, maps, gradient, absolute=False):
     for name, values in expected(maps, gradient, absolute).items():
+        if name not in recording.names:
+            continue
         np.testing.assert_allclose(
             of_layer(recording, name, layer), values, rtol=2e-3, atol=1e-6, err_msg=name
         )
@@ -71,10 +75,11 @@ class Residual(nn.Module):
 def test_residual_block(recorder_of, in_place):
     torch.manual_seed(0)
     model = Residual(in_place)
-    recorder = recorder_of(model)
+    everything = (*STATISTICS, *REQUESTED_STATISTICS)
+    recorder = recorder_of(model, everything)
     for batch in range(3):  # the first is the discovery batch, the others rely on it
         recording = record(recorder, model, IMAGES * (1 + batch))
-        assert recording.names == list(STATISTICS)
+        assert recording.names == list(everything)
         for layer, absolute in (("first", False), ("second", True)):
             check(
                 recording,
@@ -339,3 +344,20 @@ def test_without_budget_everything_is_sampled(recorder_of):
     assert set(recording.sampling_intervals) == {1}
     assert np.isfinite(of_layer(recording, "firing", "first")).all()
     assert recorder._schedule._governor.overhead > 0
+
+
+def test_no_price_where_something_writes_to_the_map(recorder_of):
+    """The map is gone when its gradient arrives."""
+
+    class AddsInPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)
+
+        def forward(self, x):
+            return self.second(self.first(x).add_(1)).mean((2, 3))
+
+    model = AddsInPlace()
+    recording = record(recorder_of(model, ("price",)), model)
+    assert np.isnan(of_layer(recording, "price", "first")).all()
+    assert (of_layer(recording, "price", "second") > 0).all()

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import math
 
+from revacnn_lightning.protocol.messages import PlanSummary
+
 from ..rendering.formatting import format_number
+from ..rendering.prices import explain_price, format_price
 from ..runs.edit_effects import REPORTS, EditEffect, Level
 from ..runs.metric_names import LOSS, main_metric
 
-__all__ = ["describe_effect", "explain_effect"]
+__all__ = ["describe_effect", "effect_data", "explain_effect"]
 
 PENDING = "…"
 UNKNOWN = "–"
+
+
+def effect_data(plan: PlanSummary | None, effect: EditEffect | None, metric: str) -> dict[str, str]:
+    """Return the predicted and the measured effect of an edit, and what they mean.
+
+    Args:
+        plan: of the edit, if it is known.
+        effect: what was measured, if anything was.
+        metric: the family of metrics that the user has chosen to see.
+    """
+    price = None if plan is None else plan.price
+    texts, notes = [], []
+    if price is not None:
+        texts.append(f"predicted {format_price(price)}")
+        notes.append(explain_price(price))
+    if effect is not None:
+        texts.append(describe_effect(effect, metric))
+        notes.append(explain_effect(effect))
+    return {"effect": " · ".join(texts), "effect_note": " ".join(notes)}
 
 
 def describe_effect(effect: EditEffect, chosen: str = LOSS) -> str:

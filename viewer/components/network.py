@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.protocol.messages import Structure
+from revacnn_lightning.protocol.messages import PlanSummary, Structure
 
 from ..layout import Ends, EndShape, NetworkLayout, NodeState, compute_layout, place_ends
 from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
+from ..rendering.prices import price_text
 from ..runs.run_state import RunState
 from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
@@ -53,6 +54,7 @@ class NetworkView:
         self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
         self._shown: tuple[Any, ...] = ()
         self._shown_numbers: tuple[Any, ...] = ()
+        self._selection_key: tuple[Any, ...] = ()
         self._layer_keys: dict[str, int] = {}
         self._frames = 0
         self._set_empty_layout()
@@ -174,7 +176,10 @@ class NetworkView:
             self.numbers.data = {"state": states, "amplitude": amplitude, **means}
         activation = means.get("activation")
         self._show_strokes(layout, self.ends, activation, states, is_new_layout=is_new_layout)
-        self._show_selection(state, structure, layout)
+        key = (is_new_layout, *self.tab.actions_key(), self.tab.hovered, self.tab.selection)
+        if is_new_layout or key != self._selection_key:
+            self._selection_key = key
+            self._show_selection(state, structure, layout)
 
     def _show_strokes(
         self,
@@ -201,6 +206,13 @@ class NetworkView:
         weight, arc_weight = network_data.path_weights(layout, ends, relative, channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
+    @staticmethod
+    def _preview_text(plan: PlanSummary | None, layer: str) -> str:
+        """Return what the removal of a filter would do: its price, and what is coupled with it."""
+        price = price_text(plan)
+        parts = [f"removal: {price}" if price else "", network_data.coupling_text(plan, layer)]
+        return " · ".join(filter(None, parts))
+
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         selected = self.tab.selected_position()
         if selected is None:
@@ -219,7 +231,7 @@ class NetworkView:
             "index": index,
             "text": f"{name} {format_selection(index, len(also) + 1)}",
             "coupled": network_data.coupled_nodes(state, layout, coupled),
-            "coupling_text": reason or network_data.coupling_text(coupled, origin),
+            "coupling_text": reason or self._preview_text(coupled, origin),
         }
         if content != self.selection.data:
             self.selection.data = content

@@ -24,11 +24,12 @@ from ..rendering.formatting import (
     format_share,
     format_si,
 )
+from ..rendering.prices import price_text
 from ..runs.request_log import EditMark, RequestRecord
 from ..tab.staging import StagedChange
 from ..tab.tab_state import TabState
 from .alert_rows import alert_row, insert_alerts
-from .edit_effect_text import describe_effect, explain_effect
+from .edit_effect_text import effect_data
 from .html_panel import HtmlPanel
 
 __all__ = ["ChangeListPanel", "ReplyPanel", "StagingBar"]
@@ -82,7 +83,8 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         row.update(plan="refused", refused=change.plan.reason)
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
-        row.update(plan="planned", detail=_costs(plan), output=plan.output_effect)
+        output = " · ".join(filter(None, [price_text(plan), plan.output_effect]))
+        row.update(plan="planned", detail=_costs(plan), output=output)
         row.update(coupling=_coupling(plan, change.layer))
     return row
 
@@ -234,17 +236,14 @@ class ChangeListPanel(HtmlPanel):
             "text": text,
             "who": who,
             "who_note": who_note,
-            **self._effect(change.version),
+            **self._effect(change),
         }
 
-    def _effect(self, version: int) -> dict[str, str]:
-        """Return the effect of the edit that led to this version, and what it means."""
+    def _effect(self, change: RequestRecord | RequestOutcome | EditMark) -> dict[str, str]:
         state = self.tab.state
-        effect = None if state is None else state.edit_effects.of(version)
-        if effect is None:
-            return {"effect": "", "effect_note": ""}
-        metric = self.tab.chart_settings.metric
-        return {"effect": describe_effect(effect, metric), "effect_note": explain_effect(effect)}
+        effect = None if state is None else state.edit_effects.of(change.version)
+        plan = change.plan if isinstance(change, RequestRecord) else None
+        return effect_data(plan, effect, self.tab.chart_settings.metric)
 
     def _history_disabled(self, action: Literal["undo", "redo"]) -> str:
         """Return why no edit can be undone, or redone; "" if one can."""

@@ -17,10 +17,20 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit
 from revacnn_lightning.steering.execution.weight_gain import rescale_gain
 from revacnn_lightning.steering.planning.lookup import find_tensor
-from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit, order_of
+from revacnn_lightning.steering.planning.plan import (
+    EditPlan,
+    TensorEdit,
+    ValueEdit,
+    order_of,
+)
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
 
-__all__ = ["expected_output", "output_with_perturbed_weights", "output_with_values"]
+__all__ = [
+    "expected_output",
+    "output_with_perturbed_weights",
+    "output_with_values",
+    "silence_removed",
+]
 
 
 def expected_output(
@@ -38,13 +48,31 @@ def expected_output(
     Added filters leave the ``output`` unchanged. Removing filters gives the output of the present
     model with their outgoing columns set to zero (and the plan's value edits done).
     """
-    silenced = [e for e in plan.tensors if not e.new and e.fill == "zero"]
-    if not silenced and not plan.values:
+    if not plan.values and not _silenced(plan):
         return output
     start = tx.size
+    silence_removed(tx, model, plan, initializer)
+    expected = evaluate(model, probe, double=double)
+    tx.rollback(keep=start)
+    return expected
+
+
+def _silenced(plan: EditPlan) -> list[TensorEdit]:
+    """Return the edits that remove columns which read channels."""
+    return [edit for edit in plan.tensors if not edit.new and edit.fill == "zero"]
+
+
+def silence_removed(
+    tx: Transaction, model: nn.Module, plan: EditPlan, initializer: Initializer
+) -> None:
+    """Change the values of a model so that it computes what it will after removals.
+
+    The outgoing columns of the removed filters become zero, and the plan's value edits are done.
+    Nothing is resized. The rollback is up to ``tx``.
+    """
     for value in plan.values:
         apply_value_edit(tx, model, value, [], initializer)
-    for edit in silenced:
+    for edit in _silenced(plan):
         _, tensor = find_tensor(model, edit.tensor)
         kept = np.zeros(edit.size, bool)
         kept[order_of(edit)[0]] = True
@@ -54,9 +82,6 @@ def expected_output(
         replace_data(tx, tensor, zeroed, tensor.grad)
         if edit.gain:
             rescale_gain(tx, model, edit.gain, before, zeroed)
-    expected = evaluate(model, probe, double=double)
-    tx.rollback(keep=start)
-    return expected
 
 
 def output_with_values(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
+from revacnn_lightning.telemetry.price_reductions import image_products
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
@@ -67,6 +68,8 @@ class ActivationMeter:
         sampled = self._batch.sampled(layer.name)
         if output.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
             output.register_hook(self.gradient_hook(layer, sums, sampled))
+            if "price" in sampled:
+                output.register_hook(self._price_hook(layer, sums, maps.detach()))
         if in_backward():
             return False
         self._batch.touch(layer)
@@ -114,5 +117,31 @@ class ActivationMeter:
                 assert maps is not None  # it has the shape of the output
                 sums.add_gradient(maps, magnitude, per_image)
                 self._stopwatch.add("map gradients", start)
+
+        return self._batch.guarded(on_gradient)
+
+    def _price_hook(
+        self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor
+    ) -> Callable[[Tensor], None]:
+        """Return a hook that multiplies maps with their gradients.
+
+        Args:
+            layer: has returned the maps.
+            sums: receive the products.
+            maps: (B, C, H, W). Not the tensor that the hook is on, which would keep itself alive.
+        """
+        version = maps._version
+
+        def on_gradient(gradient: Tensor) -> None:
+            if not self._batch.is_recording:
+                return
+            start = self._stopwatch.now()
+            if maps._version != version:
+                sums.is_overwritten = True
+                return
+            gradients = to_maps(layer.conv, gradient.detach())
+            assert gradients is not None  # it has the shape of the output
+            sums.image_products.append(image_products(maps, gradients))
+            self._stopwatch.add("map gradients", start)
 
         return self._batch.guarded(on_gradient)

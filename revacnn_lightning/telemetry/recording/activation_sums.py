@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
+from revacnn_lightning.telemetry.price_reductions import root_mean_square
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.reductions import add_to
 
@@ -40,6 +41,8 @@ class ActivationSums:
         image_slot: (B, C), where the first ones of ``image_gradients`` go.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
         signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `finalize_signals`.
+        image_products: (B, C) of each call, Σ a ∂L/∂a over the pixels.
+        is_overwritten: whether something has written to a map before its gradient arrived.
     """
 
     absolute: bool
@@ -57,14 +60,18 @@ class ActivationSums:
     image_slot: Tensor | None = None
     image_gradients: list[Tensor] = field(default_factory=list)
     signal: Tensor | None = None
+    image_products: list[Tensor] = field(default_factory=list)
+    is_overwritten: bool = False
 
     def reset(self) -> None:
         """Discard the sums of the previous batch."""
         self.calls = self.images = self.pixels = self.gradient_pixels = 0
         self.total = self.positive = self.gradient = self.signal = None
-        self.is_lost = False
+        self.is_lost = self.is_overwritten = False
         if self.image_gradients:
             self.image_gradients = []
+        if self.image_products:
+            self.image_products = []
 
     def count(self, shape: torch.Size) -> None:
         """Count a map of the shape (B, C, H, W)."""
@@ -104,6 +111,12 @@ class ActivationSums:
             self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))
         if per_image:
             self.image_gradients.append(reductions.pixel_sums(gradient))
+
+    def price(self) -> Tensor | None:
+        """Return the root mean square of ``image_products`` (C,), in B images; None without."""
+        if not self.image_products or self.is_overwritten:
+            return None
+        return root_mean_square(reductions.concatenate(self.image_products))
 
 
 def finalize_signals(all_sums: Iterable[ActivationSums]) -> None:

@@ -19,6 +19,7 @@ ROWS = (
     "activation_gradient",
     "firing",
     "signal_to_noise",
+    "price",
 )
 
 Slots = dict[str, Tensor]

@@ -118,6 +118,7 @@ class HookCompiler:
             and (layer.source is layer.conv or len(layer.feeders) == 1)
             and weight_source(layer.conv) is None
             and layer.name not in self._meter.needs_maps
+            and "price" not in self._batch.sampled(layer.name)  # its hook needs the map
         )
 
     def _compile(

@@ -20,7 +20,7 @@ __all__ = ["SCALED_STATISTICS", "SUM_AND_DIVISOR", "SumAndDivisor"]
 SumAndDivisor = tuple[Tensor | None, float]
 
 # Proportional to the loss, so that the loss scale has to be divided out.
-SCALED_STATISTICS = ("gradient", "activation_gradient")
+SCALED_STATISTICS = ("gradient", "activation_gradient", "price")
 
 
 def _gradient(layer: ObservedLayer) -> SumAndDivisor:
@@ -72,6 +72,12 @@ def _signal_to_noise(layer: ObservedLayer) -> SumAndDivisor:
     return signal, np.nan if is_unknown else 1
 
 
+def _price(layer: ObservedLayer) -> SumAndDivisor:
+    sums = layer.map_sums
+    price = None if sums.is_lost or not layer.is_observed else sums.price()
+    return price, np.nan if price is None else 1
+
+
 SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
     "gradient": _gradient,
     "activation": _activation,
@@ -82,6 +88,7 @@ SUM_AND_DIVISOR: dict[str, Callable[[ObservedLayer], SumAndDivisor]] = {
     "activation_gradient": _activation_gradient,
     "firing": _firing,
     "signal_to_noise": _signal_to_noise,
+    "price": _price,
 }
 
 

@@ -49,6 +49,7 @@ from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.statistics import (
     DEFAULT_STATISTICS,
     OPTIMIZER_STATISTICS,
+    REQUESTED_STATISTICS,
     STATISTICS,
 )
 
@@ -60,7 +61,7 @@ class Recorder:
 
     Args:
         model: observed between `attach` and `detach`; never modified.
-        statistics: those of `STATISTICS` to record of all layers.
+        statistics: those of `STATISTICS`, or `REQUESTED_STATISTICS`, to record of all layers.
         max_overhead: share of a step that recording may cost. When it would cost more, expensive
             statistics are sampled on every 2nd, 4th, ... batch only; ``gradient`` and
             ``activation`` are always recorded. None: record everything on every batch.
@@ -86,7 +87,7 @@ class Recorder:
         detail_hz: float = DETAIL_HZ,
         selection: LayerSelection | None = None,
     ) -> None:
-        unknown = set(statistics) - set(STATISTICS)
+        unknown = set(statistics) - {*STATISTICS, *REQUESTED_STATISTICS}
         if unknown:
             raise ValueError(
                 f"unknown statistics {sorted(unknown)}; choose from {list(STATISTICS)}"
@@ -161,6 +162,10 @@ class Recorder:
     @external_overhead.setter
     def external_overhead(self, share: float) -> None:
         self._schedule.external_overhead = share
+
+    def request_statistics(self, names: Iterable[str]) -> None:
+        """Record these statistics of all layers, too, until the next call."""
+        self._schedule.request(frozenset(names))
 
     @property
     def overhead(self) -> float:

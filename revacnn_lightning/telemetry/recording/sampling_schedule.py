@@ -14,6 +14,7 @@ from revacnn_lightning.telemetry.statistics import (
     ALWAYS_RECORDED,
     INSPECTION_STATISTICS,
     OPTIMIZER_STATISTICS,
+    REQUESTED_STATISTICS,
     STATISTICS,
 )
 
@@ -21,6 +22,7 @@ __all__ = ["TOP_IMAGES", "SamplingSchedule"]
 
 log = logging.getLogger(__name__)
 
+ALL = (*STATISTICS, *REQUESTED_STATISTICS)  # in the order of the rows of a recording
 TOP_IMAGES = "top_images"  # has a cost and an interval like a statistic
 
 
@@ -48,7 +50,9 @@ class SamplingSchedule:
     ) -> None:
         self.external_overhead = 0.0
         self.inspected: frozenset[str] = frozenset()
-        self._requested = [name for name in STATISTICS if name in statistics]
+        self._always_requested = frozenset(statistics)
+        self._requested: list[str] = []
+        self.request(frozenset())
         self._batch = batch
         self._stopwatch = stopwatch
         self._governor = OverheadGovernor(max_overhead, ALWAYS_RECORDED)
@@ -58,7 +62,12 @@ class SamplingSchedule:
         """The statistics recorded now, of all or of some layers, in the order of `STATISTICS`."""
         if not self.inspected:
             return self._requested
-        return [name for name in STATISTICS if name in {*self._requested, *INSPECTION_STATISTICS}]
+        return [name for name in ALL if name in {*self._requested, *INSPECTION_STATISTICS}]
+
+    def request(self, names: frozenset[str]) -> None:
+        """Record these statistics of all layers, besides those of the run, until the next call."""
+        self._is_looked_at = bool(names)
+        self._requested = [name for name in ALL if name in self._always_requested | names]
 
     @property
     def overhead(self) -> float:
@@ -68,7 +77,7 @@ class SamplingSchedule:
     @property
     def needs_every_batch(self) -> bool:
         """Whether the next batch must be timed, because of pending decisions or an inspection."""
-        return bool(self.inspected) or self._governor.needs_every_batch
+        return bool(self.inspected) or self._is_looked_at or self._governor.needs_every_batch
 
     @property
     def intervals(self) -> dict[str, int]:

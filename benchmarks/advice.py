@@ -1,0 +1,266 @@
+"""Whether what the page says of filters is true: the price of removing them, and verdicts.
+
+``python -m benchmarks.advice [--json FILE] [--check] [--quick]``
+
+Six small networks train on scikit-learn's digits with AdamW, batches of 32. *Early* is the first
+step at which the mean training loss has fallen below 1.5 (of 2.3 at the start), *late* the first
+one below 0.3, or step 3000. At both, every filter of every conv is removed from a copy of the
+network by the editor, one at a time, and the change of the loss on 256 held-out images is the truth
+that prices are compared with. Spearman's rank correlation over all filters of a network:
+
+- live: the statistic ``price`` of the last 10 batches, of coupled filters together.
+- confirmed: forwards of 256 images, those of the next 8 training batches, with and without the
+  filter: what a plan states once as many batches have been trained.
+- one batch: the same with the 32 images of one batch, as in the first plan of a run.
+- activation, norm: the statistics that the page has shown so far, for comparison.
+- sign: share of filters whose confirmed change has the sign of the true one, of those whose true
+  change exceeds 0.01.
+- within error: share of true changes within twice the standard error that the price states, or
+  ±0.01. (The error is that of the images; held-out images may also be harder.)
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.advice_networks import NETWORKS
+from benchmarks.report import Report, argument_parser, progress
+from revacnn_lightning import EditRefusedError, RemoveFilters
+from revacnn_lightning.protocol.prices import RemovalPrice
+from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.price_estimates import PriceWindow, add_up_coupled
+from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.telemetry import Recorder
+
+BATCH, HELD_OUT, PIXELS = 32, 256, 16
+EARLY, LATE, MAX_STEPS = 1.5, 0.3, 3000
+AHEAD = 8  # batches whose images confirm a price
+SMOOTHING = 0.9  # of the training loss
+RATE, DECAY = 2e-3, 0.02
+RECORDED = ("activation", "weight_norm", "price")
+TOLERANCE = 0.01  # of a change of the loss
+
+MIN_LIVE, MEDIAN_LIVE = 0.5, 0.7
+MIN_CONFIRMED, MEDIAN_CONFIRMED = 0.75, 0.85
+
+Batch = tuple[Tensor, Tensor]
+
+
+def load_images() -> tuple[list[Batch], Batch]:
+    """Return training batches, and the held-out images, (B, 1, 16, 16)."""
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    images = F.interpolate(images, size=(PIXELS, PIXELS), mode="bilinear")
+    labels = torch.tensor(digits.target)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(images), generator=generator)
+    held_out, rest = order[:HELD_OUT], order[HELD_OUT:]
+    batches = []
+    for _ in range(MAX_STEPS):
+        chosen = rest[torch.randint(len(rest), (BATCH,), generator=generator)]
+        batches.append((images[chosen], labels[chosen]))
+    return batches, (images[held_out], labels[held_out])
+
+
+@dataclass
+class Moment:
+    """A network at one step of its training.
+
+    ``recorded`` has the mean of each recorded statistic, by layer.
+    """
+
+    stage: str
+    step: int
+    model: nn.Module
+    batches: list[Batch]  # the next ones
+    recorded: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Tensor:
+        """Two images, to trace and to verify with."""
+        return self.batches[0][0][:2]
+
+
+def train(model: nn.Module, batches: list[Batch]) -> Iterator[Moment]:
+    """Train a network; yield it early and late."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+    recorder = Recorder(model, statistics=RECORDED)
+    recorder.attach()
+    windows = {name: PriceWindow() for name in RECORDED}
+    limits = [("early", EARLY), ("late", LATE)]
+    level = None
+    for step, (images, labels) in enumerate(batches):
+        optimizer.zero_grad()
+        recorder.begin_batch()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        recording = recorder.end_batch()
+        assert recording is not None
+        for name, values in zip(recording.names, recording.values, strict=True):
+            windows[name].add(values)
+        level = loss.item() if level is None else SMOOTHING * level + (1 - SMOOTHING) * loss.item()
+        is_last = step == len(batches) - 1 - AHEAD
+        while limits and (level < limits[0][1] or is_last):
+            recorded = {
+                name: _by_layer(window.mean(), recording.layers, recording.widths)
+                for name, window in windows.items()
+            }
+            stage = limits.pop(0)[0]
+            yield Moment(stage, step + 1, model, batches[step + 1 : step + 1 + AHEAD], recorded)
+        if not limits:
+            break
+    recorder.detach()
+
+
+def _by_layer(values: np.ndarray, layers: list[str], widths: list[int]) -> dict[str, np.ndarray]:
+    return dict(zip(layers, np.split(values, np.cumsum(widths)[:-1]), strict=True))
+
+
+def loss_of(model: nn.Module, batch: Batch) -> float:
+    """Return the loss in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        loss = F.cross_entropy(model(batch[0]), batch[1]).item()
+    model.train(was_training)
+    return loss
+
+
+@dataclass
+class Prices:
+    """The prices of all filters of a network that can be removed."""
+
+    true: list[float] = field(default_factory=list)
+    confirmed: list[RemovalPrice] = field(default_factory=list)
+    one_batch: list[float] = field(default_factory=list)
+    live: list[float] = field(default_factory=list)
+    activation: list[float] = field(default_factory=list)
+    weight_norm: list[float] = field(default_factory=list)
+
+    def correlation(self, values: list[float]) -> float:
+        """Return Spearman's rank correlation with the truth."""
+        return float(spearmanr(self.true, values)[0])
+
+    def sign_share(self) -> float:
+        """Return for how many filters the confirmed change has the true sign."""
+        large = [
+            (true > 0) == (price.change > 0)
+            for true, price in zip(self.true, self.confirmed, strict=True)
+            if abs(true) > TOLERANCE
+        ]
+        return float(np.mean(large)) if large else float("nan")
+
+    def within_error(self) -> float:
+        """Return how many true changes are within twice the stated error, or `TOLERANCE`."""
+        pairs = zip(self.true, self.confirmed, strict=True)
+        return float(np.mean([abs(t - p.change) <= max(TOLERANCE, 2 * p.error) for t, p in pairs]))
+
+
+def measure(moment: Moment, held_out: Batch) -> Prices:
+    """Return the prices of all filters, and the truth."""
+    model = moment.model
+    editor, probe = Editor(model), ForwardProbe([lambda: model(moment.images)])
+    groups = editor.channel_groups(probe)
+    pricers = [
+        RemovalPrices(editor, recorded_losses(model, moment.batches[:count]))
+        for count in (AHEAD, 1)
+    ]
+    layers, widths = list(moment.recorded["price"]), []
+    widths = [len(moment.recorded["price"][layer]) for layer in layers]
+    own = np.concatenate([moment.recorded["price"][layer] for layer in layers])
+    live = _by_layer(add_up_coupled(own, layers, widths, groups, model), layers, widths)
+    base = loss_of(model, held_out)
+    prices = Prices()
+    for layer, width in zip(layers, widths, strict=True):
+        for index in range(width):
+            request = RemoveFilters(layer, [index])
+            try:
+                plan = editor.plan(request, probe)
+            except EditRefusedError:
+                continue
+            price, of_one_batch = (pricer.of_plan(plan, moment.step) for pricer in pricers)
+            assert isinstance(price, RemovalPrice), price
+            assert isinstance(of_one_batch, RemovalPrice), of_one_batch
+            prices.confirmed.append(price)
+            prices.one_batch.append(of_one_batch.change)
+            prices.true.append(loss_of(removed(model, request, moment), held_out) - base)
+            prices.live.append(float(live[layer][index]))
+            prices.activation.append(float(moment.recorded["activation"][layer][index]))
+            prices.weight_norm.append(float(moment.recorded["weight_norm"][layer][index]))
+    return prices
+
+
+def recorded_losses(model: nn.Module, batches: Sequence[Batch]) -> LossReplay:
+    """Return what computes the loss of these batches; the network stays as it is."""
+    replay = LossReplay(model)
+    state = copy.deepcopy(model.state_dict())  # the recorded steps update batch norms
+    for step, (images, labels) in enumerate(batches):
+
+        def run(images: Tensor = images, labels: Tensor = labels) -> Tensor:
+            return F.cross_entropy(model(images), labels)
+
+        replay.record((images, labels), 0, step, run)
+        replay.finish_recording()
+    model.load_state_dict(state)
+    return replay
+
+
+def removed(model: nn.Module, request: RemoveFilters, moment: Moment) -> nn.Module:
+    """Return a copy of a network without these filters."""
+    edited = copy.deepcopy(model)
+    Editor(edited).apply(request, ForwardProbe([lambda: edited(moment.images)]))
+    return edited
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argument_parser(__doc__, quick="two networks, early only")
+    options = parser.parse_args(arguments)
+    report = Report(
+        "Prices against the true change of the loss: Spearman's rank correlation",
+        ("network", "stage", "step", "filters", "live", "confirmed", "one batch", "activation",
+         "norm", "sign", "within error", "median true change"),
+    )  # fmt: skip
+    batches, held_out = load_images()
+    names = list(NETWORKS)[:2] if options.quick else list(NETWORKS)
+    live, confirmed, one_batch = [], [], []
+    for name in progress(names, "networks"):
+        torch.manual_seed(0)
+        for moment in train(NETWORKS[name](), batches):
+            prices = measure(moment, held_out)
+            live.append(prices.correlation(prices.live))
+            confirmed.append(prices.correlation([price.change for price in prices.confirmed]))
+            one_batch.append(prices.correlation(prices.one_batch))
+            report.add_row(
+                name, moment.stage, moment.step, len(prices.true), live[-1], confirmed[-1],
+                one_batch[-1],
+                prices.correlation(prices.activation), prices.correlation(prices.weight_norm),
+                prices.sign_share(), prices.within_error(), median(prices.true),
+            )  # fmt: skip
+            report.save(options.json)
+            if options.quick:
+                break
+    report.add_note(
+        f"one batch: {min(one_batch):.2f} to {max(one_batch):.2f}, median {median(one_batch):.2f}"
+    )
+    report.check_at_least("live, median", median(live), MEDIAN_LIVE)
+    report.check_at_least("live, each", min(live), MIN_LIVE)
+    report.check_at_least("confirmed, median", median(confirmed), MEDIAN_CONFIRMED)
+    report.check_at_least("confirmed, each", min(confirmed), MIN_CONFIRMED)
+    return report.finish(options.json, options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""The loss of the training on a few images, computed again from a recorded step.
+
+Only training_step knows the loss, and it is never run for this. One real step is recorded while it
+runs (`step_recorder`), with the calls that lead to the tensor that it returned as the loss: modules
+of the network, and torch functions such as ``cross_entropy``. Replaying these calls gives the loss
+of the same images with the present weights, whatever the loss is. The replay runs in evaluation
+mode: batch norms use their running statistics, and dropout is off.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images
+from revacnn_lightning.runtime.batch_samples import batch_size
+from revacnn_lightning.runtime.recorded_call import RecordedCall
+from revacnn_lightning.runtime.recorded_step import RecordedStep
+from revacnn_lightning.runtime.step_recorder import StepRecorder
+from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
+from revacnn_lightning.telemetry.inspection.object_state import ObjectState
+from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+
+__all__ = ["GROUP", "IMAGES", "NO_LOSS", "LossReplay"]
+
+log = logging.getLogger(__name__)
+
+IMAGES = 256  # that are kept, of one batch or of several
+MAX_ELEMENTS = 1 << 22  # of all kept images: 16 MB in single precision
+MAX_STEPS = 8  # that the images come from
+GROUP = 8  # images of a replay
+FRESH_BATCHES = 200  # after which another step is recorded
+WANTED_SECONDS = 20.0  # how long a request keeps the recording up to date
+
+NO_LOSS = "training_step returns no loss that could be computed again"
+COMPILED = "part of the network is compiled, so its loss is not computed between batches"
+NOT_YET = "the loss is known after the next batch"
+
+
+class LossReplay:
+    """Records a training step of a module now and then, and computes its loss again.
+
+    Args:
+        module: a LightningModule, or any module.
+        make_context: makes the context of a forward, such as autocast.
+        images: the user's function that returns the images of a batch; None: they are searched for.
+        refusal: why this process must not run the module between two batches; "" if it may.
+        clock: returns monotonic seconds.
+
+    Attributes:
+        note: why there is no loss; "" if there is.
+        step: the newest batch whose images are used.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        make_context: Callable[[], Any] = nullcontext,
+        images: ImagesOfBatch | None = None,
+        refusal: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._module = module
+        self._make_context = make_context
+        self._images = images
+        self._clock = clock
+        self._groups: list[_Group] = []  # newest batch first
+        self._pending: RecordedStep | None = None
+        self._version = -1  # structure version of the recorded step
+        self._wanted_until = 0.0
+        self._limit = IMAGES  # images to keep
+        self._refusal = refusal or _why_unable(module)
+        self.note = self._refusal or NOT_YET
+        self.step = -1
+
+    # ---------------------------------------------------------------- recording
+
+    def want(self) -> None:
+        """Keep a step recorded for the next seconds."""
+        self._wanted_until = self._clock() + WANTED_SECONDS
+
+    def is_ready(self, version: int) -> bool:
+        """Return whether the loss of this structure is known, or cannot be."""
+        return bool(self._refusal) or self._version == version
+
+    def needs_step(self, version: int, step: int) -> bool:
+        """Return whether to record the training step of batch ``step``."""
+        if self._refusal or self._clock() >= self._wanted_until:
+            return False
+        if self._version != version or step - self.step >= FRESH_BATCHES:
+            return True
+        steps = {id(group.step) for group in self._groups}
+        return 0 < self.images < self._limit and len(steps) < MAX_STEPS and step > self.step
+
+    def record(self, batch: Any, version: int, step: int, run_step: Callable[[], Any]) -> Any:
+        """Run the real training step, record it, and return its output."""
+        try:
+            recorder = self._make_recorder(batch)
+        except Exception as error:  # a bug of this package must not stop the training
+            log.warning("The training step is not recorded", exc_info=True)
+            self._refusal = self.note = f"internal error ({type(error).__name__}: {error})"
+            return run_step()
+        with recorder.recording():
+            output = run_step()
+        recorder.add_result(output)
+        self._version, self.step = version, step
+        self._pending = recorder.step if recorder.failure is None else None
+        if recorder.failure is not None:
+            self._refusal = self.note = f"internal error ({recorder.failure})"
+        return output
+
+    def _make_recorder(self, batch: Any) -> StepRecorder:
+        try:
+            found = find_images(batch, self._images)
+        except EditRefusedError:  # of the user's function
+            found = None
+        if found is not None and not isinstance(found, Tensor):
+            return StepRecorder(self._module, 0, len(found))  # a list: no tensor is a batch
+        size = batch_size(batch) if found is None else len(found)
+        each = 1 if found is None else max(1, found[:1].numel())
+        self._limit = max(2, min(IMAGES, MAX_ELEMENTS // each))
+        return StepRecorder(self._module, size, min(self._limit, size or self._limit))
+
+    def finish_recording(self) -> None:
+        """Prepare the step that was recorded, if one was. Call it between batches."""
+        step, self._pending = self._pending, None
+        if step is None:
+            return
+        note = _keep_loss(step)
+        groups = [] if note else _split(step)
+        if groups:
+            step.constants = groups[0].constants
+            try:
+                with side_effect_free(self._module, training=False):
+                    run_forward(functools.partial(self._prepare, step))
+                note = _why_opaque(step)
+            except ForwardFailedError as error:
+                log.info("The recorded loss cannot be replayed", exc_info=True)
+                note = str(error)
+        if note:
+            self._groups, self.note = [], note
+            return
+        known = [one for one in self._groups if one.version == self._version]
+        for one in groups:
+            one.version = self._version
+        self.note, self._groups = "", [*groups, *known]
+        while self._has_too_many():
+            self._groups.pop()
+
+    def _has_too_many(self) -> bool:
+        """Return whether the oldest group is not needed any more."""
+        oldest = self._groups[-1]
+        steps = {id(group.step) for group in self._groups}
+        return len(steps) > MAX_STEPS or 0 < oldest.images <= self.images - self._limit
+
+    def release(self) -> None:
+        """Release the images, until the next step is recorded."""
+        self._groups, self._version = [], -1
+        self.note = self._refusal or NOT_YET
+
+    # ---------------------------------------------------------------- replaying
+
+    @property
+    def group_count(self) -> int:
+        """How many groups of images there are; 0 while there is no loss."""
+        return len(self._groups)
+
+    @property
+    def images(self) -> int:
+        """How many images all groups have; 0 if that is unknown."""
+        return self.images_of(self.group_count)
+
+    def images_of(self, count: int) -> int:
+        """Return how many images the first groups have; 0 if that is unknown."""
+        return sum(group.images for group in self._groups[:count])
+
+    def losses(self, groups: Sequence[int], objects: ObjectState | None = None) -> list[float]:
+        """Return the loss of each of these groups of images, with the present weights.
+
+        Nothing that the training depends on changes.
+
+        Raises:
+            ForwardFailedError: the replay raised.
+        """
+        if not self._groups:
+            return []
+        losses: list[Tensor] = []
+        with side_effect_free(self._module, training=False, objects=objects):
+            for index in groups:
+                torch.manual_seed(0)  # what is random is the same in each replay; restored
+                losses.append(run_forward(functools.partial(self._loss, self._groups[index])))
+        return torch.stack(losses).float().tolist() if losses else []
+
+    def _loss(self, group: _Group) -> Tensor:
+        group.step.constants = group.constants
+        with self._make_context():
+            return group.step.replay_loss(self._module)
+
+    def _prepare(self, step: RecordedStep) -> None:
+        with self._make_context():
+            step.prepare(self._module)
+
+
+def _why_unable(module: nn.Module) -> str:
+    """Return why no step of a module is recorded; "" if one can be."""
+    if "training_step" in vars(module) or any("_orig_mod" in m._modules for m in module.modules()):
+        return COMPILED
+    return ""
+
+
+def _keep_loss(step: RecordedStep) -> str:
+    """Keep only the calls that lead to the loss of a step; return why there is none, or ""."""
+    if step.loss is None:
+        return NO_LOSS
+    needed, calls = {step.loss}, []
+    for call in reversed(step.calls):
+        written = {index for index in (*call.outputs, *call.changed) if index is not None}
+        if written & needed:
+            calls.append(call)
+            needed.update(call.inputs)
+    step.calls = calls[::-1]
+    if not any(call.has_modules for call in calls):
+        return NO_LOSS
+    step.constants = {i: value for i, value in step.constants.items() if i in needed}
+    return step.unseen and f"tensors of the network {step.unseen}"
+
+
+@dataclass
+class _Group:
+    """Some images of a recorded step. ``images`` is 0 if their number is unknown."""
+
+    step: RecordedStep
+    constants: dict[int, Tensor]
+    images: int
+    version: int = -1
+
+
+def _split(step: RecordedStep) -> list[_Group]:
+    """Return groups of the images of a step, and let it expect so many."""
+    size, samples = _group_size(step), step.samples
+    step.samples = size
+    if size == samples:
+        return [_Group(step, step.constants, size if step.batch_size else 0)]
+    groups = []
+    for start in range(0, samples - size + 1, size):
+        rows = slice(start, start + size)
+        constants = {
+            i: _rows(v, step.batches.get(i, 0), samples, rows) for i, v in step.constants.items()
+        }
+        groups.append(_Group(step, constants, size))
+    return groups
+
+
+def _group_size(step: RecordedStep) -> int:
+    """Return how many images a group has; two groups at least, where the batch allows."""
+    if not step.batch_size or step.samples < 2:
+        return step.samples
+    return min(GROUP, step.samples // 2)
+
+
+def _rows(value: Tensor, batches: int, samples: int, rows: slice) -> Tensor:
+    """Return these samples of each batch that a constant holds, as a view."""
+    if not batches:
+        return value
+    return value.unflatten(0, (batches, samples))[:, rows].flatten(0, 1)
+
+
+def _why_opaque(step: RecordedStep) -> str:
+    opaque: RecordedCall | None = next((call for call in step.calls if call.is_opaque), None)
+    return "" if opaque is None else f"the loss cannot be computed again: {opaque.failure}"

@@ -1,0 +1,90 @@
+"""The statistic ``price`` of what is removed together, so that filters of a network are ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
+
+__all__ = ["PriceWindow", "add_up_coupled"]
+
+WINDOW = 10  # recorded batches
+
+
+class PriceWindow:
+    """The statistic ``price`` over the last `WINDOW` batches.
+
+    A single batch is noisy, and many batches are those of other weights.
+    """
+
+    def __init__(self) -> None:
+        self._squares: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self._squares)
+
+    def add(self, prices: np.ndarray) -> None:
+        """Add the prices of a batch, (N,); NaN where a filter was not measured."""
+        if self._squares and self._squares[0].shape != prices.shape:
+            self._squares.clear()  # of another structure
+        self._squares = [*self._squares[1 - WINDOW :], np.square(prices, dtype=np.float64)]
+
+    def mean(self) -> np.ndarray:
+        """Return the root of the mean square of each filter, (N,); NaN if it was never measured."""
+        squares = np.array(self._squares)
+        measured = np.isfinite(squares)
+        total = np.where(measured, squares, 0).sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.sqrt(total / measured.sum(0))
+
+
+def add_up_coupled(
+    prices: np.ndarray,
+    layers: Sequence[str],
+    widths: Sequence[int],
+    groups: ChannelGroups,
+    model: nn.Module,
+) -> np.ndarray:
+    """Return the price of each filter with all that is removed together with it, (N,).
+
+    It is the root of the sum of the squared prices of the coupled filters, as if what they
+    contribute to the loss of an image were independent. A layer that is only read by a depthwise
+    conv contributes nothing of its own: the maps behind that conv are what the next layer loses.
+
+    Args:
+        prices: of the filters of all layers, (N,); NaN is unknown.
+        layers: their names.
+        widths: the number of filters of each.
+        groups: the channel groups of ``model``.
+        model: the network.
+    """
+    starts = np.cumsum([0, *widths])
+    group_of = np.full(len(prices), -1)
+    counts = np.ones(len(prices), bool)
+    for layer, start, stop in zip(layers, starts[:-1], starts[1:], strict=True):
+        channels = groups.filters.get(layer)
+        if channels is not None and len(channels) == stop - start:
+            group_of[start:stop] = groups.group_of_each(channels)
+            counts[start:stop] = not _is_only_passed_on(layer, groups, model)
+    known = group_of >= 0
+    counted = known & counts
+    squares = np.square(np.nan_to_num(prices[counted]), dtype=np.float64)
+    size = int(group_of.max(initial=-1)) + 1
+    total = np.sqrt(np.bincount(group_of[counted], squares, minlength=size))
+    estimates = prices.astype(np.float64)
+    estimates[known] = total[group_of[known]]
+    estimates[np.isnan(prices)] = np.nan
+    return estimates
+
+
+def _is_only_passed_on(layer: str, groups: ChannelGroups, model: nn.Module) -> bool:
+    """Return whether only depthwise convs read a layer, and thereby keep its channels apart."""
+    readers = [model.get_submodule(reader) for name, reader in groups.edges if name == layer]
+    return bool(readers) and all(
+        isinstance(reader, UnitLayer) and 1 < group_count(reader) == input_count(reader)
+        for reader in readers
+    )

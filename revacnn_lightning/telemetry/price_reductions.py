@@ -1,0 +1,29 @@
+"""Reductions of activation maps and their gradients to the statistic ``price``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.telemetry.reductions import BLOCK, pixel_sums
+
+__all__ = ["image_products", "root_mean_square"]
+
+
+def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
+    """Return Σ a ∂L/∂a over the pixels of each image: twice (B, C, H, W) -> (B, C)."""
+    if maps.device.type != "cpu" or maps.numel() <= BLOCK:
+        return pixel_sums(maps * gradients)
+    step = max(1, BLOCK // (maps.numel() // len(maps)))
+    scratch = torch.empty_like(maps[:step])
+    sums = maps.new_empty(maps.shape[:2], dtype=torch.float32)
+    for start in range(0, len(maps), step):
+        block = maps[start : start + step]
+        product = torch.mul(block, gradients[start : start + step], out=scratch[: len(block)])
+        torch.sum(product, (2, 3), dtype=torch.float32, out=sums[start : start + step])
+    return sums
+
+
+def root_mean_square(images: Tensor) -> Tensor:
+    """Return √(B Σ x²) over the images, the root mean square of B x: (B, C) -> (C,)."""
+    return torch.linalg.vector_norm(images, 2, 0) * len(images) ** 0.5

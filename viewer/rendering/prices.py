@@ -1,0 +1,42 @@
+"""Prices of removals in words: the predicted change of the loss."""
+
+from __future__ import annotations
+
+import math
+
+from revacnn_lightning.protocol.messages import PlanSummary
+from revacnn_lightning.protocol.prices import RemovalPrice
+
+from .formatting import format_number
+
+__all__ = ["explain_price", "format_change", "format_price", "price_text"]
+
+
+def format_change(change: float) -> str:
+    """Return a change of the loss with its sign: ``+0.012``."""
+    sign = "+" if change > 0 else "−" if change < 0 else "±"
+    return f"{sign}{format_number(abs(change))}"
+
+
+def format_price(price: RemovalPrice) -> str:
+    """Return for example ``loss +0.012 ± 0.003``."""
+    spread = "" if math.isnan(price.error) else f" ± {format_number(price.error)}"
+    return f"loss {format_change(price.change)}{spread}"
+
+
+def price_text(plan: PlanSummary | None) -> str:
+    """Return the predicted change of the loss, or why it is unknown; "" if a plan has none."""
+    if plan is None or (plan.price is None and not plan.price_note):
+        return ""
+    if plan.price is None:
+        return f"change of the loss unknown: {plan.price_note}"
+    return f"predicted {format_price(plan.price)}"
+
+
+def explain_price(price: RemovalPrice) -> str:
+    """Return what the numbers of `format_price` mean."""
+    images = f"{price.images} images" if price.images else "the images"
+    return (
+        f"Predicted: the change of the loss on {images} up to batch {price.step}, "
+        f"{format_number(price.loss)} before, with the standard error of the mean."
+    )
