@@ -77,6 +77,10 @@ class TabState:
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
+        # What `selected_position` has found last, and where
+        self._position: tuple[Selection | None, Structure | None, tuple[int, int] | None] = (
+            None, None, None,
+        )  # fmt: skip
         self._known_key: tuple[object, ...] = (None, 0)
         self._known_structure: Structure | None = None  # the structure before the last edit
 
@@ -99,13 +103,14 @@ class TabState:
 
     def selected_position(self) -> tuple[int, int] | None:
         """Return the layer and filter index of the selection in the current network."""
-        structure = self.structure
-        if self.selection is None or structure is None:
+        structure, selection = self.structure, self.selection
+        if selection is None or structure is None:
             return None
-        for i, layer in enumerate(structure.layers):
-            if layer.name == self.selection.layer and self.selection.filter_id in layer.filter_ids:
-                return i, layer.filter_ids.index(self.selection.filter_id)
-        return None
+        known_selection, known_structure, position = self._position
+        if known_selection != selection or known_structure is not structure:
+            position = _find_position(structure, selection)
+            self._position = selection, structure, position
+        return position
 
     def selected_ids(self) -> list[int]:
         """Return the ids of all selected filters, the primary one first."""
@@ -160,16 +165,14 @@ class TabState:
 
     def update_key(self) -> tuple[object, ...]:
         """Return a key that changes with everything a message or an action may have changed."""
+        return (self.actions_key(), 0 if self.state is None else self.state.values_revision)
+
+    def actions_key(self) -> tuple[object, ...]:
+        """Return a key that changes with all that `update_key` does, except new statistics."""
         state, own = self.state, (self.revision, self.edit_queue.revision)
         if state is None:
             return own
-        return (
-            state,
-            state.values_revision,
-            state.structure_revision,
-            state.activity_revision,
-            *own,
-        )
+        return (state, state.structure_revision, state.activity_revision, *own)
 
     # Statistics of the shown batch
 
@@ -287,3 +290,11 @@ class TabState:
                 self.folding.reveal(i, self.layer_names())
                 self.pane = "layer"
                 return
+
+
+def _find_position(structure: Structure, selection: Selection) -> tuple[int, int] | None:
+    """Return the layer and filter index of a selection; None if the network has no such filter."""
+    for i, layer in enumerate(structure.layers):
+        if layer.name == selection.layer and selection.filter_id in layer.filter_ids:
+            return i, layer.filter_ids.index(selection.filter_id)
+    return None
