@@ -136,6 +136,7 @@ def recorded_steps(make_optimizer: Any, memory_format: torch.memory_format) -> l
 def test_the_kernel_of_all_layers_reduces_what_the_operations_do(
     step: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(coefficient_groups, "MIN_FUSED", 1)
     fused = recorded_steps(STEPS[step], memory_format)
     assert not FusedGroup.has_failed
     monkeypatch.setattr(coefficient_groups, "is_fusible", lambda _: False)
@@ -150,8 +151,9 @@ def test_the_kernel_of_all_layers_reduces_what_the_operations_do(
         )
 
 
-def test_no_gradient_kernel_runs_per_layer() -> None:
+def test_no_gradient_kernel_runs_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     """One kernel sums the gradients of all layers, wherever they have been allocated."""
+    monkeypatch.setattr(coefficient_groups, "MIN_FUSED", 1)
     model, images = resnet().cuda(), images_on("cuda")
     recorder = Recorder(model, statistics=("gradient",))
     recorder.attach()

@@ -7,7 +7,6 @@ and reduced together. Which ones these are is decided when the structure changes
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +31,9 @@ from revacnn_lightning.telemetry.reductions import (
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, is_transposed
 
 __all__ = ["CoefficientGroups"]
+
+# One launch of the kernel costs the host as much as the operations of three groups (H200).
+MIN_FUSED = 4
 
 # The rows that are reductions over coefficients.
 _ROWS = ("norm_after_step", "weight_norm", "update_ratio", "gradient", "optimizer_gradient")
@@ -65,10 +67,11 @@ class CoefficientGroups:
                 fusible.setdefault(layer.weight.dtype, []).append(layer)
             else:
                 separate.append(layer)
-        self._groups: list[_Group | _FusedLayers] = [
-            _FusedLayers(fused, buffer) for fused in fusible.values()
-        ]
-        self._groups += _groups(separate, buffer)
+        self._groups: list[_Group | _FusedLayers] = [*_groups(separate, buffer)]
+        for fused in fusible.values():
+            groups = _groups(fused, buffer)
+            is_worth_it = len(groups) >= MIN_FUSED
+            self._groups += [_FusedLayers(fused, groups, buffer)] if is_worth_it else groups
 
     def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
         """Write the L1 norm of each filter to a row."""
@@ -143,16 +146,13 @@ class _Group:
 class _FusedLayers:
     """Layers that a kernel reduces; the groups of the same layers do where it cannot."""
 
-    def __init__(self, layers: Sequence[_Layer], buffer: FlatBuffer) -> None:
-        self._layers = layers
-        self._buffer = buffer
+    def __init__(
+        self, layers: Sequence[_Layer], groups: Sequence[_Group], buffer: FlatBuffer
+    ) -> None:
+        self._groups = groups
         self._positions = [layer.position for layer in layers]
         weights, columns = [each.weight for each in layers], [each.columns for each in layers]
         self._kernel = FusedGroup(weights, columns, buffer)
-
-    @functools.cached_property
-    def _groups(self) -> list[_Group]:
-        return _groups(self._layers, self._buffer)
 
     def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
         """See `CoefficientGroups`."""

@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["FilterCopies", "FusedGroup", "find_kernels", "is_fusible"]
 
 log = logging.getLogger(__name__)
 
+MIN_TRITON = (3, 6)
+
 # A program reduces a filter on its own. Longer ones are left to operations that share the work.
 MAX_LENGTH = 64 * 1024
 
@@ -29,7 +32,14 @@ _STRIDE = Tensor.stride
 
 @functools.cache
 def find_kernels() -> ModuleType | None:
-    """Return `filter_kernels`; None where Triton is missing."""
+    """Return `filter_kernels`; None where Triton is missing, or older than it was tested with."""
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        return None
+    if tuple(int(part) for part in found.split(".")[:2]) < MIN_TRITON:
+        log.info("Weights are reduced without Triton %s, which is too old", found)
+        return None
     try:
         from revacnn_lightning.telemetry.recording import filter_kernels
     except ImportError as error:

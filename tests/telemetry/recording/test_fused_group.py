@@ -5,7 +5,6 @@ On a machine without a GPU, Triton's interpreter runs them, in a process of its 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import subprocess
@@ -23,7 +22,7 @@ from revacnn_lightning.telemetry.recording.coefficient_groups import Coefficient
 from revacnn_lightning.telemetry.recording.flat_buffer import ROWS, FlatBuffer
 from revacnn_lightning.telemetry.recording.fused_group import FusedGroup, has_dense_filters
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_TRITON = fused_group.find_kernels() is not None  # one that is new enough
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
 
@@ -76,6 +75,7 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     if IS_INTERPRETED:
         monkeypatch.setattr(coefficient_groups, "is_fusible", is_fusible)
     monkeypatch.setattr(FusedGroup, "has_failed", False)
+    monkeypatch.setattr(coefficient_groups, "MIN_FUSED", 1)
 
 
 def grouped(weights: Sequence[Tensor]) -> tuple[CoefficientGroups, FlatBuffer]:
@@ -203,6 +203,11 @@ def test_a_kernel_that_does_not_compile_is_replaced_by_operations(
         groups.l1("gradient", weights)
     assert_rows(buffer, {"gradient": obvious(weights, 1)})
     assert len([each for each in caplog.records if "without Triton" in each.message]) == 1
+
+
+def test_a_triton_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_group, "version", lambda _: "3.3.1")
+    assert fused_group.find_kernels.__wrapped__() is None
 
 
 def _is_interpreter_broken() -> bool:
