@@ -28,7 +28,10 @@ from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
-from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+from revacnn_lightning.telemetry.inspection.side_effects import (
+    seed_random_states,
+    side_effect_free,
+)
 
 __all__ = ["GROUP", "IMAGES", "NO_LOSS", "LossReplay"]
 
@@ -196,7 +199,8 @@ class LossReplay:
         losses: list[Tensor] = []
         with side_effect_free(self._module, training=False, objects=objects):
             for index in groups:
-                torch.manual_seed(0)  # what is random is the same in each replay; restored
+                # What is random is the same in each replay.
+                seed_random_states(0, self._module.parameters())
                 losses.append(run_forward(functools.partial(self._loss, self._groups[index])))
         return torch.stack(losses).float().tolist() if losses else []
 

@@ -27,7 +27,9 @@ __all__ = ["PRICED", "RemovalPrices", "is_priced"]
 log = logging.getLogger(__name__)
 
 PRICED = (RemoveFilters, MergeFilters, Reinitialize)
-MAX_SECONDS = 0.1  # of the forwards before an edit; the number of images follows from it
+# Of the forwards before an edit; the number of images follows from it. The training and whoever has
+# clicked wait for as long again without the filters, for the plan and when it is applied.
+MAX_SECONDS = 0.03
 MIN_GROUPS = 2  # of images, so that there is a spread
 
 NOT_FINITE = "the loss on these images is not finite"
