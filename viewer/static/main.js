@@ -53,6 +53,7 @@ import {startLayerPanel, views} from "./layer/layer_panel.js"
 import {startImageEditor} from "./network/image_editor.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
+import {startPriceColors} from "./network/price_colors.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
 import {byId} from "./shared/dom.js"
 import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
@@ -135,6 +136,7 @@ async function start() {
   startChartFocus()
   connect(link)
   startNetwork()
+  startPriceColors()
   describeView({
     theme: themeName(), visible: !document.hidden,
     width: byId("plot").clientWidth, height: byId("plot").clientHeight,

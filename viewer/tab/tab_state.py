@@ -74,6 +74,7 @@ class TabState:
         self.pane = PANES[0]
         self.main_view = "network"
         self.shows_modules: bool | None = None
+        self.shows_prices = False
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
