@@ -13,7 +13,6 @@ export function startPriceColors() {
   subscribe("prices", ({shown, text, refusal}) => {
     toggle.setAttribute("aria-pressed", String(shown))
     byId("color-name").textContent = shown ? "price" : "gradient"
-    byId("color-note").textContent = shown ? "the color ranks what a removal costs" : "more jitter = larger mean |∇|"
     byId("cheapest").hidden = !shown
     byId("price-note").textContent = text
     byId("price-note").title = text
