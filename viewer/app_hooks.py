@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from importlib import import_module
 
 from bokeh.server.contexts import ServerContext
+from bokeh.settings import settings
 
 from revacnn_lightning.page_server.access_token import AccessToken
 
@@ -18,6 +21,8 @@ OPTIONS = app_state.parse_options(sys.argv[1:])
 TOKEN = AccessToken.of_this_process()
 
 apply_patches()
+# A check of all models of each page, a fifth of the time in which it is made; tests do it.
+settings.perform_document_validation = False
 if OPTIONS.access == "server":
     page_access.check_auth_module()
 
@@ -33,6 +38,11 @@ def on_server_loaded(server_context: ServerContext) -> None:
             flush=True,
         )
     app_state.start(OPTIONS)
+    import_module(".tab.page", __package__)  # the first page need not wait for it
+    # Bokeh collects all garbage when a page is closed, and other pages wait meanwhile: what is
+    # loaded by now is no garbage.
+    gc.collect()
+    gc.freeze()
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:

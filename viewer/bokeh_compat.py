@@ -16,8 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 import bokeh
+import numpy as np
 from bokeh.core.serialization import Serializer
-from bokeh.document.events import DocumentPatchedEvent, ModelChangedEvent
+from bokeh.document.events import (
+    ColumnDataChangedEvent,
+    DocumentPatchedEvent,
+    ModelChangedEvent,
+)
 from bokeh.protocol.messages.patch_doc import patch_doc
 from bokeh.server.connection import ServerConnection
 from bokeh.server.session import ServerSession
@@ -93,9 +98,20 @@ async def _send(connection: Any, changes: list[DocumentPatchedEvent]) -> None:
 
 def _is_plain(change: DocumentPatchedEvent) -> bool:
     """Return whether a change refers to no other model than the changed one."""
-    if not isinstance(change, ModelChangedEvent) or not isinstance(change.new, tuple):
-        return False
-    return all(isinstance(item, (int, bytes)) for item in change.new)
+    if isinstance(change, ColumnDataChangedEvent):
+        data = change.data if change.data is not None else getattr(change.model, change.attr)
+        return _is_plain_value(data)
+    return isinstance(change, ModelChangedEvent) and _is_plain_value(change.new)
+
+
+def _is_plain_value(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain_value(one) for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain_value, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype != object
+    return value is None or isinstance(value, (bool, int, float, str, bytes))
 
 
 def _patch(changes: list[DocumentPatchedEvent]) -> patch_doc:

@@ -241,6 +241,8 @@ def _complement(indices: list[int], size: int) -> list[int]:
 def _is_same(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
+    if a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
     if not _is_floating(a):
         return torch.equal(a, b)
     return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -132,8 +132,9 @@ def _tensor_hash(tensor: Tensor) -> str:
     if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
         return f"uninitialized {tensor.dtype}"
     name = f"{tensor.dtype}{tuple(tensor.shape)}{'' if tensor.grad_fn is None else 'grad_fn'}"
-    data = tensor.detach().as_subclass(Tensor).cpu()
+    data = tensor.detach()
     if data.layout != torch.strided:
         data = data.to_dense()
+    data = data.as_subclass(Tensor).cpu()
     content = data.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return f"{hashlib.sha1(content).hexdigest()[:12]} {name}"

@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["TimeSeries", "mean_per_segment"]
 
 MIN_CAPACITY = 4
-BLOCK_VALUES = 2**20  # merged in one piece, which bounds the temporary arrays
+BLOCK_VALUES = 2**18  # merged in one piece, which bounds the temporary arrays
 
 
 class TimeSeries:
@@ -214,6 +214,32 @@ def _merge_rows(steps: np.ndarray, weights: np.ndarray, rows: np.ndarray, stride
 
 def _weighted_means(rows: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the weighted mean of each group of rows, ignoring values that are not finite."""
+    ends = np.append(starts[1:], len(rows))
+    if np.max(ends - starts) > 2:
+        return _weighted_finite_means(rows, weights, starts)
+    means = _means_of_pairs(rows, weights, starts, ends)
+    incomplete = ~np.isfinite(means).all(axis=0)
+    if incomplete.any():
+        means[:, incomplete] = _weighted_finite_means(rows[:, incomplete], weights, starts)
+    return means
+
+
+@np.errstate(invalid="ignore", over="ignore")  # of values that are not finite
+def _means_of_pairs(
+    rows: np.ndarray, weights: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
+    """Return the mean of groups of one or two rows: a short pause, however large the series is."""
+    shares = np.where(ends - starts > 1, weights[ends - 1], 0) / np.add.reduceat(weights, starts)
+    first = rows[starts]
+    means = rows[ends - 1]  # a copy
+    means -= first
+    means *= shares[:, None].astype(np.float32)
+    means += first
+    return means
+
+
+def _weighted_finite_means(rows: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return what `_weighted_means` does, for any groups and any values."""
     is_finite = np.isfinite(rows)
     weight = is_finite * weights[:, None]
     total = np.add.reduceat(np.where(is_finite, rows, 0) * weight, starts, axis=0)

@@ -285,7 +285,8 @@ class Session:
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
         self._queue.handle(lambda request: self._handle(request, batch), can_handle, can_plan)
-        if self._had_viewer and batch.is_probe_ready():
+        if self._had_viewer and batch.is_probe_ready() and self._status.has_old_topology:
+            self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:

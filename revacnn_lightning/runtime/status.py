@@ -103,9 +103,14 @@ class StatusPublisher:
             self._publish_structure()  # this batch has shown what each activation sums now
         return False
 
+    @property
+    def has_old_topology(self) -> bool:
+        """Whether the published edges and refusals are not those of the present network."""
+        return self.structure is not None and self._topology.version != self.version
+
     def update_topology(self, make_probe: Callable[[], ForwardProbe]) -> None:
         """Trace the network and publish its edges and refusals, unless they are known."""
-        if self.structure is not None and self._topology.version != self.version:
+        if self.has_old_topology:
             self._topology = TracedTopology.trace(self.version, self._editor, make_probe)
             self._publish_structure()
 

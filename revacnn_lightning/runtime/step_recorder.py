@@ -14,6 +14,7 @@ does not wait for the device.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
@@ -297,9 +298,26 @@ class StepRecorder:
         finally:
             self._is_paused = before
 
-    def _before_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        has_closure = len(args) > 1 or kwargs.get("closure") is not None
-        self._is_paused = not has_closure
+    def _before_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """Record nothing of an optimizer's step but its closure, and return the arguments."""
+        self._is_paused = True
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            return None
+        if len(args) > 1:
+            return (args[0], self._recorded(closure), *args[2:]), kwargs
+        return args, {**kwargs, "closure": self._recorded(closure)}
+
+    def _recorded(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        @functools.wraps(closure)
+        def run() -> Any:
+            self._is_paused = False
+            try:
+                return closure()
+            finally:
+                self._is_paused = True
+
+        return run
 
     def _after_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._is_paused = False

@@ -16,6 +16,7 @@ from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.planning.layer_sizes import LayerSizes
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.unit_layers import (
+    UnitLayer,
     filter_count,
     group_count,
     input_count,
@@ -68,7 +69,8 @@ def build_structure(
 ) -> Structure:
     """Return the `Structure` message; a topology of another version is ignored."""
     modules = dict(model.named_modules())
-    names = [name for name in recorder.layers if name in modules]
+    # The model's code may have put other modules in their places since the last batch.
+    names = [name for name in recorder.layers if isinstance(modules.get(name), UnitLayer)]
     index = {name: i for i, name in enumerate(names)}
     if topology is None or topology.version != version:
         topology = TracedTopology(version)

@@ -44,6 +44,10 @@ from revacnn_lightning.steering.planning.layer_sizes import LayerSizes, layer_si
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
 from revacnn_lightning.steering.planning.refusals import why_not_editable
+from revacnn_lightning.steering.planning.single_filter import (
+    has_single_filter,
+    plan_single_growth,
+)
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -210,9 +214,13 @@ class Editor:
         return layer_sizes(self.channel_groups(probe), self.model)
 
     def refusals(self, probe: ForwardProbe) -> dict[str, str]:
-        """Return conv -> why no filter can be added or removed there. Editable convs are absent."""
+        """Return conv -> why no filter can be added or removed there. Editable convs are absent.
+
+        So are those of a single filter: only a plan finds out whether another one can be added.
+        """
         groups = self.channel_groups(probe)
-        convs = [*groups.filters, *groups.untraced, *groups.unlabeled]
+        convs = [*groups.filters, *groups.untraced]
+        convs += [x for x in groups.unlabeled if not has_single_filter(self.model, groups, x)]
         copies = self._find_involved().copies.registered
         reasons = {
             layer: why_not_editable(groups, layer) or copy_refusal(layer, copies) for layer in convs
@@ -284,7 +292,12 @@ class Editor:
             self.frozen_filters,
             [copy.path for copy in copies.registered],
         )
-        plan = make_plan(context, request)
+        if isinstance(request, requests.AddFilters) and has_single_filter(
+            self.model, context.groups, request.layer
+        ):
+            plan = plan_single_growth(context, request, probe)
+        else:
+            plan = make_plan(context, request)
         check_possible(plan, copies.copies, copies.conflicts)
         add_copies(context, plan, copies.copies)
         return plan
@@ -417,7 +430,11 @@ class Editor:
 
 
 def _reset_compiled_code() -> None:
-    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks."""
+    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks.
+
+    Where nothing is compiled there is nothing to reset: with a GPU, it would first import torch's
+    compiler, which takes seconds.
+    """
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None:
+    if dynamo is not None and getattr(dynamo.convert_frame, "FRAME_COUNTER", True):
         dynamo.reset()

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser.test_page import ready, width
+from tests.browser.test_page import ready, width, with_charts
 from tests.viewer.processes import server, training, wait_for
 
 pytestmark = pytest.mark.browser
@@ -35,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_hovering_a_chart_shows_a_few_lines_however_many_edits_there_are(
     address: str, open_page: Any
 ) -> None:
-    page = ready(open_page(address, viewport={"width": 1680, "height": 960}))
+    page = with_charts(open_page(address, viewport={"width": 1680, "height": 960}))
     filters = width(page, "conv2")
     for edit in range(EDITS):
         page.click('.column[data-layer="conv2"] button.more')
@@ -103,7 +103,7 @@ def test_the_menu_of_a_chart_sets_its_scale_and_the_x_axis(address: str, open_pa
 
 
 def test_a_zoomed_chart_keeps_its_range_until_all_is_shown(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, viewport=SIZE))
+    page = with_charts(open_page(address, viewport=SIZE))
     page.wait_for_function(f"({SHOWN})('loss').points > 5")
     before = page.evaluate(SHOWN, "loss")
     page.hover(".chart[data-plot=loss] .plot")
@@ -122,7 +122,7 @@ def test_a_zoomed_chart_keeps_its_range_until_all_is_shown(address: str, open_pa
 
 
 def test_an_enlarged_chart_fills_the_page_until_escape(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, viewport=SIZE))
+    page = with_charts(open_page(address, viewport=SIZE))
     page.click('.column[data-layer="conv2"] button.more')
     page.wait_for_selector("#staging button.apply:not([disabled])")
     chart = page.locator(".chart[data-plot=layers_0]")
@@ -136,7 +136,7 @@ def test_an_enlarged_chart_fills_the_page_until_escape(address: str, open_page: 
 
 
 def test_charts_and_the_network_are_saved(address: str, open_page: Any) -> None:
-    page = ready(open_page(address, viewport=SIZE))
+    page = with_charts(open_page(address, viewport=SIZE))
     open_menu(page, "loss")
     width, height = png_size(downloaded(page, "#chart-menu button:text-is('PNG')"))
     assert width > 200
@@ -144,6 +144,12 @@ def test_charts_and_the_network_are_saved(address: str, open_page: Any) -> None:
     table = downloaded(page, "#chart-menu button:text-is('CSV')").read_text()
     assert table.startswith("run,curve,batch,epoch,seconds,value\n")
     assert table.count("\n") > 3
+    page.keyboard.press("Escape")
+    page.click("button[data-pane=statistics]")  # its charts are parts of other parts
+    page.wait_for_function("revacnn.parts.charts.made.includes('bars')")
+    page.wait_for_selector(".charts .bars canvas:visible")
+    open_menu(page, "bars")
+    assert png_size(downloaded(page, "#chart-menu button:text-is('PNG')"))[0] > 100
     page.keyboard.press("Escape")
     drawing = downloaded(page, "button[data-save-network=svg]")
     texts = {one.text for one in ElementTree.parse(drawing).getroot().iter() if one.text}
@@ -161,7 +167,7 @@ def test_a_second_run_is_laid_over_the_charts(
         training(runtime, "--net", "digits"),
         server(runtime) as address,
     ):
-        page = ready(open_page(address, viewport=SIZE))
+        page = with_charts(open_page(address, viewport=SIZE))
         page.wait_for_function("revacnn.parts.charts.other_runs.length === 1")
         open_menu(page, "loss")
         page.select_option("#chart-menu select", index=1)

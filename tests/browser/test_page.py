@@ -28,6 +28,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def with_charts(page: Any) -> Any:
+    """Wait until the charts of the footer are made, after the first picture."""
+    ready(page).wait_for_function("revacnn.parts.charts?.made?.length >= 4")
+    return page
+
+
 def ready(page: Any) -> Any:
     page.wait_for_function(READY)
     page.wait_for_function("revacnn.parts.header.fields.some((field) => field.label == 'Loss')")
@@ -164,7 +170,7 @@ def test_paths_drawn_in_strips_look_like_paths_drawn_at_once(digits: str, open_p
 
 
 def test_the_charts_by_layer_have_a_curve_for_each(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits))
+    page = with_charts(open_page(digits))
     page.wait_for_function(
         "['layers_0', 'layers_1'].every((name) => {"
         "  const source = Bokeh.documents[0].get_model_by_name(`${name}_curves`);"
@@ -186,25 +192,24 @@ def test_every_snapshot_has_its_times(digits: str, open_page: Any) -> None:
 def test_painted_is_the_later_of_page_and_node_canvas(digits: str, open_page: Any) -> None:
     """Not when the page receives the report, which it may be too busy for."""
     page = ready(open_page(digits))
-    script = f"""async () => {{
-      {IMPORT}
-      const {{acknowledgeAfter}} = await load("shared/link.js"), {{nodes}} = revacnn.network
-      const paintedNext = (drawnAt) => new Promise((resolve) => {{
+    script = """async () => {
+      const {nodes} = revacnn.network
+      const paintedNext = (drawnAt) => new Promise((resolve) => {
         const before = revacnn.times.at(-1)?.[0]
-        acknowledgeAfter({{drawnAt, whenDrawn: (callback) => callback()}})
-        const look = () => {{
+        nodes.whenDrawn = (callback) => { nodes.drawnAt = drawnAt; callback() }
+        const look = () => {
           const newest = revacnn.times.at(-1)
           if (newest == null || newest[0] === before) return setTimeout(look, 10)
           resolve(newest[4] - newest[3])
-        }}
+        }
         look()
-      }})
+      })
       const now = Date.now(), later = now + 600000
       const found = [await paintedNext(later), await paintedNext(later), await paintedNext(now)]
       const last = await paintedNext(now)
-      acknowledgeAfter(nodes)
+      delete nodes.whenDrawn // that of its class
       return [found[1], last]
-    }}"""
+    }"""
     by_nodes, by_page = page.evaluate(script)
     assert by_nodes > 300_000
     assert 0 <= by_page < 300_000
@@ -329,7 +334,7 @@ def test_two_tabs_see_the_same_network(digits: str, open_page: Any) -> None:
 
 
 def test_dark_and_light(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits, color_scheme="light"))
+    page = with_charts(open_page(digits, color_scheme="light"))
     theme = "document.documentElement.dataset.theme"
     background = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(theme) == "light"
@@ -445,7 +450,7 @@ def column_of_loss(name: str) -> str:
 
 
 def test_a_chart_shows_the_chosen_metric_and_the_viewed_moment(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits))
+    page = with_charts(open_page(digits))
     page.wait_for_function("revacnn.parts.timeline.recorded > 20")
     page.select_option("select[data-chart='0']", "acc")
     page.wait_for_function(f"{column_of_loss('label')}.includes('val_acc')")
@@ -516,7 +521,7 @@ LOOK_OF_TOOLTIP = """() => {
 
 
 def test_tooltips_of_charts_are_styled_like_the_page(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits))
+    page = with_charts(open_page(digits))
     page.wait_for_function(
         "Bokeh.documents[0].get_model_by_name('learning_rate').renderers.some("
         "  (one) => one.data_source.get_length() > 0 && one.data_source.data.rate != null)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -82,6 +83,32 @@ def test_values_that_are_not_finite_are_ignored_in_means() -> None:
         series.add(step, np.array([value]))
     assert series.stride == 2
     np.testing.assert_allclose(series.rows[:, 0], [1.0, np.nan, 6.0])
+
+
+def test_doubling_the_stride_of_wide_rows_copies_little() -> None:
+    """A server that merges the rows of a large network sends nothing meanwhile."""
+    series = TimeSeries(40_000, 64)
+    for step in range(64):
+        series.add(step, np.full(series.width, step, np.float32))
+    tracemalloc.start()
+    series.add(64, np.zeros(series.width, np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(series.rows[:, 0], [*np.arange(0.5, 64, 2), 0])
+    assert peak < series.rows.nbytes
+
+
+def test_missing_values_do_not_spoil_the_means_of_pairs() -> None:
+    rows = np.random.default_rng(0).random((8, 5)).astype(np.float32)
+    rows[3, 1], rows[4:6, 2], rows[0, 3] = np.nan, np.nan, np.inf
+    series = TimeSeries(5, 8)
+    for step, row in enumerate(rows):
+        series.add(step, row)
+    series.add(8, rows[0])
+    expected = np.where(np.isfinite(rows), rows, np.nan).reshape(4, 2, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without values
+        np.testing.assert_allclose(series.rows[:4], np.nanmean(expected, axis=1), rtol=1e-6)
 
 
 def test_prepended_rows_precede_those_of_the_series() -> None:

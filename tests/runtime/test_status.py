@@ -135,6 +135,16 @@ def test_an_edited_structure_is_published_with_its_edges(run: SmallRun) -> None:
     assert published == [(1, [(0, 1)])]
 
 
+def test_a_layer_in_whose_place_the_model_has_put_another_module_is_not_described(
+    run: SmallRun,
+) -> None:
+    """The model's code may do this at any time; the recorder notices within a second."""
+    run.train_batch()
+    run.model[2] = nn.ReLU()
+    run.status.publish_edit()
+    assert [layer.name for layer in run.published[-1].layers] == ["0"]
+
+
 def test_heartbeats_are_sent_on_every_change_and_once_a_second(
     run: SmallRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

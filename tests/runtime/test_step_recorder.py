@@ -171,6 +171,23 @@ def test_steps_of_optimizers_are_not_recorded():
     assert names(record(model, run)) == ["first", "second", "mean", "detach"]
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_of_an_optimizer_step_only_the_closure_is_recorded(by_name: bool):
+    # Lightning passes a closure in manual optimization, too.
+    model = TwoParts()
+    optimizer = torch.optim.Adam(model.parameters())  # without state, it creates zeros first
+
+    def closure():
+        loss = model.second(model.first(IMAGES)).mean()
+        loss.backward()
+        return loss
+
+    def run():
+        return optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+
+    assert names(record(model, run)) == ["first", "second", "mean"]
+
+
 def test_an_optimizer_step_by_hand_is_not_recorded():
     model = TwoParts()
 

@@ -212,9 +212,12 @@ def test_an_edit_that_an_attention_does_not_accept_is_rolled_back_with_its_name(
     assert difference(eval_output(model, x), output) < EXACT
 
 
-def test_a_linear_layer_of_one_unit_is_refused_with_the_reason() -> None:
-    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 2))
+def test_a_linear_layer_of_one_unit_grows() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 1), nn.Tanh(), nn.Linear(1, 2)).double()
     editor = Editor(model)
-    probe = ForwardProbe([partial(model, torch.randn(3, 4))])
-    with pytest.raises(EditRefusedError, match="single filter"):
-        editor.apply(requests.AddFilters("0"), probe)
+    x = torch.randn(3, 4).double()
+    before = eval_output(model, x)
+    editor.apply(requests.AddFilters("0", 3), ForwardProbe([partial(model, x)]))
+    assert (model[0].out_features, model[2].in_features) == (4, 4)
+    assert difference(eval_output(model, x), before) < EXACT

@@ -26,7 +26,7 @@ def test_page_is_served_completely_from_this_server(tmp_path: Path, name: str) -
         scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
         (listed,) = re.findall(r"const {version, files} = (.*)", page)
         files = json.loads(listed)["files"]
-        assert {"main.js", "network/node_worker.js"} <= set(files)
+        assert {"network/node_worker.js", "network/path_worker.js"} <= set(files)
         for file in files:
             request = page_request(f"{address}/static/{file}")
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -40,7 +40,8 @@ def test_page_is_served_completely_from_this_server(tmp_path: Path, name: str) -
             url = script if script.startswith("http") else f"{host}/{script.lstrip('/')}"
             assert urllib.request.urlopen(page_request(url), timeout=60).status == 200
         assert not re.search(r"(href|src)=\"https?://(?!localhost)", page)
-        assert "@import" not in page
+        for style in re.findall(r"<style>(.*?)</style>", page, re.DOTALL):
+            assert "@import" not in style
 
 
 def test_page_starts_with_the_theme_of_the_cookie(tmp_path: Path) -> None:

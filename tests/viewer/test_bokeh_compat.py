@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bokeh.core.types import ID
 from bokeh.document import Document
-from bokeh.document.events import ModelChangedEvent
+from bokeh.document.events import ColumnDataChangedEvent, ModelChangedEvent
 from bokeh.models import ColumnDataSource
 from bokeh.protocol import Protocol
 from bokeh.protocol.messages.patch_doc import patch_doc
@@ -123,19 +123,40 @@ def test_all_changes_of_a_callback_are_one_message(
     assert [len(message.content["events"]) for message in handler.messages] == [2, 3, 3]
 
 
-@pytest.mark.skipif(not hasattr(patch_doc, "add_buffers"), reason="not used with this Bokeh")
-def test_a_frame_alone_makes_the_message_that_bokeh_makes() -> None:
-    link = PageLink(frame=(0, b"first"))
-    document = Document()
+def changes_of_a_page() -> list[Any]:
+    """Two models that the page has, and changes of them that refer to no other model."""
+    document, link = Document(), PageLink(frame=(0, b"first"))
+    source = ColumnDataSource({"x": np.zeros(3)})
     document.add_root(link)
-    document.models.flush_synced()  # the page has it
-    event = ModelChangedEvent(document, link, "frame", (1, b"second"))
-    assert bokeh_compat._is_plain(event)
-    assert not bokeh_compat._is_plain(ModelChangedEvent(document, link, "seen", 3))
-    ours, theirs = bokeh_compat._patch([event]), Protocol().create("PATCH-DOC", [event])
-    assert [buffer.to_bytes() for buffer in ours._buffers] == [b"second"]
-    assert ours.header["num_buffers"] == 1
-    texts = [
-        message.content_json.replace(message._buffers[0].id, "id") for message in (ours, theirs)
+    document.add_root(source)
+    document.models.flush_synced()
+    columns = {"x": np.ones(3), "color": ["#fff"] * 3}
+    return [
+        ModelChangedEvent(document, link, "frame", (1, b"second")),
+        ModelChangedEvent(document, link, "seen", 3),
+        ColumnDataChangedEvent(document, source, "data", columns, None),
+        ColumnDataChangedEvent(document, source, "data", cols=["x"]),
     ]
+
+
+@pytest.mark.skipif(not hasattr(patch_doc, "add_buffers"), reason="not used with this Bokeh")
+@pytest.mark.parametrize("i", range(4))
+def test_a_plain_change_makes_the_message_that_bokeh_makes(i: int) -> None:
+    event = changes_of_a_page()[i]
+    assert bokeh_compat._is_plain(event)
+    ours, theirs = bokeh_compat._patch([event]), Protocol().create("PATCH-DOC", [event])
+    assert [one.to_bytes() for one in ours._buffers] == [one.to_bytes() for one in theirs._buffers]
+    assert ours.header.get("num_buffers") == theirs.header.get("num_buffers")
+    texts = []
+    for message in (ours, theirs):
+        text = message.content_json
+        for buffer in message._buffers:
+            text = text.replace(buffer.id, "id")
+        texts.append(text)
     assert texts[0] == texts[1]
+
+
+def test_a_change_that_refers_to_a_model_is_not_plain() -> None:
+    document, source = Document(), ColumnDataSource()
+    for value in (source, [source], {"a": source}, np.array([source])):
+        assert not bokeh_compat._is_plain(ModelChangedEvent(document, source, "tags", value))

@@ -43,6 +43,7 @@ class Chart:
 
     title = ""
     name = ""
+    source: Any  # holds the shown data in ``source.data``
 
     def __init__(
         self, tab: TabState, edit_markers: ColumnDataSource | None = None, **options: Any
@@ -109,6 +110,10 @@ class Chart:
         """Return the format of the y axis."""
         arguments = {"plot": self.root, "is_log": self.is_log}
         return CustomJSTickFormatter(code="numbers", args=arguments)  # of chart_functions.js
+
+    def update(self) -> bool:
+        """Draw what is new. Return whether anything is."""
+        raise NotImplementedError
 
     def has_changed(self, *key: Any) -> bool:
         """Return whether the key of the data differs from the last call, and store it."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..runs.metric_names import LOSS, families
 from ..tab.chart_settings import LAYER_TITLES, MAX_SMOOTHING
+from ..tab.tab_state import TabState
+from .chart import Chart
 from .html_panel import HtmlPanel
 
 __all__ = ["ChartChoices"]
 
 
 class ChartChoices(HtmlPanel):
+    """The choices of all charts, and the names of those that are made."""
+
     part = "charts"
+
+    def __init__(self, tab: TabState, get_charts: Callable[[], Iterable[Chart]] = tuple) -> None:
+        super().__init__(tab)
+        self._get_charts = get_charts
 
     def content(self) -> dict[str, Any]:
         state, settings = self.tab.state, self.tab.chart_settings
@@ -33,6 +42,7 @@ class ChartChoices(HtmlPanel):
                 {"current": current, "options": list(options.items())}
                 for current, options in charts
             ],
+            "made": [chart.name for chart in self._get_charts()],
             **self._settings(),
         }
 

@@ -55,6 +55,7 @@ class NetworkView:
         self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
         self._shown: tuple[Any, ...] = ()
         self._shown_numbers: tuple[Any, ...] = ()
+        self._selection_key: tuple[Any, ...] = ()
         self._layer_keys: dict[str, int] = {}
         self._frames = 0
         self._set_empty_layout()
@@ -188,7 +189,10 @@ class NetworkView:
             self.numbers.data = {"state": states, "amplitude": amplitude, **tones, **means}
         activation = means.get("activation")
         self._show_strokes(layout, self.ends, activation, states, is_new_layout=is_new_layout)
-        self._show_selection(state, structure, layout)
+        key = (is_new_layout, *self.tab.actions_key(), self.tab.hovered, self.tab.selection)
+        if is_new_layout or key != self._selection_key:
+            self._selection_key = key
+            self._show_selection(state, structure, layout)
 
     def _show_strokes(
         self,

@@ -30,7 +30,6 @@
  * and announces the end of a run, `#ended .next` shows the next one, `#runs` chooses; `select[data-chart="0"]` chooses the metric of the first chart, 1 and 2 the statistics of the charts by layer. */
 
 import {startChartCards} from "./charts/chart_cards.js"
-import {startChartFocus} from "./charts/chart_focus.js"
 import {startChartMenu} from "./charts/chart_menu.js"
 import {startLayerCurves} from "./charts/layer_curves.js"
 import {startAddress} from "./controls/address.js"
@@ -113,6 +112,8 @@ function startParts() {
   startTimeline()
   startKeyboard()
   startFrameRate(() => isReady)
+  startNetwork() // its workers load while Bokeh's document does
+  startPriceColors()
 }
 
 /** Note when the network is painted for the first time. */
@@ -133,10 +134,7 @@ async function start() {
   const link = await documentReady()
   startLayerCurves()
   startChartCards()
-  startChartFocus()
   connect(link)
-  startNetwork()
-  startPriceColors()
   describeView({
     theme: themeName(), visible: !document.hidden,
     width: byId("plot").clientWidth, height: byId("plot").clientHeight,

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from bokeh.document import Document
 
 from ..components import Component
-from ..components.edit_markers import EditMarkers
-from ..rendering.frame_codec import PagePart, encode_frame
+from ..rendering.frame_codec import encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
@@ -25,6 +24,7 @@ from .tab_title import tab_title
 __all__ = ["Page"]
 
 REFRESH_SECONDS = 0.25  # between updates of what changes with time, without a message
+PANEL_SECONDS = 0.25  # between updates of the panels where only statistics are new
 BEAT_SECONDS = 0.5  # without a frame, before the page is sent a beat
 NEVER = float("inf")
 TITLE_SECONDS = 2.0  # between changes of the browser tab's title
@@ -65,14 +65,14 @@ class Page:
         self.components = PageComponents(self.tab)
         self.frames_sent = 0
         self._frame_serials = itertools.count()
-        self._panels: list[PagePart] = []
         self._scheduler = FrameScheduler()
-        self._updated_at = 0.0
+        self._updated_at = self._panels_updated_at = 0.0
         self._titled_at = 0.0
         self._sent_at = time.monotonic()
         self._next_update_at = NEVER  # when the next scheduled update runs
         # Keys of what the page shows
         self._update_key: tuple[object, ...] = ()
+        self._actions_key: tuple[object, ...] = ()
         self._statistics_key: tuple[float, ...] = ()
         self._structure_key: tuple[object, ...] = ()
         self._connect_link()
@@ -85,24 +85,19 @@ class Page:
             self.link.on_change(name, self._on_view)
 
     def open(self, document: Document) -> None:
-        """Add the page to a document and start updating it."""
+        """Add the page to a document and start updating it.
+
+        What it shows is sent once the browser has reported the size of the view.
+        """
         document.theme = make_theme(self.tab.palette)
         with document.models.freeze():  # visit all models once, not once per root
-            for component in self.components:
-                self._panels += getattr(component, "panels", ())
-                if isinstance(component.root, PagePart):
-                    self._panels.append(component.root)
-                elif not isinstance(component, EditMarkers):
-                    document.add_root(component.root)
-            for root in (*self.components.statistics.places, self.link):
+            for root in (*self.components.places, self.link):
                 document.add_root(root)
         self.tab.update()
         self._titled_at = time.monotonic()
         self._update_title()
-        for component in self.components:
-            component.update()
-        self._send()
-        self._store_keys(time.monotonic())
+        self.link.frame = (next(self._frame_serials), encode_frame([], sent=0, stamps=[]))
+        self._structure_key = self.tab.structure_key()  # the first picture shows no edit
         if self._registry is not None:
             self._registry.observers.add(self)
 
@@ -135,7 +130,7 @@ class Page:
             document.add_next_tick_callback(self._update_secondary)
 
     def update(self) -> None:
-        """Update the primary components and send a frame, if the scheduler permits it."""
+        """Update what is due and send a frame, if the scheduler permits it."""
         self._next_update_at = NEVER
         self.tab.run_selection.update()
         now = time.monotonic()
@@ -143,8 +138,12 @@ class Page:
         if not self._is_visible() or not self._is_update_due(now) or self._delay(now) != 0:
             return
         self.tab.update()
+        are_panels_due = self._are_panels_due(now)
         self._store_keys(now)
-        if self._update_all(self.components.primary):
+        if are_panels_due:
+            self._panels_updated_at = now
+        components = self.components
+        if self._update_all(components.primary if are_panels_due else components.drawings):
             self.frames_sent += 1
             self._send()
             self._scheduler.frame_sent(
@@ -191,6 +190,12 @@ class Page:
         is_old = now - self._updated_at >= REFRESH_SECONDS
         return is_old or self.tab.update_key() != self._update_key
 
+    def _are_panels_due(self, now: float) -> bool:
+        """Return whether more than statistics is new, or the panels are PANEL_SECONDS old."""
+        is_old = now - self._panels_updated_at >= PANEL_SECONDS
+        is_past = not self.tab.playback.is_live  # the timeline moves with every frame
+        return is_old or is_past or self.tab.actions_key() != self._actions_key
+
     def _has_new_statistics(self) -> bool:
         return self.tab.statistics_key() != self._statistics_key
 
@@ -208,6 +213,7 @@ class Page:
     def _store_keys(self, now: float) -> None:
         """Record what the page is about to show."""
         self._update_key, self._updated_at = self.tab.update_key(), now
+        self._actions_key = self.tab.actions_key()
         self._statistics_key = self.tab.statistics_key()
         self._structure_key = self.tab.structure_key()
 
@@ -219,7 +225,7 @@ class Page:
         if state is not None and state.snapshot is not None:
             timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
         self._sent_at = time.monotonic()
-        frame = encode_frame(self._panels, sent=self.frames_sent, stamps=timestamps)
+        frame = encode_frame(self.components.parts(), sent=self.frames_sent, stamps=timestamps)
         self.link.frame = (next(self._frame_serials), frame)
 
     def _send_beat(self) -> None:

@@ -17,6 +17,7 @@ from revacnn_lightning.page_server.security_headers import NONCE, with_nonce
 from ..layout import NodeState
 from ..rendering.bokeh_scripts import without_unused_components
 from ..rendering.palette import PALETTES, css_variables
+from ..rendering.script_bundle import bundle_modules, imported_modules
 
 __all__ = ["STATIC", "STYLE_SHEETS", "page_assets", "page_config"]
 
@@ -44,13 +45,14 @@ def _numbers(kind: type[IntEnum]) -> dict[str, int]:
 def page_assets() -> dict[str, Any]:
     """Return the variables of ``viewer/templates/index.html``.
 
-    The style is written into the page, so that it is never seen without. The modules of the script
-    are files that the browser may keep: ``modules`` lists them with the version of them all, at
-    whose change the page has the browser fetch all of them again. No old module meets a new one.
+    Style and script are written into the page, so that it is never seen without, and needs no
+    further requests. The modules of the workers are files that the browser may keep: ``modules``
+    lists them with the version of them all, at whose change the page has the browser fetch all of
+    them again. No old module meets a new one.
     """
-    modules = sorted(path for path in STATIC.rglob("*.js") if path != CHART_FUNCTIONS)
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:16]
-    names = [path.relative_to(STATIC).as_posix() for path in modules]
+    workers = [path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*_worker.js")]
+    names = imported_modules(STATIC, *sorted(workers))
+    version = hashlib.sha256(b"".join((STATIC / name).read_bytes() for name in names)).hexdigest()
     return {
         "palette_css": css_variables(),
         "style": "\n".join(path.read_text(encoding="utf-8") for path in STYLE_SHEETS),
@@ -59,7 +61,8 @@ def page_assets() -> dict[str, Any]:
         "nonce": NONCE,
         "with_nonce": with_nonce,
         "config": _script_json(page_config()),
-        "modules": _script_json({"version": version, "files": names}),
+        "modules": _script_json({"version": version[:16], "files": names}),
+        "script": bundle_modules(STATIC, "main.js"),
     }
 
 

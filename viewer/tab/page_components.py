@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from bokeh.models import Column
+
 from ..components import Component
 from ..components.address import Address
+from ..components.chart import Chart
 from ..components.chart_choices import ChartChoices
+from ..components.chart_places import ChartPlaces
 from ..components.chart_table import ChartTable
 from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
@@ -29,6 +33,7 @@ from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
 from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
+from ..rendering.frame_codec import PagePart
 from .tab_state import TabState
 
 __all__ = ["PageComponents"]
@@ -44,7 +49,6 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ReplyPanel,
     ChangeListPanel,
     Timeline,
-    ChartChoices,
     PricePanel,
 )
 
@@ -54,18 +58,20 @@ class PageComponents:
 
     Attributes:
         network: the network view.
-        primary: components that are updated with every frame.
+        drawings: components that are updated with every frame.
+        panels: texts and controls. Updated less often where only statistics are new: nobody reads
+            ten numbers a second.
         images: components that show images of the selected layer and filter, and the table of
             layers.
-        charts: the charts that are always visible.
+        footer: the charts that are always visible, made one by one after the first picture.
         statistics: the charts of the statistics pane.
     """
 
     def __init__(self, tab: TabState) -> None:
         markers = EditMarkers(tab)
         self.network = NetworkView(tab)
-        self.primary: list[Component] = [self.network, markers]
-        self.primary += [ModuleMarks(tab, self.network), *(panel(tab) for panel in HTML_PANELS)]
+        self.drawings: list[Component] = [self.network, markers, ModuleMarks(tab, self.network)]
+        self.panels: list[Component] = [panel(tab) for panel in HTML_PANELS]
         self.images: list[Component] = [
             NetworkEnds(tab, self.network),
             InputImage(tab),
@@ -74,28 +80,55 @@ class PageComponents:
             HistogramPane(tab),
             LayerTable(tab),
         ]
-        self.charts: list[Component] = [
-            MetricChart(tab, markers.source),
-            LearningRateChart(tab, markers.source),
-            LayerChart(tab, markers.source, 0),
-            LayerChart(tab, markers.source, 1),
-        ]
+        self.footer = ChartPlaces(
+            {
+                "loss": lambda: MetricChart(tab, markers.source),
+                "learning_rate": lambda: LearningRateChart(tab, markers.source),
+                "layers_0": lambda: LayerChart(tab, markers.source, 0),
+                "layers_1": lambda: LayerChart(tab, markers.source, 1),
+            }
+        )
         self.statistics = StatisticsPane(tab, markers.source)
-        self.primary.append(ChartTable(tab, self._time_charts))
+        self.panels += [ChartChoices(tab, self._charts), ChartTable(tab, self._time_charts)]
+        self._tab = tab
         self._last_chart = 0  # index of the chart that was updated last
+
+    @property
+    def primary(self) -> list[Component]:
+        """The drawings and the panels: what an edit or an action changes."""
+        return [*self.drawings, *self.panels]
 
     def __iter__(self) -> Iterator[Component]:
         yield from self.primary
         yield from self.images
-        yield from self.charts
-        yield from self.statistics.charts
+        yield from self._charts()
 
-    def shown_charts(self) -> list[Component]:
+    @property
+    def places(self) -> list[Column]:
+        """The places of the charts in the page."""
+        return [*self.footer.places, *self.statistics.places]
+
+    def parts(self) -> Iterator[PagePart]:
+        """Yield what frames consist of."""
+        for component in self:
+            yield from getattr(component, "panels", ())
+            if isinstance(component.root, PagePart):
+                yield component.root
+
+    def shown_charts(self) -> list[Chart]:
         """Return the charts that are visible."""
-        return [*self.charts, *self.statistics.shown_charts()]
+        return [*self.footer.charts, *self.statistics.shown_charts()]
 
     def update_next_chart(self) -> bool:
-        """Update the next visible chart that has new data. Return False if none has."""
+        """Make the next chart that is missing, or update the next one that has new data.
+
+        Return False if there is none.
+        """
+        if self._has_curves():
+            made = self.footer.make_next()
+            if made is not None:
+                made.update()
+                return True
         charts = self.shown_charts()
         for _ in charts:
             self._last_chart = (self._last_chart + 1) % len(charts)
@@ -103,6 +136,13 @@ class PageComponents:
                 return True
         return False
 
+    def _has_curves(self) -> bool:
+        """Return whether there is anything to draw: a chart without warns of its empty axes."""
+        state = self._tab.state
+        return state is not None and state.histories.scalars.length > 0
+
+    def _charts(self) -> list[Chart]:
+        return [*self.footer.charts, *self.statistics.charts]
+
     def _time_charts(self) -> list[TimeChart]:
-        charts = [*self.charts, *self.statistics.charts]
-        return [chart for chart in charts if isinstance(chart, TimeChart)]
+        return [chart for chart in self._charts() if isinstance(chart, TimeChart)]

@@ -25,6 +25,8 @@ from .staging import Staging
 
 __all__ = ["TabState"]
 
+Place = tuple[int, int] | None  # a layer and a filter, by index
+
 
 class TabState:
     """State of one tab.
@@ -40,6 +42,7 @@ class TabState:
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         shows_modules: whether the modules between the layers are marked; None: the default.
+        shows_prices: whether nodes have the color of their price, not of their gradient.
         requested_view: what the page's address names; None once it is shown.
         dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
@@ -78,6 +81,7 @@ class TabState:
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
+        self._position: tuple[Selection | None, Structure | None, Place] = (None, None, None)
         self._known_key: tuple[object, ...] = (None, 0)
         self._known_structure: Structure | None = None  # the structure before the last edit
 
@@ -100,13 +104,14 @@ class TabState:
 
     def selected_position(self) -> tuple[int, int] | None:
         """Return the layer and filter index of the selection in the current network."""
-        structure = self.structure
-        if self.selection is None or structure is None:
+        structure, selection = self.structure, self.selection
+        if selection is None or structure is None:
             return None
-        for i, layer in enumerate(structure.layers):
-            if layer.name == self.selection.layer and self.selection.filter_id in layer.filter_ids:
-                return i, layer.filter_ids.index(self.selection.filter_id)
-        return None
+        known_selection, known_structure, position = self._position
+        if known_selection != selection or known_structure is not structure:
+            position = _find_position(structure, selection)
+            self._position = selection, structure, position
+        return position
 
     def selected_ids(self) -> list[int]:
         """Return the ids of all selected filters, the primary one first."""
@@ -161,16 +166,14 @@ class TabState:
 
     def update_key(self) -> tuple[object, ...]:
         """Return a key that changes with everything a message or an action may have changed."""
+        return (self.actions_key(), 0 if self.state is None else self.state.values_revision)
+
+    def actions_key(self) -> tuple[object, ...]:
+        """Return a key that changes with all that `update_key` does, except new statistics."""
         state, own = self.state, (self.revision, self.edit_queue.revision)
         if state is None:
             return own
-        return (
-            state,
-            state.values_revision,
-            state.structure_revision,
-            state.activity_revision,
-            *own,
-        )
+        return (state, state.structure_revision, state.activity_revision, *own)
 
     # Statistics of the shown batch
 
@@ -189,12 +192,11 @@ class TabState:
 
     def coupling_preview(self) -> tuple[PlanSummary | None, str]:
         """Return the plan of removing the hovered or selected filter, or why it is refused."""
-        target = self.hovered or self.selection
-        if self.state is None or self.structure is None or target is None:
+        target, state = self.hovered or self.selection, self.state
+        if state is None or self.structure is None or target is None:
             return None, ""
-        return self._removal_preview.result(
-            self.state, self.structure, target.layer, target.filter_id
-        )
+        preview = self._removal_preview
+        return preview.result(state, self.structure, target.layer, target.filter_id)
 
     def _request_coupling_preview(self, structure: Structure) -> None:
         target = self.hovered or self.selection
@@ -288,3 +290,11 @@ class TabState:
                 self.folding.reveal(i, self.layer_names())
                 self.pane = "layer"
                 return
+
+
+def _find_position(structure: Structure, selection: Selection) -> tuple[int, int] | None:
+    """Return the layer and filter index of a selection; None if the network has no such filter."""
+    for i, layer in enumerate(structure.layers):
+        if layer.name == selection.layer and selection.filter_id in layer.filter_ids:
+            return i, layer.filter_ids.index(selection.filter_id)
+    return None

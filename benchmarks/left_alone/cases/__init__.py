@@ -1,10 +1,13 @@
 """The cases, grouped by what is unusual about them. Importing this package fills the table."""
 
 from benchmarks.left_alone.cases import (
+    architectures,
+    attributes,
     averages,
     batch_forms,
     callbacks,
     flags,
+    interventions,
     manual,
     networks,
     optimizers,
@@ -15,10 +18,13 @@ from benchmarks.left_alone.cases import (
 )
 
 __all__ = [
+    "architectures",
+    "attributes",
     "averages",
     "batch_forms",
     "callbacks",
     "flags",
+    "interventions",
     "manual",
     "networks",
     "optimizers",

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
-__all__ = ["plan_growth"]
+__all__ = ["growth_title", "plan_growth"]
 
 # A request for more new filters than this is probably a typing error.
 MAX_NEW_FILTERS = 4096
@@ -38,9 +38,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     count = max(1, round(request.count / adjacent))  # of whole groups of a group norm
     edits = _insertions(context, groups, count, split=request.split_from is not None)
     filters = count * adjacent
-    what = "filter" if filters == 1 else f"{filters} filters"
-    how = "" if request.split_from is None else f" split from {request.split_from}"
-    plan = resize_plan(context, request, f"Add {what} to {layer}{how}", edits, groups, layer)
+    plan = resize_plan(context, request, growth_title(request, filters), edits, groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
     plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
@@ -50,6 +48,13 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
         plan.is_mixing, plan.output_effect = True, "output changes"
         plan.require_confirmation(f"a new filter of {layer} changes all others: {reason}")
     return plan
+
+
+def growth_title(request: requests.AddFilters, filters: int) -> str:
+    """Return the title of a plan that adds so many filters."""
+    what = "filter" if filters == 1 else f"{filters} filters"
+    how = "" if request.split_from is None else f" split from {request.split_from}"
+    return f"Add {what} to {request.layer}{how}"
 
 
 def _check_request(context: PlanningContext, request: requests.AddFilters) -> None:

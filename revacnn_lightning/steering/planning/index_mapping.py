@@ -98,7 +98,9 @@ def _origins(
             order, new = np.arange(dimension.size), np.zeros(dimension.size, bool)
         else:
             order, new = order_of(edit)
-        source[here] = before.dimension(dimension.tensor, dimension.dim).start + order
+        start = before.start_of(dimension.tensor, dimension.dim)
+        if start is not None:  # before, the dimension had a single entry
+            source[here] = start + order
         is_new[here] = new
     for (start, stop), (old, end) in zip(after.constants, before.constants, strict=False):
         if stop - start == end - old:

@@ -169,6 +169,11 @@ class ChannelGroups:
         """Return an editable dimension by its tensor's name."""
         return self._by_key[tensor, dim]
 
+    def start_of(self, tensor: str, dim: int) -> int | None:
+        """Return the first channel of a dimension; None if it has a single entry."""
+        found = self._by_key.get((tensor, dim))
+        return None if found is None else found.start
+
     def arriving_channels(self, tensor: str, dim: int) -> np.ndarray | None:
         """Return the channel that arrives at each index; None unless all are known."""
         dimension = self._by_key.get((tensor, dim))

@@ -78,8 +78,11 @@ class Hidden(Around):
 
 def refusal(model: nn.Module, layer: str = "odd") -> str:
     model.train()
-    probe = ForwardProbe([partial(model, torch.rand(2, 3, 4, 4))])
-    return Editor(model).refusals(probe).get(layer, "")
+    return Editor(model).refusals(probe_of(model)).get(layer, "")
+
+
+def probe_of(model: nn.Module) -> ForwardProbe:
+    return ForwardProbe([partial(model, torch.rand(2, 3, 4, 4))])
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,10 @@ def test_a_conv_that_nothing_runs_is_said_not_to_run():
 
 
 def test_only_a_conv_with_a_single_filter_is_said_to_have_one():
-    assert "single filter" in refusal(OneChannel(nn.Conv2d(1, 1, 1)))
+    model = OneChannel(nn.Conv2d(1, 1, 1))
+    assert refusal(model) == ""  # only a plan finds out
+    with pytest.raises(EditRefusedError, match="single filter"):
+        Editor(model).apply(requests.AddFilters("odd"), probe_of(model))
     transposed = refusal(Around(nn.ConvTranspose2d(4, 4, 1, groups=4)))
     assert "one filter per group" in transposed
     assert "single filter" not in transposed

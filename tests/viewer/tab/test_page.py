@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 import weakref
 from typing import Any
 
@@ -11,7 +12,9 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
+from viewer.components.header import Header
 from viewer.runs.registry import RunRegistry
+from viewer.runs.run_follower import RunFollower
 from viewer.runs.run_state import RunState
 from viewer.tab.page import BEAT_SECONDS, Page
 
@@ -19,6 +22,24 @@ from viewer.tab.page import BEAT_SECONDS, Page
 def send(page: Page, name: str, args: dict[str, Any]) -> None:
     """Send a command as the browser does: by a change of the link."""
     page.link.command = json.dumps({"serial": 1, "name": name, "args": args})
+
+
+def make_footer(page: Page) -> None:
+    while page.components.footer.make_next() is not None:
+        pass
+
+
+def test_nothing_is_drawn_for_a_size_that_no_view_has(follower: InProcessFollower) -> None:
+    """The first picture was computed, sent and drawn twice: the page reports its size later."""
+    page = Page(follower)
+    page.open(Document())
+    assert page.link.frame is not None
+    assert page.components.network.layout is None
+    page.link.width, page.link.height, page.link.seen = 800, 400, 0
+    page.update()
+    assert page.frames_sent == 1
+    layout = page.components.network.network_layout.data
+    assert (layout["width"], layout["height"]) == (800, 400)
 
 
 def test_two_tabs_share_no_model(follower: InProcessFollower) -> None:
@@ -68,6 +89,34 @@ def test_page_sends_only_after_confirmation(
     assert step(5.0) == 4  # the confirmation was lost
     page.link.seen, page.link.visible = 4, False
     assert step(60.0) == 4  # the tab is hidden
+
+
+def test_texts_rest_while_only_statistics_are_new(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Composing all texts for each batch took the server longer than the network view."""
+    clock = [100.0]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    page = Page(follower)
+    page.open(Document())
+    header = next(one for one in page.components.panels if isinstance(one, Header))
+    network = page.components.network
+
+    def step(seconds: float) -> tuple[bool, bool]:
+        """Train, and return whether the network and the header are drawn."""
+        page.link.seen = page.frames_sent
+        before = network.numbers.data, header.source.data
+        clock[0] += seconds
+        follower.train()
+        page.update()
+        return network.numbers.data is not before[0], header.source.data is not before[1]
+
+    assert step(1.0) == (True, True)
+    assert step(0.1) == (True, False)
+    assert step(0.1) == (True, False)
+    assert step(0.1) == (True, True)
+    page.tab.revision += 1  # an action
+    assert step(0.1) == (True, True)
 
 
 def test_edit_is_sent_before_the_last_frame_is_painted(
@@ -152,6 +201,9 @@ def test_charts_are_sent_one_at_a_time_if_new(
 ) -> None:
     page, document = Page(follower), Document()
     page.open(document)
+    make_footer(page)
+    for component in (*page.components.images, *page.components.footer.charts):
+        component.update()
     page.link.seen = 0
     clock = [100.0]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
@@ -172,6 +224,44 @@ def test_charts_are_sent_one_at_a_time_if_new(
     assert [step(1.0) for _ in range(4)] == [True, True, True, False]  # each has had its turn
 
 
+def test_charts_are_made_after_the_first_picture(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make them took the server longer than all else before the first picture."""
+    page, document = Page(follower), Document()
+    page.open(document)
+    places = {place.name: place for place in page.components.footer.places}
+    assert not any(place.children for place in places.values())
+    clock = [time.monotonic()]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    follower.train()
+    for component in page.components.images:
+        component.update()
+    page._update_secondary()
+    assert not page.components.footer.charts  # the page has drawn nothing yet
+
+    page.link.seen = 0
+    for n in range(1, 6):
+        clock[0] += 1.0
+        page._update_secondary()
+        assert len(page.components.footer.charts) == min(n, 4)
+    assert [chart.root.name for chart in page.components.footer.charts] == [
+        name.removesuffix("_place") for name in places
+    ]
+    (part,) = (one for one in page.components.parts() if one.part == "charts")
+    page.update()
+    assert part.data["made"] == [chart.name for chart in page.components.footer.charts]
+    assert "curves-layers_1" in {one.part for one in page.components.parts()}
+
+
+def test_a_chart_without_curves_is_not_made() -> None:
+    """Bokeh warned in the console that the empty axes have no minimum."""
+    page = Page(RunFollower())
+    page.open(Document())
+    assert not page.components.update_next_chart()
+    assert not page.components.footer.charts
+
+
 # From Bokeh 3.6, which compares columns by ==.
 @pytest.mark.filterwarnings("ignore:The truth value of an empty array:DeprecationWarning")
 def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProcessFollower) -> None:
@@ -180,13 +270,14 @@ def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProces
     follower.state = state
     page = Page(follower)
     page.open(Document())
+    make_footer(page)
     for training.step in range(30):
         snapshot = training.snapshot()
         state.receive(replace(snapshot, values=snapshot.values[:, :0]))
         page.tab.update()
         for component in page.components:
             component.update()
-    charts = {chart.name: chart for chart in page.components.charts}
+    charts = {chart.name: chart for chart in page.components.footer.charts}
     assert len(charts["loss"].raw_source.data["step"]) == 30
     assert state.latest["gradient"].shape == (0,)
 

@@ -54,11 +54,10 @@ def test_the_script_has_no_numbers_of_states(path: Path) -> None:
     assert not re.search(rf"\b({names}): *\d", path.read_text(encoding="utf-8"))
 
 
-def test_the_modules_have_a_version_that_changes_with_any_of_them() -> None:
+def test_the_modules_of_workers_have_a_version_that_changes_with_any_of_them() -> None:
     modules = json.loads(page_assets()["modules"])
-    scripts = {path.relative_to(STATIC).as_posix() for path in SCRIPTS}
-    assert set(modules["files"]) == scripts - {"charts/chart_functions.js"}  # in the page itself
-    assert "main.js" in modules["files"]
+    assert {"network/node_worker.js", "shared/drawing_loop.js"} <= set(modules["files"])
+    assert "main.js" not in modules["files"]  # in the page itself
     assert re.fullmatch(r"[0-9a-f]{16}", modules["version"])
 
 

@@ -38,17 +38,18 @@ def test_a_network_without_layers_shows_its_metrics(
         follower.train(3)
         send_command(page.tab, name, layer=0, first=0, last=0, row=1, chart=1, option="dead")
         update_all(page)
-    parts = {part.part: part.data for part in page._panels}
+    parts = {part.part: part.data for part in page.components.parts()}
     assert "no convolution and no hidden linear layer" in parts["header"]["network_notice"]
     assert parts["network_layout"].get("layers", []) == []
-    loss = page.components.charts[0]
-    loss.update()
+    assert page.components.update_next_chart()
+    (loss,) = page.components.footer.charts
     assert len(loss.source.data["step"][0]) > len(COMMANDS)
 
 
 @pytest.mark.filterwarnings("error")
 def test_the_last_layer_may_leave_the_network(follower: InProcessFollower) -> None:
     page = open_page(follower)
+    update_all(page)
     follower.training.convs, follower.training.ids = [], []
     follower.training.version += 1
     follower.state.receive(follower.training.structure())  # type: ignore[union-attr]

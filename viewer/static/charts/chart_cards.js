@@ -3,12 +3,15 @@
 import {elements} from "../shared/dom.js"
 import {joinFacts} from "../shared/format.js"
 import {latest, subscribe} from "../shared/link.js"
+import {nameTabStops} from "./chart_focus.js"
 import {startChartTables} from "./chart_export.js"
 import {openChartMenu} from "./chart_menu.js"
 import {isZoomed, onChartKey, onZoom, showAll, showAllEverywhere, trackZoom, updateTools} from "./chart_zoom.js"
 
 /** @import {ChartsData} from "../shared/parts.js" */
 
+/** Names of the charts whose tools are set. @type {Set<string>} */
+const started = new Set()
 /** What the ranges of all charts belong to. */
 let shown = ""
 
@@ -37,6 +40,7 @@ export function startChartCards() {
     }
   })
   subscribe("charts", (data) => {
+    startMadeCharts(data.made ?? [])
     drawNotes(data)
     resetZoom()
   })
@@ -54,7 +58,19 @@ function startChart(chart) {
     openChartMenu(chart, /** @type {Element} */ (currentTarget)))
   chart.querySelector(".head select")?.addEventListener("change", () => showAll(name))
   chart.querySelector(".plot")?.addEventListener("keydown", (event) => onChartKey(name, /** @type {KeyboardEvent} */ (event)))
-  updateChart(chart)
+}
+
+/**
+ * Set the tools of the charts that Bokeh has made, and name their tab stops.
+ * @param {string[]} names of all charts made so far
+ */
+function startMadeCharts(names) {
+  const made = names.filter((name) => !started.has(name)).flatMap((name) => [...elements(`.chart[data-plot="${name}"]`)])
+  for (const chart of made) {
+    started.add(chartName(chart))
+    updateChart(chart)
+  }
+  if (made.length > 0) nameTabStops()
 }
 
 /** @param {HTMLElement} chart */

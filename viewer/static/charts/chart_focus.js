@@ -3,15 +3,19 @@
 import {elements} from "../shared/dom.js"
 
 const POLL_MS = 250
-const MAX_TRIES = 240
+const MAX_TRIES = 40
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer
 
 /**
- * Name the tab stops, once Bokeh has built the charts.
+ * Name the tab stops of the charts that have been made; Bokeh builds their elements a little later.
  * @param {number} [triesLeft]
  */
-export function startChartFocus(triesLeft = MAX_TRIES) {
-  const unnamed = [...elements(".plot[aria-label]")].filter((plot) => !nameTabStops(plot))
-  if (unnamed.length > 0 && triesLeft > 0) setTimeout(startChartFocus, POLL_MS, triesLeft - 1)
+export function nameTabStops(triesLeft = MAX_TRIES) {
+  clearTimeout(timer)
+  const unnamed = [...elements(".plot[aria-label]")].filter((plot) => !nameStopsOf(plot))
+  if (unnamed.length > 0 && triesLeft > 0) timer = setTimeout(nameTabStops, POLL_MS, triesLeft - 1)
 }
 
 /**
@@ -19,7 +23,7 @@ export function startChartFocus(triesLeft = MAX_TRIES) {
  * @param {HTMLElement} plot
  * @returns {boolean} whether there are any
  */
-function nameTabStops(plot) {
+function nameStopsOf(plot) {
   const stops = focusable(plot)
   for (const stop of stops) {
     stop.setAttribute("role", "application")

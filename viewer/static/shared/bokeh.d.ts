@@ -33,7 +33,7 @@ interface BokehDocument {
 
 declare const Bokeh: {
   documents: BokehDocument[]
-  index: {get_by_id(id: string): BokehView | null}
+  index: {find_one_by_id(id: string): BokehView | null}
   /** The classes of models by name. */
   Models: Record<string, {prototype: Record<string, unknown>}>
 }

@@ -13,10 +13,10 @@ const POLL_MS = 20
 export const modelNamed = (name) => Bokeh.documents[0]?.get_model_by_name(name) ?? null
 
 /**
- * @param {BokehModel} root of the document
+ * @param {BokehModel} model anywhere in the document
  * @returns {BokehView | null} the view that draws it
  */
-export const viewOf = (root) => Bokeh.index.get_by_id(root.id)
+export const viewOf = (model) => Bokeh.index.find_one_by_id(model.id)
 
 /**
  * Wait until Bokeh has built the document.

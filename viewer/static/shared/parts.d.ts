@@ -146,6 +146,8 @@ export type Scale = "auto" | "linear" | "log"
 /** The settings are by the name of a chart; `smoothing` is the share of a curve that is averaged. */
 export interface ChartsData {
   charts?: ChartChoice[]
+  /** Names of the charts that Bokeh has models of. */
+  made?: string[]
   x_axis?: XAxis
   scales?: Record<string, Scale>
   smoothing?: Record<string, number>

@@ -1,0 +1,277 @@
+"""What modules hold beside their layers."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import tempfile
+import threading
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
+from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.training import Training
+
+
+class UncopiedAttributes(Classifier):
+    """Holds a lock, a file, a generator, a logger, a thread's local, and a lambda."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.RLock()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the module
+        self.numbers = iter(range(1000))
+        self.log_to = logging.getLogger("user")
+        self.local = threading.local()
+        self.scale = lambda x: x * 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        with self.lock:
+            return self.scale(self.net(images))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert next(self.numbers) == batch_idx
+        self.file.write(b"x")
+        return self.loss(batch)
+
+
+@case()
+def uncopied_attributes(run: Training) -> None:
+    module = UncopiedAttributes()
+    run.fit(module, batches())
+    run.keep("written", module.file.tell())
+    module.file.close()
+
+
+class Containers(Classifier):
+    """Changes containers of all kinds in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recent: collections.deque[float] = collections.deque(maxlen=3)
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.by_shape: collections.defaultdict[Any, list[int]] = collections.defaultdict(list)
+        self.known: set[int] = set()
+        self.array = np.zeros(3)
+        self.nested = {"a": [{"b": 0}]}
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.recent.append(float(images.mean()))
+        self.counts["calls"] += 1
+        self.by_shape[tuple(images.shape)].append(1)
+        self.known.add(len(self.known))
+        self.array += 1
+        self.nested["a"][0]["b"] += 1
+        return self.net(images)
+
+
+@case()
+def containers(run: Training) -> None:
+    module = Containers()
+    run.fit(module, batches())
+    run.keep("array", module.array)
+    run.keep("counts", (dict(module.counts), sorted(module.known), list(module.recent)))
+
+
+class Guarded(Classifier):
+    """Forwards unknown attributes, as wrappers do, and has properties that raise."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "alias":
+            return self.net
+        return super().__getattr__(name)
+
+    @property
+    def unavailable(self) -> Any:
+        raise RuntimeError("only available after training")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.alias(images)
+
+
+@case()
+def own_getattr(run: Training) -> None:
+    run.fit(Guarded(), batches())
+
+
+class Cached(Classifier):
+    """Caches a tensor of the size of its input, and a plain tensor per channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid: Tensor | None = None
+        self.gain = torch.ones(1, 4, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.grid is None or self.grid.shape != images.shape:
+            self.grid = torch.linspace(-1, 1, images.shape[-1]).expand_as(images)
+        x = self.net[2](self.net[1](self.net[0](images + self.grid)))
+        return self.net[3:](x * self.gain.to(x))
+
+
+@case(steerable=False)
+def cached_tensors(run: Training) -> None:
+    run.fit(Cached(), batches())
+
+
+class LargeBuffers(Classifier):
+    """Has statistics of the data as buffers, also of other types, and sparse ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(0.1))
+        self.register_buffer("mask", torch.ones(8, 8, dtype=torch.bool), persistent=False)
+        self.register_buffer("counts", torch.zeros(3, dtype=torch.long))
+        self.register_buffer("graph", torch.eye(4).to_sparse())
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.net((images - self.mean) * self.mask)
+        self.counts.add_(torch.bincount(output.argmax(1), minlength=3))
+        return output
+
+
+@case()
+def many_buffers(run: Training) -> None:
+    run.fit(LargeBuffers(), batches())
+
+
+class SharedByReference(Classifier):
+    """Reaches one network by several paths, and holds its trainer's data module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = self.net[:3]
+        self.parts = nn.ModuleDict({"encoder": self.encoder, "head": self.net[3:]})
+        self.plain_list = [self.net[0], self.net[3]]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.parts["head"](self.encoder(images))
+
+
+@case()
+def shared_by_reference(run: Training) -> None:
+    run.fit(SharedByReference(), batches())
+
+
+class Logs(Classifier):
+    """Logs in its forward, and keeps text."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and self._trainer is not None:
+            self.log("mean_input", images.mean(), on_step=True, on_epoch=True)
+        return self.net(images)
+
+
+@case()
+def logs_in_forward(run: Training) -> None:
+    run.fit(Logs(), batches())
+
+
+class Warms(Classifier):
+    """Initializes itself from its first batch (as ActNorm and k-means heads do)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, 1, 1, 1))
+        self.is_ready = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.is_ready:
+            self.shift.data.fill_(float(images.mean()))
+            self.is_ready = True
+        return self.net(images - self.shift)
+
+
+@case()
+def initialized_from_data(run: Training) -> None:
+    run.fit(Warms(), batches())
+
+
+class RandomDepth(Classifier):
+    """Skips a block by Python's and torch's random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and float(torch.rand(())) < 0.5:
+            return self.net(images)
+        return self.net(images + self.block(images))
+
+
+@case()
+def random_depth(run: Training) -> None:
+    run.fit(RandomDepth(), batches())
+
+
+class Evaluates(Classifier):
+    """Overrides train() to keep its batch norm in evaluation mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.net[1].eval()
+        return self
+
+
+@case()
+def own_train_mode(run: Training) -> None:
+    run.fit(Evaluates(), batches())
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
+@case()
+def wrapped_network(run: Training) -> None:
+    run.fit(Classifier(Wrapped(Wrapped(conv_net()))), batches())
+
+
+class KeywordsOnly(Classifier):
+    """Takes its images and options by name."""
+
+    def forward(self, *, images: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> Any:
+        return {"logits": self.net(images * scale), "extra": (mask, "text")}
+
+    def loss(self, batch: Any) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(self(images=images, scale=0.5)["logits"], labels)
+
+
+@case(output=lambda module, batch: module(images=batch[0])["logits"])
+def keywords_only(run: Training) -> None:
+    run.fit(KeywordsOnly(), batches())
+
+
+class Meta(pl.LightningModule):
+    """Has a LightningModule inside a LightningModule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Classifier()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return self.inner.configure_optimizers()
+
+
+@case()
+def module_in_module(run: Training) -> None:
+    run.fit(Meta(), batches())

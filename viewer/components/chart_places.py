@@ -1,0 +1,42 @@
+"""Charts that are made later than the page: they would delay its first picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bokeh.core.validation import silence
+from bokeh.core.validation.warnings import EMPTY_LAYOUT
+from bokeh.models import Column
+
+from .chart import Chart
+
+__all__ = ["ChartPlaces"]
+
+silence(EMPTY_LAYOUT)  # the places are empty until their charts are made
+
+
+class ChartPlaces:
+    """Places in the page, and the charts that are made for them one after the other.
+
+    Args:
+        makers: make the charts, by their names.
+
+    Attributes:
+        places: what the template embeds, each with the name of its chart and ``_place``.
+        charts: those made so far.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Chart]]) -> None:
+        self._makers = list(makers.values())
+        self.places = [Column(name=f"{name}_place", sizing_mode="stretch_both") for name in makers]
+        self.charts: list[Chart] = []
+
+    def make_next(self) -> Chart | None:
+        """Make the next chart and put it in its place; None if all are made."""
+        n_made = len(self.charts)
+        if n_made == len(self._makers):
+            return None
+        chart = self._makers[n_made]()
+        self.places[n_made].children = [chart.root]
+        self.charts.append(chart)
+        return chart
