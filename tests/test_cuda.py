@@ -16,6 +16,8 @@ from benchmarks.steering_models import SMALL, randomized, seeded, train_step
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters, Undo
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry.recording import coefficient_groups, fused_group
+from revacnn_lightning.telemetry.recording.fused_group import FusedGroup
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -104,6 +106,67 @@ def test_recording_does_not_wait_for_the_gpu() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
         recorder.detach()
+
+
+STEPS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "momentum": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9),
+    "Adam": lambda p: torch.optim.Adam(p, lr=1e-3),
+}
+
+
+def recorded_steps(make_optimizer: Any, memory_format: torch.memory_format) -> list[Any]:
+    """Return the recordings of three optimizer steps."""
+    model = resnet().cuda().to(memory_format=memory_format)
+    images, labels = images_on("cuda"), torch.arange(8).cuda()
+    optimizer, recorder = make_optimizer(model.parameters()), Recorder(model, statistics=STATISTICS)
+    recorder.attach()
+    found = []
+    for _ in range(3):
+        recorder.begin_batch()
+        train_step(model, optimizer, images, labels)
+        found.append(recorder.end_batch())
+    found += recorder.flush()
+    recorder.detach()
+    return [each for each in found if each is not None]
+
+
+@pytest.mark.skipif(fused_group.find_kernels() is None, reason="needs Triton")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("step", STEPS)
+def test_the_kernel_of_all_layers_reduces_what_the_operations_do(
+    step: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = recorded_steps(STEPS[step], memory_format)
+    assert not FusedGroup.has_failed
+    monkeypatch.setattr(coefficient_groups, "is_fusible", lambda _: False)
+    separate = recorded_steps(STEPS[step], memory_format)
+    assert len(fused) == len(separate) == 3
+    names = fused[0].names
+    # Later batches differ by the rounding of the training itself.
+    for name in ("gradient", "optimizer_gradient", "weight_norm", "update_ratio"):
+        row = names.index(name)
+        np.testing.assert_allclose(
+            fused[0].values[row], separate[0].values[row], rtol=1e-5, err_msg=name
+        )
+
+
+def test_no_gradient_kernel_runs_per_layer() -> None:
+    """One kernel sums the gradients of all layers, wherever they have been allocated."""
+    model, images = resnet().cuda(), images_on("cuda")
+    recorder = Recorder(model, statistics=("gradient",))
+    recorder.attach()
+    kernels = fused_group.find_kernels()
+    for _ in range(4):
+        model.zero_grad()
+        recorder.begin_batch()
+        loss = model(images).square().mean()
+        with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as run:
+            loss.backward()
+            torch.cuda.synchronize()
+        recorder.end_batch()
+    recorder.detach()
+    ours = [event for event in run.events() if event.name == "norms"]
+    assert len(ours) == (kernels is not None)
 
 
 def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

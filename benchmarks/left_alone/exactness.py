@@ -6,7 +6,7 @@ import copy
 import itertools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,15 +173,29 @@ def state_faults(before: View, now: View) -> list[str]:
 
 
 def group_faults(before: View, now: View) -> list[str]:
-    """Check that each trainable parameter is in as many groups as before, a new one in one."""
+    """Check that each trainable parameter is in as many groups as before.
+
+    A new one must be in one, unless no optimizer trains the module that it belongs to.
+    """
     faults = []
     if now.foreign > before.foreign:
         faults.append("an optimizer holds a parameter that the module has no longer")
     for name, count in now.groups.items():
-        expected = before.groups.get(name, 1 if any(before.groups.values()) else 0)
+        expected = before.groups.get(name, _groups_around(name, before.groups))
         if count != expected:
             faults.append(f"{name} is in {count} parameter groups instead of {expected}")
     return faults
+
+
+def _groups_around(name: str, groups: Mapping[str, int]) -> int:
+    """Return in how many groups a new parameter must be: 1 if those closest to it are in any."""
+    while name:
+        name = name.rpartition(".")[0]
+        prefix = f"{name}." if name else ""
+        closest = [count for other, count in groups.items() if other.startswith(prefix)]
+        if closest:
+            return int(any(closest))
+    return 0
 
 
 def removed_entries(before: View, now: View) -> tuple[dict[str, Cuts], str]:
@@ -215,13 +229,16 @@ def _cuts(old: Tensor, new: Tensor) -> Cuts | None:
     if len(dims) == 1:
         kept = _kept_slices(old, new, dims[0])
         return None if kept is None else [(dims[0], _complement(kept, old.shape[dims[0]]))]
-    for indices in itertools.product(*(range(old.shape[d]) for d in dims)):
+    choices = [
+        itertools.combinations(range(old.shape[d]), old.shape[d] - new.shape[d]) for d in dims
+    ]
+    for removed in itertools.product(*choices):
         rest = old
-        for dim, index in zip(dims, indices, strict=True):
-            left = _complement([index], rest.shape[dim])
+        for dim, indices in zip(dims, removed, strict=True):
+            left = _complement([*indices], rest.shape[dim])
             rest = rest.index_select(dim, torch.tensor(left, device=rest.device))
         if _is_same(rest, new):
-            return [(dim, [index]) for dim, index in zip(dims, indices, strict=True)]
+            return [(dim, [*indices]) for dim, indices in zip(dims, removed, strict=True)]
     return None
 
 

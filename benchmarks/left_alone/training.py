@@ -161,6 +161,7 @@ def isolated() -> Iterator[tuple[Path, list[warnings.WarningMessage]]]:
     folder = Path(tempfile.gettempdir()) / f"left_alone-{os.getpid()}"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", module=r"revacnn_lightning\.runtime\.replay_functions$")
         runtime = folder / "runtime"
         os.environ[RUNTIME_DIR] = str(runtime)
         files = folder / "files"

@@ -5,12 +5,17 @@ A replay calls them with the model as the first argument.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 __all__ = ["is_in_place", "name_of", "replay_of", "replay_of_submodule", "without_model"]
+
+# A function may warn of the few samples that it receives, such as a loss of sizes that differ.
+# `warnings.catch_warnings` would make Python show all earlier warnings of the user's again.
+warnings.filterwarnings("ignore", module=__name__.replace(".", r"\.") + "$")
 
 
 def replay_of_submodule(name: str) -> Callable[..., Any]:

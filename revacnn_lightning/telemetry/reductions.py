@@ -253,8 +253,13 @@ def _side_by_side(
 
 
 def add_to(total: Tensor | None, part: Tensor) -> Tensor:
-    """Add ``part`` to a running total in place, and return it; None is the empty total."""
-    return part if total is None else total.add_(part)
+    """Add ``part`` to a running total and return it, in place if possible; None is the empty total.
+
+    A total from a forward in inference mode cannot be changed outside of it.
+    """
+    if total is None:
+        return part
+    return total + part if total.is_inference() else total.add_(part)
 
 
 def _blocks(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -134,11 +134,10 @@ def test_a_price_seeds_no_device_that_is_not_restored(monkeypatch):
     assert not isinstance(prices.of_plan(plan, 0), str)
 
 
-def test_little_time_means_fewer_images(monkeypatch):
-    monkeypatch.setattr(removal_prices, "MAX_SECONDS", 0.0)
+def test_little_time_means_fewer_images():
     model = Residual()
     editor, probe, prices = prices_of(model)
-    price = prices.of_plan(editor.plan(RemoveFilters("first", [0]), probe), 0)
+    price = prices.of_plan(editor.plan(RemoveFilters("first", [0]), probe), 0, seconds=0)
     assert price.images == 16
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +64,65 @@ def test_removal_and_growth_are_exact(name: str) -> None:
     assert torch.equal(eval_output(model, unseen), before)
     assert exact >= 6
     assert all("output" in reason or "at least one" in reason for reason in reasons)
+
+
+class Recurrent(nn.Module):
+    """The columns of a map as a sequence, read by a recurrent layer, as in CRNN."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.recurrent = kind(6 * 8, 5, batch_first=True, **options)
+        self.head = nn.Linear(5 * (2 if options.get("bidirectional") else 1), 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence = self.conv(x).permute(0, 3, 1, 2).flatten(2)
+        return self.head(self.recurrent(sequence)[0][:, -1])
+
+
+class Circular(nn.Sequential):
+    """Two layers with circular padding, of an image and of a signal."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(6, 8, 3, padding=(2, 1), padding_mode="circular"), nn.ReLU(),
+            nn.Flatten(2),
+            nn.Conv1d(8, 4, 3, padding=1, padding_mode="circular"),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("build", "layer"),
+    [
+        (lambda: Recurrent(nn.LSTM), "conv"),
+        (lambda: Recurrent(nn.GRU, num_layers=2, bidirectional=True), "conv"),
+        (lambda: Recurrent(nn.RNN), "conv"),
+        (Circular, "0"),
+        (Circular, "2"),
+    ],
+)
+def test_edits_before_recurrent_layers_and_circular_padding_are_exact(
+    build: Callable[[], nn.Module], layer: str
+) -> None:
+    torch.manual_seed(0)
+    model = build().double()
+    x, unseen = torch.randn(2, 2, 3, 8, 8).double()
+    editor, probe = Editor(model), ForwardProbe([partial(model, x)])
+    for request in (
+        requests.RemoveFilters(layer, [1, 4]),
+        requests.AddFilters(layer, 2),
+        requests.AddFilters(layer, split_from=0),
+    ):
+        before, plan = eval_output(model, unseen), editor.plan(request, probe)
+        removal = isinstance(request, requests.RemoveFilters)
+        expected = zeroed_output(model, plan, unseen) if removal else before
+        editor.apply(request, probe)
+        assert (eval_output(model, unseen) - expected).abs().max() < 1e-10
+        editor.apply(requests.Undo(), probe)
+        assert torch.equal(eval_output(model, unseen), before)
+    if isinstance(model, Recurrent):
+        assert model.recurrent.input_size == 48
 
 
 @pytest.mark.parametrize("name", ["resnext", "shufflenet", "regnet_y"])

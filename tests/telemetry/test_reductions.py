@@ -146,3 +146,10 @@ def test_layers_of_one_shape_are_reduced_by_few_operations():
     names = [event.name for event in profile.events()]
     assert names.count("aten::linalg_vector_norm") == 1
     assert names.count("aten::cat") == 1
+
+
+def test_a_total_from_inference_mode_can_be_added_to_outside_of_it() -> None:
+    with torch.inference_mode():
+        total = reductions.add_to(None, torch.ones(3))
+        total = reductions.add_to(total, torch.ones(3))
+    assert reductions.add_to(total, torch.ones(3)).tolist() == [3, 3, 3]

@@ -33,6 +33,11 @@ def alexnet() -> list[Conv]:
     ]
 
 
+def alexnet_with_head() -> list[Conv]:
+    """Return AlexNet with the 4,096 + 4,096 units of its hidden linear layers."""
+    return [*alexnet(), Conv("classifier.1", 4096, 1, 1), Conv("classifier.4", 4096, 1, 1)]
+
+
 def resnet(blocks: list[int], bottleneck: bool, edges: bool = True) -> list[Conv]:
     """Return a ResNet with torchvision's names, and its shortcuts as edges."""
     layers = [Conv("conv1", 64, 7, 2, group="layer1")]
@@ -215,6 +220,7 @@ CONCATENATING = {"densenet", "densenet121", "inception", "googlenet", "unet"}
 NETS = {
     "digits": digits,
     "alexnet": alexnet,
+    "alexnet_head": alexnet_with_head,
     "resnet18": lambda: resnet([2, 2, 2, 2], bottleneck=False),
     "resnet50": lambda: resnet([3, 4, 6, 3], bottleneck=True),
     "resnet152": lambda: resnet([3, 8, 36, 3], bottleneck=True),

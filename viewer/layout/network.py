@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,6 +29,9 @@ MAX_RANKS_ROOMY = 8
 MAX_RANKS_NORMAL = 30
 MIN_RANK_WIDTH_ROOMY = 92.0  # px; for a name, the size of the kernel and three buttons
 MIN_RANK_WIDTH = 40.0  # px; in narrower ranks, headers would overlap
+# px between the middles of two ranks of which one may be wider than others
+MIN_ROOM = {"roomy": 84.0, "normal": 36.0, "crowded": 0.0}
+DENSER = {"roomy": "normal", "normal": "crowded"}
 OPEN_BUTTON = 12.0  # px beside the label of a closed block
 ROOMY_MARGIN, MARGIN, END_MARGIN = 58.0, 24.0, 10.0  # px beside the columns
 FRAME_TITLE = 17.0  # px for the title of a frame inside another one
@@ -107,6 +111,40 @@ def compute_layout(
         closed_blocks: paths of the blocks that are drawn as one.
         has_ends: leave space for the input and the outputs.
     """
+    given = (structure, width, height, expanded_layers, closed_blocks)
+    layout = _layout(*given, has_ends=has_ends)
+    # An expanded layer leaves less room between all others.
+    while expanded_layers and _header_room(layout) < MIN_ROOM[layout.density]:
+        layout = _layout(*given, has_ends=has_ends, density=DENSER[layout.density])
+    return layout
+
+
+def _header_room(layout: NetworkLayout) -> float:
+    """Return the smallest distance between the middles of units one behind the other, px."""
+    middles = [
+        (rank, (box.left + box.right) / 2)
+        for rank, box in zip(layout.ranks, layout.boxes, strict=True)
+    ]
+    by_rank: dict[int, list[float]] = {}
+    for rank, middle in middles:
+        by_rank.setdefault(rank, []).append(middle)
+    return min(
+        (min(by_rank[rank + 1]) - max(by_rank[rank]) for rank in by_rank if rank + 1 in by_rank),
+        default=math.inf,
+    )
+
+
+def _layout(
+    structure: Structure,
+    width: float,
+    height: float,
+    expanded_layers: Collection[str],
+    closed_blocks: Collection[str],
+    *,
+    has_ends: bool,
+    density: str = "",
+) -> NetworkLayout:
+    """Return the layout with this density; "" for the one that suits the number of ranks."""
     layer_names = [layer.name for layer in structure.layers]
     units = fold(layer_names, closed_blocks)
     names = [unit.name for unit in units]
@@ -115,7 +153,7 @@ def compute_layout(
     n_ranks = max(ranks, default=-1) + 1
     space = end_space(width, n_ranks) if has_ends else NO_SPACE
     inner = max(60.0, width - space.left - space.right)  # width of the columns together
-    density = _density(n_ranks, inner, 2 * MARGIN if has_ends else 0.0)
+    density = density or _density(n_ranks, inner, 2 * MARGIN if has_ends else 0.0)
     stages = find_stages(names, ranks) if names else []
     open_blocks = find_open_blocks(layer_names, units, closed_blocks, stages)
     frame_levels = max((block.level for block in open_blocks), default=0)

@@ -88,8 +88,9 @@ class EditEffects:
         if self._newest is None:
             return
         if self._after.n_batches < WINDOW:
+            known = self._after.n_batches
             self._after.add(snapshot)
-            is_report = self._after.n_batches in REPORTS
+            is_report = any(known < due <= self._after.n_batches for due in REPORTS)
         else:  # metrics that are logged once per epoch
             is_report = self._after.add_first_values(snapshot)
         if is_report:
@@ -121,7 +122,7 @@ class _Values:
         return _Values(self._known)
 
     def add(self, snapshot: Snapshot) -> None:
-        self.n_batches += 1
+        self.n_batches += snapshot.batch_count
         if snapshot.loss is not None:
             self._add_change(LOSS, snapshot.loss)
         for name in self._changed(snapshot):

@@ -29,8 +29,9 @@ class GroupMembership:
         """Check the groups after an edit.
 
         The optimizers list every earlier parameter as often as before. They list every new one
-        once; with ``new_are_trained``, at least one lists a new parameter that requires a gradient.
-        Nothing is checked if there are no optimizers.
+        once; with ``new_are_trained``, at least one lists a new parameter that requires a gradient,
+        unless it is in a module that no optimizer trains, such as a target network. Nothing is
+        checked if there are no optimizers.
 
         Raises:
             EditFailedError: a parameter is listed otherwise; the edit must be rolled back.
@@ -39,7 +40,7 @@ class GroupMembership:
         wrong = [
             name
             for name, parameter in self._model.named_parameters()
-            if not self._is_listed_correctly(parameter, after[id(parameter)], new_are_trained)
+            if not self._is_listed_correctly(name, parameter, after[id(parameter)], new_are_trained)
         ]
         if wrong and self._optimizers:
             kinds = ", ".join(sorted({type(each).__name__ for each in self._optimizers}))
@@ -49,12 +50,28 @@ class GroupMembership:
             )
 
     def _is_listed_correctly(
-        self, parameter: nn.Parameter, now: Counter[int], new_are_trained: bool
+        self, name: str, parameter: nn.Parameter, now: Counter[int], new_are_trained: bool
     ) -> bool:
         if id(parameter) in self._before:
             return now == self._before[id(parameter)]
-        is_missing = not now and new_are_trained and parameter.requires_grad
-        return not is_missing and max(now.values(), default=1) == 1
+        if not now and new_are_trained and parameter.requires_grad:
+            return not self._is_in_trained_module(name)
+        return max(now.values(), default=1) == 1
+
+    def _is_in_trained_module(self, name: str) -> bool:
+        """Return whether optimizers list parameters of the closest module that had some before."""
+        path = name
+        while path:
+            path = path.rpartition(".")[0]
+            prefix = f"{path}." if path else ""
+            earlier = [
+                self._before[id(parameter)]
+                for other, parameter in self._model.named_parameters()
+                if other.startswith(prefix) and id(parameter) in self._before
+            ]
+            if earlier:
+                return any(earlier)
+        return True
 
     def _count_groups(self) -> dict[int, Counter[int]]:
         counts: dict[int, Counter[int]] = {id(p): Counter() for p in self._model.parameters()}

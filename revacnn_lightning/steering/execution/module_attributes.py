@@ -17,6 +17,7 @@ from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
 
 __all__ = ["apply_attribute_edit", "revert_attribute_edit", "update_modules"]
@@ -88,6 +89,8 @@ def _sync_sizes(tx: Transaction, module: nn.Module) -> None:
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
     weight = tensor_of_shape(module, "weight")
+    if isinstance(module, RECURRENT):
+        return _recurrent_sizes(module)
     if isinstance(module, _NormBase):
         tensor = module._buffers.get("running_mean") if weight is None else weight
         return {} if tensor is None else {"num_features": tensor.shape[0]}
@@ -106,6 +109,12 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Embedding):
         return dict(zip(("num_embeddings", "embedding_dim"), weight.shape, strict=True))
     return {}
+
+
+def _recurrent_sizes(module: Any) -> dict[str, int]:
+    name = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
+    weight = tensor_of_shape(module, name)
+    return {} if weight is None else {"input_size": weight.shape[1]}
 
 
 def _conv_sizes(conv: Any, shape: torch.Size) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Outputs of convolutions and matrix products that the forwards of one edit have in common.
+"""Outputs of the expensive operations that the forwards of one edit have in common.
 
 An edit runs the model before the change, with the removed filters silenced, after the change, and
-traced. Up to the edited layer all of these compute the same, and convolutions take most of the
-time. `ReusedOutputs` computes each of them once.
+traced. Up to the edited layer all of these compute the same, and convolutions, matrix products and
+max poolings take most of the time. `ReusedOutputs` computes each of them once.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from torch import Tensor, nn
 
 __all__ = ["ReusedOutputs"]
 
-# Operation -> the positions of its input and of its weight. Their results follow from their
-# arguments alone.
-_REUSED = {
+# Operation -> the positions of its input and of its weight, None if it has none. Their results
+# follow from their arguments alone.
+_REUSED: dict[str, tuple[int, int | None]] = {
     "aten::convolution": (0, 1),
     "aten::addmm": (1, 2),
     "aten::mm": (0, 1),
+    "aten::max_pool2d_with_indices": (0, None),
+    "aten::max_pool3d_with_indices": (0, None),
 }
 
 # Smaller calls, and those that read each input a few times, such as depthwise convolutions, are
-# computed faster than their arguments are compared.
+# computed faster than their arguments are compared. A max pooling takes six times as long.
 _MIN_MACS = 1 << 18
 _MIN_MACS_PER_INPUT = 32
+_MIN_POOLED = 1 << 14
 
 _Key = tuple[str, int, int, int]  # operation, address and offset of its weight, number of the call
 
@@ -38,10 +41,11 @@ class ReusedOutputs:
 
     A call is one of the same operation with the same weight. Its output is reused
 
-    - in an exact forward if all its arguments are equal, bit by bit. So it is what the operation
-      would have returned;
+    - in an exact forward, and without a weight in any, if all its arguments are equal, bit by bit.
+      So it is what the operation would have returned;
     - in a forward that is only traced if its arguments have the same shapes. What a trace needs
-      are shapes, and values as the network has them.
+      are shapes, and values as the network has them. (A new weight is at another address. What a
+      pooling returns shows whether a new filter is silent.)
 
     Between two forwards, the values of weights may only be changed by replacing their data, or by
     operations that count up their versions. Outputs on a GPU are not reused: comparing waits for
@@ -67,15 +71,17 @@ class ReusedOutputs:
         positions = _positions_of(func)
         if positions is None or torch.is_grad_enabled():
             return func(*args, **kwargs)
-        x, weight = (args[position] for position in positions)
+        x = args[positions[0]]
+        weight = None if positions[1] is None else args[positions[1]]
         if not _is_expensive(x, weight) or not _are_plain(args, kwargs):
             return func(*args, **kwargs)
-        place = (func._schema.name, weight.untyped_storage().data_ptr(), weight.storage_offset())
+        place = (func._schema.name, *_address_of(weight))
         self._counts[place] += 1
         key = (*place, self._counts[place])
         known = self._calls.get(key)
-        if known is not None and known.agrees(args, kwargs, self._is_exact):
-            return known.output.tensor.detach()
+        is_exact = self._is_exact or weight is None
+        if known is not None and known.agrees(args, kwargs, is_exact):
+            return known.returned()
         output = func(*args, **kwargs)
         self._keep(key, args, kwargs, output)
         return output
@@ -90,14 +96,13 @@ class ReusedOutputs:
             kept.copy()
             self._by_storage.setdefault(kept.address, []).append(kept)
 
-    def _keep(
-        self, key: _Key, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-    ) -> None:
+    def _keep(self, key: _Key, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         old = self._calls.get(key)
         for each in () if old is None else old.kept():
             self._by_storage[each.address].remove(each)
         arguments = [_Kept(each) if isinstance(each, Tensor) else each for each in args]
-        call = self._calls[key] = _Call(arguments, kwargs, _Kept(output))
+        outputs = [_Kept(each) for each in (output if isinstance(output, tuple) else (output,))]
+        call = self._calls[key] = _Call(arguments, kwargs, outputs)
         for each in call.kept():
             self._by_storage.setdefault(each.address, []).append(each)
 
@@ -139,11 +144,16 @@ class _Kept:
 class _Call:
     arguments: list[Any]  # tensors as `_Kept`
     named: dict[str, Any]
-    output: _Kept
+    outputs: list[_Kept]  # one, or those of a tuple
 
     def kept(self) -> list[_Kept]:
         """Return all tensors of the call."""
-        return [each for each in (*self.arguments, self.output) if isinstance(each, _Kept)]
+        return [each for each in (*self.arguments, *self.outputs) if isinstance(each, _Kept)]
+
+    def returned(self) -> Any:
+        """Return what the operation returned."""
+        tensors = tuple(each.tensor.detach() for each in self.outputs)
+        return tensors if len(tensors) > 1 else tensors[0]
 
     def agrees(self, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool) -> bool:
         """Return whether a call has these arguments; if not exact, tensors of these shapes."""
@@ -161,13 +171,21 @@ class _Call:
 
 
 @functools.cache
-def _positions_of(func: Any) -> tuple[int, int] | None:
+def _positions_of(func: Any) -> tuple[int, int | None] | None:
     """Return the positions of input and weight of an operation whose outputs are reused."""
     return _REUSED.get(func._schema.name)
 
 
-def _is_expensive(x: Tensor, weight: Tensor) -> bool:
+def _address_of(weight: Tensor | None) -> tuple[int, int]:
+    if weight is None:
+        return 0, 0
+    return weight.untyped_storage().data_ptr(), int(weight.storage_offset())
+
+
+def _is_expensive(x: Tensor, weight: Tensor | None) -> bool:
     """Return whether a call takes longer than comparing its arguments with those of another."""
+    if weight is None:
+        return x.numel() >= _MIN_POOLED
     macs = weight.numel() * x.numel() // max(x.shape[1], 1)  # with a stride of 1
     return macs >= max(_MIN_MACS, _MIN_MACS_PER_INPUT * x.numel())
 

@@ -50,6 +50,7 @@ class Trace:
         self._labels: dict[int, list[Label]] = {}  # of this forward's tensors
         self._keys = TensorKeys()
         self._sources: dict[int, frozenset[str]] = {}  # layers whose filters a tensor consists of
+        self._uninitialized: dict[int, Tensor] = {}  # by the address of their memory
         self._uniform: set[int] = set()  # tensors whose values do not depend on the index
         self._free: set[int] = set()
         self._unused: dict[int, str] = {}  # parameters that no operation has read
@@ -180,6 +181,14 @@ class Trace:
     def mark_uniform(self, tensor: Tensor) -> None:
         """Record that the tensor's values do not depend on the index."""
         self._uniform.add(self._keys.record(tensor))
+
+    def record_uninitialized(self, tensor: Tensor) -> None:
+        """Record a tensor of this forward that its parts will be written to."""
+        self._uninitialized[tensor.untyped_storage().data_ptr()] = tensor
+
+    def uninitialized(self, part: Tensor) -> Tensor | None:
+        """Return the tensor that was created uninitialized and that this one is a part of."""
+        return self._uninitialized.get(part.untyped_storage().data_ptr())
 
     @property
     def unused(self) -> set[str]:
@@ -382,6 +391,7 @@ class Trace:
         self._labels.clear()
         self._sources.clear()
         self._uniform.clear()
+        self._uninitialized.clear()
         self._keys.clear()
         self._stack.clear()
 

@@ -147,6 +147,8 @@ SYNCED: dict[type[nn.Module], set[str]] = {
     nn.LayerNorm: {"normalized_shape"},
     nn.GroupNorm: {"num_channels", "num_groups"},
     nn.PReLU: {"num_parameters"},
+    nn.RNNBase: {"input_size"},
+    nn.RNNCellBase: {"input_size"},
     nn.Embedding: {"num_embeddings", "embedding_dim"},
 }
 if hasattr(nn, "RMSNorm"):

@@ -117,7 +117,7 @@ class FusedGroup:
         self._buffer = buffer
         self._coefficients = sum(weight.numel() for weight in weights)
         self._filters = sum(shape[0] for shape in self._shapes)
-        self._stream: Any = None  # of the tables
+        self._stream: int | None = None  # of the tables
         self._layer_of = self._layers = torch.zeros(0)
         self._addresses: dict[str, _Addresses] = {}
 
@@ -199,7 +199,7 @@ class FusedGroup:
             return None
         if is_cuda and torch.cuda.is_current_stream_capturing():
             return None  # the host would not update the table of a graph
-        stream = torch.cuda.current_stream(self._device) if is_cuda else "cpu"
+        stream = torch.cuda.current_stream(self._device).cuda_stream if is_cuda else 0
         if stream != self._stream:
             self._make_tables()
             self._stream = stream

@@ -34,6 +34,16 @@ def test_a_new_parameter_in_no_group_fails() -> None:
         groups.check(new_are_trained=False)
 
 
+def test_a_new_parameter_of_a_network_that_no_optimizer_trains_needs_no_group() -> None:
+    model = nn.ModuleDict({"online": nn.Conv2d(1, 2, 3), "target": nn.Conv2d(1, 2, 3)})
+    groups = GroupMembership(model, [torch.optim.SGD(model["online"].parameters(), 0.1)])
+    model["target"].block = nn.Conv2d(2, 2, 1)
+    groups.check()
+    model["online"].block = nn.Conv2d(2, 2, 1)
+    with pytest.raises(EditFailedError, match=r"edit online\.block\.weight, online\.block\.bias "):
+        groups.check()
+
+
 def test_a_lost_parameter_fails() -> None:
     _, optimizer, groups = membership()
     optimizer.param_groups[0]["params"].pop()

@@ -9,16 +9,29 @@ from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.tracing.raising_module import raising_module
 
 
+class FixedSize(nn.Module):
+    """Reads features whose number is written into the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 6)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.shape[-1] != 32:
+            raise RuntimeError("expected 32 features")
+        return self.linear(features)
+
+
 class Columns(nn.Module):
-    """A recurrent layer, whose input size is fixed, reads the features of a convolution."""
+    """A module whose input size is fixed reads the features of a convolution."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3, padding=1)
-        self.rnn = nn.GRU(32, 6, batch_first=True)
+        self.fixed = FixedSize()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.rnn(self.conv(images).permute(0, 3, 1, 2).flatten(2))[0]
+        return self.fixed(self.conv(images).permute(0, 3, 1, 2).flatten(2))
 
 
 def test_innermost_module_is_found() -> None:
@@ -36,5 +49,5 @@ def test_rolled_back_edit_names_the_module_that_raised() -> None:
     model = Columns()
     images = torch.randn(2, 1, 8, 8)
     probe = ForwardProbe([lambda: model(images)])
-    with pytest.raises(EditFailedError, match=r"in rnn after the edit; the edit was rolled back"):
+    with pytest.raises(EditFailedError, match=r"in fixed after the edit; the edit was rolled back"):
         Editor(model).apply(AddFilters("conv", 2), probe)

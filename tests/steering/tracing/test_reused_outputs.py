@@ -24,14 +24,20 @@ from tests.steering import nets
 def reuse_of_small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reused_outputs, "_MIN_MACS", 1)
     monkeypatch.setattr(reused_outputs, "_MIN_MACS_PER_INPUT", 1)
+    monkeypatch.setattr(reused_outputs, "_MIN_POOLED", 1)
 
 
-def convs_computed(run: Callable[[], object]) -> int:
-    """Return how many convolutions a call computes."""
+def convs_computed(run: Callable[[], object], operation: str = "aten::_convolution") -> int:
+    """Return how many convolutions, or other operations, a call computes."""
     with profile() as result:
         run()
     counts = {event.key: event.count for event in result.key_averages()}
-    return counts.get("aten::_convolution", 0)
+    return counts.get(operation, 0)
+
+
+def poolings_computed(run: Callable[[], object]) -> int:
+    """Return how many poolings a `Chain` computes. Each is an event that is dispatched, too."""
+    return convs_computed(run, "aten::max_pool2d_with_indices") - 3
 
 
 def shared_probe(model: nn.Module) -> ForwardProbe:
@@ -71,6 +77,46 @@ def test_only_what_follows_a_changed_layer_is_computed_again() -> None:
     assert convs_computed(lambda: outputs.append(evaluate(model, probe))) == 2
     alone = evaluate(model, nets.probe_of(model))
     assert torch.equal(outputs[0][0], alone[0])
+
+
+def test_a_pooling_of_equal_maps_is_computed_once() -> None:
+    model = chain(lambda x: F.max_pool2d(x, 2, stride=1))
+    probe = shared_probe(model)
+    assert poolings_computed(lambda: evaluate(model, probe)) == 3
+    change_weight(model.convs[1])
+    outputs: list[list[Tensor]] = []
+    assert poolings_computed(lambda: outputs.append(evaluate(model, probe))) == 2
+    assert torch.equal(outputs[0][0], evaluate(model, nets.probe_of(model))[0])
+
+
+def test_the_maxima_and_their_positions_are_those_of_the_pooling() -> None:
+    def between(x: Tensor) -> Tensor:
+        values, positions = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(values, positions, 2, output_size=x.shape[-2:])
+
+    model = chain(between)
+    probe, expected = shared_probe(model), evaluate(model, nets.probe_of(model))
+    for _ in range(3):
+        assert torch.equal(evaluate(model, probe)[0], expected[0])
+    assert poolings_computed(lambda: evaluate(model, probe)) == 0
+
+
+def test_a_trace_pools_maps_whose_values_have_changed() -> None:
+    """What it returns shows whether a new filter is silent."""
+    model = chain(lambda x: F.max_pool2d(x, 2, stride=1))
+    images, outputs = nets.images(), list[Tensor]()
+
+    def forward() -> Tensor:
+        outputs.append(model(images))
+        return outputs[-1]
+
+    probe = ForwardProbe([forward], shared=SharedForwards())
+    evaluate(model, probe)
+    for conv in model.convs:  # at another address, so that they are computed
+        change_weight(conv)
+    trace(model, probe)
+    with torch.no_grad():
+        torch.testing.assert_close(outputs[-1].detach(), model(images), rtol=0, atol=0)
 
 
 def test_a_weight_changed_in_place_is_read_again() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -44,6 +45,17 @@ def test_header_shows_the_newest_figures(tab: TabState, follower: InProcessFollo
     assert fields["Epoch"] == "1 / 30"
     assert "val acc" in fields
     assert fields["Throughput"] == "20.0 batch/s"
+
+
+def test_the_header_says_that_its_values_are_means_of_several_batches(tab: TabState) -> None:
+    state = tab.state
+    assert state is not None
+    state.snapshot = msgspec.structs.replace(
+        state.snapshot, step=99, batch_count=50, first_step=50, loss=0.5, max_loss=0.75
+    )
+    titles = {field["label"]: field["title"] for field in Header(tab).content()["fields"]}
+    assert titles["Batch"] == "batch 99 of the run; all values are means of the last 50 batches"
+    assert titles["Loss"] == "the mean of 50 batches, at most 0.750"
 
 
 def test_a_named_run_is_called_by_its_name(tab: TabState, follower: InProcessFollower) -> None:

@@ -82,6 +82,18 @@ def test_expanded_layer_shows_every_filter() -> None:
     assert column.bar == 0
 
 
+def test_headers_beside_a_wide_expanded_layer_overlapped() -> None:
+    network = structure("alexnet_head")
+    sizes = (1118, 560)
+    assert compute_layout(network, *sizes, has_ends=True).density == "roomy"
+    layout = compute_layout(network, *sizes, {"classifier.1"}, has_ends=True)
+    assert layout.density == "normal"
+    middles = [(box.left + box.right) / 2 for box in layout.boxes]
+    assert np.diff(middles).min() >= 36
+    narrow = compute_layout(network, 600, 560, {"classifier.1"}, has_ends=True)
+    assert narrow.density == "crowded"
+
+
 def test_nodes_cover_all_filters() -> None:
     network = structure("resnet18")
     layout = compute_layout(network, 1100, 620)

@@ -47,6 +47,21 @@ def test_mean_and_spread_of_the_loss_are_those_of_the_nearest_batches(
     assert (effect.batches_before, effect.batches_after) == (WINDOW, WINDOW)
 
 
+def test_snapshots_of_several_batches_count_as_so_many(effects: EditEffects) -> None:
+    several = replace(snapshot(2.0), batch_count=8)
+    effects.add(several)
+    effects.begin(1)
+    effects.add(several)
+    assert not effect_of(effects, 1).after  # reported after 10 batches
+    effects.add(several)
+    effect = effect_of(effects, 1)
+    assert (effect.batches_before, effect.batches_after) == (8, 16)
+    assert effect.after["loss"].mean == 2.0
+    for _ in range(9):
+        effects.add(several)
+    assert WINDOW <= effect_of(effects, 1).batches_after < WINDOW + 8
+
+
 def test_the_windows_of_two_edits_do_not_overlap(effects: EditEffects) -> None:
     for version, loss in ((1, 3.0), (2, 2.0), (3, 1.0)):
         for _ in range(20):

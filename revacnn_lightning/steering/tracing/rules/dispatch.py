@@ -20,6 +20,7 @@ from revacnn_lightning.steering.tracing.rules.op_families import (
     QUERIES,
     REDUCTIONS,
     SPATIAL,
+    UNINITIALIZED,
     VIEWS,
 )
 from revacnn_lightning.steering.tracing.rules.reductions import reduction_rule, spatial_rule
@@ -36,6 +37,8 @@ def apply_rule(trace: Trace, call: OpCall) -> None:
     if base in CREATIONS:
         for out in call.outs:
             trace.mark_uniform(out)
+            if base in UNINITIALIZED:
+                trace.record_uninitialized(out)
         return
     # A conv from one channel to one has no labels, but it runs.
     is_labeled = any(trace.labels(t) for t in call.tensors)

@@ -21,6 +21,8 @@ def pointwise_rule(trace: Trace, call: OpCall) -> None:
         return
     out = call.outs[0]
     if call.is_inplace and call.tensors and not trace.labels(call.args[0]):
+        if call.base == "copy" and _label_whole(trace, *call.args[:2]):
+            return
         for tensor in call.tensors[1:]:
             for label in trace.labels(tensor):
                 trace.fix(label, f"are written into a tensor of fixed size in {trace.where()}")
@@ -32,6 +34,24 @@ def pointwise_rule(trace: Trace, call: OpCall) -> None:
     for each in call.outs:
         if each.shape == out.shape:
             trace.set_labels(each, list(joined))
+
+
+def _label_whole(trace: Trace, part: Tensor, written: Tensor) -> bool:
+    """Label an uninitialized tensor of which a part is written, as a circular padding does.
+
+    Its size follows that of what is written, or the forward fails after an edit.
+
+    Returns:
+        Whether the part has all of the channels.
+    """
+    whole = trace.uninitialized(part)
+    if whole is None or whole.ndim != part.ndim or written.shape != part.shape:
+        return False
+    labels = trace.labels(written)
+    if not all(part.shape[d] == whole.shape[d] for label in labels for d in labeled_dims(label)):
+        return False
+    trace.set_labels(whole, list(labels))
+    return True
 
 
 @rule("mse_loss", "smooth_l1_loss", "huber_loss")
@@ -112,6 +132,7 @@ def _fix_at_constants(
             continue
         lead = ndim - tensor.ndim
         wide = {d + lead for d, size in enumerate(tensor.shape) if size > 1}
+        wide -= {d + lead for d in _expanded_dims(tensor)}
         own = [labeled_dims(align(label, ndim)) for label in trace.labels(tensor)]
         for label in joined:
             dims = labeled_dims(label)
@@ -123,3 +144,10 @@ def _fix_at_constants(
                 )
                 fixed.add(id(label))
     return fixed
+
+
+def _expanded_dims(tensor: Tensor) -> list[int]:
+    """Return the dimensions along which all elements are one, as after ``expand_as``."""
+    if tensor.layout != torch.strided:
+        return []
+    return [d for d, stride in enumerate(tensor.stride()) if stride == 0]

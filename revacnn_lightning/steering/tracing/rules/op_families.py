@@ -12,6 +12,7 @@ __all__ = [
     "REDUCTIONS",
     "RESHAPES",
     "SPATIAL",
+    "UNINITIALIZED",
     "VIEWS",
 ]
 
@@ -63,6 +64,8 @@ CREATIONS = _names(
     "empty zeros ones full rand randn new_empty new_zeros new_ones new_full empty_strided"
     " new_empty_strided scalar_tensor"
 )
+# Create a tensor that is written afterwards.
+UNINITIALIZED = _names("empty new_empty")
 # Return sizes and numbers, which carry no labels.
 QUERIES = _names("sym_size sym_stride sym_numel is_same_size _local_scalar_dense item")
 BATCH_NORMS = _names(

@@ -1,0 +1,402 @@
+"""What is trained, and how: losses, several networks, batches of several images."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import itertools
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from benchmarks.left_alone.cases.small import (
+    Classifier,
+    batches,
+    conv_net,
+    dataset,
+    loader_of,
+    samples,
+)
+from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.training import Training
+
+
+def encoder() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+
+
+class Triplets(Classifier):
+    def __init__(self) -> None:
+        super().__init__(encoder())
+
+    def loss(self, batch: Any) -> Tensor:
+        anchor, other = self(batch[0]), self(batch[0].roll(1, 0))
+        return F.triplet_margin_loss(anchor, self(batch[0] + 0.1), other)
+
+
+@case()
+def triplets(run: Training) -> None:
+    run.fit(Triplets(), batches())
+
+
+class MultiCrop(Classifier):
+    """Crops of two sizes go through one network, those of a size together (SwAV, DINO)."""
+
+    def __init__(self) -> None:
+        super().__init__(encoder())
+
+    def loss(self, batch: Any) -> Tensor:
+        large = self(torch.cat(batch[:2])).chunk(2)
+        small = self(torch.cat(batch[2:])).chunk(2)
+        target = large[0].detach().softmax(1)
+        return -sum((target * each.log_softmax(1)).mean() for each in (large[1], *small))  # type: ignore[return-value]
+
+
+@case(output=lambda module, batch: module(batch[0]))
+def multi_crop(run: Training) -> None:
+    images = samples()[0].view(-1, 8, 1, 8, 8)
+    crops = [[x, x.flip(3), x[..., :6, :6], x[..., 2:, 2:]] for x in images]
+    run.fit(MultiCrop(), loader_of(crops))
+
+
+@case()
+def sizes_that_change(run: Training) -> None:
+    images, labels = samples()
+    sizes = [8, 12, 16]
+    items = [
+        (F.interpolate(x, size=sizes[i % 3]), y)
+        for i, (x, y) in enumerate(zip(images.split(8), labels.split(8), strict=True))
+    ]
+    run.fit(Classifier(), loader_of(items))
+
+
+@case()
+def one_image_per_batch(run: Training) -> None:
+    images, labels = samples(16)
+    run.fit(Classifier(), loader_of([(images[i : i + 1], labels[i : i + 1]) for i in range(16)]))
+
+
+class FromBytes(Classifier):
+    """Receives channels-last bytes, and converts them in its forward."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.permute(0, 3, 1, 2).float() / 255)
+
+
+@case()
+def channels_last_bytes(run: Training) -> None:
+    images, labels = samples()
+    pixels = (images.sigmoid() * 255).byte().permute(0, 2, 3, 1)
+    items = list(zip(pixels.split(8), labels.split(8), strict=True))
+    run.fit(FromBytes(), loader_of(items))
+
+
+class TwoInputs(Classifier):
+    """Reads an image and numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(encoder())
+        self.head = nn.Linear(6 + 2, 3)
+
+    def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
+        return self.head(torch.cat([self.net(images), numbers], 1))
+
+    def loss(self, batch: Any) -> Tensor:
+        images, labels = batch["image"], batch["label"]
+        return F.cross_entropy(self(images, batch["numbers"]), labels)
+
+
+@case(output=lambda module, batch: module(batch["image"], batch["numbers"]))
+def image_and_numbers(run: Training) -> None:
+    images, labels = samples()
+    items = [
+        {"image": x, "numbers": x.flatten(1)[:, :2], "label": y, "name": ["a"] * 8, "none": None}
+        for x, y in zip(images.split(8), labels.split(8), strict=True)
+    ]
+    run.fit(TwoInputs(), loader_of(items))
+
+
+class Parts(Classifier):
+    """Calls the parts of its network one by one, as users of torchvision do."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.features, self.classifier = encoder(), nn.Linear(6, 3)
+
+    def loss(self, batch: Any) -> Tensor:
+        features = self.features(batch[0])
+        features = features / (features.norm(dim=1, keepdim=True) + 1)
+        return F.cross_entropy(self.classifier(features), batch[1])
+
+
+@case(output=lambda module, batch: module.classifier(module.features(batch[0])))
+def parts_one_by_one(run: Training) -> None:
+    run.fit(Parts(), batches())
+
+
+class Weighted(Classifier):
+    """Learns how much each of its losses counts."""
+
+    def __init__(self) -> None:
+        super().__init__(encoder())
+        self.heads = nn.ModuleDict({"labels": nn.Linear(6, 3), "mean": nn.Linear(6, 1)})
+        self.log_variance = nn.Parameter(torch.zeros(2))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.net(images)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    def loss(self, batch: Any) -> Tensor:
+        outputs = self(batch[0])
+        losses = torch.stack(
+            [
+                F.cross_entropy(outputs["labels"], batch[1]),
+                F.mse_loss(outputs["mean"][:, 0], batch[0].mean((1, 2, 3))),
+            ]
+        )
+        return ((-self.log_variance).exp() * losses + self.log_variance).sum()
+
+
+@case(output=lambda module, batch: module(batch[0])["labels"])
+def learned_loss_weights(run: Training) -> None:
+    run.fit(Weighted(), batches())
+
+
+class Segmentation(Classifier):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Sequential(
+                nn.Conv2d(1, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Upsample(scale_factor=2),
+                nn.Conv2d(6, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1),
+            )
+        )  # fmt: skip
+
+    def loss(self, batch: Any) -> Tensor:
+        labels = (batch[0][:, 0] > 0).long()
+        labels[:, 0] = 255
+        return F.cross_entropy(self(batch[0]), labels, ignore_index=255)
+
+
+@case()
+def segmentation(run: Training) -> None:
+    run.fit(Segmentation(), batches())
+
+
+class MaskedAutoencoder(Classifier):
+    """Restores pixels that a random mask has hidden."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 1, 3, padding=1))
+        )
+        self.token = nn.Parameter(torch.zeros(1, 1, 1, 1))
+
+    def loss(self, batch: Any) -> Tensor:
+        mask = (torch.rand_like(batch[0]) > 0.5).float()
+        restored = self(batch[0] * mask + self.token * (1 - mask))
+        return ((restored - batch[0]).square() * (1 - mask)).sum() / (1 - mask).sum()
+
+
+@case()
+def masked_autoencoder(run: Training) -> None:
+    run.fit(MaskedAutoencoder(), batches())
+
+
+class DeepQ(pl.LightningModule):
+    """Q-learning with a replay memory, and a target that is copied now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+        self.target = copy.deepcopy(self.net)
+        self.memory: collections.deque[Any] = collections.deque(maxlen=64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        images, rewards = batch
+        with torch.no_grad():
+            actions = self(images).argmax(1)
+        self.memory.extend(zip(images, actions, rewards, images.flip(3), strict=True))
+        if batch_idx % 4 == 0:
+            self.target.load_state_dict(self.net.state_dict())
+        picks = [self.memory[i] for i in torch.randint(len(self.memory), (8,)).tolist()]
+        states, actions, rewards, following = map(torch.stack, zip(*picks, strict=True))
+        values = self(states).gather(1, actions[:, None])[:, 0]
+        with torch.no_grad():
+            expected = rewards + 0.9 * self.target(following).amax(1)
+        return F.smooth_l1_loss(values, expected)
+
+    def configure_optimizers(self) -> Any:
+        return optim.Adam(self.net.parameters(), 0.01)
+
+
+@case()
+def deep_q(run: Training) -> None:
+    run.fit(DeepQ(), batches())
+
+
+def generator() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 1, 3, padding=1))
+
+
+def critic() -> nn.Sequential:
+    return nn.Sequential(
+        parametrizations.spectral_norm(nn.Conv2d(1, 4, 3, padding=1)), nn.LeakyReLU(0.2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1),
+    )  # fmt: skip
+
+
+class Cycle(pl.LightningModule):
+    """Two generators with one optimizer, two critics with another, and a pool of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.there, self.back = generator(), generator()
+        self.critic_a, self.critic_b = critic(), critic()
+        self.pool: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.there(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        a, b = batch[0], batch[0].flip(2)
+        generators, critics = self.optimizers()
+        fake_b, fake_a = self.there(a), self.back(b)
+        cycle = F.l1_loss(self.back(fake_b), a) + F.l1_loss(self.there(fake_a), b)
+        fooled = self.critic_b(fake_b).mean() + self.critic_a(fake_a).mean()
+        generators.zero_grad()
+        self.manual_backward(cycle - 0.1 * fooled)
+        generators.step()
+        self.pool = [*self.pool, fake_b.detach()][-4:]
+        old = self.pool[int(torch.randint(len(self.pool), ()))]
+        critics.zero_grad()
+        real = self.critic_a(a).relu().mean() - self.critic_a(fake_a.detach()).mean()
+        self.manual_backward(real + self.critic_b(old).relu().mean() - self.critic_b(b).mean())
+        critics.step()
+
+    def configure_optimizers(self) -> Any:
+        generators = itertools.chain(self.there.parameters(), self.back.parameters())
+        critics = itertools.chain(self.critic_a.parameters(), self.critic_b.parameters())
+        return optim.Adam(generators, 1e-3, betas=(0.5, 0.99)), optim.Adam(critics, 1e-3)
+
+
+@case(layer="there.0")
+def cycle(run: Training) -> None:
+    run.fit(Cycle(), batches())
+
+
+class SelfTraining(Classifier):
+    """Predicts labels in evaluation mode within the step, then trains on them."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.eval()
+        with torch.inference_mode():
+            labels = self(batch[0]).argmax(1)
+        self.train()
+        return F.cross_entropy(self(batch[0] + 0.1), labels.clone())
+
+
+@case()
+def self_training(run: Training) -> None:
+    run.fit(SelfTraining(), batches())
+
+
+class Penalized(Classifier):
+    """Adds a penalty of weights and of activations that a hook has collected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collected: list[Tensor] = []
+        self.net[3].register_forward_hook(lambda m, args, out: self.collected.append(out))
+
+    def loss(self, batch: Any) -> Tensor:
+        self.collected.clear()
+        loss = super().loss(batch)
+        weights = sum(p.abs().sum() for p in self.net.parameters())
+        return loss + 1e-4 * weights + 1e-3 * self.collected[0].square().mean()
+
+
+@case()
+def penalties(run: Training) -> None:
+    run.fit(Penalized(), batches())
+
+
+class Ensemble(Classifier):
+    """Several networks, trained at once by vmap's way of stacking, or one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.members = nn.ModuleList(conv_net() for _ in range(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([member(images) for member in self.members]).mean(0)
+
+
+@case()
+def ensemble(run: Training) -> None:
+    run.fit(Ensemble(), batches())
+
+
+class Stages(Classifier):
+    """Trains another part of the network in every epoch."""
+
+    def on_train_epoch_start(self) -> None:
+        for i, part in enumerate((self.net[:3], self.net[3:])):
+            part.requires_grad_(i == self.current_epoch % 2)
+
+
+@case()
+def alternating_parts(run: Training) -> None:
+    run.fit(Stages(), batches(6), max_epochs=3)
+
+
+class Autocasts(Classifier):
+    def loss(self, batch: Any) -> Tensor:
+        images, labels = batch
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            logits = self(images)
+        return F.cross_entropy(logits.float(), labels)
+
+
+@case()
+def autocast_by_hand(run: Training) -> None:
+    run.fit(Autocasts(), batches())
+
+
+@case()
+def two_fits_in_turn(run: Training) -> None:
+    """Two modules are trained in turn, an epoch each, by trainers of their own."""
+    first, second = Classifier(), Classifier()
+    for _ in range(2):
+        run.fit(first, batches(4))
+        run.fit(second, batches(4))
+
+
+class Resampled(Classifier):
+    """Makes a new loader in every epoch, with the hard samples first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = list(range(6 * 8))
+
+    def train_dataloader(self) -> Any:
+        subset = torch.utils.data.Subset(dataset(6), self.order)
+        return torch.utils.data.DataLoader(subset, batch_size=8)
+
+    def on_train_epoch_end(self) -> None:
+        self.order.reverse()
+
+
+@case()
+def resampled(run: Training) -> None:
+    run.fit(Resampled(), max_epochs=2, reload_dataloaders_every_n_epochs=1)
