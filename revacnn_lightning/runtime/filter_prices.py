@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,10 @@ __all__ = ["FilterPriceCollector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 MESSAGE_SECONDS = 1.0  # minimum time between two messages
-TIME_SHARE = 0.01  # of the time that measurements take
-BURST_SECONDS = 0.5  # of measurements in a row
+TIME_SHARE = 0.02  # of the time that measurements take
+BURST_SECONDS = 0.5
+SECONDS_EACH = 0.01  # for the forwards of a measurement; the number of images follows from it
+SECONDS_IN_A_ROW, MAX_IN_A_ROW = 0.06, 16  # of measurements between two batches
 STALE_BATCHES = 500  # after which a filter is measured again
 MAX_FILTERS = 64  # that a request may ask for
 PRICE = "price"
@@ -127,15 +130,18 @@ class FilterPriceCollector:
     # ---------------------------------------------------------------- measuring
 
     def _measure(self, context: BatchContext) -> None:
-        """Measure the next filter, if there is time: one per batch, so that no batch waits long."""
+        """Measure the next filters, if there is time, with the same forwards without an edit."""
         if self._replay.note or not self._editor.is_traced:
             self._note = self._replay.note
             return
-        key = None if self._budget.is_empty else next(self._next(context.step), None)
-        if key is not None:
-            started = time.perf_counter()
+        if self._budget.is_empty:
+            return
+        started = time.perf_counter()
+        for key in itertools.islice(self._next(context.step), MAX_IN_A_ROW):
             self._measure_one(key, context)
-            self._budget.spend(time.perf_counter() - started)
+            if time.perf_counter() - started > SECONDS_IN_A_ROW:
+                break
+        self._budget.spend(time.perf_counter() - started)
 
     def _next(self, step: int) -> Iterator[FilterKey]:
         """Yield the filters to measure: those that are wanted, then the cheapest."""
@@ -164,7 +170,7 @@ class FilterPriceCollector:
         except RevacnnError:  # this filter cannot be removed
             self._refused.add(key)
             return
-        price = self._prices.of_plan(plan, (context.step, context.version))
+        price = self._prices.of_plan(plan, (context.step, context.version), SECONDS_EACH)
         if isinstance(price, str):
             self._note = price
             self._refused.add(key)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
@@ -28,7 +28,10 @@ from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
-from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+from revacnn_lightning.telemetry.inspection.side_effects import (
+    seed_random_states,
+    side_effect_free,
+)
 
 __all__ = ["GROUP", "IMAGES", "NO_LOSS", "LossReplay"]
 
@@ -37,7 +40,8 @@ log = logging.getLogger(__name__)
 IMAGES = 256  # that are kept, of one batch or of several
 MAX_ELEMENTS = 1 << 22  # of all kept images: 16 MB in single precision
 MAX_STEPS = 8  # that the images come from
-GROUP = 8  # images of a replay
+GROUP = 16  # images of a replay, at most
+MIN_GROUPS = 2  # of images, so that there is a spread
 FRESH_BATCHES = 200  # after which another step is recorded
 WANTED_SECONDS = 20.0  # how long a request keeps the recording up to date
 
@@ -183,22 +187,37 @@ class LossReplay:
         """Return how many images the first groups have; 0 if that is unknown."""
         return sum(group.images for group in self._groups[:count])
 
-    def losses(self, groups: Sequence[int], objects: ObjectState | None = None) -> list[float]:
-        """Return the loss of each of these groups of images, with the present weights.
+    def losses(
+        self,
+        count: int | None = None,
+        objects: ObjectState | None = None,
+        *,
+        seconds: float = math.inf,
+    ) -> list[float]:
+        """Return the loss of each group of images, newest first, with the present weights.
 
         Nothing that the training depends on changes.
+
+        Args:
+            count: of groups; None: all.
+            objects: of the module, if they are known; see `side_effect_free`.
+            seconds: after which no further group is computed, if there are `MIN_GROUPS`.
 
         Raises:
             ForwardFailedError: the replay raised.
         """
+        losses: list[float] = []
         if not self._groups:
-            return []
-        losses: list[Tensor] = []
+            return losses
+        ends_at = time.perf_counter() + seconds
         with side_effect_free(self._module, training=False, objects=objects):
-            for index in groups:
-                torch.manual_seed(0)  # what is random is the same in each replay; restored
-                losses.append(run_forward(functools.partial(self._loss, self._groups[index])))
-        return torch.stack(losses).float().tolist() if losses else []
+            for group in self._groups[:count]:
+                # What is random is the same in each replay.
+                seed_random_states(0, self._module.parameters())
+                losses.append(float(run_forward(functools.partial(self._loss, group))))
+                if len(losses) >= MIN_GROUPS and time.perf_counter() > ends_at:
+                    break
+        return losses
 
     def _loss(self, group: _Group) -> Tensor:
         group.step.constants = group.constants
@@ -261,10 +280,10 @@ def _split(step: RecordedStep) -> list[_Group]:
 
 
 def _group_size(step: RecordedStep) -> int:
-    """Return how many images a group has; two groups at least, where the batch allows."""
-    if not step.batch_size or step.samples < 2:
+    """Return how many images a group has: a batch has four groups at least, if it is so large."""
+    if not step.batch_size or step.samples < MIN_GROUPS:
         return step.samples
-    return min(GROUP, step.samples // 2)
+    return min(GROUP, max(1, step.samples // 4))
 
 
 def _rows(value: Tensor, batches: int, samples: int, rows: slice) -> Tensor:

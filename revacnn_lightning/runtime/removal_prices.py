@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
@@ -27,8 +26,9 @@ __all__ = ["PRICED", "RemovalPrices", "is_priced"]
 log = logging.getLogger(__name__)
 
 PRICED = (RemoveFilters, MergeFilters, Reinitialize)
-MAX_SECONDS = 0.1  # of the forwards before an edit; the number of images follows from it
-MIN_GROUPS = 2  # of images, so that there is a spread
+# Of the forwards before an edit; the number of images follows from it. The training and whoever has
+# clicked wait for as long again without the filters.
+MAX_SECONDS = 0.03
 
 NOT_FINITE = "the loss on these images is not finite"
 NOT_TRACED = "the network has not been traced yet"
@@ -43,15 +43,15 @@ def is_priced(request: object) -> bool:
 class RemovalPrices:
     """Measures the change of the loss that a plan leads to, without carrying it out.
 
-    The loss is that of training_step on up to 256 images of recent batches, computed in groups of 8
-    (`LossReplay`), in evaluation mode. The outgoing weights of the filters, and of all coupled
-    ones, are set to zero for a second forward of each group, and set back: that is what the network
-    computes after the removal (`silence_removed`). The change is the mean of the differences, its
-    error their standard deviation divided by the square root of the number of groups.
+    The loss is that of training_step on up to 256 images of recent batches, computed in groups of
+    at most 16 (`LossReplay`), in evaluation mode. The outgoing weights of the filters, and of all
+    coupled ones, are set to zero for a second forward of each group, and set back: that is what the
+    network computes after the removal (`silence_removed`). The change is the mean of the
+    differences, its error their standard deviation divided by the square root of their number.
 
     Range: any number; negative where the loss falls. Cost: a forward of these images with the
-    filters and one without them, or of as many groups as take `MAX_SECONDS`, at least `MIN_GROUPS`.
-    Where the loss is a sum over the images, the change is that of 8 images.
+    filters and one without them, or of as many groups as take `MAX_SECONDS`, at least two. Where
+    the loss is a sum over the images, the change is that of one group.
 
     Args:
         editor: makes the plans.
@@ -71,12 +71,15 @@ class RemovalPrices:
         """Why nothing can be measured; "" if it can."""
         return self._replay.note
 
-    def of_plan(self, plan: EditPlan, weights: object) -> RemovalPrice | str:
+    def of_plan(
+        self, plan: EditPlan, weights: object, seconds: float = MAX_SECONDS
+    ) -> RemovalPrice | str:
         """Return the price of a plan, or the reason why it cannot be measured.
 
         Args:
             plan: of one of `PRICED`, for the present network.
             weights: anything that is the same as long as the weights are.
+            seconds: for the forwards before the edit; the number of images follows from it.
         """
         groups = self._editor.traced_groups
         if self._replay.note or groups is None:
@@ -84,33 +87,27 @@ class RemovalPrices:
         if are_normalized_together(groups, plan):
             return NORMALIZED
         try:
-            before = self._losses_before(weights)
+            before = self._losses_before(weights, seconds)
             after = self._losses_after(plan, len(before))
         except ForwardFailedError as error:
             log.info("Cannot measure the price of %s", plan.title, exc_info=True)
             return str(error)
         return _price(before, after, self._replay)
 
-    def _losses_before(self, weights: object) -> Sequence[float]:
+    def _losses_before(self, weights: object, seconds: float) -> Sequence[float]:
         """Return the loss of as many groups of images as there is time for."""
-        key = (weights, self._replay.step, self._replay.group_count)
+        key = (weights, seconds, self._replay.step, self._replay.group_count)
         if key == self._before_key:
             return self._before
         self._objects = ObjectState(self._model)
-        losses: list[float] = []
-        started = time.perf_counter()
-        for group in range(self._replay.group_count):
-            losses += self._replay.losses([group], self._objects)
-            is_late = time.perf_counter() - started > MAX_SECONDS
-            if is_late and len(losses) >= MIN_GROUPS:
-                break
-        self._before_key, self._before = key, losses
-        return losses
+        self._before = self._replay.losses(None, self._objects, seconds=seconds)
+        self._before_key = key
+        return self._before
 
     def _losses_after(self, plan: EditPlan, count: int) -> Sequence[float]:
         with Transaction() as tx:
             silence_removed(tx, self._model, plan, Initializer(torch.Generator()))
-            losses = self._replay.losses(range(count), self._objects)
+            losses = self._replay.losses(count, self._objects)
             tx.rollback()
         return losses
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from revacnn_lightning.runtime import loss_replay
-from revacnn_lightning.runtime.loss_replay import GROUP, LossReplay
+from revacnn_lightning.runtime.loss_replay import LossReplay
 
 IMAGES, LABELS = torch.randn(40, 3, 6, 6), torch.arange(40) % 2
 
@@ -76,7 +76,7 @@ def replay_of(module: Classifier) -> LossReplay:
 
 
 def expected(module: Classifier, group: int) -> float:
-    rows = slice(group * GROUP, (group + 1) * GROUP)
+    rows = slice(10 * group, 10 * (group + 1))
     module.eval()
     with torch.no_grad():
         loss = module.training_step((IMAGES[rows], LABELS[rows]), 0)
@@ -88,13 +88,13 @@ def expected(module: Classifier, group: int) -> float:
 def test_each_group_has_the_loss_of_its_images_in_evaluation_mode(kind):
     module = kind()
     replay = replay_of(module)
-    assert (replay.note, replay.step, replay.group_count) == ("", 7, 5)
+    assert (replay.note, replay.step, replay.group_count) == ("", 7, 4)
     assert module.steps == 1
     with torch.no_grad():  # training goes on
         module.head.weight.mul_(3)
-    losses = replay.losses(range(5))
+    losses = replay.losses()
     assert module.steps == 1
-    assert losses == pytest.approx([expected(module, group) for group in range(5)], rel=1e-5)
+    assert losses == pytest.approx([expected(module, group) for group in range(4)], rel=1e-5)
 
 
 def test_a_replay_changes_nothing():
@@ -102,7 +102,7 @@ def test_a_replay_changes_nothing():
     replay = replay_of(module)
     state = {name: value.clone() for name, value in module.state_dict().items()}
     random_state = torch.get_rng_state()
-    replay.losses(range(5))
+    replay.losses()
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
     assert module.training
@@ -112,7 +112,7 @@ def test_a_replay_changes_nothing():
 def test_a_loss_that_is_not_known_has_a_reason(kind):
     replay = replay_of(kind())
     assert replay.note == loss_replay.NO_LOSS
-    assert replay.losses(range(5)) == []
+    assert replay.losses() == []
     assert replay.is_ready(0)
 
 
@@ -141,8 +141,10 @@ def test_the_images_of_several_batches_are_used_until_they_are_enough():
         assert replay.needs_step(0, step) == (step < 7)
         replay.record((IMAGES, LABELS), 0, step, lambda: module.training_step((IMAGES, LABELS), 0))
         replay.finish_recording()
-        assert replay.images == min(40 * (step + 1), loss_replay.IMAGES)
-    assert len(replay.losses(range(replay.group_count))) == loss_replay.IMAGES // GROUP
+        assert replay.images == min(40 * (step + 1), 260)  # the last ones that are needed
+    assert len(replay.losses()) == replay.group_count
+    assert len(replay.losses(3)) == 3
+    assert len(replay.losses(seconds=0)) == loss_replay.MIN_GROUPS
 
 
 def test_large_images_are_fewer(monkeypatch):

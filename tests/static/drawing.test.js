@@ -19,7 +19,7 @@ function scenes() {
     arcs: {x0: [10], y0: [20], a: [20], level: [90], b: [80], x1: [90], y1: [20], width: [3], is_sum: [0]},
   }
   const nodes = {
-    ...view, x: [10, 10, 90], y: [20, 40, 30], size: [8, 8, 20], bar: [0, 0, 6], phase: [0, 1, 2], amplitude: [0.1, 0.9, 0.5],
+    ...view, x: [10, 10, 90], y: [20, 40, 30], size: [8, 8, 20], bar: [0, 0, 6], phase: [0, 1, 2], amplitude: [0.1, 0.9, 0.5], tone: [0.1, 0.9, 0.5],
     state: [0, 2, 0], states: STATES, tween: null, motion: 1, selected: 0, hovered: 1, also: [], coupled: [],
   }
   return {paths, nodes}

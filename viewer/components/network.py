@@ -14,6 +14,7 @@ from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..rendering.prices import price_text
 from ..runs.run_state import RunState
+from ..tab.cheapest_filters import price_ranks
 from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
 from . import network_data
@@ -88,7 +89,17 @@ class NetworkView:
         statistics = self.tab.statistics_key()
         shown_pass(self.tab)  # requests it
         passed = self.tab.follower.image_passes.revision
-        content = (state, statistics, state.structure_revision, edits, has_new, plans, passed)
+        prices = self._price_key()
+        content = (
+            state,
+            statistics,
+            state.structure_revision,
+            edits,
+            has_new,
+            plans,
+            passed,
+            prices,
+        )
         layout = self._compute_layout_if_needed(state, state.structure)
         if layout is None and content == self._shown:
             return False
@@ -169,11 +180,13 @@ class NetworkView:
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
-        numbers = (self.tab.statistics_key(), state, state.structure_revision)
+        prices = self._price_key()
+        numbers = (self.tab.statistics_key(), state, state.structure_revision, prices)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)
-            self.numbers.data = {"state": states, "amplitude": amplitude, **means}
+            tones = self._tones(starts, amplitude)
+            self.numbers.data = {"state": states, "amplitude": amplitude, **tones, **means}
         activation = means.get("activation")
         self._show_strokes(layout, self.ends, activation, states, is_new_layout=is_new_layout)
         key = (is_new_layout, *self.tab.actions_key(), self.tab.hovered, self.tab.selection)
@@ -205,6 +218,22 @@ class NetworkView:
             relative = network_data.relative_activation(activation, layout.node_offsets)
         weight, arc_weight = network_data.path_weights(layout, ends, relative, channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
+
+    def _price_key(self) -> tuple[bool, int]:
+        return self.tab.shows_prices, self.tab.follower.filter_prices.revision
+
+    def _tones(self, starts: np.ndarray, amplitude: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the colors of the nodes by price, if they are shown: those of the cheapest are 0.
+
+        A node of several filters has the mean of its filters, and one without a price is gray.
+        """
+        prices = self.tab.follower.filter_prices.newest if self.tab.shows_prices else None
+        if not self.tab.shows_prices:
+            return {}
+        if prices is None or not self.tab.playback.is_live:
+            return {"tone": np.zeros(len(amplitude), np.float32)}
+        ranks = np.nan_to_num(price_ranks(prices), nan=0.0)
+        return {"tone": network_data.node_means(ranks.astype(np.float32), starts)}
 
     @staticmethod
     def _preview_text(plan: PlanSummary | None, layer: str) -> str:

@@ -25,6 +25,7 @@ from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .filter_inspections import FilterInspections
+from .filter_prices import FilterPriceRequests
 from .image_passes import ImagePasses
 from .layer_details import LayerDetails
 from .own_images import OwnImages
@@ -58,6 +59,7 @@ class RunFollower:
         layer_details: details of the layers that tabs show.
         inspections: inspections of the filters that tabs show.
         image_passes: inputs on their way through the network, as tabs show them.
+        filter_prices: what removing each filter costs, as tabs show it.
         own_images: images that tabs make.
         last_shown: when a tab last showed the run (monotonic).
         on_messages: called after messages were received.
@@ -79,6 +81,7 @@ class RunFollower:
         self.layer_details = LayerDetails() if layer_details is None else layer_details
         self.inspections = FilterInspections()
         self.image_passes = ImagePasses()
+        self.filter_prices = FilterPriceRequests()
         self.own_images = OwnImages()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
@@ -106,6 +109,7 @@ class RunFollower:
             self.layer_details.tick(self.state, self._run.request)
             self.inspections.tick(self.state, self._inspect)
             self.image_passes.tick(self.state, self._run.request)
+            self.filter_prices.tick(self.state, self._run.request)
 
     def receive(self) -> None:
         """Receive all pending messages. Never blocks."""
@@ -117,6 +121,7 @@ class RunFollower:
             self.layer_details.receive(message, self.state)
             self.inspections.receive(message, self.state)
             self.image_passes.receive(message, self.state)
+            self.filter_prices.receive(message, self.state)
             refused = self.own_images.receive(message)
             if refused is not None:
                 self.layer_details.replace_image(*refused)

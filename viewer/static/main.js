@@ -52,6 +52,7 @@ import {startLayerPanel, views} from "./layer/layer_panel.js"
 import {startImageEditor} from "./network/image_editor.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
+import {startPriceColors} from "./network/price_colors.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
 import {byId} from "./shared/dom.js"
 import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
@@ -112,6 +113,7 @@ function startParts() {
   startKeyboard()
   startFrameRate(() => isReady)
   startNetwork() // its workers load while Bokeh's document does
+  startPriceColors()
 }
 
 /** Note when the network is painted for the first time. */

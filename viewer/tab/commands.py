@@ -37,6 +37,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "keep_primary": selection.keep_primary,
     "set_main_view": view.set_main_view,
     "toggle_modules": view.toggle_modules,
+    "toggle_prices": view.toggle_prices,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,
     "open_block": view.open_block,
@@ -66,6 +67,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
 RUN_COMMANDS: dict[str, Handler] = {
     "stage_remove": edit.stage_remove,
     "stage_remove_least_active": edit.stage_remove_least_active,
+    "stage_remove_cheapest": edit.stage_remove_cheapest,
     "stage_add": edit.stage_add,
     "stage_insert_layer": edit.stage_insert_layer,
     "stage_remove_layer": edit.stage_remove_layer,

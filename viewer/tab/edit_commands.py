@@ -15,6 +15,7 @@ from revacnn_lightning.protocol.requests import (
 )
 
 from ..rendering.formatting import format_count
+from .cheapest_filters import find_cheapest
 from .command_arguments import Arguments
 from .least_active import find_least_active
 from .staging import Block, StagedChange
@@ -59,6 +60,18 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
         filter_id = find_least_active(state, layer_index, layer, staged)
         if filter_id is not None:
             tab.staging.toggle_removal(layer.name, filter_id)
+
+
+def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
+    """Stage the removal of the ``count`` cheapest filters of all layers without staged removals."""
+    structure, state, prices = tab.structure, tab.state, tab.follower.filter_prices.newest
+    if structure is None or state is None or prices is None:
+        return
+    staged = [layer.name for layer in structure.layers if tab.staging.removed_ids(layer.name)]
+    for layer, filter_id in find_cheapest(
+        prices, structure, state.offsets, arguments.count, staged
+    ):
+        tab.staging.toggle_removal(layer, filter_id)
 
 
 def stage_add(tab: TabState, arguments: Arguments) -> None:

@@ -27,6 +27,7 @@ from ..components.metric_chart import MetricChart
 from ..components.module_marks import ModuleMarks
 from ..components.network import NetworkView
 from ..components.network_ends import NetworkEnds
+from ..components.price_panel import PricePanel
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
@@ -48,6 +49,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ReplyPanel,
     ChangeListPanel,
     Timeline,
+    PricePanel,
 )
 
 

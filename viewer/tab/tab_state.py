@@ -25,6 +25,8 @@ from .staging import Staging
 
 __all__ = ["TabState"]
 
+Place = tuple[int, int] | None  # a layer and a filter, by index
+
 
 class TabState:
     """State of one tab.
@@ -40,6 +42,7 @@ class TabState:
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         shows_modules: whether the modules between the layers are marked; None: the default.
+        shows_prices: whether nodes have the color of their price, not of their gradient.
         requested_view: what the page's address names; None once it is shown.
         dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
@@ -74,13 +77,11 @@ class TabState:
         self.pane = PANES[0]
         self.main_view = "network"
         self.shows_modules: bool | None = None
+        self.shows_prices = False
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
-        # What `selected_position` has found last, and where
-        self._position: tuple[Selection | None, Structure | None, tuple[int, int] | None] = (
-            None, None, None,
-        )  # fmt: skip
+        self._position: tuple[Selection | None, Structure | None, Place] = (None, None, None)
         self._known_key: tuple[object, ...] = (None, 0)
         self._known_structure: Structure | None = None  # the structure before the last edit
 
@@ -191,12 +192,11 @@ class TabState:
 
     def coupling_preview(self) -> tuple[PlanSummary | None, str]:
         """Return the plan of removing the hovered or selected filter, or why it is refused."""
-        target = self.hovered or self.selection
-        if self.state is None or self.structure is None or target is None:
+        target, state = self.hovered or self.selection, self.state
+        if state is None or self.structure is None or target is None:
             return None, ""
-        return self._removal_preview.result(
-            self.state, self.structure, target.layer, target.filter_id
-        )
+        preview = self._removal_preview
+        return preview.result(state, self.structure, target.layer, target.filter_id)
 
     def _request_coupling_preview(self, structure: Structure) -> None:
         target = self.hovered or self.selection

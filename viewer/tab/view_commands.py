@@ -118,6 +118,11 @@ def toggle_modules(tab: TabState, _: Arguments) -> None:
     tab.shows_modules = not shows_modules(tab)
 
 
+def toggle_prices(tab: TabState, _: Arguments) -> None:
+    """Color the nodes by what their removal costs, or by their gradient."""
+    tab.shows_prices = not tab.shows_prices
+
+
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:
     """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)

@@ -105,8 +105,8 @@ export class NetworkCanvas {
   }
 
   #numbers() {
-    const {amplitude, state} = nodeNumbers()
-    return {amplitude: detached(amplitude), state: detached(state)}
+    const {amplitude, state, tone} = nodeNumbers()
+    return {amplitude: detached(amplitude), state: detached(state), tone: detached(tone)}
   }
 
   /** Weight and mark of every path; those of the selected node begin at its height, not amid all that they stand for. */

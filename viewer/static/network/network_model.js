@@ -21,7 +21,7 @@ const NO_ARCS = {
   width: NO_NUMBERS, is_sum: NO_NUMBERS,
 }
 
-/** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amplitude"} NumberName */
+/** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amplitude" | "tone"} NumberName */
 
 /** @returns {NodesData} */
 export const networkNodes = () => latest("nodes") ?? NO_NODES
@@ -36,14 +36,14 @@ export const networkLayout = () => {
 }
 
 /**
- * Amplitude and state of every node: at rest and normal before the first numbers.
- * @returns {{amplitude: NumberArray, state: NumberArray}}
+ * Amplitude, state and color of every node: at rest and normal before the first numbers.
+ * @returns {{amplitude: NumberArray, state: NumberArray, tone: NumberArray}}
  */
 export function nodeNumbers() {
   const n = networkNodes().x.length
-  const {amplitude, state} = latest("numbers") ?? {}
-  if (amplitude?.length === n && state?.length === n) return {amplitude, state}
-  return {amplitude: new Float32Array(n), state: new Uint8Array(n)}
+  const {amplitude, state, tone} = latest("numbers") ?? {}
+  if (amplitude?.length === n && state?.length === n) return {amplitude, state, tone: tone?.length === n ? tone : amplitude}
+  return {amplitude: new Float32Array(n), state: new Uint8Array(n), tone: new Float32Array(n)}
 }
 
 /**

@@ -21,7 +21,8 @@ const TWEEN_MS = 450
  * @property {NumberArray} size diameter of a dot, height of a bar
  * @property {NumberArray} bar width of a bar; 0 for a dot
  * @property {NumberArray} phase of its motion
- * @property {NumberArray} amplitude 0 to 1: how strongly it moves, and its color
+ * @property {NumberArray} amplitude 0 to 1: how strongly it moves
+ * @property {NumberArray} tone 0 to 1: its color
  * @property {NumberArray} state
  * @property {Tween | null} tween
  * @property {NodeStates} states
@@ -113,14 +114,14 @@ function outline(ctx, x, y, size, bar) {
  * @param {Places} places
  * @returns {number[]} the nodes that are left to be drawn
  */
-function paintNormal(ctx, {state, states, amplitude, colors}, {x, y, size, bar}) {
+function paintNormal(ctx, {state, states, tone, colors}, {x, y, size, bar}) {
   const steps = colors.gradient.length
   /** @type {number[][]} */
   const buckets = Array.from({length: steps}, () => [])
   /** @type {number[]} */
   const special = []
   for (let i = 0; i < x.length; i++) {
-    if (state[i] === states.normal) buckets[Math.min(steps - 1, Math.trunc(amplitude[i] * steps))].push(i)
+    if (state[i] === states.normal) buckets[Math.min(steps - 1, Math.trunc(tone[i] * steps))].push(i)
     else special.push(i)
   }
   buckets.forEach((bucket, step) => {
@@ -143,14 +144,14 @@ function paintNormal(ctx, {state, states, amplitude, colors}, {x, y, size, bar})
  * @param {Places} places
  * @param {number} i
  */
-function paintOutlined(ctx, {state, states, colors, amplitude}, {x, y, size, bar}, i) {
+function paintOutlined(ctx, {state, states, colors, tone}, {x, y, size, bar}, i) {
   const steps = colors.gradient.length
   ctx.beginPath()
   outline(ctx, x[i], y[i], Math.max(1.5, size[i] - 1.2), Math.max(0, bar[i] - 1.2))
   ctx.lineWidth = 1.2
   ctx.strokeStyle = state[i] === states.dead ? colors.dead : colors.frozen
   if (state[i] === states.frozen) {
-    ctx.fillStyle = colors.gradient[Math.min(steps - 1, Math.trunc(amplitude[i] * steps))]
+    ctx.fillStyle = colors.gradient[Math.min(steps - 1, Math.trunc(tone[i] * steps))]
     ctx.fill()
   }
   ctx.stroke()

@@ -445,9 +445,19 @@ export interface ArcsData {
 export interface NumbersData {
   state?: WireArray
   amplitude?: WireArray
+  /** 0 to 1, the color; left out where it is the amplitude. */
+  tone?: WireArray
   gradient?: WireArray
   activation?: WireArray
   weight_norm?: WireArray
+}
+
+/** Whether the nodes are colored by price; `text` says how well prices are known. */
+export interface PricesData {
+  shown: boolean
+  text: string
+  /** Why the cheapest filters cannot be removed now; "" if they can. */
+  refusal: string
 }
 
 /** One row per path, and of `arc_weight` per arc. */
@@ -595,6 +605,7 @@ export interface Parts {
   paths: PathsData
   arcs: ArcsData
   numbers: NumbersData
+  prices: PricesData
   strokes: StrokesData
   selection: SelectionData
   "curves-layers_0": LayerCurvesData

@@ -1,0 +1,183 @@
+"""Verdicts on the layers and filters of a network in training: what is wrong, and what to do.
+
+Each is a pure function of the statistics of the last recorded batches. Notation: a layer has C
+filters; ``activation``, ``gradient`` and ``update_ratio`` are those of
+`revacnn_lightning.telemetry.statistics`. A verdict says what was seen, in figures, and how certain
+it is: 1 for what follows from the definition, less for what is a rule of thumb. What cannot be told
+yet is a verdict, too. The cost of each is a mean over the batches of its window.
+
+dead
+    Silent in the last 20 batches (`dead_filters`). Confidence 0.9: other inputs may revive them.
+dormant
+    E|a| of the filter divided by the mean E|a| of the filters of its layer, 0 to C, is at most
+    `DORMANT_SHARE`, and the filter is not dead (Sokar et al. 2023, "The Dormant Neuron Phenomenon
+    in Deep Reinforcement Learning", arXiv:2302.12902). E is the mean over the window.
+untrained
+    Σ ‖Δw‖ / ‖w‖ over all optimizer steps is below `MOVED`: the filters of the layer have not moved
+    away from their random start by more than this share, whatever the direction of the steps. An
+    upper bound, so confidence 1 if every step was recorded. Patterns among the filters of such a
+    layer say nothing about the training.
+restless
+    The median update ratio over filters and batches exceeds `RESTLESS`, while about 1e-3 is usual
+    (Karpathy, CS231n). After a warmup, the layer's steps are too large to settle.
+converged
+    The median update ratio has fallen below `CONVERGED` of its highest level in the run, or is 0.
+vanishing, exploding
+    The mean gradient of the first layer divided by that of the last one is below 1 / `DEPTH_RATIO`,
+    or above `DEPTH_RATIO`. It is that of the median batch.
+nonfinite
+    A statistic is NaN or infinite that was measured. It began in the first layer, in forward order,
+    whose activation is not finite; if all are finite, in the last layer whose gradient is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+__all__ = [
+    "WINDOW",
+    "Remedy",
+    "Verdict",
+    "VerdictKind",
+    "find_dormant",
+    "judge_depth",
+    "judge_movement",
+    "nonfinite_origin",
+]
+
+VerdictKind = Literal[
+    "dead", "dormant", "untrained", "restless", "converged", "vanishing", "exploding", "nonfinite",
+]  # fmt: skip
+# What an edit can do: "remove" and "restart" (reinitialize, with outgoing weights of zero) the
+# filters, "freeze" the layer; "lower_rate" and "undo" are for the person to decide.
+Remedy = Literal["remove", "restart", "freeze", "lower_rate", "undo", ""]
+
+WINDOW = 50  # recorded batches
+MIN_BATCHES = 20  # below, nothing can be told yet
+DORMANT_SHARE = 0.025
+MOVED = 0.2
+RESTLESS = 0.03
+CONVERGED = 0.01
+DEPTH_RATIO = 1e4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict on a layer, or on some of its filters.
+
+    Attributes:
+        kind: see above.
+        layer: its name; "" for the network.
+        filters: indices; () for the layer as a whole.
+        evidence: what was seen, in words and numbers.
+        confidence: from 0 to 1.
+        is_known: False: it cannot be told yet, for the reason in ``evidence``.
+        remedy: what helps; "" if nothing is to be done.
+        worth: what acting on it is worth, to order verdicts by: the share of the network's filters
+            that are affected times the confidence, and above 1 for what ruins the training.
+    """
+
+    kind: VerdictKind
+    layer: str
+    evidence: str
+    confidence: float
+    filters: tuple[int, ...] = ()
+    is_known: bool = True
+    remedy: Remedy = ""
+    worth: float = field(default=0.0)
+
+
+def find_dormant(activations: np.ndarray) -> np.ndarray:
+    """Return E|a| of each filter relative to the mean of its layer, 0 to C, (C,).
+
+    NaN where it was not measured, or if the whole layer is silent.
+
+    Args:
+        activations: of the filters of one layer, (batches, C).
+    """
+    measured = np.isfinite(activations)
+    total = np.where(measured, np.abs(activations), 0).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = total / measured.sum(0)
+        score: np.ndarray = means / np.nanmean(means) if np.isfinite(means).any() else means
+    return score
+
+
+def judge_movement(
+    layer: str, recent: np.ndarray, moved: float, peak: float, *, is_complete: bool
+) -> Verdict | None:
+    """Return whether a layer is untrained, restless or converged; None if it is none of these.
+
+    Args:
+        layer: its name.
+        recent: update ratios of its filters in the last batches, (batches, C).
+        moved: Σ ‖Δw‖ / ‖w‖ since the start, of its median filter.
+        peak: the highest median update ratio of any window so far.
+        is_complete: whether ``moved`` counts all steps since the start.
+    """
+    finite = recent[np.isfinite(recent)]
+    if not len(finite):
+        return None
+    level = float(np.median(finite))
+    if moved < MOVED and is_complete:
+        evidence = f"has moved at most {moved:.0%} from its random start"
+        return Verdict("untrained", layer, evidence, 1.0)
+    if level > RESTLESS:
+        evidence = f"each step changes its weights by {level:.1%}, where 0.1% is usual"
+        return Verdict("restless", layer, evidence, 0.6, remedy="lower_rate")
+    if level <= CONVERGED * peak:
+        evidence = f"each step changes its weights by {level:.1e}, {level / peak:.1%} of the peak"
+        return Verdict("converged", layer, evidence, 0.6, remedy="freeze")
+    return None
+
+
+def judge_depth(layers: Sequence[str], gradients: np.ndarray) -> Verdict | None:
+    """Return whether the gradient vanishes or explodes on its way to the first layer.
+
+    Args:
+        layers: names, in forward order.
+        gradients: mean gradient of each, (batches, layers).
+    """
+    columns = [column[np.isfinite(column) & (column > 0)] for column in gradients.T]
+    median = np.array([np.median(one) if len(one) else np.nan for one in columns])
+    reached = np.flatnonzero(np.isfinite(median))
+    if len(reached) < 2:
+        return None
+    first, last = reached[0], reached[-1]
+    ratio = float(median[first] / median[last])
+    evidence = f"the gradient of {layers[first]} is {ratio:.1e} times that of {layers[last]}"
+    if ratio < 1 / DEPTH_RATIO:
+        return Verdict("vanishing", layers[first], evidence, 0.7, worth=1.0)
+    if ratio > DEPTH_RATIO:
+        return Verdict("exploding", layers[first], evidence, 0.7, remedy="lower_rate", worth=1.5)
+    return None
+
+
+def nonfinite_origin(
+    layers: Sequence[str], activations: Sequence[np.ndarray], gradients: Sequence[np.ndarray]
+) -> Verdict | None:
+    """Return where NaN or infinity began in a batch; None if there is none.
+
+    Args:
+        layers: names, in forward order.
+        activations: of the filters of each layer, (C,), those that were measured.
+        gradients: the same.
+    """
+    for layer, values in zip(layers, activations, strict=True):
+        if not np.isfinite(values).all():
+            return _nonfinite(layer, values, "activation")
+    for layer, values in zip(reversed(layers), reversed(gradients), strict=True):
+        if not np.isfinite(values).all():
+            return _nonfinite(layer, values, "gradient")
+    return None
+
+
+def _nonfinite(layer: str, values: np.ndarray, what: str) -> Verdict:
+    filters = tuple(np.flatnonzero(~np.isfinite(values)).tolist())
+    where = "first in forward order" if what == "activation" else "first in backward order"
+    evidence = f"the {what} of {len(filters)} filters is not finite, {where}"
+    return Verdict("nonfinite", layer, evidence, 1.0, filters, remedy="undo", worth=2.0)

@@ -1,0 +1,75 @@
+"""Nodes colored by price, and the removal of the cheapest filters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from revacnn_lightning.protocol.messages import Refused
+from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.requests import InspectPrices
+from tests.viewer.conftest import InProcessFollower
+from tests.viewer.tab.actions import send_command
+from viewer.components.network import NetworkView
+from viewer.components.price_panel import WAITING, PricePanel
+from viewer.tab.tab_state import TabState
+
+
+def receive_prices(tab: TabState, follower: InProcessFollower, n_measured: int = 5) -> np.ndarray:
+    """Let prices arrive; return the estimates."""
+    assert tab.state is not None
+    assert tab.structure is not None
+    estimates = np.arange(tab.state.n_filters, dtype=np.float32)[::-1].copy()
+    changes = np.where(np.arange(len(estimates)) < n_measured, 0.1, np.nan).astype(np.float32)
+    structure = tab.structure
+    message = FilterPrices(structure.run, structure.version, 1, estimates, changes, changes)
+    follower.filter_prices.receive(message, tab.state)
+    return estimates
+
+
+def test_prices_are_requested_only_while_they_are_shown(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    panel, sent = PricePanel(tab), []
+
+    def send(request: InspectPrices) -> str:
+        sent.append(request)
+        return "id"
+
+    assert panel.content()["shown"] is False
+    follower.filter_prices.tick(tab.state, send)
+    assert sent == []
+    send_command(tab, "toggle_prices")
+    assert panel.content() == {"shown": True, "text": WAITING, "refusal": WAITING}
+    follower.filter_prices.tick(tab.state, send)
+    assert sent == [InspectPrices()]
+    follower.filter_prices.receive(Refused("id", "not now", 0), tab.state)
+    assert panel.content()["text"] == "not now"
+    receive_prices(tab, follower)
+    assert panel.content() == {"shown": True, "text": "5 of 40 measured", "refusal": ""}
+
+
+def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessFollower) -> None:
+    view = NetworkView(tab)
+    view.update()
+    assert "tone" not in view.numbers.data
+    send_command(tab, "toggle_prices")
+    receive_prices(tab, follower)
+    view.update()
+    tone = view.numbers.data["tone"]
+    assert tone[0] > 0.9
+    assert tone[-1] < 0.1
+    assert len(tone) == len(view.numbers.data["amplitude"])
+    send_command(tab, "toggle_prices")
+    view.update()
+    assert "tone" not in view.numbers.data
+
+
+def test_the_cheapest_filters_are_staged_for_removal(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "toggle_prices")
+    receive_prices(tab, follower)
+    assert tab.structure is not None
+    send_command(tab, "stage_remove_cheapest", count=3)
+    last = tab.structure.layers[-1]
+    assert sorted(tab.staging.removed_ids(last.name)) == sorted(last.filter_ids[-3:])

@@ -1,0 +1,30 @@
+/** Coloring the nodes by what their removal costs, and staging the removal of the cheapest ones. */
+
+import {byId, onEnabledClick, setButtonState} from "../shared/dom.js"
+import {sendCommand, subscribe} from "../shared/link.js"
+
+const MAX_COUNT = 999
+
+export function startPriceColors() {
+  const toggle = byId("price-colors"), stage = byId("stage-cheapest")
+  const count = /** @type {HTMLInputElement} */ (byId("cheapest-count"))
+  toggle.addEventListener("click", () => sendCommand("toggle_prices"))
+  onEnabledClick(stage, () => sendCommand("stage_remove_cheapest", {count: countIn(count.value)}))
+  subscribe("prices", ({shown, text, refusal}) => {
+    toggle.setAttribute("aria-pressed", String(shown))
+    byId("color-name").textContent = shown ? "price" : "gradient"
+    byId("cheapest").hidden = !shown
+    byId("price-note").textContent = text
+    byId("price-note").title = text
+    setButtonState(stage, refusal, "Stage the removal of the cheapest filters of all layers; the plans show what they cost together")
+  })
+}
+
+/**
+ * Return the number that an input holds, from 1 to `MAX_COUNT`.
+ * @param {string} text
+ */
+export function countIn(text) {
+  const number = Math.trunc(Number(text))
+  return Number.isFinite(number) ? Math.min(MAX_COUNT, Math.max(1, number)) : 1
+}
