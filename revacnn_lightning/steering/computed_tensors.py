@@ -9,7 +9,7 @@ follows from what computes it; nothing here runs that code:
 - pruning masks (`torch.nn.utils.prune`), w = mask · w_orig: new entries are not masked;
 - a parametrization of one tensor (`torch.nn.utils.parametrize`), w = f(w_orig): the trace finds out
   which channels f couples;
-- spectral norms and orthogonal parametrizations couple all filters: they are refused.
+- orthogonal parametrizations, and spectral norms as hooks, couple all filters: they are refused.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ __all__ = [
     "tensor_of_shape",
 ]
 
+_SPECTRAL = (
+    "its spectral norm divides the weight by the largest singular value of all filters together; "
+    "with torch.nn.utils.parametrizations.spectral_norm, they can be edited"
+)
 _REASONS = {
-    "_SpectralNorm": "its spectral norm divides the weight by the largest singular value of all "
-    "filters together",
     "_Orthogonal": "its orthogonal parametrization keeps all filters orthogonal to each other",
 }
 
@@ -177,7 +179,7 @@ def _computed_by_hooks(path: str, module: nn.Module) -> Iterator[ComputedTensor]
             yield ComputedTensor(path, hook.name, direction, gain, "", (gain, direction))
         elif isinstance(hook, SpectralNorm):
             names = tuple(_join(path, hook.name + end) for end in ("_orig", "_u", "_v"))
-            refusal = _refusal(path, _REASONS["_SpectralNorm"])
+            refusal = _refusal(path, _SPECTRAL)
             yield ComputedTensor(path, hook.name, names[0], "", "", names, refusal)
         elif isinstance(hook, BasePruningMethod):
             name: str = hook._tensor_name

@@ -282,7 +282,6 @@ def test_the_attribute_of_a_hook_has_the_edited_shape_immediately():
 
 
 REFUSED = {
-    "spectral_norm": (parametrizations.spectral_norm, "spectral norm"),
     "old spectral_norm": (nn.utils.spectral_norm, "spectral norm"),
     "orthogonal": (parametrizations.orthogonal, "orthogonal"),
 }
@@ -356,6 +355,39 @@ def test_frozen_filters_keep_their_weight(kind):
     assert not torch.equal(after[[0, 2]], before[[0, 2]])
 
 
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "up"])
+def test_filters_with_a_spectral_norm_are_edited_once_the_change_is_confirmed(layer: str):
+    kind = net(parametrizations.spectral_norm)
+    for split in (None, 1):
+        model, editor = trained(kind)
+        probe, x = nets.probe_of(model), nets.images(3, seed=9)
+        before, shapes = nets.output(model, x), [each.shape for each in model.state_dict().values()]
+        with pytest.raises(EditRefusedError, match="changes all others"):
+            editor.apply(requests.AddFilters(layer, 2, split_from=split), probe)
+        request = requests.AddFilters(layer, 2, split_from=split, confirmed=True)
+        editor.apply(request, probe)
+        if split is None:  # until the next power iteration
+            assert torch.allclose(nets.output(model, x), before, atol=1e-12)
+        nets.step(model, editor.optimizers[0])
+        editor.apply(requests.Undo(), probe)
+        assert [each.shape for each in model.state_dict().values()] == shapes
+        nets.step(model, editor.optimizers[0])
+
+
+def test_the_rest_of_a_spectral_norm_stays_when_a_filter_is_removed():
+    model, editor = trained(net(parametrizations.spectral_norm))
+    model.eval()
+    norm = model.conv2.parametrizations.weight[0]
+    weight, u = model.conv2.parametrizations.weight.original.detach().clone(), norm._u.clone()
+    applied = editor.apply(requests.RemoveFilters("conv2", [0, 3]), nets.probe_of(model))
+    assert any("change as well" in note for note in applied.plan.notes)
+    kept = [1, 2, 4, 5, 6, 7]
+    assert torch.equal(model.conv2.parametrizations.weight.original, weight[kept])
+    assert torch.equal(norm._u, u[kept])
+    sigma = u[kept] @ weight[kept].flatten(1) @ norm._v
+    assert torch.allclose(model.conv2.weight, weight[kept] / sigma)
+
+
 def test_freezing_is_refused_where_filters_are_not_computed_one_by_one():
     for norm in (parametrizations.spectral_norm, lambda m: parametrizations.weight_norm(m, dim=1)):
         model, editor = trained(net(norm))
@@ -409,7 +441,7 @@ def test_the_originals_of_each_computation_are_found():
         old_weight_norm(nn.Conv2d(3, 4, 3)),
         parametrizations.weight_norm(nn.Conv2d(4, 4, 3)),
         pruned(nn.Conv2d(4, 4, 3)),
-        parametrizations.spectral_norm(nn.Linear(4, 4)),
+        parametrizations.orthogonal(nn.Linear(4, 4)),
     )
     found = {(each.module, each.name): each for each in computed_tensors(model)}
     assert set(found) == {("0", "weight"), ("1", "weight"), ("2", "weight"), ("2", "bias"),

@@ -26,6 +26,7 @@ __all__ = ["growth_title", "plan_growth"]
 
 # A request for more new filters than this is probably a typing error.
 MAX_NEW_FILTERS = 4096
+SPECTRAL_NORM = "_SpectralNorm"  # torch has no public name for it
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -124,6 +125,8 @@ def _fill(
         return "zero"
     owner, tensor = find_tensor(context.model, name)
     attribute = name.rpartition(".")[2]
+    if type(owner).__name__ == SPECTRAL_NORM:  # of the singular vectors: the norm stays the same
+        return "zero"
     if isinstance(owner, NORMS) and name not in context.computed:
         return "one" if attribute in ("weight", "running_var") else "zero"
     if isinstance(owner, UnitLayer) and tensor.ndim == 1 and attribute == "bias":

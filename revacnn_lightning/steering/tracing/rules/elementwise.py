@@ -132,6 +132,7 @@ def _fix_at_constants(
             continue
         lead = ndim - tensor.ndim
         wide = {d + lead for d, size in enumerate(tensor.shape) if size > 1}
+        wide -= {d + lead for d in _expanded_dims(tensor)}
         own = [labeled_dims(align(label, ndim)) for label in trace.labels(tensor)]
         for label in joined:
             dims = labeled_dims(label)
@@ -143,3 +144,10 @@ def _fix_at_constants(
                 )
                 fixed.add(id(label))
     return fixed
+
+
+def _expanded_dims(tensor: Tensor) -> list[int]:
+    """Return the dimensions along which all elements are one, as after ``expand_as``."""
+    if tensor.layout != torch.strided:
+        return []
+    return [d for d, stride in enumerate(tensor.stride()) if stride == 0]

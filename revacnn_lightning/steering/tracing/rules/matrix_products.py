@@ -69,6 +69,30 @@ def _matrix_product(
     trace.set_labels(call.out, labels)
 
 
+@rule("mv")
+def _matrix_vector(trace: Trace, call: OpCall) -> None:
+    """(N, K) x (K,) -> (N,), as a spectral norm computes it: the sum depends on all columns."""
+    matrix, vector = call.args[:2]
+    columns, entries = trace.channels_along(matrix, 1), trace.channels_along(vector, 0)
+    if columns is not None and entries is not None:
+        trace.couple_arrival(entries, columns)
+        trace.normalize_together(columns, f"{trace.where()} sums over them")
+    else:
+        fix_unmatched(trace, columns, entries)
+    rows = trace.channels_along(matrix, 0)
+    trace.set_labels(call.out, [] if rows is None else [rows])
+
+
+@rule("dot", "vdot")
+def _dot(trace: Trace, call: OpCall) -> None:
+    left, right = (trace.channels_along(each, 0) for each in call.args[:2])
+    if left is not None and right is not None:
+        trace.couple_arrival(left, right)
+        trace.normalize_together(right, f"{trace.where()} sums over them")
+    else:
+        fix_unmatched(trace, left, right)
+
+
 @rule("embedding")
 def _embedding(trace: Trace, call: OpCall) -> None:
     produced = trace.channels_along(call.args[0], 1)
