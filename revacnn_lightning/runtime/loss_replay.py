@@ -18,7 +18,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
@@ -29,7 +28,10 @@ from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
-from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
+from revacnn_lightning.telemetry.inspection.side_effects import (
+    seed_random_states,
+    side_effect_free,
+)
 
 __all__ = ["GROUP", "IMAGES", "NO_LOSS", "LossReplay"]
 
@@ -210,7 +212,8 @@ class LossReplay:
         ends_at = time.perf_counter() + seconds
         with side_effect_free(self._module, training=False, objects=objects):
             for group in self._groups[:count]:
-                torch.manual_seed(0)  # what is random is the same in each replay; restored
+                # What is random is the same in each replay.
+                seed_random_states(0, self._module.parameters())
                 losses.append(float(run_forward(functools.partial(self._loss, group))))
                 if len(losses) >= MIN_GROUPS and time.perf_counter() > ends_at:
                     break

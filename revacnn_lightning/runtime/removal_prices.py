@@ -26,7 +26,9 @@ __all__ = ["PRICED", "RemovalPrices", "is_priced"]
 log = logging.getLogger(__name__)
 
 PRICED = (RemoveFilters, MergeFilters, Reinitialize)
-MAX_SECONDS = 0.1
+# Of the forwards before an edit; the number of images follows from it. The training and whoever has
+# clicked wait for as long again without the filters.
+MAX_SECONDS = 0.03
 
 NOT_FINITE = "the loss on these images is not finite"
 NOT_TRACED = "the network has not been traced yet"

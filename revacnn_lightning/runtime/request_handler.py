@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -51,6 +52,9 @@ log = logging.getLogger(__name__)
 HISTORIES_PER_SECOND = 0.5
 HISTORIES_IN_A_ROW = 16
 HISTORY_REQUESTS = 256  # of those that the journal keeps
+# An edit has the price of its plan, if that is no older: measuring it again delays the edit.
+PRICE_BATCHES = 100
+PRICED_PLANS = 16
 
 
 class RequestHandler:
@@ -89,6 +93,8 @@ class RequestHandler:
         self._history = history
         self._recordings = recordings
         self._prices = prices
+        # Requests of the newest plans, with structure version, batch and summary
+        self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanBudget()
         self._log = LimitedLog(log)
@@ -150,7 +156,9 @@ class RequestHandler:
         price = self._prices.of_plan(plan, (batch.step, self._status.version))
         if isinstance(price, str):
             return replace(summary, price_note=price)
-        return replace(summary, price=price)
+        summary = replace(summary, price=price)
+        self._priced_plans.append((plan.request, self._status.version, batch.step, summary))
+        return summary
 
     def _apply(self, request_id: str, edit: Edit, batch: TrainingBatch) -> Applied:
         predictions, step = self._predictions, batch.step
@@ -182,6 +190,10 @@ class RequestHandler:
         """Return a plan with the price of an edit that is about to be applied, or without any."""
         if self._prices is None or not is_priced(edit):
             return PlanSummary("")
+        for known, version, step, summary in reversed(self._priced_plans):
+            is_recent = version == self._status.version and batch.step - step <= PRICE_BATCHES
+            if is_recent and known == edit:
+                return summary
         return self._priced(self._editor.plan(edit, batch.make_probe()), batch)
 
     def _send_history(self, request_id: str) -> History:

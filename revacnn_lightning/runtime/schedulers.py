@@ -94,10 +94,12 @@ def why_not_per_group(scheduler: Any, groups: int) -> str:
 def scale_group(group: dict[str, Any], factor: float) -> None:
     """Scale the rates that schedulers keep in a parameter group."""
     for name in SCHEDULED_RATES:
-        if isinstance(group.get(name), Tensor):
-            group[name].mul_(factor)
-        elif group.get(name) is not None:
-            group[name] = float(group[name]) * factor
+        rate = group.get(name)
+        # A scheduler may hold the same tensor, so it is not changed in place.
+        if isinstance(rate, Tensor):
+            group[name] = rate * factor
+        elif rate is not None:
+            group[name] = float(rate) * factor
 
 
 def scale_scheduler(scheduler: Any, index: int, factor: float, names: Sequence[str]) -> None:

@@ -120,6 +120,20 @@ def test_a_loss_that_is_not_finite_has_no_price():
     assert prices.of_plan(plan, 0) == removal_prices.NOT_FINITE
 
 
+def test_a_price_seeds_no_device_that_is_not_restored(monkeypatch):
+    """CUDA devices that torch had yet to initialize began with the seed of a replay."""
+
+    def seeded(seed):
+        raise AssertionError
+
+    for module in (torch, torch.cuda):
+        name = "manual_seed" if module is torch else "manual_seed_all"
+        monkeypatch.setattr(module, name, seeded)
+    editor, probe, prices = prices_of(Residual())
+    plan = editor.plan(RemoveFilters("first", [0]), probe)
+    assert not isinstance(prices.of_plan(plan, 0), str)
+
+
 def test_little_time_means_fewer_images():
     model = Residual()
     editor, probe, prices = prices_of(model)
@@ -138,3 +152,5 @@ def test_plans_and_edits_of_a_run_have_a_price(tmp_path):
         assert plan.price_note == ""
         assert math.isfinite(plan.price.change)
         assert plan.price.images >= 2
+    # Measuring it again would take as long as the edit itself.
+    assert result["applied"].plan.price == result["plan"].price

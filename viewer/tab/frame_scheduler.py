@@ -36,26 +36,30 @@ class FrameScheduler:
         self._secondary_sent_at = dict.fromkeys(SECONDARY_INTERVALS, float("-inf"))
         self._is_pending = self._is_pending_edit = False
 
-    def delay(
-        self, now: float, *, new_statistics: bool, new_structure: bool = False
-    ) -> float | None:
+    def delay(self, now: float, *, new_statistics: bool, is_awaited: bool = False) -> float | None:
         """Return the seconds until a frame may be sent; None while a confirmation is pending.
 
-        A person waits for a frame that shows an edit (``new_structure``): it is sent immediately,
-        unless the confirmation of another such frame is pending.
+        A person waits for a frame that shows a reply or an edit (``is_awaited``): it is sent
+        immediately, unless the confirmation of another such frame is pending.
         """
-        if new_structure and not (self._is_pending_edit and self._is_paint_pending(now)):
+        if is_awaited and not (self._is_pending_edit and self._is_paint_pending(now)):
             return 0.0
         if self._is_paint_pending(now):
             return None
         due_at = self._statistics_due_at if new_statistics else self._sent_at + MIN_GAP
         return max(0.0, due_at - now)
 
-    def frame_sent(self, now: float, *, new_statistics: bool, new_structure: bool = False) -> None:
+    def frame_sent(
+        self,
+        now: float,
+        *,
+        new_statistics: bool,
+        new_structure: bool = False,
+        is_awaited: bool = False,
+    ) -> None:
         """Record that a frame was sent."""
-        self._is_pending_edit = new_structure or (
-            self._is_pending_edit and self._is_paint_pending(now)
-        )
+        is_still_pending = self._is_pending_edit and self._is_paint_pending(now)
+        self._is_pending_edit = new_structure or is_awaited or is_still_pending
         if new_structure:  # removed filters have to disappear from the images as well
             self._secondary_sent_at["images"] = float("-inf")
         self._sent_at, self._is_pending = now, True

@@ -73,6 +73,7 @@ class Page:
         # Keys of what the page shows
         self._update_key: tuple[object, ...] = ()
         self._actions_key: tuple[object, ...] = ()
+        self._shown_replies = 0
         self._statistics_key: tuple[float, ...] = ()
         self._structure_key: tuple[object, ...] = ()
         self._connect_link()
@@ -135,6 +136,7 @@ class Page:
         self.tab.run_selection.update()
         now = time.monotonic()
         new_statistics, new_structure = self._has_new_statistics(), self._has_new_structure()
+        is_awaited = new_structure or self._has_new_reply()
         if not self._is_visible() or not self._is_update_due(now) or self._delay(now) != 0:
             return
         self.tab.update()
@@ -147,7 +149,10 @@ class Page:
             self.frames_sent += 1
             self._send()
             self._scheduler.frame_sent(
-                now, new_statistics=new_statistics, new_structure=new_structure
+                now,
+                new_statistics=new_statistics,
+                new_structure=new_structure,
+                is_awaited=is_awaited,
             )
 
     def _update_title(self) -> None:
@@ -202,12 +207,19 @@ class Page:
     def _has_new_structure(self) -> bool:
         return self.tab.structure_key() != self._structure_key
 
+    def _has_new_reply(self) -> bool:
+        return self._replies() != self._shown_replies
+
+    def _replies(self) -> int:
+        """Return the number of requests and replies so far."""
+        return 0 if self.tab.state is None else self.tab.state.requests.revision
+
     def _delay(self, now: float) -> float | None:
         """Return the seconds until a frame may be sent; None while the last one is unconfirmed."""
         return self._scheduler.delay(
             now,
             new_statistics=self._has_new_statistics(),
-            new_structure=self._has_new_structure(),
+            is_awaited=self._has_new_structure() or self._has_new_reply(),
         )
 
     def _store_keys(self, now: float) -> None:
@@ -215,7 +227,7 @@ class Page:
         self._update_key, self._updated_at = self.tab.update_key(), now
         self._actions_key = self.tab.actions_key()
         self._statistics_key = self.tab.statistics_key()
-        self._structure_key = self.tab.structure_key()
+        self._structure_key, self._shown_replies = self.tab.structure_key(), self._replies()
 
     # Communication
 

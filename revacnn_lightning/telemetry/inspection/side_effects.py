@@ -23,6 +23,7 @@ __all__ = [
     "inside_side_effect_free",
     "loading_restored",
     "random_states_restored",
+    "seed_random_states",
     "side_effect_free",
 ]
 
@@ -135,6 +136,18 @@ def random_states_restored(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def seed_random_states(seed: int, tensors: Iterable[Tensor] = ()) -> None:
+    """Seed torch's random states that `random_states_restored` restores, those and no others.
+
+    ``torch.manual_seed`` also seeds all other devices, and those that torch has yet to initialize.
+    For these, it formats a stack trace, which takes longer than a small forward.
+    """
+    torch.default_generator.manual_seed(seed)
+    for index in _cuda_devices(tensors):
+        with torch.cuda.device(index):
+            torch.cuda.manual_seed(seed)
 
 
 def inside_side_effect_free() -> bool:

@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from revacnn_lightning.telemetry.inspection.side_effects import (
     inside_side_effect_free,
     loading_restored,
+    random_states_restored,
+    seed_random_states,
     side_effect_free,
 )
 
@@ -108,6 +110,14 @@ def test_random_state_of_the_models_cuda_device_is_restored() -> None:
     with side_effect_free(model):
         torch.rand(3, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+def test_seeding_gives_the_numbers_of_a_manual_seed() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    with random_states_restored():
+        seed_random_states(7)
+        assert torch.equal(torch.rand(3), expected)
 
 
 def test_everything_is_restored_after_an_exception() -> None:

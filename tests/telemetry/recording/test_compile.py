@@ -47,10 +47,13 @@ class PartlyCompiled(nn.Module):
 
 @pytest.mark.parametrize("how", ["torch.compile", "Module.compile"])
 def test_compiled_submodule_is_reported_as_not_observed(how, caplog):
-    reference.train_step(PartlyCompiled(how), BATCHES[0])  # the compiler filters warnings, too
+    plain = PartlyCompiled(how)
+    for _ in range(3):  # the compiler filters warnings, too
+        plain.zero_grad()
+        reference.train_step(plain, BATCHES[0])
+    filters = set(warnings.filters)
     model = PartlyCompiled(how)
     recorder = Recorder(model, statistics=STATISTICS)
-    filters = list(warnings.filters)
     recorder.attach()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -75,7 +78,9 @@ def test_compiled_submodule_is_reported_as_not_observed(how, caplog):
         rtol=1e-4,
     )
     recorder.detach()
-    assert warnings.filters == filters
+    added = set(warnings.filters) - filters
+    # Older releases of the compiler add this one at some later time.
+    assert not [each for each in added if str(each[3]) != "re.compile('torch.distributed')"]
 
 
 def test_the_notice_of_compiled_layers_is_not_repeated_after_an_edit(caplog):

@@ -118,8 +118,15 @@ class Spy(torch.overrides.TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+# Of convs with a forward of their own, the weight is read from the autograd graph.
+IN_GRAPH = {"standardized", "generated", "QAT"}
+CAN_READ_GRAPH = hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_statistics_are_those_of_the_weight_that_the_conv_call_receives(recorder_of, kind):
+    if kind in IN_GRAPH and not CAN_READ_GRAPH:
+        pytest.skip("this torch does not say whether reading the graph would run hooks")
     model = Net(kind)
     optimizer = torch.optim.SGD(model.parameters(), 1e-2, momentum=0.5)
     recorder = recorder_of(model)

@@ -101,14 +101,14 @@ def test_edit_is_sent_without_confirmation_but_only_one_at_a_time() -> None:
     scheduler = FrameScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     assert scheduler.delay(0.01, new_statistics=True) is None
-    assert scheduler.delay(0.01, new_statistics=False, new_structure=True) == 0
+    assert scheduler.delay(0.01, new_statistics=False, is_awaited=True) == 0
     scheduler.frame_sent(0.01, new_statistics=False, new_structure=True)
-    assert scheduler.delay(0.02, new_statistics=False, new_structure=True) is None
+    assert scheduler.delay(0.02, new_statistics=False, is_awaited=True) is None
     scheduler.frame_painted(0.05)
-    assert scheduler.delay(0.05, new_statistics=False, new_structure=True) == 0
+    assert scheduler.delay(0.05, new_statistics=False, is_awaited=True) == 0
     scheduler.frame_sent(0.05, new_statistics=True)
     # The last edit is confirmed.
-    assert scheduler.delay(0.06, new_statistics=False, new_structure=True) == 0
+    assert scheduler.delay(0.06, new_statistics=False, is_awaited=True) == 0
 
 
 def test_images_are_due_immediately_after_an_edit() -> None:

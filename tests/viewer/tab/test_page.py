@@ -127,10 +127,8 @@ def test_edit_is_sent_before_the_last_frame_is_painted(
     page.link.seen = 0
     follower.train()
     page.update()
+    assert page.frames_sent == 1
     follower.request(AddFilters("conv1"), "add", 0)
-    page.update()
-    assert page.frames_sent == 1  # the edit is not applied yet
-
     follower.deliver()
     page.update()
 
@@ -140,6 +138,23 @@ def test_edit_is_sent_before_the_last_frame_is_painted(
     follower.train()
     page.update()
     assert page.frames_sent == 2
+
+
+def test_a_plan_is_shown_before_the_last_frame_is_painted(follower: InProcessFollower) -> None:
+    """Apply stayed disabled for a frame or two after the plan had arrived."""
+    page, document = Page(follower), Document()
+    page.open(document)
+    page.link.seen = 0
+    follower.train()
+    page.update()
+    send(page, "stage_add", {"layer": 0})
+    page.update()
+    assert page.frames_sent == 1
+    follower.deliver()
+    page.update()
+    assert page.frames_sent == 2
+    (staging,) = (part for part in page.components.parts() if part.part == "staging")
+    assert staging.data["rows"][0]["plan"] == "planned"
 
 
 def test_statistics_do_not_wait_for_images(
