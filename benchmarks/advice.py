@@ -17,6 +17,13 @@ that prices are compared with. Spearman's rank correlation over all filters of a
   change exceeds 0.01.
 - within error: share of true changes within twice the standard error that the price states, or
   ±0.01. (The error is that of the images; held-out images may also be harder.)
+
+Two more checks. *Healthy*: the same networks in the first 3 epochs from PyTorch's own
+initialization; every 10 steps each layer is judged (`VerdictWindow`), and restless layers,
+vanishing and exploding gradients and NaN count. (Dormant and dead filters do not: such small
+networks have some.) *Dead by construction*: a filter whose own coefficients, bias and entries of
+the batch norm are zero cannot contribute; it is removed, and the outputs on the held-out images are
+compared.
 """
 
 from __future__ import annotations
@@ -34,6 +41,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.advice_checks import EPOCHS, judge_healthy, removals_without_effect
 from benchmarks.advice_networks import NETWORKS
 from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning import EditRefusedError, RemoveFilters
@@ -52,6 +60,9 @@ RATE, DECAY = 2e-3, 0.02
 RECORDED = ("activation", "weight_norm", "price")
 TOLERANCE = 0.01  # of a change of the loss
 
+N_TRAINING = 1797 - HELD_OUT  # images of an epoch
+MAX_COMPLAINTS = 0.02
+ROUNDING = 1e-5  # relative to the largest output
 MIN_LIVE, MEDIAN_LIVE = 0.5, 0.7
 MIN_CONFIRMED, MEDIAN_CONFIRMED = 0.75, 0.85
 
@@ -255,10 +266,22 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_note(
         f"one batch: {min(one_batch):.2f} to {max(one_batch):.2f}, median {median(one_batch):.2f}"
     )
+    judged, complaints, changes = 0, 0, [0.0]
+    for name in names:
+        torch.manual_seed(1)
+        model = NETWORKS[name]()
+        counts = judge_healthy(model, batches[: EPOCHS * N_TRAINING // BATCH])
+        judged, complaints = judged + counts[0], complaints + counts[1]
+        changes += removals_without_effect(model, held_out)
+    report.add_note(f"healthy: {complaints} complaints in {judged} judgments of layers")
     report.check_at_least("live, median", median(live), MEDIAN_LIVE)
     report.check_at_least("live, each", min(live), MIN_LIVE)
     report.check_at_least("confirmed, median", median(confirmed), MEDIAN_CONFIRMED)
     report.check_at_least("confirmed, each", min(confirmed), MIN_CONFIRMED)
+    report.check_at_most("healthy layers with a complaint", complaints / judged, MAX_COMPLAINTS)
+    equal = sum(change == 0 for change in changes[1:])
+    report.add_note(f"dead by construction: {equal} of {len(changes) - 1} outputs equal bit by bit")
+    report.check_at_most("dead by construction: change of the output", max(changes), ROUNDING)
     return report.finish(options.json, options.check)
 
 

@@ -228,3 +228,37 @@ def test_statistics_under_autocast_are_those_of_full_precision(dtype: torch.dtyp
     row = full[1].names.index("activation")
     scale = np.abs(full[1].values[row]).max()
     np.testing.assert_allclose(mixed[1].values[row], full[1].values[row], atol=0.05 * scale)
+
+
+def test_pictures_and_preferred_images_are_made_where_the_model_is():
+    from revacnn_lightning.protocol.pictures import picture_requests
+    from revacnn_lightning.protocol.requests import PaintImage, Patch
+    from revacnn_lightning.runtime.batch import TrainingBatch
+    from revacnn_lightning.runtime.image_predictions import ImageTruth
+    from revacnn_lightning.runtime.input_images import InputImages
+    from revacnn_lightning.telemetry.inspection.attribution import trace_activation
+    from revacnn_lightning.telemetry.inspection.preferred_image import (
+        ImageAscent,
+        PixelStatistics,
+    )
+
+    pixels = images_on("cuda")
+    images = InputImages(
+        get_image=lambda index: pixels[index],
+        get_batch=lambda: TrainingBatch(get_images=lambda: pixels),
+    )
+    for request in picture_requests(-1, np.zeros((40, 40, 3), np.uint8)):
+        images.select(request)
+    images.select(PaintImage(-2, 3, [Patch(0, 0, 1, 0.5)]))
+    images.remember_shown_input(pixels[0], ImageTruth())
+    images.select(PaintImage(-3))
+    assert all(images.image(index).is_cuda for index in (-1, -2, -3))
+
+    model = resnet().cuda()
+    conv: Any = model.get_submodule("layer2.0.conv1")
+    traced = trace_activation(model, model, conv, pixels[0])
+    assert traced is not None
+    statistics = PixelStatistics.of(pixels, pixels.device)
+    ascent = ImageAscent(model, model, traced, 1, pixels[0], statistics)
+    assert ascent.advance(8)
+    assert ascent.image().isfinite().all()

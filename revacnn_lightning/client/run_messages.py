@@ -11,7 +11,9 @@ from itertools import chain
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.unanswered_requests import UnansweredRequests
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
+from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.filter_columns import source_columns
@@ -68,6 +70,7 @@ class RunMessages:
         self.last_message_time = time.monotonic()
         self.refusal = ""
         self._dead_filters = DeadFilters()
+        self._verdicts = NetworkVerdicts()
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
         server_key, keys = connection.server_key, connection.keys
@@ -174,6 +177,15 @@ class RunMessages:
             first = last
         raise ValueError(f"the network has no watched layer {layer}: see Run.structure")
 
+    def verdicts(self) -> list[Verdict]:
+        """Return what is wrong with the network, what is worth most to act on first.
+
+        They follow from the batches that this object has received, the last 50 of them;
+        `diagnostics.verdicts` defines each. `poll`, `batches` and `wait_for` receive them.
+        """
+        dead = self._dead_filters
+        return self._verdicts.verdicts(dead.mask() if dead.is_known else None)
+
     def seconds_since_last_message(self) -> float:
         """Return the time since the last message of the run."""
         return time.monotonic() - self.last_message_time
@@ -250,6 +262,7 @@ class RunMessages:
         elif isinstance(message, Snapshot):
             self.snapshot = message
             self._count_silent_batches(message)
+            self._verdicts.add(message)
             self._request_missing_structure(message.version)
 
     def _update_structure(self, structure: Structure) -> None:
@@ -261,6 +274,7 @@ class RunMessages:
                 self._structures.clear()
             if before is None or before.version != structure.version:
                 self._dead_filters.remap(source_columns(before, structure))
+                self._verdicts.update_structure(before, structure)
             self.structure = structure
             self._structures[structure.version] = structure
             for version in sorted(self._structures)[:-MAX_STRUCTURES]:

@@ -59,16 +59,23 @@ class VerdictWindow:
         self._rows.clear()
         self._nonfinite = None
 
-    def add(self, step: int, rows: Rows) -> None:
-        """Add a batch: the row of each statistic, (filters,) each."""
+    def add(self, step: int, rows: Rows, *, count: int = 1, is_sampled: bool = False) -> None:
+        """Add a batch, or the mean of several.
+
+        Args:
+            step: of the last one.
+            rows: of each statistic, (filters,).
+            count: how many batches these are the mean of.
+            is_sampled: whether the update ratio is not measured at each optimizer step.
+        """
         if any(len(row) != len(self._moved) for row in rows.values()):
             return
-        self._is_complete &= step == self._last_step + 1
+        self._is_complete &= step == self._last_step + count and not is_sampled
         self._last_step = step
         self._rows.append(rows)
         ratios = rows.get("update_ratio")
         if ratios is not None:
-            self._moved += np.where(np.isfinite(ratios), ratios, 0)
+            self._moved += count * np.where(np.isfinite(ratios), ratios, 0)
         self._note_nonfinite(rows)
 
     def _note_nonfinite(self, rows: Rows) -> None:

@@ -39,6 +39,8 @@ from typing import Literal
 import numpy as np
 
 __all__ = [
+    "DORMANT_SHARE",
+    "MIN_BATCHES",
     "WINDOW",
     "Remedy",
     "Verdict",

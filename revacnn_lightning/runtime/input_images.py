@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
@@ -53,7 +54,8 @@ class _Made:
 
     image: Tensor  # (channels, H, W), on the host
     truth: ImageTruth
-    note: str  # how the picture was prepared
+    device: torch.device  # where the network expects it
+    note: str = ""  # how the picture was prepared
 
 
 class InputImages:
@@ -81,7 +83,7 @@ class InputImages:
         self._find_preprocessing = find_preprocessing
         self._made: OrderedDict[int, _Made] = OrderedDict()
         self._arriving: OrderedDict[int, _Arriving] = OrderedDict()
-        self._shown_input: tuple[Tensor, ImageTruth] | None = None
+        self._shown_input: _Made | None = None
         self._known: list[Tensor] = []  # images of the data, if no batch is at hand
         self._budget = TokenBucket(IMAGES_PER_SECOND, IMAGES_IN_A_ROW)
 
@@ -93,8 +95,8 @@ class InputImages:
         """
         if index >= 0:
             return self._get_image(index)
-        image = self._find(index).image
-        return image.to(self._known[0].device) if self._known else image.clone()
+        made = self._find(index)
+        return made.image.to(made.device, copy=True)
 
     def truth(self, index: int) -> ImageTruth:
         """Return the class of an image, as far as known."""
@@ -107,7 +109,8 @@ class InputImages:
 
     def remember_shown_input(self, values: Tensor, truth: ImageTruth) -> None:
         """Keep the input of a batch that viewers see: they may paint over it."""
-        self._shown_input = values.detach().cpu().clone(), truth
+        copied = values.detach().to("cpu", copy=True)
+        self._shown_input = _Made(copied, truth, values.device)
 
     def select(self, request: ShowPicture | PaintImage) -> None:
         """Make an image, or add rows to its picture.
@@ -181,8 +184,9 @@ class InputImages:
         return arriving.pixels
 
     def _fit(self, picture: np.ndarray) -> _Made:
-        image, note = fit_picture(picture, self._images_of_data(), self._find_preprocessing())
-        return _Made(image, self._no_class(), note)
+        known = self._images_of_data()
+        image, note = fit_picture(picture, known, self._find_preprocessing())
+        return _Made(image, self._no_class(), known[0].device, note)
 
     def _images_of_data(self) -> list[Tensor]:
         """Return images (channels, H, W) of the data, at least one.
@@ -204,16 +208,16 @@ class InputImages:
         """Return that the class is unknown, with the names of all classes."""
         truth = self._get_batch().get_truth()
         if not truth.names and self._shown_input is not None:
-            truth = self._shown_input[1]
+            truth = self._shown_input.truth
         return replace(truth, index=None)
 
     # ------------------------------------------------------------------ painting
 
     def _paint(self, request: PaintImage) -> _Made:
-        source, truth, note = self._source(request.source)
-        if source.ndim != 3 or not source.numel():
+        source = self._source(request.source)
+        if source.image.ndim != 3 or not source.image.numel():
             raise EditRefusedError(NOT_AN_IMAGE)
-        image = source.detach().cpu().clone()
+        image = source.image.detach().to("cpu", copy=True)
         mean = image.float().mean((1, 2), keepdim=True).to(image.dtype)
         colors: dict[tuple[int, int, int], Tensor] = {}
         for patch in request.patches:
@@ -224,20 +228,23 @@ class InputImages:
                     colors[patch.color] = self._fill(patch.color, image)
                 fill = colors[patch.color]
             image[:, rows, columns] = fill
-        return _Made(image, truth, note)
+        return replace(source, image=image)
 
-    def _source(self, index: int | None) -> tuple[Tensor, ImageTruth, str]:
+    def _source(self, index: int | None) -> _Made:
+        if index is not None and index < 0:
+            return self._find(index)
         if index is not None:
-            return self.image(index), self.truth(index), self.note(index)
+            image = self._get_image(index)
+            return _Made(image, self._get_truth(index), image.device)
         if self._shown_input is not None:
-            return *self._shown_input, ""
+            return self._shown_input
         batch = self._get_batch()
         found = batch.get_input()
         if found is None:
             raise EditRefusedError(
                 "no input of the batch is at hand; repeat this with the next one"
             )
-        return found, batch.get_truth(), ""
+        return _Made(found, batch.get_truth(), found.device)
 
     def _fill(self, color: tuple[int, int, int], image: Tensor) -> Tensor:
         if any(not 0 <= value <= 255 for value in color):

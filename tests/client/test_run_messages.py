@@ -45,6 +45,19 @@ def test_dead_filters_of_a_run_are_those_of_the_page(training: SimulatedRun) -> 
         training.run.dead_filters("c")
 
 
+def test_verdicts_of_a_run_follow_from_its_batches(training: SimulatedRun) -> None:
+    training.publish(structure(0, layer("a", 0, 1), layer("b", 0, 1, 2)))
+    training.until(training.run.poll)
+    assert [verdict.is_known for verdict in training.run.verdicts()] == [False]
+    values = np.array([[1] * 5, [1, 0, 4, 4, 0.01]], np.float32)
+    for step in range(DEAD_BATCHES):
+        training.publish(replace(snapshot(step), values=values))
+        training.until(training.run.poll)
+    dead, dormant = training.run.verdicts()
+    assert (dead.kind, dead.layer, dead.filters) == ("dead", "a", (1,))
+    assert (dormant.kind, dormant.layer, dormant.filters) == ("dormant", "b", (2,))
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice a cut soon."""

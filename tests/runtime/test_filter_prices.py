@@ -108,7 +108,7 @@ def test_wanted_filters_are_measured_first_and_all_others_later(run, monkeypatch
     message, _ = run.train_batch()
     assert np.isfinite(message.changes).all()
     assert (message.errors >= 0).all()
-    assert message.images >= 16
+    assert message.images >= 8  # two groups, however little time there is
 
 
 def test_a_filter_that_does_not_exist_is_refused(run):

@@ -83,7 +83,9 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         row.update(plan="refused", refused=change.plan.reason)
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
-        output = " · ".join(filter(None, [price_text(plan), plan.output_effect]))
+        is_said = plan.confirmation and plan.output_effect == "output changes"  # by the question
+        effect = "" if is_said else plan.output_effect
+        output = " · ".join(filter(None, [price_text(plan), effect]))
         row.update(plan="planned", detail=_costs(plan), output=output)
         row.update(coupling=_coupling(plan, change.layer))
     return row

@@ -9,6 +9,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
+from revacnn_lightning.diagnostics.verdicts import Verdict
+from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
@@ -85,6 +87,7 @@ class RunState:
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
         self._dead_filters = DeadFilters()
+        self._verdicts = NetworkVerdicts()
         self._dead_mask: np.ndarray | None = None  # computed on demand
         self._added_at = np.zeros(0)  # monotonic time per filter; 0: present when we attached
         self._last_added_at = 0.0
@@ -148,6 +151,10 @@ class RunState:
             self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask
 
+    def verdicts(self) -> list[Verdict]:
+        """Return what is wrong with the network, what is worth most to act on first."""
+        return self._verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
+
     def dead_mask_at(self, row: int) -> np.ndarray:
         """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""
         history = self.histories.filters
@@ -183,6 +190,7 @@ class RunState:
             return
         structure = inherit_edges(known, structure)
         source = source_columns(known, structure)
+        self._verdicts.update_structure(known, structure)
         self.structure = structure
         widths = [len(layer.filter_ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
@@ -270,6 +278,7 @@ class RunState:
         self.histories.add_scalars(snapshot)
         self.histories.add_metrics(snapshot.step, snapshot.metrics)
         self.edit_effects.add(snapshot)
+        self._verdicts.add(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None

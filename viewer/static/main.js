@@ -49,6 +49,7 @@ import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
 import {startHistograms} from "./layer/histograms.js"
 import {startLayerPanel, views} from "./layer/layer_panel.js"
+import {startVerdicts} from "./layer/verdicts.js"
 import {startImageEditor} from "./network/image_editor.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
@@ -101,6 +102,7 @@ function startParts() {
   startTrainPanel()
   startSelectionPanel()
   startLayerPanel()
+  startVerdicts()
   startFilterInspection()
   startImageEditor()
   startHistograms()

@@ -74,6 +74,22 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
         tab.staging.toggle_removal(layer, filter_id)
 
 
+def stage_remedy(tab: TabState, arguments: Arguments) -> None:
+    """Stage what helps against a verdict on a layer: ``remove``, ``restart`` or ``freeze``."""
+    layer = tab.layer(arguments.layer)
+    if layer is None:
+        return
+    ids = [id_ for id_ in arguments.ids if id_ in layer.filter_ids]
+    if arguments.option == "freeze":
+        stage_freeze_layer(tab, arguments)
+    elif arguments.option == "restart" and ids:
+        tab.staging.toggle("reinitialize", layer.name, ids)
+    elif arguments.option == "remove" and ids and not tab.width_refusal(layer):
+        staged = tab.staging.removed_ids(layer.name)
+        for filter_id in (id_ for id_ in ids if id_ not in staged):
+            tab.staging.toggle_removal(layer.name, filter_id)
+
+
 def stage_add(tab: TabState, arguments: Arguments) -> None:
     """Stage new filters. A single one discards a staged removal instead, if there is one."""
     layer = tab.layer(arguments.layer)

@@ -13,6 +13,7 @@ __all__ = [
     "move_primary",
     "select_layer",
     "select_several",
+    "show_verdict",
 ]
 
 
@@ -25,6 +26,17 @@ def select_several(tab: TabState, arguments: Arguments) -> None:
     is_same_layer = tab.selection is not None and tab.selection.layer == layer.name
     selected = tab.selected_ids() if is_same_layer else []
     if found := combine(selected, ids, arguments.option):
+        tab.select_ids(layer.name, found)
+
+
+def show_verdict(tab: TabState, arguments: Arguments) -> None:
+    """Select the filters of a verdict, or all of its layer, and show the layer."""
+    layer = tab.layer(arguments.layer)
+    if layer is None or arguments.layer is None:
+        return
+    found = [id_ for id_ in arguments.ids if id_ in layer.filter_ids] or list(layer.filter_ids)
+    if found:
+        tab.folding.reveal(arguments.layer, tab.layer_names())
         tab.select_ids(layer.name, found)
 
 

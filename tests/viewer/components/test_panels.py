@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import ParameterGroup
+from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSummary
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.controls import ControlsPanel
@@ -134,6 +134,18 @@ def test_staging_bar_says_what_happens_to_the_output(
     send_command(tab, "stage_remove")
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("1 of 3 may change the output")
+
+
+def test_a_change_of_the_output_that_is_to_be_confirmed_is_said_once(tab: TabState) -> None:
+    """The row said "output changes" beside the question whether to apply although it changes."""
+    send_command(tab, "stage_add", layer=0)
+    (change,) = tab.staging.changes
+    reason = "a new filter of conv1 changes all others"
+    for confirmation, output in ((reason, ""), ("", "output changes")):
+        plan = PlanSummary("add", output_effect="output changes", confirmation=confirmation)
+        change.plan = Planned("p", plan)
+        (row,) = StagingBar(tab).content()["rows"]
+        assert (row["confirmation"], row["output"]) == (confirmation, output)
 
 
 def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:

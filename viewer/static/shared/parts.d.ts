@@ -197,6 +197,24 @@ export interface FindingData {
   groups: number[][]
 }
 
+/** A verdict on a layer, or on its filters `ids`; `note` is its evidence and what helps. */
+export interface VerdictRow {
+  kind: string
+  layer: number
+  text: string
+  note: string
+  ids: number[]
+  /** What can be staged; "" if nothing can. */
+  remedy: string
+  label: string
+  /** Why it cannot be staged now; "" if it can. */
+  refusal: string
+}
+
+export interface VerdictsData {
+  rows: VerdictRow[]
+}
+
 export interface LayerPanelData {
   pane: string
   method: string
@@ -606,6 +624,7 @@ export interface Parts {
   arcs: ArcsData
   numbers: NumbersData
   prices: PricesData
+  verdicts: VerdictsData
   strokes: StrokesData
   selection: SelectionData
   "curves-layers_0": LayerCurvesData

@@ -1,0 +1,33 @@
+/** The verdicts on all layers: a click shows the filters, a second button stages the remedy. */
+
+import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
+import {sendCommand, subscribe} from "../shared/link.js"
+import {drawUnlessPressed} from "../shared/press.js"
+
+/** @import {VerdictRow} from "../shared/parts.js" */
+
+/** @type {VerdictRow[]} */
+let rows = []
+
+export function startVerdicts() {
+  const draw = drawUnlessPressed(byId("verdicts"), () => {
+    byId("verdicts").hidden = rows.length === 0
+    byId("verdicts").replaceChildren(...rows.map(rowElement))
+  })
+  subscribe("verdicts", (data) => {
+    rows = data.rows
+    draw()
+  })
+}
+
+/** @param {VerdictRow} row */
+function rowElement({kind, layer, text, note, ids, remedy, label, refusal}) {
+  const show = createElement("button", {
+    class: "chip", "data-kind": kind, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
+  }, text)
+  if (!remedy) return createElement("li", {}, show)
+  const stage = createElement("button", {class: "tiny", "aria-label": `${label}: ${text}`}, label)
+  setButtonState(stage, refusal, `Stage it; nothing happens before Apply. ${note}`)
+  onEnabledClick(stage, () => sendCommand("stage_remedy", {layer, ids, option: remedy}))
+  return createElement("li", {}, show, stage)
+}
