@@ -21,6 +21,7 @@ from revacnn_lightning.protocol.requests import (
     InspectFilter,
     InspectImage,
     InspectLayer,
+    InspectPrices,
     PaintImage,
     Patch,
 )
@@ -131,6 +132,7 @@ class Attach(pl.Callback):
         run.command(InspectLayer(self.layer, updates_per_second=100.0), timeout=REPLY_SECONDS)
         run.command(InspectFilter(self.layer, 0, ascent=1), timeout=REPLY_SECONDS)
         run.command(InspectImage(), timeout=REPLY_SECONDS)
+        run.command(InspectPrices(), timeout=REPLY_SECONDS)
 
     def _view(self, run: Run) -> None:
         """Receive everything until the training ends; repeat what is open, as a viewer does."""
@@ -144,6 +146,7 @@ class Attach(pl.Callback):
                 run.request(PaintImage(-1, None, [Patch(0, 0, 0.5, 0.5)]))  # refused: no image
                 run.request(InspectImage(-1))
                 run.request(InspectImage())
+                run.request(InspectPrices())
             time.sleep(0.005)
         self._count(run)
 
