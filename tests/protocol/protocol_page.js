@@ -21,7 +21,7 @@ const SIMPLE = {
   number: (value) => typeof value === "number",
   boolean: (value) => typeof value === "boolean",
   null: (value) => value === null,
-  array: (value) => Array.isArray(value.shape) && value.data !== undefined,
+  array: (value) => Array.isArray(value?.shape) && value.data !== undefined,
   request: (value) => typeof value.type === "string",
 }
 
