@@ -549,7 +549,8 @@ EARLY_FRAMES = """async () => {
   window.requestAnimationFrame = (then) => frame((now) => then(now - 100))
   nodes.update({
     width: 60, height: 60, ratio: 1, transform: {left: 0, top: 0, scaleX: 1, scaleY: 1},
-    x, y: x, size: x, bar: new Float32Array(2), phase: x, amplitude: x, state: new Uint8Array(2),
+    x, y: x, size: x, bar: new Float32Array(2), phase: x, amplitude: x, tone: x,
+    state: new Uint8Array(2),
     states: revacnn.states, colors: colors(), motion: 0, selected: 0, hovered: -1, also: [],
     coupled: [], tween: {x: none, y: none, size: none, removed: [[5, 5, 9]]},
   })
