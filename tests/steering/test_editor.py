@@ -232,3 +232,30 @@ def test_an_edit_does_not_import_the_compiler_where_nothing_is_compiled(resets: 
     """With a GPU, a reset imports torch._inductor, which takes seconds."""
     freeze_one(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))
     assert resets == []
+
+
+# ---------------------------------------------------------------------- weights in two roles
+
+
+class TiedDecoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.last = nn.Conv2d(2, 5, 3), nn.Conv2d(2, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        code = self.encoder(x).relu()
+        return self.last(nn.functional.conv_transpose2d(code, self.encoder.weight))
+
+
+def test_a_decoder_with_the_weight_of_the_encoder_does_not_hide_its_filters() -> None:
+    torch.manual_seed(0)
+    model = TiedDecoder().double()
+    images = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        model.encoder.weight[4] = 0
+        model.encoder.bias[4] = -1
+        before = model(images)
+        probe = ForwardProbe([lambda: model(images)])
+        Editor(model).apply(requests.RemoveFilters("encoder", [4]), probe)
+        assert model.encoder.out_channels == 4
+        assert difference(model(images), before) < 1e-12

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.steering.execution.initialization import Initializer
-from revacnn_lightning.steering.execution.replacement import replace_data
+from revacnn_lightning.steering.execution.replacement import gradient_of, replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit
 from revacnn_lightning.steering.execution.weight_gain import rescale_gain
@@ -79,7 +79,7 @@ def silence_removed(
         removed = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
         zeroed = tensor.detach().clone().index_fill_(edit.dim, removed, 0.0)
         before = tensor.detach()
-        replace_data(tx, tensor, zeroed, tensor.grad)
+        replace_data(tx, tensor, zeroed, gradient_of(tensor))
         if edit.gain:
             rescale_gain(tx, model, edit.gain, before, zeroed)
 

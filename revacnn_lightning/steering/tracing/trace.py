@@ -27,7 +27,7 @@ from revacnn_lightning.steering.tracing.records import (
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
 from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
-from revacnn_lightning.telemetry.unit_layers import UnitLayer, named_unit_layers
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, is_transposed, named_unit_layers
 
 __all__ = ["Trace"]
 
@@ -282,14 +282,19 @@ class Trace:
         self.couplings.append(pair)
         self.arrivals.append(pair)
 
-    def record_conv(self, out: Tensor, x: Tensor, weight: Tensor) -> str | None:
+    def record_conv(
+        self, out: Tensor, x: Tensor, weight: Tensor, *, transposed: bool
+    ) -> str | None:
         """Record the edges into the conv that runs, and return its name if there is one.
 
-        It is the running module, or the one whose weight another module passes to ``conv2d``.
+        It is the running module, or the one whose weight another module passes to ``conv2d``. A
+        decoder may pass the weight of a conv to ``conv_transpose2d``, which has other filters.
         """
         name = self.module_name()
         if not isinstance(self.module, UnitLayer) or not name:
             name = self._layer_of_weight.get(id(weight), "")
+            layer: Any = self.model.get_submodule(name)
+            name = name if name and is_transposed(layer) == transposed else ""
         return self._record_layer(name, out, x)
 
     def record_linear(self, out: Tensor, x: Tensor, produced: Tensor | None) -> str | None:

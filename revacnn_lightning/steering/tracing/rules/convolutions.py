@@ -18,7 +18,7 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
     """Record which filters of the weight produce channels, and which columns read them."""
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
-    name = trace.record_conv(call.out, x, weight)
+    name = trace.record_conv(call.out, x, weight, transposed=transposed)
     trace.rounding_unit = max(trace.rounding_unit, conv_rounding_unit(call.out))
     spatial = _labels_over_space(trace, call)
     is_depthwise = groups > 1 and groups == x.shape[1] and not transposed
