@@ -42,9 +42,8 @@ def own_tensor(module: nn.Module, name: str) -> Tensor | None:
     with a parametrization.
     """
     for table in (module._parameters, module._buffers, vars(module)):
-        tensor = table.get(name)
-        if isinstance(tensor, Tensor):
-            return tensor
+        if name in table and isinstance(table[name], Tensor):  # scripted modules have no `get`
+            return table[name]
     return None
 
 
