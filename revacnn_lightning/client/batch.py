@@ -81,7 +81,7 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
 
     @property
     def batch_count(self) -> int:
-        """How many training batches these are, the last of which is `step`."""
+        """How many training batches these are; the last one is `step`."""
         return self.snapshot.batch_count
 
     @property

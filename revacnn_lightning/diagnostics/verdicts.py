@@ -3,8 +3,8 @@
 Each is a pure function of the statistics of the last recorded batches. Notation: a layer has C
 filters; ``activation``, ``gradient`` and ``update_ratio`` are those of
 `revacnn_lightning.telemetry.statistics`. A verdict says what was seen, in figures, and how certain
-it is: 1 for what follows from the definition, less for what is a rule of thumb. What cannot be told
-yet is a verdict, too. The cost of each is a mean over the batches of its window.
+it is: 1 for what follows from the definition, less for what is a rule of thumb. What is not
+known yet is a verdict, too. The cost of each is a mean over the batches of its window.
 
 dead
     Silent in the last 20 batches (`dead_filters`). Confidence 0.9: other inputs may revive them.
@@ -21,7 +21,8 @@ restless
     The median update ratio over filters and batches exceeds `RESTLESS`, while about 1e-3 is usual
     (Karpathy, CS231n). After a warmup, the layer's steps are too large to settle.
 converged
-    The median update ratio has fallen below `CONVERGED` of its highest level in the run, or is 0.
+    The median update ratio has fallen below `CONVERGED` of its highest level in the run. A layer
+    that has never moved, such as a frozen one, has not converged.
 vanishing, exploding
     The mean gradient of the first layer divided by that of the last one is below 1 / `DEPTH_RATIO`,
     or above `DEPTH_RATIO`. It is that of the median batch.
@@ -59,7 +60,7 @@ VerdictKind = Literal[
 Remedy = Literal["remove", "restart", "freeze", "lower_rate", "undo", ""]
 
 WINDOW = 50  # recorded batches
-MIN_BATCHES = 20  # below, nothing can be told yet
+MIN_BATCHES = 20  # fewer say nothing
 DORMANT_SHARE = 0.025
 MOVED = 0.2
 RESTLESS = 0.03
@@ -77,7 +78,7 @@ class Verdict:
         filters: indices; () for the layer as a whole.
         evidence: what was seen, in words and numbers.
         confidence: from 0 to 1.
-        is_known: False: it cannot be told yet, for the reason in ``evidence``.
+        is_known: False: it is not known yet, for the reason in ``evidence``.
         remedy: what helps; "" if nothing is to be done.
         worth: what acting on it is worth, to order verdicts by: the share of the network's filters
             that are affected times the confidence, and above 1 for what ruins the training.
@@ -131,7 +132,7 @@ def judge_movement(
     if level > RESTLESS:
         evidence = f"each step changes its weights by {level:.1%}, where 0.1% is usual"
         return Verdict("restless", layer, evidence, 0.6, remedy="lower_rate")
-    if level <= CONVERGED * peak:
+    if peak > 0 and level <= CONVERGED * peak:
         evidence = f"each step changes its weights by {level:.1e}, {level / peak:.1%} of the peak"
         return Verdict("converged", layer, evidence, 0.6, remedy="freeze")
     return None

@@ -15,9 +15,9 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     of all layers of structure ``version``, layer by layer in forward order. NaN marks a statistic
     that was not recorded in this batch; ``sampling_intervals`` says how often each one is.
 
-    If ``batch_count`` is above 1, ``values`` and ``loss`` are means over as many batches, the last
-    of which is ``step``, and ``maxima``, in the shape of ``values``, and ``max_loss`` are maxima.
-    Everything else is that of the last batch.
+    If ``batch_count`` is above 1, ``values`` and ``loss`` are means over so many batches up to
+    ``step``. ``maxima``, in the shape of ``values``, and ``max_loss`` are their maxima. Everything
+    else is that of the last batch.
     """
 
     run: str

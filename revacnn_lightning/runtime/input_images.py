@@ -42,7 +42,7 @@ def refuse_image(index: int) -> Tensor:
 
 @dataclass
 class _Arriving:
-    """A picture of which not all rows have arrived."""
+    """A picture that has not arrived completely."""
 
     pixels: np.ndarray  # uint8 (H, W, 3)
     has_row: np.ndarray  # bool (H,)

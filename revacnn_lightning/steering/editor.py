@@ -7,7 +7,6 @@ records it in the journal. If a step fails, everything is rolled back.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from revacnn_lightning.errors import EditFailedError, EditRefusedError, StaleStr
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import edited_models
 from revacnn_lightning.steering.error_guard import only_steering_errors
+from revacnn_lightning.steering.execution.compiled_code import reset_compiled_code
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
@@ -413,7 +413,7 @@ class Editor:
         self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version
         if plan.layers or plan.freezes or undo is None:
-            _reset_compiled_code()
+            reset_compiled_code()
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -427,14 +427,3 @@ class Editor:
             yield
         finally:
             self._busy = False
-
-
-def _reset_compiled_code() -> None:
-    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks.
-
-    Where nothing is compiled there is nothing to reset: with a GPU, it would first import torch's
-    compiler, which takes seconds.
-    """
-    dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None and getattr(dynamo.convert_frame, "FRAME_COUNTER", True):
-        dynamo.reset()

@@ -49,9 +49,9 @@ price
     √((1/B) Σ s²) over the images, where s = B Σ a ∂L/∂a over the pixels: by how much the loss of
     an image changes, to first order, if the map becomes zero. Where L is the mean over the images,
     B ∂L/∂a is the gradient of the loss of one image. Unit: loss. It ranks filters by the change of
-    the loss on their removal; it is no prediction of that change, which
-    `revacnn_lightning.runtime.removal_prices` measures. The expansion is that of Molchanov et al.
-    2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference"
+    the loss on their removal, and does not predict that change;
+    `revacnn_lightning.runtime.removal_prices` measures it. The expansion is that of Molchanov et
+    al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference"
     (arXiv:1611.06440); squares instead of their magnitude of the batch's sum, because the signs of
     the images cancel out near a minimum. NaN where something has written to the map between the
     forward and the backward pass.

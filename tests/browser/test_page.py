@@ -94,7 +94,7 @@ PATHS_ARE_SEEN = """() => {
 @pytest.mark.parametrize(
     "refuses",
     ['setTimeout(() => this.onerror?.(new Event("error")))', 'throw new Error("forbidden")'],
-    ids=["later", "at once"],
+    ids=["later", "immediately"],
 )
 def test_without_workers_the_page_draws_nodes_and_paths(
     digits: str, open_page: Any, refuses: str

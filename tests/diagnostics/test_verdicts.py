@@ -35,6 +35,11 @@ def window_of(n_batches: int, first_step: int = 0, **changes: np.ndarray) -> Ver
     return window
 
 
+def test_a_layer_that_has_never_moved_has_not_converged() -> None:
+    """As a frozen layer that a viewer sees from the middle of the run."""
+    assert judge_movement("a", np.zeros((3, 4)), 0.0, 0.0, is_complete=False) is None
+
+
 def kinds(window: VerdictWindow, **options: np.ndarray) -> dict[str, str]:
     return {one.kind: one.layer for one in window.verdicts(**options)}
 

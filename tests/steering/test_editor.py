@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -200,38 +199,6 @@ def test_edits_keep_requires_grad_memory_format_and_gradients() -> None:
     kept = [0, 1, 3, 4, 5, 6, 7]
     assert torch.equal(model.conv2.weight.grad[:, :6], gradient[kept])
     assert model.conv2.weight.grad[:, 6:].eq(0).all()
-
-
-# ---------------------------------------------------------------------- compiled code
-
-
-@pytest.fixture
-def resets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    torch._dynamo.reset()
-    calls: list[int] = []
-    reset = torch._dynamo.reset
-    monkeypatch.setattr(torch._dynamo, "reset", lambda: (calls.append(1), reset()))
-    yield calls
-    reset()
-
-
-def freeze_one(model: nn.Module) -> None:
-    Editor(model).apply(
-        requests.Freeze("0", [1]), ForwardProbe([lambda: model(torch.ones(2, 1, 8, 8))])
-    )
-
-
-def test_an_edit_resets_what_torch_has_compiled(resets: list[int]) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
-    torch.compile(model, backend="eager")(torch.ones(2, 1, 8, 8))
-    freeze_one(model)
-    assert resets == [1]
-
-
-def test_an_edit_does_not_import_the_compiler_where_nothing_is_compiled(resets: list[int]) -> None:
-    """With a GPU, a reset imports torch._inductor, which takes seconds."""
-    freeze_one(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))
-    assert resets == []
 
 
 # ---------------------------------------------------------------------- weights in two roles

@@ -29,7 +29,7 @@ MAX_RANKS_ROOMY = 8
 MAX_RANKS_NORMAL = 30
 MIN_RANK_WIDTH_ROOMY = 92.0  # px; for a name, the size of the kernel and three buttons
 MIN_RANK_WIDTH = 40.0  # px; in narrower ranks, headers would overlap
-# px between the middles of two ranks of which one may be wider than others
+# px between the middles of two ranks, where one of them may be wider than the others
 MIN_ROOM = {"roomy": 84.0, "normal": 36.0, "crowded": 0.0}
 DENSER = {"roomy": "normal", "normal": "crowded"}
 OPEN_BUTTON = 12.0  # px beside the label of a closed block

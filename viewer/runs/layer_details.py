@@ -127,14 +127,14 @@ class LayerDetails:
             self.show_image(image)
 
     def show_image(self, image: int | None) -> None:
-        """Show another image in all layers, of which it is known that there is one."""
+        """Show another image, which the training has, in all layers."""
         self.image = image
         for state in self._layers.values():
             if state.image != image:
                 state.image, state.last_requested, state.image_refusal = image, 0.0, ""
 
     def replace_image(self, image: int, other: int | None) -> None:
-        """Show another image where this one was selected, which there is not."""
+        """Show another image where this one was selected, which the training does not have."""
         if self.image == image:
             self.show_image(other)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint_sequential
 
-from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
-from benchmarks.left_alone.registry import add_case, case
+from benchmarks.left_alone.cases.small import Classifier, add_networks, batches, conv_net
+from benchmarks.left_alone.registry import case
 from benchmarks.left_alone.training import Training
 
 
@@ -245,17 +245,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "sequence": (Sequence, {}),
 }
 
-
-def _add(name: str, make: type[nn.Module], **options: Any) -> None:
-    def train(run: Training) -> None:
-        run.fit(Classifier(make()), batches())
-
-    train.__module__ = __name__
-    add_case(name, train, **options)
-
-
-for _name, (_make, _options) in NETWORKS.items():
-    _add(_name, _make, **_options)
+add_networks(__name__, NETWORKS)
 
 
 @case(steerable=False)

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.left_alone.cases.small import Classifier, batches
-from benchmarks.left_alone.registry import add_case
-from benchmarks.left_alone.training import Training
+from benchmarks.left_alone.cases.small import add_networks
 
 
 def conv(inputs: int, filters: int, size: int = 3, **options: Any) -> nn.Conv2d:
@@ -29,31 +27,6 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).mean((2, 3)))
-
-
-class Masked(Head):
-    """Multiplies weights by a mask in its forward, as hand-written pruning does."""
-
-    def __init__(self) -> None:
-        super().__init__(5)
-        self.first, self.second = conv(1, 4), conv(4, 5)
-        self.register_buffer("mask", (torch.rand(4, 1, 3, 3) > 0.3).float())
-
-    def features(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.first.weight * self.mask, self.first.bias, padding=1)
-        return F.relu(self.second(F.relu(x)))
-
-
-class Equalized(Head):
-    """Scales weights by a number in its forward (StyleGAN)."""
-
-    def __init__(self) -> None:
-        super().__init__(5)
-        self.first, self.second = conv(1, 4), conv(4, 5)
-
-    def features(self, x: Tensor) -> Tensor:
-        x = F.leaky_relu(F.conv2d(x, self.first.weight * 0.5, self.first.bias, padding=1), 0.2)
-        return self.second(x)
 
 
 class Maxout(Head):
@@ -133,46 +106,6 @@ class Transformed(Head):
         theta = self.angle(self.where(x)).view(-1, 2, 3) + torch.eye(2, 3, device=x.device)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         return F.relu(self.first(F.grid_sample(x, grid, align_corners=False)))
-
-
-class Generated(Head):
-    """The weights of a conv come from another network."""
-
-    def __init__(self) -> None:
-        super().__init__(4)
-        self.first, self.weights = conv(1, 5), nn.Linear(3, 4 * 5)
-        self.code = nn.Parameter(torch.randn(3))
-
-    def features(self, x: Tensor) -> Tensor:
-        return F.conv2d(F.relu(self.first(x)), self.weights(self.code).view(4, 5, 1, 1))
-
-
-class DynamicKernels(Head):
-    """Mixes several kernels by attention, for each image."""
-
-    def __init__(self) -> None:
-        super().__init__(4)
-        self.first, self.attention = conv(1, 5), nn.Linear(5, 2)
-        self.kernels = nn.Parameter(torch.randn(2, 4, 5, 3, 3) / 5)
-
-    def features(self, x: Tensor) -> Tensor:
-        x = F.relu(self.first(x))
-        share = self.attention(x.mean((2, 3))).softmax(1)
-        kernels = torch.einsum("bk,kfcij->bfcij", share, self.kernels)
-        maps = F.conv2d(x.flatten(0, 1)[None], kernels.flatten(0, 1), padding=1, groups=len(x))
-        return maps.view(len(x), 4, *x.shape[2:])
-
-
-class TiedDecoder(Head):
-    """Decodes with the weights of the encoder."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-        self.first, self.encoder = conv(1, 2), conv(2, 5)
-
-    def features(self, x: Tensor) -> Tensor:
-        code = F.relu(self.encoder(self.first(x)))
-        return F.conv_transpose2d(code, self.encoder.weight, padding=1)
 
 
 class Query(Head):
@@ -347,12 +280,8 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "cosine": Cosine,
     "coupling": Coupling,
     "cropped_skip": Cropped,
-    "dynamic_kernels": DynamicKernels,
-    "equalized": Equalized,
     "gated": Gated,
-    "generated_weights": Generated,
     "highway": Highway,
-    "masked_weights": Masked,
     "maxout": Maxout,
     "mixer": Mixer,
     "normalized": Normalized,
@@ -361,24 +290,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "queries": Query,
     "shifted_channels": Sliced,
     "split_channels": Split,
-    "tied_decoder": TiedDecoder,
     "transformer_of_images": Transformed,
     "unfolded": Unfolded,
     "vector_quantized": Quantizing,
 }
 
-
-# Their weights are read outside of the layer.
-REFUSED = {"equalized", "masked_weights"}
-
-
-def _add(name: str, make: type[nn.Module]) -> None:
-    def train(run: Training) -> None:
-        run.fit(Classifier(make()), batches())
-
-    train.__module__ = __name__
-    add_case(name, train, steerable=name not in REFUSED)
-
-
-for _name, _make in NETWORKS.items():
-    _add(_name, _make)
+add_networks(__name__, {name: (make, {}) for name, make in NETWORKS.items()})

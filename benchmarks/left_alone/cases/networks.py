@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.left_alone.cases.small import Classifier, batches
-from benchmarks.left_alone.registry import add_case
-from benchmarks.left_alone.training import Training
+from benchmarks.left_alone.cases.small import add_networks
 
 
 class Residual(nn.Module):
@@ -239,14 +237,4 @@ NETWORKS: dict[str, Any] = {
     "no_convolution": (_linear, {"observable": False, "steerable": False}),
 }
 
-
-def _add(name: str, make: Any, options: dict[str, Any]) -> None:
-    def train(run: Training) -> None:
-        run.fit(Classifier(make()), batches())
-
-    train.__module__ = __name__
-    add_case(name, train, **options)
-
-
-for _name, (_make, _options) in NETWORKS.items():
-    _add(_name, _make, _options)
+add_networks(__name__, NETWORKS)

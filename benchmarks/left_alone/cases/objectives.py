@@ -1,4 +1,4 @@
-"""What is trained, and how: losses, several networks, batches of several images."""
+"""What is trained, and how: losses, several networks, parts of them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,9 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from benchmarks.left_alone.cases.small import (
-    Classifier,
-    batches,
-    conv_net,
-    dataset,
-    loader_of,
-    samples,
-)
+from benchmarks.left_alone.cases.small import Classifier, batches, conv_net, encoder
 from benchmarks.left_alone.registry import case
 from benchmarks.left_alone.training import Training
-
-
-def encoder() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
-        nn.Conv2d(4, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )  # fmt: skip
 
 
 class Triplets(Classifier):
@@ -44,83 +30,6 @@ class Triplets(Classifier):
 @case()
 def triplets(run: Training) -> None:
     run.fit(Triplets(), batches())
-
-
-class MultiCrop(Classifier):
-    """Crops of two sizes go through one network, those of a size together (SwAV, DINO)."""
-
-    def __init__(self) -> None:
-        super().__init__(encoder())
-
-    def loss(self, batch: Any) -> Tensor:
-        large = self(torch.cat(batch[:2])).chunk(2)
-        small = self(torch.cat(batch[2:])).chunk(2)
-        target = large[0].detach().softmax(1)
-        return -sum((target * each.log_softmax(1)).mean() for each in (large[1], *small))  # type: ignore[return-value]
-
-
-@case(output=lambda module, batch: module(batch[0]))
-def multi_crop(run: Training) -> None:
-    images = samples()[0].view(-1, 8, 1, 8, 8)
-    crops = [[x, x.flip(3), x[..., :6, :6], x[..., 2:, 2:]] for x in images]
-    run.fit(MultiCrop(), loader_of(crops))
-
-
-@case()
-def sizes_that_change(run: Training) -> None:
-    images, labels = samples()
-    sizes = [8, 12, 16]
-    items = [
-        (F.interpolate(x, size=sizes[i % 3]), y)
-        for i, (x, y) in enumerate(zip(images.split(8), labels.split(8), strict=True))
-    ]
-    run.fit(Classifier(), loader_of(items))
-
-
-@case()
-def one_image_per_batch(run: Training) -> None:
-    images, labels = samples(16)
-    run.fit(Classifier(), loader_of([(images[i : i + 1], labels[i : i + 1]) for i in range(16)]))
-
-
-class FromBytes(Classifier):
-    """Receives channels-last bytes, and converts them in its forward."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images.permute(0, 3, 1, 2).float() / 255)
-
-
-@case()
-def channels_last_bytes(run: Training) -> None:
-    images, labels = samples()
-    pixels = (images.sigmoid() * 255).byte().permute(0, 2, 3, 1)
-    items = list(zip(pixels.split(8), labels.split(8), strict=True))
-    run.fit(FromBytes(), loader_of(items))
-
-
-class TwoInputs(Classifier):
-    """Reads an image and numbers."""
-
-    def __init__(self) -> None:
-        super().__init__(encoder())
-        self.head = nn.Linear(6 + 2, 3)
-
-    def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
-        return self.head(torch.cat([self.net(images), numbers], 1))
-
-    def loss(self, batch: Any) -> Tensor:
-        images, labels = batch["image"], batch["label"]
-        return F.cross_entropy(self(images, batch["numbers"]), labels)
-
-
-@case(output=lambda module, batch: module(batch["image"], batch["numbers"]))
-def image_and_numbers(run: Training) -> None:
-    images, labels = samples()
-    items = [
-        {"image": x, "numbers": x.flatten(1)[:, :2], "label": y, "name": ["a"] * 8, "none": None}
-        for x, y in zip(images.split(8), labels.split(8), strict=True)
-    ]
-    run.fit(TwoInputs(), loader_of(items))
 
 
 class Parts(Classifier):
@@ -332,7 +241,7 @@ def penalties(run: Training) -> None:
 
 
 class Ensemble(Classifier):
-    """Several networks, trained at once by vmap's way of stacking, or one after the other."""
+    """Averages the outputs of several networks."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity())
@@ -380,23 +289,3 @@ def two_fits_in_turn(run: Training) -> None:
     for _ in range(2):
         run.fit(first, batches(4))
         run.fit(second, batches(4))
-
-
-class Resampled(Classifier):
-    """Makes a new loader in every epoch, with the hard samples first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.order = list(range(6 * 8))
-
-    def train_dataloader(self) -> Any:
-        subset = torch.utils.data.Subset(dataset(6), self.order)
-        return torch.utils.data.DataLoader(subset, batch_size=8)
-
-    def on_train_epoch_end(self) -> None:
-        self.order.reverse()
-
-
-@case()
-def resampled(run: Training) -> None:
-    run.fit(Resampled(), max_epochs=2, reload_dataloaders_every_n_epochs=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-__all__ = ["Classifier", "batches", "conv_net", "dataset", "loader_of", "samples"]
+from benchmarks.left_alone.registry import add_case
+from benchmarks.left_alone.training import Training
+
+__all__ = [
+    "Classifier",
+    "add_networks",
+    "batches",
+    "conv_net",
+    "dataset",
+    "encoder",
+    "loader_of",
+    "samples",
+]
 
 BATCH = 8
 
@@ -29,6 +41,14 @@ def conv_net(channels: int = 1, classes: int = 3) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(20, classes),
     )
+
+
+def encoder() -> nn.Sequential:
+    """Return two convolutions that make 6 features of each image."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
 
 
 class Classifier(pl.LightningModule):
@@ -91,3 +111,24 @@ def batches(count: int = 12, channels: int = 1, size: int = 8, **options: Any) -
 def loader_of(items: list[Any]) -> DataLoader:
     """Return a loader whose batches are these items."""
     return DataLoader(items, batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
+
+
+def add_networks(
+    module: str, networks: Mapping[str, tuple[Callable[[], nn.Module], dict[str, Any]]]
+) -> None:
+    """Add a case of ``module`` for each network, that trains it as a classifier.
+
+    Args:
+        module: The name of the module that has the networks.
+        networks: Name -> what makes the network, and the options of its case.
+    """
+
+    def add(name: str, make: Callable[[], nn.Module], options: dict[str, Any]) -> None:
+        def train(run: Training) -> None:
+            run.fit(Classifier(make()), batches())
+
+        train.__module__ = module
+        add_case(name, train, **options)
+
+    for name, (make, options) in networks.items():
+        add(name, make, options)

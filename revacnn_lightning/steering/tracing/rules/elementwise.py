@@ -37,7 +37,7 @@ def pointwise_rule(trace: Trace, call: OpCall) -> None:
 
 
 def _label_whole(trace: Trace, part: Tensor, written: Tensor) -> bool:
-    """Label an uninitialized tensor of which a part is written, as a circular padding does.
+    """Label an uninitialized tensor that is written in part, as a circular padding does.
 
     Its size follows that of what is written, or the forward fails after an edit.
 

@@ -1,0 +1,18 @@
+"""Code that ``torch.compile`` has made of a network before an edit."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["reset_compiled_code"]
+
+
+def reset_compiled_code() -> None:
+    """Make ``torch.compile`` compile again: compiled code ignores added and removed hooks.
+
+    Where nothing is compiled there is nothing to reset: with a GPU, it would first import torch's
+    compiler, which takes seconds.
+    """
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and getattr(dynamo.convert_frame, "FRAME_COUNTER", True):
+        dynamo.reset()
