@@ -19,7 +19,9 @@ def format_change(change: float) -> str:
 
 
 def format_price(price: RemovalPrice) -> str:
-    """Return for example ``loss +0.012 ± 0.003``."""
+    """Return for example ``loss +0.012 ± 0.003``, or that the loss is the same on each image."""
+    if price.change == 0 and not price.error > 0:
+        return "loss unchanged"
     spread = "" if math.isnan(price.error) else f" ± {format_number(price.error)}"
     return f"loss {format_change(price.change)}{spread}"
 
