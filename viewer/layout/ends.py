@@ -25,6 +25,8 @@ INPUT_STRANDS = 24  # paths of all channels to a reader, about
 STRANDS_PER_CHANNEL = 8
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
+MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
+FACTS_HEIGHT = 62.0  # px below the last output, for the loss
 SPREAD = 10.0  # px: ends of the paths to one output
 INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
@@ -91,7 +93,7 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     channel_x = EDGE + space.picture + CHANNEL_GAP
     channel_y = _spread(shape.channels, min(CHANNEL_PITCH, room / max(1, shape.channels)), middle)
     output_x = layout.width - space.right + space.way
-    output_y = _spread(shape.outputs, min(OUTPUT_PITCH, room / (shape.outputs + 2)), middle)
+    output_y = _output_y(shape.outputs, layout.height, layout.top, middle)
     inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
     outputs = _output_paths(layout, shape, output_x, output_y)
     paths = join_paths([*inputs, *outputs])
@@ -114,6 +116,14 @@ def _picture(space: EndSpace, shape: EndShape, middle: float) -> Box:
     half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
     left = EDGE + (space.picture - wide) / 2
     return Box(left, left + wide, middle - half, middle + half)
+
+
+def _output_y(n: int, height: float, top: float, middle: float) -> np.ndarray:
+    """Return the centers of the outputs: in the middle, if what is written below has room there."""
+    lowest = height - FACTS_HEIGHT
+    pitch = max(MIN_OUTPUT_PITCH, min(OUTPUT_PITCH, (lowest - top) / max(1, n)))
+    half = (n - 1) / 2 * pitch
+    return _spread(n, pitch, max(top + half, min(middle, lowest - half)))
 
 
 def _spread(n: int, pitch: float, middle: float) -> np.ndarray:

@@ -29,6 +29,7 @@ BAND_SHARE = 0.8  # of a block's height for all bundles that enter it
 STRAND_HEIGHT = 9.0  # px of a bundle per path
 STRANDS = (3, 9)  # minimum and maximum of a bundle
 FAN = 14  # paths that converge from a layer to a bundle
+LONE_ROWS = 3  # the paths of a layer of so few rows fan out to the rows of its reader
 STRAIGHT = 3.0  # px: a shorter way past the end of a wider column is not drawn as its own path
 NODE_OVERLAP = 1.0  # px by which a path reaches below the edge of a node
 
@@ -127,7 +128,7 @@ class _Router:
 
     def route(self, edge: Edge) -> None:
         """Add the paths of an edge."""
-        strands = self._leave(edge, self._count(edge))
+        strands = self._fan_out(edge, self._leave(edge, self._count(edge)))
         x, y = self._arrive(edge, len(strands))
         self._add(edge, strands, x, y)
 
@@ -233,6 +234,22 @@ class _Router:
         band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(strands))
         width = np.minimum(strands.width, band_width)
         return _Strands(strands.x, strands.y, width, strands.first, strands.last)
+
+    def _fan_out(self, edge: Edge, strands: _Strands) -> _Strands:
+        """Return several paths per row of a layer with few rows, as all of its reader read each."""
+        a, b = edge
+        n = len(strands)
+        if n > LONE_ROWS or self.units[a].is_block or self.units[b].is_block:
+            return strands
+        column = self.columns[self.units[b].first]
+        copies = min(FAN, column.rows) // n
+        if copies < 2:
+            return strands
+        pitch = (column.bottom - column.top) / (copies * n)
+        limit = float(np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
+        parts = (np.repeat(getattr(strands, one.name), copies) for one in fields(strands))
+        fanned = _Strands(*parts)
+        return replace(fanned, width=np.minimum(fanned.width, limit))
 
     def _leave_block(self, edge: Edge, n: int) -> _Strands:
         layers, box = self.connections.sources[edge], self.boxes[edge[0]]
