@@ -17,7 +17,6 @@ from viewer.embedding.worker import ProjectionFailure
 from viewer.runs import layer_projections
 from viewer.runs.layer_details import VIEWS, LayerDetails
 
-
 LONG = 40.0  # seconds, after which small changes are worth a layout, too
 
 
