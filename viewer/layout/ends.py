@@ -26,7 +26,7 @@ STRANDS_PER_CHANNEL = 8
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
 MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
-FACTS_HEIGHT = 62.0  # px below the last output, for the loss
+FACTS_HEIGHT, MORE_HEIGHT = 62.0, 20.0  # px below the last output, for the loss and "+9 more"
 SPREAD = 10.0  # px: ends of the paths to one output
 INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
@@ -41,6 +41,7 @@ class EndShape:
         outputs: nodes of the outputs; 0 if the network has not been run.
         readers: indices of the layers that read the input.
         output_layers: indices of the layers that the outputs are computed from.
+        has_more: whether there are more outputs than these, which a line below says.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -48,6 +49,7 @@ class EndShape:
     outputs: int = 0
     readers: tuple[int, ...] = ()
     output_layers: tuple[int, ...] = ()
+    has_more: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +95,8 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     channel_x = EDGE + space.picture + CHANNEL_GAP
     channel_y = _spread(shape.channels, min(CHANNEL_PITCH, room / max(1, shape.channels)), middle)
     output_x = layout.width - space.right + space.way
-    output_y = _output_y(shape.outputs, layout.height, layout.top, middle)
+    lowest = layout.height - FACTS_HEIGHT - shape.has_more * MORE_HEIGHT
+    output_y = _output_y(shape.outputs, layout.top, lowest, middle)
     inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
     outputs = _output_paths(layout, shape, output_x, output_y)
     paths = join_paths([*inputs, *outputs])
@@ -118,9 +121,11 @@ def _picture(space: EndSpace, shape: EndShape, middle: float) -> Box:
     return Box(left, left + wide, middle - half, middle + half)
 
 
-def _output_y(n: int, height: float, top: float, middle: float) -> np.ndarray:
-    """Return the centers of the outputs: in the middle, if what is written below has room there."""
-    lowest = height - FACTS_HEIGHT
+def _output_y(n: int, top: float, lowest: float, middle: float) -> np.ndarray:
+    """Return the centers of the outputs: in the middle, if the last one is above ``lowest`` there.
+
+    What is written below the last one has its room below ``lowest``.
+    """
     pitch = max(MIN_OUTPUT_PITCH, min(OUTPUT_PITCH, (lowest - top) / max(1, n)))
     half = (n - 1) / 2 * pitch
     return _spread(n, pitch, max(top + half, min(middle, lowest - half)))

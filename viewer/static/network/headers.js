@@ -50,7 +50,7 @@ function focusedButton() {
  * The middles of everything that has a header, px of the layout.
  * @param {NetworkLayoutData} layout
  */
-function unitCenters({layers, blocks}) {
+function unitCenters({layers = [], blocks = []}) {
   const single = layers.filter(({block}) => block < 0).map(({center}) => center)
   return [...single, ...blocks.map(({left, right}) => (left + right) / 2)]
 }
