@@ -193,8 +193,8 @@ def whole_page(page: Page) -> Any:
 def wait_for_layouts(page: Page) -> None:
     """Wait until the four views of the layer are arranged.
 
-    The process that arranges them has a low priority: on a busy machine, it only gets time while the
-    training is paused.
+    The process that arranges them has a low priority: on a busy machine, it only gets time while
+    the training is paused.
     """
     texts = "[...document.querySelectorAll('.views .view')].map((view) => view.innerText).join()"
     page.wait_for_function(f"() => !/No data/.test({texts})")
