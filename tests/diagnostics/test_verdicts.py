@@ -37,7 +37,7 @@ def window_of(n_batches: int, first_step: int = 0, **changes: np.ndarray) -> Ver
 
 def test_a_layer_that_has_never_moved_has_not_converged() -> None:
     """As a frozen layer that a viewer sees from the middle of the run."""
-    assert judge_movement("a", np.zeros((3, 4)), 0.0, 0.0, is_complete=False) is None
+    assert judge_movement("a", 0.0, 0.0, 0.0, is_complete=False) is None
 
 
 def kinds(window: VerdictWindow, **options: np.ndarray) -> dict[str, str]:
@@ -61,7 +61,7 @@ def test_dormancy_is_relative_to_the_layer():
     ],
 )
 def test_movement(level, moved, peak, is_complete, kind):
-    verdict = judge_movement("a", np.full((3, 4), level), moved, peak, is_complete=is_complete)
+    verdict = judge_movement("a", level, moved, peak, is_complete=is_complete)
     assert (None if verdict is None else verdict.kind) == kind
 
 

@@ -13,7 +13,8 @@ from .column_placement import Box
 from .columns import Column
 from .end_space import EndSpace
 from .network import NetworkLayout
-from .paths import NODE_OVERLAP, Paths, join_paths
+from .paths import Paths, join_paths
+from .strands import NODE_OVERLAP
 
 __all__ = ["NO_NODE", "EndShape", "Ends", "place_ends", "rank_zero_readers"]
 
