@@ -11,7 +11,7 @@ import numpy as np
 from .column_placement import Box, Placement, Via
 from .connections import Connections
 from .folding import Unit
-from .strands import FAN, MIN_PATH_WIDTH, Strands, fan_out, leave_column
+from .strands import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, Strands, fan_out, leave_column
 from .topology import Edge
 
 __all__ = ["MAX_PATHS", "Paths", "join_paths", "route_paths"]

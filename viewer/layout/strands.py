@@ -10,7 +10,6 @@ from .columns import Column
 
 __all__ = [
     "FAN",
-    "MAX_PATH_WIDTH",
     "MIN_PATH_WIDTH",
     "NODE_OVERLAP",
     "Strands",
@@ -60,7 +59,7 @@ def leave_column(column: Column, n: int, offset: int) -> Strands:
 
 
 def fan_out(strands: Strands, reader: Column) -> Strands:
-    """Return several paths per row of a layer with few rows: all filters of its reader read each."""
+    """Return several paths per row of a layer with few rows: each is read by all of the reader."""
     n = len(strands)
     copies = min(FAN, reader.rows) // n
     if n > LONE_ROWS or copies < 2:
