@@ -6,10 +6,10 @@ rules beside those of `diagnostics.verdicts`:
 provably_dead
     Certified by `provably_dead`: zero for every input, and nothing can change that. Confidence 1.
 twins
-    R² of the activations of a unit and of another one of the layer is at least `twins.TWIN`, with a
-    positive factor. Confidence 0.9: on other images they may differ. Where the factor lies within
-    `MERGEABLE`, the remedy is to merge them; the loss that a group would cost is measured where
-    possible. Otherwise there is none: a merge adds outgoing weights, and cannot rescale them.
+    R² of the activations of any two of these units is at least `twins.TWIN` (`twins.find_twins`).
+    Confidence 0.9: on other images they may differ. If the strongest is at most `MERGEABLE` times
+    as strong as the weakest, the remedy is to merge them; by how much that changes the loss is
+    measured where possible. Otherwise there is none: a merge adds outgoing weights without scaling.
 degenerate
     The published pattern: the layer has left its start (‖w - w₀‖ / ‖w₀‖ of its median filter is at
     least `LEFT_START`), its silhouette is at least `CLUSTERED`, and its effective rank is at most
@@ -29,12 +29,20 @@ from dataclasses import dataclass, field
 from revacnn_lightning.diagnostics.twins import TWIN
 from revacnn_lightning.diagnostics.verdicts import Verdict
 
-__all__ = ["CLUSTERED", "LEFT_START", "LOW_RANK", "LayerMeasures", "TwinGroup", "judge_layer"]
+__all__ = [
+    "CLUSTERED",
+    "LEFT_START",
+    "LOW_RANK",
+    "MERGEABLE",
+    "LayerMeasures",
+    "TwinGroup",
+    "judge_layer",
+]
 
 LEFT_START = 0.2
 CLUSTERED = 0.5
 LOW_RANK = 0.6
-MERGEABLE = (0.8, 1.25)
+MERGEABLE = 1.25  # ratio of the strengths of twins
 NAN = float("nan")
 
 
@@ -103,10 +111,10 @@ def _twins(layer: str, measures: LayerMeasures, n_filters: int) -> list[Verdict]
     verdicts = []
     for group in measures.twins:
         filters = tuple(group.filters)
-        can_merge = MERGEABLE[0] <= group.factor <= MERGEABLE[1]
+        can_merge = group.factor <= MERGEABLE
         evidence = (
             f"R² of their activations is at least {group.share:.3f} on {measures.samples} "
-            f"positions, and their strengths differ by up to {abs(group.factor - 1):.0%}"
+            f"positions, and their strengths differ by up to {group.factor - 1:.0%}"
         )
         if math.isfinite(group.change):
             evidence += f"; merged, the loss changes by {group.change:+.2g}"

@@ -6,44 +6,67 @@ compute different things behind different inputs. Therefore these measures compa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["TWIN", "best_twins", "explained_by_others", "twin_groups"]
+__all__ = ["TWIN", "Twins", "explained_by_others", "find_twins"]
 
 TWIN = 0.95  # R² of twins
 SAMPLES_PER_UNIT = 3  # fewer samples fit noise
 RIDGE = 1e-4  # of the mean variance of a unit
 
 
-def best_twins(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each unit the other unit that explains it best.
+@dataclass(frozen=True)
+class Twins:
+    """Units that are twins of each other, the strongest first.
+
+    Attributes:
+        units: indices.
+        share: the least R² of two of them.
+        factor: how much stronger the first is than the last, the ratio of their standard
+            deviations, at least 1.
+    """
+
+    units: list[int]
+    share: float
+    factor: float
+
+
+def find_twins(samples: np.ndarray, max_factor: float = np.inf) -> list[Twins]:
+    """Return groups of units, each of which is a multiple of every other one of its group.
 
     R² is the squared correlation of the activations of two units: the share of the variance of one
-    that a multiple of the other, plus a constant, explains. Cost: n·C² multiplications.
+    that a multiple of the other, plus a constant, explains. Twins have an R² of at least `TWIN`, a
+    positive correlation, and strengths whose ratio is at most ``max_factor``. Groups are gathered
+    around the strongest unit that is left. Constant units and those that are not finite have no
+    twin. Cost: n·C² multiplications.
 
     Args:
         samples: activations of C units at the same n positions of images, (n, C).
-
-    Returns:
-        The index of the other unit, int64 (C,), -1 for a unit that is constant or not finite; R²,
-        0 to 1, (C,), NaN for such a unit; and the factor by which the unit is stronger than its
-        twin, the ratio of their standard deviations, negative if the correlation is, (C,).
+        max_factor: see above.
     """
-    n_units = samples.shape[1]
-    twin, share = np.full(n_units, -1, np.int64), np.full(n_units, np.nan)
-    factor = np.full(n_units, np.nan)
     columns, spread = _standardized(samples)
-    known = np.flatnonzero(spread > 0)
-    if len(known) < 2:
-        return twin, share, factor
-    correlation = columns[:, known].T @ columns[:, known] / len(samples)
-    np.fill_diagonal(correlation, 0.0)
-    best = np.abs(correlation).argmax(1)
-    found = correlation[np.arange(len(known)), best]
-    twin[known] = known[best]
-    share[known] = np.minimum(found**2, 1.0)
-    factor[known] = np.sign(found) * spread[known] / spread[known[best]]
-    return twin, share, factor
+    correlation = columns.T @ columns / max(1, len(samples))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = spread[:, None] / spread
+    is_close = (correlation > np.sqrt(TWIN)) & (ratio <= max_factor) & (max_factor >= ratio.T)
+    groups, is_free = [], spread > 0
+    for first in np.argsort(-spread, kind="stable").tolist():
+        if not is_free[first]:
+            continue
+        group = [first]
+        for unit in np.flatnonzero(is_close[first] & is_free).tolist():
+            if unit != first and is_close[unit, group].all():
+                group.append(unit)
+        is_free[group] = False
+        if len(group) > 1:
+            group.sort(key=lambda unit: -spread[unit])
+            share = float(correlation[np.ix_(group, group)].min() ** 2)
+            groups.append(
+                Twins(group, min(share, 1.0), float(spread[group[0]] / spread[group[-1]]))
+            )
+    return groups
 
 
 def explained_by_others(samples: np.ndarray) -> np.ndarray:
@@ -72,27 +95,6 @@ def explained_by_others(samples: np.ndarray) -> np.ndarray:
         share[known] = 1 - (remaining**2).mean(0) / variance
     share[~np.isfinite(share)] = np.nan
     return share
-
-
-def twin_groups(twin: np.ndarray, share: np.ndarray, factor: np.ndarray) -> list[list[int]]:
-    """Return the groups of units that are twins of each other, the strongest unit first.
-
-    Twins have an R² of at least `TWIN` and a positive factor. Units are in a group if a chain of
-    best twins connects them.
-
-    Args:
-        twin: as `best_twins` returns it, (C,).
-        share: likewise.
-        factor: likewise.
-    """
-    group_of = np.arange(len(twin))
-    pairs = np.flatnonzero((twin >= 0) & (share >= TWIN) & (factor > 0))
-    for unit in pairs.tolist():
-        group_of[group_of == group_of[unit]] = group_of[twin[unit]]
-    strength = np.ones(len(twin))
-    strength[pairs] = factor[pairs]
-    groups = [np.flatnonzero(group_of == label) for label in np.unique(group_of[pairs])]
-    return [sorted(group.tolist(), key=lambda unit: -strength[unit]) for group in groups]
 
 
 def _standardized(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
-__all__ = ["NetworkVerdicts"]
+__all__ = ["NetworkVerdicts", "measures_of"]
 
 STATISTICS = ("activation", "gradient", "update_ratio")
 
@@ -76,7 +76,7 @@ class NetworkVerdicts:
         left = [_without(one, certified.get(one.layer, set())) for one in found]
         kept = [one for one in left if one is not None]
         for evidence in self.evidence.values():
-            kept += judge_layer(evidence.layer, _measures(evidence), self._n_filters)
+            kept += judge_layer(evidence.layer, measures_of(evidence), self._n_filters)
         return sorted(kept, key=lambda verdict: -verdict.worth)
 
 
@@ -92,7 +92,8 @@ def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:
     )
 
 
-def _measures(evidence: LayerEvidence) -> LayerMeasures:
+def measures_of(evidence: LayerEvidence) -> LayerMeasures:
+    """Return what verdicts on a layer follow from, as a run has sent it."""
     return LayerMeasures(
         evidence.width,
         evidence.provably_dead,

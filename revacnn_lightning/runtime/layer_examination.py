@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from revacnn_lightning.diagnostics.clusters import measure_clusters
 from revacnn_lightning.diagnostics.color import find_single_color
-from revacnn_lightning.diagnostics.twins import TWIN, best_twins, explained_by_others, twin_groups
+from revacnn_lightning.diagnostics.layer_verdicts import MERGEABLE
+from revacnn_lightning.diagnostics.twins import TWIN, explained_by_others, find_twins
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
@@ -94,13 +95,13 @@ class LayerExaminer:
 
 def _compare(samples: np.ndarray, units: np.ndarray) -> dict[str, Any]:
     """Return the twins among units, and those that the others explain."""
-    twin, share, factor = best_twins(samples)
-    twins = []
-    for group in twin_groups(twin, share, factor):
-        factors = np.maximum(factor[group], 1 / factor[group])
-        twins.append(
-            TwinEvidence(units[group].tolist(), float(np.min(share[group])), float(np.max(factors)))
-        )
+    alike = find_twins(samples, MERGEABLE)
+    merged = {unit for group in alike for unit in group.units}
+    others = [group for group in find_twins(samples) if merged.isdisjoint(group.units)]
+    twins = [
+        TwinEvidence(units[group.units].tolist(), group.share, group.factor)
+        for group in [*alike, *others]
+    ]
     explained = explained_by_others(samples)
     redundant = units[np.nan_to_num(explained, nan=0.0) >= TWIN].tolist()
     return {"twins": twins, "redundant": redundant, "samples": len(samples)}

@@ -34,8 +34,8 @@ class TwinPrices:
         self._replay = replay
 
     def is_ready(self, version: int) -> bool:
-        """Return whether prices are known or never will be; if not, record a training step."""
-        is_ready = self._replay.is_ready(version)
+        """Return whether prices can be measured; if not, record a training step."""
+        is_ready = self._replay.is_ready(version) and self._replay.group_count > 0
         if not is_ready:
             self._replay.want()
         return is_ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.twins import best_twins, explained_by_others, twin_groups
+from revacnn_lightning.diagnostics.twins import TWIN, explained_by_others, find_twins
 
 RANDOM = np.random.default_rng(0)
 
@@ -16,28 +16,35 @@ def activations(n: int = 400, units: int = 6) -> np.ndarray:
 def test_a_multiple_of_another_unit_is_its_twin_and_the_stronger_one_comes_first():
     samples = activations()
     samples[:, 4] = 2 * samples[:, 1] + 0.01 * RANDOM.standard_normal(400)
-    twin, share, factor = best_twins(samples)
-    assert (twin[4], twin[1]) == (1, 4)
-    assert share[4] > 0.99
-    np.testing.assert_allclose(factor[[4, 1]], [2, 0.5], rtol=0.02)
-    assert twin_groups(twin, share, factor) == [[4, 1]]
+    (twins,) = find_twins(samples)
+    assert (twins.units, twins.share > 0.99) == ([4, 1], True)
+    np.testing.assert_allclose(twins.factor, 2, rtol=0.02)
+    assert find_twins(samples, max_factor=1.25) == []
+
+
+def test_any_two_of_a_group_are_twins():
+    """A chain of similar units is no group: its ends differ."""
+    axes, angles = activations(4000, 2), np.arange(6) * 0.15
+    samples = np.outer(axes[:, 0], np.cos(angles)) + np.outer(axes[:, 1], np.sin(angles))
+    groups = find_twins(samples)
+    assert groups
+    for group in groups:
+        pairs = np.corrcoef(samples[:, group.units].T)
+        np.testing.assert_allclose(pairs.min() ** 2, group.share)
+        assert group.share >= TWIN
+    assert max(len(group.units) for group in groups) < 6
 
 
 def test_a_unit_that_falls_while_another_rises_is_no_twin():
     samples = activations(units=2)
     samples[:, 1] = 5 - samples[:, 0]
-    twin, share, factor = best_twins(samples)
-    np.testing.assert_allclose(share, 1)
-    assert (factor < 0).all()
-    assert twin_groups(twin, share, factor) == []
+    assert find_twins(samples) == []
 
 
 def test_constant_and_nonfinite_units_have_no_twin():
     samples = activations(units=3)
     samples[:, 0], samples[5, 1] = 7.0, np.nan
-    twin, share, _ = best_twins(samples)
-    assert twin.tolist() == [-1, -1, -1]
-    assert np.isnan(share).all()
+    assert find_twins(samples) == []
     assert np.isnan(explained_by_others(samples)).all()
 
 
@@ -47,8 +54,7 @@ def test_a_sum_of_two_units_has_no_twin_but_is_explained_by_them():
     explained = explained_by_others(samples)
     assert (explained[[0, 1, 5]] > 0.99).all()
     assert (explained[2:5] < 0.2).all()
-    twin, share, factor = best_twins(samples)
-    assert twin_groups(twin, share, factor) == []
+    assert find_twins(samples) == []
 
 
 def test_r2_is_that_of_a_regression_on_samples_that_it_was_not_fitted_to():
