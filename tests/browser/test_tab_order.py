@@ -27,6 +27,7 @@ BEGIN = """() => {
   app.focus()
   app.removeAttribute("tabindex")
 }"""
+IS_REPLACED = "function () { return !this.isConnected }"
 IS_SEEN = """function () {
   const {width, height} = this.getBoundingClientRect()
   return width > 0 && height > 0 && getComputedStyle(this).visibility == "visible"
@@ -50,8 +51,15 @@ def focused(session: Any) -> Stop | None:
     object_id = handle["objectId"]
     query = {"objectId": object_id, "fetchRelatives": False}
     node = session.send("Accessibility.getPartialAXTree", query)["nodes"][0]
-    call = {"functionDeclaration": IS_SEEN, "objectId": object_id, "returnByValue": True}
-    is_seen = session.send("Runtime.callFunctionOn", call)["result"]["value"]
+    is_seen, is_replaced = (
+        session.send(
+            "Runtime.callFunctionOn",
+            {"functionDeclaration": function, "objectId": object_id, "returnByValue": True},
+        )["result"]["value"]
+        for function in (IS_SEEN, IS_REPLACED)
+    )
+    if is_replaced:  # newer data came while it was described
+        return focused(session)
     role, name = (node.get(key, {}).get("value", "") for key in ("role", "name"))
     number = session.send("DOM.describeNode", {"objectId": object_id})["node"]["backendNodeId"]
     return Stop(role, name.strip(), is_seen, number)
@@ -112,3 +120,30 @@ def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
     page.keyboard.press("O")
     page.wait_for_selector("#layer-menu:popover-open")
     assert "Remove the block" in page.inner_text("#layer-menu")
+
+
+# Two rows arrive, the first gets the focus, and rows with another text in another order arrive.
+FOCUS_AFTER_NEWER_VERDICTS = """() => {
+  const row = (layer, text) => (
+    {kind: "dead", layer, text, note: "", ids: [], remedy: "restart", label: "Restart", refusal: ""}
+  )
+  const deliver = (...rows) => revacnn.deliver("verdicts", {rows})
+  deliver(row(3, "stem: 1 dead"), row(5, "head: 2 dead"))
+  const focused = []
+  const name = (button) => button.getAttribute("aria-label") ?? button.textContent
+  for (const wanted of ["stem: 1 dead", "Restart: stem: 1 dead"]) {
+    const buttons = [...document.querySelectorAll("#verdicts button")]
+    buttons.find((button) => name(button) === wanted).focus()
+    deliver(row(5, "head: 3 dead"), row(3, "stem: 4 dead"))
+    focused.push(name(document.activeElement))
+    deliver(row(3, "stem: 1 dead"), row(5, "head: 2 dead"))
+  }
+  deliver(row(5, "head: 2 dead"))
+  return [...focused, document.activeElement === document.body]
+}"""
+
+
+def test_verdicts_had_lost_the_focus_when_newer_ones_arrived(address: str, open_page: Any) -> None:
+    page = ready(open_page(address))
+    focused = page.evaluate(FOCUS_AFTER_NEWER_VERDICTS)
+    assert focused == ["stem: 4 dead", "Restart: stem: 4 dead", True]

@@ -42,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str, open_page: Any) -> Any:
-    page = ready(open_page(address, viewport={"width": 1680, "height": 960}))
+    page = ready(open_page(address, viewport={"width": 1920, "height": 1080}))
     page.wait_for_function("revacnn.views?.coefficients?.count > 0")
     return page
 

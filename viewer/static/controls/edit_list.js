@@ -1,6 +1,6 @@
 /** The list of edits, newest first, with Undo and Redo; and the reply to the last request of this tab. */
 
-import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
+import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {drawUnlessPressed} from "../shared/press.js"
 
@@ -35,7 +35,7 @@ function drawReply() {
   box.hidden = !title
   box.dataset.state = state ?? ""
   if (!title) return
-  box.replaceChildren(
+  redrawChildren(box,
     createElement("span", {}, createElement("b", {}, title), " ", createElement("span", {class: "outcome"}, outcome)),
     createElement("small", {class: "text"}, text),
     createElement("button", {"aria-label": "Dismiss", onclick: () => sendCommand("dismiss_reply")}, "×"))

@@ -1,6 +1,6 @@
 /** The bar of staged changes. */
 
-import {byId, createElement} from "../shared/dom.js"
+import {byId, createElement, redrawChildren} from "../shared/dom.js"
 import {joinFacts} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {drawUnlessPressed} from "../shared/press.js"
@@ -23,7 +23,7 @@ function drawStaging() {
     rows.push(createElement("div", {class: "row foot"}, 
       createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total)), ...actions(data)))
   }
-  bar.replaceChildren(...rows)
+  redrawChildren(bar, ...rows)
 }
 
 /**
@@ -45,14 +45,14 @@ function rowElement(row, when, buttons) {
 /** @param {StagedRow} row */
 function confirmBox({key, confirmation, confirmed}) {
   return createElement("label", {class: "confirm"},
-    createElement("input", {type: "checkbox", checked: confirmed, onchange: () => sendCommand("confirm", {key})}),
+    createElement("input", {type: "checkbox", "data-key": `confirm ${key}`, checked: confirmed, onchange: () => sendCommand("confirm", {key})}),
     ` Apply although ${confirmation}`)
 }
 
 /** @param {StagedRow} row */
 function discardButton({key, title}) {
   return createElement("button", {
-    class: "drop", title: "Discard this change", "aria-label": `Discard the change of ${title}`,
+    class: "drop", "data-key": `discard ${key}`, title: "Discard this change", "aria-label": `Discard the change of ${title}`,
     onclick: () => sendCommand("discard", {key}),
   }, "×")
 }
@@ -60,9 +60,9 @@ function discardButton({key, title}) {
 /** @param {StagingData} data */
 function actions({can_apply: canApply, apply_hint: hint, busy}) {
   return [
-    createElement("button", {class: "apply", disabled: !canApply, title: hint, onclick: () => sendCommand("apply")},
+    createElement("button", {class: "apply", "data-key": "apply", disabled: !canApply, title: hint, onclick: () => sendCommand("apply")},
       busy ? "Applying…" : "Apply"),
-    createElement("button", {class: "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard")},
+    createElement("button", {class: "discard", "data-key": "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard")},
       "Discard"),
   ]
 }

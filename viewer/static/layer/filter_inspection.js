@@ -1,6 +1,6 @@
 /** What activates the selected filter: top images, the image it responds to most, and its attribution in the input image. */
 
-import {byId, createElement} from "../shared/dom.js"
+import {byId, createElement, redrawChildren} from "../shared/dom.js"
 import {asSentence, joinFacts} from "../shared/format.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {frameCrop} from "./crop_frame.js"
@@ -27,10 +27,10 @@ function drawInspection(data) {
   const isKnown = data.top_images != null
   const note = data.top_images?.length ? data.crop_note ?? "" : ""
   byId("crop-note").textContent = byId("crop-note").title = note
-  byId("top-images").replaceChildren(...topImages(data))
+  redrawChildren(byId("top-images"), ...topImages(data))
   drawPreferred(data)
   byId("attribution-title").textContent = joinFacts([data.title, data.busy && IMAGE_PENDING])
-  byId("attribution").replaceChildren(...attribution(data))
+  redrawChildren(byId("attribution"), ...attribution(data))
   byId("inspection-status").textContent = isKnown ? data.status : ""
   refreshEnlarged()
 }
@@ -63,13 +63,13 @@ function drawPreferred({preferred, preferred_note: note = "", receptive_field: r
   progress.hidden = preferred == null || preferred.share === 1
   byId("restart-ascent").hidden = preferred == null
   if (preferred == null) {
-    place.replaceChildren(message(note ? asSentence(note) : "Searching the image that the filter responds to most…"))
+    redrawChildren(place, message(note ? asSentence(note) : "Searching the image that the filter responds to most…"))
     return
   }
   progress.setAttribute("value", String(preferred.share))
   const frame = frameCrop(preferred.box, receptiveField)
   const lines = ["preferred image", `response ${preferred.response}`, `step ${preferred.steps}`, PREFERRED_NOTE]
-  place.replaceChildren(framedImage({pixels: preferred.pixels, ...frame}, lines))
+  redrawChildren(place, framedImage({pixels: preferred.pixels, ...frame}, lines))
 }
 
 /** @param {InspectionData} data */

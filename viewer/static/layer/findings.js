@@ -1,6 +1,6 @@
 /** The findings about the layer's filters, such as near duplicates, as buttons that select the filters. */
 
-import {byId, createElement} from "../shared/dom.js"
+import {byId, createElement, redrawChildren} from "../shared/dom.js"
 import {config} from "../shared/page_config.js"
 import {filterSelection, selectFilters} from "./filter_selection.js"
 
@@ -16,13 +16,16 @@ export function drawFindings(findings, knowsDeadFilters) {
   const key = JSON.stringify([findings, filterSelection.selected, knowsDeadFilters])
   if (key === drawnKey) return
   drawnKey = key
-  const box = byId("findings"), active = document.activeElement
-  const focusedKind = active instanceof HTMLElement ? active.dataset.kind : undefined
-  if (findings == null) box.replaceChildren()
-  else if (findings.length === 0) box.replaceChildren(createElement("span", {class: "faint"}, noFindings(knowsDeadFilters)))
-  else box.replaceChildren(...findings.map(findingButton))
-  const focused = /** @type {HTMLElement | null} */ (focusedKind ? box.querySelector(`[data-kind="${focusedKind}"]`) : null)
-  focused?.focus()
+  redrawChildren(byId("findings"), ...findings == null ? [] : elementsOf(findings, knowsDeadFilters))
+}
+
+/**
+ * @param {FindingData[]} findings
+ * @param {boolean} knowsDeadFilters
+ */
+function elementsOf(findings, knowsDeadFilters) {
+  if (findings.length > 0) return findings.map(findingButton)
+  return [createElement("span", {class: "faint"}, noFindings(knowsDeadFilters))]
 }
 
 /** @param {boolean} knowsDeadFilters */
@@ -37,6 +40,7 @@ function findingButton({kind, text, advice, groups}) {
   return createElement("button", {
     class: "chip",
     "data-kind": kind,
+    "data-key": kind,
     "aria-pressed": String(current >= 0),
     title: `${advice} Click to select ${groups.length > 1 ? "one group after the other" : "them"}.`,
     onclick: () => selectFilters(nextGroup(groups, filterSelection.selected[0])),

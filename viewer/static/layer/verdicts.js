@@ -1,6 +1,6 @@
 /** The verdicts on all layers: a click shows the filters, a second button stages the remedy. */
 
-import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
+import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {drawUnlessPressed} from "../shared/press.js"
 
@@ -12,7 +12,7 @@ let rows = []
 export function startVerdicts() {
   const draw = drawUnlessPressed(byId("verdicts"), () => {
     byId("verdicts").hidden = rows.length === 0
-    byId("verdicts").replaceChildren(...rows.map(rowElement))
+    redrawChildren(byId("verdicts"), ...rows.map(rowElement))
   })
   subscribe("verdicts", (data) => {
     rows = data.rows
@@ -23,10 +23,10 @@ export function startVerdicts() {
 /** @param {VerdictRow} row */
 function rowElement({kind, layer, text, note, ids, remedy, label, refusal}) {
   const show = createElement("button", {
-    class: "chip", "data-kind": kind, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
+    class: "chip", "data-kind": kind, "data-key": `${kind} ${layer}`, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
   }, text)
   if (!remedy) return createElement("li", {}, show)
-  const stage = createElement("button", {class: "tiny", "aria-label": `${label}: ${text}`}, label)
+  const stage = createElement("button", {class: "tiny", "data-key": `${kind} ${layer} ${remedy}`, "aria-label": `${label}: ${text}`}, label)
   setButtonState(stage, refusal, `Stage it; nothing happens before Apply. ${note}`)
   onEnabledClick(stage, () => sendCommand("stage_remedy", {layer, ids, option: remedy}))
   return createElement("li", {}, show, stage)

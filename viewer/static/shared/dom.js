@@ -117,6 +117,24 @@ export function createSvg(tag, attributes = {}, ...children) {
   return element
 }
 
+const TAB_STOPS = "button, input, select, textarea, a[href], [tabindex]"
+
+/**
+ * Replace the children of an element, whose new ones are drawn from newer data. The focus moves to the
+ * new tab stop of the same `data-key`. A tab stop without a key is found by its place among all.
+ * @param {HTMLElement} box
+ * @param {...(Node | string)} children
+ */
+export function redrawChildren(box, ...children) {
+  const active = document.activeElement, stops = [...box.querySelectorAll(TAB_STOPS)]
+  const place = stops.findIndex((stop) => stop === active), key = stops[place]?.getAttribute("data-key")
+  box.replaceChildren(...children)
+  if (place < 0) return
+  const drawn = [...box.querySelectorAll(TAB_STOPS)]
+  const same = key == null ? drawn[place] : drawn.find((stop) => stop.getAttribute("data-key") === key)
+  if (same instanceof HTMLElement) same.focus({preventScroll: true})
+}
+
 /**
  * Have a screen reader read a text.
  * @param {string} text
