@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 NODE := $(BIN)/node
 NODE_MODULES := node_modules/.package-lock.json
 DEMO ?= examples/01_digits.py
-PROCESSES ?= auto
+# One more than processors: tests also wait, for processes, servers and events.
+PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 NOX = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox --reuse-venv yes
 
 # torch and torchvision must come from one index in one call: builds from different sources do not

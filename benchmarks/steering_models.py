@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.densenet import DenseNet
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.googlenet import GoogLeNet
 from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -42,7 +43,17 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
         ),
         num_classes=10,
     ),
-    "efficientnet": partial(torchvision.models.efficientnet_b0, num_classes=10),
+    "efficientnet": lambda: EfficientNet(
+        [
+            MBConvConfig(1, 3, 1, 16, 8, 1),
+            MBConvConfig(4, 3, 2, 8, 16, 2),
+            MBConvConfig(4, 5, 2, 16, 24, 1),
+            MBConvConfig(4, 3, 2, 24, 32, 2),
+        ],
+        dropout=0.2,
+        num_classes=10,
+        last_channel=64,
+    ),
 }
 
 

@@ -191,10 +191,18 @@ def whole_page(page: Page) -> Any:
 
 
 def wait_for_layouts(page: Page) -> None:
-    """Wait until the four views of the layer are arranged."""
-    page.wait_for_timeout(SETTLE)
+    """Wait until the four views of the layer are arranged.
+
+    The process that arranges them has a low priority: on a busy machine, it only gets time while
+    the training is paused.
+    """
     texts = "[...document.querySelectorAll('.views .view')].map((view) => view.innerText).join()"
-    page.wait_for_function(f"() => !/Computing|No data/.test({texts})")
+    page.wait_for_function(f"() => !/No data/.test({texts})")
+    page.keyboard.press("Space")
+    page.locator("#pause[data-paused=true]").wait_for()
+    page.wait_for_function(f"() => !/Computing/.test({texts})")
+    page.keyboard.press("Space")
+    page.locator("#pause[data-paused=false]").wait_for()
 
 
 def pane(number: int, layer: str = "features.conv2", seconds: float = 2) -> Callable[[Page], Any]:
@@ -205,6 +213,12 @@ def pane(number: int, layer: str = "features.conv2", seconds: float = 2) -> Call
         return page.locator("#layer-panel")
 
     return find
+
+
+def layer(page: Page) -> Any:
+    panel = pane(1)(page)
+    wait_for_layouts(page)
+    return panel
 
 
 def maps(page: Page) -> Any:
@@ -257,7 +271,7 @@ photograph_demo = Session(
     {
         "page": whole_page,
         "network": network,
-        "layer": pane(1, seconds=6),
+        "layer": layer,
         "maps": maps,
         "inspection": pane(3, seconds=15),
         "statistics": pane(4),

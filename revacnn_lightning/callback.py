@@ -179,10 +179,9 @@ class ReVACNN(FreshCopies, Callback):
             passed on as ``alert`` says, or ``publish`` is neither.
         MissingPackageError: ``record`` or ``keep_batches`` is given, and mcap is not installed.
 
-    Example::
-
-        trainer = Trainer(max_epochs=10, callbacks=[ReVACNN()])
-        trainer.fit(model, data)        # and in another terminal: revacnn view
+    Examples:
+        >>> trainer = Trainer(max_epochs=10, callbacks=[ReVACNN()])
+        >>> trainer.fit(model, data)  # and in another terminal: revacnn view
     """
 
     RUN_STATE = (

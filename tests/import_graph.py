@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +19,8 @@ def find_modules(package: str) -> dict[str, Path]:
     return modules
 
 
-def find_imports(module: str, file: Path) -> set[str]:
+@cache
+def find_imports(module: str, file: Path) -> frozenset[str]:
     """Return the absolute names of everything a module imports: modules, and names in them.
 
     Imports for type checkers alone are ignored.
@@ -32,7 +34,7 @@ def find_imports(module: str, file: Path) -> set[str]:
             base = parents[: len(parents) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             found |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
 def build_import_graph(*packages: str) -> dict[str, set[str]]:

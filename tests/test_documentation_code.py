@@ -3,11 +3,12 @@
 from __future__ import annotations
 import __future__
 
+import os
 import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,14 @@ def save_edited(folder: Path) -> None:
     trainer.save_checkpoint(folder / "weights.ckpt", weights_only=True)
 
 
-@contextmanager
-def training(folder: Path) -> Iterator[None]:
-    """Run the demo in a process of its own, which is the newest run until another one starts."""
-    with subprocess.Popen(DEMO, cwd=folder, stdout=subprocess.DEVNULL) as process:
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run the demo in a process of its own. Return the directory of its connection file."""
+    folder, runs = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("runs")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REVACNN_RUNTIME_DIR": str(runs)}
+    with subprocess.Popen(DEMO, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
-            with revacnn_lightning.attach(wait=120):
-                yield
+            yield runs
         finally:
             process.kill()
 
@@ -117,7 +119,12 @@ def cleaned(namespace: dict[str, Any]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("document", WITH_CODE, ids=name)
-def test_the_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_code_runs(
+    document: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that the code starts
     monkeypatch.setattr(pl, "Trainer", ShortTrainer)
@@ -132,10 +139,11 @@ def test_the_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.Monke
         "__name__": "__main__", "ReVACNN": ReVACNN, "Trainer": ShortTrainer,
         "MyModel": MyModel, "model": MyModel(), "data": make_data(),
     }  # fmt: skip
-    with ExitStack() as stack:
-        if "attach(" in code:
-            stack.enter_context(training(tmp_path))
-        stack.enter_context(cleaned(namespace))
+    if "attach(" in code:  # all such documents edit one training
+        runs = request.getfixturevalue("training")
+        monkeypatch.setenv("REVACNN_RUNTIME_DIR", str(runs))
+        revacnn_lightning.attach(wait=120).close()
+    with cleaned(namespace):
         for block in blocks:
             run_block(block, document, namespace)
 

@@ -33,13 +33,14 @@ def attach(
 ) -> Run:
     """Attach to a run and wait for its structure and its status.
 
-    ::
+    Examples:
+        >>> with attach() as run:
+        ...     print([(layer.name, layer.out_channels) for layer in run.structure.layers])
+        [('conv1', 4), ('conv2', 3)]
 
-        run = attach()
-        while True:
-            for batch in run.batches():            # until the run has ended
-                ...
-            run = attach(resumes=run, wait=3600)   # it was killed; the next job continues it
+        The next job continues a run that was killed:
+
+        >>> run = attach(resumes=run, wait=3600)  # doctest: +SKIP
 
     Args:
         connection: a connection or the path of a connection file; None: the newest run on this

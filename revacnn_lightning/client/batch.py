@@ -20,11 +20,13 @@ __all__ = ["Batch"]
 class Batch(Mapping[str, dict[str, np.ndarray]]):
     """The statistics of one training batch: a mapping from layer name to NumPy arrays.
 
-    ::
-
-        batch["conv2"]["gradient"]       # float32, one value per filter
-        batch.statistic("activation")    # {"conv1": array, "conv2": array, ...}
-        batch.to_dataframe()             # one row per filter
+    Examples:
+        >>> batch["conv2"]["gradient"].shape  # float32, one value per filter
+        (3,)
+        >>> list(batch.statistic("activation"))  # an array per layer
+        ['conv1', 'conv2']
+        >>> len(batch.to_dataframe())  # one row per filter
+        7
 
     With ``ReVACNN(publish="10 Hz")``, it may be several batches: then all values are means, and
     `maximum` and `max_loss` are what they were at most.

@@ -81,6 +81,14 @@ class Run(RunInspections):
         validating or paused. Batches that arrived since the last loop come first; a run that is
         faster than the loop drops some.
 
+        Examples:
+            >>> for batch in run.batches(newest_only=True):
+            ...     gradient = batch["conv1"]["gradient"]  # one value per filter
+            ...     if batch.step > 10:
+            ...         break
+            >>> gradient.shape
+            (4,)
+
         Args:
             newest_only: skip all but the newest batch that has arrived. Use this for decisions, so
                 that they refer to the present.

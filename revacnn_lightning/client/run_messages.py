@@ -181,9 +181,8 @@ class RunMessages:
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with the network, what is worth most to act on first.
 
-        They follow from the batches that this object has received, the last 50 of them, and from
-        what `Run.evidence` or a viewer has requested of the layers; `diagnostics.verdicts` and
-        `diagnostics.layer_verdicts` define each. `poll`, `batches` and `wait_for` receive them.
+        They follow from the last 50 batches that `poll`, `batches` or `wait_for` has received, and
+        from what `evidence` or a viewer has requested; the page Verdicts defines each.
         """
         dead = self._dead_filters
         return self._verdicts.verdicts(dead.mask() if dead.is_known else None)

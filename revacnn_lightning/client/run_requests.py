@@ -50,6 +50,13 @@ class RunRequests(RunMessages):
     def apply(self, edit: Edit, *, version: int | None = None, timeout: float = 60.0) -> Applied:
         """Apply an edit, and wait until `structure` is the edited one.
 
+        Examples:
+            >>> reply = run.apply(AddFilters("conv1", 2))
+            >>> reply.plan.parameters_after - reply.plan.parameters_before
+            74
+            >>> run.undo().version == run.structure.version
+            True
+
         Args:
             edit: what to change.
             version: the structure version that the edit's filter indices refer to, such as
@@ -71,7 +78,12 @@ class RunRequests(RunMessages):
         return reply
 
     def plan(self, edit: Edit, *, version: int | None = None, timeout: float = 60.0) -> PlanSummary:
-        """Return what `apply` would do, without doing it. Raises as `apply` does."""
+        """Return what `apply` would do, without doing it. Raises as `apply` does.
+
+        Examples:
+            >>> run.plan(AddFilters("conv1")).output_effect
+            'output unchanged'
+        """
         reply = self._execute(edit, timeout, version=version, dry_run=True)
         assert isinstance(reply, Planned)
         return reply.plan

@@ -158,10 +158,6 @@ class RunState:
         """Return what is wrong with the network, what is worth most to act on first."""
         return self._verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
 
-    def evidence(self) -> dict[str, LayerEvidence]:
-        """Return what examinations of the present network have found, by layer."""
-        return self._verdicts.evidence
-
     def dead_mask_at(self, row: int) -> np.ndarray:
         """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""
         history = self.histories.filters

@@ -23,9 +23,17 @@ def job(behavior: int = OBEY, n: int = 8) -> ProjectionJob:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker() -> Iterator[EmbeddingWorker]:
+    """A worker whose process all tests use that do not end it. It is idle before each of them."""
     worker = EmbeddingWorker(PROCESS, limit=5.0)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def own_worker() -> Iterator[EmbeddingWorker]:
+    worker = EmbeddingWorker(PROCESS, limit=2.0)
     yield worker
     worker.close()
 
@@ -96,26 +104,28 @@ def test_cancelled_job_is_not_computed(worker: EmbeddingWorker) -> None:
     assert list(wait_for(worker)) == ["conv2"]
 
 
-def test_hanging_job_fails_and_next_is_computed(worker: EmbeddingWorker) -> None:
-    worker.submit("hanging", job(HANG))
-    wait_until_started(worker)
-    hanging = process_of(worker)
-    worker.submit("next", job())
+def test_hanging_job_fails_and_next_is_computed(own_worker: EmbeddingWorker) -> None:
+    own_worker.submit("hanging", job(HANG))
+    wait_until_started(own_worker)
+    hanging = process_of(own_worker)
+    own_worker.submit("next", job())
 
-    done = wait_for(worker, 2)
+    done = wait_for(own_worker, 2)
 
-    assert done["hanging"] == ProjectionFailure("no projection within 5 s")
+    assert done["hanging"] == ProjectionFailure("no projection within 2 s")
     assert isinstance(done["next"], Projection)
     assert hanging.poll() is not None
-    assert process_of(worker) is not hanging
+    assert process_of(own_worker) is not hanging
 
 
 @pytest.mark.parametrize("behavior", [CRASH, RAISE])
-def test_crashing_job_fails_and_next_is_computed(worker: EmbeddingWorker, behavior: int) -> None:
-    worker.submit("crashing", job(behavior))
-    worker.submit("next", job())
+def test_crashing_job_fails_and_next_is_computed(
+    own_worker: EmbeddingWorker, behavior: int
+) -> None:
+    own_worker.submit("crashing", job(behavior))
+    own_worker.submit("next", job())
 
-    done = wait_for(worker, 2)
+    done = wait_for(own_worker, 2)
 
     assert done["crashing"] == ProjectionFailure("the projection process has died")
     assert isinstance(done["next"], Projection)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.viewer.fake_training import NETS, FakeTraining
+from tests.viewer.fake_networks import NETS
 from viewer.layout.folding import (
     MAX_OPEN_LAYERS,
     MAX_UNITS,
@@ -16,7 +16,7 @@ from viewer.layout.folding import (
 
 
 def names_of(net: str) -> list[str]:
-    return [conv.name for conv in FakeTraining(net).convs]
+    return [conv.name for conv in NETS[net]()]
 
 
 def folded(names: list[str]) -> list[str]:

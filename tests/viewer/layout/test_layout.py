@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -21,10 +23,17 @@ from viewer.layout.topology import (
 SIZES = [(1100, 620), (820, 480), (500, 320)]
 
 
+@cache
 def structure(net: str) -> Structure:
     return FakeTraining(net).structure()
 
 
+@cache
+def layout_of(net: str, width: float, height: float) -> NetworkLayout:
+    return compute_layout(structure(net), width, height)
+
+
+@cache
 def folded(net: str, width: float = 1100, height: float = 620) -> NetworkLayout:
     """Return the layout of a network as it is shown at first."""
     network = structure(net)
@@ -54,7 +63,7 @@ def test_columns_show_every_filter_once_inside_the_view(net: str, size: tuple[in
 @pytest.mark.parametrize("size", SIZES[:2])
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
-    layout = compute_layout(structure(net), *size)
+    layout = layout_of(net, *size)
     columns = bounds(layout)
     for i, a in enumerate(columns):
         for b in columns[i + 1 :]:
@@ -64,8 +73,8 @@ def test_columns_do_not_overlap(net: str, size: tuple[int, int]) -> None:
 
 def test_small_networks_use_large_dots_and_large_ones_bars() -> None:
     small, large = (
-        compute_layout(structure("digits"), 1100, 620),
-        compute_layout(structure("resnet50"), 1100, 620),
+        layout_of("digits", 1100, 620),
+        layout_of("resnet50", 1100, 620),
     )
     assert all(c.bar == 0 and c.size > 10 for c in small.columns)
     assert all(c.bar > 0 for c in large.columns)
@@ -106,7 +115,7 @@ def test_nodes_cover_all_filters() -> None:
 
 @pytest.mark.parametrize("net", sorted({*NETS} - {"linear"}))  # which has no layer
 def test_paths_are_limited_and_point_right(net: str) -> None:
-    paths = compute_layout(structure(net), 1100, 620).paths
+    paths = layout_of(net, 1100, 620).paths
     assert 0 < len(paths.x) <= 1.5 * MAX_PATHS
     assert np.all(paths.x1 > paths.x)
     assert np.all(paths.last > paths.first)
@@ -161,7 +170,7 @@ def test_concatenation_keeps_all_arcs_and_sum_the_shortest() -> None:
 
 
 def test_paths_of_a_layer_reach_each_branch() -> None:
-    layout = compute_layout(structure("inception"), 1100, 620)
+    layout = layout_of("inception", 1100, 620)
     from_stem = layout.paths.first < layout.columns[0].n
     for branch in np.flatnonzero(np.array(layout.ranks) == 1):
         column = layout.columns[branch]
@@ -172,7 +181,7 @@ def test_paths_of_a_layer_reach_each_branch() -> None:
 @pytest.mark.parametrize("is_folded", [False, True])
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_paths_run_behind_no_nodes(net: str, is_folded: bool) -> None:
-    layout = folded(net) if is_folded else compute_layout(structure(net), 1100, 620)
+    layout = folded(net) if is_folded else layout_of(net, 1100, 620)
     paths = layout.paths
     for box in layout.boxes:
         is_over = (paths.x < box.left - 2) & (paths.x1 > box.left + 2)
@@ -198,9 +207,9 @@ def test_paths_of_dots_end_at_dots() -> None:
 
 def test_a_small_layer_is_one_column_as_long_as_the_height_allows() -> None:
     """Two columns of 32 dots would hide the paths of the left one behind the right one."""
-    layout = compute_layout(structure("gan"), 1040, 560)
+    layout = layout_of("gan", 1040, 560)
     assert all(column.across == 1 for column in layout.columns)
-    low = compute_layout(structure("gan"), 1040, 320)
+    low = layout_of("gan", 1040, 320)
     assert low.columns[0].across > 1
 
 
@@ -225,7 +234,7 @@ def test_closed_blocks_hold_all_nodes_of_their_layers(net: str, size: tuple[int,
 @pytest.mark.parametrize("net", [net for net in sorted(NETS) if structure(net).layers[40:]])
 def test_a_folded_network_has_fewer_nodes_and_fewer_thicker_paths(net: str) -> None:
     """Every snapshot costs in proportion to both."""
-    layout, whole = folded(net), compute_layout(structure(net), 1100, 620)
+    layout, whole = folded(net), layout_of(net, 1100, 620)
     assert layout.density != "crowded"
     assert layout.node_offsets[-1] < 0.75 * whole.node_offsets[-1]
     assert len(layout.paths.x) < 250
@@ -410,7 +419,7 @@ def test_arcs_lie_below_the_arcs_and_columns_that_they_span() -> None:
 @pytest.mark.parametrize("is_folded", [False, True])
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_arcs_touch_the_layers_they_join_and_nothing_between(net: str, is_folded: bool) -> None:
-    layout = folded(net) if is_folded else compute_layout(structure(net), 1100, 620)
+    layout = folded(net) if is_folded else layout_of(net, 1100, 620)
     arcs, boxes = layout.arcs, layout.boxes
     ends = {(arcs.x0[i], arcs.y0[i]) for i in range(len(arcs.x0))}
     ends |= {(arcs.x1[i], arcs.y1[i]) for i in range(len(arcs.x0))}
@@ -448,7 +457,7 @@ def test_network_with_one_filter() -> None:
 @pytest.mark.parametrize("width", [500, 820, 1100, 1400])
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_labels_do_not_overlap_the_next_column(net: str, width: int) -> None:
-    layout = compute_layout(structure(net), width, 600)
+    layout = layout_of(net, width, 600)
     if layout.density != "normal":
         return
     rank_width = width / (max(layout.ranks) + 1)
@@ -467,7 +476,7 @@ def test_densenet_labels_keep_only_their_last_parts() -> None:
 
 def test_concatenated_branches_meet_once_before_all_their_readers() -> None:
     """Paths from each of four branches to each of four readers would all cross."""
-    layout = compute_layout(structure("googlenet"), 1100, 620)
+    layout = layout_of("googlenet", 1100, 620)
     first = layout.ranks.index(3)
     rank_four = [i for i, rank in enumerate(layout.ranks) if rank == 4]
     right = max(layout.boxes[i].right for i in rank_four)
@@ -481,6 +490,6 @@ def test_concatenated_branches_meet_once_before_all_their_readers() -> None:
 
 def test_paths_between_parallel_branches_are_limited() -> None:
     """Otherwise, paths to each of four branches of the next module would all cross."""
-    layout = compute_layout(structure("inception"), 1100, 620)
+    layout = layout_of("inception", 1100, 620)
     n_filters = sum(column.n for column in layout.columns)
     assert len(layout.paths.x) < 0.8 * n_filters

@@ -337,7 +337,7 @@ def test_batch_dependent_views_are_stable(
     world: World,
 ) -> None:
     """Gradients differ between batches; without averaging, their projection would jump."""
-    details = [replace(world.detail(), step=step) for step in range(40)]
+    details = [replace(world.detail(), step=step) for step in range(20)]
     for detail in details:
         world.layers.mark_visible("conv2", "tsne")
         world.deliver(detail)
