@@ -23,6 +23,7 @@ from revacnn_lightning.protocol import (
     access_messages,
     authenticator,
     encoding,
+    evidence,
     inspection_requests,
     inspections,
     messages,
@@ -45,6 +46,7 @@ TELEMETRY = (
     inspections.FilterInspection,
     inspections.ImagePass,
     prices.FilterPrices,
+    evidence.LayerEvidence,
     access_messages.RequestOutcome,
 )
 LIMITS = (

@@ -18,6 +18,7 @@ from revacnn_lightning import (
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import Structure
 from revacnn_lightning.protocol.requests import (
+    InspectEvidence,
     InspectFilter,
     InspectImage,
     InspectLayer,
@@ -133,6 +134,7 @@ class Attach(pl.Callback):
         run.command(InspectFilter(self.layer, 0, ascent=1), timeout=REPLY_SECONDS)
         run.command(InspectImage(), timeout=REPLY_SECONDS)
         run.command(InspectPrices(), timeout=REPLY_SECONDS)
+        run.command(InspectEvidence(), timeout=REPLY_SECONDS)
 
     def _view(self, run: Run) -> None:
         """Receive everything until the training ends; repeat what is open, as a viewer does."""
@@ -147,6 +149,7 @@ class Attach(pl.Callback):
                 run.request(InspectImage(-1))
                 run.request(InspectImage())
                 run.request(InspectPrices())
+                run.request(InspectEvidence())
             time.sleep(0.005)
         self._count(run)
 

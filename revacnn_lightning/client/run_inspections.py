@@ -8,6 +8,7 @@ from typing import Any
 
 from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.inspections import (
     FilterInspection,
     ImagePass,
@@ -17,6 +18,7 @@ from revacnn_lightning.protocol.inspections import (
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
 from revacnn_lightning.protocol.requests import (
+    InspectEvidence,
     InspectFilter,
     InspectImage,
     InspectLayer,
@@ -65,6 +67,26 @@ class RunInspections(RunRequests):
         detail = self._request_and_wait(body, is_wanted, f"details of {layer}", timeout)
         assert isinstance(detail, LayerDetail)
         return detail
+
+    def evidence(self, layer: str, *, timeout: float = 60.0) -> LayerEvidence:
+        """Return what an examination of a layer finds: what is dead for good, twins, clusters.
+
+        The run compares activations of a few batches. `verdicts` counts what it has found.
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            timeout: seconds to wait. A running training replies within a few dozen batches.
+
+        Raises as `apply` does.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, LayerEvidence) and message.layer == layer
+
+        body = InspectEvidence(layer)
+        found = self._request_and_wait(body, is_wanted, f"evidence on {layer}", timeout)
+        assert isinstance(found, LayerEvidence)
+        return found
 
     def inspect(
         self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0

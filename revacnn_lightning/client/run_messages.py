@@ -16,6 +16,7 @@ from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     MAX_HOST_LENGTH,
@@ -180,8 +181,8 @@ class RunMessages:
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with the network, what is worth most to act on first.
 
-        They follow from the batches that this object has received, the last 50 of them;
-        `diagnostics.verdicts` defines each. `poll`, `batches` and `wait_for` receive them.
+        They follow from the last 50 batches that `poll`, `batches` or `wait_for` has received, and
+        from what `evidence` or a viewer has requested; the page Verdicts defines each.
         """
         dead = self._dead_filters
         return self._verdicts.verdicts(dead.mask() if dead.is_known else None)
@@ -264,6 +265,8 @@ class RunMessages:
             self._count_silent_batches(message)
             self._verdicts.add(message)
             self._request_missing_structure(message.version)
+        elif isinstance(message, LayerEvidence):
+            self._verdicts.add_evidence(message)
 
     def _update_structure(self, structure: Structure) -> None:
         known = self.structure

@@ -26,6 +26,8 @@ converged
 vanishing, exploding
     The mean gradient of the first layer divided by that of the last one is below 1 / `DEPTH_RATIO`,
     or above `DEPTH_RATIO`. It is that of the median batch.
+provably_dead, twins, degenerate, too_wide
+    Defined in `diagnostics.layer_verdicts` and `diagnostics.layer_width`.
 nonfinite
     A statistic is NaN or infinite that was measured. It began in the first layer, in forward order,
     whose activation is not finite; if all are finite, in the last layer whose gradient is not.
@@ -54,10 +56,11 @@ __all__ = [
 
 VerdictKind = Literal[
     "dead", "dormant", "untrained", "restless", "converged", "vanishing", "exploding", "nonfinite",
+    "provably_dead", "twins", "degenerate", "too_wide",
 ]  # fmt: skip
-# What an edit can do: "remove" and "restart" (reinitialize, with outgoing weights of zero) the
-# filters, "freeze" the layer; "lower_rate" and "undo" are for the person to decide.
-Remedy = Literal["remove", "restart", "freeze", "lower_rate", "undo", ""]
+# What an edit can do: "remove", "merge" and "restart" (reinitialize, with outgoing weights of zero)
+# the filters, "freeze" the layer; "lower_rate" and "undo" are for the person to decide.
+Remedy = Literal["remove", "merge", "restart", "freeze", "lower_rate", "undo", ""]
 
 WINDOW = 50  # recorded batches
 MIN_BATCHES = 20  # fewer say nothing

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from revacnn_lightning.diagnostics.layer_verdicts import LayerMeasures, TwinGroup, judge_layer
 from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import Verdict
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
-__all__ = ["NetworkVerdicts"]
+__all__ = ["NetworkVerdicts", "measures_of"]
 
 STATISTICS = ("activation", "gradient", "update_ratio")
 
@@ -18,13 +22,16 @@ class NetworkVerdicts:
     """Tracks what verdicts on the network of a run are made of.
 
     Attributes:
-        revision: incremented with every batch and every other structure.
+        revision: incremented with every batch, every other structure and all evidence.
+        evidence: by layer of the present network, as far as it was requested.
     """
 
     def __init__(self) -> None:
         self.revision = 0
         self._window = VerdictWindow()
+        self.evidence: dict[str, LayerEvidence] = {}
         self._version: int | None = None
+        self._n_filters = 0
 
     def update_structure(self, before: Structure | None, structure: Structure) -> None:
         """Adopt the network after an edit; ``before`` is the one before, of the same run."""
@@ -35,7 +42,15 @@ class NetworkVerdicts:
             source_columns(before, structure),
         )
         self._version = structure.version
+        self._n_filters = sum(widths)
+        self.evidence.clear()
         self.revision += 1
+
+    def add_evidence(self, evidence: LayerEvidence) -> None:
+        """Add what was found on examining a layer, unless the network is another one."""
+        if evidence.version == self._version:
+            self.evidence[evidence.layer] = evidence
+            self.revision += 1
 
     def add(self, snapshot: Snapshot) -> None:
         """Add a batch, unless it was trained with another network."""
@@ -54,4 +69,42 @@ class NetworkVerdicts:
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
-        return [] if self._version is None else self._window.verdicts(dead)
+        if self._version is None:
+            return []
+        found = self._window.verdicts(dead)
+        certified = {e.layer: set(e.provably_dead) for e in self.evidence.values()}
+        left = [_without(one, certified.get(one.layer, set())) for one in found]
+        kept = [one for one in left if one is not None]
+        for evidence in self.evidence.values():
+            kept += judge_layer(evidence.layer, measures_of(evidence), self._n_filters)
+        return sorted(kept, key=lambda verdict: -verdict.worth)
+
+
+def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:
+    """Return a verdict on silent filters without those that are certified; None if none is left."""
+    if verdict.kind != "dead" or not certified:
+        return verdict
+    filters = tuple(index for index in verdict.filters if index not in certified)
+    if not filters:
+        return None
+    return replace(
+        verdict, filters=filters, worth=verdict.worth * len(filters) / len(verdict.filters)
+    )
+
+
+def measures_of(evidence: LayerEvidence) -> LayerMeasures:
+    """Return what verdicts on a layer follow from, as a run has sent it."""
+    return LayerMeasures(
+        evidence.width,
+        evidence.provably_dead,
+        [TwinGroup(t.filters, t.share, t.factor, t.change, t.error) for t in evidence.twins],
+        evidence.samples,
+        evidence.moved,
+        evidence.silhouette,
+        evidence.hopkins,
+        evidence.effective_rank,
+        evidence.random_silhouette,
+        evidence.random_effective_rank,
+        evidence.redundant,
+        evidence.single_color,
+    )

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import (
     MAX_ID_LENGTH,
@@ -68,6 +69,7 @@ _TYPES: dict[bytes, Any] = {
     b"filter_inspection": FilterInspection,
     b"image_pass": ImagePass,
     b"filter_prices": FilterPrices,
+    b"layer_evidence": LayerEvidence,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,

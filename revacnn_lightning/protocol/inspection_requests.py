@@ -13,6 +13,7 @@ __all__ = [
     "MAX_CHUNK_BYTES",
     "MAX_PATCHES",
     "MAX_PICTURE_SIDE",
+    "InspectEvidence",
     "InspectFilter",
     "InspectImage",
     "InspectLayer",
@@ -138,5 +139,14 @@ class InspectPrices(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     filters: list[int] = []
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices
+class InspectEvidence(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `evidence.LayerEvidence` of one layer after another for the next few seconds.
+
+    A viewer repeats this request while it shows verdicts. ``layer`` is examined first.
+    """
+
+    layer: str = ""
+
+
+Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import KernelSlice
 
@@ -213,4 +214,4 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     modules: list[PassedModule] | None = None
 
 
-Inspected = LayerDetail | FilterInspection | ImagePass | FilterPrices
+Inspected = LayerDetail | FilterInspection | ImagePass | FilterPrices | LayerEvidence

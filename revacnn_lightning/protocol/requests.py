@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from revacnn_lightning.protocol.inspection_requests import (
+    InspectEvidence,
     InspectFilter,
     InspectImage,
     Inspection,
@@ -32,6 +33,7 @@ __all__ = [
     "Edit",
     "Freeze",
     "InsertLayer",
+    "InspectEvidence",
     "InspectFilter",
     "InspectImage",
     "InspectLayer",
@@ -265,6 +267,7 @@ Command = (
     | InspectFilter
     | InspectImage
     | InspectPrices
+    | InspectEvidence
     | ShowPicture
     | PaintImage
     | SendHistory

@@ -11,10 +11,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, Inspected
 from revacnn_lightning.protocol.messages import Message, Refused, Snapshot, Status, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import (
+    InspectEvidence,
     InspectFilter,
     InspectImage,
     Inspection,
@@ -39,6 +41,7 @@ IS_RECORDING = "this is a recording: it cannot be edited or controlled"
 NO_DETAIL = "this recording holds no such details of {}: nobody had them open at its end"
 INPUT = ""  # the key of what is known of the input, which has no layer
 PRICES = "the prices"  # the key of what removing filters costs
+EVIDENCE = "the evidence on {}"  # the key of what was found on examining a layer
 
 
 class Replay:
@@ -229,6 +232,8 @@ def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
         return INPUT, None
     if isinstance(view, InspectPrices | FilterPrices):
         return PRICES, None
+    if isinstance(view, InspectEvidence | LayerEvidence):
+        return EVIDENCE.format(view.layer or "all layers"), None
     if isinstance(view, InspectFilter | FilterInspection):
         return view.layer, view.filter
     return view.layer, None

@@ -11,6 +11,7 @@ from revacnn_lightning.history.network_statistics import NetworkStatistics
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
 from revacnn_lightning.runtime.logged_findings import LoggedFindings
+from revacnn_lightning.runtime.logged_verdicts import LoggedVerdicts
 
 __all__ = ["LoggerSummaries"]
 
@@ -21,7 +22,7 @@ LOGGED = ("gradient", "activation", "update_ratio", "dead_share")
 
 
 class LoggerSummaries:
-    """Logs the means of the layers and the findings about them at the logging interval of the
+    """Logs the means of the layers, the findings and the verdicts at the logging interval of the
     Trainer, and each edit and alert.
 
     An exception of a logger is logged, and the logger gets no more summaries.
@@ -48,6 +49,7 @@ class LoggerSummaries:
         self._logging_step = 0
         self._n_edits = self._n_alerts = 0
         self._findings = LoggedFindings()
+        self._verdicts = LoggedVerdicts()
 
     def needs_batch(self, step: int) -> bool:
         """Return whether the batch is to be logged: the first one of a logging step that is due."""
@@ -60,12 +62,15 @@ class LoggerSummaries:
 
     def receive(self, message: Message, frames: Sequence[Any] = ()) -> None:
         """Log a batch that is due, or an edit."""
+        self._verdicts.receive(message)
         if isinstance(message, Snapshot):
             step = self._pop_due(message)
             if step is not None and self._network.fits(message):
                 findings, text = self._findings.update(message, self._network)
-                named = {f"{PREFIX}/findings/{name}": value for name, value in findings.items()}
-                self._log(self._summary(message) | named, step, text)
+                verdicts, evidence = self._verdicts.update(self._network.dead_mask())
+                named = _named("findings", findings) | _named("verdicts", verdicts)
+                texts = filter(None, (text, evidence))
+                self._log(self._summary(message) | named, step, "; ".join(texts))
         elif isinstance(message, Applied):
             self._n_edits += 1
             parameters = float(message.plan.parameters_after)
@@ -116,6 +121,10 @@ class LoggerSummaries:
                     type(logger).__name__,
                     exc_info=True,
                 )
+
+
+def _named(what: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {f"{PREFIX}/{what}/{name}": value for name, value in figures.items()}
 
 
 def _add_text(logger: Any, text: str, step: int) -> None:

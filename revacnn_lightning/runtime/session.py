@@ -30,6 +30,7 @@ from revacnn_lightning.protocol.messages import (
 )
 from revacnn_lightning.protocol.requests import (
     Command,
+    InspectEvidence,
     InspectFilter,
     InspectImage,
     InspectLayer,
@@ -58,6 +59,7 @@ from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_tr
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
 from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.layer_details import LayerDetailCollector
+from revacnn_lightning.runtime.layer_evidence import collect_evidence_of
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
@@ -160,6 +162,9 @@ class Session:
                 recorder, model, images, forward, inspection_refusal
             ),
             InspectPrices: filter_prices,
+            InspectEvidence: collect_evidence_of(
+                model, recorder, editor, lambda: controls.optimizers, prices, self._replay
+            ),
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,

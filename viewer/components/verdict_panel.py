@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from revacnn_lightning.diagnostics.layer_width import judge_width
 from revacnn_lightning.diagnostics.verdicts import Remedy, Verdict, VerdictKind
 from revacnn_lightning.protocol.messages import Structure
 
@@ -18,11 +20,20 @@ REFRESH_SECONDS = 2.0  # a verdict rests on 50 batches
 WORDS: dict[VerdictKind, str] = {
     "dead": "dead", "dormant": "dormant", "untrained": "not trained yet", "restless": "restless",
     "converged": "converged", "vanishing": "vanishing gradient", "exploding": "exploding gradient",
-    "nonfinite": "NaN or infinite",
+    "nonfinite": "NaN or infinite", "provably_dead": "dead for good", "twins": "twins",
+    "degenerate": "clustered", "too_wide": "more than it needs",
 }  # fmt: skip
-REMEDIES: dict[Remedy, str] = {"remove": "Remove", "restart": "Restart", "freeze": "Freeze"}
+REMEDIES: dict[Remedy, str] = {
+    "remove": "Remove", "merge": "Merge", "restart": "Restart", "freeze": "Freeze",
+}  # fmt: skip
+REMOVAL_ADVICE: dict[VerdictKind, str] = {
+    "dead": "Remove them, at no cost while they stay silent, or reinitialize them.",
+    "provably_dead": "Remove them: the network computes the same without them.",
+    "too_wide": "Remove them; the plan measures what all of them cost together.",
+}
 ADVICE: dict[Remedy, str] = {
-    "remove": "Remove them, at no cost while they stay silent, or reinitialize them.",
+    "remove": "Remove them.",
+    "merge": "Merge them into the strongest one.",
     "restart": "Reinitialize them, with outgoing weights of zero.",
     "freeze": "Freeze the layer: its steps have become negligible.",
     "lower_rate": "Lower the learning rate.",
@@ -39,18 +50,54 @@ class VerdictPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         state, structure = self.tab.state, self.tab.structure
         if state is None or structure is None:
-            return {"rows": []}
+            return {"rows": [], "badges": []}
         now, shown = time.monotonic(), self.source.data
         key = (state.connection.run, structure.version, self.tab.steering_refusal())
         if shown and key == self._key and now < self._due_at:
             return shown
         self._key, self._due_at = key, now + REFRESH_SECONDS
-        known = [one for one in state.verdicts() if one.is_known]
-        rows = [_row(one, structure, key[2]) for one in known if one.kind != "untrained"]
-        return {"rows": [row for row in rows if row is not None][:MAX_ROWS]}
+        self.tab.follower.evidence.mark_visible()
+        found = [*state.verdicts(), *self._widths(structure)]
+        known = [one for one in found if one.is_known and one.kind != "untrained"]
+        known.sort(key=lambda one: -one.worth)
+        rows = [_row(one, structure, key[2]) for one in known]
+        return {
+            "rows": [row for row in rows if row is not None][:MAX_ROWS],
+            "badges": _badges(known, structure),
+        }
+
+    def _widths(self, structure: Structure) -> list[Verdict]:
+        """Return which layers are too wide, while the tab shows prices."""
+        prices = self.tab.follower.filter_prices.newest if self.tab.shows_prices else None
+        if prices is None or prices.version != structure.version:
+            return []
+        found, first = [], 0
+        for layer in structure.layers:
+            last = first + len(layer.filter_ids)
+            if not layer.edit_refusal:
+                changes = prices.changes[first:last]
+                found.append(judge_width(layer.name, changes, prices.loss, len(prices.changes)))
+            first = last
+        return [verdict for verdict in found if verdict is not None]
 
     _key: tuple[str, int, str] = ("", -1, "")
     _due_at = 0.0
+
+
+def _badges(verdicts: Sequence[Verdict], structure: Structure) -> list[dict[str, Any]]:
+    """Return what the headers of the layers say: the verdict that is worth most, and all texts."""
+    badges = []
+    for index, layer in enumerate(structure.layers):
+        own = [one for one in verdicts if one.layer == layer.name]
+        if own:
+            text = ", ".join(_words(one) for one in own)
+            badges.append({"layer": index, "kind": own[0].kind, "text": text})
+    return badges
+
+
+def _words(verdict: Verdict) -> str:
+    count = f"{len(verdict.filters)} " if verdict.filters and verdict.kind != "degenerate" else ""
+    return f"{count}{WORDS[verdict.kind]}"
 
 
 def _row(verdict: Verdict, structure: Structure, refusal: str) -> dict[str, Any] | None:
@@ -59,16 +106,18 @@ def _row(verdict: Verdict, structure: Structure, refusal: str) -> dict[str, Any]
     if not layers:
         return None
     (layer,) = layers
-    count = f"{len(verdict.filters)} " if verdict.filters else ""
     ids = [layer.filter_ids[i] for i in verdict.filters if i < len(layer.filter_ids)]
     label = REMEDIES.get(verdict.remedy, "")
-    if verdict.remedy == "remove" and layer.edit_refusal:
+    if verdict.remedy in ("remove", "merge") and layer.edit_refusal:
         label = ""
+    advice = ADVICE[verdict.remedy]
+    if verdict.remedy == "remove":
+        advice = REMOVAL_ADVICE.get(verdict.kind, advice)
     return {
         "kind": verdict.kind,
         "layer": structure.layers.index(layer),
-        "text": f"{verdict.layer}: {count}{WORDS[verdict.kind]}",
-        "note": " ".join(filter(None, [f"{verdict.evidence}.", ADVICE[verdict.remedy]])),
+        "text": f"{verdict.layer}: {_words(verdict)}",
+        "note": " ".join(filter(None, [f"{verdict.evidence}.", advice])),
         "ids": ids,
         "remedy": verdict.remedy if label else "",
         "label": label,

@@ -24,6 +24,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
+from .evidence_requests import EvidenceRequests
 from .filter_inspections import FilterInspections
 from .filter_prices import FilterPriceRequests
 from .image_passes import ImagePasses
@@ -60,6 +61,7 @@ class RunFollower:
         inspections: inspections of the filters that tabs show.
         image_passes: inputs on their way through the network, as tabs show them.
         filter_prices: what removing each filter costs, as tabs show it.
+        evidence: requests what verdicts follow from while tabs show them.
         own_images: images that tabs make.
         last_shown: when a tab last showed the run (monotonic).
         on_messages: called after messages were received.
@@ -82,6 +84,7 @@ class RunFollower:
         self.inspections = FilterInspections()
         self.image_passes = ImagePasses()
         self.filter_prices = FilterPriceRequests()
+        self.evidence = EvidenceRequests()
         self.own_images = OwnImages()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
@@ -110,6 +113,7 @@ class RunFollower:
             self.inspections.tick(self.state, self._inspect)
             self.image_passes.tick(self.state, self._run.request)
             self.filter_prices.tick(self.state, self._run.request)
+            self.evidence.tick(self.state, self._run.request)
 
     def receive(self) -> None:
         """Receive all pending messages. Never blocks."""

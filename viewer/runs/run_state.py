@@ -14,6 +14,7 @@ from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     Applied,
@@ -103,6 +104,8 @@ class RunState:
             self._n_statuses += 1
             new = [alert for alert in message.alerts if alert not in self.alerts]
             self.alerts = [*self.alerts, *new][-MAX_ALERTS:]
+        elif isinstance(message, LayerEvidence):
+            self._verdicts.add_evidence(message)
         elif isinstance(message, History):
             self._receive_history(message)
         elif isinstance(message, RequestOutcome):

@@ -75,7 +75,7 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
 
 
 def stage_remedy(tab: TabState, arguments: Arguments) -> None:
-    """Stage what helps against a verdict on a layer: ``remove``, ``restart`` or ``freeze``."""
+    """Stage what helps against a verdict: ``remove``, ``merge``, ``restart`` or ``freeze``."""
     layer = tab.layer(arguments.layer)
     if layer is None:
         return
@@ -84,6 +84,8 @@ def stage_remedy(tab: TabState, arguments: Arguments) -> None:
         stage_freeze_layer(tab, arguments)
     elif arguments.option == "restart" and ids:
         tab.staging.toggle("reinitialize", layer.name, ids)
+    elif arguments.option == "merge" and len(ids) > 1 and not tab.width_refusal(layer):
+        tab.staging.toggle("merge", layer.name, ids)
     elif arguments.option == "remove" and ids and not tab.width_refusal(layer):
         staged = tab.staging.removed_ids(layer.name)
         for filter_id in (id_ for id_ in ids if id_ not in staged):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
+from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.price_reductions import image_products
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
@@ -29,6 +30,7 @@ class ActivationMeter:
         stopwatch: measures the cost.
         details: receives the maps of inspected layers.
         responses: receives the maps of inspected filters.
+        unit_samples: receives the maps of the layer that is examined.
     """
 
     def __init__(
@@ -37,16 +39,18 @@ class ActivationMeter:
         stopwatch: Stopwatch,
         details: DetailRecorder,
         responses: ResponseRecorder,
+        unit_samples: UnitSampleRecorder,
     ) -> None:
         self._batch = batch
         self._stopwatch = stopwatch
         self._details = details
         self._responses = responses
+        self._unit_samples = unit_samples
 
     @property
     def needs_maps(self) -> frozenset[str]:
         """The layers whose maps are inspected."""
-        return self._details.layers | self._responses.layers
+        return self._details.layers | self._responses.layers | self._unit_samples.layers
 
     def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
         """Add the maps that ``output`` holds of ``layer`` to ``sums``, one of its two.
@@ -101,6 +105,8 @@ class ActivationMeter:
             start = self._stopwatch.now()
             self._responses.add_map(layer.name, maps)
             self._stopwatch.add(TOP_IMAGES, start)
+        if self._unit_samples.needs_map(layer.name):
+            self._unit_samples.add_map(maps)
 
     def gradient_hook(
         self, layer: ObservedLayer, sums: ActivationSums, sampled: frozenset[str]

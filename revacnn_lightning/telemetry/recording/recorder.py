@@ -25,6 +25,7 @@ from revacnn_lightning.telemetry.inspection.layer_detail import (
     DetailSample,
 )
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
+from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.activation_sums import finalize_signals
@@ -73,6 +74,7 @@ class Recorder:
         details: samples the layers that a viewer inspects. Of these layers,
             `INSPECTION_STATISTICS` are recorded as well.
         responses: records the filters that a viewer inspects.
+        unit_samples: samples the activations of one layer that is examined.
 
     Raises:
         ValueError: unknown statistics, or ``max_overhead`` is not in (0, 1].
@@ -103,7 +105,10 @@ class Recorder:
         self._grad_scale = 1.0  # of the last batch; see `end_batch`
         self._stopwatch = Stopwatch()
         self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
-        meter = ActivationMeter(self._batch, self._stopwatch, self.details, self.responses)
+        self.unit_samples = UnitSampleRecorder()
+        meter = ActivationMeter(
+            self._batch, self._stopwatch, self.details, self.responses, self.unit_samples
+        )
         self._grouping = WeightGrouping(self._batch)
         self._gradients = GradientReader(self._batch, self._stopwatch, self._grouping)
         self._module_hooks = ModuleHooks(self._batch, meter, self._gradients, self._stopwatch)
@@ -153,6 +158,18 @@ class Recorder:
         an attention, whose forward does not run. Their weight statistics are recorded all the same.
         """
         return {layer.name: layer.is_observed for layer in self._layers}
+
+    def modules_of_map(self, layer: str) -> tuple[nn.Module, nn.Module] | None:
+        """Return the non-linearity whose output is a layer's map, and what it receives.
+
+        That is the output of the first module: the layer itself, or a normalization. None if the
+        map is not that of a non-linearity, or it receives the outputs of several modules.
+        """
+        found = next((each for each in self._layers if each.name == layer), None)
+        if found is None or found.nonlinearity is None or found.source is not found.nonlinearity:
+            return None
+        feeders = list(found.feeders)
+        return (feeders[0], found.nonlinearity) if len(feeders) == 1 else None
 
     @property
     def external_overhead(self) -> float:
@@ -244,6 +261,7 @@ class Recorder:
         inspected = self.details.layers
         due = self._schedule.begin_batch(inspected, needs_top_images=bool(self.responses.filters))
         self.responses.begin_batch(TOP_IMAGES in due)
+        self.unit_samples.begin_batch()
         self._optimizer_hooks.begin_batch(due & OPTIMIZER_STATISTICS)
         self._prepare_slots()
         self._gradients.begin_batch(self._all_weights)

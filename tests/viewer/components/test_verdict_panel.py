@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from revacnn_lightning.diagnostics.verdicts import Verdict
+from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
+from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.requests import InspectEvidence
 from tests.viewer.tab.actions import send_command
 from viewer.components.verdict_panel import VerdictPanel
+from viewer.runs import evidence_requests
+from viewer.runs.evidence_requests import EvidenceRequests
 from viewer.tab.tab_state import TabState
 
 
@@ -33,7 +39,13 @@ def test_verdicts_that_are_unknown_or_ask_for_nothing_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("remedy", "kind"), [("remove", "remove"), ("restart", "reinitialize"), ("freeze", "freeze")]
+    ("remedy", "kind"),
+    [
+        ("remove", "remove"),
+        ("restart", "reinitialize"),
+        ("freeze", "freeze"),
+        ("merge", "merge"),
+    ],
 )
 def test_one_click_stages_the_remedy(
     tab: TabState, monkeypatch: pytest.MonkeyPatch, remedy: str, kind: str
@@ -54,3 +66,54 @@ def test_a_click_selects_the_filters(tab: TabState) -> None:
     assert tab.selected_ids() == layer.filter_ids[3:5]
     send_command(tab, "show_verdict", layer=1, ids=[])
     assert tab.selected_ids() == tab.structure.layers[1].filter_ids
+
+
+def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabState) -> None:
+    structure = tab.structure
+    name, width = structure.layers[1].name, len(structure.layers[1].filter_ids)
+    found = LayerEvidence(
+        structure.run, structure.version, 9, name, width, provably_dead=[1],
+        twins=[TwinEvidence([2, 3], 0.99, 1.0)], samples=300,
+    )  # fmt: skip
+    tab.state.receive(found)
+    content = VerdictPanel(tab).content()
+    own = {row["kind"]: row for row in content["rows"] if row["layer"] == 1}
+    assert (own["provably_dead"]["label"], own["twins"]["label"]) == ("Remove", "Merge")
+    assert "computes the same without them" in own["provably_dead"]["note"]
+    (badge,) = [one for one in content["badges"] if one["layer"] == 1]
+    assert "1 dead for good" in badge["text"]
+    assert "2 twins" in badge["text"]
+
+
+def test_evidence_is_requested_only_while_the_verdicts_are_shown(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, sent = [100.0], []
+    monkeypatch.setattr(evidence_requests.time, "monotonic", lambda: clock[0])
+    requests = EvidenceRequests()
+    requests.tick(tab.state, sent.append)
+    assert sent == []
+    requests.mark_visible(tab.structure.layers[0].name)
+    requests.tick(tab.state, sent.append)
+    requests.tick(tab.state, sent.append)
+    assert sent == [InspectEvidence(tab.structure.layers[0].name)]
+    clock[0] += evidence_requests.REQUEST_SECONDS + 0.1
+    requests.tick(tab.state, sent.append)
+    assert len(sent) == 1
+    requests.mark_visible()
+    requests.tick(tab.state, sent.append)
+    assert sent[1] == InspectEvidence()
+
+
+def test_layers_of_cheap_filters_are_too_wide_while_prices_are_shown(tab: TabState) -> None:
+    structure = tab.structure
+    changes = np.ones(tab.state.n_filters, np.float32)
+    changes[: len(structure.layers[0].filter_ids)] = 0
+    prices = FilterPrices(
+        structure.run, structure.version, 1, changes, changes, changes, loss=2.0, images=16
+    )
+    tab.follower.filter_prices.receive(prices, tab.state)
+    assert "too_wide" not in {row["kind"] for row in VerdictPanel(tab).content()["rows"]}
+    tab.shows_prices = True
+    rows = VerdictPanel(tab).content()["rows"]
+    assert [row["layer"] for row in rows if row["kind"] == "too_wide"] == [0]

@@ -6,6 +6,7 @@ import {clamp} from "../shared/math.js"
 import {drawUnlessPressed} from "../shared/press.js"
 import {blockHeader, insertButton, layerHeader, stageFrame} from "./header_elements.js"
 import {startLayerMenu} from "./layer_menu.js"
+import {markVerdicts} from "./verdict_dots.js"
 
 /** @import {BlockHeader, LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
 /** @import {Viewport} from "./viewport.js" */
@@ -73,6 +74,7 @@ export class NetworkHeaders {
     startLayerMenu()
     subscribe("network_layout", drawUnlessPressed(byId("columns"), () => this.#build()))
     subscribe("selection", () => this.#markCurrent())
+    subscribe("verdicts", () => markVerdicts(this.#layers, this.#blocks))
   }
 
   #build() {
@@ -94,6 +96,7 @@ export class NetworkHeaders {
     byId("layer-names").replaceChildren(...layers.map((layer) => createElement("option", {value: layer.name})))
     this.place()
     this.#markCurrent()
+    markVerdicts(this.#layers, this.#blocks)
     if (focused !== "") /** @type {HTMLElement | null} */ (byId("columns").querySelector(focused))?.focus()
   }
 

@@ -211,8 +211,16 @@ export interface VerdictRow {
   refusal: string
 }
 
+/** What the header of a layer says of the verdicts on it: `kind` is that of the one that is worth most to act on. */
+export interface VerdictBadge {
+  layer: number
+  kind: string
+  text: string
+}
+
 export interface VerdictsData {
   rows: VerdictRow[]
+  badges: VerdictBadge[]
 }
 
 export interface LayerPanelData {

@@ -1,0 +1,67 @@
+"""Filters that nothing can revive: their activation is zero for every input, and stays so.
+
+A filter that is silent on all recorded batches may answer to other inputs, or be revived by a
+gradient. A certificate excludes both from the values of its own tensors alone, as ORMAS does for
+units whose incoming weights make their ReLU zero on every input. It holds as long as training
+changes weights by gradients of the loss, momentum and weight decay only, and with a learning rate
+times weight decay of at most 1; code that writes to weights can revive anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["FilterEntries", "find_provably_dead"]
+
+
+@dataclass(frozen=True)
+class FilterEntries:
+    """What the C filters of a layer consist of, up to the ReLU behind them.
+
+    Attributes:
+        weight_is_zero: whether all coefficients of a filter are exactly zero, bool (C,).
+        bias: of the layer, (C,); zeros if it has none.
+        is_still: whether no optimizer step changes any entry of the filter except by weight decay
+            towards zero, which needs a gradient and a momentum of exactly zero, bool (C,).
+        scale: γ of the batch norm between the layer and the ReLU, (C,); None without a batch norm.
+        shift: β of that batch norm, (C,).
+        mean: its running mean, (C,); zeros if it keeps none.
+    """
+
+    weight_is_zero: np.ndarray
+    bias: np.ndarray
+    is_still: np.ndarray
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
+    mean: np.ndarray | None = None
+
+
+def find_provably_dead(entries: FilterEntries) -> np.ndarray:
+    """Return which filters are zero behind the ReLU for every finite input, now and later, (C,).
+
+    One of these, exactly:
+
+    - Without a batch norm: the coefficients are zero and the bias is at most zero.
+    - γ is zero and β at most zero: the ReLU receives β.
+    - The coefficients and the bias are zero, and β is at most zero: the batch norm receives zeros.
+      In training mode it returns β. In evaluation mode it returns β - γ·mean/σ, so that γ·mean must
+      not be negative.
+
+    The ReLU then passes no gradient, so that only momentum could change the filter: ``is_still``
+    excludes it. Weight decay shrinks values and keeps their signs. Cost: a comparison of each
+    coefficient.
+
+    Source: follows the certificates for ReLU units of ORMAS; that the gradient of a ReLU is 0 at 0
+    is PyTorch's convention.
+    """
+    if entries.scale is None or entries.shift is None:
+        is_silent = entries.weight_is_zero & (entries.bias <= 0)
+    else:
+        mean = np.zeros_like(entries.scale) if entries.mean is None else entries.mean
+        by_scale = entries.scale == 0
+        by_weight = entries.weight_is_zero & (entries.bias == 0) & (entries.scale * mean >= 0)
+        is_silent = (by_scale | by_weight) & (entries.shift <= 0)
+    certified: np.ndarray = is_silent & entries.is_still
+    return certified

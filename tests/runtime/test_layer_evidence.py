@@ -1,0 +1,213 @@
+"""Layers are examined while a viewer asks for it, and certificates survive any training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from revacnn_lightning import EditRefusedError, RemoveFilters
+from revacnn_lightning.protocol.rate_limit import TokenBucket
+from revacnn_lightning.protocol.requests import InspectEvidence
+from revacnn_lightning.runtime import layer_evidence
+from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
+from revacnn_lightning.runtime.filter_certificates import FilterCertificates
+from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.telemetry import Recorder
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.randn(16, 1, 8, 8, generator=GENERATOR)
+LABELS = torch.arange(16) % 2
+
+
+class Run:
+    """A network in training, whose layers are examined."""
+
+    def __init__(self, norm=False, make_optimizer=torch.optim.SGD, **options):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(),
+            nn.Conv2d(8, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2),
+        )  # fmt: skip
+        self.optimizer = make_optimizer(self.model.parameters(), lr=0.05, **options)
+        self.recorder = Recorder(self.model)
+        self.editor = Editor(self.model, [self.optimizer])
+        self.recorder.attach()
+        self.editor.channel_groups(ForwardProbe([lambda: self.model(IMAGES[:2])]))
+        self.replay, self.step, self.seconds = LossReplay(self.model), 0, 0.0
+        self.collector = layer_evidence.collect_evidence_of(
+            self.model, self.recorder, self.editor, lambda: [self.optimizer],
+            RemovalPrices(self.editor, self.replay), self.replay,
+        )  # fmt: skip
+        self.collector._clock = lambda: self.seconds
+        self.collector._budget = TokenBucket(1000.0, 1000.0)
+
+    def loss(self):
+        return F.cross_entropy(self.model(IMAGES), LABELS)
+
+    def train_batch(self, images=IMAGES):
+        """Train a batch; return what was found on examining a layer, if it was."""
+        self.recorder.begin_batch()
+        self.optimizer.zero_grad()
+        if self.replay.needs_step(0, self.step):
+            self.replay.record((IMAGES, LABELS), 0, self.step, self.loss)
+            self.replay.finish_recording()
+        F.cross_entropy(self.model(images), LABELS).backward()
+        self.optimizer.step()
+        self.recorder.end_batch()
+        context = BatchContext("run", 0, TrainingBatch(Progress(step=self.step)))
+        self.step += 1
+        return list(self.collector.collect(context))
+
+    def examine(self, layer, batches=60):
+        """Return what is found on a layer."""
+        self.collector.select(InspectEvidence(layer))
+        for _ in range(batches):
+            for found in self.train_batch():
+                if found.layer == layer:
+                    return found
+        raise AssertionError(f"{layer} was not examined")
+
+    def certified(self, layer="0"):
+        return FilterCertificates(self.recorder, self.editor, lambda: [self.optimizer]).of_layer(
+            layer
+        )
+
+    def silence(self, filters, *, norm=False):
+        """Set the filters of the first layer to zero, or the batch norm's scale."""
+        with torch.no_grad():
+            for module in (self.model[1],) if norm else (self.model[0],):
+                module.weight[filters] = 0
+                module.bias[filters] = 0
+
+
+@pytest.fixture
+def make_run():
+    runs = []
+
+    def make(*arguments, **options):
+        runs.append(Run(*arguments, **options))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.recorder.detach()
+
+
+def test_nothing_is_sampled_without_a_viewer(make_run):
+    run = make_run()
+    for _ in range(5):
+        assert run.train_batch() == []
+    assert run.recorder.unit_samples.layers == frozenset()
+    assert run.examine("3").step > 4
+    run.seconds = layer_evidence.SELECTION_SECONDS
+    run.train_batch()
+    assert run.recorder.unit_samples.layers == frozenset()
+    with pytest.raises(EditRefusedError, match="no watched layer"):
+        run.collector.select(InspectEvidence("missing"))
+
+
+def test_all_layers_are_examined_one_after_the_other_and_then_left_alone(make_run):
+    run = make_run()
+    run.collector.select(InspectEvidence())
+    found = [one.layer for _ in range(150) for one in run.train_batch()]
+    assert sorted(found) == ["0", "3"]
+    assert run.recorder.unit_samples.layers == frozenset()
+
+
+def test_twins_are_found_with_what_their_merge_costs(make_run):
+    run = make_run()
+    with torch.no_grad():
+        run.model[0].weight[5] = run.model[0].weight[2]
+        run.model[0].bias[2] = run.model[0].bias[5] = 0.1
+        run.model[3].weight[:, 5] = run.model[3].weight[:, 2]
+    found = run.examine("0")
+    (twins,) = [one for one in found.twins if 5 in one.filters]
+    assert sorted(twins.filters) == [2, 5]
+    assert twins.share > 0.999
+    assert abs(twins.change) < 1e-4
+    assert found.samples >= 256
+
+
+def test_movement_is_measured_from_the_first_batch_on_and_survives_an_edit(make_run):
+    run = make_run(make_optimizer=torch.optim.Adam)
+    start = run.model[0].weight.detach().clone()
+    run.train_batch()
+    found = run.examine("0")
+    weight = run.model[0].weight.detach()
+    moved = (weight - start).flatten(1).norm(dim=1) / start.flatten(1).norm(dim=1)
+    assert found.moved == pytest.approx(float(moved.median()), rel=0.35)  # from after batch 0 on
+    assert found.moved > 0.2
+    run.editor.apply(RemoveFilters("0", [1]), ForwardProbe([lambda: run.model(IMAGES[:2])]))
+    run.recorder.update_structure()
+    run.collector.reset()
+    run.editor.channel_groups(ForwardProbe([lambda: run.model(IMAGES[:2])]))
+    assert run.examine("0").moved == found.moved  # the last that is known
+    assert np.isnan(run.examine("3").moved)  # was never examined before its input changed
+
+
+def test_a_run_that_is_resumed_does_not_know_its_start(make_run):
+    run = make_run()
+    run.step = 100
+    assert np.isnan(run.examine("0").moved)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize(
+    ("make_optimizer", "options"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9}),
+        (torch.optim.SGD, {"weight_decay": 0.1}),
+        (torch.optim.AdamW, {"weight_decay": 0.1}),
+        (torch.optim.RMSprop, {"momentum": 0.5}),
+    ],
+)
+def test_certified_filters_stay_silent_for_any_input(make_run, norm, make_optimizer, options):
+    run = make_run(norm, make_optimizer, **options)
+    run.silence([1, 4], norm=norm)
+    run.train_batch()
+    assert run.certified() == ([1, 4], "")
+    removed = torch.zeros(8, dtype=torch.bool)
+    removed[[1, 4]] = True
+    for scale in (1.0, 30.0, 1e3):
+        images = scale * torch.randn(16, 1, 8, 8, generator=GENERATOR)
+        run.train_batch(images)
+        for training in (True, False):
+            run.model.train(training)
+            assert (run.model[:3](images)[:, removed] == 0).all()
+        run.model.train()
+    assert run.certified() == ([1, 4], "")
+
+
+def test_a_filter_whose_momentum_would_move_it_is_not_certified(make_run):
+    run = make_run(make_optimizer=torch.optim.Adam)
+    run.train_batch()  # the momentum is not zero now
+    run.silence([1])
+    run.train_batch()
+    assert run.certified() == ([], "")
+
+
+def test_a_negative_bias_may_overshoot_zero_by_decay_in_the_gradient(make_run):
+    run = make_run(make_optimizer=torch.optim.Adam, weight_decay=0.1)
+    run.silence([1])
+    with torch.no_grad():
+        run.model[0].bias[1] = -0.001
+    run.train_batch()
+    assert run.certified() == ([], "")
+    with torch.no_grad():
+        run.model[0].bias[1] = 0.0
+
+
+def test_an_unknown_optimizer_and_a_missing_relu_certify_nothing(make_run):
+    class Own(torch.optim.SGD):
+        pass
+
+    run = make_run(make_optimizer=Own)
+    run.silence([1])
+    run.train_batch()
+    assert run.certified() == ([], "")
+    assert "no ReLU" in run.certified("6")[1]
