@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).parent / "revacnn"
-SECONDS = 180
+SECONDS = 600  # the machine may be busy
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 TRAINING = """
@@ -50,7 +51,8 @@ def main() -> None:
     """Run the checks of one part; a failure is an error."""
     part = sys.argv[1]
     check_installation(part)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as runs:
+        os.environ["REVACNN_RUNTIME_DIR"] = runs  # else, it edits the newest run on this machine
         {"train": check_training, "viewer": check_viewer, "all": check_quickstart}[part](
             Path(folder)
         )
