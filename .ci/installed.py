@@ -35,9 +35,9 @@ class Network(LightningModule):
     def __init__(self):
         super().__init__()
         self.features = torch.nn.Conv2d(1, 4, 3)
-        self.classifier = torch.nn.Conv2d(4, 2, 6)
+        self.classifier = torch.nn.Linear(4 * 6 * 6, 2)
     def training_step(self, batch, batch_idx):
-        return self.classifier(self.features(batch).relu()).square().mean()
+        return self.classifier(self.features(batch).relu().flatten(1)).square().mean()
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters())
 
