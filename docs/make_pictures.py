@@ -262,7 +262,7 @@ photograph_quickstart = Session(
 photograph_demo = Session(
     [
         *(PYTHON, str(ROOT / "examples" / "01_digits.py"), "--data", "photos", "--pace", "40"),
-        *("--epochs", "100000"),  # it must not end before the last picture
+        *("--epochs", "1000"),  # it must not end before the last picture
     ],
     {
         "page": whole_page,
