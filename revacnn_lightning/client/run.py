@@ -16,27 +16,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from revacnn_lightning.client import key_files, run_html
+from revacnn_lightning.client import run_html
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
 from revacnn_lightning.client.run_inspections import RunInspections
-from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.client.run_keys import RunKeys
 from revacnn_lightning.protocol.messages import Applied, Done, Status
 from revacnn_lightning.protocol.requests import (
     ControlRun,
-    ListKeys,
     Redo,
-    RevokeKey,
     SetHyperparameter,
-    ShareKey,
     StartRecording,
     StopRecording,
     Undo,
 )
-from revacnn_lightning.protocol.sockets import Keys
 
 if TYPE_CHECKING:
     from revacnn_lightning.client.embedded_viewer import EmbeddedViewer
@@ -44,12 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
-REPLY_SECONDS = 60.0
-
 Result = TypeVar("Result")
 
 
-class Run(RunInspections):
+class Run(RunInspections, RunKeys):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the
@@ -208,41 +201,6 @@ class Run(RunInspections):
     def set_weight_decay(self, value: float, *, optimizer: int = 0, group: int = 0) -> str:
         """Set the weight decay of a parameter group."""
         return self.command(SetHyperparameter(optimizer, group, "weight_decay", value))
-
-    # ------------------------------------------------------------------ keys
-
-    def share(
-        self,
-        role: Literal["operator", "observer"],
-        *,
-        name: str | None = None,
-        seconds: float | None = None,
-    ) -> Connection:
-        """Admit another key to the run; return the connection to hand out.
-
-        Only the owner of the run can do this. Raises as `apply` does.
-
-        Args:
-            role: an operator edits and controls the run, an observer only receives.
-            name: of the key, for `revoke` and the list of changes; None: after its role.
-            seconds: how long the key is valid; None: until the run ends.
-        """
-        name = name or key_files.free_name(role, [key.name for key in self.list_keys()])
-        keys = Keys.generate()
-        self._execute(ShareKey(name, role, keys.public, seconds), REPLY_SECONDS)
-        return key_files.connection_of(self.connection, keys, name, role, seconds)
-
-    def revoke(self, name: str) -> str:
-        """Take back a key that `share` has admitted; return what was done, in words."""
-        reply = self._execute(RevokeKey(name), REPLY_SECONDS)
-        assert isinstance(reply, Done)
-        return reply.detail
-
-    def list_keys(self) -> list[KeyInfo]:
-        """Return the names and roles of all keys of the run."""
-        reply = self._execute(ListKeys(), REPLY_SECONDS)
-        assert isinstance(reply, KeyList)
-        return reply.keys
 
     # ------------------------------------------------------------------ notebooks
 

@@ -1,0 +1,136 @@
+"""Check in public what the 2016 work claims: the patterns of filters tell a badly trained network.
+
+python examples/05_published_patterns.py cifar10/                  train, and write the report
+python examples/05_published_patterns.py cifar10/ --networks 20    train 20 at most this time
+
+`cifar10/` holds `train/<class>/*.jpg` and `test/<class>/*.jpg`. Networks with random settings are
+trained for a few epochs: a run of hours, which may be interrupted at any time. Each network becomes
+a line of the file of results, and the next sitting trains those that are missing. The report is
+written from all results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pattern_networks import Images, draw_settings, train_and_measure
+from pattern_report import write_report
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
+from tqdm import tqdm
+
+TRAIN_PER_CLASS, TEST_PER_CLASS = 1000, 200
+
+
+class Study(NamedTuple):
+    """Networks of one architecture, trained on one data set with the settings of `seeds`."""
+
+    title: str
+    data: str
+    architecture: str
+    networks: int
+    epochs: int
+
+
+STUDIES = [
+    Study("CIFAR-10, original network", "cifar10", "original", 120, 4),
+    Study("CIFAR-10, network with batch norm", "cifar10", "normalized", 60, 4),
+    Study("handwritten digits, original network", "digits", "original", 60, 20),
+]
+
+
+def read_folder(root: Path, per_class: int) -> TensorDataset:
+    """Return the first images of each class of an image folder, all of one size."""
+    pixels, classes = [], []
+    for number, folder in enumerate(sorted(path for path in root.iterdir() if path.is_dir())):
+        for file in sorted(folder.iterdir())[:per_class]:
+            pixels.append(np.asarray(Image.open(file).convert("RGB")))
+            classes.append(number)
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div(255)
+    return TensorDataset((images - 0.45) / 0.25, torch.tensor(classes))
+
+
+def load_images(data: str, root: Path | None) -> Images:
+    """Return the images of a study. Every fifth digit is for the test."""
+    if data == "digits":
+        found = load_digits()
+        x = torch.tensor(found.images, dtype=torch.float32)[:, None]  # (1797, 1, 8, 8)
+        x, classes = (x - x.mean()) / x.std(), torch.tensor(found.target)
+        test = torch.arange(len(x)) % 5 == 0
+        return Images(
+            TensorDataset(x[~test], classes[~test]), TensorDataset(x[test], classes[test])
+        )
+    if root is None:
+        raise SystemExit(f"{data} is needed: pass the folder that holds train/ and test/")
+    train, test = root / "train", root / "test"
+    for each in (train, test):
+        if not each.is_dir():
+            raise SystemExit(f"{each} is not a folder: pass the folder that holds train/ and test/")
+    return Images(read_folder(train, TRAIN_PER_CLASS), read_folder(test, TEST_PER_CLASS))
+
+
+def read_results(file: Path) -> list[dict[str, Any]]:
+    """Return the results so far; a line that an interruption has cut is trained again."""
+    results = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            results.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"One line of {file} is not complete: its network is trained again")
+    return results
+
+
+def train_missing(studies: list[Study], root: Path | None, file: Path, limit: int) -> None:
+    """Train at most `limit` networks that have no result yet, and append each one's result."""
+    known = {(each["study"], each["seed"]) for each in read_results(file)}
+    missing = [
+        (study, seed)
+        for study in studies
+        for seed in range(study.networks)
+        if (study.title, seed) not in known
+    ]
+    missing.sort(key=lambda each: each[1] / each[0].networks)  # all studies advance together
+    images: dict[str, Images] = {}
+    for study, seed in tqdm(missing[:limit], unit="network"):
+        if study.data not in images:
+            images[study.data] = load_images(study.data, root)
+        settings = draw_settings(study.architecture, seed)
+        result = train_and_measure(settings, images[study.data], study.epochs)
+        with file.open("a") as results:
+            results.write(json.dumps({"study": study.title, **result}) + "\n")
+
+
+def main() -> None:
+    options = parse_arguments()
+    torch.set_num_threads(options.threads)
+    studies = [study for study in STUDIES if not options.data or study.data in options.data]
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    train_missing(studies, options.folder, options.results, options.networks)
+    results = read_results(options.results)
+    if not results:
+        raise SystemExit("There is no result to report: train some networks first")
+    write_report(results, options.report)
+    print(f"Wrote {options.report} about {len(results)} networks")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="CIFAR-10 as an image folder")
+    parser.add_argument("--data", nargs="+", choices=["cifar10", "digits"], help="only these")
+    parser.add_argument("--networks", type=int, default=10**6, help="to train in this sitting")
+    parser.add_argument("--results", type=Path, default=Path("published_patterns.jsonl"))
+    parser.add_argument("--report", type=Path, default=Path("published_patterns.md"))
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
