@@ -33,7 +33,7 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["Removal", "measure_removals"]
+__all__ = ["Removal", "exact_copy", "measure_removals", "removal_change"]
 
 Batch = tuple[Tensor, Tensor]
 STEPS = 10  # of training before filters are silenced, and after that
@@ -70,10 +70,10 @@ def measure_removals(model: nn.Module, batches: list[Batch], held_out: Batch) ->
         images = held_out[0]
         yield Removal(
             name,
-            _removal_change(trained, name, images),
-            _removal_change(copy.deepcopy(trained).double(), name, images.double()),
+            removal_change(trained, name, images),
+            removal_change(copy.deepcopy(trained).double(), name, images.double()),
             _masked_change(trained, name, images),
-            _removal_change(_exact(trained), name, (images * 4).round().double() / 4),
+            removal_change(exact_copy(trained), name, (images * 4).round().double() / 4),
         )
 
 
@@ -116,13 +116,13 @@ def _silence(
                 optimizer.state[values]["momentum_buffer"][filters] = 0
 
 
-def _removal_change(model: nn.Module, layer: str, images: Tensor) -> float:
+def removal_change(model: nn.Module, layer: str, images: Tensor, index: int = SILENCED) -> float:
     """Return by how much the output changes if the filter is removed from a copy, relatively."""
     edited = copy.deepcopy(model)
     with torch.no_grad():
         before = model(images)
         probe = ForwardProbe([functools.partial(edited, images[:2])])
-        Editor(edited).apply(RemoveFilters(layer, [SILENCED]), probe)
+        Editor(edited).apply(RemoveFilters(layer, [index]), probe)
         return _difference(before, edited(images))
 
 
@@ -146,7 +146,7 @@ def _difference(before: Tensor, after: Tensor) -> float:
     return float((before - after).abs().max() / before.abs().max())
 
 
-def _exact(model: nn.Module) -> nn.Module:
+def exact_copy(model: nn.Module) -> nn.Module:
     """Return a copy whose sums are exact in float64."""
     exact = copy.deepcopy(model).double()
     with torch.no_grad():

@@ -27,6 +27,7 @@ __all__ = [
     "InsertLayer",
     "KeyRefusedError",
     "LayerDetail",
+    "LayerEvidence",
     "MergeFilters",
     "MissingPackageError",
     "ObserverKeyError",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
         SteeringError,
     )
     from revacnn_lightning.protocol.alerts import Alert
+    from revacnn_lightning.protocol.evidence import LayerEvidence
     from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
     from revacnn_lightning.protocol.messages import (
         Applied,
@@ -135,6 +137,7 @@ _PUBLIC = {
         "StaleStructureError",
         "SteeringError",
     ],
+    "protocol.evidence": ["LayerEvidence"],
     "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail"],
     "protocol.alerts": ["Alert"],
     "protocol.messages": [

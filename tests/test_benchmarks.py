@@ -7,6 +7,8 @@ from contextlib import closing
 import pytest
 import torch
 
+from benchmarks.advice_networks import plain
+from benchmarks.advice_removals import exact_copy, removal_change
 from benchmarks.call_counts import LIMITS, VARIANTS, extra_counts, narrow_network
 from benchmarks.training_loops import MonitoredTraining, convnet
 
@@ -28,3 +30,14 @@ def test_a_monitored_step_calls_and_dispatches_little(variant: str) -> None:
     counts, limit = extra_counts(narrow_network(), **VARIANTS[variant]), LIMITS[variant]
     assert counts.calls <= limit.calls
     assert counts.operations <= limit.operations
+
+
+def test_the_exact_comparison_shows_that_a_live_filter_was_removed() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 5, (4, 1, 16, 16)).double() / 4
+    exact = exact_copy(plain().eval())
+    assert removal_change(exact, "3", images, 1) > 0.1
+    with torch.no_grad():
+        for values in exact[3].parameters():
+            values[1] = 0
+    assert removal_change(exact, "3", images, 1) == 0

@@ -25,6 +25,7 @@ PUBLIC_NAMES = {
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
     "Alert", "Applied", "Batch", "FilterInspection", "History", "ImagePass", "LayerDetail",
+    "LayerEvidence",
     "PlanSummary", "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",

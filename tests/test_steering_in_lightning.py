@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning import AddFilters, Applied, EditRefusedError, RemoveFilters, ReVACNN
+from revacnn_lightning.runtime.request_handler import RequestHandler
 from tests.small import At, TwoConvs, fit
 
 DEAD = 2
@@ -241,3 +242,22 @@ def train(model: pl.LightningModule, batches: list, *callbacks: pl.Callback) -> 
         limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(model, loader, loader)
+
+
+def test_an_edit_that_arrived_during_its_plan_waited_for_another_batch(monkeypatch):
+    revacnn, steps, edits = ReVACNN(), [], []
+    handle = RequestHandler.handle
+
+    def handle_slowly(self, request, batch):
+        reply = handle(self, request, batch)
+        steps.append(batch.step)
+        if request.dry_run:
+            edits.append(revacnn.steer(request.body))
+        return reply
+
+    monkeypatch.setattr(RequestHandler, "handle", handle_slowly)
+    plan = At(2, lambda *_: revacnn.steer(AddFilters("conv1"), dry_run=True))
+    fit(TwoConvs(), [plan, revacnn])
+    (edit,) = edits
+    assert len(steps) == 2
+    assert steps[0] == steps[1] == edit.result().step

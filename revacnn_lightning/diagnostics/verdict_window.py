@@ -21,6 +21,8 @@ from revacnn_lightning.diagnostics.verdicts import (
 
 __all__ = ["VerdictWindow"]
 
+MEDIAN_FILTERS = 64  # of a wide layer, evenly spaced, whose median is about that of all
+
 Rows = Mapping[str, np.ndarray]
 
 
@@ -149,22 +151,30 @@ class VerdictWindow:
         return found
 
     def _movement(self, layer: str, part: slice) -> Verdict | None:
-        recent = self._recent("update_ratio", part)
+        spacing = max(1, -(-(part.stop - part.start) // MEDIAN_FILTERS))
+        some = slice(part.start, part.stop, spacing)
+        recent = self._recent("update_ratio", some)
         finite = recent[np.isfinite(recent)]
         if not len(finite):
             return None
         level = float(np.median(finite))
         peak = self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))
         moved = float(np.median(self._moved[part]))
-        return judge_movement(layer, recent, moved, peak, is_complete=self._is_complete)
+        return judge_movement(layer, level, moved, peak, is_complete=self._is_complete)
 
     def _recent(self, statistic: str, part: slice) -> np.ndarray:
         """Return a statistic of some filters in the window, (batches, filters); perhaps none."""
         rows = [row[statistic][part] for row in self._rows if statistic in row]
-        return np.array(rows).reshape(len(rows), part.stop - part.start)
+        return np.array(rows).reshape(len(rows), len(range(part.start, part.stop, part.step or 1)))
 
     def _layer_means(self, statistic: str) -> np.ndarray:
+        """Return the mean of each layer in each batch of the window; NaN without filters."""
         rows = [row[statistic] for row in self._rows if statistic in row]
         counts = np.diff(self._offsets)
-        return np.array([[part.mean() if len(part) else np.nan for part in self._split(row)]
-                         for row in rows]).reshape(len(rows), len(counts))  # fmt: skip
+        means = np.full((len(rows), len(counts)), np.nan)
+        starts = self._offsets[:-1][counts > 0]
+        if len(starts):
+            for mean, row in zip(means, rows, strict=True):
+                sums = np.add.reduceat(row, starts, dtype=np.float64)
+                mean[counts > 0] = sums / counts[counts > 0]
+        return means

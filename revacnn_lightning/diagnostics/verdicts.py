@@ -114,21 +114,17 @@ def find_dormant(activations: np.ndarray) -> np.ndarray:
 
 
 def judge_movement(
-    layer: str, recent: np.ndarray, moved: float, peak: float, *, is_complete: bool
+    layer: str, level: float, moved: float, peak: float, *, is_complete: bool
 ) -> Verdict | None:
     """Return whether a layer is untrained, restless or converged; None if it is none of these.
 
     Args:
         layer: its name.
-        recent: update ratios of its filters in the last batches, (batches, C).
+        level: median update ratio of its filters in the last batches.
         moved: Σ ‖Δw‖ / ‖w‖ since the start, of its median filter.
         peak: the highest median update ratio of any window so far.
         is_complete: whether ``moved`` counts all steps since the start.
     """
-    finite = recent[np.isfinite(recent)]
-    if not len(finite):
-        return None
-    level = float(np.median(finite))
     if moved < MOVED and is_complete:
         evidence = f"has moved at most {moved:.0%} from its random start"
         return Verdict("untrained", layer, evidence, 1.0)

@@ -179,14 +179,17 @@ class RequestQueue:
         handle: Callable[[Request], Reply],
         can_handle: Callable[[Request], bool],
         can_plan: Callable[[], bool] = lambda: True,
-    ) -> None:
+    ) -> bool:
         """Handle the pending requests that ``can_handle`` admits, in order of arrival.
 
         Plans that viewers request are handled only while ``can_plan`` returns True.
+
+        Returns:
+            Whether a request was handled.
         """
-        may_plan = can_plan()
+        may_plan, has_handled = can_plan(), False
         if not self.has_work(may_plan):
-            return
+            return False
         for _ in range(len(self._pending)):
             queued = self._pending.popleft()
             if queued.is_viewers_plan:
@@ -196,9 +199,11 @@ class RequestQueue:
             else:
                 is_admitted = can_handle(queued.request)
             if is_admitted:
+                has_handled = True
                 self._reply(queued, self._refuse_ended(queued) or handle(queued.request))
             else:
                 self._pending.append(queued)
+        return has_handled
 
     def _refuse_ended(self, queued: _QueuedRequest) -> Refused | None:
         """Return a refusal if the key has expired or was revoked while the request was pending."""

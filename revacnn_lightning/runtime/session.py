@@ -289,7 +289,14 @@ class Session:
         is_due = is_first or time.monotonic() >= self._next_layer_check
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
-        self._queue.handle(lambda request: self._handle(request, batch), can_handle, can_plan)
+
+        def handle() -> bool:
+            return self._queue.handle(lambda one: self._handle(one, batch), can_handle, can_plan)
+
+        # A person applies an edit while its plan is made. The edit needs not wait for a batch more.
+        if handle() and not is_paused:
+            self.receive_requests()
+            handle()
         if self._had_viewer and batch.is_probe_ready() and self._status.has_old_topology:
             self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)

@@ -57,6 +57,7 @@ def test_a_picture_is_shown_and_painted_with_the_pointer_and_the_keyboard(
     page = ready(open_page(address, viewport={"width": 1680, "height": 960}))
     source, image = page.locator("#network-input-source"), page.locator("#editor-image")
     expect(source).to_have_text("batch")
+    first_layer = page.evaluate("() => revacnn.parts.selection_panel.layer")
     page.click("#edit-input")
     file = {"name": "red.png", "mimeType": "image/png", "buffer": RED_PNG}
     page.set_input_files("#editor-file", file)
@@ -79,3 +80,14 @@ def test_a_picture_is_shown_and_painted_with_the_pointer_and_the_keyboard(
     expect(page.locator("#image-editor")).to_be_hidden()
     page.click("#network-input-steps [data-image=batch]")
     expect(source).to_have_text("batch")
+
+    page.locator("#edit-input").press("Enter")  # by keyboard alone: it was not reached, nor closed
+    expect(image).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(" ")  # which paused the run as well
+    expect(page.locator("#announcement")).to_have_text("row 2, column 1, erased")
+    assert page.evaluate("() => revacnn.parts.selection_panel.layer") == first_layer
+    expect(page.locator("#run-state")).to_contain_text("training")
+    page.keyboard.press("Escape")
+    expect(page.locator("#image-editor")).to_be_hidden()
+    expect(page.locator("#edit-input")).to_be_focused()

@@ -8,6 +8,7 @@ import pytest
 from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import (
     MIN_BATCHES,
+    RESTLESS,
     find_dormant,
     judge_depth,
     judge_movement,
@@ -37,7 +38,7 @@ def window_of(n_batches: int, first_step: int = 0, **changes: np.ndarray) -> Ver
 
 def test_a_layer_that_has_never_moved_has_not_converged() -> None:
     """As a frozen layer that a viewer sees from the middle of the run."""
-    assert judge_movement("a", np.zeros((3, 4)), 0.0, 0.0, is_complete=False) is None
+    assert judge_movement("a", 0.0, 0.0, 0.0, is_complete=False) is None
 
 
 def kinds(window: VerdictWindow, **options: np.ndarray) -> dict[str, str]:
@@ -61,7 +62,7 @@ def test_dormancy_is_relative_to_the_layer():
     ],
 )
 def test_movement(level, moved, peak, is_complete, kind):
-    verdict = judge_movement("a", np.full((3, 4), level), moved, peak, is_complete=is_complete)
+    verdict = judge_movement("a", level, moved, peak, is_complete=is_complete)
     assert (None if verdict is None else verdict.kind) == kind
 
 
@@ -121,3 +122,21 @@ def test_an_edit_keeps_how_far_filters_have_moved():
     for step in range(60, 60 + MIN_BATCHES):
         window.add(step, {name: row[:6] for name, row in healthy().items()})
     assert kinds(window) == {}
+
+
+def test_the_median_movement_of_a_wide_layer_is_about_that_of_all_filters() -> None:
+    ratios = np.linspace(1e-3, 2 * RESTLESS + 2e-3, 1000)
+    for factor, expected in ((0.9, None), (1.1, "restless")):
+        window = VerdictWindow()
+        window.update_structure(["wide"], np.array([0, 1000]), np.full(1000, -1))
+        for step in range(30):
+            row = (ratios * factor).astype(np.float32)
+            window.add(step, {"activation": row, "gradient": row, "update_ratio": row})
+        assert kinds(window).get("restless") == (None if expected is None else "wide")
+
+
+def test_the_mean_gradient_of_a_layer_is_that_of_its_own_filters() -> None:
+    window = window_of(25, gradient=np.array([1, 2, 3, 4, np.nan, 6, 7], np.float32))
+    means = window._layer_means("gradient")
+    parts = np.split(np.array([1, 2, 3, 4, np.nan, 6, 7]), OFFSETS[1:-1])
+    np.testing.assert_allclose(means, [[part.mean() for part in parts]] * 25)

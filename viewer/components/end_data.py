@@ -49,11 +49,13 @@ def end_shape(structure: Structure, layout: NetworkLayout, passed: ImagePass | N
     if passed.input_shape and not passed.readers:
         readers = rank_zero_readers(structure, layout, channels)
     is_drawn = any(layout.ranks[layout.unit_of_layer[i]] == 0 for i in readers)
+    rows = output_rows(passed)
     has_output = passed.prediction is not None and bool(passed.output_shapes)
     return EndShape(
         size=_picture_size(passed.image),
         channels=min(MAX_CHANNEL_NODES, channels) if passed.input_shape and is_drawn else 0,
-        outputs=len(output_rows(passed)) or int(has_output),
+        outputs=len(rows) or int(has_output),
+        has_more=0 < len(rows) < passed.class_count,
         readers=tuple(readers),
         output_layers=tuple(index[name] for name in passed.output_layers if name in index),
     )

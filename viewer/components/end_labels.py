@@ -17,7 +17,7 @@ from .label_placement import spread_labels
 __all__ = ["CurveEnd", "EndLabels"]
 
 LABEL_HEIGHT = 11.0  # px
-CHAR_WIDTH = 5.6  # px
+CHAR_WIDTH = 6.1  # px, in a wide font
 GAP = 8.0  # px, between a curve and its name
 MAX_MARGIN = 0.4  # of the plot's width
 FONT_SIZE = "9.5px"

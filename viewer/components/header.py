@@ -155,8 +155,10 @@ def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:
     fields = [
         _field("Epoch", f"{snapshot.epoch + 1}{epochs}"),
         _field("Batch", batch, number),
-        _field("Loss", format_number(snapshot.loss), about_loss, warn=is_nonfinite),
     ]
+    is_known = snapshot.loss is not None or is_nonfinite
+    if is_known or not snapshot.metrics:  # the steps of a GAN return none
+        fields.append(_field("Loss", format_number(snapshot.loss), about_loss, warn=is_nonfinite))
     fields += [
         _field(name.replace("_", " "), format_number(value), name)
         for name, value in sorted(snapshot.metrics.items(), key=lambda one: priority(one[0]))

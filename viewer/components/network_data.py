@@ -172,12 +172,19 @@ def _percentiles(values: np.ndarray, percents: Iterable[float]) -> list[float]:
 
 
 def relative_activation(activation: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return the activation of each node, 0 to 1, relative to the 99th percentile of its layer."""
-    activation = np.nan_to_num(activation, nan=0.0, posinf=0.0)
+    """Return the activation of each node, 0 to 1, relative to the 99th percentile of its layer.
+
+    Where that is negative, as in a single filter before a tanh, it is the magnitude that counts:
+    its paths carry something.
+    """
+    activation = np.nan_to_num(activation, nan=0.0, posinf=0.0, neginf=0.0)
     counts = np.diff(offsets)
     layer = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((activation, layer))
-    top = activation[order][offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)][layer]
+    place = offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)
+    top = activation[np.lexsort((activation, layer))][place][layer]
+    if top.min(initial=0.0) < 0:
+        activation = np.where(top < 0, -activation, activation)
+        top = activation[np.lexsort((activation, layer))][place][layer]
     scaled = np.divide(activation, top, out=np.zeros(len(activation)), where=top > 0)
     return (np.clip(scaled, 0, 1) ** 0.8).astype(np.float32)
 

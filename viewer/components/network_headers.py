@@ -11,6 +11,7 @@ from ..layout import FRAME_TITLE, Column, NetworkLayout
 __all__ = ["network_header_data"]
 
 STAGE_TOP = 26  # px
+CROWDED_END_TOP = 2  # px: of the titles of input and output, above the header shown on hover
 CHARACTER = 5.2  # px: width of a character of a block's label
 OPEN_BUTTON = 13  # px beside it
 
@@ -55,7 +56,7 @@ def network_header_data(structure: Structure, layout: NetworkLayout) -> dict[str
             for frame in layout.stages
         ],
         "stage_top": STAGE_TOP,
-        "header_y": _header_y(layout) or STAGE_TOP,
+        "header_y": _header_y(layout) or CROWDED_END_TOP,
         "columns_right": layout.width - layout.space.right,
     }
 

@@ -46,6 +46,8 @@ def style_time_axis(axis: LinearAxis, x_axis: XAxis) -> None:
     mantissas = [1, 2, 5, 10, 15, 20, 30]
     axis.ticker = AdaptiveTicker(base=60, mantissas=mantissas) if is_time else BasicTicker()
     axis.ticker.desired_num_ticks = TICKS
+    if x_axis == "batch":
+        axis.ticker.min_interval = 1  # there is nothing between two batches
     axis.formatter = _formatter(x_axis)
 
 

@@ -13,7 +13,8 @@ from .column_placement import Box
 from .columns import Column
 from .end_space import EndSpace
 from .network import NetworkLayout
-from .paths import NODE_OVERLAP, Paths, join_paths
+from .paths import Paths, join_paths
+from .strands import NODE_OVERLAP
 
 __all__ = ["NO_NODE", "EndShape", "Ends", "place_ends", "rank_zero_readers"]
 
@@ -25,6 +26,8 @@ INPUT_STRANDS = 24  # paths of all channels to a reader, about
 STRANDS_PER_CHANNEL = 8
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
+MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
+FACTS_HEIGHT, MORE_HEIGHT = 62.0, 20.0  # px below the last output, for the loss and "+9 more"
 SPREAD = 10.0  # px: ends of the paths to one output
 INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
@@ -39,6 +42,7 @@ class EndShape:
         outputs: nodes of the outputs; 0 if the network has not been run.
         readers: indices of the layers that read the input.
         output_layers: indices of the layers that the outputs are computed from.
+        has_more: whether there are more outputs than these, which a line below says.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -46,6 +50,7 @@ class EndShape:
     outputs: int = 0
     readers: tuple[int, ...] = ()
     output_layers: tuple[int, ...] = ()
+    has_more: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +96,8 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     channel_x = EDGE + space.picture + CHANNEL_GAP
     channel_y = _spread(shape.channels, min(CHANNEL_PITCH, room / max(1, shape.channels)), middle)
     output_x = layout.width - space.right + space.way
-    output_y = _spread(shape.outputs, min(OUTPUT_PITCH, room / (shape.outputs + 2)), middle)
+    lowest = layout.height - FACTS_HEIGHT - shape.has_more * MORE_HEIGHT
+    output_y = _output_y(shape.outputs, layout.top, lowest, middle)
     inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
     outputs = _output_paths(layout, shape, output_x, output_y)
     paths = join_paths([*inputs, *outputs])
@@ -114,6 +120,16 @@ def _picture(space: EndSpace, shape: EndShape, middle: float) -> Box:
     half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
     left = EDGE + (space.picture - wide) / 2
     return Box(left, left + wide, middle - half, middle + half)
+
+
+def _output_y(n: int, top: float, lowest: float, middle: float) -> np.ndarray:
+    """Return the centers of the outputs: in the middle, if the last one is above ``lowest`` there.
+
+    What is written below the last one has its room below ``lowest``.
+    """
+    pitch = max(MIN_OUTPUT_PITCH, min(OUTPUT_PITCH, (lowest - top) / max(1, n)))
+    half = (n - 1) / 2 * pitch
+    return _spread(n, pitch, max(top + half, min(middle, lowest - half)))
 
 
 def _spread(n: int, pitch: float, middle: float) -> np.ndarray:

@@ -17,6 +17,7 @@ from .columns import Column
 from .connections import Connections, connect
 from .end_space import NO_SPACE, EndSpace, end_space
 from .folding import Unit, fold
+from .header_width import are_apart, header_span
 from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
 from .paths import Paths, route_paths
 from .stages import Stage, find_stages, layers_of
@@ -113,10 +114,27 @@ def compute_layout(
     """
     given = (structure, width, height, expanded_layers, closed_blocks)
     layout = _layout(*given, has_ends=has_ends)
+    if layout.density == "roomy" and not _headers_fit(structure, layout):
+        layout = _layout(*given, has_ends=has_ends, density=DENSER["roomy"])
     # An expanded layer leaves less room between all others.
     while expanded_layers and _header_room(layout) < MIN_ROOM[layout.density]:
         layout = _layout(*given, has_ends=has_ends, density=DENSER[layout.density])
     return layout
+
+
+def _headers_fit(structure: Structure, layout: NetworkLayout) -> bool:
+    """Return whether no header of a roomy layout touches another one.
+
+    Headers of parallel branches are not compared: each is above its own column.
+    """
+    spans = [
+        header_span(structure, unit, label, (box.left + box.right) / 2)
+        for unit, label, box, rank in zip(
+            layout.units, layout.labels, layout.boxes, layout.ranks, strict=True
+        )
+        if layout.ranks.count(rank) == 1
+    ]
+    return are_apart(spans)
 
 
 def _header_room(layout: NetworkLayout) -> float:
@@ -203,7 +221,11 @@ def _stage_frames(
     density: str,
     units: Sequence[Unit],
 ) -> list[StageBox]:
-    """Return the frames of the stages, except of those that are one closed block."""
+    """Return the frames of the stages, except where their title would say a name twice.
+
+    A closed block has a title of its own. So has a layer that is a stage by itself, unless the
+    names of layers are shown on hover only.
+    """
     frames = stage_boxes(stages, ranks, boxes, density)
     return [
         replace(
@@ -212,8 +234,15 @@ def _stage_frames(
             block=block_of_stage(stage, open_blocks),
         )
         for frame, stage in zip(frames, stages, strict=True)
-        if not (units[stage.layer].is_block and stage.first == stage.last)
+        if not _has_own_title(units[stage.layer], stage, density)
     ]
+
+
+def _has_own_title(unit: Unit, stage: Stage, density: str) -> bool:
+    """Return whether a stage is one unit, above which its name is written."""
+    if unit.is_block:
+        return stage.first == stage.last
+    return density != "crowded" and unit.name == stage.path
 
 
 def _density(n_ranks: int, width: float, beside: float) -> str:

@@ -9,28 +9,23 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from .column_placement import Box, Placement, Via
-from .columns import Column
 from .connections import Connections
 from .folding import Unit
+from .strands import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, Strands, fan_out, leave_column
 from .topology import Edge
 
-__all__ = ["MAX_PATHS", "MAX_PATH_WIDTH", "NODE_OVERLAP", "Paths", "join_paths", "route_paths"]
+__all__ = ["MAX_PATHS", "Paths", "join_paths", "route_paths"]
 
 MAX_PATHS = 800  # about, between single layers; more are hairlines that nobody can tell apart
 FEW_ROWS = 150  # up to this many, every row of nodes has a path to each of its readers
 # Paths between parallel branches cross. The larger this exponent, the fewer are drawn.
 CROSSING_EXPONENT = 1.5
-MAX_PATH_WIDTH = 8.4  # px
-MIN_PATH_WIDTH = 1.4  # px
-PATH_FILL = 0.62  # of the distance between paths
 BAND_HEIGHT = (16.0, 84.0)  # px of a bundle: minimum, and where the most channels pass
 BAND_FILL = 0.84  # of a bundle for its paths
 BAND_SHARE = 0.8  # of a block's height for all bundles that enter it
 STRAND_HEIGHT = 9.0  # px of a bundle per path
 STRANDS = (3, 9)  # minimum and maximum of a bundle
-FAN = 14  # paths that converge from a layer to a bundle
 STRAIGHT = 3.0  # px: a shorter way past the end of a wider column is not drawn as its own path
-NODE_OVERLAP = 1.0  # px by which a path reaches below the edge of a node
 
 
 @dataclass(frozen=True)
@@ -60,20 +55,6 @@ def join_paths(parts: Sequence[Paths]) -> Paths:
         return Paths(none, none, none, none, none, no_nodes, no_nodes)
     names = [field.name for field in fields(Paths)]
     return Paths(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-@dataclass(frozen=True)
-class _Strands:
-    """Where the paths of one edge start, and what they stand for; arrays as in `Paths`."""
-
-    x: np.ndarray
-    y: np.ndarray
-    width: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x)
 
 
 def route_paths(units: Sequence[Unit], placement: Placement, connections: Connections) -> Paths:
@@ -128,6 +109,8 @@ class _Router:
     def route(self, edge: Edge) -> None:
         """Add the paths of an edge."""
         strands = self._leave(edge, self._count(edge))
+        if not any(self.units[i].is_block for i in edge):
+            strands = fan_out(strands, self.columns[self.units[edge[1]].first])
         x, y = self._arrive(edge, len(strands))
         self._add(edge, strands, x, y)
 
@@ -158,7 +141,7 @@ class _Router:
         """Return the paths added so far."""
         return join_paths([Paths(*piece) for piece in self._pieces])
 
-    def _add(self, edge: Edge, strands: _Strands, x1: np.ndarray, y1: np.ndarray) -> None:
+    def _add(self, edge: Edge, strands: Strands, x1: np.ndarray, y1: np.ndarray) -> None:
         """Add paths to their ends, beside the units between."""
         ranks, (a, b) = self.connections.ranks, edge
         strands = self._past(strands, ranks[a])
@@ -172,7 +155,7 @@ class _Router:
             strands = replace(strands, x=np.full(len(strands), via.right))
         self._end(strands, x1, y1, ranks[b])
 
-    def _past(self, strands: _Strands, rank: int) -> _Strands:
+    def _past(self, strands: Strands, rank: int) -> Strands:
         """Add straight paths past wider columns of the same rank, and return what continues."""
         right = self._right[rank]
         if right - strands.x.max() < STRAIGHT:
@@ -181,7 +164,7 @@ class _Router:
         self._append(strands, ahead, strands.y)
         return replace(strands, x=ahead)
 
-    def _end(self, strands: _Strands, x1: np.ndarray, y1: np.ndarray, rank: int) -> None:
+    def _end(self, strands: Strands, x1: np.ndarray, y1: np.ndarray, rank: int) -> None:
         """Add paths to their ends: past wider columns of the same rank, they are straight."""
         left = self._left[rank]
         if x1.min() - left >= STRAIGHT and strands.x.max() < left:
@@ -190,7 +173,7 @@ class _Router:
             strands = replace(strands, x=ahead, y=y1)
         self._append(strands, x1, y1)
 
-    def _append(self, strands: _Strands, x1: np.ndarray, y1: np.ndarray) -> None:
+    def _append(self, strands: Strands, x1: np.ndarray, y1: np.ndarray) -> None:
         self._pieces.append(
             (strands.x, strands.y, x1, y1, strands.width, strands.first, strands.last)
         )
@@ -221,20 +204,20 @@ class _Router:
         exponent = CROSSING_EXPONENT if len(self._readings[b]) > 1 else 1.0
         return max(1, int(rows * self._share / self._n_readers[a] ** exponent))
 
-    def _leave(self, edge: Edge, n: int) -> _Strands:
+    def _leave(self, edge: Edge, n: int) -> Strands:
         """Return the start of about ``n`` paths of an edge."""
         a, b = edge
         if self.units[a].is_block:
             return self._leave_block(edge, n)
         layer = self.units[a].first
-        strands = _leave_column(self.columns[layer], n, int(self.offsets[layer]))
+        strands = leave_column(self.columns[layer], n, int(self.offsets[layer]))
         if not self.units[b].is_block:
             return strands
         band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(strands))
         width = np.minimum(strands.width, band_width)
-        return _Strands(strands.x, strands.y, width, strands.first, strands.last)
+        return Strands(strands.x, strands.y, width, strands.first, strands.last)
 
-    def _leave_block(self, edge: Edge, n: int) -> _Strands:
+    def _leave_block(self, edge: Edge, n: int) -> Strands:
         layers, box = self.connections.sources[edge], self.boxes[edge[0]]
         counts = _divide(n, [self.columns[i].n for i in layers])
         first, last = [], []
@@ -246,9 +229,7 @@ class _Router:
         n, band = sum(counts), self._band(edge)
         y = box.middle + band * ((np.arange(n) + 0.5) / n - 0.5)
         width = np.full(n, BAND_FILL * band / n)
-        return _Strands(
-            np.full(n, box.right), y, width, np.concatenate(first), np.concatenate(last)
-        )
+        return Strands(np.full(n, box.right), y, width, np.concatenate(first), np.concatenate(last))
 
     def _arrive(self, edge: Edge, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of the ``n`` paths of an edge."""
@@ -264,25 +245,6 @@ class _Router:
         node = np.minimum((places * column.rows).astype(int), column.rows - 1) * column.across
         half = (column.bar or column.size) / 2
         return column.x[node] - half + NODE_OVERLAP, column.y[node]
-
-
-def _leave_column(column: Column, n: int, offset: int) -> _Strands:
-    """Return the start of ``n`` paths at the right of a layer's rows, each of some of its rows.
-
-    Args:
-        offset: index of the first node of the layer.
-    """
-    n = max(1, min(n, column.rows))
-    cuts = np.arange(n + 1) * column.rows // n
-    first = cuts[:-1] * column.across
-    last = np.minimum(cuts[1:] * column.across, column.n)
-    middle = (cuts[:-1] + cuts[1:] - 1) // 2 * column.across
-    rightmost = np.minimum(middle + column.across, column.n) - 1
-    half = (column.bar or column.size) / 2
-    pitch = (column.bottom - column.top) / n
-    width = np.full(n, np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
-    x = column.x[rightmost] + half - NODE_OVERLAP
-    return _Strands(x, column.y[middle], width, offset + first, offset + last)
 
 
 def _n_strands(band: float) -> int:

@@ -114,4 +114,27 @@ def _shorten_labels(labels: Sequence[str], width: float) -> list[str]:
         if len({path[-1] for path in paths}) > 1:
             break
         paths = [path[:-1] for path in paths]
-    return [_truncate(".".join(path), width) for path in paths]
+    shortened = [_truncate(".".join(path), width) for path in paths]
+    if len(set(shortened)) == len(set(labels)):
+        return shortened
+    return _tell_apart(labels, shortened, width)
+
+
+def _tell_apart(labels: Sequence[str], shortened: Sequence[str], width: float) -> list[str]:
+    """Return labels without the ending that several share, if that tells all of them apart."""
+    by_text: dict[str, list[int]] = {}
+    for i, text in enumerate(shortened):
+        by_text.setdefault(text, []).append(i)
+    told = list(shortened)
+    for text, members in by_text.items():
+        if len({labels[i] for i in members}) > 1:
+            for i in members:
+                told[i] = _fit(labels[i].removesuffix(f".{text}"), width)
+    return told if len(set(told)) == len(set(labels)) else list(shortened)
+
+
+def _fit(label: str, width: float) -> str:
+    """Return the last parts of a path that fit a width (px), or the end of the last part."""
+    label = _truncate(label, width)
+    n = max(2, int(width / LABEL_CHARACTER))
+    return label if len(label) <= n else f"…{label[1 - n :]}"

@@ -1,4 +1,8 @@
-"""Projections of the views of layers, computed in a worker process."""
+"""Projections of the views of layers, computed in a worker process.
+
+A view is projected again the later the less its features have changed: a layout that would hardly
+move costs as much as one that does.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ __all__ = ["VIEWS", "LayerProjections"]
 VIEWS = ("coefficients", "gradients", "activations", "activation_gradients")
 
 RETRY_SECONDS = 30.0  # after a projection that failed
+# Seconds between two projections of a view whose features change by 1; others wait in proportion.
+SECONDS_PER_CHANGE = 2.0
+COMPARED_ROWS = 128  # filters, at most, by which the change is estimated
 
 Key = tuple[str, str, Method]  # layer, view, method
 
@@ -27,6 +34,9 @@ class _ProjectionState(Struct):
         features: from which it was computed, float (n, d).
         ids: of its filters, int64 (n,).
         revision: of the layer detail that was submitted last.
+        compared: revision of the layer detail that was last compared with ``features``.
+        due_at: when its change is worth a projection (monotonic).
+        projected_at: when the newest projection arrived (monotonic).
         retry_at: earliest time of the next attempt (monotonic).
         from_scratch: whether the next projection ignores the previous one.
         is_requested: whether the user requested it and waits for it.
@@ -38,6 +48,9 @@ class _ProjectionState(Struct):
     features: np.ndarray = np.zeros((0, 0))
     ids: np.ndarray = np.zeros(0, np.int64)
     revision: int = -1
+    compared: int = -1
+    due_at: float = 0.0
+    projected_at: float = 0.0
     retry_at: float = 0.0
     from_scratch: bool = False
     is_requested: bool = False
@@ -102,7 +115,7 @@ class LayerProjections:
     def submit(
         self, key: Key, features: np.ndarray, ids: np.ndarray, revision: int, now: float
     ) -> None:
-        """Submit features to the worker, unless it is busy with this view or they are not new.
+        """Submit features to the worker, if they have changed enough and it is not busy with them.
 
         Args:
             key: layer, view and method.
@@ -116,6 +129,8 @@ class LayerProjections:
         worker = self._worker
         is_current = state.revision == revision or now < state.retry_at
         if worker is None or is_current or worker.is_busy(key):
+            return
+        if not _is_due(state, features, ids, revision, now):
             return
         job = ProjectionJob(
             features,
@@ -145,7 +160,7 @@ class LayerProjections:
                 state.from_scratch, state.revision, state.failure = True, -1, result.reason
                 state.retry_at = now + RETRY_SECONDS
             else:
-                state.projection, state.failure = result, ""
+                state.projection, state.failure, state.projected_at = result, "", now
                 state.features, state.ids = computed_from
 
     def _any_method(self, key: Key) -> Projection | None:
@@ -154,6 +169,21 @@ class LayerProjections:
             if other[:2] == key[:2] and state.projection is not None:
                 return state.projection
         return None
+
+
+def _is_due(
+    state: _ProjectionState, features: np.ndarray, ids: np.ndarray, revision: int, now: float
+) -> bool:
+    """Return whether features are worth a projection now. Other filters always are."""
+    if state.projection is None or state.from_scratch or not np.array_equal(ids, state.ids):
+        return True
+    if state.compared != revision:
+        state.compared = revision
+        rows = slice(None, None, -(-len(ids) // COMPARED_ROWS) or 1)
+        change = _change(state.ids[rows], state.features[rows], ids[rows], features[rows])
+        seconds = SECONDS_PER_CHANGE / change if change > 0 else float("inf")
+        state.due_at = state.projected_at + seconds
+    return now >= state.due_at
 
 
 def _change(

@@ -164,6 +164,13 @@ def test_relative_activation_is_relative_to_the_layer() -> None:
     assert found[6:].tolist() == [0, 0, 1]
 
 
+def test_paths_of_a_layer_with_negative_sums_were_not_drawn() -> None:
+    activation = np.array([-5, 0, 0, -4, -2, -1], np.float32)
+    found = relative_activation(activation, np.array([0, 1, 3, 6]))
+    assert found[:4].tolist() == [1, 0, 0, 1]
+    assert found[3] > found[4] > found[5] > 0
+
+
 def test_every_column_has_a_row_per_node_or_path(make_follower: Callable[..., Any]) -> None:
     follower = make_follower("resnet50")
     tab = TabState(follower, PageLink(width=1100, height=600))

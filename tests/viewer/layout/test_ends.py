@@ -81,3 +81,12 @@ def test_layers_that_fit_the_input_are_its_readers_where_the_forward_shows_none(
     structure, layout = layout_of("digits", 1118, 560)
     assert rank_zero_readers(structure, layout, 3) == [0]
     assert rank_zero_readers(structure, layout, 4) == []
+
+
+def test_the_loss_below_the_outputs_was_cut_off() -> None:
+    _, layout = layout_of("alexnet", 840, 314)
+    for n, has_more in ((10, False), (6, True)):
+        shape = EndShape((32, 48), 3, n, (0,), (4,), has_more=has_more)
+        ends = place_ends(layout, shape)
+        assert ends.output_y.max() <= layout.height - (82 if has_more else 62)
+        assert np.diff(ends.output_y).min() >= 13

@@ -261,7 +261,7 @@ def test_open_blocks_have_frames_where_others_are_closed() -> None:
     network = structure("resnet50")
     closed = initially_closed([layer.name for layer in network.layers])
     assert [(box.block, box.level) for box in folded("resnet50").stages] == [
-        ("", 0), *((f"layer{k}", 0) for k in (1, 2, 3, 4)),
+        (f"layer{k}", 0) for k in (1, 2, 3, 4)
     ]  # fmt: skip
     layout = compute_layout(network, 1100, 620, (), closed - {"layer3.1"})
     inner = [box for box in layout.stages if box.level]
@@ -369,7 +369,7 @@ def test_frames_do_not_cover_columns_outside_their_stage() -> None:
     layers = structure("digits").layers
     chain = Structure("r", 0, 0, "m", [replace(layers[0], name=name) for name in names])
     layout = compute_layout(chain, 700, 400)
-    assert [box.name for box in layout.stages] == ["down", "head"]
+    assert [box.name for box in layout.stages] == ["down"]
     for box in layout.stages:
         for column, name in zip(layout.columns, names, strict=True):
             outside = column.right < box.left or column.left > box.right
@@ -472,6 +472,35 @@ def test_densenet_labels_keep_only_their_last_parts() -> None:
     name = "features.denseblock1.denselayer1.conv1"
     assert labels[[layer.name for layer in network.layers].index(name)] == "conv1"
     assert compute_layout(network, 880, 480).density == "crowded"
+
+
+def test_several_columns_had_the_same_label() -> None:
+    layout = folded("googlenet", 720, 480)
+    assert layout.labels[:3] == ["conv1", "conv2", "conv3"]
+    labels = folded("densenet121", 820, 480).labels
+    assert len(set(labels)) == len(labels)
+
+
+def test_a_layer_that_is_a_stage_by_itself_was_titled_twice() -> None:
+    layout = folded("resnet50")
+    assert layout.density != "crowded"
+    assert layout.labels[0] == "conv1"
+    assert "conv1" not in [box.name for box in layout.stages]
+    crowded = folded("resnet50", 390, 480)  # there, labels are shown on hover only
+    assert "conv1" in [box.name for box in crowded.stages]
+
+
+def test_headers_of_a_roomy_layout_covered_each_other() -> None:
+    assert folded("densenet121", 1117, 620).density == "normal"
+    assert folded("alexnet", 1117, 620).density == "roomy"
+
+
+def test_a_layer_of_one_filter_had_one_path_to_all_that_read_it() -> None:
+    layout = compute_layout(structure("gan"), 1117, 620)
+    lone = int(layout.node_offsets[3])  # the generator's output
+    paths = layout.paths.first == lone
+    assert paths.sum() >= 4
+    assert len(np.unique(layout.paths.y1[paths])) == paths.sum()
 
 
 def test_concatenated_branches_meet_once_before_all_their_readers() -> None:

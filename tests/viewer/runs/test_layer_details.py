@@ -17,6 +17,8 @@ from viewer.embedding.worker import ProjectionFailure
 from viewer.runs import layer_projections
 from viewer.runs.layer_details import VIEWS, LayerDetails
 
+LONG = 40.0  # seconds, after which small changes are worth a layout, too
+
 
 class SynchronousWorker:
     """Computes jobs when it is polled, in this process."""
@@ -82,6 +84,12 @@ class World:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change is worth a layout."""
+    monkeypatch.setattr(layer_projections, "SECONDS_PER_CHANGE", 0.0)
+
+
+@pytest.fixture
 def world(follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(follower, monkeypatch)
 
@@ -124,6 +132,7 @@ def test_all_views_are_projected_once_per_detail(world: World) -> None:
         assert len(layout.ids) == 16
 
 
+@pytest.mark.usefixtures("impatient")
 def test_only_visible_methods_are_computed(world: World) -> None:
     world.layers.mark_visible("conv2", "tsne")
     world.layers.mark_visible("conv2", "pca")
@@ -138,6 +147,7 @@ def test_only_visible_methods_are_computed(world: World) -> None:
     assert {key[2] for key in world.worker.done} == {"pca"}  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_next_projection_starts_from_the_last(world: World) -> None:
     world.layers.mark_visible("conv2", "tsne")
     world.deliver(world.detail())
@@ -151,6 +161,30 @@ def test_next_projection_starts_from_the_last(world: World) -> None:
     assert job.last is first
     assert job.change < 0.2
     assert not job.from_scratch
+
+
+def test_a_layout_was_computed_although_its_filters_hardly_changed(world: World) -> None:
+    detail = replace(world.detail(), step=1)
+    coefficients = detail.coefficients
+
+    def submitted_after(seconds: float, change: float, step: int) -> bool:
+        factor = 1 + change * np.random.default_rng(step).normal(size=coefficients.features.shape)
+        features = (coefficients.features * factor).astype(np.float32)
+        world.worker.submitted.clear()
+        world.now += seconds
+        world.layers.mark_visible("conv2", "tsne")
+        world.deliver(
+            replace(detail, step=step, coefficients=replace(coefficients, features=features))
+        )
+        world.tick()
+        return "coefficients" in [view for (_, view, _), _ in world.worker.submitted]
+
+    assert submitted_after(0, 0.0, 2)
+    assert not submitted_after(1, 0.03, 3)
+    assert not submitted_after(LONG, 0.0, 4)
+    assert submitted_after(LONG, 0.08, 5)
+    assert not submitted_after(0.3, 10, 6)
+    assert submitted_after(2.5, 10, 7)
 
 
 def test_recompute_starts_from_scratch(world: World) -> None:
@@ -285,6 +319,7 @@ def test_near_duplicates_are_searched_in_coefficients_only(world: World) -> None
     assert (groups["gradients"] == -1).all()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_failed_projection_keeps_the_last_and_is_reported(world: World) -> None:
     world.layers.mark_visible("conv2", "tsne")
     world.deliver(world.detail())
@@ -333,9 +368,8 @@ def test_close_stops_the_worker(world: World) -> None:
     assert world.worker.closed
 
 
-def test_batch_dependent_views_are_stable(
-    world: World,
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_batch_dependent_views_are_stable(world: World) -> None:
     """Gradients differ between batches; without averaging, their projection would jump."""
     details = [replace(world.detail(), step=step) for step in range(20)]
     for detail in details:

@@ -56,8 +56,10 @@ function onKey(event) {
   }
   const binding = findBinding(TABLE, key)
   if (binding?.run == null || binding.isFree && !isFree(focused)) return
-  event.preventDefault()
-  if (key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
+  event.preventDefault() // of Escape, too: the browser would not close a popover itself
+  const popover = key === "Escape" ? document.querySelector(":popover-open") : null
+  if (popover != null) /** @type {HTMLElement} */ (popover).hidePopover()
+  else if (key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
   else binding.run(event)
 }
 
@@ -76,7 +78,8 @@ function isTextField(element) {
  * @param {Element | null} focused
  */
 function isFree(focused) {
-  return focused == null || focused === document.body || focused === byId("plot") || focused instanceof HTMLCanvasElement
+  if (focused == null || focused === document.body || focused === byId("plot")) return true
+  return focused instanceof HTMLCanvasElement && focused.closest("[popover]") == null
 }
 
 /** Show the key sheet. Escape closes it, like every dialog. */

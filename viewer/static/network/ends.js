@@ -12,6 +12,7 @@ import {drawSignal} from "./signal.js"
 /** @import {Viewport} from "./viewport.js" */
 
 const SMALL = 64 // pixels; smaller images show theirs
+const NARROW = 120 // px: less space on the left has two buttons in a row
 const EDGE = 10 // px beside the border of the view
 const TOOLS_GAP = 8 // px below the picture
 const WIDE = 150 // px: space on the right for words beside the names
@@ -51,7 +52,8 @@ export class NetworkEnds {
   }
 
   /** @param {EndsData} data */
-  #drawInput({input, channels}) {
+  #drawInput({input, channels, left}) {
+    byId("network-input-steps").dataset.narrow = String(left < NARROW)
     setText("network-input-title", input.title)
     setText("network-input-size", input.subtitle)
     setText("network-input-source", input.source ?? "")

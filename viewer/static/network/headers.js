@@ -1,10 +1,11 @@
 /** What is written above the columns of the network: the headers of the layers, and the frames of blocks and stages. */
 
-import {actAsButton, byId, createElement} from "../shared/dom.js"
-import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {byId, createElement} from "../shared/dom.js"
+import {latest, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
 import {drawUnlessPressed} from "../shared/press.js"
-import {openBlockMenu, openInsertMenu, openLayerMenu, openStageMenu, startLayerMenu} from "./layer_menu.js"
+import {blockHeader, insertButton, layerHeader, stageFrame} from "./header_elements.js"
+import {startLayerMenu} from "./layer_menu.js"
 import {markVerdicts} from "./verdict_dots.js"
 
 /** @import {BlockHeader, LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
@@ -14,122 +15,16 @@ const HEADER_HEIGHT = 44 // px
 const BLOCK_HEADER_HEIGHT = 36 // px
 const LANE_HEADER_HEIGHT = 18 // px
 const MARGIN = 20 // px beyond the view within which a header is kept
+const CROWDED_TOP = 29 // px: below the titles of the input and the output
+// px between two columns, for the three buttons of a layer, and for the size of a block
+const BUTTONS_ROOM = 54
+const SIZE_ROOM = 44
 const INSERT_ROOM = 44 // px that an insert button needs to its layer
 const STAGE_BOTTOM = 8 // px
 const NESTED_BOTTOM = 5 // px per frame around
 // px that a stage's title needs per letter
 const LETTER = 6.3
 const SMALL_LETTER = 4.9
-
-/**
- * @param {LayerHeader} layer
- * @param {"less" | "more"} kind
- */
-function editButton(layer, kind) {
-  const isLess = kind === "less"
-  const action = isLess ? `Remove the least active filter of ${layer.name}` : `Add a filter to ${layer.name}`
-  return createElement("button", {
-    class: kind,
-    title: layer.refused || action,
-    "aria-label": layer.refused ? `${action}: not possible, ${layer.refused}` : action,
-    "aria-disabled": String(Boolean(layer.refused)),
-    onclick: () => {
-      if (!layer.refused) sendCommand(isLess ? "stage_remove_least_active" : "stage_add", {layer: layer.index})
-    },
-  }, isLess ? "−" : "+")
-}
-
-/** @param {LayerHeader} layer */
-function menuButton(layer) {
-  const title = `Layer ${layer.name}: insert, remove, freeze (O)`
-  return createElement("button", {
-    class: "menu", title, "aria-label": title, "aria-haspopup": "dialog",
-    onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openLayerMenu(layer, event.currentTarget),
-  }, "⋯")
-}
-
-/** @param {LayerHeader} layer */
-function insertButton(layer) {
-  return createElement("button", {
-    class: "insert", title: `Insert a layer after ${layer.name}`, "aria-label": `Insert a layer after ${layer.name}`,
-    "aria-haspopup": "dialog", tabindex: -1, // by keyboard: the menu of the layer, or I
-    onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openInsertMenu(layer, event.currentTarget),
-  }, "+")
-}
-
-/**
- * @param {LayerHeader} layer
- * @param {NetworkLayoutData["density"]} density
- */
-function subtitle(layer, density) {
-  if (density === "roomy" && !layer.lane) return [`${layer.filters} filters`, layer.kernel].filter(Boolean).join(" · ")
-  // Beside a narrow branch there is room for the whole name, which is shown only on hover, or while it is selected.
-  return layer.lane && density === "normal" ? layer.name : layer.label
-}
-
-/**
- * @param {LayerHeader} layer
- * @param {NetworkLayoutData["density"]} density
- */
-function layerHeader(layer, density) {
-  const title = createElement("b", {
-    title: `${layer.name} · ${layer.filters} filters · double-click to expand or collapse`,
-    onclick: () => sendCommand("select", {layer: layer.index, first: -1, last: -1}),
-    ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
-    oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
-      event.preventDefault()
-      openLayerMenu(layer, event.currentTarget)
-    },
-  }, density === "roomy" && !layer.lane ? layer.label : String(layer.filters))
-  actAsButton(title, `${layer.name}, ${layer.filters} filters`)
-  const attributes = {class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane)}
-  return createElement("div", attributes, title, createElement("span", {}, subtitle(layer, density)),
-    createElement("div", {class: "steer"}, editButton(layer, "less"), editButton(layer, "more"), menuButton(layer)))
-}
-
-/**
- * The header of a closed block; its frame is an element of its own.
- * @param {BlockHeader} block
- * @param {NetworkLayoutData["density"]} density
- */
-function blockHeader(block, density) {
-  const size = `${block.layers} layers, ${block.filters} filters`
-  const open = () => sendCommand("open_block", {name: block.path})
-  const title = createElement("button", {
-    class: "fold", "aria-expanded": "false", "aria-label": `Open block ${block.path}: ${size}`, title: `Open ${block.path}: ${size}`,
-    onclick: open,
-    oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
-      event.preventDefault()
-      openBlockMenu(block, event.currentTarget)
-    },
-  }, block.label)
-  const small = density === "roomy" && !block.lane ? `${block.layers} layers · ${block.filters} filters` : `${block.layers} layers`
-  const attributes = {class: "column block-header", "data-block": block.path, "data-density": density, "data-lane": String(block.lane)}
-  return createElement("div", attributes, title, createElement("span", {}, small))
-}
-
-/** @param {StageData} stage */
-function closeButton(stage) {
-  const title = `Close block ${stage.block}`
-  return createElement("button", {
-    class: "fold", "aria-expanded": "true", "aria-label": title, title: `${title} (B)`,
-    onclick: () => sendCommand("close_block", {name: stage.block}),
-  })
-}
-
-/** @param {StageData} stage */
-function stageFrame(stage) {
-  const title = createElement("b", {
-    title: `${stage.path} · double-click to expand or collapse all its layers`,
-    ondblclick: () => sendCommand("toggle_stage", {layer: stage.layer}),
-    oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
-      event.preventDefault()
-      openStageMenu(stage, event.currentTarget)
-    },
-  }, ...stage.block ? [closeButton(stage)] : [], stage.name)
-  if (!stage.block) actAsButton(title, `Block ${stage.path}: menu`, () => openStageMenu(stage, title))
-  return createElement("div", {class: "stage", "data-level": String(stage.level)}, title)
-}
 
 /**
  * Put the buttons of a header into the tab order, or take them out: only the selected layer's are tab stops, and the
@@ -150,6 +45,15 @@ function focusedButton() {
   const {layer, block} = header.dataset
   const place = layer == null ? `[data-block="${CSS.escape(block ?? "")}"]` : `[data-layer="${CSS.escape(layer)}"]`
   return `.column${place} ${active.localName}${active.className && `.${active.className}`}`
+}
+
+/**
+ * The middles of everything that has a header, px of the layout.
+ * @param {NetworkLayoutData} layout
+ */
+function unitCenters({layers = [], blocks = []}) {
+  const single = layers.filter(({block}) => block < 0).map(({center}) => center)
+  return [...single, ...blocks.map(({left, right}) => (left + right) / 2)]
 }
 
 export class NetworkHeaders {
@@ -200,8 +104,13 @@ export class NetworkHeaders {
   place() {
     const layout = this.#layout
     if (layout == null) return
-    for (const [layer, element] of this.#layers) this.#placeHeader(element, layer, layout)
+    const room = this.#room(layout)
+    for (const [layer, element] of this.#layers) {
+      element.dataset.tight = String(room(layer.center) < BUTTONS_ROOM)
+      this.#placeHeader(element, layer, layout)
+    }
     for (const [block, {header, frame}] of this.#blocks) {
+      header.dataset.tight = String(room((block.left + block.right) / 2) < SIZE_ROOM)
       this.#placeBlock(frame, block)
       this.#placeHeader(header, {...block, center: (block.left + block.right) / 2}, layout, BLOCK_HEADER_HEIGHT)
     }
@@ -210,14 +119,25 @@ export class NetworkHeaders {
   }
 
   /**
+   * Return how far it is from a column to the nearest other one on the screen, px.
+   * @param {NetworkLayoutData} layout
+   */
+  #room(layout) {
+    const centers = [...new Set(unitCenters(layout))].map((x) => this.viewport.toScreen(x, 0)[0])
+    return (/** @type {number} */ center) => {
+      const [x] = this.viewport.toScreen(center, 0)
+      return Math.min(...centers.map((other) => Math.abs(other - x)).filter((distance) => distance > 1))
+    }
+  }
+
+  /**
    * Put the button halfway to the next column, or as far behind the last one.
    * @param {HTMLElement} element
    * @param {LayerHeader} layer
    * @param {NetworkLayoutData} layout
    */
-  #placeInsert(element, layer, {layers, blocks, columns_right: end}) {
-    const centers = [...layers.filter(({block}) => block < 0).map(({center}) => center), ...blocks.map(({left, right}) => (left + right) / 2)]
-    const next = Math.min(...centers.filter((center) => center > layer.center + 1), end)
+  #placeInsert(element, layer, layout) {
+    const next = Math.min(...unitCenters(layout).filter((center) => center > layer.center + 1), layout.columns_right)
     const [x] = this.viewport.toScreen((layer.center + next) / 2, 0)
     const [from] = this.viewport.toScreen(layer.center, 0)
     element.hidden = x - from < INSERT_ROOM || x > this.viewport.width - MARGIN
@@ -245,7 +165,7 @@ export class NetworkHeaders {
   #placeHeader(element, column, {stages, stage_top: stageTop}, height = HEADER_HEIGHT) {
     const {width} = this.viewport
     const [center, top] = this.viewport.toScreen(column.center, column.top)
-    const above = Math.max(stages.length > 0 ? stageTop + 3 : 2, top - height)
+    const above = Math.max(stages.length > 0 ? stageTop + 3 : CROWDED_TOP, top - height)
     const y = column.lane ? top - LANE_HEADER_HEIGHT : column.header_y ?? above
     element.hidden = center < -MARGIN || center > width + MARGIN
     const half = element.offsetWidth / 2 + 3 // while in view, it is not cut off at the sides

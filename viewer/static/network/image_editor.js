@@ -114,6 +114,7 @@ function open() {
   cursor = {row: 0, column: 0}
   describe()
   editor().showPopover()
+  canvas().focus() // it is at the end of the tab order
   placePopover(editor(), byId("network-input-picture"))
 }
 
