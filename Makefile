@@ -15,7 +15,7 @@ NODE_MODULES := node_modules/.package-lock.json
 DEMO ?= examples/01_digits.py
 # One more than processors: tests also wait, for processes, servers and events.
 PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
-NOX = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox --reuse-venv yes
+NOX = UV_PYTHON_DOWNLOADS=never PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox --reuse-venv yes
 
 # torch and torchvision must come from one index in one call: builds from different sources do not
 # load into the same process.
