@@ -33,6 +33,17 @@ from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.ranks.processes import Processes
+from revacnn_lightning.runtime.ranks.started_processes import (
+    adopt_edits_when_loaded,
+    carry_edits,
+    was_started,
+)
+from revacnn_lightning.runtime.ranks.training_refusals import (
+    edit_refusal,
+    forward_refusal,
+    inspection_refusal,
+)
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
@@ -42,9 +53,6 @@ from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_image
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     data_class_names,
-    edit_refusal,
-    forward_refusal,
-    inspection_refusal,
     learning_rates,
     loss_scale,
     model_holders,
@@ -187,7 +195,7 @@ class ReVACNN(FreshCopies, Callback):
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_replay", "_monitored", "_is_disabled",
         "_undo_after_error", "_step", "_lineage", "_is_resumed", "_history", "_history_of",
-        "_batch", "_shown_images",
+        "_batch", "_shown_images", "_processes", "_edit_refusal",
     )  # fmt: skip
 
     def __init__(
@@ -254,6 +262,8 @@ class ReVACNN(FreshCopies, Callback):
         self._is_resumed = False  # from a checkpoint, by the next fit
         self._history: HistoryRecorder | None = None
         self._history_of: weakref.ref[LightningModule] | None = None  # None: of the next module
+        self._processes: Processes | None = None  # of the training, during a fit
+        self._edit_refusal = ""
 
     # ------------------------------------------------------------------ public
 
@@ -280,6 +290,17 @@ class ReVACNN(FreshCopies, Callback):
             raise EditRefusedError("no training is running; call steer while trainer.fit runs")
         return handler.submit(body, dry_run=dry_run)
 
+    def prepare(self, module: LightningModule) -> None:
+        """Let a network be edited in processes that Lightning starts for the training.
+
+        Only needed with ``ddp_spawn``, ``ddp_fork`` and ``ddp_notebook``: the network of this
+        process gets the weights of the trained one in the end, and now its edits, too.
+
+        Args:
+            module: the module that `Trainer.fit` will get.
+        """
+        adopt_edits_when_loaded(module)
+
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -292,7 +313,7 @@ class ReVACNN(FreshCopies, Callback):
         if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
             hooks.start(trainer.optimizers)
-        if trainer.is_global_zero and self._reserve_for(trainer):
+        if self._reserve_for(trainer):
             self._is_disabled = False
             self._open(trainer, pl_module)
 
@@ -322,6 +343,7 @@ class ReVACNN(FreshCopies, Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer is self._monitored:
             self._close("finished")
+            self._leave_processes(is_clean=True)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -343,13 +365,22 @@ class ReVACNN(FreshCopies, Callback):
         if hooks is not None and hooks.trainer is trainer:
             hooks.remove()
         if trainer is self._monitored:
+            if was_started(trainer):
+                carry_edits(pl_module)  # not earlier: checkpoints have the edits already
             self._close()
+            self._leave_processes(is_clean=False)
             self._editor = self._monitored = None
+
+    def _leave_processes(self, *, is_clean: bool) -> None:
+        processes, self._processes = self._processes, None
+        if processes is not None:
+            processes.close(is_clean=is_clean)
 
     @disable_on_error
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
+        processes = self._processes = Processes(trainer)
         journal = find_journal(pl_module)
         if journal is None and is_marked(pl_module):
             log.warning(
@@ -358,6 +389,8 @@ class ReVACNN(FreshCopies, Callback):
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
         self._editor = self._make_editor(trainer, pl_module, journal)
+        processes.start(self._editor, TrainerControls(trainer))
+        self._edit_refusal = edit_refusal(trainer, pl_module)
         refusal = forward_refusal(trainer, pl_module)
         self._forwards = SampleForwards(
             pl_module,
@@ -369,6 +402,8 @@ class ReVACNN(FreshCopies, Callback):
         self._replay = LossReplay(
             pl_module, functools.partial(_forward_context, trainer), self._images, refusal
         )
+        if not trainer.is_global_zero:
+            return
         forward = None if refusal else self._forward_of_images(pl_module)
         self._session = self._make_session(trainer, pl_module, self._editor, forward)
         _log_how_to_attach(self._session)
@@ -420,6 +455,7 @@ class ReVACNN(FreshCopies, Callback):
             observers=diagnostics.observers,
             replay=self._replay,
             snapshot_interval=snapshot_interval(self._publish),
+            team=None if self._processes is None else self._processes.team,
         )
 
     def _recording_settings(self, trainer: Trainer) -> RecordingSettings:
@@ -486,26 +522,44 @@ class ReVACNN(FreshCopies, Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._undo_after_error is None or trainer is not self._monitored:
-            self._begin_batch(trainer, batch, batch_idx)
+        processes = self._processes
+        if processes is None or trainer is not self._monitored:
             return
+
+        def make_batch() -> TrainingBatch:
+            return self._training_batch(trainer, batch, batch_idx)
+
+        processes.begin_batch(make_batch)
+        if self._undo_after_error is None:
+            self._begin_batch(trainer, batch, make_batch)
+        else:
+            self._undo(trainer, batch, make_batch)
+        session = self._session
+        processes.end_stop(None if session is None else lambda: session.stop_needs)
+        processes.update_model(self._editor)  # not guarded: it would train with wrong gradients
+
+    @disable_on_error
+    def _begin_batch(
+        self, trainer: Trainer, batch: Any, make_batch: Callable[[], TrainingBatch]
+    ) -> None:
+        if self._session is not None:
+            self._session.begin_batch(make_batch())
+        self._record_if_needed(trainer, batch)
+
+    def _undo(self, trainer: Trainer, batch: Any, make_batch: Callable[[], TrainingBatch]) -> None:
+        """Undo edits in a run whose monitoring has stopped."""
         try:
-            self._undo_after_error.begin_batch(
-                lambda: self._training_batch(trainer, batch, batch_idx)
-            )
+            if self._undo_after_error is not None:
+                self._undo_after_error.begin_batch(make_batch)
             self._record_if_needed(trainer, batch)
         except Exception:  # a bug of this package must not stop the training
             log.warning("Edits can no longer be undone; training continues", exc_info=True)
             self._close()
 
-    @disable_on_error
-    def _begin_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> None:
-        if self._session is not None:
-            self._session.begin_batch(self._training_batch(trainer, batch, batch_idx))
-            self._record_if_needed(trainer, batch)
-
     def _training_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> TrainingBatch:
         forwards, replay, editor = self._forwards, self._replay, self._editor
+        processes = self._processes
+        assert processes is not None
         assert forwards is not None
         assert replay is not None
         assert editor is not None
@@ -521,14 +575,14 @@ class ReVACNN(FreshCopies, Callback):
             get_input=lambda: self._shown_images.first_input(batch),
             get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-            edit_refusal=edit_refusal(trainer),
+            edit_refusal=self._edit_refusal or processes.team.refusal,
             loss_scale=loss_scale(trainer),
         )
 
     def _record_if_needed(self, trainer: Trainer, batch: Any) -> None:
         """Record the training step of this batch if somebody needs to know what it does."""
         forwards, editor, replay = self._forwards, self._editor, self._replay
-        handler = self._session or self._undo_after_error
+        handler = self._session or self._undo_after_error or self._processes
         if forwards is None or editor is None or handler is None or not handler.needs_probe:
             return
         version = editor.version

@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
 from revacnn_lightning.runtime.batch import Progress
-from revacnn_lightning.runtime.hyperparameters import set_hyperparameter
+from revacnn_lightning.runtime.hyperparameters import set_revertibly
 from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
+from revacnn_lightning.runtime.ranks.team import Alone, Team
 
 __all__ = ["RunController", "TrainingControls"]
 
@@ -38,20 +40,27 @@ class RunController:
     Args:
         run: id of the run, part of the names of checkpoints.
         controls: the training loop.
+        team: the processes of the training, which do the same.
 
     Attributes:
         overrides: detects that training overrides a hyperparameter that was set.
     """
 
-    def __init__(self, run: str, controls: TrainingControls) -> None:
+    def __init__(self, run: str, controls: TrainingControls, team: Team | None = None) -> None:
         self.overrides = OverrideDetector(lambda: controls.optimizers, lambda: controls.schedulers)
         self._run = run
         self._controls = controls
+        self._team = Alone() if team is None else team
         self._pause = Pause()
 
     def must_wait(self, epoch: int = 0) -> bool:
         """Return whether the next batch must wait; see `Pause.must_wait`."""
         return self._pause.must_wait(epoch)
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the run pauses before one of the next batches."""
+        return self._pause.is_active
 
     def describe_pause(self) -> str:
         """Return when a run that is training pauses, in words; see `Pause.describe`."""
@@ -62,20 +71,25 @@ class RunController:
 
         Raises:
             EditRefusedError: there is no such hyperparameter, its value is out of range, or a
-                schedule of the learning rate cannot be scaled.
+                schedule of the learning rate cannot be scaled; or another process has ended.
         """
         controls = self._controls
         if isinstance(command, SetHyperparameter):
-            result = set_hyperparameter(command, controls.optimizers, controls.schedulers)
+            result, restore = set_revertibly(command, controls.optimizers, controls.schedulers)
+            self._team.set_value(command, restore)
             self.overrides.expect(command)
             return result
         if command.action == "send_state":
             return ""  # sent on receipt
+        if self._team.refusal:
+            raise EditRefusedError(self._team.refusal)
         if command.action not in ("checkpoint", "stop"):
             return self._pause.apply(command, progress.epoch)
-        path = controls.save_checkpoint(f"{self._run}-step={progress.step}")
+        name = f"{self._run}-step={progress.step}"
+        path = self._team.save(name, lambda: controls.save_checkpoint(name))
         if command.action == "checkpoint":
             return f"Saved {path}"
+        self._team.stop_training()
         controls.stop()
         self._pause.apply(ControlRun("resume"))
         return f"Stopping; saved {path}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from msgspec.structs import replace
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -23,7 +24,7 @@ from revacnn_lightning.runtime.schedulers import (
     why_not_per_group,
 )
 
-__all__ = ["describe_parameter_groups", "set_hyperparameter"]
+__all__ = ["describe_parameter_groups", "set_hyperparameter", "set_revertibly"]
 
 
 def describe_parameter_groups(
@@ -66,6 +67,24 @@ def set_hyperparameter(
         _rescale_schedules(request, optimizer, schedulers_of(optimizer, schedulers), before)
     _assign(group, request.name, request.value)
     return f"{request.name} {before:g} → {request.value:g}"
+
+
+def set_revertibly(
+    request: SetHyperparameter, optimizers: Sequence[Optimizer], schedulers: Sequence[Any]
+) -> tuple[str, Callable[[], object]]:
+    """Set a hyperparameter; return what was done, in words, and what sets the value before again.
+
+    Raises:
+        EditRefusedError: as `set_hyperparameter`.
+    """
+    before = _to_number(_find_group(request, optimizers).get(request.name))
+    result = set_hyperparameter(request, optimizers, schedulers)
+    old = replace(request, value=before or 0.0)
+    return result, lambda: set_hyperparameter(old, optimizers, schedulers)
+
+
+def _find_group(request: SetHyperparameter, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
+    return _find_optimizer(request, optimizers).param_groups[request.group]
 
 
 def _find_optimizer(request: SetHyperparameter, optimizers: Sequence[Optimizer]) -> Optimizer:

@@ -45,6 +45,11 @@ class Pause:
             return False
         return True
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the run pauses before one of the next batches."""
+        return self._is_paused
+
     def describe(self) -> str:
         """Return when a run that is training pauses, in words; "" if it does not."""
         if self._last_epoch is not None:

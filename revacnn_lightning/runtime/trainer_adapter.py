@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,6 @@ from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 __all__ = [
     "TrainerControls",
     "data_class_names",
-    "edit_refusal",
-    "forward_refusal",
-    "inspection_refusal",
     "learning_rates",
     "logging_step",
     "loss_scale",
@@ -63,11 +61,32 @@ class TrainerControls:
 
     def save_checkpoint(self, name: str) -> str:
         path = Path(self._trainer.default_root_dir) / "revacnn" / f"{name}.ckpt"
-        self._trainer.save_checkpoint(path)
+        if self._trainer.world_size == 1:
+            self._trainer.save_checkpoint(path)
+        else:
+            with _no_barrier(self._trainer.strategy):
+                self._trainer.save_checkpoint(path)
         return str(path)
 
     def stop(self) -> None:
         self._trainer.should_stop = True
+
+
+@contextmanager
+def _no_barrier(strategy: Any) -> Iterator[None]:
+    """Let a process whose checkpoint fails not leave the others behind in the strategy's barrier.
+
+    They would wait there, and meet the next collective of the training. The processes compare their
+    outcomes afterwards, which is a barrier as well.
+    """
+    attributes = vars(strategy)
+    before = dict(attributes)
+    attributes["barrier"] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del attributes["barrier"]
+        attributes.update((n, v) for n, v in before.items() if n == "barrier")
 
 
 def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = None) -> Tensor:
@@ -159,35 +178,6 @@ def _validation_loader(trainer: Any) -> Any:
 
 def _first(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
-
-
-def edit_refusal(trainer: Any) -> str:
-    """Return why the network of this training cannot be edited; "" if it can."""
-    if trainer.world_size > 1:
-        return (
-            f"this training runs in {trainer.world_size} processes, and so far only the network "
-            "of a training in one process can be edited; restart it with devices=1"
-        )
-    return ""
-
-
-def forward_refusal(trainer: Any, module: nn.Module) -> str:
-    """Return why this process must not run a forward of its own between two batches; "" if it may.
-
-    With sharded parameters or synchronized batch norms, it would wait for the other processes.
-    """
-    is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
-    if is_replicated and not any(isinstance(each, nn.SyncBatchNorm) for each in module.modules()):
-        return ""
-    return inspection_refusal(trainer)
-
-
-def inspection_refusal(trainer: Any) -> str:
-    """Return why this process must not run a backward between two batches; "" if it may."""
-    if trainer.world_size > 1:
-        count = trainer.world_size
-        return f"this training runs in {count} processes, which must run the network together"
-    return ""
 
 
 def logging_step(trainer: Any) -> tuple[int, bool]:

@@ -26,6 +26,8 @@ from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneE
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.initialization import Initialization
+from revacnn_lightning.steering.execution.peers import Peers, confirm
+from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
@@ -97,6 +99,10 @@ class Editor:
             that `holders.copies` cannot tell.
         initialize: initializes the parameters of a module in place, as for ``nn.Module.apply``;
             new filters get the values that it draws.
+
+    Attributes:
+        peers: the processes that train replicas of the model; None: there are none. An edit happens
+            in all of them or in none. The others call `perform_planned`.
     """
 
     def __init__(
@@ -127,6 +133,7 @@ class Editor:
         self._traced_version = -1
         self._traced_probe: weakref.ref[ForwardProbe] | None = None
         self._busy = False
+        self.peers: Peers | None = None
 
     @property
     def version(self) -> int:
@@ -352,8 +359,49 @@ class Editor:
             self._check_confirmed(plan, probe, involved)
             with Transaction() as tx:
                 performed = self._perform_in(tx, plan, probe, involved)
+                self._find_norms(performed)
+                if self.peers is not None:
+                    self.peers.announce(performed.plan)
+                    plans = self._plans_of(performed.plan)
+                    confirm(self.peers, self.model, lambda: involved.optimizers, plans)
             self._commit(performed, involved.optimizers)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
+
+    def perform_planned(self, plan: EditPlan, make_probe: Callable[[], ForwardProbe]) -> None:
+        """Perform what the editor of another process has planned; all `peers` do, or none.
+
+        Args:
+            plan: what that editor has performed.
+            make_probe: makes the forwards that verify it, on the data of this process.
+
+        Raises:
+            EditFailedError: it failed in one of the processes; everything was rolled back in all.
+        """
+        assert self.peers is not None
+        with only_steering_errors(EditFailedError), paused_garbage_collection():
+            done: list[tuple[ReplicaEdit, PerformedEdit]] = []
+
+            def perform() -> None:
+                edits = self._application(tx, make_probe(), self._find_involved())
+                replica = ReplicaEdit(edits, plan)
+                done.append((replica, self._perform(edits, plan, replica)))
+
+            def verify() -> None:
+                [(replica, performed)] = done
+                replica.verify(performed)
+
+            with Transaction() as tx:
+                plans = self._plans_of(plan)
+                confirm(self.peers, self.model, self._all_optimizers, plans, perform, verify)
+            self._commit(done[0][1], self._all_optimizers())
+
+    def _plans_of(self, plan: EditPlan) -> list[EditPlan]:
+        """Return the plans whose changes a plan performs or reverts, such as those of an undo."""
+        if isinstance(plan.request, requests.Undo):
+            return [entry.plan for entry in self.journal.entries[-plan.request.count :]]
+        if isinstance(plan.request, requests.Redo):
+            return [edit.plan for edit in self.journal.undone[-plan.request.count :]]
+        return [plan]
 
     def _perform_in(
         self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
@@ -364,7 +412,7 @@ class Editor:
             EditFailedError: its verification failed.
         """
         try:
-            return self._perform(tx, plan, probe, involved)
+            return self._perform(self._application(tx, probe, involved), plan)
         except ForwardFailedError as error:
             module = raising_module(self.model, error)
             where = f" in {module}" if module else ""
@@ -372,23 +420,42 @@ class Editor:
                 f"{error}{where} after the edit; the edit was rolled back{error.hint}"
             ) from error
 
-    def _perform(
-        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
-    ) -> PerformedEdit:
-        optimizers, copies = involved.optimizers, involved.copies.outside
-        edits = EditApplication(
-            tx, self.model, optimizers, probe, self.version + 1, copies, self._initialize
+    def _application(
+        self, tx: Transaction, probe: ForwardProbe, involved: _Involved
+    ) -> EditApplication:
+        return EditApplication(
+            tx,
+            self.model,
+            involved.optimizers,
+            probe,
+            self.version + 1,
+            involved.copies.outside,
+            self._initialize,
         )
-        groups = GroupMembership(self.model, optimizers)
+
+    def _perform(
+        self, edits: EditApplication, plan: EditPlan, replica: ReplicaEdit | None = None
+    ) -> PerformedEdit:
+        groups = GroupMembership(self.model, edits.optimizers)
         if isinstance(plan.request, requests.Undo):
             newest = self.journal.entries[-plan.request.count :]
             performed = edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
         elif isinstance(plan.request, requests.Redo):
             performed = edits.redo(plan, self.journal.undone[: -plan.request.count - 1 : -1])
+        elif replica is not None:
+            performed = replica.perform()
         else:
-            performed = edits.perform(plan, self.channel_groups(probe))
+            performed = edits.perform(plan, self.channel_groups(edits.probe))
         groups.check(new_are_trained=not isinstance(plan.request, requests.Undo))
         return performed
+
+    def _find_norms(self, performed: PerformedEdit) -> None:
+        """Note in a plan that changes layers which norms freeze with each frozen layer."""
+        if performed.plan.layers and performed.groups is not None:
+            norm_after = performed.groups.norm_after
+            performed.plan.norms = {
+                layer: sorted(norm_after.get(layer, ())) for layer in self._filters.frozen
+            }
 
     def _commit(self, performed: PerformedEdit, optimizers: Sequence[Optimizer]) -> None:
         """Record a verified edit. Nothing in here may fail."""
@@ -403,9 +470,6 @@ class Editor:
                 self._filters.redo(entry.plan)
         elif undo is not None:
             undo.groups_before = self._groups
-            if plan.layers:
-                norm_after = performed.groups.norm_after
-                plan.norms = {n: sorted(norm_after.get(n, ())) for n in self._filters.frozen}
             self._filters.apply(plan)
             self.journal.append(plan, undo)
         edited_models.remember(self.model, self.journal)

@@ -8,14 +8,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import HalfPrecision, Precision
-from torch import Tensor, nn
+from torch import Tensor
 
 from revacnn_lightning import EditRefusedError
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.trainer_adapter import (
-    edit_refusal,
-    forward_refusal,
-    inspection_refusal,
     loss_scale,
     scalar_metrics,
     validation_image,
@@ -81,12 +78,6 @@ def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none(
     assert validation_truth(SimpleNamespace(val_dataloaders=None), 0) == ImageTruth()
 
 
-@pytest.mark.parametrize("reason", [edit_refusal, inspection_refusal])
-def test_several_processes_are_refused(reason):
-    assert reason(SimpleNamespace(world_size=1)) == ""
-    assert "2 processes" in reason(SimpleNamespace(world_size=2))
-
-
 def test_the_loss_scale_is_the_tensor_of_the_scaler_or_one():
     def run(scaler: object) -> SimpleNamespace:
         return SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
@@ -124,19 +115,3 @@ def test_reading_metrics_changed_those_that_remain_after_an_exception():
             fit(TwoConvs(), [failing], record_all=False)
         remaining.append(failing.trainer.callback_metrics)
     assert remaining[0] == remaining[1]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "count", "norm", "is_refused"),
-    [
-        ("DDPStrategy", 2, nn.BatchNorm2d, False),
-        ("DDPStrategy", 2, nn.SyncBatchNorm, True),
-        ("FSDPStrategy", 2, nn.BatchNorm2d, True),
-        ("DeepSpeedStrategy", 1, nn.BatchNorm2d, False),
-    ],
-)
-def test_no_forward_waits_for_other_processes(
-    strategy: str, count: int, norm: type[nn.Module], is_refused: bool
-):
-    trainer = SimpleNamespace(strategy=type(strategy, (), {})(), world_size=count)
-    assert bool(forward_refusal(trainer, nn.Sequential(norm(3)))) == is_refused

@@ -167,7 +167,8 @@ class EditApplication:
     def _initializer(self) -> Initializer:
         return Initializer.seeded(self.seed, self.initialize)
 
-    def _perform(self, plan: EditPlan) -> UndoRecord:
+    def perform_changes(self, plan: EditPlan) -> UndoRecord:
+        """Perform the changes of a plan on the model and its copies, without verifying them."""
         undo = perform(self.tx, self.model, plan, self.optimizers, self._initializer())
         perform_on_copies(self.tx, self.model, plan, self.copies, undo, self._initializer())
         return undo
@@ -185,14 +186,14 @@ class EditApplication:
             double=self._is_double,
         )
         start = self.tx.size
-        undo = self._perform(plan)
+        undo = self.perform_changes(plan)
         after = trace(self.model, self.probe, random_filters(plan))
         comparable = not are_normalized_together(groups, plan)
         realigned = realigned_plan(groups, after, plan, strict=not comparable)
         if realigned is not plan:
             self.tx.rollback(keep=start)
             plan = realigned
-            undo = self._perform(plan)
+            undo = self.perform_changes(plan)
         after = self._draw_silent_filters_again(plan, after)
         output = self._match_activations(plan, after)
         if comparable:
@@ -204,7 +205,7 @@ class EditApplication:
     def _change_layers(self, plan: EditPlan) -> PerformedEdit:
         """Insert a block, which keeps the output, or remove a layer, which does not."""
         before = self._evaluate()
-        undo = self._perform(plan)
+        undo = self.perform_changes(plan)
         with verification.forbid_execution(undo.removed_layers):
             after = trace(self.model, self.probe)
             output = self._evaluate()
@@ -217,7 +218,7 @@ class EditApplication:
         before = self._evaluate()
         is_read = not any(value.action == "zero" for value in plan.values)
         expected = None if is_read else self._output_without_values(plan)
-        undo = self._perform(plan)
+        undo = self.perform_changes(plan)
         if not is_read:
             groups = trace(self.model, self.probe, random_filters(plan))
             groups = self._draw_silent_filters_again(plan, groups)

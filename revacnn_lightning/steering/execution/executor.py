@@ -78,7 +78,7 @@ class PerformedEdit:
         plan: what was performed; its columns may differ from those of the requested plan.
         undo: what is needed to revert it; None for an undo or a redo.
         output_change: relative change of the model's output on the verifying batch.
-        groups: the channel groups of the edited model.
+        groups: the channel groups of the edited model; None: another process has traced them.
         undone: for an undo: the undone edits, newest first.
         redone: for a redo: what is needed to revert each redone edit again, oldest first.
     """
@@ -86,7 +86,7 @@ class PerformedEdit:
     plan: EditPlan
     undo: UndoRecord | None
     output_change: float
-    groups: ChannelGroups
+    groups: ChannelGroups | None
     undone: list[UndoneEdit] = field(default_factory=list)
     redone: list[UndoRecord] = field(default_factory=list)
 

@@ -1,7 +1,7 @@
 """Applies a `TensorEdit` to a parameter or buffer in place, and reverts it.
 
-Parameters keep their identity (``p.set_(new)`` under ``no_grad``), so optimizers, schedulers,
-hooks and gradient accumulators that refer to them stay valid. What an edit removes is kept in a
+Parameters keep their identity (`replacement.replace_data`), so optimizers, schedulers and hooks
+that refer to them stay valid. What an edit removes is kept in a
 `ChangeRecord`, from which it is restored.
 """
 

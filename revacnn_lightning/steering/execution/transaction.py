@@ -15,16 +15,24 @@ class Transaction:
     """
 
     def __init__(self) -> None:
-        self._undo: list[Callable[[], object]] = []
+        self._undo: list[tuple[Callable[[], object], Callable[[], object] | None]] = []
 
-    def on_rollback(self, undo: Callable[[], object]) -> None:
-        """Register a function that undoes the latest change."""
-        self._undo.append(undo)
+    def on_rollback(
+        self, undo: Callable[[], object], commit: Callable[[], object] | None = None
+    ) -> None:
+        """Register a function that undoes the latest change.
+
+        Args:
+            undo: undoes it.
+            commit: completes it, if it is not undone, when the context is left.
+        """
+        self._undo.append((undo, commit))
 
     def rollback(self, keep: int = 0) -> None:
         """Undo all but the first ``keep`` changes, newest first."""
         while len(self._undo) > keep:
-            self._undo.pop()()
+            undo, _ = self._undo.pop()
+            undo()
 
     @property
     def size(self) -> int:
@@ -42,3 +50,7 @@ class Transaction:
     ) -> None:
         if kind is not None:
             self.rollback()
+            return
+        for _, commit in self._undo:
+            if commit is not None:
+                commit()

@@ -1,0 +1,91 @@
+"""Before which batch all processes of a training stop to change it together.
+
+The leader decides, one exchange ahead: an asynchronous broadcast of two numbers starts at one batch
+and is waited for at a later one, when it has arrived long since. Exchanges are at least
+`SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+from revacnn_lightning.runtime.ranks.side_group import SideGroup
+
+__all__ = ["Agreement", "Signal"]
+
+
+class Signal(IntEnum):
+    """What the processes do before the batch at which they wait for an exchange.
+
+    To prepare is to record how the next training step uses the network, without which no forward
+    verifies an edit.
+    """
+
+    NOTHING = 0
+    PREPARE = 1
+    STOP = 2
+
+
+# A request waits for at most two exchanges: nobody notices a tenth of a second.
+SECONDS_BETWEEN = 0.05
+MAX_BATCHES_BETWEEN = 64
+
+
+class Agreement:
+    """Exchanges what the leader decides.
+
+    Every process calls `arrive` before every batch and, where that returns a signal, `start`
+    afterwards.
+    """
+
+    def __init__(self, group: SideGroup) -> None:
+        self._group = group
+        self._values = torch.zeros(2, dtype=torch.int64)  # signal, batches to the exchange after it
+        self._work: Any = None
+        self._batches_left = 0  # until the exchange that has begun is waited for
+        self._batches = 0  # since the last exchange
+        self._last = time.monotonic()  # when the last exchange was
+
+    def arrive(self) -> Signal | None:
+        """Return what all processes do before this batch; None: no exchange is due."""
+        self._batches += 1
+        self._batches_left -= 1
+        if self._batches_left > 0:
+            return None
+        self._batches_left = 1
+        if self._work is None:
+            return Signal.NOTHING
+        self._group.wait(self._work)
+        signal, self._batches_left = (int(value) for value in self._values)
+        return Signal(signal)
+
+    def start(self, next_signal: Signal, *, is_urgent: bool = False) -> None:
+        """Start the next exchange.
+
+        Args:
+            next_signal: of the leader; others pass any.
+            is_urgent: of the leader: whether another exchange is due a batch after this one.
+        """
+        gap = 1 if is_urgent else self._gap()
+        self._batches, self._last = 0, time.monotonic()
+        self._values = torch.tensor([int(next_signal), gap])
+        self._work = self._group.start_broadcast(self._values)
+
+    def hurry(self) -> None:
+        """Let the exchange that is about to start be due at the next batch. All call it."""
+        self._batches_left = 1
+
+    def _gap(self) -> int:
+        """Return how many batches take `SECONDS_BETWEEN`, as the last ones took."""
+        seconds = (time.monotonic() - self._last) / max(self._batches, 1)
+        return max(1, min(MAX_BATCHES_BETWEEN, int(SECONDS_BETWEEN / max(seconds, 1e-6))))
+
+    def finish(self) -> None:
+        """Wait for the exchange that has begun, if any: no batch follows."""
+        if self._work is not None:
+            self._group.wait(self._work)
+            self._work = None

@@ -1,0 +1,113 @@
+"""All processes of one fit, as the callback in each of them uses them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from torch import distributed as dist
+
+from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.controls import TrainingControls
+from revacnn_lightning.runtime.ranks.follower import Follower
+from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.runtime.ranks.team import Alone, Leader, StopNeeds
+from revacnn_lightning.steering import Editor
+
+__all__ = ["Processes"]
+
+log = logging.getLogger(__name__)
+
+
+class Processes:
+    """The processes of one fit: this one alone, or the first one and its followers.
+
+    Creating it is a collective of all processes: the callback must be in each.
+
+    Args:
+        trainer: a Trainer during a fit.
+
+    Attributes:
+        team: what the first process uses to change all; of another process, itself alone.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._is_first = trainer.is_global_zero
+        self._model: ReplicatedModel | None = None
+        self._follower: Follower | None = None
+        self._group: SideGroup | None = None
+        self._leader: Leader | None = None
+        if trainer.world_size > 1:
+            refusal = self._connect()
+            if self._is_first:
+                self._leader = Leader(trainer.world_size, self._group, refusal)
+        self.team: Alone | Leader = self._leader or Alone()
+
+    def _connect(self) -> str:
+        """Connect the processes; return why that is not possible, or ""."""
+        if not (dist.is_available() and dist.is_initialized() and dist.is_gloo_available()):
+            return (
+                "the processes of this training do not use torch.distributed with gloo, so they "
+                "cannot be changed together"
+            )
+        try:
+            self._group = SideGroup()
+        except LostRankError as error:
+            log.warning("ReVACNN cannot connect the processes of this training", exc_info=True)
+            return (
+                f"the processes of this training cannot be connected ({error}); add the callback "
+                "in all of them"
+            )
+        return ""
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether the first process wants to know how training uses the network in this one."""
+        return self._follower is not None and self._follower.needs_probe
+
+    def start(self, editor: Editor, controls: TrainingControls) -> None:
+        """Edit with ``editor`` and control with ``controls`` in this process."""
+        self._model = ReplicatedModel(self._trainer, editor.version)
+        if self._leader is not None:
+            editor.peers = self._leader
+        elif self._group is not None:
+            self._follower = Follower(self._group, editor, controls)
+
+    def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
+        """Stop before this batch if that is agreed; do then what the first process orders."""
+        if self._leader is not None:
+            self._leader.begin_batch()
+        elif self._follower is not None:
+            try:
+                self._follower.begin_batch(make_batch)
+            except Exception:  # a bug of this package must not stop the training
+                log.warning("This process can no longer be edited", exc_info=True)
+                self.close(is_clean=False)  # the first process learns of it
+
+    def end_stop(self, get_needs: Callable[[], StopNeeds] | None) -> None:
+        """Let all processes train this batch.
+
+        Args:
+            get_needs: in the first process: returns why to stop again; None: no requests are served
+                any more.
+        """
+        if self._leader is not None:
+            self._leader.end_stop(None if get_needs is None else get_needs())
+
+    def update_model(self, editor: Editor | None) -> None:
+        """Wrap the edited model again, in all processes together."""
+        if self._model is not None and editor is not None:
+            self._model.update(editor.version)
+
+    def close(self, *, is_clean: bool) -> None:
+        """Leave the other processes; after an error, without waiting for them."""
+        if self._follower is not None:
+            self._follower.close(is_clean=is_clean)
+        elif self._leader is not None:
+            self._leader.close(is_clean=is_clean)
+        elif self._group is not None:
+            self._group.close()
+        self._group = self._follower = self._leader = self._model = None

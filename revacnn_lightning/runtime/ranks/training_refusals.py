@@ -1,0 +1,83 @@
+"""Why a training cannot be edited, or its network not be run between two batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_started
+
+__all__ = ["edit_refusal", "forward_refusal", "inspection_refusal"]
+
+# Strategies that split the parameters among the processes, also if there is only one.
+SHARDING = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+
+
+def edit_refusal(trainer: Any, module: nn.Module) -> str:
+    """Return why the network of this training cannot be edited; "" if it can."""
+    strategy = getattr(trainer, "strategy", None)
+    name = type(strategy).__name__
+    if name in SHARDING:
+        return (
+            f"{name} splits the parameters among the processes, so that none has a whole filter; "
+            "train with a strategy that keeps the whole network in each process, such as 'ddp'"
+        )
+    if was_started(trainer) and not adopts_edits(module):
+        return (
+            "the process that has started this one cannot load an edited network when the training "
+            "ends; call prepare(model) of the callback before trainer.fit, or train with "
+            "strategy='ddp'"
+        )
+    if trainer.world_size == 1:
+        return ""
+    if name != "DDPStrategy":
+        return (
+            f"edits in several processes work with Lightning's DDPStrategy, not with {name}; "
+            "train with strategy='ddp'"
+        )
+    if _has_synchronized_norms(module):
+        return (
+            "a forward of a SyncBatchNorm waits for the other processes, so that no edit can be "
+            "verified; train with sync_batchnorm=False"
+        )
+    if getattr(strategy, "_ddp_comm_state", None) is not None:
+        return (
+            "the communication hook of this DDPStrategy keeps a state for the present sizes of the "
+            "gradients; train without ddp_comm_state"
+        )
+    return _optimizer_refusal(trainer)
+
+
+def _optimizer_refusal(trainer: Any) -> str:
+    for optimizer in trainer.optimizers:
+        kinds = [kind.__module__ for kind in type(optimizer).__mro__]
+        if any(kind.startswith("torch.distributed.") for kind in kinds):
+            return (
+                f"{type(optimizer).__name__} splits its state among the processes; train with an "
+                "optimizer of torch.optim"
+            )
+    return ""
+
+
+def forward_refusal(trainer: Any, module: nn.Module) -> str:
+    """Return why this process must not run a forward of its own between two batches; "" if it may.
+
+    With sharded parameters or synchronized batch norms, it would wait for the other processes.
+    """
+    is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
+    if is_replicated and not _has_synchronized_norms(module):
+        return ""
+    return inspection_refusal(trainer)
+
+
+def inspection_refusal(trainer: Any) -> str:
+    """Return why this process must not run a backward between two batches; "" if it may."""
+    if trainer.world_size > 1:
+        count = trainer.world_size
+        return f"this training runs in {count} processes, which must run the network together"
+    return ""
+
+
+def _has_synchronized_norms(module: nn.Module) -> bool:
+    return any(isinstance(each, nn.SyncBatchNorm) for each in module.modules())

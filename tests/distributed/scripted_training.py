@@ -1,0 +1,174 @@
+"""A training in two processes, whose first one requests edits at given batches.
+
+``python -m tests.distributed.scripted_training STRATEGY FOLDER`` checks after every batch, in every
+process, that all have the same weights and optimizer state, and writes what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from revacnn_lightning import (
+    AddFilters,
+    ControlRun,
+    Freeze,
+    InsertLayer,
+    Redo,
+    RemoveFilters,
+    ReVACNN,
+    SetHyperparameter,
+    Undo,
+)
+from revacnn_lightning.steering.execution.peers import checksum
+
+BATCHES = 80  # of each process and epoch
+FAILING_WIDTH = 9  # of conv1, with which the forward of the second process raises
+OUT_OF_STEP = 64  # batch before which a weight of the second process changes by itself
+RATE = SetHyperparameter(0, 0, "lr", 5e-3)
+# Requests by the batch before which the first process makes them.
+SCRIPT: dict[int, Any] = {
+    2: AddFilters("conv1", 2),
+    6: Freeze("conv1", [0]),
+    10: RemoveFilters("conv1", [1, 2]),
+    14: Undo(1),
+    18: Redo(1),
+    22: InsertLayer("conv2"),
+    26: RATE,
+    30: AddFilters("conv1", 5),  # to FAILING_WIDTH
+    35: ControlRun("step", batches=2),
+    46: RemoveFilters("conv1", [3]),
+    67: AddFilters("conv1", 1),  # when the processes are out of step
+    72: ControlRun("stop"),
+}
+
+
+class Net(pl.LightningModule):
+    """conv1 -> norm -> conv2 -> linear, on 6x6 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 3, 3)
+        self.linear = nn.Linear(3 * 16, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.conv1.out_channels == FAILING_WIDTH and self.global_rank == 1:
+            raise RuntimeError("this process cannot")
+        hidden = torch.relu(self.norm(self.conv1(images)))
+        return self.linear(torch.relu(self.conv2(hidden)).flatten(1))
+
+    def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
+        images, labels = batch
+        return nn.functional.cross_entropy(self(images), labels)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def is_same_everywhere(value: int) -> bool:
+    """Return whether all processes pass the same value."""
+    found = [torch.zeros(1, dtype=torch.int64) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(found, torch.tensor([value]))
+    return len({int(each) for each in found}) == 1
+
+
+class Script(pl.Callback):
+    """Requests what a script says, and compares the processes. It comes after the callback."""
+
+    def __init__(self, revacnn: ReVACNN, script: dict[int, Any]) -> None:
+        self.revacnn, self.script = revacnn, script
+        self.pending: list[Any] = []
+        self.outcomes: list[list[Any]] = []
+        self.different: list[int] = []  # batches
+        self.version = 0
+
+    def request(self, body: Any) -> None:
+        self.pending.append((type(body).__name__, self.revacnn.steer(body)))
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        editor = self.revacnn._editor
+        if editor is not None and editor.version != self.version:
+            self.version = editor.version
+            buffers = float(sum(each.double().sum() for each in pl_module.buffers()))
+            if not is_same_everywhere(hash(buffers)):
+                self.different.append(batch_idx)
+        if trainer.is_global_zero and batch_idx in self.script:
+            body = self.script[batch_idx]
+            self.request(body)
+            if getattr(body, "action", "") == "step":
+                threading.Timer(0.5, self.request, [ControlRun("resume")]).start()
+        if batch_idx == OUT_OF_STEP and self.script is SCRIPT and trainer.global_rank == 1:
+            with torch.no_grad():
+                pl_module.linear.weight[0, 0] += 0.5
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if not is_same_everywhere(checksum(pl_module, trainer.optimizers)):
+            self.different.append(args[2])
+        done = [each for each in self.pending if each[1].reply is not None]
+        self.pending = [each for each in self.pending if each[1].reply is None]
+        for name, pending in done:
+            reply = pending.reply
+            text = getattr(reply, "reason", "") or getattr(reply, "detail", "")
+            self.outcomes.append([name, type(reply).__name__, text, args[2]])
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        for name, pending in self.pending:  # what stopped the training, with the last batch
+            self.outcomes.append([name, type(pending.reply).__name__, "", -1])
+        report = {
+            "outcomes": self.outcomes,
+            "different": self.different,
+            "step": trainer.global_step,
+            "rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "width": pl_module.conv1.out_channels,
+        }
+        folder = Path(trainer.default_root_dir)
+        (folder / f"process{trainer.global_rank}.json").write_text(json.dumps(report))
+
+
+def loader(batches: int, size: int) -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(batches * size, 1, 6, 6, generator=generator)
+    labels = torch.randint(2, (len(images),), generator=generator)
+    return DataLoader(TensorDataset(images, labels), batch_size=4)
+
+
+def make_trainer(folder: Path, strategy: Any, callbacks: list[Any], **options: Any) -> pl.Trainer:
+    defaults = {"max_epochs": 1, "devices": 2}
+    return pl.Trainer(
+        accelerator="cpu", strategy=strategy, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=callbacks, **{**defaults, **options},
+    )  # fmt: skip
+
+
+def run_script(strategy: str, folder: Path) -> None:
+    options: dict[str, Any] = {"start_method": "fork"} if strategy == "ddp_fork" else {
+        "find_unused_parameters": True, "gradient_as_bucket_view": True,
+    }  # fmt: skip
+    revacnn, module = ReVACNN(), Net()
+    if strategy == "ddp_fork":
+        revacnn.prepare(module)
+    script = Script(revacnn, SCRIPT)
+    trainer = make_trainer(folder, DDPStrategy(**options), [revacnn, script])
+    trainer.fit(module, loader(BATCHES, 8))
+    if strategy == "ddp_fork":
+        assert module.conv1.out_channels == 3, module.conv1
+
+
+if __name__ == "__main__":
+    run_script(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,60 @@
+"""Edits and commands in a training of two processes with DistributedDataParallel and gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed import scripted_training
+from tests.import_graph import ROOT
+
+
+def run(folder: Path, *arguments: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, text=True,
+        capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+
+def reports(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: Path):
+    run(tmp_path, "tests.distributed.scripted_training", strategy, str(tmp_path))
+    first, second = reports(tmp_path)
+    outcomes = [each[:2] for each in first["outcomes"]]
+    assert outcomes == [
+        ["AddFilters", "Applied"],
+        ["Freeze", "Applied"],
+        ["RemoveFilters", "Applied"],
+        ["Undo", "Applied"],
+        ["Redo", "Applied"],
+        ["InsertLayer", "Applied"],
+        ["SetHyperparameter", "Done"],
+        ["AddFilters", "Refused"],  # the second process could not
+        ["ControlRun", "Done"],
+        ["ControlRun", "Done"],
+        ["RemoveFilters", "Applied"],
+        ["AddFilters", "Refused"],  # the processes were out of step
+        ["ControlRun", "Done"],
+    ]
+    reasons = [each[2] for each in first["outcomes"] if each[1] == "Refused"]
+    assert "process 1: " in reasons[0]
+    assert "this process cannot" in reasons[0]
+    assert "process 1 differ from those of process 0" in reasons[1]
+    for report in (first, second):
+        assert set(report["different"]) <= set(range(scripted_training.OUT_OF_STEP, 80))
+        assert report["rate"] == scripted_training.RATE.value
+        assert report["width"] == 3
+        assert report["step"] == first["step"] < scripted_training.BATCHES  # both have stopped
+    assert len(list((tmp_path / "revacnn").glob("*.ckpt"))) == 1

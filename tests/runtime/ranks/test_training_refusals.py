@@ -1,0 +1,74 @@
+"""What a training in several processes refuses, and why."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from revacnn_lightning.runtime.ranks.training_refusals import (
+    edit_refusal,
+    forward_refusal,
+    inspection_refusal,
+)
+
+
+def trainer(
+    strategy: str, count: int = 2, optimizer: type | None = None, **attributes: object
+) -> SimpleNamespace:
+    return SimpleNamespace(
+        strategy=type(strategy, (), attributes)(),
+        world_size=count,
+        optimizers=[] if optimizer is None else [optimizer()],
+    )
+
+
+class Sharded:
+    """An optimizer of ``torch.distributed``."""
+
+    __module__ = "torch.distributed.optim.zero_redundancy_optimizer"
+
+
+@pytest.mark.parametrize(
+    ("training", "norm", "reason"),
+    [
+        (trainer("SingleDeviceStrategy", 1), nn.BatchNorm2d, ""),
+        (trainer("DDPStrategy"), nn.BatchNorm2d, ""),
+        (trainer("DDPStrategy", _ddp_comm_state=None), nn.BatchNorm2d, ""),
+        (trainer("DDPStrategy"), nn.SyncBatchNorm, "sync_batchnorm=False"),
+        (trainer("DDPStrategy", _ddp_comm_state=object()), nn.BatchNorm2d, "ddp_comm_state"),
+        (trainer("DDPStrategy", 2, Sharded), nn.BatchNorm2d, "Sharded splits its state"),
+        (trainer("FSDPStrategy"), nn.BatchNorm2d, "FSDPStrategy splits the parameters"),
+        (trainer("FSDPStrategy", 1), nn.BatchNorm2d, "FSDPStrategy splits the parameters"),
+        (trainer("DeepSpeedStrategy"), nn.BatchNorm2d, "DeepSpeedStrategy splits"),
+        (trainer("ModelParallelStrategy"), nn.BatchNorm2d, "ModelParallelStrategy splits"),
+        (trainer("XLAStrategy"), nn.BatchNorm2d, "not with XLAStrategy"),
+    ],
+)
+def test_an_edit_that_cannot_be_made_in_all_processes_is_refused(
+    training: SimpleNamespace, norm: type[nn.Module], reason: str
+):
+    refusal = edit_refusal(training, nn.Sequential(norm(3)))
+    assert reason in refusal
+    assert bool(refusal) == bool(reason)
+
+
+def test_a_backward_of_one_process_is_refused():
+    assert inspection_refusal(SimpleNamespace(world_size=1)) == ""
+    assert "2 processes" in inspection_refusal(SimpleNamespace(world_size=2))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "count", "norm", "is_refused"),
+    [
+        ("DDPStrategy", 2, nn.BatchNorm2d, False),
+        ("DDPStrategy", 2, nn.SyncBatchNorm, True),
+        ("FSDPStrategy", 2, nn.BatchNorm2d, True),
+        ("DeepSpeedStrategy", 1, nn.BatchNorm2d, False),
+    ],
+)
+def test_no_forward_waits_for_other_processes(
+    strategy: str, count: int, norm: type[nn.Module], is_refused: bool
+):
+    assert bool(forward_refusal(trainer(strategy, count), nn.Sequential(norm(3)))) == is_refused
