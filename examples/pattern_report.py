@@ -23,6 +23,12 @@ MEASURES = {
     "silent": "share of filters that no test image activates",
     "late_movement": "instability: relative change of the weights in the last epoch",
 }
+# What the 2016 work claims, and the measure of it: the larger, the worse the network.
+CLAIMS = {
+    "clusters of filters": "silhouette",
+    "filters of a single color": "single_color",
+    "unstable filters": "late_movement",
+}
 # A measure that is larger in better networks.
 IS_GOOD = {"effective_rank"}
 MOVED = 0.2  # median over the layers of |W - W₀| / |W₀|, from which on a network has left its start
@@ -144,13 +150,56 @@ def describe_study(title: str, results: Sequence[Result]) -> list[str]:
     return [*lines, ""]
 
 
+def judge_claim(results: Sequence[Result], measure: str) -> str:
+    """Return in which layers a measure is larger in worse networks, as is claimed."""
+    found: dict[str, list[str]] = {"supported": [], "contradicted": [], "not shown": []}
+    for layer in range(len(results[0]["layers"]) if results else 0):
+        low, high = bootstrap(values_of(results, measure, layer), accuracies(results), correlation)[
+            1:
+        ]
+        if math.isnan(low):
+            continue
+        verdict = "supported" if high < 0 else "contradicted" if low > 0 else "not shown"
+        found[verdict].append(str(layer + 1))
+    return (
+        "; ".join(
+            f"{verdict} in layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
+            for verdict, layers in found.items()
+            if layers
+        )
+        or "–"
+    )
+
+
+def describe_claims(studies: dict[str, list[Result]]) -> list[str]:
+    """Return the table of what is claimed and what these networks show."""
+    lines = [
+        "## What is claimed, and what these networks show",
+        "",
+        "Among networks that have left their start. *Supported*: a worse network has more of it, "
+        "and the 95 % interval of the correlation excludes zero. *Contradicted*: a worse network "
+        "has less of it. Correlation is not cause: what makes a network bad may make its filters "
+        "alike.",
+        "",
+        f"| claim: a badly trained network has | {' | '.join(studies)} |",
+        f"|---|{'---|' * len(studies)}",
+    ]
+    for claim, measure in CLAIMS.items():
+        verdicts = [
+            judge_claim([each for each in found if has_moved(each)], measure)
+            for found in studies.values()
+        ]
+        lines.append(f"| {claim} | {' | '.join(verdicts)} |")
+    return [*lines, ""]
+
+
 def describe_detection(studies: dict[str, list[Result]]) -> list[str]:
     """Return the section about telling the worst third: chosen on even seeds, tested on others."""
     first, *others = studies
     moved = {title: [each for each in found if has_moved(each)] for title, found in studies.items()}
     development = [each for each in moved[first] if each["seed"] % 2 == 0]
     if len(development) < MIN_NETWORKS:
-        return ["## Telling the worst third", "", "There are too few networks for this yet.", ""]
+        return ["## Finding the worst third", "", "There are too few networks for this yet.", ""]
     measure, layer = choose_measure(development)
     tests = {
         f"{first}, even seeds (chosen on these)": development,
@@ -158,7 +207,7 @@ def describe_detection(studies: dict[str, list[Result]]) -> list[str]:
         **{title: moved[title] for title in others},
     }
     lines = [
-        "## Telling the worst third",
+        "## Finding the worst third",
         "",
         f"The best measure of the even seeds: {MEASURES[measure]}, in layer {layer + 1}. Among "
         "networks that have left their start, this is how probably it is worse in one of the worst "
@@ -187,8 +236,9 @@ def write_report(results: Sequence[Result], file: Path) -> None:
         f"start if the median over its layers of |W − W₀| / |W₀| is more than {MOVED}: one that "
         "never did has the filters of a healthy one, whatever its accuracy is.",
         "",
+        *describe_claims(studies),
+        *describe_detection(studies),
     ]
     for title, found in studies.items():
         lines += describe_study(title, found)
-    lines += describe_detection(studies)
     file.write_text("\n".join(lines))

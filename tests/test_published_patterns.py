@@ -124,4 +124,6 @@ def test_the_report_shows_what_the_results_say(
     assert "40 networks, of which 40 have left their random start" in text
     assert "| 1 | -1.00 (-1.00 to -1.00) | -1.00 (-1.00 to -1.00) |" in text
     assert "The best measure of the even seeds: clusters of filters: silhouette" in text
+    assert "| clusters of filters | supported in layer 1 |" in text
+    assert "| filters of a single color | – |" in text
     assert "| CIFAR-10, odd seeds | 20 | 1.00 (0.9" in text
