@@ -32,7 +32,9 @@ from revacnn_lightning import (
 )
 from revacnn_lightning.steering.execution.peers import checksum
 
-BATCHES = 80  # of each process and epoch
+# Of each process. An exchange may take tens of these short batches, so many follow the last
+# request, which stops the training.
+BATCHES = 600
 FAILING_WIDTH = 9  # of conv1, with which the forward of the second process raises
 OUT_OF_STEP = 64  # batch before which a weight of the second process changes by itself
 RATE = SetHyperparameter(0, 0, "lr", 5e-3)

@@ -53,7 +53,7 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
     assert "this process cannot" in reasons[0]
     assert "process 1 differ from those of process 0" in reasons[1]
     for report in (first, second):
-        assert set(report["different"]) <= set(range(scripted_training.OUT_OF_STEP, 80))
+        assert all(each >= scripted_training.OUT_OF_STEP for each in report["different"])
         assert report["rate"] == scripted_training.RATE.value
         assert report["width"] == 3
         assert report["step"] == first["step"] < scripted_training.BATCHES  # both have stopped
