@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 
 # One thread per process: the networks of the tests are so small that threads of torch would wait
 # for each other. The tests of a file share servers and trainings, so they run in one process.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 test: test-units test-browser
 
@@ -37,8 +37,9 @@ test-units: $(VENV)/.dev
 	$(PYTEST) --ignore tests/browser $(ARGS)
 
 # In processes of their own: Playwright leaves an event loop running, in which asyncio.run() fails.
-# They run a browser, servers and trainings beside each other: one that fails runs once more, and
-# the summary names it (R).
+# They run a browser, servers and trainings beside each other, which keep all processors busy. One
+# that fails runs once more, and the summary names it (R).
+test-browser: PROCESSES := auto
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
 
