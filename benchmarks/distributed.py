@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,21 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from benchmarks.report import Report, argument_parser
 from benchmarks.steering_fuzz import Fuzzer
 from benchmarks.training_loops import resnet18
-from revacnn_lightning import AddFilters, Freeze, InsertLayer, Redo, RemoveFilters, ReVACNN, Undo
+from revacnn_lightning import (
+    AddFilters,
+    ControlRun,
+    Freeze,
+    InsertLayer,
+    Redo,
+    RemoveFilters,
+    ReVACNN,
+    Undo,
+)
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.runtime.ranks.processes import Processes
 from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
@@ -93,16 +102,36 @@ def run_module(module: Any, batch: Any) -> Any:
     return module(batch[0])
 
 
+class PartOfProcess(Sampler[int]):
+    """Gives item i to process i modulo their number; Lightning's own sampler would shuffle them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[int]:
+        rank, processes = _rank_and_processes()
+        return iter(range(rank, self.size, processes))
+
+    def __len__(self) -> int:
+        return self.size // _rank_and_processes()[1]
+
+
+def _rank_and_processes() -> tuple[int, int]:
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
 def loader(count: int, size: int, dtype: torch.dtype, processes: int = 1) -> DataLoader[Any]:
     """Return ``count`` global batches, sorted such that each process gets its part of each."""
     generator = torch.Generator().manual_seed(1)
     shape = (count, processes, size // processes, 3, PIXELS, PIXELS)
     images = torch.randn(shape, generator=generator, dtype=dtype)
     labels = torch.randint(10, shape[:3], generator=generator)
-    if processes > 1:  # the sampler gives item i to process i modulo their number
+    if processes > 1:  # as `PartOfProcess` divides them
         images, labels = images.transpose(1, 2), labels.transpose(1, 2)
     data = TensorDataset(images.reshape(-1, 3, PIXELS, PIXELS), labels.reshape(-1))
-    return DataLoader(data, batch_size=size // processes)
+    return DataLoader(data, batch_size=size // processes, sampler=PartOfProcess(len(data)))
 
 
 class Driver(pl.Callback):
@@ -160,7 +189,7 @@ class Driver(pl.Callback):
         reply = pending.reply
         if hasattr(reply, "plan"):
             self.applied.append((reply.step, kind, reply.seconds))
-        else:
+        elif hasattr(reply, "reason"):
             self.refused.append(f"{kind}: {reply.reason}")
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
@@ -228,11 +257,13 @@ def train(
     driver.revacnn.prepare(module)
     options = {"max_epochs": 1, **options}
     resume = options.pop("resume", None)
+    # Processes are compared right after an edit: afterwards, each one's batch changes its buffers.
+    both = [driver.revacnn, driver] if driver.compare else [driver, driver.revacnn]
     trainer = pl.Trainer(
         accelerator="cpu", devices=processes, strategy="ddp_fork", logger=False,
         enable_checkpointing=bool(callbacks), enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=folder,
-        callbacks=[driver, driver.revacnn, *callbacks], **options,
+        callbacks=[*both, *callbacks], use_distributed_sampler=False, **options,
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=resume)
     files = [folder / f"process{rank}.json" for rank in range(processes)]
@@ -269,8 +300,7 @@ class RandomRequests(Fuzzer):
     def __call__(self, batch: int, module: Any) -> Any:
         assert self.driver is not None
         if len(self.driver.applied) >= self.edits:
-            self.driver.revacnn._monitored.should_stop = True  # type: ignore[union-attr]
-            return None
+            return ControlRun("stop")  # all processes, before the same batch
         editor, self.model = self.driver.revacnn._editor, module
         assert editor is not None
         if not hasattr(self, "initial_widths"):
@@ -378,7 +408,7 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
         module = Module(make_net)
         edits = {count - 12: AddFilters("net.layer1.0.conv1", 1)} if label == "resnet18" else {}
         driver = new_driver(folder, lambda batch, _, edits=edits: edits.get(batch))
-        data = loader(count, 4 * processes, torch.float32)
+        data = loader(count, 4 * processes, torch.float32, processes)
         results = train(module, data, folder / label, processes, driver)
         first = results[0]
         idle = 2 * (count - 20)  # two calls per batch, before the edit
