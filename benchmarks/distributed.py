@@ -55,7 +55,7 @@ SCRIPT: dict[int, Any] = {
     4: AddFilters("net.0", 2),
     10: RemoveFilters("net.2", [1, 4]),
     16: Freeze("net.2", [0]),
-    20: InsertLayer("net.2"),
+    20: InsertLayer("net.2", "dirac"),  # a residual block has batch norms
     26: AddFilters("net.2", 1, split_from=2),
     32: Undo(1),
     38: Redo(1),
