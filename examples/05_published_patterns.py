@@ -115,7 +115,7 @@ def main() -> None:
     results = read_results(options.results)
     if not results:
         raise SystemExit("There is no result to report: train some networks first")
-    write_report(results, options.report)
+    write_report(results, sum(study.networks for study in STUDIES), options.report)
     print(f"Wrote {options.report} about {len(results)} networks")
 
 

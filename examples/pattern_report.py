@@ -223,8 +223,8 @@ def describe_detection(studies: dict[str, list[Result]]) -> list[str]:
     return [*lines, ""]
 
 
-def write_report(results: Sequence[Result], file: Path) -> None:
-    """Write the report about all results as Markdown."""
+def write_report(results: Sequence[Result], planned: int, file: Path) -> None:
+    """Write the report about all results as Markdown; ``planned`` networks make it complete."""
     studies: dict[str, list[Result]] = {}
     for result in results:
         studies.setdefault(result["study"], []).append(result)
@@ -235,6 +235,8 @@ def write_report(results: Sequence[Result], file: Path) -> None:
         "learning rates, scales of the initial weights and weight decays. A network has left its "
         f"start if the median over its layers of |W − W₀| / |W₀| is more than {MOVED}: one that "
         "never did has the filters of a healthy one, whatever its accuracy is.",
+        "",
+        f"{len(results)} of {planned} planned networks are trained.",
         "",
         *describe_claims(studies),
         *describe_detection(studies),

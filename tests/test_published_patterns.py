@@ -119,8 +119,9 @@ def test_the_report_shows_what_the_results_say(
         result(i, a, silhouette=-a, hopkins=float(generator.random()))
         for i, a in enumerate(generator.random(40))
     ]
-    report.write_report(json.loads(json.dumps(results)), tmp_path / "report.md")
+    report.write_report(json.loads(json.dumps(results)), 50, tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
+    assert "40 of 50 planned networks are trained" in text
     assert "40 networks, of which 40 have left their random start" in text
     assert "| 1 | -1.00 (-1.00 to -1.00) | -1.00 (-1.00 to -1.00) |" in text
     assert "The best measure of the even seeds: clusters of filters: silhouette" in text
