@@ -18,7 +18,7 @@ from revacnn_lightning.errors import EditFailedError
 
 __all__ = ["LostRankError", "SideGroup"]
 
-# Longer than any edit. A process that has died is noticed at once: its connections close.
+# Longer than any edit. A process that has died is noticed immediately: its connections close.
 TIMEOUT = timedelta(minutes=10)
 MAX_REASON_BYTES = 500
 LEADER = 0
