@@ -353,7 +353,9 @@ class ReVACNN(FreshCopies, Callback):
                 self._close("finished", "interrupted with Ctrl-C")
             else:
                 detail = f"{type(exception).__name__}: {exception}".removesuffix(": ")
-                self._close("failed", detail)
+                loss = "" if self._processes is None else self._processes.first_loss()
+                self._close("failed", f"{loss} ({detail})" if loss else detail)
+                self._leave_processes(is_clean=False, failure=detail)
         self._release(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -371,10 +373,10 @@ class ReVACNN(FreshCopies, Callback):
             self._leave_processes(is_clean=False)
             self._editor = self._monitored = None
 
-    def _leave_processes(self, *, is_clean: bool) -> None:
+    def _leave_processes(self, *, is_clean: bool, failure: str | None = None) -> None:
         processes, self._processes = self._processes, None
         if processes is not None:
-            processes.close(is_clean=is_clean)
+            processes.close(is_clean=is_clean, failure=failure)
 
     @disable_on_error
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -406,6 +408,7 @@ class ReVACNN(FreshCopies, Callback):
             return
         forward = None if refusal else self._forward_of_images(pl_module)
         self._session = self._make_session(trainer, pl_module, self._editor, forward)
+        processes.publish_states(self._session.publish_rank_states)
         _log_how_to_attach(self._session)
 
     def _make_editor(
