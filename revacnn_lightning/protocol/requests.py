@@ -12,6 +12,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from revacnn_lightning.protocol.automatic_requests import (
+    AutomaticCommand,
+    ControlPruning,
+    PruneTo,
+    SetPolicy,
+)
 from revacnn_lightning.protocol.inspection_requests import (
     InspectEvidence,
     InspectFilter,
@@ -29,6 +35,7 @@ from revacnn_lightning.protocol.inspection_requests import (
 __all__ = [
     "AddFilters",
     "Command",
+    "ControlPruning",
     "ControlRun",
     "Edit",
     "Freeze",
@@ -45,6 +52,7 @@ __all__ = [
     "MergeFilters",
     "PaintImage",
     "Patch",
+    "PruneTo",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -54,6 +62,7 @@ __all__ = [
     "SendHistory",
     "SetFilter",
     "SetHyperparameter",
+    "SetPolicy",
     "ShareKey",
     "ShowPicture",
     "StartRecording",
@@ -273,6 +282,7 @@ Command = (
     | SendHistory
     | StartRecording
     | StopRecording
+    | AutomaticCommand
 )
 KeyCommand = ShareKey | RevokeKey | ListKeys
 RequestBody = Edit | Command | KeyCommand
