@@ -455,7 +455,7 @@ class ReVACNN(FreshCopies, Callback):
             observers=diagnostics.observers,
             replay=self._replay,
             snapshot_interval=snapshot_interval(self._publish),
-            team=None if self._processes is None else self._processes.team,
+            ranks=None if self._processes is None else self._processes.ranks,
         )
 
     def _recording_settings(self, trainer: Trainer) -> RecordingSettings:
@@ -575,7 +575,7 @@ class ReVACNN(FreshCopies, Callback):
             get_input=lambda: self._shown_images.first_input(batch),
             get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-            edit_refusal=self._edit_refusal or processes.team.refusal,
+            edit_refusal=self._edit_refusal or processes.ranks.refusal,
             loss_scale=loss_scale(trainer),
         )
 

@@ -157,14 +157,17 @@ class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     weights: list[float]
 
 
-class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
     """Merge filters into the first: add up their outgoing weights and remove the others.
 
-    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    ``scales``: how many times the activation of the first each filter's activation is; the outgoing
+    weights are multiplied by it. Empty: 1 each. The evidence on twins has them. A request whose
+    plan has a ``confirmation`` is refused unless it is ``confirmed``.
     """
 
     layer: str
     filters: list[int]
+    scales: list[float] = field(default_factory=list)
     confirmed: bool = False
 
 

@@ -60,14 +60,14 @@ class FilterPriceCollector:
         editor: Editor,
         prices: RemovalPrices,
         replay: LossReplay,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._editor = editor
         self._prices = prices
         self._replay = replay
         self._clock = clock
-        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS)
+        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._expires_at = self._due_at = -math.inf
         self._wanted: list[FilterKey] = []
         self.reset()
@@ -145,12 +145,12 @@ class FilterPriceCollector:
             return
         if self._budget.is_empty:
             return
-        started = time.perf_counter()
+        started = self._clock()
         for key in itertools.islice(self._next(context.step), MAX_IN_A_ROW):
             self._measure_one(key, context)
-            if time.perf_counter() - started > SECONDS_IN_A_ROW:
+            if self._clock() - started > SECONDS_IN_A_ROW:
                 break
-        self._budget.spend(time.perf_counter() - started)
+        self._budget.spend(self._clock() - started)
 
     def _next(self, step: int) -> Iterator[FilterKey]:
         """Yield the filters to measure: those that are wanted, then the cheapest."""

@@ -39,7 +39,7 @@ __all__ = ["Pruning"]
 
 MIN_BATCHES = 5  # that the ranking is the mean of; fewer if rounds are closer
 
-WAITING = "the statistics of a few batches are missing"
+WAITING = "waiting for the statistics of a few batches"
 REACHED = "the target is reached"
 UNDONE = "an edit of it was undone"
 NONE_LEFT = "no filter is left that can be removed"

@@ -67,7 +67,7 @@ from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.pruning import Pruning
-from revacnn_lightning.runtime.ranks.team import Alone, StopNeeds, Team, needs_all
+from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
@@ -109,7 +109,7 @@ class Session:
         observers: receive all that is published.
         replay: computes the loss of a recorded step; None: it is not known.
         snapshot_interval: seconds between two snapshots; 0: every batch has one.
-        team: the processes of the training; None: this one is the only one.
+        ranks: all ranks of the training; None: this process is the only one.
 
     Attributes:
         run: id of the run.
@@ -139,7 +139,7 @@ class Session:
         observers: Sequence[MessageObserver] = (),
         replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
-        team: Team | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         about = about_run(self.run, type(model).__name__, endpoints.name)
@@ -160,8 +160,8 @@ class Session:
         self._batch = TrainingBatch()
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
-        self._team: Team = Alone() if team is None else team
-        self._controller = RunController(self.run, controls, self._team)
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        self._controller = RunController(self.run, controls, self._ranks)
         images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
         details = LayerDetailCollector(recorder, model, images, forward)
         evidence = collect_evidence_of(
@@ -276,11 +276,11 @@ class Session:
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
-        while self._team.is_stopped and self._controller.must_wait(batch.progress.epoch):
+        while self._ranks.is_stopped and self._controller.must_wait(batch.progress.epoch):
             self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
-            self._team.wait()
+            self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
         self._batches.begin(batch, is_needed=self._needs_recording())
@@ -314,7 +314,7 @@ class Session:
             return is_paused or self._handler.can_plan()
 
         def can_handle(request: Request) -> bool:
-            can_change = self._team.is_stopped or self._team.refusal
+            can_change = self._ranks.is_stopped or self._ranks.refusal
             if not can_change and needs_all(request.body, dry_run=request.dry_run):
                 return bool(batch.edit_refusal) and not isinstance(request.body, Command)
             if isinstance(request.body, Command):
@@ -391,7 +391,7 @@ class Session:
             return
         self._batches.flush()
         self._editor.adopt_replaced_layers()
-        self._team.note_replaced_layers()
+        self._ranks.note_replaced_layers()
         self.recorder.update_structure()
         self._reset_collectors()
         if self._status.structure is not None:
@@ -413,7 +413,7 @@ class Session:
 
     def _is_for_all(self, request: Request) -> bool:
         """Return whether other processes, which may be in any batch, must do the same."""
-        return self._team.size > 1 and isinstance(request.body, SetHyperparameter)
+        return self._ranks.size > 1 and isinstance(request.body, SetHyperparameter)
 
     @property
     def needs_probe(self) -> bool:

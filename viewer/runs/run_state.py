@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 
 import numpy as np
 from msgspec.structs import replace
@@ -153,6 +154,10 @@ class RunState:
         if self._dead_mask is None:
             self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask
+
+    def twin_scales(self, layer: str, filters: Collection[int]) -> dict[int, float]:
+        """Return how strong each filter is relative to the strongest; {} unless they are twins."""
+        return self._verdicts.twin_scales(layer, filters)
 
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with the network, what is worth most to act on first."""

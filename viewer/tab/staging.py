@@ -62,6 +62,7 @@ class StagedChange(Struct):
         count: number of filters to add.
         neighbor_ids: ids of the filters whose weighted mean a filter is set to.
         weights: one per neighbor.
+        scales: by id, how strong a merged filter is relative to the strongest; {}: as strong.
         block: what to insert after the layer.
         plan_id: id of the dry run that was requested; "" if none was.
         plan: the reply to the dry run; None before it arrives.
@@ -74,6 +75,7 @@ class StagedChange(Struct):
     count: int = 0
     neighbor_ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    scales: dict[int, float] = field(default_factory=dict)
     block: Block = "residual"
     plan_id: str = ""
     plan: Planned | Refused | None = None
@@ -137,9 +139,19 @@ class StagedChange(Struct):
         if self.kind == "set":
             return self._to_set_filter(structure, indices[0])
         if self.kind == "merge":
-            return MergeFilters(self.layer, indices) if len(indices) > 1 else None
+            return self._to_merge(structure)
         edits = {"freeze": Freeze, "unfreeze": Unfreeze, "reinitialize": Reinitialize}
         return edits.get(self.kind, RemoveFilters)(self.layer, indices)
+
+    def _to_merge(self, structure: Structure) -> MergeFilters | None:
+        """Return the merge into the strongest filter, or else into the first one."""
+        present = _ids(structure, self.layer)
+        ids = sorted(id_ for id_ in self.ids if id_ in present)
+        ids.sort(key=lambda id_: -self.scales.get(id_, 1.0))
+        if len(ids) < 2:
+            return None
+        scales = [self.scales[id_] / self.scales[ids[0]] for id_ in ids] if self.scales else []
+        return MergeFilters(self.layer, _indices(structure, self.layer, ids), scales)
 
     def _to_set_filter(self, structure: Structure, index: int) -> SetFilter | None:
         present = _ids(structure, self.layer)
@@ -215,6 +227,11 @@ class Staging:
     def toggle(self, kind: str, layer: str, ids: list[int]) -> None:
         """Stage a change of exactly these filters, or discard it if exactly it is staged."""
         self._toggle(StagedChange(layer, kind, ids=list(ids)), lambda one: set(one.ids))
+
+    def merge(self, layer: str, ids: list[int], scales: dict[int, float]) -> None:
+        """Stage the merge of filters, or discard it; see `StagedChange` for ``scales``."""
+        change = StagedChange(layer, "merge", ids=list(ids), scales=scales)
+        self._toggle(change, lambda one: set(one.ids))
 
     def _toggle(self, change: StagedChange, content: Callable[[StagedChange], object]) -> None:
         """Stage a change, or discard the staged one with the same key and content."""
