@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
 
 import numpy as np
 from msgspec.structs import replace
@@ -65,6 +64,7 @@ class RunState:
         snapshot_time: Unix time at which the newest snapshot was received.
         histories: of all values in the snapshots.
         requests: requests sent by this server, and the edits applied.
+        network_verdicts: what verdicts follow from.
         alerts: of the run, as far as this viewer has received them, oldest first.
         edit_effects: the loss and the metrics before and after each edit.
     """
@@ -89,7 +89,7 @@ class RunState:
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
         self._dead_filters = DeadFilters()
-        self._verdicts = NetworkVerdicts()
+        self.network_verdicts = NetworkVerdicts()
         self._dead_mask: np.ndarray | None = None  # computed on demand
         self._added_at = np.zeros(0)  # monotonic time per filter; 0: present when we attached
         self._last_added_at = 0.0
@@ -106,7 +106,7 @@ class RunState:
             new = [alert for alert in message.alerts if alert not in self.alerts]
             self.alerts = [*self.alerts, *new][-MAX_ALERTS:]
         elif isinstance(message, LayerEvidence):
-            self._verdicts.add_evidence(message)
+            self.network_verdicts.add_evidence(message)
         elif isinstance(message, History):
             self._receive_history(message)
         elif isinstance(message, RequestOutcome):
@@ -155,13 +155,9 @@ class RunState:
             self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask
 
-    def twin_scales(self, layer: str, filters: Collection[int]) -> dict[int, float]:
-        """Return how strong each filter is relative to the strongest; {} unless they are twins."""
-        return self._verdicts.twin_scales(layer, filters)
-
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with the network, what is worth most to act on first."""
-        return self._verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
+        return self.network_verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
 
     def dead_mask_at(self, row: int) -> np.ndarray:
         """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""
@@ -198,7 +194,7 @@ class RunState:
             return
         structure = inherit_edges(known, structure)
         source = source_columns(known, structure)
-        self._verdicts.update_structure(known, structure)
+        self.network_verdicts.update_structure(known, structure)
         self.structure = structure
         widths = [len(layer.filter_ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
@@ -286,7 +282,7 @@ class RunState:
         self.histories.add_scalars(snapshot)
         self.histories.add_metrics(snapshot.step, snapshot.metrics)
         self.edit_effects.add(snapshot)
-        self._verdicts.add(snapshot)
+        self.network_verdicts.add(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None

@@ -19,7 +19,7 @@ from ..rendering.formatting import format_count
 from .cheapest_filters import find_cheapest
 from .command_arguments import Arguments
 from .least_active import find_least_active
-from .staging import Block, StagedChange
+from .staged_change import Block, StagedChange
 from .tab_state import TabState
 
 ACTIONS = {
@@ -140,7 +140,8 @@ def stage_merge(tab: TabState, _: Arguments) -> None:
 def _stage_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     """Stage the merge of filters. Twins are scaled by how strong each one is."""
     indices = [layer.filter_ids.index(id_) for id_ in ids]
-    found = {} if tab.state is None else tab.state.twin_scales(layer.name, indices)
+    state = tab.state
+    found = {} if state is None else state.network_verdicts.twin_scales(layer.name, indices)
     scales = {layer.filter_ids[index]: scale for index, scale in found.items()}
     tab.staging.merge(layer.name, ids, scales)
 
