@@ -17,12 +17,12 @@ from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectPrices, RemoveFilters
 from revacnn_lightning.runtime.batch import BatchContext, no_probe
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.price_estimates import PriceWindow, add_up_coupled
+from revacnn_lightning.runtime.price_estimates import WINDOW, PriceWindow, add_up_coupled
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["FilterPriceCollector"]
+__all__ = ["FilterKey", "FilterPriceCollector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 MESSAGE_SECONDS = 1.0  # minimum time between two messages
@@ -110,6 +110,15 @@ class FilterPriceCollector:
             self._recorder.request_statistics(())
             self.reset()
         return False
+
+    def ranking(self, batches: int) -> list[FilterKey]:
+        """Return all filters, cheapest first by the statistic; [] before so many batches.
+
+        Batches are counted since the last edit.
+        """
+        if len(self._window) < min(batches, WINDOW):
+            return []
+        return list(self._by_estimate())
 
     # ---------------------------------------------------------------- observing the run
 
