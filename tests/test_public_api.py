@@ -19,9 +19,9 @@ PUBLIC_NAMES = {
     # the callback, and the client of a run
     "ReVACNN", "Run", "attach", "load_edited", "show",
     # edits and commands
-    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch", "Redo",
-    "Reinitialize",
-    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
+    "AddFilters", "ControlPruning", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch",
+    "PruneTo", "Redo", "Reinitialize",
+    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
     "Alert", "Applied", "Batch", "FilterInspection", "History", "ImagePass", "LayerDetail",

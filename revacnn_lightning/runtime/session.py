@@ -50,10 +50,12 @@ from revacnn_lightning.recording.run_recordings import (
     about_run,
 )
 from revacnn_lightning.runtime.alert_monitor import AlertMonitor
+from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
+from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
@@ -65,6 +67,7 @@ from revacnn_lightning.runtime.layer_evidence import collect_evidence_of
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
+from revacnn_lightning.runtime.pruning import Pruning
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
@@ -72,6 +75,7 @@ from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.steering_policy import SteeringPolicy
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
@@ -148,7 +152,6 @@ class Session:
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
         prices = RemovalPrices(editor, self._replay)
         filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
-        self._observers = MessageObservers([*own, self._alerts, filter_prices, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
@@ -162,19 +165,32 @@ class Session:
         self._controller = RunController(self.run, controls, self._ranks)
         images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
         details = LayerDetailCollector(recorder, model, images, forward)
+        evidence = collect_evidence_of(
+            model, recorder, editor, lambda: controls.optimizers, prices, self._replay
+        )
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
                 recorder, model, images, forward, inspection_refusal
             ),
             InspectPrices: filter_prices,
-            InspectEvidence: collect_evidence_of(
-                model, recorder, editor, lambda: controls.optimizers, prices, self._replay
-            ),
+            InspectEvidence: evidence,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
         }
+        certificates = FilterCertificates(recorder, editor, lambda: controls.optimizers)
+        policy = SteeringPolicy(
+            evidence, certificates, self._alerts.network.dead_mask, self._submit_for_present
+        )
+        self._automatic = AutomaticSteering(
+            Pruning(
+                recorder, editor, filter_prices, prices, self._replay, self._submit_for_present
+            ),
+            policy,
+            lambda: self._status.repeat_heartbeat(),
+        )
+        self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
@@ -185,6 +201,7 @@ class Session:
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
             get_alerts=lambda: self._alerts.shown,
+            get_automatic=lambda: self._automatic.state,
             publish=self._publish,
         )
         self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
@@ -200,6 +217,7 @@ class Session:
             history,
             self._recordings,
             prices,
+            self._automatic,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -309,6 +327,8 @@ class Session:
             return is_known and (batch.can_edit or request.dry_run)
 
         self.receive_requests()
+        if not is_paused:
+            self._automatic.advance(batch, self._status.version)
         is_due = is_first or time.monotonic() >= self._next_layer_check
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
@@ -320,7 +340,8 @@ class Session:
         if handle() and not is_paused:
             self.receive_requests()
             handle()
-        if self._had_viewer and batch.is_probe_ready() and self._status.has_old_topology:
+        is_needed = self._had_viewer or self._automatic.is_active
+        if is_needed and batch.is_probe_ready() and self._status.has_old_topology:
             self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
@@ -398,7 +419,7 @@ class Session:
     @property
     def needs_probe(self) -> bool:
         """Whether a viewer or a pending edit needs to know how training uses the network."""
-        return self._had_viewer or not self._queue.is_empty
+        return self._had_viewer or self._automatic.is_active or not self._queue.is_empty
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.
@@ -423,6 +444,9 @@ class Session:
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process, from any thread."""
         return self._queue.submit(body, dry_run=dry_run)
+
+    def _submit_for_present(self, body: RequestBody) -> PendingRequest:
+        return self._queue.submit(body, version=self._status.version)
 
     def _send_state(self, client: Sender) -> None:
         self._had_viewer = True
