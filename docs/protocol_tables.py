@@ -50,6 +50,7 @@ TELEMETRY = (
     evidence.LayerEvidence,
     access_messages.RequestOutcome,
     rank_messages.RankStates,
+    rank_messages.RankValues,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),

@@ -18,6 +18,7 @@ __all__ = [
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
+    "InspectRanks",
     "Inspection",
     "KernelSlice",
     "OwnIndex",
@@ -148,5 +149,17 @@ class InspectEvidence(Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     layer: str = ""
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence
+class InspectRanks(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `rank_messages.RankValues` of ``layer`` each second, for the next few seconds.
+
+    A viewer repeats this request while it shows them. Only a training with several processes has
+    ranks to compare.
+    """
+
+    layer: str
+
+
+Inspection = (
+    InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence | InspectRanks
+)
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -25,6 +25,7 @@ from revacnn_lightning.protocol.inspection_requests import (
     Inspection,
     InspectLayer,
     InspectPrices,
+    InspectRanks,
     KernelSlice,
     PaintImage,
     Patch,
@@ -46,6 +47,7 @@ __all__ = [
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
+    "InspectRanks",
     "Inspection",
     "KernelSlice",
     "KeyCommand",
@@ -255,6 +257,7 @@ Command = (
     | InspectImage
     | InspectPrices
     | InspectEvidence
+    | InspectRanks
     | ShowPicture
     | PaintImage
     | SendHistory

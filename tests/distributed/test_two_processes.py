@@ -57,4 +57,6 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
         assert report["rate"] == scripted_training.RATE.value
         assert report["width"] == 3
         assert report["step"] == first["step"] < scripted_training.BATCHES  # both have stopped
+    assert 2 in first["ranks"]  # the viewer has got means over both
+    assert first["differing"] == [1]  # since a weight of it has changed by itself
     assert len(list((tmp_path / "revacnn").glob("*.ckpt"))) == 1

@@ -39,6 +39,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "set_main_view": view.set_main_view,
     "toggle_modules": view.toggle_modules,
     "toggle_prices": view.toggle_prices,
+    "toggle_ranks": view.toggle_ranks,
     "show_verdict": selection.show_verdict,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,

@@ -29,6 +29,7 @@ from ..components.module_marks import ModuleMarks
 from ..components.network import NetworkView
 from ..components.network_ends import NetworkEnds
 from ..components.price_panel import PricePanel
+from ..components.rank_panel import RankPanel
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
@@ -53,6 +54,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     Timeline,
     PricePanel,
     AutomaticPanel,
+    RankPanel,
     VerdictPanel,
 )
 
