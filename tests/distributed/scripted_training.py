@@ -126,7 +126,7 @@ class Script(pl.Callback):
             self.request(body)
             if getattr(body, "action", "") == "step":
                 threading.Timer(0.5, self.request, [ControlRun("resume")]).start()
-        if batch_idx == OUT_OF_STEP and self.script is SCRIPT and trainer.global_rank == 1:
+        if batch_idx == OUT_OF_STEP and self.script == SCRIPT and trainer.global_rank == 1:
             with torch.no_grad():
                 pl_module.linear.weight[0, 0] += 0.5
 
@@ -198,18 +198,23 @@ def make_trainer(folder: Path, strategy: Any, callbacks: list[Any], **options: A
     )  # fmt: skip
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ddp": {"find_unused_parameters": True, "gradient_as_bucket_view": True},
+    "ddp_fork": {"start_method": "fork", "static_graph": True},
+    "ddp_spawn": {"start_method": "spawn", "static_graph": True},
+}
+
+
 def run_script(strategy: str, folder: Path) -> None:
-    options: dict[str, Any] = {"start_method": "fork"} if strategy == "ddp_fork" else {
-        "find_unused_parameters": True, "gradient_as_bucket_view": True,
-    }  # fmt: skip
     revacnn, module = ReVACNN(), Net()
-    if strategy == "ddp_fork":
+    is_started = strategy != "ddp"  # by Lightning, in new processes
+    if is_started:
         revacnn.prepare(module)
     script = Script(revacnn, SCRIPT, Viewer(revacnn))
     callbacks = [revacnn, script, script.viewer]
-    trainer = make_trainer(folder, DDPStrategy(**options), callbacks)
+    trainer = make_trainer(folder, DDPStrategy(**OPTIONS[strategy]), callbacks)
     trainer.fit(module, loader(BATCHES, 8))
-    if strategy == "ddp_fork":
+    if is_started:
         assert module.conv1.out_channels == 3, module.conv1
 
 
