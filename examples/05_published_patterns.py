@@ -1,4 +1,4 @@
-"""Check in public what the 2016 work claims: the patterns of filters tell a badly trained network.
+"""Check in public what the 2016 work claims: patterns of filters show how well a network trained.
 
 python examples/05_published_patterns.py cifar10/                  train, and write the report
 python examples/05_published_patterns.py cifar10/ --networks 20    train 20 at most this time

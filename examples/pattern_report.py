@@ -1,4 +1,4 @@
-"""The report of `05_published_patterns.py`: do patterns of filters tell a badly trained network?
+"""The report of `05_published_patterns.py`: do patterns of filters show bad training?
 
 Networks with an even seed choose which measure is the best one. Those with an odd seed, the other
 architecture and the other data set only test it.
@@ -109,7 +109,7 @@ def badness_of(results: Sequence[Result], measure: str, layer: int) -> np.ndarra
 
 
 def choose_measure(results: Sequence[Result]) -> tuple[str, int]:
-    """Return the measure and the layer that tell the worst third of these networks best."""
+    """Return the measure and the layer that identify the worst third of these networks best."""
     accuracy = accuracies(results)
 
     def score(place: tuple[str, int]) -> float:
@@ -229,7 +229,7 @@ def write_report(results: Sequence[Result], planned: int, file: Path) -> None:
     for result in results:
         studies.setdefault(result["study"], []).append(result)
     lines = [
-        "# Do patterns of filters tell a badly trained network?",
+        "# Do patterns of filters show bad training?",
         "",
         "Written by `examples/05_published_patterns.py` from networks with random optimizers, "
         "learning rates, scales of the initial weights and weight decays. A network has left its "

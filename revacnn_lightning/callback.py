@@ -432,7 +432,7 @@ class ReVACNN(FreshCopies, Callback):
             observers=diagnostics.observers,
             replay=forwards.replay,
             snapshot_interval=options.snapshot_interval,
-            team=None if self._processes is None else self._processes.team,
+            ranks=None if self._processes is None else self._processes.ranks,
         )
 
     def _continue_lineage(self, module: LightningModule) -> Lineage:
@@ -525,7 +525,7 @@ class ReVACNN(FreshCopies, Callback):
             batch,
             progress_of(trainer, self._step, batch_idx),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-            edit_refusal=self._edit_refusal or processes.team.refusal,
+            edit_refusal=self._edit_refusal or processes.ranks.refusal,
             loss_scale=loss_scale(trainer),
         )
 

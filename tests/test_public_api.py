@@ -19,9 +19,9 @@ PUBLIC_NAMES = {
     # the callback, a loop without a Trainer, and the client of a run
     "LoopRun", "ReVACNN", "Run", "attach", "load_edited", "monitor", "show",
     # edits and commands
-    "AddFilters", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch", "Redo",
-    "Reinitialize",
-    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "StartRecording",
+    "AddFilters", "ControlPruning", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch",
+    "PruneTo", "Redo", "Reinitialize",
+    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
     "Alert", "Applied", "Batch", "FilterInspection", "History", "ImagePass", "LayerDetail",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from revacnn_lightning.client import run_html
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
+from revacnn_lightning.client.run_automatic import RunAutomatic
 from revacnn_lightning.client.run_inspections import RunInspections
 from revacnn_lightning.client.run_keys import RunKeys
 from revacnn_lightning.protocol.messages import Applied, Done, Status
@@ -42,7 +43,7 @@ __all__ = ["Run"]
 Result = TypeVar("Result")
 
 
-class Run(RunInspections, RunKeys):
+class Run(RunAutomatic, RunInspections, RunKeys):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the

@@ -23,9 +23,12 @@ from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.requests import (
+    ControlPruning,
     ControlRun,
     Edit,
+    PruneTo,
     SetHyperparameter,
+    SetPolicy,
     StartRecording,
     StopRecording,
 )
@@ -34,7 +37,10 @@ from revacnn_lightning.protocol.run_discovery import list_runs
 __all__ = ["Tool", "Toolbox"]
 
 BATCH_SECONDS = 5.0  # to wait for a batch: a run that is paused or validating has none
-COMMANDS = (ControlRun, SetHyperparameter, StartRecording, StopRecording)
+COMMANDS = (
+    ControlRun, SetHyperparameter, StartRecording, StopRecording,
+    PruneTo, ControlPruning, SetPolicy,
+)  # fmt: skip
 EDIT_OPTIONS = {
     "dry_run": {
         "type": "boolean",

@@ -7,9 +7,9 @@ provably_dead
     Certified by `provably_dead`: zero for every input, and nothing can change that. Confidence 1.
 twins
     R² of the activations of any two of these units is at least `twins.TWIN` (`twins.find_twins`).
-    Confidence 0.9: on other images they may differ. If the strongest is at most `MERGEABLE` times
-    as strong as the weakest, the remedy is to merge them; by how much that changes the loss is
-    measured where possible. Otherwise there is none: a merge adds outgoing weights without scaling.
+    Confidence 0.9: on other images they may differ. The remedy is to merge them into the strongest:
+    their outgoing weights are added, times how strong each is. By how much that changes the loss is
+    measured where possible.
 degenerate
     The published pattern: the layer has left its start (‖w - w₀‖ / ‖w₀‖ of its median filter is at
     least `LEFT_START`), its silhouette is at least `CLUSTERED`, and its effective rank is at most
@@ -33,7 +33,6 @@ __all__ = [
     "CLUSTERED",
     "LEFT_START",
     "LOW_RANK",
-    "MERGEABLE",
     "LayerMeasures",
     "TwinGroup",
     "judge_layer",
@@ -42,7 +41,6 @@ __all__ = [
 LEFT_START = 0.2
 CLUSTERED = 0.5
 LOW_RANK = 0.6
-MERGEABLE = 1.25  # ratio of the strengths of twins
 NAN = float("nan")
 
 
@@ -50,13 +48,14 @@ NAN = float("nan")
 class TwinGroup:
     """Twins, the strongest first.
 
-    ``share`` is the least R² of them, ``factor`` the largest ratio of their strengths. ``change``
-    is the change of the loss if they are merged, with its standard error; NaN if it is unknown.
+    ``share`` is the least R² of them, ``scales`` how strong each is relative to the first.
+    ``change`` is the change of the loss if they are merged, with its standard error; NaN if it is
+    unknown.
     """
 
     filters: Sequence[int]
     share: float
-    factor: float
+    scales: Sequence[float]
     change: float = NAN
     error: float = NAN
 
@@ -111,10 +110,9 @@ def _twins(layer: str, measures: LayerMeasures, n_filters: int) -> list[Verdict]
     verdicts = []
     for group in measures.twins:
         filters = tuple(group.filters)
-        can_merge = group.factor <= MERGEABLE
         evidence = (
             f"R² of their activations is at least {group.share:.3f} on {measures.samples} "
-            f"positions, and their strengths differ by up to {group.factor - 1:.0%}"
+            f"positions; the weakest is {min(group.scales):.2g} times as strong as the strongest"
         )
         if math.isfinite(group.change):
             evidence += f"; merged, the loss changes by {group.change:+.2g}"
@@ -122,9 +120,8 @@ def _twins(layer: str, measures: LayerMeasures, n_filters: int) -> list[Verdict]
                 evidence += f" ± {group.error:.1g}"
         worth = 0.9 * (len(filters) - 1) / max(1, n_filters)
         verdicts.append(
-            Verdict("twins", layer, evidence, 0.9, filters,
-                    remedy="merge" if can_merge else "", worth=worth if can_merge else 0.0)
-        )  # fmt: skip
+            Verdict("twins", layer, evidence, 0.9, filters, remedy="merge", worth=worth)
+        )
     return verdicts
 
 

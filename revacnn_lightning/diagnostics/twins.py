@@ -24,33 +24,29 @@ class Twins:
     Attributes:
         units: indices.
         share: the least R² of two of them.
-        factor: how much stronger the first is than the last, the ratio of their standard
-            deviations, at least 1.
+        scales: of each unit, the factor by which the activation of the first has to be multiplied
+            to be as close to its own as possible, by least squares; the first is 1.
     """
 
     units: list[int]
     share: float
-    factor: float
+    scales: list[float]
 
 
-def find_twins(samples: np.ndarray, max_factor: float = np.inf) -> list[Twins]:
+def find_twins(samples: np.ndarray) -> list[Twins]:
     """Return groups of units, each of which is a multiple of every other one of its group.
 
     R² is the squared correlation of the activations of two units: the share of the variance of one
-    that a multiple of the other, plus a constant, explains. Twins have an R² of at least `TWIN`, a
-    positive correlation, and strengths whose ratio is at most ``max_factor``. Groups are gathered
-    around the strongest unit that is left. Constant units and those that are not finite have no
-    twin. Cost: n·C² multiplications.
+    that a multiple of the other, plus a constant, explains. Twins have an R² of at least `TWIN` and
+    a positive correlation. Groups are gathered around the strongest unit that is left. Constant
+    units and those that are not finite have no twin. Cost: n·C² multiplications.
 
     Args:
         samples: activations of C units at the same n positions of images, (n, C).
-        max_factor: see above.
     """
     columns, spread = _standardized(samples)
     correlation = columns.T @ columns / max(1, len(samples))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = spread[:, None] / spread
-    is_close = (correlation > np.sqrt(TWIN)) & (ratio <= max_factor) & (max_factor >= ratio.T)
+    is_close = correlation > np.sqrt(TWIN)
     groups, is_free = [], spread > 0
     for first in np.argsort(-spread, kind="stable").tolist():
         if not is_free[first]:
@@ -63,9 +59,8 @@ def find_twins(samples: np.ndarray, max_factor: float = np.inf) -> list[Twins]:
         if len(group) > 1:
             group.sort(key=lambda unit: -spread[unit])
             share = float(correlation[np.ix_(group, group)].min() ** 2)
-            groups.append(
-                Twins(group, min(share, 1.0), float(spread[group[0]] / spread[group[-1]]))
-            )
+            scales = correlation[first, group] * spread[group] / spread[first]
+            groups.append(Twins(group, min(share, 1.0), [1.0, *scales[1:].tolist()]))
     return groups
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,16 @@ class NetworkVerdicts:
             self.evidence[evidence.layer] = evidence
             self.revision += 1
 
+    def twin_scales(self, layer: str, filters: Collection[int]) -> dict[int, float]:
+        """Return the ``scales`` of a merge of these filters; {} unless all are known twins."""
+        evidence = self.evidence.get(layer)
+        for twins in [] if evidence is None else evidence.twins:
+            scales = dict(zip(twins.filters, twins.scales, strict=True))
+            if set(filters) <= scales.keys():
+                strongest = max(scales[index] for index in filters)
+                return {index: scales[index] / strongest for index in filters}
+        return {}
+
     def add(self, snapshot: Snapshot) -> None:
         """Add a batch, unless it was trained with another network."""
         if snapshot.version != self._version:
@@ -97,7 +108,7 @@ def measures_of(evidence: LayerEvidence) -> LayerMeasures:
     return LayerMeasures(
         evidence.width,
         evidence.provably_dead,
-        [TwinGroup(t.filters, t.share, t.factor, t.change, t.error) for t in evidence.twins],
+        [TwinGroup(t.filters, t.share, t.scales, t.change, t.error) for t in evidence.twins],
         evidence.samples,
         evidence.moved,
         evidence.silhouette,

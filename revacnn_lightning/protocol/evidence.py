@@ -12,14 +12,14 @@ NAN = float("nan")
 class TwinEvidence(Struct, frozen=True):
     """Filters whose activations are multiples of each other, the strongest first.
 
-    ``share`` is the least R² of them, ``factor`` the largest ratio of their strengths. ``change``
-    is the change of the loss if they are merged, measured as that of a `RemovalPrice`, with its
-    standard ``error``; NaN if it is unknown.
+    ``share`` is the least R² of them, ``scales`` how many times the activation of the first each
+    one is, as for `MergeFilters`. ``change`` is the change of the loss if they are merged so,
+    measured as that of a `RemovalPrice`, with its standard ``error``; NaN if it is unknown.
     """
 
     filters: list[int]
     share: float
-    factor: float
+    scales: list[float]
     change: float = NAN
     error: float = NAN
 

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
+from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.protocol.inspections import Inspected
 from revacnn_lightning.protocol.message_html import applied_html
 from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
@@ -125,6 +126,7 @@ class Status(Struct, frozen=True, tag="status"):
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)  # the last ones, oldest first
     recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
+    automatic: AutomaticState = field(default_factory=AutomaticState)
 
 
 class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from revacnn_lightning.protocol.plain_text import to_plain_text
 
@@ -20,13 +21,21 @@ class TokenBucket:
     """Admits ``rate`` events per second on average, and ``burst`` of them in a row.
 
     The unit of an event is up to its user: a request, a byte, or a second of work.
+
+    Args:
+        rate: events per second.
+        burst: events in a row.
+        clock: returns monotonic seconds.
     """
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rate = rate
         self._burst = burst
+        self._clock = clock
         self._tokens = burst
-        self._refilled = time.monotonic()
+        self._refilled = clock()
 
     @property
     def is_empty(self) -> bool:
@@ -48,7 +57,7 @@ class TokenBucket:
         self._tokens -= tokens
 
     def _refill(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         added = (now - self._refilled) * self._rate
         self._tokens = min(self._burst, self._tokens + added)
         self._refilled = now
@@ -57,9 +66,12 @@ class TokenBucket:
 class ClientBuckets:
     """A token bucket for each client. Those that have been quiet for longest are forgotten."""
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rate = rate
         self._burst = burst
+        self._clock = clock
         self._buckets: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
     def take(self, client: bytes, tokens: float = 1.0) -> bool:
@@ -71,7 +83,9 @@ class ClientBuckets:
         self._bucket_of(client).spend(tokens)
 
     def _bucket_of(self, client: bytes) -> TokenBucket:
-        bucket = self._buckets.pop(client, None) or TokenBucket(self._rate, self._burst)
+        bucket = self._buckets.pop(client, None)
+        if bucket is None:
+            bucket = TokenBucket(self._rate, self._burst, self._clock)
         self._buckets[client] = bucket  # at the end, as the one used last
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
@@ -81,10 +95,10 @@ class ClientBuckets:
 class LimitedLog:
     """Logs warnings about clients, a few per minute, with control characters shown."""
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._clients = ClientBuckets(1 / CLIENT_WARNING_SECONDS, CLIENT_WARNING_BURST)
-        self._all = TokenBucket(1 / WARNING_SECONDS, WARNING_BURST)
+        self._clients = ClientBuckets(1 / CLIENT_WARNING_SECONDS, CLIENT_WARNING_BURST, clock)
+        self._all = TokenBucket(1 / WARNING_SECONDS, WARNING_BURST, clock)
         self._omitted = 0
 
     def warning(

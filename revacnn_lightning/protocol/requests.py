@@ -12,6 +12,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from revacnn_lightning.protocol.automatic_requests import (
+    AutomaticCommand,
+    ControlPruning,
+    PruneTo,
+    SetPolicy,
+)
 from revacnn_lightning.protocol.inspection_requests import (
     InspectEvidence,
     InspectFilter,
@@ -25,10 +31,12 @@ from revacnn_lightning.protocol.inspection_requests import (
     ShowPicture,
     Viewing,
 )
+from revacnn_lightning.protocol.key_requests import KeyCommand, ListKeys, RevokeKey, ShareKey
 
 __all__ = [
     "AddFilters",
     "Command",
+    "ControlPruning",
     "ControlRun",
     "Edit",
     "Freeze",
@@ -45,6 +53,7 @@ __all__ = [
     "MergeFilters",
     "PaintImage",
     "Patch",
+    "PruneTo",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -54,6 +63,7 @@ __all__ = [
     "SendHistory",
     "SetFilter",
     "SetHyperparameter",
+    "SetPolicy",
     "ShareKey",
     "ShowPicture",
     "StartRecording",
@@ -148,14 +158,17 @@ class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     weights: list[float]
 
 
-class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
     """Merge filters into the first: add up their outgoing weights and remove the others.
 
-    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    ``scales``: how many times the activation of the first each filter's activation is; the outgoing
+    weights are multiplied by it. Empty: 1 each. The evidence on twins has them. A request whose
+    plan has a ``confirmation`` is refused unless it is ``confirmed``.
     """
 
     layer: str
     filters: list[int]
+    scales: list[float] = field(default_factory=list)
     confirmed: bool = False
 
 
@@ -207,32 +220,6 @@ class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send the `messages.History` of the run, as the reply to this request."""
 
 
-class ShareKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Admit another key to the run from now on. Only the owner's key may do this.
-
-    ``public_key`` is the public half of a CURVE key pair, in Z85; its secret half goes to whoever
-    is to use it. ``seconds`` is how long it is valid; None: until the run ends.
-    """
-
-    name: str
-    role: Literal["operator", "observer"]
-    public_key: str
-    seconds: Annotated[float, Meta(gt=0)] | None = None
-
-
-class RevokeKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Take back a key: the run ends its telemetry and refuses its requests.
-
-    Only the owner's key may do this. All viewers are disconnected from telemetry for a moment.
-    """
-
-    name: str
-
-
-class ListKeys(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Send the names of all keys, without the keys. Only the owner's key may do this."""
-
-
 class StartRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Record every batch and all other messages of the run to a file, where the training runs.
 
@@ -273,8 +260,8 @@ Command = (
     | SendHistory
     | StartRecording
     | StopRecording
+    | AutomaticCommand
 )
-KeyCommand = ShareKey | RevokeKey | ListKeys
 RequestBody = Edit | Command | KeyCommand
 
 

@@ -13,7 +13,7 @@ from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.hyperparameters import set_revertibly
 from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
-from revacnn_lightning.runtime.ranks.team import Alone, Team
+from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank
 
 __all__ = ["RunController", "TrainingControls"]
 
@@ -40,17 +40,17 @@ class RunController:
     Args:
         run: id of the run, part of the names of checkpoints.
         controls: the training loop.
-        team: the processes of the training, which do the same.
+        ranks: all ranks of the training, which do the same.
 
     Attributes:
         overrides: detects that training overrides a hyperparameter that was set.
     """
 
-    def __init__(self, run: str, controls: TrainingControls, team: Team | None = None) -> None:
+    def __init__(self, run: str, controls: TrainingControls, ranks: Ranks | None = None) -> None:
         self.overrides = OverrideDetector(lambda: controls.optimizers, lambda: controls.schedulers)
         self._run = run
         self._controls = controls
-        self._team = Alone() if team is None else team
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
         self._pause = Pause()
 
     def must_wait(self, epoch: int = 0) -> bool:
@@ -76,20 +76,20 @@ class RunController:
         controls = self._controls
         if isinstance(command, SetHyperparameter):
             result, restore = set_revertibly(command, controls.optimizers, controls.schedulers)
-            self._team.set_value(command, restore)
+            self._ranks.set_value(command, restore)
             self.overrides.expect(command)
             return result
         if command.action == "send_state":
             return ""  # sent on receipt
-        if self._team.refusal:
-            raise EditRefusedError(self._team.refusal)
+        if self._ranks.refusal:
+            raise EditRefusedError(self._ranks.refusal)
         if command.action not in ("checkpoint", "stop"):
             return self._pause.apply(command, progress.epoch)
         name = f"{self._run}-step={progress.step}"
-        path = self._team.save(name, lambda: controls.save_checkpoint(name))
+        path = self._ranks.save(name, lambda: controls.save_checkpoint(name))
         if command.action == "checkpoint":
             return f"Saved {path}"
-        self._team.stop_training()
+        self._ranks.stop_training()
         controls.stop()
         self._pause.apply(ControlRun("resume"))
         return f"Stopping; saved {path}"

@@ -79,7 +79,7 @@ class InspectionCollector:
         images: InputImages,
         forward: Forward | None,
         refusal: str = "",
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._images = images
@@ -118,7 +118,7 @@ class InspectionCollector:
         """Add the responses of a batch; return the inspections that are due."""
         if not self._inspected:
             return []
-        began = time.perf_counter()
+        began = self._clock()
         self._drop_expired()
         if context.is_paused:
             self._preferred.advance(context)
@@ -126,7 +126,7 @@ class InspectionCollector:
         self._add_responses(context)
         inspections = self._inspect_due(context)
         self._preferred.advance(context)  # now that the layer has been traced
-        self._update_overhead(time.perf_counter() - began)
+        self._update_overhead(self._clock() - began)
         return inspections
 
     def reset(self) -> None:
@@ -220,12 +220,12 @@ class InspectionCollector:
     def _inspect(
         self, key: FilterKey, inspected: _InspectedFilter, context: BatchContext
     ) -> FilterInspection:
-        began = time.perf_counter()
+        began = self._clock()
         image = inspected.pinned_image
         if image is None and context.images is not None:
             image = context.images[0]
         message = self._build_message(key, inspected, context, image)
-        last_duration, inspected.duration = inspected.duration, time.perf_counter() - began
+        last_duration, inspected.duration = inspected.duration, self._clock() - began
         # The shorter of two: a single one may be delayed by an import or another process.
         duration = min(last_duration, inspected.duration)
         is_searching = self._preferred.is_searching(key)

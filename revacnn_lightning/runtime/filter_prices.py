@@ -17,12 +17,12 @@ from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectPrices, RemoveFilters
 from revacnn_lightning.runtime.batch import BatchContext, no_probe
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.price_estimates import PriceWindow, add_up_coupled
+from revacnn_lightning.runtime.price_estimates import WINDOW, PriceWindow, add_up_coupled
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["FilterPriceCollector"]
+__all__ = ["FilterKey", "FilterPriceCollector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 MESSAGE_SECONDS = 1.0  # minimum time between two messages
@@ -60,14 +60,14 @@ class FilterPriceCollector:
         editor: Editor,
         prices: RemovalPrices,
         replay: LossReplay,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._editor = editor
         self._prices = prices
         self._replay = replay
         self._clock = clock
-        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS)
+        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._expires_at = self._due_at = -math.inf
         self._wanted: list[FilterKey] = []
         self.reset()
@@ -111,6 +111,15 @@ class FilterPriceCollector:
             self.reset()
         return False
 
+    def ranking(self, batches: int) -> list[FilterKey]:
+        """Return all filters, cheapest first by the statistic; [] before so many batches.
+
+        Batches are counted since the last edit.
+        """
+        if len(self._window) < min(batches, WINDOW):
+            return []
+        return list(self._by_estimate())
+
     # ---------------------------------------------------------------- observing the run
 
     def needs_batch(self, step: int) -> bool:
@@ -136,12 +145,12 @@ class FilterPriceCollector:
             return
         if self._budget.is_empty:
             return
-        started = time.perf_counter()
+        started = self._clock()
         for key in itertools.islice(self._next(context.step), MAX_IN_A_ROW):
             self._measure_one(key, context)
-            if time.perf_counter() - started > SECONDS_IN_A_ROW:
+            if self._clock() - started > SECONDS_IN_A_ROW:
                 break
-        self._budget.spend(time.perf_counter() - started)
+        self._budget.spend(self._clock() - started)
 
     def _next(self, step: int) -> Iterator[FilterKey]:
         """Yield the filters to measure: those that are wanted, then the cheapest."""

@@ -82,7 +82,7 @@ class ImagePassCollector:
         images: InputImages,
         forward: Forward | None,
         class_names: Sequence[str] = (),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._model = model
@@ -128,9 +128,9 @@ class ImagePassCollector:
         if now < self._due_at or (context.is_paused and key == self._shown_paused):
             return []
         self._shown_paused = key
-        began = time.perf_counter()
+        began = self._clock()
         message = self._pass(context)
-        duration = time.perf_counter() - began
+        duration = self._clock() - began
         has_failed = self._forward is not None and message.prediction is None
         interval = RETRY_SECONDS if has_failed and message.image.size else PASS_SECONDS
         self._due_at = self._clock() + max(interval, duration / MAX_TIME_SHARE)

@@ -54,14 +54,14 @@ class LayerEvidenceCollector:
         examiner: LayerExaminer,
         prices: TwinPrices,
         start: StartingWeights,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._examiner = examiner
         self._prices = prices
         self._start = start
         self._clock = clock
-        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS)
+        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._expires_at = -math.inf
         self._is_first_batch = True
         self._untraced_batches = 0
@@ -155,10 +155,10 @@ class LayerEvidenceCollector:
         is_enough = n_samples >= max(SAMPLES, SAMPLES_PER_UNIT * n_units)
         if (not is_enough and self._n_batches < MAX_BATCHES) or self._budget.is_empty:
             return None
-        started = time.perf_counter()
+        started = self._clock()
         samples = torch.cat(self._samples).cpu().numpy() if self._samples else np.zeros((0, 0))
         found = self._examiner.examine(self._layer, samples, context)
-        self._budget.spend(time.perf_counter() - started)
+        self._budget.spend(self._clock() - started)
         self._samples, self._n_batches = [], 0
         self._recorder.unit_samples.select(None)
         return found

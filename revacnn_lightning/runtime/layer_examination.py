@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from revacnn_lightning.diagnostics.clusters import measure_clusters
 from revacnn_lightning.diagnostics.color import find_single_color
-from revacnn_lightning.diagnostics.layer_verdicts import MERGEABLE
 from revacnn_lightning.diagnostics.twins import TWIN, explained_by_others, find_twins
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.runtime.batch import BatchContext
@@ -95,12 +94,9 @@ class LayerExaminer:
 
 def _compare(samples: np.ndarray, units: np.ndarray) -> dict[str, Any]:
     """Return the twins among units, and those that the others explain."""
-    alike = find_twins(samples, MERGEABLE)
-    merged = {unit for group in alike for unit in group.units}
-    others = [group for group in find_twins(samples) if merged.isdisjoint(group.units)]
     twins = [
-        TwinEvidence(units[group.units].tolist(), group.share, group.factor)
-        for group in [*alike, *others]
+        TwinEvidence(units[group.units].tolist(), group.share, group.scales)
+        for group in find_twins(samples)
     ]
     explained = explained_by_others(samples)
     redundant = units[np.nan_to_num(explained, nan=0.0) >= TWIN].tolist()

@@ -25,7 +25,7 @@ from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.loop_state import LoopState
 from revacnn_lightning.runtime.nested import map_leaves
-from revacnn_lightning.runtime.ranks.team import Leader
+from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.run_options import RunOptions
@@ -177,7 +177,7 @@ class LoopMonitor:
             observers=diagnostics.observers,
             replay=forwards.replay,
             snapshot_interval=options.snapshot_interval,
-            team=Leader(size, None, MANY_PROCESSES) if size > 1 else None,
+            ranks=RankZero(size, None, MANY_PROCESSES) if size > 1 else None,
         )
 
     def _on_device(self, batch: Any) -> Any:

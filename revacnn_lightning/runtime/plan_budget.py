@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from revacnn_lightning.protocol.rate_limit import TokenBucket
@@ -19,10 +19,14 @@ class PlanBudget:
     """Limits the share of the time that plans take, however many are requested.
 
     A plan takes a few milliseconds, and a client may request them as fast as it can.
+
+    Args:
+        clock: returns monotonic seconds.
     """
 
-    def __init__(self) -> None:
-        self._seconds = TokenBucket(PLAN_SHARE, PLAN_SECONDS)
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._seconds = TokenBucket(PLAN_SHARE, PLAN_SECONDS, clock)
 
     @property
     def is_exhausted(self) -> bool:
@@ -32,8 +36,8 @@ class PlanBudget:
     @contextmanager
     def spend(self) -> Iterator[None]:
         """Count the time of a plan that is made in this context."""
-        started = time.perf_counter()
+        started = self._clock()
         try:
             yield
         finally:
-            self._seconds.spend(min(time.perf_counter() - started, MAX_SECONDS_PER_PLAN))
+            self._seconds.spend(min(self._clock() - started, MAX_SECONDS_PER_PLAN))

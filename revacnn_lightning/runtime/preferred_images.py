@@ -66,7 +66,7 @@ class PreferredImages:
         model: nn.Module,
         forward: Forward | None,
         attributor: ImageAttributor,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._forward, self._attributor = model, forward, attributor
         self._recorder = recorder
@@ -105,9 +105,9 @@ class PreferredImages:
         if not ready:
             return
         key = min(ready, key=lambda each: self._steps(self._searches[each]))
-        began = time.perf_counter()
+        began = self._clock()
         self._advance(key, self._searches[key], context)
-        seconds = time.perf_counter() - began
+        seconds = self._clock() - began
         self._due_at = self._clock() + seconds / self._time_share
 
     def describe(self, key: FilterKey) -> tuple[PreferredImage | None, str]:
@@ -163,10 +163,10 @@ class PreferredImages:
     def _step(self, search: _Search, ascent: ImageAscent) -> None:
         per_call = CALL_SECONDS / max(self._step_seconds, CALL_SECONDS / MAX_STEPS_PER_CALL)
         steps = max(1, int(per_call))
-        began = time.perf_counter()
+        began = self._clock()
         if not ascent.advance(steps):
             search.refusal = NO_GRADIENT
-        self._step_seconds = (time.perf_counter() - began) / steps
+        self._step_seconds = (self._clock() - began) / steps
         if ascent.steps >= TOTAL_STEPS:
             search.due_at = self._clock() + REFRESH_SECONDS
 

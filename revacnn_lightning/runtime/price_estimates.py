@@ -10,7 +10,7 @@ from torch import nn
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
 
-__all__ = ["PriceWindow", "add_up_coupled"]
+__all__ = ["WINDOW", "PriceWindow", "add_up_coupled"]
 
 WINDOW = 10  # recorded batches
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.errors import EditRefusedError, RevacnnError, StaleStructureError
 from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.automatic_requests import AutomaticCommand
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -34,7 +35,8 @@ from revacnn_lightning.protocol.requests import (
     Viewing,
 )
 from revacnn_lightning.recording.run_recordings import RunRecordings
-from revacnn_lightning.runtime.batch import Progress, TrainingBatch
+from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
+from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.image_predictions import ImagePredictions
@@ -70,6 +72,7 @@ class RequestHandler:
         history: of the run; None if none is kept.
         recordings: of the run; None if it cannot be recorded.
         prices: measures the prices of removals; None: nothing can.
+        automatic: what the run does by itself; None: it does nothing.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class RequestHandler:
         history: HistoryRecorder | None = None,
         recordings: RunRecordings | None = None,
         prices: RemovalPrices | None = None,
+        automatic: AutomaticSteering | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
@@ -93,6 +97,7 @@ class RequestHandler:
         self._history = history
         self._recordings = recordings
         self._prices = prices
+        self._automatic = automatic
         # Requests of the newest plans, with structure version, batch and summary
         self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
@@ -109,7 +114,7 @@ class RequestHandler:
                 _check_no_dry_run(request)
                 if isinstance(body, SendHistory):
                     return self._send_history(request.id)
-                return Done(request.id, self._execute(body, batch.progress), batch.step)
+                return Done(request.id, self._execute(body, batch), batch.step)
             if isinstance(body, KeyCommand):
                 raise EditRefusedError("the owner of the run hands out keys with revacnn share")
             if batch.edit_refusal:
@@ -209,7 +214,7 @@ class RequestHandler:
     def _execute(
         self,
         command: Command,
-        progress: Progress,
+        batch: TrainingBatch,
     ) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, Viewing):
@@ -217,8 +222,12 @@ class RequestHandler:
             return ""
         if isinstance(command, StartRecording | StopRecording):
             return self._record(command)
+        if isinstance(command, AutomaticCommand):
+            if self._automatic is None:
+                raise EditRefusedError("this training changes nothing by itself")
+            return self._automatic.execute(command, batch)
         assert isinstance(command, ControlRun | SetHyperparameter)  # a history is a message
-        result = self._controller.execute(command, progress)
+        result = self._controller.execute(command, batch.progress)
         if isinstance(command, SetHyperparameter):
             self._status.repeat_heartbeat()
         return result

@@ -14,7 +14,9 @@ from revacnn_lightning.protocol.messages import Applied, Done, Refused, Reply, R
 from revacnn_lightning.protocol.plain_text import to_plain_text
 from revacnn_lightning.protocol.rate_limit import ClientBuckets
 from revacnn_lightning.protocol.requests import (
+    ControlPruning,
     ControlRun,
+    PruneTo,
     RequestBody,
     SetHyperparameter,
     ShareKey,
@@ -126,6 +128,11 @@ def describe_request(body: RequestBody) -> str:
     if isinstance(body, SetHyperparameter):
         name = "learning rate" if body.name == "lr" else "weight decay"
         return f"Set the {name} of group {body.group} to {body.value:g}"
+    if isinstance(body, PruneTo):
+        share = body.macs or body.parameters or 1.0
+        return f"Prune to {share:.0%} of the {'MACs' if body.macs else 'parameters'}"
+    if isinstance(body, ControlPruning):
+        return f"{body.action.capitalize()} the pruning"
     words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(body).__name__).capitalize()
     if isinstance(body, ShareKey):
         words += f" ({body.role})"

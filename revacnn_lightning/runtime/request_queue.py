@@ -162,14 +162,16 @@ class RequestQueue:
             return self._n_plans >= MAX_PENDING_PLANS
         return len(self._pending) - self._n_plans >= MAX_PENDING
 
-    def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
+    def submit(
+        self, body: RequestBody, *, dry_run: bool = False, version: int | None = None
+    ) -> PendingRequest:
         """Queue a request from inside the process; safe in any thread.
 
         An invalid request is refused immediately.
         """
         pending = PendingRequest(uuid.uuid4().hex)
         try:
-            request = Request(pending.id, validate_request(body), dry_run=dry_run)
+            request = Request(pending.id, validate_request(body), version, dry_run)
         except EditRefusedError as error:
             pending.set_reply(Refused(pending.id, str(error)))
         else:

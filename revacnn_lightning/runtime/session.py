@@ -49,10 +49,12 @@ from revacnn_lightning.recording.run_recordings import (
     about_run,
 )
 from revacnn_lightning.runtime.alert_monitor import AlertMonitor
+from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
+from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
@@ -64,13 +66,15 @@ from revacnn_lightning.runtime.layer_evidence import collect_evidence_of
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
-from revacnn_lightning.runtime.ranks.team import Alone, StopNeeds, Team, needs_all
+from revacnn_lightning.runtime.pruning import Pruning
+from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.steering_policy import SteeringPolicy
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
@@ -105,7 +109,7 @@ class Session:
         observers: receive all that is published.
         replay: computes the loss of a recorded step; None: it is not known.
         snapshot_interval: seconds between two snapshots; 0: every batch has one.
-        team: the processes of the training; None: this one is the only one.
+        ranks: all ranks of the training; None: this process is the only one.
 
     Attributes:
         run: id of the run.
@@ -135,7 +139,7 @@ class Session:
         observers: Sequence[MessageObserver] = (),
         replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
-        team: Team | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         about = about_run(self.run, type(model).__name__, endpoints.name)
@@ -147,7 +151,6 @@ class Session:
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
         prices = RemovalPrices(editor, self._replay)
         filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
-        self._observers = MessageObservers([*own, self._alerts, filter_prices, *observers])
         self.recorder = recorder
         self._editor = editor
         self._history = history
@@ -157,23 +160,36 @@ class Session:
         self._batch = TrainingBatch()
         self._had_viewer = False
         self._next_layer_check = 0.0  # monotonic seconds
-        self._team: Team = Alone() if team is None else team
-        self._controller = RunController(self.run, controls, self._team)
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        self._controller = RunController(self.run, controls, self._ranks)
         images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
         details = LayerDetailCollector(recorder, model, images, forward)
+        evidence = collect_evidence_of(
+            model, recorder, editor, lambda: controls.optimizers, prices, self._replay
+        )
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
                 recorder, model, images, forward, inspection_refusal
             ),
             InspectPrices: filter_prices,
-            InspectEvidence: collect_evidence_of(
-                model, recorder, editor, lambda: controls.optimizers, prices, self._replay
-            ),
+            InspectEvidence: evidence,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
         }
+        certificates = FilterCertificates(recorder, editor, lambda: controls.optimizers)
+        policy = SteeringPolicy(
+            evidence, certificates, self._alerts.network.dead_mask, self._submit_for_present
+        )
+        self._automatic = AutomaticSteering(
+            Pruning(
+                recorder, editor, filter_prices, prices, self._replay, self._submit_for_present
+            ),
+            policy,
+            lambda: self._status.repeat_heartbeat(),
+        )
+        self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
         self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
@@ -184,6 +200,7 @@ class Session:
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
             get_alerts=lambda: self._alerts.shown,
+            get_automatic=lambda: self._automatic.state,
             publish=self._publish,
         )
         self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
@@ -199,6 +216,7 @@ class Session:
             history,
             self._recordings,
             prices,
+            self._automatic,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -258,11 +276,11 @@ class Session:
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
-        while self._team.is_stopped and self._controller.must_wait(batch.progress.epoch):
+        while self._ranks.is_stopped and self._controller.must_wait(batch.progress.epoch):
             self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
-            self._team.wait()
+            self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
         self._batches.begin(batch, is_needed=self._needs_recording())
@@ -296,7 +314,7 @@ class Session:
             return is_paused or self._handler.can_plan()
 
         def can_handle(request: Request) -> bool:
-            can_change = self._team.is_stopped or self._team.refusal
+            can_change = self._ranks.is_stopped or self._ranks.refusal
             if not can_change and needs_all(request.body, dry_run=request.dry_run):
                 return bool(batch.edit_refusal) and not isinstance(request.body, Command)
             if isinstance(request.body, Command):
@@ -308,6 +326,8 @@ class Session:
             return is_known and (batch.can_edit or request.dry_run)
 
         self.receive_requests()
+        if not is_paused:
+            self._automatic.advance(batch, self._status.version)
         is_due = is_first or time.monotonic() >= self._next_layer_check
         if is_due or self._queue.has_work(can_plan()):
             self._adopt_replaced_layers()
@@ -319,7 +339,8 @@ class Session:
         if handle() and not is_paused:
             self.receive_requests()
             handle()
-        if self._had_viewer and batch.is_probe_ready() and self._status.has_old_topology:
+        is_needed = self._had_viewer or self._automatic.is_active
+        if is_needed and batch.is_probe_ready() and self._status.has_old_topology:
             self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
@@ -370,7 +391,7 @@ class Session:
             return
         self._batches.flush()
         self._editor.adopt_replaced_layers()
-        self._team.note_replaced_layers()
+        self._ranks.note_replaced_layers()
         self.recorder.update_structure()
         self._reset_collectors()
         if self._status.structure is not None:
@@ -392,12 +413,12 @@ class Session:
 
     def _is_for_all(self, request: Request) -> bool:
         """Return whether other processes, which may be in any batch, must do the same."""
-        return self._team.size > 1 and isinstance(request.body, SetHyperparameter)
+        return self._ranks.size > 1 and isinstance(request.body, SetHyperparameter)
 
     @property
     def needs_probe(self) -> bool:
         """Whether a viewer or a pending edit needs to know how training uses the network."""
-        return self._had_viewer or not self._queue.is_empty
+        return self._had_viewer or self._automatic.is_active or not self._queue.is_empty
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.
@@ -422,6 +443,9 @@ class Session:
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process, from any thread."""
         return self._queue.submit(body, dry_run=dry_run)
+
+    def _submit_for_present(self, body: RequestBody) -> PendingRequest:
+        return self._queue.submit(body, version=self._status.version)
 
     def _send_state(self, client: Sender) -> None:
         self._had_viewer = True

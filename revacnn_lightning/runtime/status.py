@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.protocol.alerts import Alert
+from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.protocol.messages import (
     Message,
     Status,
@@ -37,6 +38,7 @@ class StatusPublisher:
         get_group_notes: returns what to say of parameter groups, by (optimizer, group).
         get_recording: returns the name of the file to which the run is being recorded.
         get_alerts: returns the last alerts.
+        get_automatic: returns what the run does by itself.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -56,6 +58,7 @@ class StatusPublisher:
         get_group_notes: Callable[[], Mapping[tuple[int, int], str]] = dict,
         get_recording: Callable[[], str] = str,
         get_alerts: Callable[[], list[Alert]] = list,
+        get_automatic: Callable[[], AutomaticState] = AutomaticState,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -69,6 +72,7 @@ class StatusPublisher:
         self._get_group_notes = get_group_notes
         self._get_recording = get_recording
         self._get_alerts = get_alerts
+        self._get_automatic = get_automatic
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -166,4 +170,5 @@ class StatusPublisher:
             ),
             alerts=self._get_alerts(),
             recording=self._get_recording(),
+            automatic=self._get_automatic(),
         )

@@ -55,7 +55,7 @@ class TwinPrices:
         if not self._editor.is_traced:
             return twins
         try:
-            plan = self._editor.plan(MergeFilters(layer, twins.filters), no_probe())
+            plan = self._editor.plan(MergeFilters(layer, twins.filters, twins.scales), no_probe())
         except RevacnnError:  # they cannot be merged
             return twins
         price = self._prices.of_plan(plan, weights, SECONDS_EACH)

@@ -96,7 +96,7 @@ class Editor:
             replayed on.
         find_holders: returns what else may hold optimizers or copies of the model: callbacks.
         copies: module -> the module that it is a copy of, or None if it is not a copy, for those
-            that `holders.copies` cannot tell.
+            that `holders.copies` cannot recognize.
         initialize: initializes the parameters of a module in place, as for ``nn.Module.apply``;
             new filters get the values that it draws.
 

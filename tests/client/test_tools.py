@@ -84,7 +84,8 @@ def test_every_edit_is_a_tool_with_a_schema():
     steering = {name for name, tool in operator.tools.items() if not tool.is_read_only}
     expected = {tools._snake_case(kind.__name__) for kind in get_args(Edit)}
     recording = {"start_recording", "stop_recording"}
-    assert steering == {*expected, *recording, "control_run", "set_hyperparameter"}
+    automatic = {"prune_to", "control_pruning", "set_policy"}
+    assert steering == {*expected, *recording, *automatic, "control_run", "set_hyperparameter"}
     for tool in operator.tools.values():
         assert tool.description
         assert "type" not in tool.schema["properties"]

@@ -28,10 +28,10 @@ def test_what_is_provably_dead_is_removed():
     assert (verdict.confidence, verdict.worth) == (1.0, 2 / 64)
 
 
-@pytest.mark.parametrize(("factor", "remedy"), [(1.1, "merge"), (2.0, "")])
-def test_twins_of_equal_strength_are_merged(factor: float, remedy: str):
-    (verdict,) = judge(twins=[TwinGroup([1, 2], 0.97, factor, 0.001, 0.0002)], samples=300)
-    assert (verdict.kind, verdict.filters, verdict.remedy) == ("twins", (1, 2), remedy)
+def test_twins_are_merged():
+    (verdict,) = judge(twins=[TwinGroup([1, 2], 0.97, [1.0, 0.4], 0.001, 0.0002)], samples=300)
+    assert (verdict.kind, verdict.filters, verdict.remedy) == ("twins", (1, 2), "merge")
+    assert "0.4 times as strong" in verdict.evidence
     assert "merged, the loss changes by +0.001" in verdict.evidence
 
 

@@ -18,8 +18,7 @@ def test_a_multiple_of_another_unit_is_its_twin_and_the_stronger_one_comes_first
     samples[:, 4] = 2 * samples[:, 1] + 0.01 * RANDOM.standard_normal(400)
     (twins,) = find_twins(samples)
     assert (twins.units, twins.share > 0.99) == ([4, 1], True)
-    np.testing.assert_allclose(twins.factor, 2, rtol=0.02)
-    assert find_twins(samples, max_factor=1.25) == []
+    np.testing.assert_allclose(twins.scales, [1, 0.5], rtol=0.02)
 
 
 def test_any_two_of_a_group_are_twins():

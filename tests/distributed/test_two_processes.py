@@ -49,9 +49,9 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
         ["ControlRun", "Done"],
     ]
     reasons = [each[2] for each in first["outcomes"] if each[1] == "Refused"]
-    assert "process 1: " in reasons[0]
+    assert "rank 1: " in reasons[0]
     assert "this process cannot" in reasons[0]
-    assert "process 1 differ from those of process 0" in reasons[1]
+    assert "rank 1 differ from those of rank 0" in reasons[1]
     for report in (first, second):
         assert all(each >= scripted_training.OUT_OF_STEP for each in report["different"])
         assert report["rate"] == scripted_training.RATE.value

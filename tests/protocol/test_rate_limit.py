@@ -8,34 +8,30 @@ import pytest
 
 from revacnn_lightning.protocol import rate_limit
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
+from tests.manual_clock import ManualClock
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [100.0]
-    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_a_burst_is_admitted_and_then_the_rate(clock: list[float]):
-    bucket = TokenBucket(rate=2.0, burst=3)
+def test_a_burst_is_admitted_and_then_the_rate():
+    clock = ManualClock()
+    bucket = TokenBucket(2.0, 3, clock)
     assert [bucket.take() for _ in range(5)] == [True, True, True, False, False]
-    clock[0] += 1.0
+    clock.now += 1.0
     assert [bucket.take() for _ in range(3)] == [True, True, False]
-    clock[0] += 1000.0
+    clock.now += 1000.0
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_bucket_that_owes_admits_nothing(clock: list[float]):
-    bucket = TokenBucket(rate=1.0, burst=1)
+def test_a_bucket_that_owes_admits_nothing():
+    clock = ManualClock()
+    bucket = TokenBucket(1.0, 1, clock)
     bucket.spend(3.0)
-    clock[0] += 2.0
+    clock.now += 2.0
     assert bucket.is_empty
-    clock[0] += 0.5
+    clock.now += 0.5
     assert not bucket.is_empty
 
 
-def test_each_client_has_a_bucket_and_few_are_remembered(clock: list[float]):
+def test_each_client_has_a_bucket_and_few_are_remembered():
     buckets = ClientBuckets(rate=0.0, burst=1)
     assert buckets.take(b"a")
     assert not buckets.take(b"a")
@@ -46,13 +42,12 @@ def test_each_client_has_a_bucket_and_few_are_remembered(clock: list[float]):
     assert buckets.take(b"a")
 
 
-def test_the_next_warning_says_how_many_are_missing(
-    clock: list[float], caplog: pytest.LogCaptureFixture
-):
-    log = LimitedLog(logging.getLogger("test"))
+def test_the_next_warning_says_how_many_are_missing(caplog: pytest.LogCaptureFixture):
+    clock = ManualClock()
+    log = LimitedLog(logging.getLogger("test"), clock)
     for _ in range(100):
         log.warning(b"client", "Refused %s", "\x1b[2Jnothing\n")
     assert caplog.messages == ["Refused \\x1b[2Jnothing\\n"] * 2
-    clock[0] += 60.0
+    clock.now += 60.0
     log.warning(b"client", "Refused it")
     assert caplog.messages[-1] == "Refused it (98 more warnings about viewers were omitted)"

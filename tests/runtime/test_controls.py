@@ -14,23 +14,33 @@ from tests.runtime.live_run import collect_until, train_with
 BATCHES = 4  # of an epoch of `train_with`
 
 
-def step_after(run: Run, seconds: float) -> int:
-    """Return the last trained batch, ``seconds`` from now."""
-    time.sleep(seconds)
-    run.poll()
-    assert run.snapshot is not None
-    return run.snapshot.step
+def last_step(run: Run, after: int = -1) -> int:
+    """Return the last trained batch of a paused run, once one after ``after`` is trained.
+
+    A training that went on would have the time for many more batches.
+    """
+    deadline = time.monotonic() + 240
+    seen = after
+    while time.monotonic() < deadline:
+        time.sleep(0.3)
+        run.poll()
+        step = seen if run.snapshot is None else run.snapshot.step
+        if step == seen != after:
+            return step
+        seen = step
+    raise AssertionError(f"the training has not paused, or not trained since batch {after}")
 
 
 def test_pause_step_edit_resume_and_stop_with_a_checkpoint(tmp_path: Path):
     def client(run: Run) -> dict:
         collect_until(run.poll, 5)  # how the network is used is known after a batch
         seen: dict = {"paused": run.command(ControlRun("pause"))}
-        seen["at"] = step_after(run, 0.2)
-        seen["later"] = step_after(run, 0.5)
+        seen["at"] = last_step(run)
+        time.sleep(0.3)
+        seen["later"] = last_step(run)
         seen["edited at"] = run.apply(AddFilters("conv1", 2)).step
         run.command(ControlRun("step"))
-        seen["stepped"] = step_after(run, 0.5)
+        seen["stepped"] = last_step(run, after=seen["at"])
         run.command(ControlRun("resume"))
         collect_until(run.poll, 20)
         seen["stopped"] = run.command(ControlRun("stop"))
@@ -66,7 +76,7 @@ def test_a_run_trains_some_batches_or_to_the_end_of_the_epoch_and_pauses(tmp_pat
         seen["epochs"] = [run.train() % BATCHES for _ in range(2)]
         assert run.status is not None
         seen["state"] = run.status.state
-        seen["later"] = step_after(run, 0.3)
+        seen["later"] = last_step(run)
         run.command(ControlRun("stop"))
         return seen
 

@@ -26,16 +26,10 @@ from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, Inspectio
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
+from tests.manual_clock import ManualClock
 from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
 from tests.telemetry import reference
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Net(nn.Sequential):
@@ -51,7 +45,7 @@ class InspectedRun:
 
     def __init__(self, model: nn.Module | None = None, **options: Any) -> None:
         self.model = Net() if model is None else model
-        self.clock = Clock()
+        self.clock = ManualClock(seconds_per_reading=1e-6)
         self.recorder = Recorder(self.model)
         self.recorder.attach()
         images = InputImages(self.validation_image)
@@ -186,12 +180,10 @@ def test_the_number_of_inspected_filters_is_limited(run: InspectedRun):
 def test_an_expensive_network_is_inspected_less_often(
     run: InspectedRun, monkeypatch: pytest.MonkeyPatch
 ):
-    now = [0.0]
-    monkeypatch.setattr(filter_inspection.time, "perf_counter", lambda: now[0])
     original = image_attribution.attribute
 
     def attribute(*arguments: Any) -> Any:
-        now[0] += 0.5  # seconds
+        run.advance(0.5)
         return original(*arguments)
 
     monkeypatch.setattr(image_attribution, "attribute", attribute)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from revacnn_lightning import EditRefusedError
 from revacnn_lightning.protocol.messages import Snapshot
-from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectPrices
 from revacnn_lightning.runtime import filter_prices
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
@@ -19,15 +18,9 @@ from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
+from tests.manual_clock import ManualClock
 
 IMAGES, LABELS = torch.randn(16, 1, 8, 8), torch.arange(16) % 2
-
-
-class Clock:
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 class Run:
@@ -41,7 +34,7 @@ class Run:
         self.recorder, self.editor = Recorder(self.model), Editor(self.model)
         self.recorder.attach()
         self.editor.channel_groups(ForwardProbe([lambda: self.model(IMAGES[:2])]))
-        self.replay, self.clock, self.step = LossReplay(self.model), Clock(), 0
+        self.replay, self.clock, self.step = LossReplay(self.model), ManualClock(), 0
         prices = RemovalPrices(self.editor, self.replay)
         self.collector = FilterPriceCollector(
             self.recorder, self.editor, prices, self.replay, self.clock
@@ -84,14 +77,13 @@ def test_prices_are_recorded_only_while_they_are_selected(run):
     assert "price" in names
     assert (message.estimates >= 0).all()
     assert message.estimates.any()
-    run.clock.seconds = filter_prices.SELECTION_SECONDS
+    run.clock.now += filter_prices.SELECTION_SECONDS
     assert not run.collector.needs_batch(2)
     message, names = run.train_batch()
     assert (message, "price" in names) == (None, False)
 
 
 def test_wanted_filters_are_measured_first_and_all_others_later(run, monkeypatch):
-    monkeypatch.setattr(run.collector, "_budget", TokenBucket(1000.0, 1000.0))
     measured, measure_one = [], run.collector._measure_one
 
     def observed(key, context):
@@ -104,7 +96,7 @@ def test_wanted_filters_are_measured_first_and_all_others_later(run, monkeypatch
         run.train_batch()
     assert measured[0] == (1, 1)
     assert len(measured) == len(set(measured)) == 7
-    run.clock.seconds += filter_prices.MESSAGE_SECONDS
+    run.clock.now += filter_prices.MESSAGE_SECONDS
     message, _ = run.train_batch()
     assert np.isfinite(message.changes).all()
     assert (message.errors >= 0).all()

@@ -44,7 +44,7 @@ class Run:
             RemovalPrices(self.editor, self.replay), self.replay,
         )  # fmt: skip
         self.collector._clock = lambda: self.seconds
-        self.collector._budget = TokenBucket(1000.0, 1000.0)
+        self.collector._budget = TokenBucket(1.0, 1.0, lambda: self.seconds)
 
     def loss(self):
         return F.cross_entropy(self.model(IMAGES), LABELS)

@@ -10,6 +10,7 @@ from revacnn_lightning import ReVACNN
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.runtime.arguments import snapshot_interval
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
+from tests.manual_clock import ManualClock
 
 NAN = np.nan
 
@@ -24,14 +25,6 @@ def snapshot(step: int, values: list[list[float]], **changes: object) -> Snapsho
     return Snapshot(**(fields | changes))
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_each_batch_is_published_without_a_rate():
     merger = SnapshotMerger(0.0)
     sent = [snapshot(step, [[1.0]]) for step in range(3)]
@@ -40,7 +33,7 @@ def test_each_batch_is_published_without_a_rate():
 
 
 def test_a_slow_training_publishes_each_batch_as_it_is():
-    clock = Clock()
+    clock = ManualClock()
     merger = SnapshotMerger(0.1, clock)
     for step in range(3):
         clock.now += 1.0
@@ -49,12 +42,12 @@ def test_a_slow_training_publishes_each_batch_as_it_is():
 
 
 def test_the_batches_between_are_in_the_mean_and_in_the_maximum():
-    clock = Clock()
+    clock = ManualClock()
     merger = SnapshotMerger(0.1, clock)
     assert len(list(merger.add(snapshot(0, [[9.0, 9.0]])))) == 1
     assert not list(merger.add(snapshot(1, [[1.0, 5.0]])))
     assert not list(merger.add(snapshot(2, [[2.0, 1.0]], nonfinite_gradients=True)))
-    clock.now = 0.1
+    clock.now += 0.125
     (merged,) = merger.add(snapshot(3, [[6.0, 3.0]]))
     np.testing.assert_array_equal(merged.values, [[3.0, 3.0]])
     np.testing.assert_array_equal(merged.maxima, [[6.0, 5.0]])

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 from ..layout import Ends, NetworkLayout, NodeState
 from ..layout.paths import join_paths
 from ..runs.run_state import RunState
-from ..tab.staging import StagedChange
+from ..tab.staged_change import StagedChange
 
 __all__ = [
     "amplitude",

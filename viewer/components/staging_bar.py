@@ -26,7 +26,7 @@ from ..rendering.formatting import (
 )
 from ..rendering.prices import price_text
 from ..runs.request_log import EditMark, RequestRecord
-from ..tab.staging import StagedChange
+from ..tab.staged_change import StagedChange
 from ..tab.tab_state import TabState
 from .alert_rows import alert_row, insert_alerts
 from .edit_effect_text import effect_data

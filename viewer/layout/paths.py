@@ -16,7 +16,7 @@ from .topology import Edge
 
 __all__ = ["MAX_PATHS", "Paths", "join_paths", "route_paths"]
 
-MAX_PATHS = 800  # about, between single layers; more are hairlines that nobody can tell apart
+MAX_PATHS = 800  # about, between single layers; more are indistinguishable hairlines
 FEW_ROWS = 150  # up to this many, every row of nodes has a path to each of its readers
 # Paths between parallel branches cross. The larger this exponent, the fewer are drawn.
 CROSSING_EXPONENT = 1.5

@@ -117,20 +117,20 @@ def _shorten_labels(labels: Sequence[str], width: float) -> list[str]:
     shortened = [_truncate(".".join(path), width) for path in paths]
     if len(set(shortened)) == len(set(labels)):
         return shortened
-    return _tell_apart(labels, shortened, width)
+    return _make_distinct(labels, shortened, width)
 
 
-def _tell_apart(labels: Sequence[str], shortened: Sequence[str], width: float) -> list[str]:
-    """Return labels without the ending that several share, if that tells all of them apart."""
+def _make_distinct(labels: Sequence[str], shortened: Sequence[str], width: float) -> list[str]:
+    """Return labels without the ending that several share, if all of them stay distinct."""
     by_text: dict[str, list[int]] = {}
     for i, text in enumerate(shortened):
         by_text.setdefault(text, []).append(i)
-    told = list(shortened)
+    distinct = list(shortened)
     for text, members in by_text.items():
         if len({labels[i] for i in members}) > 1:
             for i in members:
-                told[i] = _fit(labels[i].removesuffix(f".{text}"), width)
-    return told if len(set(told)) == len(set(labels)) else list(shortened)
+                distinct[i] = _fit(labels[i].removesuffix(f".{text}"), width)
+    return distinct if len(set(distinct)) == len(set(labels)) else list(shortened)
 
 
 def _fit(label: str, width: float) -> str:

@@ -64,6 +64,7 @@ class RunState:
         snapshot_time: Unix time at which the newest snapshot was received.
         histories: of all values in the snapshots.
         requests: requests sent by this server, and the edits applied.
+        network_verdicts: what verdicts follow from.
         alerts: of the run, as far as this viewer has received them, oldest first.
         edit_effects: the loss and the metrics before and after each edit.
     """
@@ -88,7 +89,7 @@ class RunState:
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
         self._dead_filters = DeadFilters()
-        self._verdicts = NetworkVerdicts()
+        self.network_verdicts = NetworkVerdicts()
         self._dead_mask: np.ndarray | None = None  # computed on demand
         self._added_at = np.zeros(0)  # monotonic time per filter; 0: present when we attached
         self._last_added_at = 0.0
@@ -105,7 +106,7 @@ class RunState:
             new = [alert for alert in message.alerts if alert not in self.alerts]
             self.alerts = [*self.alerts, *new][-MAX_ALERTS:]
         elif isinstance(message, LayerEvidence):
-            self._verdicts.add_evidence(message)
+            self.network_verdicts.add_evidence(message)
         elif isinstance(message, History):
             self._receive_history(message)
         elif isinstance(message, RequestOutcome):
@@ -156,7 +157,7 @@ class RunState:
 
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with the network, what is worth most to act on first."""
-        return self._verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
+        return self.network_verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
 
     def dead_mask_at(self, row: int) -> np.ndarray:
         """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""
@@ -193,7 +194,7 @@ class RunState:
             return
         structure = inherit_edges(known, structure)
         source = source_columns(known, structure)
-        self._verdicts.update_structure(known, structure)
+        self.network_verdicts.update_structure(known, structure)
         self.structure = structure
         widths = [len(layer.filter_ids) for layer in structure.layers]
         self.offsets = np.cumsum([0, *widths])
@@ -281,7 +282,7 @@ class RunState:
         self.histories.add_scalars(snapshot)
         self.histories.add_metrics(snapshot.step, snapshot.metrics)
         self.edit_effects.add(snapshot)
-        self._verdicts.add(snapshot)
+        self.network_verdicts.add(snapshot)
         if all(len(self.latest.get(name, ())) for name in FILTER_STATISTICS):
             self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None

@@ -54,6 +54,7 @@ import {startImageEditor} from "./network/image_editor.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
 import {startPriceColors} from "./network/price_colors.js"
+import {startAutomatic} from "./network/automatic.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
 import {byId} from "./shared/dom.js"
 import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
@@ -116,6 +117,7 @@ function startParts() {
   startFrameRate(() => isReady)
   startNetwork() // its workers load while Bokeh's document does
   startPriceColors()
+  startAutomatic()
 }
 
 /** Note when the network is painted for the first time. */

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from . import automatic_commands as automatic
 from . import edit_commands as edit
 from . import selection_commands as selection
 from . import view_commands as view
@@ -84,6 +85,9 @@ RUN_COMMANDS: dict[str, Handler] = {
     "redo": edit.redo,
     "control_run": edit.control_run,
     "set_hyperparameter": edit.set_hyperparameter,
+    "prune_to": automatic.prune_to,
+    "control_pruning": automatic.control_pruning,
+    "set_policy": automatic.set_policy,
 }
 COMMANDS = {**VIEW_COMMANDS, **RUN_COMMANDS}
 # Those whose effect the charts show immediately.

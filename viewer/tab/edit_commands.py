@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 import numpy as np
 
+from revacnn_lightning.protocol.messages import LayerInfo
 from revacnn_lightning.protocol.requests import (
     ControlRun,
     SetHyperparameter,
@@ -18,7 +19,7 @@ from ..rendering.formatting import format_count
 from .cheapest_filters import find_cheapest
 from .command_arguments import Arguments
 from .least_active import find_least_active
-from .staging import Block, StagedChange
+from .staged_change import Block, StagedChange
 from .tab_state import TabState
 
 ACTIONS = {
@@ -85,7 +86,7 @@ def stage_remedy(tab: TabState, arguments: Arguments) -> None:
     elif arguments.option == "restart" and ids:
         tab.staging.toggle("reinitialize", layer.name, ids)
     elif arguments.option == "merge" and len(ids) > 1 and not tab.width_refusal(layer):
-        tab.staging.toggle("merge", layer.name, ids)
+        _stage_merge(tab, layer, ids)
     elif arguments.option == "remove" and ids and not tab.width_refusal(layer):
         staged = tab.staging.removed_ids(layer.name)
         for filter_id in (id_ for id_ in ids if id_ not in staged):
@@ -133,7 +134,16 @@ def stage_split(tab: TabState, _: Arguments) -> None:
 def stage_merge(tab: TabState, _: Arguments) -> None:
     layer, selected = tab.layer(None), tab.selected_ids()
     if layer is not None and len(selected) > 1 and not tab.width_refusal(layer):
-        tab.staging.toggle("merge", layer.name, selected)
+        _stage_merge(tab, layer, selected)
+
+
+def _stage_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
+    """Stage the merge of filters. Twins are scaled by how strong each one is."""
+    indices = [layer.filter_ids.index(id_) for id_ in ids]
+    state = tab.state
+    found = {} if state is None else state.network_verdicts.twin_scales(layer.name, indices)
+    scales = {layer.filter_ids[index]: scale for index, scale in found.items()}
+    tab.staging.merge(layer.name, ids, scales)
 
 
 def stage_freeze(tab: TabState, _: Arguments) -> None:

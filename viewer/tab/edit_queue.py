@@ -19,7 +19,8 @@ from ..runs.request_log import RequestRecord
 from ..runs.run_state import RunState
 from .edit_groups import EditGroups
 from .run_selection import RunSelection
-from .staging import StagedChange, Staging
+from .staged_change import StagedChange
+from .staging import Staging
 
 __all__ = ["EditQueue"]
 

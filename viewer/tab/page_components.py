@@ -8,6 +8,7 @@ from bokeh.models import Column
 
 from ..components import Component
 from ..components.address import Address
+from ..components.automatic_panel import AutomaticPanel
 from ..components.chart import Chart
 from ..components.chart_choices import ChartChoices
 from ..components.chart_places import ChartPlaces
@@ -51,6 +52,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ChangeListPanel,
     Timeline,
     PricePanel,
+    AutomaticPanel,
     VerdictPanel,
 )
 

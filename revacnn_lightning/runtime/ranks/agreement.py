@@ -1,6 +1,6 @@
 """Before which batch all processes of a training stop to change it together.
 
-The leader decides, one exchange ahead: an asynchronous broadcast of two numbers starts at one batch
+Rank 0 decides, one exchange ahead: an asynchronous broadcast of two numbers starts at one batch
 and is waited for at a later one, when it has arrived long since. Exchanges are at least
 `SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are.
 """
@@ -36,7 +36,7 @@ MAX_BATCHES_BETWEEN = 64
 
 
 class Agreement:
-    """Exchanges what the leader decides.
+    """Exchanges what rank 0 decides.
 
     Every process calls `arrive` before every batch and, where that returns a signal, `start`
     afterwards.
@@ -67,8 +67,8 @@ class Agreement:
         """Start the next exchange.
 
         Args:
-            next_signal: of the leader; others pass any.
-            is_urgent: of the leader: whether another exchange is due a batch after this one.
+            next_signal: of rank 0; others pass any.
+            is_urgent: of rank 0: whether another exchange is due a batch after this one.
         """
         gap = 1 if is_urgent else self._gap()
         self._batches, self._last = 0, time.monotonic()

@@ -10,10 +10,11 @@ from torch import distributed as dist
 
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls
-from revacnn_lightning.runtime.ranks.follower import Follower
+from revacnn_lightning.runtime.ranks.all_ranks import SingleRank, StopNeeds
+from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
-from revacnn_lightning.runtime.ranks.team import Alone, Leader, StopNeeds
+from revacnn_lightning.runtime.ranks.worker_rank import WorkerRank
 from revacnn_lightning.steering import Editor
 
 __all__ = ["Processes"]
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Processes:
-    """The processes of one fit: this one alone, or the first one and its followers.
+    """The processes of one fit: this one only, or rank 0 and the workers.
 
     Creating it is a collective of all processes: the callback must be in each.
 
@@ -30,21 +31,21 @@ class Processes:
         trainer: a Trainer during a fit.
 
     Attributes:
-        team: what the first process uses to change all; of another process, itself alone.
+        ranks: what the session in rank 0 uses to change all; of another rank, itself only.
     """
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._is_first = trainer.is_global_zero
         self._model: ReplicatedModel | None = None
-        self._follower: Follower | None = None
+        self._worker: WorkerRank | None = None
         self._group: SideGroup | None = None
-        self._leader: Leader | None = None
+        self._rank_zero: RankZero | None = None
         if trainer.world_size > 1:
             refusal = self._connect()
             if self._is_first:
-                self._leader = Leader(trainer.world_size, self._group, refusal)
-        self.team: Alone | Leader = self._leader or Alone()
+                self._rank_zero = RankZero(trainer.world_size, self._group, refusal)
+        self.ranks: SingleRank | RankZero = self._rank_zero or SingleRank()
 
     def _connect(self) -> str:
         """Connect the processes; return why that is not possible, or ""."""
@@ -66,23 +67,23 @@ class Processes:
     @property
     def needs_probe(self) -> bool:
         """Whether the first process wants to know how training uses the network in this one."""
-        return self._follower is not None and self._follower.needs_probe
+        return self._worker is not None and self._worker.needs_probe
 
     def start(self, editor: Editor, controls: TrainingControls) -> None:
         """Edit with ``editor`` and control with ``controls`` in this process."""
         self._model = ReplicatedModel(self._trainer, editor.version)
-        if self._leader is not None:
-            editor.peers = self._leader
+        if self._rank_zero is not None:
+            editor.peers = self._rank_zero
         elif self._group is not None:
-            self._follower = Follower(self._group, editor, controls)
+            self._worker = WorkerRank(self._group, editor, controls)
 
     def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
         """Stop before this batch if that is agreed; do then what the first process orders."""
-        if self._leader is not None:
-            self._leader.begin_batch()
-        elif self._follower is not None:
+        if self._rank_zero is not None:
+            self._rank_zero.begin_batch()
+        elif self._worker is not None:
             try:
-                self._follower.begin_batch(make_batch)
+                self._worker.begin_batch(make_batch)
             except Exception:  # a bug of this package must not stop the training
                 log.warning("This process can no longer be edited", exc_info=True)
                 self.close(is_clean=False)  # the first process learns of it
@@ -94,8 +95,8 @@ class Processes:
             get_needs: in the first process: returns why to stop again; None: no requests are served
                 any more.
         """
-        if self._leader is not None:
-            self._leader.end_stop(None if get_needs is None else get_needs())
+        if self._rank_zero is not None:
+            self._rank_zero.end_stop(None if get_needs is None else get_needs())
 
     def update_model(self, editor: Editor | None) -> None:
         """Wrap the edited model again, in all processes together."""
@@ -104,10 +105,10 @@ class Processes:
 
     def close(self, *, is_clean: bool) -> None:
         """Leave the other processes; after an error, without waiting for them."""
-        if self._follower is not None:
-            self._follower.close(is_clean=is_clean)
-        elif self._leader is not None:
-            self._leader.close(is_clean=is_clean)
+        if self._worker is not None:
+            self._worker.close(is_clean=is_clean)
+        elif self._rank_zero is not None:
+            self._rank_zero.close(is_clean=is_clean)
         elif self._group is not None:
             self._group.close()
-        self._group = self._follower = self._leader = self._model = None
+        self._group = self._worker = self._rank_zero = self._model = None

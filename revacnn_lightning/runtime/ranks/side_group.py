@@ -21,11 +21,11 @@ __all__ = ["LostRankError", "SideGroup"]
 # Longer than any edit. A process that has died is noticed immediately: its connections close.
 TIMEOUT = timedelta(minutes=10)
 MAX_REASON_BYTES = 500
-LEADER = 0
+ROOT = 0
 
 
 class LostRankError(EditFailedError):
-    """Another process of the training has ended, or does not reply."""
+    """Another rank of the training has ended, or does not reply."""
 
 
 class SideGroup:
@@ -51,9 +51,9 @@ class SideGroup:
         self._group = group
 
     @property
-    def is_leader(self) -> bool:
-        """Whether this is the process that serves and plans."""
-        return self.rank == LEADER
+    def is_root(self) -> bool:
+        """Whether this is rank 0, which serves viewers and plans edits."""
+        return self.rank == ROOT
 
     def close(self) -> None:
         """Close the connections: others that wait for this process get an error."""
@@ -62,12 +62,12 @@ class SideGroup:
         except (RuntimeError, ValueError, AssertionError):  # the training has destroyed all groups
             return
 
-    # ------------------------------------------------------------------ from the leader to all
+    # ------------------------------------------------------------------ from rank 0 to all
 
     def start_broadcast(self, values: Tensor) -> Any:
-        """Start to send small ``values`` of the leader into those of the others."""
+        """Start to send small ``values`` of rank 0 into those of the others."""
         try:
-            return dist.broadcast(values, LEADER, group=self._group, async_op=True)
+            return dist.broadcast(values, ROOT, group=self._group, async_op=True)
         except RuntimeError as error:
             raise LostRankError(str(error)) from error
 
@@ -79,17 +79,17 @@ class SideGroup:
             raise LostRankError(str(error)) from error
 
     def broadcast(self, values: Tensor) -> None:
-        """Send ``values``, on the CPU, of the leader into those of the others."""
+        """Send ``values``, on the CPU, of rank 0 into those of the others."""
         self.wait(self.start_broadcast(values))
 
     def send_bytes(self, data: bytes) -> None:
-        """Send bytes from the leader; the others call `receive_bytes`."""
+        """Send bytes from rank 0; the others call `receive_bytes`."""
         self.broadcast(torch.tensor([len(data)]))
         if data:
             self.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
     def receive_bytes(self) -> bytes:
-        """Return what the leader sends."""
+        """Return what rank 0 sends."""
         size = torch.zeros(1, dtype=torch.int64)
         self.broadcast(size)
         data = torch.zeros(int(size), dtype=torch.uint8)
@@ -98,35 +98,33 @@ class SideGroup:
         return data.numpy().tobytes()
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Give tensors of the others the values of the leader's, which have the same shapes."""
+        """Give tensors of the others the values of those of rank 0, which have the same shapes."""
         with torch.no_grad():
             for tensor in tensors:
                 values = tensor.detach().cpu().contiguous()
                 self.broadcast(values.reshape(-1).view(torch.uint8))
-                if not self.is_leader:
+                if not self.is_root:
                     tensor.detach().copy_(values)
 
     # ------------------------------------------------------------------ among all
 
     def agree(self, value: int, failure: str = "") -> None:
-        """Check that no process has failed, and that all have the same ``value`` (int64).
+        """Check that no rank has failed, and that all have the same ``value`` (int64).
 
         Raises:
-            EditFailedError: in every process. It names those that have failed or differ.
+            EditFailedError: in every rank. It names those that have failed or differ.
         """
         own = torch.tensor([int(bool(failure)), value])
         found = [torch.zeros_like(own) for _ in range(self.size)]
         self._gather(found, own)
         if any(int(failed) for failed, _ in found):
             raise EditFailedError("; ".join(self._gather_reasons(failure)))
-        differing = [str(rank) for rank, (_, v) in enumerate(found) if v != found[LEADER][1]]
+        differing = [str(rank) for rank, (_, v) in enumerate(found) if v != found[ROOT][1]]
         if differing:
-            whose = f"process {differing[0]}" if len(differing) == 1 else (
-                f"processes {', '.join(differing)}"
-            )  # fmt: skip
+            whose = ("rank " if len(differing) == 1 else "ranks ") + ", ".join(differing)
             raise EditFailedError(
-                f"the weights or the optimizer state of {whose} differ from those of process 0; "
-                "the edit was rolled back in all processes"
+                f"the weights or the optimizer state of {whose} differ from those of rank 0; "
+                "the edit was rolled back in all ranks"
             )
 
     def _gather_reasons(self, failure: str) -> list[str]:
@@ -137,7 +135,7 @@ class SideGroup:
         found = [torch.zeros_like(own) for _ in range(self.size)]
         self._gather(found, own)
         texts = [each.numpy().tobytes().rstrip(b"\0").decode(errors="ignore") for each in found]
-        return [f"process {rank}: {text}" for rank, text in enumerate(texts) if text]
+        return [f"rank {rank}: {text}" for rank, text in enumerate(texts) if text]
 
     def _gather(self, found: list[Tensor], own: Tensor) -> None:
         try:

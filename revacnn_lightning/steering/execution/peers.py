@@ -1,7 +1,7 @@
 """One edit in several processes, each with a replica of the model: in all of them, or in none.
 
-The leader plans, performs and verifies. The others perform its plan, get the values that it has
-drawn, and verify that the network runs on their own data. In the end, all compare a checksum of the
+Rank 0 plans, performs and verifies. The others perform its plan, get the values that it has drawn,
+and verify that the network runs on their own data. In the end, all compare a checksum of the
 weights and of the optimizer state.
 """
 
@@ -31,10 +31,10 @@ class Peers(Protocol):
     """The processes that train replicas of a model. All of them call the same methods."""
 
     def announce(self, plan: EditPlan) -> None:
-        """Let the other processes perform this plan. Only the leader calls it."""
+        """Let the other processes perform this plan. Only rank 0 calls it."""
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Give the tensors of the others the values of the leader's."""
+        """Give the tensors of the others the values of those of rank 0."""
 
     def agree(self, value: int, failure: str = "") -> None:
         """Check that no process has failed and that all pass the same value.
@@ -56,8 +56,8 @@ def confirm(
 
     Args:
         plans: what is performed or reverted.
-        perform: changes the model; the leader has done so, and has verified the result.
-        verify: checks the result, with the values of the leader.
+        perform: changes the model; rank 0 has done so, and has verified the result.
+        verify: checks the result, with the values of rank 0.
 
     Raises:
         EditFailedError: it failed in one process; all must roll back.
@@ -82,7 +82,7 @@ def _outcome(step: Callable[[], object], value: Callable[[], int]) -> tuple[int,
 def _parameters_of(model: nn.Module, plans: Sequence[EditPlan]) -> Iterator[nn.Parameter]:
     """Yield the parameters that plans change, once each, in an order that all processes share.
 
-    Buffers are not among them: DistributedDataParallel sends those of the leader to all, unless the
+    Buffers are not among them: DistributedDataParallel sends those of rank 0 to all, unless the
     user wants those of each process.
     """
     names = {value.tensor for plan in plans for value in plan.values}

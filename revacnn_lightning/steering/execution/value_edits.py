@@ -211,10 +211,12 @@ def _new_rows(
         name = edit.tensor.rpartition(".")[2]
         return initializer.draw(owner, name, data).index_select(edit.dim, at)
     sources = data.index_select(edit.dim, torch.tensor(edit.sources, device=data.device))
-    if edit.action == "add":
+    if edit.action == "add" and not edit.weights:
         return rows + sources
     shape = [1] * data.ndim
     shape[edit.dim] = -1
     weights = torch.tensor(edit.weights, dtype=torch.float64)
+    if edit.action == "add":
+        return rows + sources * weights.to(data).view(shape)
     weights = (weights / weights.sum()).to(data).view(shape)
     return (sources * weights).sum(edit.dim, keepdim=True).expand(rows.shape).contiguous()

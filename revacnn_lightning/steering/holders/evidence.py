@@ -1,7 +1,7 @@
 """What shows that a module is a copy that is updated from another, not one that learns by itself.
 
 Two modules of the same structure may be two towers, or a network and its momentum encoder. These
-facts tell them apart:
+facts distinguish them:
 
 - An optimizer trains both: they are independent, even if they started as equals.
 - Their weights have nothing in common (the cosine of two random initializations is about 0): they

@@ -56,7 +56,7 @@ def modules_by_structure(model: nn.Module) -> dict[int, list[str]]:
 
 
 def has_weights(module: nn.Module) -> bool:
-    """Return whether a module has a parameter whose values tell it apart: not a gain or a bias."""
+    """Return whether a module has a parameter whose values identify it: not a gain or a bias."""
     return any(not is_lazy(p) and p.ndim > 1 for p in module.parameters())
 
 

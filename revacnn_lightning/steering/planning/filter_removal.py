@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,14 +47,27 @@ def plan_merging(context: PlanningContext, request: requests.MergeFilters) -> Ed
     check_filters(conv, request.layer, request.filters)
     if len(request.filters) < 2:
         raise EditRefusedError(f"merging filters of {request.layer} needs at least two filters")
+    _check_scales(request)
     keep, *others = request.filters
     plan = _removal(context, request, request.layer, others)
-    for other in others:
-        plan.values += _column_sums(context, request.layer, keep, other)
+    scales = request.scales or [1.0] * len(request.filters)
+    for other, scale in zip(others, scales[1:], strict=True):
+        plan.values += _column_sums(context, request.layer, keep, other, scale)
     what = "filter" if len(others) == 1 else "filters"
-    plan.output_effect = "output changes unless the merged filters are equal"
+    relation = "multiples of the first" if request.scales else "equal"
+    plan.output_effect = f"output changes unless the merged filters are {relation}"
     plan.title = f"Merge {request.layer} · {what} {', '.join(map(str, others))} into {keep}"
     return plan
+
+
+def _check_scales(request: requests.MergeFilters) -> None:
+    scales, count = request.scales, len(request.filters)
+    if not scales:
+        return
+    if len(scales) != count or scales[0] != 1 or not all(0 < one < math.inf for one in scales):
+        raise EditRefusedError(
+            f"scales must be {count} positive numbers, one per filter, and the first of them 1"
+        )
 
 
 def _removal(
@@ -98,8 +112,13 @@ def _possible_removal(context: PlanningContext, layer: str, filters: Sequence[in
     return f"All filters of {layer} are coupled: {why_coupled(context, groups, layer)}"
 
 
-def _column_sums(context: PlanningContext, layer: str, keep: int, other: int) -> list[ValueEdit]:
-    """Return the edits that add every column that reads filter ``other`` to that of ``keep``."""
+def _column_sums(
+    context: PlanningContext, layer: str, keep: int, other: int, scale: float
+) -> list[ValueEdit]:
+    """Return the edits that add every column that reads filter ``other`` to that of ``keep``.
+
+    The columns are multiplied by ``scale``.
+    """
     channel_groups = context.groups
     target = channel_groups.groups_of_filters(layer, [keep])
     check_not_fixed(context, layer, target)
@@ -124,5 +143,8 @@ def _column_sums(context: PlanningContext, layer: str, keep: int, other: int) ->
                     "norm for each channel that it reads"
                 )
             gain = context.gains_of(name, dim).get("gain", "")
-            edits.append(ValueEdit(name, dim, kept.tolist(), "add", indices.tolist(), gain=gain))
+            weights = [] if scale == 1 else [scale] * len(indices)
+            edits.append(
+                ValueEdit(name, dim, kept.tolist(), "add", indices.tolist(), weights, gain=gain)
+            )
     return edits

@@ -73,7 +73,8 @@ class ValueEdit(Struct):
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
     ``fresh``: random values, as the layer's own initialization. ``zero``: zeros. ``add``: the
-    entry of ``sources`` at the same position is added. In a copy of ``origin``, fresh values are
+    entry of ``sources`` at the same position is added, times that of ``weights`` if there are any.
+    In a copy of ``origin``, fresh values are
     those of the origin. ``gain``: as in `TensorEdit`.
     """
 

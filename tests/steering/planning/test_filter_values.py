@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.execution.activation_matching import MAX_FACTOR
 from tests.steering import nets
@@ -117,6 +118,28 @@ def test_merged_duplicates_keep_the_function(others: list[int]) -> None:
     assert model.conv1.out_channels == 6 - len(others)
     assert outcome.output_change is not None
     assert outcome.output_change < 1e-12
+
+
+def test_merged_multiples_keep_the_function() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    with torch.no_grad():
+        for tensor in (model.conv1.weight, model.conv1.bias, model.bn1.running_mean):
+            tensor[3] = tensor[1]
+        model.bn1.running_var[3] = model.bn1.running_var[1]
+        for tensor in (model.bn1.weight, model.bn1.bias):
+            tensor[3] = 0.3 * tensor[1]
+    before = nets.output(model)
+    editor.apply(requests.MergeFilters("conv1", [1, 3], [1.0, 0.3]), probe)
+    assert torch.allclose(nets.output(model), before, rtol=1e-12)
+    editor.apply(requests.Undo(), probe)
+    assert torch.allclose(nets.output(model), before, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scales", [[1.0], [2.0, 1.0], [1.0, -1.0], [1.0, float("inf")]])
+def test_scales_that_do_not_belong_to_the_filters_are_refused(scales: list[float]) -> None:
+    _, editor, probe = nets.editor_of(nets.Plain)
+    with pytest.raises(EditRefusedError, match="2 positive numbers"):
+        editor.apply(requests.MergeFilters("conv1", [1, 3], scales), probe)
 
 
 def test_merging_before_a_flatten() -> None:

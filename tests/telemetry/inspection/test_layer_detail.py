@@ -10,17 +10,10 @@ from revacnn_lightning.telemetry.inspection.activation_maps import compute_activ
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
 from revacnn_lightning.telemetry.inspection.histograms import histogram_of
 from revacnn_lightning.telemetry.inspection.layer_detail import EXPIRY_SECONDS
+from tests.manual_clock import ManualClock
 from tests.telemetry import reference
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Net(nn.Module):
@@ -43,7 +36,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def observed():
-    model, clock = Net(), Clock()
+    model, clock = Net(), ManualClock()
     recorder = Recorder(model)
     recorder.details._clock = clock
     recorder.attach()

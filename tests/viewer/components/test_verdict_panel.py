@@ -10,7 +10,7 @@ import pytest
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.protocol.prices import FilterPrices
-from revacnn_lightning.protocol.requests import InspectEvidence
+from revacnn_lightning.protocol.requests import InspectEvidence, MergeFilters
 from tests.viewer.tab.actions import send_command
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.runs import evidence_requests
@@ -73,7 +73,7 @@ def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabStat
     name, width = structure.layers[1].name, len(structure.layers[1].filter_ids)
     found = LayerEvidence(
         structure.run, structure.version, 9, name, width, provably_dead=[1],
-        twins=[TwinEvidence([2, 3], 0.99, 1.0)], samples=300,
+        twins=[TwinEvidence([2, 3], 0.99, [1.0, 0.5])], samples=300,
     )  # fmt: skip
     tab.state.receive(found)
     content = VerdictPanel(tab).content()
@@ -83,6 +83,9 @@ def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabStat
     (badge,) = [one for one in content["badges"] if one["layer"] == 1]
     assert "1 dead for good" in badge["text"]
     assert "2 twins" in badge["text"]
+    send_command(tab, "stage_remedy", layer=1, ids=own["twins"]["ids"], option="merge")
+    (change,) = tab.staging.changes
+    assert change.to_edit(structure) == MergeFilters(name, [2, 3], [1.0, 0.5])
 
 
 def test_evidence_is_requested_only_while_the_verdicts_are_shown(

@@ -300,7 +300,7 @@ def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProces
 def test_a_page_without_news_is_sent_beats(
     follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise it could not tell a server that hangs from a training that pauses."""
+    """Otherwise it could not distinguish a server that hangs from a training that pauses."""
     clock = [100.0]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     page, document = Page(follower), Document()

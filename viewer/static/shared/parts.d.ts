@@ -486,6 +486,20 @@ export interface PricesData {
   refusal: string
 }
 
+/** What the run does by itself. */
+export interface AutomaticData {
+  shown: boolean
+  stage: "none" | "running" | "paused" | "ended"
+  text: string
+  /** Of the pruning, 0 to 1. */
+  progress: number
+  revocable: boolean
+  policy: string
+  /** How many remedies the run proposes. */
+  proposals: number
+  refusal: string
+}
+
 /** One row per path, and of `arc_weight` per arc. */
 export interface StrokesData {
   weight?: WireArray
@@ -632,6 +646,7 @@ export interface Parts {
   arcs: ArcsData
   numbers: NumbersData
   prices: PricesData
+  automatic: AutomaticData
   verdicts: VerdictsData
   strokes: StrokesData
   selection: SelectionData

@@ -1,4 +1,4 @@
-"""What the leader orders the other processes to do, while all of them stop before a batch."""
+"""What rank 0 instructs the other ranks to do, while all of them have stopped before a batch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from revacnn_lightning.protocol.requests import SetHyperparameter
 from revacnn_lightning.steering import EditPlan
 
 __all__ = [
-    "Order",
+    "Instruction",
     "Perform",
     "Proceed",
     "Save",
     "SetValue",
     "StopTraining",
     "Wait",
-    "decode_order",
+    "decode_instruction",
 ]
 
 
 class Perform(Struct, frozen=True, tag=True):
-    """Perform a plan, which the leader has performed and verified.
+    """Perform a plan, which rank 0 has performed and verified.
 
     ``adopts_replaced``: adopt the layers that the model's code has replaced before.
     """
@@ -47,30 +47,30 @@ class StopTraining(Struct, frozen=True, tag=True):
 
 
 class Wait(Struct, frozen=True, tag=True):
-    """Wait for another order: the run is paused."""
+    """Wait for another instruction: the run is paused."""
 
 
 class Proceed(Struct, frozen=True, tag=True):
     """Train the batch.
 
     ``is_urgent``: the next exchange is due at the next batch. ``is_last``: there is none, because
-    the leader serves no more requests.
+    rank 0 serves no more requests.
     """
 
     is_urgent: bool = False
     is_last: bool = False
 
 
-Order = Perform | SetValue | Save | StopTraining | Wait | Proceed
-_decoder = msgspec.msgpack.Decoder(Order)
+Instruction = Perform | SetValue | Save | StopTraining | Wait | Proceed
+_decoder = msgspec.msgpack.Decoder(Instruction)
 
 
-def encode_order(order: Order) -> bytes:
-    """Return an order as bytes."""
-    return msgspec.msgpack.encode(order)
+def encode_instruction(instruction: Instruction) -> bytes:
+    """Return an instruction as bytes."""
+    return msgspec.msgpack.encode(instruction)
 
 
-def decode_order(data: bytes) -> Order:
-    """Return the order that `encode_order` returned the bytes of."""
-    order: Order = _decoder.decode(data)
-    return order
+def decode_instruction(data: bytes) -> Instruction:
+    """Return the instruction that `encode_instruction` returned the bytes of."""
+    instruction: Instruction = _decoder.decode(data)
+    return instruction

@@ -1,0 +1,50 @@
+"""Edits of a training in several ranks, with DistributedDataParallel and gloo on one machine.
+
+``python -m benchmarks.distributed [--processes N] [--edits N] [--json FILE] [--check] [--quick]``
+
+1. The same edits in several ranks and in one process (`one_process`).
+2. A resume from the checkpoint of an edited run (`resume`).
+3. What agreement, an edit and the new wrapper cost (`costs`).
+4. Random edits, after each of which all ranks are compared (`random_edits`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.distributed.costs import costs
+from benchmarks.distributed.one_process import against_one_process
+from benchmarks.distributed.random_edits import random_edits
+from benchmarks.distributed.resume import resumed
+from benchmarks.report import Report, argument_parser
+from revacnn_lightning.runtime.ranks import agreement
+
+
+def main() -> int:
+    parser = argument_parser(__doc__, quick="20 random edits, in about a minute")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--edits", type=int, default=200)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    columns = ["case", "edits", "different", "new wrapper, ms", "relative difference"]
+    report = Report("Edits in several processes", [*columns, "agreement, ms", "step, ms"])
+    report.add_note(f"exchanges are at least {agreement.SECONDS_BETWEEN * 1e3:.0f} ms apart")
+    edits = 20 if options.quick else options.edits
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        against_one_process(report, options.processes, folder)
+        resumed(report, options.processes, folder / "resume")
+        costs(report, options.processes, 40, folder)
+        report.save(options.json)
+        random_edits(report, options.processes, edits, folder)
+    return report.finish(options.json, options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

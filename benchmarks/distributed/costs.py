@@ -1,0 +1,44 @@
+"""What agreement costs per batch without a request; how long an edit and the new wrapper take."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import torch
+
+from benchmarks.distributed.driver import median_ms, new_driver, train
+from benchmarks.distributed.networks import Module, loader, normalized_net
+from benchmarks.report import Report
+from benchmarks.training_loops import resnet18
+from revacnn_lightning import AddFilters
+
+__all__ = ["costs"]
+
+
+def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
+    """Measure agreement in batches without a request, then an edit of a ResNet-18."""
+    for label, make_net, count in (
+        ("small network", normalized_net, 10 * steps), ("resnet18", resnet18, steps),
+    ):  # fmt: skip
+        module = Module(make_net)
+        edits = {count - 12: AddFilters("net.layer1.0.conv1", 1)} if label == "resnet18" else {}
+        driver = new_driver(folder, lambda batch, _, edits=edits: edits.get(batch))
+        data = loader(count, 4 * processes, torch.float32, processes)
+        results = train(module, data, folder / label, processes, driver)
+        first = results[0]
+        idle = 2 * (count - 20)  # two calls per batch, before the edit
+        cost = max(sum(each["costs"][:idle]) / (count - 20) for each in results)
+        step = statistics.median(first["times"][1 : count - 20])
+        name = f"{label}, {processes} processes"
+        wraps = median_ms(first["wraps"])
+        report.add_row(name, len(first["applied"]), "", wraps, "", cost * 1e3, step * 1e3)
+        report.check_at_most(f"{name}: agreement per batch, ms", cost * 1e3, 0.2)
+        report.check_at_most(f"{name}: agreement, share of a step", cost / step, 0.005)
+        if edits:
+            for reason in first["refused"]:
+                report.add_note(f"{name}: refused: {reason}")
+            seconds = [each for _, _, each in first["applied"]] or [float("inf")]
+            report.add_note(f"{name}: the edit took {seconds[0] * 1e3:.0f} ms")
+            report.check_at_most(f"{name}: new wrapper, s", max(first["wraps"] or seconds), 0.6)
+            report.check_at_most(f"{name}: edit, in steps", seconds[0] / step, 1.0)

@@ -1,0 +1,131 @@
+"""Which filters a round of pruning to a budget removes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from revacnn_lightning.errors import RevacnnError
+from revacnn_lightning.protocol.requests import RemoveFilters
+from revacnn_lightning.runtime.filter_prices import FilterKey
+from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
+
+__all__ = ["Candidate", "Measure", "find_candidates", "size_of", "take_cheapest"]
+
+MEASURED_EACH = 3  # filters that are measured, for each that is removed
+MIN_MEASURED = 8
+SECONDS_EACH = 0.01  # of the forwards of a measurement
+
+Measure = Literal["macs", "parameters"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A filter that could be removed, with all that is removed together with it.
+
+    Attributes:
+        key: layer and index of the filter.
+        removed: all filters that its removal removes.
+        size: of the network at present.
+        saved: by how much the network would be smaller.
+        change: the predicted change of the loss; NaN if it was not measured.
+    """
+
+    key: FilterKey
+    removed: frozenset[tuple[str, int]]
+    size: int
+    saved: int
+    change: float
+
+
+def size_of(plan: EditPlan, measure: Measure) -> tuple[int, int]:
+    """Return the size of the network before and after an edit."""
+    if measure == "macs":
+        return plan.macs_before, plan.macs_after
+    return plan.parameters_before, plan.parameters_after
+
+
+def find_candidates(
+    ranking: Sequence[FilterKey],
+    layers: Sequence[str],
+    measure: Measure,
+    count: int,
+    weights: object,
+    editor: Editor,
+    probe: ForwardProbe,
+    prices: RemovalPrices,
+) -> list[Candidate]:
+    """Return more of the cheapest filters than ``count``, cheapest first.
+
+    They are the first ones of the ranking that can be removed, in the order of the measured change
+    of the loss. If one of them cannot be measured, the ranking decides. Cost: the plan and the
+    forwards of each.
+
+    Args:
+        ranking: all filters, cheapest first, by an estimate.
+        layers: their names.
+        measure: of the size of the network.
+        count: how many filters are to be removed.
+        weights: anything that is the same as long as the weights are.
+        editor: makes the plans.
+        probe: forwards of the network.
+        prices: measure the changes.
+    """
+    limit = max(MIN_MEASURED, MEASURED_EACH * count)
+    found: list[Candidate] = []
+    covered: set[tuple[str, int]] = set()
+    for layer, index in ranking:
+        if len(found) == limit:
+            break
+        if (layers[layer], index) in covered:
+            continue
+        try:
+            plan = editor.plan(RemoveFilters(layers[layer], [index]), probe)
+        except RevacnnError:  # this filter cannot be removed
+            continue
+        before, after = size_of(plan, measure)
+        removed = frozenset((one.layer, i) for one in plan.filter_changes for i in one.filters)
+        covered |= removed
+        if plan.confirmation or after >= before:
+            continue
+        price = prices.of_plan(plan, weights, SECONDS_EACH)
+        change = math.nan if isinstance(price, str) else price.change
+        found.append(Candidate((layer, index), removed, before, before - after, change))
+    if any(math.isnan(one.change) for one in found):
+        return found
+    return sorted(found, key=lambda one: one.change)
+
+
+def take_cheapest(
+    candidates: Sequence[Candidate], widths: dict[str, int], count: int, target: int
+) -> list[Candidate]:
+    """Return the first candidates, as many as are needed to reach the target size.
+
+    What each saves is added up, as if the others stayed. Each layer keeps a filter.
+
+    Args:
+        candidates: cheapest first.
+        widths: the number of filters by layer.
+        count: how many at most.
+        target: size of the network that is enough.
+    """
+    left = dict(widths)
+    chosen: list[Candidate] = []
+    size = candidates[0].size if candidates else 0
+    for one in candidates:
+        if len(chosen) == count or size <= target:
+            break
+        removed: dict[str, int] = {}
+        for layer, _ in one.removed:
+            removed[layer] = removed.get(layer, 0) + 1
+        if any(left.get(layer, 0) - n < 1 for layer, n in removed.items() if layer in left):
+            continue
+        for layer, n in removed.items():
+            if layer in left:
+                left[layer] -= n
+        chosen.append(one)
+        size -= one.saved
+    return chosen

@@ -1,0 +1,91 @@
+"""All ranks of a training, as the session in rank 0 uses them; or its only process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from revacnn_lightning.protocol.requests import Command, ControlRun, RequestBody, SetHyperparameter
+
+__all__ = ["Ranks", "SingleRank", "StopNeeds", "needs_all"]
+
+
+@dataclass(frozen=True)
+class StopNeeds:
+    """Why all processes have to stop before one of the next batches.
+
+    Attributes:
+        is_wanted: a request waits for it.
+        is_edit: it is an edit, which forwards in all processes verify.
+        is_pausing: the run pauses.
+    """
+
+    is_wanted: bool = False
+    is_edit: bool = False
+    is_pausing: bool = False
+
+
+class Ranks(Protocol):
+    """All ranks of a training. Each batch is `begin_batch` ... `end_stop`.
+
+    Attributes:
+        size: the number of processes.
+        is_stopped: whether all of them have stopped before this batch, to be changed together.
+        refusal: why they cannot be changed together; "" if they can.
+    """
+
+    size: int
+    is_stopped: bool
+    refusal: str
+
+    def wait(self) -> None:
+        """Keep the other processes waiting: the run is paused."""
+
+    def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
+        """Let the others set a hyperparameter, too; ``restore`` undoes it here if one fails.
+
+        Raises:
+            EditFailedError: it failed in one process.
+        """
+
+    def save(self, name: str, save: Callable[[], str]) -> str:
+        """Save a checkpoint in all processes together; return the result of ``save``."""
+
+    def stop_training(self) -> None:
+        """Let the others end the training after this batch."""
+
+    def note_replaced_layers(self) -> None:
+        """Let the others adopt, before the next edit, the layers that the model has replaced."""
+
+
+def needs_all(body: RequestBody, *, dry_run: bool) -> bool:
+    """Return whether a request changes all processes, so that they have to stop before a batch."""
+    if isinstance(body, ControlRun):
+        return body.action != "send_state"
+    if isinstance(body, SetHyperparameter):
+        return True
+    return not isinstance(body, Command) and not dry_run
+
+
+class SingleRank:
+    """The rank of a training in one process, which stops before every batch."""
+
+    size = 1
+    is_stopped = True
+    refusal = ""
+
+    def wait(self) -> None:
+        """Nobody else waits."""
+
+    def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
+        """Nobody else has it."""
+
+    def save(self, name: str, save: Callable[[], str]) -> str:
+        return save()
+
+    def stop_training(self) -> None:
+        """Nobody else trains."""
+
+    def note_replaced_layers(self) -> None:
+        """Nobody else has any."""

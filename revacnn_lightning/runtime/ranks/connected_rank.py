@@ -1,0 +1,73 @@
+"""A rank that exchanges with the others of its training: what rank 0 and the workers share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.ranks.agreement import Agreement
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+
+__all__ = ["ConnectedRank"]
+
+log = logging.getLogger(__name__)
+
+
+class ConnectedRank:
+    """One rank, its process group, and the exchanges in it. It is the editor's `Peers`.
+
+    Args:
+        group: of all ranks; None: they cannot reach each other.
+        refusal: why that is so.
+
+    Attributes:
+        refusal: why the ranks cannot be changed together; "" if they can.
+    """
+
+    def __init__(self, group: SideGroup | None, refusal: str = "") -> None:
+        self._group = group
+        self._agreement = None if group is None else Agreement(group)
+        self.refusal = refusal
+
+    def close(self, *, is_clean: bool) -> None:
+        """Leave the group; after an error, without waiting for the others."""
+        try:
+            if self._agreement is not None and is_clean:
+                self._agreement.finish()
+        except LostRankError:
+            log.info("The last exchange with the other ranks failed", exc_info=True)
+        self._agreement = None
+        if self._group is not None:
+            self._group.close()
+
+    def _lose(self, error: LostRankError) -> None:
+        """Refuse changes from now on: a rank has ended, or does not reply."""
+        self._agreement = None
+        if not self.refusal:
+            self.refusal = (
+                f"another rank of this training has ended or does not reply ({error}); its ranks "
+                "can no longer be changed together"
+            )
+            log.warning("%s", self.refusal)
+
+    @property
+    def _reached(self) -> SideGroup:
+        """The group, whose other ranks have stopped before this batch, too.
+
+        Raises:
+            EditRefusedError: they have not.
+        """
+        if self._group is None:
+            raise EditRefusedError(self.refusal)
+        return self._group
+
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Give these tensors, in all ranks, the values of those of rank 0."""
+        self._reached.share(tensors)
+
+    def agree(self, value: int, failure: str = "") -> None:
+        """Check that no rank has failed and that all have the same value."""
+        self._reached.agree(value, failure)

@@ -1,0 +1,161 @@
+"""What rank 0 does: it serves viewers, plans edits, and instructs the other ranks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from revacnn_lightning.errors import EditFailedError, EditRefusedError
+from revacnn_lightning.protocol.requests import SetHyperparameter
+from revacnn_lightning.runtime.ranks.agreement import Signal
+from revacnn_lightning.runtime.ranks.all_ranks import StopNeeds
+from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
+from revacnn_lightning.runtime.ranks.instructions import (
+    Instruction,
+    Perform,
+    Proceed,
+    Save,
+    SetValue,
+    StopTraining,
+    Wait,
+    encode_instruction,
+)
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.steering import EditPlan
+
+__all__ = ["RankZero"]
+
+log = logging.getLogger(__name__)
+
+# While the run is paused, the others get an instruction this often, much more often than their
+# collectives time out.
+WAIT_SECONDS = 1.0
+
+
+class RankZero(ConnectedRank):
+    """The `Ranks` of the session.
+
+    Args:
+        size: the number of ranks.
+        group: of all ranks; None: they cannot reach each other.
+        refusal: why that is so.
+    """
+
+    def __init__(self, size: int, group: SideGroup | None, refusal: str = "") -> None:
+        super().__init__(group, refusal)
+        self.size = size
+        self.is_stopped = False
+        self._has_arrived = False  # whether an exchange is to be started
+        self._are_prepared = False  # to verify an edit by forwards
+        self._has_replaced = False  # whether the others have to adopt replaced layers
+        self._last_instruction = 0.0  # monotonic seconds
+
+    # ------------------------------------------------------------------ a batch
+
+    def begin_batch(self) -> None:
+        """Stop with the others, if that is agreed. Call it once before every batch."""
+        self.is_stopped = self._has_arrived = False
+        if self._agreement is not None:
+            try:
+                signal = self._agreement.arrive()
+            except LostRankError as error:
+                self._lose(error)
+                return
+            self._has_arrived = signal is not None
+            self.is_stopped = signal == Signal.STOP
+            self._are_prepared |= signal == Signal.PREPARE
+
+    def wait(self) -> None:
+        try:
+            if self.is_stopped and time.monotonic() >= self._last_instruction + WAIT_SECONDS:
+                self._instruct(Wait())
+        except LostRankError as error:
+            self._lose(error)
+
+    def end_stop(self, needs: StopNeeds | None) -> None:
+        """Let all ranks train the batch. Call it once before every batch, whatever happens.
+
+        Args:
+            needs: why to stop again; None: never, because no requests are served any more.
+        """
+        try:
+            if needs is None:
+                self._retire()
+            else:
+                self._agree_on_next(needs)
+        except LostRankError as error:
+            self._lose(error)
+
+    def _agree_on_next(self, needs: StopNeeds) -> None:
+        agreement = self._agreement
+        if self.is_stopped:
+            self._instruct(Proceed(is_urgent=needs.is_pausing))
+            self.is_stopped = False
+            if needs.is_pausing and agreement is not None:
+                agreement.hurry()
+        if self._has_arrived and agreement is not None:
+            signal = Signal.STOP if needs.is_wanted or needs.is_pausing else Signal.NOTHING
+            if needs.is_edit and not self._are_prepared:
+                signal = Signal.PREPARE
+            agreement.start(signal, is_urgent=signal != Signal.NOTHING)
+
+    def _retire(self) -> None:
+        if self.is_stopped:
+            self._instruct(Proceed(is_last=True))
+            self._agreement, self.is_stopped = None, False
+        elif self._has_arrived and self._agreement is not None:
+            self._agreement.start(Signal.STOP, is_urgent=True)
+
+    def _lose(self, error: LostRankError) -> None:
+        super()._lose(error)
+        self.is_stopped = False
+
+    # ------------------------------------------------------------------ instructions
+
+    def _instruct(self, instruction: Instruction) -> None:
+        """Instruct the others, which have stopped.
+
+        Raises:
+            EditRefusedError: they have not.
+        """
+        self._last_instruction = time.monotonic()
+        self._reached.send_bytes(encode_instruction(instruction))
+
+    @property
+    def _reached(self) -> SideGroup:
+        if not self.is_stopped:
+            raise EditRefusedError(self.refusal or "the other ranks have not stopped")
+        return super()._reached
+
+    def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
+        try:
+            self._instruct(SetValue(command))
+            self._reached.agree(0)
+        except (EditFailedError, EditRefusedError):
+            restore()
+            raise
+
+    def save(self, name: str, save: Callable[[], str]) -> str:
+        self._instruct(Save(name))
+        failure, path = "", ""
+        try:
+            path = save()
+        except Exception as error:  # the others must learn of it
+            log.warning("The checkpoint %s could not be saved", name, exc_info=True)
+            failure = f"{type(error).__name__}: {error}"
+        self._reached.agree(0, failure)
+        return path
+
+    def stop_training(self) -> None:
+        self._instruct(StopTraining())
+
+    def note_replaced_layers(self) -> None:
+        self._has_replaced = True
+
+    # ------------------------------------------------------------------ peers
+
+    def announce(self, plan: EditPlan) -> None:
+        """Let the others perform this plan."""
+        self._instruct(Perform(plan, self._has_replaced))
+        self._has_replaced = False

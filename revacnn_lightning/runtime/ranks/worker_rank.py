@@ -1,0 +1,135 @@
+"""What all ranks but the first do: they execute its instructions before the same batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from revacnn_lightning.errors import EditFailedError
+from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.controls import TrainingControls
+from revacnn_lightning.runtime.hyperparameters import set_revertibly
+from revacnn_lightning.runtime.ranks.agreement import Signal
+from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
+from revacnn_lightning.runtime.ranks.instructions import (
+    Instruction,
+    Perform,
+    Proceed,
+    Save,
+    SetValue,
+    StopTraining,
+    decode_instruction,
+)
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.steering import Editor, EditPlan
+
+__all__ = ["WorkerRank"]
+
+log = logging.getLogger(__name__)
+
+
+class WorkerRank(ConnectedRank):
+    """Executes what `RankZero` instructs. It is the editor's `Peers`.
+
+    Args:
+        group: of all ranks.
+        editor: of the replica of this rank.
+        controls: of the training in this process.
+    """
+
+    def __init__(self, group: SideGroup, editor: Editor, controls: TrainingControls) -> None:
+        super().__init__(group)
+        self._editor = editor
+        self._controls = controls
+        self._is_preparing = False
+        editor.peers = self
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether rank 0 needs to know how training uses the network in this one."""
+        return self._is_preparing
+
+    def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
+        """Do what rank 0 instructs before this batch, which is described only if necessary."""
+        if self._agreement is None:
+            return
+        try:
+            signal = self._agreement.arrive()
+            if signal is None:
+                return
+            self._is_preparing |= signal in (Signal.PREPARE, Signal.STOP)
+            if signal == Signal.STOP:
+                self._execute_instructions(make_batch())
+            if self._agreement is not None:
+                self._agreement.start(Signal.NOTHING)
+        except LostRankError as error:
+            self._lose(error)
+
+    def close(self, *, is_clean: bool) -> None:
+        super().close(is_clean=is_clean)
+        self._editor.close()
+
+    # ------------------------------------------------------------------ instructions
+
+    def _execute_instructions(self, batch: TrainingBatch) -> None:
+        while True:
+            instruction = decode_instruction(self._reached.receive_bytes())
+            if isinstance(instruction, Proceed):
+                if instruction.is_last:
+                    self._agreement = None
+                elif instruction.is_urgent and self._agreement is not None:
+                    self._agreement.hurry()
+                return
+            self._execute(instruction, batch)
+
+    def _execute(self, instruction: Instruction, batch: TrainingBatch) -> None:
+        try:
+            if isinstance(instruction, Perform):
+                if instruction.adopts_replaced:
+                    self._editor.adopt_replaced_layers()
+                self._editor.perform_planned(instruction.plan, batch.make_probe)
+            elif isinstance(instruction, SetValue):
+                self._set_value(instruction)
+            elif isinstance(instruction, Save):
+                self._save(instruction)
+            elif isinstance(instruction, StopTraining):
+                self._controls.stop()
+        except LostRankError:
+            raise
+        except EditFailedError as error:  # rank 0 replies to the request
+            log.info("%s was not carried out: %s", type(instruction).__name__, error)
+
+    def _set_value(self, instruction: SetValue) -> None:
+        controls, restore, failure = self._controls, None, ""
+        try:
+            _, restore = set_revertibly(
+                instruction.command, controls.optimizers, controls.schedulers
+            )
+        except Exception as error:  # rank 0 must learn of it
+            log.warning("%s was not carried out", instruction.command, exc_info=True)
+            failure = f"{type(error).__name__}: {error}"
+        try:
+            self._reached.agree(0, failure)
+        except EditFailedError:
+            if restore is not None:
+                restore()
+            raise
+
+    def _save(self, instruction: Save) -> None:
+        failure = ""
+        try:
+            self._controls.save_checkpoint(instruction.name)
+        except Exception as error:  # rank 0 must learn of it
+            log.warning("The checkpoint %s could not be saved", instruction.name, exc_info=True)
+            failure = f"{type(error).__name__}: {error}"
+        self._reached.agree(0, failure)
+
+    # ------------------------------------------------------------------ peers
+
+    def announce(self, plan: EditPlan) -> None:
+        """Only rank 0 announces plans.
+
+        Raises:
+            EditFailedError: always.
+        """
+        raise EditFailedError("only rank 0 of a training plans edits")
