@@ -28,6 +28,7 @@ from revacnn_lightning.protocol import (
     inspections,
     messages,
     prices,
+    rank_messages,
     requests,
     run_sockets,
 )
@@ -48,6 +49,7 @@ TELEMETRY = (
     prices.FilterPrices,
     evidence.LayerEvidence,
     access_messages.RequestOutcome,
+    rank_messages.RankStates,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),

@@ -341,7 +341,9 @@ class ReVACNN(FreshCopies, Callback):
                 self._close("finished", "interrupted with Ctrl-C")
             else:
                 detail = f"{type(exception).__name__}: {exception}".removesuffix(": ")
-                self._close("failed", detail)
+                loss = "" if self._processes is None else self._processes.first_loss()
+                self._close("failed", f"{loss} ({detail})" if loss else detail)
+                self._leave_processes(is_clean=False, failure=detail)
         self._release(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -359,10 +361,10 @@ class ReVACNN(FreshCopies, Callback):
             self._leave_processes(is_clean=False)
             self._editor = self._monitored = None
 
-    def _leave_processes(self, *, is_clean: bool) -> None:
+    def _leave_processes(self, *, is_clean: bool, failure: str | None = None) -> None:
         processes, self._processes = self._processes, None
         if processes is not None:
-            processes.close(is_clean=is_clean)
+            processes.close(is_clean=is_clean, failure=failure)
 
     @disable_on_error
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -395,6 +397,7 @@ class ReVACNN(FreshCopies, Callback):
         if not trainer.is_global_zero:
             return
         self._session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+        processes.publish_states(self._session.publish_rank_states)
         for line in how_to_attach(self._session):
             rank_zero_info(line)
 

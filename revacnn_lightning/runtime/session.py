@@ -28,6 +28,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
     TrainingState,
 )
+from revacnn_lightning.protocol.rank_messages import RankState, RankStates
 from revacnn_lightning.protocol.requests import (
     Command,
     InspectEvidence,
@@ -467,6 +468,10 @@ class Session:
         self._observers.receive(message, frames)
         if self._history is not None and isinstance(message, Structure):
             self._history.update_structure(message)
+
+    def publish_rank_states(self, size: int, states: list[RankState]) -> None:
+        """Publish which of ``size`` ranks are in trouble. Any thread may call it."""
+        self.server.publisher.publish(RankStates(self.run, size, states))
 
     def _update_structure(self) -> int:
         """Publish the structure if the last batch has changed it; return its version."""
