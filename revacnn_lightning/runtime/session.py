@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.access_keys import AUTOMATIC
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.encoding import encode
@@ -456,7 +457,7 @@ class Session:
         return self._queue.submit(body, dry_run=dry_run)
 
     def _submit_for_present(self, body: RequestBody) -> PendingRequest:
-        return self._queue.submit(body, version=self._status.version)
+        return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
     def _send_state(self, client: Sender) -> None:
         self._had_viewer = True
