@@ -485,7 +485,8 @@ class ReVACNN(FreshCopies, Callback):
         self._is_disabled = True
         self._close("failed", reason, keep_edits=True)
         if self._editor is not None:
-            self._undo_after_error = UndoAfterError(self._editor, reason)
+            ranks = None if self._processes is None else self._processes.ranks
+            self._undo_after_error = UndoAfterError(self._editor, reason, ranks)
 
     # ------------------------------------------------------------------ a batch
 
@@ -504,8 +505,8 @@ class ReVACNN(FreshCopies, Callback):
             self._begin_batch(trainer, make_batch)
         else:
             self._undo(trainer, make_batch)
-        session = self._session
-        processes.end_stop(None if session is None else lambda: session.stop_needs)
+        handler = self._session or self._undo_after_error
+        processes.end_stop(None if handler is None else lambda: handler.stop_needs)
         processes.update_model(self._editor)  # not guarded: it would train with wrong gradients
         if processes.recording is not None:
             processes.recording.begin_batch(lambda: loss_scale(trainer))

@@ -1,4 +1,4 @@
-"""A resume from the checkpoint of an edited run, in as many ranks and in one: the weights."""
+"""A resume from the checkpoint of an edited run in as many ranks, in two and one: the weights."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def resumed(report: Report, processes: int, folder: Path) -> None:
     )
     checkpoint = folder / "epoch=0.ckpt"
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
-    for count in (processes, 1):
+    for count in sorted({processes, 2, 1}, reverse=True):
         again = Module(normalized_net)
-        train(  # in one process, the batches would be others: the weights are only loaded
+        train(  # in fewer ranks, the batches would be others: the weights are only loaded
             again, data, folder / f"resumed{count}", count, new_driver(folder),
             max_epochs=2 if count == processes else 1, resume=checkpoint,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from revacnn_lightning.errors import EditRefusedError, RevacnnError
 from revacnn_lightning.protocol.messages import Applied, Planned, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import Edit, Redo, RequestBody, Undo
 from revacnn_lightning.runtime.batch import TrainingBatch
+from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.steering import Editor
 
@@ -26,17 +27,25 @@ class UndoAfterError:
     Args:
         editor: has applied the edits.
         reason: what has stopped monitoring.
+        ranks: all ranks of the training; None: this process is the only one.
     """
 
-    def __init__(self, editor: Editor, reason: str) -> None:
+    def __init__(self, editor: Editor, reason: str, ranks: Ranks | None = None) -> None:
         self._editor = editor
         self._reason = reason
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
         self._queue = RequestQueue()
 
     @property
     def needs_probe(self) -> bool:
         """Whether a pending request needs to know how training uses the network."""
         return not self._queue.is_empty
+
+    @property
+    def stop_needs(self) -> StopNeeds:
+        """Why all ranks have to stop before one of the next batches."""
+        is_wanted = not self._queue.is_empty
+        return StopNeeds(is_wanted=is_wanted, is_edit=is_wanted)
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request, from any thread."""
@@ -47,7 +56,8 @@ class UndoAfterError:
         if self._queue.is_empty:
             return
         batch = make_batch()
-        can_handle = batch.can_edit and batch.is_probe_ready()
+        can_change = bool(self._ranks.is_stopped or batch.edit_refusal)
+        can_handle = can_change and batch.can_edit and batch.is_probe_ready()
         self._queue.handle(lambda request: self._handle(request, batch), lambda _: can_handle)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -28,9 +29,7 @@ def reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize(
-    "strategy", ["ddp", "ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
 def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: Path):
     run(tmp_path, "tests.distributed.scripted_training", strategy, str(tmp_path))
     first, second = reports(tmp_path)
@@ -62,3 +61,16 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
     assert 2 in first["ranks"]  # the viewer has got means over both
     assert first["differing"] == [1]  # since a weight of it has changed by itself
     assert len(list((tmp_path / "revacnn").glob("*.ckpt"))) == 1
+
+
+def test_all_processes_undo_an_edit_after_an_internal_error_in_the_first_one(tmp_path: Path):
+    run(tmp_path, "tests.distributed.scripted_training", "ddp_fork", str(tmp_path))
+    first, second = reports(tmp_path)
+    assert first["outcomes"][-2:] == [
+        ["RemoveFilters", "Applied", "", ANY],
+        ["Undo", "Applied", "", ANY],
+    ]
+    for report in (first, second):
+        assert report["different"] == []
+        assert report["width"] == 4  # three filters, and the one that was removed last
+        assert report["step"] == scripted_training.BATCHES  # training continues
