@@ -24,6 +24,7 @@ from revacnn_lightning.protocol import (
     authenticator,
     encoding,
     evidence,
+    growth,
     inspection_requests,
     inspections,
     messages,
@@ -47,6 +48,7 @@ TELEMETRY = (
     inspections.ImagePass,
     prices.FilterPrices,
     evidence.LayerEvidence,
+    growth.GrowthGains,
     access_messages.RequestOutcome,
 )
 LIMITS = (

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_PICTURE_SIDE",
     "InspectEvidence",
     "InspectFilter",
+    "InspectGrowth",
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
@@ -148,5 +149,11 @@ class InspectEvidence(Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     layer: str = ""
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence
+class InspectGrowth(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `growth.GrowthGains` once: where one more filter would lower the loss most."""
+
+
+Inspection = (
+    InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence | InspectGrowth
+)
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -32,6 +32,7 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     InspectLayer,
     InspectPrices,
@@ -57,6 +58,8 @@ from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
+from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
+from revacnn_lightning.runtime.growth_planting import GrowthPlanting
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
@@ -167,6 +170,7 @@ class Session:
         evidence = collect_evidence_of(
             model, recorder, editor, lambda: controls.optimizers, prices, self._replay
         )
+        growth = GrowthGainCollector(model, recorder, editor, self._replay)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
@@ -174,6 +178,7 @@ class Session:
             ),
             InspectPrices: filter_prices,
             InspectEvidence: evidence,
+            InspectGrowth: growth,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
@@ -217,6 +222,7 @@ class Session:
             self._recordings,
             prices,
             self._automatic,
+            GrowthPlanting(editor, growth),
         )
         if self._recordings is not None:
             self._recordings.begin()
