@@ -66,8 +66,9 @@ class GrowthGainCollector:
         """Discard what is known of the old network."""
         self.directions: dict[str, Tensor] = {}  # of length 1, best first, by layer
 
-    def needs_batch(self, step: int) -> bool:
-        """Return whether to record the batch."""
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the gains were requested and are not known yet."""
         return self._is_wanted
 
     def collect(self, context: BatchContext) -> Sequence[GrowthGains]:
