@@ -29,6 +29,7 @@ from revacnn_lightning.protocol import (
     inspections,
     messages,
     prices,
+    rank_messages,
     requests,
     run_sockets,
 )
@@ -50,6 +51,7 @@ TELEMETRY = (
     evidence.LayerEvidence,
     growth.GrowthGains,
     access_messages.RequestOutcome,
+    rank_messages.RankStates,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),

@@ -29,6 +29,7 @@ __all__ = [
     "KeyRefusedError",
     "LayerDetail",
     "LayerEvidence",
+    "LoopRun",
     "MergeFilters",
     "MissingPackageError",
     "ObserverKeyError",
@@ -61,6 +62,7 @@ __all__ = [
     "Unfreeze",
     "attach",
     "load_edited",
+    "monitor",
     "show",
 ]
 
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
         StaleStructureError,
         SteeringError,
     )
+    from revacnn_lightning.monitoring import monitor
     from revacnn_lightning.protocol.alerts import Alert
     from revacnn_lightning.protocol.evidence import LayerEvidence
     from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
@@ -118,6 +121,7 @@ if TYPE_CHECKING:
         Undo,
         Unfreeze,
     )
+    from revacnn_lightning.runtime.loop_run import LoopRun
     from revacnn_lightning.steering.loading import load_edited
 
 # module -> the public names that are imported from it
@@ -175,6 +179,8 @@ _PUBLIC = {
         "Undo",
         "Unfreeze",
     ],
+    "monitoring": ["monitor"],
+    "runtime.loop_run": ["LoopRun"],
     "steering.loading": ["load_edited"],
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}

@@ -22,17 +22,14 @@ from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
-from revacnn_lightning.recording.recording_file import require_mcap
-from revacnn_lightning.recording.run_recordings import RecordingSettings
-from revacnn_lightning.runtime.alert_delivery import AlertTarget, check_target
-from revacnn_lightning.runtime.arguments import check_arguments, snapshot_interval
+from revacnn_lightning.runtime.alert_delivery import AlertTarget
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.history_state import pack_history, unpack_history
-from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.how_to_attach import how_to_attach
+from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.ranks.processes import Processes
 from revacnn_lightning.runtime.ranks.started_processes import (
     adopt_edits_when_loaded,
@@ -46,22 +43,19 @@ from revacnn_lightning.runtime.ranks.training_refusals import (
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
-from revacnn_lightning.runtime.sample_forward import SampleForwards, UserForward
-from revacnn_lightning.runtime.server import Endpoints
+from revacnn_lightning.runtime.run_options import RunOptions
+from revacnn_lightning.runtime.sample_forward import UserForward
 from revacnn_lightning.runtime.session import Session
-from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
+from revacnn_lightning.runtime.step_forwards import StepForwards
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     data_class_names,
-    learning_rates,
     loss_scale,
     model_holders,
     progress_of,
     record_next_step,
     scalar_metrics,
-    validation_image,
-    validation_preprocessing,
-    validation_truth,
+    validation_data,
 )
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor
@@ -69,9 +63,8 @@ from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
 from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.steering.execution.initialization import Initialization
-from revacnn_lightning.steering.journal import Journal
-from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
-from revacnn_lightning.telemetry.layer_selection import LayerChoice, LayerSelection
+from revacnn_lightning.telemetry import DEFAULT_STATISTICS
+from revacnn_lightning.telemetry.layer_selection import LayerChoice
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -193,9 +186,9 @@ class ReVACNN(FreshCopies, Callback):
     """
 
     RUN_STATE = (
-        "_session", "_forwards", "_editor", "_replay", "_monitored", "_is_disabled",
-        "_undo_after_error", "_step", "_lineage", "_is_resumed", "_history", "_history_of",
-        "_batch", "_shown_images", "_processes", "_edit_refusal",
+        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
+        "_step", "_lineage", "_is_resumed", "_history", "_history_of", "_processes",
+        "_edit_refusal",
     )  # fmt: skip
 
     def __init__(
@@ -222,41 +215,36 @@ class ReVACNN(FreshCopies, Callback):
         publish: str = "every batch",
     ) -> None:
         super().__init__()
-        ports = (telemetry_port, request_port)
-        check_arguments(
-            ports, statistics, max_overhead, name, keep_batches, class_names, layers, publish
+        self._options = RunOptions(
+            host=host,
+            telemetry_port=telemetry_port,
+            request_port=request_port,
+            connection_file=connection_file,
+            statistics=statistics,
+            max_overhead=max_overhead,
+            keep_history=keep_history,
+            forward=forward,
+            images=images,
+            class_names=class_names,
+            name=name,
+            copies=copies,
+            layers=layers,
+            init=init,
+            record=record,
+            keep_batches=keep_batches,
+            alert=alert,
+            publish=publish,
         )
-        check_target(alert)
-        if record or keep_batches:
-            require_mcap()
-        file = Path(connection_file).expanduser() if connection_file else None
-        self._endpoints = Endpoints(host, telemetry_port, request_port, file, name or "")
-        self._statistics = tuple(statistics)
-        self._max_overhead = max_overhead
-        self._keep_history = keep_history
-        self._forward = forward
-        self._images = images
-        self._class_names = tuple(class_names or ())
-        self._copies = copies
-        self._selection = LayerSelection(layers)
-        self._initialize = init
-        self._record = Path(record).expanduser() if record else None
-        self._keep_batches = keep_batches
         self._log_to_loggers = log_to_loggers
-        self._alert = alert
-        self._publish = publish
         self._begin_without_run()
 
     def _begin_without_run(self) -> None:
         self._session: Session | None = None
-        self._forwards: SampleForwards | None = None
+        self._forwards: StepForwards | None = None
         self._editor: Editor | None = None
-        self._replay: LossReplay | None = None
         self._monitored: Trainer | None = None
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
-        self._batch: Any = None  # of this step
-        self._shown_images = ShownImages(self._images)
         self._step = 0  # training batches so far, including those before a resume
         self._lineage = Lineage.begin()
         self._is_resumed = False  # from a checkpoint, by the next fit
@@ -304,11 +292,11 @@ class ReVACNN(FreshCopies, Callback):
     # ------------------------------------------------------------------ a fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        CheckpointHooks(pl_module, trainer, self._copies).install()
+        CheckpointHooks(pl_module, trainer, self._options.copies).install()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if find_journal(pl_module) is None:  # an edit may have removed what a pattern selects
-            self._selection.check(pl_module)  # not guarded: a wrong argument
+            self._options.selection.check(pl_module)  # not guarded: a wrong argument
         hooks = CheckpointHooks.of(pl_module)
         if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
@@ -353,7 +341,9 @@ class ReVACNN(FreshCopies, Callback):
                 self._close("finished", "interrupted with Ctrl-C")
             else:
                 detail = f"{type(exception).__name__}: {exception}".removesuffix(": ")
-                self._close("failed", detail)
+                loss = "" if self._processes is None else self._processes.first_loss()
+                self._close("failed", f"{loss} ({detail})" if loss else detail)
+                self._leave_processes(is_clean=False, failure=detail)
         self._release(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -371,10 +361,10 @@ class ReVACNN(FreshCopies, Callback):
             self._leave_processes(is_clean=False)
             self._editor = self._monitored = None
 
-    def _leave_processes(self, *, is_clean: bool) -> None:
+    def _leave_processes(self, *, is_clean: bool, failure: str | None = None) -> None:
         processes, self._processes = self._processes, None
         if processes is not None:
-            processes.close(is_clean=is_clean)
+            processes.close(is_clean=is_clean, failure=failure)
 
     @disable_on_error
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -388,90 +378,64 @@ class ReVACNN(FreshCopies, Callback):
                 "checkpoints of this run will lack these edits. To keep them, load the model with "
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
-        self._editor = self._make_editor(trainer, pl_module, journal)
+        self._editor = self._options.make_editor(
+            pl_module,
+            lambda: trainer.optimizers,  # training may replace them
+            functools.partial(model_holders, trainer),
+            journal,
+        )
         processes.start(self._editor, TrainerControls(trainer))
         self._edit_refusal = edit_refusal(trainer, pl_module)
-        refusal = forward_refusal(trainer, pl_module)
-        self._forwards = SampleForwards(
+        self._forwards = StepForwards(
             pl_module,
+            self._editor,
+            self._options,
             functools.partial(_forward_context, trainer),
-            self._forward,
-            self._images,
-            refusal,
-        )
-        self._replay = LossReplay(
-            pl_module, functools.partial(_forward_context, trainer), self._images, refusal
+            lambda: data_class_names(trainer),
+            forward_refusal(trainer, pl_module),
         )
         if not trainer.is_global_zero:
             return
-        forward = None if refusal else self._forward_of_images(pl_module)
-        self._session = self._make_session(trainer, pl_module, self._editor, forward)
-        _log_how_to_attach(self._session)
-
-    def _make_editor(
-        self, trainer: Trainer, pl_module: LightningModule, journal: Journal | None
-    ) -> Editor:
-        return Editor(
-            pl_module,
-            lambda: trainer.optimizers,  # training may replace them
-            journal=journal,
-            find_holders=functools.partial(model_holders, trainer),
-            copies=self._copies,
-            initialize=self._initialize,
-        )
-
-    def _forward_of_images(self, module: LightningModule) -> Forward | None:
-        """Return what runs the module on images alone; None if that is not possible."""
-        return forward_of_images(module, lambda: self._batch, self._forward, self._images)
+        self._session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+        processes.publish_states(self._session.publish_rank_states)
+        for line in how_to_attach(self._session):
+            rank_zero_info(line)
 
     def _make_session(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         editor: Editor,
-        forward: Forward | None,
+        forwards: StepForwards,
     ) -> Session:
+        options = self._options
+        names = options.names_of_classes
+        validation = validation_data(trainer, options.images, names)
         diagnostics = RunDiagnostics(
-            self._alert,
-            {"model": type(pl_module).__name__, "name": self._endpoints.name},
+            options.alert,
+            {"model": type(pl_module).__name__, "name": options.name or ""},
             trainer if self._log_to_loggers else None,
         )
         return Session(
             pl_module,
             editor,
-            self._make_recorder(pl_module),
+            options.make_recorder(pl_module),
             TrainerControls(trainer),
-            self._endpoints,
-            get_image=functools.partial(validation_image, trainer, images=self._images),
-            get_truth=functools.partial(validation_truth, trainer, names=self._class_names),
-            class_names=self._class_names,
-            find_preprocessing=functools.partial(validation_preprocessing, trainer),
-            forward=forward,
+            options.endpoints,
+            get_image=validation.image,
+            get_truth=validation.truth,
+            class_names=names,
+            find_preprocessing=validation.preprocessing,
+            forward=forwards.forward,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
             history=self._continue_history(pl_module),
-            recordings=self._recording_settings(trainer),
+            recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
-            replay=self._replay,
-            snapshot_interval=snapshot_interval(self._publish),
+            replay=forwards.replay,
+            snapshot_interval=options.snapshot_interval,
             ranks=None if self._processes is None else self._processes.ranks,
-        )
-
-    def _recording_settings(self, trainer: Trainer) -> RecordingSettings:
-        directory = Path(trainer.default_root_dir) / "revacnn"
-        return RecordingSettings(
-            directory if self._record is None else self._record.parent,
-            self._record,
-            self._keep_batches,
-        )
-
-    def _make_recorder(self, module: LightningModule) -> Recorder:
-        return Recorder(
-            module,
-            statistics=self._statistics,
-            max_overhead=self._max_overhead,
-            selection=self._selection,
         )
 
     def _continue_lineage(self, module: LightningModule) -> Lineage:
@@ -486,7 +450,7 @@ class ReVACNN(FreshCopies, Callback):
 
     def _continue_history(self, module: LightningModule) -> HistoryRecorder | None:
         """Return the history so far; an empty one if it is that of another module."""
-        if not self._keep_history:
+        if not self._options.keep_history:
             self._history = None
         elif self._history is None or self._is_other(module):
             self._history = HistoryRecorder()
@@ -500,7 +464,9 @@ class ReVACNN(FreshCopies, Callback):
         self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
     ) -> None:
         """Close the session, if one is open. An error is logged and does not interrupt training."""
-        session, self._session, self._batch = self._session, None, None
+        session, self._session = self._session, None
+        if self._forwards is not None:
+            self._forwards.end_batch()
         undo, self._undo_after_error = self._undo_after_error, None
         try:
             if session is not None:
@@ -531,65 +497,50 @@ class ReVACNN(FreshCopies, Callback):
 
         processes.begin_batch(make_batch)
         if self._undo_after_error is None:
-            self._begin_batch(trainer, batch, make_batch)
+            self._begin_batch(trainer, make_batch)
         else:
-            self._undo(trainer, batch, make_batch)
+            self._undo(trainer, make_batch)
         session = self._session
         processes.end_stop(None if session is None else lambda: session.stop_needs)
         processes.update_model(self._editor)  # not guarded: it would train with wrong gradients
 
     @disable_on_error
-    def _begin_batch(
-        self, trainer: Trainer, batch: Any, make_batch: Callable[[], TrainingBatch]
-    ) -> None:
+    def _begin_batch(self, trainer: Trainer, make_batch: Callable[[], TrainingBatch]) -> None:
         if self._session is not None:
             self._session.begin_batch(make_batch())
-        self._record_if_needed(trainer, batch)
+        self._record_if_needed(trainer)
 
-    def _undo(self, trainer: Trainer, batch: Any, make_batch: Callable[[], TrainingBatch]) -> None:
+    def _undo(self, trainer: Trainer, make_batch: Callable[[], TrainingBatch]) -> None:
         """Undo edits in a run whose monitoring has stopped."""
         try:
             if self._undo_after_error is not None:
                 self._undo_after_error.begin_batch(make_batch)
-            self._record_if_needed(trainer, batch)
+            self._record_if_needed(trainer)
         except Exception:  # a bug of this package must not stop the training
             log.warning("Edits can no longer be undone; training continues", exc_info=True)
             self._close()
 
     def _training_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> TrainingBatch:
-        forwards, replay, editor = self._forwards, self._replay, self._editor
-        processes = self._processes
+        forwards, processes = self._forwards, self._processes
         assert processes is not None
         assert forwards is not None
-        assert replay is not None
-        assert editor is not None
-        forwards.finish_recording()
-        replay.finish_recording()
-        self._batch = batch
-        return TrainingBatch(
-            progress=progress_of(trainer, self._step, batch_idx),
-            make_probe=lambda: forwards.make_probe(batch),
-            is_probe_ready=lambda: forwards.is_ready,
-            is_loss_ready=lambda: replay.is_ready(editor.version),
-            get_images=lambda: self._shown_images.of(batch),
-            get_input=lambda: self._shown_images.first_input(batch),
-            get_truth=lambda: self._shown_images.first_truth(batch, data_class_names(trainer)),
+        return forwards.begin_batch(
+            batch,
+            progress_of(trainer, self._step, batch_idx),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=self._edit_refusal or processes.ranks.refusal,
             loss_scale=loss_scale(trainer),
         )
 
-    def _record_if_needed(self, trainer: Trainer, batch: Any) -> None:
+    def _record_if_needed(self, trainer: Trainer) -> None:
         """Record the training step of this batch if somebody needs to know what it does."""
-        forwards, editor, replay = self._forwards, self._editor, self._replay
+        forwards = self._forwards
         handler = self._session or self._undo_after_error or self._processes
-        if forwards is None or editor is None or handler is None or not handler.needs_probe:
+        if forwards is None or handler is None or not handler.needs_probe:
             return
-        version = editor.version
-        if forwards.needs_step(version):
-            record_next_step(trainer, lambda run: forwards.record(batch, version, run))
-        elif replay is not None and replay.needs_step(version, self._step):
-            record_next_step(trainer, lambda run: replay.record(batch, version, self._step, run))
+        recording = forwards.needed_recording(self._step)
+        if recording is not None:
+            record_next_step(trainer, recording)
 
     @disable_on_error
     def on_train_batch_end(
@@ -606,11 +557,12 @@ class ReVACNN(FreshCopies, Callback):
         accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._session.end_batch(
             loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
-            get_learning_rates=lambda: learning_rates(trainer),
+            get_learning_rates=lambda: learning_rates(trainer.optimizers),
             get_metrics=lambda: scalar_metrics(trainer),
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number
         )
-        self._batch = None
+        if self._forwards is not None:
+            self._forwards.end_batch()
 
     @disable_on_error
     def on_validation_batch_start(
@@ -654,16 +606,3 @@ def _forward_context(trainer: Trainer) -> Iterator[None]:
             yield
     finally:
         trainer.loggers = loggers
-
-
-def _log_how_to_attach(session: Session) -> None:
-    if not session.recorder.layers:
-        rank_zero_info(
-            "ReVACNN: the model has no convolution and no hidden linear layer that is watched, so "
-            'only its loss and metrics are shown. ReVACNN(layers="all") shows all linear layers.'
-        )
-    rank_zero_info(
-        "ReVACNN: monitor this run with `revacnn view`. From another machine: copy "
-        f"{session.connection_file}, run `{session.connection.ssh_command()}`, "
-        "then run `revacnn view --connect` with the copied file."
-    )

@@ -19,7 +19,7 @@ def test_a_client_prunes_and_undoes_and_the_changes_are_journaled(tmp_path: Path
         run.prune_to(parameters=0.6, filters=1, every=2)
         ended = run.wait_for(lambda r: r.pruning and r.pruning.state == "ended" and r.pruning)
         titles = [edit.title for edit in run.history().edits]
-        who = [one.title for one in run.history().requests]
+        who = [(one.title, one.key) for one in run.history().requests]
         run.undo_pruning()
         run.wait_for(lambda run: run.structure.parameter_count == before)
         try:
@@ -33,7 +33,8 @@ def test_a_client_prunes_and_undoes_and_the_changes_are_journaled(tmp_path: Path
     assert ended.now <= ended.target
     assert len(result["titles"]) == ended.edits >= 1
     assert all(title.startswith("Remove") for title in result["titles"])
-    assert result["who"][0] == "Prune to 60% of the parameters"
+    assert result["who"][0][0] == "Start pruning to 60% of the parameters"
+    assert result["who"][1][1] == "automatic steering"
     assert "ended already" in result["refusal"]
 
 

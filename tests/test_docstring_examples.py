@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import revacnn_lightning
 from revacnn_lightning import AddFilters, ReVACNN, Run
@@ -37,7 +38,9 @@ def check(test: doctest.DocTest, **names: object) -> dict[str, int]:
 
 
 def test_there_are_examples():
-    assert {"ReVACNN", "attach", "Batch", "Run.apply", "Run.plan", "Run.batches"} <= set(EXAMPLES)
+    assert {"ReVACNN", "attach", "monitor", "Batch", "Run.apply", "Run.plan", "Run.batches"} <= set(
+        EXAMPLES
+    )
 
 
 def test_the_examples_of_a_run_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -45,7 +48,7 @@ def test_the_examples_of_a_run_run(tmp_path: Path, capfd: pytest.CaptureFixture[
         names = {"run": run, "batch": next(iter(run.batches())), "AddFilters": AddFilters}
         names["attach"] = revacnn_lightning.attach
         counts = {}
-        for name in set(EXAMPLES) - {"ReVACNN"}:
+        for name in set(EXAMPLES) - {"ReVACNN", "monitor"}:
             counts[name] = check(EXAMPLES[name], **names)
             run.wait_for(lambda run: run.batch.version == run.structure.version)  # after an undo
         return counts
@@ -72,3 +75,15 @@ def test_the_example_of_the_callback_runs(capfd: pytest.CaptureFixture[str]):
     )
     assert counts["failed"] == 0, capfd.readouterr().out
     assert len(trained) == 1
+
+
+def test_the_example_of_a_loop_runs(capfd: pytest.CaptureFixture[str]):
+    model = TwoConvs()
+    names = {
+        "monitor": revacnn_lightning.monitor,
+        "model": model,
+        "optimizer": model.configure_optimizers(),
+        "data": batches(2),
+        "nn": nn,
+    }
+    assert check(EXAMPLES["monitor"], **names)["failed"] == 0, capfd.readouterr().out

@@ -7,22 +7,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from revacnn_lightning import AddFilters, LoopRun, monitoring
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
 def run_example(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run the example as ``python 01_digits.py ...`` does, in this process: torch is imported."""
+    """Run an example as ``python 01_digits.py ...`` does, in this process: torch is imported."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
-    def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["01_digits.py", *arguments])
-        runpy.run_path(str(EXAMPLES / "01_digits.py"), run_name="__main__")
+    def run(*arguments: str, file: str = "01_digits.py") -> None:
+        monkeypatch.setattr(sys, "argv", [file, *arguments])
+        runpy.run_path(str(EXAMPLES / file), run_name="__main__")
 
     return run
 
@@ -45,6 +48,40 @@ def test_a_rule_edits_a_running_training_until_it_ends():
     assert lines[0].startswith("Attached to <Run")
     assert "parameters" in next(line for line in lines if "Add" in line)
     assert lines[-1].startswith("Ended: <Run")
+
+
+class EditAtStart(LoopRun):
+    """A run that gets two filters more as soon as it is known how the loop uses the network."""
+
+    runs: ClassVar[list[EditAtStart]] = []
+
+    def __enter__(self) -> EditAtStart:
+        super().__enter__()
+        self.runs.append(self)
+        self.reply = self.steer(AddFilters("0", 2))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("file", "precision"),
+    [("03_training_loop.py", None), ("04_fabric.py", "32-true"), ("04_fabric.py", "bf16-true")],
+)
+def test_a_loop_without_a_trainer_is_monitored_and_edited(
+    file: str,
+    precision: str | None,
+    run_example: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr(monitoring, "LoopRun", EditAtStart)
+    options = [] if precision is None else ["--precision", precision]
+    run_example("--max-steps", "3", *options, file=file)
+    run = EditAtStart.runs.pop()
+    assert "`revacnn view`" in caplog.text
+    assert run.step == 3
+    assert run.reply.result().step == 1
+    [optimizer] = run.optimizers
+    assert optimizer.param_groups[0]["params"][0].shape[0] == 18
 
 
 def make_folder(root: Path) -> Path:

@@ -16,8 +16,8 @@ from revacnn_lightning.protocol.requests import Edit
 from tests.import_graph import ROOT, build_import_graph, find_cycle, find_imports, find_modules
 
 PUBLIC_NAMES = {
-    # the callback, and the client of a run
-    "ReVACNN", "Run", "attach", "load_edited", "show",
+    # the callback, a loop without a Trainer, and the client of a run
+    "LoopRun", "ReVACNN", "Run", "attach", "load_edited", "monitor", "show",
     # edits and commands
     "AddFilters", "ControlPruning", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch",
     "PruneTo", "Redo", "Reinitialize",
@@ -58,7 +58,7 @@ PACKAGE_FLOORS = [
     ["steering.loading"],
     ["steering"],
     ["runtime"],
-    ["callback", "cli"],
+    ["callback", "cli", "monitoring"],
     ["__main__"],
 ]
 VIEWER_FLOORS = [

@@ -79,7 +79,7 @@ def test_a_copy_of_the_callback_during_a_run_is_a_fresh_one(how: str):
     [copied] = copies
     assert copied._step == 0
     assert copied.connection_file is None
-    assert copied._statistics == ("gradient",)
+    assert copied._options.statistics == ["gradient"]
     with pytest.raises(EditRefusedError, match="no training is running"):
         copied.steer(AddFilters("conv1"))
     model = TwoConvs()
@@ -128,7 +128,7 @@ def test_a_subclass_with_settings_of_its_own_is_copied():
 
 def test_a_function_that_cannot_be_pickled_is_missed_only_when_it_is_used():
     revacnn = ReVACNN(forward=lambda module, batch: module(batch[0]))
-    assert copy.deepcopy(revacnn)._forward is revacnn._forward
+    assert copy.deepcopy(revacnn)._options.forward is revacnn._options.forward
     pickled = COPIES["pickle"](revacnn)
     model, requests = TwoConvs(), []
     submit = At(3, lambda *_: requests.append(pickled.steer(AddFilters("conv1"))))

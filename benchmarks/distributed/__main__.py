@@ -5,7 +5,8 @@
 1. The same edits in several ranks and in one process (`one_process`).
 2. A resume from the checkpoint of an edited run (`resume`).
 3. What agreement, an edit and the new wrapper cost (`costs`).
-4. Random edits, after each of which all ranks are compared (`random_edits`).
+4. A rank that is stopped, and one that is killed (`lost_rank`).
+5. Random edits, after each of which all ranks are compared (`random_edits`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.distributed.costs import costs
+from benchmarks.distributed.lost_rank import lost_rank
 from benchmarks.distributed.one_process import against_one_process
 from benchmarks.distributed.random_edits import random_edits
 from benchmarks.distributed.resume import resumed
@@ -41,6 +43,7 @@ def main() -> int:
         against_one_process(report, options.processes, folder)
         resumed(report, options.processes, folder / "resume")
         costs(report, options.processes, 40, folder)
+        lost_rank(report, 6.0 if options.quick else 30.0, folder / "lost")
         report.save(options.json)
         random_edits(report, options.processes, edits, folder)
     return report.finish(options.json, options.check)

@@ -112,7 +112,7 @@ class Run(RunAutomatic, RunInspections, RunKeys):
             if result := condition(self):
                 return result
             for message in self._receive():
-                self._keep_unread([message])
+                self._unread.add([message])
                 if result := condition(self):
                     return result
             return None

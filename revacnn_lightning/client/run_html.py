@@ -40,6 +40,8 @@ def _state_now(run: RunMessages, status: Status) -> str:
         return f"exited unexpectedly, last message at {last}"
     if run.seconds_unreachable():
         return f"unreachable, last message at {last}: {status.state}"
+    if problem := run.ranks.problem():
+        return f"{status.state}, but {problem}"
     return f"{status.state}, but no message since {last}" if run.is_silent() else status.state
 
 

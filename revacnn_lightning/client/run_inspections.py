@@ -179,7 +179,7 @@ class RunInspections(RunRequests):
 
     def _take_inspections(self, body: InspectFilter) -> list[FilterInspection]:
         """Return the inspections of a filter that have arrived."""
-        self._keep_unread(self._receive())
+        self._unread.add(self._receive())
         self._check_not_ended()
         taken = self.take(
             lambda message: (

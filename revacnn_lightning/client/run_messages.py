@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from revacnn_lightning.client.batch import Batch
+from revacnn_lightning.client.rank_health import RankHealth
 from revacnn_lightning.client.unanswered_requests import UnansweredRequests
+from revacnn_lightning.client.unread_messages import UnreadMessages
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.errors import ConnectionFileError
@@ -28,6 +30,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
+from revacnn_lightning.protocol.rank_messages import RankStates
 from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.protocol.validation import validate_request
@@ -37,8 +40,6 @@ __all__ = ["RunMessages"]
 SILENT_SECONDS = 5.0  # a run sends a heartbeat about once a second, between two batches
 SILENT_BATCHES = 3.0  # the time of this many batches is no silence
 STATE_REQUEST_SECONDS = 1.0  # minimum time between two requests for the current state
-MAX_UNREAD = 1024  # telemetry messages kept for `poll`; older ones are dropped
-MAX_UNREAD_BYTES = 64 * 2**20  # of their arrays: a snapshot of a large network has a megabyte
 SEND_STATE = ControlRun("send_state")
 MAX_STRUCTURES = 16  # a batch may arrive after the structure that an edit has made of its network
 
@@ -57,6 +58,7 @@ class RunMessages:
             message, when this object was created.
         refusal: why the run refuses to send its state, for example because it uses another
             protocol version; "" if it does not.
+        ranks: which rank of a training with several processes is in trouble.
 
     Raises:
         ConnectionFileError: the address or the key in ``connection`` is invalid.
@@ -70,6 +72,7 @@ class RunMessages:
         self.access = Access(connection.key_name, connection.role, connection.key_expires)
         self.last_message_time = time.monotonic()
         self.refusal = ""
+        self.ranks = RankHealth()
         self._dead_filters = DeadFilters()
         self._verdicts = NetworkVerdicts()
         self._structures: dict[int, Structure] = {}  # by version, the last few
@@ -81,7 +84,7 @@ class RunMessages:
         except ConnectionFileError:
             self._subscriber.close()
             raise
-        self._unread: list[Message] = []  # received while waiting for something else
+        self._unread = UnreadMessages()  # received while waiting for something else
         self._unanswered = UnansweredRequests()
         self._connections = 0  # that the requests and the state were sent to
         self._request_state()
@@ -90,13 +93,12 @@ class RunMessages:
 
     def poll(self) -> list[Message]:
         """Return all messages that have arrived since the last call, oldest first."""
-        messages, self._unread = self._unread, []
-        return [*messages, *self._receive()]
+        return [*self._unread.take(), *self._receive()]
 
     def take(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
         """Return the messages that are wanted, oldest first, and keep all others for `poll`."""
         messages = self.poll()
-        self._keep_unread(message for message in messages if not is_wanted(message))
+        self._unread.add(message for message in messages if not is_wanted(message))
         return [message for message in messages if is_wanted(message)]
 
     def request(
@@ -237,17 +239,6 @@ class RunMessages:
             self._requester.send(request)
         self._request_state()
 
-    def _keep_unread(self, messages: Iterable[Message]) -> None:
-        """Keep messages for `poll`, only the newest ones."""
-        self._unread += messages
-        kept, size = 0, 0
-        for message in reversed(self._unread):
-            size += message.values.nbytes if isinstance(message, Snapshot) else 0
-            if kept == MAX_UNREAD or size > MAX_UNREAD_BYTES:
-                break
-            kept += 1
-        del self._unread[: len(self._unread) - kept]
-
     def _update_state(self, message: Message) -> None:
         self.last_message_time = time.monotonic()
         if isinstance(message, Structure):
@@ -265,6 +256,8 @@ class RunMessages:
             self._count_silent_batches(message)
             self._verdicts.add(message)
             self._request_missing_structure(message.version)
+        elif isinstance(message, RankStates):
+            self.ranks.receive(message)
         elif isinstance(message, LayerEvidence):
             self._verdicts.add_evidence(message)
 

@@ -121,7 +121,7 @@ class RunRequests(RunMessages):
         self, body: RequestBody, *, version: int | None = None, dry_run: bool = False
     ) -> str:
         """Send a request, and return its id; raises as `apply` does."""
-        self._keep_unread(self._receive())
+        self._unread.add(self._receive())
         self._check_not_ended()
         check_permitted(self, body, dry_run=dry_run)
         while not self._request_budget.take():
@@ -162,7 +162,7 @@ class RunRequests(RunMessages):
     def _wait_for_structure(self, version: int, deadline: float) -> None:
         """Wait for the structure of an edit. It may arrive after the reply, on the other socket."""
         while (self._version() or 0) < version and time.monotonic() < deadline:
-            self._keep_unread(self._receive())
+            self._unread.add(self._receive())
             self._request_missing_structure(version)
             time.sleep(POLL_SECONDS)
 

@@ -35,6 +35,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.rank_messages import RankStates
 
 __all__ = [
     "DECODING_ERRORS",
@@ -82,6 +83,7 @@ _TYPES: dict[bytes, Any] = {
     b"access": Access,
     b"key_list": KeyList,
     b"request_outcome": RequestOutcome,
+    b"rank_states": RankStates,
 }
 _TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}
 TOPICS = frozenset(_TYPES)

@@ -16,6 +16,7 @@ from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.protocol.inspections import Inspected
 from revacnn_lightning.protocol.message_html import applied_html
 from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
+from revacnn_lightning.protocol.rank_messages import RankStates
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.protocol.snapshot import Snapshot
 
@@ -243,5 +244,5 @@ class History(Struct, frozen=True, tag="history"):
 
 
 Reply = Planned | Applied | Done | Refused | History | KeyList
-Telemetry = Structure | Snapshot | Inspected | Status | RequestOutcome
+Telemetry = Structure | Snapshot | Inspected | Status | RequestOutcome | RankStates
 Message = Telemetry | Access | Request | Reply

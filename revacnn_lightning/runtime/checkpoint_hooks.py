@@ -17,7 +17,6 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.runtime.trainer_adapter import model_holders
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
@@ -26,6 +25,7 @@ from revacnn_lightning.steering.checkpoint import (
     inserted_layers,
     order_groups_of,
     restore_ages,
+    saved_groups,
 )
 from revacnn_lightning.steering.holders.optimizers import unwrapped
 
@@ -119,12 +119,7 @@ class CheckpointHooks:
         state, self._loaded = self._loaded, None
         if state is None:
             return
-        saved, inserted = state["parameters"], inserted_layers(state)
-        if saved and len(saved) != len(optimizers):
-            raise SteeringError(
-                f"the checkpoint was written with {len(saved)} optimizers, but there are "
-                f"{len(optimizers)}; configure the same ones"
-            )
+        saved, inserted = saved_groups(state, optimizers), inserted_layers(state)
         for optimizer, groups in zip(optimizers, saved, strict=False):
             self._order_when_loaded(optimizer, groups, inserted)
         restore_ages(self._module, optimizers, state)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.run_options import RunOptions
 
 __all__ = ["FreshCopies"]
 
@@ -34,19 +35,20 @@ class FreshCopies:
     """
 
     RUN_STATE: ClassVar[tuple[str, ...]] = ()
+    _options: RunOptions
 
     def _begin_without_run(self) -> None:
         """Set the attributes of `RUN_STATE` as in a new object."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        settings = self._settings()
-        return {
-            **settings,
-            "_forward": picklable(settings.get("_forward"), forward_was_not_pickled),
-            "_images": picklable(settings.get("_images"), images_were_not_pickled),
-            "_alert": picklable(settings.get("_alert"), alert_was_not_pickled),
-        }
+        options = self._options
+        functions = options.with_functions(
+            picklable(options.forward, forward_was_not_pickled),
+            picklable(options.images, images_were_not_pickled),
+            picklable(options.alert, alert_was_not_pickled),
+        )
+        return {**self._settings(), "_options": functions}
 
     def __setstate__(self, settings: dict[str, Any]) -> None:
         vars(self).update(settings)

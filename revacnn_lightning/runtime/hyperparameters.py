@@ -24,7 +24,12 @@ from revacnn_lightning.runtime.schedulers import (
     why_not_per_group,
 )
 
-__all__ = ["describe_parameter_groups", "set_hyperparameter", "set_revertibly"]
+__all__ = [
+    "describe_parameter_groups",
+    "learning_rates",
+    "set_hyperparameter",
+    "set_revertibly",
+]
 
 
 def describe_parameter_groups(
@@ -47,6 +52,11 @@ def describe_parameter_groups(
         for i, optimizer in enumerate(optimizers)
         for j, group in enumerate(optimizer.param_groups)
     ]
+
+
+def learning_rates(optimizers: Sequence[Optimizer]) -> list[float]:
+    """Return the learning rate of every parameter group of all optimizers."""
+    return [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
 
 
 def set_hyperparameter(

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from revacnn_lightning.runtime.recorded_call import RecordedCall
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, split_step
 from revacnn_lightning.runtime.step_recorder import StepRecorder
+from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.side_effects import (
@@ -106,20 +107,20 @@ class LossReplay:
 
     def record(self, batch: Any, version: int, step: int, run_step: Callable[[], Any]) -> Any:
         """Run the real training step, record it, and return its output."""
-        try:
-            recorder = self._make_recorder(batch)
-        except Exception as error:  # a bug of this package must not stop the training
-            log.warning("The training step is not recorded", exc_info=True)
-            self._refusal = self.note = f"internal error ({type(error).__name__}: {error})"
-            return run_step()
-        with recorder.recording():
+        with self.recording(batch, version, step) as add_result:
             output = run_step()
-        recorder.add_result(output)
-        self._version, self.step = version, step
-        self._pending = recorder.step if recorder.failure is None else None
-        if recorder.failure is not None:
-            self._refusal = self.note = f"internal error ({recorder.failure})"
+            add_result(output)
         return output
+
+    def recording(self, batch: Any, version: int, step: int) -> AbstractContextManager[AddResult]:
+        """Record the training step that runs inside; see `recording_step`."""
+
+        def finish(recorded: RecordedStep | None, failure: str) -> None:
+            self._version, self.step, self._pending = version, step, recorded
+            if failure:
+                self._refusal = self.note = failure
+
+        return recording_step(lambda: self._make_recorder(batch), finish)
 
     def _make_recorder(self, batch: Any) -> StepRecorder:
         try:

@@ -63,6 +63,7 @@ class RecordedCall:
         autocast: the state of autocast.
         has_modules: whether it runs modules of the network.
         is_of_model: whether it calls the network itself, not a part of it.
+        has_gradient: whether a gradient may flow back through what it returns.
         failure: why it is opaque; "" if it can be replayed.
     """
 
@@ -73,6 +74,7 @@ class RecordedCall:
     autocast: Autocast
     has_modules: bool = False
     is_of_model: bool = False
+    has_gradient: bool = False
     failure: str = ""
     outputs: list[int | None] = field(default_factory=list)
     changed: list[int] = field(default_factory=list)

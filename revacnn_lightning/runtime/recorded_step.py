@@ -112,6 +112,7 @@ class RecordedStep:
 
         Call it inside `side_effect_free`, before the model is edited.
         """
+        self._drop_bookkeeping()
         tensors = {index: value.clone() for index, value in self.constants.items()}
         for call in self.calls:
             outs = [value.clone() for value in call.values]
@@ -125,6 +126,26 @@ class RecordedStep:
                 call.values = []
             tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)
         self._find_results()
+
+    def _drop_bookkeeping(self) -> None:
+        """Drop what the step does with the parameters beside the training, such as averaging them.
+
+        These are calls without gradients that read no output of the network, and on whose results
+        nothing else depends. Whether such copies of the parameters can be edited is known from what
+        holds them.
+        """
+        of_network: set[int | None] = set()
+        for call in self.calls:
+            if call.has_modules or not of_network.isdisjoint(call.inputs):
+                of_network.update(call.outputs, call.changed)
+        needed, kept = set(self.returned), []
+        for call in reversed(self.calls):
+            is_of_network = call.has_modules or not of_network.isdisjoint(call.inputs)
+            is_needed = not needed.isdisjoint((*call.outputs, *call.changed))
+            if is_of_network or is_needed or call.has_gradient:
+                kept.append(call)
+                needed.update(call.inputs)
+        self.calls = kept[::-1]
 
     # ---------------------------------------------------------------- one call
 

@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_i
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
+from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
@@ -103,19 +104,19 @@ class SampleForwards:
 
     def record(self, batch: Any, version: int, run_step: Callable[[], Any]) -> Any:
         """Run the real training step, record it, and return its output."""
-        try:
-            recorder = self._make_recorder(batch)
-        except Exception as error:  # a bug of this package must not stop the training
-            log.warning("The training step is not recorded", exc_info=True)
-            self._step_failure = f"internal error ({type(error).__name__}: {error})"
-            return run_step()
-        with recorder.recording():
+        with self.recording(batch, version) as add_result:
             output = run_step()
-        recorder.add_result(output)
-        self._pending, self._version = recorder.step, version
-        if recorder.failure is not None:
-            self._pending, self._step_failure = None, f"internal error ({recorder.failure})"
+            add_result(output)
         return output
+
+    def recording(self, batch: Any, version: int) -> AbstractContextManager[AddResult]:
+        """Record the training step that runs inside; see `recording_step`."""
+
+        def finish(step: RecordedStep | None, failure: str) -> None:
+            self._pending, self._version = step, version
+            self._step_failure = failure or self._step_failure
+
+        return recording_step(lambda: self._make_recorder(batch), finish)
 
     def _make_recorder(self, batch: Any) -> StepRecorder:
         try:

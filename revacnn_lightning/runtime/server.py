@@ -14,8 +14,9 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.forwarder import Forwarder
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
+from revacnn_lightning.protocol.locked_publisher import LockedPublisher
 from revacnn_lightning.protocol.run_discovery import remove_exited, remove_if_exited
-from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from revacnn_lightning.protocol.sockets import Keys, RequestServer
 
 __all__ = ["Endpoints", "RunServer"]
 
@@ -74,7 +75,7 @@ class RunServer:
             self._forwarder: Forwarder | None = None
             local = _local_endpoints(endpoints, stack)
             stack.callback(self._close_forwarder)  # after the sockets, whose last messages it sends
-            self.publisher = Publisher(local[0], keys, self.keys)
+            self.publisher = LockedPublisher(local[0], keys, self.keys)
             stack.callback(self.publisher.close, LINGER_SECONDS)
             self.request_server = RequestServer(local[1], keys, self.keys)
             stack.callback(self.request_server.close, LINGER_SECONDS)

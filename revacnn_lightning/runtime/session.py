@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.access_keys import AUTOMATIC
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.encoding import encode
@@ -28,6 +29,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
     TrainingState,
 )
+from revacnn_lightning.protocol.rank_messages import RankState, RankStates
 from revacnn_lightning.protocol.requests import (
     Command,
     InspectEvidence,
@@ -456,7 +458,7 @@ class Session:
         return self._queue.submit(body, dry_run=dry_run)
 
     def _submit_for_present(self, body: RequestBody) -> PendingRequest:
-        return self._queue.submit(body, version=self._status.version)
+        return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
     def _send_state(self, client: Sender) -> None:
         self._had_viewer = True
@@ -478,6 +480,10 @@ class Session:
         self._observers.receive(message, frames)
         if self._history is not None and isinstance(message, Structure):
             self._history.update_structure(message)
+
+    def publish_rank_states(self, size: int, states: list[RankState]) -> None:
+        """Publish which of ``size`` ranks are in trouble. Any thread may call it."""
+        self.server.publisher.publish(RankStates(self.run, size, states))
 
     def _update_structure(self) -> int:
         """Publish the structure if the last batch has changed it; return its version."""

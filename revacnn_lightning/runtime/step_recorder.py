@@ -249,6 +249,7 @@ class StepRecorder:
             step.transformed.update(call.inputs)
             return
         of_parameters = not call.has_modules and self._is_of_parameters(call)
+        call.has_gradient = any(tensor.requires_grad for tensor in tensors_in(out))
         for tensor in tensors_in(out):
             index = None
             if id(tensor) not in self._held:

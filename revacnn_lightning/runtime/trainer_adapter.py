@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch import Progress
-from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
-from revacnn_lightning.runtime.image_class import class_names, find_class
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch
+from revacnn_lightning.runtime.loss_scale import scale_of
 from revacnn_lightning.runtime.metric_reader import is_scalar
-from revacnn_lightning.runtime.picture_fitting import Preprocessing, dataset_preprocessing
 from revacnn_lightning.runtime.schedulers import find_schedulers
+from revacnn_lightning.runtime.step_recording import AddResult
+from revacnn_lightning.runtime.validation_data import ValidationData, names_in_data
 from revacnn_lightning.steering.holders.object_walk import Holder
-from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 
 __all__ = [
     "TrainerControls",
     "data_class_names",
-    "learning_rates",
     "logging_step",
     "loss_scale",
     "model_holders",
     "progress_of",
     "record_next_step",
     "scalar_metrics",
-    "validation_image",
-    "validation_preprocessing",
-    "validation_truth",
+    "validation_data",
 ]
-
-log = logging.getLogger(__name__)
 
 
 class TrainerControls:
@@ -89,87 +80,29 @@ def _no_barrier(strategy: Any) -> Iterator[None]:
         attributes.update((n, v) for n, v in before.items() if n == "barrier")
 
 
-def validation_image(trainer: Any, index: int, images: ImagesOfBatch | None = None) -> Tensor:
-    """Return image ``index`` of the (first) validation dataset, on the model's device.
-
-    It has the type of those in a batch, such as bfloat16 with ``precision="bf16-true"``.
+def validation_data(
+    trainer: Any, images: ImagesOfBatch | None = None, names: Sequence[str] = ()
+) -> ValidationData:
+    """Return the (first) validation dataset of a Trainer, as a page shows it.
 
     Args:
         trainer: a Trainer.
-        index: of the sample in the dataset.
         images: the user's function that returns the images of a batch; None: they are searched for.
-
-    Raises:
-        EditRefusedError: there is no validation data, or no such image in it.
-    """
-    loader = _validation_loader(trainer)
-    dataset = getattr(loader, "dataset", None)
-    if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise EditRefusedError(
-            "this training has no validation images to choose from; show the first of the batch "
-            "instead"
-        )
-    if not 0 <= index < len(dataset):
-        raise EditRefusedError(
-            f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
-        )
-    device = trainer.strategy.root_device
-    image = _load_image(loader, index, images, device)
-    if image is None:
-        raise EditRefusedError(
-            f"item {index} of the validation data holds no image (channels, H, W); pass "
-            "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
-        )
-    converted: Tensor = trainer.precision_plugin.convert_input(image.to(device, copy=True))
-    return converted
-
-
-def _load_image(
-    loader: Any, index: int, images: ImagesOfBatch | None, device: torch.device
-) -> Tensor | None:
-    """Return the image of one item of a loader's dataset; None if the item holds none."""
-    try:
-        with loading_restored(loader.dataset, device):
-            sample = loader.dataset[index]
-            if images is None:
-                return find_image(sample)
-            return next(iter(find_images(loader.collate_fn([sample]), images) or ()), None)
-    except EditRefusedError:  # of the user's function of images
-        raise
-    except Exception as error:  # the user's dataset may raise anything
-        detail = f"{type(error).__name__}: {error}"
-        raise EditRefusedError(
-            f"item {index} of the validation data cannot be loaded ({detail}); choose another one"
-        ) from error
-
-
-def validation_truth(trainer: Any, index: int, names: Sequence[str] = ()) -> ImageTruth:
-    """Return the class of item ``index`` of the (first) validation dataset, as far as known.
-
-    Args:
         names: of all classes, as the user says; (): those of the data.
     """
-    dataset: Any = getattr(_validation_loader(trainer), "dataset", None)
-    try:
-        with loading_restored(dataset, trainer.strategy.root_device):
-            return ImageTruth(find_class(dataset[index]), names or data_class_names(trainer))
-    except Exception:  # the user's dataset may raise anything
-        log.info("Cannot read the class of item %d of the validation data", index, exc_info=True)
-        return ImageTruth()
-
-
-def validation_preprocessing(trainer: Any) -> Preprocessing | None:
-    """Return what prepares the images of the (first) validation dataset, if it is known."""
-    dataset: Any = getattr(_validation_loader(trainer), "dataset", None)
-    return dataset_preprocessing(dataset, trainer.strategy.root_device)
+    return ValidationData(
+        lambda: _validation_loader(trainer),
+        lambda: trainer.strategy.root_device,
+        images=images,
+        get_class_names=lambda: names or data_class_names(trainer),
+        convert=lambda image: trainer.precision_plugin.convert_input(image),
+    )
 
 
 def data_class_names(trainer: Any) -> Sequence[str]:
     """Return the names of the classes as the datasets or the data module have them; or ()."""
     loaders = (_validation_loader(trainer), _first(getattr(trainer, "train_dataloader", None)))
-    datasets = [getattr(loader, "dataset", None) for loader in loaders]
-    holders = (*datasets, getattr(trainer, "datamodule", None))
-    return next((names for names in map(class_names, holders) if names), ())
+    return names_in_data(loaders, getattr(trainer, "datamodule", None))
 
 
 def _validation_loader(trainer: Any) -> Any:
@@ -187,8 +120,8 @@ def logging_step(trainer: Any) -> tuple[int, bool]:
     return step, interval > 0 and (step + 1) % interval == 0
 
 
-def record_next_step(trainer: Any, record: Callable[[Callable[[], Any]], Any]) -> None:
-    """Let ``record`` run the next training step: it calls its argument and returns the result.
+def record_next_step(trainer: Any, recording: AbstractContextManager[AddResult]) -> None:
+    """Run the next training step inside ``recording``.
 
     The attribute is set on the strategy, not on the user's module, and removed before the step.
     """
@@ -199,7 +132,10 @@ def record_next_step(trainer: Any, record: Callable[[Callable[[], Any]], Any]) -
         if attributes.get("training_step") is recorded_step:
             del attributes["training_step"]
             attributes.update((n, v) for n, v in before.items() if n == "training_step")
-        return record(lambda: run_step(*args, **kwargs))
+        with recording as add_result:
+            output = run_step(*args, **kwargs)
+            add_result(output)
+        return output
 
     attributes["training_step"] = recorded_step
 
@@ -246,23 +182,9 @@ def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:
     )
 
 
-def learning_rates(trainer: Any) -> list[float]:
-    """Return the learning rate of every parameter group of all optimizers."""
-    return [
-        float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups
-    ]
-
-
 def loss_scale(trainer: Any) -> Tensor | float:
-    """Return the factor by which 16-mixed precision multiplies the loss; 1 without a scaler.
-
-    It is the scaler's own tensor, because `get_scale` would wait for the device.
-    """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not scaler.is_enabled():
-        return 1.0
-    scale: Tensor | None = scaler._scale  # None before the first use
-    return float(scaler.get_scale()) if scale is None else scale
+    """Return the factor by which 16-mixed precision multiplies the loss; 1 without a scaler."""
+    return scale_of(getattr(trainer.precision_plugin, "scaler", None))
 
 
 def scalar_metrics(trainer: Any) -> dict[str, Tensor | float]:

@@ -33,6 +33,7 @@ __all__ = [
     "order_groups_of",
     "parameter_names",
     "restore_ages",
+    "saved_groups",
 ]
 
 log = logging.getLogger(__name__)
@@ -231,6 +232,23 @@ def restore_ages(
     Call before the optimizers load their state, and before an `Editor` gets them.
     """
     entry_ages.restore_ages(model, optimizers, state.get("ages", []))
+
+
+def saved_groups(
+    state: Mapping[str, Any], optimizers: Sequence[Optimizer]
+) -> list[list[list[str]]]:
+    """Return the names of the parameters of all groups in a saved state: one list per optimizer.
+
+    Raises:
+        SteeringError: they are not so many optimizers; it is not an error that none was saved.
+    """
+    saved: list[list[list[str]]] = state["parameters"]
+    if saved and len(saved) != len(optimizers):
+        raise SteeringError(
+            f"the checkpoint was written with {len(saved)} optimizers, but there are "
+            f"{len(optimizers)}; configure the same ones"
+        )
+    return saved
 
 
 def inserted_layers(state: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from revacnn_lightning import ControlRun, LayerDetail, RequestTimeoutError, RunEndedError
-from revacnn_lightning.client import run_messages
+from revacnn_lightning.client import unread_messages
 from revacnn_lightning.protocol.inspections import FilterView
 from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request, Status
 from revacnn_lightning.protocol.requests import (
@@ -130,7 +130,7 @@ def test_a_detail_that_arrives_before_the_reply_is_returned(training: SimulatedR
 def test_unread_telemetry_of_a_large_network_is_bounded_in_bytes(
     training: SimulatedRun, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run_messages, "MAX_UNREAD_BYTES", 3 * snapshot(0).values.nbytes)
+    monkeypatch.setattr(unread_messages, "MAX_UNREAD_BYTES", 3 * snapshot(0).values.nbytes)
     training.publish(structure(), *map(snapshot, range(10)), status("finished"))
     training.until(lambda: (training.run.take(lambda _: False), training.run.has_ended())[1])
     assert [batch.step for batch in training.run.batches()] == [7, 8, 9]

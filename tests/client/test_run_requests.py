@@ -66,7 +66,7 @@ def test_a_reply_that_arrives_after_the_end_counts(training: SimulatedRun) -> No
     request_id = training.run.request(ControlRun("stop"))
     sender, request = training.receive()
     training.end("finished")
-    training.until(lambda: (training.run._keep_unread(training.run._receive()),
+    training.until(lambda: (training.run._unread.add(training.run._receive()),
                             training.run.has_ended())[1])  # fmt: skip
     training.server.reply(sender, Done(request.id, "Stopping"))
     assert training.run._wait_for_reply(request_id, LONG) == Done(request_id, "Stopping")

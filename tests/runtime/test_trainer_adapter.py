@@ -15,8 +15,7 @@ from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.trainer_adapter import (
     loss_scale,
     scalar_metrics,
-    validation_image,
-    validation_truth,
+    validation_data,
 )
 from tests.small import TwoConvs, fit
 
@@ -46,22 +45,22 @@ def trainer(data: torch.utils.data.Dataset, precision: Precision | None = None) 
 
 def test_a_random_validation_image_does_not_change_the_random_state():
     before = torch.get_rng_state()
-    assert validation_image(trainer(RandomImages()), 1).shape == (3, 4, 4)
+    assert validation_data(trainer(RandomImages())).image(1).shape == (3, 4, 4)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_validation_image_has_the_type_of_the_images_of_a_batch():
-    image = validation_image(trainer(RandomImages(), HalfPrecision("bf16-true")), 1)
+    image = validation_data(trainer(RandomImages(), HalfPrecision("bf16-true"))).image(1)
     assert image.dtype == torch.bfloat16
 
 
 def test_missing_validation_images_are_refused_with_the_reason():
     with pytest.raises(EditRefusedError, match="no validation images"):
-        validation_image(SimpleNamespace(val_dataloaders=None), 0)
+        validation_data(SimpleNamespace(val_dataloaders=None)).image(0)
     with pytest.raises(EditRefusedError, match="no validation image 3; choose one of 0 to 2"):
-        validation_image(trainer(RandomImages()), 3)
+        validation_data(trainer(RandomImages())).image(3)
     with pytest.raises(EditRefusedError, match="item 0 of the validation data holds no image"):
-        validation_image(trainer(Texts()), 0)
+        validation_data(trainer(Texts())).image(0)
 
 
 def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none():
@@ -72,10 +71,10 @@ def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none(
             return torch.rand(3, 4, 4), index
 
     before = torch.get_rng_state()
-    assert validation_truth(trainer(Named()), 1) == ImageTruth(1, ("cat", "dog"))
+    assert validation_data(trainer(Named())).truth(1) == ImageTruth(1, ("cat", "dog"))
     assert torch.equal(torch.get_rng_state(), before)
-    assert validation_truth(trainer(RandomImages()), 1) == ImageTruth()
-    assert validation_truth(SimpleNamespace(val_dataloaders=None), 0) == ImageTruth()
+    assert validation_data(trainer(RandomImages())).truth(1) == ImageTruth()
+    assert validation_data(SimpleNamespace(val_dataloaders=None)).truth(0) == ImageTruth()
 
 
 def test_the_loss_scale_is_the_tensor_of_the_scaler_or_one():

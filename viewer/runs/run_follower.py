@@ -188,12 +188,15 @@ class RunFollower:
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
         if self._has_exited(run.connection):
             text = f"exited unexpectedly; last message at {self._last_message()}"
-            return RunHealth("gone", text)
+            problem = run.ranks.problem() if run.ranks.has_lost else ""
+            return RunHealth("gone", f"{problem}; the run {text}" if problem else text)
         if run.is_key_refused():
             return RunHealth("refused", f"the run does not admit the key {run.access.key!r}")
         is_unreachable = run.seconds_unreachable() > UNREACHABLE_SECONDS
         if run.structure is None:
             return RunHealth("connecting", _first_reply(run, is_unreachable=is_unreachable))
+        if problem := run.ranks.problem():
+            return RunHealth("silent", problem)
         if is_unreachable:
             text = f"unreachable, reconnecting; last message at {self._last_message()}"
             return RunHealth("unreachable", text)

@@ -6,7 +6,9 @@ frame is sent, so a slow page receives fewer frames instead of a growing backlog
 
 from __future__ import annotations
 
-__all__ = ["SECONDARY_INTERVALS", "FrameScheduler"]
+from enum import IntEnum
+
+__all__ = ["SECONDARY_INTERVALS", "Awaited", "FrameScheduler"]
 
 # All constants without another unit are seconds.
 FRAME_INTERVAL = 0.08  # average between frames with new statistics: training at 10 Hz never waits
@@ -19,6 +21,14 @@ SECONDARY_INTERVALS = {"chart": 0.2, "images": 0.25}
 # On slow pages the secondary interval is a multiple of the lag, up to a maximum.
 LAG_FACTOR, MAX_SECONDARY_INTERVAL = 3.0, 2.0
 LAG_SMOOTHING = 0.3  # weight of the newest measurement in the moving average
+
+
+class Awaited(IntEnum):
+    """What a person waits for in a frame; more urgent values are larger."""
+
+    NOTHING = 0
+    REPLY = 1  # such as a plan
+    EDIT = 2  # another network
 
 
 class FrameScheduler:
@@ -34,15 +44,18 @@ class FrameScheduler:
         self.lag = 0.0
         self._statistics_due_at = self._sent_at = float("-inf")
         self._secondary_sent_at = dict.fromkeys(SECONDARY_INTERVALS, float("-inf"))
-        self._is_pending = self._is_pending_edit = False
+        self._is_pending = False
+        self._pending = Awaited.NOTHING  # what the unconfirmed frame shows
 
-    def delay(self, now: float, *, new_statistics: bool, is_awaited: bool = False) -> float | None:
+    def delay(
+        self, now: float, *, new_statistics: bool, awaited: Awaited = Awaited.NOTHING
+    ) -> float | None:
         """Return the seconds until a frame may be sent; None while a confirmation is pending.
 
-        A person waits for a frame that shows a reply or an edit (``is_awaited``): it is sent
-        immediately, unless the confirmation of another such frame is pending.
+        A frame that a person waits for is sent immediately, unless one that is as urgent has not
+        been confirmed yet.
         """
-        if is_awaited and not (self._is_pending_edit and self._is_paint_pending(now)):
+        if awaited > (self._pending if self._is_paint_pending(now) else Awaited.NOTHING):
             return 0.0
         if self._is_paint_pending(now):
             return None
@@ -54,13 +67,12 @@ class FrameScheduler:
         now: float,
         *,
         new_statistics: bool,
-        new_structure: bool = False,
-        is_awaited: bool = False,
+        awaited: Awaited = Awaited.NOTHING,
     ) -> None:
         """Record that a frame was sent."""
-        is_still_pending = self._is_pending_edit and self._is_paint_pending(now)
-        self._is_pending_edit = new_structure or is_awaited or is_still_pending
-        if new_structure:  # removed filters have to disappear from the images as well
+        still_pending = self._pending if self._is_paint_pending(now) else Awaited.NOTHING
+        self._pending = max(awaited, still_pending)
+        if awaited == Awaited.EDIT:  # removed filters have to disappear from the images as well
             self._secondary_sent_at["images"] = float("-inf")
         self._sent_at, self._is_pending = now, True
         if new_statistics:  # a frame sent early delays the next one, so the average rate holds

@@ -14,7 +14,7 @@ from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import CHART_COMMANDS, perform
-from .frame_scheduler import SECONDARY_INTERVALS, FrameScheduler
+from .frame_scheduler import SECONDARY_INTERVALS, Awaited, FrameScheduler
 from .page_components import PageComponents
 from .page_link import PageLink, decode_command
 from .requested_view import RequestedView
@@ -135,8 +135,7 @@ class Page:
         self._next_update_at = NEVER
         self.tab.run_selection.update()
         now = time.monotonic()
-        new_statistics, new_structure = self._has_new_statistics(), self._has_new_structure()
-        is_awaited = new_structure or self._has_new_reply()
+        new_statistics, awaited = self._has_new_statistics(), self._awaited()
         if not self._is_visible() or not self._is_update_due(now) or self._delay(now) != 0:
             return
         self.tab.update()
@@ -148,12 +147,7 @@ class Page:
         if self._update_all(components.primary if are_panels_due else components.drawings):
             self.frames_sent += 1
             self._send()
-            self._scheduler.frame_sent(
-                now,
-                new_statistics=new_statistics,
-                new_structure=new_structure,
-                is_awaited=is_awaited,
-            )
+            self._scheduler.frame_sent(now, new_statistics=new_statistics, awaited=awaited)
 
     def _update_title(self) -> None:
         """Set the title of the browser tab, also of a hidden one: there it is all that is seen."""
@@ -204,11 +198,11 @@ class Page:
     def _has_new_statistics(self) -> bool:
         return self.tab.statistics_key() != self._statistics_key
 
-    def _has_new_structure(self) -> bool:
-        return self.tab.structure_key() != self._structure_key
-
-    def _has_new_reply(self) -> bool:
-        return self._replies() != self._shown_replies
+    def _awaited(self) -> Awaited:
+        """Return what the person waits for and the page does not show yet."""
+        if self.tab.structure_key() != self._structure_key:
+            return Awaited.EDIT
+        return Awaited.REPLY if self._replies() != self._shown_replies else Awaited.NOTHING
 
     def _replies(self) -> int:
         """Return the number of requests and replies so far."""
@@ -217,9 +211,7 @@ class Page:
     def _delay(self, now: float) -> float | None:
         """Return the seconds until a frame may be sent; None while the last one is unconfirmed."""
         return self._scheduler.delay(
-            now,
-            new_statistics=self._has_new_statistics(),
-            is_awaited=self._has_new_structure() or self._has_new_reply(),
+            now, new_statistics=self._has_new_statistics(), awaited=self._awaited()
         )
 
     def _store_keys(self, now: float) -> None:

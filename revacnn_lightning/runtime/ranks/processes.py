@@ -8,9 +8,16 @@ from typing import Any
 
 from torch import distributed as dist
 
+from revacnn_lightning.protocol.rank_messages import RankState
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls
 from revacnn_lightning.runtime.ranks.all_ranks import SingleRank, StopNeeds
+from revacnn_lightning.runtime.ranks.heartbeats import (
+    HeartbeatAddress,
+    HeartbeatReceiver,
+    HeartbeatSender,
+)
+from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
@@ -20,6 +27,8 @@ from revacnn_lightning.steering import Editor
 __all__ = ["Processes"]
 
 log = logging.getLogger(__name__)
+
+LOSS_SECONDS = 0.5  # after an exception, until the end of another rank is known
 
 
 class Processes:
@@ -41,11 +50,17 @@ class Processes:
         self._worker: WorkerRank | None = None
         self._group: SideGroup | None = None
         self._rank_zero: RankZero | None = None
+        self._watch = RankWatch(range(1, trainer.world_size))
+        self._receiver: HeartbeatReceiver | None = None
+        self._sender: HeartbeatSender | None = None
+        self._batches = 0  # that this rank has begun
         if trainer.world_size > 1:
             refusal = self._connect()
             if self._is_first:
                 self._rank_zero = RankZero(trainer.world_size, self._group, refusal)
         self.ranks: SingleRank | RankZero = self._rank_zero or SingleRank()
+        if self._group is not None:
+            self._exchange_heartbeats(self._group)
 
     def _connect(self) -> str:
         """Connect the processes; return why that is not possible, or ""."""
@@ -64,6 +79,41 @@ class Processes:
             )
         return ""
 
+    def _exchange_heartbeats(self, group: SideGroup) -> None:
+        def get_step() -> int:
+            return self._batches
+
+        try:
+            if self._is_first:
+                is_local = self._trainer.num_nodes == 1
+                self._receiver = HeartbeatReceiver(self._watch, get_step, is_local=is_local)
+        except OSError:
+            log.warning("No port is free to receive heartbeats of other ranks", exc_info=True)
+        try:
+            if self._is_first:
+                receiver = self._receiver
+                group.send_bytes(b"" if receiver is None else receiver.address.encode())
+            elif data := group.receive_bytes():
+                address = HeartbeatAddress.decode(data)
+                self._sender = HeartbeatSender(address, group.rank, get_step)
+        except LostRankError:
+            log.warning("The ranks of this training cannot be watched", exc_info=True)
+        except OSError:
+            log.warning("This rank cannot send heartbeats to rank 0", exc_info=True)
+
+    def publish_states(self, publish: Callable[[int, list[RankState]], None]) -> None:
+        """Let a thread call ``publish(number of ranks, ranks in trouble)`` in rank 0."""
+        if self._receiver is not None:
+            size = self._trainer.world_size
+            self._receiver.publish = lambda states: publish(size, states)
+
+    def first_loss(self) -> str:
+        """Return which other rank has failed or ended first, in words; "" if none has.
+
+        Its end may be the reason for an exception in this one, so it waits a moment for it.
+        """
+        return "" if self._receiver is None else self._watch.first_loss(LOSS_SECONDS)
+
     @property
     def needs_probe(self) -> bool:
         """Whether the first process wants to know how training uses the network in this one."""
@@ -79,6 +129,7 @@ class Processes:
 
     def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
         """Stop before this batch if that is agreed; do then what the first process orders."""
+        self._batches += 1
         if self._rank_zero is not None:
             self._rank_zero.begin_batch()
         elif self._worker is not None:
@@ -86,7 +137,7 @@ class Processes:
                 self._worker.begin_batch(make_batch)
             except Exception:  # a bug of this package must not stop the training
                 log.warning("This process can no longer be edited", exc_info=True)
-                self.close(is_clean=False)  # the first process learns of it
+                self._leave_group(is_clean=False)  # rank 0 gets an error
 
     def end_stop(self, get_needs: Callable[[], StopNeeds] | None) -> None:
         """Let all processes train this batch.
@@ -103,12 +154,24 @@ class Processes:
         if self._model is not None and editor is not None:
             self._model.update(editor.version)
 
-    def close(self, *, is_clean: bool) -> None:
-        """Leave the other processes; after an error, without waiting for them."""
-        if self._worker is not None:
-            self._worker.close(is_clean=is_clean)
-        elif self._rank_zero is not None:
-            self._rank_zero.close(is_clean=is_clean)
+    def close(self, *, is_clean: bool, failure: str | None = None) -> None:
+        """Leave the other ranks; after an error, without waiting for them.
+
+        Args:
+            is_clean: whether the others leave, too.
+            failure: the exception that has ended the training of this rank; None: it has finished.
+        """
+        if self._sender is not None:
+            self._sender.close(failure)
+        if self._receiver is not None:
+            self._receiver.close()
+        self._sender = self._receiver = None
+        self._leave_group(is_clean=is_clean)
+
+    def _leave_group(self, *, is_clean: bool) -> None:
+        rank = self._worker or self._rank_zero
+        if rank is not None:
+            rank.close(is_clean=is_clean)
         elif self._group is not None:
             self._group.close()
         self._group = self._worker = self._rank_zero = self._model = None

@@ -7,6 +7,7 @@ from viewer.tab.frame_scheduler import (
     MAX_SECONDARY_INTERVAL,
     PAINT_TIMEOUT,
     SECONDARY_INTERVALS,
+    Awaited,
     FrameScheduler,
 )
 
@@ -101,19 +102,26 @@ def test_edit_is_sent_without_confirmation_but_only_one_at_a_time() -> None:
     scheduler = FrameScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     assert scheduler.delay(0.01, new_statistics=True) is None
-    assert scheduler.delay(0.01, new_statistics=False, is_awaited=True) == 0
-    scheduler.frame_sent(0.01, new_statistics=False, new_structure=True)
-    assert scheduler.delay(0.02, new_statistics=False, is_awaited=True) is None
+    assert scheduler.delay(0.01, new_statistics=False, awaited=Awaited.EDIT) == 0
+    scheduler.frame_sent(0.01, new_statistics=False, awaited=Awaited.EDIT)
+    assert scheduler.delay(0.02, new_statistics=False, awaited=Awaited.EDIT) is None
     scheduler.frame_painted(0.05)
-    assert scheduler.delay(0.05, new_statistics=False, is_awaited=True) == 0
+    assert scheduler.delay(0.05, new_statistics=False, awaited=Awaited.EDIT) == 0
     scheduler.frame_sent(0.05, new_statistics=True)
     # The last edit is confirmed.
-    assert scheduler.delay(0.06, new_statistics=False, is_awaited=True) == 0
+    assert scheduler.delay(0.06, new_statistics=False, awaited=Awaited.EDIT) == 0
+
+
+def test_an_edit_waited_for_the_painting_of_its_own_plan() -> None:
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=False, awaited=Awaited.REPLY)
+    assert scheduler.delay(0.01, new_statistics=False, awaited=Awaited.REPLY) is None
+    assert scheduler.delay(0.01, new_statistics=False, awaited=Awaited.EDIT) == 0
 
 
 def test_images_are_due_immediately_after_an_edit() -> None:
     scheduler = FrameScheduler()
     scheduler.secondary_sent("images", 0.0)
-    scheduler.frame_sent(0.0, new_statistics=False, new_structure=True)
+    scheduler.frame_sent(0.0, new_statistics=False, awaited=Awaited.EDIT)
     scheduler.frame_painted(0.03)
     assert scheduler.is_secondary_due("images", 0.03)

@@ -1,0 +1,114 @@
+"""What a run knows of the use of its network in training steps: forwards and losses to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from revacnn_lightning.runtime.batch import Progress, TrainingBatch
+from revacnn_lightning.runtime.image_predictions import Forward
+from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.run_options import RunOptions
+from revacnn_lightning.runtime.sample_forward import SampleForwards
+from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
+from revacnn_lightning.runtime.step_recording import AddResult
+from revacnn_lightning.steering import Editor
+
+__all__ = ["StepForwards"]
+
+
+class StepForwards:
+    """Describes each batch of a run, and records training steps for it.
+
+    Args:
+        model: the module whose training steps are recorded.
+        editor: edits it.
+        options: of the run.
+        make_context: makes the context of a forward, such as autocast.
+        get_class_names: returns the names of the classes as the data have them.
+        refusal: why this process must not run the module between two batches; "" if it may.
+        prepare: returns a batch as the module gets it, such as on its device; called when needed.
+
+    Attributes:
+        replay: computes the loss of a recorded step.
+        forward: runs the model on a batch of one image; None: this is not possible.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        editor: Editor,
+        options: RunOptions,
+        make_context: Callable[[], Any] = nullcontext,
+        get_class_names: Callable[[], Sequence[str]] = tuple,
+        refusal: str = "",
+        prepare: Callable[[Any], Any] = lambda batch: batch,
+    ) -> None:
+        self._editor = editor
+        self._get_class_names = get_class_names
+        self._prepare = prepare
+        self._shown_images = ShownImages(options.images)
+        self._samples = SampleForwards(
+            model, make_context, options.forward, options.images, refusal
+        )
+        self._batch: Any = None  # of this step
+        self.replay = LossReplay(model, make_context, options.images, refusal)
+        self.forward: Forward | None = None
+        if not refusal:
+            self.forward = forward_of_images(
+                model, lambda: prepare(self._batch), options.forward, options.images
+            )
+
+    def begin_batch(
+        self,
+        batch: Any,
+        progress: Progress,
+        *,
+        can_edit: bool,
+        edit_refusal: str = "",
+        loss_scale: Tensor | float = 1.0,
+    ) -> TrainingBatch:
+        """Prepare the step that was recorded, if one was, and describe the next batch.
+
+        Args:
+            batch: what the step gets.
+            progress: where training is.
+            can_edit: False in the middle of an accumulation window.
+            edit_refusal: why this training cannot be edited at all; "" if it can.
+            loss_scale: the factor by which mixed precision multiplies the loss.
+        """
+        self._samples.finish_recording()
+        self.replay.finish_recording()
+        self._batch = batch
+        prepare, shown = self._prepare, self._shown_images
+        return TrainingBatch(
+            progress=progress,
+            make_probe=lambda: self._samples.make_probe(prepare(batch)),
+            is_probe_ready=lambda: self._samples.is_ready,
+            is_loss_ready=lambda: self.replay.is_ready(self._editor.version),
+            get_images=lambda: shown.of(prepare(batch)),
+            get_input=lambda: shown.first_input(prepare(batch)),
+            get_truth=lambda: shown.first_truth(batch, self._get_class_names()),
+            can_edit=can_edit,
+            edit_refusal=edit_refusal,
+            loss_scale=loss_scale,
+        )
+
+    def end_batch(self) -> None:
+        """Release the batch."""
+        self._batch = None
+
+    def needed_recording(self, step: int) -> AbstractContextManager[AddResult] | None:
+        """Return what records the training step of batch ``step``; None: that is not needed.
+
+        Call it only while somebody needs to know how training uses the network.
+        """
+        version = self._editor.version
+        if self._samples.needs_step(version):
+            return self._samples.recording(self._prepare(self._batch), version)
+        if self.replay.needs_step(version, step):
+            return self.replay.recording(self._prepare(self._batch), version, step)
+        return None

@@ -1,0 +1,115 @@
+"""The validation data of a training, one item at a time, as a page shows it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
+from revacnn_lightning.runtime.image_class import class_names, find_class
+from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.input_images import refuse_image
+from revacnn_lightning.runtime.picture_fitting import Preprocessing, dataset_preprocessing
+from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
+
+__all__ = ["ValidationData", "names_in_data"]
+
+log = logging.getLogger(__name__)
+
+
+class ValidationData:
+    """Reads single items of the dataset of a loader, without changing random states.
+
+    Args:
+        get_loader: returns the loader of the validation data; None: there is none.
+        get_device: returns the device of the model.
+        images: the user's function that returns the images of a batch; None: they are searched for.
+        get_class_names: returns the names of all classes; () if they are unknown.
+        convert: gives an image the type of those in a batch.
+    """
+
+    def __init__(
+        self,
+        get_loader: Callable[[], Any],
+        get_device: Callable[[], torch.device],
+        *,
+        images: ImagesOfBatch | None = None,
+        get_class_names: Callable[[], Sequence[str]] = tuple,
+        convert: Callable[[Tensor], Tensor] = lambda image: image,
+    ) -> None:
+        self._get_loader = get_loader
+        self._get_device = get_device
+        self._images = images
+        self._get_class_names = get_class_names
+        self._convert = convert
+
+    def image(self, index: int) -> Tensor:
+        """Return image ``index``, on the model's device.
+
+        It has the type of those in a batch, such as bfloat16 with ``precision="bf16-true"``.
+
+        Raises:
+            EditRefusedError: there is no validation data, or no such image in it.
+        """
+        loader = self._get_loader()
+        dataset: Any = getattr(loader, "dataset", None)
+        if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
+            return refuse_image(index)
+        if not 0 <= index < len(dataset):
+            raise EditRefusedError(
+                f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
+            )
+        device = self._get_device()
+        image = self._load_image(loader, index, device)
+        if image is None:
+            raise EditRefusedError(
+                f"item {index} of the validation data holds no image (channels, H, W); pass "
+                "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
+            )
+        return self._convert(image.to(device, copy=True))
+
+    def _load_image(self, loader: Any, index: int, device: torch.device) -> Tensor | None:
+        """Return the image of one item of a loader's dataset; None if the item holds none."""
+        try:
+            with loading_restored(loader.dataset, device):
+                sample = loader.dataset[index]
+                if self._images is None:
+                    return find_image(sample)
+                found = find_images(loader.collate_fn([sample]), self._images)
+                return next(iter(found or ()), None)
+        except EditRefusedError:  # of the user's function of images
+            raise
+        except Exception as error:  # the user's dataset may raise anything
+            detail = f"{type(error).__name__}: {error}"
+            raise EditRefusedError(
+                f"item {index} of the validation data cannot be loaded ({detail}); choose another "
+                "one"
+            ) from error
+
+    def truth(self, index: int) -> ImageTruth:
+        """Return the class of item ``index``, as far as known."""
+        dataset: Any = getattr(self._get_loader(), "dataset", None)
+        try:
+            with loading_restored(dataset, self._get_device()):
+                return ImageTruth(find_class(dataset[index]), self._get_class_names())
+        except Exception:  # the user's dataset may raise anything
+            log.info(
+                "Cannot read the class of item %d of the validation data", index, exc_info=True
+            )
+            return ImageTruth()
+
+    def preprocessing(self) -> Preprocessing | None:
+        """Return what prepares the images, if it is known."""
+        dataset: Any = getattr(self._get_loader(), "dataset", None)
+        return dataset_preprocessing(dataset, self._get_device())
+
+
+def names_in_data(loaders: Iterable[Any], *others: Any) -> Sequence[str]:
+    """Return the names of the classes in the datasets of loaders or in other objects; or ()."""
+    datasets = [getattr(loader, "dataset", None) for loader in loaders]
+    return next((names for names in map(class_names, (*datasets, *others)) if names), ())
