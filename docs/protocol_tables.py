@@ -52,6 +52,7 @@ TELEMETRY = (
     growth.GrowthGains,
     access_messages.RequestOutcome,
     rank_messages.RankStates,
+    rank_messages.RankValues,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),

@@ -19,12 +19,14 @@ from revacnn_lightning.protocol.inspections import (
 )
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
     InspectFilter,
     InspectGrowth,
     InspectImage,
     InspectLayer,
+    InspectRanks,
     KernelSlice,
     PaintImage,
     Patch,
@@ -115,6 +117,29 @@ class RunInspections(RunRequests):
         if not gains:
             raise EditRefusedError(next(filter(None, found.notes), "no layer has a growth gain"))
         return gains
+
+    def compare_ranks(self, layer: str, *, timeout: float = 60.0) -> RankValues:
+        """Return what each rank of a training with several processes has recorded of a layer.
+
+        ::
+
+            ranks = run.compare_ranks("conv1")
+            print(ranks.differences())  # {1: ["out of step: its weights are not those of rank 0"]}
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            timeout: seconds to wait. A running training replies within a few batches.
+
+        Raises as `apply` does; `EditRefusedError` also if there is only one process.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, RankValues) and message.layer == layer
+
+        body = InspectRanks(layer)
+        found = self._request_and_wait(body, is_wanted, f"values of {layer} in each rank", timeout)
+        assert isinstance(found, RankValues)
+        return found
 
     def inspect(
         self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0

@@ -35,7 +35,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 from revacnn_lightning.protocol.prices import FilterPrices
-from revacnn_lightning.protocol.rank_messages import RankStates
+from revacnn_lightning.protocol.rank_messages import RankStates, RankValues
 
 __all__ = [
     "DECODING_ERRORS",
@@ -84,6 +84,7 @@ _TYPES: dict[bytes, Any] = {
     b"key_list": KeyList,
     b"request_outcome": RequestOutcome,
     b"rank_states": RankStates,
+    b"rank_values": RankValues,
 }
 _TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}
 TOPICS = frozenset(_TYPES)

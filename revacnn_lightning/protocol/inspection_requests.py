@@ -19,6 +19,7 @@ __all__ = [
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
+    "InspectRanks",
     "Inspection",
     "KernelSlice",
     "OwnIndex",
@@ -153,7 +154,23 @@ class InspectGrowth(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send `growth.GrowthGains` once: where one more filter would lower the loss most."""
 
 
+class InspectRanks(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `rank_messages.RankValues` of ``layer`` each second, for the next few seconds.
+
+    A viewer repeats this request while it shows them. Only a training with several processes has
+    ranks to compare.
+    """
+
+    layer: str
+
+
 Inspection = (
-    InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence | InspectGrowth
+    InspectLayer
+    | InspectFilter
+    | InspectImage
+    | InspectPrices
+    | InspectEvidence
+    | InspectGrowth
+    | InspectRanks
 )
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -26,6 +26,7 @@ from revacnn_lightning.protocol.inspection_requests import (
     Inspection,
     InspectLayer,
     InspectPrices,
+    InspectRanks,
     KernelSlice,
     PaintImage,
     Patch,
@@ -48,6 +49,7 @@ __all__ = [
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
+    "InspectRanks",
     "Inspection",
     "KernelSlice",
     "KeyCommand",
@@ -261,6 +263,7 @@ Command = (
     | InspectPrices
     | InspectEvidence
     | InspectGrowth
+    | InspectRanks
     | ShowPicture
     | PaintImage
     | SendHistory

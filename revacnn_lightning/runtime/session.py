@@ -38,6 +38,7 @@ from revacnn_lightning.protocol.requests import (
     InspectImage,
     InspectLayer,
     InspectPrices,
+    InspectRanks,
     PaintImage,
     RequestBody,
     SendHistory,
@@ -72,6 +73,8 @@ from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.pruning import Pruning
+from revacnn_lightning.runtime.rank_comparison import RankComparison
+from revacnn_lightning.runtime.rank_merger import make_merger
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
@@ -159,13 +162,16 @@ class Session:
         self.recorder = recorder
         self._editor = editor
         self._history = history
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        comparison = RankComparison(self._ranks.statistics, recorder)
         self._batches = BatchPublisher(
-            self.run, recorder, self._publish, self._update_structure, history, snapshot_interval
-        )
+            self.run, recorder, self._publish, self._update_structure, history,
+            make_merger(self._ranks.statistics, recorder, snapshot_interval, comparison.receive),
+        )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
+        self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
-        self._ranks: Ranks = SingleRank() if ranks is None else ranks
         self._controller = RunController(self.run, controls, self._ranks)
         images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
         details = LayerDetailCollector(recorder, model, images, forward)
@@ -181,6 +187,7 @@ class Session:
             InspectPrices: filter_prices,
             InspectEvidence: evidence,
             InspectGrowth: growth,
+            InspectRanks: comparison,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
@@ -291,7 +298,9 @@ class Session:
             self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
-        self._batches.begin(batch, is_needed=self._needs_recording())
+        is_needed = self._needs_recording()
+        self._is_needed = is_needed and self._status.structure is not None
+        self._batches.begin(batch, is_needed=is_needed)
 
     @property
     def stop_needs(self) -> StopNeeds:
@@ -304,6 +313,7 @@ class Session:
             is_wanted=self._queue.holds(lambda r: needs_all(r.body, dry_run=r.dry_run)),
             is_edit=self._queue.holds(is_edit),
             is_pausing=self._controller.is_pausing,
+            statistics=tuple(self.recorder.statistics) if self._is_needed else (),
         )
 
     def _handle_requests(

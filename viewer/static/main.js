@@ -56,6 +56,7 @@ import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view
 import {startPriceColors} from "./network/price_colors.js"
 import {startAutomatic} from "./network/automatic.js"
 import {startGrowth} from "./network/growth.js"
+import {startRanks} from "./network/ranks.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
 import {byId} from "./shared/dom.js"
 import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
@@ -120,6 +121,7 @@ function startParts() {
   startPriceColors()
   startAutomatic()
   startGrowth()
+  startRanks()
 }
 
 /** Note when the network is painted for the first time. */

@@ -40,6 +40,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "toggle_modules": view.toggle_modules,
     "toggle_prices": view.toggle_prices,
     "request_growth": view.request_growth,
+    "toggle_ranks": view.toggle_ranks,
     "show_verdict": selection.show_verdict,
     "toggle_layer": view.toggle_layer,
     "toggle_stage": view.toggle_stage,

@@ -30,6 +30,7 @@ from ..components.module_marks import ModuleMarks
 from ..components.network import NetworkView
 from ..components.network_ends import NetworkEnds
 from ..components.price_panel import PricePanel
+from ..components.rank_panel import RankPanel
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
@@ -55,6 +56,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     PricePanel,
     AutomaticPanel,
     GrowthPanel,
+    RankPanel,
     VerdictPanel,
 )
 

@@ -128,6 +128,11 @@ def request_growth(tab: TabState, _: Arguments) -> None:
     tab.follower.growth.want()
 
 
+def toggle_ranks(tab: TabState, _: Arguments) -> None:
+    """Show or hide the values of each rank."""
+    tab.compares_ranks = not tab.compares_ranks
+
+
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:
     """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)

@@ -515,6 +515,15 @@ export interface AutomaticData {
   refusal: string
 }
 
+/** A training with several processes: what its values are means of, and a row per rank. */
+export interface RanksData {
+  shown: boolean
+  open: boolean
+  text: string
+  head: string[]
+  rows: {cells: string[], note: string}[]
+}
+
 /** One row per path, and of `arc_weight` per arc. */
 export interface StrokesData {
   weight?: WireArray
@@ -663,6 +672,7 @@ export interface Parts {
   prices: PricesData
   automatic: AutomaticData
   growth: GrowthData
+  ranks: RanksData
   verdicts: VerdictsData
   strokes: StrokesData
   selection: SelectionData
