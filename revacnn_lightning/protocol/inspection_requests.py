@@ -15,6 +15,7 @@ __all__ = [
     "MAX_PICTURE_SIDE",
     "InspectEvidence",
     "InspectFilter",
+    "InspectGrowth",
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
@@ -149,6 +150,10 @@ class InspectEvidence(Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     layer: str = ""
 
 
+class InspectGrowth(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `growth.GrowthGains` once: where one more filter would lower the loss most."""
+
+
 class InspectRanks(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send `rank_messages.RankValues` of ``layer`` each second, for the next few seconds.
 
@@ -160,6 +165,12 @@ class InspectRanks(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 Inspection = (
-    InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence | InspectRanks
+    InspectLayer
+    | InspectFilter
+    | InspectImage
+    | InspectPrices
+    | InspectEvidence
+    | InspectGrowth
+    | InspectRanks
 )
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
+from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, Inspected
 from revacnn_lightning.protocol.messages import Message, Refused, Snapshot, Status, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
@@ -19,6 +20,7 @@ from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     Inspection,
     InspectPrices,
@@ -42,6 +44,7 @@ REPEAT_SECONDS = 10.0  # a viewer that has requested a detail longer ago may hav
 IS_RECORDING = "this is a recording: it cannot be edited or controlled"
 NO_DETAIL = "this recording holds no such details of {}: nobody had them open at its end"
 INPUT = ""  # the key of what is known of the input, which has no layer
+GROWTH = "the growth gains"  # the key of where one more filter would help
 PRICES = "the prices"  # the key of what removing filters costs
 RANKS = "the values of {} in each rank"  # the key of what each rank has recorded of a layer
 EVIDENCE = "the evidence on {}"  # the key of what was found on examining a layer
@@ -235,6 +238,8 @@ def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
         return INPUT, None
     if isinstance(view, InspectPrices | FilterPrices):
         return PRICES, None
+    if isinstance(view, InspectGrowth | GrowthGains):
+        return GROWTH, None
     if isinstance(view, InspectEvidence | LayerEvidence):
         return EVIDENCE.format(view.layer or "all layers"), None
     if isinstance(view, InspectRanks | RankValues):

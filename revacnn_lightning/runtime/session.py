@@ -34,6 +34,7 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     InspectLayer,
     InspectPrices,
@@ -60,6 +61,8 @@ from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
+from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
+from revacnn_lightning.runtime.growth_planting import GrowthPlanting
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
@@ -175,6 +178,7 @@ class Session:
         evidence = collect_evidence_of(
             model, recorder, editor, lambda: controls.optimizers, prices, self._replay
         )
+        self._growth = growth = GrowthGainCollector(model, recorder, editor, self._replay)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
@@ -182,6 +186,7 @@ class Session:
             ),
             InspectPrices: filter_prices,
             InspectEvidence: evidence,
+            InspectGrowth: growth,
             InspectRanks: comparison,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
@@ -226,6 +231,7 @@ class Session:
             self._recordings,
             prices,
             self._automatic,
+            GrowthPlanting(editor, growth),
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -351,8 +357,7 @@ class Session:
         if handle() and not is_paused:
             self.receive_requests()
             handle()
-        is_needed = self._had_viewer or self._automatic.is_active
-        if is_needed and batch.is_probe_ready() and self._status.has_old_topology:
+        if self._needs_trace and batch.is_probe_ready() and self._status.has_old_topology:
             self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
@@ -430,7 +435,12 @@ class Session:
     @property
     def needs_probe(self) -> bool:
         """Whether a viewer or a pending edit needs to know how training uses the network."""
-        return self._had_viewer or self._automatic.is_active or not self._queue.is_empty
+        return self._needs_trace or not self._queue.is_empty
+
+    @property
+    def _needs_trace(self) -> bool:
+        """Whether it is needed how the layers are connected, though no edit is pending."""
+        return self._had_viewer or self._automatic.is_active or self._growth.is_wanted
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.
@@ -441,6 +451,7 @@ class Session:
         return (
             self._observers.need_batch(self._batch.step)  # first: all are called for each batch
             or self._status.structure is None
+            or self._growth.is_wanted
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
         )

@@ -16,6 +16,7 @@ from ..components.chart_table import ChartTable
 from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
 from ..components.filter_inspection import FilterInspectionPane
+from ..components.growth_panel import GrowthPanel
 from ..components.header import Header
 from ..components.histograms import HistogramPane
 from ..components.hovered_filter import HoveredFilter
@@ -54,6 +55,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     Timeline,
     PricePanel,
     AutomaticPanel,
+    GrowthPanel,
     RankPanel,
     VerdictPanel,
 )

@@ -123,6 +123,11 @@ def toggle_prices(tab: TabState, _: Arguments) -> None:
     tab.shows_prices = not tab.shows_prices
 
 
+def request_growth(tab: TabState, _: Arguments) -> None:
+    """Request where one more filter would lower the loss most."""
+    tab.follower.growth.want()
+
+
 def toggle_ranks(tab: TabState, _: Arguments) -> None:
     """Show or hide the values of each rank."""
     tab.compares_ranks = not tab.compares_ranks

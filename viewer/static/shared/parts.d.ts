@@ -486,6 +486,21 @@ export interface PricesData {
   refusal: string
 }
 
+export interface GrowthRow {
+  layer: number
+  text: string
+  title: string
+  /** 0 to 1, relative to the largest gain. */
+  heat: number
+}
+
+/** Where one more filter would lower the loss most. */
+export interface GrowthData {
+  rows: GrowthRow[]
+  text: string
+  pending: boolean
+}
+
 /** What the run does by itself. */
 export interface AutomaticData {
   shown: boolean
@@ -656,6 +671,7 @@ export interface Parts {
   numbers: NumbersData
   prices: PricesData
   automatic: AutomaticData
+  growth: GrowthData
   ranks: RanksData
   verdicts: VerdictsData
   strokes: StrokesData
