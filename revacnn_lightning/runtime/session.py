@@ -54,6 +54,7 @@ from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
+from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
@@ -149,6 +150,7 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
+        self._compilations = Compilations()
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
         prices = RemovalPrices(editor, self._replay)
         filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
@@ -201,6 +203,7 @@ class Session:
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
             get_alerts=lambda: self._alerts.shown,
+            get_compilations=lambda: (self._compilations.count, self._compilations.seconds),
             get_automatic=lambda: self._automatic.state,
             publish=self._publish,
         )
@@ -263,6 +266,7 @@ class Session:
             if not keep_edits:
                 stack.callback(self._editor.close)
             stack.callback(self.recorder.detach)
+            stack.callback(self._compilations.close)
             stack.callback(self._observers.close, state, detail)  # after the last message
             if self._status.state not in ("finished", "failed"):
                 self._status.send_heartbeat(state, detail)
@@ -285,6 +289,7 @@ class Session:
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
         self._batches.begin(batch, is_needed=self._needs_recording())
+        self._compilations.watch()  # an edit resets the compiler
 
     @property
     def stop_needs(self) -> StopNeeds:
@@ -382,6 +387,11 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
+        given_up = self._compilations.take_given_up()
+        for text in given_up:
+            self._alerts.add("not_compiled", self._batch.step, text)
+        if given_up:
+            self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
 
