@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compiled import LIMIT, relative_difference
-from revacnn_lightning import AddFilters, InsertLayer, RemoveFilters, ReVACNN, Undo, monitor
+from revacnn_lightning import AddFilters, InsertLayer, ReVACNN, Undo, monitor
+from revacnn_lightning.protocol.requests import InspectImage, InspectLayer
 from revacnn_lightning.runtime.compilations import Compilations
 from tests.small import At, fit
 from viewer.components.header import _compilations
@@ -24,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),  # raised by the compiler
 ]
 
-EDITS = [AddFilters("0", 2), RemoveFilters("0", [1]), InsertLayer("2", "dirac"), Undo(2)]
+EDITS = [AddFilters("0", 2), InsertLayer("2", "dirac"), Undo(1)]
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +61,12 @@ def compiled(net: nn.Sequential, how: str) -> nn.Module:
     return net
 
 
-def train(net: nn.Module, called: nn.Module, edits: list[Any], **options: Any) -> dict[str, Any]:
+def train(net: nn.Module, called: nn.Module, edits: list[Any]) -> dict[str, Any]:
     """Train a network in a loop that edits it after every third batch."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images, labels = batch()
     replies, differences, status = [], [], None
-    with monitor(called, optimizer, keep_batches=3, **options) as run:
+    with monitor(called, optimizer, keep_batches=3) as run:
         for index in range(3 * len(edits) + 3):
             with run.batch((images, labels)):
                 loss = nn.functional.cross_entropy(called(images), labels)
@@ -93,7 +94,7 @@ def test_after_each_edit_the_compiled_network_equals_the_eager_one(how: str):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained = train(net, called, EDITS)
-    assert [result.version for result in trained["results"]] == [1, 2, 3, 4]
+    assert [result.version for result in trained["results"]] == [1, 2, 3]
     assert net[0].out_channels == 6
     assert trained["difference"] <= LIMIT
     # Each edit has reset the compiler; with fullgraph, its limit would have raised.
@@ -113,11 +114,21 @@ def test_compiled_submodules_are_edited():
 
 
 def test_looking_at_a_compiled_network_compiles_nothing_again():
-    for options in ({}, {"statistics": ["gradient", "activation"], "max_overhead": None}):
-        torch._dynamo.reset()
-        net = network()
-        trained = train(net, compiled(net, "torch.compile"), [], **options)
-        assert trained["status"].compilations <= 2  # in training, and the check without gradients
+    """An image that a viewer shows runs alone, so that its batch has another size."""
+    net = network()
+    called = compiled(net, "torch.compile")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    images, labels = batch()
+    with monitor(called, optimizer, keep_batches=3) as run:
+        for index in range(6):
+            with run.batch((images, labels)):
+                run.log(loss=nn.functional.cross_entropy(called(images), labels))
+            if index == 2:
+                replies = [run.steer(body) for body in (InspectImage(), InspectLayer("0"))]
+        session = run._monitor.session
+        assert session is not None
+        assert session._compilations.count == 1
+    assert all(reply.result() for reply in replies)
 
 
 class Compiled(pl.LightningModule):
