@@ -122,7 +122,9 @@ def test_looking_at_a_compiled_network_compiles_nothing_again():
     with monitor(called, optimizer, keep_batches=3) as run:
         for index in range(6):
             with run.batch((images, labels)):
-                run.log(loss=nn.functional.cross_entropy(called(images), labels))
+                loss = nn.functional.cross_entropy(called(images), labels)
+                loss.backward()
+                run.log(loss=loss)
             if index == 2:
                 replies = [run.steer(body) for body in (InspectImage(), InspectLayer("0"))]
         session = run._monitor.session
