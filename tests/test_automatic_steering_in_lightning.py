@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from revacnn_lightning import EditRefusedError, ReVACNN, Run, SetPolicy
+from revacnn_lightning import AddFilters, EditRefusedError, ReVACNN, Run, SetPolicy
 from revacnn_lightning.protocol.requests import PruneTo
 from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
@@ -19,7 +19,7 @@ def test_a_client_prunes_and_undoes_and_the_changes_are_journaled(tmp_path: Path
         run.prune_to(parameters=0.6, filters=1, every=2)
         ended = run.wait_for(lambda r: r.pruning and r.pruning.state == "ended" and r.pruning)
         titles = [edit.title for edit in run.history().edits]
-        who = [one.title for one in run.history().requests]
+        who = [(one.title, one.key) for one in run.history().requests]
         run.undo_pruning()
         run.wait_for(lambda run: run.structure.parameter_count == before)
         try:
@@ -33,7 +33,8 @@ def test_a_client_prunes_and_undoes_and_the_changes_are_journaled(tmp_path: Path
     assert ended.now <= ended.target
     assert len(result["titles"]) == ended.edits >= 1
     assert all(title.startswith("Remove") for title in result["titles"])
-    assert result["who"][0] == "Prune to 60% of the parameters"
+    assert result["who"][0][0] == "Start pruning to 60% of the parameters"
+    assert result["who"][1][1] == "automatic steering"
     assert "ended already" in result["refusal"]
 
 
@@ -73,3 +74,18 @@ def test_a_policy_that_proposes_changes_nothing(tmp_path: Path) -> None:
     assert (proposal.layer, proposal.filters, proposal.remedy) == ("conv1", [2], "remove")
     assert proposal.is_free
     assert result["edits"] == []
+
+
+def test_a_client_gets_the_growth_gains_and_adds_a_filter_where_it_helps(tmp_path: Path) -> None:
+    def client(run: Run) -> dict:
+        run.wait_for(lambda run: run.structure)
+        gains = run.growth_gains()
+        run.pause()  # so that no batch makes the directions old
+        layer = max(gains, key=gains.__getitem__)
+        reply = run.apply(AddFilters(layer, directed=True))
+        return {"gains": gains, "title": reply.plan.title, "change": reply.output_change}
+
+    result, _ = train_with(client, tmp_path)
+    assert set(result["gains"]) == {"conv1", "conv2"}
+    assert result["title"].endswith("in the direction of its growth gain")
+    assert result["change"] < 1e-12

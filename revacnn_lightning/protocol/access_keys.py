@@ -54,8 +54,9 @@ class AccessKey(Struct, frozen=True):
         return ""
 
 
-# Of requests from inside the training process.
+# Of requests from inside the training process: of the user's code, and of pruning and policies.
 SCRIPT = AccessKey("training script", "owner", "")
+AUTOMATIC = AccessKey("automatic steering", "owner", "")
 
 
 class KeyRing:

@@ -43,7 +43,8 @@ class RequestOutcome(Struct, frozen=True, tag="request_outcome"):
     """A request to edit or control the run was carried out or refused. Published to all viewers.
 
     ``key`` is proved by the connection; ``host`` is only what the client says. Neither is known of
-    requests from inside the training process, which have the key "training script".
+    requests from inside the training process, which have the key "training script" or
+    "automatic steering".
     """
 
     run: str

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from revacnn_lightning.protocol.access_keys import SCRIPT
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import Applied, Done, Refused, Reply, Request
 from revacnn_lightning.protocol.plain_text import to_plain_text
@@ -62,21 +61,20 @@ class OutcomeRecorder:
         self._budgets = ClientBuckets(REFUSALS_PER_SECOND, REFUSALS_IN_A_ROW)
         self._omitted = 0
 
-    def record(self, sender: Sender | None, request: Request, reply: Reply) -> None:
-        """Record a request; None: from inside the training process.
+    def record(self, sender: Sender, request: Request, reply: Reply) -> None:
+        """Record a request.
 
         What changes nothing, such as a plan, is only logged if it was refused. What was carried out
         is always recorded: nobody can hide it behind refused requests.
         """
-        key = SCRIPT if sender is None else sender.key
+        key = sender.key
         is_refused = isinstance(reply, Refused)
         if not (is_refused or is_steering(request.body, dry_run=request.dry_run)):
             return
         if is_refused and not self._budgets.take(key.name.encode()):
             self._omitted += 1
             return
-        address = "" if sender is None else sender.address
-        outcome = _outcome(self._run, key.name, address, request, reply)
+        outcome = _outcome(self._run, key.name, sender.address, request, reply)
         self._log(outcome)
         if is_steering(request.body, dry_run=request.dry_run):
             self._get_journal().record_request(outcome)
@@ -130,7 +128,7 @@ def describe_request(body: RequestBody) -> str:
         return f"Set the {name} of group {body.group} to {body.value:g}"
     if isinstance(body, PruneTo):
         share = body.macs or body.parameters or 1.0
-        return f"Prune to {share:.0%} of the {'MACs' if body.macs else 'parameters'}"
+        return f"Start pruning to {share:.0%} of the {'MACs' if body.macs else 'parameters'}"
     if isinstance(body, ControlPruning):
         return f"{body.action.capitalize()} the pruning"
     words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(body).__name__).capitalize()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
+from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey
 from revacnn_lightning.protocol.messages import Refused, Reply, Request
 from revacnn_lightning.protocol.requests import (
     ControlRun,
@@ -34,6 +35,7 @@ class _QueuedRequest:
     send: Callable[[Reply], None]
     request: Request
     sender: Sender | None = None  # None: from inside the process
+    key: AccessKey = SCRIPT  # of one from inside
 
     @property
     def is_viewers_plan(self) -> bool:
@@ -78,15 +80,14 @@ class RequestQueue:
     Args:
         server: receives requests of viewers; None: requests come from inside the process only.
         key_commands: executes the commands about keys.
-        on_reply: is called with every request, who has sent it, and the reply. None: a request from
-            inside the process.
+        on_reply: is called with every request, its sender, and the reply.
     """
 
     def __init__(
         self,
         server: RequestServer | None = None,
         key_commands: KeyCommands | None = None,
-        on_reply: Callable[[Sender | None, Request, Reply], None] = lambda *_: None,
+        on_reply: Callable[[Sender, Request, Reply], None] = lambda *_: None,
     ) -> None:
         self._server = server
         self._key_commands = key_commands
@@ -163,11 +164,16 @@ class RequestQueue:
         return len(self._pending) - self._n_plans >= MAX_PENDING
 
     def submit(
-        self, body: RequestBody, *, dry_run: bool = False, version: int | None = None
+        self,
+        body: RequestBody,
+        *,
+        dry_run: bool = False,
+        version: int | None = None,
+        key: AccessKey = SCRIPT,
     ) -> PendingRequest:
         """Queue a request from inside the process; safe in any thread.
 
-        An invalid request is refused immediately.
+        An invalid request is refused immediately. ``key`` names who makes it.
         """
         pending = PendingRequest(uuid.uuid4().hex)
         try:
@@ -175,7 +181,7 @@ class RequestQueue:
         except EditRefusedError as error:
             pending.set_reply(Refused(pending.id, str(error)))
         else:
-            self._pending.append(_QueuedRequest(pending.set_reply, request))
+            self._pending.append(_QueuedRequest(pending.set_reply, request, key=key))
             if self._end is not None:  # also if another thread has ended the run just now
                 self.refuse_all(*self._end)
         return pending
@@ -230,4 +236,5 @@ class RequestQueue:
 
     def _reply(self, queued: _QueuedRequest, reply: Reply) -> None:
         queued.send(reply)
-        self._on_reply(queued.sender, queued.request, reply)
+        sender = queued.sender or Sender(b"", queued.key)
+        self._on_reply(sender, queued.request, reply)

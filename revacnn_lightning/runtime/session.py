@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
+from revacnn_lightning.protocol.access_keys import AUTOMATIC
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.encoding import encode
@@ -33,9 +34,11 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     InspectLayer,
     InspectPrices,
+    InspectRanks,
     PaintImage,
     RequestBody,
     SendHistory,
@@ -59,6 +62,8 @@ from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
+from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
+from revacnn_lightning.runtime.growth_planting import GrowthPlanting
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
@@ -69,6 +74,8 @@ from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.pruning import Pruning
+from revacnn_lightning.runtime.rank_comparison import RankComparison
+from revacnn_lightning.runtime.rank_merger import make_merger
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
@@ -157,19 +164,23 @@ class Session:
         self.recorder = recorder
         self._editor = editor
         self._history = history
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        comparison = RankComparison(self._ranks.statistics, recorder)
         self._batches = BatchPublisher(
-            self.run, recorder, self._publish, self._update_structure, history, snapshot_interval
-        )
+            self.run, recorder, self._publish, self._update_structure, history,
+            make_merger(self._ranks.statistics, recorder, snapshot_interval, comparison.receive),
+        )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
+        self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
-        self._ranks: Ranks = SingleRank() if ranks is None else ranks
         self._controller = RunController(self.run, controls, self._ranks)
         images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
         details = LayerDetailCollector(recorder, model, images, forward)
         evidence = collect_evidence_of(
             model, recorder, editor, lambda: controls.optimizers, prices, self._replay
         )
+        self._growth = growth = GrowthGainCollector(model, recorder, editor, self._replay)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
@@ -177,6 +188,8 @@ class Session:
             ),
             InspectPrices: filter_prices,
             InspectEvidence: evidence,
+            InspectGrowth: growth,
+            InspectRanks: comparison,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
@@ -221,6 +234,7 @@ class Session:
             self._recordings,
             prices,
             self._automatic,
+            GrowthPlanting(editor, growth),
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -288,7 +302,9 @@ class Session:
             self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
-        self._batches.begin(batch, is_needed=self._needs_recording())
+        is_needed = self._needs_recording()
+        self._is_needed = is_needed and self._status.structure is not None
+        self._batches.begin(batch, is_needed=is_needed)
         self._compilations.watch()  # an edit resets the compiler
 
     @property
@@ -302,6 +318,7 @@ class Session:
             is_wanted=self._queue.holds(lambda r: needs_all(r.body, dry_run=r.dry_run)),
             is_edit=self._queue.holds(is_edit),
             is_pausing=self._controller.is_pausing,
+            statistics=tuple(self.recorder.statistics) if self._is_needed else (),
         )
 
     def _handle_requests(
@@ -345,8 +362,7 @@ class Session:
         if handle() and not is_paused:
             self.receive_requests()
             handle()
-        is_needed = self._had_viewer or self._automatic.is_active
-        if is_needed and batch.is_probe_ready() and self._status.has_old_topology:
+        if self._needs_trace and batch.is_probe_ready() and self._status.has_old_topology:
             self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
@@ -429,7 +445,12 @@ class Session:
     @property
     def needs_probe(self) -> bool:
         """Whether a viewer or a pending edit needs to know how training uses the network."""
-        return self._had_viewer or self._automatic.is_active or not self._queue.is_empty
+        return self._needs_trace or not self._queue.is_empty
+
+    @property
+    def _needs_trace(self) -> bool:
+        """Whether it is needed how the layers are connected, though no edit is pending."""
+        return self._had_viewer or self._automatic.is_active or self._growth.is_wanted
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.
@@ -440,6 +461,7 @@ class Session:
         return (
             self._observers.need_batch(self._batch.step)  # first: all are called for each batch
             or self._status.structure is None
+            or self._growth.is_wanted
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
         )
@@ -456,7 +478,7 @@ class Session:
         return self._queue.submit(body, dry_run=dry_run)
 
     def _submit_for_present(self, body: RequestBody) -> PendingRequest:
-        return self._queue.submit(body, version=self._status.version)
+        return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
     def _send_state(self, client: Sender) -> None:
         self._had_viewer = True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from revacnn_lightning import AddFilters, ControlRun, InsertLayer, RemoveFilters, SetHyperparameter
-from revacnn_lightning.protocol.access_keys import AccessKey
+from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import (
     Applied,
@@ -34,9 +34,7 @@ class Recorded:
         self.published: list[RequestOutcome] = []
         self.recorder = OutcomeRecorder("run", lambda: self.journal, self.published.append)
 
-    def record(
-        self, body: RequestBody, reply: Reply, sender: Sender | None = ANN, **options: Any
-    ) -> None:
+    def record(self, body: RequestBody, reply: Reply, sender: Sender = ANN, **options: Any) -> None:
         self.recorder.record(sender, Request("id", body, **options), reply)
 
 
@@ -68,7 +66,7 @@ def test_a_refused_request_is_recorded_with_the_reason(caplog: pytest.LogCapture
 
 def test_the_training_script_is_named(caplog: pytest.LogCaptureFixture):
     recorded = Recorded()
-    recorded.record(ControlRun("pause"), Done("id"), sender=None)
+    recorded.record(ControlRun("pause"), Done("id"), sender=Sender(b"", SCRIPT))
     assert recorded.published[0].who == "training script"
 
 

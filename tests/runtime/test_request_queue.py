@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError
-from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
+from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey, KeyRing
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import InspectLayer, SendHistory, ShareKey
 from revacnn_lightning.protocol.senders import Sender
@@ -158,7 +158,7 @@ def test_an_observer_plans_and_inspects_but_changes_nothing() -> None:
 
 
 def test_every_reply_is_reported_with_its_sender() -> None:
-    reported: list[tuple[Sender | None, str, str]] = []
+    reported: list[tuple[Sender, str, str]] = []
     queue = RequestQueue(
         Server(Request("theirs", AddFilters("conv1"))),  # type: ignore[arg-type]
         on_reply=lambda sender, request, reply: reported.append(
@@ -169,7 +169,7 @@ def test_every_reply_is_reported_with_its_sender() -> None:
     own = queue.submit(ControlRun("pause"))
     queue.handle(done, lambda request: isinstance(request.body, ControlRun))
     queue.refuse_all("the training has ended", 3)
-    assert reported == [(None, own.id, "Done"), (OWNER, "theirs", "Refused")]
+    assert reported == [(Sender(b"", SCRIPT), own.id, "Done"), (OWNER, "theirs", "Refused")]
 
 
 def test_a_pending_request_of_a_revoked_key_is_not_carried_out() -> None:

@@ -178,6 +178,9 @@ def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:
     if rates:
         last = f" … {format_number(rates[-1])}" if len(set(rates)) > 1 else ""
         fields.append(_field("Learning rate", format_number(rates[0]) + last))
+    if snapshot.ranks > 1:
+        about = f"all values, and the loss, are means over {snapshot.ranks} processes"
+        fields.append(_field("Ranks", str(snapshot.ranks), about))
     fields.append(_field("Throughput", f"{format_number(snapshot.batches_per_second)} batch/s"))
     return fields
 

@@ -38,7 +38,7 @@ def prune_to(tab: TabState, arguments: Arguments) -> None:
         every=arguments.batches,
     )
     unit = "MACs" if measure == "macs" else "parameters"
-    tab.edit_queue.send_control(request, f"Prune to {share:.0%} of the {unit}")
+    tab.edit_queue.send_control(request, f"Start pruning to {share:.0%} of the {unit}")
 
 
 def control_pruning(tab: TabState, arguments: Arguments) -> None:
