@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -27,21 +28,49 @@ _FINDERS: dict[str, UseFinder] = {}
 
 
 class SizeUseMode(TorchFunctionMode):
-    """Records every torch function whose arguments contain a `TracedInt`."""
+    """Records every torch function whose arguments contain a `TracedInt`.
 
-    def __init__(self, trace: Trace) -> None:
+    Args:
+        trace: records.
+        reads_shapes: whether sizes that are read from shapes are traced as well.
+    """
+
+    def __init__(self, trace: Trace, *, reads_shapes: bool = False) -> None:
         super().__init__()
         self.trace = trace
+        self._reads_shapes = reads_shapes
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if self._reads_shapes and func in SHAPE_READERS:
+            with torch._C.DisableTorchFunctionSubclass():
+                return _traced_shape(self.trace, args[0], args[1:], kwargs or {}, out)
         if _contain_traced(args) or (kwargs and _contain_traced(tuple(kwargs.values()))):
             find = _FINDERS.get(getattr(func, "__name__", ""))
             if find is not None:
                 find(self.trace, args, kwargs or {}, out)
         return out
+
+
+SHAPE_READERS: tuple[Any, ...] = (Tensor.size, Tensor.shape.__get__)  # type: ignore[attr-defined]
+
+
+def _traced_shape(
+    trace: Trace, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> Any:
+    """Return a shape, or one size of it, with the numbers of channels traced."""
+    traced = {
+        min(dims): trace.read_size(label.reshape(-1))
+        for label in trace.labels(tensor)
+        for dims in [labeled_dims(label)]
+        if len(dims) == 1
+    }
+    if isinstance(out, torch.Size):
+        return torch.Size([traced.get(dim, size) for dim, size in enumerate(out)])
+    dim = args[0] if args else kwargs["dim"]
+    return traced.get(dim % tensor.ndim, out)
 
 
 def _contain_traced(values: Sequence[Any]) -> bool:
@@ -68,13 +97,13 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _counted_channels(trace: Trace, tensor: Tensor, dim: int) -> Tensor | None:
     """Return the channels that the length of one dimension counts; None if it is not labeled.
 
-    Of a label over two dimensions, (groups, channels per group), edits change the last one. All
-    groups change alike, so the channels of the first group are returned.
+    Of a label over several dimensions, such as (groups, channels per group), edits change the last
+    one. All groups change alike, so the channels of the first group are returned.
     """
     dim %= tensor.ndim
     for label in trace.labels(tensor):
         dims = sorted(labeled_dims(label))
-        if dims and dims[-1] == dim and len(dims) <= 2:
+        if dims and dims[-1] == dim and len(dims) <= 3:
             for other in dims[:-1]:
                 label = label.narrow(other, 0, 1)
             return label.reshape(-1)
