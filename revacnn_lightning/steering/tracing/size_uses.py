@@ -51,6 +51,8 @@ class SizeUseMode(TorchFunctionMode):
             find = _FINDERS.get(getattr(func, "__name__", ""))
             if find is not None:
                 find(self.trace, args, kwargs or {}, out)
+        elif self._reads_shapes and _FINDERS.get(getattr(func, "__name__", "")) is _shaped:
+            _fix_heads_of_written_sizes(self.trace, args, kwargs or {}, out)
         return out
 
 
@@ -144,6 +146,24 @@ def _shaped(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: An
             for dim, size in enumerate(out.shape):
                 if isinstance(number, TracedInt) and size == int(number):
                     _record(trace, number, _counted_channels(trace, out, dim))
+    _fix_heads_of_written_sizes(trace, args, kwargs, out)
+
+
+def _fix_heads_of_written_sizes(
+    trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Refuse edits of heads whose size is a number in the code, which would not change along."""
+    is_unflatten = len(args) > 2 and isinstance(args[2], (tuple, list))  # x.unflatten(dim, sizes)
+    given = args[2:] if is_unflatten else args[1:]
+    sizes = [n for n in _leaves((given, list(kwargs.values()))) if isinstance(n, int)]
+    if -1 in sizes:  # computed from the rest
+        return
+    traced = {int(number) for number in sizes if isinstance(number, TracedInt)}
+    for label in trace.labels(out):
+        dims = sorted(labeled_dims(label))
+        if len(dims) == 3 and out.shape[dims[-1]] not in traced:
+            where = trace.where()
+            trace.fix(label, f"are split into attention heads by sizes that are written in {where}")
 
 
 @_finder("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full",
