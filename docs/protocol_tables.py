@@ -24,6 +24,7 @@ from revacnn_lightning.protocol import (
     authenticator,
     encoding,
     evidence,
+    growth,
     inspection_requests,
     inspections,
     messages,
@@ -48,8 +49,10 @@ TELEMETRY = (
     inspections.ImagePass,
     prices.FilterPrices,
     evidence.LayerEvidence,
+    growth.GrowthGains,
     access_messages.RequestOutcome,
     rank_messages.RankStates,
+    rank_messages.RankValues,
 )
 LIMITS = (
     (encoding.MAX_REQUEST_BYTES, "bytes of a frame of a request; a longer one disconnects you"),

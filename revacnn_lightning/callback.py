@@ -384,7 +384,11 @@ class ReVACNN(FreshCopies, Callback):
             functools.partial(model_holders, trainer),
             journal,
         )
-        processes.start(self._editor, TrainerControls(trainer))
+        processes.start(
+            self._editor,
+            TrainerControls(trainer),
+            lambda: self._options.make_recorder(pl_module),
+        )
         self._edit_refusal = edit_refusal(trainer, pl_module)
         self._forwards = StepForwards(
             pl_module,
@@ -503,6 +507,8 @@ class ReVACNN(FreshCopies, Callback):
         session = self._session
         processes.end_stop(None if session is None else lambda: session.stop_needs)
         processes.update_model(self._editor)  # not guarded: it would train with wrong gradients
+        if processes.recording is not None:
+            processes.recording.begin_batch(lambda: loss_scale(trainer))
 
     @disable_on_error
     def _begin_batch(self, trainer: Trainer, make_batch: Callable[[], TrainingBatch]) -> None:
@@ -551,12 +557,16 @@ class ReVACNN(FreshCopies, Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        recording = None if self._processes is None else self._processes.recording
+        if recording is not None:
+            recording.end_batch(loss, 1 / accumulated)
         if self._session is None:
             return
         self._step += 1
-        accumulated = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._session.end_batch(
-            loss=outputs.get("loss") if isinstance(outputs, dict) else outputs,
+            loss=loss,
             get_learning_rates=lambda: learning_rates(trainer.optimizers),
             get_metrics=lambda: scalar_metrics(trainer),
             loss_factor=1 / accumulated,  # Lightning divides the loss by this number

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from revacnn_lightning import EditRefusedError, ReVACNN, Run, SetPolicy
+from revacnn_lightning import AddFilters, EditRefusedError, ReVACNN, Run, SetPolicy
 from revacnn_lightning.protocol.requests import PruneTo
 from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
@@ -74,3 +74,18 @@ def test_a_policy_that_proposes_changes_nothing(tmp_path: Path) -> None:
     assert (proposal.layer, proposal.filters, proposal.remedy) == ("conv1", [2], "remove")
     assert proposal.is_free
     assert result["edits"] == []
+
+
+def test_a_client_gets_the_growth_gains_and_adds_a_filter_where_it_helps(tmp_path: Path) -> None:
+    def client(run: Run) -> dict:
+        run.wait_for(lambda run: run.structure)
+        gains = run.growth_gains()
+        run.pause()  # so that no batch makes the directions old
+        layer = max(gains, key=gains.__getitem__)
+        reply = run.apply(AddFilters(layer, directed=True))
+        return {"gains": gains, "title": reply.plan.title, "change": reply.output_change}
+
+    result, _ = train_with(client, tmp_path)
+    assert set(result["gains"]) == {"conv1", "conv2"}
+    assert result["title"].endswith("in the direction of its growth gain")
+    assert result["change"] < 1e-12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.evidence import LayerEvidence
+from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.inspections import (
     FilterInspection,
     ImagePass,
@@ -17,11 +19,14 @@ from revacnn_lightning.protocol.inspections import (
 )
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     InspectLayer,
+    InspectRanks,
     KernelSlice,
     PaintImage,
     Patch,
@@ -86,6 +91,54 @@ class RunInspections(RunRequests):
         body = InspectEvidence(layer)
         found = self._request_and_wait(body, is_wanted, f"evidence on {layer}", timeout)
         assert isinstance(found, LayerEvidence)
+        return found
+
+    def growth_gains(self, *, timeout: float = 60.0) -> dict[str, float]:
+        """Return where one more filter would lower the loss most: the gain of each layer.
+
+        It is the norm of the gradient of the outgoing weights that a new filter could have at best;
+        see `GrowthGains`. Layers whose gain is unknown are left out.
+
+        Raises as `apply` does; `EditRefusedError` also if no gain can be computed.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, GrowthGains)
+
+        found = self._request_and_wait(InspectGrowth(), is_wanted, "the growth gains", timeout)
+        assert isinstance(found, GrowthGains)
+        assert self.structure is not None
+        names = [layer.name for layer in self.structure.layers]
+        gains = {
+            name: float(gain)
+            for name, gain in zip(names, found.gains, strict=False)
+            if not math.isnan(gain)
+        }
+        if not gains:
+            raise EditRefusedError(next(filter(None, found.notes), "no layer has a growth gain"))
+        return gains
+
+    def compare_ranks(self, layer: str, *, timeout: float = 60.0) -> RankValues:
+        """Return what each rank of a training with several processes has recorded of a layer.
+
+        ::
+
+            ranks = run.compare_ranks("conv1")
+            print(ranks.differences())  # {1: ["out of step: its weights are not those of rank 0"]}
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            timeout: seconds to wait. A running training replies within a few batches.
+
+        Raises as `apply` does; `EditRefusedError` also if there is only one process.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, RankValues) and message.layer == layer
+
+        body = InspectRanks(layer)
+        found = self._request_and_wait(body, is_wanted, f"values of {layer} in each rank", timeout)
+        assert isinstance(found, RankValues)
         return found
 
     def inspect(

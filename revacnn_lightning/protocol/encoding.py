@@ -18,6 +18,7 @@ from msgspec import Struct
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.evidence import LayerEvidence
+from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import (
     MAX_ID_LENGTH,
@@ -34,7 +35,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 from revacnn_lightning.protocol.prices import FilterPrices
-from revacnn_lightning.protocol.rank_messages import RankStates
+from revacnn_lightning.protocol.rank_messages import RankStates, RankValues
 
 __all__ = [
     "DECODING_ERRORS",
@@ -71,6 +72,7 @@ _TYPES: dict[bytes, Any] = {
     b"image_pass": ImagePass,
     b"filter_prices": FilterPrices,
     b"layer_evidence": LayerEvidence,
+    b"growth_gains": GrowthGains,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,
@@ -82,6 +84,7 @@ _TYPES: dict[bytes, Any] = {
     b"key_list": KeyList,
     b"request_outcome": RequestOutcome,
     b"rank_states": RankStates,
+    b"rank_values": RankValues,
 }
 _TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}
 TOPICS = frozenset(_TYPES)

@@ -15,9 +15,11 @@ __all__ = [
     "MAX_PICTURE_SIDE",
     "InspectEvidence",
     "InspectFilter",
+    "InspectGrowth",
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
+    "InspectRanks",
     "Inspection",
     "KernelSlice",
     "OwnIndex",
@@ -148,5 +150,27 @@ class InspectEvidence(Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     layer: str = ""
 
 
-Inspection = InspectLayer | InspectFilter | InspectImage | InspectPrices | InspectEvidence
+class InspectGrowth(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `growth.GrowthGains` once: where one more filter would lower the loss most."""
+
+
+class InspectRanks(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `rank_messages.RankValues` of ``layer`` each second, for the next few seconds.
+
+    A viewer repeats this request while it shows them. Only a training with several processes has
+    ranks to compare.
+    """
+
+    layer: str
+
+
+Inspection = (
+    InspectLayer
+    | InspectFilter
+    | InspectImage
+    | InspectPrices
+    | InspectEvidence
+    | InspectGrowth
+    | InspectRanks
+)
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -6,7 +6,9 @@ import numpy as np
 from msgspec import Struct, field
 
 from revacnn_lightning.protocol.evidence import LayerEvidence
+from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import KernelSlice
 
 __all__ = [
@@ -214,4 +216,12 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     modules: list[PassedModule] | None = None
 
 
-Inspected = LayerDetail | FilterInspection | ImagePass | FilterPrices | LayerEvidence
+Inspected = (
+    LayerDetail
+    | FilterInspection
+    | ImagePass
+    | FilterPrices
+    | LayerEvidence
+    | GrowthGains
+    | RankValues
+)

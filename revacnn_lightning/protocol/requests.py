@@ -21,10 +21,12 @@ from revacnn_lightning.protocol.automatic_requests import (
 from revacnn_lightning.protocol.inspection_requests import (
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     Inspection,
     InspectLayer,
     InspectPrices,
+    InspectRanks,
     KernelSlice,
     PaintImage,
     Patch,
@@ -43,9 +45,11 @@ __all__ = [
     "InsertLayer",
     "InspectEvidence",
     "InspectFilter",
+    "InspectGrowth",
     "InspectImage",
     "InspectLayer",
     "InspectPrices",
+    "InspectRanks",
     "Inspection",
     "KernelSlice",
     "KeyCommand",
@@ -75,11 +79,13 @@ __all__ = [
 ]
 
 
-class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
     """Add ``count`` filters to a layer without changing the network's function.
 
     New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
-    copies of that filter instead, and all copies share its outgoing weights.
+    copies of that filter instead, and all copies share its outgoing weights. With ``directed``, up
+    to four get the directions that lower the loss fastest; `InspectGrowth` must have found them for
+    the present network.
 
     Behind a group norm, whole groups are added: the nearest possible number to ``count``. Where a
     norm mixes the new filters with others, the function changes. Such a request is refused with
@@ -90,6 +96,7 @@ class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     count: int = 1
     split_from: int | None = None
     confirmed: bool = False
+    directed: bool = False
 
 
 class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -255,6 +262,8 @@ Command = (
     | InspectImage
     | InspectPrices
     | InspectEvidence
+    | InspectGrowth
+    | InspectRanks
     | ShowPicture
     | PaintImage
     | SendHistory

@@ -18,6 +18,9 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     If ``batch_count`` is above 1, ``values`` and ``loss`` are means over so many batches up to
     ``step``. ``maxima``, in the shape of ``values``, and ``max_loss`` are their maxima. Everything
     else is that of the last batch.
+
+    In a training with several processes, ``values`` and ``loss`` are means over ``ranks`` of them,
+    and maxima are those of all of these. 1: all is that of rank 0.
     """
 
     run: str
@@ -41,3 +44,4 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     first_step: int | None = None  # of the first of several batches; None: there is one
     max_loss: float | None = None  # None: there is one batch, or the loss is unknown
     maxima: np.ndarray | None = None  # None: there is one batch
+    ranks: int = 1  # that the means are of

@@ -12,15 +12,19 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
+from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, Inspected
 from revacnn_lightning.protocol.messages import Message, Refused, Snapshot, Status, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     Inspection,
     InspectPrices,
+    InspectRanks,
     RequestBody,
 )
 from revacnn_lightning.recording.chunk_index import Chunk
@@ -40,7 +44,9 @@ REPEAT_SECONDS = 10.0  # a viewer that has requested a detail longer ago may hav
 IS_RECORDING = "this is a recording: it cannot be edited or controlled"
 NO_DETAIL = "this recording holds no such details of {}: nobody had them open at its end"
 INPUT = ""  # the key of what is known of the input, which has no layer
+GROWTH = "the growth gains"  # the key of where one more filter would help
 PRICES = "the prices"  # the key of what removing filters costs
+RANKS = "the values of {} in each rank"  # the key of what each rank has recorded of a layer
 EVIDENCE = "the evidence on {}"  # the key of what was found on examining a layer
 
 
@@ -232,8 +238,12 @@ def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
         return INPUT, None
     if isinstance(view, InspectPrices | FilterPrices):
         return PRICES, None
+    if isinstance(view, InspectGrowth | GrowthGains):
+        return GROWTH, None
     if isinstance(view, InspectEvidence | LayerEvidence):
         return EVIDENCE.format(view.layer or "all layers"), None
+    if isinstance(view, InspectRanks | RankValues):
+        return RANKS.format(view.layer), None
     if isinstance(view, InspectFilter | FilterInspection):
         return view.layer, view.filter
     return view.layer, None

@@ -22,6 +22,7 @@ from revacnn_lightning.runtime.metric_reader import (
     is_scalar,
     to_float,
 )
+from revacnn_lightning.runtime.rank_merger import RankMerger
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
 from revacnn_lightning.telemetry import Recorder, Recording
 
@@ -40,8 +41,8 @@ class BatchPublisher:
         update_structure: publishes the structure if the batch that just ended has changed it, and
             returns its version.
         history: keeps a sample of the batches; None: no history is kept.
-        interval: seconds between two snapshots, into which the batches between are merged; 0:
-            every batch has a snapshot.
+        merger: merges the snapshots of several batches, or of several ranks; None: every batch has
+            a snapshot.
 
     Attributes:
         is_recording: whether the current batch is recorded.
@@ -54,7 +55,7 @@ class BatchPublisher:
         publish: Callable[[Message], None],
         update_structure: Callable[[], int],
         history: HistoryRecorder | None,
-        interval: float = 0.0,
+        merger: SnapshotMerger | RankMerger | None = None,
     ) -> None:
         self.is_recording = False
         self._run = run
@@ -64,7 +65,7 @@ class BatchPublisher:
         self._history = history
         self._metrics = MetricReader()
         self._rate = BatchRate()
-        self._merger = SnapshotMerger(interval)
+        self._merger = merger or SnapshotMerger(0.0)
         self._samples: list[int] = []  # steps of batches that the history keeps
         self._is_sample = False  # whether the history keeps the current batch
         self._last_reading = -METRICS_INTERVAL  # step at which metrics were read
@@ -125,7 +126,8 @@ class BatchPublisher:
     def flush(self) -> None:
         """Wait for the device, and publish all batches that have not been published."""
         self.finish(self._recorder.flush())
-        self.publish_pending()
+        for snapshot in self._merger.finish():
+            self._publish_snapshot(snapshot)
 
     def publish_pending(self) -> None:
         """Publish the batches since the last snapshot, before something else happens."""

@@ -13,9 +13,8 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,8 +22,10 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size
+from revacnn_lightning.runtime.differentiation import Captured, differentiate
 from revacnn_lightning.runtime.recorded_call import RecordedCall
 from revacnn_lightning.runtime.recorded_step import RecordedStep
+from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, split_step
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
@@ -34,15 +35,13 @@ from revacnn_lightning.telemetry.inspection.side_effects import (
     side_effect_free,
 )
 
-__all__ = ["GROUP", "IMAGES", "NO_LOSS", "LossReplay"]
+__all__ = ["GROUP", "IMAGES", "NOT_YET", "NO_LOSS", "LossReplay"]
 
 log = logging.getLogger(__name__)
 
 IMAGES = 256  # that are kept, of one batch or of several
 MAX_ELEMENTS = 1 << 22  # of all kept images: 16 MB in single precision
 MAX_STEPS = 8  # that the images come from
-GROUP = 16  # images of a replay, at most
-MIN_GROUPS = 2  # of images, so that there is a spread
 FRESH_BATCHES = 200  # after which another step is recorded
 WANTED_SECONDS = 20.0  # how long a request keeps the recording up to date
 
@@ -78,7 +77,7 @@ class LossReplay:
         self._make_context = make_context
         self._images = images
         self._clock = clock
-        self._groups: list[_Group] = []  # newest batch first
+        self._groups: list[ReplayGroup] = []  # newest batch first
         self._pending: RecordedStep | None = None
         self._version = -1  # structure version of the recorded step
         self._wanted_until = 0.0
@@ -141,7 +140,7 @@ class LossReplay:
         if step is None:
             return
         note = _keep_loss(step)
-        groups = [] if note else _split(step)
+        groups = [] if note else split_step(step)
         if groups:
             step.constants = groups[0].constants
             try:
@@ -220,7 +219,23 @@ class LossReplay:
                     break
         return losses
 
-    def _loss(self, group: _Group) -> Tensor:
+    def differentiate(self, modules: Mapping[str, nn.Module], count: int) -> list[Captured]:
+        """Return `differentiation.differentiate` of the first groups of images.
+
+        Raises:
+            ForwardFailedError: the replay raised.
+        """
+        with side_effect_free(self._module, training=False):
+            found = []
+            for group in self._groups[:count]:
+                group.step.constants = group.constants
+                seed_random_states(0, self._module.parameters())
+                run = functools.partial(group.step.replay_graph, self._module)
+                with self._make_context():
+                    found.append(run_forward(functools.partial(differentiate, modules, run)))
+        return found
+
+    def _loss(self, group: ReplayGroup) -> Tensor:
         group.step.constants = group.constants
         with self._make_context():
             return group.step.replay_loss(self._module)
@@ -252,46 +267,6 @@ def _keep_loss(step: RecordedStep) -> str:
         return NO_LOSS
     step.constants = {i: value for i, value in step.constants.items() if i in needed}
     return step.unseen and f"tensors of the network {step.unseen}"
-
-
-@dataclass
-class _Group:
-    """Some images of a recorded step. ``images`` is 0 if their number is unknown."""
-
-    step: RecordedStep
-    constants: dict[int, Tensor]
-    images: int
-    version: int = -1
-
-
-def _split(step: RecordedStep) -> list[_Group]:
-    """Return groups of the images of a step, and let it expect so many."""
-    size, samples = _group_size(step), step.samples
-    step.samples = size
-    if size == samples:
-        return [_Group(step, step.constants, size if step.batch_size else 0)]
-    groups = []
-    for start in range(0, samples - size + 1, size):
-        rows = slice(start, start + size)
-        constants = {
-            i: _rows(v, step.batches.get(i, 0), samples, rows) for i, v in step.constants.items()
-        }
-        groups.append(_Group(step, constants, size))
-    return groups
-
-
-def _group_size(step: RecordedStep) -> int:
-    """Return how many images a group has: a batch has four groups at least, if it is so large."""
-    if not step.batch_size or step.samples < MIN_GROUPS:
-        return step.samples
-    return min(GROUP, max(1, step.samples // 4))
-
-
-def _rows(value: Tensor, batches: int, samples: int, rows: slice) -> Tensor:
-    """Return these samples of each batch that a constant holds, as a view."""
-    if not batches:
-        return value
-    return value.unflatten(0, (batches, samples))[:, rows].flatten(0, 1)
 
 
 def _why_opaque(step: RecordedStep) -> str:

@@ -88,8 +88,12 @@ class RecordedStep:
 
     def replay_loss(self, model: nn.Module) -> Tensor:
         """Return the loss of a replay, a scalar. Its index must be known; see `replay`."""
+        return self.replay_graph(model).detach()
+
+    def replay_graph(self, model: nn.Module) -> Tensor:
+        """Return the loss of a replay with its autograd graph, if gradients are enabled."""
         assert self.loss is not None
-        return self._replay(model)[self.loss].detach().reshape(())
+        return self._replay(model)[self.loss].reshape(())
 
     def _replay(self, model: nn.Module) -> dict[int, Tensor]:
         tensors = {index: value.clone() for index, value in self.constants.items()}

@@ -39,6 +39,7 @@ from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
+from revacnn_lightning.runtime.growth_planting import GrowthPlanting
 from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.plan_budget import PlanBudget
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
@@ -73,6 +74,7 @@ class RequestHandler:
         recordings: of the run; None if it cannot be recorded.
         prices: measures the prices of removals; None: nothing can.
         automatic: what the run does by itself; None: it does nothing.
+        planting: gives new filters a direction; None: nothing does.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class RequestHandler:
         recordings: RunRecordings | None = None,
         prices: RemovalPrices | None = None,
         automatic: AutomaticSteering | None = None,
+        planting: GrowthPlanting | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
@@ -98,6 +101,7 @@ class RequestHandler:
         self._recordings = recordings
         self._prices = prices
         self._automatic = automatic
+        self._planting = planting
         # Requests of the newest plans, with structure version, batch and summary
         self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
@@ -155,6 +159,8 @@ class RequestHandler:
 
     def _priced(self, plan: EditPlan, batch: TrainingBatch) -> PlanSummary:
         """Return the summary of a plan with its price, if it can have one."""
+        if self._planting is not None:
+            self._planting.directions(plan.request, plan)
         summary = plan.summary()
         if self._prices is None or not is_priced(plan.request):
             return summary
@@ -169,8 +175,11 @@ class RequestHandler:
         predictions, step = self._predictions, batch.step
         before = None if predictions is None else predictions.predict(step, self._status.version)
         planned = self._price_before(edit, batch)
+        directions = None if self._planting is None else self._planting.directions(edit)
         with self._recorder.modules_released():
             outcome = self._editor.apply(edit, batch.make_probe())
+        if self._planting is not None and directions is not None:
+            self._planting.plant(outcome.plan, directions)
         self._recorder.update_structure()
         for collector in self._collectors.values():
             collector.reset()

@@ -34,9 +34,11 @@ from revacnn_lightning.protocol.requests import (
     Command,
     InspectEvidence,
     InspectFilter,
+    InspectGrowth,
     InspectImage,
     InspectLayer,
     InspectPrices,
+    InspectRanks,
     PaintImage,
     RequestBody,
     SendHistory,
@@ -55,10 +57,13 @@ from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
+from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
+from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
+from revacnn_lightning.runtime.growth_planting import GrowthPlanting
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
@@ -69,6 +74,8 @@ from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.pruning import Pruning
+from revacnn_lightning.runtime.rank_comparison import RankComparison
+from revacnn_lightning.runtime.rank_merger import make_merger
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
@@ -150,25 +157,30 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
+        self._compilations = Compilations()
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
         prices = RemovalPrices(editor, self._replay)
         filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
         self.recorder = recorder
         self._editor = editor
         self._history = history
+        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        comparison = RankComparison(self._ranks.statistics, recorder)
         self._batches = BatchPublisher(
-            self.run, recorder, self._publish, self._update_structure, history, snapshot_interval
-        )
+            self.run, recorder, self._publish, self._update_structure, history,
+            make_merger(self._ranks.statistics, recorder, snapshot_interval, comparison.receive),
+        )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
+        self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
-        self._ranks: Ranks = SingleRank() if ranks is None else ranks
         self._controller = RunController(self.run, controls, self._ranks)
         images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
         details = LayerDetailCollector(recorder, model, images, forward)
         evidence = collect_evidence_of(
             model, recorder, editor, lambda: controls.optimizers, prices, self._replay
         )
+        self._growth = growth = GrowthGainCollector(model, recorder, editor, self._replay)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
@@ -176,6 +188,8 @@ class Session:
             ),
             InspectPrices: filter_prices,
             InspectEvidence: evidence,
+            InspectGrowth: growth,
+            InspectRanks: comparison,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
@@ -202,6 +216,7 @@ class Session:
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
             get_alerts=lambda: self._alerts.shown,
+            get_compilations=lambda: (self._compilations.count, self._compilations.seconds),
             get_automatic=lambda: self._automatic.state,
             publish=self._publish,
         )
@@ -219,6 +234,7 @@ class Session:
             self._recordings,
             prices,
             self._automatic,
+            GrowthPlanting(editor, growth),
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -264,6 +280,7 @@ class Session:
             if not keep_edits:
                 stack.callback(self._editor.close)
             stack.callback(self.recorder.detach)
+            stack.callback(self._compilations.close)
             stack.callback(self._observers.close, state, detail)  # after the last message
             if self._status.state not in ("finished", "failed"):
                 self._status.send_heartbeat(state, detail)
@@ -285,7 +302,10 @@ class Session:
             self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
-        self._batches.begin(batch, is_needed=self._needs_recording())
+        is_needed = self._needs_recording()
+        self._is_needed = is_needed and self._status.structure is not None
+        self._batches.begin(batch, is_needed=is_needed)
+        self._compilations.watch()  # an edit resets the compiler
 
     @property
     def stop_needs(self) -> StopNeeds:
@@ -298,6 +318,7 @@ class Session:
             is_wanted=self._queue.holds(lambda r: needs_all(r.body, dry_run=r.dry_run)),
             is_edit=self._queue.holds(is_edit),
             is_pausing=self._controller.is_pausing,
+            statistics=tuple(self.recorder.statistics) if self._is_needed else (),
         )
 
     def _handle_requests(
@@ -341,8 +362,7 @@ class Session:
         if handle() and not is_paused:
             self.receive_requests()
             handle()
-        is_needed = self._had_viewer or self._automatic.is_active
-        if is_needed and batch.is_probe_ready() and self._status.has_old_topology:
+        if self._needs_trace and batch.is_probe_ready() and self._status.has_old_topology:
             self._adopt_replaced_layers()
             self._status.update_topology(batch.make_probe)
 
@@ -383,6 +403,11 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
+        given_up = self._compilations.take_given_up()
+        for text in given_up:
+            self._alerts.add("not_compiled", self._batch.step, text)
+        if given_up:
+            self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
 
@@ -420,7 +445,12 @@ class Session:
     @property
     def needs_probe(self) -> bool:
         """Whether a viewer or a pending edit needs to know how training uses the network."""
-        return self._had_viewer or self._automatic.is_active or not self._queue.is_empty
+        return self._needs_trace or not self._queue.is_empty
+
+    @property
+    def _needs_trace(self) -> bool:
+        """Whether it is needed how the layers are connected, though no edit is pending."""
+        return self._had_viewer or self._automatic.is_active or self._growth.is_wanted
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.
@@ -431,6 +461,7 @@ class Session:
         return (
             self._observers.need_batch(self._batch.step)  # first: all are called for each batch
             or self._status.structure is None
+            or self._growth.is_wanted
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Snapshot
 
-__all__ = ["SnapshotMerger"]
+__all__ = ["SnapshotMerger", "SnapshotSums"]
 
 
 class SnapshotMerger:
@@ -28,7 +28,7 @@ class SnapshotMerger:
         self._interval = interval
         self._clock = clock
         self._last_time = -np.inf
-        self._pending: _Sums | None = None
+        self._pending: SnapshotSums | None = None
 
     def add(self, snapshot: Snapshot) -> Iterator[Snapshot]:
         """Add the snapshot of a batch; yield those that are complete, oldest first."""
@@ -36,12 +36,16 @@ class SnapshotMerger:
             yield snapshot
             return
         if self._pending is None:
-            self._pending = _Sums(snapshot)
+            self._pending = SnapshotSums(snapshot)
         elif not self._pending.add(snapshot):  # of a network before an edit
             yield from self.flush()
-            self._pending = _Sums(snapshot)
+            self._pending = SnapshotSums(snapshot)
         if self._clock() - self._last_time >= self._interval:
             yield from self.flush()
+
+    def finish(self) -> Iterator[Snapshot]:
+        """Yield what `flush` yields: no batch follows."""
+        yield from self.flush()
 
     def flush(self) -> Iterator[Snapshot]:
         """Yield the snapshot of the batches since the last one, if there are any."""
@@ -51,7 +55,7 @@ class SnapshotMerger:
             yield pending.merged()
 
 
-class _Sums:
+class SnapshotSums:
     """The sums over the batches of a snapshot, at least one."""
 
     def __init__(self, first: Snapshot) -> None:

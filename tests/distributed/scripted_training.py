@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,11 @@ from revacnn_lightning import (
     ReVACNN,
     SetHyperparameter,
     Undo,
+    attach,
 )
+from revacnn_lightning.protocol.rank_messages import RankValues
+from revacnn_lightning.protocol.requests import InspectRanks
+from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.steering.execution.peers import checksum
 
 # Of each process. An exchange may take tens of these short batches, so many follow the last
@@ -90,12 +95,19 @@ def is_same_everywhere(value: int) -> bool:
 class Script(pl.Callback):
     """Requests what a script says, and compares the processes. It comes after the callback."""
 
-    def __init__(self, revacnn: ReVACNN, script: dict[int, Any]) -> None:
-        self.revacnn, self.script = revacnn, script
+    def __init__(self, revacnn: ReVACNN, script: dict[int, Any], viewer: Viewer) -> None:
+        self.revacnn, self.script, self.viewer = revacnn, script, viewer
+        self.left = dict(script)
         self.pending: list[Any] = []
         self.outcomes: list[list[Any]] = []
         self.different: list[int] = []  # batches
         self.version = 0
+
+    def is_due(self, batch: int) -> bool:
+        """Return whether a request is due: the last one when the viewer has seen the difference."""
+        is_last = len(self.left) == 1
+        is_early = is_last and not self.viewer.differing and batch < BATCHES - 100
+        return bool(self.left) and min(self.left) <= batch and not is_early
 
     def request(self, body: Any) -> None:
         self.pending.append((type(body).__name__, self.revacnn.steer(body)))
@@ -109,12 +121,12 @@ class Script(pl.Callback):
             buffers = float(sum(each.double().sum() for each in pl_module.buffers()))
             if not is_same_everywhere(hash(buffers)):
                 self.different.append(batch_idx)
-        if trainer.is_global_zero and batch_idx in self.script:
-            body = self.script[batch_idx]
+        if trainer.is_global_zero and self.is_due(batch_idx):
+            body = self.left.pop(min(self.left))
             self.request(body)
             if getattr(body, "action", "") == "step":
                 threading.Timer(0.5, self.request, [ControlRun("resume")]).start()
-        if batch_idx == OUT_OF_STEP and self.script is SCRIPT and trainer.global_rank == 1:
+        if batch_idx == OUT_OF_STEP and self.script == SCRIPT and trainer.global_rank == 1:
             with torch.no_grad():
                 pl_module.linear.weight[0, 0] += 0.5
 
@@ -137,9 +149,37 @@ class Script(pl.Callback):
             "step": trainer.global_step,
             "rate": trainer.optimizers[0].param_groups[0]["lr"],
             "width": pl_module.conv1.out_channels,
+            "ranks": sorted(self.viewer.ranks),
+            "differing": self.viewer.differing,
         }
         folder = Path(trainer.default_root_dir)
         (folder / f"process{trainer.global_rank}.json").write_text(json.dumps(report))
+
+
+class Viewer(pl.Callback):
+    """Attaches to the run from a thread of rank 0, and compares the ranks after the script."""
+
+    def __init__(self, revacnn: ReVACNN) -> None:
+        self.revacnn = revacnn
+        self.ranks: set[int] = set()  # that snapshots are means of
+        self.differing: list[int] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            file = self.revacnn.connection_file
+            threading.Thread(target=self.watch, args=[file], daemon=True).start()
+
+    def watch(self, file: Path) -> None:
+        with attach(file) as run:
+            while not run.has_ended():
+                for message in run.poll():
+                    if isinstance(message, Snapshot):
+                        self.ranks.add(message.ranks)
+                    elif isinstance(message, RankValues):
+                        self.differing = sorted(message.differences())
+                if run.structure is not None and not self.differing:
+                    run.request(InspectRanks("conv1"))
+                time.sleep(0.05)
 
 
 def loader(batches: int, size: int) -> DataLoader[Any]:
@@ -158,17 +198,23 @@ def make_trainer(folder: Path, strategy: Any, callbacks: list[Any], **options: A
     )  # fmt: skip
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ddp": {"find_unused_parameters": True, "gradient_as_bucket_view": True},
+    "ddp_fork": {"start_method": "fork", "static_graph": True},
+    "ddp_spawn": {"start_method": "spawn", "static_graph": True},
+}
+
+
 def run_script(strategy: str, folder: Path) -> None:
-    options: dict[str, Any] = {"start_method": "fork"} if strategy == "ddp_fork" else {
-        "find_unused_parameters": True, "gradient_as_bucket_view": True,
-    }  # fmt: skip
     revacnn, module = ReVACNN(), Net()
-    if strategy == "ddp_fork":
+    is_started = strategy != "ddp"  # by Lightning, in new processes
+    if is_started:
         revacnn.prepare(module)
-    script = Script(revacnn, SCRIPT)
-    trainer = make_trainer(folder, DDPStrategy(**options), [revacnn, script])
+    script = Script(revacnn, SCRIPT, Viewer(revacnn))
+    callbacks = [revacnn, script, script.viewer]
+    trainer = make_trainer(folder, DDPStrategy(**OPTIONS[strategy]), callbacks)
     trainer.fit(module, loader(BATCHES, 8))
-    if strategy == "ddp_fork":
+    if is_started:
         assert module.conv1.out_channels == 3, module.conv1
 
 

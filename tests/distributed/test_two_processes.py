@@ -28,7 +28,9 @@ def reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+@pytest.mark.parametrize(
+    "strategy", ["ddp", "ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)]
+)
 def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: Path):
     run(tmp_path, "tests.distributed.scripted_training", strategy, str(tmp_path))
     first, second = reports(tmp_path)
@@ -57,4 +59,6 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
         assert report["rate"] == scripted_training.RATE.value
         assert report["width"] == 3
         assert report["step"] == first["step"] < scripted_training.BATCHES  # both have stopped
+    assert 2 in first["ranks"]  # the viewer has got means over both
+    assert first["differing"] == [1]  # since a weight of it has changed by itself
     assert len(list((tmp_path / "revacnn").glob("*.ckpt"))) == 1

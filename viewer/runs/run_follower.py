@@ -27,9 +27,11 @@ from ..rendering.formatting import format_count, format_time_of_day
 from .evidence_requests import EvidenceRequests
 from .filter_inspections import FilterInspections
 from .filter_prices import FilterPriceRequests
+from .growth_requests import GrowthRequests
 from .image_passes import ImagePasses
 from .layer_details import LayerDetails
 from .own_images import OwnImages
+from .rank_requests import RankRequests
 from .run_health import RunHealth
 from .run_state import RunState
 
@@ -62,6 +64,8 @@ class RunFollower:
         image_passes: inputs on their way through the network, as tabs show them.
         filter_prices: what removing each filter costs, as tabs show it.
         evidence: requests what verdicts follow from while tabs show them.
+        growth: where one more filter would help most, as tabs have requested it.
+        ranks: what each rank has recorded of a layer, as tabs show it.
         own_images: images that tabs make.
         last_shown: when a tab last showed the run (monotonic).
         on_messages: called after messages were received.
@@ -85,6 +89,8 @@ class RunFollower:
         self.image_passes = ImagePasses()
         self.filter_prices = FilterPriceRequests()
         self.evidence = EvidenceRequests()
+        self.growth = GrowthRequests()
+        self.ranks = RankRequests()
         self.own_images = OwnImages()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
@@ -114,6 +120,8 @@ class RunFollower:
             self.image_passes.tick(self.state, self._run.request)
             self.filter_prices.tick(self.state, self._run.request)
             self.evidence.tick(self.state, self._run.request)
+            self.growth.tick(self._run.request)
+            self.ranks.tick(self.state, self._run.request)
 
     def receive(self) -> None:
         """Receive all pending messages. Never blocks."""
@@ -126,6 +134,8 @@ class RunFollower:
             self.inspections.receive(message, self.state)
             self.image_passes.receive(message, self.state)
             self.filter_prices.receive(message, self.state)
+            self.growth.receive(message, self.state)
+            self.ranks.receive(message)
             refused = self.own_images.receive(message)
             if refused is not None:
                 self.layer_details.replace_image(*refused)

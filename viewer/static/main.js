@@ -55,6 +55,8 @@ import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
 import {startPriceColors} from "./network/price_colors.js"
 import {startAutomatic} from "./network/automatic.js"
+import {startGrowth} from "./network/growth.js"
+import {startRanks} from "./network/ranks.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
 import {byId} from "./shared/dom.js"
 import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
@@ -118,6 +120,8 @@ function startParts() {
   startNetwork() // its workers load while Bokeh's document does
   startPriceColors()
   startAutomatic()
+  startGrowth()
+  startRanks()
 }
 
 /** Note when the network is painted for the first time. */

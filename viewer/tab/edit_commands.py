@@ -102,6 +102,13 @@ def stage_add(tab: TabState, arguments: Arguments) -> None:
         tab.staging.add(layer.name, arguments.count)
 
 
+def stage_add_directed(tab: TabState, arguments: Arguments) -> None:
+    """Stage a new filter in the direction that lowers the loss fastest."""
+    layer = tab.layer(arguments.layer)
+    if layer is not None and not tab.width_refusal(layer):
+        tab.staging.add(layer.name, directed=True)
+
+
 def stage_insert_layer(tab: TabState, arguments: Arguments) -> None:
     """Stage a residual block or a convolution after a layer."""
     layer = tab.layer(arguments.layer)

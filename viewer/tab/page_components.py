@@ -16,6 +16,7 @@ from ..components.chart_table import ChartTable
 from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
 from ..components.filter_inspection import FilterInspectionPane
+from ..components.growth_panel import GrowthPanel
 from ..components.header import Header
 from ..components.histograms import HistogramPane
 from ..components.hovered_filter import HoveredFilter
@@ -29,6 +30,7 @@ from ..components.module_marks import ModuleMarks
 from ..components.network import NetworkView
 from ..components.network_ends import NetworkEnds
 from ..components.price_panel import PricePanel
+from ..components.rank_panel import RankPanel
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
@@ -53,6 +55,8 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     Timeline,
     PricePanel,
     AutomaticPanel,
+    GrowthPanel,
+    RankPanel,
     VerdictPanel,
 )
 

@@ -53,6 +53,7 @@ class StagedChange(Struct):
         kind: one of VERBS.
         ids: ids of the affected filters.
         count: number of filters to add.
+        is_directed: whether they get the directions of the growth gain.
         neighbor_ids: ids of the filters whose weighted mean a filter is set to.
         weights: one per neighbor.
         scales: by id, how strong a merged filter is relative to the strongest; {}: as strong.
@@ -66,6 +67,7 @@ class StagedChange(Struct):
     kind: str
     ids: list[int] = field(default_factory=list)
     count: int = 0
+    is_directed: bool = False
     neighbor_ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     scales: dict[int, float] = field(default_factory=dict)
@@ -92,7 +94,8 @@ class StagedChange(Struct):
     def title(self, structure: Structure) -> str:
         """Return what is changed, for example ``conv2 · filters 3, 36``."""
         if self.kind == "add":
-            return f"{self.count} filter{'s' if self.count > 1 else ''} to {self.layer}"
+            where = " where it helps most" if self.is_directed else ""
+            return f"{self.count} filter{'s' if self.count > 1 else ''} to {self.layer}{where}"
         if self.kind == "insert_layer":
             return f"{BLOCK_NAMES[self.block]} after {self.layer}"
         if self.kind == "remove_layer":
@@ -121,7 +124,7 @@ class StagedChange(Struct):
         if _layer(structure, self.layer) is None:
             return None
         if self.kind == "add":
-            return AddFilters(self.layer, self.count)
+            return AddFilters(self.layer, self.count, directed=self.is_directed)
         if self.kind == "insert_layer":
             return InsertLayer(self.layer, self.block)
         indices = sorted(_indices(structure, self.layer, self.ids))

@@ -33,10 +33,11 @@ class Staging:
             change.ids.append(filter_id)
         self._on_edited(change)
 
-    def add(self, layer: str, count: int = 1) -> None:
-        """Stage more new filters."""
+    def add(self, layer: str, count: int = 1, *, directed: bool = False) -> None:
+        """Stage more new filters; ``directed``: all of them in the best directions."""
         change = self._find_or_add(layer, "add")
         change.count += count
+        change.is_directed |= directed
         self._on_edited(change)
 
     def discard_one_added(self, layer: str) -> bool:

@@ -42,7 +42,7 @@ class TabState:
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         shows_modules: whether the modules between the layers are marked; None: the default.
-        shows_prices: whether nodes have the color of their price, not of their gradient.
+        shows_prices, compares_ranks: whether nodes are colored by price; the ranks are compared.
         requested_view: what the page's address names; None once it is shown.
         dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
@@ -77,7 +77,7 @@ class TabState:
         self.pane = PANES[0]
         self.main_view = "network"
         self.shows_modules: bool | None = None
-        self.shows_prices = False
+        self.shows_prices = self.compares_ranks = False
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()

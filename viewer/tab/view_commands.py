@@ -123,6 +123,16 @@ def toggle_prices(tab: TabState, _: Arguments) -> None:
     tab.shows_prices = not tab.shows_prices
 
 
+def request_growth(tab: TabState, _: Arguments) -> None:
+    """Request where one more filter would lower the loss most."""
+    tab.follower.growth.want()
+
+
+def toggle_ranks(tab: TabState, _: Arguments) -> None:
+    """Show or hide the values of each rank."""
+    tab.compares_ranks = not tab.compares_ranks
+
+
 def toggle_layer(tab: TabState, arguments: Arguments) -> None:
     """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)

@@ -1,6 +1,6 @@
 """Before which batch all processes of a training stop to change it together.
 
-Rank 0 decides, one exchange ahead: an asynchronous broadcast of two numbers starts at one batch
+Rank 0 decides, one exchange ahead: an asynchronous broadcast of a few numbers starts at one batch
 and is waited for at a later one, when it has arrived long since. Exchanges are at least
 `SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from revacnn_lightning.runtime.ranks.sharing import Sharing
 from revacnn_lightning.runtime.ranks.side_group import SideGroup
 
 __all__ = ["Agreement", "Signal"]
@@ -40,11 +41,16 @@ class Agreement:
 
     Every process calls `arrive` before every batch and, where that returns a signal, `start`
     afterwards.
+
+    Attributes:
+        sharing: what was exchanged about statistics when `arrive` last returned a signal.
     """
 
     def __init__(self, group: SideGroup) -> None:
         self._group = group
-        self._values = torch.zeros(2, dtype=torch.int64)  # signal, batches to the exchange after it
+        # Signal, batches to the exchange after it, and what is shared
+        self._values = torch.zeros(2 + len(Sharing()), dtype=torch.int64)
+        self.sharing = Sharing()
         self._work: Any = None
         self._batches_left = 0  # until the exchange that has begun is waited for
         self._batches = 0  # since the last exchange
@@ -60,19 +66,23 @@ class Agreement:
         if self._work is None:
             return Signal.NOTHING
         self._group.wait(self._work)
-        signal, self._batches_left = (int(value) for value in self._values)
+        signal, self._batches_left, *shared = (int(value) for value in self._values)
+        self.sharing = Sharing(*shared)
         return Signal(signal)
 
-    def start(self, next_signal: Signal, *, is_urgent: bool = False) -> None:
+    def start(
+        self, next_signal: Signal, *, is_urgent: bool = False, sharing: Sharing | None = None
+    ) -> None:
         """Start the next exchange.
 
         Args:
             next_signal: of rank 0; others pass any.
             is_urgent: of rank 0: whether another exchange is due a batch after this one.
+            sharing: of rank 0: what all ranks do with their statistics.
         """
         gap = 1 if is_urgent else self._gap()
         self._batches, self._last = 0, time.monotonic()
-        self._values = torch.tensor([int(next_signal), gap])
+        self._values = torch.tensor([int(next_signal), gap, *(sharing or Sharing())])
         self._work = self._group.start_broadcast(self._values)
 
     def hurry(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from revacnn_lightning.protocol.requests import Command, ControlRun, RequestBody, SetHyperparameter
+from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 
 __all__ = ["Ranks", "SingleRank", "StopNeeds", "needs_all"]
 
@@ -19,11 +20,13 @@ class StopNeeds:
         is_wanted: a request waits for it.
         is_edit: it is an edit, which forwards in all processes verify.
         is_pausing: the run pauses.
+        statistics: that all ranks record for the viewers; empty: there is none.
     """
 
     is_wanted: bool = False
     is_edit: bool = False
     is_pausing: bool = False
+    statistics: tuple[str, ...] = ()
 
 
 class Ranks(Protocol):
@@ -33,11 +36,15 @@ class Ranks(Protocol):
         size: the number of processes.
         is_stopped: whether all of them have stopped before this batch, to be changed together.
         refusal: why they cannot be changed together; "" if they can.
+        statistics: summed up over all ranks; None: this one is the only one.
     """
 
     size: int
     is_stopped: bool
     refusal: str
+
+    @property
+    def statistics(self) -> RankStatistics | None: ...
 
     def wait(self) -> None:
         """Keep the other processes waiting: the run is paused."""
@@ -74,6 +81,7 @@ class SingleRank:
     size = 1
     is_stopped = True
     refusal = ""
+    statistics: RankStatistics | None = None
 
     def wait(self) -> None:
         """Nobody else waits."""

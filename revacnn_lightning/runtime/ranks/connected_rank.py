@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.ranks.agreement import Agreement
+from revacnn_lightning.runtime.ranks.agreement import Agreement, Signal
+from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
 
 __all__ = ["ConnectedRank"]
@@ -25,11 +26,13 @@ class ConnectedRank:
 
     Attributes:
         refusal: why the ranks cannot be changed together; "" if they can.
+        statistics: of this rank, and summed up over all; None: they cannot reach each other.
     """
 
     def __init__(self, group: SideGroup | None, refusal: str = "") -> None:
         self._group = group
         self._agreement = None if group is None else Agreement(group)
+        self.statistics = None if group is None else RankStatistics(group)
         self.refusal = refusal
 
     def close(self, *, is_clean: bool) -> None:
@@ -46,12 +49,21 @@ class ConnectedRank:
     def _lose(self, error: LostRankError) -> None:
         """Refuse changes from now on: a rank has ended, or does not reply."""
         self._agreement = None
+        if self.statistics is not None:
+            self.statistics.stop()
         if not self.refusal:
             self.refusal = (
                 f"another rank of this training has ended or does not reply ({error}); its ranks "
                 "can no longer be changed together"
             )
             log.warning("%s", self.refusal)
+
+    def _arrive(self, agreement: Agreement) -> Signal | None:
+        """Return what all ranks do before this batch, and do what is shared about statistics."""
+        signal = agreement.arrive()
+        if signal is not None and self.statistics is not None:
+            self.statistics.arrive(agreement.sharing)
+        return signal
 
     @property
     def _reached(self) -> SideGroup:

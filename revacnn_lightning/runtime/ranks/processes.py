@@ -22,7 +22,10 @@ from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
 from revacnn_lightning.runtime.ranks.worker_rank import WorkerRank
+from revacnn_lightning.runtime.ranks.worker_recording import WorkerRecording
 from revacnn_lightning.steering import Editor
+from revacnn_lightning.steering.execution.peers import weight_facts
+from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Processes"]
 
@@ -119,13 +122,18 @@ class Processes:
         """Whether the first process wants to know how training uses the network in this one."""
         return self._worker is not None and self._worker.needs_probe
 
-    def start(self, editor: Editor, controls: TrainingControls) -> None:
-        """Edit with ``editor`` and control with ``controls`` in this process."""
+    def start(
+        self, editor: Editor, controls: TrainingControls, make_recorder: Callable[[], Recorder]
+    ) -> None:
+        """Edit with ``editor``, control with ``controls`` and record in this process."""
         self._model = ReplicatedModel(self._trainer, editor.version)
         if self._rank_zero is not None:
             editor.peers = self._rank_zero
         elif self._group is not None:
-            self._worker = WorkerRank(self._group, editor, controls)
+            self._worker = WorkerRank(self._group, editor, controls, make_recorder())
+        rank = self._rank_zero or self._worker
+        if rank is not None and rank.statistics is not None:
+            rank.statistics.get_facts = lambda: weight_facts(editor.model, controls.optimizers)
 
     def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
         """Stop before this batch if that is agreed; do then what the first process orders."""
@@ -138,6 +146,11 @@ class Processes:
             except Exception:  # a bug of this package must not stop the training
                 log.warning("This process can no longer be edited", exc_info=True)
                 self._leave_group(is_clean=False)  # rank 0 gets an error
+
+    @property
+    def recording(self) -> WorkerRecording | None:
+        """What a rank other than 0 records; None in rank 0."""
+        return None if self._worker is None else self._worker.recording
 
     def end_stop(self, get_needs: Callable[[], StopNeeds] | None) -> None:
         """Let all processes train this batch.

@@ -58,7 +58,7 @@ class RankZero(ConnectedRank):
         self.is_stopped = self._has_arrived = False
         if self._agreement is not None:
             try:
-                signal = self._agreement.arrive()
+                signal = self._arrive(self._agreement)
             except LostRankError as error:
                 self._lose(error)
                 return
@@ -98,7 +98,11 @@ class RankZero(ConnectedRank):
             signal = Signal.STOP if needs.is_wanted or needs.is_pausing else Signal.NOTHING
             if needs.is_edit and not self._are_prepared:
                 signal = Signal.PREPARE
-            agreement.start(signal, is_urgent=signal != Signal.NOTHING)
+            sharing = None
+            if self.statistics is not None:
+                is_stopping = signal == Signal.STOP
+                sharing = self.statistics.next_sharing(needs.statistics, is_stopping=is_stopping)
+            agreement.start(signal, is_urgent=signal != Signal.NOTHING, sharing=sharing)
 
     def _retire(self) -> None:
         if self.is_stopped:

@@ -6,7 +6,7 @@ neither mix with the training's collectives nor wait for a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -126,6 +126,25 @@ class SideGroup:
                 f"the weights or the optimizer state of {whose} differ from those of rank 0; "
                 "the edit was rolled back in all ranks"
             )
+
+    def start_sum(self, values: Tensor) -> Any:
+        """Start to add up ``values``, on the CPU, in place."""
+        return self._start(dist.all_reduce, values, dist.ReduceOp.SUM)
+
+    def start_maximum(self, values: Tensor) -> Any:
+        """Start to replace ``values``, on the CPU, by the maximum over all ranks."""
+        return self._start(dist.all_reduce, values, dist.ReduceOp.MAX)
+
+    def start_gather(self, own: Tensor) -> tuple[Any, list[Tensor]]:
+        """Start to gather tensors of the same shape; return also where they arrive, by rank."""
+        found = [torch.zeros_like(own) for _ in range(self.size)]
+        return self._start(dist.all_gather, found, own), found
+
+    def _start(self, collective: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return collective(*args, group=self._group, async_op=True)
+        except RuntimeError as error:
+            raise LostRankError(str(error)) from error
 
     def _gather_reasons(self, failure: str) -> list[str]:
         own = torch.zeros(MAX_REASON_BYTES, dtype=torch.uint8)

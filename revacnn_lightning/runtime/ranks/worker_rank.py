@@ -21,7 +21,9 @@ from revacnn_lightning.runtime.ranks.instructions import (
     decode_instruction,
 )
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.runtime.ranks.worker_recording import WorkerRecording
 from revacnn_lightning.steering import Editor, EditPlan
+from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["WorkerRank"]
 
@@ -35,10 +37,15 @@ class WorkerRank(ConnectedRank):
         group: of all ranks.
         editor: of the replica of this rank.
         controls: of the training in this process.
+        recorder: records the statistics of this rank while a viewer is attached to the run.
     """
 
-    def __init__(self, group: SideGroup, editor: Editor, controls: TrainingControls) -> None:
+    def __init__(
+        self, group: SideGroup, editor: Editor, controls: TrainingControls, recorder: Recorder
+    ) -> None:
         super().__init__(group)
+        assert self.statistics is not None
+        self.recording = WorkerRecording(recorder, self.statistics)
         self._editor = editor
         self._controls = controls
         self._is_preparing = False
@@ -54,7 +61,7 @@ class WorkerRank(ConnectedRank):
         if self._agreement is None:
             return
         try:
-            signal = self._agreement.arrive()
+            signal = self._arrive(self._agreement)
             if signal is None:
                 return
             self._is_preparing |= signal in (Signal.PREPARE, Signal.STOP)
@@ -67,6 +74,7 @@ class WorkerRank(ConnectedRank):
 
     def close(self, *, is_clean: bool) -> None:
         super().close(is_clean=is_clean)
+        self.recording.close()
         self._editor.close()
 
     # ------------------------------------------------------------------ instructions
@@ -85,9 +93,10 @@ class WorkerRank(ConnectedRank):
     def _execute(self, instruction: Instruction, batch: TrainingBatch) -> None:
         try:
             if isinstance(instruction, Perform):
-                if instruction.adopts_replaced:
-                    self._editor.adopt_replaced_layers()
-                self._editor.perform_planned(instruction.plan, batch.make_probe)
+                with self.recording.structure_changes():
+                    if instruction.adopts_replaced:
+                        self._editor.adopt_replaced_layers()
+                    self._editor.perform_planned(instruction.plan, batch.make_probe)
             elif isinstance(instruction, SetValue):
                 self._set_value(instruction)
             elif isinstance(instruction, Save):

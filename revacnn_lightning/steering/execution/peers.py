@@ -19,7 +19,7 @@ from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["Peers", "checksum", "confirm", "shape_checksum"]
+__all__ = ["Peers", "checksum", "confirm", "shape_checksum", "weight_facts"]
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,14 @@ def checksum(model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
     for value in torch.stack([one.cpu() for one in sums]).tolist() if sums else []:
         total = (total * 1_000_003 + value) % MODULUS
     return total
+
+
+def weight_facts(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[int, int]:
+    """Return the `checksum`, and how many weights are infinite or NaN."""
+    parameters = [p.detach() for p in model.parameters() if p.is_floating_point()]
+    counts = [(~torch.isfinite(parameter)).sum() for parameter in parameters]
+    nonfinite = int(torch.stack([each.cpu() for each in counts]).sum()) if counts else 0
+    return checksum(model, optimizers), nonfinite
 
 
 def _sum_of(tensor: Tensor) -> Tensor:

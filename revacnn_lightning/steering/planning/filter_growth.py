@@ -55,6 +55,8 @@ def growth_title(request: requests.AddFilters, filters: int) -> str:
     """Return the title of a plan that adds so many filters."""
     what = "filter" if filters == 1 else f"{filters} filters"
     how = "" if request.split_from is None else f" split from {request.split_from}"
+    if request.directed:
+        how = " in the direction of its growth gain"
     return f"Add {what} to {request.layer}{how}"
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "ForwardFailedError",
     "ForwardOutput",
     "ForwardProbe",
+    "eager_code",
     "evaluate",
     "run_forward",
     "trace",
@@ -190,7 +191,7 @@ def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
         ForwardFailedError: it raised any exception.
     """
     try:
-        with _eager():
+        with eager_code():
             return forward()
     except Exception as error:  # the user's code may raise anything
         text = str(error).strip().splitlines()
@@ -199,8 +200,8 @@ def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
-    """Run the Python code of compiled modules, so that a trace sees every operation."""
+def eager_code() -> Iterator[None]:
+    """Run the Python code of compiled modules: a trace sees all of it, and nothing is compiled."""
     # If nothing was compiled yet, dynamo need not be imported.
     if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
         with torch.compiler.set_stance("force_eager"):

@@ -172,6 +172,11 @@ class Recorder:
         return (feeders[0], found.nonlinearity) if len(feeders) == 1 else None
 
     @property
+    def statistics(self) -> list[str]:
+        """Names of the statistics that are recorded of all layers."""
+        return list(self._schedule.names)
+
+    @property
     def external_overhead(self) -> float:
         """Other overhead of ours as a share of a step, which counts towards ``max_overhead``."""
         return self._schedule.external_overhead

@@ -6,6 +6,7 @@ import {clamp} from "../shared/math.js"
 import {drawUnlessPressed} from "../shared/press.js"
 import {blockHeader, insertButton, layerHeader, stageFrame} from "./header_elements.js"
 import {startLayerMenu} from "./layer_menu.js"
+import {markGrowth} from "./growth.js"
 import {markVerdicts} from "./verdict_dots.js"
 
 /** @import {BlockHeader, LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
@@ -75,6 +76,7 @@ export class NetworkHeaders {
     subscribe("network_layout", drawUnlessPressed(byId("columns"), () => this.#build()))
     subscribe("selection", () => this.#markCurrent())
     subscribe("verdicts", () => markVerdicts(this.#layers, this.#blocks))
+    subscribe("growth", () => markGrowth(this.#layers))
   }
 
   #build() {
@@ -97,6 +99,7 @@ export class NetworkHeaders {
     this.place()
     this.#markCurrent()
     markVerdicts(this.#layers, this.#blocks)
+    markGrowth(this.#layers)
     if (focused !== "") /** @type {HTMLElement | null} */ (byId("columns").querySelector(focused))?.focus()
   }
 

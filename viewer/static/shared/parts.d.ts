@@ -486,6 +486,21 @@ export interface PricesData {
   refusal: string
 }
 
+export interface GrowthRow {
+  layer: number
+  text: string
+  title: string
+  /** 0 to 1, relative to the largest gain. */
+  heat: number
+}
+
+/** Where one more filter would lower the loss most. */
+export interface GrowthData {
+  rows: GrowthRow[]
+  text: string
+  pending: boolean
+}
+
 /** What the run does by itself. */
 export interface AutomaticData {
   shown: boolean
@@ -498,6 +513,15 @@ export interface AutomaticData {
   /** How many remedies the run proposes. */
   proposals: number
   refusal: string
+}
+
+/** A training with several processes: what its values are means of, and a row per rank. */
+export interface RanksData {
+  shown: boolean
+  open: boolean
+  text: string
+  head: string[]
+  rows: {cells: string[], note: string}[]
 }
 
 /** One row per path, and of `arc_weight` per arc. */
@@ -647,6 +671,8 @@ export interface Parts {
   numbers: NumbersData
   prices: PricesData
   automatic: AutomaticData
+  growth: GrowthData
+  ranks: RanksData
   verdicts: VerdictsData
   strokes: StrokesData
   selection: SelectionData

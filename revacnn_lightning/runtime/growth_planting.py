@@ -1,0 +1,73 @@
+"""Gives new filters the direction in which they lower the loss fastest, after they were added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol.requests import AddFilters, Edit
+from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
+from revacnn_lightning.steering import Editor, EditPlan
+from revacnn_lightning.steering.planning.plan import order_of
+
+__all__ = ["GrowthPlanting"]
+
+UNKNOWN = "its growth gain is not known for the present network; request the growth gains first"
+SEVERAL = "in several processes, new filters cannot be given a direction"
+COMPUTED = "the weight of {layer} is computed from others, so it cannot be given a direction"
+SPLIT = "a filter that is split from another one keeps the direction of that one"
+MIXED = "a norm mixes the new filters with others"
+
+
+class GrowthPlanting:
+    """Carries out ``AddFilters(directed=True)`` before and after the edit.
+
+    The new filters have outgoing weights of zero, so their own coefficients do not change what the
+    network computes. Each keeps the length that it was drawn with, and its bias.
+
+    Args:
+        editor: of the network.
+        gains: know the directions.
+    """
+
+    def __init__(self, editor: Editor, gains: GrowthGainCollector) -> None:
+        self._editor = editor
+        self._gains = gains
+
+    def directions(self, edit: Edit, plan: EditPlan | None = None) -> Tensor | None:
+        """Return the directions of the new filters of an edit, (k, ...); None if it wants none.
+
+        Raises:
+            EditRefusedError: they are not known, or cannot be used.
+        """
+        if not isinstance(edit, AddFilters) or not edit.directed:
+            return None
+        known = self._gains.directions.get(edit.layer)
+        if edit.split_from is not None:
+            raise EditRefusedError(SPLIT)
+        if self._editor.peers is not None:
+            raise EditRefusedError(SEVERAL)
+        if known is None:
+            raise EditRefusedError(f"{edit.layer}: {UNKNOWN}")
+        module = self._editor.model.get_submodule(edit.layer)
+        if not isinstance(module._parameters.get("weight"), nn.Parameter):
+            raise EditRefusedError(COMPUTED.format(layer=edit.layer))
+        # Only such an edit needs a confirmation.
+        if edit.confirmed or (plan is not None and plan.is_mixing):
+            raise EditRefusedError(MIXED)
+        return known
+
+    @torch.no_grad()
+    def plant(self, plan: EditPlan, directions: Tensor) -> None:
+        """Turn the new filters of an applied plan; those without a known direction stay random."""
+        assert isinstance(plan.request, AddFilters)
+        layer = plan.request.layer
+        weight: Any = self._editor.model.get_submodule(layer).weight
+        move = next(one for one in plan.filters if one.layer == layer)
+        _, is_new = order_of(move)
+        rows = [index for index, new in enumerate(is_new.tolist()) if new]
+        for row, direction in zip(rows, directions.to(weight), strict=False):
+            weight[row] = direction * (weight[row].norm() / direction.norm())

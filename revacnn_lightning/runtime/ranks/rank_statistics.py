@@ -1,0 +1,224 @@
+"""The statistics that each rank records, summed up over all of them without waiting.
+
+Rank 0 says in an exchange from which batch on all ranks record, while a viewer is attached, and
+before which batches they start to sum up what they have recorded since the last time. The sum
+arrives while the next batches are trained.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revacnn_lightning.runtime.ranks.sharing import (
+    ColumnOrder,
+    Sharing,
+    bits_of,
+    statistics_of,
+)
+from revacnn_lightning.runtime.ranks.side_group import SideGroup
+from revacnn_lightning.runtime.ranks.statistic_sums import RankMeans, StatisticSums
+
+__all__ = ["OfEachRank", "RankStatistics", "Reduction"]
+
+SECONDS_BETWEEN = 0.1  # between two sums, which the page shows
+
+
+@dataclass(frozen=True)
+class OfEachRank:
+    """What each rank has recorded of one layer.
+
+    Attributes:
+        statistics: the S names.
+        values: float32 (ranks, S, filters): means over the same batches.
+        losses: of each rank; NaN if unknown.
+        checksums: of its weights and optimizer state.
+        nonfinite_weights: how many of its weights are infinite or NaN.
+    """
+
+    statistics: list[str]
+    values: np.ndarray
+    losses: list[float]
+    checksums: list[int]
+    nonfinite_weights: list[int]
+
+
+@dataclass
+class Reduction:
+    """A sum over all ranks that has begun.
+
+    Attributes:
+        statistics: the S names.
+        order: of the columns of this rank; None: it has recorded others than rank 0.
+        template: what rank 0 knows of the batches.
+        layer: in rank 0, the one whose values each rank sends; "" for none.
+    """
+
+    statistics: list[str]
+    order: ColumnOrder | None
+    template: Any
+    layer: str
+    _works: list[Any]
+    _sums: Tensor
+    _maxima: Tensor
+    _gathered: list[Tensor]
+    _facts: list[Tensor]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the values have arrived."""
+        return all(work.is_completed() for work in self._works)
+
+    def means(self) -> RankMeans:
+        """Return the means over all ranks, in the order of the columns of this rank."""
+        found = StatisticSums.means_of(self._sums, self._maxima, len(self.statistics))
+        if self.order is not None:
+            for table in (found.values, found.maxima):
+                table[:, self.order.indices] = table.copy()
+        return found
+
+    def of_each_rank(self) -> OfEachRank | None:
+        """Return the values of one layer in each rank; None if they were not requested."""
+        if not self._gathered:
+            return None
+        tables = [each.numpy() for each in self._gathered]
+        rows = len(self.statistics)
+        return OfEachRank(
+            self.statistics,
+            np.stack([table[:-1].reshape(rows, -1) for table in tables]),
+            [float(table[-1]) for table in tables],
+            [int(facts[0]) for facts in self._facts],
+            [int(facts[1]) for facts in self._facts],
+        )
+
+
+class RankStatistics:
+    """Sums up the statistics of one rank, and over all ranks.
+
+    Args:
+        group: of all ranks.
+        clock: returns monotonic seconds.
+
+    Attributes:
+        recorded: the statistics that this rank records now; empty: it records none.
+        take_template: is called when a sum begins; in rank 0, returns what it knows of the batches.
+        get_facts: returns the checksum of weights and optimizer state, and how many weights are
+            infinite or NaN.
+        wanted_layer: in rank 0, the layer whose values each rank sends; "" for none.
+    """
+
+    def __init__(self, group: SideGroup, clock: Callable[[], float] = time.monotonic) -> None:
+        self._group = group
+        self._clock = clock
+        self.recorded: list[str] = []
+        self.take_template: Callable[[], Any] = lambda: None
+        self.get_facts: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.wanted_layer = ""
+        self._sent_layer = ""  # of the sum that is exchanged to begin
+        self._order = ColumnOrder((), ())
+        self._sums: StatisticSums | None = None
+        self._reductions: deque[Reduction] = deque()
+        self._next_time = 0.0
+
+    # ------------------------------------------------------------------ all ranks, in step
+
+    def arrive(self, sharing: Sharing) -> None:
+        """Do what rank 0 has exchanged: begin a sum, and record from this batch on.
+
+        Raises:
+            LostRankError: another rank has ended.
+        """
+        if sharing.is_due:
+            self._reduce(sharing)
+        names = statistics_of(sharing.statistics)
+        if names != self.recorded:
+            self.recorded, self._sums = names, None
+
+    def _reduce(self, sharing: Sharing) -> None:
+        sums, self._sums = self._sums, None
+        names, order = self.recorded, self._order
+        is_same = (order.columns, order.checksum) == (sharing.columns, sharing.checksum)
+        is_valid = is_same and sums is not None and sums.batches > 0
+        if sums is None or not is_valid:
+            sums = StatisticSums(len(names), sharing.columns, is_valid=False)
+        added, maxima = sums.to_tensors()
+        works = [self._group.start_sum(added), self._group.start_maximum(maxima)]
+        gathered: list[Tensor] = []
+        facts: list[Tensor] = []
+        if sharing.width:
+            own = np.append(
+                sums.means(sharing.first_column, sharing.width).ravel(), np.float32(sums.loss)
+            )
+            work, gathered = self._group.start_gather(torch.from_numpy(own))
+            another, facts = self._group.start_gather(torch.tensor(self.get_facts()))
+            works += [work, another]
+        self._reductions.append(
+            Reduction(
+                names, order if is_same else None, self.take_template(), self._sent_layer, works,
+                added, maxima, gathered, facts,
+            )
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ this rank
+
+    def add(
+        self,
+        layers: Sequence[str],
+        widths: Sequence[int],
+        names: Sequence[str],
+        values: np.ndarray,
+        loss: float | None,
+        *,
+        nonfinite: bool,
+    ) -> None:
+        """Add the recording of a batch; see `Recording`."""
+        if list(layers) != self._order.layers or list(widths) != self._order.widths:
+            self._order, self._sums = ColumnOrder(layers, widths), None
+        if self._sums is None:
+            self._sums = StatisticSums(len(self.recorded), self._order.columns)
+        rows = StatisticSums.select_rows(names, values, self.recorded)
+        self._sums.add(rows[:, self._order.indices], loss, nonfinite=nonfinite)
+
+    def next_sharing(self, statistics: Sequence[str], *, is_stopping: bool) -> Sharing:
+        """Return what rank 0 exchanges next.
+
+        Args:
+            statistics: that all ranks record for the viewers; empty: there is none.
+            is_stopping: whether the ranks stop at the next exchange: what they have recorded is
+                summed up before.
+        """
+        if not statistics:
+            return Sharing()
+        is_due = bool(self.recorded) and (is_stopping or self._clock() >= self._next_time)
+        if is_due:
+            self._next_time = self._clock() + SECONDS_BETWEEN
+        order = self._order
+        first, count = order.slice_of(self.wanted_layer) if is_due else (0, 0)
+        if is_due:
+            self._sent_layer, self.wanted_layer = self.wanted_layer if count else "", ""
+        return Sharing(
+            bits_of(statistics), int(is_due), order.columns, order.checksum, first, count
+        )
+
+    def completed(self) -> list[Reduction]:
+        """Return the sums that have arrived, oldest first, without waiting."""
+        found = []
+        while self._reductions and self._reductions[0].is_complete:
+            found.append(self._reductions.popleft())
+        return found
+
+    def discard_completed(self) -> None:
+        """Discard the sums that have arrived: in other ranks than 0, nobody needs them."""
+        self.completed()
+
+    def stop(self) -> None:
+        """Record nothing from now on: the ranks cannot exchange anything any more."""
+        self.recorded, self._sums = [], None
+        self._reductions.clear()

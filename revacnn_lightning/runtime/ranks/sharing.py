@@ -1,0 +1,79 @@
+"""What rank 0 exchanges with the others about the statistics that all of them record."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from revacnn_lightning.telemetry.statistics import REQUESTED_STATISTICS, STATISTICS
+
+__all__ = ["ColumnOrder", "Sharing", "bits_of", "statistics_of"]
+
+NAMES = (*STATISTICS, *REQUESTED_STATISTICS)
+
+
+class Sharing(NamedTuple):
+    """Which statistics the ranks record from this batch on, and what they do with the last ones.
+
+    Attributes:
+        statistics: a bit for each of them; 0: none is recorded.
+        is_due: 1 if what was recorded since the last time is summed up over all ranks now.
+        columns: how many filters rank 0 has recorded.
+        checksum: of the names and widths of their layers.
+        first_column: of the first filter of the layer whose values rank 0 gets from each rank.
+        width: how many filters this layer has; 0: there is no such layer.
+    """
+
+    statistics: int = 0
+    is_due: int = 0
+    columns: int = 0
+    checksum: int = 0
+    first_column: int = 0
+    width: int = 0
+
+
+def bits_of(names: Iterable[str]) -> int:
+    """Return a number with a bit for each statistic."""
+    return sum(1 << NAMES.index(name) for name in set(names) if name in NAMES)
+
+
+def statistics_of(bits: int) -> list[str]:
+    """Return the statistics whose bits are set, in an order that all ranks share."""
+    return [name for i, name in enumerate(NAMES) if bits >> i & 1]
+
+
+class ColumnOrder:
+    """The filters of all layers in an order that all ranks share: that of the layers' names.
+
+    The order of their forwards, in which a rank records them, may differ between ranks.
+
+    Args:
+        layers: names, in the order in which this rank records them.
+        widths: the number of filters of each layer.
+
+    Attributes:
+        indices: of the shared columns among those of this rank.
+        columns: the number of filters.
+        checksum: of the names and widths.
+    """
+
+    def __init__(self, layers: Sequence[str], widths: Sequence[int]) -> None:
+        self.layers, self.widths = list(layers), list(widths)
+        starts = np.cumsum([0, *widths])
+        order = sorted(range(len(layers)), key=lambda i: layers[i])
+        parts = [np.arange(starts[i], starts[i + 1]) for i in order]
+        self.indices = np.concatenate(parts) if parts else np.zeros(0, int)
+        self.columns = int(starts[-1])
+        self.checksum = zlib.crc32(repr([(layers[i], widths[i]) for i in order]).encode())
+
+    def slice_of(self, layer: str) -> tuple[int, int]:
+        """Return the first shared column of a layer and how many it has; (0, 0) without it."""
+        first = 0
+        for name, width in sorted(zip(self.layers, self.widths, strict=True)):
+            if name == layer:
+                return first, width
+            first += width
+        return 0, 0

@@ -1,0 +1,190 @@
+"""Where one more filter would lower the loss most: the singular values of its possible gradients.
+
+A new filter of a layer has coefficients w, and outgoing weights v, one set for each layer that
+reads it. With v = 0 the network computes the same as before, and ∂L/∂v is all that makes the filter
+useful. Without the non-linearity it is linear in w: ∂L/∂v = M w, where M adds up, over images and
+positions, the gradient of the loss at the reading layer's output times what the layer itself reads.
+Its largest singular value σ₁ is the norm of ∂L/∂v for the best w of length 1, and that w is the
+first right singular vector (Evci et al. 2022, "GradMax", arXiv:2201.05125). Related measures weight
+M: by the inputs' covariance (Verbockhaven et al. 2024, "Growing Tiny Networks"), or by the Fisher
+information (Mitchell et al. 2023, "Self Expanding Neural Networks", arXiv:2307.04526).
+
+M is never formed. Multiplying by it, and by its transpose, is a backward pass through two
+convolutions of a few channels, so subspace iteration finds the largest values. Between the layers
+only a change of size is taken into account, as average pooling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from revacnn_lightning.telemetry.unit_layers import (
+    UnitLayer,
+    filter_count,
+    group_count,
+    is_transposed,
+)
+
+__all__ = ["Passage", "growth_gain", "outgoing_gradient", "why_no_gain"]
+
+DIRECTIONS = 4  # of the subspace
+ITERATIONS = 30
+
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What images leave behind between a layer and one that reads it.
+
+    Attributes:
+        inputs: of the layer, as the module receives them, (B, ...).
+        reader: the layer that reads its filters.
+        size: positions of the reader's input, (H, W); () of a linear layer.
+        gradient: of the loss with respect to the reader's output, (B, ...).
+    """
+
+    inputs: Tensor
+    reader: UnitLayer
+    size: tuple[int, ...]
+    gradient: Tensor
+
+
+def why_no_gain(layer: UnitLayer, reader: UnitLayer) -> str:
+    """Return why the gain of a layer cannot be computed; "" if it can."""
+    for one in (layer, reader):
+        if is_transposed(one):
+            return "transposed layers have no gain yet"
+        if group_count(one) > 1:
+            return "layers in groups have no gain yet"
+    if isinstance(layer, nn.Linear) and not isinstance(reader, nn.Linear):
+        return "a convolution reads a linear layer"
+    return ""
+
+
+def growth_gain(layer: UnitLayer, passages: Sequence[Passage]) -> tuple[Tensor, Tensor]:
+    """Return the largest singular values of M, and their coefficients.
+
+    Cost: `ITERATIONS` times a forward and a backward pass of `DIRECTIONS` filters over the inputs.
+
+    Args:
+        layer: the one that a filter would be added to.
+        passages: to all layers that read it, of some images.
+
+    Returns:
+        values: descending, (k,).
+        directions: of length 1, (k, *coefficients of a filter).
+    """
+    shape = layer.weight.shape[1:]
+    length = math.prod(shape)
+    count = min(DIRECTIONS, length)
+    like = passages[0].inputs
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(length, count, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(start).Q.T.to(like)
+    for _ in range(ITERATIONS):
+        _, back = _multiply(layer, passages, basis.reshape(count, *shape))
+        basis = torch.linalg.qr(back.flatten(1).T).Q.T
+    forward, _ = _multiply(layer, passages, basis.reshape(count, *shape))
+    rotation, values, _ = torch.linalg.svd(forward, full_matrices=False)
+    directions = rotation.T @ basis
+    return values, directions.reshape(len(values), *shape)
+
+
+def outgoing_gradient(
+    layer: UnitLayer, passages: Sequence[Passage], coefficients: Tensor, bias: float = 0.0
+) -> Tensor:
+    """Return the norms of ∂L/∂v of new filters behind a ReLU, (k,).
+
+    Args:
+        layer: the one that filters would be added to.
+        passages: as above.
+        coefficients: of the filters, (k, *coefficients of a filter).
+        bias: of each.
+    """
+    return _multiply(layer, passages, coefficients, bias=bias, rectify=True)[0].norm(dim=1)
+
+
+@torch.enable_grad()
+def _multiply(
+    layer: UnitLayer,
+    passages: Sequence[Passage],
+    filters: Tensor,
+    *,
+    bias: float = 0.0,
+    rectify: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return M w of each filter, flat, (k, n), and Mᵀ M w, (k, *coefficients)."""
+    w = filters.detach().requires_grad_()
+    outgoing, total = [], filters.new_zeros(())
+    for passage in passages:
+        maps = _maps(layer, passage.inputs, w) + bias
+        maps = _resized(maps.relu() if rectify else maps, layer, passage)
+        v = _outgoing_like(passage.reader, maps).requires_grad_()
+        outgoing.append((passage, v))
+        total = total + (passage.gradient * _read(passage.reader, maps, v)).sum()
+    found = torch.autograd.grad(total, [v for _, v in outgoing], create_graph=True)
+    by_reader: dict[int, Tensor] = {}
+    for (passage, _), gradient in zip(outgoing, found, strict=True):
+        key = id(passage.reader)
+        known = by_reader.get(key)
+        by_reader[key] = gradient if known is None else known + gradient
+    forward = torch.cat([g.transpose(0, 1).flatten(1) for g in by_reader.values()], 1)
+    (back,) = torch.autograd.grad(forward.square().sum() / 2, w)
+    return forward.detach(), back.detach()
+
+
+def _maps(layer: Any, inputs: Tensor, filters: Tensor) -> Tensor:
+    """Return the maps of filters, (B, k, ...), or the units of a linear layer, (B, ..., k)."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(inputs, filters)
+    if layer.padding_mode != "zeros":
+        inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        padding: Any = 0
+    else:
+        padding = layer.padding
+    convolve: Any = CONVOLVE[filters.ndim - 2]
+    return convolve(inputs, filters, None, layer.stride, padding, layer.dilation)
+
+
+def _resized(maps: Tensor, layer: UnitLayer, passage: Passage) -> Tensor:
+    """Return the maps as the reader receives them: (B, k, *size), or (B, ..., k·positions)."""
+    reader = passage.reader
+    if isinstance(layer, nn.Linear):
+        return maps
+    pool: Any = POOL[maps.ndim - 2]
+    if not isinstance(reader, nn.Linear):
+        same = tuple(maps.shape[2:]) == passage.size
+        return maps if same else pool(maps, passage.size)
+    positions = reader.in_features // filter_count(layer)
+    size = list(maps.shape[2:])
+    if math.prod(size) != positions:
+        factor = (math.prod(size) / positions) ** (1 / len(size))
+        size = [max(1, round(one / factor)) for one in size]
+    if math.prod(size) != positions:
+        raise ValueError(f"{list(maps.shape[2:])} positions do not become {positions}")
+    return pool(maps, size).flatten(2)
+
+
+def _outgoing_like(reader: UnitLayer, maps: Tensor) -> Tensor:
+    """Return zero outgoing weights of the k filters of maps, (outputs, k, ...)."""
+    count = maps.shape[1] if isinstance(reader, nn.Linear) and maps.ndim == 3 else maps.shape[-1]
+    if isinstance(reader, nn.Linear):
+        positions = maps.shape[2] if maps.ndim == 3 else 1
+        return maps.new_zeros(reader.out_features, count, positions)
+    return maps.new_zeros(filter_count(reader), maps.shape[1], *reader.weight.shape[2:])
+
+
+def _read(reader: UnitLayer, maps: Tensor, outgoing: Tensor) -> Tensor:
+    """Return what the outgoing weights add to the reader's output."""
+    if isinstance(reader, nn.Linear):
+        return F.linear(maps.flatten(1), outgoing.flatten(1))
+    return _maps(reader, maps, outgoing)
