@@ -8,7 +8,9 @@ from msgspec import Struct
 
 __all__ = ["Alert", "AlertKind"]
 
-AlertKind = Literal["nonfinite_loss", "loss_diverges", "layer_died", "validation_stalls"]
+AlertKind = Literal[
+    "nonfinite_loss", "loss_diverges", "layer_died", "validation_stalls", "not_compiled"
+]
 
 
 class Alert(Struct, frozen=True):

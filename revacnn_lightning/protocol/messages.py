@@ -128,6 +128,8 @@ class Status(Struct, frozen=True, tag="status"):
     alerts: list[Alert] = field(default_factory=list)  # the last ones, oldest first
     recording: str = ""  # name of the file to which the run is being recorded; "" if it is not
     automatic: AutomaticState = field(default_factory=AutomaticState)
+    compilations: int = 0  # of functions by torch.compile, in this run
+    compile_seconds: float = 0.0  # that they have taken
 
 
 class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):

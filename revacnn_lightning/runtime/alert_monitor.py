@@ -65,6 +65,10 @@ class AlertMonitor:
             self._check_metrics(message)
             self._check_layers(message)
 
+    def add(self, kind: AlertKind, step: int, text: str) -> None:
+        """Raise an alert that no message of the run shows."""
+        self._raise(kind, step, text)
+
     def close(self, state: str, detail: str) -> None:
         """Do nothing: nothing is held."""
 

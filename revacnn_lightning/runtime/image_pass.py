@@ -26,6 +26,7 @@ from revacnn_lightning.runtime.image_class import class_probabilities, listed_cl
 from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY
+from revacnn_lightning.steering.tracing.forward_probe import eager_code
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
@@ -188,7 +189,7 @@ class ImagePassCollector:
         """Return the model's output; the first time, observe which modules the input passes."""
         batch = values.detach().clone().unsqueeze(0)
         is_compiled = any("_orig_mod" in each._modules for each in self._model.modules())
-        with side_effect_free(self._model, training=False):
+        with side_effect_free(self._model, training=False), eager_code():
             if self._flow is not None or is_compiled:
                 return forward(batch)
             with ModuleFlow(self._model, self._layers()) as flow:

@@ -36,6 +36,7 @@ from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.runtime.validation_data import ValidationData, names_in_data
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.edited_models import find_journal
+from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 
 __all__ = ["LoopControls", "LoopMonitor"]
 
@@ -99,6 +100,7 @@ class LoopMonitor:
         self._editor: Editor | None = None
         self._forwards: StepForwards | None = None
         self._undo: UndoAfterError | None = None
+        self._warning_filter = CompileWarningFilter()
         self._edit_refusal = ""
         self.loader: Any = None  # of the training data, if it is known
         self.session: Session | None = None
@@ -144,6 +146,7 @@ class LoopMonitor:
         self.session = self._make_session(self._editor, self._forwards, size)
         for line in how_to_attach(self.session):
             log.warning("%s", line)  # not info, which Python shows only where logging is set up
+        self._warning_filter.install(state.called)  # the recorder does not know the wrapper
         self.session.recorder.attach()
 
     def _make_session(self, editor: Editor, forwards: StepForwards, size: int) -> Session:
@@ -194,6 +197,7 @@ class LoopMonitor:
         """Publish the final state and release the model."""
         session, self.session = self.session, None
         undo, self._undo = self._undo, None
+        self._warning_filter.remove()
         try:
             if session is not None:
                 session.close(state, detail, keep_edits=keep_edits)

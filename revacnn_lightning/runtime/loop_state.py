@@ -43,6 +43,7 @@ class LoopState:
         others: further objects by name. What has a ``state_dict`` is part of checkpoints.
 
     Attributes:
+        called: what the loop calls.
         model: the network itself.
         others: see above.
 
@@ -55,6 +56,7 @@ class LoopState:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, not a {type(model).__name__}")
+        self.called = model
         self.model = unwrapped_model(model)
         self.others = dict(others)
         self.optimizers = optimizers
@@ -158,12 +160,14 @@ class LoopState:
 
 
 def unwrapped_model(model: nn.Module) -> nn.Module:
-    """Return the network in the wrappers of Fabric and of data parallelism."""
-    while isinstance(model, (DataParallel, DistributedDataParallel)) or type(
-        model
-    ).__module__.startswith(FABRIC):
-        inner = model.module
+    """Return the network in the wrappers of Fabric, torch.compile and data parallelism."""
+    while True:
+        inner = model._modules.get("_orig_mod") or (model.module if _has_module(model) else None)
         if not isinstance(inner, nn.Module) or inner is model:
-            break
+            return model
         model = inner
-    return model
+
+
+def _has_module(model: nn.Module) -> bool:
+    is_of_fabric = type(model).__module__.startswith(FABRIC)
+    return is_of_fabric or isinstance(model, (DataParallel, DistributedDataParallel))

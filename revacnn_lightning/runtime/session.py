@@ -57,6 +57,7 @@ from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.collector import Collector
+from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.filter_inspection import InspectionCollector
@@ -156,6 +157,7 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
+        self._compilations = Compilations()
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
         prices = RemovalPrices(editor, self._replay)
         filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
@@ -214,6 +216,7 @@ class Session:
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
             get_alerts=lambda: self._alerts.shown,
+            get_compilations=lambda: (self._compilations.count, self._compilations.seconds),
             get_automatic=lambda: self._automatic.state,
             publish=self._publish,
         )
@@ -277,6 +280,7 @@ class Session:
             if not keep_edits:
                 stack.callback(self._editor.close)
             stack.callback(self.recorder.detach)
+            stack.callback(self._compilations.close)
             stack.callback(self._observers.close, state, detail)  # after the last message
             if self._status.state not in ("finished", "failed"):
                 self._status.send_heartbeat(state, detail)
@@ -301,6 +305,7 @@ class Session:
         is_needed = self._needs_recording()
         self._is_needed = is_needed and self._status.structure is not None
         self._batches.begin(batch, is_needed=is_needed)
+        self._compilations.watch()  # an edit resets the compiler
 
     @property
     def stop_needs(self) -> StopNeeds:
@@ -398,6 +403,11 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
+        given_up = self._compilations.take_given_up()
+        for text in given_up:
+            self._alerts.add("not_compiled", self._batch.step, text)
+        if given_up:
+            self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
 

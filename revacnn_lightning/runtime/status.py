@@ -39,6 +39,7 @@ class StatusPublisher:
         get_recording: returns the name of the file to which the run is being recorded.
         get_alerts: returns the last alerts.
         get_automatic: returns what the run does by itself.
+        get_compilations: returns how often torch.compile has compiled, and for how many seconds.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -59,6 +60,7 @@ class StatusPublisher:
         get_recording: Callable[[], str] = str,
         get_alerts: Callable[[], list[Alert]] = list,
         get_automatic: Callable[[], AutomaticState] = AutomaticState,
+        get_compilations: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -73,6 +75,7 @@ class StatusPublisher:
         self._get_recording = get_recording
         self._get_alerts = get_alerts
         self._get_automatic = get_automatic
+        self._get_compilations = get_compilations
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -158,6 +161,7 @@ class StatusPublisher:
         return [*known, self._build_status()]
 
     def _build_status(self) -> Status:
+        compilations, compile_seconds = self._get_compilations()
         return Status(
             run=self._run,
             state=self.state,
@@ -171,4 +175,6 @@ class StatusPublisher:
             alerts=self._get_alerts(),
             recording=self._get_recording(),
             automatic=self._get_automatic(),
+            compilations=compilations,
+            compile_seconds=compile_seconds,
         )

@@ -117,14 +117,26 @@ class StepRecorder:
     def _call_module(
         self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
     ) -> Any:
-        if self._is_inactive() or self._is_transparent(module):
+        if self._is_inactive():
             return original(module, *args, **kwargs)
-        call = self._guarded(self._begin_module, module, args, kwargs)
+        part = self._without_compiler(module)
+        if self._is_transparent(part):
+            return original(module, *args, **kwargs)
+        call = self._guarded(self._begin_module, part, args, kwargs)
         with self._paused(), module_calls_replaced(None), self._mode.suspended():
             out = original(module, *args, **kwargs)
         if call is not None:
             self._guarded(self._end, call, out)
         return out
+
+    def _without_compiler(self, module: nn.Module) -> nn.Module:
+        """Return the part of the network that a wrapper of ``torch.compile`` around it runs.
+
+        Nothing is recorded inside of compiled code, where the recorder would be compiled, too.
+        """
+        inner = module._modules.get("_orig_mod")
+        is_around = id(module) not in self._names and id(inner) in self._names
+        return inner if is_around and inner is not None else module
 
     def _is_transparent(self, module: nn.Module) -> bool:
         """Return whether training_step itself may run inside this module.

@@ -476,7 +476,7 @@ class Editor:
         self._refresh_hooks(optimizers)
         self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version
-        if plan.layers or plan.freezes or undo is None:
+        if plan.tensors or plan.layers or plan.freezes or undo is None:
             reset_compiled_code()
 
     @contextmanager

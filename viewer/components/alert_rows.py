@@ -17,6 +17,7 @@ TITLES: dict[AlertKind, str] = {
     "loss_diverges": "Alert: loss diverges",
     "layer_died": "Alert: layer died",
     "validation_stalls": "Alert: validation stalls",
+    "not_compiled": "Alert: no longer compiled",
 }
 
 Change = RequestRecord | RequestOutcome | EditMark | Alert

@@ -8,7 +8,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import Snapshot, Structure
+from revacnn_lightning.protocol.messages import Snapshot, Status, Structure
 
 from ..rendering.formatting import format_count, format_moment, format_number, format_time_of_day
 from ..runs.metric_names import TRAINING_LOSSES, priority
@@ -139,7 +139,17 @@ def _fields(state: RunState) -> list[dict[str, Any]]:
         _field("Parameters", format_count(structure.parameter_count)),
     ]
     fields = [{**field, "minor": True} for field in fields]
-    return fields if snapshot is None else fields + _snapshot_fields(snapshot)
+    fields += [] if snapshot is None else _snapshot_fields(snapshot)
+    return fields + _compilations(state.status)
+
+
+def _compilations(status: Status | None) -> list[dict[str, Any]]:
+    """Return what torch.compile has cost; nothing where it is not used."""
+    if status is None or not status.compilations:
+        return []
+    seconds = format_number(status.compile_seconds)
+    title = "functions that torch.compile has compiled in this run, and the time it has taken"
+    return [_field("Compiled", f"{status.compilations} × · {seconds} s", title)]
 
 
 def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:

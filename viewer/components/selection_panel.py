@@ -82,7 +82,10 @@ def _facts(layer: LayerInfo) -> str:
 def _statistics_note(layer: LayerInfo) -> str:
     """Explain how the statistics of this layer are computed."""
     if not layer.observed:
-        return "No activation: this layer runs in a compiled region, or within an attention."
+        return (
+            "No activation: this layer runs in a compiled region, where hooks are not called, or "
+            "within an attention."
+        )
     output = (
         f"{layer.activation_source}'s output"
         if layer.activation_source

@@ -27,6 +27,7 @@ __all__ = [
     "ForwardFailedError",
     "ForwardOutput",
     "ForwardProbe",
+    "eager_code",
     "evaluate",
     "run_forward",
     "trace",
@@ -82,7 +83,8 @@ def trace(
     """Trace every forward of the probe in training mode and return the channel groups.
 
     If some layer was not run, a second round in evaluation mode follows. A model that is training
-    keeps the mode of each of its modules, so batch norms that the user froze stay frozen.
+    keeps the mode of each of its modules, so batch norms that the user froze stay frozen. A model
+    with attention heads is traced again with the sizes that it reads from shapes.
 
     Args:
         new_filters: (tensor, dim, index) of new filters whose activity is recorded.
@@ -90,12 +92,19 @@ def trace(
     Raises:
         ForwardFailedError: a forward raised.
     """
-    tracer = Tracer(model, new_filters)
     with paused_garbage_collection():
-        _trace_once(tracer, model, probe, None if model.training else True)
-        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
-            _trace_once(tracer, model, probe, False)
+        tracer = Tracer(model, new_filters)
+        _trace_modes(tracer, model, probe)
+        if tracer.trace.has_heads:
+            tracer = Tracer(model, new_filters, reads_shapes=True)
+            _trace_modes(tracer, model, probe)
         return ChannelGroups(tracer.trace, probe.samples)
+
+
+def _trace_modes(tracer: Tracer, model: nn.Module, probe: ForwardProbe) -> None:
+    _trace_once(tracer, model, probe, None if model.training else True)
+    if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
+        _trace_once(tracer, model, probe, False)
 
 
 def _trace_once(
@@ -182,7 +191,7 @@ def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
         ForwardFailedError: it raised any exception.
     """
     try:
-        with _eager():
+        with eager_code():
             return forward()
     except Exception as error:  # the user's code may raise anything
         text = str(error).strip().splitlines()
@@ -191,8 +200,8 @@ def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
-    """Run the Python code of compiled modules, so that a trace sees every operation."""
+def eager_code() -> Iterator[None]:
+    """Run the Python code of compiled modules: a trace sees all of it, and nothing is compiled."""
     # If nothing was compiled yet, dynamo need not be imported.
     if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
         with torch.compiler.set_stance("force_eager"):
