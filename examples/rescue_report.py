@@ -35,7 +35,9 @@ INTRODUCTION = [
     "- *start over*: a new network for the epochs that are left.",
     "",
     "The restart was developed on networks of three convolutions with other seeds. With random "
-    "values of the usual scale, or with a response of variance 1, it failed in some of them.",
+    "values of the usual scale, or with a response of variance 1, it failed in some of them. The "
+    "intervals are not corrected for the number of comparisons. A network that has recovered by "
+    "itself at the second moment is not treated there.",
     "",
 ]
 
