@@ -16,16 +16,11 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from pattern_networks import Images, draw_settings, train_and_measure
+from pattern_networks import draw_settings, train_and_measure
 from pattern_report import write_report
-from PIL import Image
-from sklearn.datasets import load_digits
-from torch.utils.data import TensorDataset
+from study_images import Images, load_images
 from tqdm import tqdm
-
-TRAIN_PER_CLASS, TEST_PER_CLASS = 1000, 200
 
 
 class Study(NamedTuple):
@@ -43,36 +38,6 @@ STUDIES = [
     Study("CIFAR-10, network with batch norm", "cifar10", "normalized", 60, 4),
     Study("handwritten digits, original network", "digits", "original", 60, 20),
 ]
-
-
-def read_folder(root: Path, per_class: int) -> TensorDataset:
-    """Return the first images of each class of an image folder, all of one size."""
-    pixels, classes = [], []
-    for number, folder in enumerate(sorted(path for path in root.iterdir() if path.is_dir())):
-        for file in sorted(folder.iterdir())[:per_class]:
-            pixels.append(np.asarray(Image.open(file).convert("RGB")))
-            classes.append(number)
-    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div(255)
-    return TensorDataset((images - 0.45) / 0.25, torch.tensor(classes))
-
-
-def load_images(data: str, root: Path | None) -> Images:
-    """Return the images of a study. Every fifth digit is for the test."""
-    if data == "digits":
-        found = load_digits()
-        x = torch.tensor(found.images, dtype=torch.float32)[:, None]  # (1797, 1, 8, 8)
-        x, classes = (x - x.mean()) / x.std(), torch.tensor(found.target)
-        test = torch.arange(len(x)) % 5 == 0
-        return Images(
-            TensorDataset(x[~test], classes[~test]), TensorDataset(x[test], classes[test])
-        )
-    if root is None:
-        raise SystemExit(f"{data} is needed: pass the folder that holds train/ and test/")
-    train, test = root / "train", root / "test"
-    for each in (train, test):
-        if not each.is_dir():
-            raise SystemExit(f"{each} is not a folder: pass the folder that holds train/ and test/")
-    return Images(read_folder(train, TRAIN_PER_CLASS), read_folder(test, TEST_PER_CLASS))
 
 
 def read_results(file: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from study_images import Images
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
@@ -28,18 +29,6 @@ from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
 BATCH_SIZE = 64
 RATES = {"sgd": (3e-3, 0.6), "momentum": (3e-4, 0.1), "adam": (3e-5, 0.03)}
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images in memory: float32 (n, channels, height, width), and their classes, int64 (n,)."""
-
-    train: TensorDataset
-    test: TensorDataset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.train.tensors[0].shape[1:])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.steering_models import eval_output, zeroed_output
-from revacnn_lightning.errors import EditFailedError, EditRefusedError
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry.unit_layers import filter_count
@@ -201,12 +201,14 @@ def test_the_projections_of_an_attention_are_refused_by_name() -> None:
         assert difference(eval_output(model, x), before) < EXACT
 
 
-def test_an_edit_that_an_attention_does_not_accept_is_rolled_back_with_its_name() -> None:
+def test_what_an_attention_reads_grows_by_a_channel_of_each_head() -> None:
     model, editor, probe, x = attention(TorchAttention)
     before = nets.checksum(model)
-    with pytest.raises(EditFailedError, match="in attention after the edit"):
+    with pytest.raises(EditRefusedError, match="scores of attention sum over them"):
         editor.apply(requests.AddFilters("first"), probe)
     assert nets.checksum(model) == before
+    editor.apply(requests.AddFilters("first", confirmed=True), probe)
+    assert (model.first.out_features, model.attention.embed_dim) == (10, 10)
     output = eval_output(model, x)
     editor.apply(requests.AddFilters("attention.out_proj"), probe)
     assert difference(eval_output(model, x), output) < EXACT

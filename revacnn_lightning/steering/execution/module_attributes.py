@@ -94,6 +94,8 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, _NormBase):
         tensor = module._buffers.get("running_mean") if weight is None else weight
         return {} if tensor is None else {"num_features": tensor.shape[0]}
+    if isinstance(module, nn.MultiheadAttention):
+        return _attention_sizes(module)
     if weight is None:
         return {}
     if isinstance(module, nn.Linear):
@@ -109,6 +111,17 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Embedding):
         return dict(zip(("num_embeddings", "embedding_dim"), weight.shape, strict=True))
     return {}
+
+
+def _attention_sizes(module: nn.MultiheadAttention) -> dict[str, int]:
+    projections = [module.in_proj_weight] * 3
+    if module.in_proj_weight is None:
+        projections = [module.q_proj_weight, module.k_proj_weight, module.v_proj_weight]
+    if any(each is None for each in projections):
+        return {}
+    width, key_width, value_width = (each.shape[1] for each in projections)
+    return {"embed_dim": width, "kdim": key_width, "vdim": value_width,
+            "head_dim": module.out_proj.weight.shape[1] // module.num_heads}  # fmt: skip
 
 
 def _recurrent_sizes(module: Any) -> dict[str, int]:

@@ -10,7 +10,12 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.plan import AttributeEdit
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import ChannelCountExpression
-from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
+from revacnn_lightning.steering.tracing.traced_int import (
+    LinearExpression,
+    ShapeSize,
+    SizeAttribute,
+    SizeSource,
+)
 
 __all__ = ["attribute_edits"]
 
@@ -32,7 +37,13 @@ def attribute_edits(
         for use in channel_groups.size_uses
         for change in [copies * channel_groups.count_in(groups, use.channels.numpy())]
     }
-    new_values = _solve(model, uses)
+    new_values: dict[SizeSource, int] = {}
+    for number, channels in enumerate(channel_groups.shape_sizes):
+        change = copies * channel_groups.count_in(groups, channels.numpy())
+        new_values[ShapeSize(number, len(channels))] = len(channels) + change
+    solved = _solve(model, uses)
+    for attribute, value in solved.items():
+        new_values[attribute] = value
     for (expression, count), use in uses.items():
         if not expression.is_linear:
             _check_unchanged(model, expression, count == len(use.channels), new_values, use)
@@ -44,7 +55,7 @@ def attribute_edits(
             )
     return [
         AttributeEdit(a.module, a.name, _value(model, a), new, a.entry)
-        for a, new in sorted(new_values.items())
+        for a, new in sorted(solved.items())
         if new != _value(model, a)
     ]
 
@@ -57,6 +68,8 @@ def _solve(
     for (expression, count), use in uses.items():
         if expression.is_linear and len(expression.terms) == 1:
             ((attribute, factor),) = expression.terms
+            if isinstance(attribute, ShapeSize):
+                continue
             needed = (count - expression.constant) / factor
             if needed.denominator != 1 or values.setdefault(attribute, int(needed)) != needed:
                 raise EditRefusedError(
@@ -70,7 +83,7 @@ def _check_unchanged(
     model: nn.Module,
     expression: LinearExpression,
     same_count: bool,
-    new_values: dict[SizeAttribute, int],
+    new_values: dict[SizeSource, int],
     use: ChannelCountExpression,
 ) -> None:
     """Check that a product or quotient of attributes keeps its value, or that attributes change.
@@ -87,6 +100,8 @@ def _check_unchanged(
         )
 
 
-def _value(model: nn.Module, attribute: SizeAttribute) -> int:
+def _value(model: nn.Module, attribute: SizeSource) -> int:
+    if isinstance(attribute, ShapeSize):
+        return attribute.size
     value = getattr(model.get_submodule(attribute.module), attribute.name)
     return int(value if attribute.entry < 0 else value[attribute.entry])

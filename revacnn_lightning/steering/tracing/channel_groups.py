@@ -59,6 +59,7 @@ class ChannelGroups:
         norm_after: layer -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.
+        shape_sizes: the channels of each size that the model reads from a shape, see `ShapeSize`.
         op_costs: the multiplications of the first forward, on ``samples`` samples.
         rounding_unit: rounding unit of the coarsest floating type that a layer computed in.
         silent_channels: those of the traced new filters that reach consumers as zeros only.
@@ -80,6 +81,7 @@ class ChannelGroups:
         self.samples = samples
         self.rounding_unit = trace.rounding_unit
         self.size_uses = trace.size_uses
+        self.shape_sizes = trace.shape_sizes
         self._by_key = {(each.tensor, each.dim): each for each in self.dimensions}
         self._starts = np.array([each.start for each in self.dimensions], int)
         count = trace.channel_count

@@ -83,7 +83,8 @@ def trace(
     """Trace every forward of the probe in training mode and return the channel groups.
 
     If some layer was not run, a second round in evaluation mode follows. A model that is training
-    keeps the mode of each of its modules, so batch norms that the user froze stay frozen.
+    keeps the mode of each of its modules, so batch norms that the user froze stay frozen. A model
+    with attention heads is traced again with the sizes that it reads from shapes.
 
     Args:
         new_filters: (tensor, dim, index) of new filters whose activity is recorded.
@@ -91,12 +92,19 @@ def trace(
     Raises:
         ForwardFailedError: a forward raised.
     """
-    tracer = Tracer(model, new_filters)
     with paused_garbage_collection():
-        _trace_once(tracer, model, probe, None if model.training else True)
-        if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
-            _trace_once(tracer, model, probe, False)
+        tracer = Tracer(model, new_filters)
+        _trace_modes(tracer, model, probe)
+        if tracer.trace.has_heads:
+            tracer = Tracer(model, new_filters, reads_shapes=True)
+            _trace_modes(tracer, model, probe)
         return ChannelGroups(tracer.trace, probe.samples)
+
+
+def _trace_modes(tracer: Tracer, model: nn.Module, probe: ForwardProbe) -> None:
+    _trace_once(tracer, model, probe, None if model.training else True)
+    if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
+        _trace_once(tracer, model, probe, False)
 
 
 def _trace_once(

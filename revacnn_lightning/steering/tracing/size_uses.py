@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -27,21 +28,51 @@ _FINDERS: dict[str, UseFinder] = {}
 
 
 class SizeUseMode(TorchFunctionMode):
-    """Records every torch function whose arguments contain a `TracedInt`."""
+    """Records every torch function whose arguments contain a `TracedInt`.
 
-    def __init__(self, trace: Trace) -> None:
+    Args:
+        trace: records.
+        reads_shapes: whether sizes that are read from shapes are traced as well.
+    """
+
+    def __init__(self, trace: Trace, *, reads_shapes: bool = False) -> None:
         super().__init__()
         self.trace = trace
+        self._reads_shapes = reads_shapes
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if self._reads_shapes and func in SHAPE_READERS:
+            with torch._C.DisableTorchFunctionSubclass():
+                return _traced_shape(self.trace, args[0], args[1:], kwargs or {}, out)
         if _contain_traced(args) or (kwargs and _contain_traced(tuple(kwargs.values()))):
             find = _FINDERS.get(getattr(func, "__name__", ""))
             if find is not None:
                 find(self.trace, args, kwargs or {}, out)
+        elif self._reads_shapes and _FINDERS.get(getattr(func, "__name__", "")) is _shaped:
+            _fix_heads_of_written_sizes(self.trace, args, kwargs or {}, out)
         return out
+
+
+SHAPE_READERS: tuple[Any, ...] = (Tensor.size, Tensor.shape.__get__)  # type: ignore[attr-defined]
+
+
+def _traced_shape(
+    trace: Trace, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> Any:
+    """Return a shape, or one size of it, with the numbers of channels traced."""
+    traced = {
+        min(dims): trace.read_size(label.reshape(-1))
+        for label in trace.labels(tensor)
+        for dims in [labeled_dims(label)]
+        if len(dims) == 1
+    }
+    if isinstance(out, torch.Size):
+        return torch.Size([traced.get(dim, size) for dim, size in enumerate(out)])
+    dim = args[0] if args else kwargs["dim"]
+    return traced.get(dim % tensor.ndim, out)
 
 
 def _contain_traced(values: Sequence[Any]) -> bool:
@@ -68,13 +99,13 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _counted_channels(trace: Trace, tensor: Tensor, dim: int) -> Tensor | None:
     """Return the channels that the length of one dimension counts; None if it is not labeled.
 
-    Of a label over two dimensions, (groups, channels per group), edits change the last one. All
-    groups change alike, so the channels of the first group are returned.
+    Of a label over several dimensions, such as (groups, channels per group), edits change the last
+    one. All groups change alike, so the channels of the first group are returned.
     """
     dim %= tensor.ndim
     for label in trace.labels(tensor):
         dims = sorted(labeled_dims(label))
-        if dims and dims[-1] == dim and len(dims) <= 2:
+        if dims and dims[-1] == dim and len(dims) <= 3:
             for other in dims[:-1]:
                 label = label.narrow(other, 0, 1)
             return label.reshape(-1)
@@ -115,6 +146,24 @@ def _shaped(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: An
             for dim, size in enumerate(out.shape):
                 if isinstance(number, TracedInt) and size == int(number):
                     _record(trace, number, _counted_channels(trace, out, dim))
+    _fix_heads_of_written_sizes(trace, args, kwargs, out)
+
+
+def _fix_heads_of_written_sizes(
+    trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Refuse edits of heads whose size is a number in the code, which would not change along."""
+    is_unflatten = len(args) > 2 and isinstance(args[2], (tuple, list))  # x.unflatten(dim, sizes)
+    given = args[2:] if is_unflatten else args[1:]
+    sizes = [n for n in _leaves((given, list(kwargs.values()))) if isinstance(n, int)]
+    if -1 in sizes:  # computed from the rest
+        return
+    traced = {int(number) for number in sizes if isinstance(number, TracedInt)}
+    for label in trace.labels(out):
+        dims = sorted(labeled_dims(label))
+        if len(dims) == 3 and out.shape[dims[-1]] not in traced:
+            where = trace.where()
+            trace.fix(label, f"are split into attention heads by sizes that are written in {where}")
 
 
 @_finder("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full",

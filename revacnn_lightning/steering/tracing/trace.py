@@ -25,7 +25,12 @@ from revacnn_lightning.steering.tracing.records import (
     TensorDimension,
 )
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
-from revacnn_lightning.steering.tracing.traced_int import LinearExpression, SizeAttribute
+from revacnn_lightning.steering.tracing.traced_int import (
+    LinearExpression,
+    ShapeSize,
+    SizeAttribute,
+    TracedInt,
+)
 from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, is_transposed, named_unit_layers
 
@@ -69,6 +74,8 @@ class Trace:
         self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
         self.kept_whole: list[np.ndarray] = []  # (groups, size): groups of a group norm
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
+        self.shape_sizes: list[Tensor] = []  # the channels of each size that was read from a shape
+        self.has_heads = False  # attention splits channels into heads
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.rounding_unit = 0.0  # of the coarsest floating type a layer computed in
         self.op_costs: list[OpCost] = []  # of the first forward
@@ -78,6 +85,7 @@ class Trace:
         self._starts = np.array([each.start for each in self.dimensions], int)
         self._has_gain = np.zeros(self.channel_count, bool)
         self._apply_computations(model)
+        self._couple_embeddings(model)
         self._produced = np.zeros(self.channel_count, bool)
         self.activity = FilterActivity(new_filters, self.dimensions, self.channel_count)
 
@@ -125,6 +133,22 @@ class Trace:
             elif computed.gain:
                 for each in by_tensor.get(computed.direction, ()):
                     self._has_gain[each.start : each.stop] = True
+
+    def _couple_embeddings(self, model: nn.Module) -> None:
+        """Couple what ``nn.MultiheadAttention`` reads and what its heads return: as many channels.
+
+        It computes the sizes of its views in a function that no mode can enter.
+        """
+        for _, module in named_modules_of(model):
+            if isinstance(module, nn.MultiheadAttention):
+                query = (
+                    module.q_proj_weight if module.in_proj_weight is None else module.in_proj_weight
+                )
+                read, returned = (
+                    self.channels_along(weight, 1) for weight in (query, module.out_proj.weight)
+                )
+                if read is not None and returned is not None:
+                    self.couple(read, returned)
 
     def _new_channels(self, count: int) -> Tensor:
         self.channel_count += count
@@ -238,6 +262,14 @@ class Trace:
         attribute = SizeAttribute(path, name, entry)
         expression = LinearExpression(((attribute, Fraction(1)),))
         self.size_uses.append(ChannelCountExpression(expression, channels, self.where()))
+
+    def read_size(self, channels: Tensor) -> TracedInt:
+        """Return the number of these channels, which the model reads from a shape."""
+        source = ShapeSize(len(self.shape_sizes), len(channels))
+        self.shape_sizes.append(channels)
+        expression = LinearExpression(((source, Fraction(1)),))
+        self.first_counted[expression] = channels
+        return TracedInt(len(channels), expression)
 
     def produce(self, channels: Tensor) -> None:
         """Record that these rows of a weight each produce a channel of their own."""

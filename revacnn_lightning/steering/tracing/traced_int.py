@@ -3,7 +3,8 @@
 Many networks keep a number of channels in an attribute and use it in ``forward``:
 ``torch.split(x, self.width, 1)``, ``x.view(b, self.paths, self.channels, h, w)``,
 ``out[:, :self.out_channels]``. During a trace such attributes are replaced by `TracedInt`s, whose
-uses `size_uses.py` records.
+uses `size_uses.py` records. Where attention splits channels into heads, so are the sizes that the
+model reads from shapes: ``b, c, h, w = x.shape``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from torch import nn
 
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
-__all__ = ["LinearExpression", "SizeAttribute", "TracedInt", "traced_attributes"]
+__all__ = [
+    "LinearExpression",
+    "ShapeSize",
+    "SizeAttribute",
+    "SizeSource",
+    "TracedInt",
+    "traced_attributes",
+]
 
 
 class SizeAttribute(NamedTuple):
@@ -32,8 +40,24 @@ class SizeAttribute(NamedTuple):
         return path if self.entry < 0 else f"{path}[{self.entry}]"
 
 
+class ShapeSize(NamedTuple):
+    """A size that was read from the shape of a tensor; it follows the number of its channels.
+
+    ``number`` is the index in `Trace.shape_sizes`.
+    """
+
+    number: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"the size {self.size} of a tensor"
+
+
+SizeSource = SizeAttribute | ShapeSize
+
+
 class LinearExpression(NamedTuple):
-    """``constant + Σ factor · attribute``.
+    """``constant + Σ factor · attribute``. Sizes that are read from shapes count as attributes.
 
     Attributes:
         is_linear: False if the number is some other function of the attributes in ``terms``.
@@ -41,12 +65,12 @@ class LinearExpression(NamedTuple):
             (``x.shape[1] // self.groups``), so nothing follows for how attributes must change.
     """
 
-    terms: tuple[tuple[SizeAttribute, Fraction], ...]
+    terms: tuple[tuple[SizeSource, Fraction], ...]
     constant: Fraction = Fraction(0)
     is_linear: bool = True
     has_untraced_part: bool = False
 
-    def value(self, of: Callable[[SizeAttribute], int]) -> Fraction:
+    def value(self, of: Callable[[SizeSource], int]) -> Fraction:
         """Return the value for the attribute values that ``of`` returns."""
         return self.constant + sum((f * of(a) for a, f in self.terms), Fraction(0))
 
@@ -150,6 +174,7 @@ SYNCED: dict[type[nn.Module], set[str]] = {
     nn.RNNBase: {"input_size"},
     nn.RNNCellBase: {"input_size"},
     nn.Embedding: {"num_embeddings", "embedding_dim"},
+    nn.MultiheadAttention: {"embed_dim", "kdim", "vdim", "head_dim"},
 }
 if hasattr(nn, "RMSNorm"):
     SYNCED[nn.RMSNorm] = {"normalized_shape"}

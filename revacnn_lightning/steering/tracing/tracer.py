@@ -34,11 +34,23 @@ class Tracer(LightDispatchMode):
     """Fills a `Trace` during one or more forwards of ``model``.
 
     Use ``with tracer.tracing(): model(x)`` once per forward, then ``ChannelGroups(tracer.trace)``.
+
+    Args:
+        model: the network.
+        new_filters: see `Trace`.
+        reads_shapes: whether sizes that the model reads from shapes are traced, which takes longer.
     """
 
-    def __init__(self, model: nn.Module, new_filters: Iterable[tuple[str, int, int]] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        new_filters: Iterable[tuple[str, int, int]] = (),
+        *,
+        reads_shapes: bool = False,
+    ) -> None:
         super().__init__()
         self.trace = Trace(model, new_filters)
+        self._reads_shapes = reads_shapes
         self._forwards = 0  # traced so far
         self._run: Run = _run
 
@@ -58,8 +70,9 @@ class Tracer(LightDispatchMode):
                 register_module_forward_hook(self._leave, always_call=True),
             ):
                 stack.callback(handle.remove)
-            if stack.enter_context(traced_attributes(self.trace.model)):
-                stack.enter_context(SizeUseMode(self.trace))
+            has_attributes = stack.enter_context(traced_attributes(self.trace.model))
+            if has_attributes or self._reads_shapes:
+                stack.enter_context(SizeUseMode(self.trace, reads_shapes=self._reads_shapes))
             stack.enter_context(self)
             yield
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules import (
+    attention,  # noqa: F401 - registers its rules
     convolutions,
     matrix_products,  # noqa: F401 - registers its rules
     normalizations,  # noqa: F401

@@ -52,10 +52,15 @@ def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) 
         if dim in dims:
             for part in parts[1:]:
                 trace.couple(parts[0], part)
-    if call.base in RESHAPES and len(labeled_dims(parts[0])) == 2:
-        # C -> (g, C / g): couple each position of all groups, so that the result stays a rectangle.
-        outer = min(labeled_dims(parts[0]))
-        trace.couple(parts[0].narrow(outer, 0, 1), parts[0])
+    viewed = labeled_dims(parts[0])
+    if call.base in RESHAPES and len(viewed) in (2, 3):
+        # C -> (g, C / g) or (3, heads, C / (3 heads)): couple each position of all groups, so that
+        # the result stays a rectangle.
+        first = parts[0]
+        for outer in sorted(viewed)[:-1]:
+            first = first.narrow(outer, 0, 1)
+        trace.couple(first, parts[0])
+        trace.has_heads |= len(viewed) == 3
 
 
 @rule("pixel_shuffle")

@@ -1,0 +1,137 @@
+"""Where does steering pay? A network has collapsed: leave it, treat it, or start over?
+
+python examples/06_steering_pays.py                      handwritten digits
+python examples/06_steering_pays.py cifar10/             and CIFAR-10
+python examples/06_steering_pays.py cifar10/ --units 10  train ten networks at most this time
+
+`cifar10/` holds `train/<class>/*.jpg` and `test/<class>/*.jpg`. A run may be interrupted at any
+time: the results of each network become lines of a file, and the next sitting trains those that
+are missing. The report is written from all results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rescue_networks import ARMS, Network, Setting, accuracy_of, silent_filters, train, treat
+from rescue_report import write_report
+from study_images import Images, load_images
+from tqdm import tqdm
+
+TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 100
+COLLAPSED = 0.2  # accuracy, of ten classes, at or below which a network has collapsed
+
+# Their rates are those at which networks with other seeds, from 100 on, collapsed. The treatments
+# were chosen on those as well.
+SETTINGS = [
+    Setting("CIFAR-10, three convolutions", "cifar10", "plain", 0.2, (1, 5), 10, 10),
+    Setting("CIFAR-10, five convolutions", "cifar10", "deep", 0.2, (1, 5), 10, 10),
+    Setting("digits, three convolutions", "digits", "plain", 0.4, (2, 10), 20, 20),
+    Setting("digits, five convolutions", "digits", "deep", 0.4, (2, 10), 20, 20),
+]
+
+
+def study_network(setting: Setting, seed: int, images: Images) -> list[dict[str, Any]]:
+    """Return one result for each moment and arm of a network, or one if it did not collapse."""
+    pl.seed_everything(seed, verbose=False)
+    network = Network(setting.architecture, images.shape, setting.rate)
+    known = {"setting": setting.title, "seed": seed}
+    results, epoch = [], 0
+    for moment in setting.moments:
+        train(network, images, moment - epoch)
+        epoch = moment
+        accuracy = accuracy_of(network, images.test)
+        if accuracy > COLLAPSED or not all(p.isfinite().all() for p in network.parameters()):
+            results.append({**known, "moment": moment, "arm": "", "accuracy": _finite(accuracy)})
+            break
+        silent = silent_filters(network, images.train.tensors[0])
+        before = {"moment": moment, "silent": sum(map(len, silent.values()))}
+        for arm in ARMS:
+            pl.seed_everything(1000 * seed + moment, verbose=False)  # the same batches for all
+            treated = treat(copy.deepcopy(network), arm, setting, images, setting.epochs - moment)
+            after = accuracy_of(treated, images.test)
+            left = silent_filters(treated, images.train.tensors[0])
+            results.append(
+                {
+                    **known, **before, "arm": arm, "accuracy": after,
+                    "left": sum(map(len, left.values())),
+                }
+            )  # fmt: skip
+        pl.seed_everything(1000 * seed + moment, verbose=False)  # continue as the first arm did
+    return results
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def read_results(file: Path) -> list[dict[str, Any]]:
+    """Return the results so far, without a line that an interruption has cut."""
+    results = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            results.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"One line of {file} is not complete and does not count")
+    return results
+
+
+def study_missing(settings: Sequence[Setting], root: Path | None, file: Path, limit: int) -> None:
+    """Study at most `limit` networks that have no result yet, and append their results."""
+    known = {(each["setting"], each["seed"]) for each in read_results(file)}
+    missing = [
+        (setting, seed)
+        for setting in settings
+        for seed in range(setting.seeds)
+        if (setting.title, seed) not in known
+    ]
+    missing.sort(key=lambda each: each[1] / each[0].seeds)  # all settings advance together
+    images: dict[str, Images] = {}
+    for setting, seed in tqdm(missing[:limit], unit="network"):
+        if setting.data not in images:
+            images[setting.data] = load_images(setting.data, root, TRAIN_PER_CLASS, TEST_PER_CLASS)
+        found = study_network(setting, seed, images[setting.data])
+        with file.open("a") as results:
+            results.write("".join(json.dumps(each) + "\n" for each in found))
+
+
+def main() -> None:
+    options = parse_arguments()
+    torch.set_num_threads(options.threads)
+    chosen = [SETTINGS[index] for index in options.settings]
+    settings = [one for one in chosen if one.data == "digits" or options.folder is not None]
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    study_missing(settings, options.folder, options.results, options.units)
+    results = read_results(options.results)
+    if not results:
+        raise SystemExit("There is no result to report: train some networks first")
+    write_report(results, SETTINGS, options.report)
+    print(f"Wrote {options.report} about {len(results)} results")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="CIFAR-10 as an image folder")
+    parser.add_argument(
+        "--settings", type=int, nargs="+", default=list(range(len(SETTINGS))),
+        choices=range(len(SETTINGS)), help="only these, by their place in SETTINGS",
+    )  # fmt: skip
+    parser.add_argument("--units", type=int, default=10**6, help="networks in this sitting")
+    parser.add_argument("--results", type=Path, default=Path("steering_pays.jsonl"))
+    parser.add_argument("--report", type=Path, default=Path("steering_pays.md"))
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
