@@ -192,9 +192,10 @@ class InspectionCollector:
                     responses.peaks,
                     self._make_receiver(key, context.step, responses.map_size, images),
                 )
-        if images is None:
+        note = _why_not_images(images)
+        if note:  # known before the first responses are sampled
             for inspected in self._inspected.values():
-                inspected.note = NO_IMAGES
+                inspected.note = note
 
     def _make_receiver(
         self, key: FilterKey, step: int, map_size: tuple[int, int], images: Images
@@ -274,12 +275,18 @@ class InspectionCollector:
         return "the layer's activation maps cannot be observed: no hook receives them"
 
 
-def _why_no_top_images(images: Images | None, responses: Responses) -> str:
-    """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
+def _why_not_images(images: Images | None) -> str:
+    """Say why the samples of a batch are no images; "" if they are."""
     if images is None:
         return NO_IMAGES
-    if len(images) and images[0].dim() != 3:
-        return NOT_AN_IMAGE
+    return NOT_AN_IMAGE if len(images) and images[0].dim() != 3 else ""
+
+
+def _why_no_top_images(images: Images | None, responses: Responses) -> str:
+    """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
+    note = _why_not_images(images)
+    if note or images is None:
+        return note
     maps = responses.peaks.shape[1]
     if maps == len(images):
         return ""

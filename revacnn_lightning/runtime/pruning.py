@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.automatic_state import PruningState
-from revacnn_lightning.protocol.messages import Applied, Refused
+from revacnn_lightning.protocol.messages import Applied, Refused, Reply
 from revacnn_lightning.protocol.requests import (
     ControlPruning,
     InspectPrices,
@@ -102,6 +102,7 @@ class Pruning:
         self._due_at = 0  # batch
         self._queue: list[_Removal] = []
         self._pending: tuple[_Removal | None, PendingRequest] | None = None  # None: an undo
+        self._applied: JournalEntry | None = None  # of the edit whose reply is to be received
         self._has_progressed = True  # whether the last round has removed a filter
         self._edits: list[_Edit] = []
 
@@ -242,20 +243,27 @@ class Pruning:
         ids = self._editor.filter_ids(removal.layer)
         filters = [ids.index(one) for one in removal.ids if one in ids]
         if filters:
-            self._pending = removal, self._submit(RemoveFilters(removal.layer, filters))
+            request = self._submit(RemoveFilters(removal.layer, filters))
+            request.on_reply = self._remember_entry
+            self._pending = removal, request
+
+    def _remember_entry(self, reply: Reply) -> None:
+        """Remember an applied edit: a person may undo it before the next batch."""
+        if isinstance(reply, Applied):
+            self._applied = self._editor.journal.entries[-1]
 
     def _receive_reply(self) -> None:
         if self._pending is None or self._pending[1].reply is None:
             return
         (removal, request), self._pending = self._pending, None
-        reply, state = request.reply, self.state
+        reply, state, entry = request.reply, self.state, self._applied
+        self._applied = None
         if isinstance(reply, Refused):
             self._note(reply.reason)
-        if removal is None or state is None or not isinstance(reply, Applied):
+        if removal is None or state is None or entry is None or not isinstance(reply, Applied):
             return
         self._has_progressed = True
         n_removed = sum(len(one.filters) for one in reply.plan.filter_changes)
-        entry = self._editor.journal.entries[-1]
         before, now = size_of(entry.plan, state.measure)
         self._edits.append(_Edit(entry, n_removed, removal.cost, before))
         self._note_edits(now)

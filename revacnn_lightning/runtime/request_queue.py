@@ -50,13 +50,16 @@ class PendingRequest:
     Attributes:
         id: id of the request.
         reply: the reply; None until there is one.
+        on_reply: is called with it, before any other request is handled.
     """
 
     id: str
     reply: Reply | None = None
+    on_reply: Callable[[Reply], None] = lambda _: None
 
     def set_reply(self, reply: Reply) -> None:
         self.reply = reply
+        self.on_reply(reply)
 
     def result(self) -> Reply:
         """Return the reply.

@@ -142,12 +142,24 @@ def _multiply(
     return forward.detach(), back.detach()
 
 
+def _pad_sizes(layer: Any) -> list[int]:
+    """Return the padding of a convolution before and after each dimension, the last one first."""
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    elif layer.padding == "valid":
+        pairs = [(0, 0)] * len(layer.kernel_size)
+    else:
+        pairs = [(size, size) for size in layer.padding]
+    return [size for pair in reversed(pairs) for size in pair]
+
+
 def _maps(layer: Any, inputs: Tensor, filters: Tensor) -> Tensor:
     """Return the maps of filters, (B, k, ...), or the units of a linear layer, (B, ..., k)."""
     if isinstance(layer, nn.Linear):
         return F.linear(inputs, filters)
     if layer.padding_mode != "zeros":
-        inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        inputs = F.pad(inputs, _pad_sizes(layer), mode=layer.padding_mode)
         padding: Any = 0
     else:
         padding = layer.padding

@@ -52,16 +52,33 @@ def loader(samples: Tensor, batch_size: int = 4) -> DataLoader:
     return DataLoader(TensorDataset(samples, labels), batch_size=batch_size)
 
 
+def detail_of(run: Run, layer: str) -> LayerDetail:
+    """Select a layer and return its detail. Those of a layer selected before may still arrive."""
+    run.command(InspectLayer(layer))
+
+    def poll() -> list:
+        return [m for m in run.poll() if isinstance(m, LayerDetail) and m.layer == layer]
+
+    return collect_until(poll, 1)[-1]
+
+
+def inspection_of(run: Run, layer: str, filter: int) -> FilterInspection:
+    """Select a filter and return its inspection."""
+    run.command(InspectFilter(layer, filter))
+
+    def poll() -> list:
+        found = [m for m in run.poll() if isinstance(m, FilterInspection)]
+        return [m for m in found if (m.layer, m.filter) == (layer, filter)]
+
+    return collect_until(poll, 1)[-1]
+
+
 def look(run: Run, kind: Kind) -> dict:
     """Return the details and inspections of all layers, and the reply to an edit."""
     found: dict = {"structure": run.structure}
     for layer in (layer.name for layer in run.structure.layers):
-        run.command(InspectLayer(layer))
-        poll = lambda: [m for m in run.poll() if isinstance(m, LayerDetail)]  # noqa: E731
-        found[layer] = collect_until(poll, 1)[-1]
-        run.command(InspectFilter(layer, 1))
-        poll = lambda: [m for m in run.poll() if isinstance(m, FilterInspection)]  # noqa: E731
-        found[layer, 1] = collect_until(poll, 1)[-1]
+        found[layer] = detail_of(run, layer)
+        found[layer, 1] = inspection_of(run, layer, 1)
     found["applied"] = run.apply(AddFilters(f"net.{kind.layers[0]}"))
     return found
 
@@ -94,9 +111,8 @@ def test_the_slice_of_a_volume_is_chosen_also_while_paused(tmp_path) -> None:
     kind = KINDS["3D"]
 
     def client(run: Run) -> dict:
-        run.command(InspectLayer("net.first"))
+        detail_of(run, "net.first")
         poll = lambda: [m for m in run.poll() if isinstance(m, LayerDetail)]  # noqa: E731
-        collect_until(poll, 1)
         run.command(ControlRun("pause"))
         run.poll()
         found = {}
@@ -131,12 +147,8 @@ def test_images_of_any_number_of_channels_are_shown(channels: int, size: int, tm
     def client(run: Run) -> dict:
         found = {}
         for layer in ("net.0", "net.3"):
-            run.command(InspectLayer(layer))
-            poll = lambda: [m for m in run.poll() if isinstance(m, LayerDetail)]  # noqa: E731
-            found[layer] = collect_until(poll, 1)[-1]
-            run.command(InspectFilter(layer, 0))
-            poll = lambda: [m for m in run.poll() if isinstance(m, FilterInspection)]  # noqa: E731
-            found[layer, 0] = collect_until(poll, 1)[-1]
+            found[layer] = detail_of(run, layer)
+            found[layer, 0] = inspection_of(run, layer, 0)
         return found
 
     data = loader(kind.batch(0).float())

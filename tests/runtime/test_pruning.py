@@ -207,6 +207,17 @@ def test_it_does_not_remove_again_what_a_person_has_brought_back(run: PrunedRun)
     )  # fmt: skip
 
 
+def test_an_undo_right_after_an_edit_was_taken_for_the_undo_of_another(run: PrunedRun) -> None:
+    run.pruning.start(PruneTo(macs=0.3, filters=2, every=2), run.step)
+    while not run.removed:
+        run.train(1)  # the pruning has not received the reply yet
+    widths = run.widths
+    run.apply(Undo())
+    run.train(4)
+    assert run.widths != widths
+    assert (run.pruning.state.state, run.pruning.state.edits) == ("paused", 0)
+
+
 def test_each_layer_keeps_a_filter(run: PrunedRun) -> None:
     run.pruning.start(PruneTo(parameters=0.001, filters=8, every=1), run.step)
     run.train(30)

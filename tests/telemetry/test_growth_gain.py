@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from revacnn_lightning.telemetry.growth_gain import Passage, growth_gain, why_no_gain
+from revacnn_lightning.telemetry.growth_gain import Passage, _maps, growth_gain, why_no_gain
 
 IMAGES = torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 CLASSES = torch.arange(5) % 3
@@ -116,3 +116,11 @@ def test_depthwise_and_transposed_layers_are_refused() -> None:
     assert "groups" in why_no_gain(conv, depthwise)
     assert "transposed" in why_no_gain(nn.ConvTranspose2d(2, 4, 3), conv)
     assert why_no_gain(conv, nn.Linear(4, 2)) == ""
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular", "reflect"])
+@pytest.mark.parametrize("padding", ["same", "valid", (2, 1)])
+def test_maps_are_padded_as_the_layer_pads(mode: str, padding: str | tuple[int, int]) -> None:
+    layer = nn.Conv2d(2, 3, (4, 3), padding=padding, padding_mode=mode, bias=False, dilation=(2, 1))
+    inputs = torch.randn(2, 2, 9, 8)
+    torch.testing.assert_close(_maps(layer, inputs, layer.weight), layer(inputs))
