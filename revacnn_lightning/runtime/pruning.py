@@ -23,9 +23,10 @@ from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.pruning_choice import (
-    Candidate,
     Measure,
+    Removal,
     find_candidates,
+    group_by_layer,
     size_of,
     take_cheapest,
 )
@@ -46,15 +47,6 @@ NONE_LEFT = "no filter is left that can be removed"
 NO_MACS = "the multiply-accumulates of this network are not known; use parameters"
 
 Submit = Callable[[RequestBody], PendingRequest]
-
-
-@dataclass(frozen=True)
-class _Removal:
-    """Filters of one layer that a round removes, by their permanent ids."""
-
-    layer: str
-    ids: list[int]
-    cost: float  # sum of the predicted changes
 
 
 @dataclass(frozen=True)
@@ -100,8 +92,8 @@ class Pruning:
         self.state: PruningState | None = None
         self._request = PruneTo()
         self._due_at = 0  # batch
-        self._queue: list[_Removal] = []
-        self._pending: tuple[_Removal | None, PendingRequest] | None = None  # None: an undo
+        self._queue: list[Removal] = []
+        self._pending: tuple[Removal | None, PendingRequest] | None = None  # None: an undo
         self._applied: JournalEntry | None = None  # of the edit whose reply is to be received
         self._has_progressed = True  # whether the last round has removed a filter
         self._edits: list[_Edit] = []
@@ -223,20 +215,11 @@ class Pruning:
         if self.state.now <= self.state.target:
             self._set("ended", REACHED)
             return
-        self._queue = self._by_layer(chosen)
+        self._queue = group_by_layer(chosen, layers, self._editor)
         self._has_progressed = False
         self._due_at = batch.step + self._request.every
         is_measured = not any(math.isnan(one.change) for one in candidates)
         self._note("" if is_measured else f"ranked only: {self._prices.note or 'not measured'}")
-
-    def _by_layer(self, chosen: list[Candidate]) -> list[_Removal]:
-        removals: dict[str, _Removal] = {}
-        for one in chosen:
-            layer, index = self._recorder.layers[one.key[0]], one.key[1]
-            known = removals.get(layer, _Removal(layer, [], 0.0))
-            id_ = self._editor.filter_ids(layer)[index]
-            removals[layer] = _Removal(layer, [*known.ids, id_], known.cost + one.change)
-        return list(removals.values())
 
     def _submit_next(self) -> None:
         removal = self._queue.pop(0)

@@ -13,7 +13,15 @@ from revacnn_lightning.runtime.filter_prices import FilterKey
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
 
-__all__ = ["Candidate", "Measure", "find_candidates", "size_of", "take_cheapest"]
+__all__ = [
+    "Candidate",
+    "Measure",
+    "Removal",
+    "find_candidates",
+    "group_by_layer",
+    "size_of",
+    "take_cheapest",
+]
 
 MEASURED_EACH = 3  # filters that are measured, for each that is removed
 MIN_MEASURED = 8
@@ -39,6 +47,15 @@ class Candidate:
     size: int
     saved: int
     change: float
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Filters of one layer that a round removes, by their permanent ids."""
+
+    layer: str
+    ids: list[int]
+    cost: float  # sum of the predicted changes
 
 
 def size_of(plan: EditPlan, measure: Measure) -> tuple[int, int]:
@@ -129,3 +146,22 @@ def take_cheapest(
         chosen.append(one)
         size -= one.saved
     return chosen
+
+
+def group_by_layer(
+    chosen: Sequence[Candidate], layers: Sequence[str], editor: Editor
+) -> list[Removal]:
+    """Return one removal for each layer, in the order of its first candidate.
+
+    Args:
+        chosen: the candidates.
+        layers: the names of all layers.
+        editor: knows the ids of the filters.
+    """
+    removals: dict[str, Removal] = {}
+    for one in chosen:
+        layer, index = layers[one.key[0]], one.key[1]
+        known = removals.get(layer, Removal(layer, [], 0.0))
+        id_ = editor.filter_ids(layer)[index]
+        removals[layer] = Removal(layer, [*known.ids, id_], known.cost + one.change)
+    return list(removals.values())
