@@ -26,7 +26,7 @@ from revacnn_lightning import Reinitialize, ReVACNN
 BATCH_SIZE = 64
 LOWER = 0.1  # a rate is lowered to this share of it
 PROBE_IMAGES = 1280  # training images that no silent filter responds to: 20 batches
-ARMS = ("leave", "lower the rate", "restart all at once", "restart front to back", "start over")
+ARMS = ("leave", "lower the rate", "restart all together", "restart front to back", "start over")
 WIDTHS = {"plain": (16, 32, 32), "deep": (16, 16, 32, 32, 32)}
 
 

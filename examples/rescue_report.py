@@ -14,7 +14,7 @@ from scipy.stats import t as student
 Result = dict[str, Any]
 MIN_PAIRS = 5  # fewer say nothing
 RESTARTED = "restart front to back"
-COMPARED = ("leave", "lower the rate", "restart all at once", "start over")
+COMPARED = ("leave", "lower the rate", "restart all together", "start over")
 FAILED = 0.2  # accuracy, of ten classes, at or below which a treatment has failed
 INTRODUCTION = [
     "# Does steering pay? A collapsed network",
@@ -26,7 +26,7 @@ INTRODUCTION = [
     f"on test images. A treatment has *failed* at an accuracy of at most {FAILED}, with ten "
     "classes.",
     "",
-    "- *restart all at once*: each silent filter gets new random values and outgoing weights of "
+    "- *restart all together*: each silent filter gets new random values and outgoing weights of "
     "zero, beginning with the last layer. This is the edit *Reinitialize* of the page.",
     "- *restart front to back*: the same edit, beginning with the first layer. After each layer, "
     "the script scales its filters, also those that were not silent, to the response that a new "

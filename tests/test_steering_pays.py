@@ -115,7 +115,7 @@ def test_the_report_says_where_restarting_does_not_pay(
 ) -> None:
     setting = study.Setting("few", "digits", "plain", 0.4, (1,), 10, 8)
     accuracies = {
-        "leave": 0.1, "lower the rate": 0.5, "restart all at once": 0.5,
+        "leave": 0.1, "lower the rate": 0.5, "restart all together": 0.5,
         "restart front to back": 0.5, "start over": 0.9,
     }  # fmt: skip
     noise = np.random.default_rng(0).normal(0, 0.01, 8)

@@ -6,7 +6,7 @@
 2. A resume from the checkpoint of an edited run (`resume`).
 3. What agreement, an edit and the new wrapper cost (`costs`).
 4. A rank that is stopped, and one that is killed (`lost_rank`).
-5. Random edits, after each of which all ranks are compared (`random_edits`).
+5. Random edits; all ranks are compared after each (`random_edits`).
 """
 
 from __future__ import annotations

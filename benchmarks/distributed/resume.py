@@ -14,7 +14,7 @@ from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters
 
 __all__ = ["resumed"]
 
-BATCHES = 100  # of an epoch, in the first of which the edits are made
+BATCHES = 100  # of an epoch; the edits are made in the first epoch
 
 
 def resumed(report: Report, processes: int, folder: Path) -> None:
