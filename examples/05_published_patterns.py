@@ -12,14 +12,14 @@ written from all results.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pattern_networks import draw_settings, train_and_measure
 from pattern_report import write_report
 from study_images import Images, load_images
+from study_results import append_results, read_results
 from tqdm import tqdm
 
 
@@ -40,17 +40,6 @@ STUDIES = [
 ]
 
 
-def read_results(file: Path) -> list[dict[str, Any]]:
-    """Return the results so far; a line that an interruption has cut is trained again."""
-    results = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            results.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"One line of {file} is not complete: its network is trained again")
-    return results
-
-
 def train_missing(studies: list[Study], root: Path | None, file: Path, limit: int) -> None:
     """Train at most `limit` networks that have no result yet, and append each one's result."""
     known = {(each["study"], each["seed"]) for each in read_results(file)}
@@ -67,8 +56,7 @@ def train_missing(studies: list[Study], root: Path | None, file: Path, limit: in
             images[study.data] = load_images(study.data, root)
         settings = draw_settings(study.architecture, seed)
         result = train_and_measure(settings, images[study.data], study.epochs)
-        with file.open("a") as results:
-            results.write(json.dumps({"study": study.title, **result}) + "\n")
+        append_results(file, [{"study": study.title, **result}])
 
 
 def main() -> None:

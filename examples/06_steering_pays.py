@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from rescue_networks import ARMS, Network, Setting, accuracy_of, silent_filters, train, treat
 from rescue_report import write_report
 from study_images import Images, load_images
+from study_results import append_results, read_results
 from tqdm import tqdm
 
 TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 100
@@ -73,17 +73,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_results(file: Path) -> list[dict[str, Any]]:
-    """Return the results so far, without a line that an interruption has cut."""
-    results = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            results.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"One line of {file} is not complete and does not count")
-    return results
-
-
 def study_missing(settings: Sequence[Setting], root: Path | None, file: Path, limit: int) -> None:
     """Study at most `limit` networks that have no result yet, and append their results."""
     known = {(each["setting"], each["seed"]) for each in read_results(file)}
@@ -99,8 +88,7 @@ def study_missing(settings: Sequence[Setting], root: Path | None, file: Path, li
         if setting.data not in images:
             images[setting.data] = load_images(setting.data, root, TRAIN_PER_CLASS, TEST_PER_CLASS)
         found = study_network(setting, seed, images[setting.data])
-        with file.open("a") as results:
-            results.write("".join(json.dumps(each) + "\n" for each in found))
+        append_results(file, found)
 
 
 def main() -> None:

@@ -73,6 +73,8 @@ def test_a_line_that_was_cut_is_trained_again(
     file = tmp_path / "results"
     file.write_text('{"study": "few", "seed": 0}\n{"study": "few", "se')
     assert study.read_results(file) == [{"study": "few", "seed": 0}]
+    study.append_results(file, [{"study": "few", "seed": 1}])
+    assert [each["seed"] for each in study.read_results(file)] == [0, 1]
     assert "not complete" in capsys.readouterr().out
 
 
