@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
+from revacnn_lightning.client.run_classes import REPEAT_SECONDS, RunClasses
+from revacnn_lightning.client.run_requests import POLL_SECONDS
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
@@ -34,10 +35,8 @@ from revacnn_lightning.protocol.requests import (
 
 __all__ = ["RunInspections"]
 
-REPEAT_SECONDS = 2.0  # between the requests for what is inspected for longer
 
-
-class RunInspections(RunRequests):
+class RunInspections(RunClasses):
     """Requests for what a run sends only while somebody looks at it."""
 
     def detail(

@@ -13,6 +13,8 @@ __all__ = [
     "MAX_CHUNK_BYTES",
     "MAX_PATCHES",
     "MAX_PICTURE_SIDE",
+    "InspectClass",
+    "InspectClasses",
     "InspectEvidence",
     "InspectFilter",
     "InspectGrowth",
@@ -141,6 +143,25 @@ class InspectPrices(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     filters: list[int] = []
 
 
+class InspectClasses(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `class_lens.ClassLens` of a layer for the next few seconds: what each class does to it.
+
+    A viewer repeats this request while it shows the layer.
+    """
+
+    layer: str
+
+
+class InspectClass(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Send `class_lens.ClassAnswers` for the next few seconds: how all filters answer to a class.
+
+    A viewer repeats this request while it shows them. All viewers share one class: the last one
+    that was requested.
+    """
+
+    class_index: Annotated[int, Meta(ge=0, lt=2**31)]
+
+
 class InspectEvidence(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Send `evidence.LayerEvidence` of one layer after another for the next few seconds.
 
@@ -171,6 +192,8 @@ Inspection = (
     | InspectPrices
     | InspectEvidence
     | InspectGrowth
+    | InspectClasses
+    | InspectClass
     | InspectRanks
 )
 Viewing = Inspection | ShowPicture | PaintImage  # change nothing but what viewers are sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.prices import FilterPrices
@@ -223,5 +224,7 @@ Inspected = (
     | FilterPrices
     | LayerEvidence
     | GrowthGains
+    | ClassLens
+    | ClassAnswers
     | RankValues
 )

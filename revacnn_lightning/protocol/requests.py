@@ -19,6 +19,8 @@ from revacnn_lightning.protocol.automatic_requests import (
     SetPolicy,
 )
 from revacnn_lightning.protocol.inspection_requests import (
+    InspectClass,
+    InspectClasses,
     InspectEvidence,
     InspectFilter,
     InspectGrowth,
@@ -43,6 +45,8 @@ __all__ = [
     "Edit",
     "Freeze",
     "InsertLayer",
+    "InspectClass",
+    "InspectClasses",
     "InspectEvidence",
     "InspectFilter",
     "InspectGrowth",
@@ -263,6 +267,8 @@ Command = (
     | InspectPrices
     | InspectEvidence
     | InspectGrowth
+    | InspectClasses
+    | InspectClass
     | InspectRanks
     | ShowPicture
     | PaintImage

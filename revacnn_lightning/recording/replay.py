@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
@@ -18,6 +19,8 @@ from revacnn_lightning.protocol.messages import Message, Refused, Snapshot, Stat
 from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
+    InspectClass,
+    InspectClasses,
     InspectEvidence,
     InspectFilter,
     InspectGrowth,
@@ -46,6 +49,8 @@ NO_DETAIL = "this recording holds no such details of {}: nobody had them open at
 INPUT = ""  # the key of what is known of the input, which has no layer
 GROWTH = "the growth gains"  # the key of where one more filter would help
 PRICES = "the prices"  # the key of what removing filters costs
+CLASSES = "the classes of {}"  # the key of how the filters of a layer answer to classes
+CLASS = "the answers to class {}"  # the key of how all filters answer to a class
 RANKS = "the values of {} in each rank"  # the key of what each rank has recorded of a layer
 EVIDENCE = "the evidence on {}"  # the key of what was found on examining a layer
 
@@ -244,6 +249,10 @@ def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
         return EVIDENCE.format(view.layer or "all layers"), None
     if isinstance(view, InspectRanks | RankValues):
         return RANKS.format(view.layer), None
+    if isinstance(view, InspectClasses | ClassLens):
+        return CLASSES.format(view.layer), None
+    if isinstance(view, InspectClass | ClassAnswers):
+        return CLASS.format(view.class_index), None
     if isinstance(view, InspectFilter | FilterInspection):
         return view.layer, view.filter
     return view.layer, None

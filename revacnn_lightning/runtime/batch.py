@@ -10,6 +10,7 @@ from functools import cached_property
 from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
+from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.steering import ForwardProbe
@@ -52,6 +53,7 @@ class TrainingBatch:
         get_images: returns what `find_images` finds in the batch; called only when needed.
         get_input: returns the first sample of the batch, (channels, ...); called only when needed.
         get_truth: returns the class of that sample, as far as known; called only when needed.
+        get_classes: returns the classes of all samples, as far as known; called only when needed.
         is_loss_ready: returns whether the loss of edits can be predicted, or never can be.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited at all; "" if it can.
@@ -64,6 +66,7 @@ class TrainingBatch:
     get_images: Callable[[], Images | None] = lambda: None
     get_input: Callable[[], Tensor | None] = lambda: None
     get_truth: Callable[[], ImageTruth] = ImageTruth
+    get_classes: Callable[[], BatchClasses] = BatchClasses
     is_loss_ready: Callable[[], bool] = lambda: True
     can_edit: bool = True
     edit_refusal: str = ""
@@ -91,6 +94,7 @@ class TrainingBatch:
             get_images=lambda: None,
             get_input=lambda: None,
             get_truth=ImageTruth,
+            get_classes=BatchClasses,
             loss_scale=1.0,
         )
 

@@ -20,6 +20,7 @@ from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
 from revacnn_lightning.runtime.preferred_images import PreferredImages
+from revacnn_lightning.runtime.time_share import TimeShare
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
@@ -34,8 +35,8 @@ MAX_INSPECTED = 4  # filters at a time; the one selected longest ago is dropped 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 INSPECTION_SECONDS = 2.0  # minimum time between two inspections of a filter
 COLLECTING_SECONDS = 0.5  # the same, until all places for top images are filled
+OVERHEAD = "filters"  # as the recorder knows it
 MAX_TIME_SHARE = 0.01  # of the training time; if inspections take more, they are sent less often
-AVERAGING_SECONDS = 20.0  # over which the time spent on inspections is averaged
 
 FilterKey = tuple[str, int]  # layer, index of the filter
 
@@ -88,8 +89,7 @@ class InspectionCollector:
         self._clock = clock
         self._inspected: dict[FilterKey, _InspectedFilter] = {}
         self._host_copy: HostCopy[None] = HostCopy()
-        self._seconds_spent = 0.0  # decaying sum over AVERAGING_SECONDS
-        self._spent_at = clock()
+        self._time_share = TimeShare(clock)
 
     def select(self, request: InspectFilter) -> None:
         """Inspect a filter for the next few seconds.
@@ -126,7 +126,9 @@ class InspectionCollector:
         self._add_responses(context)
         inspections = self._inspect_due(context)
         self._preferred.advance(context)  # now that the layer has been traced
-        self._update_overhead(self._clock() - began)
+        share = self._time_share.add(self._clock() - began)
+        if self._inspected:  # so that the recorder samples less
+            self._recorder.external_overheads[OVERHEAD] = share
         return inspections
 
     def reset(self) -> None:
@@ -136,7 +138,7 @@ class InspectionCollector:
         self._preferred.keep_only(())
         self._host_copy.clear()
         self._recorder.responses.select(())
-        self._recorder.external_overhead = 0.0
+        self._recorder.external_overheads.pop(OVERHEAD, None)
 
     def _check(self, request: InspectFilter) -> None:
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
@@ -167,15 +169,6 @@ class InspectionCollector:
             self._preferred.keep_only(self._inspected)
         if not self._inspected:
             self.reset()
-
-    def _update_overhead(self, seconds: float) -> None:
-        """Report the share of time spent on inspections, so that the recorder samples less."""
-        now = self._clock()
-        elapsed, self._spent_at = now - self._spent_at, now
-        decay = math.exp(-elapsed / AVERAGING_SECONDS)
-        self._seconds_spent = self._seconds_spent * decay + seconds
-        if self._inspected:
-            self._recorder.external_overhead = min(1.0, self._seconds_spent / AVERAGING_SECONDS)
 
     # ------------------------------------------------------------------ top images
 

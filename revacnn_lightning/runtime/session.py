@@ -32,6 +32,8 @@ from revacnn_lightning.protocol.messages import (
 from revacnn_lightning.protocol.rank_messages import RankState, RankStates
 from revacnn_lightning.protocol.requests import (
     Command,
+    InspectClass,
+    InspectClasses,
     InspectEvidence,
     InspectFilter,
     InspectGrowth,
@@ -56,6 +58,7 @@ from revacnn_lightning.runtime.alert_monitor import AlertMonitor
 from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
+from revacnn_lightning.runtime.class_lens import ClassLensCollector
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
@@ -181,6 +184,7 @@ class Session:
             model, recorder, editor, lambda: controls.optimizers, prices, self._replay
         )
         self._growth = growth = GrowthGainCollector(model, recorder, editor, self._replay)
+        classes = ClassLensCollector(recorder, class_names)
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
@@ -190,6 +194,8 @@ class Session:
             InspectEvidence: evidence,
             InspectGrowth: growth,
             InspectRanks: comparison,
+            InspectClasses: classes,
+            InspectClass: classes,
             InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
             ShowPicture: images,
             PaintImage: images,
@@ -464,6 +470,7 @@ class Session:
             or self._growth.is_wanted
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
+            or bool(self.recorder.pooled_maps.layers)
         )
 
     # ------------------------------------------------------------------ requests

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.runtime.batch_classes import BatchClasses, find_classes
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_input import first_input
 from revacnn_lightning.runtime.batch_samples import batch_of_image, first_samples
@@ -57,6 +59,18 @@ class ShownImages:
         except Exception:  # of the user's own type of batch
             log.info("Cannot read the class of the first sample of a batch", exc_info=True)
             return ImageTruth(names=names)
+
+    def classes(self, batch: Any, names: Sequence[str]) -> BatchClasses:
+        """Return the classes of all samples, as far as the batch says.
+
+        Args:
+            names: of all classes.
+        """
+        try:
+            return replace(find_classes(batch, self._images), names=names)
+        except Exception:  # of the user's own type of batch
+            log.info("Cannot read the classes of a batch", exc_info=True)
+            return BatchClasses(names=names)
 
 
 def forward_of_images(

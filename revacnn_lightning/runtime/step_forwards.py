@@ -92,6 +92,7 @@ class StepForwards:
             get_images=lambda: shown.of(prepare(batch)),
             get_input=lambda: shown.first_input(prepare(batch)),
             get_truth=lambda: shown.first_truth(batch, self._get_class_names()),
+            get_classes=lambda: shown.classes(batch, self._get_class_names()),
             can_edit=can_edit,
             edit_refusal=edit_refusal,
             loss_scale=loss_scale,

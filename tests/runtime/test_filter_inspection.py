@@ -22,7 +22,11 @@ from revacnn_lightning import (
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime import filter_inspection, image_attribution
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
-from revacnn_lightning.runtime.filter_inspection import MAX_INSPECTED, InspectionCollector
+from revacnn_lightning.runtime.filter_inspection import (
+    MAX_INSPECTED,
+    OVERHEAD,
+    InspectionCollector,
+)
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
@@ -157,11 +161,11 @@ def test_top_images_are_collected_from_every_batch_and_sent_less_often(run: Insp
 def test_selections_expire_and_release_everything(run: InspectedRun):
     run.collector.select(InspectFilter("0", 2))
     run.train_batch()
-    assert run.recorder.external_overhead > 0
+    assert run.recorder.external_overheads[OVERHEAD] > 0
     run.advance(11)
     assert run.train_batch() == []
     assert run.recorder.responses.filters == frozenset()
-    assert run.recorder.external_overhead == 0
+    assert not run.recorder.external_overheads
     assert not run.collector._inspected
     assert not run.collector._attributor._traces
 
@@ -193,7 +197,7 @@ def test_an_expensive_network_is_inspected_less_often(
         sent += len(run.train_batch())
         run.advance(0.5)
     assert sent == pytest.approx(200 * filter_inspection.MAX_TIME_SHARE / 0.5, abs=2)
-    assert run.recorder.external_overhead == pytest.approx(
+    assert run.recorder.external_overheads[OVERHEAD] == pytest.approx(
         filter_inspection.MAX_TIME_SHARE, rel=1.0
     )
 
@@ -210,7 +214,7 @@ def test_the_cost_of_inspections_counts_towards_the_overhead(
     run.collector.select(InspectFilter("0", 2))
     run.train_batch()
     monkeypatch.setattr(run.recorder._schedule._governor, "update", update)
-    run.recorder.external_overhead = 0.5
+    run.recorder.external_overheads["test"] = 0.5
     run.train_batch()
     [(step, costs, fixed)] = updates
     assert costs["top_images"] > 0

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
+from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.price_reductions import image_products
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES
+from revacnn_lightning.telemetry.recording.sampling_schedule import CLASSES, TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 from revacnn_lightning.telemetry.unit_layers import to_maps
@@ -31,6 +32,7 @@ class ActivationMeter:
         details: receives the maps of inspected layers.
         responses: receives the maps of inspected filters.
         unit_samples: receives the maps of the layer that is examined.
+        pooled_maps: receives the maps of layers whose classes are inspected.
     """
 
     def __init__(
@@ -40,17 +42,20 @@ class ActivationMeter:
         details: DetailRecorder,
         responses: ResponseRecorder,
         unit_samples: UnitSampleRecorder,
+        pooled_maps: PooledMapRecorder,
     ) -> None:
         self._batch = batch
         self._stopwatch = stopwatch
         self._details = details
         self._responses = responses
         self._unit_samples = unit_samples
+        self._pooled_maps = pooled_maps
 
     @property
     def needs_maps(self) -> frozenset[str]:
         """The layers whose maps are inspected."""
-        return self._details.layers | self._responses.layers | self._unit_samples.layers
+        inspections = self._details, self._responses, self._unit_samples, self._pooled_maps
+        return frozenset().union(*(inspection.layers for inspection in inspections))
 
     def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
         """Add the maps that ``output`` holds of ``layer`` to ``sums``, one of its two.
@@ -107,6 +112,23 @@ class ActivationMeter:
             self._stopwatch.add(TOP_IMAGES, start)
         if self._unit_samples.needs_map(layer.name):
             self._unit_samples.add_map(maps)
+        if self._pooled_maps.needs_map(layer.name):
+            self._pool(layer, output, maps)
+
+    def _pool(self, layer: ObservedLayer, output: Tensor, maps: Tensor) -> None:
+        """Pool the maps, and later their gradients."""
+        start = self._stopwatch.now()
+        self._pooled_maps.add_map(layer.name, maps)
+        self._stopwatch.add(CLASSES, start)
+
+        def on_gradient(gradient: Tensor) -> None:
+            if self._batch.is_recording:
+                start = self._stopwatch.now()
+                self._pooled_maps.add_gradient(layer.name, layer.conv, gradient)
+                self._stopwatch.add(CLASSES, start)
+
+        if output.requires_grad and self._pooled_maps.needs_gradient(layer.name):
+            output.register_hook(self._batch.guarded(on_gradient))
 
     def gradient_hook(
         self, layer: ObservedLayer, sums: ActivationSums, sampled: frozenset[str]

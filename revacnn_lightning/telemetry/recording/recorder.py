@@ -24,6 +24,7 @@ from revacnn_lightning.telemetry.inspection.layer_detail import (
     DetailRecorder,
     DetailSample,
 )
+from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
@@ -43,7 +44,11 @@ from revacnn_lightning.telemetry.recording.observed_layer import (
     is_current,
 )
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
-from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
+from revacnn_lightning.telemetry.recording.sampling_schedule import (
+    CLASSES,
+    TOP_IMAGES,
+    SamplingSchedule,
+)
 from revacnn_lightning.telemetry.recording.slot_allocation import SlotAllocation
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
@@ -75,6 +80,9 @@ class Recorder:
             `INSPECTION_STATISTICS` are recorded as well.
         responses: records the filters that a viewer inspects.
         unit_samples: samples the activations of one layer that is examined.
+        pooled_maps: pools the maps of layers whose classes a viewer inspects.
+        external_overheads: other overhead of ours by its origin, as a share of a step, which counts
+            towards ``max_overhead``.
 
     Raises:
         ValueError: unknown statistics, or ``max_overhead`` is not in (0, 1].
@@ -106,8 +114,15 @@ class Recorder:
         self._stopwatch = Stopwatch()
         self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
         self.unit_samples = UnitSampleRecorder()
+        self.pooled_maps = PooledMapRecorder()
+        self.external_overheads: dict[str, float] = {}
         meter = ActivationMeter(
-            self._batch, self._stopwatch, self.details, self.responses, self.unit_samples
+            self._batch,
+            self._stopwatch,
+            self.details,
+            self.responses,
+            self.unit_samples,
+            self.pooled_maps,
         )
         self._grouping = WeightGrouping(self._batch)
         self._gradients = GradientReader(self._batch, self._stopwatch, self._grouping)
@@ -175,15 +190,6 @@ class Recorder:
     def statistics(self) -> list[str]:
         """Names of the statistics that are recorded of all layers."""
         return list(self._schedule.names)
-
-    @property
-    def external_overhead(self) -> float:
-        """Other overhead of ours as a share of a step, which counts towards ``max_overhead``."""
-        return self._schedule.external_overhead
-
-    @external_overhead.setter
-    def external_overhead(self, share: float) -> None:
-        self._schedule.external_overhead = share
 
     def request_statistics(self, names: Iterable[str]) -> None:
         """Record these statistics of all layers, too, until the next call."""
@@ -264,8 +270,11 @@ class Recorder:
         if self.details.layers:
             self.details.begin_batch(self._weights())
         inspected = self.details.layers
-        due = self._schedule.begin_batch(inspected, needs_top_images=bool(self.responses.filters))
+        others = {TOP_IMAGES: self.responses.filters, CLASSES: self.pooled_maps.layers}
+        self._schedule.external_overhead = min(1.0, sum(self.external_overheads.values()))
+        due = self._schedule.begin_batch(inspected, [name for name, some in others.items() if some])
         self.responses.begin_batch(TOP_IMAGES in due)
+        self.pooled_maps.begin_batch(CLASSES in due)
         self.unit_samples.begin_batch()
         self._optimizer_hooks.begin_batch(due & OPTIMIZER_STATISTICS)
         self._prepare_slots()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
@@ -18,12 +18,13 @@ from revacnn_lightning.telemetry.statistics import (
     STATISTICS,
 )
 
-__all__ = ["TOP_IMAGES", "SamplingSchedule"]
+__all__ = ["CLASSES", "TOP_IMAGES", "SamplingSchedule"]
 
 log = logging.getLogger(__name__)
 
 ALL = (*STATISTICS, *REQUESTED_STATISTICS)  # in the order of the rows of a recording
-TOP_IMAGES = "top_images"  # has a cost and an interval like a statistic
+# These have a cost and an interval like a statistic.
+TOP_IMAGES, CLASSES = "top_images", "classes"
 
 
 class SamplingSchedule:
@@ -53,6 +54,7 @@ class SamplingSchedule:
         self._always_requested = frozenset(statistics)
         self._requested: list[str] = []
         self.request(frozenset())
+        self._samples_others = False
         self._batch = batch
         self._stopwatch = stopwatch
         self._governor = OverheadGovernor(max_overhead, ALWAYS_RECORDED)
@@ -77,22 +79,25 @@ class SamplingSchedule:
     @property
     def needs_every_batch(self) -> bool:
         """Whether the next batch must be timed, because of pending decisions or an inspection."""
-        return bool(self.inspected) or self._is_looked_at or self._governor.needs_every_batch
+        is_inspected = bool(self.inspected) or self._samples_others or self._is_looked_at
+        return is_inspected or self._governor.needs_every_batch
 
     @property
     def intervals(self) -> dict[str, int]:
         """Statistic -> n if it is sampled on every n-th batch, for each of `names`."""
         return {name: self._governor.sampling_intervals.get(name, 1) for name in self.names}
 
-    def begin_batch(self, inspected: frozenset[str], *, needs_top_images: bool) -> frozenset[str]:
-        """Select what the next batch samples, and return it.
+    def begin_batch(
+        self, inspected: frozenset[str], others: Collection[str] = ()
+    ) -> frozenset[str]:
+        """Select what the next batch samples, of the statistics and of ``others``, and return it.
 
         Optimizer statistics with an interval wait for the next optimizer step: they enter the
         batch's ``statistics`` with `add`.
         """
         self.inspected = inspected
-        candidates = [*self.names, TOP_IMAGES] if needs_top_images else self.names
-        due = frozenset(self._governor.select_due(candidates))
+        due = frozenset(self._governor.select_due([*self.names, *others]))
+        self._samples_others = bool(others)
         waiting = OPTIMIZER_STATISTICS & self._governor.sampling_intervals.keys()
         self._sample(due - waiting)
         self._batch.inspected = inspected

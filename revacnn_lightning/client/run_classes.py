@@ -1,0 +1,91 @@
+"""How the filters of a run answer to the classes of its data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
+from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.messages import Message
+from revacnn_lightning.protocol.requests import Command, InspectClass, InspectClasses
+
+__all__ = ["RunClasses"]
+
+REPEAT_SECONDS = 2.0  # between the requests for what is inspected for longer
+
+
+class RunClasses(RunRequests):
+    """Requests for what a run adds up per class only while somebody looks at it."""
+
+    def class_lens(self, layer: str, *, batches: int = 20, timeout: float = 60.0) -> ClassLens:
+        """Return which classes the filters of a layer answer to, and whose gradients conflict.
+
+        ::
+
+            lens = run.class_lens("conv3")
+            print(lens.strongest(), lens.selectivity())  # of each filter
+            print(lens.effects(), lens.pulls())  # filters × classes
+
+        Args:
+            layer: name of a convolution or a linear layer.
+            batches: of how many batches at least the images are compared.
+            timeout: seconds to wait. The run skips batches if the cost exceeds ``max_overhead``.
+
+        Raises as `apply` does; `EditRefusedError` also if the batches have no classes.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            if not isinstance(message, ClassLens) or message.layer != layer:
+                return False
+            return bool(message.note) or message.batches >= batches
+
+        found = self._repeat_until(InspectClasses(layer), is_wanted, f"classes of {layer}", timeout)
+        assert isinstance(found, ClassLens)
+        if found.note:
+            raise EditRefusedError(f"{layer}: {found.note}")
+        return found
+
+    def class_answers(self, class_index: int, *, timeout: float = 60.0) -> ClassAnswers:
+        """Return how much each filter of the network answers to a class.
+
+        Args:
+            class_index: of the class, as the labels have it.
+            timeout: seconds to wait for a batch that holds an image of this class.
+
+        Raises as `apply` does; `EditRefusedError` also if the batches have no classes.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            if not isinstance(message, ClassAnswers) or message.class_index != class_index:
+                return False
+            return bool(message.note) or message.images > 0
+
+        body = InspectClass(class_index)
+        found = self._repeat_until(body, is_wanted, f"answers to class {class_index}", timeout)
+        assert isinstance(found, ClassAnswers)
+        if found.note:
+            raise EditRefusedError(found.note)
+        return found
+
+    def _repeat_until(
+        self, body: Command, is_wanted: Callable[[Message], bool], what: str, timeout: float
+    ) -> Message:
+        """Repeat a request, so that its selection does not expire, until a message is wanted."""
+        deadline, due = time.monotonic() + timeout, 0.0
+        self.take(is_wanted)  # an earlier one is not the answer
+        while time.monotonic() < deadline:
+            if time.monotonic() >= due:
+                self._execute(body, timeout)
+                due = time.monotonic() + REPEAT_SECONDS
+            self._unread.add(self._receive())
+            self._check_not_ended()
+            found = self.take(is_wanted)
+            if found:
+                return found[-1]
+            time.sleep(POLL_SECONDS)
+        raise RequestTimeoutError(
+            f"run {self.connection.run} sent no {what} within {timeout:g} s; it may be validating, "
+            "paused or slow, or no batch holds this class: wait longer"
+        )

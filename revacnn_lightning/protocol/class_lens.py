@@ -1,0 +1,103 @@
+"""Which classes filters answer to, and whose gradients pull them apart."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct, field
+
+__all__ = ["ClassAnswers", "ClassLens"]
+
+
+class ClassLens(Struct, frozen=True, tag="class_lens"):
+    """How the C filters of a layer of structure ``version`` answer to K classes.
+
+    The mean of an activation map over its pixels, and Σ ∂L/∂a over them, of the training images of
+    the last ``batches``: an image weighs half as much after 100 batches. ``classes`` are those that
+    occur, at most 128: of more, those with the most images. Their weight is in ``counts``.
+    ``gradient`` is NaN where none has arrived, as behind frozen layers.
+
+    Before the first image with a class, K is 0. If the training has no classes, ``note`` says why.
+    """
+
+    run: str
+    version: int
+    step: int
+    layer: str
+    classes: list[int]
+    names: list[str]  # of these classes; "" if unknown
+    counts: np.ndarray  # float32 (K,)
+    activation: np.ndarray  # float32 (C, K), mean of each class
+    gradient: np.ndarray  # float32 (C, K), mean of each class
+    mean: np.ndarray  # float32 (C,), of the activation over all images
+    deviation: np.ndarray  # float32 (C,), the standard deviation of it
+    gradient_scale: np.ndarray  # float32 (C,), root mean square of the gradient over all images
+    batches: int = 0
+    note: str = ""
+
+    def effects(self) -> np.ndarray:
+        """Return (C, K): by how many standard deviations over the images a class is above the mean.
+
+        A filter with the same activation on all images has 0.
+        """
+        return _divided(self.activation - self.mean[:, None], self.deviation[:, None])
+
+    def pulls(self) -> np.ndarray:
+        """Return (C, K): the mean of -∂L/∂a of a class, in root mean squares over the images.
+
+        Training increases the activation of the filter on a class with a positive pull.
+        """
+        return _divided(-self.gradient, self.gradient_scale[:, None])
+
+    def selectivity(self) -> np.ndarray:
+        """Return (C,), 0 to 1: how much of the variance between images the classes explain.
+
+        It is ε² (Kelley 1935), the correlation ratio η² without its bias in few images.
+        """
+        images, classes = float(self.counts.sum()), len(self.classes)
+        if images <= classes or classes < 2:
+            return np.zeros(len(self.mean), np.float32)
+        between = ((self.activation - self.mean[:, None]) ** 2 @ self.counts) / images
+        explained = _divided(between, self.deviation**2)
+        unbiased = 1 - (1 - explained) * (images - 1) / (images - classes)
+        return np.clip(unbiased, 0, 1).astype(np.float32)
+
+    def conflict(self) -> np.ndarray:
+        """Return (C,), 0 to 1: how far the gradients of the classes cancel each other.
+
+        It is 1 - |Σ g| / Σ |g| over the classes: 0 if all pull the filter in the same direction, 1
+        if nothing is left of them. Compare "Gradient surgery" (Yu et al. 2020, arXiv:2001.06782).
+        """
+        gradient = np.nan_to_num(self.gradient) * self.counts
+        total = np.abs(gradient).sum(1)
+        return np.where(total > 0, 1 - _divided(np.abs(gradient.sum(1)), total), 0)
+
+    def strongest(self) -> list[int]:
+        """Return the class that each filter answers to most, of those in ``classes``."""
+        if not self.classes:
+            return []
+        return [self.classes[column] for column in self.effects().argmax(1)]
+
+
+class ClassAnswers(Struct, frozen=True, tag="class_answers"):
+    """How much each filter of structure ``version`` answers to one class.
+
+    ``effects`` (N,) is by how many standard deviations over the images the mean activation on the
+    class is above that on all images, as `ClassLens.effects`; NaN is unknown. ``images`` is the
+    weight of the images of the class.
+    """
+
+    run: str
+    version: int
+    step: int
+    class_index: int
+    effects: np.ndarray  # float32 (N,)
+    images: float = 0.0
+    names: list[str] = field(default_factory=list)  # of all classes; empty if unknown
+    classes: int = 0  # how many there are, as far as known
+    note: str = ""  # why there are no classes
+
+
+def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Return a quotient, 0 where both are 0 and where the divisor is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(by > 0, values / by, 0).astype(np.float32)

@@ -1,0 +1,284 @@
+"""Collects how filters answer to classes: `ClassLens` and `ClassAnswers` messages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.rate_limit import TokenBucket
+from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
+from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.batch_classes import BatchClasses
+from revacnn_lightning.runtime.class_sums import ClassSums
+from revacnn_lightning.runtime.time_share import TimeShare
+from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMaps
+
+__all__ = ["MAX_CLASSES", "MAX_SENT", "ClassLensCollector"]
+
+SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
+MESSAGE_SECONDS = 1.0  # minimum time between two messages
+MAX_LAYERS = 4  # at a time; the one selected longest ago is dropped first
+MAX_CLASSES = 1000  # that sums are kept of
+MAX_SENT = 128  # classes of a message
+TIME_SHARE, BURST_SECONDS = 0.01, 0.25  # of the time, for messages
+OVERHEAD = "classes"  # as the recorder knows it
+
+TOO_MANY = f"There are more than {MAX_CLASSES} classes, and sums are kept of at most so many."
+UNOBSERVED = "The layer's activation maps cannot be observed: no hook receives them."
+NO_MATCH = "Cannot match {} activation maps to {} labels."
+
+
+class ClassLensCollector:
+    """Adds up pooled maps and their gradients per class, while a viewer shows them.
+
+    Of opened layers there is a sum for each class. Of all others there are two while a viewer shows
+    the answers to one class: of its images, and of all images. The recorder pools the maps on as
+    many batches as ``max_overhead`` allows.
+
+    Args:
+        recorder: pools the maps of the layers.
+        class_names: of the user; () for those of the data.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        class_names: Sequence[str] = (),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._recorder = recorder
+        self._class_names = tuple(class_names)
+        self._clock = clock
+        self._time_share = TimeShare(clock)
+        self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
+        self._layers: dict[str, float] = {}  # when each selection expires; the newest last
+        self._due_at: dict[str, float] = {}  # when the next message about a layer is due
+        self._class: int | None = None
+        self._class_expires_at = self._class_due_at = -math.inf
+        self._sent: dict[str, ClassLens] = {}
+        self._answers: ClassAnswers | None = None
+        self._is_resent: set[str] = set()  # while paused
+        self._names: Sequence[str] = self._class_names
+        self._class_count = 0  # one more than the largest class so far
+        self.reset()
+
+    def select(self, request: InspectClasses | InspectClass) -> None:
+        """Collect what the request selects for the next few seconds.
+
+        Raises:
+            EditRefusedError: there is no such layer.
+        """
+        now = self._clock()
+        if isinstance(request, InspectClass):
+            if request.class_index != self._class:
+                self._class, self._of_class = request.class_index, {}
+                self._answers, self._class_due_at = None, -math.inf
+            self._class_expires_at = now + SELECTION_SECONDS
+        else:
+            if request.layer not in self._recorder.layers:
+                raise EditRefusedError(
+                    f"there is no watched layer {request.layer} in the network (anymore)"
+                )
+            self._layers.pop(request.layer, None)
+            self._layers[request.layer] = now + SELECTION_SECONDS
+            self._is_resent.discard(request.layer)
+            while len(self._layers) > MAX_LAYERS:
+                self._close(next(iter(self._layers)))
+        self._select_maps()
+
+    def reset(self) -> None:
+        """Discard all sums: the filters may be others."""
+        self._of_layer: dict[str, ClassSums] = {}
+        self._of_class: dict[str, ClassSums] = {}
+        self._notes: dict[str, str] = {}
+        self._sent, self._answers = {}, None
+        for layer in self._layers.keys() - set(self._recorder.layers):
+            self._close(layer)
+        self._select_maps()
+
+    def collect(self, context: BatchContext) -> list[ClassLens | ClassAnswers]:
+        """Add the maps of a batch; return the messages that are due."""
+        if not self._layers and self._class is None:
+            return []
+        began = self._clock()
+        self._drop_expired()
+        if context.is_paused:
+            return self._resend()
+        pooled = self._recorder.pooled_maps.pop()
+        if pooled:
+            self._add(pooled, context.batch.get_classes())
+        messages = [] if self._budget.is_empty else self._due_messages(context)
+        seconds = self._clock() - began
+        self._budget.spend(seconds)
+        if self._layers or self._class is not None:
+            self._recorder.external_overheads[OVERHEAD] = self._time_share.add(seconds)
+        return messages
+
+    # ---------------------------------------------------------------- what is selected
+
+    def _select_maps(self) -> None:
+        """Let the recorder pool what is selected; gradients of opened layers only."""
+        others = [] if self._class is None else self._recorder.layers
+        opened = dict.fromkeys(self._layers, True)
+        self._recorder.pooled_maps.select({**dict.fromkeys(others, False), **opened})
+
+    def _drop_expired(self) -> None:
+        now = self._clock()
+        expired = [layer for layer, at in self._layers.items() if at <= now]
+        for layer in expired:
+            self._close(layer)
+        is_class_expired = self._class is not None and self._class_expires_at <= now
+        if is_class_expired:
+            self._class, self._of_class, self._answers = None, {}, None
+        if expired or is_class_expired:
+            self._select_maps()
+        if not self._layers and self._class is None:
+            self._recorder.external_overheads.pop(OVERHEAD, None)
+
+    def _close(self, layer: str) -> None:
+        for kept in (self._layers, self._of_layer, self._due_at, self._sent, self._notes):
+            kept.pop(layer, None)
+
+    # ---------------------------------------------------------------- sums
+
+    def _add(self, pooled: dict[str, PooledMaps], classes: BatchClasses) -> None:
+        self._names = self._class_names or tuple(classes.names)
+        labels = classes.labels
+        if labels is not None and len(labels):
+            self._class_count = max(self._class_count, int(labels.max()) + 1)
+        for layer, maps in pooled.items():
+            note = classes.note
+            if labels is not None:
+                note = _why_not(maps, labels)
+            self._notes[layer] = note
+            if labels is None or note:
+                continue
+            if layer in self._layers:
+                _sums_of(self._of_layer, layer, maps).add(labels, maps)
+            if self._class is not None:
+                is_other = (labels != self._class).long().masked_fill(labels < 0, -1)
+                _sums_of(self._of_class, layer, maps).add(is_other, PooledMaps(maps.activation))
+
+    # ---------------------------------------------------------------- messages
+
+    def _due_messages(self, context: BatchContext) -> list[ClassLens | ClassAnswers]:
+        now = self._clock()
+        messages: list[ClassLens | ClassAnswers] = []
+        for layer in self._layers:
+            if now >= self._due_at.get(layer, -math.inf) and self._is_known(layer):
+                self._due_at[layer] = now + MESSAGE_SECONDS
+                self._sent[layer] = self._lens_of(layer, context)
+                messages.append(self._sent[layer])
+        if self._class is not None and now >= self._class_due_at and self._notes:
+            self._class_due_at = now + MESSAGE_SECONDS
+            self._answers = self._answers_to(self._class, context)
+            messages.append(self._answers)
+        return messages
+
+    def _is_known(self, layer: str) -> bool:
+        """Return whether there is anything to say about a layer."""
+        return layer in self._notes or not self._recorder.observed.get(layer, True)
+
+    def _resend(self) -> list[ClassLens | ClassAnswers]:
+        """Return what was sent last of layers that were selected in the pause."""
+        new = [self._sent[layer] for layer in self._layers.keys() & self._sent.keys()
+               if layer not in self._is_resent]  # fmt: skip
+        self._is_resent |= {message.layer for message in new}
+        return [*new]
+
+    def _lens_of(self, layer: str, context: BatchContext) -> ClassLens:
+        sums = self._of_layer.get(layer)
+        note = self._notes.get(layer, UNOBSERVED)
+        columns = np.zeros(0, np.int64) if sums is None else _largest(sums.counts()[0])
+        filters = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))[layer]
+        if sums is None or not len(columns):
+            empty, one = np.zeros((filters, 0), np.float32), np.zeros(filters, np.float32)
+            none = np.zeros(0, np.float32)
+            return ClassLens(context.run, context.version, context.step, layer, [], [], none,
+                             empty, empty, one, one, one, note=note)  # fmt: skip
+        at = torch.from_numpy(columns).to(sums.counts().device)
+        means = sums.means()[:, at].transpose(1, 2)
+        overall, squares = sums.overall(), sums.mean_squares()
+        variance = (squares[0] - overall[0].square()).clamp_min(0)
+        return ClassLens(
+            context.run,
+            context.version,
+            context.step,
+            layer,
+            columns.tolist(),
+            [self._name(index) for index in columns.tolist()],
+            _to_host(sums.counts()[0, at]),
+            _to_host(means[0]),
+            _to_host(means[1]),
+            _to_host(overall[0]),
+            _to_host(variance.sqrt()),
+            _to_host(squares[1].sqrt()),
+            batches=sums.batches,
+            note=note,
+        )
+
+    def _answers_to(self, class_index: int, context: BatchContext) -> ClassAnswers:
+        effects, images = [], 0.0
+        for layer, width in zip(self._recorder.layers, self._recorder.widths, strict=True):
+            sums = self._of_class.get(layer)
+            if sums is None or not sums.classes:
+                effects.append(np.full(width, np.nan, np.float32))
+                continue
+            mean, square = sums.overall()[0], sums.mean_squares()[0]
+            deviation = (square - mean.square()).clamp_min(0).sqrt()
+            above = sums.means()[0, 0] - mean
+            effect = torch.where(deviation > 0, above / deviation, torch.zeros_like(above))
+            effects.append(_to_host(effect.where(above.isfinite(), above)))
+            images = max(images, float(sums.counts()[0, 0]))
+        known = [note for note in self._notes.values() if note]
+        is_unknown = all(np.isnan(each).all() for each in effects)
+        return ClassAnswers(
+            context.run,
+            context.version,
+            context.step,
+            class_index,
+            np.concatenate(effects),
+            images,
+            list(self._names),
+            len(self._names) or self._class_count,
+            note=next(iter(known), "") if is_unknown else "",
+        )
+
+    def _name(self, index: int) -> str:
+        return self._names[index] if index < len(self._names) else ""
+
+
+def _sums_of(kept: dict[str, ClassSums], layer: str, maps: PooledMaps) -> ClassSums:
+    """Return the sums of a layer; new ones if the layer has another width by now."""
+    filters, device = maps.activation.shape[1], maps.activation.device
+    known = kept.get(layer)
+    if known is None or known.filters != filters:
+        known = kept[layer] = ClassSums(filters, device)
+    return known
+
+
+def _why_not(maps: PooledMaps, labels: Tensor) -> str:
+    """Return why the maps of a batch cannot be added per class; "" if they can."""
+    if len(maps.activation) != len(labels):
+        return NO_MATCH.format(len(maps.activation), len(labels))
+    return TOO_MANY if len(labels) and int(labels.max()) >= MAX_CLASSES else ""
+
+
+def _largest(counts: Tensor) -> np.ndarray:
+    """Return the classes with images, in their order; of too many, those with the most images."""
+    values = counts.cpu().numpy()
+    order = np.argsort(-values, kind="stable")[:MAX_SENT]
+    return np.sort(order[values[order] > 0])
+
+
+def _to_host(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()

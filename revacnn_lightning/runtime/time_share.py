@@ -1,0 +1,30 @@
+"""Which share of the time something has taken lately."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+__all__ = ["TimeShare"]
+
+AVERAGING_SECONDS = 20.0
+
+
+class TimeShare:
+    """Averages the seconds that were spent over about the last `AVERAGING_SECONDS`.
+
+    Args:
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._spent = 0.0  # a decaying sum of seconds
+        self._spent_at = clock()
+
+    def add(self, seconds: float) -> float:
+        """Add seconds that were spent until now; return the share of the time, at most 1."""
+        now = self._clock()
+        elapsed, self._spent_at = now - self._spent_at, now
+        self._spent = self._spent * math.exp(-elapsed / AVERAGING_SECONDS) + seconds
+        return min(1.0, self._spent / AVERAGING_SECONDS)
