@@ -44,7 +44,8 @@ class ClassLens(Struct, frozen=True, tag="class_lens"):
     def pulls(self) -> np.ndarray:
         """Return (C, K): the mean of -∂L/∂a of a class, in root mean squares over the images.
 
-        Training increases the activation of the filter on a class with a positive pull.
+        Training increases the activation of the filter on a class with a positive pull. NaN is
+        unknown.
         """
         return _divided(-self.gradient, self.gradient_scale[:, None])
 
@@ -98,6 +99,6 @@ class ClassAnswers(Struct, frozen=True, tag="class_answers"):
 
 
 def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Return a quotient, 0 where both are 0 and where the divisor is."""
+    """Return a quotient; 0 where the divisor is 0, and NaN where the dividend is."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(by > 0, values / by, 0).astype(np.float32)
+        return np.where(by > 0, values / by, values * 0).astype(np.float32)

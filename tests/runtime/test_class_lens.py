@@ -207,7 +207,8 @@ def test_an_image_without_a_class_and_one_that_is_not_finite_do_not_count(run: R
     assert lens.counts.tolist() == [1, 2, 2]
     assert np.isfinite(lens.activation).all()
     assert np.isnan(lens.gradient).all()  # no backward pass
-    assert lens.pulls().tolist() == np.zeros((4, 3)).tolist()
+    assert np.isnan(lens.pulls()).all()
+    assert lens.conflict().tolist() == [0, 0, 0, 0]
 
 
 def test_an_edit_discards_the_sums_and_a_missing_layer_is_refused(run: Run) -> None:

@@ -25,6 +25,7 @@ __all__ = ["NetworkView"]
 
 DEFAULT_SIZE = (1040, 560)  # px, until the page reports its own
 STATISTICS = ("gradient", "activation", "weight_norm")  # shown of the nodes, where published
+STRONG_EFFECT = 2.0  # standard deviations
 STROKE_INTERVAL = 2  # frames: the paths are the most expensive part of the picture
 
 
@@ -89,7 +90,7 @@ class NetworkView:
         statistics = self.tab.statistics_key()
         shown_pass(self.tab)  # requests it
         passed = self.tab.follower.image_passes.revision
-        prices = self._price_key()
+        tones = self._tone_key()
         content = (
             state,
             statistics,
@@ -98,7 +99,7 @@ class NetworkView:
             has_new,
             plans,
             passed,
-            prices,
+            tones,
         )
         layout = self._compute_layout_if_needed(state, state.structure)
         if layout is None and content == self._shown:
@@ -180,8 +181,8 @@ class NetworkView:
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
-        prices = self._price_key()
-        numbers = (self.tab.statistics_key(), state, state.structure_revision, prices)
+        tones = self._tone_key()
+        numbers = (self.tab.statistics_key(), state, state.structure_revision, tones)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)
@@ -219,21 +220,42 @@ class NetworkView:
         weight, arc_weight = network_data.path_weights(layout, ends, relative, channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
-    def _price_key(self) -> tuple[bool, int]:
-        return self.tab.shows_prices, self.tab.follower.filter_prices.revision
+    def _tone_key(self) -> tuple[Any, ...]:
+        tab, follower = self.tab, self.tab.follower
+        return (
+            tab.shows_prices,
+            follower.filter_prices.revision,
+            tab.class_view.shown,
+            follower.classes.revision,
+        )
 
     def _tones(self, starts: np.ndarray, amplitude: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the colors of the nodes by price, if they are shown: those of the cheapest are 0.
+        """Return the colors of the nodes from 0 to 1, if they are not those of the gradients.
 
-        A node of several filters has the mean of its filters, and one without a price is gray.
+        A node of several filters has the mean of its filters, and one that is unknown has 0.
         """
-        prices = self.tab.follower.filter_prices.newest if self.tab.shows_prices else None
-        if not self.tab.shows_prices:
+        if not self.tab.shows_prices and self.tab.class_view.shown is None:
             return {}
-        if prices is None or not self.tab.playback.is_live:
+        tones = self._price_tones() if self.tab.shows_prices else self._class_tones()
+        if tones is None or not self.tab.playback.is_live:
             return {"tone": np.zeros(len(amplitude), np.float32)}
-        ranks = np.nan_to_num(price_ranks(prices), nan=0.0)
-        return {"tone": network_data.node_means(ranks.astype(np.float32), starts)}
+        known = np.nan_to_num(tones, nan=0.0).astype(np.float32)
+        return {"tone": network_data.node_means(known, starts)}
+
+    def _price_tones(self) -> np.ndarray | None:
+        """Return the ranks of the prices, the cheapest is 0; None before they are known."""
+        prices = self.tab.follower.filter_prices.newest
+        return None if prices is None else price_ranks(prices)
+
+    def _class_tones(self) -> np.ndarray | None:
+        """Return how far each filter is above its mean on the shown class; None if unknown.
+
+        It is 1 from `STRONG_EFFECT` standard deviations on.
+        """
+        answers = self.tab.follower.classes.answers
+        if answers is None or answers.class_index != self.tab.class_view.shown:
+            return None
+        return np.clip(answers.effects / STRONG_EFFECT, 0, 1)
 
     @staticmethod
     def _preview_text(plan: PlanSummary | None, layer: str) -> str:

@@ -24,6 +24,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
+from .class_requests import ClassRequests
 from .evidence_requests import EvidenceRequests
 from .filter_inspections import FilterInspections
 from .filter_prices import FilterPriceRequests
@@ -63,6 +64,7 @@ class RunFollower:
         inspections: inspections of the filters that tabs show.
         image_passes: inputs on their way through the network, as tabs show them.
         filter_prices: what removing each filter costs, as tabs show it.
+        classes: how filters answer to classes, as tabs show it.
         evidence: requests what verdicts follow from while tabs show them.
         growth: where one more filter would help most, as tabs have requested it.
         ranks: what each rank has recorded of a layer, as tabs show it.
@@ -88,6 +90,7 @@ class RunFollower:
         self.inspections = FilterInspections()
         self.image_passes = ImagePasses()
         self.filter_prices = FilterPriceRequests()
+        self.classes = ClassRequests()
         self.evidence = EvidenceRequests()
         self.growth = GrowthRequests()
         self.ranks = RankRequests()
@@ -119,6 +122,7 @@ class RunFollower:
             self.inspections.tick(self.state, self._inspect)
             self.image_passes.tick(self.state, self._run.request)
             self.filter_prices.tick(self.state, self._run.request)
+            self.classes.tick(self.state, self._run.request)
             self.evidence.tick(self.state, self._run.request)
             self.growth.tick(self._run.request)
             self.ranks.tick(self.state, self._run.request)
@@ -134,6 +138,7 @@ class RunFollower:
             self.inspections.receive(message, self.state)
             self.image_passes.receive(message, self.state)
             self.filter_prices.receive(message, self.state)
+            self.classes.receive(message, self.state)
             self.growth.receive(message, self.state)
             self.ranks.receive(message)
             refused = self.own_images.receive(message)

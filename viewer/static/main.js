@@ -45,6 +45,7 @@ import {startStagingBar} from "./controls/staging_bar.js"
 import {startTimeline} from "./controls/timeline.js"
 import {startTrainPanel} from "./controls/train_panel.js"
 import {startUnreceivedRequests} from "./controls/unreceived_requests.js"
+import {startClassPane} from "./layer/class_pane.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
 import {startHistograms} from "./layer/histograms.js"
@@ -53,6 +54,7 @@ import {startVerdicts} from "./layer/verdicts.js"
 import {startImageEditor} from "./network/image_editor.js"
 import {numberOf} from "./network/network_model.js"
 import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
+import {startClassColors} from "./network/class_colors.js"
 import {startPriceColors} from "./network/price_colors.js"
 import {startAutomatic} from "./network/automatic.js"
 import {startGrowth} from "./network/growth.js"
@@ -109,6 +111,7 @@ function startParts() {
   startFilterInspection()
   startImageEditor()
   startHistograms()
+  startClassPane()
   startLayerTable()
   startStagingBar()
   startEditList()
@@ -119,6 +122,7 @@ function startParts() {
   startFrameRate(() => isReady)
   startNetwork() // its workers load while Bokeh's document does
   startPriceColors()
+  startClassColors()
   startAutomatic()
   startGrowth()
   startRanks()

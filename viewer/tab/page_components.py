@@ -13,6 +13,8 @@ from ..components.chart import Chart
 from ..components.chart_choices import ChartChoices
 from ..components.chart_places import ChartPlaces
 from ..components.chart_table import ChartTable
+from ..components.class_colors import ClassColors
+from ..components.class_pane import ClassPane
 from ..components.controls import ControlsPanel
 from ..components.edit_markers import EditMarkers
 from ..components.filter_inspection import FilterInspectionPane
@@ -54,6 +56,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ChangeListPanel,
     Timeline,
     PricePanel,
+    ClassColors,
     AutomaticPanel,
     GrowthPanel,
     RankPanel,
@@ -86,6 +89,7 @@ class PageComponents:
             *make_layer_views(tab),
             FilterInspectionPane(tab),
             HistogramPane(tab),
+            ClassPane(tab),
             LayerTable(tab),
         ]
         self.footer = ChartPlaces(

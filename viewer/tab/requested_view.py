@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # The first one is left out of the address.
-PANES = ("layer", "maps", "inspection", "statistics", "histograms")
+PANES = ("layer", "maps", "inspection", "statistics", "histograms", "classes")
 
 
 class RequestedView(Struct, frozen=True):

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 
-__all__ = ["Selection", "find_replacement"]
+__all__ = ["Selection", "find_position", "find_replacement"]
 
 
 class Selection(Struct, frozen=True):
@@ -45,3 +45,11 @@ def _layer_or_previous(name: str, previous: Structure | None, structure: Structu
     before = names[: names.index(name) + 1] if name in names else [name]
     found = next((one for one in reversed(before) if one in remaining), structure.layers[0].name)
     return remaining[found]
+
+
+def find_position(structure: Structure, selection: Selection) -> tuple[int, int] | None:
+    """Return the layer and filter index of a selection; None if the network has no such filter."""
+    for i, layer in enumerate(structure.layers):
+        if layer.name == selection.layer and selection.filter_id in layer.filter_ids:
+            return i, layer.filter_ids.index(selection.filter_id)
+    return None

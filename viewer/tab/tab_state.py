@@ -13,6 +13,7 @@ from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
 from .block_folding import BlockFolding
 from .chart_settings import ChartSettings
+from .class_view import ClassView
 from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
@@ -20,7 +21,7 @@ from .removal_preview import RemovalPreview
 from .requested_view import PANES, RequestedView, show_requested_view
 from .resumed_view import continue_view, resumes
 from .run_selection import RunSelection
-from .selection import Selection, find_replacement
+from .selection import Selection, find_position, find_replacement
 from .staging import Staging
 
 __all__ = ["TabState"]
@@ -43,6 +44,7 @@ class TabState:
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         shows_modules: whether the modules between the layers are marked; None: the default.
         shows_prices, compares_ranks: whether nodes are colored by price; the ranks are compared.
+        class_view: what is shown of classes.
         requested_view: what the page's address names; None once it is shown.
         dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.
@@ -78,6 +80,7 @@ class TabState:
         self.main_view = "network"
         self.shows_modules: bool | None = None
         self.shows_prices = self.compares_ranks = False
+        self.class_view = ClassView()
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._removal_preview = RemovalPreview()
@@ -109,7 +112,7 @@ class TabState:
             return None
         known_selection, known_structure, position = self._position
         if known_selection != selection or known_structure is not structure:
-            position = _find_position(structure, selection)
+            position = find_position(structure, selection)
             self._position = selection, structure, position
         return position
 
@@ -290,11 +293,3 @@ class TabState:
                 self.folding.reveal(i, self.layer_names())
                 self.pane = "layer"
                 return
-
-
-def _find_position(structure: Structure, selection: Selection) -> tuple[int, int] | None:
-    """Return the layer and filter index of a selection; None if the network has no such filter."""
-    for i, layer in enumerate(structure.layers):
-        if layer.name == selection.layer and selection.filter_id in layer.filter_ids:
-            return i, layer.filter_ids.index(selection.filter_id)
-    return None

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.requests import KernelSlice
 
 from ..embedding.projection import METHODS
 from ..layout import stage_layers
+from .class_view import MEASURES, ORDERS
 from .command_arguments import Arguments
 from .requested_view import PANES
 from .selection import Selection
@@ -120,7 +121,25 @@ def toggle_modules(tab: TabState, _: Arguments) -> None:
 
 def toggle_prices(tab: TabState, _: Arguments) -> None:
     """Color the nodes by what their removal costs, or by their gradient."""
-    tab.shows_prices = not tab.shows_prices
+    tab.shows_prices, tab.class_view.shown = not tab.shows_prices, None
+
+
+def show_class(tab: TabState, arguments: Arguments) -> None:
+    """Color the nodes by how much they answer to a class; -1: by their gradient."""
+    tab.class_view.shown = arguments.first if arguments.first >= 0 else None
+    tab.shows_prices = tab.shows_prices and tab.class_view.shown is None
+
+
+def set_class_measure(tab: TabState, arguments: Arguments) -> None:
+    """Set what the matrix of filters and classes shows."""
+    if arguments.option in MEASURES:
+        tab.class_view.measure = arguments.option
+
+
+def set_class_order(tab: TabState, arguments: Arguments) -> None:
+    """Set the order of its rows."""
+    if arguments.option in ORDERS:
+        tab.class_view.order = arguments.option
 
 
 def request_growth(tab: TabState, _: Arguments) -> None:

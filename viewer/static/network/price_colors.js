@@ -2,6 +2,7 @@
 
 import {byId, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
+import {drawColorName} from "./color_name.js"
 
 const MAX_COUNT = 999
 
@@ -12,7 +13,7 @@ export function startPriceColors() {
   onEnabledClick(stage, () => sendCommand("stage_remove_cheapest", {count: countIn(count.value)}))
   subscribe("prices", ({shown, text, refusal}) => {
     toggle.setAttribute("aria-pressed", String(shown))
-    byId("color-name").textContent = shown ? "price" : "gradient"
+    drawColorName()
     byId("cheapest").hidden = !shown
     byId("price-note").textContent = text
     byId("price-note").title = text

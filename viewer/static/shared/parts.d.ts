@@ -318,6 +318,38 @@ export interface HistogramsData {
   gradients?: RidgesData
 }
 
+/** A matrix of filters (rows, in their order) and classes; without `values`, `status` says why there is none. */
+export interface ClassesData {
+  /** Index of the layer. */
+  layer?: number
+  measure?: string
+  order?: string
+  status?: string
+  /** (rows, classes) */
+  values?: WireArray
+  /** The value of the strongest color. */
+  limit?: number
+  /** Index of the filter of each row. */
+  filters?: WireArray
+  /** 0 to 1, of each row. */
+  selectivity?: WireArray
+  conflict?: WireArray
+  /** The rows of the selected filters. */
+  selected?: number[]
+  classes?: {index: number, name: string, images: string}[]
+  facts?: string
+  note?: string
+}
+
+/** The class that the nodes are colored by, and the names of all classes. */
+export interface ClassColorsData {
+  shown: boolean
+  /** -1: none */
+  chosen: number
+  classes: string[]
+  text: string
+}
+
 /** Edges in pixels of the image: top, left, bottom, right. */
 export type Box = [number, number, number, number]
 /** Height and width. */
@@ -670,6 +702,7 @@ export interface Parts {
   arcs: ArcsData
   numbers: NumbersData
   prices: PricesData
+  class_colors: ClassColorsData
   automatic: AutomaticData
   growth: GrowthData
   ranks: RanksData
@@ -696,4 +729,5 @@ export interface Parts {
   input: InputImageData
   inspection: InspectionData
   histograms: HistogramsData
+  classes: ClassesData
 }

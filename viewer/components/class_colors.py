@@ -1,0 +1,43 @@
+"""The switch that colors the nodes by how much they answer to a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revacnn_lightning.protocol.requests import InspectClass
+
+from ..rendering.formatting import format_number
+from .html_panel import HtmlPanel
+
+__all__ = ["ClassColors"]
+
+WAITING = "waiting for the next batches"
+MAX_OPTIONS = 1000
+
+
+class ClassColors(HtmlPanel):
+    """Says which class is shown, and requests the answers to it."""
+
+    part = "class_colors"
+
+    def content(self) -> dict[str, Any]:
+        tab = self.tab
+        requests, chosen = tab.follower.classes, tab.class_view.shown
+        if chosen is None or tab.structure is None:
+            return {"shown": False, "chosen": -1, "classes": [], "text": ""}
+        answers = requests.mark_class(chosen)
+        text = requests.refusal(InspectClass(chosen)) or WAITING
+        if answers is not None:
+            text = answers.note or (
+                f"weight of {format_number(answers.images)} images"
+                if answers.images
+                else "no image of it in the last batches"
+            )
+        count = min(MAX_OPTIONS, max(requests.count, chosen + 1))
+        names = [*requests.names[:count], *[""] * (count - len(requests.names))]
+        return {
+            "shown": True,
+            "chosen": chosen,
+            "classes": [name or f"class {index}" for index, name in enumerate(names)],
+            "text": text,
+        }

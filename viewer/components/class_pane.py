@@ -1,0 +1,123 @@
+"""Which classes the filters of the selected layer answer to, as a matrix of filters and classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from bokeh.core.properties import without_property_validation
+
+from revacnn_lightning.protocol.class_lens import ClassLens
+from revacnn_lightning.protocol.requests import InspectClasses
+
+from ..rendering.formatting import format_count, format_number
+from ..rendering.frame_codec import PagePart
+from ..rendering.palette import Palette
+from ..tab.tab_state import TabState
+
+__all__ = ["ClassPane", "row_order"]
+
+WAITING = "Waiting for the next batches"
+NOT_RECORDED = "The classes of this layer were not opened before the run ended."
+NO_GRADIENTS = "No gradient has reached the maps of this layer: it is frozen, or behind frozen ones"
+LIMITS = {"activation": 2.0, "gradient": 1.0}  # that the strongest color stands for
+
+
+class ClassPane:
+    """Requests the classes of the layer only while the pane is open."""
+
+    def __init__(self, tab: TabState) -> None:
+        self.tab = tab
+        self.root = self.source = PagePart("classes")
+        self._shown_key: tuple[Any, ...] = ()
+
+    def restyle(self, palette: Palette) -> None:
+        """Do nothing: the page draws the matrix in the colors of its style sheet."""
+
+    @without_property_validation
+    def update(self) -> bool:
+        tab = self.tab
+        position = tab.selected_position()
+        if tab.pane != "classes" or tab.selection is None or position is None:
+            return False
+        requests, layer = tab.follower.classes, tab.selection.layer
+        lens = requests.mark_layer(layer)
+        refused = requests.refusal(InspectClasses(layer))
+        key = (
+            tab.state,
+            layer,
+            requests.revision,
+            tab.class_view.measure,
+            tab.class_view.order,
+            tab.ended_reason(),
+            tuple(tab.selected_ids()),
+        )
+        if key == self._shown_key:
+            return False
+        self._shown_key = key
+        status = refused or (NOT_RECORDED if tab.ended_reason() else WAITING)
+        if lens is not None and (lens.note or not lens.classes):
+            status = lens.note or WAITING
+        is_known = lens is not None and bool(lens.classes)
+        content = {
+            "layer": position[0],
+            "measure": tab.class_view.measure,
+            "order": tab.class_view.order,
+            "status": "" if is_known else status,
+        }
+        if lens is not None and is_known:
+            content |= self._matrix(lens, position[0])
+        self.root.data = content
+        return True
+
+    def _matrix(self, lens: ClassLens, layer: int) -> dict[str, Any]:
+        """Return the rows of the matrix, in their order, and the classes."""
+        measure = self.tab.class_view.measure
+        values = lens.effects() if measure == "activation" else lens.pulls()
+        selectivity, conflict = lens.selectivity(), lens.conflict()
+        order = row_order(lens, self.tab.class_view.order)
+        assert self.tab.structure is not None
+        ids = self.tab.structure.layers[layer].filter_ids
+        selected = set(self.tab.selected_ids())
+        note = NO_GRADIENTS if measure == "gradient" and np.isnan(lens.gradient).all() else ""
+        return {
+            "values": np.ascontiguousarray(values[order], np.float32),
+            "limit": LIMITS[measure],
+            "filters": order.astype(np.float64),
+            "selectivity": selectivity[order].astype(np.float32),
+            "conflict": conflict[order].astype(np.float32),
+            "selected": [row for row, index in enumerate(order) if ids[index] in selected],
+            "classes": [
+                {"index": index, "name": name or f"class {index}", "images": format_number(count)}
+                for index, name, count in zip(
+                    lens.classes, lens.names, lens.counts.tolist(), strict=True
+                )
+            ],
+            "facts": _facts(lens),
+            "note": note,
+        }
+
+
+def row_order(lens: ClassLens, order: str) -> np.ndarray:
+    """Return the indices of the filters in the order of the rows.
+
+    Args:
+        lens: of a layer, with classes.
+        order: ``class`` groups the filters by the class that they answer to most, the strongest
+            first; ``selectivity`` and ``conflict`` put the largest first; ``index`` is that of the
+            layer.
+    """
+    if order == "selectivity":
+        return np.argsort(-lens.selectivity(), kind="stable")
+    if order == "conflict":
+        return np.argsort(-lens.conflict(), kind="stable")
+    if order == "class":
+        effects = lens.effects()
+        return np.lexsort((-effects.max(1), effects.argmax(1)))
+    return np.arange(len(lens.mean))
+
+
+def _facts(lens: ClassLens) -> str:
+    images = format_number(float(lens.counts.sum()))
+    batches = "1 batch" if lens.batches == 1 else f"{format_count(lens.batches)} batches"
+    return f"up to batch {format_count(lens.step)} · {batches} · weight of {images} images"

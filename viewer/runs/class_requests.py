@@ -1,0 +1,124 @@
+"""How filters answer to classes, which tabs show. One per run, shared by all tabs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from revacnn_lightning.errors import ProtocolError
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.messages import Message, Refused
+from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
+
+from .run_state import RunState
+
+__all__ = ["ClassRequests"]
+
+REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
+VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
+MAX_LENSES = 8  # that are kept
+
+Wanted = InspectClasses | InspectClass
+Send = Callable[[Wanted], str]  # returns the request id
+
+
+class ClassRequests:
+    """Requests what tabs show of classes, and keeps the newest of it.
+
+    Attributes:
+        answers: of all filters to the class that was chosen last; None before the first.
+        names: of all classes, as far as known.
+        count: how many classes there are, as far as known.
+        revision: incremented with everything that is new, refusals included.
+    """
+
+    def __init__(self) -> None:
+        self.answers: ClassAnswers | None = None
+        self.names: list[str] = []
+        self.count = 0
+        self.revision = 0
+        self._lenses: dict[str, ClassLens] = {}  # newest last
+        self._visible: dict[Wanted, float] = {}  # when a tab last showed it
+        self._requested: dict[Wanted, tuple[float, str]] = {}  # when, and with which id
+        self._refused: dict[Wanted, str] = {}
+
+    def mark_layer(self, layer: str) -> ClassLens | None:
+        """Request the classes of a layer for the next seconds; return the newest known."""
+        self._visible[InspectClasses(layer)] = time.monotonic()
+        return self._lenses.get(layer)
+
+    def mark_class(self, class_index: int) -> ClassAnswers | None:
+        """Request the answers to a class for the next seconds; return the newest known."""
+        for other in [one for one in self._visible if isinstance(one, InspectClass)]:
+            del self._visible[other]  # the run sends the answers to one class
+        self._visible[InspectClass(class_index)] = time.monotonic()
+        is_known = self.answers is not None and self.answers.class_index == class_index
+        return self.answers if is_known else None
+
+    def refusal(self, wanted: Wanted) -> str:
+        """Return why the training does not send what was requested; "" if it may."""
+        return self._refused.get(wanted, "")
+
+    def tick(self, state: RunState | None, send: Send) -> None:
+        """Request what a tab shows."""
+        now = time.monotonic()
+        if state is None or state.structure is None:
+            return
+        for wanted, seen in list(self._visible.items()):
+            if now - seen > VISIBLE_SECONDS:
+                del self._visible[wanted]
+                self._requested.pop(wanted, None)
+                continue
+            before, _ = self._requested.get(wanted, (float("-inf"), ""))
+            if now - before > REQUEST_SECONDS:
+                try:
+                    self._requested[wanted] = now, send(wanted)
+                except ProtocolError as error:
+                    self._requested[wanted] = now, ""
+                    self._refuse(wanted, str(error))
+
+    def receive(self, message: Message, state: RunState) -> None:
+        """Store what the training sends, or its refusal; discard what is of another structure."""
+        structure = state.structure
+        if structure is None:
+            return
+        self._discard_old(structure.version)
+        if isinstance(message, Refused):
+            for wanted, (_, request) in self._requested.items():
+                if request == message.id:
+                    self._refuse(wanted, message.reason)
+        is_wanted = isinstance(message, ClassLens | ClassAnswers)
+        if is_wanted and (message.run, message.version) == (structure.run, structure.version):
+            self._add(message, state)
+
+    def _add(self, message: ClassLens | ClassAnswers, state: RunState) -> None:
+        if isinstance(message, ClassLens):
+            self._lenses.pop(message.layer, None)
+            self._lenses[message.layer] = message
+            self._refused.pop(InspectClasses(message.layer), None)
+            while len(self._lenses) > MAX_LENSES:
+                del self._lenses[next(iter(self._lenses))]
+            known = max(message.classes, default=-1) + 1
+        elif len(message.effects) == state.n_filters:
+            self.answers = message
+            self.names = list(message.names) or self.names
+            self._refused.pop(InspectClass(message.class_index), None)
+            known = message.classes
+        else:
+            return
+        self.count = max(self.count, known, len(self.names))
+        self.revision += 1
+
+    def _discard_old(self, version: int) -> None:
+        old = [layer for layer, lens in self._lenses.items() if lens.version != version]
+        for layer in old:
+            del self._lenses[layer]
+        if self.answers is not None and self.answers.version != version:
+            self.answers = None
+            self.revision += 1
+        self.revision += bool(old)
+
+    def _refuse(self, wanted: Wanted, reason: str) -> None:
+        if self._refused.get(wanted) != reason:
+            self._refused[wanted] = reason
+            self.revision += 1

@@ -1,0 +1,22 @@
+/** Coloring the nodes by how much they answer to a class. */
+
+import {byId, createElement} from "../shared/dom.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {drawColorName} from "./color_name.js"
+
+export function startClassColors() {
+  const toggle = byId("class-colors"), choice = /** @type {HTMLSelectElement} */ (byId("class-choice"))
+  toggle.addEventListener("click", () => sendCommand("show_class", {first: latest("class_colors")?.shown ? -1 : Number(choice.value || 0)}))
+  choice.addEventListener("change", () => sendCommand("show_class", {first: Number(choice.value)}))
+  subscribe("class_colors", ({shown, chosen, classes, text}) => {
+    toggle.setAttribute("aria-pressed", String(shown))
+    byId("of-class").hidden = !shown
+    byId("class-note").textContent = text
+    drawColorName()
+    if (!shown) return
+    if ([...choice.options].some((option, i) => option.text !== classes[i]) || choice.options.length !== classes.length) {
+      choice.replaceChildren(...classes.map((name, index) => createElement("option", {value: String(index)}, name)))
+    }
+    choice.value = String(chosen)
+  })
+}
