@@ -22,6 +22,7 @@ from msgspec import inspect as types
 from revacnn_lightning.protocol import (
     access_messages,
     authenticator,
+    class_lens,
     encoding,
     evidence,
     growth,
@@ -50,6 +51,9 @@ TELEMETRY = (
     prices.FilterPrices,
     evidence.LayerEvidence,
     growth.GrowthGains,
+    class_lens.ClassLens,
+    class_lens.ClassAnswers,
+    class_lens.Confusion,
     access_messages.RequestOutcome,
     rank_messages.RankStates,
     rank_messages.RankValues,

@@ -16,6 +16,9 @@ __all__ = [
     "Alert",
     "Applied",
     "Batch",
+    "ClassAnswers",
+    "ClassLens",
+    "Confusion",
     "ConnectionFileError",
     "ControlPruning",
     "ControlRun",
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     )
     from revacnn_lightning.monitoring import monitor
     from revacnn_lightning.protocol.alerts import Alert
+    from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
     from revacnn_lightning.protocol.evidence import LayerEvidence
     from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
     from revacnn_lightning.protocol.messages import (
@@ -147,6 +151,7 @@ _PUBLIC = {
         "StaleStructureError",
         "SteeringError",
     ],
+    "protocol.class_lens": ["ClassAnswers", "ClassLens", "Confusion"],
     "protocol.evidence": ["LayerEvidence"],
     "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail"],
     "protocol.alerts": ["Alert"],

@@ -584,8 +584,30 @@ class ReVACNN(FreshCopies, Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        session, forwards = self._session, self._forwards
+        if session is None:
+            return
+        session.handle_during_validation()
+        if forwards is not None and dataloader_idx == 0 and not trainer.sanity_checking:
+            session.confusion.begin_batch(lambda: forwards.classes_of(batch))
+
+    @disable_on_error
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         if self._session is not None:
-            self._session.handle_during_validation()
+            self._session.confusion.end_batch()
+
+    @disable_on_error
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._session is not None:
+            self._session.end_validation()
 
     # ------------------------------------------------------------------ checkpoints
 

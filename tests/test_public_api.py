@@ -24,8 +24,8 @@ PUBLIC_NAMES = {
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
     "StopRecording", "Undo", "Unfreeze",
     # what a run returns
-    "Alert", "Applied", "Batch", "FilterInspection", "History", "ImagePass", "LayerDetail",
-    "LayerEvidence",
+    "Alert", "Applied", "Batch", "ClassAnswers", "ClassLens", "Confusion", "FilterInspection",
+    "History", "ImagePass", "LayerDetail", "LayerEvidence",
     "PlanSummary", "Snapshot", "Status", "Structure",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",

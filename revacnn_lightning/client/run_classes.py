@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from revacnn_lightning.client.run_requests import POLL_SECONDS, RunRequests
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.requests import Command, InspectClass, InspectClasses
 
@@ -65,6 +65,28 @@ class RunClasses(RunRequests):
         body = InspectClass(class_index)
         found = self._repeat_until(body, is_wanted, f"answers to class {class_index}", timeout)
         assert isinstance(found, ClassAnswers)
+        if found.note:
+            raise EditRefusedError(found.note)
+        return found
+
+    def confusion(self, *, timeout: float = 600.0) -> Confusion:
+        """Return which classes the network takes for which, in the next validation.
+
+        The run counts the predictions of the validation that it makes in any case.
+
+        Args:
+            timeout: seconds to wait for the end of that validation.
+
+        Raises as `apply` does; `EditRefusedError` also if no predictions are known.
+        """
+        structure = self._wait_until(lambda: self.structure, timeout, self._why_no_reply)
+
+        def is_wanted(message: Message) -> bool:
+            return isinstance(message, Confusion)
+
+        body = InspectClasses(structure.layers[0].name)
+        found = self._repeat_until(body, is_wanted, "confusion of a validation", timeout)
+        assert isinstance(found, Confusion)
         if found.note:
             raise EditRefusedError(found.note)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
-__all__ = ["ClassAnswers", "ClassLens"]
+__all__ = ["ClassAnswers", "ClassLens", "Confusion"]
 
 
 class ClassLens(Struct, frozen=True, tag="class_lens"):
@@ -96,6 +96,27 @@ class ClassAnswers(Struct, frozen=True, tag="class_answers"):
     names: list[str] = field(default_factory=list)  # of all classes; empty if unknown
     classes: int = 0  # how many there are, as far as known
     note: str = ""  # why there are no classes
+
+
+class Confusion(Struct, frozen=True, tag="confusion"):
+    """How many images of each class of the validation data were taken for which class.
+
+    It is sent after a validation during which a viewer showed classes. ``counts[i, j]`` is the
+    number of images of class i whose highest score was that of class j, with the network of
+    structure ``version`` as it was at ``step``. Without counts, ``note`` says why.
+    """
+
+    run: str
+    version: int
+    step: int
+    counts: np.ndarray  # float32 (K, K)
+    names: list[str]  # of all classes; "" if unknown
+    note: str = ""
+
+    def accuracy(self) -> float:
+        """Return the share of the images that were taken for their own class; NaN without any."""
+        total = float(self.counts.sum())
+        return float(np.trace(self.counts)) / total if total else float("nan")
 
 
 def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:

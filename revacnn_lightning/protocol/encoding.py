@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from revacnn_lightning.errors import ProtocolError, ProtocolVersionError
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
@@ -76,6 +76,7 @@ _TYPES: dict[bytes, Any] = {
     b"growth_gains": GrowthGains,
     b"class_lens": ClassLens,
     b"class_answers": ClassAnswers,
+    b"confusion": Confusion,
     b"status": Status,
     b"request": Request,
     b"planned": Planned,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.prices import FilterPrices
@@ -226,5 +226,6 @@ Inspected = (
     | GrowthGains
     | ClassLens
     | ClassAnswers
+    | Confusion
     | RankValues
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
@@ -50,6 +50,7 @@ INPUT = ""  # the key of what is known of the input, which has no layer
 GROWTH = "the growth gains"  # the key of where one more filter would help
 PRICES = "the prices"  # the key of what removing filters costs
 CLASSES = "the classes of {}"  # the key of how the filters of a layer answer to classes
+CONFUSION = "the confusion of the validation data"  # the key of that
 CLASS = "the answers to class {}"  # the key of how all filters answer to a class
 RANKS = "the values of {} in each rank"  # the key of what each rank has recorded of a layer
 EVIDENCE = "the evidence on {}"  # the key of what was found on examining a layer
@@ -251,6 +252,8 @@ def _key(view: Inspection | Inspected) -> tuple[str, int | None]:
         return RANKS.format(view.layer), None
     if isinstance(view, InspectClasses | ClassLens):
         return CLASSES.format(view.layer), None
+    if isinstance(view, Confusion):
+        return CONFUSION, None
     if isinstance(view, InspectClass | ClassAnswers):
         return CLASS.format(view.class_index), None
     if isinstance(view, InspectFilter | FilterInspection):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from revacnn_lightning.runtime.batch import BatchContext
@@ -34,6 +34,8 @@ OVERHEAD = "classes"  # as the recorder knows it
 TOO_MANY = f"There are more than {MAX_CLASSES} classes, and sums are kept of at most so many."
 UNOBSERVED = "The layer's activation maps cannot be observed: no hook receives them."
 NO_MATCH = "Cannot match {} activation maps to {} labels."
+
+ClassMessage = ClassLens | ClassAnswers | Confusion
 
 
 class ClassLensCollector:
@@ -67,6 +69,8 @@ class ClassLensCollector:
         self._sent: dict[str, ClassLens] = {}
         self._answers: ClassAnswers | None = None
         self._is_resent: set[str] = set()  # while paused
+        self._confusion: Confusion | None = None
+        self._is_confusion_due = False
         self._names: Sequence[str] = self._class_names
         self._class_count = 0  # one more than the largest class so far
         self.reset()
@@ -88,6 +92,7 @@ class ClassLensCollector:
                 raise EditRefusedError(
                     f"there is no watched layer {request.layer} in the network (anymore)"
                 )
+            self._is_confusion_due |= request.layer not in self._layers
             self._layers.pop(request.layer, None)
             self._layers[request.layer] = now + SELECTION_SECONDS
             self._is_resent.discard(request.layer)
@@ -105,7 +110,17 @@ class ClassLensCollector:
             self._close(layer)
         self._select_maps()
 
-    def collect(self, context: BatchContext) -> list[ClassLens | ClassAnswers]:
+    @property
+    def is_active(self) -> bool:
+        """Whether a viewer shows classes."""
+        self._drop_expired()
+        return bool(self._layers) or self._class is not None
+
+    def add_confusion(self, confusion: Confusion) -> None:
+        """Send the newest confusion, and again to viewers that open a layer later."""
+        self._confusion, self._is_confusion_due = confusion, True
+
+    def collect(self, context: BatchContext) -> list[ClassMessage]:
         """Add the maps of a batch; return the messages that are due."""
         if not self._layers and self._class is None:
             return []
@@ -170,9 +185,9 @@ class ClassLensCollector:
 
     # ---------------------------------------------------------------- messages
 
-    def _due_messages(self, context: BatchContext) -> list[ClassLens | ClassAnswers]:
+    def _due_messages(self, context: BatchContext) -> list[ClassMessage]:
         now = self._clock()
-        messages: list[ClassLens | ClassAnswers] = []
+        messages = self._due_confusion()
         for layer in self._layers:
             if now >= self._due_at.get(layer, -math.inf) and self._is_known(layer):
                 self._due_at[layer] = now + MESSAGE_SECONDS
@@ -188,12 +203,17 @@ class ClassLensCollector:
         """Return whether there is anything to say about a layer."""
         return layer in self._notes or not self._recorder.observed.get(layer, True)
 
-    def _resend(self) -> list[ClassLens | ClassAnswers]:
+    def _due_confusion(self) -> list[ClassMessage]:
+        is_due = self._is_confusion_due and self._confusion is not None
+        self._is_confusion_due = False
+        return [self._confusion] if is_due and self._confusion is not None else []
+
+    def _resend(self) -> list[ClassMessage]:
         """Return what was sent last of layers that were selected in the pause."""
         new = [self._sent[layer] for layer in self._layers.keys() & self._sent.keys()
                if layer not in self._is_resent]  # fmt: skip
         self._is_resent |= {message.layer for message in new}
-        return [*new]
+        return [*new, *self._due_confusion()]
 
     def _lens_of(self, layer: str, context: BatchContext) -> ClassLens:
         sums = self._of_layer.get(layer)

@@ -87,6 +87,7 @@ from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
+from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
@@ -128,6 +129,7 @@ class Session:
         recorder: see above.
         server: the sockets of the run.
         collectors: per type of inspection request, what collects the messages it selects.
+        confusion: observes the scores of validation batches.
     """
 
     def __init__(
@@ -185,6 +187,8 @@ class Session:
         )
         self._growth = growth = GrowthGainCollector(model, recorder, editor, self._replay)
         classes = ClassLensCollector(recorder, class_names)
+        self.confusion = ConfusionRecorder(model, lambda: classes.is_active, class_names)
+        self._classes = classes
         self.collectors: dict[type, Collector] = {
             InspectLayer: details,
             InspectFilter: InspectionCollector(
@@ -286,6 +290,7 @@ class Session:
             if not keep_edits:
                 stack.callback(self._editor.close)
             stack.callback(self.recorder.detach)
+            stack.callback(self.confusion.close)
             stack.callback(self._compilations.close)
             stack.callback(self._observers.close, state, detail)  # after the last message
             if self._status.state not in ("finished", "failed"):
@@ -443,6 +448,13 @@ class Session:
             self._handler.can_plan,
         )
         self._status.send_heartbeat_if_due("validating")
+
+    def end_validation(self) -> None:
+        """Send which classes the network has taken for which, if a viewer shows classes."""
+        context = BatchContext(self.run, self._status.version, self._batch)
+        confusion = self.confusion.finish(context)
+        if confusion is not None:
+            self._classes.add_confusion(confusion)
 
     def _is_for_all(self, request: Request) -> bool:
         """Return whether other processes, which may be in any batch, must do the same."""

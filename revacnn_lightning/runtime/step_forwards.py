@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
+from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.run_options import RunOptions
@@ -92,11 +93,15 @@ class StepForwards:
             get_images=lambda: shown.of(prepare(batch)),
             get_input=lambda: shown.first_input(prepare(batch)),
             get_truth=lambda: shown.first_truth(batch, self._get_class_names()),
-            get_classes=lambda: shown.classes(batch, self._get_class_names()),
+            get_classes=lambda: self.classes_of(batch),
             can_edit=can_edit,
             edit_refusal=edit_refusal,
             loss_scale=loss_scale,
         )
+
+    def classes_of(self, batch: Any) -> BatchClasses:
+        """Return the classes of the samples of a batch, as far as the batch says."""
+        return self._shown_images.classes(batch, self._get_class_names())
 
     def end_batch(self) -> None:
         """Release the batch."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import without_property_validation
 
-from revacnn_lightning.protocol.class_lens import ClassLens
+from revacnn_lightning.protocol.class_lens import ClassLens, Confusion
 from revacnn_lightning.protocol.requests import InspectClasses
 
 from ..rendering.formatting import format_count, format_number
@@ -64,6 +64,7 @@ class ClassPane:
             "measure": tab.class_view.measure,
             "order": tab.class_view.order,
             "status": "" if is_known else status,
+            "confusion": None if requests.confusion is None else _confusion(requests.confusion),
         }
         if lens is not None and is_known:
             content |= self._matrix(lens, position[0])
@@ -115,6 +116,22 @@ def row_order(lens: ClassLens, order: str) -> np.ndarray:
         effects = lens.effects()
         return np.lexsort((-effects.max(1), effects.argmax(1)))
     return np.arange(len(lens.mean))
+
+
+def _confusion(confusion: Confusion) -> dict[str, Any]:
+    """Return the counts as the page shows them: those of images, and shares of their class."""
+    counts = confusion.counts
+    if not counts.size:
+        return {"names": [], "text": confusion.note}
+    totals = counts.sum(1, keepdims=True)
+    names = [name or f"class {index}" for index, name in enumerate(confusion.names)]
+    return {
+        "shares": (counts / np.maximum(totals, 1)).astype(np.float32),
+        "counts": counts,
+        "names": names,
+        "text": f"at batch {format_count(confusion.step)} · {format_count(int(totals.sum()))} "
+        f"images · {100 * confusion.accuracy():.1f} % right",
+    }
 
 
 def _facts(lens: ClassLens) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.messages import Message, Refused
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 
@@ -27,6 +27,7 @@ class ClassRequests:
 
     Attributes:
         answers: of all filters to the class that was chosen last; None before the first.
+        confusion: of the last validation during which classes were shown; None before.
         names: of all classes, as far as known.
         count: how many classes there are, as far as known.
         revision: incremented with everything that is new, refusals included.
@@ -34,6 +35,7 @@ class ClassRequests:
 
     def __init__(self) -> None:
         self.answers: ClassAnswers | None = None
+        self.confusion: Confusion | None = None
         self.names: list[str] = []
         self.count = 0
         self.revision = 0
@@ -87,6 +89,9 @@ class ClassRequests:
             for wanted, (_, request) in self._requested.items():
                 if request == message.id:
                     self._refuse(wanted, message.reason)
+        if isinstance(message, Confusion) and message.run == structure.run:
+            self.confusion = message
+            self.revision += 1
         is_wanted = isinstance(message, ClassLens | ClassAnswers)
         if is_wanted and (message.run, message.version) == (structure.run, structure.version):
             self._add(message, state)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from tests.viewer.conftest import InProcessFollower
@@ -151,3 +151,22 @@ def test_what_is_known_of_an_older_structure_is_discarded(
     follower.classes.receive(replace(lens, version=lens.version + 1), tab.state)
     pane.update()
     assert pane.source.data["status"] == WAITING
+
+
+def test_the_confusion_of_the_last_validation_is_beside_the_matrix(
+    tab: TabState, follower: InProcessFollower, pane: ClassPane
+) -> None:
+    assert tab.structure is not None
+    counts = np.array([[3, 1], [0, 4]], np.float32)
+    confusion = Confusion(tab.structure.run, 0, 9, counts, ["cat", ""])
+    follower.classes.receive(make_lens(tab), tab.state)
+    follower.classes.receive(confusion, tab.state)
+    pane.update()
+    shown = pane.source.data["confusion"]
+    assert shown["shares"].tolist() == [[0.75, 0.25], [0, 1]]
+    assert shown["names"] == ["cat", "class 1"]
+    assert shown["text"] == "at batch 9 · 8 images · 87.5 % right"
+    unknown = replace(confusion, counts=np.zeros((0, 0), np.float32), note="compiled")
+    follower.classes.receive(unknown, tab.state)
+    pane.update()
+    assert pane.source.data["confusion"] == {"names": [], "text": "compiled"}

@@ -5,12 +5,14 @@ import {formatNumber} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
 import {BARS, LEVELS, cellAt, levelOf, matrixLayout, moveCell} from "./class_matrix.js"
+import {drawConfusion, startConfusion} from "./confusion.js"
 import {context2d} from "./tile_atlas.js"
 
 /** @import {ClassesData} from "../shared/parts.js" */
 
 const NAMED_COLUMN = 12 // px; the names of narrower columns are not written
 const MIN_LABEL = 10 // px of a row, to write the number of its filter
+const HINT = "Point at a cell to read it; click to select its filter."
 const MAX_STRENGTH = 92 // percent of the color of the strongest cell
 
 /** The row and the column under the pointer, or chosen by key. @type {{row: number, column: number} | null} */
@@ -24,7 +26,8 @@ export function startClassPane() {
     }
   }
   subscribe("classes", drawPane)
-  onThemeChange(() => drawMatrix())
+  onThemeChange(() => drawPane(latest("classes") ?? {}))
+  startConfusion((text) => { byId("class-cell").textContent = text || HINT })
   canvas.addEventListener("pointermove", ({offsetX, offsetY}) => mark(cellUnder(offsetX, offsetY)))
   canvas.addEventListener("pointerleave", () => mark(null))
   canvas.addEventListener("blur", () => mark(null))
@@ -44,6 +47,7 @@ function drawPane(data) {
   status.hidden = isKnown
   byId("class-body").hidden = byId("class-tools").hidden = !isKnown
   byId("class-facts").textContent = [data.facts, data.note].filter(Boolean).join(" · ")
+  drawConfusion()
   drawMatrix()
 }
 
@@ -170,7 +174,7 @@ function mark(cell) {
 function describe() {
   const data = latest("classes"), at = marked
   if (at == null || data?.values == null || data.filters == null || at.row >= data.filters.length) {
-    byId("class-cell").textContent = "Point at a cell to read it; click to select its filter."
+    byId("class-cell").textContent = HINT
     return
   }
   const {values, classes = [], filters, selectivity, conflict, measure} = data

@@ -339,6 +339,17 @@ export interface ClassesData {
   classes?: {index: number, name: string, images: string}[]
   facts?: string
   note?: string
+  confusion?: ConfusionData | null
+}
+
+/** Which classes of the validation data the network takes for which; rows are the true classes. */
+export interface ConfusionData {
+  /** (classes, classes), of the images of a class. */
+  shares?: WireArray
+  /** Images. */
+  counts?: WireArray
+  names: string[]
+  text: string
 }
 
 /** The class that the nodes are colored by, and the names of all classes. */
