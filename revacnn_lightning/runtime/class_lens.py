@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
@@ -16,18 +15,18 @@ from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_classes import BatchClasses
+from revacnn_lightning.runtime.class_messages import make_answers, make_lens, no_lens
 from revacnn_lightning.runtime.class_sums import ClassSums
 from revacnn_lightning.runtime.time_share import TimeShare
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMaps
 
-__all__ = ["MAX_CLASSES", "MAX_SENT", "ClassLensCollector"]
+__all__ = ["MAX_CLASSES", "ClassLensCollector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 MESSAGE_SECONDS = 1.0  # minimum time between two messages
 MAX_LAYERS = 4  # at a time; the one selected longest ago is dropped first
 MAX_CLASSES = 1000  # that sums are kept of
-MAX_SENT = 128  # classes of a message
 TIME_SHARE, BURST_SECONDS = 0.01, 0.25  # of the time, for messages
 OVERHEAD = "classes"  # as the recorder knows it
 
@@ -217,64 +216,23 @@ class ClassLensCollector:
 
     def _lens_of(self, layer: str, context: BatchContext) -> ClassLens:
         sums = self._of_layer.get(layer)
-        note = self._notes.get(layer, UNOBSERVED)
-        columns = np.zeros(0, np.int64) if sums is None else _largest(sums.counts()[0])
-        filters = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))[layer]
-        if sums is None or not len(columns):
-            empty, one = np.zeros((filters, 0), np.float32), np.zeros(filters, np.float32)
-            none = np.zeros(0, np.float32)
-            return ClassLens(context.run, context.version, context.step, layer, [], [], none,
-                             empty, empty, one, one, one, note=note)  # fmt: skip
-        at = torch.from_numpy(columns).to(sums.counts().device)
-        means = sums.means()[:, at].transpose(1, 2)
-        overall, squares = sums.overall(), sums.mean_squares()
-        variance = (squares[0] - overall[0].square()).clamp_min(0)
-        return ClassLens(
-            context.run,
-            context.version,
-            context.step,
-            layer,
-            columns.tolist(),
-            [self._name(index) for index in columns.tolist()],
-            _to_host(sums.counts()[0, at]),
-            _to_host(means[0]),
-            _to_host(means[1]),
-            _to_host(overall[0]),
-            _to_host(variance.sqrt()),
-            _to_host(squares[1].sqrt()),
-            batches=sums.batches,
-            note=note,
-        )
+        if sums is None:
+            note = self._notes.get(layer, UNOBSERVED)
+            return no_lens(layer, self._widths()[layer], note, context)
+        return make_lens(layer, sums, self._names, context)
 
     def _answers_to(self, class_index: int, context: BatchContext) -> ClassAnswers:
-        effects, images = [], 0.0
-        for layer, width in zip(self._recorder.layers, self._recorder.widths, strict=True):
-            sums = self._of_class.get(layer)
-            if sums is None or not sums.classes:
-                effects.append(np.full(width, np.nan, np.float32))
-                continue
-            mean, square = sums.overall()[0], sums.mean_squares()[0]
-            deviation = (square - mean.square()).clamp_min(0).sqrt()
-            above = sums.means()[0, 0] - mean
-            effect = torch.where(deviation > 0, above / deviation, torch.zeros_like(above))
-            effects.append(_to_host(effect.where(above.isfinite(), above)))
-            images = max(images, float(sums.counts()[0, 0]))
+        layers = self._widths()
+        answers = make_answers(class_index, layers, self._of_class, self._names, context)
         known = [note for note in self._notes.values() if note]
-        is_unknown = all(np.isnan(each).all() for each in effects)
-        return ClassAnswers(
-            context.run,
-            context.version,
-            context.step,
-            class_index,
-            np.concatenate(effects),
-            images,
-            list(self._names),
-            len(self._names) or self._class_count,
-            note=next(iter(known), "") if is_unknown else "",
+        return replace(
+            answers,
+            classes=len(self._names) or self._class_count,
+            note="" if self._of_class else next(iter(known), ""),
         )
 
-    def _name(self, index: int) -> str:
-        return self._names[index] if index < len(self._names) else ""
+    def _widths(self) -> dict[str, int]:
+        return dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
 
 
 def _sums_of(kept: dict[str, ClassSums], layer: str, maps: PooledMaps) -> ClassSums:
@@ -291,14 +249,3 @@ def _why_not(maps: PooledMaps, labels: Tensor) -> str:
     if len(maps.activation) != len(labels):
         return NO_MATCH.format(len(maps.activation), len(labels))
     return TOO_MANY if len(labels) and int(labels.max()) >= MAX_CLASSES else ""
-
-
-def _largest(counts: Tensor) -> np.ndarray:
-    """Return the classes with images, in their order; of too many, those with the most images."""
-    values = counts.cpu().numpy()
-    order = np.argsort(-values, kind="stable")[:MAX_SENT]
-    return np.sort(order[values[order] > 0])
-
-
-def _to_host(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()

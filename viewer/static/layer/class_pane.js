@@ -8,6 +8,7 @@ import {BARS, LEVELS, cellAt, levelOf, matrixLayout, moveCell} from "./class_mat
 import {drawConfusion, startConfusion} from "./confusion.js"
 import {context2d} from "./tile_atlas.js"
 
+/** @import {MatrixLayout} from "./class_matrix.js" */
 /** @import {ClassesData} from "../shared/parts.js" */
 
 const NAMED_COLUMN = 12 // px; the names of narrower columns are not written
@@ -93,7 +94,7 @@ function drawNames({classes = []}) {
 /**
  * @param {CanvasRenderingContext2D} context
  * @param {ClassesData} data
- * @param {import("./class_matrix.js").MatrixLayout} place
+ * @param {MatrixLayout} place
  */
 function paintCells(context, {values, limit = 1, filters, classes}, {left, column, row}) {
   if (values == null || filters == null || classes == null || classes.length === 0) return
@@ -126,7 +127,7 @@ function levelColors() {
  * Write the numbers of the filters, and draw how selective each is and how far its classes disagree.
  * @param {CanvasRenderingContext2D} context
  * @param {ClassesData} data
- * @param {import("./class_matrix.js").MatrixLayout} place
+ * @param {MatrixLayout} place
  */
 function paintRows(context, {filters, selectivity, conflict, selected = []}, {left, row, bars, width}) {
   if (filters == null || selectivity == null || conflict == null) return

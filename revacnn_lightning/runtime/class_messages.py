@@ -1,0 +1,130 @@
+"""From sums per class on the device to what viewers receive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
+from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.class_sums import ClassSums
+
+__all__ = ["MAX_SENT", "make_answers", "make_lens", "no_lens"]
+
+MAX_SENT = 128  # classes of a message
+
+
+def no_lens(layer: str, filters: int, note: str, context: BatchContext) -> ClassLens:
+    """Return the message about a layer before the first image with a class, or why there is none.
+
+    Args:
+        layer: its name.
+        filters: how many it has.
+        note: why there are no classes; "" if there are some.
+        context: of the message.
+    """
+    matrix, row = np.zeros((filters, 0), np.float32), np.zeros(filters, np.float32)
+    return ClassLens(
+        context.run,
+        context.version,
+        context.step,
+        layer,
+        classes=[],
+        names=[],
+        counts=np.zeros(0, np.float32),
+        activation=matrix,
+        gradient=matrix,
+        mean=row,
+        deviation=row,
+        gradient_scale=row,
+        note=note,
+    )
+
+
+def make_lens(
+    layer: str, sums: ClassSums, names: Sequence[str], context: BatchContext
+) -> ClassLens:
+    """Return the message about a layer.
+
+    Args:
+        layer: its name.
+        sums: of its filters.
+        names: of all classes; () if they are unknown.
+        context: of the message.
+    """
+    columns = _largest(sums.counts()[0])
+    at = torch.from_numpy(columns).to(sums.counts().device)
+    means = sums.means()[:, at].transpose(1, 2)
+    squares = sums.mean_squares()
+    classes = columns.tolist()
+    return ClassLens(
+        context.run,
+        context.version,
+        context.step,
+        layer,
+        classes,
+        [names[index] if index < len(names) else "" for index in classes],
+        counts=_to_host(sums.counts()[0, at]),
+        activation=_to_host(means[0]),
+        gradient=_to_host(means[1]),
+        mean=_to_host(sums.overall()[0]),
+        deviation=_to_host(_deviation(sums)),
+        gradient_scale=_to_host(squares[1].sqrt()),
+        batches=sums.batches,
+    )
+
+
+def make_answers(
+    class_index: int,
+    layers: Mapping[str, int],
+    kept: Mapping[str, ClassSums],
+    names: Sequence[str],
+    context: BatchContext,
+) -> ClassAnswers:
+    """Return how much all filters answer to a class.
+
+    Args:
+        class_index: of it.
+        layers: how many filters each layer has, in the order of the filters.
+        kept: per layer, the sums of images of this class, number 0, and of others, number 1.
+        names: of all classes; () if they are unknown.
+        context: of the message.
+    """
+    effects, images = [], 0.0
+    for layer, width in layers.items():
+        sums = kept.get(layer)
+        if sums is None or not sums.classes:
+            effects.append(np.full(width, np.nan, np.float32))
+            continue
+        deviation, above = _deviation(sums), sums.means()[0, 0] - sums.overall()[0]
+        effects.append(_to_host(torch.where(deviation > 0, above / deviation, above * 0)))
+        images = max(images, float(sums.counts()[0, 0]))
+    return ClassAnswers(
+        context.run,
+        context.version,
+        context.step,
+        class_index,
+        np.concatenate(effects),
+        images,
+        list(names),
+    )
+
+
+def _deviation(sums: ClassSums) -> Tensor:
+    """Return the standard deviation of the activation over all images, (C,)."""
+    variance = sums.mean_squares()[0] - sums.overall()[0].square()
+    return variance.clamp_min(0).sqrt()
+
+
+def _largest(counts: Tensor) -> np.ndarray:
+    """Return the classes with images, in their order; of too many, those with the most images."""
+    values = counts.cpu().numpy()
+    order = np.argsort(-values, kind="stable")[:MAX_SENT]
+    return np.sort(order[values[order] > 0])
+
+
+def _to_host(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
