@@ -127,7 +127,7 @@ class ClassLensCollector:
         self._drop_expired()
         if context.is_paused:
             return self._resend()
-        pooled = self._recorder.pooled_maps.pop()
+        pooled = self._recorder.pop_pooled_maps()
         if pooled:
             self._add(pooled, context.batch.get_classes())
         messages = [] if self._budget.is_empty else self._due_messages(context)

@@ -128,6 +128,35 @@ def test_the_answers_to_a_class_are_its_effects_on_all_filters(run: Run) -> None
     assert not np.allclose(other.effects, answers.effects)
 
 
+def test_the_scale_of_the_loss_is_divided_out(run: Run) -> None:
+    found = []
+    run.collector.select(InspectClasses("2"))
+    images, labels = torch.randn(8, 2, 8, 8), torch.randint(0, 3, (8,))
+    for scale in (1.0, 64.0):
+        run.collector.reset()
+        run.recorder.begin_batch(loss_scale=torch.tensor(scale))
+        (F.cross_entropy(run.model(images), labels) * scale / 2).backward()
+        run.recorder.end_batch(grad_scale=0.5)
+        run.clock.now += 1
+        batch = TrainingBatch(get_classes=lambda: BatchClasses(labels, ""))
+        [lens] = run.collector.collect(BatchContext("run", 0, batch))
+        found.append(lens.gradient)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_batches_that_are_not_sampled_keep_their_fast_hooks(run: Run) -> None:
+    run.collector.select(InspectClass(0))
+    run.train_batch()
+    run.recorder._schedule._governor.sampling_intervals["classes"] = 2
+    sampled = []
+    for _ in range(4):
+        run.recorder.begin_batch()
+        sampled.append(bool(run.recorder._module_hooks._batch.paths))
+        F.cross_entropy(run.model(run.batches[0][0]), run.batches[0][1]).backward()
+        run.recorder.end_batch()
+    assert sorted(sampled) == [False, False, True, True]
+
+
 def test_inspecting_changes_no_gradient(run: Run) -> None:
     run.train_batch()
     images, labels = run.batches[0]

@@ -39,6 +39,11 @@ class PooledMapRecorder:
         """The selected layers."""
         return frozenset(self._with_gradient)
 
+    @property
+    def sampled_layers(self) -> frozenset[str]:
+        """The selected layers if this batch is sampled."""
+        return self.layers if self._is_recording else frozenset()
+
     def select(self, layers: Mapping[str, bool]) -> None:
         """Pool these layers and no others from the next batch on; True: their gradients, too."""
         self._with_gradient = dict(layers)
@@ -69,7 +74,14 @@ class PooledMapRecorder:
         if pooled is not None and maps is not None:
             pooled.gradient = maps.flatten(2).sum(2, dtype=torch.float32)
 
-    def pop(self) -> dict[str, PooledMaps]:
-        """Return the pooled maps of the batch that has ended, by layer."""
+    def pop(self, scale: Tensor | float) -> dict[str, PooledMaps]:
+        """Return the pooled maps of the batch that has ended, by layer.
+
+        Args:
+            scale: what the loss, and with it all gradients, was multiplied by. It is divided out.
+        """
         pooled, self._pooled = self._pooled, {}
+        for maps in pooled.values():
+            if maps.gradient is not None:
+                maps.gradient = maps.gradient / scale
         return pooled

@@ -53,9 +53,9 @@ class ActivationMeter:
 
     @property
     def needs_maps(self) -> frozenset[str]:
-        """The layers whose maps are inspected."""
-        inspections = self._details, self._responses, self._unit_samples, self._pooled_maps
-        return frozenset().union(*(inspection.layers for inspection in inspections))
+        """The layers whose maps are inspected in this batch."""
+        inspected = self._details.layers | self._responses.layers | self._unit_samples.layers
+        return inspected | self._pooled_maps.sampled_layers
 
     def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
         """Add the maps that ``output`` holds of ``layer`` to ``sums``, one of its two.

@@ -24,7 +24,7 @@ from revacnn_lightning.telemetry.inspection.layer_detail import (
     DetailRecorder,
     DetailSample,
 )
-from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
+from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder, PooledMaps
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
@@ -435,6 +435,10 @@ class Recorder:
         weights = self._weights()
         selected = {name: weights[name] for name in layers if name in weights}
         return self.details.sample_while_paused(self._model, selected, image, forward)
+
+    def pop_pooled_maps(self) -> dict[str, PooledMaps]:
+        """Return the pooled maps of the batch that `end_batch` has ended, by layer."""
+        return self.pooled_maps.pop(self._grad_scale * self._batch.loss_scale)
 
     def current_weight(self, layer: str) -> Tensor | None:
         """Return the weight of a conv, as it is or as the last recorded forward has computed it.
