@@ -58,14 +58,14 @@ REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
 # Messages that libzmq receives in advance, of each client. Few, because a message may have any
 # number of frames.
 SUBSCRIPTION_QUEUE = 8
-REQUEST_QUEUE = 16
+REQUEST_QUEUE = 2
 
 # Received per batch boundary, so that a flood cannot stop training.
 MAX_SUBSCRIPTIONS_PER_CALL = 32
 MAX_REQUESTS_PER_CALL = 32
 # Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
-# 50 µs, so all of them cost about 1 % of the time.
-REQUEST_RATE, REQUEST_BURST = 250.0, 256.0
+# 50 µs, so all of them cost about 0.5 % of the time. Each surplus frame counts as a request.
+REQUEST_RATE, REQUEST_BURST = 100.0, 256.0
 # Received per second, of each client; what exceeds this is refused. At a time, more than a client
 # queues (1,000) and its connection holds: a viewer repeats requests while the training does not
 # receive any, for example during a long compilation.
@@ -253,10 +253,14 @@ class RequestServer(BaseSocket):
     def _receive_frames(self) -> list[zmq.Frame]:
         """Receive a message, and keep at most one frame more than a request has."""
         frames = [self._socket.recv(NOBLOCK, copy=False)]
+        n_surplus = 0
         while self._socket.getsockopt(zmq.RCVMORE):
             frame = self._socket.recv(NOBLOCK, copy=False)
             if len(frames) <= 1 + REQUEST_FRAMES:
                 frames.append(frame)
+            else:
+                n_surplus += 1
+        self._requests.spend(n_surplus)
         return frames
 
     def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:
