@@ -65,7 +65,7 @@ MAX_SUBSCRIPTIONS_PER_CALL = 32
 MAX_REQUESTS_PER_CALL = 32
 # Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
 # 50 µs, so all of them cost about 0.5 % of the time. Each surplus frame counts as a request.
-REQUEST_RATE, REQUEST_BURST = 100.0, 256.0
+REQUEST_RATE, REQUEST_BURST = 80.0, 256.0
 # Received per second, of each client; what exceeds this is refused. At a time, more than a client
 # queues (1,000) and its connection holds: a viewer repeats requests while the training does not
 # receive any, for example during a long compilation.
