@@ -71,6 +71,7 @@ REQUEST_RATE, REQUEST_BURST = 80.0, 256.0
 # receive any, for example during a long compilation.
 CLIENT_RATE, CLIENT_BURST = 50.0, 2_048.0
 STATE_COST = 5.0  # of a request for the state, in requests: the reply is large
+REFUSAL_COST = 2.0  # of a malformed request: its error becomes a reply and perhaps a warning
 # A viewer subscribes once. More changes per second are a flood, which libzmq keeps in memory.
 SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
 FLOOD_PAUSE_SECONDS, MAX_FLOOD_PAUSE_SECONDS = 1.0, 60.0
@@ -279,6 +280,7 @@ class RequestServer(BaseSocket):
             if request.body == ControlRun("send_state"):
                 self._requests_of.spend(client, STATE_COST - 1)
         except ProtocolError as error:
+            self._requests.spend(REFUSAL_COST - 1)
             self._log.warning(client, "Refused a request: %s", error)
             self._send(client, Refused(id=request_id(frames), reason=str(error)))
             return None
