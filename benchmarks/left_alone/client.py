@@ -18,6 +18,8 @@ from revacnn_lightning import (
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import Structure
 from revacnn_lightning.protocol.requests import (
+    InspectClass,
+    InspectClasses,
     InspectEvidence,
     InspectFilter,
     InspectImage,
@@ -135,6 +137,8 @@ class Attach(pl.Callback):
         run.command(InspectImage(), timeout=REPLY_SECONDS)
         run.command(InspectPrices(), timeout=REPLY_SECONDS)
         run.command(InspectEvidence(), timeout=REPLY_SECONDS)
+        run.command(InspectClasses(self.layer), timeout=REPLY_SECONDS)
+        run.command(InspectClass(0), timeout=REPLY_SECONDS)
 
     def _view(self, run: Run) -> None:
         """Receive everything until the training ends; repeat what is open, as a viewer does."""
@@ -150,6 +154,8 @@ class Attach(pl.Callback):
                 run.request(InspectImage())
                 run.request(InspectPrices())
                 run.request(InspectEvidence())
+                run.request(InspectClasses(self.layer))
+                run.request(InspectClass(0))
             time.sleep(0.005)
         self._count(run)
 
