@@ -83,7 +83,8 @@ class ClassLensCollector:
         now = self._clock()
         if isinstance(request, InspectClass):
             if request.class_index != self._class:
-                self._class, self._of_class = request.class_index, {}
+                self._class = request.class_index
+                self._of_class.clear()
                 self._answers, self._class_due_at = None, -math.inf
             self._class_expires_at = now + SELECTION_SECONDS
         else:

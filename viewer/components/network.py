@@ -181,8 +181,8 @@ class NetworkView:
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
-        tones = self._tone_key()
-        numbers = (self.tab.statistics_key(), state, state.structure_revision, tones)
+        colors = self._tone_key()
+        numbers = (self.tab.statistics_key(), state, state.structure_revision, colors)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)

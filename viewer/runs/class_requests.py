@@ -89,14 +89,16 @@ class ClassRequests:
             for wanted, (_, request) in self._requested.items():
                 if request == message.id:
                     self._refuse(wanted, message.reason)
-        if isinstance(message, Confusion) and message.run == structure.run:
+        elif isinstance(message, Confusion) and message.run == structure.run:
             self.confusion = message
             self.revision += 1
-        is_wanted = isinstance(message, ClassLens | ClassAnswers)
-        if is_wanted and (message.run, message.version) == (structure.run, structure.version):
+        elif isinstance(message, ClassLens | ClassAnswers):
             self._add(message, state)
 
     def _add(self, message: ClassLens | ClassAnswers, state: RunState) -> None:
+        structure = state.structure
+        if structure is None or message.version != structure.version:
+            return
         if isinstance(message, ClassLens):
             self._lenses.pop(message.layer, None)
             self._lenses[message.layer] = message
