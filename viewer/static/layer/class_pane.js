@@ -18,6 +18,8 @@ const MAX_STRENGTH = 92 // percent of the color of the strongest cell
 
 /** The row and the column under the pointer, or chosen by key. @type {{row: number, column: number} | null} */
 let marked = null
+/** What the cell of the confusion under the pointer shows; "" for none. */
+let confused = ""
 
 export function startClassPane() {
   const canvas = matrix()
@@ -28,7 +30,10 @@ export function startClassPane() {
   }
   subscribe("classes", drawPane)
   onThemeChange(() => drawPane(latest("classes") ?? {}))
-  startConfusion((text) => { byId("class-cell").textContent = text || HINT })
+  startConfusion((text) => {
+    confused = text
+    describe()
+  })
   canvas.addEventListener("pointermove", ({offsetX, offsetY}) => mark(cellUnder(offsetX, offsetY)))
   canvas.addEventListener("pointerleave", () => mark(null))
   canvas.addEventListener("blur", () => mark(null))
@@ -175,7 +180,7 @@ function mark(cell) {
 function describe() {
   const data = latest("classes"), at = marked
   if (at == null || data?.values == null || data.filters == null || at.row >= data.filters.length) {
-    byId("class-cell").textContent = HINT
+    byId("class-cell").textContent = confused || HINT
     return
   }
   const {values, classes = [], filters, selectivity, conflict, measure} = data

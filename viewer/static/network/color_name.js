@@ -5,6 +5,6 @@ import {latest} from "../shared/link.js"
 
 export function drawColorName() {
   const classes = latest("class_colors"), isPrice = latest("prices")?.shown ?? false
-  const class_ = classes?.shown ? classes.classes[classes.chosen] : null
+  const class_ = classes?.shown ? `answers to ${classes.classes[classes.chosen]}` : null
   byId("color-name").textContent = class_ ?? (isPrice ? "price" : "gradient")
 }
