@@ -26,7 +26,6 @@ __all__ = ["growth_title", "plan_growth"]
 
 # A request for more new filters than this is probably a typing error.
 MAX_NEW_FILTERS = 4096
-SPECTRAL_NORM = "_SpectralNorm"  # torch has no public name for it
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -127,7 +126,7 @@ def _fill(
         return "zero"
     owner, tensor = find_tensor(context.model, name)
     attribute = name.rpartition(".")[2]
-    if type(owner).__name__ == SPECTRAL_NORM:  # of the singular vectors: the norm stays the same
+    if context.is_singular_vector(name):  # the norm stays the same
         return "zero"
     if isinstance(owner, NORMS) and name not in context.computed:
         return "one" if attribute in ("weight", "running_var") else "zero"

@@ -36,6 +36,14 @@ def _convolution(trace: Trace, call: OpCall) -> OpCost:
     return OpCost(trace.module_path(), macs, factors, _places(call.out))
 
 
+def _deformable(trace: Trace, call: OpCall) -> OpCost:
+    """Every output pixel costs the size of the weight, beside the interpolation of the input."""
+    weight = call.args[1]
+    factors = _factors(trace, (weight, 0), (weight, 1))
+    places = _places(call.out)
+    return OpCost(trace.module_path(), weight.numel() * places, factors, places)
+
+
 def _places(activation: Tensor) -> int:
     """Return B · H · W of (B, C, H, W)."""
     return activation.shape[0] * math.prod(activation.shape[2:])
@@ -61,6 +69,7 @@ def _attention(trace: Trace, call: OpCall) -> OpCost:
 
 _COUNTS: dict[str, Callable[[Trace, OpCall], OpCost]] = {
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _convolution),
+    "deform_conv2d": _deformable,
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matrix_product),
 }
 
