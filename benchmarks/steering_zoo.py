@@ -8,8 +8,8 @@ Models run in double precision, with batch-norm statistics of the data and rando
 that a wrong index changes the output. After a removal, the output on a batch unknown to the editor
 must equal that of the unedited network with the same columns set to zero; after an addition, that
 of the unedited network. Each edit is undone before the next one. The smallest model of each family
-is tested completely, the others for ``--budget`` seconds in random order of their layers. Those are
-the layers that `ReVACNN` watches by default. Networks of linear layers, of signals and of volumes
+is tested completely, the others for some seconds in random order of their layers; ``--budget`` sets
+the seconds of all. Those are the layers that `ReVACNN` watches by default. Networks of linear layers, of signals and of volumes
 (`benchmarks.other_networks`) are tested as well.
 
 - exact: equal within 1e-8.
@@ -70,6 +70,7 @@ QUICK = [
     *("own_group_norm", "own_standardized", "mlp", "resnet_1d"),
 ]
 QUICK_SECONDS = 8.0
+SECONDS = 10.0
 SHUFFLE = "shufflenet_v2_x0_5"
 MIN_SHUFFLE_EXACT = 46  # of its 56 convolutions
 # Models with many parameters outside of convolutions. Built only if named by --models.
@@ -267,8 +268,7 @@ def main() -> int:
     parser.add_argument(
         "--budget",
         type=float,
-        default=10.0,
-        help="seconds per model; the smallest of each family has no limit",
+        help=f"seconds per model; default: {SECONDS:g}, and no limit for the smallest of each family",
     )
     parser.add_argument("--families", action="store_true", help="only the smallest of each family")
     parser.add_argument("--seed", type=int, default=0)
@@ -284,11 +284,11 @@ def main() -> int:
     outcomes: dict[str, Outcomes] = {}
     with progress_bar(len(names)) as advance:
         for name in names:
-            budget = float("inf") if name in (*SMALLEST.values(), *OTHERS) else options.budget
+            budget = QUICK_SECONDS if options.quick else options.budget
+            if budget is None:
+                budget = float("inf") if name in (*SMALLEST.values(), *OTHERS) else SECONDS
             start = perf_counter()
-            found = judge_model(
-                name, QUICK_SECONDS if options.quick else budget, options.seed, advance
-            )
+            found = judge_model(name, budget, options.seed, advance)
             outcomes[name] = found
             edits = (found.describe("removed"), found.describe("added"))
             report.add_row(name, found.layers, found.tested, *edits, perf_counter() - start)

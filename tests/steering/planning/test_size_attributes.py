@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from revacnn_lightning.errors import EditFailedError, EditRefusedError
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Journal
 from revacnn_lightning.steering.tracing.traced_int import TracedInt, traced_attributes
