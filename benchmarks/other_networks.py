@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["OTHERS"]
+__all__ = ["OTHERS", "resnet_1d"]
 
 
 class ResidualSignal(nn.Module):
