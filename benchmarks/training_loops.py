@@ -24,7 +24,7 @@ from benchmarks.other_networks import resnet_1d
 from revacnn_lightning import RequestTimeoutError, ReVACNN
 from revacnn_lightning.runtime.session import Session
 
-__all__ = ["BATCH", "MODELS", "MonitoredTraining", "PlainTraining", "convnet"]
+__all__ = ["BATCH", "FURTHER_MODELS", "MODELS", "MonitoredTraining", "PlainTraining", "convnet"]
 
 BATCH = 64  # images of 3×32×32 pixels
 ATTACH_SECONDS = 120
@@ -115,6 +115,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": resnet18,
     "mobilenet_v2": mobilenet_v2,
     "vgg11_bn": vgg11_bn,
+}
+# Networks with other layers than 2D convolutions, for the overhead alone.
+FURTHER_MODELS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
     "vgg16_head": vgg16_head,
     "resnet_1d": signal_resnet,
