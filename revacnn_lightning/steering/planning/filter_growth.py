@@ -106,10 +106,23 @@ def _insertions(
     edits = []
     for (name, dim), indices in sorted(members.items()):
         size = context.groups.dimension(name, dim).size
+        if split and _is_tied(context, name, dim, indices):
+            raise EditRefusedError(
+                f"{name} both produces these channels and reads them elsewhere, so a copy cannot "
+                "keep its values in one place and share them in the other; add a filter instead"
+            )
         edit = insert_copies(name, dim, size, indices, pieces, count)
         edit.fill = _fill(context, name, dim, indices, split=split)
         edits.append(with_gains(context, edit))
     return in_gain_order(edits)
+
+
+def _is_tied(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
+    """Return whether two layers share a tensor: its rows produce channels that it reads again."""
+    groups = context.groups
+    return groups.reads_channels(name, dim, indices) and groups.produces_channels(
+        name, dim, indices
+    )
 
 
 def _fill(

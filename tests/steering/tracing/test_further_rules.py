@@ -211,6 +211,23 @@ def test_a_conv_of_which_some_filters_are_used_is_not_taken_for_the_layer() -> N
     assert "conv" in editor.refusals(probe)
 
 
+def test_a_split_of_a_filter_that_a_tied_decoder_reads_was_rolled_back() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv_transpose2d(self.conv(x).relu(), self.conv.weight)
+
+    model, editor, probe = make(Tied)
+    smaller = without_filters(model)
+    with pytest.raises(EditRefusedError, match="both produces these channels and reads them"):
+        editor.plan(AddFilters("conv", split_from=0), probe)
+    editor.apply(RemoveFilters("conv", [1, 4]), probe)
+    assert_equal(model, smaller)
+
+
 class Written(nn.Module):
     def __init__(self, reshape: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
