@@ -118,11 +118,10 @@ def _insertions(
 
 
 def _is_tied(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
-    """Return whether two layers share a tensor: its rows produce channels that it reads again."""
-    groups = context.groups
-    return groups.reads_channels(name, dim, indices) and groups.produces_channels(
-        name, dim, indices
-    )
+    """Return whether rows of a tensor produce channels that the same rows read again."""
+    rows = context.groups.dimension(name, dim).start + indices
+    produces = context.groups.produces_channels(name, dim, indices)
+    return produces and bool((context.groups.arrival[rows] == rows).any())
 
 
 def _fill(

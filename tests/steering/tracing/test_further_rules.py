@@ -21,7 +21,7 @@ from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters, Undo
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 SEEDED = torch.Generator().manual_seed(0)
-X, UNSEEN = torch.randn(2, 2, 3, 8, 8, dtype=torch.float64, generator=SEEDED)
+X, UNSEEN = torch.randn(2, 2, 3, 8, 4, dtype=torch.float64, generator=SEEDED)
 KEPT = [0, 2, 3, 5]  # of six filters
 SIZE = 64
 
@@ -58,13 +58,13 @@ class Recurrent(nn.Module):
 
     def __init__(self, is_packed: bool = False) -> None:
         super().__init__()
-        self.conv, self.lstm = nn.Conv2d(3, 6, 3, padding=1), nn.LSTM(6, 5, 2, bidirectional=True)
+        self.conv, self.lstm = nn.Conv2d(3, 6, 3, padding=1), nn.LSTM(6, 5, bidirectional=True)
         self.head, self.is_packed = nn.Linear(10, 4), is_packed
 
     def forward(self, x: Tensor) -> Tensor:
         steps: Any = self.conv(x).mean(2).permute(2, 0, 1)
         if self.is_packed:
-            steps = nn.utils.rnn.pack_padded_sequence(steps, torch.tensor([8, 5]))
+            steps = nn.utils.rnn.pack_padded_sequence(steps, torch.tensor([4, 3]))
         found, _ = self.lstm(steps)
         if self.is_packed:
             found, _ = nn.utils.rnn.pad_packed_sequence(found)
@@ -79,7 +79,7 @@ def test_filters_before_an_lstm_were_refused_where_it_is_fused_or_packed(
     model, editor, _ = make(Recurrent, is_packed)
     model.to(dtype).double()
     smaller = without_filters(model)
-    smaller.lstm = nn.LSTM(4, 5, 2, bidirectional=True)
+    smaller.lstm = nn.LSTM(4, 5, bidirectional=True)
     smaller.lstm.load_state_dict(
         {n: v[:, KEPT] if "ih_l0" in n and v.ndim == 2 else v
          for n, v in model.lstm.state_dict().items()}
@@ -182,7 +182,7 @@ class Functional(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.conv = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3)
+        self.first, self.conv = nn.Conv2d(3, 5, (3, 1)), nn.Conv2d(5, 6, (3, 1))
         self.classes = nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
