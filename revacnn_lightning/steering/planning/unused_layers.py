@@ -50,8 +50,8 @@ def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> tupl
             raise EditRefusedError(
                 f"{layer} was not run by this forward and may read these filters, but it was "
                 "trained by other batches, which would fail after the edit; repeat the request "
-                "with a batch that runs it, or pass ReVACNN(forward=...) with a forward that runs "
-                "all branches"
+                "with a batch that runs it, or pass the option forward=... with a forward that "
+                "runs all branches"
             )
     groups = [group for optimizer in context.optimizers for group in optimizer.param_groups]
     held = {id(parameter) for group in groups for parameter in group["params"]}
