@@ -119,9 +119,13 @@ def _insertions(
 
 def _is_tied(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
     """Return whether rows of a tensor produce channels that the same rows read again."""
-    rows = context.groups.dimension(name, dim).start + indices
-    produces = context.groups.produces_channels(name, dim, indices)
-    return produces and bool((context.groups.arrival[rows] == rows).any())
+    groups, rows = context.groups, context.groups.dimension(name, dim).start + indices
+    reads_itself = bool((groups.arrival[rows] == rows).any())
+    return (
+        reads_itself
+        and groups.produces_channels(name, dim, indices)
+        and groups.reads_channels(name, dim, indices)
+    )
 
 
 def _fill(
