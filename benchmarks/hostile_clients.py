@@ -35,7 +35,7 @@ MAX_SHARE = 0.02  # of the time of a step
 MAX_DESCRIPTORS = 32
 MAX_MEGABYTES = 20.0
 CONNECTIONS = 1_000
-WARM_UP_SECONDS = 4.0  # until an attack has begun, and used what is granted at a time
+WARM_UP_SECONDS = 8.0  # until an attack has begun, and used what is granted at a time
 LOOK_SECONDS = 0.1  # between two looks at descriptors and memory
 LAYER = "net.0"
 

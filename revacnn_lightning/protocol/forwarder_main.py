@@ -79,6 +79,9 @@ class Port:
         self.silent: dict[asyncio.Task[None], None] = {}
         self.unproven: dict[asyncio.Task[None], None] = {}
         self.proven: dict[asyncio.Task[None], None] = {}
+        # Connections that the run still holds count, too.
+        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def read_greeting(self) -> None:
         """Learn how the training begins a connection, to begin in its place."""
@@ -113,7 +116,7 @@ class Port:
         self._admit_silent(task)
         beginning = await asyncio.wait_for(self._greet(reader, writer), HANDSHAKE_SECONDS)
         self._admit_unproven(task)
-        run_reader, run_writer = await asyncio.open_unix_connection(self.path, limit=CHUNK_BYTES)
+        run_reader, run_writer = await self._connect_to_run()
         try:
             run_writer.write(beginning)
             await asyncio.wait_for(run_reader.readexactly(GREETING_BYTES), HANDSHAKE_SECONDS)
@@ -126,7 +129,25 @@ class Port:
                     copying.cancel()
                 await asyncio.gather(to_run, to_client, return_exceptions=True)
         finally:
-            run_writer.close()
+            ending = asyncio.ensure_future(self._end(run_reader, run_writer))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _connect_to_run(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        await asyncio.wait_for(self._places.acquire(), HANDSHAKE_SECONDS)
+        try:
+            return await asyncio.open_unix_connection(self.path, limit=CHUNK_BYTES)
+        except BaseException:  # also if this task is cancelled
+            self._places.release()
+            raise
+
+    async def _end(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Close a connection to the run. Its place is free once the run has closed it, too."""
+        with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.CancelledError):
+            writer.write_eof()
+            await asyncio.wait_for(_read_to_end(reader), HANDSHAKE_SECONDS)
+        writer.close()
+        self._places.release()
 
     def _admit_silent(self, task: asyncio.Task[None]) -> None:
         if len(self.silent) >= MAX_SILENT:
@@ -179,6 +200,11 @@ class Port:
             writer.write(data)
             await writer.drain()
             data = await reader.read(CHUNK_BYTES)
+
+
+async def _read_to_end(reader: asyncio.StreamReader) -> None:
+    while await reader.read(CHUNK_BYTES):
+        pass
 
 
 def detect_dead_client(connection: socket.socket) -> None:

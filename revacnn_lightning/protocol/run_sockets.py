@@ -58,19 +58,20 @@ REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
 # Messages that libzmq receives in advance, of each client. Few, because a message may have any
 # number of frames.
 SUBSCRIPTION_QUEUE = 8
-REQUEST_QUEUE = 16
+REQUEST_QUEUE = 2
 
 # Received per batch boundary, so that a flood cannot stop training.
 MAX_SUBSCRIPTIONS_PER_CALL = 32
 MAX_REQUESTS_PER_CALL = 32
 # Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
-# 50 µs, so all of them cost about 1 % of the time.
-REQUEST_RATE, REQUEST_BURST = 250.0, 256.0
+# 50 µs, so all of them cost about 0.5 % of the time. Each surplus frame counts as a request.
+REQUEST_RATE, REQUEST_BURST = 80.0, 256.0
 # Received per second, of each client; what exceeds this is refused. At a time, more than a client
 # queues (1,000) and its connection holds: a viewer repeats requests while the training does not
 # receive any, for example during a long compilation.
 CLIENT_RATE, CLIENT_BURST = 50.0, 2_048.0
 STATE_COST = 5.0  # of a request for the state, in requests: the reply is large
+REFUSAL_COST = 2.0  # of a malformed request: its error becomes a reply and perhaps a warning
 # A viewer subscribes once. More changes per second are a flood, which libzmq keeps in memory.
 SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
 FLOOD_PAUSE_SECONDS, MAX_FLOOD_PAUSE_SECONDS = 1.0, 60.0
@@ -253,10 +254,14 @@ class RequestServer(BaseSocket):
     def _receive_frames(self) -> list[zmq.Frame]:
         """Receive a message, and keep at most one frame more than a request has."""
         frames = [self._socket.recv(NOBLOCK, copy=False)]
+        n_surplus = 0
         while self._socket.getsockopt(zmq.RCVMORE):
             frame = self._socket.recv(NOBLOCK, copy=False)
             if len(frames) <= 1 + REQUEST_FRAMES:
                 frames.append(frame)
+            else:
+                n_surplus += 1
+        self._requests.spend(n_surplus)
         return frames
 
     def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:
@@ -275,6 +280,7 @@ class RequestServer(BaseSocket):
             if request.body == ControlRun("send_state"):
                 self._requests_of.spend(client, STATE_COST - 1)
         except ProtocolError as error:
+            self._requests.spend(REFUSAL_COST - 1)
             self._log.warning(client, "Refused a request: %s", error)
             self._send(client, Refused(id=request_id(frames), reason=str(error)))
             return None

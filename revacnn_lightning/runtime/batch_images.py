@@ -67,7 +67,7 @@ def _call_users_function(images: ImagesOfBatch, batch: Any) -> Images:
         raise
     except Exception as error:  # the user's code may raise anything
         raise EditRefusedError(
-            f"the function of ReVACNN(images=...) raised {type(error).__name__}: {error}"
+            f"the function of the option images=... raised {type(error).__name__}: {error}"
         ) from error
     if isinstance(found, Tensor):
         is_right = found.ndim == 4
@@ -78,7 +78,7 @@ def _call_users_function(images: ImagesOfBatch, batch: Any) -> Images:
     if not is_right:
         what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise EditRefusedError(
-            "the function of ReVACNN(images=...) must return a tensor (B, channels, H, W) or a "
+            "the function of the option images=... must return a tensor (B, channels, H, W) or a "
             f"list of tensors (channels, H, W), but returned {what}"
         )
     return found

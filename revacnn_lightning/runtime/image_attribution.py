@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 MAX_TRACES = 16  # cached pairs of layer and image size
 
 NO_FORWARD = (
-    "the module's forward does not accept an image alone; pass ReVACNN(forward=...) to say how to "
-    "run it"
+    "the module's forward does not accept an image alone; pass the option forward=... to say how "
+    "to run it"
 )
 NO_IMAGES = (
     "the batch holds no images (B, channels, H, W) to show; if it does, pass "
-    "ReVACNN(images=lambda batch: ...) to say where"
+    "the option images=lambda batch: ... to say where"
 )
 NOT_AN_IMAGE = (
     "what activates a filter is shown in images (channels, H, W); the input here is a signal or a "

@@ -42,12 +42,12 @@ CHANGE_TIME_SHARE = 0.03  # of the time, while a viewer chooses or paints one im
 RETRY_SECONDS = 30.0  # after a forward that has failed
 MAX_OUTPUTS = 4  # tensors whose shapes are sent
 NO_INPUT = (
-    "This batch holds no image, signal or row of numbers. ReVACNN(images=...) says where its "
+    "This batch holds no image, signal or row of numbers. The option images=... says where its "
     "images are."
 )
 NO_FORWARD = (
     "The module cannot be run on an input alone. If its forward needs more, pass "
-    "ReVACNN(forward=...)."
+    "the option forward=...."
 )
 
 

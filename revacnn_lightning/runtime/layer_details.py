@@ -116,7 +116,7 @@ class LayerDetailCollector:
         if index is not None and self._forward is None:
             raise EditRefusedError(
                 "a chosen image cannot be shown, because this process cannot run the module on an "
-                "image alone; if its forward needs more, pass ReVACNN(forward=...)"
+                "image alone; if its forward needs more, pass the option forward=..."
             )
         self._pinned_image = None if index is None else self._images.image(index)
         self._recorder.details.pin(self._pinned_image, self.predictions.run)

@@ -213,7 +213,7 @@ class RequestHandler:
     def _send_history(self, request_id: str) -> History:
         if self._history is None:
             raise EditRefusedError(
-                "this run keeps no history; ReVACNN(keep_history=True) keeps one"
+                "this run keeps no history; the option keep_history=True keeps one"
             )
         if not self._history_budget.take():
             raise EditRefusedError("the history is requested too often; request it again later")

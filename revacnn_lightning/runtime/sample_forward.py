@@ -45,10 +45,12 @@ SAMPLES = 2
 UserForward = Callable[[Any, Any], Any]  # (module, batch) -> output
 
 FORWARD_HINT = (
-    "If the network must be run in another way, pass ReVACNN(forward=lambda module, batch: "
-    "module(batch[0])), with the call that fits"
+    "If the network must be run in another way, pass the option forward=lambda module, batch: "
+    "module(batch[0]), with the call that fits"
 )
-USER_HINT = "Correct ReVACNN(forward=...): it is called with the module and two samples of a batch"
+USER_HINT = (
+    "Correct the option forward=...: it is called with the module and two samples of a batch"
+)
 
 
 class SampleForwards:

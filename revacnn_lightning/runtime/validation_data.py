@@ -69,7 +69,7 @@ class ValidationData:
         if image is None:
             raise EditRefusedError(
                 f"item {index} of the validation data holds no image (channels, H, W); pass "
-                "ReVACNN(images=lambda batch: ...) to say where the images of a batch are"
+                "the option images=lambda batch: ... to say where the images of a batch are"
             )
         return self._convert(image.to(device, copy=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,29 @@ def test_a_viewer_that_has_vanished_does_not_keep_its_place():
 
     expected = forwarder_main.KEEPALIVE["TCP_USER_TIMEOUT"], True
     assert asyncio.run(options_of_a_connection()) == expected
+
+
+def test_connections_that_the_run_has_not_closed_yet_count(tmp_path: Path):
+    """While the run was busy, a flood piled up 93 descriptors in it."""
+
+    async def connect_and_end() -> None:
+        is_idle = asyncio.Event()
+
+        async def close_when_idle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await is_idle.wait()
+            writer.close()
+
+        path = str(tmp_path / "run")
+        run = await asyncio.start_unix_server(close_when_idle, path)
+        port = forwarder_main.Port(path, rate=1.0, burst=1.0)
+        open_ones = [await port._connect_to_run() for _ in range(forwarder_main.MAX_CONNECTIONS)]
+        endings = [asyncio.ensure_future(port._end(*each)) for each in open_ones]
+        await asyncio.sleep(0)  # all of them have begun
+        assert port._places.locked()
+        is_idle.set()
+        await port._end(*await port._connect_to_run())
+        await asyncio.gather(*endings)
+        assert not port._places.locked()
+        run.close()
+
+    asyncio.run(connect_and_end())

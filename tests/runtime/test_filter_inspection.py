@@ -246,7 +246,7 @@ def test_without_a_forward_of_images_top_images_are_not_cropped():
     run.recorder.detach()
     assert all(find.crop.shape == (3, 10, 10) for find in sent.top_images)
     assert sent.top_images
-    assert "ReVACNN(forward=...)" in sent.attribution_refusal
+    assert "the option forward=..." in sent.attribution_refusal
     assert sent.receptive_field == (0, 0)
     assert len(sent.deconvolution) == 0
 

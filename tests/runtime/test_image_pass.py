@@ -209,7 +209,7 @@ def test_without_a_forward_the_input_is_still_shown() -> None:
     (sent,) = world.collect()
     assert sent.image.shape == (3, 6, 6)
     assert sent.prediction is not None
-    assert "ReVACNN(forward=...)" in sent.prediction.note
+    assert "the option forward=..." in sent.prediction.note
 
 
 def test_other_outputs_than_class_scores_are_sent_as_shapes() -> None:

@@ -6,7 +6,7 @@ from revacnn_lightning.runtime.plan_budget import PlanBudget
 from tests.manual_clock import ManualClock
 
 
-def test_plans_take_at_most_two_percent_of_the_time():
+def test_plans_take_a_small_share_of_the_time():
     clock, planned = ManualClock(), 0.0
     budget = PlanBudget(clock)
     for _ in range(100_000):  # a batch of 10 ms, and as many plans as are allowed
@@ -15,7 +15,7 @@ def test_plans_take_at_most_two_percent_of_the_time():
                 clock.now += 0.005
                 planned += 0.005
         clock.now += 0.01
-    assert planned <= 0.02 * (clock.now - 100.0) + 1.1
+    assert planned <= 0.0125 * (clock.now - 100.0) + 1.1
 
 
 def test_a_slow_plan_does_not_exhaust_the_budget_for_long():

@@ -115,7 +115,7 @@ def test_a_network_that_cannot_be_run_on_an_image_says_so() -> None:
         run.advance(5)
         run.collector.select(InspectFilter("0", 1, ascent=1))
         sent = run.train_batch()
-    assert "ReVACNN(forward=...)" in sent[-1].preferred_refusal
+    assert "the option forward=..." in sent[-1].preferred_refusal
 
 
 def test_a_search_leaves_the_training_bit_identical() -> None:

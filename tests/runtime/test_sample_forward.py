@@ -160,7 +160,7 @@ def test_a_failing_forward_says_what_to_do():
     probe = forwards_of(module, record=False, user_forward=broken).make_probe(BATCH)
     with pytest.raises(ForwardFailedError) as caught:
         trace(module, probe)
-    assert "ReVACNN(forward=" in caught.value.hint
+    assert "the option forward=" in caught.value.hint
 
 
 def test_an_error_of_the_recorder_does_not_reach_training(monkeypatch: pytest.MonkeyPatch):

@@ -33,4 +33,4 @@ def test_a_failing_function_of_images_is_reported_once(caplog: pytest.LogCapture
     shown = ShownImages(lambda batch: batch["pixels"])
     for batch in batches(3):
         assert shown.of(batch) is None
-    assert caplog.text.count("ReVACNN(images=...) raised TypeError") == 1
+    assert caplog.text.count("the option images=... raised TypeError") == 1

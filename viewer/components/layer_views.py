@@ -42,7 +42,7 @@ WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
 NO_DATA = "No data for this view yet"
 SINGLE_VALUE = "One value per filter, in the order of the filters"
-NO_IMAGE = "This batch holds no image; ReVACNN(images=...) says where its images are."
+NO_IMAGE = "This batch holds no image; the option images=... says where its images are."
 
 
 def make_layer_views(tab: TabState) -> list[LayerView]:

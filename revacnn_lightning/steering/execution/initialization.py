@@ -73,11 +73,11 @@ class Initializer:
                 _run(layer.reset_parameters, f"{type(owner).__name__}.reset_parameters")
             if self.initialize is not None:
                 initialize = self.initialize
-                _run(lambda: initialize(layer), "ReVACNN(init=...)")
+                _run(lambda: initialize(layer), "the option init=...")
         values = layer._parameters.get(name)
         if values is None or values.shape != like.shape or not values.isfinite().all():
             raise EditFailedError(
-                f"the initial values of {name} that ReVACNN(init=...) gave a "
+                f"the initial values of {name} that the option init=... gave a "
                 f"{type(owner).__name__} are not finite numbers of shape {tuple(like.shape)}; "
                 "correct the function. The edit was rolled back"
             )

@@ -287,14 +287,14 @@ def _is_named_like_a_copy(label: str) -> bool:
 def _whether(label: str, origin: str) -> str:
     return (
         f"{label} resembles {origin or 'the model'}, and has not changed so far: it may be updated "
-        f"from {origin or 'the model'} later, or be a frozen network of its own; pass "
-        f"ReVACNN(copies={{{label!r}: {origin!r}}}) to edit both, or copies={{{label!r}: None}} to "
+        f"from {origin or 'the model'} later, or be a frozen network of its own; pass the option "
+        f"copies={{{label!r}: {origin!r}}} to edit both, or copies={{{label!r}: None}} to "
         "edit one alone"
     )
 
 
 def _which(label: str, origin: str, rival: str) -> str:
     return (
-        f"{label} may be a copy of {origin} or of {rival}; pass ReVACNN(copies={{{label!r}: "
-        f"{origin!r}}}) or copies={{{label!r}: {rival!r}}} to say which"
+        f"{label} may be a copy of {origin} or of {rival}; pass the option copies={{{label!r}: "
+        f"{origin!r}}} or copies={{{label!r}: {rival!r}}} to say which"
     )

@@ -28,7 +28,7 @@ def _why_untraced(groups: ChannelGroups, layer: str) -> str:
         return f"{layer} is not run as a layer, but other operations read its weight"
     return (
         f"{layer} was not run by any forward of the model; it can be edited when a training step "
-        "runs it, or pass ReVACNN(forward=...) with a forward that does"
+        "runs it, or pass the option forward=... with a forward that does"
     )
 
 
